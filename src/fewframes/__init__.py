@@ -1,0 +1,66 @@
+"""Recognise what happens in a video from a handful of its frames.
+
+>>> import fewframes
+>>> fewframes.load().predict("clip.mp4").top(5)
+
+The names below are imported when first used, so that `fewframes --help` need not load torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fewframes.clip import Clip as Clip
+    from fewframes.clip import Label as Label
+    from fewframes.clip import Prediction as Prediction
+    from fewframes.clip import Timing as Timing
+    from fewframes.config import PRESETS as PRESETS
+    from fewframes.config import ModelConfig as ModelConfig
+    from fewframes.config import ViewConfig as ViewConfig
+    from fewframes.errors import FewframesError as FewframesError
+    from fewframes.model import STAM as STAM
+    from fewframes.predictor import Failure as Failure
+    from fewframes.predictor import Predictor as Predictor
+    from fewframes.predictor import load as load
+    from fewframes.video import open_video as open_video
+    from fewframes.video import read_frames as read_frames
+    from fewframes.weights import Checkpoint as Checkpoint
+    from fewframes.weights import load_checkpoint as load_checkpoint
+    from fewframes.weights import save_checkpoint as save_checkpoint
+    from fewframes.weights import start_model as start_model
+
+_ROOM_OF = {
+    "Clip": "clip",
+    "Label": "clip",
+    "Prediction": "clip",
+    "Timing": "clip",
+    "PRESETS": "config",
+    "ModelConfig": "config",
+    "ViewConfig": "config",
+    "FewframesError": "errors",
+    "STAM": "model",
+    "Failure": "predictor",
+    "Predictor": "predictor",
+    "load": "predictor",
+    "open_video": "video",
+    "read_frames": "video",
+    "Checkpoint": "weights",
+    "load_checkpoint": "weights",
+    "save_checkpoint": "weights",
+    "start_model": "weights",
+}
+
+__all__ = sorted(_ROOM_OF)  # noqa: PLE0605
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    if name in _ROOM_OF:
+        return getattr(importlib.import_module(f"fewframes.{_ROOM_OF[name]}"), name)
+    raise AttributeError(f"module 'fewframes' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_ROOM_OF]

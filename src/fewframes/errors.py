@@ -1,0 +1,57 @@
+"""What can go wrong, as one tree.
+
+    FewframesError         1  anything the caller can put right; one line, no traceback
+    ├── ConfigError        2  a setting, option or run file that cannot be used
+    ├── VideoError         1  a video that cannot be opened or decoded as asked
+    ├── DataError          1  a folder or list of videos that cannot be read as a data set
+    ├── WeightsError       1  a checkpoint that is missing, damaged or of another shape
+    └── MissingDependency  4  an optional package is needed; the pip line is in the message
+
+The number is the exit code of the command. A command over many files finishes the others and exits with
+`EXIT_SOME_FAILED`. Wrong Python arguments raise ValueError or TypeError, as in any library.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+EXIT_SOME_FAILED = 3
+"""Exit code of a command that finished but could not process some of its inputs."""
+
+
+class FewframesError(Exception):
+    """Anything the caller can put right."""
+
+    exit_code = 1
+
+
+class ConfigError(FewframesError):
+    """A setting, option or run file that cannot be used."""
+
+    exit_code = 2
+
+
+class VideoError(FewframesError):
+    """A video that cannot be opened or decoded as asked."""
+
+
+class DataError(FewframesError):
+    """A folder or list of videos that cannot be read as a data set."""
+
+
+class WeightsError(FewframesError):
+    """A checkpoint that is missing, damaged or of another shape."""
+
+
+class MissingDependency(FewframesError):
+    """An optional package is needed for what was asked."""
+
+    exit_code = 4
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The part of an error message that offers the closest known name, or lists them all."""
+    choices = sorted(known)
+    close = difflib.get_close_matches(name, choices, n=1, cutoff=0.6)
+    return f"did you mean {close[0]!r}?" if close else f"choose from: {', '.join(choices)}"
