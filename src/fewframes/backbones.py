@@ -1,0 +1,164 @@
+"""Other frame encoders than the paper's ViT: normalised pixels (M, C, H, W) -> one embedding per frame (M, D).
+
+The paper swaps its ViT for ResNet50, TResNet-M and TResNet-L in Tables 2 and 3; their pooled features feed the same
+temporal encoder. Any timm backbone does, by name. EfficientNet-Lite0, the encoder of the packaged model, is written out
+here because importing timm takes longer than labelling a video with it (docs/decisions.md).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from fewframes.errors import ConfigError, nearest
+
+
+class TimmFrameEncoder(nn.Module):
+    """Pooled features of a timm backbone."""
+
+    def __init__(self, backbone: nn.Module, width: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.width = width
+
+    def forward(self, frames_MCHW: Tensor) -> Tensor:
+        return self.backbone(frames_MCHW)
+
+
+def timm_frame_encoder(name: str, *, image_size: int, pretrained: bool = False) -> TimmFrameEncoder:
+    """The timm backbone `name` without its classifier.
+
+    `image_size` matters only where the architecture is built for one (ViTs); convolutional networks take any.
+    `pretrained=True` downloads timm's weights. Raises ConfigError for an unknown name.
+    """
+    import timm  # late: it takes seconds to import and most models do without
+
+    if not timm.is_model(name):
+        raise ConfigError(f"timm has no backbone {name!r}; {nearest(name, timm.list_models())}")
+    pretrained_cfg = timm.get_pretrained_cfg(name)
+    if pretrained_cfg is not None and pretrained_cfg.fixed_input_size:
+        backbone = timm.create_model(name, pretrained=pretrained, num_classes=0, img_size=image_size)
+    else:
+        backbone = timm.create_model(name, pretrained=pretrained, num_classes=0)
+    # Some networks (MobileNetV3) have a layer between the pooled features and the classifier that was removed.
+    width: Any = getattr(backbone, "head_hidden_size", backbone.num_features)
+    return TimmFrameEncoder(backbone, int(width))
+
+
+class EfficientNetLite0(nn.Module):
+    """EfficientNet-Lite0: pooled features, 1280 wide. 3.4 M parameters, 0.38 GMAC a frame of 224 px.
+
+    An EfficientNet-B0 without squeeze-and-excitation and with ReLU6 (Tan and Le 2019; the "lite" form is TensorFlow's).
+    Parameter names are those of timm's `tf_efficientnet_lite0`.
+    """
+
+    width = 1280
+    # kernel, stride, expansion, channels, repeats
+    STAGES = (
+        (3, 1, 1, 16, 1),
+        (3, 2, 6, 24, 2),
+        (5, 2, 6, 40, 2),
+        (3, 2, 6, 80, 3),
+        (5, 1, 6, 112, 3),
+        (5, 2, 6, 192, 4),
+        (3, 1, 6, 320, 1),
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv_stem = _conv(3, 32, 3, stride=2)
+        self.bn1 = _norm(32)
+        stages, channels = [], 32
+        for kernel, stride, expansion, out, repeats in self.STAGES:
+            blocks: list[nn.Module] = []
+            for repeat in range(repeats):
+                step = stride if repeat == 0 else 1
+                blocks.append(
+                    _Depthwise(channels, out, kernel, step)
+                    if expansion == 1
+                    else _Inverted(channels, out, kernel, step, expansion)
+                )
+                channels = out
+            stages.append(nn.Sequential(*blocks))
+        self.blocks = nn.Sequential(*stages)
+        self.conv_head = _conv(channels, self.width, 1)
+        self.bn2 = _norm(self.width)
+
+    def forward(self, frames_MCHW: Tensor) -> Tensor:
+        features = F.relu6(self.bn1(self.conv_stem(frames_MCHW)))
+        features = self.blocks(features)
+        features = F.relu6(self.bn2(self.conv_head(features)))
+        return features.mean(dim=(2, 3))
+
+    def fold_norms(self) -> None:
+        """Merge each batch norm into the convolution before it: the same function in eval mode, faster. Not undone."""
+        for module in self.modules():
+            for conv_name, norm_name in getattr(module, "PAIRS", ()):
+                norm = getattr(module, norm_name)
+                if isinstance(norm, nn.BatchNorm2d):
+                    setattr(module, conv_name, fuse_conv_bn_eval(getattr(module, conv_name), norm))
+                    setattr(module, norm_name, nn.Identity())
+
+    PAIRS = (("conv_stem", "bn1"), ("conv_head", "bn2"))
+
+
+class _Depthwise(nn.Module):
+    PAIRS = (("conv_dw", "bn1"), ("conv_pw", "bn2"))
+
+    def __init__(self, channels: int, out: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.conv_dw = _conv(channels, channels, kernel, stride=stride, groups=channels)
+        self.bn1 = _norm(channels)
+        self.conv_pw = _conv(channels, out, 1)
+        self.bn2 = _norm(out)
+
+    def forward(self, features: Tensor) -> Tensor:
+        features = F.relu6(self.bn1(self.conv_dw(features)))
+        return self.bn2(self.conv_pw(features))
+
+
+class _Inverted(nn.Module):
+    PAIRS = (("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3"))
+
+    def __init__(self, channels: int, out: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        wide = channels * expansion
+        self.conv_pw = _conv(channels, wide, 1)
+        self.bn1 = _norm(wide)
+        self.conv_dw = _conv(wide, wide, kernel, stride=stride, groups=wide)
+        self.bn2 = _norm(wide)
+        self.conv_pwl = _conv(wide, out, 1)
+        self.bn3 = _norm(out)
+        self.residual = stride == 1 and channels == out
+
+    def forward(self, features: Tensor) -> Tensor:
+        inner = F.relu6(self.bn1(self.conv_pw(features)))
+        inner = F.relu6(self.bn2(self.conv_dw(inner)))
+        out: Tensor = self.bn3(self.conv_pwl(inner))
+        return out + features if self.residual else out
+
+
+class _SameConv2d(nn.Conv2d):
+    """A convolution padded as TensorFlow pads: the output is the input's size over the stride, rounded up."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        pads = [
+            max((-(-size // stride) - 1) * stride + kernel - size, 0)
+            for size, kernel, stride in zip(features.shape[-2:], self.kernel_size, self.stride, strict=True)
+        ]
+        (top, left) = (pad // 2 for pad in pads)
+        padded = F.pad(features, (left, pads[1] - left, top, pads[0] - top))
+        return F.conv2d(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+
+def _conv(channels: int, out: int, kernel: int, *, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    if stride == 1:
+        return nn.Conv2d(channels, out, kernel, padding=kernel // 2, groups=groups, bias=False)
+    return _SameConv2d(channels, out, kernel, stride=stride, groups=groups, bias=False)
+
+
+def _norm(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, eps=1e-3)
