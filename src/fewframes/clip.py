@@ -1,0 +1,111 @@
+"""The data that travels: `Clip` from the decoder to the network, `Prediction` from the network to the caller."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Frames of one video: `frames` (T, C, H, W) uint8 RGB, and `times_s` (T,), the moment each was first shown, in
+    seconds from the start of the video. `duration_s` is the whole video's."""
+
+    frames: Tensor
+    times_s: Tensor
+    duration_s: float
+    source: str
+
+    def __repr__(self) -> str:
+        num_frames, _, height, width = self.frames.shape
+        return f"Clip({self.source!r}, {num_frames} frames of {width}x{height} px out of {self.duration_s:.2f} s)"
+
+
+class Label(NamedTuple):
+    """One named action and its share of the scores (0-1)."""
+
+    label: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Where the time of one video went, in seconds: opening and decoding, making the network's input, the network.
+
+    In a batch, the network's time is shared equally by its videos.
+    """
+
+    decode_s: float
+    transform_s: float
+    network_s: float
+
+    @property
+    def total_s(self) -> float:
+        """The three together."""
+        return self.decode_s + self.transform_s + self.network_s
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of one video.
+
+    `scores` (K,) sum to 1, in the order of `labels`; `times_s` (T,) are the moments looked at; `frame_attention` (T,)
+    says how much each counted (Fig. 2; rows sum to 1); `embedding` (D,) is the paper's y (Eq. 12), `frame_embeddings`
+    (T, D) its f_t (Eq. 10). All tensors are float32 on the CPU.
+    """
+
+    source: str
+    labels: tuple[str, ...]
+    scores: Tensor
+    times_s: Tensor
+    frame_attention: Tensor
+    embedding: Tensor
+    frame_embeddings: Tensor
+    timing: Timing
+
+    def top(self, k: int = 5) -> list[Label]:
+        """The `k` likeliest actions (all of them when there are fewer), best first."""
+        if k < 1:
+            raise ValueError(f"k = {k}: needs at least 1")
+        scores, indices = self.scores.topk(min(k, len(self.labels)))
+        return [
+            Label(self.labels[index], score) for index, score in zip(indices.tolist(), scores.tolist(), strict=True)
+        ]
+
+    def to_dict(self, topk: int = 5) -> dict[str, object]:
+        """Plain values, as `fewframes predict --json` writes them."""
+        return {
+            "source": self.source,
+            "top": [{"label": label, "score": round(score, 6)} for label, score in self.top(topk)],
+            "times_s": [round(time, 6) for time in self.times_s.tolist()],
+            "frame_attention": [round(weight, 6) for weight in self.frame_attention.tolist()],
+            "timing_s": {
+                "decode": round(self.timing.decode_s, 6),
+                "transform": round(self.timing.transform_s, 6),
+                "network": round(self.timing.network_s, 6),
+            },
+        }
+
+    def to_json(self, topk: int = 5) -> str:
+        """`to_dict` as one line of JSON."""
+        return json.dumps(self.to_dict(topk), ensure_ascii=False)
+
+    def to_row(self) -> dict[str, object]:
+        """One flat row for a data frame: source, label, score, times and one column for each label's score."""
+        best = self.top(1)[0]
+        return {
+            "source": self.source,
+            "label": best.label,
+            "score": best.score,
+            "decode_s": self.timing.decode_s,
+            "transform_s": self.timing.transform_s,
+            "network_s": self.timing.network_s,
+            **{f"score_{label}": score for label, score in zip(self.labels, self.scores.tolist(), strict=True)},
+        }
+
+    def __repr__(self) -> str:
+        best = ", ".join(f"{label} {score:.1%}" for label, score in self.top(3))
+        return f"Prediction({self.source!r}: {best}; {len(self.times_s)} frames, {self.timing.total_s:.2f} s)"

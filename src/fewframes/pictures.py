@@ -1,0 +1,75 @@
+"""One decoded picture -> one RGB tensor: colour matrix, fields, rotation. No files, no times."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import av.filter
+import numpy as np
+import torch
+from av.video.frame import VideoFrame
+from av.video.reformatter import Colorspace
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+
+UNSPECIFIED_COLORSPACE = 2
+HD_WIDTH_PX, SD_HEIGHT_PX = 1280, 576
+
+
+def rgb_of_frame(frame: VideoFrame) -> Tensor:
+    """A decoder's frame as it should be shown: (C, H, W) uint8 RGB.
+
+    Colour matrix, range and bit depth follow the frame's own flags; where it does not name its matrix, HD sizes are
+    read as BT.709 and smaller ones as BT.601, as players do. Interlaced pictures are deinterlaced (from their own
+    fields alone, so that no other moment leaks in) and rotation metadata is applied.
+    """
+    quarter_turns = round(frame.rotation / 90) % 4
+    if frame.interlaced_frame:
+        frame = _deinterlaced(frame)
+    unnamed_hd = frame.colorspace == UNSPECIFIED_COLORSPACE and (
+        frame.width >= HD_WIDTH_PX or frame.height > SD_HEIGHT_PX
+    )
+    pixels_HWC: NDArray[Any] = frame.to_ndarray(
+        format="rgb24", src_colorspace=Colorspace.ITU709 if unnamed_hd else None
+    )
+    if quarter_turns:
+        pixels_HWC = np.ascontiguousarray(np.rot90(pixels_HWC, quarter_turns))
+    return torch.from_numpy(pixels_HWC).permute(2, 0, 1)
+
+
+def rgb_of_image(image: Any) -> Tensor:
+    """A still image as it should be shown: (C, H, W) uint8 RGB.
+
+    Takes a PIL image (its EXIF rotation is applied), an array or tensor of shape (H, W, 3), (3, H, W) or (H, W)
+    that is uint8 0-255. Raises ValueError for anything else, with what was found.
+    """
+    if isinstance(image, Image.Image):
+        image = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    tensor = torch.as_tensor(image)
+    if tensor.dtype != torch.uint8:
+        raise ValueError(f"a frame of dtype {tensor.dtype}: needs uint8 values 0-255 (floats in 0-1: multiply by 255)")
+    if tensor.ndim == 2:
+        tensor = tensor.expand(3, -1, -1)
+    elif tensor.ndim == 3 and tensor.shape[-1] == 3:
+        tensor = tensor.permute(2, 0, 1)
+    if tensor.ndim != 3 or tensor.shape[0] != 3 or 0 in tensor.shape:
+        raise ValueError(f"a frame of shape {tuple(tensor.shape)}: needs (H, W, 3), (3, H, W) or (H, W)")
+    return tensor
+
+
+def _deinterlaced(frame: VideoFrame) -> VideoFrame:
+    graph = av.filter.Graph()
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)
+    deinterlace = graph.add("estdif", "mode=frame:deint=interlaced")
+    sink = graph.add("buffersink")
+    source.link_to(deinterlace)
+    deinterlace.link_to(sink)
+    graph.configure()
+    source.push(frame)
+    source.push(None)
+    result = sink.pull()
+    assert isinstance(result, VideoFrame)
+    # The graph is told sizes and pixel format only; the colour flags go round it.
+    result.colorspace, result.color_range = frame.colorspace, frame.color_range
+    return result

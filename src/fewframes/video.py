@@ -1,0 +1,178 @@
+"""The front door for video: any input -> the frames shown at given moments, and their true times.
+
+Times are seconds from the start of the video, that is from its first decodable picture. The frame shown at time t is
+the last one whose own time is not after t.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import fsspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from fewframes.clip import Clip
+from fewframes.decoder import SAME_S, FileVideo, Prepare, stack_frames
+from fewframes.errors import MissingDependency, VideoError
+from fewframes.pictures import rgb_of_image
+
+VIDEO_SUFFIXES = frozenset(
+    ".3gp .asf .avi .flv .gif .h264 .hevc .m2ts .m4v .mjpeg .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .ts .vob .webm "
+    ".wmv".split()
+)
+"""File name endings taken for videos when a folder is searched; a file named outright is tried whatever its ending."""
+
+IMAGE_SUFFIXES = frozenset(".bmp .jpeg .jpg .png .tif .tiff .webp".split())
+"""File name endings taken for the pictures of a folder of images."""
+
+DEFAULT_FPS = 25.0
+"""Frames per second taken for what has none: a folder of images, a list of arrays, a raw stream."""
+
+Source = str | os.PathLike[str] | bytes | IO[bytes] | Sequence[Any] | NDArray[np.uint8] | Tensor
+"""A path, a URL (fsspec), a folder of images, the bytes of a file, an open binary file, or frames as a list of PIL
+images or arrays, or as one array or tensor with the frames on its first axis."""
+
+
+class OpenVideo(Protocol):
+    """An open video of either kind: a file that is decoded, or pictures that lie ready."""
+
+    name: str
+    """What messages call it."""
+    duration_s: float
+    """How long its pictures last, in seconds."""
+
+    def frames_at(self, times_s: Tensor, prepare: Prepare | None = None) -> Clip:
+        """The frames shown at these moments (T,), in any order, and when each was first shown."""
+
+    def close(self) -> None:
+        """Give back the file."""
+
+
+def open_video(source: Source, *, fps: float = DEFAULT_FPS, threads: int = 0) -> OpenVideo:
+    """An open video from any input (see `Source`); use with `contextlib.closing`.
+
+    `fps` is the rate of inputs that have none of their own; `threads` the decoder's threads (0: one a core).
+    Raises VideoError with the input's name, what was found and what to do.
+    """
+    if isinstance(source, bytes):
+        return FileVideo(io.BytesIO(source), f"<{len(source)} bytes>", len(source), threads)
+    if isinstance(source, str | os.PathLike):
+        return _open_path(os.fspath(source), fps, threads)
+    if isinstance(source, Sequence | np.ndarray | Tensor):
+        given = list(source)
+        name = f"<{len(given)} frames>"
+        return PictureVideo(name, len(given), lambda index: rgb_of_image(given[index]), fps)
+    if not (hasattr(source, "read") and hasattr(source, "seek")):
+        raise TypeError(f"a source of type {type(source).__name__}: needs a path, bytes, a binary file or frames")
+    return FileVideo(source, str(getattr(source, "name", "<file>")), _size_of_file(source), threads)
+
+
+def read_frames(source: Source, times_s: Tensor, *, fps: float = DEFAULT_FPS) -> Clip:
+    """The frames shown at these moments (T,), in seconds from the start of the video, and their true times."""
+    with closing(open_video(source, fps=fps)) as video:
+        return video.frames_at(times_s)
+
+
+def find_videos(folder: str | os.PathLike[str]) -> list[str]:
+    """Every video below a folder, sorted; the folder itself when it holds images and no videos.
+
+    Raises VideoError when there is neither.
+    """
+    files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    videos = [str(path) for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
+    if videos:
+        return videos
+    if any(path.suffix.lower() in IMAGE_SUFFIXES for path in Path(folder).iterdir()):
+        return [os.fspath(folder)]
+    raise VideoError(
+        f"{folder}: no videos in it ({len(files)} other files); looked for {' '.join(sorted(VIDEO_SUFFIXES))}"
+    )
+
+
+def _open_path(path: str, fps: float, threads: int) -> OpenVideo:
+    if "://" in path:
+        return _open_url(path, threads)
+    try:
+        if os.path.isdir(path):
+            return _open_folder(Path(path), fps)
+        size_bytes = os.path.getsize(path)
+        if size_bytes == 0:
+            raise VideoError(f"{path}: the file is empty (0 bytes); copy or download it again")
+        with open(path, "rb"):
+            pass  # FFmpeg would say the same of a forbidden file and of a broken one
+    except FileNotFoundError:
+        raise VideoError(f"{path}: no such file; check the path") from None
+    except PermissionError:
+        raise VideoError(f"{path}: no permission to read it; check its owner and mode") from None
+    except OSError as error:
+        raise VideoError(f"{path}: cannot be read ({error.strerror or error})") from None
+    return FileVideo(path, path, size_bytes, threads)
+
+
+def _open_url(url: str, threads: int) -> OpenVideo:
+    try:
+        file = fsspec.open(url, "rb").open()
+    except ImportError as error:
+        raise MissingDependency(f"{url}: {error}; pip install the package named there") from None
+    except (OSError, ValueError) as error:
+        raise VideoError(f"{url}: cannot be opened ({error}); check the address and the network") from None
+    return FileVideo(file, url, _size_of_file(file), threads)
+
+
+def _open_folder(folder: Path, fps: float) -> OpenVideo:
+    entries = sorted(folder.iterdir())
+    images = [entry for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES]
+    if not images:
+        num_videos = sum(entry.suffix.lower() in VIDEO_SUFFIXES for entry in entries)
+        raise VideoError(
+            f"{folder}: a folder with {num_videos} videos and no images; pass a video, or a folder of images"
+        )
+
+    def read_image(index: int) -> Tensor:
+        try:
+            with Image.open(images[index]) as image:
+                return rgb_of_image(image)
+        except OSError as error:
+            raise VideoError(f"{images[index]}: cannot be read as an image ({error})") from None
+
+    return PictureVideo(str(folder), len(images), read_image, fps)
+
+
+def _size_of_file(file: IO[bytes]) -> int:
+    file.seek(0, io.SEEK_END)
+    size_bytes = file.tell()
+    file.seek(0)
+    return size_bytes
+
+
+class PictureVideo:
+    """Pictures that lie ready, at a steady rate: an `OpenVideo` of arrays or image files."""
+
+    def __init__(self, name: str, num_pictures: int, read: Callable[[int], Tensor], fps: float) -> None:
+        if num_pictures == 0:
+            raise VideoError(f"{name}: no frames in it; needs at least one")
+        if not fps > 0:
+            raise ValueError(f"fps = {fps}: needs to be above 0")
+        self.name = name
+        self.duration_s = num_pictures / fps
+        self._num_pictures, self._read, self._fps = num_pictures, read, fps
+
+    def frames_at(self, times_s: Tensor, prepare: Prepare | None = None) -> Clip:
+        """The frames shown at these moments (T,), and when each was first shown."""
+        indices = ((times_s + SAME_S) * self._fps).floor().long().clamp(0, self._num_pictures - 1).tolist()
+        prepare = prepare or Tensor.contiguous
+        frame_of = {index: prepare(self._read(index)) for index in sorted(set(indices))}
+        shown_s = torch.tensor(indices, dtype=torch.float64) / self._fps
+        return Clip(stack_frames([frame_of[index] for index in indices]), shown_s, self.duration_s, self.name)
+
+    def close(self) -> None:
+        """Nothing to give back."""

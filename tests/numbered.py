@@ -1,0 +1,73 @@
+"""Videos made by the tests: each frame carries its own number in its pixels, as black and white bars."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+from torch import Tensor
+
+NUM_BARS = 10
+BAR_PX = 16
+WIDTH_PX, HEIGHT_PX = NUM_BARS * BAR_PX, 64
+CLOCK = 1000  # ticks a second of `times_ms`
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbered:
+    """How to write a numbered video."""
+
+    codec: str = "libx264"
+    suffix: str = ".mp4"
+    format: str | None = None
+    pix_fmt: str = "yuv420p"
+    gop: int = 12
+    bframes: int | None = None
+    options: dict[str, str] = field(default_factory=dict)
+    mux_options: dict[str, str] = field(default_factory=dict)
+    times_ms: Sequence[int] = tuple(range(0, 2400, 40))
+    width: int = WIDTH_PX
+    height: int = HEIGHT_PX
+
+    def write(self, path: Path) -> Path:
+        """Write the video beside `path` with this format's ending, and say where."""
+        path = path.with_suffix(self.suffix)
+        with av.open(str(path), "w", format=self.format, options=self.mux_options) as container:
+            stream = container.add_stream(self.codec, rate=25, options=self.options)
+            assert isinstance(stream, VideoStream)
+            stream.width, stream.height, stream.pix_fmt = self.width, self.height, self.pix_fmt
+            stream.gop_size = self.gop
+            if self.bframes is not None:
+                stream.codec_context.max_b_frames = self.bframes
+            steady = set(np.diff(self.times_ms)) <= {40}
+            clock = Fraction(1, 25) if steady else Fraction(1, CLOCK)
+            stream.codec_context.time_base = clock
+            for number, time_ms in enumerate(self.times_ms):
+                frame = av.VideoFrame.from_ndarray(picture(number, self.width, self.height), format="rgb24")
+                frame.pts, frame.time_base = int(Fraction(time_ms, CLOCK) / clock), clock
+                container.mux(stream.encode(frame.reformat(format=self.pix_fmt)))
+            container.mux(stream.encode())
+        return path
+
+
+def picture(number: int, width: int = WIDTH_PX, height: int = HEIGHT_PX) -> NDArray[np.uint8]:
+    """(H, W, 3) with the binary digits of `number` as bars, the lowest at the left."""
+    bits = np.array([number >> bit & 1 for bit in range(NUM_BARS)], dtype=np.uint8) * 255
+    row = np.repeat(bits, width // NUM_BARS)
+    row = np.pad(row, (0, width - len(row)))
+    return np.repeat(np.broadcast_to(row, (height, width))[..., None], 3, axis=2).copy()
+
+
+def numbers(frames_TCHW: Tensor) -> list[int]:
+    """The numbers that frames carry; fails when a bar is neither black nor white."""
+    bar_px = frames_TCHW.shape[-1] // NUM_BARS
+    inner = frames_TCHW.float().mean(dim=1)[:, :, : NUM_BARS * bar_px].unflatten(-1, (NUM_BARS, bar_px))
+    levels = inner[..., bar_px // 4 : -(bar_px // 4)].mean(dim=(1, 3))
+    assert ((levels < 64) | (levels > 192)).all(), f"bars of unclear brightness: {levels.tolist()}"
+    return [sum(int(level > 128) << bit for bit, level in enumerate(row)) for row in levels.tolist()]

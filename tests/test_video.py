@@ -1,0 +1,98 @@
+"""Video in: exact frames from every codec and container, right colours, and a clear word for what cannot be read."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fewframes.sampling import centre_times
+from fewframes.video import open_video, read_frames
+from numbered import Numbered, numbers
+
+STEADY = tuple(range(0, 2400, 40))
+UNEVEN = tuple(int(time) for time in np.cumsum([0, *np.random.default_rng(0).choice([20, 40, 100, 400], 59)]))
+
+OPEN_GOP = "keyint=12:min-keyint=12:bframes=3:b-adapt=0:open-gop=1"
+X265_QUIET = "log-level=none:keyint=12:min-keyint=12:bframes=3"
+
+CORPUS = {
+    "h264-bframes-mp4": Numbered(bframes=3),
+    "h264-bframes-mkv": Numbered(suffix=".mkv", bframes=3),
+    "h264-bframes-mov": Numbered(suffix=".mov", bframes=3),
+    "h264-bframes-flv": Numbered(suffix=".flv", bframes=3),
+    "h264-bframes-avi": Numbered(suffix=".avi", bframes=3),
+    "h264-ts": Numbered(suffix=".ts", bframes=3),
+    "h264-raw": Numbered(suffix=".h264", bframes=0),
+    "h264-open-gop": Numbered(bframes=3, options={"x264-params": OPEN_GOP}),
+    "h264-one-gop": Numbered(bframes=3, gop=1000),
+    "h264-intra": Numbered(gop=1),
+    "h264-uneven": Numbered(bframes=3, times_ms=UNEVEN),
+    "h264-uneven-mkv": Numbered(suffix=".mkv", bframes=3, times_ms=UNEVEN),
+    "h264-late-start": Numbered(bframes=2, times_ms=tuple(time + 5000 for time in STEADY)),
+    "h264-late-start-mkv": Numbered(suffix=".mkv", bframes=2, times_ms=tuple(time + 5000 for time in STEADY)),
+    "h264-fragmented": Numbered(bframes=2, mux_options={"movflags": "frag_keyframe+empty_moov+default_base_moof"}),
+    "h264-no-duration": Numbered(suffix=".mkv", bframes=2, mux_options={"live": "1"}),
+    "hevc-open-gop": Numbered(codec="libx265", options={"x265-params": f"{X265_QUIET}:open-gop=1"}),
+    "hevc-closed-gop": Numbered(codec="libx265", options={"x265-params": f"{X265_QUIET}:open-gop=0"}),
+    "hevc-uneven": Numbered(codec="libx265", options={"x265-params": X265_QUIET}, times_ms=UNEVEN),
+    "vp8-webm": Numbered(codec="libvpx", suffix=".webm"),
+    "vp9-webm": Numbered(codec="libvpx-vp9", suffix=".webm", options={"cpu-used": "8", "deadline": "realtime"}),
+    "vp9-alt-ref": Numbered(codec="libvpx-vp9", suffix=".webm", options={"lag-in-frames": "16", "auto-alt-ref": "1"}),
+    "vp9-uneven": Numbered(codec="libvpx-vp9", suffix=".webm", options={"cpu-used": "8"}, times_ms=UNEVEN),
+    "av1-mp4": Numbered(codec="libsvtav1", options={"preset": "12", "svtav1-params": "lookahead=8"}),
+    "av1-webm": Numbered(codec="libsvtav1", suffix=".webm", options={"preset": "12"}),
+    "mpeg4-avi": Numbered(codec="mpeg4", suffix=".avi", bframes=0),
+    "mpeg4-bframes-avi": Numbered(codec="mpeg4", suffix=".avi", bframes=2),
+    "mpeg4-bframes-mp4": Numbered(codec="mpeg4", bframes=2),
+    "mpeg2-ts": Numbered(codec="mpeg2video", suffix=".ts", bframes=2),
+    "mpeg2-ps": Numbered(codec="mpeg2video", suffix=".mpg", bframes=2),
+    "mjpeg-avi": Numbered(codec="mjpeg", suffix=".avi", pix_fmt="yuvj420p"),
+    "mjpeg-mov": Numbered(codec="mjpeg", suffix=".mov", pix_fmt="yuvj420p"),
+    "ffv1-mkv": Numbered(codec="ffv1", suffix=".mkv"),
+    "prores-mov": Numbered(codec="prores_ks", suffix=".mov", pix_fmt="yuv422p10le"),
+    "gif": Numbered(codec="gif", suffix=".gif", pix_fmt="rgb8"),
+    "gif-uneven": Numbered(codec="gif", suffix=".gif", pix_fmt="rgb8", times_ms=UNEVEN),
+}  # fmt: skip
+
+
+@pytest.fixture(params=CORPUS, scope="module")
+def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Numbered, Path]:
+    recipe = CORPUS[request.param]
+    return recipe, recipe.write(tmp_path_factory.mktemp("corpus") / request.param)
+
+
+def shown_at(recipe: Numbered, times_s: torch.Tensor) -> list[int]:
+    """Which frame is shown at each time, from the times that were written."""
+    starts_s = (torch.tensor(recipe.times_ms, dtype=torch.float64) - recipe.times_ms[0]) / 1000
+    return (torch.searchsorted(starts_s, times_s + 1e-4, right=True) - 1).clamp(min=0).tolist()
+
+
+def test_frames_are_exactly_those_shown(written: tuple[Numbered, Path]) -> None:
+    recipe, path = written
+    with closing(open_video(str(path))) as video:
+        last_s = (recipe.times_ms[-1] - recipe.times_ms[0]) / 1000
+        assert last_s < video.duration_s < last_s + 0.45
+        for num_frames in (1, 3, 16, 64):
+            times_s = centre_times(video.duration_s, num_frames)
+            clip = video.frames_at(times_s)
+            assert numbers(clip.frames) == shown_at(recipe, times_s)
+
+
+def test_true_times_come_back(written: tuple[Numbered, Path]) -> None:
+    recipe, path = written
+    clip = read_frames(path, torch.tensor([0.0, 0.5, 1.0, 1.7], dtype=torch.float64))
+    true_s = [(recipe.times_ms[number] - recipe.times_ms[0]) / 1000 for number in numbers(clip.frames)]
+    assert clip.times_s.tolist() == pytest.approx(true_s, abs=0.0055)  # GIF counts in hundredths
+
+
+def test_any_order_of_times(written: tuple[Numbered, Path]) -> None:
+    recipe, path = written
+    times_s = torch.tensor(np.random.default_rng(1).uniform(0, 2.3, 24))
+    assert numbers(read_frames(path, times_s).frames) == shown_at(recipe, times_s)
+    with closing(open_video(str(path))) as video:
+        one_by_one = [numbers(video.frames_at(times_s[index : index + 1]).frames)[0] for index in range(len(times_s))]
+    assert one_by_one == shown_at(recipe, times_s)
