@@ -1,0 +1,397 @@
+"""Networks and their weights: build, start from image weights, save, load, pull.
+
+One file is a whole model: safetensors whose header carries architecture, view, sampling, labels, training provenance,
+metrics and licences. Loading is strict: keys that are missing, unknown or of another shape are listed and refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fewframes.backbones import EfficientNetLite0, TimmFrameEncoder, timm_frame_encoder
+from fewframes.config import (
+    PLAIN_PIXELS,
+    PRESETS,
+    RELEASE,
+    RELEASE_URL,
+    ModelConfig,
+    ViewConfig,
+    cache_dir,
+    settings_from,
+)
+from fewframes.errors import ConfigError, WeightsError, nearest
+from fewframes.model import STAM, SpatialEncoder
+
+FORMAT = 1
+"""Version of the header; a file with a higher one was written by a newer fewframes."""
+HEADER_KEY = "fewframes"
+SAMPLING = "uniform"
+"""How frames are chosen, the only way there is: the centre of each of T equal parts of the whole video."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole model: the network with its weights, its input, its labels, and where it comes from."""
+
+    model: STAM
+    view: ViewConfig
+    labels: tuple[str, ...]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    """How it was trained: data, fingerprint, settings, versions."""
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    """What was measured, with the protocol."""
+    licences: Mapping[str, str] = field(default_factory=dict)
+    """Licence of the code, the weights it started from, and the data."""
+
+
+def build_model(config: ModelConfig, view: ViewConfig) -> STAM:
+    """The network of these settings with random weights."""
+    if config.image_size != view.crop_px:
+        raise ConfigError(f"the model takes frames of {config.image_size} px but the view makes {view.crop_px} px")
+    if config.encoder == "vit":
+        return STAM(config, view, SpatialEncoder(config), config.width)
+    if config.encoder == "lite0":
+        return STAM(config, view, EfficientNetLite0(), EfficientNetLite0.width)
+    encoder = timm_frame_encoder(config.encoder.removeprefix("timm:"), image_size=config.image_size)
+    return STAM(config, view, encoder, encoder.width)
+
+
+def start_model(config: ModelConfig, view: ViewConfig, init: str) -> STAM:
+    """A new model whose frame encoder starts from image weights; the temporal part is random.
+
+    `init` is one of our own models (a preset that has weights, or a file), whose frame encoder is taken; a file of
+    weights under timm's key names; or a timm name with its tag, which is downloaded.
+    """
+    model = build_model(config, view)
+    if init in PRESETS or (Path(init).is_file() and _read_header(Path(init)) is not None):
+        state = load_checkpoint(init).model.frame_encoder.state_dict()
+    elif Path(init).is_file():
+        state = _without_classifier(_read_tensors(Path(init)))
+        if isinstance(model.frame_encoder, TimmFrameEncoder):
+            state = {f"backbone.{key}": tensor for key, tensor in state.items()}
+    else:
+        state = _download_timm(config, init)
+    _load_frame_encoder(model, state, init)
+    return model
+
+
+def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint, *, dtype: torch.dtype | None = None) -> None:
+    """Write a whole model to one file, all at once or not at all; `dtype` stores its real numbers narrower."""
+    path = Path(path)
+    model = checkpoint.model
+    if len(checkpoint.labels) != model.config.num_classes:
+        raise ValueError(f"{len(checkpoint.labels)} labels for {model.config.num_classes} classes")
+    header = {
+        "format": FORMAT,
+        "sampling": SAMPLING,
+        "model": asdict(model.config),
+        "view": asdict(checkpoint.view),
+        "labels": list(checkpoint.labels),
+        "provenance": dict(checkpoint.provenance),
+        "metrics": dict(checkpoint.metrics),
+        "licences": dict(checkpoint.licences),
+    }
+    tensors = {
+        key: tensor.to(dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype).contiguous()
+        for key, tensor in model.state_dict().items()
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    save_file(tensors, part, metadata={HEADER_KEY: json.dumps(header, ensure_ascii=False)})
+    part.replace(path)
+
+
+def load_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
+    """A whole model in eval mode, float32, from a preset's name (pulled if need be) or from a file.
+
+    Files are our own (safetensors) or the 2021 release's (`stam_16.pth` and its like). Raises WeightsError.
+    """
+    path = _find(os.fspath(name_or_path))
+    header = _read_header(path)
+    if header is None:
+        return load_release(path)
+    if header.get("format", 0) > FORMAT or header.get("sampling") != SAMPLING:
+        raise WeightsError(
+            f"{path}: header format {header.get('format')}, sampling {header.get('sampling')!r}; this fewframes reads "
+            f"format {FORMAT}, sampling {SAMPLING!r}: install a newer one"
+        )
+    model = build_model(
+        settings_from(ModelConfig, header["model"], f"{path}: model"),
+        settings_from(ViewConfig, header["view"], f"{path}: view"),
+    )
+    load_strictly(model, _read_tensors(path), str(path))
+    return Checkpoint(
+        model=model.eval(),
+        view=settings_from(ViewConfig, header["view"], f"{path}: view"),
+        labels=tuple(header["labels"]),
+        provenance=header["provenance"],
+        metrics=header["metrics"],
+        licences=header["licences"],
+    )
+
+
+def load_release(path: str | os.PathLike[str], *, heads: int | None = None) -> Checkpoint:
+    """A checkpoint of the paper's authors (key layout of `stam_16.pth`), in eval mode.
+
+    The architecture is read from the shapes; `heads`, which no shape tells, is one for each 64 of the width.
+    """
+    path = Path(path)
+    state = {_release_key(key): tensor for key, tensor in _read_tensors(path).items()}
+    needed = ("frame_encoder.cls_token", "frame_encoder.pos_embed", "temporal_encoder.pos_embed", "head.weight")
+    absent = [key for key in needed if key not in state]
+    if absent:
+        raise WeightsError(f"{path}: neither a fewframes model nor a STAM release: no {', '.join(absent)}")
+    width = state["frame_encoder.cls_token"].shape[-1]
+    patch_size = state["frame_encoder.patch_embed.proj.weight"].shape[-1]
+    grid = round((state["frame_encoder.pos_embed"].shape[1] - 1) ** 0.5)
+    config = replace(
+        RELEASE,
+        image_size=grid * patch_size,
+        patch_size=patch_size,
+        width=width,
+        depth=_num_blocks(state, "frame_encoder"),
+        heads=heads or max(1, width // 64),
+        qkv_bias="frame_encoder.blocks.0.attn.qkv.bias" in state,
+        temporal_depth=_num_blocks(state, "temporal_encoder"),
+        num_frames=state["temporal_encoder.pos_embed"].shape[1] - 1,
+        num_classes=len(state["head.weight"]),
+    )
+    view = replace(PLAIN_PIXELS, crop_px=config.image_size, resize_px=round(config.image_size * 256 / 224))
+    model = build_model(config, view)
+    load_strictly(model, state, str(path))
+    return Checkpoint(
+        model=model.eval(),
+        view=view,
+        labels=_kinetics_labels(config.num_classes),
+        provenance={"source": "2021 release of the paper's authors (Alibaba-MIIL/STAM)", "data": "Kinetics-400"},
+        licences={"weights": "Apache-2.0 (Alibaba-MIIL/STAM)"},
+    )
+
+
+def load_strictly(module: torch.nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Load every tensor into the module; WeightsError lists the missing, the unknown and the misshaped."""
+    own = module.state_dict()
+    missing = sorted(own.keys() - state.keys())
+    unknown = sorted(state.keys() - own.keys())
+    misshaped = [
+        f"{key} is {tuple(state[key].shape)}, not {tuple(own[key].shape)}"
+        for key in sorted(own.keys() & state.keys())
+        if state[key].shape != own[key].shape
+    ]
+    problems = [
+        f"{len(keys)} {what}: {', '.join(keys[:6])}{', ...' if len(keys) > 6 else ''}"
+        for what, keys in (("missing", missing), ("unknown", unknown), ("of another shape", misshaped))
+        if keys
+    ]
+    if problems:
+        raise WeightsError(f"{source}: its weights do not fit this network: {'; '.join(problems)}")
+    module.load_state_dict(state)
+
+
+def pull(name: str, *, file: str | None = None, progress: Callable[[int, int], None] | None = None) -> Path:
+    """Fetch the published weights of a preset (or take them from `file`), check that they load, and keep them.
+
+    The hash is remembered beside them and checked on each later use. `progress` is called with bytes done and all.
+    """
+    url = release_url(name)
+    target = downloaded_path(name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + ".part")
+    try:
+        with _open_weights(url, file) as source, part.open("wb") as out:
+            total = int(getattr(source, "length", None) or 0)
+            while block := source.read(2**20):
+                out.write(block)
+                if progress is not None:
+                    progress(out.tell(), total)
+        loaded = load_release(part).model.config.num_frames
+        wanted = PRESETS[name].model.num_frames
+        if loaded != wanted:
+            raise WeightsError(f"{file or url}: built for {loaded} frames; {name!r} has {wanted}")
+        _hash_path(target).write_text(_sha256(part) + "\n")
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+    return target
+
+
+def release_url(name: str) -> str:
+    """Where the authors publish the weights of this preset; WeightsError when they do not."""
+    if name not in PRESETS:
+        raise ConfigError(f"no preset {name!r}; {nearest(name, PRESETS)}")
+    if PRESETS[name].weights != "released":
+        pullable = [preset for preset, settings in PRESETS.items() if settings.weights == "released"]
+        raise WeightsError(f"{name!r} has no weights to pull; these have: {', '.join(pullable)}")
+    return RELEASE_URL.format(num_frames=PRESETS[name].model.num_frames)
+
+
+def downloaded_path(name: str) -> Path:
+    """Where `pull` keeps the weights of this preset."""
+    return cache_dir() / "weights" / f"{name}.pth"
+
+
+def packaged_path(name: str) -> Path:
+    """Where the package itself carries the weights of this preset."""
+    return Path(__file__).parent / "assets" / f"{name}.safetensors"
+
+
+def _find(name: str) -> Path:
+    preset = PRESETS.get(name)
+    if preset is None:
+        if not Path(name).is_file():
+            raise WeightsError(f"{name}: no such file, and no preset of that name; {nearest(name, PRESETS)}")
+        return Path(name)
+    if preset.weights == "packaged":
+        return packaged_path(name)
+    if preset.weights != "released":
+        raise WeightsError(
+            f"{name!r} is an architecture without trained weights; train it: fewframes train FOLDER --model {name}"
+        )
+    path = downloaded_path(name)
+    if not path.is_file():
+        raise WeightsError(f"the weights of {name!r} are not here yet; get them: fewframes models pull {name}")
+    if _hash_path(path).read_text().strip() != _sha256(path):
+        raise WeightsError(
+            f"{path}: changed since it was pulled (SHA-256 differs); pull it again: fewframes models pull {name}"
+        )
+    return path
+
+
+def _open_weights(url: str, file: str | None) -> IO[bytes]:
+    if file is not None:
+        try:
+            return open(file, "rb")
+        except OSError as error:
+            raise WeightsError(f"{file}: cannot be read ({error.strerror})") from None
+    try:
+        response: IO[bytes] = urllib.request.urlopen(url, timeout=30)
+    except (urllib.error.URLError, OSError) as error:
+        reason = getattr(error, "reason", error)
+        raise WeightsError(
+            f"{url}: cannot be fetched ({reason}); fetch it on a machine with a network and hand it over: "
+            f"fewframes models pull NAME --file {url.rsplit('/', 1)[-1]}"
+        ) from None
+    return response
+
+
+def _hash_path(path: Path) -> Path:
+    return path.with_suffix(".sha256")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_header(path: Path) -> dict[str, Any] | None:
+    """The header of one of our files; None for any other kind of file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        header: dict[str, Any] | None = json.loads(metadata[HEADER_KEY]) if HEADER_KEY in metadata else None
+    except (SafetensorError, ValueError):
+        return None
+    return header
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file or of a pickled state dict (opened without running code), real ones float32."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, ValueError):
+        state = _read_pickle(path)
+    return {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in state.items()}
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise WeightsError(f"{path}: neither safetensors nor a pickle of plain tensors ({reason})") from None
+    if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
+        content = content["model"]
+    if not (isinstance(content, Mapping) and all(isinstance(value, Tensor) for value in content.values())):
+        raise WeightsError(f"{path}: holds {type(content).__name__}, not a dictionary of tensors")
+    return dict(content)
+
+
+def _release_key(key: str) -> str:
+    """The release's name of a tensor -> ours."""
+    if key.startswith("head."):
+        return key
+    if not key.startswith("aggregate."):
+        return f"frame_encoder.{key}"
+    for theirs, ours in (
+        ("aggregate.", "temporal_encoder."),
+        ("transformer_enc.layers.", "blocks."),
+        ("transformer_enc.norm.", "norm."),
+        ("self_attn.in_proj_", "attn.qkv."),
+        ("self_attn.out_proj.", "attn.proj."),
+        ("linear1.", "mlp.fc1."),
+        ("linear2.", "mlp.fc2."),
+    ):
+        key = key.replace(theirs, ours)
+    return key
+
+
+def _num_blocks(state: Mapping[str, Tensor], part: str) -> int:
+    prefix = f"{part}.blocks."
+    return len({key.removeprefix(prefix).split(".")[0] for key in state if key.startswith(prefix)})
+
+
+def _kinetics_labels(num_classes: int) -> tuple[str, ...]:
+    """Kinetics-400's names in the order of its sorted class folders, the order the release was trained in."""
+    if num_classes != 400:
+        return tuple(f"class {index}" for index in range(num_classes))
+    from torchvision.models.video import R3D_18_Weights  # late: torchvision is slow to import
+
+    return tuple(R3D_18_Weights.KINETICS400_V1.meta["categories"])
+
+
+def _download_timm(config: ModelConfig, name: str) -> dict[str, Tensor]:
+    """The weights of a timm model without its classifier, under the names of our frame encoder."""
+    try:
+        backbone = timm_frame_encoder(name, image_size=config.image_size, pretrained=True)
+    except (OSError, RuntimeError, urllib.error.URLError) as error:
+        raise WeightsError(
+            f"{name}: timm could not fetch its weights ({str(error).splitlines()[0]}); pass a file with timm's keys"
+        ) from None
+    state = backbone.state_dict()
+    if config.encoder.startswith("timm:"):
+        return dict(state)
+    return {key.removeprefix("backbone."): tensor for key, tensor in state.items()}
+
+
+def _without_classifier(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    heads = ("head.", "head_dist.", "fc.", "classifier.", "pre_logits.")
+    return {key: tensor for key, tensor in state.items() if not key.startswith(heads)}
+
+
+def _load_frame_encoder(model: STAM, state: dict[str, Tensor], source: str) -> None:
+    encoder = model.frame_encoder
+    own = encoder.state_dict()
+    positions = state.get("pos_embed")
+    if isinstance(encoder, SpatialEncoder) and positions is not None and positions.shape != own["pos_embed"].shape:
+        from timm.layers.pos_embed import resample_abs_pos_embed  # late: timm is slow to import
+
+        grid = encoder.image_size_px // encoder.patch_embed.proj.kernel_size[0]
+        state = {**state, "pos_embed": resample_abs_pos_embed(positions, [grid, grid], num_prefix_tokens=1)}
+    # Attention over time inside the frame encoder has no counterpart in image weights.
+    untrained = {key: tensor for key, tensor in own.items() if "time_" in key}
+    load_strictly(encoder, {**untrained, **state}, source)
