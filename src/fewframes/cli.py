@@ -1,0 +1,302 @@
+"""The command line: one short function a command. Standard output is for data, standard error for people."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from fewframes.errors import EXIT_SOME_FAILED, FewframesError
+
+if TYPE_CHECKING:  # nothing below may load torch before a command needs it
+    from fewframes.clip import Prediction
+    from fewframes.predictor import Failure, Predictor
+
+app = typer.Typer(
+    help="Recognise what happens in a video from a handful of its frames.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+models_app = typer.Typer(help="List the networks by name, and fetch published weights.", invoke_without_command=True)
+app.add_typer(models_app, name="models")
+
+ModelOption = Annotated[str, typer.Option(help="A preset (see `fewframes models`) or a checkpoint file.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+DtypeOption = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"],
+    typer.Option(help="auto (measured here), float32, bfloat16, float16."),
+]
+
+
+def main() -> None:
+    """Entry point of the `fewframes` command."""
+    try:
+        app()
+    except FewframesError as error:
+        tell(f"error: {error}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        tell("interrupted")
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of standard output, `head` for example, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+@app.command()
+def predict(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Videos, folders, globs, URLs, a .txt file with one of these a line, or - to read such lines.",
+        ),
+    ],
+    model: ModelOption = "lite0-16",
+    topk: Annotated[int, typer.Option(min=1, help="Actions to name for each video.")] = 5,
+    frames: Annotated[int | None, typer.Option(min=1, help="Frames to look at; default: the model's own.")] = None,
+    start: Annotated[float, typer.Option(min=0, help="Look from this second on.")] = 0.0,
+    end: Annotated[float | None, typer.Option(min=0, help="Look up to this second; default: the end.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="CSV on standard output.")] = False,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    workers: Annotated[int | None, typer.Option(min=1, help="Videos decoded at a time; default: one a core.")] = None,
+) -> None:
+    """Name what happens in videos.
+
+    Exit codes: 0 all labelled, 1 the one video given failed, 2 wrong use, 3 some of many failed.
+    """
+    if json and as_csv:
+        raise typer.BadParameter("--json and --csv exclude each other")
+    paths = list(expand(sources))
+    from fewframes.predictor import Failure, load
+
+    began = time.perf_counter()
+    predictor = load(model, device=device, dtype=dtype)
+    tell(f"{describe(predictor)}, loaded in {time.perf_counter() - began:.1f} s")
+    began = time.perf_counter()
+    results = predictor.predict_many(paths, num_frames=frames, start_s=start, end_s=end, workers=workers)
+    write = write_json if json else write_csv if as_csv else write_table
+    shown = list(write(with_progress(results, len(paths)), topk))
+    failures = [result for result in shown if isinstance(result, Failure)]
+    for failure in failures:
+        tell(f"failed: {failure.error}")
+    tell(summary(shown, time.perf_counter() - began))
+    if failures:
+        raise typer.Exit(EXIT_SOME_FAILED if len(paths) > 1 else 1)
+
+
+@models_app.callback()
+def models(context: typer.Context) -> None:
+    """List the networks by name: cost, frames, input, where their weights come from and under which licence."""
+    if context.invoked_subcommand is not None:
+        return
+    from rich.table import Table
+
+    from fewframes.config import PRESETS
+
+    table = Table("name", "params", "GMACs", "+ attention", "frames", "input", "weights", "licence", "stands for")
+    for column in table.columns[1:6]:
+        column.justify = "right"
+    for name, preset in PRESETS.items():
+        weights = {
+            "packaged": "in this package",
+            "released": f"fewframes models pull {name}",
+            "": f"start: {preset.init}",
+        }
+        table.add_row(
+            name,
+            f"{preset.num_parameters / 1e6:.1f} M",
+            f"{preset.gmacs:.1f}",
+            f"{preset.attention_gmacs:.2f}",
+            str(preset.model.num_frames),
+            f"{preset.model.image_size} px",
+            weights[preset.weights],
+            preset.licence,
+            preset.paper,
+        )
+    console().print(table)
+    tell(
+        "GMACs: multiply-adds of one video in units of 1e9 without attention's products, as the paper counts; FLOPs "
+        "are twice GMACs + attention. What the paper says of a row stands beside it; docs/paper.md explains."
+    )
+
+
+@models_app.command()
+def pull(
+    name: Annotated[str, typer.Argument(help="stam-8, stam-16, stam-32 or stam-64.")],
+    file: Annotated[str | None, typer.Option(help="Take this file instead of downloading.")] = None,
+) -> None:
+    """Fetch the weights the paper's authors published, check that they load, and keep them."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
+
+    from fewframes.weights import pull as pull_weights
+
+    with Progress(BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=console(stderr=True)) as progress:
+        task = progress.add_task(name, total=None)
+        path = pull_weights(
+            name, file=file, progress=lambda done, total: progress.update(task, completed=done, total=total or None)
+        )
+    tell(f"{name}: checked and kept as {path}")
+
+
+@app.command()
+def doctor(device: DeviceOption = "auto") -> None:
+    """What this installation has, what it will use, and what to install for what is missing."""
+    from fewframes.doctor import examine
+
+    for line in examine(device):
+        console().print(line, highlight=False, soft_wrap=True)
+
+
+def version(value: bool) -> None:
+    """Print the version and stop."""
+    if value:
+        from fewframes import __version__
+
+        console().print(__version__, highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options before the command."""
+
+
+def expand(sources: Iterable[str]) -> Iterator[str]:
+    """Every video that the sources stand for: files and URLs as they are, folders searched, lists and globs opened."""
+    from fewframes.video import find_videos
+
+    for source in sources:
+        if source == "-":
+            yield from expand(listed(sys.stdin))
+        elif source.endswith(".txt") and Path(source).is_file():
+            with open(source, encoding="utf-8") as file:
+                yield from expand(listed(file))
+        elif not os.path.exists(source) and glob.has_magic(source) and "://" not in source:
+            found = sorted(glob.glob(source, recursive=True))
+            if not found:
+                raise FewframesError(f"{source}: the pattern matches nothing; check it, and quote it for the shell")
+            yield from expand(found)
+        elif os.path.isdir(source):
+            yield from find_videos(source)
+        else:
+            yield source
+
+
+def listed(lines: Iterable[str]) -> list[str]:
+    """The lines that name something: no blanks, no # comments."""
+    stripped = (line.strip() for line in lines)
+    return [line for line in stripped if line and not line.startswith("#")]
+
+
+Results = Iterable["Prediction | Failure"]
+
+
+def write_json(results: Results, topk: int) -> Iterator[Prediction | Failure]:
+    """One JSON object a line, each written as soon as it is known."""
+    import json
+
+    from fewframes.predictor import Failure
+
+    for result in results:
+        values = result.to_dict() if isinstance(result, Failure) else result.to_dict(topk)
+        typer.echo(json.dumps(values, ensure_ascii=False))
+        yield result
+
+
+def write_csv(results: Results, topk: int) -> Iterator[Prediction | Failure]:
+    """A row for each video, failed ones with their reason; `topk` pairs of label and score."""
+    from fewframes.predictor import Failure
+
+    ranks = range(1, topk + 1)
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["source", "error", *(f"{what}_{rank}" for rank in ranks for what in ("label", "score"))])
+    for result in results:
+        if isinstance(result, Failure):
+            writer.writerow([result.source, result.error] + [""] * 2 * topk)
+        else:
+            pairs = [cell for label, score in result.top(topk) for cell in (label, f"{score:.6f}")]
+            writer.writerow([result.source, "", *pairs, *[""] * (2 * topk - len(pairs))])
+        yield result
+
+
+def write_table(results: Results, topk: int) -> Iterator[Prediction | Failure]:
+    """For people: a block for each video with its likeliest actions, and where the model looked."""
+    from fewframes.predictor import Failure
+
+    for result in results:
+        if not isinstance(result, Failure):
+            console().print(block(result, topk), highlight=False, markup=False, soft_wrap=True)
+        yield result
+
+
+def block(prediction: Prediction, topk: int) -> str:
+    """One prediction in a few lines of text."""
+    top = prediction.top(topk)
+    width = max(len(label) for label, _ in top)
+    times, attention = prediction.times_s.tolist(), prediction.frame_attention.tolist()
+    strip = "".join("▁▂▃▄▅▆▇█"[round(7 * weight / max(attention))] for weight in attention)
+    timing = prediction.timing
+    return "\n".join(
+        [
+            prediction.source,
+            *(f"  {label:<{width}} {score:6.1%}  {'█' * round(30 * score)}" for label, score in top),
+            f"  frames from {times[0]:.2f} s to {times[-1]:.2f} s, attention {strip} most at "
+            f"{times[attention.index(max(attention))]:.2f} s",
+            f"  decode {timing.decode_s:.3f} s, transform {timing.transform_s:.3f} s, network {timing.network_s:.3f} s",
+        ]
+    )
+
+
+def describe(predictor: Predictor) -> str:
+    """Which model runs where, in which precision."""
+    precision = str(predictor.dtype).removeprefix("torch.")
+    return f"{predictor.name}: {len(predictor.labels)} actions, {predictor.device} in {precision}"
+
+
+def summary(results: list[Prediction | Failure], seconds: float) -> str:
+    """How many were labelled, how many failed, and how fast it went."""
+    from fewframes.predictor import Failure
+
+    failed = sum(isinstance(result, Failure) for result in results)
+    labelled = len(results) - failed
+    return f"{labelled} labelled, {failed} failed in {seconds:.1f} s ({labelled / seconds:.1f} videos/s)"
+
+
+def with_progress(results: Results, total: int) -> Results:
+    """The same results, with a progress bar on standard error when that is a terminal and there is more than one."""
+    if total < 2 or not sys.stderr.isatty():
+        return results
+    from rich.progress import track
+
+    return track(results, description="labelling", total=total, console=console(stderr=True))
+
+
+def console(*, stderr: bool = False):  # type: ignore[no-untyped-def]
+    """Where rich writes."""
+    from rich.console import Console
+
+    return Console(stderr=stderr)
+
+
+def tell(message: str) -> None:
+    """A line for people, on standard error."""
+    typer.echo(message, err=True)
+
+
+if __name__ == "__main__":
+    main()
