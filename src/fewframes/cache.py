@@ -1,0 +1,106 @@
+"""Frame embeddings on disk: computed once for each video, encoder and view, and checked each time they are read.
+
+A frame embedding depends on its own frame alone, so it serves every temporal part, head and window. The key is the
+content of the video (not its name), the weights and precision of the encoder, and the exact views and moments.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+WHOLE_BYTES = 256 * 2**20
+"""Files up to this size are hashed whole; of larger ones the size and `NUM_SPOTS` spots of `SPOT_BYTES`."""
+NUM_SPOTS, SPOT_BYTES = 64, 2**20
+
+
+class EmbeddingCache:
+    """Tensors by key in a folder; safe to interrupt and to share: files appear whole or not at all."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.num_found, self.num_damaged = 0, 0
+
+    def get(self, key: str) -> Tensor | None:
+        """The tensor of this key, or None; one whose checksum is off is counted as damaged and None."""
+        path = self._path(key)
+        try:
+            with safe_open(path, framework="pt") as file:
+                tensor: Tensor = file.get_tensor("embeddings")
+                checksum = (file.metadata() or {}).get("checksum")
+        except FileNotFoundError:
+            return None
+        except (SafetensorError, OSError):
+            self.num_damaged += 1
+            return None
+        if checksum != _checksum(tensor):
+            self.num_damaged += 1
+            return None
+        self.num_found += 1
+        return tensor
+
+    def put(self, key: str, tensor: Tensor) -> None:
+        """Keep the tensor under this key."""
+        path = self._path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = save({"embeddings": tensor.contiguous()}, metadata={"checksum": _checksum(tensor)})
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False, suffix=".part") as part:
+            part.write(content)
+        Path(part.name).replace(path)
+
+    def _path(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.safetensors"
+
+
+def key_of(*parts: Mapping[str, Any] | str) -> str:
+    """One key from several: settings as plain values, and other keys."""
+    return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=20).hexdigest()
+
+
+def content_key(path: str) -> str:
+    """A key of what a file (or each file of a folder) holds, whatever it is called."""
+    if os.path.isdir(path):
+        return key_of(*(content_key(entry.path) for entry in sorted(os.scandir(path), key=lambda entry: entry.name)))
+    digest = hashlib.blake2b(digest_size=20)
+    size_bytes = os.path.getsize(path)
+    digest.update(str(size_bytes).encode())
+    with open(path, "rb") as file:
+        if size_bytes <= WHOLE_BYTES:
+            while block := file.read(2**20):
+                digest.update(block)
+        else:
+            for spot in range(NUM_SPOTS):
+                file.seek(spot * (size_bytes - SPOT_BYTES) // (NUM_SPOTS - 1))
+                digest.update(file.read(SPOT_BYTES))
+    return digest.hexdigest()
+
+
+def module_key(module: nn.Module) -> str:
+    """A key of a module's weights and their precision."""
+    digest = hashlib.blake2b(digest_size=20)
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(_bytes_of(tensor))
+    return digest.hexdigest()
+
+
+def _checksum(tensor: Tensor) -> str:
+    return hashlib.blake2b(_bytes_of(tensor), digest_size=16).hexdigest()
+
+
+def _bytes_of(tensor: Tensor) -> bytes:
+    return (
+        tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+        if tensor.ndim
+        else bytes(str(tensor.item()), "ascii")
+    )
