@@ -8,8 +8,10 @@ damaged, or that stand between an error and the next key frame, are refused rath
 from __future__ import annotations
 
 import logging
+import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import IO
@@ -41,14 +43,23 @@ SAME_S = 1e-6
 """Times nearer than this are the same: containers round theirs to a clock tick."""
 LOOSE_END_S = 1.0
 """How much earlier than the whole file its pictures may end before it counts as cut short: sound often ends later."""
+SCANNED_END_S = 0.25
+"""The same where all packets, sound too, were listed."""
 MAX_LEADING_FRAMES = 300
 """Frames before the first key frame that are passed over (a recording cut in the middle) before it is done without."""
+END_NOT_LENGTH = frozenset({"matroska,webm", "flv"})
+"""Containers whose header has the end of the last picture where others have how long the whole file lasts."""
 DECODE_CLOCK = frozenset({"avi"})
 """Containers without presentation times: their frames are shown in the order and at the pace of decoding."""
 FROM_THE_START = frozenset({"mpeg"})
 """Containers with a time on some packets only: after a jump the others' would be guesses, and their length is one."""
 NOT_VIDEO = frozenset({"tty", "lrc", "srt", "ass", "webvtt", "microdvd", "subviewer"})
 """What FFmpeg takes plain text for."""
+
+GIF_END = b"\x00;"
+"""The last bytes of a GIF; its decoder does not notice when the last picture is cut."""
+READ_ERRORS = (FFmpegError, IndexError)
+"""What ends reading early; PyAV 18 raises IndexError at the end of a file in which a new stream turned up midway."""
 
 Prepare = Callable[[Tensor], Tensor]
 """Applied to each full-size frame (C, H, W) as soon as it is decoded, so that full-size frames are not piled up."""
@@ -87,6 +98,7 @@ class FileVideo:
         self._current: _Shown
         self._ahead: _Shown | None
         self._index: _Index
+        self._starts_whole = False
         try:
             self._rewind()
             self._origin_s = self._current.start_s
@@ -113,6 +125,8 @@ class FileVideo:
         for time_s in sorted(set(wanted_s)):
             shown = self._frame_at(self._origin_s + time_s)
             if last is None or shown is not last[0]:
+                if last is not None:
+                    self._check_order(last[0], shown)
                 rgb_CHW = rgb_of_frame(shown.frame)
                 last = shown, rgb_CHW.contiguous() if prepare is None else prepare(rgb_CHW)
             prepared[time_s] = last[1], max(0.0, shown.start_s - self._origin_s)
@@ -132,6 +146,7 @@ class FileVideo:
                 break
             if self._ahead.start_s > time_s + SAME_S:
                 break
+            self._check_order(self._current, self._ahead)
             self._current, self._ahead = self._ahead, None
         if self._current.damaged:
             at_s = self._current.start_s - self._origin_s
@@ -140,6 +155,13 @@ class FileVideo:
                 "or leave that part out with a start and an end"
             )
         return self._current
+
+    def _check_order(self, before: _Shown, after: _Shown) -> None:
+        if after.start_s < before.start_s - SAME_S:
+            raise VideoError(
+                f"{self.name}: its times run backwards after {before.start_s - self._origin_s:.2f} s (joined from parts, "
+                "or damaged); write it anew, for example with ffmpeg"
+            )
 
     def _worth_a_jump(self, time_s: float) -> bool:
         if time_s < self._current.start_s - SAME_S:
@@ -170,13 +192,13 @@ class FileVideo:
         self._rewind()
 
     def _rewind(self) -> None:
-        """Open the file (again) and decode its first picture.
+        """Open the file (again) and decode its first sound picture.
 
-        That is its first key frame: pictures before it, in a recording that was cut, lack what they build on.
+        In a recording that was cut, pictures before the first key frame lack what they build on and are passed over.
         """
         self._frames = self._open()
         for _, shown in zip(range(MAX_LEADING_FRAMES), self._frames, strict=False):
-            if shown.frame.key_frame:
+            if shown.frame.key_frame or (self._starts_whole and not shown.damaged):
                 break
         else:
             self._frames = self._open()
@@ -194,12 +216,15 @@ class FileVideo:
         self._container, self._stream = self._open_container()
         self._opened = self._container
         self._format = self._container.format.name
+        self._is_cut = self._is_cut_avi()
         time_base = self._stream.time_base or Fraction(1, 1000)
         self._tick_s = float(time_base)
         rate = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
         self._frame_s = float(1 / rate)
         self._stream.thread_type = "AUTO"
         self._stream.codec_context.thread_count = self._threads
+        # Pictures that FFmpeg would patch up (greying, smearing, holding back) are errors here.
+        self._stream.codec_context.options = {"err_detect": "explode"}
         return self._decode(from_start=True)
 
     def _open_container(self) -> tuple[InputContainer, VideoStream]:
@@ -227,6 +252,8 @@ class FileVideo:
             raise VideoError(f"{self.name}: no video stream (found: {', '.join(found)}); pass a file with pictures")
         best = container.streams.best("video")
         stream = best if best in streams else streams[0]
+        if container.format.name == "gif" and self._bytes(-2, os.SEEK_END, 2) != GIF_END:
+            raise VideoError(f"{self.name}: cut short (a GIF without its end mark); copy the file again")
         context = stream.codec_context
         if context is None:
             raise VideoError(
@@ -239,13 +266,17 @@ class FileVideo:
             )
         return stream
 
+    def _bytes(self, offset: int, whence: int, size: int) -> bytes:
+        """Some bytes of the file as it is."""
+        with nullcontext(self._file) if not isinstance(self._file, str) else open(self._file, "rb") as file:
+            position = file.tell()  # an open container reads on from here
+            file.seek(offset, whence)
+            content = file.read(size)
+            file.seek(position)
+            return content
+
     def _looks_like(self) -> str:
-        if isinstance(self._file, str):
-            with open(self._file, "rb") as file:
-                start = file.read(64)
-        else:
-            self._file.seek(0)
-            start = self._file.read(64)
+        start = self._bytes(0, os.SEEK_SET, 64)
         text = start.decode("utf-8", errors="replace")
         readable = sum(character.isprintable() or character.isspace() for character in text) > 0.95 * len(text)
         kind = "text" if readable and "\ufffd" not in text[:-1] else "data"
@@ -255,7 +286,9 @@ class FileVideo:
         """Frames in the order of showing, from where the container stands."""
         last_s = -self._frame_s if from_start else None  # a frame without a time follows the one before it
         damaged = False
-        for packet in self._packets():
+        for number, packet in enumerate(self._packets()):
+            if number == 0 and from_start:
+                self._starts_whole = packet.is_keyframe
             try:
                 frames = packet.decode()
             except FFmpegError:
@@ -268,6 +301,7 @@ class FileVideo:
                 time_s = self._time_of(frame, last_s)
                 if time_s is None:
                     continue  # nothing says when it is shown
+                damaged = damaged or (self._is_cut and frame.dts is None)
                 duration_s = frame.duration * self._tick_s if frame.duration else self._frame_s
                 last_s = time_s
                 yield _Shown(time_s, time_s + duration_s, frame, damaged or frame.is_corrupt)
@@ -276,7 +310,7 @@ class FileVideo:
         """Packets up to the end of what can be read; an unreadable rest shows as a video that ends too early."""
         try:
             yield from self._container.demux(self._stream)
-        except FFmpegError as error:
+        except READ_ERRORS as error:
             log.debug("%s: reading stopped: %s", self.name, error)
 
     def _time_of(self, frame: VideoFrame, last_s: float | None) -> float | None:
@@ -290,11 +324,15 @@ class FileVideo:
         if header_s is not None:
             return _Index(self._listed_key_times(), header_s, 2 * self._frame_s + 0.1)
         whole_end_s = self._container.duration / av.time_base if self._container.duration else None
-        if whole_end_s is not None and "matroska" not in self._format:
-            whole_end_s += self._origin_s  # Matroska's duration already counts from zero, not from the first picture
+        if whole_end_s is not None and self._format not in END_NOT_LENGTH:
+            whole_end_s += self._origin_s
         if whole_end_s is not None and self._size_bytes > SCAN_LIMIT_BYTES:
             return _Index(None, whole_end_s, LOOSE_END_S)
         return self._scan(whole_end_s)
+
+    def _is_cut_avi(self) -> bool:
+        """Whether an AVI is shorter than its first chunk says: its last pictures may lack some between them."""
+        return self._format == "avi" and int.from_bytes(self._bytes(4, os.SEEK_SET, 4), "little") + 8 > self._size_bytes
 
     def _header_end_s(self) -> float | None:
         """When the pictures end by the header, where it tells of the pictures and not only of the whole file."""
@@ -332,7 +370,7 @@ class FileVideo:
                 end_s = max(end_s, start_s + (float((packet.duration or 0) * packet.time_base) or self._frame_s))
                 if packet.is_keyframe:
                     keys_s.append(start_s)
-        except FFmpegError as error:
+        except READ_ERRORS as error:
             log.debug("%s: listing its packets stopped: %s", self.name, error)
         finally:
             container.close()
@@ -341,9 +379,9 @@ class FileVideo:
         if end_s <= self._origin_s:  # a raw stream: no times at all, so packets are counted
             end_s = self._origin_s + num_packets * self._frame_s
             return _Index(None, end_s, LOOSE_END_S)
-        if announced_end_s is not None and whole_end_s < announced_end_s - LOOSE_END_S:
+        if announced_end_s is not None and whole_end_s < announced_end_s - SCANNED_END_S:
             self._raise_cut_short(end_s - self._origin_s, announced_end_s - self._origin_s)
-        return _Index(sorted(keys_s), end_s, 2 * self._frame_s + 0.1)
+        return _Index(sorted(keys_s), end_s, 2 * self._tick_s)
 
     def _check_end(self, time_s: float) -> None:
         """Raise VideoError when the file ended before the frame of `time_s` could be decoded."""

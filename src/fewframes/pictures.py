@@ -45,8 +45,8 @@ def rgb_of_image(image: Any) -> Tensor:
     that is uint8 0-255. Raises ValueError for anything else, with what was found.
     """
     if isinstance(image, Image.Image):
-        image = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    tensor = torch.as_tensor(image)
+        image = ImageOps.exif_transpose(image).convert("RGB")
+    tensor = image if isinstance(image, Tensor) else torch.from_numpy(np.array(image))
     if tensor.dtype != torch.uint8:
         raise ValueError(f"a frame of dtype {tensor.dtype}: needs uint8 values 0-255 (floats in 0-1: multiply by 255)")
     if tensor.ndim == 2:

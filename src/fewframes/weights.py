@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import pickle
+import struct
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -39,6 +40,12 @@ from fewframes.model import STAM, SpatialEncoder
 FORMAT = 1
 """Version of the header; a file with a higher one was written by a newer fewframes."""
 HEADER_KEY = "fewframes"
+ZIP_START, PICKLE_START = b"PK\x03\x04", b"\x80\x02"
+"""How files of torch.save begin, today's and those before 2020."""
+BAD_PICKLE = (
+    pickle.UnpicklingError, struct.error, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError,
+)
+"""What torch's restricted unpickler raises on code, damage and garbage."""
 SAMPLING = "uniform"
 """How frames are chosen, the only way there is: the centre of each of T equal parts of the whole video."""
 
@@ -212,7 +219,7 @@ def pull(name: str, *, file: str | None = None, progress: Callable[[int, int], N
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
     try:
-        with _open_weights(url, file) as source, part.open("wb") as out:
+        with _open_weights(name, url, file) as source, part.open("wb") as out:
             total = int(getattr(source, "length", None) or 0)
             while block := source.read(2**20):
                 out.write(block)
@@ -271,7 +278,7 @@ def _find(name: str) -> Path:
     return path
 
 
-def _open_weights(url: str, file: str | None) -> IO[bytes]:
+def _open_weights(name: str, url: str, file: str | None) -> IO[bytes]:
     if file is not None:
         try:
             return open(file, "rb")
@@ -283,7 +290,7 @@ def _open_weights(url: str, file: str | None) -> IO[bytes]:
         reason = getattr(error, "reason", error)
         raise WeightsError(
             f"{url}: cannot be fetched ({reason}); fetch it on a machine with a network and hand it over: "
-            f"fewframes models pull NAME --file {url.rsplit('/', 1)[-1]}"
+            f"fewframes models pull {name} --file {url.rsplit('/', 1)[-1]}"
         ) from None
     return response
 
@@ -319,11 +326,15 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
+    with path.open("rb") as file:
+        start = file.read(4)
+    if not start.startswith((ZIP_START, PICKLE_START)):
+        raise WeightsError(f"{path}: neither safetensors nor a file of torch.save (begins {start!r})")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except BAD_PICKLE as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise WeightsError(f"{path}: neither safetensors nor a pickle of plain tensors ({reason})") from None
+        raise WeightsError(f"{path}: not a file of plain tensors ({reason})") from None
     if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
         content = content["model"]
     if not (isinstance(content, Mapping) and all(isinstance(value, Tensor) for value in content.values())):

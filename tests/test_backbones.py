@@ -1,0 +1,61 @@
+"""Frame encoders by name: the width they say, and Lite0 equal to timm's."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from fewframes.backbones import EfficientNetLite0, timm_frame_encoder
+from fewframes.errors import ConfigError
+
+
+def with_statistics(network: nn.Module) -> nn.Module:
+    """Batch norms as after training: fresh ones would hide mistakes."""
+    generator = torch.Generator().manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            module.running_mean.normal_(generator=generator)
+            module.running_var.uniform_(0.5, 2, generator=generator)
+            nn.init.uniform_(module.weight, 0.5, 2, generator=generator)
+            nn.init.normal_(module.bias, generator=generator)
+    return network.eval()
+
+
+@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "resnet18", "vit_tiny_patch16_224"])
+def test_timm_backbones_give_their_width(name: str) -> None:
+    encoder = timm_frame_encoder(name, image_size=64).eval()
+    assert encoder(torch.rand(2, 3, 64, 64)).shape == (2, encoder.width)
+
+
+def test_unknown_backbone_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="timm has no backbone 'resnet_50'; did you mean 'resnet50"):
+        timm_frame_encoder("resnet_50", image_size=224)
+
+
+@pytest.mark.parametrize("side", [64, 65, 97])
+def test_lite0_is_timms(side: int) -> None:
+    import timm
+
+    reference = with_statistics(timm.create_model("tf_efficientnet_lite0", num_classes=0))
+    ours = EfficientNetLite0().eval()
+    ours.load_state_dict(reference.state_dict())
+    frames_MCHW = torch.randn(2, 3, side, side)
+    assert_close(ours(frames_MCHW), reference(frames_MCHW))
+
+
+def test_folded_norms_are_the_same_function() -> None:
+    network = with_statistics(EfficientNetLite0())
+    folded = copy.deepcopy(network)
+    assert isinstance(folded, EfficientNetLite0)
+    folded.fold_norms()
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    frames_MCHW = torch.randn(2, 3, 64, 64)
+    assert_close(folded(frames_MCHW), network(frames_MCHW), rtol=1e-4, atol=1e-3)
+    folded.fold_norms()  # a second time changes nothing
+    assert_close(folded(frames_MCHW), network(frames_MCHW), rtol=1e-4, atol=1e-3)

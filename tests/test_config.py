@@ -1,0 +1,64 @@
+"""Settings: checked when made, strict when read."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from fewframes.config import PRESETS, ModelConfig, ViewConfig, cache_dir, settings_from
+from fewframes.errors import ConfigError
+
+
+def test_settings_survive_json() -> None:
+    for preset in PRESETS.values():
+        assert settings_from(ModelConfig, dataclasses.asdict(preset.model), "x") == preset.model
+        assert settings_from(ViewConfig, dataclasses.asdict(preset.view), "x") == preset.view
+
+
+def test_unknown_key_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"run.toml: unknown setting 'num_frame'; did you mean 'num_frames'\?"):
+        settings_from(ModelConfig, {"num_frame": 8}, "run.toml")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"num_frames": 0}, "num_frames = 0: Input should be greater than or equal to 1"),
+        ({"num_frames": "8"}, "num_frames = '8': Input should be a valid integer"),
+        ({"temporal": "lstm"}, "temporal = 'lstm': Input should be 'paper', 'release' or 'mean'"),
+        ({"image_size": 225}, "image_size 225 is no multiple of patch_size 16"),
+        ({"width": 100}, "width 100 is no multiple of heads 12"),
+        ({"encoder": "resnet50"}, "encoder 'resnet50': needs"),
+        ({"encoder": "timm:resnet50", "layout": "joint"}, "layout 'joint' needs the ViT encoder"),
+        ({"temporal_width": 100}, "temporal_width 100 is no multiple of temporal_heads 8"),
+        ({"temporal_dropout": 1.0}, "temporal_dropout = 1.0"),
+    ],
+)
+def test_impossible_values_are_refused(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        settings_from(ModelConfig, values, "x")
+
+
+def test_views_that_cannot_be() -> None:
+    with pytest.raises(ValidationError, match="resize_px 200 is below crop_px 224"):
+        ViewConfig(resize_px=200)
+    with pytest.raises(ConfigError, match=r"std\.1 = 0"):
+        settings_from(ViewConfig, {"std": [1, 0, 1]}, "x")
+
+
+def test_frozen_and_keyword_only() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ModelConfig().width = 3  # type: ignore[misc]
+    with pytest.raises((TypeError, ValidationError)):
+        ModelConfig("vit")  # type: ignore[misc]
+
+
+def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FEWFRAMES_CACHE", str(tmp_path))
+    assert cache_dir() == tmp_path
+    monkeypatch.delenv("FEWFRAMES_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_dir() == tmp_path / "fewframes"

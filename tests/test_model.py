@@ -1,0 +1,234 @@
+"""The network against independent references: the equations written out, torch's own transformer, timm."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from fewframes.config import PLAIN_PIXELS, VIT_VIEW, ModelConfig, ViewConfig
+from fewframes.model import STAM, Attention, Block, SpatialEncoder, resize_positions
+from fewframes.weights import build_model
+
+TINY = ModelConfig(
+    image_size=32, patch_size=8, width=48, depth=2, heads=3, temporal_depth=2, temporal_heads=4, num_frames=6, num_classes=5
+)  # fmt: skip
+VIEW = replace(VIT_VIEW, resize_px=36, crop_px=32)
+
+
+def tiny(**changes: object) -> STAM:
+    torch.manual_seed(0)
+    model = build_model(replace(TINY, **changes), VIEW).eval()  # type: ignore[arg-type]
+    for parameter in model.parameters():  # zeros and ones would hide mistakes
+        nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+def pixels(num_videos: int = 2, num_frames: int = 6) -> torch.Tensor:
+    return torch.rand(num_videos, num_frames, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+def test_attention_is_equations_2_to_8() -> None:
+    attention = Attention(12, 3)
+    tokens_SD = torch.randn(5, 12)
+    query, key, value = attention.qkv(tokens_SD).unflatten(-1, (3, 3, 4)).unbind(1)
+    heads = []
+    for head in range(3):
+        rows = []
+        for token in range(5):
+            scores = torch.stack([query[token, head] @ key[other, head] / math.sqrt(4) for other in range(5)])
+            weights = scores.exp() / scores.exp().sum()
+            rows.append(sum(weights[other] * value[other, head] for other in range(5)))
+        heads.append(torch.stack(rows))  # type: ignore[arg-type]
+    expected_SD = torch.cat(heads, dim=-1) @ attention.proj.weight.T + attention.proj.bias
+    assert_close(attention(tokens_SD), expected_SD)
+
+
+@pytest.mark.parametrize("post_norm", [False, True])
+def test_block_is_torchs_layer(post_norm: bool) -> None:
+    block = Block(16, 4, mlp_width=40, post_norm=post_norm, norm_eps=1e-5).eval()
+    reference = nn.TransformerEncoderLayer(
+        16, 4, 40, activation="relu" if post_norm else "gelu", batch_first=True, norm_first=not post_norm
+    ).eval()
+    ours = block.state_dict()
+    reference.load_state_dict(
+        {
+            theirs: ours[key]
+            for theirs, key in {
+                "self_attn.in_proj_weight": "attn.qkv.weight",
+                "self_attn.in_proj_bias": "attn.qkv.bias",
+                "self_attn.out_proj.weight": "attn.proj.weight",
+                "self_attn.out_proj.bias": "attn.proj.bias",
+                "linear1.weight": "mlp.fc1.weight",
+                "linear1.bias": "mlp.fc1.bias",
+                "linear2.weight": "mlp.fc2.weight",
+                "linear2.bias": "mlp.fc2.bias",
+                "norm1.weight": "norm1.weight",
+                "norm1.bias": "norm1.bias",
+                "norm2.weight": "norm2.weight",
+                "norm2.bias": "norm2.bias",
+            }.items()
+        }
+    )
+    tokens_BSD = torch.randn(2, 7, 16)
+    assert_close(block(tokens_BSD), reference(tokens_BSD))
+
+
+def test_spatial_encoder_is_timms_vit() -> None:
+    from timm.models.vision_transformer import VisionTransformer
+
+    model = tiny()
+    reference = VisionTransformer(img_size=32, patch_size=8, embed_dim=48, depth=2, num_heads=3, num_classes=0).eval()
+    reference.load_state_dict(model.frame_encoder.state_dict())
+    frames_MCHW = torch.randn(4, 3, 32, 32)
+    assert_close(model.frame_encoder(frames_MCHW), reference(frames_MCHW), rtol=0, atol=1e-5)
+
+
+def test_pixels_are_normalised_inside() -> None:
+    view = ViewConfig(crop_px=32, resize_px=36, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
+    model = tiny()
+    other = STAM(TINY, view, model.frame_encoder, 48)
+    frames_MCHW = torch.rand(2, 3, 32, 32)
+    normalised_MCHW = (frames_MCHW - torch.tensor(view.mean).view(3, 1, 1)) / torch.tensor(view.std).view(3, 1, 1)
+    assert_close(other.encode_frames(frames_MCHW), model.frame_encoder(normalised_MCHW))
+
+
+def test_forward_is_the_two_halves_and_frames_are_independent() -> None:
+    model = tiny()
+    video_BTCHW = pixels()
+    frames_BTD = torch.stack([model.encode_frames(video_BTCHW[:, frame]) for frame in range(6)], dim=1)
+    assert_close(model.encode_video(frames_BTD).logits, model(video_BTCHW), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("style", ["paper", "release"])
+def test_order_of_frames_counts(style: str) -> None:
+    frames_BTD = torch.randn(2, 6, 48)
+    model = tiny(temporal=style)
+    assert not torch.allclose(model.encode_video(frames_BTD).logits, model.encode_video(frames_BTD.flip(1)).logits)
+
+
+def test_mean_has_no_parameters_and_no_order() -> None:
+    model = tiny(temporal="mean")
+    assert not list(model.temporal_encoder.parameters())
+    frames_BTD = torch.randn(2, 6, 48)
+    encoded = model.encode_video(frames_BTD, with_attention=True)
+    assert_close(encoded.embedding, frames_BTD.mean(dim=1))
+    assert_close(encoded.logits, model.encode_video(frames_BTD.flip(1)).logits)
+    assert_close(encoded.frame_attention, torch.full((2, 6), 1 / 6))
+
+
+@pytest.mark.parametrize("style", ["paper", "release"])
+def test_frame_attention_is_the_last_layers_and_changes_nothing(style: str) -> None:
+    model = tiny(temporal=style)
+    temporal = model.temporal_encoder
+    frames_BTD = torch.randn(3, 6, 48)
+    encoded = model.encode_video(frames_BTD, with_attention=True)
+    plain = model.encode_video(frames_BTD)
+    assert plain.frame_attention is None
+    assert_close(encoded.logits, plain.logits, rtol=0, atol=0)
+    assert encoded.frame_attention is not None
+    assert_close(encoded.frame_attention.sum(dim=1), torch.ones(3))
+
+    tokens = torch.cat([temporal.cls_token.expand(3, -1, -1), frames_BTD], dim=1) + temporal.pos_embed
+    tokens = temporal.blocks[0](tokens)
+    last = temporal.blocks[1]
+    assert isinstance(last, Block)
+    query, key, _ = last.attn._heads(tokens if style == "release" else last.norm1(tokens))
+    weights = (query @ key.transpose(-1, -2) / math.sqrt(12)).softmax(dim=-1)[:, :, 0, 1:].mean(dim=1)
+    assert_close(encoded.frame_attention, weights / weights.sum(dim=1, keepdim=True))
+
+
+def test_joint_attention_is_one_sequence_of_all_patches() -> None:
+    model = tiny(layout="joint", temporal="mean")
+    encoder = model.frame_encoder
+    assert isinstance(encoder, SpatialEncoder)
+    video_BTCHW = pixels(1, 6)
+    normalised = (video_BTCHW[0] - 0.5) / 0.5
+    patches_TND = encoder.patch_embed(normalised)
+    tokens_TSD = torch.cat([encoder.cls_token.expand(6, -1, -1), patches_TND], dim=1) + encoder.pos_embed
+    sequence_1SD = (tokens_TSD + encoder.time_embed[0]).reshape(1, 6 * 17, 48)
+    for block in encoder.blocks:
+        sequence_1SD = block(sequence_1SD)
+    class_TD = encoder.norm(sequence_1SD.reshape(6, 17, 48)[:, 0])
+    assert_close(model.encode_clips(video_BTCHW)[0], class_TD, rtol=1e-4, atol=1e-4)
+
+
+def test_attention_in_every_block_starts_as_the_image_network() -> None:
+    torch.manual_seed(0)
+    model = build_model(replace(TINY, layout="per_block"), VIEW).eval()
+    per_frame = build_model(TINY, VIEW).eval()
+    shared = {key: value for key, value in model.frame_encoder.state_dict().items() if "time_" not in key}
+    per_frame.frame_encoder.load_state_dict(shared)
+    video_BTCHW = pixels()
+    assert_close(model.encode_clips(video_BTCHW), per_frame.encode_clips(video_BTCHW))
+    for block in model.frame_encoder.blocks:  # type: ignore[union-attr]
+        nn.init.normal_(block.time_attn.proj.weight)  # type: ignore[union-attr, arg-type]
+    moved = video_BTCHW.clone()
+    moved[:, 3] = 0
+    assert not torch.allclose(model.encode_clips(video_BTCHW)[:, 0], model.encode_clips(moved)[:, 0])
+
+
+@pytest.mark.parametrize("layout", ["joint", "per_block"])
+def test_layouts_that_mix_frames_have_no_frame_embeddings(layout: str) -> None:
+    model = tiny(layout=layout)
+    with pytest.raises(ValueError, match="mixes frames"):
+        model.encode_frames(torch.rand(2, 3, 32, 32))
+    assert model(pixels(num_frames=4)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 5, 6, 17, 64, 100])
+def test_any_number_of_frames(num_frames: int, caplog: pytest.LogCaptureFixture) -> None:
+    model = tiny()
+    encoded = model.encode_video(torch.randn(2, num_frames, 48), with_attention=True)
+    model.encode_video(torch.randn(2, num_frames, 48))
+    assert encoded.logits.shape == (2, 5)
+    assert encoded.frame_attention is not None
+    assert encoded.frame_attention.shape == (2, num_frames)
+    said = [record.message for record in caplog.records]
+    assert said == ([] if num_frames == 6 else [said[0]])
+    assert num_frames == 6 or said[0] == (
+        f"this model was built for 6 frames and is used with {num_frames}: its temporal positions are interpolated"
+    )
+
+
+def test_positions_are_interpolated_between_centres() -> None:
+    positions_1SD = torch.tensor([[[9.0], [0.0], [1.0], [2.0], [3.0]]])  # class, then four frames
+    assert resize_positions(positions_1SD, 4, has_class=True) is positions_1SD
+    # Centres of two halves lie midway between the centres of the quarters in each half.
+    assert resize_positions(positions_1SD, 2, has_class=True).flatten().tolist() == [9.0, 0.5, 2.5]
+    assert resize_positions(positions_1SD, 8, has_class=True).flatten().tolist() == [
+        9.0, 0.0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3.0,
+    ]  # fmt: skip
+
+
+def test_projection_narrows_the_temporal_encoder() -> None:
+    model = tiny(temporal_width=16)
+    assert model.encode_video(torch.randn(2, 6, 48)).embedding.shape == (2, 16)
+    assert model.head.weight.shape == (5, 16)
+
+
+def test_low_precision_stays_in_the_frame_encoder() -> None:
+    model = tiny()
+    exact = model(pixels())
+    model.frame_encoder.to(torch.bfloat16)
+    assert model.encode_frames(pixels()[0]).dtype == torch.float32
+    assert model.head.weight.dtype == torch.float32
+    assert_close(model(pixels()), exact, rtol=0.1, atol=0.1)
+
+
+def test_wrong_size_of_frames_is_named() -> None:
+    with pytest.raises(ValueError, match="frames are 40x32 px, this model takes 32x32"):
+        tiny().encode_frames(torch.rand(1, 3, 32, 40))
+
+
+def test_release_has_its_own_epsilon_and_mlp() -> None:
+    model = tiny(temporal="release", temporal_mlp_width=2048, norm_eps=1e-5)
+    first = model.temporal_encoder.blocks[0]
+    assert isinstance(first, Block)
+    assert first.norm1.eps == 1e-5
+    assert first.mlp.fc1.out_features == 2048
+    assert PLAIN_PIXELS.mean == (0.0, 0.0, 0.0)

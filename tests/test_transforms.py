@@ -1,0 +1,55 @@
+"""The view: torchvision's own arithmetic, and shapes that hold for any frame."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fewframes.config import ViewConfig
+from fewframes.transforms import fit_frame, pixels_of
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(("height", "width"), [(240, 426), (300, 200), (333, 500), (256, 256), (221, 152)])
+def test_crop_is_torchvisions(interpolation: str, height: int, width: int) -> None:
+    from torchvision.transforms import v2
+
+    frame_CHW = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
+    view = ViewConfig(interpolation=interpolation)  # type: ignore[arg-type]
+    reference = v2.Compose([v2.Resize(256, v2.InterpolationMode(interpolation)), v2.CenterCrop(224)])
+    assert torch.equal(fit_frame(frame_CHW, view), reference(frame_CHW))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 300), st.integers(1, 300), st.sampled_from(["crop", "squash", "pad"]))
+def test_any_frame_becomes_the_square(height: int, width: int, fit: str) -> None:
+    frame_CHW = torch.full((3, height, width), 200, dtype=torch.uint8)
+    view = ViewConfig(fit=fit, resize_px=36, crop_px=32)  # type: ignore[arg-type]
+    square_CHW = fit_frame(frame_CHW, view)
+    assert square_CHW.shape == (3, 32, 32)
+    assert square_CHW.dtype == torch.uint8
+    assert (square_CHW[:, 15:17, 15:17] == 200).any()
+
+
+def test_squash_keeps_everything_and_pad_keeps_proportions() -> None:
+    frame_CHW = torch.zeros(3, 40, 80, dtype=torch.uint8)
+    frame_CHW[:, :, :8] = frame_CHW[:, :, -8:] = 255  # marks at both ends of the long side
+    squashed = fit_frame(frame_CHW, ViewConfig(fit="squash", crop_px=40, interpolation="bilinear"))
+    assert squashed[0, 20, 0] == squashed[0, 20, -1] == 255
+    padded = fit_frame(frame_CHW, ViewConfig(fit="pad", crop_px=40, interpolation="bilinear", mean=(0.5, 0.5, 0.5)))
+    assert (padded[:, :10] == 128).all()
+    assert (padded[:, -10:] == 128).all()
+    assert padded[0, 20, 0] == padded[0, 20, -1] == 255
+    cropped = fit_frame(frame_CHW, ViewConfig(resize_px=40, crop_px=40))
+    assert cropped.max() == 0
+
+
+def test_very_long_frames_do_not_blow_up() -> None:
+    frame_CHW = torch.zeros(3, 2, 16384, dtype=torch.uint8)
+    assert fit_frame(frame_CHW, ViewConfig()).shape == (3, 224, 224)
+
+
+def test_pixels_are_between_zero_and_one() -> None:
+    assert pixels_of(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == pytest.approx([0.0, 0.2, 1.0])
