@@ -104,30 +104,26 @@ def models(context: typer.Context) -> None:
 
     from fewframes.config import PRESETS
 
-    table = Table("name", "params", "GMACs", "+ attention", "frames", "input", "weights", "licence", "stands for")
-    for column in table.columns[1:6]:
+    table = Table("name", "params", "GMACs", "frames", "weights", "licence", "of the paper", box=None, pad_edge=False)
+    for column in table.columns[:5]:
+        column.no_wrap = True
+    for column in table.columns[1:3]:
         column.justify = "right"
     for name, preset in PRESETS.items():
-        weights = {
-            "packaged": "in this package",
-            "released": f"fewframes models pull {name}",
-            "": f"start: {preset.init}",
-        }
+        weights = {"packaged": "in this package", "released": f"fewframes models pull {name}", "": f"start: {preset.init}"}
         table.add_row(
             name,
             f"{preset.num_parameters / 1e6:.1f} M",
-            f"{preset.gmacs:.1f}",
-            f"{preset.attention_gmacs:.2f}",
-            str(preset.model.num_frames),
-            f"{preset.model.image_size} px",
+            f"{preset.gmacs:.1f} + {preset.attention_gmacs:.2f}",
+            f"{preset.model.num_frames} x {preset.model.image_size} px",
             weights[preset.weights],
             preset.licence,
             preset.paper,
         )
     console().print(table)
     tell(
-        "GMACs: multiply-adds of one video in units of 1e9 without attention's products, as the paper counts; FLOPs "
-        "are twice GMACs + attention. What the paper says of a row stands beside it; docs/paper.md explains."
+        "GMACs: multiply-adds of one video in units of 1e9, without attention's products as the paper counts, + those; "
+        "FLOPs are twice the sum. The paper's own figures stand beside its rows; docs/paper.md explains differences."
     )
 
 
@@ -155,7 +151,7 @@ def doctor(device: DeviceOption = "auto") -> None:
     from fewframes.doctor import examine
 
     for line in examine(device):
-        console().print(line, highlight=False, soft_wrap=True)
+        console().print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def version(value: bool) -> None:
@@ -290,7 +286,8 @@ def console(*, stderr: bool = False):  # type: ignore[no-untyped-def]
     """Where rich writes."""
     from rich.console import Console
 
-    return Console(stderr=stderr)
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, width=None if stream.isatty() or "COLUMNS" in os.environ else 180)
 
 
 def tell(message: str) -> None:

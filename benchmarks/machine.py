@@ -1,0 +1,39 @@
+"""What every result file begins with: when, on what, with which versions."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def describe() -> dict[str, object]:
+    """The machine and the versions, as plain values."""
+    cpu = next(
+        (line.split(":", 1)[1].strip() for line in _cpuinfo().splitlines() if line.startswith("model name")),
+        platform.processor(),
+    )
+    flags = next((line for line in _cpuinfo().splitlines() if line.startswith("flags")), "")
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.strip()
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": commit,
+        "cpu": cpu,
+        "cores": torch.get_num_threads(),
+        "bfloat16 instructions": sorted({"avx512_bf16", "amx_bf16"} & set(flags.split())),
+        "python": platform.python_version(),
+        **{package: version(package) for package in ("torch", "av", "timm", "fewframes")},
+    }
+
+
+def _cpuinfo() -> str:
+    path = Path("/proc/cpuinfo")
+    return path.read_text() if path.is_file() else ""

@@ -1,0 +1,37 @@
+"""What several rooms' tests share: a tiny trained-looking model and a few videos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from numbered import Numbered
+
+from fewframes.config import ModelConfig, ViewConfig
+from fewframes.weights import Checkpoint, build_model, save_checkpoint
+
+TINY = ModelConfig(
+    image_size=32, patch_size=8, width=48, depth=1, heads=3, temporal_depth=1, temporal_heads=4, num_frames=4, num_classes=3
+)  # fmt: skip
+LABELS = ("hug", "kick", "push")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint file of a tiny ViT with random weights and three labels."""
+    torch.manual_seed(0)
+    view = ViewConfig(resize_px=36, crop_px=32)
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    save_checkpoint(path, Checkpoint(build_model(TINY, view), view, LABELS))
+    return path
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with three short videos in two folders."""
+    folder = tmp_path_factory.mktemp("videos")
+    (folder / "sub").mkdir()
+    for index, name in enumerate(("a", "b", "sub/c")):
+        Numbered(times_ms=range(40 * index, 40 * (index + 20), 40)).write(folder / name)
+    return folder

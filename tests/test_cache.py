@@ -1,0 +1,100 @@
+"""The cache gives back what was put in, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from fewframes import cache
+from fewframes.cache import EmbeddingCache, content_key, key_of, module_key
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> EmbeddingCache:
+    return EmbeddingCache(tmp_path / "cache")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_found_again_bit_for_bit(store: EmbeddingCache, dtype: torch.dtype) -> None:
+    tensor = torch.randn(2, 16, 7).to(dtype)
+    assert store.get("ab12") is None
+    store.put("ab12", tensor)
+    found = store.get("ab12")
+    assert found is not None
+    assert found.dtype == dtype
+    assert torch.equal(found, tensor)
+    assert (store.num_found, store.num_damaged) == (1, 0)
+
+
+def test_damage_is_noticed_and_counted(store: EmbeddingCache) -> None:
+    store.put("ab12", torch.randn(50))
+    (path,) = store.folder.rglob("*.safetensors")
+    content = bytearray(path.read_bytes())
+    content[-7] ^= 1
+    path.write_bytes(content)
+    assert store.get("ab12") is None
+    path.write_bytes(content[: len(content) // 2])
+    assert store.get("ab12") is None
+    path.write_bytes(b"")
+    assert store.get("ab12") is None
+    assert (store.num_found, store.num_damaged) == (0, 3)
+
+
+def test_an_interrupted_write_leaves_nothing_behind_that_is_read(store: EmbeddingCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(self: Path, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        store.put("ab12", torch.randn(5))
+    assert store.get("ab12") is None
+
+
+def test_content_not_name_makes_the_key(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"one")
+    (tmp_path / "b").write_bytes(b"one")
+    (tmp_path / "c").write_bytes(b"two")
+    assert content_key(str(tmp_path / "a")) == content_key(str(tmp_path / "b")) != content_key(str(tmp_path / "c"))
+
+
+def test_large_files_are_sampled_over_their_whole_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "WHOLE_BYTES", 1000)
+    monkeypatch.setattr(cache, "SPOT_BYTES", 64)
+    path = tmp_path / "large"
+    keys = set()
+    for place in (0, 50_000, 99_999, None):
+        content = bytearray(100_000)
+        if place is not None:
+            content[place] = 1
+        path.write_bytes(content)
+        keys.add(content_key(str(path)))
+    path.write_bytes(bytes(100_001))
+    keys.add(content_key(str(path)))
+    assert len(keys) >= 4  # first and last byte and the length always count; between them every 64th spot
+
+
+def test_folder_of_images_is_keyed_by_its_files(tmp_path: Path) -> None:
+    for name in ("1.png", "2.png"):
+        (tmp_path / name).write_bytes(name.encode())
+    before = content_key(str(tmp_path))
+    (tmp_path / "2.png").write_bytes(b"other")
+    assert content_key(str(tmp_path)) != before
+
+
+def test_weights_and_precision_make_the_key() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    before = module_key(module)
+    assert before == module_key(module)
+    assert module_key(module.to(torch.bfloat16)) != before
+    module.to(torch.float32)
+    with torch.no_grad():
+        module[0].weight[0, 0] += 1
+    assert module_key(module) != before
+
+
+def test_keys_depend_on_every_part() -> None:
+    assert len({key_of("a", "b"), key_of("ab"), key_of({"a": 1}), key_of({"a": 2}), key_of("b", "a")}) == 5

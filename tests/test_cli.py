@@ -1,0 +1,141 @@
+"""The command line: data on standard output, words on standard error, exit codes that mean what they say."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fewframes import __version__
+
+NO_TORCH = "import sys; sys.modules['torch'] = None; from fewframes.cli import main; main()"
+
+
+def run(*arguments: str | Path, code: str | None = None, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    command = ["-c", code] if code else ["-m", "fewframes.cli"]
+    return subprocess.run(
+        [sys.executable, *command, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        input=stdin,
+        env={**os.environ, "COLUMNS": "200", **environment},
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.fixture
+def fast(tiny_model: Path) -> list[str]:
+    return ["--model", str(tiny_model), "--device", "cpu", "--dtype", "float32"]
+
+
+def test_help_and_models_need_no_torch() -> None:
+    assert "predict" in run("--help", code=NO_TORCH).stdout
+    assert run("--version", code=NO_TORCH).stdout.strip() == __version__
+    listed = run("models", code=NO_TORCH)
+    assert listed.returncode == 0, listed.stderr
+    for expected in ("stam-16", "119.2 M", "270.1", "11.45", "fewframes models pull stam-16", "BSD-3-Clause", "75.1 %"):
+        assert expected in listed.stdout
+
+
+def test_json_lines(videos: Path, fast: list[str]) -> None:
+    done = run("predict", videos, *fast, "--json", "--topk", "2")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [Path(line["source"]).name for line in lines] == ["a.mp4", "b.mp4", "c.mp4"]
+    for line in lines:
+        assert set(line) == {"source", "top", "times_s", "frame_attention", "timing_s"}
+        assert len(line["top"]) == 2
+        assert line["top"][0]["score"] >= line["top"][1]["score"]
+        assert len(line["times_s"]) == len(line["frame_attention"]) == 4
+        assert set(line["timing_s"]) == {"decode", "transform", "network"}
+    assert "3 actions, cpu in float32" in done.stderr
+    assert "3 labelled, 0 failed" in done.stderr
+
+
+def test_csv(videos: Path, fast: list[str], tmp_path: Path) -> None:
+    done = run("predict", videos / "a.mp4", tmp_path / "none.mp4", *fast, "--csv", "--topk", "5")
+    assert done.returncode == 3
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert [row["source"] for row in rows] == [str(videos / "a.mp4"), str(tmp_path / "none.mp4")]
+    assert rows[0]["label_1"] in ("hug", "kick", "push")
+    assert float(rows[0]["score_1"]) >= float(rows[0]["score_3"])
+    assert rows[0]["label_4"] == ""
+    assert "no such file" in rows[1]["error"]
+
+
+def test_table_for_people(videos: Path, fast: list[str]) -> None:
+    done = run("predict", videos / "a.mp4", *fast)
+    assert done.returncode == 0
+    for expected in ("a.mp4", "hug", "kick", "push", "%", "attention", "decode"):
+        assert expected in done.stdout
+
+
+def test_sources_of_every_kind(videos: Path, fast: list[str], tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text(f"# two of them\n{videos / 'a.mp4'}\n\n{videos / 'sub'}\n")
+    arguments = [tmp_path / "list.txt", f"{videos}/[ab].mp4", "-", *fast, "--json"]
+    done = run("predict", *arguments, stdin=f"{videos / 'b.mp4'}\n")
+    assert done.returncode == 0, done.stderr
+    names = [Path(json.loads(line)["source"]).name for line in done.stdout.splitlines()]
+    assert names == ["a.mp4", "c.mp4", "a.mp4", "b.mp4", "b.mp4"]
+
+
+def test_exit_codes(videos: Path, fast: list[str], tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("no video")
+    alone = run("predict", tmp_path / "text.mp4", *fast, "--json")
+    assert alone.returncode == 1
+    assert json.loads(alone.stdout)["error"].startswith(f"{tmp_path}/text.mp4: not a video")
+    mixed = run("predict", tmp_path / "text.mp4", videos / "a.mp4", *fast, "--json")
+    assert mixed.returncode == 3
+    assert len(mixed.stdout.splitlines()) == 2
+    assert "1 labelled, 1 failed" in mixed.stderr
+    assert run("predict", videos / "a.mp4", "--model", "nope").returncode == 1
+    assert run("predict", videos / "a.mp4", *fast, "--dtype", "nope").returncode == 2
+    assert run("predict").returncode == 2
+    assert run("predict", videos, "--json", "--csv", *fast).returncode == 2
+    assert run("predict", tmp_path, *fast).returncode in (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["/no/such.mp4"], "failed: /no/such.mp4: no such file; check the path"),
+        (["/no/*.mp4"], "the pattern matches nothing"),
+        (["x.mp4", "--model", "stam-17"], "did you mean 'stam-16'?"),
+        (["x.mp4", "--device", "cuda:77"], "device 'cuda:77' cannot be used here"),
+    ],
+)
+def test_errors_are_one_line_without_traceback(arguments: list[str], words: str, fast: list[str]) -> None:
+    options = fast if "--model" not in arguments else []
+    done = run("predict", *(options if "--device" not in arguments else options[:2]), *arguments)
+    assert done.returncode in (1, 2)
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_reader_that_stops_early_is_no_error(videos: Path, fast: list[str]) -> None:
+    command = f"{sys.executable} -m fewframes.cli predict {videos} {' '.join(fast)} --json | head -n 1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False, timeout=120)
+    assert len(done.stdout.splitlines()) == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_doctor_tells_what_is_there() -> None:
+    done = run("doctor", "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    for expected in (f"fewframes {__version__}", "torch ", "device: cpu", "GFLOP/s", "precision: ", "PyAV", "h264, hevc"):
+        assert expected in done.stdout
+
+
+def test_pull_without_network_says_what_to_do(tmp_path: Path) -> None:
+    done = run("models", "pull", "stam-16", FEWFRAMES_CACHE=str(tmp_path), https_proxy="http://127.0.0.1:9")
+    assert done.returncode == 1
+    assert "cannot be fetched" in done.stderr
+    assert "--file stam_16.pth" in done.stderr

@@ -1,0 +1,56 @@
+"""What travels: predictions that print, sort and serialise."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from fewframes.clip import Clip, Prediction, Timing
+
+
+@pytest.fixture
+def prediction() -> Prediction:
+    return Prediction(
+        source="a.mp4",
+        labels=("hug", "kick", "push"),
+        scores=torch.tensor([0.2, 0.7, 0.1]),
+        times_s=torch.tensor([0.5, 1.5]),
+        frame_attention=torch.tensor([0.25, 0.75]),
+        embedding=torch.zeros(4),
+        frame_embeddings=torch.zeros(2, 4),
+        timing=Timing(0.1, 0.02, 0.3),
+    )
+
+
+def test_top_is_sorted_and_cut(prediction: Prediction) -> None:
+    assert [label for label, _ in prediction.top(5)] == ["kick", "hug", "push"]
+    assert prediction.top(1)[0].label == "kick"
+    assert prediction.top(1)[0].score == pytest.approx(0.7)
+    with pytest.raises(ValueError, match="k = 0"):
+        prediction.top(0)
+
+
+def test_json_is_what_the_command_promises(prediction: Prediction) -> None:
+    values = json.loads(prediction.to_json(2))
+    assert values == {
+        "source": "a.mp4",
+        "top": [{"label": "kick", "score": 0.7}, {"label": "hug", "score": 0.2}],
+        "times_s": [0.5, 1.5],
+        "frame_attention": [0.25, 0.75],
+        "timing_s": {"decode": 0.1, "transform": 0.02, "network": 0.3},
+    }
+
+
+def test_row_is_flat(prediction: Prediction) -> None:
+    row = prediction.to_row()
+    assert row["label"] == "kick"
+    assert row["score_push"] == pytest.approx(0.1)
+    assert all(isinstance(value, str | float) for value in row.values())
+
+
+def test_they_print_well(prediction: Prediction) -> None:
+    assert repr(prediction) == "Prediction('a.mp4': kick 70.0%, hug 20.0%, push 10.0%; 2 frames, 0.42 s)"
+    clip = Clip(torch.zeros(4, 3, 20, 30, dtype=torch.uint8), torch.zeros(4), 2.5, "a.mp4")
+    assert repr(clip) == "Clip('a.mp4', 4 frames of 30x20 px out of 2.50 s)"

@@ -1,0 +1,137 @@
+"""Folders and lists become labelled videos; groups stay whole; mistakes are named with file and line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fewframes.data import Sample, VideoSet, hold_out, read_data
+from fewframes.errors import DataError
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def test_folder_for_each_action(tmp_path: Path) -> None:
+    touch(tmp_path, "kick/b.mp4", "kick/a.AVI", "hug/c d.webm", "hug/notes.txt", "manifest.csv", "wave/img/1.png")
+    data = read_data(tmp_path)
+    assert data.labels == ("hug", "kick", "wave")
+    assert data.counts() == {"hug": 1, "kick": 2, "wave": 1}
+    assert [Path(sample.path).name for sample in data.samples] == ["c d.webm", "a.AVI", "b.mp4", "img"]
+    assert data.targets() == [0, 1, 1, 2]
+
+
+def test_folders_already_split(tmp_path: Path) -> None:
+    touch(tmp_path, "train/hug/a.mp4", "train/kick/b.mp4", "val/hug/c.mp4", "test/kick/d.mp4")
+    data = read_data(tmp_path)
+    training, held = hold_out(data, 0.2, seed=0)
+    assert [data.samples[index].split for index in training] == ["train", "train"]
+    assert [data.samples[index].split for index in held] == ["test", "val"]
+
+
+def test_csv_with_everything(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text(
+        "path,label,start_s,end_s,split,group,other\n"
+        'a.mp4,hug,1.5,3,train,p1,x\n"b, c.mp4",kick,,,TEST,p2,y\ns3://bucket/d.mp4,kick,,,train,p1,\n',
+        encoding="utf-8-sig",
+    )
+    data = read_data(tmp_path / "list.csv")
+    assert data.samples == (
+        Sample(path=str(tmp_path / "a.mp4"), label="hug", start_s=1.5, end_s=3.0, split="train", group="p1"),
+        Sample(path=str(tmp_path / "b, c.mp4"), label="kick", split="test", group="p2"),
+        Sample(path="s3://bucket/d.mp4", label="kick", split="train", group="p1"),
+    )
+
+
+def test_groups_from_any_column(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("path,label,sequence\na.mp4,hug,7\nb.mp4,kick,8\n")
+    assert read_data(tmp_path / "list.csv", group_column="sequence").groups() == ["7", "8"]
+    with pytest.raises(DataError, match=r"list\.csv:1: no column 'sequense' for groups; did you mean 'sequence'\?"):
+        read_data(tmp_path / "list.csv", group_column="sequense")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", r"list\.csv:1: no column 'path' in an empty line"),
+        ("file,label\na,b\n", r"list\.csv:1: no column 'path' in file, label"),
+        ("path,label\n", r"list\.csv: a header and no rows"),
+        ("path,label\na.mp4,hug\nb.mp4\n", r"list\.csv:3: the row has another number of cells"),
+        ("path,label\na.mp4,hug,kick\n", r"list\.csv:2: the row has another number of cells"),
+        ("path,label\na.mp4,\n", r"list\.csv:2: path 'a\.mp4', label ''"),
+        ("path,label,start_s\na.mp4,hug,soon\n", r"list\.csv:2: start_s 'soon': needs seconds"),
+        ("path,label,end_s\na.mp4,hug,-1\n", r"list\.csv:2: end_s '-1': needs seconds"),
+        ("path,label,split\na.mp4,hug,trian\n", r"list\.csv:2: split 'trian'; did you mean 'train'\?"),
+        ("path,label\na.mp4,hug\nb.mp4,hug\n", r"2 videos of 1 action; telling apart takes two"),
+    ],
+)
+def test_mistakes_in_lists(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "list.csv").write_text(content)
+    with pytest.raises(DataError, match=message):
+        read_data(tmp_path / "list.csv")
+
+
+def test_folders_without_actions(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such folder or file"):
+        read_data(tmp_path / "none")
+    with pytest.raises(DataError, match="found: no folders"):
+        read_data(tmp_path)
+    touch(tmp_path, "hug/readme.txt")
+    with pytest.raises(DataError, match=r"no videos in folders of actions \(found: hug\)"):
+        read_data(tmp_path)
+
+
+def made(num_groups: int = 10) -> VideoSet:
+    return VideoSet(
+        tuple(
+            Sample(path=f"{label}{group}{take}", label=label, group=f"g{group}")
+            for label in ("hug", "kick", "push")
+            for group in range(num_groups)
+            for take in range(2)
+        ),
+        "made",
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_never_straddle_and_every_label_is_on_both_sides(seed: int) -> None:
+    data = made()
+    training, held = hold_out(data, 0.2, seed)
+    assert sorted(training + held) == list(range(60))
+    assert not {data.groups()[index] for index in training} & {data.groups()[index] for index in held}
+    assert {data.samples[index].label for index in held} == {"hug", "kick", "push"}
+    assert len(held) == 12
+
+
+def test_seed_decides_the_split() -> None:
+    assert hold_out(made(), 0.2, 1) == hold_out(made(), 0.2, 1) != hold_out(made(), 0.2, 2)
+
+
+def test_nothing_held_out_on_request() -> None:
+    assert hold_out(made(), 0, 0) == (list(range(60)), [])
+
+
+def test_impossible_splits_are_refused() -> None:
+    torn = VideoSet(
+        (
+            Sample(path="a", label="hug", group="p", split="train"),
+            Sample(path="b", label="kick", group="p", split="val"),
+            Sample(path="c", label="kick", group="q", split="train"),
+        ),
+        "torn",
+    )
+    with pytest.raises(DataError, match="group 'p' stands in training and in held-out data"):
+        hold_out(torn, 0.2, 0)
+    unseen = VideoSet((Sample(path="a", label="hug", split="train"), Sample(path="b", label="kick", split="val")), "unseen")
+    with pytest.raises(DataError, match="no training video of kick"):
+        hold_out(unseen, 0.2, 0)
+    with pytest.raises(DataError, match="3 groups cannot be parted into 5"):
+        hold_out(made(3), 0.2, 0)
+    lone = VideoSet((*made().samples, Sample(path="x", label="wave", group="x")), "lone")
+    with pytest.raises(DataError, match="'wave' has one video"):
+        hold_out(lone, 0.2, 0)

@@ -1,0 +1,125 @@
+"""From a path to a named action: the same answer by every way in, and failures that stop nothing."""
+
+from __future__ import annotations
+
+import io
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+import fewframes
+from fewframes import predictor as room
+from fewframes.clip import Prediction
+from fewframes.config import ViewConfig
+from fewframes.errors import ConfigError, VideoError
+from fewframes.predictor import Failure, Predictor, load
+from fewframes.sampling import centre_times
+from fewframes.transforms import fit_frame, pixels_of
+from fewframes.video import read_frames
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_model: Path) -> Predictor:
+    return load(tiny_model, device="cpu", dtype="float32")
+
+
+def test_prediction_is_the_models_own(tiny: Predictor, videos: Path) -> None:
+    prediction = tiny.predict(videos / "a.mp4")
+    clip = read_frames(videos / "a.mp4", centre_times(0.8, 4))
+    pixels_BTCHW = pixels_of(torch.stack([fit_frame(frame, tiny.view) for frame in clip.frames]))[None]
+    with torch.no_grad():
+        frames_BTD = tiny.model.encode_clips(pixels_BTCHW)
+        encoded = tiny.model.encode_video(frames_BTD, with_attention=True)
+    assert_close(prediction.scores, encoded.logits.softmax(-1)[0])
+    assert_close(prediction.embedding, encoded.embedding[0])
+    assert_close(prediction.frame_embeddings, frames_BTD[0])
+    assert encoded.frame_attention is not None
+    assert_close(prediction.frame_attention, encoded.frame_attention[0])
+    assert prediction.times_s.tolist() == pytest.approx([0.08, 0.28, 0.48, 0.68])
+    assert prediction.labels == ("hug", "kick", "push")
+    assert min(prediction.timing.decode_s, prediction.timing.transform_s, prediction.timing.network_s) > 0
+
+
+def test_every_input_gives_the_same(tiny: Predictor, videos: Path) -> None:
+    path = videos / "a.mp4"
+    expected = tiny.predict(path).scores
+    for source in (str(path), path.read_bytes(), io.BytesIO(path.read_bytes())):
+        assert_close(tiny.predict(source).scores, expected, rtol=0, atol=0)
+    frames = read_frames(path, torch.arange(20) / 25).frames
+    assert_close(tiny.predict(frames, fps=25).scores, expected, rtol=0, atol=0)
+
+
+def test_a_part_and_another_number_of_frames(tiny: Predictor, videos: Path) -> None:
+    part = tiny.predict(videos / "a.mp4", start_s=0.4, end_s=0.8, num_frames=2)
+    assert part.times_s.tolist() == pytest.approx([0.48, 0.68])
+    with pytest.raises(VideoError, match=r"a\.mp4: nothing to look at between 5 s and 0\.8 s"):
+        tiny.predict(videos / "a.mp4", start_s=5)
+
+
+def test_many_come_back_in_order_and_failures_stop_nothing(tiny: Predictor, videos: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.mp4").touch()
+    sources = [videos / "a.mp4", tmp_path / "empty.mp4", videos / "b.mp4", tmp_path / "none.mp4", videos / "sub" / "c.mp4"]
+    results = list(tiny.predict_many(sources, workers=3))
+    assert [result.source for result in results] == [str(source) for source in sources]
+    assert [type(result) for result in results] == [Prediction, Failure, Prediction, Failure, Prediction]
+    assert isinstance(results[1], Failure)
+    assert results[1].to_dict() == {"source": str(sources[1]), "error": results[1].error}
+    one = tiny.predict(videos / "b.mp4")
+    assert isinstance(results[2], Prediction)
+    assert_close(results[2].scores, one.scores, rtol=0, atol=0)
+
+
+def test_decoding_runs_ahead_but_not_away(tiny: Predictor, videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = 0
+
+    def sources() -> Any:
+        nonlocal asked
+        for _ in range(100):
+            asked += 1
+            yield videos / "a.mp4"
+
+    before = threading.active_count()
+    results = tiny.predict_many(sources(), workers=2)
+    next(iter(results))
+    assert asked <= 5
+    results.close()  # type: ignore[attr-defined]
+    assert asked <= 5
+    assert threading.active_count() == before
+
+
+def test_names_files_and_devices_that_are_not_there(tiny_model: Path) -> None:
+    with pytest.raises(ConfigError, match=r"device 'cuba' cannot be used here .*; take 'auto' or 'cpu'"):
+        load(tiny_model, device="cuba")
+    with pytest.raises(ConfigError, match="dtype 'float23': did you mean 'float32'"):
+        load(tiny_model, dtype="float23")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("faster", "chosen"), [("bfloat16", torch.bfloat16), ("float32", torch.float32)])
+def test_precision_follows_the_measurement(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, faster: str, chosen: torch.dtype
+) -> None:
+    def seconds(encoder: torch.nn.Module, image_size: int, device: torch.device) -> float:
+        return 1.0 if str(next(encoder.parameters()).dtype) == f"torch.{faster}" else 4.0
+
+    monkeypatch.setattr(room, "_seconds_a_frame", seconds)
+    predictor = load(tiny_model, device="cpu")
+    assert predictor.dtype == chosen
+    assert next(predictor.model.frame_encoder.parameters()).dtype == chosen
+    assert predictor.model.head.weight.dtype == torch.float32
+
+
+def test_bfloat16_agrees(tiny: Predictor, tiny_model: Path, videos: Path) -> None:
+    low = load(tiny_model, device="cpu", dtype="bfloat16").predict(videos / "a.mp4")
+    assert_close(low.scores, tiny.predict(videos / "a.mp4").scores, rtol=0, atol=0.02)
+
+
+def test_front_door() -> None:
+    assert fewframes.load is load
+    assert "load" in dir(fewframes)
+    assert ViewConfig is fewframes.ViewConfig
+    with pytest.raises(AttributeError, match="no attribute 'lode'"):
+        fewframes.lode  # noqa: B018
