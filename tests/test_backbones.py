@@ -49,6 +49,17 @@ def test_lite0_is_timms(side: int) -> None:
     assert_close(ours(frames_MCHW), reference(frames_MCHW))
 
 
+def test_cells_append_where_things_are() -> None:
+    torch.manual_seed(0)
+    plain, celled = EfficientNetLite0().eval(), EfficientNetLite0(cells=3).eval()
+    celled.load_state_dict(plain.state_dict())
+    frames_MCHW = torch.rand(2, 3, 96, 96)
+    assert celled(frames_MCHW).shape == (2, celled.width) == (2, 1280 + 9 * 112)
+    assert_close(celled(frames_MCHW)[:, :1280], plain(frames_MCHW))
+    mirrored = celled(frames_MCHW.flip(-1))
+    assert not torch.allclose(mirrored[:, 1280:], celled(frames_MCHW)[:, 1280:])
+
+
 def test_folded_norms_are_the_same_function() -> None:
     network = with_statistics(EfficientNetLite0())
     folded = copy.deepcopy(network)

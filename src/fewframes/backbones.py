@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -51,11 +52,14 @@ def timm_frame_encoder(name: str, *, image_size: int, pretrained: bool = False) 
 class EfficientNetLite0(nn.Module):
     """EfficientNet-Lite0: pooled features, 1280 wide. 3.4 M parameters, 0.38 GMAC a frame of 224 px.
 
+    With `cells` above 0 the features of its middle (112 channels at a sixteenth of the size) are pooled over cells x cells
+    parts of the frame and appended: where in the frame something is, which the mean over the whole frame forgets.
+
     An EfficientNet-B0 without squeeze-and-excitation and with ReLU6 (Tan and Le 2019; the "lite" form is TensorFlow's).
     Parameter names are those of timm's `tf_efficientnet_lite0`.
     """
 
-    width = 1280
+    POOLED, MIDDLE, MIDDLE_STAGE = 1280, 112, 4
     # kernel, stride, expansion, channels, repeats
     STAGES = (
         (3, 1, 1, 16, 1),
@@ -67,8 +71,10 @@ class EfficientNetLite0(nn.Module):
         (3, 1, 6, 320, 1),
     )
 
-    def __init__(self) -> None:
+    def __init__(self, cells: int = 0) -> None:
         super().__init__()
+        self.cells = cells
+        self.width = self.POOLED + self.MIDDLE * cells**2
         self.conv_stem = _conv(3, 32, 3, stride=2)
         self.bn1 = _norm(32)
         stages, channels = [], 32
@@ -84,14 +90,17 @@ class EfficientNetLite0(nn.Module):
                 channels = out
             stages.append(nn.Sequential(*blocks))
         self.blocks = nn.Sequential(*stages)
-        self.conv_head = _conv(channels, self.width, 1)
-        self.bn2 = _norm(self.width)
+        self.conv_head = _conv(channels, self.POOLED, 1)
+        self.bn2 = _norm(self.POOLED)
 
     def forward(self, frames_MCHW: Tensor) -> Tensor:
         features = F.relu6(self.bn1(self.conv_stem(frames_MCHW)))
-        features = self.blocks(features)
-        features = F.relu6(self.bn2(self.conv_head(features)))
-        return features.mean(dim=(2, 3))
+        middle = features = self.blocks[: self.MIDDLE_STAGE + 1](features)
+        features = self.blocks[self.MIDDLE_STAGE + 1 :](features)
+        pooled_MD = F.relu6(self.bn2(self.conv_head(features))).mean(dim=(2, 3))
+        if not self.cells:
+            return pooled_MD
+        return torch.cat([pooled_MD, F.adaptive_avg_pool2d(middle, self.cells).flatten(1)], dim=1)
 
     def fold_norms(self) -> None:
         """Merge each batch norm into the convolution before it: the same function in eval mode, faster. Not undone."""

@@ -47,6 +47,8 @@ class ModelConfig:
     """L_space, its number of blocks (ViT only)."""
     heads: Count = 12
     """A, its attention heads (ViT only)."""
+    cells: Annotated[int, Field(ge=0)] = 0
+    """Parts per side of the frame over which features of the encoder's middle are pooled and appended (lite0 only)."""
     mlp_ratio: Positive = 4.0
     """Hidden width of its MLPs as a multiple of D (ViT only)."""
     qkv_bias: bool = True
@@ -84,6 +86,8 @@ class ModelConfig:
             raise ValueError(f"encoder {self.encoder!r}: needs 'vit', 'lite0' or 'timm:NAME'")
         elif self.layout != "factorised":
             raise ValueError(f"layout {self.layout!r} needs the ViT encoder; {self.encoder!r} takes frames one by one")
+        if self.cells and self.encoder != "lite0":
+            raise ValueError(f"cells {self.cells} needs the encoder 'lite0', not {self.encoder!r}")
         if self.temporal_width is not None and self.temporal_width % self.temporal_heads:
             raise ValueError(
                 f"temporal_width {self.temporal_width} is no multiple of temporal_heads {self.temporal_heads}"

@@ -72,7 +72,8 @@ def build_model(config: ModelConfig, view: ViewConfig) -> STAM:
     if config.encoder == "vit":
         return STAM(config, view, SpatialEncoder(config), config.width)
     if config.encoder == "lite0":
-        return STAM(config, view, EfficientNetLite0(), EfficientNetLite0.width)
+        lite = EfficientNetLite0(config.cells)
+        return STAM(config, view, lite, lite.width)
     encoder = timm_frame_encoder(config.encoder.removeprefix("timm:"), image_size=config.image_size)
     return STAM(config, view, encoder, encoder.width)
 
