@@ -62,29 +62,82 @@ def scripts(action: str) -> tuple[Script, Script]:
     if action == "hug":
         near = replace(wide, x=0.27, near_shoulder=60, near_elbow=25, far_shoulder=55, far_elbow=25, lean=4)
         held = replace(STAND, x=0.075, near_shoulder=68, near_elbow=76, far_shoulder=58, far_elbow=88, lean=7)
-        script = [(0.0, STAND), (0.15, STAND), (0.3, near), (0.4, held), (0.66, held), (0.76, near), (0.9, STAND), (1.0, STAND)]
+        script = [
+            (0.0, STAND),
+            (0.15, STAND),
+            (0.3, near),
+            (0.4, held),
+            (0.66, held),
+            (0.76, near),
+            (0.9, STAND),
+            (1.0, STAND),
+        ]
         return script, script
     if action == "handshake":
         out = replace(wide, x=0.36, near_shoulder=35, near_elbow=30, lean=3)
         up = replace(out, x=0.33, near_shoulder=52, near_elbow=26, near_hip=14, far_hip=-12)
         down = replace(up, near_shoulder=40, near_elbow=24)
-        script = [(0.0, STAND), (0.15, STAND), (0.32, out), (0.4, up), (0.48, down), (0.55, up), (0.62, down), (0.72, out)]
+        script = [
+            (0.0, STAND),
+            (0.15, STAND),
+            (0.32, out),
+            (0.4, up),
+            (0.48, down),
+            (0.55, up),
+            (0.62, down),
+            (0.72, out),
+        ]
         script += [(0.88, STAND), (1.0, STAND)]
         return script, script
     hit = replace(STAND, x=0.5, lean=-16, near_shoulder=30, near_elbow=50, far_shoulder=45, far_elbow=40)
     stagger = replace(hit, x=0.66, lean=-24, near_hip=30, near_knee=-30, far_hip=-24, far_knee=-12)
     if action == "kick":
         step = replace(wide, x=0.4, lean=-4, near_shoulder=-25, far_shoulder=20)
-        chamber = replace(STAND, x=0.36, lean=-12, near_hip=70, near_knee=-80, near_shoulder=-35, far_shoulder=30, far_hip=-6)
+        chamber = replace(
+            STAND, x=0.36, lean=-12, near_hip=70, near_knee=-80, near_shoulder=-35, far_shoulder=30, far_hip=-6
+        )
         strike = replace(chamber, lean=-26, near_hip=94, near_knee=-4, x=0.33)
-        kicker = [(0.0, STAND), (0.18, STAND), (0.32, step), (0.4, chamber), (0.48, strike), (0.54, strike), (0.62, chamber)]
+        kicker = [
+            (0.0, STAND),
+            (0.18, STAND),
+            (0.32, step),
+            (0.4, chamber),
+            (0.48, strike),
+            (0.54, strike),
+            (0.62, chamber),
+        ]
         kicker += [(0.72, step), (0.86, STAND), (1.0, STAND)]
-        kicked = [(0.0, STAND), (0.44, STAND), (0.52, hit), (0.62, stagger), (0.78, replace(wide, x=0.6)), (1.0, replace(STAND, x=0.58))]
+        kicked = [
+            (0.0, STAND),
+            (0.44, STAND),
+            (0.52, hit),
+            (0.62, stagger),
+            (0.78, replace(wide, x=0.6)),
+            (1.0, replace(STAND, x=0.58)),
+        ]
         return kicked, kicker
     step = replace(wide, x=0.3, near_shoulder=30, near_elbow=90, far_shoulder=34, far_elbow=88)
-    shove = replace(wide, x=0.25, lean=18, near_shoulder=84, near_elbow=6, far_shoulder=88, far_elbow=4, near_hip=34, near_knee=-26)
-    pusher = [(0.0, STAND), (0.2, STAND), (0.36, step), (0.45, shove), (0.55, shove), (0.68, step), (0.82, STAND), (1.0, STAND)]
-    pushed = [(0.0, STAND), (0.42, STAND), (0.5, hit), (0.6, stagger), (0.74, replace(wide, x=0.66)), (1.0, replace(STAND, x=0.64))]
+    shove = replace(
+        wide, x=0.25, lean=18, near_shoulder=84, near_elbow=6, far_shoulder=88, far_elbow=4, near_hip=34, near_knee=-26
+    )
+    pusher = [
+        (0.0, STAND),
+        (0.2, STAND),
+        (0.36, step),
+        (0.45, shove),
+        (0.55, shove),
+        (0.68, step),
+        (0.82, STAND),
+        (1.0, STAND),
+    ]
+    pushed = [
+        (0.0, STAND),
+        (0.42, STAND),
+        (0.5, hit),
+        (0.6, stagger),
+        (0.74, replace(wide, x=0.66)),
+        (1.0, replace(STAND, x=0.64)),
+    ]
     return pushed, pusher
 
 
@@ -119,7 +172,10 @@ def draw_person(draw: ImageDraw.ImageDraw, person: Person, pose: Pose, ground: P
         radians = math.radians(angle)
         return origin[0] + side * math.sin(radians) * length * tall, origin[1] + math.cos(radians) * length * tall
 
-    hip = (ground[0] - side * pose.x * tall, ground[1] - (0.49 + pose.rise) * tall * math.cos(math.radians(pose.far_hip)))
+    hip = (
+        ground[0] - side * pose.x * tall,
+        ground[1] - (0.49 + pose.rise) * tall * math.cos(math.radians(pose.far_hip)),
+    )
     neck = step(hip, 180 - pose.lean, 0.33)
     shoulder = step(hip, 180 - pose.lean, 0.30)
     head = step(hip, 180 - pose.lean * 0.8, 0.425)
@@ -139,7 +195,14 @@ def draw_person(draw: ImageDraw.ImageDraw, person: Person, pose: Pose, ground: P
         half = ((shoulder[0] + elbow[0]) / 2, (shoulder[1] + elbow[1]) / 2)
         limb(draw, half, elbow, 0.024 * tall, 0.022 * tall, shaded(person.skin, shade))
         limb(draw, elbow, wrist, 0.022 * tall, 0.018 * tall, shaded(person.skin, shade))
-        limb(draw, wrist, step(wrist, shoulder_angle + elbow_angle + pose.lean, 0.02), 0.022 * tall, 0.02 * tall, shaded(person.skin, shade))
+        limb(
+            draw,
+            wrist,
+            step(wrist, shoulder_angle + elbow_angle + pose.lean, 0.02),
+            0.022 * tall,
+            0.02 * tall,
+            shaded(person.skin, shade),
+        )
         limb(draw, shoulder, half, 0.036 * tall, 0.031 * tall, shaded(person.shirt, shade))
 
     arm(pose.far_shoulder, pose.far_elbow, 0.72)
@@ -147,7 +210,14 @@ def draw_person(draw: ImageDraw.ImageDraw, person: Person, pose: Pose, ground: P
     leg(pose.near_hip, pose.near_knee, person.trousers)
     limb(draw, neck, head, 0.028 * tall, 0.028 * tall, shaded(person.skin, 0.9))
     limb(draw, hip, shoulder, 0.062 * tall, 0.072 * tall, person.shirt)
-    limb(draw, step(hip, 180 - pose.lean, 0.02), step(hip, 180 - pose.lean, 0.24), 0.02 * tall, 0.03 * tall, shaded(person.shirt, 1.12))
+    limb(
+        draw,
+        step(hip, 180 - pose.lean, 0.02),
+        step(hip, 180 - pose.lean, 0.24),
+        0.02 * tall,
+        0.03 * tall,
+        shaded(person.shirt, 1.12),
+    )
     radius = 0.062 * tall
     back = (head[0] - side * 0.014 * tall, head[1] - 0.016 * tall)
     disc(draw, head, radius, person.skin)
@@ -156,7 +226,9 @@ def draw_person(draw: ImageDraw.ImageDraw, person: Person, pose: Pose, ground: P
     arm(pose.near_shoulder, pose.near_elbow, 1.0)
 
 
-def limb(draw: ImageDraw.ImageDraw, start: Point, end: Point, start_radius: float, end_radius: float, colour: Colour) -> None:
+def limb(
+    draw: ImageDraw.ImageDraw, start: Point, end: Point, start_radius: float, end_radius: float, colour: Colour
+) -> None:
     """A rounded limb that narrows from one joint to the other, darker along its lower edge."""
     along = math.atan2(end[1] - start[1], end[0] - start[0])
     across = (math.sin(along), -math.cos(along))
@@ -229,7 +301,7 @@ def clip_frames(action: str, rng: np.random.Generator) -> list[NDArray[np.uint8]
     floor = HEIGHT * float(rng.uniform(0.91, 0.94)) * SUPER
     left, right = scripts(action)
     num_frames = int(SECONDS * FPS)
-    frames = []
+    frames: list[NDArray[np.uint8]] = []
     for number in range(num_frames):
         moment = number / (num_frames - 1)
         image = ground.copy()
@@ -249,8 +321,8 @@ def clip_frames(action: str, rng: np.random.Generator) -> list[NDArray[np.uint8]
             draw_person(draw, people[index], pose, middle, 1 if index == 0 else -1)
         small = image.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
         pixels = np.asarray(small, dtype=np.float32) + rng.normal(0, 2.5, (HEIGHT, WIDTH, 1))
-        pixels = np.clip(pixels[:, ::-1] if turned else pixels, 0, 255).astype(np.uint8)
-        frames.append(np.ascontiguousarray(pixels))
+        whole = np.clip(pixels[:, ::-1] if turned else pixels, 0, 255).astype(np.uint8)
+        frames.append(np.ascontiguousarray(whole))
     return frames
 
 

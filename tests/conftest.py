@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from numbered import Numbered
 
 from fewframes.config import ModelConfig, ViewConfig
 from fewframes.weights import Checkpoint, build_model, save_checkpoint
+from numbered import Numbered
 
 TINY = ModelConfig(
     image_size=32, patch_size=8, width=48, depth=1, heads=3, temporal_depth=1, temporal_heads=4, num_frames=4, num_classes=3
@@ -34,4 +34,13 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "sub").mkdir()
     for index, name in enumerate(("a", "b", "sub/c")):
         Numbered(times_ms=range(40 * index, 40 * (index + 20), 40)).write(folder / name)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real videos beside the project; without it the tests in tests/real fail, they do not skip."""
+    folder = Path(__file__).resolve().parents[2] / "shared"
+    if not (folder / "data").is_dir():
+        pytest.fail(f"no real videos in {folder.name}/data beside the project: these tests need them")
     return folder

@@ -43,7 +43,9 @@ def test_damage_is_noticed_and_counted(store: EmbeddingCache) -> None:
     assert (store.num_found, store.num_damaged) == (0, 3)
 
 
-def test_an_interrupted_write_leaves_nothing_behind_that_is_read(store: EmbeddingCache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_write_leaves_nothing_behind_that_is_read(
+    store: EmbeddingCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def killed(self: Path, target: Path) -> None:
         raise KeyboardInterrupt
 
@@ -92,7 +94,7 @@ def test_weights_and_precision_make_the_key() -> None:
     assert module_key(module.to(torch.bfloat16)) != before
     module.to(torch.float32)
     with torch.no_grad():
-        module[0].weight[0, 0] += 1
+        next(module.parameters())[0, 0] += 1
     assert module_key(module) != before
 
 

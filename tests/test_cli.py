@@ -17,7 +17,9 @@ from fewframes import __version__
 NO_TORCH = "import sys; sys.modules['torch'] = None; from fewframes.cli import main; main()"
 
 
-def run(*arguments: str | Path, code: str | None = None, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str | Path, code: str | None = None, stdin: str = "", **environment: str
+) -> subprocess.CompletedProcess[str]:
     command = ["-c", code] if code else ["-m", "fewframes.cli"]
     return subprocess.run(
         [sys.executable, *command, *map(str, arguments)],
@@ -79,7 +81,7 @@ def test_table_for_people(videos: Path, fast: list[str]) -> None:
 
 def test_sources_of_every_kind(videos: Path, fast: list[str], tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text(f"# two of them\n{videos / 'a.mp4'}\n\n{videos / 'sub'}\n")
-    arguments = [tmp_path / "list.txt", f"{videos}/[ab].mp4", "-", *fast, "--json"]
+    arguments: list[str | Path] = [tmp_path / "list.txt", f"{videos}/[ab].mp4", "-", *fast, "--json"]
     done = run("predict", *arguments, stdin=f"{videos / 'b.mp4'}\n")
     assert done.returncode == 0, done.stderr
     names = [Path(json.loads(line)["source"]).name for line in done.stdout.splitlines()]
@@ -122,7 +124,9 @@ def test_errors_are_one_line_without_traceback(arguments: list[str], words: str,
 
 def test_a_reader_that_stops_early_is_no_error(videos: Path, fast: list[str]) -> None:
     command = f"{sys.executable} -m fewframes.cli predict {videos} {' '.join(fast)} --json | head -n 1"
-    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False, timeout=120
+    )
     assert len(done.stdout.splitlines()) == 1
     assert "Traceback" not in done.stderr
 
@@ -130,7 +134,15 @@ def test_a_reader_that_stops_early_is_no_error(videos: Path, fast: list[str]) ->
 def test_doctor_tells_what_is_there() -> None:
     done = run("doctor", "--device", "cpu")
     assert done.returncode == 0, done.stderr
-    for expected in (f"fewframes {__version__}", "torch ", "device: cpu", "GFLOP/s", "precision: ", "PyAV", "h264, hevc"):
+    for expected in (
+        f"fewframes {__version__}",
+        "torch ",
+        "device: cpu",
+        "GFLOP/s",
+        "precision: ",
+        "PyAV",
+        "h264, hevc",
+    ):
         assert expected in done.stdout
 
 

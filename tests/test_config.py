@@ -53,7 +53,7 @@ def test_frozen_and_keyword_only() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         ModelConfig().width = 3  # type: ignore[misc]
     with pytest.raises((TypeError, ValidationError)):
-        ModelConfig("vit")  # type: ignore[misc]
+        ModelConfig("vit")  # type: ignore[misc, call-arg]
 
 
 def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -127,7 +127,9 @@ def test_impossible_splits_are_refused() -> None:
     )
     with pytest.raises(DataError, match="group 'p' stands in training and in held-out data"):
         hold_out(torn, 0.2, 0)
-    unseen = VideoSet((Sample(path="a", label="hug", split="train"), Sample(path="b", label="kick", split="val")), "unseen")
+    unseen = VideoSet(
+        (Sample(path="a", label="hug", split="train"), Sample(path="b", label="kick", split="val")), "unseen"
+    )
     with pytest.raises(DataError, match="no training video of kick"):
         hold_out(unseen, 0.2, 0)
     with pytest.raises(DataError, match="3 groups cannot be parted into 5"):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from conftest import TINY
 
+from conftest import TINY
 from fewframes.config import ViewConfig
 from fewframes.optim import parameter_groups, warmup_cosine
 from fewframes.weights import build_model

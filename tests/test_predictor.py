@@ -62,7 +62,13 @@ def test_a_part_and_another_number_of_frames(tiny: Predictor, videos: Path) -> N
 
 def test_many_come_back_in_order_and_failures_stop_nothing(tiny: Predictor, videos: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.mp4").touch()
-    sources = [videos / "a.mp4", tmp_path / "empty.mp4", videos / "b.mp4", tmp_path / "none.mp4", videos / "sub" / "c.mp4"]
+    sources = [
+        videos / "a.mp4",
+        tmp_path / "empty.mp4",
+        videos / "b.mp4",
+        tmp_path / "none.mp4",
+        videos / "sub" / "c.mp4",
+    ]
     results = list(tiny.predict_many(sources, workers=3))
     assert [result.source for result in results] == [str(source) for source in sources]
     assert [type(result) for result in results] == [Prediction, Failure, Prediction, Failure, Prediction]

@@ -39,7 +39,9 @@ def test_seed_decides() -> None:
     assert one.tolist() == same.tolist() != other.tolist()
 
 
-@pytest.mark.parametrize(("start_s", "end_s"), [(5.0, 5.0), (6.0, 5.0), (10.0, None), (-1.0, None), (float("nan"), None)])
+@pytest.mark.parametrize(
+    ("start_s", "end_s"), [(5.0, 5.0), (6.0, 5.0), (10.0, None), (-1.0, None), (float("nan"), None)]
+)
 def test_empty_range_is_refused(start_s: float, end_s: float | None) -> None:
     with pytest.raises(ValueError, match=r"the video is 10\.000 s long"):
         centre_times(10.0, 4, start_s=start_s, end_s=end_s)

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 from av.audio.stream import AudioStream
-from numbered import Numbered, numbers
 
 from fewframes import decoder
 from fewframes.errors import VideoError
 from fewframes.sampling import centre_times
 from fewframes.video import open_video, read_frames
+from numbered import Numbered, numbers
 
 AT_START = torch.tensor([0.0], dtype=torch.float64)
 

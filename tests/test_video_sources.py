@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 from av.video.stream import VideoStream
-from numbered import Numbered, numbers, picture
 from PIL import Image
 
 from fewframes import decoder
 from fewframes.errors import VideoError
 from fewframes.sampling import centre_times
 from fewframes.video import find_videos, open_video, read_frames
+from numbered import Numbered, numbers, picture
 
 HALVES = torch.tensor([0.1, 0.9, 1.7], dtype=torch.float64)
 EXPECTED = [2, 22, 42]
@@ -133,7 +133,9 @@ def test_very_short_videos(tmp_path: Path, suffix: str, num_frames: int) -> None
 
 
 @pytest.mark.parametrize("suffix", [".mkv", ".webm", ".ts", ".flv"])
-def test_large_files_are_not_scanned_and_stay_exact(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_files_are_not_scanned_and_stay_exact(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(decoder, "SCAN_LIMIT_BYTES", 0)
     monkeypatch.setattr(decoder, "JUMP_S", 0.3)
     codec = "libvpx-vp9" if suffix == ".webm" else "libx264"
@@ -185,7 +187,9 @@ def test_recording_cut_in_the_middle_starts_at_its_first_key_frame(tmp_path: Pat
 
 def test_size_that_changes_midway_takes_the_first(tmp_path: Path) -> None:
     small = Numbered(suffix=".ts", bframes=0, times_ms=range(0, 1000, 40)).write(tmp_path / "a")
-    large = Numbered(suffix=".ts", bframes=0, width=320, height=128, times_ms=range(1000, 2000, 40)).write(tmp_path / "b")
+    large = Numbered(suffix=".ts", bframes=0, width=320, height=128, times_ms=range(1000, 2000, 40)).write(
+        tmp_path / "b"
+    )
     (tmp_path / "both.ts").write_bytes(small.read_bytes() + large.read_bytes())
     clip = read_frames(tmp_path / "both.ts", torch.tensor([0.1, 1.5]))
     assert clip.frames.shape == (2, 3, 64, 160)
@@ -195,7 +199,9 @@ def test_size_that_changes_midway_takes_the_first(tmp_path: Path) -> None:
 # -- pixels ----------------------------------------------------------------------------------------------------------
 
 
-def write_colour(path: Path, rgb: tuple[int, int, int], *, pix_fmt: str, size: tuple[int, int] = (64, 64), **flags: Any) -> Path:
+def write_colour(
+    path: Path, rgb: tuple[int, int, int], *, pix_fmt: str, size: tuple[int, int] = (64, 64), **flags: Any
+) -> Path:
     """A video of one colour, its conversion to YUV written out by hand from the flags."""
     matrix, full = flags.get("matrix", 601), flags.get("full", False)
     bits = 10 if "10" in pix_fmt else 8

@@ -106,7 +106,9 @@ def test_unknown_architecture_key_is_refused(saved: Path) -> None:
         load_checkpoint(rewritten(saved, model={"colour": 1}))
 
 
-def test_a_save_that_fails_leaves_the_old_file(checkpoint: Checkpoint, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_save_that_fails_leaves_the_old_file(
+    checkpoint: Checkpoint, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = saved.read_bytes()
 
     def full(*_: object, **__: object) -> None:

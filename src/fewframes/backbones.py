@@ -94,10 +94,10 @@ class EfficientNetLite0(nn.Module):
         self.bn2 = _norm(self.POOLED)
 
     def forward(self, frames_MCHW: Tensor) -> Tensor:
-        features = F.relu6(self.bn1(self.conv_stem(frames_MCHW)))
+        features = F.relu6(self.bn1(self.conv_stem(frames_MCHW)), inplace=True)
         middle = features = self.blocks[: self.MIDDLE_STAGE + 1](features)
         features = self.blocks[self.MIDDLE_STAGE + 1 :](features)
-        pooled_MD = F.relu6(self.bn2(self.conv_head(features))).mean(dim=(2, 3))
+        pooled_MD = F.relu6(self.bn2(self.conv_head(features)), inplace=True).mean(dim=(2, 3))
         if not self.cells:
             return pooled_MD
         return torch.cat([pooled_MD, F.adaptive_avg_pool2d(middle, self.cells).flatten(1)], dim=1)
@@ -125,7 +125,7 @@ class _Depthwise(nn.Module):
         self.bn2 = _norm(out)
 
     def forward(self, features: Tensor) -> Tensor:
-        features = F.relu6(self.bn1(self.conv_dw(features)))
+        features = F.relu6(self.bn1(self.conv_dw(features)), inplace=True)
         return self.bn2(self.conv_pw(features))
 
 
@@ -144,8 +144,8 @@ class _Inverted(nn.Module):
         self.residual = stride == 1 and channels == out
 
     def forward(self, features: Tensor) -> Tensor:
-        inner = F.relu6(self.bn1(self.conv_pw(features)))
-        inner = F.relu6(self.bn2(self.conv_dw(inner)))
+        inner = F.relu6(self.bn1(self.conv_pw(features)), inplace=True)
+        inner = F.relu6(self.bn2(self.conv_dw(inner)), inplace=True)
         out: Tensor = self.bn3(self.conv_pwl(inner))
         return out + features if self.residual else out
 

@@ -99,8 +99,5 @@ def _checksum(tensor: Tensor) -> str:
 
 
 def _bytes_of(tensor: Tensor) -> bytes:
-    return (
-        tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
-        if tensor.ndim
-        else bytes(str(tensor.item()), "ascii")
-    )
+    # Flattened first: channels-last tensors with axes of length 1 count as contiguous with any stride.
+    return tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy().tobytes()

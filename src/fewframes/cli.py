@@ -16,7 +16,10 @@ import typer
 from fewframes.errors import EXIT_SOME_FAILED, FewframesError
 
 if TYPE_CHECKING:  # nothing below may load torch before a command needs it
+    from rich.progress import TaskID
+
     from fewframes.clip import Prediction
+    from fewframes.evaluate import Report
     from fewframes.predictor import Failure, Predictor
 
 app = typer.Typer(
@@ -95,6 +98,98 @@ def predict(
         raise typer.Exit(EXIT_SOME_FAILED if len(paths) > 1 else 1)
 
 
+@app.command()
+def train(
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="FOLDER|CSV",
+            help="A folder with a folder of videos for each action (or train and val folders of such), or a CSV with "
+            "the columns path,label[,start_s,end_s][,split][,group].",
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the model and its figures.")],
+    model: Annotated[
+        str | None,
+        typer.Option(help="Start from this preset or checkpoint: its frame encoder is kept.", show_default="lite0-16"),
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option("--run", help="A run file (TOML); options given here override it.")
+    ] = None,
+    init: Annotated[
+        str | None, typer.Option(help="Other weights for the frame encoder: a file or a timm name.")
+    ] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Frames of each video.")] = None,
+    holdout: Annotated[
+        float | None,
+        typer.Option(min=0, max=0.9, help="Share of the videos to measure on; 0 trains on all.", show_default="0.2"),
+    ] = None,
+    group: Annotated[
+        str | None, typer.Option(help="CSV column of what must not be split (recording, person).", show_default="group")
+    ] = None,
+    mirror: Annotated[
+        bool | None,
+        typer.Option("--mirror/--no-mirror", help="See videos mirrored too.", show_default="mirror"),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Times each video is seen.", show_default="80")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate.", show_default="0.001")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the split and the training.", show_default="0")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder of frame embeddings; default: the user's cache.")] = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Neither read nor keep frame embeddings.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model in the output folder.")] = False,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+) -> None:
+    """Teach a model your own actions: each video is encoded once and kept, then a small network learns on that.
+
+    Writes model.safetensors (for `predict --model`), metrics.json, confusion.png, history.csv and run.toml. Exit codes: 0
+    done, 1 the data cannot be used, 2 wrong use, 3 done but some videos could not be read.
+    """
+    from fewframes.cache import EmbeddingCache
+    from fewframes.config import RunConfig, cache_dir, changed, read_run
+    from fewframes.data import read_data
+    from fewframes.train import train as train_model
+
+    settings = read_run(run) if run is not None else RunConfig()
+    settings = changed(
+        settings,
+        {
+            "start": model,
+            "init": init,
+            "model": None if frames is None else {**settings.model, "num_frames": frames},
+            "data": {"holdout": holdout, "group": group, "mirror": mirror},
+            "train": {"epochs": epochs, "learning_rate": learning_rate, "seed": seed},
+        },
+    )
+    videos = read_data(data, group_column=settings.data.group)
+    tell(f"{data}: {len(videos.samples)} videos of {len(videos.labels)} actions: {counted(videos.counts())}")
+    with TrainingProgress() as progress:
+        trained = train_model(
+            videos,
+            output,
+            settings,
+            cache=None if no_cache else EmbeddingCache(cache or cache_dir() / "embeddings"),
+            device=device,
+            dtype=dtype,
+            overwrite=overwrite,
+            progress=progress.show,
+        )
+    for failure in trained.failures:
+        tell(f"failed: {failure.error}")
+    read = len(videos.samples) - len(trained.failures)
+    tell(
+        f"embedded {read} videos ({trained.num_cached} from the cache) in {trained.embedding_s:.1f} s, {len(trained.failures)} "
+        f"failed; trained in {trained.training_s:.1f} s"
+    )
+    if trained.report is None:
+        tell("nothing was held out, so nothing says how good it is")
+    else:
+        console().print(accuracy_table(trained.report), highlight=False, markup=False, soft_wrap=True)
+    tell(f"use it: fewframes predict VIDEO --model {output / 'model.safetensors'}")
+    if trained.failures:
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
 @models_app.callback()
 def models(context: typer.Context) -> None:
     """List the networks by name: cost, frames, input, where their weights come from and under which licence."""
@@ -110,7 +205,11 @@ def models(context: typer.Context) -> None:
     for column in table.columns[1:3]:
         column.justify = "right"
     for name, preset in PRESETS.items():
-        weights = {"packaged": "in this package", "released": f"fewframes models pull {name}", "": f"start: {preset.init}"}
+        weights = {
+            "packaged": "in this package",
+            "released": f"fewframes models pull {name}",
+            "": f"start: {preset.init}",
+        }
         table.add_row(
             name,
             f"{preset.num_parameters / 1e6:.1f} M",
@@ -258,6 +357,25 @@ def block(prediction: Prediction, topk: int) -> str:
     )
 
 
+def accuracy_table(report: Report) -> str:
+    """How often each action was named right among the held-out videos."""
+    width = max(len(label) for label in report.labels)
+    right = report.confusion.diagonal().tolist()
+    totals = report.confusion.sum(dim=1).tolist()
+    lines = [
+        f"  {label:<{width}} {correct:>4} of {total:<4}" + (f" {correct / total:6.1%}" if total else "")
+        for label, correct, total in zip(report.labels, right, totals, strict=True)
+    ]
+    first = f"held-out videos: {sum(right)} of {report.num_videos} right, top-1 {report.top1:.1%}"
+    return "\n".join([first, *lines])
+
+
+def counted(counts: dict[str, int]) -> str:
+    """The labels with their numbers of videos; the first ones when there are many."""
+    shown = [f"{label} {count}" for label, count in list(counts.items())[:12]]
+    return ", ".join(shown) + (", ..." if len(counts) > 12 else "")
+
+
 def describe(predictor: Predictor) -> str:
     """Which model runs where, in which precision."""
     precision = str(predictor.dtype).removeprefix("torch.")
@@ -280,6 +398,34 @@ def with_progress(results: Results, total: int) -> Results:
     from rich.progress import track
 
     return track(results, description="labelling", total=total, console=console(stderr=True))
+
+
+class TrainingProgress:
+    """A progress bar for each stage of training on standard error, when that is a terminal."""
+
+    def __enter__(self) -> TrainingProgress:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console(stderr=True),
+            disable=not sys.stderr.isatty(),
+        )
+        self.bars.start()
+        self.tasks: dict[str, TaskID] = {}
+        return self
+
+    def show(self, stage: str, done: int, total: int) -> None:
+        """Move the stage's bar, a new one when it is the first."""
+        if stage not in self.tasks:
+            self.tasks[stage] = self.bars.add_task(stage, total=total)
+        self.bars.update(self.tasks[stage], completed=done)
+
+    def __exit__(self, *_: object) -> None:
+        self.bars.stop()
 
 
 def console(*, stderr: bool = False):  # type: ignore[no-untyped-def]

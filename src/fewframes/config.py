@@ -1,7 +1,6 @@
 """Settings: frozen, typed, checked when made; and `PRESETS`, every network by name.
 
-A run file (TOML) has the tables `[model]`, `[view]`, `[data]` and `[train]`; its keys are the fields below. An unknown
-key is refused and the nearest one named.
+A run file (TOML) has the keys and tables of `RunConfig`. An unknown key is refused and the nearest one named.
 """
 
 from __future__ import annotations
@@ -9,8 +8,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import tomllib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -21,6 +21,7 @@ from fewframes.errors import ConfigError, nearest
 
 Layout = Literal["factorised", "joint", "per_block"]
 Temporal = Literal["paper", "release", "mean"]
+Positions = Literal["learned", "waves"]
 Fit = Literal["crop", "squash", "pad"]
 Interpolation = Literal["bilinear", "bicubic"]
 Count = Annotated[int, Field(ge=1)]
@@ -68,6 +69,16 @@ class ModelConfig:
     """Width of the temporal encoder; None is the frame embedding's own, a number adds a linear projection to it."""
     temporal_mlp_width: Count | None = None
     """Hidden width of its MLPs; None is four times its width. The release has 2048 whatever the width."""
+    motion_width: Annotated[int, Field(ge=0)] = 0
+    """Above 0, frame embeddings reach the temporal encoder joined with their changes from frame to frame, reduced to this
+    many numbers by a map fitted to the training data."""
+    moment_head: bool = False
+    """Add to the logits a linear read-out of the frame embeddings' slow moments over time, solved in closed form."""
+    temporal_positions: Positions = "learned"
+    """How temporal positions start: `learned` from noise of 0.02, as the release; `waves` as slow waves over the video,
+    large enough to be heard (docs/decisions.md)."""
+    token_dropout: Share = 0.0
+    """Dropout on what enters the temporal encoder, in training."""
     temporal_dropout: Share = 0.0
     """Dropout on the residual branches of the temporal layers, in training."""
     num_frames: Count = 16
@@ -118,6 +129,60 @@ class ViewConfig:
         if self.fit == "crop" and self.resize_px < self.crop_px:
             raise ValueError(f"resize_px {self.resize_px} is below crop_px {self.crop_px}")
         return self
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TrainConfig:
+    """How the temporal encoder and the head are trained on frame embeddings."""
+
+    epochs: Count = 80
+    """Times that each video is seen."""
+    min_steps: Count = 300
+    """Steps to make even when `epochs` over few videos would be less."""
+    batch_size: Count = 32
+    """Videos a step."""
+    learning_rate: Positive = 1e-3
+    """Of AdamW, at its highest; half a cosine takes it to zero."""
+    warmup_share: Share = 0.1
+    """Share of the steps in which the learning rate rises to that."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    """Of AdamW, on matrices."""
+    label_smoothing: Share = 0.1
+    """Share of the target given to all classes alike."""
+    max_grad_norm: Positive = 1.0
+    """Gradients longer than this are shortened to it."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of first weights, order, views, dropout and the held-out part."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DataConfig:
+    """Which videos are held out, and how the others are seen."""
+
+    holdout: Share = 0.2
+    """Share of each action's videos that is held out to measure on, where the data name no split; 0 trains on all."""
+    group: str = "group"
+    """The CSV's column of groups: what must not stand on both sides of the split (a recording, a person)."""
+    mirror: bool = True
+    """Train on each video mirrored left to right as well; not for actions that differ in left and right."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class RunConfig:
+    """A complete run: what `fewframes train` reads from `--run FILE.toml` and writes beside the model."""
+
+    start: str = "lite0-16"
+    """A preset or a checkpoint file: its architecture, view and, unless `init` says otherwise, its frame encoder."""
+    init: str = ""
+    """Weights of the frame encoder: a file with timm's names, one of our models, or a timm name to download."""
+    model: dict[str, Any] = field(default_factory=dict)
+    """Fields of `ModelConfig` that differ from the start's."""
+    view: dict[str, Any] = field(default_factory=dict)
+    """Fields of `ViewConfig` that differ from the start's."""
+    data: DataConfig = DataConfig()
+    """What is held out."""
+    train: TrainConfig = TrainConfig()
+    """How it learns."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -331,6 +396,45 @@ def cache_dir() -> Path:
     if given := os.environ.get("FEWFRAMES_CACHE"):
         return Path(given)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fewframes"
+
+
+def read_run(path: str | os.PathLike[str]) -> RunConfig:
+    """The run of a TOML file; ConfigError names the file, the key and what it takes."""
+    try:
+        with open(path, "rb") as file:
+            values = tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise ConfigError(f"{path}: not TOML: {error}") from None
+    tables: dict[str, Any] = {"data": DataConfig, "train": TrainConfig}
+    for name in values.keys() & tables.keys():
+        if not isinstance(values[name], dict):
+            raise ConfigError(f"{path}: {name} = {values[name]!r}: needs a table, [{name}]")
+        settings_from(tables[name], values[name], f"{path}: {name}")  # says which table an unknown key stands in
+    return settings_from(RunConfig, values, str(path))
+
+
+def changed(run: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
+    """The run with these fields changed, tables field by field; None leaves a field as it is."""
+    values = dataclasses.asdict(run)
+    for key, value in changes.items():
+        if isinstance(value, Mapping):
+            values[key] |= {name: inner for name, inner in value.items() if inner is not None}
+        elif value is not None:
+            values[key] = value
+    return settings_from(RunConfig, values, "options")
+
+
+def run_to_toml(run: RunConfig) -> str:
+    """The run as TOML that `read_run` reads back."""
+    values = dataclasses.asdict(run)
+    tables = {key: value for key, value in values.items() if isinstance(value, dict)}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in values.items() if key not in tables]
+    for name, table in tables.items():
+        if table:
+            lines += ["", f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
+    return "\n".join(lines) + "\n"
 
 
 T = TypeVar("T")

@@ -13,6 +13,8 @@ sides of a split.
 from __future__ import annotations
 
 import csv
+import hashlib
+import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -63,6 +65,14 @@ class VideoSet:
         """The index of each video's label."""
         index = {label: number for number, label in enumerate(self.labels)}
         return [index[sample.label] for sample in self.samples]
+
+    def fingerprint(self) -> str:
+        """A short key of which videos these are: names, labels, moments, splits and groups, in any order."""
+        rows = sorted(
+            [Path(sample.path).name, sample.label, sample.start_s, sample.end_s, sample.split, sample.group]
+            for sample in self.samples
+        )
+        return hashlib.blake2b(json.dumps(rows).encode(), digest_size=8).hexdigest()
 
     def groups(self) -> list[str]:
         """The group of each video; its own path when it has none."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewframes.config import ModelConfig, ViewConfig
+from fewframes.motion import MomentHead, MotionTokens, slow_waves
 
 log = logging.getLogger("fewframes")
 
@@ -56,6 +57,7 @@ class STAM(nn.Module):
         self.head = nn.Linear(self.temporal_encoder.width, config.num_classes)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
+        self.moment_head = MomentHead(frame_width, config.num_classes) if config.moment_head else None
 
     def forward(self, pixels_BTCHW: Tensor) -> Tensor:
         """Logits (B, K) of videos (B, T, C, H, W) with float pixels in 0-1."""
@@ -84,7 +86,10 @@ class STAM(nn.Module):
     def encode_video(self, frames_BTD: Tensor, *, with_attention: bool = False) -> VideoEncoding:
         """Logits and video embedding y (Eqs. 11-12) from frame embeddings (B, T, D)."""
         embedding_BD, attention_BT = self.temporal_encoder(frames_BTD, with_attention)
-        return VideoEncoding(self.head(embedding_BD), embedding_BD, attention_BT)
+        logits_BK = self.head(embedding_BD)
+        if self.moment_head is not None:
+            logits_BK = logits_BK + self.moment_head(frames_BTD)
+        return VideoEncoding(logits_BK, embedding_BD, attention_BT)
 
     def _normalise(self, frames_MCHW: Tensor) -> Tensor:
         normalised_MCHW = (frames_MCHW.float() - self.pixel_mean) / self.pixel_std
@@ -283,15 +288,21 @@ class TemporalEncoder(nn.Module):
         self.style = config.temporal
         self.num_frames = config.num_frames
         self._said_interpolation = False
+        self.motion = MotionTokens(frame_width, config.motion_width) if config.motion_width else None
         if self.style == "mean":
-            self.width = frame_width
+            self.width = config.motion_width or frame_width
             return
         self.width = config.temporal_width or frame_width
-        self.proj = nn.Linear(frame_width, self.width) if config.temporal_width else nn.Identity()
+        token_width = config.motion_width or frame_width
+        self.token_drop = nn.Dropout(config.token_dropout)
+        self.proj = nn.Linear(token_width, self.width) if config.temporal_width else nn.Identity()
         self.cls_token = nn.Parameter(torch.zeros(1, 1, self.width))
         self.pos_embed = nn.Parameter(torch.zeros(1, config.num_frames + 1, self.width))
         nn.init.trunc_normal_(self.cls_token, std=0.02)
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        if config.temporal_positions == "waves":
+            self.pos_embed.data[0, 1:] = slow_waves(config.num_frames, self.width)
+        else:
+            nn.init.trunc_normal_(self.pos_embed, std=0.02)
         post_norm = self.style == "release"
         norm_eps = 1e-5 if post_norm else config.norm_eps
         self.blocks = nn.ModuleList(
@@ -308,12 +319,21 @@ class TemporalEncoder(nn.Module):
         self.norm = nn.LayerNorm(self.width, eps=norm_eps)
 
     def forward(self, frames_BTD: Tensor, with_attention: bool = False) -> tuple[Tensor, Tensor | None]:
-        num_videos, num_frames, _ = frames_BTD.shape
+        return self.attend(self.tokens(frames_BTD), with_attention)
+
+    def tokens(self, frames_BTD: Tensor) -> Tensor:
+        """The part without trained weights: (B, T, D) -> (B, T, W), so that training can do it once."""
+        return frames_BTD if self.motion is None else self.motion(frames_BTD)
+
+    def attend(self, tokens_BTW: Tensor, with_attention: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Video embedding and, when asked for, frame attention from `tokens`: (B, T, W) -> (B, D'), (B, T)."""
+        num_videos, num_frames, _ = tokens_BTW.shape
         if self.style == "mean":
-            uniform_BT = frames_BTD.new_full((num_videos, num_frames), 1 / num_frames)
-            return frames_BTD.mean(dim=1), uniform_BT if with_attention else None
+            uniform_BT = tokens_BTW.new_full((num_videos, num_frames), 1 / num_frames)
+            return tokens_BTW.mean(dim=1), uniform_BT if with_attention else None
+        frames_BTD = self.proj(self.token_drop(tokens_BTW))
         class_B1D = self.cls_token.expand(num_videos, -1, -1)
-        tokens_BSD = torch.cat([class_B1D, self.proj(frames_BTD)], dim=1) + self._positions(num_frames)
+        tokens_BSD = torch.cat([class_B1D, frames_BTD], dim=1) + self._positions(num_frames)
         attention_BT = None
         for index, block in enumerate(self.blocks):
             if with_attention and index == len(self.blocks) - 1:

@@ -33,6 +33,8 @@ DEFAULT_MODEL = "lite0-16"
 
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+CPU_FRAMES_AT_ONCE = 4
+"""Above this many the activations of Lite0 outgrow what malloc keeps, and the time goes into fetching pages (docs/decisions.md)."""
 BFLOAT16_GAIN = 1.1
 """How much faster bfloat16 must be found than float32 before it is chosen."""
 
@@ -121,11 +123,29 @@ class Predictor:
                 for _, future in waiting:
                     future.cancel()
 
+    def read_clip(
+        self,
+        source: Source,
+        *,
+        num_frames: int | None = None,
+        start_s: float = 0.0,
+        end_s: float | None = None,
+        fps: float = DEFAULT_FPS,
+        threads: int = 1,
+    ) -> Clip:
+        """The frames that `predict` looks at, as the model's view has them; `threads` decode (0: as many as help)."""
+        frames = self.config.num_frames if num_frames is None else num_frames
+        return self._read(source, frames, start_s, end_s, fps, threads=threads)[0]
+
     def embed_frames(self, frames_TCHW: Tensor) -> Tensor:
         """Frame embeddings f_t (Eq. 10) of frames that fit the view: (T, C, H, W) uint8 -> (T, D) float32, CPU."""
+        at_once = CPU_FRAMES_AT_ONCE if self.device.type == "cpu" else len(frames_TCHW)
+        embeddings = []
         with torch.inference_mode():
-            pixels_TCHW = pixels_of(frames_TCHW.to(self.device)).contiguous(memory_format=torch.channels_last)
-            return self.model.encode_frames(pixels_TCHW).cpu()
+            for part_TCHW in frames_TCHW.split(at_once):
+                pixels_TCHW = pixels_of(part_TCHW.to(self.device)).contiguous(memory_format=torch.channels_last)
+                embeddings.append(self.model.encode_frames(pixels_TCHW).cpu())
+        return torch.cat(embeddings)
 
     def _read(
         self, source: Source, num_frames: int, start_s: float, end_s: float | None, fps: float, *, threads: int

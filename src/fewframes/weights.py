@@ -30,6 +30,7 @@ from fewframes.config import (
     RELEASE,
     RELEASE_URL,
     ModelConfig,
+    RunConfig,
     ViewConfig,
     cache_dir,
     settings_from,
@@ -43,7 +44,14 @@ HEADER_KEY = "fewframes"
 ZIP_START, PICKLE_START = b"PK\x03\x04", b"\x80\x02"
 """How files of torch.save begin, today's and those before 2020."""
 BAD_PICKLE = (
-    pickle.UnpicklingError, struct.error, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError,
+    pickle.UnpicklingError,
+    struct.error,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
 )
 """What torch's restricted unpickler raises on code, damage and garbage."""
 SAMPLING = "uniform"
@@ -95,6 +103,22 @@ def start_model(config: ModelConfig, view: ViewConfig, init: str) -> STAM:
         state = _download_timm(config, init)
     _load_frame_encoder(model, state, init)
     return model
+
+
+def start_run(run: RunConfig, *, num_classes: int) -> tuple[STAM, ViewConfig]:
+    """A new model for a run, and its view: the start's frame encoder (or that of `init`), the rest random."""
+    preset = PRESETS.get(run.start)
+    if preset is not None:
+        model, view = preset.model, preset.view
+        init = run.init or (run.start if preset.weights else preset.init)
+    else:
+        started = load_checkpoint(run.start)
+        model, view, init = started.model.config, started.view, run.init or run.start
+    config = settings_from(
+        ModelConfig, {**asdict(model), **run.model, "num_classes": num_classes}, f"{run.start}: model"
+    )
+    view = settings_from(ViewConfig, {**asdict(view), **run.view}, f"{run.start}: view")
+    return start_model(config, view, init), view
 
 
 def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint, *, dtype: torch.dtype | None = None) -> None:

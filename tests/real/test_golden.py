@@ -39,7 +39,7 @@ def test_our_vit_is_timms_on_real_weights(shared: Path) -> None:
     model = start_model(preset.model, preset.view, str(path)).eval()
     reference = timm.create_model("vit_tiny_patch16_224")
     reference.load_state_dict({key: tensor.float() for key, tensor in load_file(path).items()})
-    reference.reset_classifier(0)
+    reference.reset_classifier(0)  # type: ignore[operator]
     frames_MCHW = torch.rand(4, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         ours = model.encode_frames(frames_MCHW)

@@ -24,7 +24,10 @@ def frames_by_decoding_everything(path: str, times_s: torch.Tensor) -> torch.Ten
         known = [stamp for stamp in stamps if stamp is not None]
         rate = 1 / (stream.average_rate or 25)
         starts = [
-            float((stamp if stamp is not None else known[-1] + (index - len(known) + 1) * rate / stream.time_base) - known[0])
+            float(
+                (stamp if stamp is not None else known[-1] + (index - len(known) + 1) * rate / stream.time_base)
+                - known[0]
+            )
             for index, stamp in enumerate(stamps)
         ]
         starts_s = torch.tensor(starts, dtype=torch.float64) * float(stream.time_base)

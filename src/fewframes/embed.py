@@ -1,0 +1,110 @@
+"""Labelled videos -> their frame embeddings, from the cache where they lie there, computed once where they do not."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from fewframes.cache import EmbeddingCache, content_key, key_of, module_key
+from fewframes.data import Sample, VideoSet
+from fewframes.errors import DataError, FewframesError
+from fewframes.predictor import Failure, Predictor
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Frame embeddings of the videos that could be read: `embeddings` (B, V, T, D) float32 with V views of each (as it is
+    and, when asked for, mirrored), `places` (B,) of these videos in the data, `failures` the others, `num_cached` how many
+    came from the cache."""
+
+    embeddings: Tensor
+    places: Tensor
+    failures: tuple[Failure, ...]
+    num_cached: int
+
+
+def embed_videos(
+    data: VideoSet, predictor: Predictor, cache: EmbeddingCache | None, *, mirror: bool
+) -> Iterator[int | Embedded]:
+    """The frame embeddings of a data set; yields how many videos are done as it goes, at last the result.
+
+    Decoding runs ahead in threads. What is computed is kept in the cache at once, so an interrupted run goes on where it
+    stopped. Raises DataError when no video at all could be read.
+    """
+    setting = key_of(
+        module_key(predictor.model.frame_encoder),
+        asdict(predictor.view),
+        {"num_frames": predictor.config.num_frames, "sampling": "centre", "mirror": mirror},
+    )
+    workers = torch.get_num_threads()
+    tensors: list[Tensor] = []
+    kept: list[int] = []
+    failures: list[Failure] = []
+    num_cached = 0
+    waiting: deque[Future[_Read]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="fewframes-embed") as pool:
+        submitted = iter(data.samples)
+        try:
+            for number in range(len(data.samples)):
+                while len(waiting) < 2 * workers and (sample := next(submitted, None)) is not None:
+                    waiting.append(pool.submit(_read, sample, predictor, cache, setting))
+                try:
+                    read = waiting.popleft().result()
+                except FewframesError as error:
+                    failures.append(Failure(data.samples[number].path, str(error)))
+                    yield number + 1
+                    continue
+                num_cached += read.cached
+                if not read.cached:
+                    read = _computed(read, predictor, cache, mirror)
+                tensors.append(read.tensor)
+                kept.append(number)
+                yield number + 1
+        finally:
+            for future in waiting:
+                future.cancel()
+    if not tensors:
+        raise DataError(
+            f"{data.name}: none of {len(data.samples)} videos could be read; the first: {failures[0].error}"
+        )
+    yield Embedded(torch.stack(tensors), torch.tensor(kept), tuple(failures), num_cached)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """Embeddings (V, T, D) when `cached`, else frames (T, C, H, W) that are still to be embedded."""
+
+    tensor: Tensor
+    key: str
+    cached: bool
+
+
+def _read(sample: Sample, predictor: Predictor, cache: EmbeddingCache | None, setting: str) -> _Read:
+    key = _key(sample, setting) if cache is not None else ""
+    found = cache.get(key) if cache is not None and key else None
+    if found is not None:
+        return _Read(found, key, cached=True)
+    clip = predictor.read_clip(sample.path, start_s=sample.start_s, end_s=sample.end_s)
+    return _Read(clip.frames, key, cached=False)
+
+
+def _key(sample: Sample, setting: str) -> str:
+    """The cache's key; empty for what is no file here: URLs are not cached, and a missing file fails where it is read."""
+    try:
+        content = content_key(sample.path)
+    except OSError:
+        return ""
+    return key_of(content, {"start_s": sample.start_s, "end_s": sample.end_s}, setting)
+
+
+def _computed(read: _Read, predictor: Predictor, cache: EmbeddingCache | None, mirror: bool) -> _Read:
+    views = [read.tensor, read.tensor.flip(-1)] if mirror else [read.tensor]
+    embeddings_VTD = predictor.embed_frames(torch.cat(views)).unflatten(0, (len(views), -1))
+    if cache is not None and read.key:
+        cache.put(read.key, embeddings_VTD)
+    return _Read(embeddings_VTD, read.key, cached=False)

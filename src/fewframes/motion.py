@@ -1,0 +1,138 @@
+"""What changes between frames, in forms that few labelled videos can teach.
+
+Ours, not the paper's: a temporal encoder whose positions start near zero beside frame embeddings stays blind to the order of
+frames when it is taught by a hundred videos, and one that takes embeddings as they are forgets between settings
+(docs/decisions.md has the figures). Hence tokens that hold the changes, positions that can be heard from the start, and a
+read-out that is solved instead of trained.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+NUM_WAVES, WAVE_STD = 6, 0.3
+STD_FLOOR = 0.3
+"""Of the mean over channels, added to each channel's spread before it is divided by it: silent channels stay quiet."""
+
+
+class MotionTokens(nn.Module):
+    """What a frame shows and what changed since the one before, in few numbers: (B, T, D) -> (B, T, W).
+
+    Joined and linearly reduced: f_t, d_t = f_t - f_(t-1) (0 at the first), |d_t| and |f_t - mean over frames|. The
+    reduction is fitted to data (`fit`), not trained: few videos cannot teach 4 D x W numbers.
+    """
+
+    CONTENT_SHARE = 0.3  # at full size, what a frame shows drowns the changes that tell an action's direction
+    MAX_ROWS = 4096
+
+    def __init__(self, frame_width: int, width: int) -> None:
+        super().__init__()
+        self.reduce = nn.Linear(4 * frame_width, width).requires_grad_(False)
+
+    def forward(self, frames_BTD: Tensor) -> Tensor:
+        return self.reduce(self._joined(frames_BTD))
+
+    @torch.no_grad()
+    def fit(self, frames_BTD: Tensor, generator: torch.Generator) -> None:
+        """Set the reduction to the leading principal components of these videos' tokens, their spread 1 overall."""
+        num_videos = max(1, self.MAX_ROWS // frames_BTD.shape[1])
+        chosen_B = torch.randperm(len(frames_BTD), generator=generator)[:num_videos]
+        joined_MD = self._joined(frames_BTD[chosen_B]).flatten(0, 1)
+        mean_D = joined_MD.mean(dim=0)
+        width = frames_BTD.shape[-1]
+        scale_D = _one_over_spread(joined_MD[:, :width])
+        scale_D = torch.cat([self.CONTENT_SHARE * scale_D, scale_D, scale_D, scale_D])
+        scaled_MD = (joined_MD - mean_D) * scale_D
+        rank = min(self.reduce.out_features, *scaled_MD.shape)
+        with torch.random.fork_rng(devices=[]):  # svd_lowrank draws from the global generator
+            torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
+            _, _, axes_DW = torch.svd_lowrank(scaled_MD, q=min(rank + 32, *scaled_MD.shape), niter=2)
+        axes_DW = axes_DW[:, :rank]
+        axes_DW = axes_DW / (scaled_MD @ axes_DW).std()
+        self.reduce.weight.zero_()  # with fewer rows than components the rest stay silent
+        self.reduce.weight[:rank] = (axes_DW * scale_D[:, None]).T
+        self.reduce.bias.copy_(-self.reduce.weight @ mean_D)
+
+    def _joined(self, frames_BTD: Tensor) -> Tensor:
+        change_BTD = F.pad(frames_BTD.diff(dim=1), (0, 0, 1, 0))
+        apart_BTD = frames_BTD - frames_BTD.mean(dim=1, keepdim=True)
+        return torch.cat([frames_BTD, change_BTD, change_BTD.abs(), apart_BTD.abs()], dim=-1)
+
+
+class MomentHead(nn.Module):
+    """Logits from slow moments of the frame embeddings, by ridge regression: (B, T, D) -> (B, K).
+
+    The moments: the means over t of f_t cos(pi k u_t) for k = 0..3, with u_t in 0-1 the moment of frame t (k = 0 is the mean
+    of frames, k = 1 already tells a video from its reverse), of |f_t - f_(t-1)|, and of |f_t - mean over frames|.
+    """
+
+    NUM_COSINES, NUM_MOMENTS = 4, 6
+    RIDGE = 0.1  # of the mean of the kernel's diagonal
+    MAX_ROWS = 8192
+    GAINS = torch.linspace(1, 40, 40)
+
+    def __init__(self, frame_width: int, num_classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(self.NUM_MOMENTS * frame_width, num_classes).requires_grad_(False)
+
+    def forward(self, frames_BTD: Tensor) -> Tensor:
+        return self.linear(self._moments(frames_BTD))
+
+    @torch.no_grad()
+    def fit(self, frames_BVTD: Tensor, targets_B: Tensor, generator: torch.Generator) -> None:
+        """Solve for these videos, V views of each; scaled so that left-out videos get the likeliest probabilities."""
+        num_views, num_classes = frames_BVTD.shape[1], self.linear.out_features
+        chosen_B = torch.randperm(len(frames_BVTD), generator=generator)[: max(1, self.MAX_ROWS // num_views)]
+        targets_B = targets_B[chosen_B]
+        moments_MP = self._moments(frames_BVTD[chosen_B].flatten(0, 1))
+        mean_P = moments_MP.mean(dim=0)
+        scale_P = torch.cat([_one_over_spread(part) for part in moments_MP.chunk(self.NUM_MOMENTS, dim=1)])
+        scaled_MP = (moments_MP - mean_P) * scale_P
+        wanted_MK = F.one_hot(targets_B.repeat_interleave(num_views), num_classes).float()
+        share_K = wanted_MK.mean(dim=0)
+        kernel_MM = scaled_MP @ scaled_MP.T
+        kernel_MM.diagonal().add_(self.RIDGE * kernel_MM.diagonal().mean())
+        inverse_MM = torch.linalg.inv(kernel_MM)
+        dual_MK = inverse_MM @ (wanted_MK - share_K)
+        # What each video would get from the others: the residual of a block left out is its dual by its inverse's block.
+        num_videos = len(chosen_B)
+        blocks_BVV = (
+            inverse_MM.view(num_videos, num_views, num_videos, num_views).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
+        )
+        residual_BVK = torch.linalg.solve(blocks_BVV, dual_MK.unflatten(0, (num_videos, num_views)))
+        left_out_MK = wanted_MK - residual_BVK.flatten(0, 1)
+        gain = min(
+            self.GAINS.tolist(), key=lambda gain: F.cross_entropy(gain * left_out_MK, wanted_MK.argmax(dim=1)).item()
+        )
+        self.linear.weight.copy_(gain * (dual_MK.T @ scaled_MP) * scale_P)
+        self.linear.bias.copy_(gain * share_K - self.linear.weight @ mean_P)
+
+    def _moments(self, frames_BTD: Tensor) -> Tensor:
+        num_frames = frames_BTD.shape[1]
+        moments_T = (torch.arange(num_frames, device=frames_BTD.device) + 0.5) / num_frames
+        cosines_TC = torch.cos(math.pi * moments_T[:, None] * torch.arange(self.NUM_COSINES, device=frames_BTD.device))
+        waves_BCD = cosines_TC.T @ frames_BTD / num_frames
+        change_BD = frames_BTD.diff(dim=1).abs().sum(dim=1) / max(1, num_frames - 1)
+        apart_BD = (frames_BTD - frames_BTD.mean(dim=1, keepdim=True)).abs().mean(dim=1)
+        return torch.cat([waves_BCD.flatten(1), change_BD, apart_BD], dim=1)
+
+
+def slow_waves(num_frames: int, width: int) -> Tensor:
+    """Temporal positions of few cycles over the whole video, so that early and late differ from the start: (T, D).
+
+    Sines and cosines of 1/4 to 3/2 cycles at the centres of T equal parts, mixed at random, with a spread of `WAVE_STD`.
+    """
+    moments_T = (torch.arange(num_frames) + 0.5) / num_frames
+    angles_TW = 2 * math.pi * moments_T[:, None] * torch.arange(1, NUM_WAVES + 1) / 4
+    waves_TW = torch.cat([angles_TW.sin(), angles_TW.cos()], dim=1)
+    positions_TD = (waves_TW - waves_TW.mean(dim=0)) @ torch.randn(2 * NUM_WAVES, width)
+    return positions_TD * (WAVE_STD / positions_TD.std().clamp(min=1e-6))
+
+
+def _one_over_spread(values_MD: Tensor) -> Tensor:
+    spread_D = values_MD.std(dim=0)
+    return 1 / (spread_D + STD_FLOOR * spread_D.mean()).clamp(min=1e-6)

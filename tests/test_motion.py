@@ -1,0 +1,113 @@
+"""Tokens of change, the read-out that is solved, and positions that can be heard: each against numbers worked out another way."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+from fewframes.motion import STD_FLOOR, WAVE_STD, MomentHead, MotionTokens, slow_waves
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def videos(num_videos: int = 30, num_frames: int = 8, width: int = 6) -> torch.Tensor:
+    scales_D = torch.tensor([1.0, 5.0, 0.2, 1.0, 1.0, 0.0])[:width]  # one channel never moves
+    return torch.randn(num_videos, num_frames, width, generator=generator()).cumsum(dim=1) * scales_D + 3
+
+
+def test_tokens_are_principal_components_of_content_change_and_distance() -> None:
+    frames_BTD = videos()
+    tokens = MotionTokens(6, 24)
+    tokens.fit(frames_BTD, generator())
+    parts = []
+    for video_TD in frames_BTD:
+        mean_D = video_TD.mean(0)
+        for index, frame_D in enumerate(video_TD):
+            change_D = frame_D - video_TD[index - 1] if index else torch.zeros(6)
+            parts.append(torch.cat([frame_D, change_D, change_D.abs(), (frame_D - mean_D).abs()]))
+    joined_MD = torch.stack(parts)
+    spread_D = joined_MD[:, :6].std(0)
+    spread_D = spread_D + STD_FLOOR * spread_D.mean()
+    scaled_MD = (joined_MD - joined_MD.mean(0)) / spread_D.repeat(4)
+    scaled_MD[:, :6] *= 0.3
+    reduced_MD = tokens(frames_BTD).flatten(0, 1)
+    # All components were kept, so distances between tokens are those between what was joined, up to one scale.
+    wanted, got = (
+        torch.stack([(points - point).norm(dim=1) for point in points]) for points in (scaled_MD, reduced_MD)
+    )
+    assert_close(got, wanted * (got.mean() / wanted.mean()), rtol=1e-3, atol=1e-3)
+    variances_D = reduced_MD.var(0)
+    assert (variances_D[:-1] >= variances_D[1:] - 1e-4).all()
+    assert reduced_MD.mean(0).abs().max() < 1e-4
+    assert reduced_MD.std() == pytest.approx(1, abs=0.01)
+
+
+def test_fewer_videos_than_components_and_a_single_frame() -> None:
+    tokens = MotionTokens(6, 40)
+    tokens.fit(videos(num_videos=2, num_frames=3), generator())
+    reduced_BTD = tokens(videos(num_frames=1))
+    assert reduced_BTD.shape == (30, 1, 40)
+    assert reduced_BTD.isfinite().all()
+    assert not tokens.reduce.weight.requires_grad
+
+
+def test_moments_by_hand() -> None:
+    frames_TD = torch.tensor([[1.0], [4.0], [2.0], [2.0]])
+    head = MomentHead(1, 2)
+    head.linear.weight.data = torch.eye(6)
+    head.linear.bias.data = torch.zeros(6)
+    angles = [(index + 0.5) / 4 * math.pi for index in range(4)]
+    cosines = [
+        sum(math.cos(k * angle) * value for angle, value in zip(angles, (1, 4, 2, 2), strict=True)) / 4
+        for k in range(4)
+    ]
+    assert head(frames_TD[None]).tolist()[0] == pytest.approx(
+        [*cosines, (3 + 2 + 0) / 3, (1.25 + 1.75 + 0.25 + 0.25) / 4], abs=1e-5
+    )
+
+
+def test_solved_weights_are_the_ridge_and_left_out_videos_are_left_out() -> None:
+    """Scaled by the gain that suits predictions made, the slow way, without each video in turn."""
+    frames_BVTD = torch.stack([videos(24), videos(24).flip(-1)], dim=1)
+    targets_B = (frames_BVTD[:, 0, -1, 0] > frames_BVTD[:, 0, 0, 0]).long()
+    head = MomentHead(6, 2)
+    head.fit(frames_BVTD, targets_B, generator())
+    moments_MP = head._moments(frames_BVTD.flatten(0, 1))
+    mean_P = moments_MP.mean(0)
+    spread_P = moments_MP.std(0)
+    scaled_MP = (moments_MP - mean_P) / torch.cat([part + STD_FLOOR * part.mean() for part in spread_P.chunk(6)])
+    wanted_MK = F.one_hot(targets_B.repeat_interleave(2), 2).float()
+    share_K = wanted_MK.mean(0)
+    ridge = 0.1 * (scaled_MP @ scaled_MP.T).diagonal().mean()
+
+    def solve(rows: torch.Tensor) -> torch.Tensor:
+        chosen_MP = scaled_MP[rows]
+        gram_PP = chosen_MP.T @ chosen_MP + ridge * torch.eye(36)
+        return torch.linalg.solve(gram_PP, chosen_MP.T @ (wanted_MK[rows] - share_K))
+
+    left_out_MK = torch.cat(
+        [
+            scaled_MP[2 * video : 2 * video + 2] @ solve((torch.arange(48) // 2 != video).nonzero().squeeze(1))
+            + share_K
+            for video in range(24)
+        ]
+    )
+    losses = [float(F.cross_entropy(gain * left_out_MK, wanted_MK.argmax(1))) for gain in range(1, 41)]
+    gain = losses.index(min(losses)) + 1
+    logits_MK = gain * (scaled_MP @ solve(torch.arange(48)) + share_K)
+    assert_close(head(frames_BVTD.flatten(0, 1)), logits_MK, rtol=1e-3, atol=2e-3)
+
+
+def test_positions_tell_early_from_late() -> None:
+    torch.manual_seed(0)
+    positions_TD = slow_waves(16, 64)
+    assert positions_TD.std() == pytest.approx(WAVE_STD)
+    steps_T = positions_TD.diff(dim=0).norm(dim=1)
+    assert (positions_TD[0] - positions_TD[-1]).norm() > 3 * steps_T.mean()
+    assert slow_waves(1, 8).isfinite().all()
