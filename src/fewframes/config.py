@@ -217,7 +217,7 @@ PLAIN_PIXELS = ViewConfig(interpolation="bilinear", mean=(0.0, 0.0, 0.0), std=(1
 """The release and TResNet see pixels in [0, 1] as they are: resize, crop and ToTensor, without Normalize."""
 VIT_VIEW = ViewConfig()
 RESNET_VIEW = ViewConfig(interpolation="bilinear", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-LITE_VIEW = ViewConfig()
+LITE_VIEW = ViewConfig(resize_px=224)
 
 VIT_B = ModelConfig()
 VIT_S = ModelConfig(width=384, heads=6)
@@ -227,7 +227,21 @@ RELEASE = ModelConfig(temporal="release", temporal_mlp_width=2048, temporal_drop
 RESNET50 = ModelConfig(encoder="timm:resnet50")
 TRESNET_M = ModelConfig(encoder="timm:tresnet_m")
 TRESNET_L = ModelConfig(encoder="timm:tresnet_l", num_frames=8)
-LITE0 = ModelConfig(encoder="lite0", temporal_width=192, temporal_depth=2, temporal_heads=8)
+LITE0 = ModelConfig(
+    encoder="lite0",
+    cells=3,
+    temporal_width=128,
+    temporal_depth=2,
+    temporal_heads=4,
+    temporal_mlp_width=256,
+    temporal_dropout=0.3,
+    token_dropout=0.3,
+    motion_width=256,
+    temporal_positions="waves",
+    moment_head=True,
+    num_classes=11,
+)
+"""Ours: chosen in docs/decisions.md."""
 
 IMAGENET_21K_VIT_B = "vit_base_patch16_224.augreg_in21k"
 
@@ -382,7 +396,7 @@ PRESETS: dict[str, Preset] = {
     "lite0-16": _preset(
         LITE0,
         LITE_VIEW,
-        (4_587_728, 6.162, 0.000),
+        (6_167_030, 6.185, 0.000),
         "CPU-sized; the packaged model",
         init="tf_efficientnet_lite0.in1k",
         weights="packaged",
