@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import multiprocessing
 import statistics
 import sys
 import time
@@ -54,7 +55,7 @@ class Fold:
     left_out: str
     embeddings: Tensor
     targets: Tensor
-    held_B: Tensor
+    held: Tensor
     num_classes: int
 
 
@@ -90,21 +91,21 @@ def folds_of(data: Path, predictor: Predictor, cache: EmbeddingCache) -> Iterato
     # The centres of equal parts are the same moments backwards, so a video played backwards has its embeddings reversed.
     embeddings, targets = torch.cat([forwards, forwards.flip(2)]), torch.cat([upwards, 1 - upwards])
     for recording in sorted(set(recordings)):
-        held_B = torch.tensor([other == recording for other in recordings])
-        yield Fold("order", recording, embeddings, targets, held_B, 2)
+        held = torch.tensor([other == recording for other in recordings])
+        yield Fold("order", recording, embeddings, targets, held, 2)
 
 
 def run(fold: Fold, seed: int) -> dict[str, int]:
     """How many left-out videos each system names right."""
-    right = {}
-    targets = fold.targets[fold.held_B]
+    right: dict[str, int] = {}
+    targets = fold.targets[fold.held]
     for name, config in (("packaged", PACKAGED), ("mean", MEAN), ("plain", PLAIN)):
         model = trained(config, fold, seed)
-        held_BTD = fold.embeddings[fold.held_B, 0]
+        heldTD = fold.embeddings[fold.held, 0]
         with torch.inference_mode():
-            logits = {name: model.encode_video(held_BTD).logits}
+            logits = {name: model.encode_video(heldTD).logits}
             if model.moment_head is not None:
-                logits["moments"] = model.moment_head(held_BTD)
+                logits["moments"] = model.moment_head(heldTD)
                 logits["transformer"] = logits[name] - logits["moments"]
         right |= {system: int((values.argmax(1) == targets).sum()) for system, values in logits.items()}
     return right
@@ -114,7 +115,7 @@ def trained(config: ModelConfig, fold: Fold, seed: int) -> STAM:
     config = replace(config, num_classes=fold.num_classes)
     torch.manual_seed(seed)
     model = STAM(config, PRESETS["lite0-16"].view, torch.nn.Identity(), fold.embeddings.shape[-1])
-    for _ in fit(model, fold.embeddings[~fold.held_B], fold.targets[~fold.held_B], TrainConfig(seed=seed)):
+    for _ in fit(model, fold.embeddings[~fold.held], fold.targets[~fold.held], TrainConfig(seed=seed)):
         pass
     return model.eval()
 
@@ -128,11 +129,13 @@ def run_numbered(task: tuple[int, int]) -> dict[str, int]:
 
 
 def summary(results: dict[tuple[int, int], dict[str, int]]) -> dict[str, object]:
-    shares: dict[str, dict[str, dict[int, list[tuple[int, int]]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    shares: dict[str, dict[str, dict[int, list[tuple[int, int]]]]] = defaultdict(
+        lambda: defaultdict(lambda: defaultdict(list))
+    )
     for (number, seed), right in results.items():
         fold = FOLDS[number]
         for system, count in right.items():
-            shares[fold.protocol][system][seed].append((count, int(fold.held_B.sum())))
+            shares[fold.protocol][system][seed].append((count, int(fold.held.sum())))
     out: dict[str, object] = {}
     for protocol, systems in shares.items():
         out[protocol] = {
@@ -163,7 +166,7 @@ def main() -> None:
     tasks = [(number, seed) for seed in range(options.seeds) for number in range(len(FOLDS))]
     began = time.perf_counter()
     results = {}
-    with ProcessPoolExecutor(options.workers) as pool:
+    with ProcessPoolExecutor(options.workers, multiprocessing.get_context("fork")) as pool:
         for task, right in zip(tasks, pool.map(run_numbered, tasks), strict=True):
             results[task] = right
             print(f"{len(results)}/{len(tasks)} {time.perf_counter() - began:.0f} s", file=sys.stderr)

@@ -151,3 +151,63 @@ def test_pull_without_network_says_what_to_do(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "cannot be fetched" in done.stderr
     assert "--file stam_16.pth" in done.stderr
+
+
+def test_train_then_predict(videos: Path, fast: list[str], tmp_path: Path) -> None:
+    rows = [("a.mp4", "early"), ("sub/c.mp4", "late"), ("none.mp4", "late")]
+    lines = [
+        "path,label,split",
+        *(f"{videos / path},{label},train" for path, label in rows),
+        f"{videos}/b.mp4,early,val",
+    ]
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    (tmp_path / "run.toml").write_text("[model]\nmoment_head = true\n[train]\nepochs = 1\nmin_steps = 4\nseed = 3\n")
+    command: list[str | Path] = [
+        "train",
+        tmp_path / "list.csv",
+        "--output",
+        tmp_path / "out",
+        *fast,
+        "--cache",
+        tmp_path / "cache",
+    ]
+    done = run(*command, "--run", tmp_path / "run.toml", "--epochs", "2")
+    assert done.returncode == 3, done.stderr  # done, but one file is missing
+    assert "4 videos of 2 actions: early 2, late 2" in done.stderr
+    assert "none.mp4: no such file" in done.stderr
+    assert "embedded 3 videos (0 from the cache)" in done.stderr
+    assert "held-out videos: " in done.stdout
+    assert "early" in done.stdout
+    written = (tmp_path / "out" / "run.toml").read_text()
+    assert "epochs = 2" in written
+    assert "seed = 3" in written
+
+    again = run(*command)
+    assert again.returncode == 2
+    assert "holds a trained model already" in again.stderr
+    model = tmp_path / "out" / "model.safetensors"
+    named = run("predict", videos / "a.mp4", "--model", model, "--json", "--device", "cpu", "--dtype", "float32")
+    assert named.returncode == 0, named.stderr
+    assert {entry["label"] for entry in json.loads(named.stdout)["top"]} == {"early", "late"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["/no/such", "-o", "out"], 1, "/no/such: no such folder or file"),
+        (["{videos}", "-o", "out", "--run", "/no.toml"], 2, "/no.toml: cannot be read"),
+        (["{videos}", "-o", "out"], 1, "1 action; telling apart takes two"),
+        (["{videos}"], 2, "Missing option '--output'"),
+        (["{videos}", "-o", "out", "--learning-rate", "-1"], 2, "learning_rate = -1"),
+    ],
+)
+def test_train_errors_are_one_line(
+    arguments: list[str], code: int, words: str, videos: Path, fast: list[str], tmp_path: Path
+) -> None:
+    given = [argument.format(videos=videos) for argument in arguments]
+    given = [str(tmp_path / "out") if argument == "out" else argument for argument in given]
+    done = run("train", *given, *fast)
+    assert done.returncode == code
+    assert words in done.stderr.replace("\n", " ")
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()

@@ -8,7 +8,19 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from fewframes.config import PRESETS, ModelConfig, ViewConfig, cache_dir, settings_from
+from fewframes.config import (
+    PRESETS,
+    DataConfig,
+    ModelConfig,
+    RunConfig,
+    TrainConfig,
+    ViewConfig,
+    cache_dir,
+    changed,
+    read_run,
+    run_to_toml,
+    settings_from,
+)
 from fewframes.errors import ConfigError
 
 
@@ -62,3 +74,54 @@ def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.delenv("FEWFRAMES_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_dir() == tmp_path / "fewframes"
+
+
+RUN = RunConfig(
+    start="vit-ti-16",
+    init='weights "mine".safetensors',
+    model={"num_frames": 8, "temporal": "mean", "motion_width": 0, "moment_head": True},
+    view={"mean": [0.5, 0.4, 0.3]},
+    data=DataConfig(holdout=0.0, group="person"),
+    train=TrainConfig(learning_rate=3e-4),
+)
+
+
+@pytest.mark.parametrize("run", [RUN, RunConfig()])
+def test_a_run_file_reads_back_as_it_was_written(run: RunConfig, tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(run_to_toml(run), encoding="utf-8")
+    assert read_run(tmp_path / "run.toml") == run
+
+
+def test_changes_keep_the_rest() -> None:
+    after = changed(
+        RUN, {"start": None, "init": "other", "train": {"epochs": 3, "seed": None}, "data": {"mirror": False}}
+    )
+    assert after == dataclasses.replace(
+        RUN,
+        init="other",
+        train=dataclasses.replace(RUN.train, epochs=3),
+        data=dataclasses.replace(RUN.data, mirror=False),
+    )
+    with pytest.raises(ConfigError, match=r"options: train\.learning_rate = -1"):
+        changed(RUN, {"train": {"learning_rate": -1.0}})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[train]\nepoch = 3", r"run\.toml: train: unknown setting 'epoch'; did you mean 'epochs'"),
+        ("strat = 'x'", "unknown setting 'strat'; did you mean 'start'"),
+        ("[data]\nholdout = 1.5", "holdout = 1.5: Input should be less than 1"),
+        ("train = 3", r"train = 3: needs a table, \[train\]"),
+        ("[train\n", "not TOML"),
+    ],
+)
+def test_bad_run_files_say_where(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_run(tmp_path / "run.toml")
+
+
+def test_a_missing_run_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_run(tmp_path / "none.toml")

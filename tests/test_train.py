@@ -205,4 +205,7 @@ def test_what_cannot_be_trained(clips: Path, tiny_model: Path, tmp_path: Path) -
     misspelt = replace(run, model={"temporal_widht": 32})
     with pytest.raises(ConfigError, match="unknown setting 'temporal_widht'; did you mean 'temporal_width'"):
         train(read_data(clips), tmp_path / "out", misspelt, cache=None)
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ConfigError, match="file is not a folder that can be written to"):
+        train(read_data(clips), tmp_path / "file" / "out", run, cache=None)
     assert not (tmp_path / "out").exists()

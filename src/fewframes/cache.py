@@ -50,13 +50,18 @@ class EmbeddingCache:
         return tensor
 
     def put(self, key: str, tensor: Tensor) -> None:
-        """Keep the tensor under this key."""
+        """Keep the tensor under this key. Raises OSError where the folder cannot be written, and leaves nothing there."""
         path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         content = save({"embeddings": tensor.contiguous()}, metadata={"checksum": _checksum(tensor)})
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False, suffix=".part") as part:
-            part.write(content)
-        Path(part.name).replace(path)
+            try:
+                part.write(content)
+                part.flush()
+                Path(part.name).replace(path)
+            except BaseException:
+                Path(part.name).unlink()
+                raise
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.safetensors"

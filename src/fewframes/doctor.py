@@ -14,13 +14,15 @@ import torch
 from fewframes import __version__
 from fewframes.predictor import choose_device
 
-NEEDED = ("torch", "torchvision", "timm", "av", "safetensors", "numpy", "pillow", "fsspec", "pydantic", "typer", "rich")
+NEEDED = (
+    "torch", "torchvision", "timm", "av", "safetensors", "torchmetrics", "scikit-learn", "matplotlib", "numpy", "pillow",
+    "fsspec", "pydantic", "typer", "rich",
+)  # fmt: skip
 CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg2video", "mjpeg", "prores", "gif")
 OPTIONAL = {
-    "matplotlib": ("pictures of results", "pip install 'fewframes[plot]'"),
-    "s3fs": ("videos on S3 (s3://...)", "pip install s3fs"),
-    "gcsfs": ("videos on Google Cloud (gs://...)", "pip install gcsfs"),
-    "aiohttp": ("videos by http(s)://...", "pip install 'fsspec[http]'"),
+    "s3fs": ("videos on S3 (s3://...)", "pip install 'fewframes[s3]'"),
+    "gcsfs": ("videos on Google Cloud (gs://...)", "pip install 'fewframes[gcs]'"),
+    "aiohttp": ("videos by http(s)://...", "pip install 'fewframes[http]'"),
 }
 PROBE_SIDE = 1024
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +15,8 @@ from fewframes.cache import EmbeddingCache, content_key, key_of, module_key
 from fewframes.data import Sample, VideoSet
 from fewframes.errors import DataError, FewframesError
 from fewframes.predictor import Failure, Predictor
+
+log = logging.getLogger("fewframes")
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ def embed_videos(
     tensors: list[Tensor] = []
     kept: list[int] = []
     failures: list[Failure] = []
-    num_cached = 0
+    num_cached, keeping = 0, cache is not None
     waiting: deque[Future[_Read]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="fewframes-embed") as pool:
         submitted = iter(data.samples)
@@ -60,9 +63,10 @@ def embed_videos(
                     yield number + 1
                     continue
                 num_cached += read.cached
-                if not read.cached:
-                    read = _computed(read, predictor, cache, mirror)
-                tensors.append(read.tensor)
+                embeddings_VTD = read.tensor if read.cached else _computed(read.tensor, predictor, mirror)
+                if keeping and cache is not None and read.key and not read.cached:
+                    keeping = _kept(cache, read.key, embeddings_VTD)
+                tensors.append(embeddings_VTD)
                 kept.append(number)
                 yield number + 1
         finally:
@@ -102,9 +106,16 @@ def _key(sample: Sample, setting: str) -> str:
     return key_of(content, {"start_s": sample.start_s, "end_s": sample.end_s}, setting)
 
 
-def _computed(read: _Read, predictor: Predictor, cache: EmbeddingCache | None, mirror: bool) -> _Read:
-    views = [read.tensor, read.tensor.flip(-1)] if mirror else [read.tensor]
-    embeddings_VTD = predictor.embed_frames(torch.cat(views)).unflatten(0, (len(views), -1))
-    if cache is not None and read.key:
-        cache.put(read.key, embeddings_VTD)
-    return _Read(embeddings_VTD, read.key, cached=False)
+def _computed(frames_TCHW: Tensor, predictor: Predictor, mirror: bool) -> Tensor:
+    views = [frames_TCHW, frames_TCHW.flip(-1)] if mirror else [frames_TCHW]
+    return predictor.embed_frames(torch.cat(views)).unflatten(0, (len(views), -1))
+
+
+def _kept(cache: EmbeddingCache, key: str, embeddings_VTD: Tensor) -> bool:
+    """Whether the cache took it: a full or forbidden disk costs the next run its time, not this one its work."""
+    try:
+        cache.put(key, embeddings_VTD)
+    except OSError as error:
+        log.warning("%s: frame embeddings are not kept (%s)", cache.folder, error.strerror or error)
+        return False
+    return True

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import csv
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -42,11 +43,12 @@ Progress = Callable[[Stage, int, int], None]
 
 @dataclass(frozen=True)
 class Trained:
-    """What came out of a run: the model; its figures on held-out videos (None when none were held out); videos that could
-    not be read; how many came from the cache; and where the seconds went."""
+    """What came out of a run: the model; its figures on held-out videos (None when none were held out) and its logits (N, K)
+    for them; videos that could not be read; how many came from the cache; and where the seconds went."""
 
     checkpoint: Checkpoint
     report: Report | None
+    held_out_logits: Tensor
     failures: tuple[Failure, ...]
     num_cached: int
     embedding_s: float
@@ -68,8 +70,7 @@ def train(
 
     Raises DataError, ConfigError or WeightsError before anything is written.
     """
-    if (output / MODEL_FILE).exists() and not overwrite:
-        raise ConfigError(f"{output}: holds a trained model already; take another folder, or overwrite it")
+    _check_output(output, overwrite)
     training, held = hold_out(data, run.data.holdout, run.train.seed)
     torch.manual_seed(run.train.seed)
     model, view = start_run(run, num_classes=len(data.labels))
@@ -91,9 +92,8 @@ def train(
         history.append(step)
         progress("training", step.number, step.num_steps)
     training_s = time.perf_counter() - began
-    report = None
-    if len(unseen):
-        report = score(logits_of(model, embedded.embeddings[unseen]), targets_B[unseen], data.labels)
+    logits_NK = logits_of(model, embedded.embeddings[unseen])
+    report = score(logits_NK, targets_B[unseen], data.labels) if len(unseen) else None
     provenance = {
         "data": data.name,
         "data_fingerprint": data.fingerprint(),
@@ -104,7 +104,7 @@ def train(
     }
     metrics = {"protocol": f"held-out videos of {data.name}", **report.to_dict()} if report is not None else {}
     checkpoint = Checkpoint(model.eval(), view, data.labels, provenance, metrics)
-    trained = Trained(checkpoint, report, embedded.failures, embedded.num_cached, embedding_s, training_s)
+    trained = Trained(checkpoint, report, logits_NK, embedded.failures, embedded.num_cached, embedding_s, training_s)
     _write(trained, history, output, run)
     return trained
 
@@ -171,6 +171,16 @@ def fit(model: STAM, embeddings_BVTD: Tensor, targets_B: Tensor, config: TrainCo
             right = (logits_BK.argmax(dim=1) == targets_B[chosen_B]).float().mean()
             yield Step(number, num_steps, float(learning_rate), loss.item(), right.item())
     model.eval()
+
+
+def _check_output(output: Path, overwrite: bool) -> None:
+    """Before minutes of work, not after."""
+    if (output / MODEL_FILE).exists() and not overwrite:
+        raise ConfigError(f"{output}: holds a trained model already; take another folder, or overwrite it")
+    output = output.resolve()
+    there = next(folder for folder in (output, *output.parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ConfigError(f"{output}: {there} is not a folder that can be written to; take another")
 
 
 def _embed(

