@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import platform
 import statistics
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -128,6 +129,9 @@ def spread(values: list[float]) -> dict[str, float]:
 
 def figures_of(reports: list[Report], videos: VideoSet) -> dict[str, object]:
     return {
+        "command": "python runs/packaged.py DATA",
+        "data": f"{videos.name}, fingerprint {videos.fingerprint()}",
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, float32",
         "protocol": PROTOCOL,
         "num_videos": len(videos.samples),
         "groups": len(set(videos.groups())),

@@ -211,6 +211,18 @@ def test_projection_narrows_the_temporal_encoder() -> None:
     assert model.head.weight.shape == (5, 16)
 
 
+@pytest.mark.parametrize("num_frames", [1, 6, 20])
+def test_motion_and_moments_are_added_where_they_are_wanted(num_frames: int) -> None:
+    model = tiny(motion_width=16, moment_head=True, temporal_positions="waves", temporal_width=16)
+    frames_BTD = torch.randn(2, num_frames, 48)
+    encoded = model.encode_video(frames_BTD)
+    assert model.moment_head is not None
+    assert model.temporal_encoder.motion is not None
+    embedding_BD, _ = model.temporal_encoder.attend(model.temporal_encoder.motion(frames_BTD))
+    assert_close(encoded.embedding, embedding_BD)
+    assert_close(encoded.logits, model.head(embedding_BD) + model.moment_head(frames_BTD))
+
+
 def test_low_precision_stays_in_the_frame_encoder() -> None:
     model = tiny()
     exact = model(pixels())
