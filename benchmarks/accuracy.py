@@ -35,8 +35,9 @@ from torch import Tensor
 
 from fewframes.cache import EmbeddingCache
 from fewframes.config import PRESETS, ModelConfig, TrainConfig
-from fewframes.data import Sample, VideoSet
+from fewframes.data import VideoSet
 from fewframes.embed import Embedded, embed_videos
+from fewframes.layouts import Sample
 from fewframes.model import STAM
 from fewframes.predictor import Predictor, load
 from fewframes.train import fit
@@ -65,7 +66,7 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
 
 
 def embed(folder: Path, rows: list[dict[str, str]], predictor: Predictor, cache: EmbeddingCache) -> Tensor:
-    data = VideoSet(tuple(Sample(path=str(folder / row["path"]), label=row["label"]) for row in rows), folder.name)
+    data = VideoSet(tuple(Sample(path=str(folder / row["path"]), labels=(row["label"],)) for row in rows), folder.name)
     for result in embed_videos(data, predictor, cache, mirror=True):
         if isinstance(result, Embedded):
             assert not result.failures

@@ -31,8 +31,9 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from fewframes.cache import EmbeddingCache
 from fewframes.config import RunConfig, changed, read_run
-from fewframes.data import Sample, VideoSet
+from fewframes.data import VideoSet
 from fewframes.evaluate import Report, score
+from fewframes.layouts import Sample
 from fewframes.plots import save_confusion
 from fewframes.train import Trained, train
 from fewframes.weights import save_checkpoint
@@ -71,11 +72,11 @@ def videos_of(data: Path) -> VideoSet:
     samples = []
     for row in rows_of(data / "ut_interaction"):
         group = f"ut sequence {row['sequence']}"
-        samples.append(Sample(path=str(data / "ut_interaction" / row["path"]), label=row["label"], group=group))
+        samples.append(Sample(path=str(data / "ut_interaction" / row["path"]), labels=(row["label"],), group=group))
     for row in rows_of(data / "fir_rgb"):
         if row["label"] in MOVEMENTS and float(row["mean_luma"]) >= DARK:
             path = str(data / "fir_rgb" / row["path"])
-            samples.append(Sample(path=path, label=MOVEMENTS[row["label"]], group=row["recording"]))
+            samples.append(Sample(path=path, labels=(MOVEMENTS[row["label"]],), group=row["recording"]))
     return VideoSet(tuple(samples), "UT-Interaction (6 interactions) and daily movements (5)")
 
 

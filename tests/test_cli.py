@@ -173,7 +173,8 @@ def test_train_then_predict(videos: Path, fast: list[str], tmp_path: Path) -> No
     ]
     done = run(*command, "--run", tmp_path / "run.toml", "--epochs", "2")
     assert done.returncode == 3, done.stderr  # done, but one file is missing
-    assert "4 videos of 2 actions: early 2, late 2" in done.stderr
+    assert "a list with a header; 4 videos of 2 actions: early 2, late 2" in done.stderr
+    assert f"  {videos / 'a.mp4'}: early, split train" in done.stderr
     assert "none.mp4: no such file" in done.stderr
     assert "embedded 3 videos (0 from the cache)" in done.stderr
     assert "held-out videos: " in done.stdout

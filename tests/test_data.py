@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from fewframes.data import Sample, VideoSet, hold_out, read_data
+from fewframes.config import DataConfig
+from fewframes.data import VideoSet, hold_out, read_data
 from fewframes.errors import DataError
+from fewframes.layouts import Sample
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -42,24 +44,25 @@ def test_csv_with_everything(tmp_path: Path) -> None:
     )
     data = read_data(tmp_path / "list.csv")
     assert data.samples == (
-        Sample(path=str(tmp_path / "a.mp4"), label="hug", start_s=1.5, end_s=3.0, split="train", group="p1"),
-        Sample(path=str(tmp_path / "b, c.mp4"), label="kick", split="test", group="p2"),
-        Sample(path="s3://bucket/d.mp4", label="kick", split="train", group="p1"),
+        Sample(path=str(tmp_path / "a.mp4"), labels=("hug",), start_s=1.5, end_s=3.0, split="train", group="p1"),
+        Sample(path=str(tmp_path / "b, c.mp4"), labels=("kick",), split="test", group="p2"),
+        Sample(path="s3://bucket/d.mp4", labels=("kick",), split="train", group="p1"),
     )
 
 
 def test_groups_from_any_column(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("path,label,sequence\na.mp4,hug,7\nb.mp4,kick,8\n")
-    assert read_data(tmp_path / "list.csv", group_column="sequence").groups() == ["7", "8"]
+    assert read_data(tmp_path / "list.csv", DataConfig(group="sequence")).groups() == ["7", "8"]
     with pytest.raises(DataError, match=r"list\.csv:1: no column 'sequense' for groups; did you mean 'sequence'\?"):
-        read_data(tmp_path / "list.csv", group_column="sequense")
+        read_data(tmp_path / "list.csv", DataConfig(group="sequense"))
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", r"list\.csv:1: no column 'path' in an empty line"),
-        ("file,label\na,b\n", r"list\.csv:1: no column 'path' in file, label"),
+        ("", r"list\.csv: empty; needs a line for each video"),
+        ("fiel,label\na,b\n", r"list\.csv:1: no column 'path' in fiel, label"),
+        ("path,label,start_s,end_s\na,b,3,2\n", r"list\.csv:2: end_s 2 is not after start_s 3"),
         ("path,label\n", r"list\.csv: a header and no rows"),
         ("path,label\na.mp4,hug\nb.mp4\n", r"list\.csv:3: the row has another number of cells"),
         ("path,label\na.mp4,hug,kick\n", r"list\.csv:2: the row has another number of cells"),
@@ -89,7 +92,7 @@ def test_folders_without_actions(tmp_path: Path) -> None:
 def made(num_groups: int = 10) -> VideoSet:
     return VideoSet(
         tuple(
-            Sample(path=f"{label}{group}{take}", label=label, group=f"g{group}")
+            Sample(path=f"{label}{group}{take}", labels=(label,), group=f"g{group}")
             for label in ("hug", "kick", "push")
             for group in range(num_groups)
             for take in range(2)
@@ -104,7 +107,7 @@ def test_groups_never_straddle_and_every_label_is_on_both_sides(seed: int) -> No
     training, held = hold_out(data, 0.2, seed)
     assert sorted(training + held) == list(range(60))
     assert not {data.groups()[index] for index in training} & {data.groups()[index] for index in held}
-    assert {data.samples[index].label for index in held} == {"hug", "kick", "push"}
+    assert {data.samples[index].labels[0] for index in held} == {"hug", "kick", "push"}
     assert len(held) == 12
 
 
@@ -119,21 +122,21 @@ def test_nothing_held_out_on_request() -> None:
 def test_impossible_splits_are_refused() -> None:
     torn = VideoSet(
         (
-            Sample(path="a", label="hug", group="p", split="train"),
-            Sample(path="b", label="kick", group="p", split="val"),
-            Sample(path="c", label="kick", group="q", split="train"),
+            Sample(path="a", labels=("hug",), group="p", split="train"),
+            Sample(path="b", labels=("kick",), group="p", split="val"),
+            Sample(path="c", labels=("kick",), group="q", split="train"),
         ),
         "torn",
     )
     with pytest.raises(DataError, match="group 'p' stands in training and in held-out data"):
         hold_out(torn, 0.2, 0)
     unseen = VideoSet(
-        (Sample(path="a", label="hug", split="train"), Sample(path="b", label="kick", split="val")), "unseen"
+        (Sample(path="a", labels=("hug",), split="train"), Sample(path="b", labels=("kick",), split="val")), "unseen"
     )
     with pytest.raises(DataError, match="no training video of kick"):
         hold_out(unseen, 0.2, 0)
     with pytest.raises(DataError, match="3 groups cannot be parted into 5"):
         hold_out(made(3), 0.2, 0)
-    lone = VideoSet((*made().samples, Sample(path="x", label="wave", group="x")), "lone")
+    lone = VideoSet((*made().samples, Sample(path="x", labels=("wave",), group="x")), "lone")
     with pytest.raises(DataError, match="'wave' has one video"):
         hold_out(lone, 0.2, 0)

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from fewframes.cache import EmbeddingCache
-from fewframes.data import Sample, VideoSet
+from fewframes.data import VideoSet
 from fewframes.embed import Embedded, embed_videos
 from fewframes.errors import DataError
+from fewframes.layouts import Sample
 from fewframes.predictor import Predictor, load
 
 
@@ -28,7 +29,7 @@ def store(tmp_path: Path) -> EmbeddingCache:
 @pytest.fixture(scope="module")
 def data(videos: Path) -> VideoSet:
     paths = [videos / "a.mp4", videos / "b.mp4", videos / "sub" / "c.mp4"]
-    return VideoSet(tuple(Sample(path=str(path), label="hug") for path in paths), "three")
+    return VideoSet(tuple(Sample(path=str(path), labels=("hug",)) for path in paths), "three")
 
 
 def embedded(data: VideoSet, predictor: Predictor, cache: EmbeddingCache | None, *, mirror: bool = False) -> Embedded:
@@ -82,7 +83,7 @@ def test_moments_and_content_make_the_difference(
     embedded(data, predictor, store)
     moved = tmp_path / "moved.mp4"
     moved.write_bytes(Path(data.samples[0].path).read_bytes())
-    samples = (Sample(path=str(moved), label="hug"), Sample(path=str(moved), label="hug", end_s=0.4))
+    samples = (Sample(path=str(moved), labels=("hug",)), Sample(path=str(moved), labels=("hug",), end_s=0.4))
     found = embedded(VideoSet(samples, "moved"), predictor, store)
     assert found.num_cached == 1  # the same bytes under another name, but another part of them is new
 
@@ -90,7 +91,7 @@ def test_moments_and_content_make_the_difference(
 def test_what_cannot_be_read_is_kept_apart(
     data: VideoSet, predictor: Predictor, store: EmbeddingCache, tmp_path: Path
 ) -> None:
-    missing = Sample(path=str(tmp_path / "none.mp4"), label="hug")
+    missing = Sample(path=str(tmp_path / "none.mp4"), labels=("hug",))
     mixed = VideoSet((data.samples[0], missing, data.samples[2]), "mixed")
     found = embedded(mixed, predictor, store)
     assert found.places.tolist() == [0, 2]

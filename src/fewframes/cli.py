@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # nothing below may load torch before a command needs it
 
     from fewframes.clip import Prediction
     from fewframes.evaluate import Report
+    from fewframes.layouts import Sample
     from fewframes.predictor import Failure, Predictor
 
 app = typer.Typer(
@@ -103,9 +104,10 @@ def train(
     data: Annotated[
         str,
         typer.Argument(
-            metavar="FOLDER|CSV",
-            help="A folder with a folder of videos for each action (or train and val folders of such), or a CSV with "
-            "the columns path,label[,start_s,end_s][,split][,group].",
+            metavar="FOLDER|LIST",
+            help="A folder with a folder of videos for each action (or train and val folders of such), or a list: lines of "
+            "path and label, CSV with the columns path,label[,start_s,end_s][,split][,group], or the lists of UCF101, "
+            "HMDB51, Kinetics, Something-Something.",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the model and its figures.")],
@@ -126,6 +128,12 @@ def train(
     ] = None,
     group: Annotated[
         str | None, typer.Option(help="CSV column of what must not be split (recording, person).", show_default="group")
+    ] = None,
+    folder: Annotated[
+        str | None, typer.Option("--videos", help="Folder of the videos, when paths are not relative to the list.")
+    ] = None,
+    official_split: Annotated[
+        int | None, typer.Option(min=1, help="Which official split (UCF101, HMDB51).", show_default="1")
     ] = None,
     mirror: Annotated[
         bool | None,
@@ -157,12 +165,22 @@ def train(
             "start": model,
             "init": init,
             "model": None if frames is None else {**settings.model, "num_frames": frames},
-            "data": {"holdout": holdout, "group": group, "mirror": mirror},
+            "data": {
+                "holdout": holdout,
+                "group": group,
+                "videos": folder,
+                "official_split": official_split,
+                "mirror": mirror,
+            },
             "train": {"epochs": epochs, "learning_rate": learning_rate, "seed": seed},
         },
     )
-    videos = read_data(data, group_column=settings.data.group)
-    tell(f"{data}: {len(videos.samples)} videos of {len(videos.labels)} actions: {counted(videos.counts())}")
+    videos = read_data(data, settings.data)
+    tell(
+        f"{data}: {videos.layout}; {len(videos.samples)} videos of {len(videos.labels)} actions: {counted(videos.counts())}"
+    )
+    for sample in videos.samples[:3]:
+        tell(f"  {parsed(sample)}")
     with TrainingProgress() as progress:
         trained = train_model(
             videos,
@@ -368,6 +386,14 @@ def accuracy_table(report: Report) -> str:
     ]
     first = f"held-out videos: {sum(right)} of {report.num_videos} right, top-1 {report.top1:.1%}"
     return "\n".join([first, *lines])
+
+
+def parsed(sample: Sample) -> str:
+    """How one row was understood."""
+    part = f" from {sample.start_s:g} s" if sample.start_s else ""
+    part += f" to {sample.end_s:g} s" if sample.end_s is not None else ""
+    marks = "".join(f", {name} {value}" for name, value in (("split", sample.split), ("group", sample.group)) if value)
+    return f"{sample.path}{part}: {', '.join(sample.labels)}{marks}"
 
 
 def counted(counts: dict[str, int]) -> str:

@@ -163,6 +163,10 @@ class DataConfig:
     """Share of each action's videos that is held out to measure on, where the data name no split; 0 trains on all."""
     group: str = "group"
     """The CSV's column of groups: what must not stand on both sides of the split (a recording, a person)."""
+    videos: str = ""
+    """Folder of the videos, when their paths are not relative to the list."""
+    official_split: Count = 1
+    """Which of the official splits, where the data have several (UCF101, HMDB51)."""
     mirror: bool = True
     """Train on each video mirrored left to right as well; not for actions that differ in left and right."""
 

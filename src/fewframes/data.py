@@ -1,48 +1,24 @@
-"""A folder or a list -> labelled videos, parted into training and held-out ones.
+"""Labelled videos -> parted into training and held-out ones, groups kept whole.
 
-Layouts, told apart without flags:
-
-    ROOT/<label>/video.mp4                a folder for each action
-    ROOT/{train,val,test}/<label>/...     the same, already split
-    LIST.csv                              header `path,label[,start_s,end_s][,split][,group]`, paths relative to it
-
-A folder of images below a label is one video. Videos of one group (one recording, one person) never stand on both
-sides of a split.
+`layouts.py` reads them from folders and lists. Videos of one group (one recording, one person) never stand on both sides of
+a split.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
-from fewframes.errors import DataError, nearest
-from fewframes.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-
-SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-"""Names of parts, of folders and in lists, and what they stand for."""
-COLUMNS = ("path", "label", "start_s", "end_s", "split", "group")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    """One labelled video, or the part of it between two moments."""
-
-    path: str
-    label: str
-    start_s: float = 0.0
-    end_s: float | None = None
-    split: str = ""
-    group: str = ""
-    """What must not be torn apart: a recording, a person; each video for itself when empty."""
+from fewframes.config import DataConfig
+from fewframes.errors import DataError
+from fewframes.layouts import Places, Sample, read_layout
 
 
 @dataclass(frozen=True)
@@ -51,27 +27,35 @@ class VideoSet:
 
     samples: tuple[Sample, ...]
     name: str
+    layout: str = ""
+    """What the folder or list looked like."""
+    multilabel: bool = False
+    """Whether a video may have any number of labels; else each has one."""
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The actions, sorted by name."""
-        return tuple(sorted({sample.label for sample in self.samples}))
+        return tuple(sorted({label for sample in self.samples for label in sample.labels}))
 
     def counts(self) -> dict[str, int]:
         """Videos for each label."""
-        return dict(sorted(Counter(sample.label for sample in self.samples).items()))
+        return dict(sorted(Counter(label for sample in self.samples for label in sample.labels).items()))
 
     def targets(self) -> list[int]:
-        """The index of each video's label."""
-        index = {label: number for number, label in enumerate(self.labels)}
-        return [index[sample.label] for sample in self.samples]
+        """The index of each video's label; of the rarest one where it has several, and after the last where it has none."""
+        counts, index = self.counts(), {label: number for number, label in enumerate(self.labels)}
+        return [
+            min((counts[label], index[label]) for label in sample.labels)[1] if sample.labels else len(index)
+            for sample in self.samples
+        ]
 
     def fingerprint(self) -> str:
         """A short key of which videos these are: names, labels, moments, splits and groups, in any order."""
-        rows = sorted(
-            [Path(sample.path).name, sample.label, sample.start_s, sample.end_s, sample.split, sample.group]
+        rows = [
+            [Path(sample.path).name, "; ".join(sample.labels), sample.start_s, sample.end_s, sample.split, sample.group]
             for sample in self.samples
-        )
+        ]
+        rows.sort(key=lambda row: [-1.0 if value is None else value for value in row])
         return hashlib.blake2b(json.dumps(rows).encode(), digest_size=8).hexdigest()
 
     def groups(self) -> list[str]:
@@ -80,21 +64,15 @@ class VideoSet:
 
     def subset(self, indices: Iterable[int]) -> VideoSet:
         """The videos at these places."""
-        return VideoSet(tuple(self.samples[index] for index in indices), self.name)
+        return replace(self, samples=tuple(self.samples[index] for index in indices))
 
 
-def read_data(source: str | Path, *, group_column: str = "group") -> VideoSet:
-    """Labelled videos from a folder or a CSV file; DataError says what was found and what is expected.
-
-    `group_column` names the CSV's column of groups.
-    """
+def read_data(source: str | Path, config: DataConfig = DataConfig()) -> VideoSet:
+    """Labelled videos from a folder or a list in any of the layouts of `layouts.py`; DataError says what is expected."""
     source = Path(source)
-    if source.is_dir():
-        data = _read_folder(source)
-    elif source.is_file():
-        data = _read_csv(source, group_column)
-    else:
-        raise DataError(f"{source}: no such folder or file; pass a folder with a folder for each action, or a CSV")
+    videos = Path(config.videos) if config.videos else None
+    layout = read_layout(source, Places(videos=videos, group_column=config.group, split_number=config.official_split))
+    data = VideoSet(layout.samples, str(source), layout.name, layout.multilabel)
     if len(data.labels) < 2:
         raise DataError(f"{source}: {len(data.samples)} videos of {len(data.labels)} action; telling apart takes two")
     return data
@@ -138,82 +116,6 @@ def _check_split(data: VideoSet, training: Sequence[int], held: Sequence[int]) -
     torn = {groups[index] for index in training} & {groups[index] for index in held}
     if torn:
         raise DataError(f"{data.name}: group {min(torn)!r} stands in training and in held-out data ({len(torn)} such)")
-    unseen = set(data.labels) - {data.samples[index].label for index in training}
+    unseen = set(data.labels) - {label for index in training for label in data.samples[index].labels}
     if unseen:
         raise DataError(f"{data.name}: no training video of {', '.join(sorted(unseen))}")
-
-
-def _read_folder(root: Path) -> VideoSet:
-    folders = sorted(entry for entry in root.iterdir() if entry.is_dir())
-    parts = [folder for folder in folders if folder.name.lower() in SPLITS]
-    samples: list[Sample] = []
-    if parts and len(parts) == len(folders):
-        for part in parts:
-            for folder in sorted(entry for entry in part.iterdir() if entry.is_dir()):
-                samples += _samples_of_label(folder, SPLITS[part.name.lower()])
-    else:
-        for folder in folders:
-            samples += _samples_of_label(folder, "")
-    if not samples:
-        found = ", ".join(folder.name for folder in folders[:5]) or "no folders"
-        raise DataError(f"{root}: no videos in folders of actions (found: {found}); expected {root}/<action>/<video>")
-    return VideoSet(tuple(samples), str(root))
-
-
-def _samples_of_label(folder: Path, split: str) -> list[Sample]:
-    return [
-        Sample(path=str(entry), label=folder.name, split=split)
-        for entry in sorted(folder.iterdir())
-        if entry.suffix.lower() in VIDEO_SUFFIXES or _is_image_sequence(entry)
-    ]
-
-
-def _is_image_sequence(entry: Path) -> bool:
-    return entry.is_dir() and any(file.suffix.lower() in IMAGE_SUFFIXES for file in entry.iterdir())
-
-
-def _read_csv(path: Path, group_column: str) -> VideoSet:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        columns = reader.fieldnames or []
-        for needed in ("path", "label"):
-            if needed not in columns:
-                raise DataError(f"{path}:1: no column {needed!r} in {', '.join(columns) or 'an empty line'}")
-        if group_column != "group" and group_column not in columns:
-            raise DataError(f"{path}:1: no column {group_column!r} for groups; {nearest(group_column, columns)}")
-        samples = tuple(_sample_of_row(path, reader.line_num, row, group_column) for row in reader)
-    if not samples:
-        raise DataError(f"{path}: a header and no rows")
-    return VideoSet(samples, str(path))
-
-
-def _sample_of_row(path: Path, line: int, row: dict[str | None, str | None], group_column: str) -> Sample:
-    where = f"{path}:{line}"
-    if None in row or None in row.values():
-        raise DataError(f"{where}: the row has another number of cells than the header; quote cells that hold commas")
-    cells = {str(key): str(value).strip() for key, value in row.items()}
-    if not cells["path"] or not cells["label"]:
-        raise DataError(f"{where}: path {cells['path']!r}, label {cells['label']!r}: needs both")
-    split = cells.get("split", "").lower()
-    if split and split not in SPLITS:
-        raise DataError(f"{where}: split {split!r}; {nearest(split, SPLITS)}")
-    return Sample(
-        path=cells["path"] if "://" in cells["path"] else str(path.parent / cells["path"]),
-        label=cells["label"],
-        start_s=_seconds(where, "start_s", cells.get("start_s", "")) or 0.0,
-        end_s=_seconds(where, "end_s", cells.get("end_s", "")),
-        split=SPLITS.get(split, ""),
-        group=cells.get(group_column, ""),
-    )
-
-
-def _seconds(where: str, name: str, text: str) -> float | None:
-    if not text:
-        return None
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise DataError(f"{where}: {name} {text!r}: needs seconds, 0 or more")
-    return seconds

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from fewframes.cache import EmbeddingCache, content_key, key_of, module_key
-from fewframes.data import Sample, VideoSet
+from fewframes.data import VideoSet
 from fewframes.errors import DataError, FewframesError
+from fewframes.layouts import Sample
 from fewframes.predictor import Failure, Predictor
 
 log = logging.getLogger("fewframes")
