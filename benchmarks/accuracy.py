@@ -115,9 +115,10 @@ def run(fold: Fold, seed: int) -> dict[str, int]:
 
 def trained(config: ModelConfig, fold: Fold, seed: int) -> STAM:
     config = replace(config, num_classes=fold.num_classes)
+    targets_BK = torch.eye(fold.num_classes)[fold.targets]
     torch.manual_seed(seed)
     model = STAM(config, PRESETS["lite0-16"].view, torch.nn.Identity(), fold.embeddings.shape[-1])
-    for _ in fit(model, fold.embeddings[~fold.held], fold.targets[~fold.held], TrainConfig(seed=seed)):
+    for _ in fit(model, fold.embeddings[~fold.held], targets_BK[~fold.held], TrainConfig(seed=seed)):
         pass
     return model.eval()
 

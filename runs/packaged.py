@@ -105,7 +105,7 @@ def held_out(videos: VideoSet, run: RunConfig, output: Path, cache: EmbeddingCac
         for number, (fold, held) in enumerate(folds_of(videos)):
             settings = changed(run, {"train": {"seed": seed}})
             trained = trained_on(fold, settings, output / f"seed{seed}-fold{number}", cache)
-            assert trained.report is not None
+            assert isinstance(trained.report, Report)
             confusion += trained.report.confusion
             logits_BK[held] = trained.held_out_logits
             print(f"seed {seed} fold {number}: {trained.report}", flush=True)

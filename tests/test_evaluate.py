@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fewframes.evaluate import score
+from fewframes.evaluate import report_of, score, score_multilabel
 from fewframes.plots import save_confusion
 
 LABELS = ("hug", "kick", "push", "wave")
@@ -28,6 +28,23 @@ def test_counts_by_hand() -> None:
     assert report.confusion.tolist() == [[2, 1, 0, 0], [0, 2, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
     values = report.to_dict()
     assert values["per_class"] == {"hug": 0.6667, "kick": 1.0, "push": 0.0, "wave": None}
+
+
+def test_average_precision_by_hand() -> None:
+    targets_NK = torch.tensor([[1.0, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 0]])
+    logits_NK = torch.tensor([[3.0, 2, 1], [1, 1, 1], [2, -1, 1], [-1, -2, 1]])
+    report = score_multilabel(logits_NK, targets_NK, LABELS[:3])
+    # First label, by falling score: right, wrong, right: (1/1 + 2/3) / 2. Second: wrong, right, right: (1/2 + 2/3) / 2.
+    assert report.average_precisions[0] == pytest.approx((1 + 2 / 3) / 2)
+    assert report.average_precisions[1] == pytest.approx((1 / 2 + 2 / 3) / 2)
+    assert report.average_precisions[2] is None
+    assert report.mean_ap == pytest.approx((5 / 6 + 7 / 12) / 2)
+    # Above 0.5: 3 + 2 + 4 answers, of which 2 + 1 + 0 are right; 4 labels are there.
+    assert report.f1 == pytest.approx(2 * 3 / (9 + 4))
+    assert report == report_of("multilabel", logits_NK, targets_NK, LABELS[:3])
+    assert report.lines()[0].startswith("4 videos: mAP 70.8%")
+    with pytest.raises(ValueError, match="no videos"):
+        score_multilabel(logits_NK[:0], targets_NK[:0], LABELS[:3])
 
 
 def test_nothing_to_score() -> None:

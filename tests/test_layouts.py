@@ -134,6 +134,12 @@ def test_charades_has_any_number_of_labels(tmp_path: Path) -> None:
         read(list_file)
 
 
+def test_several_labels_in_a_cell_where_they_are_asked_for(tmp_path: Path) -> None:
+    list_file = write(tmp_path / "s.csv", "path,label\na.mp4,wave; hug\nb.mp4,kick\n")
+    assert [sample.labels for sample in read(list_file).samples] == [("wave; hug",), ("kick",)]
+    assert [sample.labels for sample in read(list_file, label_mark=";").samples] == [("hug", "wave"), ("kick",)]
+
+
 def test_something_something(tmp_path: Path) -> None:
     rows = [{"id": "78687", "label": "holding potato", "template": "Holding [something]", "placeholders": ["potato"]}]
     write(tmp_path / "something-something-v2-train.json", json.dumps(rows))

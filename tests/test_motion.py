@@ -77,7 +77,7 @@ def test_solved_weights_are_the_ridge_and_left_out_videos_are_left_out() -> None
     frames_BVTD = torch.stack([videos(24), videos(24).flip(-1)], dim=1)
     targets_B = (frames_BVTD[:, 0, -1, 0] > frames_BVTD[:, 0, 0, 0]).long()
     head = MomentHead(6, 2)
-    head.fit(frames_BVTD, targets_B, generator())
+    head.fit(frames_BVTD, F.one_hot(targets_B, 2).float(), F.cross_entropy, generator())
     moments_MP = head._moments(frames_BVTD.flatten(0, 1))
     mean_P = moments_MP.mean(0)
     spread_P = moments_MP.std(0)
@@ -100,7 +100,7 @@ def test_solved_weights_are_the_ridge_and_left_out_videos_are_left_out() -> None
     )
     losses = [float(F.cross_entropy(gain * left_out_MK, wanted_MK.argmax(1))) for gain in range(1, 41)]
     gain = losses.index(min(losses)) + 1
-    logits_MK = gain * (scaled_MP @ solve(torch.arange(48)) + share_K)
+    logits_MK = gain * (scaled_MP @ solve(torch.arange(48)) + share_K - 0.5)
     assert_close(head(frames_BVTD.flatten(0, 1)), logits_MK, rtol=1e-3, atol=2e-3)
 
 

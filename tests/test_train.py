@@ -18,6 +18,7 @@ from fewframes.cache import EmbeddingCache
 from fewframes.config import DataConfig, ModelConfig, RunConfig, TrainConfig, ViewConfig, read_run
 from fewframes.data import read_data
 from fewframes.errors import ConfigError, DataError
+from fewframes.evaluate import MultiLabelReport, Report
 from fewframes.model import STAM
 from fewframes.predictor import load
 from fewframes.train import fit, logits_of, train
@@ -36,7 +37,7 @@ def rising_or_falling(num_videos: int, seed: int) -> tuple[torch.Tensor, torch.T
     paths_BTD = torch.randn(num_videos, 1, 24, generator=generator) + torch.linspace(-1, 1, 8)[:, None] * torch.ones(24)
     paths_BTD = paths_BTD + 0.5 * torch.randn(num_videos, 8, 24, generator=generator)
     turned_BTD = paths_BTD.flip(1)
-    return torch.cat([paths_BTD, turned_BTD])[:, None], torch.arange(2).repeat_interleave(num_videos)
+    return torch.cat([paths_BTD, turned_BTD])[:, None], torch.eye(2).repeat_interleave(num_videos, dim=0)
 
 
 def fitted(config: ModelConfig, settings: TrainConfig = QUICK) -> STAM:
@@ -48,8 +49,8 @@ def fitted(config: ModelConfig, settings: TrainConfig = QUICK) -> STAM:
 
 
 def accuracy(model: STAM) -> float:
-    embeddings_BVTD, targets_B = rising_or_falling(100, seed=2)
-    return float((logits_of(model, embeddings_BVTD).argmax(1) == targets_B).float().mean())
+    embeddings_BVTD, targets_BK = rising_or_falling(100, seed=2)
+    return float((logits_of(model, embeddings_BVTD).argmax(1) == targets_BK.argmax(1)).float().mean())
 
 
 def test_the_order_of_frames_is_learned_and_a_mean_cannot() -> None:
@@ -79,7 +80,7 @@ def test_steps_epochs_and_learning_rate() -> None:
     rates = [step.learning_rate for step in steps]
     assert rates[:3] == pytest.approx([0.01 / 3, 0.02 / 3, 0.01])
     assert rates[-1] < 0.001
-    assert all(0 <= step.top1 <= 1 for step in steps)
+    assert all(0 <= step.accuracy <= 1 for step in steps)
     assert steps[-1].loss < steps[0].loss
 
 
@@ -129,7 +130,7 @@ def test_from_a_folder_to_a_model_that_predicts(clips: Path, tiny_model: Path, t
     )  # fmt: skip
     assert stages["embedding"] == [(done, 13) for done in range(1, 14)]
     assert stages["training"] == [(done, 60) for done in range(1, 61)]
-    assert trained.report is not None
+    assert isinstance(trained.report, Report)
     assert trained.report.top1 == 1
     assert [failure.source for failure in trained.failures] == [str(clips / "redden" / "broken.mp4")]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
@@ -152,6 +153,32 @@ def test_from_a_folder_to_a_model_that_predicts(clips: Path, tiny_model: Path, t
     original = load_checkpoint(tiny_model).model.frame_encoder.state_dict()
     kept = load_checkpoint(tmp_path / "out" / "model.safetensors").model.frame_encoder.state_dict()
     assert all(torch.equal(original[key], kept[key]) for key in original)
+
+
+def test_any_number_of_actions(clips: Path, tiny_model: Path, tmp_path: Path) -> None:
+    lines = [
+        f"{clips / label / str(number)}.mp4,{label};coloured{';late' if number > 2 else ''},{'train' if number else 'val'}"
+        for number in range(6)
+        for label in ("redden", "turn blue")
+    ]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label,split", *lines]) + "\n")
+    data = DataConfig(task="multilabel")
+    run = replace(run_for(tiny_model), data=data, train=replace(QUICK, min_steps=150))
+    videos = read_data(tmp_path / "list.csv", data)
+    assert videos.labels == ("coloured", "late", "redden", "turn blue")
+    trained = train(videos, tmp_path / "out", run, cache=None, device="cpu", dtype="float32")
+    assert isinstance(trained.report, MultiLabelReport)
+    assert trained.report.average_precisions == (1.0, None, 1.0, 1.0)
+    assert trained.report.mean_ap == 1
+    prediction = load(tmp_path / "out" / "model.safetensors", device="cpu", dtype="float32").predict(
+        clips / "redden" / "1.mp4"
+    )
+    named = {label: score > 0.5 for label, score in prediction.top(4)}
+    assert named["coloured"]
+    assert named["redden"]
+    assert not named["turn blue"]
+    assert sum(prediction.scores.tolist()) > 1.2  # each for itself
+    assert not (tmp_path / "out" / "confusion.png").exists()
 
 
 def test_the_second_time_comes_from_the_cache_and_is_the_same(clips: Path, tiny_model: Path, tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:  # nothing below may load torch before a command needs it
     from rich.progress import TaskID
 
     from fewframes.clip import Prediction
-    from fewframes.evaluate import Report
     from fewframes.layouts import Sample
     from fewframes.predictor import Failure, Predictor
 
@@ -126,6 +125,10 @@ def train(
         float | None,
         typer.Option(min=0, max=0.9, help="Share of the videos to measure on; 0 trains on all.", show_default="0.2"),
     ] = None,
+    task: Annotated[
+        Literal["auto", "single", "multilabel"] | None,
+        typer.Option(help="One action a video, or any number of them (in one cell, parted by ;).", show_default="auto"),
+    ] = None,
     group: Annotated[
         str | None, typer.Option(help="CSV column of what must not be split (recording, person).", show_default="group")
     ] = None,
@@ -166,6 +169,7 @@ def train(
             "init": init,
             "model": None if frames is None else {**settings.model, "num_frames": frames},
             "data": {
+                "task": task,
                 "holdout": holdout,
                 "group": group,
                 "videos": folder,
@@ -202,7 +206,8 @@ def train(
     if trained.report is None:
         tell("nothing was held out, so nothing says how good it is")
     else:
-        console().print(accuracy_table(trained.report), highlight=False, markup=False, soft_wrap=True)
+        text = "\n".join(["held-out videos: " + trained.report.lines()[0], *trained.report.lines()[1:]])
+        console().print(text, highlight=False, markup=False, soft_wrap=True)
     tell(f"use it: fewframes predict VIDEO --model {output / 'model.safetensors'}")
     if trained.failures:
         raise typer.Exit(EXIT_SOME_FAILED)
@@ -373,19 +378,6 @@ def block(prediction: Prediction, topk: int) -> str:
             f"  decode {timing.decode_s:.3f} s, transform {timing.transform_s:.3f} s, network {timing.network_s:.3f} s",
         ]
     )
-
-
-def accuracy_table(report: Report) -> str:
-    """How often each action was named right among the held-out videos."""
-    width = max(len(label) for label in report.labels)
-    right = report.confusion.diagonal().tolist()
-    totals = report.confusion.sum(dim=1).tolist()
-    lines = [
-        f"  {label:<{width}} {correct:>4} of {total:<4}" + (f" {correct / total:6.1%}" if total else "")
-        for label, correct, total in zip(report.labels, right, totals, strict=True)
-    ]
-    first = f"held-out videos: {sum(right)} of {report.num_videos} right, top-1 {report.top1:.1%}"
-    return "\n".join([first, *lines])
 
 
 def parsed(sample: Sample) -> str:

@@ -52,9 +52,9 @@ class Timing:
 class Prediction:
     """What the model says of one video.
 
-    `scores` (K,) sum to 1, in the order of `labels`; `times_s` (T,) are the moments looked at; `frame_attention` (T,)
-    says how much each counted (Fig. 2; rows sum to 1); `embedding` (D,) is the paper's y (Eq. 12), `frame_embeddings`
-    (T, D) its f_t (Eq. 10). All tensors are float32 on the CPU.
+    `scores` (K,) in the order of `labels` sum to 1, or are each for itself where the model is multi-label; `times_s` (T,)
+    are the moments looked at; `frame_attention` (T,) says how much each counted (Fig. 2; rows sum to 1); `embedding` (D,)
+    is the paper's y (Eq. 12), `frame_embeddings` (T, D) its f_t (Eq. 10). All tensors are float32 on the CPU.
     """
 
     source: str

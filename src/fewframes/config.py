@@ -22,6 +22,7 @@ from fewframes.errors import ConfigError, nearest
 Layout = Literal["factorised", "joint", "per_block"]
 Temporal = Literal["paper", "release", "mean"]
 Positions = Literal["learned", "waves"]
+Task = Literal["single", "multilabel"]
 Fit = Literal["crop", "squash", "pad"]
 Interpolation = Literal["bilinear", "bicubic"]
 Count = Annotated[int, Field(ge=1)]
@@ -85,6 +86,8 @@ class ModelConfig:
     """T, the frames the model is built for; it takes others, with its temporal positions interpolated."""
     num_classes: Count = 400
     """K, the number of actions."""
+    task: Task = "single"
+    """`single`: a video shows one action (softmax); `multilabel`: any number of them (a sigmoid each)."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> ModelConfig:
@@ -157,7 +160,11 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class DataConfig:
-    """Which videos are held out, and how the others are seen."""
+    """How labels are read, which videos are held out, and how the others are seen."""
+
+    task: Literal["auto", "single", "multilabel"] = "auto"
+    """Whether a video shows one action or any number (labels in one cell then parted by semicolons); `auto`: as the data
+    are published."""
 
     holdout: Share = 0.2
     """Share of each action's videos that is held out to measure on, where the data name no split; 0 trains on all."""

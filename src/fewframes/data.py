@@ -14,7 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from sklearn.model_selection import StratifiedGroupKFold
+from torch import Tensor
 
 from fewframes.config import DataConfig
 from fewframes.errors import DataError
@@ -49,6 +51,14 @@ class VideoSet:
             for sample in self.samples
         ]
 
+    def multi_hot(self) -> Tensor:
+        """Targets (B, K): 1 where the video has the label."""
+        index = {label: number for number, label in enumerate(self.labels)}
+        targets_BK = torch.zeros(len(self.samples), len(index))
+        for row, sample in enumerate(self.samples):
+            targets_BK[row, [index[label] for label in sample.labels]] = 1
+        return targets_BK
+
     def fingerprint(self) -> str:
         """A short key of which videos these are: names, labels, moments, splits and groups, in any order."""
         rows = [
@@ -67,12 +77,21 @@ class VideoSet:
         return replace(self, samples=tuple(self.samples[index] for index in indices))
 
 
-def read_data(source: str | Path, config: DataConfig = DataConfig()) -> VideoSet:
+def read_data(source: str | Path, config: DataConfig | None = None) -> VideoSet:
     """Labelled videos from a folder or a list in any of the layouts of `layouts.py`; DataError says what is expected."""
-    source = Path(source)
+    source, config = Path(source), config or DataConfig()
     videos = Path(config.videos) if config.videos else None
-    layout = read_layout(source, Places(videos=videos, group_column=config.group, split_number=config.official_split))
-    data = VideoSet(layout.samples, str(source), layout.name, layout.multilabel)
+    places = Places(
+        videos=videos,
+        group_column=config.group,
+        split_number=config.official_split,
+        label_mark=";" if config.task == "multilabel" else "",
+    )
+    layout = read_layout(source, places)
+    if layout.multilabel and config.task == "single":
+        raise DataError(f"{source}: {layout.name} has several labels for a video; take the task 'multilabel' or 'auto'")
+    multilabel = layout.multilabel or config.task == "multilabel"
+    data = VideoSet(layout.samples, str(source), layout.name, multilabel)
     if len(data.labels) < 2:
         raise DataError(f"{source}: {len(data.samples)} videos of {len(data.labels)} action; telling apart takes two")
     return data

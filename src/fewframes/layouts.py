@@ -68,12 +68,19 @@ class Layout:
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
-    """Where to look: the folder of the videos when it is not the list's, the column of groups, and which of several official
-    splits."""
+    """Where to look: the folder of the videos when it is not the list's, the column of groups, which of several official
+    splits, and how labels are written."""
 
     videos: Path | None = None
     group_column: str = "group"
     split_number: int = 1
+    label_mark: str = ""
+    """What parts several labels in one cell; empty where a cell holds one."""
+
+    def labels(self, text: str) -> tuple[str, ...]:
+        """The labels in one cell."""
+        parts = text.split(self.label_mark) if self.label_mark else [text]
+        return tuple(sorted({part.strip() for part in parts if part.strip()}))
 
     def find(self, source: Path, *names: str) -> str:
         """The first of these names that exists, relative to the videos' folder or the list; else where the first should be."""
@@ -220,7 +227,7 @@ def _read_text(path: Path, places: Places) -> Layout:
     samples = tuple(
         Sample(
             path=_path(path, name, places),
-            labels=(names.get(label, label),),
+            labels=places.labels(names.get(label, label)),
             split=match["split"] if match else "",
             group=_ucf101_group(name) if match else "",
         )
@@ -288,7 +295,7 @@ def _own_samples(path: Path, places: Places, rows: Rows) -> Iterator[Sample]:
             raise DataError(f"{where}: end_s {end_s:g} is not after start_s {start_s or 0.0:g}")
         yield Sample(
             path=_path(path, row[path_key], places),
-            labels=(row[label_key],),
+            labels=places.labels(row[label_key]),
             start_s=start_s or 0.0,
             end_s=end_s,
             split=_split(where, row.get("split", "")),

@@ -63,6 +63,17 @@ class STAM(nn.Module):
         """Logits (B, K) of videos (B, T, C, H, W) with float pixels in 0-1."""
         return self.encode_video(self.encode_clips(pixels_BTCHW)).logits
 
+    def scores(self, logits_BK: Tensor) -> Tensor:
+        """Scores in 0-1 from logits (B, K): shares of one whole, or for multi-label models each for itself."""
+        return logits_BK.sigmoid() if self.config.task == "multilabel" else logits_BK.softmax(dim=-1)
+
+    def loss(self, logits_BK: Tensor, targets_BK: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """Cross entropy with targets (B, K) in 0-1, mean over videos: of one choice, or for multi-label models of K."""
+        if self.config.task == "multilabel":
+            targets_BK = targets_BK * (1 - label_smoothing) + 0.5 * label_smoothing
+            return F.binary_cross_entropy_with_logits(logits_BK, targets_BK)
+        return F.cross_entropy(logits_BK, targets_BK, label_smoothing=label_smoothing)
+
     def encode_clips(self, pixels_BTCHW: Tensor) -> Tensor:
         """Frame embeddings f_t of whole clips, whatever the layout: (B, T, C, H, W) in 0-1 -> (B, T, D)."""
         num_videos, num_frames = pixels_BTCHW.shape[:2]

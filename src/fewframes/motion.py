@@ -9,6 +9,7 @@ read-out that is solved instead of trained.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -83,16 +84,21 @@ class MomentHead(nn.Module):
         return self.linear(self._moments(frames_BTD))
 
     @torch.no_grad()
-    def fit(self, frames_BVTD: Tensor, targets_B: Tensor, generator: torch.Generator) -> None:
-        """Solve for these videos, V views of each; scaled so that left-out videos get the likeliest probabilities."""
-        num_views, num_classes = frames_BVTD.shape[1], self.linear.out_features
+    def fit(
+        self,
+        frames_BVTD: Tensor,
+        targets_BK: Tensor,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        generator: torch.Generator,
+    ) -> None:
+        """Solve for these videos, V views of each, and targets in 0-1; scaled for the least `loss` of left-out videos."""
+        num_views = frames_BVTD.shape[1]
         chosen_B = torch.randperm(len(frames_BVTD), generator=generator)[: max(1, self.MAX_ROWS // num_views)]
-        targets_B = targets_B[chosen_B]
         moments_MP = self._moments(frames_BVTD[chosen_B].flatten(0, 1))
         mean_P = moments_MP.mean(dim=0)
         scale_P = torch.cat([_one_over_spread(part) for part in moments_MP.chunk(self.NUM_MOMENTS, dim=1)])
         scaled_MP = (moments_MP - mean_P) * scale_P
-        wanted_MK = F.one_hot(targets_B.repeat_interleave(num_views), num_classes).float()
+        wanted_MK = targets_BK[chosen_B].repeat_interleave(num_views, dim=0)
         share_K = wanted_MK.mean(dim=0)
         kernel_MM = scaled_MP @ scaled_MP.T
         kernel_MM.diagonal().add_(self.RIDGE * kernel_MM.diagonal().mean())
@@ -105,11 +111,9 @@ class MomentHead(nn.Module):
         )
         residual_BVK = torch.linalg.solve(blocks_BVV, dual_MK.unflatten(0, (num_videos, num_views)))
         left_out_MK = wanted_MK - residual_BVK.flatten(0, 1)
-        gain = min(
-            self.GAINS.tolist(), key=lambda gain: F.cross_entropy(gain * left_out_MK, wanted_MK.argmax(dim=1)).item()
-        )
+        gain = min(self.GAINS.tolist(), key=lambda gain: loss(gain * (left_out_MK - 0.5), wanted_MK).item())
         self.linear.weight.copy_(gain * (dual_MK.T @ scaled_MP) * scale_P)
-        self.linear.bias.copy_(gain * share_K - self.linear.weight @ mean_P)
+        self.linear.bias.copy_(gain * (share_K - 0.5) - self.linear.weight @ mean_P)
 
     def _moments(self, frames_BTD: Tensor) -> Tensor:
         num_frames = frames_BTD.shape[1]

@@ -178,7 +178,7 @@ class Predictor:
             else:
                 frames_1TD = self.model.encode_clips(pixels_of(frames_TCHW)[None])
             encoded = self.model.encode_video(frames_1TD.to(self.device), with_attention=True)
-            scores_K = encoded.logits.softmax(dim=-1).squeeze(0).cpu()
+            scores_K = self.model.scores(encoded.logits).squeeze(0).cpu()
         assert encoded.frame_attention is not None
         return Prediction(
             source=clip.source,

@@ -19,7 +19,6 @@ from typing import Literal
 import av
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fewframes import __version__
 from fewframes.cache import EmbeddingCache
@@ -27,7 +26,7 @@ from fewframes.config import RunConfig, TrainConfig, run_to_toml
 from fewframes.data import VideoSet, hold_out
 from fewframes.embed import Embedded, embed_videos
 from fewframes.errors import ConfigError, DataError
-from fewframes.evaluate import Report, score
+from fewframes.evaluate import MultiLabelReport, Report, report_of
 from fewframes.model import STAM
 from fewframes.optim import parameter_groups, warmup_cosine
 from fewframes.plots import save_confusion
@@ -47,7 +46,7 @@ class Trained:
     for them; videos that could not be read; how many came from the cache; and where the seconds went."""
 
     checkpoint: Checkpoint
-    report: Report | None
+    report: Report | MultiLabelReport | None
     held_out_logits: Tensor
     failures: tuple[Failure, ...]
     num_cached: int
@@ -73,7 +72,7 @@ def train(
     _check_output(output, overwrite)
     training, held = hold_out(data, run.data.holdout, run.train.seed)
     torch.manual_seed(run.train.seed)
-    model, view = start_run(run, num_classes=len(data.labels))
+    model, view = start_run(run, num_classes=len(data.labels), task="multilabel" if data.multilabel else "single")
     if model.config.layout != "factorised":
         raise ConfigError(
             f"layout {model.config.layout!r} has no embeddings of single frames to train on; take 'factorised'"
@@ -83,17 +82,17 @@ def train(
     embedded = _embed(data, embedder, cache, run.data.mirror, progress)
     embedding_s = time.perf_counter() - began
     seen, unseen = _rows_of(embedded, training), _rows_of(embedded, held)
-    targets_B = torch.tensor(data.targets())[embedded.places]
-    _check_classes(data, targets_B[seen])
+    targets_BK = data.multi_hot()[embedded.places]
+    _check_classes(data, targets_BK[seen])
 
     began = time.perf_counter()
     history = []
-    for step in fit(model, embedded.embeddings[seen], targets_B[seen], run.train):
+    for step in fit(model, embedded.embeddings[seen], targets_BK[seen], run.train):
         history.append(step)
         progress("training", step.number, step.num_steps)
     training_s = time.perf_counter() - began
     logits_NK = logits_of(model, embedded.embeddings[unseen])
-    report = score(logits_NK, targets_B[unseen], data.labels) if len(unseen) else None
+    report = report_of(model.config.task, logits_NK, targets_BK[unseen], data.labels) if len(unseen) else None
     provenance = {
         "data": data.name,
         "data_fingerprint": data.fingerprint(),
@@ -109,6 +108,13 @@ def train(
     return trained
 
 
+def share_right(model: STAM, logits_BK: Tensor, targets_BK: Tensor) -> float:
+    """How many videos got their action; for multi-label models, how many of the answers yes and no were right."""
+    if model.config.task == "multilabel":
+        return float(((logits_BK > 0) == (targets_BK > 0.5)).float().mean())
+    return float((logits_BK.argmax(dim=1) == targets_BK.argmax(dim=1)).float().mean())
+
+
 def logits_of(model: STAM, embeddings_BVTD: Tensor) -> Tensor:
     """Logits (B, K) of the videos as they are (the first view)."""
     with torch.inference_mode():
@@ -117,19 +123,22 @@ def logits_of(model: STAM, embeddings_BVTD: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Step:
-    """One step of training: its number from 1, all there are, learning rate, loss and share of the batch that was right."""
+    """One step of training: its number from 1, all there are, learning rate, loss, and share of the batch that was right
+    (of its labels, where a video has any number)."""
 
     number: int
     num_steps: int
     learning_rate: float
     loss: float
-    top1: float
+    accuracy: float
 
 
-def fit(model: STAM, embeddings_BVTD: Tensor, targets_B: Tensor, config: TrainConfig) -> Iterator[Step]:
+def fit(model: STAM, embeddings_BVTD: Tensor, targets_BK: Tensor, config: TrainConfig) -> Iterator[Step]:
     """Train the temporal encoder and the head of `model` on frame embeddings, V views of each video; yields each step.
 
-    The frame encoder is not touched. Each step draws `batch_size` videos without repeats within an epoch, and one view of
+    Targets (B, K) are in 0-1. The frame encoder is not touched.
+
+    Each step draws `batch_size` videos without repeats within an epoch, and one view of
     each. The same seed gives the same weights on the same machine.
     """
     generator = torch.Generator().manual_seed(config.seed)
@@ -137,7 +146,7 @@ def fit(model: STAM, embeddings_BVTD: Tensor, targets_B: Tensor, config: TrainCo
     if encoder.motion is not None:
         encoder.motion.fit(embeddings_BVTD.flatten(0, 1), generator)
     if model.moment_head is not None:
-        model.moment_head.fit(embeddings_BVTD, targets_B, generator)
+        model.moment_head.fit(embeddings_BVTD, targets_BK, model.loss, generator)
     with torch.no_grad():
         tokens_BVTW = torch.stack([encoder.tokens(view_BTD) for view_BTD in embeddings_BVTD.unbind(1)], dim=1)
     trained = nn.ModuleList([encoder, model.head])
@@ -161,15 +170,20 @@ def fit(model: STAM, embeddings_BVTD: Tensor, targets_B: Tensor, config: TrainCo
             views_B = torch.randint(num_views, (batch_size,), generator=generator)
             embedding_BD, _ = encoder.attend(tokens_BVTW[chosen_B, views_B])
             logits_BK = model.head(embedding_BD)
-            loss = F.cross_entropy(logits_BK, targets_B[chosen_B], label_smoothing=config.label_smoothing)
+            loss = model.loss(logits_BK, targets_BK[chosen_B], config.label_smoothing)
             optimiser.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(trained.parameters(), config.max_grad_norm)
             learning_rate = schedule.get_last_lr()[0]
             optimiser.step()
             schedule.step()
-            right = (logits_BK.argmax(dim=1) == targets_B[chosen_B]).float().mean()
-            yield Step(number, num_steps, float(learning_rate), loss.item(), right.item())
+            yield Step(
+                number,
+                num_steps,
+                float(learning_rate),
+                loss.item(),
+                share_right(model, logits_BK, targets_BK[chosen_B]),
+            )
     model.eval()
 
 
@@ -198,11 +212,11 @@ def _rows_of(embedded: Embedded, places: list[int]) -> Tensor:
     return torch.isin(embedded.places, torch.tensor(places, dtype=torch.long)).nonzero().squeeze(1)
 
 
-def _check_classes(data: VideoSet, targets_B: Tensor) -> None:
+def _check_classes(data: VideoSet, targets_BK: Tensor) -> None:
     """What could not be read may leave an action without a video to learn from."""
-    absent = set(range(len(data.labels))) - set(targets_B.tolist())
+    absent = (targets_BK.sum(dim=0) == 0).nonzero().flatten().tolist()
     if absent:
-        names = ", ".join(data.labels[index] for index in sorted(absent))
+        names = ", ".join(data.labels[index] for index in absent)
         raise DataError(f"{data.name}: no training video of {names} could be read")
 
 
@@ -210,7 +224,7 @@ def _write(trained: Trained, history: list[Step], output: Path, run: RunConfig) 
     output.mkdir(parents=True, exist_ok=True)
     (output / RUN_FILE).write_text(run_to_toml(run), encoding="utf-8")
     with (output / HISTORY_FILE).open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, ["number", "num_steps", "learning_rate", "loss", "top1"], lineterminator="\n")
+        writer = csv.DictWriter(file, ["number", "num_steps", "learning_rate", "loss", "accuracy"], lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(step) for step in history)
     metrics = {
@@ -221,7 +235,7 @@ def _write(trained: Trained, history: list[Step], output: Path, run: RunConfig) 
         "held_out": trained.report.to_dict() if trained.report is not None else None,
     }
     (output / METRICS_FILE).write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    if trained.report is not None:
+    if isinstance(trained.report, Report):
         title = f"{trained.report.num_videos} held-out videos, top-1 {trained.report.top1:.1%}"
         save_confusion(trained.report, output / CONFUSION_FILE, title)
     save_checkpoint(output / MODEL_FILE, trained.checkpoint)  # last: a folder with a model is complete

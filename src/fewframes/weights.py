@@ -31,6 +31,7 @@ from fewframes.config import (
     RELEASE_URL,
     ModelConfig,
     RunConfig,
+    Task,
     ViewConfig,
     cache_dir,
     settings_from,
@@ -105,7 +106,7 @@ def start_model(config: ModelConfig, view: ViewConfig, init: str) -> STAM:
     return model
 
 
-def start_run(run: RunConfig, *, num_classes: int) -> tuple[STAM, ViewConfig]:
+def start_run(run: RunConfig, *, num_classes: int, task: Task = "single") -> tuple[STAM, ViewConfig]:
     """A new model for a run, and its view: the start's frame encoder (or that of `init`), the rest random."""
     preset = PRESETS.get(run.start)
     if preset is not None:
@@ -115,7 +116,7 @@ def start_run(run: RunConfig, *, num_classes: int) -> tuple[STAM, ViewConfig]:
         started = load_checkpoint(run.start)
         model, view, init = started.model.config, started.view, run.init or run.start
     config = settings_from(
-        ModelConfig, {**asdict(model), **run.model, "num_classes": num_classes}, f"{run.start}: model"
+        ModelConfig, {**asdict(model), **run.model, "num_classes": num_classes, "task": task}, f"{run.start}: model"
     )
     view = settings_from(ViewConfig, {**asdict(view), **run.view}, f"{run.start}: view")
     return start_model(config, view, init), view
