@@ -32,9 +32,9 @@ from sklearn.model_selection import StratifiedGroupKFold
 from fewframes.cache import EmbeddingCache
 from fewframes.config import RunConfig, changed, read_run
 from fewframes.data import VideoSet
-from fewframes.evaluate import Report, score
 from fewframes.layouts import Sample
-from fewframes.plots import save_confusion
+from fewframes.metrics import Report, score
+from fewframes.plots import confusion_png
 from fewframes.train import Trained, train
 from fewframes.weights import save_checkpoint
 
@@ -163,7 +163,7 @@ def main() -> None:
     figures = figures_of(reports, videos)
     (options.output / "held_out.json").write_text(json.dumps(figures, indent=1) + "\n")
     title = f"{len(videos.samples)} held-out videos, seed 0: top-1 {reports[0].top1:.1%}"
-    save_confusion(reports[0], options.output / "confusion.png", title)
+    (options.output / "confusion.png").write_bytes(confusion_png(reports[0], title))
     print(json.dumps(figures, indent=1))
 
     whole = trained_on(videos, changed(run, {"data": {"holdout": 0.0}}), options.output / "all", cache).checkpoint

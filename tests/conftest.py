@@ -9,7 +9,7 @@ import torch
 
 from fewframes.config import ModelConfig, ViewConfig
 from fewframes.weights import Checkpoint, build_model, save_checkpoint
-from numbered import Numbered
+from numbered import Numbered, write_fading
 
 TINY = ModelConfig(
     image_size=32, patch_size=8, width=48, depth=1, heads=3, temporal_depth=1, temporal_heads=4, num_frames=4, num_classes=3
@@ -34,6 +34,18 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "sub").mkdir()
     for index, name in enumerate(("a", "b", "sub/c")):
         Numbered(times_ms=range(40 * index, 40 * (index + 20), 40)).write(folder / name)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve clips: reddening and bluing ones differ in the order of their frames alone; and one file that is none."""
+    folder = tmp_path_factory.mktemp("clips")
+    for label, turned in (("redden", False), ("turn blue", True)):
+        (folder / label).mkdir()
+        for number in range(6):
+            write_fading(folder / label / f"{number}.mp4", 16 + 3 * number, turned=turned)
+    (folder / "redden" / "broken.mp4").write_bytes(b"no video")
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Videos made by the tests: each frame carries its own number in its pixels, as black and white bars."""
+"""Videos made by the tests: each frame carries its own number in its pixels, as black and white bars; and fading ones."""
 
 from __future__ import annotations
 
@@ -71,3 +71,16 @@ def numbers(frames_TCHW: Tensor) -> list[int]:
     levels = inner[..., bar_px // 4 : -(bar_px // 4)].mean(dim=(1, 3))
     assert ((levels < 64) | (levels > 192)).all(), f"bars of unclear brightness: {levels.tolist()}"
     return [sum(int(level > 128) << bit for bit, level in enumerate(row)) for row in levels.tolist()]
+
+
+def write_fading(path: Path, num_frames: int, *, turned: bool) -> None:
+    """A clip whose colour goes from blue to red, or back."""
+    shares = np.linspace(0, 1, num_frames)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for share in shares[::-1] if turned else shares:
+            pixels = np.full((48, 64, 3), [255 * share, 60, 255 * (1 - share)], dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())

@@ -212,3 +212,26 @@ def test_train_errors_are_one_line(
     assert words in done.stderr.replace("\n", " ")
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_evaluate(videos: Path, fast: list[str], tmp_path: Path) -> None:
+    rows = [
+        ("a.mp4", "Hug", "train"),
+        ("b.mp4", "kick", "test"),
+        ("none.mp4", "push", "test"),
+        ("sub/c.mp4", "hug", "val"),
+    ]
+    lines = ["path,label,split", *(f"{videos / path},{label},{split}" for path, label, split in rows)]
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    command: list[str | Path] = ["evaluate", tmp_path / "list.csv", *fast, "--no-cache", "--sweep", "2"]
+    done = run(*command, "--output", tmp_path / "out")
+    assert done.returncode == 3, done.stderr
+    assert "3 videos of 3 actions" in done.stderr  # not the one for training
+    assert "2 evaluated, 1 failed" in done.stderr
+    assert "95 % interval" in done.stdout
+    assert "2 frames " in done.stdout
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"report.html", "metrics.json", "predictions.csv"}
+    assert run(*command, "--output", tmp_path / "out", "--sweep", "2,x").returncode == 2
+    bad = run("evaluate", videos, *fast, "--output", tmp_path / "other")
+    assert bad.returncode == 1
+    assert "telling apart takes two" in bad.stderr

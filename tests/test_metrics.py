@@ -1,4 +1,4 @@
-"""The cost of every preset, pinned; the paper's own figures beside."""
+"""The cost of every preset, pinned, the paper's own figures beside; and accuracy counted by hand."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ import pytest
 import torch
 
 from fewframes.config import PRESETS
-from fewframes.metrics import count_cost
+from fewframes.metrics import (
+    bootstrap,
+    calibration_error,
+    count_cost,
+    fit_temperature,
+    rejection_curve,
+    report_of,
+    score,
+    score_multilabel,
+)
 from fewframes.weights import build_model
 
 PAPER_GMACS = {  # its "Flops [G]" column: multiply-adds without attention's products
@@ -47,3 +56,79 @@ def test_attention_products_are_counted_apart() -> None:
     # 12 layers, 16 frames, 197 tokens, twice (q k^T and the sum of v), 768 wide; and 6 layers of 17 tokens.
     by_hand = (12 * 16 * 197**2 * 2 * 768 + 6 * 17**2 * 2 * 768) / 1e9
     assert preset.attention_gmacs == pytest.approx(by_hand, rel=1e-4)
+
+
+LABELS = ("hug", "kick", "push", "wave")
+
+
+def test_counts_by_hand() -> None:
+    predicted = [0, 0, 1, 1, 1, 0]
+    targets = torch.tensor([0, 0, 0, 1, 1, 2])  # no video of wave
+    logits = torch.nn.functional.one_hot(torch.tensor(predicted), 4).float()
+    report = score(logits, targets, LABELS)
+    assert report.num_videos == 6
+    assert report.top1 == pytest.approx(4 / 6)
+    assert report.top5 == 1.0
+    assert report.recalls[0] == pytest.approx(2 / 3)
+    assert report.recalls[1:] == (1.0, 0.0, None)
+    assert report.mean_class == pytest.approx((2 / 3 + 1 + 0) / 3)
+    assert report.confusion.tolist() == [[2, 1, 0, 0], [0, 2, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
+    values = report.to_dict()
+    assert values["per_class"] == {"hug": 0.6667, "kick": 1.0, "push": 0.0, "wave": None}
+
+
+def test_average_precision_by_hand() -> None:
+    targets_NK = torch.tensor([[1.0, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 0]])
+    logits_NK = torch.tensor([[3.0, 2, 1], [1, 1, 1], [2, -1, 1], [-1, -2, 1]])
+    report = score_multilabel(logits_NK, targets_NK, LABELS[:3])
+    # First label, by falling score: right, wrong, right: (1/1 + 2/3) / 2. Second: wrong, right, right: (1/2 + 2/3) / 2.
+    assert report.average_precisions[0] == pytest.approx((1 + 2 / 3) / 2)
+    assert report.average_precisions[1] == pytest.approx((1 / 2 + 2 / 3) / 2)
+    assert report.average_precisions[2] is None
+    assert report.mean_ap == pytest.approx((5 / 6 + 7 / 12) / 2)
+    # Above 0.5: 3 + 2 + 4 answers, of which 2 + 1 + 0 are right; 4 labels are there.
+    assert report.f1 == pytest.approx(2 * 3 / (9 + 4))
+    assert report == report_of("multilabel", logits_NK, targets_NK, LABELS[:3])
+    assert report.lines()[0].startswith("4 videos: mAP 70.8%")
+    with pytest.raises(ValueError, match="no videos"):
+        score_multilabel(logits_NK[:0], targets_NK[:0], LABELS[:3])
+
+
+def test_nothing_to_score() -> None:
+    with pytest.raises(ValueError, match="no videos"):
+        score(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), LABELS)
+
+
+def test_an_interval_draws_whole_groups() -> None:
+    right = torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
+
+    def share(rows: torch.Tensor) -> float:
+        return float(right[rows].mean())
+
+    generator = torch.Generator().manual_seed(0)
+    apart = bootstrap(share, list("abcdef"), generator)
+    assert apart.value == 0.5
+    assert 0 < apart.low < 0.3
+    assert 0.7 < apart.high < 1
+    together = bootstrap(share, list("aaabbb"), generator)  # two observations, not six
+    assert (together.low, together.high) == (0, 1)
+    assert str(together) == "50.0% (95 % interval 0.0% to 100.0%)"
+
+
+def test_temperature_and_calibration() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits_NK = torch.randn(4000, 3, generator=generator)
+    targets_N = torch.multinomial(logits_NK.softmax(1), 1, generator=generator).squeeze(1)
+    assert fit_temperature(3 * logits_NK, targets_N) == pytest.approx(3, rel=0.1)
+    assert calibration_error(logits_NK, targets_N) < 0.03
+    assert calibration_error(3 * logits_NK, targets_N) > 0.15
+
+
+def test_rejection_by_hand() -> None:
+    confidence_N = torch.linspace(4, 1, 10)
+    logits_NK = torch.stack([confidence_N, torch.zeros(10)], dim=1)
+    targets_N = torch.tensor([0, 0, 0, 0, 1, 0, 1, 1, 1, 1])
+    curve = rejection_curve(logits_NK[torch.arange(9, -1, -1)], targets_N.flip(0))
+    assert curve[3] == (0.4, 1.0)
+    assert curve[4] == (0.5, 0.8)
+    assert curve[-1] == (1.0, 0.5)

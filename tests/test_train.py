@@ -8,21 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import av
-import numpy as np
 import pytest
 import torch
-from av.video.stream import VideoStream
 
 from fewframes.cache import EmbeddingCache
 from fewframes.config import DataConfig, ModelConfig, RunConfig, TrainConfig, ViewConfig, read_run
 from fewframes.data import read_data
 from fewframes.errors import ConfigError, DataError
-from fewframes.evaluate import MultiLabelReport, Report
+from fewframes.metrics import MultiLabelReport, Report
 from fewframes.model import STAM
 from fewframes.predictor import load
 from fewframes.train import fit, logits_of, train
 from fewframes.weights import build_model, load_checkpoint
+from numbered import write_fading
 
 QUICK = TrainConfig(epochs=1, min_steps=60)
 ORDERED = ModelConfig(
@@ -89,31 +87,6 @@ def test_the_frame_encoder_is_not_touched() -> None:
     before = build_model(ORDERED, ViewConfig(resize_px=36, crop_px=32)).frame_encoder.state_dict()
     after = fitted(ORDERED).frame_encoder.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve clips: reddening and bluing ones differ in the order of their frames alone; and one file that is none."""
-    folder = tmp_path_factory.mktemp("clips")
-    for label, turned in (("redden", False), ("turn blue", True)):
-        (folder / label).mkdir()
-        for number in range(6):
-            write_fading(folder / label / f"{number}.mp4", 16 + 3 * number, turned=turned)
-    (folder / "redden" / "broken.mp4").write_bytes(b"no video")
-    return folder
-
-
-def write_fading(path: Path, num_frames: int, *, turned: bool) -> None:
-    """A clip whose colour goes from blue to red, or back."""
-    shares = np.linspace(0, 1, num_frames)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25)
-        assert isinstance(stream, VideoStream)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for share in shares[::-1] if turned else shares:
-            pixels = np.full((48, 64, 3), [255 * share, 60, 255 * (1 - share)], dtype=np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode())
 
 
 def run_for(start: Path, **data: Any) -> RunConfig:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:  # nothing below may load torch before a command needs it
     from rich.progress import TaskID
 
     from fewframes.clip import Prediction
+    from fewframes.data import VideoSet
+    from fewframes.evaluate import Evaluation
     from fewframes.layouts import Sample
     from fewframes.predictor import Failure, Predictor
 
@@ -180,12 +182,8 @@ def train(
         },
     )
     videos = read_data(data, settings.data)
-    tell(
-        f"{data}: {videos.layout}; {len(videos.samples)} videos of {len(videos.labels)} actions: {counted(videos.counts())}"
-    )
-    for sample in videos.samples[:3]:
-        tell(f"  {parsed(sample)}")
-    with TrainingProgress() as progress:
+    tell_data(data, videos)
+    with StageProgress() as progress:
         trained = train_model(
             videos,
             output,
@@ -206,10 +204,70 @@ def train(
     if trained.report is None:
         tell("nothing was held out, so nothing says how good it is")
     else:
-        text = "\n".join(["held-out videos: " + trained.report.lines()[0], *trained.report.lines()[1:]])
-        console().print(text, highlight=False, markup=False, soft_wrap=True)
+        first, *others = trained.report.lines()
+        print_lines([f"held-out videos: {first}", *others])
     tell(f"use it: fewframes predict VIDEO --model {output / 'model.safetensors'}")
     if trained.failures:
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+@app.command()
+def evaluate(
+    data: Annotated[str, typer.Argument(metavar="FOLDER|LIST", help="Labelled videos, as for `train`.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the report.")],
+    model: ModelOption = "lite0-16",
+    part: Annotated[
+        Literal["auto", "all", "train", "val", "test"],
+        typer.Option(help="Which part of the data, where they are split; auto: what is not for training."),
+    ] = "auto",
+    sweep: Annotated[str, typer.Option(help="Judge with other numbers of frames too, e.g. 4,8,16,32.")] = "",
+    task: Annotated[
+        Literal["auto", "single", "multilabel"],
+        typer.Option(help="One action a video, or any number of them (in one cell, parted by ;)."),
+    ] = "auto",
+    group: Annotated[str, typer.Option(help="Column of what belongs together (recording, person).")] = "group",
+    folder: Annotated[str, typer.Option("--videos", help="Folder of the videos.")] = "",
+    official_split: Annotated[int, typer.Option(min=1, help="Which official split (UCF101, HMDB51).")] = 1,
+    cache: Annotated[Path | None, typer.Option(help="Folder of frame embeddings; default: the user's cache.")] = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Neither read nor keep frame embeddings.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of shuffled frames and intervals.")] = 0,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+) -> None:
+    """How often a model is right on your videos, how far to trust that, and what it gets wrong.
+
+    Writes report.html (one file), metrics.json and predictions.csv. Exit codes: 0 done, 1 the data cannot be used, 2 wrong
+    use, 3 done but some videos could not be read.
+    """
+    from fewframes.cache import EmbeddingCache
+    from fewframes.config import DataConfig, cache_dir
+    from fewframes.data import read_data
+    from fewframes.evaluate import evaluate as evaluate_model
+    from fewframes.evaluate import write_metrics, write_predictions
+    from fewframes.pages import report_page
+    from fewframes.predictor import load
+
+    counts = frame_counts(sweep)
+    videos = read_data(data, DataConfig(task=task, group=group, videos=folder, official_split=official_split)).part(
+        part
+    )
+    tell_data(data, videos)
+    predictor = load(model, device=device, dtype=dtype)
+    tell(describe(predictor))
+    store = None if no_cache else EmbeddingCache(cache or cache_dir() / "embeddings")
+    with StageProgress() as progress:
+        evaluation = evaluate_model(videos, predictor, store, sweep=counts, seed=seed, progress=progress.show)
+    output.mkdir(parents=True, exist_ok=True)
+    write_metrics(evaluation, output / "metrics.json")
+    write_predictions(evaluation, predictor.labels, output / "predictions.csv")
+    (output / "report.html").write_text(report_page(evaluation, predictor), encoding="utf-8")
+    for failure in evaluation.failures:
+        tell(f"failed: {failure.error}")
+    if evaluation.provenance["trained_on_these"]:
+        tell("the model was trained on these data: held-out videos would say more")
+    print_lines([f"{evaluation.interval}", *evaluation.report.lines(), *order_lines(evaluation)])
+    tell(f"{len(evaluation.samples)} evaluated, {len(evaluation.failures)} failed; {output / 'report.html'}")
+    if evaluation.failures:
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
@@ -380,6 +438,37 @@ def block(prediction: Prediction, topk: int) -> str:
     )
 
 
+def frame_counts(text: str) -> tuple[int, ...]:
+    """`4,8,16` as numbers."""
+    try:
+        counts = tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        counts = (0,)
+    if any(count < 1 for count in counts):
+        raise typer.BadParameter(f"--sweep {text!r}: needs numbers of frames, such as 4,8,16")
+    return counts
+
+
+def order_lines(evaluation: Evaluation) -> list[str]:
+    """What the order of frames is worth, and other numbers of frames."""
+    order = evaluation.order
+    lines = [f"frames backwards {order.backwards:.1%}, in random order {order.shuffled:.1%}"]
+    return lines + [f"{num_frames} frames {value:.1%}" for num_frames, value in evaluation.sweep.items()]
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Lines on standard output."""
+    console().print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+
+
+def tell_data(source: str, videos: VideoSet) -> None:
+    """What was found, and how the first rows were understood."""
+    found = f"{len(videos.samples)} videos of {len(videos.labels)} actions"
+    tell(f"{source}: {videos.layout}; {found}: {counted(videos.counts())}")
+    for sample in videos.samples[:3]:
+        tell(f"  {parsed(sample)}")
+
+
 def parsed(sample: Sample) -> str:
     """How one row was understood."""
     part = f" from {sample.start_s:g} s" if sample.start_s else ""
@@ -418,10 +507,10 @@ def with_progress(results: Results, total: int) -> Results:
     return track(results, description="labelling", total=total, console=console(stderr=True))
 
 
-class TrainingProgress:
-    """A progress bar for each stage of training on standard error, when that is a terminal."""
+class StageProgress:
+    """A progress bar for each stage of the work on standard error, when that is a terminal."""
 
-    def __enter__(self) -> TrainingProgress:
+    def __enter__(self) -> StageProgress:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         self.bars = Progress(

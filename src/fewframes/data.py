@@ -72,6 +72,20 @@ class VideoSet:
         """The group of each video; its own path when it has none."""
         return [sample.group or sample.path for sample in self.samples]
 
+    def part(self, name: str) -> VideoSet:
+        """The videos of one part of a split: `train`, `val`, `test`, `all`, or `auto`: what is not for training, where anything
+        is not. Raises DataError where there is none."""
+        splits = {sample.split for sample in self.samples}
+        if name == "all" or (name == "auto" and splits <= {"", "train"}):
+            return self
+        wanted = {"val", "test"} if name == "auto" else {name}
+        chosen = [index for index, sample in enumerate(self.samples) if sample.split in wanted]
+        if not chosen:
+            raise DataError(
+                f"{self.name}: no videos of the part {name!r}; it has {', '.join(sorted(splits)) or 'none'}"
+            )
+        return self.subset(chosen)
+
     def subset(self, indices: Iterable[int]) -> VideoSet:
         """The videos at these places."""
         return replace(self, samples=tuple(self.samples[index] for index in indices))

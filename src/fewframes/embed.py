@@ -33,17 +33,24 @@ class Embedded:
 
 
 def embed_videos(
-    data: VideoSet, predictor: Predictor, cache: EmbeddingCache | None, *, mirror: bool
+    data: VideoSet,
+    predictor: Predictor,
+    cache: EmbeddingCache | None,
+    *,
+    mirror: bool,
+    num_frames: int | None = None,
 ) -> Iterator[int | Embedded]:
-    """The frame embeddings of a data set; yields how many videos are done as it goes, at last the result.
+    """The frame embeddings of a data set, of `num_frames` frames or the model's own number; yields how many videos are done
+    as it goes, at last the result.
 
     Decoding runs ahead in threads. What is computed is kept in the cache at once, so an interrupted run goes on where it
     stopped. Raises DataError when no video at all could be read.
     """
+    num_frames = num_frames or predictor.config.num_frames
     setting = key_of(
         module_key(predictor.model.frame_encoder),
         asdict(predictor.view),
-        {"num_frames": predictor.config.num_frames, "sampling": "centre", "mirror": mirror},
+        {"num_frames": num_frames, "sampling": "centre", "mirror": mirror},
     )
     workers = torch.get_num_threads()
     tensors: list[Tensor] = []
@@ -56,7 +63,7 @@ def embed_videos(
         try:
             for number in range(len(data.samples)):
                 while len(waiting) < 2 * workers and (sample := next(submitted, None)) is not None:
-                    waiting.append(pool.submit(_read, sample, predictor, cache, setting))
+                    waiting.append(pool.submit(_read, sample, predictor, cache, setting, num_frames))
                 try:
                     read = waiting.popleft().result()
                 except FewframesError as error:
@@ -89,12 +96,12 @@ class _Read:
     cached: bool
 
 
-def _read(sample: Sample, predictor: Predictor, cache: EmbeddingCache | None, setting: str) -> _Read:
+def _read(sample: Sample, predictor: Predictor, cache: EmbeddingCache | None, setting: str, num_frames: int) -> _Read:
     key = _key(sample, setting) if cache is not None else ""
     found = cache.get(key) if cache is not None and key else None
     if found is not None:
         return _Read(found, key, cached=True)
-    clip = predictor.read_clip(sample.path, start_s=sample.start_s, end_s=sample.end_s)
+    clip = predictor.read_clip(sample.path, num_frames=num_frames, start_s=sample.start_s, end_s=sample.end_s)
     return _Read(clip.frames, key, cached=False)
 
 

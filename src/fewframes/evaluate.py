@@ -1,153 +1,244 @@
-"""How often a model is right: one function for the command, for training and for the benchmarks."""
+"""A model and labelled videos -> how often it is right, how far to trust that, and what it gets wrong.
+
+Each video is judged in one pass over its uniform frames. The same embeddings answer the other questions: what the order of frames
+is worth, how well scores are calibrated, what happens when doubtful videos are left unanswered.
+"""
 
 from __future__ import annotations
 
+import csv
+import json
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
-from sklearn.metrics import average_precision_score
 from torch import Tensor
-from torchmetrics.functional.classification import (
-    multiclass_accuracy,
-    multiclass_confusion_matrix,
-    multilabel_f1_score,
+
+from fewframes.cache import EmbeddingCache
+from fewframes.data import VideoSet
+from fewframes.embed import Embedded, embed_videos
+from fewframes.errors import ConfigError, DataError, nearest
+from fewframes.layouts import Sample
+from fewframes.metrics import (
+    Interval,
+    MultiLabelReport,
+    Report,
+    bootstrap,
+    calibration_error,
+    fit_temperature,
+    rejection_curve,
+    report_of,
 )
+from fewframes.predictor import Failure, Predictor
 
-from fewframes.config import Task
-
-
-@dataclass(frozen=True)
-class Report:
-    """Accuracy over held-out videos, in shares (0-1).
-
-    `recalls` is one for each label (None where it has no video), `confusion` (K, K) counts true labels by row and
-    predicted ones by column.
-    """
-
-    labels: tuple[str, ...]
-    num_videos: int
-    top1: float
-    top5: float
-    mean_class: float
-    recalls: tuple[float | None, ...]
-    confusion: Tensor
-
-    def to_dict(self) -> dict[str, object]:
-        """Plain values."""
-        return {
-            "num_videos": self.num_videos,
-            "top1": round(self.top1, 4),
-            "top5": round(self.top5, 4),
-            "mean_class": round(self.mean_class, 4),
-            "per_class": {
-                label: None if recall is None else round(recall, 4)
-                for label, recall in zip(self.labels, self.recalls, strict=True)
-            },
-            "confusion": self.confusion.tolist(),
-        }
-
-    def lines(self) -> list[str]:
-        """For people: how often each action was named right."""
-        width = max(len(label) for label in self.labels)
-        right, totals = self.confusion.diagonal().tolist(), self.confusion.sum(dim=1).tolist()
-        return [
-            f"{sum(right)} of {self.num_videos} right, top-1 {self.top1:.1%}, mean over actions {self.mean_class:.1%}",
-            *(
-                f"  {label:<{width}} {correct:>4} of {total:<4}" + (f" {correct / total:6.1%}" if total else "")
-                for label, correct, total in zip(self.labels, right, totals, strict=True)
-            ),
-        ]
-
-    def __repr__(self) -> str:
-        return f"Report({self.num_videos} videos: top-1 {self.top1:.1%}, mean of classes {self.mean_class:.1%})"
+NUM_SHUFFLES = 5
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class MultiLabelReport:
-    """How well any number of actions are told, in shares (0-1).
+class Order:
+    """Top-1 (mAP for multi-label models) with the frames as they are, backwards, and in random order (mean of five)."""
 
-    `mean_ap` is the mean over labels of `average_precisions` (None where no video has the label), `f1` the micro-averaged F1
-    score of the answers above 0.5.
-    """
+    forwards: float
+    backwards: float
+    shuffled: float
 
-    labels: tuple[str, ...]
-    num_videos: int
-    mean_ap: float
-    f1: float
-    average_precisions: tuple[float | None, ...]
+
+@dataclass(frozen=True)
+class Calibration:
+    """Expected calibration error as the model is and with its logits divided by a temperature, which was fitted on the other
+    half of the groups; `temperature` is that of all."""
+
+    error: float
+    scaled_error: float
+    temperature: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model does on labelled videos. `samples` and the rows of `logits` (N, K) and `targets` (N, K) are the videos that
+    could be read, labels those of the model."""
+
+    report: Report | MultiLabelReport
+    interval: Interval
+    order: Order
+    calibration: Calibration | None
+    rejection: list[tuple[float, float]]
+    sweep: dict[int, float]
+    samples: tuple[Sample, ...]
+    logits: Tensor
+    targets: Tensor
+    scores: Tensor
+    failures: tuple[Failure, ...]
+    provenance: dict[str, Any]
 
     def to_dict(self) -> dict[str, object]:
         """Plain values."""
+        calibration = self.calibration
         return {
-            "num_videos": self.num_videos,
-            "mean_ap": round(self.mean_ap, 4),
-            "f1": round(self.f1, 4),
-            "per_class": {
-                label: None if value is None else round(value, 4)
-                for label, value in zip(self.labels, self.average_precisions, strict=True)
-            },
+            **self.provenance,
+            "evaluated": len(self.samples),
+            "failed": [failure.to_dict() for failure in self.failures],
+            "report": self.report.to_dict(),
+            "interval": {"value": self.interval.value, "low": self.interval.low, "high": self.interval.high},
+            "order": vars(self.order),
+            "calibration": None if calibration is None else vars(calibration),
+            "rejection": [{"answered": answered, "right": right} for answered, right in self.rejection],
+            "frames_sweep": {str(frames): value for frames, value in self.sweep.items()},
         }
 
-    def lines(self) -> list[str]:
-        """For people: the average precision of each action."""
-        width = max(len(label) for label in self.labels)
-        return [
-            f"{self.num_videos} videos: mAP {self.mean_ap:.1%}, F1 {self.f1:.1%}",
-            *(
-                f"  {label:<{width}} {'none' if value is None else f'{value:6.1%}'}"
-                for label, value in zip(self.labels, self.average_precisions, strict=True)
-            ),
+    def worst(self, count: int) -> list[int]:
+        """Rows of the wrong answers that the model was surest of (one action a video), surest first."""
+        wrong_N = self.scores.argmax(dim=1) != self.targets.argmax(dim=1)
+        order_N = self.scores.amax(dim=1).argsort(descending=True)
+        return [row for row in order_N.tolist() if wrong_N[row]][:count]
+
+
+def evaluate(
+    data: VideoSet,
+    predictor: Predictor,
+    cache: EmbeddingCache | None,
+    *,
+    sweep: tuple[int, ...] = (),
+    seed: int = 0,
+    progress: Progress = lambda stage, done, total: None,
+) -> Evaluation:
+    """Judge the model on these videos; `sweep` judges it with these numbers of frames as well.
+
+    Labels are matched to the model's by name. Raises DataError for labels the model has not.
+    """
+    if predictor.config.layout != "factorised":
+        raise ConfigError(f"layout {predictor.config.layout!r} has no embeddings of single frames to judge by")
+    targets_BK = targets_for(data, predictor)
+    began = time.perf_counter()
+    embedded = _embedded(data, predictor, cache, predictor.config.num_frames, progress)
+    seconds = time.perf_counter() - began
+    frames_NTD, targets_NK = embedded.embeddings[:, 0], targets_BK[embedded.places]
+    samples = tuple(data.samples[place] for place in embedded.places.tolist())
+    groups = [sample.group or sample.path for sample in samples]
+    generator = torch.Generator().manual_seed(seed)
+    logits_NK = logits_of(predictor, frames_NTD)
+
+    def figure(logits: Tensor, targets: Tensor) -> float:
+        report = report_of(predictor.config.task, logits, targets, predictor.labels)
+        return report.top1 if isinstance(report, Report) else report.mean_ap
+
+    shuffled = []
+    for _ in range(NUM_SHUFFLES):
+        orders_NT = torch.rand(frames_NTD.shape[:2], generator=generator).argsort(dim=1)
+        mixed_NTD = frames_NTD.gather(1, orders_NT[..., None].expand_as(frames_NTD))
+        shuffled.append(figure(logits_of(predictor, mixed_NTD), targets_NK))
+    forwards = figure(logits_NK, targets_NK)
+    order = Order(forwards, figure(logits_of(predictor, frames_NTD.flip(1)), targets_NK), sum(shuffled) / NUM_SHUFFLES)
+    counts = {}
+    for num_frames in sweep:
+        other = _embedded(data, predictor, cache, num_frames, progress)
+        counts[num_frames] = figure(logits_of(predictor, other.embeddings[:, 0]), targets_BK[other.places])
+    single = predictor.config.task == "single"
+    return Evaluation(
+        report=report_of(predictor.config.task, logits_NK, targets_NK, predictor.labels),
+        interval=bootstrap(lambda rows: figure(logits_NK[rows], targets_NK[rows]), groups, generator),
+        order=order,
+        calibration=calibrated(logits_NK, targets_NK.argmax(dim=1), groups) if single else None,
+        rejection=rejection_curve(logits_NK, targets_NK.argmax(dim=1)) if single else [],
+        sweep=counts,
+        samples=samples,
+        logits=logits_NK,
+        targets=targets_NK,
+        scores=predictor.model.scores(logits_NK),
+        failures=embedded.failures,
+        provenance={
+            "model": predictor.name,
+            "data": data.name,
+            "data_fingerprint": data.fingerprint(),
+            "protocol": f"one pass over {predictor.config.num_frames} uniform frames",
+            "trained_on_these": predictor.checkpoint.provenance.get("data_fingerprint") == data.fingerprint(),
+            "precision": str(predictor.dtype).removeprefix("torch."),
+            "num_cached": embedded.num_cached,
+            "seconds": round(seconds, 2),
+        },
+    )
+
+
+def targets_for(data: VideoSet, predictor: Predictor) -> Tensor:
+    """Targets (B, K) in the model's labels; names are matched whatever their case, and with _ for a space."""
+    if data.multilabel != (predictor.config.task == "multilabel"):
+        kinds = {True: "any number of actions a video", False: "one action a video"}
+        task = "multilabel" if data.multilabel else "single"
+        raise DataError(
+            f"{data.name}: its videos have {kinds[data.multilabel]}, the model names "
+            f"{kinds[not data.multilabel]}; take a model trained with --task {task}"
+        )
+    index = {plain(label): number for number, label in enumerate(predictor.labels)}
+    unknown = [label for label in data.labels if plain(label) not in index]
+    if unknown:
+        raise DataError(
+            f"{data.name}: the model has no {unknown[0]!r} ({len(unknown)} of {len(data.labels)} labels are unknown to it); "
+            f"{nearest(unknown[0], predictor.labels)}"
+        )
+    targets_BK = torch.zeros(len(data.samples), len(index))
+    for row, sample in enumerate(data.samples):
+        targets_BK[row, [index[plain(label)] for label in sample.labels]] = 1
+    return targets_BK
+
+
+def plain(label: str) -> str:
+    """A label without what spelling alone decides."""
+    return " ".join(label.replace("_", " ").casefold().split())
+
+
+def logits_of(predictor: Predictor, frames_NTD: Tensor) -> Tensor:
+    """Logits (N, K) on the CPU from frame embeddings."""
+    with torch.inference_mode():
+        parts = [
+            predictor.model.encode_video(part_NTD.to(predictor.device)).logits.cpu()
+            for part_NTD in frames_NTD.split(256)
         ]
-
-    def __repr__(self) -> str:
-        return f"MultiLabelReport({self.num_videos} videos: mAP {self.mean_ap:.1%}, F1 {self.f1:.1%})"
+    return torch.cat(parts)
 
 
-def report_of(task: Task, logits_NK: Tensor, targets_NK: Tensor, labels: tuple[str, ...]) -> Report | MultiLabelReport:
-    """The report that fits the task; targets (N, K) in 0-1."""
-    if task == "multilabel":
-        return score_multilabel(logits_NK, targets_NK, labels)
-    return score(logits_NK, targets_NK.argmax(dim=1), labels)
-
-
-def score_multilabel(logits_NK: Tensor, targets_NK: Tensor, labels: tuple[str, ...]) -> MultiLabelReport:
-    """The report of logits where a video has any number of labels. Raises ValueError without a video."""
-    if len(targets_NK) == 0:
-        raise ValueError("no videos to score")
-    scores_NK, wanted_NK = logits_NK.sigmoid(), targets_NK.round().long()
-    precisions = [
-        float(average_precision_score(wanted_N, scores_N)) if wanted_N.any() else None
-        for wanted_N, scores_N in zip(wanted_NK.T.numpy(), scores_NK.T.numpy(), strict=True)
-    ]
-    present = [precision for precision in precisions if precision is not None]
-    return MultiLabelReport(
-        labels=labels,
-        num_videos=len(targets_NK),
-        mean_ap=sum(present) / len(present) if present else 0.0,
-        f1=float(multilabel_f1_score(scores_NK, wanted_NK, len(labels), average="micro")),
-        average_precisions=tuple(precisions),
+def calibrated(logits_NK: Tensor, targets_N: Tensor, groups: list[str]) -> Calibration:
+    """Calibration before and after temperature scaling, each half of the groups scaled by what fits the other."""
+    halves = {group: number % 2 for number, group in enumerate(sorted(set(groups)))}
+    half_N = torch.tensor([halves[group] for group in groups])
+    scaled_NK = logits_NK.clone()
+    for half in (0, 1):
+        if (half_N != half).any():
+            scaled_NK[half_N == half] /= fit_temperature(logits_NK[half_N != half], targets_N[half_N != half])
+    return Calibration(
+        error=calibration_error(logits_NK, targets_N),
+        scaled_error=calibration_error(scaled_NK, targets_N),
+        temperature=fit_temperature(logits_NK, targets_N),
     )
 
 
-def score(logits_NK: Tensor, targets_N: Tensor, labels: tuple[str, ...]) -> Report:
-    """The report of these logits; ties count as torch's topk breaks them. Raises ValueError without a video."""
-    if len(targets_N) == 0:
-        raise ValueError("no videos to score")
-    num_classes = len(labels)
-    confusion_KK = multiclass_confusion_matrix(logits_NK, targets_N, num_classes)
-    totals_K = confusion_KK.sum(dim=1)
-    shares_K = confusion_KK.diagonal() / totals_K
-    recalls = tuple(float(share) if total else None for share, total in zip(shares_K, totals_K, strict=True))
-    top1, top5 = (
-        float(multiclass_accuracy(logits_NK, targets_N, num_classes, average="micro", top_k=min(k, num_classes)))
-        for k in (1, 5)
-    )
-    return Report(
-        labels=labels,
-        num_videos=len(targets_N),
-        top1=top1,
-        top5=top5,
-        mean_class=float(shares_K[totals_K > 0].mean()),
-        recalls=recalls,
-        confusion=confusion_KK.to(torch.int64),
-    )
+def write_predictions(evaluation: Evaluation, labels: tuple[str, ...], path: Path) -> None:
+    """A CSV row for each video: its labels, the model's, and every score; failed ones with their reason."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["source", "start_s", "end_s", "labels", "predicted", "score", "error", *labels])
+        for sample, scores_K in zip(evaluation.samples, evaluation.scores, strict=True):
+            score, index = scores_K.max(dim=0)
+            part = [sample.start_s, "" if sample.end_s is None else sample.end_s]
+            named = [";".join(sample.labels), labels[int(index)], f"{score:.6f}", ""]
+            writer.writerow([sample.path, *part, *named, *(f"{value:.6f}" for value in scores_K.tolist())])
+        for failure in evaluation.failures:
+            writer.writerow([failure.source, "", "", "", "", "", failure.error, *[""] * len(labels)])
+
+
+def write_metrics(evaluation: Evaluation, path: Path) -> None:
+    """`to_dict` as JSON."""
+    path.write_text(json.dumps(evaluation.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _embedded(
+    data: VideoSet, predictor: Predictor, cache: EmbeddingCache | None, num_frames: int, progress: Progress
+) -> Embedded:
+    for result in embed_videos(data, predictor, cache, mirror=False, num_frames=num_frames):
+        if isinstance(result, Embedded):
+            return result
+        progress(f"embedding {num_frames} frames", result, len(data.samples))
+    raise AssertionError("embed_videos ends with its result")

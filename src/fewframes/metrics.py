@@ -1,12 +1,23 @@
-"""What is measured: the cost of a network in multiply-adds, and how often predictions are right."""
+"""What is measured: the cost of a network in multiply-adds, how often predictions are right, and how far to trust that."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from sklearn.metrics import average_precision_score
+from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
+from torchmetrics.functional.classification import (
+    multiclass_accuracy,
+    multiclass_calibration_error,
+    multiclass_confusion_matrix,
+    multilabel_f1_score,
+)
+
+from fewframes.config import Task
 
 
 @dataclass(frozen=True)
@@ -39,3 +50,184 @@ def count_cost(model: nn.Module, num_frames: int, image_size: int) -> Cost:
     total = sum(flops.values())
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     return Cost(num_parameters, (total - attention) / 2e9, attention / 2e9)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Accuracy over held-out videos, in shares (0-1).
+
+    `recalls` is one for each label (None where it has no video), `confusion` (K, K) counts true labels by row and
+    predicted ones by column.
+    """
+
+    labels: tuple[str, ...]
+    num_videos: int
+    top1: float
+    top5: float
+    mean_class: float
+    recalls: tuple[float | None, ...]
+    confusion: Tensor
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values."""
+        return {
+            "num_videos": self.num_videos,
+            "top1": round(self.top1, 4),
+            "top5": round(self.top5, 4),
+            "mean_class": round(self.mean_class, 4),
+            "per_class": {
+                label: None if recall is None else round(recall, 4)
+                for label, recall in zip(self.labels, self.recalls, strict=True)
+            },
+            "confusion": self.confusion.tolist(),
+        }
+
+    def lines(self) -> list[str]:
+        """For people: how often each action was named right."""
+        width = max(len(label) for label in self.labels)
+        right, totals = self.confusion.diagonal().tolist(), self.confusion.sum(dim=1).tolist()
+        return [
+            f"{sum(right)} of {self.num_videos} right, top-1 {self.top1:.1%}, mean over actions {self.mean_class:.1%}",
+            *(
+                f"  {label:<{width}} {correct:>4} of {total:<4}" + (f" {correct / total:6.1%}" if total else "")
+                for label, correct, total in zip(self.labels, right, totals, strict=True)
+            ),
+        ]
+
+    def __repr__(self) -> str:
+        return f"Report({self.num_videos} videos: top-1 {self.top1:.1%}, mean of classes {self.mean_class:.1%})"
+
+
+@dataclass(frozen=True)
+class MultiLabelReport:
+    """How well any number of actions are told, in shares (0-1).
+
+    `mean_ap` is the mean over labels of `average_precisions` (None where no video has the label), `f1` the micro-averaged F1
+    score of the answers above 0.5.
+    """
+
+    labels: tuple[str, ...]
+    num_videos: int
+    mean_ap: float
+    f1: float
+    average_precisions: tuple[float | None, ...]
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values."""
+        return {
+            "num_videos": self.num_videos,
+            "mean_ap": round(self.mean_ap, 4),
+            "f1": round(self.f1, 4),
+            "per_class": {
+                label: None if value is None else round(value, 4)
+                for label, value in zip(self.labels, self.average_precisions, strict=True)
+            },
+        }
+
+    def lines(self) -> list[str]:
+        """For people: the average precision of each action."""
+        width = max(len(label) for label in self.labels)
+        return [
+            f"{self.num_videos} videos: mAP {self.mean_ap:.1%}, F1 {self.f1:.1%}",
+            *(
+                f"  {label:<{width}} {'none' if value is None else f'{value:6.1%}'}"
+                for label, value in zip(self.labels, self.average_precisions, strict=True)
+            ),
+        ]
+
+    def __repr__(self) -> str:
+        return f"MultiLabelReport({self.num_videos} videos: mAP {self.mean_ap:.1%}, F1 {self.f1:.1%})"
+
+
+def report_of(task: Task, logits_NK: Tensor, targets_NK: Tensor, labels: tuple[str, ...]) -> Report | MultiLabelReport:
+    """The report that fits the task; targets (N, K) in 0-1."""
+    if task == "multilabel":
+        return score_multilabel(logits_NK, targets_NK, labels)
+    return score(logits_NK, targets_NK.argmax(dim=1), labels)
+
+
+def score_multilabel(logits_NK: Tensor, targets_NK: Tensor, labels: tuple[str, ...]) -> MultiLabelReport:
+    """The report of logits where a video has any number of labels. Raises ValueError without a video."""
+    if len(targets_NK) == 0:
+        raise ValueError("no videos to score")
+    scores_NK, wanted_NK = logits_NK.sigmoid(), targets_NK.round().long()
+    precisions = [
+        float(average_precision_score(wanted_N, scores_N)) if wanted_N.any() else None
+        for wanted_N, scores_N in zip(wanted_NK.T.numpy(), scores_NK.T.numpy(), strict=True)
+    ]
+    present = [precision for precision in precisions if precision is not None]
+    return MultiLabelReport(
+        labels=labels,
+        num_videos=len(targets_NK),
+        mean_ap=sum(present) / len(present) if present else 0.0,
+        f1=float(multilabel_f1_score(scores_NK, wanted_NK, len(labels), average="micro")),
+        average_precisions=tuple(precisions),
+    )
+
+
+def score(logits_NK: Tensor, targets_N: Tensor, labels: tuple[str, ...]) -> Report:
+    """The report of these logits; ties count as torch's topk breaks them. Raises ValueError without a video."""
+    if len(targets_N) == 0:
+        raise ValueError("no videos to score")
+    num_classes = len(labels)
+    confusion_KK = multiclass_confusion_matrix(logits_NK, targets_N, num_classes)
+    totals_K = confusion_KK.sum(dim=1)
+    shares_K = confusion_KK.diagonal() / totals_K
+    recalls = tuple(float(share) if total else None for share, total in zip(shares_K, totals_K, strict=True))
+    top1, top5 = (
+        float(multiclass_accuracy(logits_NK, targets_N, num_classes, average="micro", top_k=min(k, num_classes)))
+        for k in (1, 5)
+    )
+    return Report(
+        labels=labels,
+        num_videos=len(targets_N),
+        top1=top1,
+        top5=top5,
+        mean_class=float(shares_K[totals_K > 0].mean()),
+        recalls=recalls,
+        confusion=confusion_KK.to(torch.int64),
+    )
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure with the range that holds it in 95 of 100 redrawn data sets."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.1%} (95 % interval {self.low:.1%} to {self.high:.1%})"
+
+
+def bootstrap(
+    figure: Callable[[Tensor], float], groups: Sequence[str], generator: torch.Generator, num_draws: int = 1000
+) -> Interval:
+    """The interval of `figure(rows)` when whole groups are drawn anew with replacement: what one group's videos share
+    does not count as many observations."""
+    names = sorted(set(groups))
+    rows_of = [torch.tensor([row for row, group in enumerate(groups) if group == name]) for name in names]
+    draws = torch.randint(len(names), (num_draws, len(names)), generator=generator)
+    values = torch.tensor([figure(torch.cat([rows_of[index] for index in draw])) for draw in draws.tolist()])
+    low, high = values.quantile(torch.tensor([0.025, 0.975])).tolist()
+    return Interval(figure(torch.arange(len(groups))), low, high)
+
+
+def calibration_error(logits_NK: Tensor, targets_N: Tensor) -> float:
+    """Expected calibration error over 15 equal bins of confidence: how far scores are from shares of right answers."""
+    return float(multiclass_calibration_error(logits_NK.softmax(dim=1), targets_N, logits_NK.shape[1], n_bins=15))
+
+
+def fit_temperature(logits_NK: Tensor, targets_N: Tensor) -> float:
+    """What to divide logits by so that these videos' own labels are likeliest, of 200 values from 1/20 to 20."""
+    temperatures = torch.logspace(-1, 1, 200, base=20.0).tolist()
+    return min(temperatures, key=lambda value: float(F.cross_entropy(logits_NK / value, targets_N)))
+
+
+def rejection_curve(logits_NK: Tensor, targets_N: Tensor) -> list[tuple[float, float]]:
+    """(share answered, share of these right) when only the most confident 10, 20, ... 100 % of videos are answered."""
+    order_N = logits_NK.softmax(dim=1).amax(dim=1).argsort(descending=True, stable=True)
+    right_N = (logits_NK.argmax(dim=1) == targets_N)[order_N].double()
+    counts = [max(1, round(share * len(right_N) / 10)) for share in range(1, 11)]
+    return [(count / len(right_N), float(right_N[:count].mean())) for count in counts]

@@ -1,22 +1,25 @@
-"""Pictures of results."""
+"""Pictures of results, as PNG bytes."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import io
+from collections.abc import Sequence
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from torch import Tensor
 
-from fewframes.evaluate import Report
+from fewframes.metrics import Report
+
+DPI = 110
 
 
-def save_confusion(report: Report, path: Path, title: str) -> None:
-    """Confusion counts as a PNG: true labels down, predicted ones across, shade by share of the row."""
+def confusion_png(report: Report, title: str) -> bytes:
+    """Confusion counts: true labels down, predicted ones across, shade by share of the row."""
     counts = report.confusion
     shares = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
     side = 2.2 + 0.55 * len(report.labels)
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(len(report.labels)), report.labels, rotation=45, ha="right")
@@ -29,5 +32,42 @@ def save_confusion(report: Report, path: Path, title: str) -> None:
             if count:
                 colour = "white" if shares[row, column] > 0.55 else "black"
                 axes.text(column, row, str(count), ha="center", va="center", color=colour)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    return _png(figure)
+
+
+def curve_png(points: Sequence[tuple[float, float]], across: str, up: str, title: str, *, shares: bool = True) -> bytes:
+    """Points joined by a line; `up` is a share (0-1), and so is `across` unless it counts."""
+    figure = Figure(figsize=(5.2, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot([x for x, _ in points], [y for _, y in points], marker="o", color="#1f5fa8")
+    axes.set_xlabel(across)
+    axes.set_ylabel(up)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    if shares:
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    else:
+        axes.set_xticks([x for x, _ in points])
+    axes.grid(alpha=0.3)
+    axes.set_title(title)
+    return _png(figure)
+
+
+def strips_png(strips: Sequence[tuple[str, Tensor]]) -> bytes:
+    """A row of frames (T, C, H, W) uint8 for each video, what is said of it above."""
+    num_frames = max(len(frames) for _, frames in strips)
+    figure = Figure(figsize=(1.5 * num_frames, 1.75 * len(strips)), layout="constrained")
+    rows = figure.subplots(len(strips), num_frames, squeeze=False)
+    for axes_of_row, (text, frames_TCHW) in zip(rows, strips, strict=True):
+        for axes in axes_of_row:
+            axes.axis("off")
+        for axes, frame_CHW in zip(axes_of_row, frames_TCHW, strict=False):
+            axes.imshow(frame_CHW.permute(1, 2, 0).numpy())
+        axes_of_row[0].set_title(text, fontsize=8, loc="left")
+    return _png(figure)
+
+
+def _png(figure: Figure) -> bytes:
+    FigureCanvasAgg(figure)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=DPI)
+    return content.getvalue()

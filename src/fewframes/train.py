@@ -26,10 +26,10 @@ from fewframes.config import RunConfig, TrainConfig, run_to_toml
 from fewframes.data import VideoSet, hold_out
 from fewframes.embed import Embedded, embed_videos
 from fewframes.errors import ConfigError, DataError
-from fewframes.evaluate import MultiLabelReport, Report, report_of
+from fewframes.metrics import MultiLabelReport, Report, report_of
 from fewframes.model import STAM
 from fewframes.optim import parameter_groups, warmup_cosine
-from fewframes.plots import save_confusion
+from fewframes.plots import confusion_png
 from fewframes.predictor import DtypeName, Failure, Predictor
 from fewframes.weights import Checkpoint, save_checkpoint, start_run
 
@@ -237,5 +237,5 @@ def _write(trained: Trained, history: list[Step], output: Path, run: RunConfig) 
     (output / METRICS_FILE).write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if isinstance(trained.report, Report):
         title = f"{trained.report.num_videos} held-out videos, top-1 {trained.report.top1:.1%}"
-        save_confusion(trained.report, output / CONFUSION_FILE, title)
+        (output / CONFUSION_FILE).write_bytes(confusion_png(trained.report, title))
     save_checkpoint(output / MODEL_FILE, trained.checkpoint)  # last: a folder with a model is complete
