@@ -101,7 +101,26 @@ def test_exit_codes(videos: Path, fast: list[str], tmp_path: Path) -> None:
     assert run("predict", videos / "a.mp4", *fast, "--dtype", "nope").returncode == 2
     assert run("predict").returncode == 2
     assert run("predict", videos, "--json", "--csv", *fast).returncode == 2
-    assert run("predict", tmp_path, *fast).returncode in (1, 3)
+    assert run("predict", tmp_path / "none*", videos / "a.mp4", *fast).returncode == 3
+    (tmp_path / "sub").mkdir()
+    assert "0 videos and no images" in run("predict", tmp_path / "sub", *fast).stderr
+    (tmp_path / "list.txt").write_text(f"\ufeff{videos / 'a.mp4'}\n", encoding="utf-8")
+    assert run("predict", tmp_path / "list.txt", *fast).returncode == 0
+    (tmp_path / "list.txt").write_text("list.txt\n")
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9.mp4\n")
+    for name, words in (("latin.txt", "not UTF-8 text"), ("empty.txt", "no videos were named")):
+        (tmp_path / "empty.txt").touch()
+        failed = run("predict", tmp_path / name, *fast)
+        assert (failed.returncode, words in failed.stderr) == (1, True), failed.stderr
+    loop = tmp_path / "loop.txt"
+    loop.write_text(f"{loop}\n")
+    assert "a list that leads to itself" in run("predict", loop, *fast).stderr
+
+
+def test_any_terminal_can_show_it(videos: Path, fast: list[str]) -> None:
+    done = run("predict", videos / "a.mp4", *fast, PYTHONIOENCODING="cp1252")
+    assert done.returncode == 0, done.stderr
+    assert "###" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -129,6 +148,7 @@ def test_a_reader_that_stops_early_is_no_error(videos: Path, fast: list[str]) ->
     )
     assert len(done.stdout.splitlines()) == 1
     assert "Traceback" not in done.stderr
+    assert done.returncode == 0
 
 
 def test_doctor_tells_what_is_there() -> None:
@@ -185,7 +205,7 @@ def test_train_then_predict(videos: Path, fast: list[str], tmp_path: Path) -> No
 
     again = run(*command)
     assert again.returncode == 2
-    assert "holds a trained model already" in again.stderr
+    assert "model.safetensors already; take another folder, or --overwrite" in again.stderr
     model = tmp_path / "out" / "model.safetensors"
     named = run("predict", videos / "a.mp4", "--model", model, "--json", "--device", "cpu", "--dtype", "float32")
     assert named.returncode == 0, named.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,20 +21,27 @@ def touch(root: Path, *names: str) -> Path:
 
 
 def test_folder_for_each_action(tmp_path: Path) -> None:
-    touch(tmp_path, "kick/b.mp4", "kick/a.AVI", "hug/c d.webm", "hug/notes.txt", "manifest.csv", "wave/img/1.png")
+    touch(
+        tmp_path, "kick/b.mp4", "kick/deep/er/a.AVI", "hug/c d.webm", "hug/notes.txt", "hug/._c d.webm", "hug/thumbs/1.jpg",
+        "manifest.csv", "wave/img/1.png", "wave/img/2.png", ".trash/hug/x.mp4", "empty/readme.txt",
+    )  # fmt: skip
     data = read_data(tmp_path)
     assert data.labels == ("hug", "kick", "wave")
     assert data.counts() == {"hug": 1, "kick": 2, "wave": 1}
-    assert [Path(sample.path).name for sample in data.samples] == ["c d.webm", "a.AVI", "b.mp4", "img"]
+    assert [Path(sample.path).name for sample in data.samples] == ["c d.webm", "b.mp4", "a.AVI", "img"]
     assert data.targets() == [0, 1, 1, 2]
 
 
 def test_folders_already_split(tmp_path: Path) -> None:
-    touch(tmp_path, "train/hug/a.mp4", "train/kick/b.mp4", "val/hug/c.mp4", "test/kick/d.mp4")
+    touch(tmp_path, "train/hug/a.mp4", "train/kick/b.mp4", "val/hug/c.mp4", "test/kick/d.mp4", "notes/x.txt")
     data = read_data(tmp_path)
     training, held = hold_out(data, 0.2, seed=0)
     assert [data.samples[index].split for index in training] == ["train", "train"]
     assert [data.samples[index].split for index in held] == ["test", "val"]
+
+
+def test_actions_may_be_called_train_and_test(tmp_path: Path) -> None:
+    assert read_data(touch(tmp_path, "train/a.mp4", "test/b.mp4")).labels == ("test", "train")
 
 
 def test_csv_with_everything(tmp_path: Path) -> None:
@@ -135,8 +143,57 @@ def test_impossible_splits_are_refused() -> None:
     )
     with pytest.raises(DataError, match="no training video of kick"):
         hold_out(unseen, 0.2, 0)
-    with pytest.raises(DataError, match="3 groups cannot be parted into 5"):
-        hold_out(made(3), 0.2, 0)
-    lone = VideoSet((*made().samples, Sample(path="x", labels=("wave",), group="x")), "lone")
-    with pytest.raises(DataError, match="'wave' has one video"):
-        hold_out(lone, 0.2, 0)
+    one_group = VideoSet(tuple(replace(sample, group="x") for sample in made().samples), "one")
+    with pytest.raises(DataError, match=r"no group can be held out .* \(1 groups, 60 videos\); hold out none"):
+        hold_out(one_group, 0.2, 0)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.3, 0.4, 0.7, 0.9])
+def test_about_the_share_is_held_out(share: float) -> None:
+    _, held = hold_out(made(50), share, seed=0)
+    assert len(held) / 300 == pytest.approx(share, abs=0.02)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_groups_of_very_different_sizes(seed: int) -> None:
+    sizes = {"big": 100, "a": 4, "b": 4, "c": 4, "d": 4, "e": 4}
+    samples = [
+        Sample(path=f"{group}{number}", labels=(("hug", "kick")[number % 2],), group=group)
+        for group, size in sizes.items()
+        for number in range(size)
+    ]
+    training, held = hold_out(VideoSet(tuple(samples), "uneven"), 0.2, seed)
+    assert 8 <= len(held) <= 20  # never the big one
+    assert "big" in {samples[index].group for index in training}
+
+
+def test_a_few_videos_of_each_action_are_enough() -> None:
+    data = VideoSet(tuple(Sample(path=f"{label}{n}", labels=(label,)) for label in "abc" for n in range(3)), "few")
+    training, held = hold_out(data, 0.2, 0)
+    assert sorted(data.samples[index].labels[0] for index in held) == ["a", "b", "c"]
+    assert len(training) == 6
+
+
+def test_a_fingerprint_is_of_names_labels_and_moments() -> None:
+    data = VideoSet((Sample(path="x/a", labels=("hug",)), Sample(path="x/a", labels=("hug",), end_s=1.5)), "one")
+    moved = VideoSet(tuple(replace(sample, path="y/a") for sample in reversed(data.samples)), "two")
+    assert data.fingerprint() == moved.fingerprint()
+    other = replace(data, samples=(data.samples[0], replace(data.samples[1], end_s=2.0)))
+    assert other.fingerprint() != data.fingerprint()
+
+
+def test_parts() -> None:
+    split = VideoSet(
+        (
+            Sample(path="a", labels=("hug",), split="train"),
+            Sample(path="b", labels=("kick",), split="val"),
+            Sample(path="c", labels=("hug",), split="test"),
+        ),
+        "split",
+    )
+    assert [sample.path for sample in split.part("auto").samples] == ["b", "c"]
+    assert [sample.path for sample in split.part("test").samples] == ["c"]
+    assert split.part("all") is split
+    assert made().part("auto") == made()
+    with pytest.raises(DataError, match=r"no videos of the part 'test'; it has train"):
+        replace(split, samples=split.samples[:1]).part("test")

@@ -129,3 +129,19 @@ def test_front_door() -> None:
     assert ViewConfig is fewframes.ViewConfig
     with pytest.raises(AttributeError, match="no attribute 'lode'"):
         fewframes.lode  # noqa: B018
+
+
+def test_wrong_arguments_are_said(tiny: Predictor, videos: Path) -> None:
+    with pytest.raises(ValueError, match=r"num_frames = 0: needs at least 1"):
+        tiny.predict(videos / "a.mp4", num_frames=0)
+    with pytest.raises(TypeError, match="needs several; use predict for one"):
+        next(tiny.predict_many("clip.mp4"))
+    with pytest.raises(TypeError, match="a list of paths: pass one path"):
+        tiny.predict([str(videos / "a.mp4")])
+    with pytest.raises(ValueError, match="one picture; pass a list of pictures"):
+        tiny.predict(torch.zeros(48, 64, 3, dtype=torch.uint8))
+    content = (videos / "a.mp4").read_bytes()
+    assert torch.equal(tiny.predict(bytearray(content)).scores, tiny.predict(content).scores)
+    bad, good = tiny.predict_many(["a\0b", str(videos / "a.mp4")])
+    assert isinstance(bad, Failure)
+    assert not isinstance(good, Failure)

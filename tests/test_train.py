@@ -163,7 +163,7 @@ def test_the_second_time_comes_from_the_cache_and_is_the_same(clips: Path, tiny_
     assert [result.num_cached for result in results] == [0, 12]
     first, second = (result.checkpoint.model.state_dict() for result in results)
     assert all(torch.equal(first[key], second[key]) for key in first)
-    with pytest.raises(ConfigError, match="first: holds a trained model already; take another folder, or overwrite it"):
+    with pytest.raises(ConfigError, match="first: holds run.toml, history.csv, .* already; take another folder"):
         train(read_data(clips), tmp_path / "first", run_for(tiny_model), cache=cache)
     train(
         read_data(clips),
@@ -190,6 +190,42 @@ def test_nothing_held_out_and_no_mirror(clips: Path, tiny_model: Path, tmp_path:
     assert again.num_cached == 0  # other views
 
 
+def test_an_overwritten_run_leaves_nothing_of_the_old(
+    clips: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = EmbeddingCache(tmp_path / "cache")
+
+    def again(**data: Any) -> None:
+        run = run_for(tiny_model, **data)
+        train(read_data(clips), tmp_path / "out", run, cache=cache, device="cpu", dtype="float32", overwrite=True)
+
+    again()
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert "confusion.png" in before
+    with monkeypatch.context() as patch:
+        patch.setattr("fewframes.train.save_checkpoint", full_disk)
+        with pytest.raises(ConfigError, match=r"the model cannot be written \(.*No space left"):
+            again(holdout=0.0)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    again(holdout=0.0)
+    assert not (tmp_path / "out" / "confusion.png").exists()
+
+
+def full_disk(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_names_that_are_no_text(tiny_model: Path, tmp_path: Path) -> None:
+    for label in ("hug", "caf\udce9"):  # a folder from a system with another encoding
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for number in range(3):
+            write_fading(tmp_path / "data" / label / f"{number}.mp4", 8 + number, turned=label == "hug")
+    train(
+        read_data(tmp_path / "data"), tmp_path / "out", run_for(tiny_model), cache=None, device="cpu", dtype="float32"
+    )
+    assert load(tmp_path / "out").labels == ("caf\udce9", "hug")  # a folder stands for its model
+
+
 def test_what_cannot_be_trained(clips: Path, tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "data" / "hug").mkdir(parents=True)
     (tmp_path / "data" / "kick").mkdir()
@@ -205,6 +241,9 @@ def test_what_cannot_be_trained(clips: Path, tiny_model: Path, tmp_path: Path) -
     misspelt = replace(run, model={"temporal_widht": 32})
     with pytest.raises(ConfigError, match="unknown setting 'temporal_widht'; did you mean 'temporal_width'"):
         train(read_data(clips), tmp_path / "out", misspelt, cache=None)
+    diverging = replace(run, train=replace(QUICK, learning_rate=1e30))
+    with pytest.raises(ConfigError, match=r"training diverged: the loss is nan at step \d+ of 60 .* lower it"):
+        train(read_data(clips), tmp_path / "out", diverging, cache=None, device="cpu", dtype="float32")
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ConfigError, match="file is not a folder that can be written to"):
         train(read_data(clips), tmp_path / "file" / "out", run, cache=None)

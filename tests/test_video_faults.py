@@ -133,6 +133,18 @@ def cut_between_packets(path: Path, keep: int) -> Path:
     return cut
 
 
+def test_an_avi_with_the_sizes_of_its_whole_is_cut_however_early(tmp_path: Path) -> None:
+    """One key frame only: FFmpeg then believes what is there to be all."""
+    path = Numbered(codec="mpeg4", suffix=".avi", gop=600, times_ms=range(0, 4000, 40)).write(tmp_path / "v")
+    content = path.read_bytes()
+    for share in (0.5, 0.65):
+        path.write_bytes(content[: int(share * len(content))])
+        with closing(open_video(path)) as video:
+            assert video.duration_s == pytest.approx(4, abs=0.05)
+        with pytest.raises(VideoError, match="cut short|damaged"):
+            read_frames(path, centre_times(4, 16))
+
+
 def test_truncated_header(tmp_path: Path) -> None:
     content = Numbered().write(tmp_path / "whole").read_bytes()  # its index stands at the end
     (tmp_path / "half.mp4").write_bytes(content[: len(content) // 2])

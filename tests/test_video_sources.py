@@ -104,8 +104,7 @@ def test_wrong_python_arguments() -> None:
 
 
 def test_find_videos(tmp_path: Path, video: Path) -> None:
-    with pytest.raises(VideoError, match="no videos in it"):
-        find_videos(tmp_path)
+    assert find_videos(tmp_path) == []
     Image.fromarray(picture(0)).save(tmp_path / "a.png")
     assert find_videos(tmp_path) == [str(tmp_path)]
     for name in ("b.MP4", "sub/a.webm"):

@@ -2,29 +2,53 @@
 
 from __future__ import annotations
 
-import csv
 import glob
 import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
+from fewframes.console import (
+    StageProgress,
+    console,
+    describe,
+    order_lines,
+    print_lines,
+    summary,
+    tell,
+    tell_data,
+    with_progress,
+    write_csv,
+    write_json,
+    write_table,
+)
 from fewframes.errors import EXIT_SOME_FAILED, FewframesError
 
-if TYPE_CHECKING:  # nothing below may load torch before a command needs it
-    from rich.progress import TaskID
 
-    from fewframes.clip import Prediction
-    from fewframes.data import VideoSet
-    from fewframes.evaluate import Evaluation
-    from fewframes.layouts import Sample
-    from fewframes.predictor import Failure, Predictor
+class Commands(TyperGroup):
+    """The commands, with every end that is no bug as one line and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except FewframesError as error:
+            tell(f"error: {error}")
+            sys.exit(error.exit_code)
+        except KeyboardInterrupt:
+            tell("interrupted; what is in the cache stays there, so the same command goes on from it")
+            sys.exit(130)
+        except BrokenPipeError:  # the reader of standard output, `head` for example, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
+
 
 app = typer.Typer(
+    cls=Commands,
     help="Recognise what happens in a video from a handful of its frames.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -43,17 +67,10 @@ DtypeOption = Annotated[
 
 def main() -> None:
     """Entry point of the `fewframes` command."""
-    try:
-        app()
-    except FewframesError as error:
-        tell(f"error: {error}")
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        tell("interrupted")
-        sys.exit(130)
-    except BrokenPipeError:  # the reader of standard output, `head` for example, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # names of files and the terminal's encoding need not agree
+            stream.reconfigure(errors="backslashreplace")
+    app()
 
 
 @app.command()
@@ -82,8 +99,11 @@ def predict(
     """
     if json and as_csv:
         raise typer.BadParameter("--json and --csv exclude each other")
-    paths = list(expand(sources))
     from fewframes.predictor import Failure, load
+
+    paths = list(expand(sources))
+    if not paths:
+        raise FewframesError("no videos were named; pass files, folders, globs, URLs or a list of them")
 
     began = time.perf_counter()
     predictor = load(model, device=device, dtype=dtype)
@@ -97,7 +117,7 @@ def predict(
         tell(f"failed: {failure.error}")
     tell(summary(shown, time.perf_counter() - began))
     if failures:
-        raise typer.Exit(EXIT_SOME_FAILED if len(paths) > 1 else 1)
+        raise typer.Exit(EXIT_SOME_FAILED if len(paths) > 1 else failures[0].exit_code)
 
 
 @app.command()
@@ -144,7 +164,9 @@ def train(
         bool | None,
         typer.Option("--mirror/--no-mirror", help="See videos mirrored too.", show_default="mirror"),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Times each video is seen.", show_default="80")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Times each video is seen.", show_default="80; 300 steps at least")
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate.", show_default="0.001")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the split and the training.", show_default="0")] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder of frame embeddings; default: the user's cache.")] = None,
@@ -178,11 +200,13 @@ def train(
                 "official_split": official_split,
                 "mirror": mirror,
             },
-            "train": {"epochs": epochs, "learning_rate": learning_rate, "seed": seed},
+            "train": {"epochs": epochs, "min_steps": epochs and 1, "learning_rate": learning_rate, "seed": seed},
         },
     )
     videos = read_data(data, settings.data)
     tell_data(data, videos)
+    if holdout is not None and {"val", "test"} & {sample.split for sample in videos.samples}:
+        tell("the data name what is held out themselves, so --holdout has no say")
     with StageProgress() as progress:
         trained = train_model(
             videos,
@@ -202,11 +226,12 @@ def train(
         f"failed; trained in {trained.training_s:.1f} s"
     )
     if trained.report is None:
-        tell("nothing was held out, so nothing says how good it is")
+        missing = "none of the held-out videos could be read" if trained.num_held_out else "nothing was held out"
+        tell(f"{missing}, so nothing says how good it is")
     else:
         first, *others = trained.report.lines()
         print_lines([f"held-out videos: {first}", *others])
-    tell(f"use it: fewframes predict VIDEO --model {output / 'model.safetensors'}")
+    tell(f"use it: fewframes predict VIDEO --model {output}")
     if trained.failures:
         raise typer.Exit(EXIT_SOME_FAILED)
 
@@ -260,7 +285,7 @@ def evaluate(
     output.mkdir(parents=True, exist_ok=True)
     write_metrics(evaluation, output / "metrics.json")
     write_predictions(evaluation, predictor.labels, output / "predictions.csv")
-    (output / "report.html").write_text(report_page(evaluation, predictor), encoding="utf-8")
+    (output / "report.html").write_text(report_page(evaluation, predictor), encoding="utf-8", errors="replace")
     for failure in evaluation.failures:
         tell(f"failed: {failure.error}")
     if evaluation.provenance["trained_on_these"]:
@@ -352,90 +377,43 @@ def options(
     """Options before the command."""
 
 
-def expand(sources: Iterable[str]) -> Iterator[str]:
-    """Every video that the sources stand for: files and URLs as they are, folders searched, lists and globs opened."""
+def expand(sources: Iterable[str], opened: tuple[str, ...] = ()) -> Iterator[str]:
+    """Every video that the sources stand for: files and URLs as they are, folders searched, lists and globs opened.
+
+    What stands for nothing comes out as it is, to be named among the failures. `opened` are the lists that led here.
+    """
     from fewframes.video import find_videos
 
     for source in sources:
         if source == "-":
-            yield from expand(listed(sys.stdin))
+            yield from expand(listed(sys.stdin.read()), opened)
         elif source.endswith(".txt") and Path(source).is_file():
-            with open(source, encoding="utf-8") as file:
-                yield from expand(listed(file))
+            if os.path.realpath(source) in opened:
+                raise FewframesError(f"{source}: a list that leads to itself")
+            yield from expand(listed(read_list(source)), (*opened, os.path.realpath(source)))
         elif not os.path.exists(source) and glob.has_magic(source) and "://" not in source:
             found = sorted(glob.glob(source, recursive=True))
-            if not found:
-                raise FewframesError(f"{source}: the pattern matches nothing; check it, and quote it for the shell")
-            yield from expand(found)
+            yield from expand(found, opened) if found else [source]
         elif os.path.isdir(source):
-            yield from find_videos(source)
+            yield from find_videos(source) or [source]
         else:
             yield source
 
 
-def listed(lines: Iterable[str]) -> list[str]:
+def read_list(path: str) -> str:
+    """The text of a list of sources."""
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FewframesError(
+            f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
+        ) from None
+
+
+def listed(text: str) -> list[str]:
     """The lines that name something: no blanks, no # comments."""
-    stripped = (line.strip() for line in lines)
-    return [line for line in stripped if line and not line.startswith("#")]
-
-
-Results = Iterable["Prediction | Failure"]
-
-
-def write_json(results: Results, topk: int) -> Iterator[Prediction | Failure]:
-    """One JSON object a line, each written as soon as it is known."""
-    import json
-
-    from fewframes.predictor import Failure
-
-    for result in results:
-        values = result.to_dict() if isinstance(result, Failure) else result.to_dict(topk)
-        typer.echo(json.dumps(values, ensure_ascii=False))
-        yield result
-
-
-def write_csv(results: Results, topk: int) -> Iterator[Prediction | Failure]:
-    """A row for each video, failed ones with their reason; `topk` pairs of label and score."""
-    from fewframes.predictor import Failure
-
-    ranks = range(1, topk + 1)
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["source", "error", *(f"{what}_{rank}" for rank in ranks for what in ("label", "score"))])
-    for result in results:
-        if isinstance(result, Failure):
-            writer.writerow([result.source, result.error] + [""] * 2 * topk)
-        else:
-            pairs = [cell for label, score in result.top(topk) for cell in (label, f"{score:.6f}")]
-            writer.writerow([result.source, "", *pairs, *[""] * (2 * topk - len(pairs))])
-        yield result
-
-
-def write_table(results: Results, topk: int) -> Iterator[Prediction | Failure]:
-    """For people: a block for each video with its likeliest actions, and where the model looked."""
-    from fewframes.predictor import Failure
-
-    for result in results:
-        if not isinstance(result, Failure):
-            console().print(block(result, topk), highlight=False, markup=False, soft_wrap=True)
-        yield result
-
-
-def block(prediction: Prediction, topk: int) -> str:
-    """One prediction in a few lines of text."""
-    top = prediction.top(topk)
-    width = max(len(label) for label, _ in top)
-    times, attention = prediction.times_s.tolist(), prediction.frame_attention.tolist()
-    strip = "".join("▁▂▃▄▅▆▇█"[round(7 * weight / max(attention))] for weight in attention)
-    timing = prediction.timing
-    return "\n".join(
-        [
-            prediction.source,
-            *(f"  {label:<{width}} {score:6.1%}  {'█' * round(30 * score)}" for label, score in top),
-            f"  frames from {times[0]:.2f} s to {times[-1]:.2f} s, attention {strip} most at "
-            f"{times[attention.index(max(attention))]:.2f} s",
-            f"  decode {timing.decode_s:.3f} s, transform {timing.transform_s:.3f} s, network {timing.network_s:.3f} s",
-        ]
-    )
+    lines = (line.strip() for line in text.splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 def frame_counts(text: str) -> tuple[int, ...]:
@@ -447,105 +425,6 @@ def frame_counts(text: str) -> tuple[int, ...]:
     if any(count < 1 for count in counts):
         raise typer.BadParameter(f"--sweep {text!r}: needs numbers of frames, such as 4,8,16")
     return counts
-
-
-def order_lines(evaluation: Evaluation) -> list[str]:
-    """What the order of frames is worth, and other numbers of frames."""
-    order = evaluation.order
-    lines = [f"frames backwards {order.backwards:.1%}, in random order {order.shuffled:.1%}"]
-    return lines + [f"{num_frames} frames {value:.1%}" for num_frames, value in evaluation.sweep.items()]
-
-
-def print_lines(lines: Iterable[str]) -> None:
-    """Lines on standard output."""
-    console().print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
-
-
-def tell_data(source: str, videos: VideoSet) -> None:
-    """What was found, and how the first rows were understood."""
-    found = f"{len(videos.samples)} videos of {len(videos.labels)} actions"
-    tell(f"{source}: {videos.layout}; {found}: {counted(videos.counts())}")
-    for sample in videos.samples[:3]:
-        tell(f"  {parsed(sample)}")
-
-
-def parsed(sample: Sample) -> str:
-    """How one row was understood."""
-    part = f" from {sample.start_s:g} s" if sample.start_s else ""
-    part += f" to {sample.end_s:g} s" if sample.end_s is not None else ""
-    marks = "".join(f", {name} {value}" for name, value in (("split", sample.split), ("group", sample.group)) if value)
-    return f"{sample.path}{part}: {', '.join(sample.labels)}{marks}"
-
-
-def counted(counts: dict[str, int]) -> str:
-    """The labels with their numbers of videos; the first ones when there are many."""
-    shown = [f"{label} {count}" for label, count in list(counts.items())[:12]]
-    return ", ".join(shown) + (", ..." if len(counts) > 12 else "")
-
-
-def describe(predictor: Predictor) -> str:
-    """Which model runs where, in which precision."""
-    precision = str(predictor.dtype).removeprefix("torch.")
-    return f"{predictor.name}: {len(predictor.labels)} actions, {predictor.device} in {precision}"
-
-
-def summary(results: list[Prediction | Failure], seconds: float) -> str:
-    """How many were labelled, how many failed, and how fast it went."""
-    from fewframes.predictor import Failure
-
-    failed = sum(isinstance(result, Failure) for result in results)
-    labelled = len(results) - failed
-    return f"{labelled} labelled, {failed} failed in {seconds:.1f} s ({labelled / seconds:.1f} videos/s)"
-
-
-def with_progress(results: Results, total: int) -> Results:
-    """The same results, with a progress bar on standard error when that is a terminal and there is more than one."""
-    if total < 2 or not sys.stderr.isatty():
-        return results
-    from rich.progress import track
-
-    return track(results, description="labelling", total=total, console=console(stderr=True))
-
-
-class StageProgress:
-    """A progress bar for each stage of the work on standard error, when that is a terminal."""
-
-    def __enter__(self) -> StageProgress:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self.bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=console(stderr=True),
-            disable=not sys.stderr.isatty(),
-        )
-        self.bars.start()
-        self.tasks: dict[str, TaskID] = {}
-        return self
-
-    def show(self, stage: str, done: int, total: int) -> None:
-        """Move the stage's bar, a new one when it is the first."""
-        if stage not in self.tasks:
-            self.tasks[stage] = self.bars.add_task(stage, total=total)
-        self.bars.update(self.tasks[stage], completed=done)
-
-    def __exit__(self, *_: object) -> None:
-        self.bars.stop()
-
-
-def console(*, stderr: bool = False):  # type: ignore[no-untyped-def]
-    """Where rich writes."""
-    from rich.console import Console
-
-    stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, width=None if stream.isatty() or "COLUMNS" in os.environ else 180)
-
-
-def tell(message: str) -> None:
-    """A line for people, on standard error."""
-    typer.echo(message, err=True)
 
 
 if __name__ == "__main__":

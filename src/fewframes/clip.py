@@ -9,7 +9,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Clip:
     """Frames of one video: `frames` (T, C, H, W) uint8 RGB, and `times_s` (T,), the moment each was first shown, in
     seconds from the start of the video. `duration_s` is the whole video's."""
@@ -48,7 +48,7 @@ class Timing:
         return self.decode_s + self.transform_s + self.network_s
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prediction:
     """What the model says of one video.
 

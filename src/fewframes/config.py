@@ -26,7 +26,7 @@ Task = Literal["single", "multilabel"]
 Fit = Literal["crop", "squash", "pad"]
 Interpolation = Literal["bilinear", "bicubic"]
 Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 STRICT = ConfigDict(extra="forbid", strict=True)
@@ -154,7 +154,7 @@ class TrainConfig:
     """Share of the target given to all classes alike."""
     max_grad_norm: Positive = 1.0
     """Gradients longer than this are shortened to it."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Of first weights, order, views, dropout and the held-out part."""
 
 
@@ -455,10 +455,14 @@ def run_to_toml(run: RunConfig) -> str:
     """The run as TOML that `read_run` reads back."""
     values = dataclasses.asdict(run)
     tables = {key: value for key, value in values.items() if isinstance(value, dict)}
-    lines = [f"{key} = {json.dumps(value)}" for key, value in values.items() if key not in tables]
+    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items() if key not in tables]
     for name, table in tables.items():
         if table:
-            lines += ["", f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
+            lines += [
+                "",
+                f"[{name}]",
+                *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items()),
+            ]
     return "\n".join(lines) + "\n"
 
 

@@ -13,9 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
 
 from fewframes.config import DataConfig
@@ -114,34 +112,49 @@ def read_data(source: str | Path, config: DataConfig | None = None) -> VideoSet:
 def hold_out(data: VideoSet, share: float, seed: int) -> tuple[list[int], list[int]]:
     """Places of the training and of the held-out videos.
 
-    Where the data say so (`split`, or train and val or test folders), as they say: what is not `train` is held out.
-    Otherwise about `share` of each label's videos, groups kept whole; with `share` 0 none are.
+    Where the data name a `val` or `test` part that is held out and all else trained on, whatever `share`. Otherwise about
+    `share` of each label's videos, groups kept whole; with `share` 0 none are.
     """
     splits = [sample.split for sample in data.samples]
-    if any(splits):
+    if {"val", "test"} & set(splits):
         held = [index for index, split in enumerate(splits) if split in ("val", "test")]
     elif share == 0:
         held = []
     else:
-        held = _stratified_share(data, share, seed)
+        held = _share_of_each_label(data, share, seed)
     held_out = set(held)
     training = [index for index in range(len(data.samples)) if index not in held_out]
     _check_split(data, training, held)
     return training, held
 
 
-def _stratified_share(data: VideoSet, share: float, seed: int) -> list[int]:
-    folds = max(2, round(1 / share))
-    groups = data.groups()
-    if len(set(groups)) < folds:
-        raise DataError(f"{data.name}: {len(set(groups))} groups cannot be parted into {folds}; hold out less, or none")
-    smallest = min(data.counts().items(), key=lambda item: item[1])
-    if smallest[1] < 2:
-        raise DataError(f"{data.name}: {smallest[0]!r} has one video; holding some out takes two, or hold out none")
-    splitter = StratifiedGroupKFold(n_splits=min(folds, len(set(groups))), shuffle=True, random_state=seed)
-    targets = np.array(data.targets())
-    _, held = next(iter(splitter.split(np.zeros(len(targets)), targets, groups)))
-    return [int(index) for index in held]
+def _share_of_each_label(data: VideoSet, share: float, seed: int) -> list[int]:
+    """Whole groups, taken in random order as long as they bring the held-out videos of the labels nearer to the share.
+
+    Of each label at least one video is wanted, and at least one is left.
+    """
+    hot_BK = data.multi_hot()
+    totals_K = hot_BK.sum(dim=0)
+    wanted_K = (share * totals_K).round().clamp(min=1)
+    rows_of: dict[str, list[int]] = {}
+    for row, group in enumerate(data.groups()):
+        rows_of.setdefault(group, []).append(row)
+    groups = sorted(rows_of)
+    held: list[int] = []
+    held_K = torch.zeros_like(totals_K)
+    for index in torch.randperm(len(groups), generator=torch.Generator().manual_seed(seed)).tolist():
+        rows = rows_of[groups[index]]
+        with_it_K = held_K + hot_BK[rows].sum(dim=0)
+        nearer = (with_it_K - wanted_K).abs().sum() < (held_K - wanted_K).abs().sum()
+        if nearer and (with_it_K < totals_K).all():
+            held_K = with_it_K
+            held += rows
+    if not held:
+        raise DataError(
+            f"{data.name}: no group can be held out without taking all videos of an action or far more than "
+            f"{share:.0%} ({len(groups)} groups, {len(data.samples)} videos); hold out none, or name a split"
+        )
+    return sorted(held)
 
 
 def _check_split(data: VideoSet, training: Sequence[int], held: Sequence[int]) -> None:

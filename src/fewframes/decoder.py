@@ -341,7 +341,9 @@ class FileVideo:
         start = self._stream.start_time
         dts_clock = self._format in DECODE_CLOCK
         start_s = self._origin_s if start is None or dts_clock else start * self._tick_s
-        return start_s + self._stream.duration * self._tick_s
+        # Of an AVI that was cut FFmpeg shortens the length to what is there, but not the count in its header.
+        counted_s = self._stream.frames * self._frame_s if self._is_cut else 0.0
+        return start_s + max(self._stream.duration * self._tick_s, counted_s)
 
     def _listed_key_times(self) -> list[float] | None:
         """Key frames by the container's own index, moved to the clock of presentation; None when it has none."""

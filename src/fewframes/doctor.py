@@ -12,6 +12,7 @@ import av
 import torch
 
 from fewframes import __version__
+from fewframes.config import cache_dir
 from fewframes.predictor import choose_device
 
 NEEDED = (
@@ -43,6 +44,7 @@ def examine(device_name: str = "auto") -> Iterator[str]:
     libavcodec = ".".join(map(str, av.library_versions["libavcodec"]))
     yield f"decoder: PyAV {av.__version__} with FFmpeg libavcodec {libavcodec}"
     yield "codecs: " + ", ".join(f"{codec}{'' if _decodes(codec) else ' MISSING'}" for codec in CODECS)
+    yield f"cache (pulled weights, frame embeddings; may be deleted): {cache_dir()}"
     for package, (purpose, remedy) in OPTIONAL.items():
         if importlib.util.find_spec(package) is None:
             yield f"not installed: {package}, for {purpose}: {remedy}"

@@ -20,7 +20,7 @@ from fewframes.predictor import Failure, Predictor
 log = logging.getLogger("fewframes")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Embedded:
     """Frame embeddings of the videos that could be read: `embeddings` (B, V, T, D) float32 with V views of each (as it is
     and, when asked for, mirrored), `places` (B,) of these videos in the data, `failures` the others, `num_cached` how many
@@ -67,7 +67,7 @@ def embed_videos(
                 try:
                     read = waiting.popleft().result()
                 except FewframesError as error:
-                    failures.append(Failure(data.samples[number].path, str(error)))
+                    failures.append(Failure(data.samples[number].path, str(error), error.exit_code))
                     yield number + 1
                     continue
                 num_cached += read.cached
@@ -87,7 +87,7 @@ def embed_videos(
     yield Embedded(torch.stack(tensors), torch.tensor(kept), tuple(failures), num_cached)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Read:
     """Embeddings (V, T, D) when `cached`, else frames (T, C, H, W) that are still to be embedded."""
 

@@ -57,7 +57,7 @@ class Calibration:
     temperature: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evaluation:
     """What a model does on labelled videos. `samples` and the rows of `logits` (N, K) and `targets` (N, K) are the videos that
     could be read, labels those of the model."""
@@ -217,7 +217,7 @@ def calibrated(logits_NK: Tensor, targets_N: Tensor, groups: list[str]) -> Calib
 
 def write_predictions(evaluation: Evaluation, labels: tuple[str, ...], path: Path) -> None:
     """A CSV row for each video: its labels, the model's, and every score; failed ones with their reason."""
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["source", "start_s", "end_s", "labels", "predicted", "score", "error", *labels])
         for sample, scores_K in zip(evaluation.samples, evaluation.scores, strict=True):
@@ -231,7 +231,7 @@ def write_predictions(evaluation: Evaluation, labels: tuple[str, ...], path: Pat
 
 def write_metrics(evaluation: Evaluation, path: Path) -> None:
     """`to_dict` as JSON."""
-    path.write_text(json.dumps(evaluation.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(evaluation.to_dict(), indent=1) + "\n", encoding="utf-8")
 
 
 def _embedded(

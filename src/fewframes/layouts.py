@@ -20,6 +20,7 @@ import csv
 import io
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -85,8 +86,8 @@ class Places:
     def find(self, source: Path, *names: str) -> str:
         """The first of these names that exists, relative to the videos' folder or the list; else where the first should be."""
         bases = [self.videos] if self.videos is not None else [source.parent, source.parent / "videos"]
-        candidates = [base / name for base in bases for name in names]
-        return str(next((path for path in candidates if path.exists()), candidates[0]))
+        candidates = [os.path.normpath(base / name) for base in bases for name in names]
+        return next((path for path in candidates if os.path.exists(path)), candidates[0])
 
 
 def read_layout(source: Path, places: Places) -> Layout:
@@ -109,32 +110,45 @@ def _read_folder(root: Path, places: Places) -> Layout:
     ):
         if any(pattern.fullmatch(name) for name in files):
             return reader(root, places)
-    folders = sorted(entry for entry in root.iterdir() if entry.is_dir())
-    parts = [folder for folder in folders if folder.name.lower() in SPLITS]
-    samples: list[Sample] = []
-    if parts and len(parts) == len(folders):
-        for part in parts:
-            for folder in sorted(entry for entry in part.iterdir() if entry.is_dir()):
-                samples += _samples_of_label(folder, SPLITS[part.name.lower()])
-    else:
-        for folder in folders:
-            samples += _samples_of_label(folder, "")
+    if places.group_column != "group":
+        raise DataError(f"{root}: a folder has no column {places.group_column!r}; groups need a list: path,label,group")
+    folders = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    found = {folder: _videos_below(folder) for folder in folders}
+    filled = [folder for folder in folders if found[folder]]
+    if filled and all(_is_part(folder) for folder in filled):
+        samples = [
+            Sample(path=str(path), labels=(path.relative_to(part).parts[0],), split=SPLITS[part.name.lower()])
+            for part in filled
+            for path in found[part]
+        ]
+        return Layout(tuple(samples), "a folder for each action, already split")
+    samples = [Sample(path=str(path), labels=(folder.name,)) for folder in filled for path in found[folder]]
     if not samples:
-        found = ", ".join(folder.name for folder in folders[:5]) or "no folders"
-        raise DataError(f"{root}: no videos in folders of actions (found: {found}); expected {root}/<action>/<video>")
-    return Layout(tuple(samples), "a folder for each action" + (", already split" if parts else ""))
+        names = ", ".join(folder.name for folder in folders[:5]) or "no folders"
+        raise DataError(f"{root}: no videos in folders of actions (found: {names}); expected {root}/<action>/<video>")
+    return Layout(tuple(samples), "a folder for each action")
 
 
-def _samples_of_label(folder: Path, split: str) -> list[Sample]:
-    return [
-        Sample(path=str(entry), labels=(folder.name,), split=split)
-        for entry in sorted(folder.iterdir())
-        if not entry.name.startswith(".") and (entry.suffix.lower() in VIDEO_SUFFIXES or _is_image_sequence(entry))
-    ]
+def _is_part(folder: Path) -> bool:
+    """Whether a folder of videos is a part of a split, with a folder for each action in it, and not an action itself."""
+    return folder.name.lower() in SPLITS and not any(
+        entry.suffix.lower() in VIDEO_SUFFIXES for entry in folder.iterdir()
+    )
 
 
-def _is_image_sequence(entry: Path) -> bool:
-    return entry.is_dir() and any(file.suffix.lower() in IMAGE_SUFFIXES for file in entry.iterdir())
+def _videos_below(folder: Path) -> list[Path]:
+    """Every video at any depth, and every folder of two images or more, but nothing hidden."""
+    videos = []
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith("."):
+            continue
+        if not entry.is_dir():
+            videos += [entry] if entry.suffix.lower() in VIDEO_SUFFIXES else []
+        elif sum(file.suffix.lower() in IMAGE_SUFFIXES for file in entry.iterdir()) >= 2:
+            videos.append(entry)
+        else:
+            videos += _videos_below(entry)
+    return videos
 
 
 def _read_ucf101(root: Path, places: Places) -> Layout:

@@ -101,7 +101,7 @@ class MomentHead(nn.Module):
         wanted_MK = targets_BK[chosen_B].repeat_interleave(num_views, dim=0)
         share_K = wanted_MK.mean(dim=0)
         kernel_MM = scaled_MP @ scaled_MP.T
-        kernel_MM.diagonal().add_(self.RIDGE * kernel_MM.diagonal().mean())
+        kernel_MM.diagonal().add_(self.RIDGE * kernel_MM.diagonal().mean().clamp(min=1e-6))
         inverse_MM = torch.linalg.inv(kernel_MM)
         dual_MK = inverse_MM @ (wanted_MK - share_K)
         # What each video would get from the others: the residual of a block left out is its dual by its inverse's block.

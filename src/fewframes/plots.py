@@ -22,8 +22,9 @@ def confusion_png(report: Report, title: str) -> bytes:
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")
     axes = figure.add_subplot()
     axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(report.labels)), report.labels, rotation=45, ha="right")
-    axes.set_yticks(range(len(report.labels)), report.labels)
+    labels = [label.encode(errors="replace").decode() for label in report.labels]  # folder names need not be text
+    axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
+    axes.set_yticks(range(len(labels)), labels)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.set_title(title)

@@ -45,6 +45,8 @@ class Failure:
 
     source: str
     error: str
+    exit_code: int = 1
+    """What a command that was given this video alone ends with."""
 
     def to_dict(self) -> dict[str, object]:
         """Plain values, as `fewframes predict --json` writes them."""
@@ -96,10 +98,12 @@ class Predictor:
         end_s: float | None = None,
         workers: int | None = None,
     ) -> Iterator[Prediction | Failure]:
-        """One result for each source, in their order; a video that cannot be read gives a `Failure`.
+        """One result for each source (paths or URLs), in their order; a video that cannot be read gives a `Failure`.
 
         `workers` videos are decoded at a time, by one thread each (default: one a core).
         """
+        if isinstance(sources, str | os.PathLike):
+            raise TypeError(f"sources = {sources!r}: needs several; use predict for one")
         workers = workers or torch.get_num_threads()
         frames = self.config.num_frames if num_frames is None else num_frames
         remaining = iter(sources)
@@ -116,7 +120,7 @@ class Predictor:
                     try:
                         read = future.result()
                     except FewframesError as error:
-                        yield Failure(source, str(error))
+                        yield Failure(source, str(error), error.exit_code)
                         continue
                     yield self._label(*read)
             finally:
@@ -160,6 +164,8 @@ class Predictor:
             transform_s += time.perf_counter() - began
             return fitted_CHW
 
+        if num_frames < 1:
+            raise ValueError(f"num_frames = {num_frames}: needs at least 1")
         began = time.perf_counter()
         with closing(open_video(source, fps=fps, threads=threads)) as video:
             try:

@@ -10,6 +10,7 @@ import copy
 import csv
 import json
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ from typing import Literal
 
 import av
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from fewframes import __version__
@@ -31,10 +33,11 @@ from fewframes.model import STAM
 from fewframes.optim import parameter_groups, warmup_cosine
 from fewframes.plots import confusion_png
 from fewframes.predictor import DtypeName, Failure, Predictor
-from fewframes.weights import Checkpoint, save_checkpoint, start_run
+from fewframes.weights import MODEL_FILE, Checkpoint, save_checkpoint, start_run
 
-MODEL_FILE, RUN_FILE, METRICS_FILE = "model.safetensors", "run.toml", "metrics.json"
-HISTORY_FILE, CONFUSION_FILE = "history.csv", "confusion.png"
+RUN_FILE, METRICS_FILE, HISTORY_FILE, CONFUSION_FILE = "run.toml", "metrics.json", "history.csv", "confusion.png"
+OUTPUT_FILES = (RUN_FILE, HISTORY_FILE, METRICS_FILE, CONFUSION_FILE, MODEL_FILE)
+"""What a run writes; the model last, so that a folder with a model is complete."""
 Stage = Literal["embedding", "training"]
 Progress = Callable[[Stage, int, int], None]
 """Called with the stage, how much of it is done, and how much there is."""
@@ -42,12 +45,14 @@ Progress = Callable[[Stage, int, int], None]
 
 @dataclass(frozen=True)
 class Trained:
-    """What came out of a run: the model; its figures on held-out videos (None when none were held out) and its logits (N, K)
-    for them; videos that could not be read; how many came from the cache; and where the seconds went."""
+    """What came out of a run: the model; its figures on held-out videos (None when none were held out, or none of these could
+    be read), their logits (N, K), and how many were held out; videos that could not be read; how many came from the cache;
+    and where the seconds went."""
 
     checkpoint: Checkpoint
     report: Report | MultiLabelReport | None
     held_out_logits: Tensor
+    num_held_out: int
     failures: tuple[Failure, ...]
     num_cached: int
     embedding_s: float
@@ -72,7 +77,9 @@ def train(
     _check_output(output, overwrite)
     training, held = hold_out(data, run.data.holdout, run.train.seed)
     torch.manual_seed(run.train.seed)
-    model, view = start_run(run, num_classes=len(data.labels), task="multilabel" if data.multilabel else "single")
+    model, view, licences = start_run(
+        run, num_classes=len(data.labels), task="multilabel" if data.multilabel else "single"
+    )
     if model.config.layout != "factorised":
         raise ConfigError(
             f"layout {model.config.layout!r} has no embeddings of single frames to train on; take 'factorised'"
@@ -83,7 +90,7 @@ def train(
     embedding_s = time.perf_counter() - began
     seen, unseen = _rows_of(embedded, training), _rows_of(embedded, held)
     targets_BK = data.multi_hot()[embedded.places]
-    _check_classes(data, targets_BK[seen])
+    _check_classes(data, targets_BK[seen], embedded.failures)
 
     began = time.perf_counter()
     history = []
@@ -102,8 +109,10 @@ def train(
         "versions": {"fewframes": __version__, "torch": torch.__version__, "av": av.__version__},
     }
     metrics = {"protocol": f"held-out videos of {data.name}", **report.to_dict()} if report is not None else {}
-    checkpoint = Checkpoint(model.eval(), view, data.labels, provenance, metrics)
-    trained = Trained(checkpoint, report, logits_NK, embedded.failures, embedded.num_cached, embedding_s, training_s)
+    checkpoint = Checkpoint(model.eval(), view, data.labels, provenance, metrics, licences)
+    trained = Trained(
+        checkpoint, report, logits_NK, len(held), embedded.failures, embedded.num_cached, embedding_s, training_s
+    )
     _write(trained, history, output, run)
     return trained
 
@@ -171,6 +180,11 @@ def fit(model: STAM, embeddings_BVTD: Tensor, targets_BK: Tensor, config: TrainC
             embedding_BD, _ = encoder.attend(tokens_BVTW[chosen_B, views_B])
             logits_BK = model.head(embedding_BD)
             loss = model.loss(logits_BK, targets_BK[chosen_B], config.label_smoothing)
+            if not loss.isfinite():
+                raise ConfigError(
+                    f"training diverged: the loss is {loss.item()} at step {number} of {num_steps} with learning_rate "
+                    f"{config.learning_rate:g}; lower it"
+                )
             optimiser.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(trained.parameters(), config.max_grad_norm)
@@ -189,12 +203,13 @@ def fit(model: STAM, embeddings_BVTD: Tensor, targets_BK: Tensor, config: TrainC
 
 def _check_output(output: Path, overwrite: bool) -> None:
     """Before minutes of work, not after."""
-    if (output / MODEL_FILE).exists() and not overwrite:
-        raise ConfigError(f"{output}: holds a trained model already; take another folder, or overwrite it")
+    there = [name for name in OUTPUT_FILES if (output / name).exists()]
+    if there and not overwrite:
+        raise ConfigError(f"{output}: holds {', '.join(there)} already; take another folder, or --overwrite")
     output = output.resolve()
-    there = next(folder for folder in (output, *output.parents) if folder.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise ConfigError(f"{output}: {there} is not a folder that can be written to; take another")
+    nearest_folder = next(folder for folder in (output, *output.parents) if folder.exists())
+    if not nearest_folder.is_dir() or not os.access(nearest_folder, os.W_OK):
+        raise ConfigError(f"{output}: {nearest_folder} is not a folder that can be written to; take another")
 
 
 def _embed(
@@ -212,21 +227,19 @@ def _rows_of(embedded: Embedded, places: list[int]) -> Tensor:
     return torch.isin(embedded.places, torch.tensor(places, dtype=torch.long)).nonzero().squeeze(1)
 
 
-def _check_classes(data: VideoSet, targets_BK: Tensor) -> None:
+def _check_classes(data: VideoSet, targets_BK: Tensor, failures: tuple[Failure, ...]) -> None:
     """What could not be read may leave an action without a video to learn from."""
     absent = (targets_BK.sum(dim=0) == 0).nonzero().flatten().tolist()
     if absent:
         names = ", ".join(data.labels[index] for index in absent)
-        raise DataError(f"{data.name}: no training video of {names} could be read")
+        raise DataError(
+            f"{data.name}: no training video of {names} could be read; {len(failures)} failed, the first: {failures[0].error}"
+        )
 
 
 def _write(trained: Trained, history: list[Step], output: Path, run: RunConfig) -> None:
+    """All files beside the output first, then moved into it: an interruption leaves the old ones or the new ones."""
     output.mkdir(parents=True, exist_ok=True)
-    (output / RUN_FILE).write_text(run_to_toml(run), encoding="utf-8")
-    with (output / HISTORY_FILE).open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, ["number", "num_steps", "learning_rate", "loss", "accuracy"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(step) for step in history)
     metrics = {
         **trained.checkpoint.provenance,
         "failed": [failure.to_dict() for failure in trained.failures],
@@ -234,8 +247,29 @@ def _write(trained: Trained, history: list[Step], output: Path, run: RunConfig) 
         "num_cached": trained.num_cached,
         "held_out": trained.report.to_dict() if trained.report is not None else None,
     }
-    (output / METRICS_FILE).write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    if isinstance(trained.report, Report):
-        title = f"{trained.report.num_videos} held-out videos, top-1 {trained.report.top1:.1%}"
-        (output / CONFUSION_FILE).write_bytes(confusion_png(trained.report, title))
-    save_checkpoint(output / MODEL_FILE, trained.checkpoint)  # last: a folder with a model is complete
+    try:
+        with tempfile.TemporaryDirectory(dir=output, prefix=".part-") as folder:
+            part = Path(folder)
+            (part / RUN_FILE).write_text(run_to_toml(run), encoding="utf-8", errors="surrogateescape")
+            (part / METRICS_FILE).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+            _write_history(history, part / HISTORY_FILE)
+            if isinstance(trained.report, Report):
+                title = f"{trained.report.num_videos} held-out videos, top-1 {trained.report.top1:.1%}"
+                (part / CONFUSION_FILE).write_bytes(confusion_png(trained.report, title))
+            save_checkpoint(part / MODEL_FILE, trained.checkpoint)
+            for name in OUTPUT_FILES:
+                if (part / name).exists():
+                    (part / name).replace(output / name)
+                else:
+                    (output / name).unlink(missing_ok=True)
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(
+            f"{output}: the model cannot be written ({error}); make room or take another folder"
+        ) from None
+
+
+def _write_history(history: list[Step], path: Path) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, ["number", "num_steps", "learning_rate", "loss", "accuracy"], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(step) for step in history)

@@ -63,12 +63,16 @@ def open_video(source: Source, *, fps: float = DEFAULT_FPS, threads: int = 0) ->
     `fps` is the rate of inputs that have none of their own; `threads` the decoder's threads (0: one a core).
     Raises VideoError with the input's name, what was found and what to do.
     """
-    if isinstance(source, bytes):
+    if isinstance(source, bytes | bytearray | memoryview):
         return FileVideo(io.BytesIO(source), f"<{len(source)} bytes>", len(source), threads)
     if isinstance(source, str | os.PathLike):
         return _open_path(os.fspath(source), fps, threads)
     if isinstance(source, Sequence | np.ndarray | Tensor):
+        if isinstance(source, np.ndarray | Tensor) and source.ndim == 3 and source.shape[-1] in (3, 4):
+            raise ValueError(f"an array of shape {tuple(source.shape)}: one picture; pass a list of pictures, [array]")
         given = list(source)
+        if given and isinstance(given[0], str | os.PathLike | bytes):
+            raise TypeError("a list of paths: pass one path, or the list to predict_many")
         name = f"<{len(given)} frames>"
         return PictureVideo(name, len(given), lambda index: rgb_of_image(given[index]), fps)
     if not (hasattr(source, "read") and hasattr(source, "seek")):
@@ -83,19 +87,16 @@ def read_frames(source: Source, times_s: Tensor, *, fps: float = DEFAULT_FPS) ->
 
 
 def find_videos(folder: str | os.PathLike[str]) -> list[str]:
-    """Every video below a folder, sorted; the folder itself when it holds images and no videos.
-
-    Raises VideoError when there is neither.
-    """
-    files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    """Every video below a folder, sorted; the folder itself when it holds images and no videos; nothing hidden."""
+    files = sorted(path for path in Path(folder).rglob("*") if path.is_file() and not is_hidden(path, folder))
     videos = [str(path) for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
-    if videos:
-        return videos
-    if any(path.suffix.lower() in IMAGE_SUFFIXES for path in Path(folder).iterdir()):
-        return [os.fspath(folder)]
-    raise VideoError(
-        f"{folder}: no videos in it ({len(files)} other files); looked for {' '.join(sorted(VIDEO_SUFFIXES))}"
-    )
+    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES and path.parent == Path(folder)]
+    return videos or ([os.fspath(folder)] if images else [])
+
+
+def is_hidden(path: Path, folder: str | os.PathLike[str]) -> bool:
+    """Whether the path, or a folder above it and below `folder`, is hidden: what systems put beside people's files."""
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
 def _open_path(path: str, fps: float, threads: int) -> OpenVideo:
@@ -110,11 +111,16 @@ def _open_path(path: str, fps: float, threads: int) -> OpenVideo:
         with open(path, "rb"):
             pass  # FFmpeg would say the same of a forbidden file and of a broken one
     except FileNotFoundError:
-        raise VideoError(f"{path}: no such file; check the path") from None
+        what = (
+            "the pattern matches nothing; check it, and quote it for the shell"
+            if "*" in path
+            else "no such file; check the path"
+        )
+        raise VideoError(f"{path}: {what}") from None
     except PermissionError:
         raise VideoError(f"{path}: no permission to read it; check its owner and mode") from None
-    except OSError as error:
-        raise VideoError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        raise VideoError(f"{path!r}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
     return FileVideo(path, path, size_bytes, threads)
 
 
@@ -122,7 +128,11 @@ def _open_url(url: str, threads: int) -> OpenVideo:
     try:
         file = fsspec.open(url, "rb").open()
     except ImportError as error:
-        raise MissingDependency(f"{url}: {error}; pip install the package named there") from None
+        extra = {"http": "http", "https": "http", "s3": "s3", "gs": "gcs", "gcs": "gcs"}.get(
+            url.split("://", maxsplit=1)[0]
+        )
+        remedy = f"pip install 'fewframes[{extra}]'" if extra else "pip install the package named there"
+        raise MissingDependency(f"{url}: {error}; {remedy}") from None
     except (OSError, ValueError) as error:
         raise VideoError(f"{url}: cannot be opened ({error}); check the address and the network") from None
     return FileVideo(file, url, _size_of_file(file), threads)
@@ -134,14 +144,14 @@ def _open_folder(folder: Path, fps: float) -> OpenVideo:
     if not images:
         num_videos = sum(entry.suffix.lower() in VIDEO_SUFFIXES for entry in entries)
         raise VideoError(
-            f"{folder}: a folder with {num_videos} videos and no images; pass a video, or a folder of images"
+            f"{folder}: a folder with {num_videos} videos and no images in it; pass a video, or a folder of images"
         )
 
     def read_image(index: int) -> Tensor:
         try:
             with Image.open(images[index]) as image:
                 return rgb_of_image(image)
-        except OSError as error:
+        except (OSError, Image.DecompressionBombError) as error:
             raise VideoError(f"{images[index]}: cannot be read as an image ({error})") from None
 
     return PictureVideo(str(folder), len(images), read_image, fps)

@@ -6,6 +6,7 @@ metrics and licences. Loading is strict: keys that are missing, unknown or of an
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import os
@@ -39,9 +40,12 @@ from fewframes.config import (
 from fewframes.errors import ConfigError, WeightsError, nearest
 from fewframes.model import STAM, SpatialEncoder
 
+MODEL_FILE = "model.safetensors"
+"""What training calls the model in its output folder; the folder's name stands for it."""
 FORMAT = 1
 """Version of the header; a file with a higher one was written by a newer fewframes."""
 HEADER_KEY = "fewframes"
+HEADER_FIELDS = {"format", "sampling", "model", "view", "labels", "provenance", "metrics", "licences"}
 ZIP_START, PICKLE_START = b"PK\x03\x04", b"\x80\x02"
 """How files of torch.save begin, today's and those before 2020."""
 BAD_PICKLE = (
@@ -106,20 +110,25 @@ def start_model(config: ModelConfig, view: ViewConfig, init: str) -> STAM:
     return model
 
 
-def start_run(run: RunConfig, *, num_classes: int, task: Task = "single") -> tuple[STAM, ViewConfig]:
-    """A new model for a run, and its view: the start's frame encoder (or that of `init`), the rest random."""
+def start_run(run: RunConfig, *, num_classes: int, task: Task = "single") -> tuple[STAM, ViewConfig, Mapping[str, str]]:
+    """A new model for a run, its view, and the licences of what it starts from: the start's frame encoder (or that of
+    `init`), the rest random."""
     preset = PRESETS.get(run.start)
     if preset is not None:
         model, view = preset.model, preset.view
         init = run.init or (run.start if preset.weights else preset.init)
+        licences = {"frame encoder": f"{preset.licence} ({init})"}
     else:
         started = load_checkpoint(run.start)
         model, view, init = started.model.config, started.view, run.init or run.start
+        licences = {name: text for name, text in started.licences.items() if name != "data"}
+    if run.init:
+        licences = {"frame encoder": f"that of {run.init}"}
     config = settings_from(
         ModelConfig, {**asdict(model), **run.model, "num_classes": num_classes, "task": task}, f"{run.start}: model"
     )
     view = settings_from(ViewConfig, {**asdict(view), **run.view}, f"{run.start}: view")
-    return start_model(config, view, init), view
+    return start_model(config, view, init), view, licences
 
 
 def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint, *, dtype: torch.dtype | None = None) -> None:
@@ -146,7 +155,7 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint, *, dty
     part = path.with_name(path.name + ".part")
     part.touch()
     mode = part.stat().st_mode  # safetensors' own files can be read by their owner alone
-    save_file(tensors, part, metadata={HEADER_KEY: json.dumps(header, ensure_ascii=False)})
+    save_file(tensors, part, metadata={HEADER_KEY: json.dumps(header)})
     part.chmod(mode)
     part.replace(path)
 
@@ -160,11 +169,14 @@ def load_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
     header = _read_header(path)
     if header is None:
         return load_release(path)
-    if header.get("format", 0) > FORMAT or header.get("sampling") != SAMPLING:
+    version = header.get("format")
+    if isinstance(version, int) and (version > FORMAT or header.get("sampling") != SAMPLING):
         raise WeightsError(
-            f"{path}: header format {header.get('format')}, sampling {header.get('sampling')!r}; this fewframes reads "
+            f"{path}: header format {version}, sampling {header.get('sampling')!r}; this fewframes reads "
             f"format {FORMAT}, sampling {SAMPLING!r}: install a newer one"
         )
+    if HEADER_FIELDS - set(header):
+        raise WeightsError(f"{path}: its header is damaged; missing: {', '.join(sorted(HEADER_FIELDS - set(header)))}")
     model = build_model(
         settings_from(ModelConfig, header["model"], f"{path}: model"),
         settings_from(ViewConfig, header["view"], f"{path}: view"),
@@ -288,6 +300,8 @@ def packaged_path(name: str) -> Path:
 def _find(name: str) -> Path:
     preset = PRESETS.get(name)
     if preset is None:
+        if (Path(name) / MODEL_FILE).is_file():
+            return Path(name) / MODEL_FILE
         if not Path(name).is_file():
             raise WeightsError(f"{name}: no such file, and no preset of that name; {nearest(name, PRESETS)}")
         return Path(name)
@@ -303,9 +317,10 @@ def _find(name: str) -> Path:
     path = downloaded_path(name)
     if not path.is_file():
         raise WeightsError(f"the weights of {name!r} are not here yet; get them: fewframes models pull {name}")
-    if _hash_path(path).read_text().strip() != _sha256(path):
+    if not _hash_path(path).is_file() or _hash_path(path).read_text().strip() != _sha256(path):
         raise WeightsError(
-            f"{path}: changed since it was pulled (SHA-256 differs); pull it again: fewframes models pull {name}"
+            f"{path}: not the file that was pulled (SHA-256 differs or is missing); fewframes models pull {name}, or hand it over: "
+            f"fewframes models pull {name} --file FILE"
         )
     return path
 
@@ -342,6 +357,8 @@ def _read_header(path: Path) -> dict[str, Any] | None:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
         header: dict[str, Any] | None = json.loads(metadata[HEADER_KEY]) if HEADER_KEY in metadata else None
+        if header is not None and not isinstance(header, dict):
+            raise WeightsError(f"{path}: its header is damaged ({type(header).__name__}, not an object)")
     except (SafetensorError, ValueError):
         return None
     except OSError as error:
@@ -411,6 +428,14 @@ def _kinetics_labels(num_classes: int) -> tuple[str, ...]:
 
 def _download_timm(config: ModelConfig, name: str) -> dict[str, Tensor]:
     """The weights of a timm model without its classifier, under the names of our frame encoder."""
+    from timm import is_model, list_models  # late: timm is slow to import
+
+    if not is_model(name.split(".", maxsplit=1)[0]):
+        close = difflib.get_close_matches(name, list_models(), n=1)
+        raise WeightsError(
+            f"{name}: no such file, and timm has no network of that name"
+            + (f"; did you mean {close[0]!r}?" if close else "")
+        )
     try:
         backbone = timm_frame_encoder(name, image_size=config.image_size, pretrained=True)
     except (OSError, RuntimeError, urllib.error.URLError) as error:

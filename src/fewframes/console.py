@@ -1,0 +1,187 @@
+"""What people and programs see: tables, JSON lines and CSV on standard output; words and bars on standard error."""
+
+from __future__ import annotations
+
+import csv
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:  # the command line must not load torch before a command needs it
+    from rich.progress import TaskID
+
+    from fewframes.clip import Prediction
+    from fewframes.data import VideoSet
+    from fewframes.evaluate import Evaluation
+    from fewframes.layouts import Sample
+    from fewframes.predictor import Failure, Predictor
+
+Results = Iterable["Prediction | Failure"]
+
+
+def write_json(results: Results, topk: int) -> Iterator[Prediction | Failure]:
+    """One JSON object a line, each written as soon as it is known."""
+    import json
+
+    from fewframes.predictor import Failure
+
+    for result in results:
+        values = result.to_dict() if isinstance(result, Failure) else result.to_dict(topk)
+        typer.echo(json.dumps(values, ensure_ascii=False))
+        yield result
+
+
+def write_csv(results: Results, topk: int) -> Iterator[Prediction | Failure]:
+    """A row for each video, failed ones with their reason; `topk` pairs of label and score."""
+    from fewframes.predictor import Failure
+
+    ranks = range(1, topk + 1)
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["source", "error", *(f"{what}_{rank}" for rank in ranks for what in ("label", "score"))])
+    for result in results:
+        if isinstance(result, Failure):
+            writer.writerow([result.source, result.error] + [""] * 2 * topk)
+        else:
+            pairs = [cell for label, score in result.top(topk) for cell in (label, f"{score:.6f}")]
+            writer.writerow([result.source, "", *pairs, *[""] * (2 * topk - len(pairs))])
+        yield result
+
+
+def write_table(results: Results, topk: int) -> Iterator[Prediction | Failure]:
+    """For people: a block for each video with its likeliest actions, and where the model looked."""
+    from fewframes.predictor import Failure
+
+    for result in results:
+        if not isinstance(result, Failure):
+            console().print(block(result, topk), highlight=False, markup=False, soft_wrap=True)
+        yield result
+
+
+def block(prediction: Prediction, topk: int) -> str:
+    """One prediction in a few lines of text."""
+    top = prediction.top(topk)
+    width = max(len(label) for label, _ in top)
+    times, attention = prediction.times_s.tolist(), prediction.frame_attention.tolist()
+    full, levels = ("█", "▁▂▃▄▅▆▇█") if speaks_unicode() else ("#", "01234567")
+    strip = "".join(levels[round(7 * weight / max(attention))] for weight in attention)
+    timing = prediction.timing
+    return "\n".join(
+        [
+            prediction.source,
+            *(f"  {label:<{width}} {score:6.1%}  {full * round(30 * score)}" for label, score in top),
+            f"  frames from {times[0]:.2f} s to {times[-1]:.2f} s, attention {strip} most at "
+            f"{times[attention.index(max(attention))]:.2f} s",
+            f"  decode {timing.decode_s:.3f} s, transform {timing.transform_s:.3f} s, network {timing.network_s:.3f} s",
+        ]
+    )
+
+
+def speaks_unicode() -> bool:
+    """Whether standard output can show bars."""
+    try:
+        "█".encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def order_lines(evaluation: Evaluation) -> list[str]:
+    """What the order of frames is worth, and other numbers of frames."""
+    order = evaluation.order
+    lines = [f"frames backwards {order.backwards:.1%}, in random order {order.shuffled:.1%}"]
+    return lines + [f"{num_frames} frames {value:.1%}" for num_frames, value in evaluation.sweep.items()]
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Lines on standard output."""
+    console().print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+
+
+def tell_data(source: str, videos: VideoSet) -> None:
+    """What was found, and how the first rows were understood."""
+    found = f"{len(videos.samples)} videos of {len(videos.labels)} actions"
+    tell(f"{source}: {videos.layout}; {found}: {counted(videos.counts())}")
+    for sample in videos.samples[:3]:
+        tell(f"  {parsed(sample)}")
+
+
+def parsed(sample: Sample) -> str:
+    """How one row was understood."""
+    part = f" from {sample.start_s:g} s" if sample.start_s else ""
+    part += f" to {sample.end_s:g} s" if sample.end_s is not None else ""
+    marks = "".join(f", {name} {value}" for name, value in (("split", sample.split), ("group", sample.group)) if value)
+    return f"{sample.path}{part}: {', '.join(sample.labels)}{marks}"
+
+
+def counted(counts: dict[str, int]) -> str:
+    """The labels with their numbers of videos; the first ones when there are many."""
+    shown = [f"{label} {count}" for label, count in list(counts.items())[:12]]
+    return ", ".join(shown) + (", ..." if len(counts) > 12 else "")
+
+
+def describe(predictor: Predictor) -> str:
+    """Which model runs where, in which precision."""
+    precision = str(predictor.dtype).removeprefix("torch.")
+    return f"{predictor.name}: {len(predictor.labels)} actions, {predictor.device} in {precision}"
+
+
+def summary(results: list[Prediction | Failure], seconds: float) -> str:
+    """How many were labelled, how many failed, and how fast it went."""
+    from fewframes.predictor import Failure
+
+    failed = sum(isinstance(result, Failure) for result in results)
+    labelled = len(results) - failed
+    return f"{labelled} labelled, {failed} failed in {seconds:.1f} s ({labelled / seconds:.1f} videos/s)"
+
+
+def with_progress(results: Results, total: int) -> Results:
+    """The same results, with a progress bar on standard error when that is a terminal and there is more than one."""
+    if total < 2 or not sys.stderr.isatty():
+        return results
+    from rich.progress import track
+
+    return track(results, description="labelling", total=total, console=console(stderr=True))
+
+
+class StageProgress:
+    """A progress bar for each stage of the work on standard error, when that is a terminal."""
+
+    def __enter__(self) -> StageProgress:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console(stderr=True),
+            disable=not sys.stderr.isatty(),
+        )
+        self.bars.start()
+        self.tasks: dict[str, TaskID] = {}
+        return self
+
+    def show(self, stage: str, done: int, total: int) -> None:
+        """Move the stage's bar, a new one when it is the first."""
+        if stage not in self.tasks:
+            self.tasks[stage] = self.bars.add_task(stage, total=total)
+        self.bars.update(self.tasks[stage], completed=done)
+
+    def __exit__(self, *_: object) -> None:
+        self.bars.stop()
+
+
+def console(*, stderr: bool = False):  # type: ignore[no-untyped-def]
+    """Where rich writes."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, width=None if stream.isatty() or "COLUMNS" in os.environ else 180)
+
+
+def tell(message: str) -> None:
+    """A line for people, on standard error."""
+    typer.echo(message, err=True)
