@@ -77,6 +77,26 @@ def test_counts_by_hand() -> None:
     assert values["per_class"] == {"hug": 0.6667, "kick": 1.0, "push": 0.0, "wave": None}
 
 
+def test_counts_are_those_of_torchmetrics() -> None:
+    from torchmetrics.functional import classification as reference  # late: it takes ten seconds to import
+
+    generator = torch.Generator().manual_seed(0)
+    logits_NK, targets_N = torch.randn(200, 8, generator=generator), torch.randint(8, (200,), generator=generator)
+    report = score(logits_NK, targets_N, tuple("abcdefgh"))
+    assert torch.equal(report.confusion, reference.multiclass_confusion_matrix(logits_NK, targets_N, 8))
+    for value, top_k in ((report.top1, 1), (report.top5, 5)):
+        expected = reference.multiclass_accuracy(logits_NK, targets_N, 8, average="micro", top_k=top_k)
+        assert value == pytest.approx(float(expected))
+    error = reference.multiclass_calibration_error(logits_NK.softmax(1), targets_N, 8, n_bins=15)
+    assert calibration_error(logits_NK, targets_N) == pytest.approx(float(error), abs=1e-6)
+    wanted_NK = torch.randint(2, (200, 8), generator=generator)
+    several = score_multilabel(logits_NK, wanted_NK.float(), tuple("abcdefgh"))
+    expected = reference.multilabel_average_precision(logits_NK.sigmoid(), wanted_NK, 8)
+    assert several.mean_ap == pytest.approx(float(expected), abs=1e-6)
+    expected = reference.multilabel_f1_score(logits_NK.sigmoid(), wanted_NK, 8, average="micro")
+    assert several.f1 == pytest.approx(float(expected), abs=1e-6)
+
+
 def test_average_precision_by_hand() -> None:
     targets_NK = torch.tensor([[1.0, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 0]])
     logits_NK = torch.tensor([[3.0, 2, 1], [1, 1, 1], [2, -1, 1], [-1, -2, 1]])

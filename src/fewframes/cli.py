@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import glob
 import os
 import sys
@@ -28,6 +29,9 @@ from fewframes.console import (
     write_table,
 )
 from fewframes.errors import EXIT_SOME_FAILED, FewframesError
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Parameters of mallopt, from malloc.h."""
 
 
 class Commands(TyperGroup):
@@ -70,7 +74,21 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # names of files and the terminal's encoding need not agree
             stream.reconfigure(errors="backslashreplace")
+    keep_memory()
     app()
+
+
+def keep_memory() -> None:
+    """Let malloc keep what the network frees, instead of fetching it zeroed again for each layer (docs/decisions.md).
+
+    The command owns its process and may; a library may not. Without glibc nothing happens.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    mallopt(M_MMAP_THRESHOLD, 2**30) or mallopt(M_MMAP_THRESHOLD, 2**25)  # older glibc refuses more
+    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 @app.command()

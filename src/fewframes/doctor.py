@@ -16,7 +16,7 @@ from fewframes.config import cache_dir
 from fewframes.predictor import choose_device
 
 NEEDED = (
-    "torch", "torchvision", "timm", "av", "safetensors", "torchmetrics", "scikit-learn", "matplotlib", "numpy", "pillow",
+    "torch", "torchvision", "timm", "av", "safetensors", "scikit-learn", "matplotlib", "numpy", "pillow",
     "fsspec", "pydantic", "typer", "rich",
 )  # fmt: skip
 CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg2video", "mjpeg", "prores", "gif")

@@ -6,16 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
-from torchmetrics.functional.classification import (
-    multiclass_accuracy,
-    multiclass_calibration_error,
-    multiclass_confusion_matrix,
-    multilabel_f1_score,
-)
 
 from fewframes.config import Task
 
@@ -150,42 +143,43 @@ def score_multilabel(logits_NK: Tensor, targets_NK: Tensor, labels: tuple[str, .
     """The report of logits where a video has any number of labels. Raises ValueError without a video."""
     if len(targets_NK) == 0:
         raise ValueError("no videos to score")
-    scores_NK, wanted_NK = logits_NK.sigmoid(), targets_NK.round().long()
+    from sklearn.metrics import average_precision_score  # late: scikit-learn is slow to import, and few models need it
+
+    wanted_NK, answers_NK = targets_NK > 0.5, logits_NK > 0
     precisions = [
-        float(average_precision_score(wanted_N, scores_N)) if wanted_N.any() else None
-        for wanted_N, scores_N in zip(wanted_NK.T.numpy(), scores_NK.T.numpy(), strict=True)
+        float(average_precision_score(wanted_N, logits_N)) if wanted_N.any() else None
+        for wanted_N, logits_N in zip(wanted_NK.T.numpy(), logits_NK.T.numpy(), strict=True)
     ]
     present = [precision for precision in precisions if precision is not None]
     return MultiLabelReport(
         labels=labels,
         num_videos=len(targets_NK),
         mean_ap=sum(present) / len(present) if present else 0.0,
-        f1=float(multilabel_f1_score(scores_NK, wanted_NK, len(labels), average="micro")),
+        f1=float(2 * (wanted_NK & answers_NK).sum() / (wanted_NK.sum() + answers_NK.sum()).clamp(min=1)),
         average_precisions=tuple(precisions),
     )
 
 
 def score(logits_NK: Tensor, targets_N: Tensor, labels: tuple[str, ...]) -> Report:
-    """The report of these logits; ties count as torch's topk breaks them. Raises ValueError without a video."""
+    """The report of these logits; of equal logits the first label counts as named. Raises ValueError without a video."""
     if len(targets_N) == 0:
         raise ValueError("no videos to score")
     num_classes = len(labels)
-    confusion_KK = multiclass_confusion_matrix(logits_NK, targets_N, num_classes)
+    ranked_NK = logits_NK.argsort(dim=1, descending=True, stable=True)
+    right_NK = ranked_NK == targets_N[:, None]
+    pairs_N = targets_N * num_classes + ranked_NK[:, 0]
+    confusion_KK = torch.bincount(pairs_N, minlength=num_classes**2).view(num_classes, num_classes)
     totals_K = confusion_KK.sum(dim=1)
     shares_K = confusion_KK.diagonal() / totals_K
     recalls = tuple(float(share) if total else None for share, total in zip(shares_K, totals_K, strict=True))
-    top1, top5 = (
-        float(multiclass_accuracy(logits_NK, targets_N, num_classes, average="micro", top_k=min(k, num_classes)))
-        for k in (1, 5)
-    )
     return Report(
         labels=labels,
         num_videos=len(targets_N),
-        top1=top1,
-        top5=top5,
+        top1=float(right_NK[:, :1].sum() / len(targets_N)),
+        top5=float(right_NK[:, :5].sum() / len(targets_N)),
         mean_class=float(shares_K[totals_K > 0].mean()),
         recalls=recalls,
-        confusion=confusion_KK.to(torch.int64),
+        confusion=confusion_KK,
     )
 
 
@@ -214,9 +208,13 @@ def bootstrap(
     return Interval(figure(torch.arange(len(groups))), low, high)
 
 
-def calibration_error(logits_NK: Tensor, targets_N: Tensor) -> float:
-    """Expected calibration error over 15 equal bins of confidence: how far scores are from shares of right answers."""
-    return float(multiclass_calibration_error(logits_NK.softmax(dim=1), targets_N, logits_NK.shape[1], n_bins=15))
+def calibration_error(logits_NK: Tensor, targets_N: Tensor, num_bins: int = 15) -> float:
+    """Expected calibration error over equal bins of confidence: how far scores are from shares of right answers."""
+    confidence_N, named_N = logits_NK.softmax(dim=1).max(dim=1)
+    gap_N = confidence_N - (named_N == targets_N).float()
+    bins_N = (confidence_N * num_bins).ceil().long() - 1
+    gaps = torch.zeros(num_bins).index_add(0, bins_N.clamp(0, num_bins - 1), gap_N)
+    return float(gaps.abs().sum() / len(targets_N))
 
 
 def fit_temperature(logits_NK: Tensor, targets_N: Tensor) -> float:

@@ -33,7 +33,7 @@ DEFAULT_MODEL = "lite0-16"
 
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-CPU_FRAMES_AT_ONCE = 4
+CPU_FRAMES_AT_ONCE = 8
 """Above this many the activations of Lite0 outgrow what malloc keeps, and the time goes into fetching pages (docs/decisions.md)."""
 BFLOAT16_GAIN = 1.1
 """How much faster bfloat16 must be found than float32 before it is chosen."""
