@@ -1,8 +1,9 @@
-"""What every result file begins with: when, on what, with which versions."""
+"""What result files share: when, on what, with which versions; and how spreads are written."""
 
 from __future__ import annotations
 
 import platform
+import statistics
 import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -31,6 +32,15 @@ def describe() -> dict[str, object]:
         "bfloat16 instructions": sorted({"avx512_bf16", "amx_bf16"} & set(flags.split())),
         "python": platform.python_version(),
         **{package: version(package) for package in ("torch", "av", "timm", "fewframes")},
+    }
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Minimum, median and maximum."""
+    return {
+        "min": round(min(values), 4),
+        "median": round(statistics.median(values), 4),
+        "max": round(max(values), 4),
     }
 
 

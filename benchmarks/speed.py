@@ -9,7 +9,6 @@ of the two sets, one at a time, after one warm-up, in both precisions by turns (
 from __future__ import annotations
 
 import json
-import statistics
 import subprocess
 import sys
 import time
@@ -24,15 +23,6 @@ EXAMPLE = machine.ROOT / "examples" / "hug.mp4"
 REPEATS = 7
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    """Minimum, median and maximum."""
-    return {
-        "min": round(min(values), 4),
-        "median": round(statistics.median(values), 4),
-        "max": round(max(values), 4),
-    }
-
-
 def command_seconds(*arguments: str) -> dict[str, float]:
     """Wall time of a fewframes command in a fresh process."""
     seconds = []
@@ -40,7 +30,7 @@ def command_seconds(*arguments: str) -> dict[str, float]:
         began = time.perf_counter()
         subprocess.run(["fewframes", *arguments], check=True, capture_output=True)
         seconds.append(time.perf_counter() - began)
-    return spread(seconds)
+    return machine.spread(seconds)
 
 
 def import_seconds(statement: str) -> dict[str, float]:
@@ -50,7 +40,7 @@ def import_seconds(statement: str) -> dict[str, float]:
         began = time.perf_counter()
         subprocess.run([sys.executable, "-c", statement], check=True, capture_output=True)
         seconds.append(time.perf_counter() - began)
-    return spread(seconds)
+    return machine.spread(seconds)
 
 
 def split_seconds(paths: list[str]) -> dict[str, object]:
@@ -67,7 +57,7 @@ def split_seconds(paths: list[str]) -> dict[str, object]:
             parts[name]["decode"].append(timing.decode_s)
             parts[name]["transform"].append(timing.transform_s)
             parts[name]["network"].append(timing.network_s)
-    return {name: {part: spread(seconds) for part, seconds in split.items()} for name, split in parts.items()}
+    return {name: {part: machine.spread(seconds) for part, seconds in split.items()} for name, split in parts.items()}
 
 
 def folder_seconds(folder: Path) -> dict[str, float]:
@@ -80,7 +70,7 @@ def folder_seconds(folder: Path) -> dict[str, float]:
         for _ in predictor.predict_many(paths):
             pass
         rates.append(len(paths) / (time.perf_counter() - began))
-    return spread(rates)
+    return machine.spread(rates)
 
 
 def main() -> None:
