@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-import glob
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -118,6 +116,7 @@ def predict(
     if json and as_csv:
         raise typer.BadParameter("--json and --csv exclude each other")
     from fewframes.predictor import Failure, load
+    from fewframes.sources import expand
 
     paths = list(expand(sources))
     if not paths:
@@ -393,45 +392,6 @@ def options(
     ] = False,
 ) -> None:
     """Options before the command."""
-
-
-def expand(sources: Iterable[str], opened: tuple[str, ...] = ()) -> Iterator[str]:
-    """Every video that the sources stand for: files and URLs as they are, folders searched, lists and globs opened.
-
-    What stands for nothing comes out as it is, to be named among the failures. `opened` are the lists that led here.
-    """
-    from fewframes.video import find_videos
-
-    for source in sources:
-        if source == "-":
-            yield from expand(listed(sys.stdin.read()), opened)
-        elif source.endswith(".txt") and Path(source).is_file():
-            if os.path.realpath(source) in opened:
-                raise FewframesError(f"{source}: a list that leads to itself")
-            yield from expand(listed(read_list(source)), (*opened, os.path.realpath(source)))
-        elif not os.path.exists(source) and glob.has_magic(source) and "://" not in source:
-            found = sorted(glob.glob(source, recursive=True))
-            yield from expand(found, opened) if found else [source]
-        elif os.path.isdir(source):
-            yield from find_videos(source) or [source]
-        else:
-            yield source
-
-
-def read_list(path: str) -> str:
-    """The text of a list of sources."""
-    try:
-        return Path(path).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise FewframesError(
-            f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
-        ) from None
-
-
-def listed(text: str) -> list[str]:
-    """The lines that name something: no blanks, no # comments."""
-    lines = (line.strip() for line in text.splitlines())
-    return [line for line in lines if line and not line.startswith("#")]
 
 
 def frame_counts(text: str) -> tuple[int, ...]:
