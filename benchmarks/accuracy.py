@@ -34,12 +34,13 @@ import torch
 from torch import Tensor
 
 from fewframes.cache import EmbeddingCache
-from fewframes.config import PRESETS, ModelConfig, TrainConfig
+from fewframes.config import ModelConfig, TrainConfig
 from fewframes.data import VideoSet
 from fewframes.embed import Embedded, embed_videos
 from fewframes.layouts import Sample
 from fewframes.model import STAM
 from fewframes.predictor import Predictor, load
+from fewframes.presets import PRESETS
 from fewframes.train import fit
 
 PACKAGED = PRESETS["lite0-16"].model

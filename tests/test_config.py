@@ -9,7 +9,6 @@ import pytest
 from pydantic import ValidationError
 
 from fewframes.config import (
-    PRESETS,
     DataConfig,
     ModelConfig,
     RunConfig,
@@ -22,6 +21,7 @@ from fewframes.config import (
     settings_from,
 )
 from fewframes.errors import ConfigError
+from fewframes.presets import PRESETS
 
 
 def test_settings_survive_json() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fewframes.config import PRESETS
 from fewframes.metrics import (
     bootstrap,
     calibration_error,
@@ -16,6 +15,7 @@ from fewframes.metrics import (
     score,
     score_multilabel,
 )
+from fewframes.presets import PRESETS
 from fewframes.weights import build_model
 
 PAPER_GMACS = {  # its "Flops [G]" column: multiply-adds without attention's products

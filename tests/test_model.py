@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from fewframes.config import PLAIN_PIXELS, VIT_VIEW, ModelConfig, ViewConfig
+from fewframes.config import ModelConfig, ViewConfig
 from fewframes.model import STAM, Attention, Block, SpatialEncoder, resize_positions
+from fewframes.presets import PLAIN_PIXELS, VIT_VIEW
 from fewframes.weights import build_model
 
 TINY = ModelConfig(

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fewframes.config import PRESETS
 from fewframes.predictor import DEFAULT_MODEL, Predictor, load
+from fewframes.presets import PRESETS
 from fewframes.weights import packaged_path
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -15,9 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from fewframes import weights
-from fewframes.config import PRESETS, RELEASE, ModelConfig, ViewConfig
+from fewframes.config import ModelConfig, ViewConfig
 from fewframes.errors import ConfigError, WeightsError
 from fewframes.model import STAM
+from fewframes.presets import PRESETS, RELEASE
 from fewframes.weights import Checkpoint, build_model, load_checkpoint, load_release, save_checkpoint, start_model
 
 TINY = ModelConfig(

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from fewframes.clip import Label as Label
     from fewframes.clip import Prediction as Prediction
     from fewframes.clip import Timing as Timing
-    from fewframes.config import PRESETS as PRESETS
     from fewframes.config import ModelConfig as ModelConfig
     from fewframes.config import ViewConfig as ViewConfig
     from fewframes.errors import FewframesError as FewframesError
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from fewframes.predictor import Failure as Failure
     from fewframes.predictor import Predictor as Predictor
     from fewframes.predictor import load as load
+    from fewframes.presets import PRESETS as PRESETS
     from fewframes.video import open_video as open_video
     from fewframes.video import read_frames as read_frames
     from fewframes.weights import Checkpoint as Checkpoint
@@ -36,7 +36,7 @@ _ROOM_OF = {
     "Label": "clip",
     "Prediction": "clip",
     "Timing": "clip",
-    "PRESETS": "config",
+    "PRESETS": "presets",
     "ModelConfig": "config",
     "ViewConfig": "config",
     "FewframesError": "errors",

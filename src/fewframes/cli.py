@@ -320,7 +320,7 @@ def models(context: typer.Context) -> None:
         return
     from rich.table import Table
 
-    from fewframes.config import PRESETS
+    from fewframes.presets import PRESETS
 
     table = Table("name", "params", "GMACs", "frames", "weights", "licence", "of the paper", box=None, pad_edge=False)
     for column in table.columns[:5]:

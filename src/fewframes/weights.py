@@ -25,20 +25,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fewframes.backbones import EfficientNetLite0, TimmFrameEncoder, timm_frame_encoder
-from fewframes.config import (
-    PLAIN_PIXELS,
-    PRESETS,
-    RELEASE,
-    RELEASE_URL,
-    ModelConfig,
-    RunConfig,
-    Task,
-    ViewConfig,
-    cache_dir,
-    settings_from,
-)
+from fewframes.config import ModelConfig, RunConfig, Task, ViewConfig, cache_dir, settings_from
 from fewframes.errors import ConfigError, WeightsError, nearest
 from fewframes.model import STAM, SpatialEncoder
+from fewframes.presets import PLAIN_PIXELS, PRESETS, RELEASE, RELEASE_URL
 
 MODEL_FILE = "model.safetensors"
 """What training calls the model in its output folder; the folder's name stands for it."""

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
-from fewframes.config import PRESETS
+from fewframes.presets import PRESETS
 from fewframes.weights import load_release, start_model
 
 
