@@ -1,9 +1,14 @@
-"""From a folder to a model: what is learned, what is kept out, what is written, and what goes wrong."""
+"""From a folder to a model: what is kept out, what is written, what goes on after an interruption, and what goes wrong."""
 
 from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,81 +17,27 @@ import pytest
 import torch
 
 from fewframes.cache import EmbeddingCache
-from fewframes.config import DataConfig, ModelConfig, RunConfig, TrainConfig, ViewConfig, read_run
-from fewframes.data import read_data
+from fewframes.config import DataConfig, RunConfig, TrainConfig, read_run
+from fewframes.data import VideoSet, read_data
 from fewframes.errors import ConfigError, DataError
 from fewframes.metrics import MultiLabelReport, Report
-from fewframes.model import STAM
 from fewframes.predictor import load
-from fewframes.train import fit, logits_of, train
-from fewframes.weights import build_model, load_checkpoint
+from fewframes.train import Options, Trained, train
+from fewframes.weights import load_checkpoint
 from numbered import write_fading
 
 QUICK = TrainConfig(epochs=1, min_steps=60)
-ORDERED = ModelConfig(
-    image_size=32, patch_size=8, width=24, depth=1, heads=3, num_frames=8, num_classes=2,
-    temporal_width=32, temporal_depth=1, temporal_heads=4, motion_width=16, temporal_positions="waves",
-)  # fmt: skip
-
-
-def rising_or_falling(num_videos: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Embeddings (B, 1, T, D) of videos that differ in the order of their frames alone, and which order it is."""
-    generator = torch.Generator().manual_seed(seed)
-    paths_BTD = torch.randn(num_videos, 1, 24, generator=generator) + torch.linspace(-1, 1, 8)[:, None] * torch.ones(24)
-    paths_BTD = paths_BTD + 0.5 * torch.randn(num_videos, 8, 24, generator=generator)
-    turned_BTD = paths_BTD.flip(1)
-    return torch.cat([paths_BTD, turned_BTD])[:, None], torch.eye(2).repeat_interleave(num_videos, dim=0)
-
-
-def fitted(config: ModelConfig, settings: TrainConfig = QUICK) -> STAM:
-    torch.manual_seed(0)
-    model = build_model(config, ViewConfig(resize_px=36, crop_px=32))
-    for _ in fit(model, *rising_or_falling(40, seed=1), settings):
-        pass
-    return model
-
-
-def accuracy(model: STAM) -> float:
-    embeddings_BVTD, targets_BK = rising_or_falling(100, seed=2)
-    return float((logits_of(model, embeddings_BVTD).argmax(1) == targets_BK.argmax(1)).float().mean())
-
-
-def test_the_order_of_frames_is_learned_and_a_mean_cannot() -> None:
-    assert accuracy(fitted(ORDERED)) > 0.95
-    mean = replace(ORDERED, temporal="mean", temporal_width=None, motion_width=0)
-    assert accuracy(fitted(mean)) == 0.5  # as often right as wrong, exactly: both orders get the same answer
-
-
-def test_the_read_out_of_moments_learns_it_too() -> None:
-    config = replace(ORDERED, temporal="mean", temporal_width=None, motion_width=0, moment_head=True)
-    assert accuracy(fitted(config)) > 0.95
-
-
-def test_same_seed_same_weights() -> None:
-    first, again = fitted(ORDERED), fitted(ORDERED)
-    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True))
-    for config, settings in ((ORDERED, replace(QUICK, seed=1)), (replace(ORDERED, token_dropout=0.5), QUICK)):
-        assert not torch.equal(first.head.weight, fitted(config, settings).head.weight)
-
-
-def test_steps_epochs_and_learning_rate() -> None:
-    torch.manual_seed(0)
-    model = build_model(ORDERED, ViewConfig(resize_px=36, crop_px=32))
-    settings = TrainConfig(epochs=5, min_steps=1, batch_size=32, warmup_share=0.2, learning_rate=0.01)
-    steps = list(fit(model, *rising_or_falling(40, seed=1), settings))
-    assert [step.number for step in steps] == list(range(1, 16))  # 80 videos are 3 batches an epoch
-    rates = [step.learning_rate for step in steps]
-    assert rates[:3] == pytest.approx([0.01 / 3, 0.02 / 3, 0.01])
-    assert rates[-1] < 0.001
-    assert all(0 <= step.accuracy <= 1 for step in steps)
-    assert steps[-1].loss < steps[0].loss
-
-
-def test_the_frame_encoder_is_not_touched() -> None:
-    torch.manual_seed(0)
-    before = build_model(ORDERED, ViewConfig(resize_px=36, crop_px=32)).frame_encoder.state_dict()
-    after = fitted(ORDERED).frame_encoder.state_dict()
-    assert all(torch.equal(before[key], after[key]) for key in before)
+CPU = Options(device="cpu", dtype="float32")
+FILES = [
+    "confusion.png",
+    "curves.png",
+    "history.csv",
+    "logs",
+    "metrics.json",
+    "model.safetensors",
+    "predictions.csv",
+    "run.toml",
+]
 
 
 def run_for(start: Path, **data: Any) -> RunConfig:
@@ -94,29 +45,46 @@ def run_for(start: Path, **data: Any) -> RunConfig:
     return RunConfig(start=str(start), model=model, data=DataConfig(**data), train=QUICK)
 
 
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(folder).model.state_dict()
+
+
+def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
 def test_from_a_folder_to_a_model_that_predicts(clips: Path, tiny_model: Path, tmp_path: Path) -> None:
     stages: dict[str, list[tuple[int, int]]] = {}
+    said: list[str] = []
     run = run_for(tiny_model, holdout=0.34)
-    trained = train(
-        read_data(clips), tmp_path / "out", run, cache=EmbeddingCache(tmp_path / "cache"), device="cpu", dtype="float32",
-        progress=lambda stage, done, total: stages.setdefault(stage, []).append((done, total)),
-    )  # fmt: skip
-    assert stages["embedding"] == [(done, 13) for done in range(1, 14)]
+
+    def progress(stage: str, done: int, total: int, words: str) -> None:
+        stages.setdefault(stage, []).append((done, total))
+        said.append(words)
+
+    options = replace(CPU, cache=EmbeddingCache(tmp_path / "cache"), command="fewframes train clips")
+    trained = train(read_data(clips), tmp_path / "out", run, options, progress)
+    assert len(stages["embedding"]) == 13  # 4 held out and the others
     assert stages["training"] == [(done, 60) for done in range(1, 61)]
-    assert isinstance(trained.report, Report)
-    assert trained.report.top1 == 1
+    assert any("videos/s" in words and "waiting for data" in words for words in said)
+    assert trained.evaluation is not None
+    assert isinstance(trained.evaluation.report, Report)
+    assert trained.evaluation.report.top1 == 1
     assert [failure.source for failure in trained.failures] == [str(clips / "redden" / "broken.mp4")]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "confusion.png", "history.csv", "metrics.json", "model.safetensors", "run.toml",
-    ]  # fmt: skip
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES
 
     assert read_run(tmp_path / "out" / "run.toml") == run
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert metrics["held_out"]["top1"] == 1
-    assert metrics["num_videos"]["failed"] == len(metrics["failed"]) == 1
-    assert metrics["num_videos"]["training"] + metrics["num_videos"]["held_out"] == 12
+    assert metrics["held_out"]["report"]["top1"] == 1
+    assert metrics["command"] == "fewframes train clips"
+    assert metrics["environment"]["versions"]["torch"] == torch.__version__
+    assert metrics["num_videos"]["unread"] == len(metrics["failed"]) == 1
+    assert metrics["num_videos"]["training"] + metrics["num_videos"]["held_out"] == 13
     with (tmp_path / "out" / "history.csv").open() as file:
         assert [int(row["number"]) for row in csv.DictReader(file)] == list(range(1, 61))
+    with (tmp_path / "out" / "predictions.csv").open() as file:
+        assert {row["labels"] == row["predicted"] for row in csv.DictReader(file) if not row["error"]} == {True}
+    assert list((tmp_path / "out" / "logs").rglob("events.out.tfevents.*"))
 
     predictor = load(tmp_path / "out" / "model.safetensors", device="cpu", dtype="float32")
     assert predictor.labels == ("redden", "turn blue")
@@ -126,6 +94,56 @@ def test_from_a_folder_to_a_model_that_predicts(clips: Path, tiny_model: Path, t
     original = load_checkpoint(tiny_model).model.frame_encoder.state_dict()
     kept = load_checkpoint(tmp_path / "out" / "model.safetensors").model.frame_encoder.state_dict()
     assert all(torch.equal(original[key], kept[key]) for key in original)
+
+
+def test_the_whole_network_learns_from_a_folder(clips: Path, tiny_model: Path, tmp_path: Path) -> None:
+    settings = replace(
+        QUICK, unfreeze="all", epochs=12, min_steps=1, batch_size=4, workers=0, encoder_learning_rate=1e-3
+    )
+    run = replace(run_for(tiny_model, holdout=0.34), train=settings)
+    trained = train(read_data(clips), tmp_path / "out", run, CPU)
+    assert trained.evaluation is not None
+    assert isinstance(trained.evaluation.report, Report)
+    assert trained.evaluation.report.top1 == 1
+    before, after = load_checkpoint(tiny_model).model.frame_encoder.state_dict(), weights_of(tmp_path / "out")
+    assert not torch.equal(before["blocks.0.mlp.fc1.weight"], after["frame_encoder.blocks.0.mlp.fc1.weight"])
+    assert [failure.source for failure in trained.failures] == [str(clips / "redden" / "broken.mp4")]
+
+
+def test_the_best_epoch_is_kept_and_patience_ends(clips: Path, tiny_model: Path, tmp_path: Path) -> None:
+    lines = [
+        f"{clips / label / str(number)}.mp4,{label},{('train', 'train', 'train', 'train', 'val', 'test')[number]}"
+        for number in range(6)
+        for label in ("redden", "turn blue")
+    ]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label,split", *lines]) + "\n")
+    settings = replace(QUICK, min_steps=200, keep="best", patience=10, batch_size=8)
+    run = replace(run_for(tiny_model), train=settings)
+    trained = train(read_data(tmp_path / "list.csv"), tmp_path / "out", run, CPU)
+    with (tmp_path / "out" / "history.csv").open() as file:
+        num_steps = len(list(csv.DictReader(file)))
+    assert num_steps < 200  # ten epochs of one step after the best
+    assert trained.evaluation is not None
+    assert {Path(sample.path).name for sample in trained.evaluation.samples} == {
+        "5.mp4"
+    }  # judged by test, chosen by val
+    assert trained.checkpoint.provenance["num_videos"]["chosen_by"] == 2
+    assert not equal(
+        weights_of(tmp_path / "out"), load_checkpoint(tmp_path / "out" / "last.safetensors").model.state_dict()
+    )
+    assert not (tmp_path / "out" / "best.safetensors").exists()
+
+
+def test_a_teacher_by_file(clips: Path, tiny_model: Path, tmp_path: Path) -> None:
+    train(read_data(clips), tmp_path / "teacher", run_for(tiny_model), CPU)
+    settings = replace(QUICK, teacher=str(tmp_path / "teacher"), teacher_share=1.0, balance="weights")
+    trained = train(read_data(clips), tmp_path / "pupil", replace(run_for(tiny_model), train=settings), CPU)
+    assert trained.evaluation is not None
+    assert isinstance(trained.evaluation.report, Report)
+    assert trained.evaluation.report.top1 == 1
+    with pytest.raises(ConfigError, match=r"teacher .* does not know 'redden'; it needs all labels of the data"):
+        other = replace(run_for(tiny_model), train=replace(settings, teacher=str(tiny_model)))
+        train(read_data(clips), tmp_path / "other", other, CPU)
 
 
 def test_any_number_of_actions(clips: Path, tiny_model: Path, tmp_path: Path) -> None:
@@ -139,10 +157,11 @@ def test_any_number_of_actions(clips: Path, tiny_model: Path, tmp_path: Path) ->
     run = replace(run_for(tiny_model), data=data, train=replace(QUICK, min_steps=150))
     videos = read_data(tmp_path / "list.csv", data)
     assert videos.labels == ("coloured", "late", "redden", "turn blue")
-    trained = train(videos, tmp_path / "out", run, cache=None, device="cpu", dtype="float32")
-    assert isinstance(trained.report, MultiLabelReport)
-    assert trained.report.average_precisions == (1.0, None, 1.0, 1.0)
-    assert trained.report.mean_ap == 1
+    trained = train(videos, tmp_path / "out", run, CPU)
+    assert trained.evaluation is not None
+    assert isinstance(trained.evaluation.report, MultiLabelReport)
+    assert trained.evaluation.report.average_precisions == (1.0, None, 1.0, 1.0)
+    assert trained.evaluation.report.mean_ap == 1
     prediction = load(tmp_path / "out" / "model.safetensors", device="cpu", dtype="float32").predict(
         clips / "redden" / "1.mp4"
     )
@@ -154,39 +173,31 @@ def test_any_number_of_actions(clips: Path, tiny_model: Path, tmp_path: Path) ->
     assert not (tmp_path / "out" / "confusion.png").exists()
 
 
+def trained_from(clips: Path, folder: Path, run: RunConfig, cache: EmbeddingCache, **options: Any) -> Trained:
+    return train(read_data(clips), folder, run, replace(CPU, cache=cache, **options))
+
+
 def test_the_second_time_comes_from_the_cache_and_is_the_same(clips: Path, tiny_model: Path, tmp_path: Path) -> None:
-    cache = EmbeddingCache(tmp_path / "cache")
-    results = [
-        train(read_data(clips), tmp_path / name, run_for(tiny_model), cache=cache, device="cpu", dtype="float32")
-        for name in ("first", "second")
-    ]
+    cache, run = EmbeddingCache(tmp_path / "cache"), run_for(tiny_model)
+    results = [trained_from(clips, tmp_path / name, run, cache) for name in ("first", "second")]
     assert [result.num_cached for result in results] == [0, 12]
-    first, second = (result.checkpoint.model.state_dict() for result in results)
-    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert equal(weights_of(tmp_path / "first"), weights_of(tmp_path / "second"))
     with pytest.raises(ConfigError, match="first: holds run.toml, history.csv, .* already; take another folder"):
-        train(read_data(clips), tmp_path / "first", run_for(tiny_model), cache=cache)
-    train(
-        read_data(clips),
-        tmp_path / "first",
-        run_for(tiny_model),
-        cache=cache,
-        device="cpu",
-        dtype="float32",
-        overwrite=True,
-    )
+        trained_from(clips, tmp_path / "first", run, cache)
+    trained_from(clips, tmp_path / "first", run, cache, overwrite=True)
+    with pytest.raises(ConfigError, match="holds a run that is done"):
+        trained_from(clips, tmp_path / "first", run, cache, resume=True)
 
 
 def test_nothing_held_out_and_no_mirror(clips: Path, tiny_model: Path, tmp_path: Path) -> None:
     cache = EmbeddingCache(tmp_path / "cache")
-    run = run_for(tiny_model, holdout=0.0, mirror=False)
-    trained = train(read_data(clips), tmp_path / "out", run, cache=cache, device="cpu", dtype="float32")
-    assert trained.report is None
+    trained = trained_from(clips, tmp_path / "out", run_for(tiny_model, holdout=0.0, mirror=False), cache)
+    assert trained.evaluation is None
     assert trained.checkpoint.metrics == {}
     assert not (tmp_path / "out" / "confusion.png").exists()
+    assert not (tmp_path / "out" / "predictions.csv").exists()
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["held_out"] is None
-    again = train(
-        read_data(clips), tmp_path / "mirrored", run_for(tiny_model), cache=cache, device="cpu", dtype="float32"
-    )
+    again = trained_from(clips, tmp_path / "mirrored", run_for(tiny_model, holdout=0.0), cache)
     assert again.num_cached == 0  # other views
 
 
@@ -196,17 +207,16 @@ def test_an_overwritten_run_leaves_nothing_of_the_old(
     cache = EmbeddingCache(tmp_path / "cache")
 
     def again(**data: Any) -> None:
-        run = run_for(tiny_model, **data)
-        train(read_data(clips), tmp_path / "out", run, cache=cache, device="cpu", dtype="float32", overwrite=True)
+        trained_from(clips, tmp_path / "out", run_for(tiny_model, **data), cache, overwrite=True)
 
     again()
-    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
     assert "confusion.png" in before
     with monkeypatch.context() as patch:
-        patch.setattr("fewframes.train.save_checkpoint", full_disk)
+        patch.setattr("fewframes.records.save_checkpoint", full_disk)
         with pytest.raises(ConfigError, match=r"the model cannot be written \(.*No space left"):
             again(holdout=0.0)
-    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()} == before
     again(holdout=0.0)
     assert not (tmp_path / "out" / "confusion.png").exists()
 
@@ -220,9 +230,7 @@ def test_names_that_are_no_text(tiny_model: Path, tmp_path: Path) -> None:
         (tmp_path / "data" / label).mkdir(parents=True)
         for number in range(3):
             write_fading(tmp_path / "data" / label / f"{number}.mp4", 8 + number, turned=label == "hug")
-    train(
-        read_data(tmp_path / "data"), tmp_path / "out", run_for(tiny_model), cache=None, device="cpu", dtype="float32"
-    )
+    train(read_data(tmp_path / "data"), tmp_path / "out", run_for(tiny_model), CPU)
     assert load(tmp_path / "out").labels == ("caf\udce9", "hug")  # a folder stands for its model
 
 
@@ -233,18 +241,100 @@ def test_what_cannot_be_trained(clips: Path, tiny_model: Path, tmp_path: Path) -
         write_fading(tmp_path / "data" / "hug" / f"{number}.mp4", 8, turned=False)
         (tmp_path / "data" / "kick" / f"{number}.mp4").write_bytes(b"no video")
     run = run_for(tiny_model, holdout=0.0)
-    with pytest.raises(DataError, match="no training video of kick could be read"):
-        train(read_data(tmp_path / "data"), tmp_path / "out", run, cache=None, device="cpu", dtype="float32")
+
+    def fails(data: VideoSet, run: RunConfig, error: type[Exception], words: str, output: str = "out") -> None:
+        with pytest.raises(error, match=words):
+            train(data, tmp_path / output, run, CPU)
+
+    fails(read_data(tmp_path / "data"), run, DataError, "no training video of kick could be read")
     joint = replace(run, model={"layout": "joint"})
-    with pytest.raises(ConfigError, match="layout 'joint' has no embeddings of single frames"):
-        train(read_data(clips), tmp_path / "out", joint, cache=None)
+    fails(read_data(clips), joint, ConfigError, "layout 'joint' has no embeddings of single frames")
     misspelt = replace(run, model={"temporal_widht": 32})
-    with pytest.raises(ConfigError, match="unknown setting 'temporal_widht'; did you mean 'temporal_width'"):
-        train(read_data(clips), tmp_path / "out", misspelt, cache=None)
-    diverging = replace(run, train=replace(QUICK, learning_rate=1e30))
-    with pytest.raises(ConfigError, match=r"training diverged: the loss is nan at step \d+ of 60 .* lower it"):
-        train(read_data(clips), tmp_path / "out", diverging, cache=None, device="cpu", dtype="float32")
+    fails(read_data(clips), misspelt, ConfigError, "unknown setting 'temporal_widht'; did you mean 'temporal_width'")
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(ConfigError, match="file is not a folder that can be written to"):
-        train(read_data(clips), tmp_path / "file" / "out", run, cache=None)
+    fails(read_data(clips), run, ConfigError, "file is not a folder that can be written to", "file/out")
     assert not (tmp_path / "out").exists()
+    diverging = replace(run, train=replace(QUICK, learning_rate=1e30))
+    fails(read_data(clips), diverging, ConfigError, r"training diverged: the loss is nan at step \d+ of 60 .* lower it")
+
+
+TRAINING = ["--holdout", "0.34", "--unfreeze", "all", "--device", "cpu", "--dtype", "float32", "--no-cache"]
+SETTINGS = {
+    "train.epochs": 10, "train.min_steps": 1, "train.batch_size": 2, "train.workers": 0, "train.ema_decay": 0.9,
+    "augment.auto": "imagenet", "augment.cutmix": 1.0, "model.temporal_dropout": 0.1,
+}  # fmt: skip
+
+
+def command(clips: Path, model: Path, output: Path, *more: str, **settings: object) -> list[str]:
+    # `module` instead of `script` so that torchrun can start it too
+    chosen = SETTINGS | {f"train.{name}": value for name, value in settings.items()}
+    sets = [part for name, value in chosen.items() for part in ("--set", f"{name}={str(value).lower()}")]
+    return ["fewframes.cli", "train", str(clips), "-o", str(output), "--model", str(model), *TRAINING, *sets, *more]
+
+
+def test_killed_at_any_moment_it_ends_in_the_same_weights(clips: Path, tiny_model: Path, tmp_path: Path) -> None:
+    python = [sys.executable, "-m"]
+    done = subprocess.run(
+        [*python, *command(clips, tiny_model, tmp_path / "whole")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 3, done.stderr  # one file is no video
+    output = tmp_path / "cut"
+    resumed = [*python, *command(clips, tiny_model, output, "--resume", save_every_s=0)]
+    kills = 0
+    for _ in range(20):
+        state = output / "state.pt"
+        before = state.stat().st_mtime_ns if state.exists() else 0
+        process = subprocess.Popen(resumed, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        while process.poll() is None and kills < 2:
+            if state.exists() and state.stat().st_mtime_ns != before:
+                time.sleep(0.2 * kills)  # somewhere in the middle of a later step
+                os.kill(process.pid, signal.SIGKILL)
+                kills += 1
+                break
+            time.sleep(0.01)
+        _, said = process.communicate()
+        if process.returncode != -signal.SIGKILL:
+            assert process.returncode == 3, said
+            break
+    assert kills == 2
+    assert equal(weights_of(tmp_path / "whole"), weights_of(output))
+    with (output / "history.csv").open() as file:
+        assert [int(row["number"]) for row in csv.DictReader(file)] == list(range(1, 51))  # 9 videos, two at a time
+    assert not (output / "state.pt").exists()
+
+
+def test_only_the_same_run_goes_on(clips: Path, tiny_model: Path, tmp_path: Path) -> None:
+    lines = command(clips, tiny_model, tmp_path / "out", save_every_s=0)
+    process = subprocess.Popen([sys.executable, "-m", *lines], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "out" / "state.pt").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    data, run = read_data(clips), run_for(tiny_model)
+    with pytest.raises(ConfigError, match="holds a run that was interrupted; go on with --resume, or --overwrite"):
+        train(data, tmp_path / "out", run, CPU)
+    with pytest.raises(ConfigError, match=r"not the state of this run|another run's state \(.*train.unfreeze was"):
+        train(data, tmp_path / "out", run, replace(CPU, resume=True))
+    with pytest.raises(ConfigError, match="take one of them"):
+        train(data, tmp_path / "out", run, replace(CPU, resume=True, overwrite=True))
+    train(data, tmp_path / "out", run, replace(CPU, overwrite=True))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES
+
+
+@pytest.mark.parametrize("shard", [False, True])
+def test_two_processes_learn_what_one_does_with_twice_the_batch(
+    clips: Path, tiny_model: Path, tmp_path: Path, shard: bool
+) -> None:
+    exact = {"epochs": 2, "max_grad_norm": 1e9}
+    plain = ["--set", "augment.cutmix=0", "--set", "model.temporal_dropout=0"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "-m"]
+    one = command(clips, tiny_model, tmp_path / "one", *plain, **exact, batch_size=4)
+    two = command(clips, tiny_model, tmp_path / "two", *plain, **exact, batch_size=2, shard=shard)
+    for lines in ([sys.executable, "-m", *one], [*torchrun, *two]):
+        done = subprocess.run(lines, capture_output=True, text=True, check=False, timeout=300)
+        assert "held-out videos: " in done.stdout, done.stderr
+    first, second = weights_of(tmp_path / "one"), weights_of(tmp_path / "two")
+    for key, weight in first.items():
+        torch.testing.assert_close(second[key], weight, rtol=1e-3, atol=2e-5)
+    assert not torch.equal(first["head.bias"], torch.zeros(2))

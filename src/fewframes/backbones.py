@@ -29,10 +29,13 @@ class TimmFrameEncoder(nn.Module):
         return self.backbone(frames_MCHW)
 
 
-def timm_frame_encoder(name: str, *, image_size: int, pretrained: bool = False) -> TimmFrameEncoder:
+def timm_frame_encoder(
+    name: str, *, image_size: int, pretrained: bool = False, drop_path: float = 0.0
+) -> TimmFrameEncoder:
     """The timm backbone `name` without its classifier.
 
-    `image_size` matters only where the architecture is built for one (ViTs); convolutional networks take any.
+    `image_size` matters only where the architecture is built for one (ViTs); convolutional networks take any. `drop_path` is
+    stochastic depth, for backbones that know it.
     `pretrained=True` downloads timm's weights. Raises ConfigError for an unknown name.
     """
     import timm  # late: it takes seconds to import and most models do without
@@ -40,10 +43,10 @@ def timm_frame_encoder(name: str, *, image_size: int, pretrained: bool = False) 
     if not timm.is_model(name):
         raise ConfigError(f"timm has no backbone {name!r}; {nearest(name, timm.list_models())}")
     pretrained_cfg = timm.get_pretrained_cfg(name)
+    options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
     if pretrained_cfg is not None and pretrained_cfg.fixed_input_size:
-        backbone = timm.create_model(name, pretrained=pretrained, num_classes=0, img_size=image_size)
-    else:
-        backbone = timm.create_model(name, pretrained=pretrained, num_classes=0)
+        options["img_size"] = image_size
+    backbone = timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
     # Some networks (MobileNetV3) have a layer between the pooled features and the classifier that was removed.
     width: Any = getattr(backbone, "head_hidden_size", backbone.num_features)
     return TimmFrameEncoder(backbone, int(width))

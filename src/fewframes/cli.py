@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -181,34 +182,51 @@ def train(
         bool | None,
         typer.Option("--mirror/--no-mirror", help="See videos mirrored too.", show_default="mirror"),
     ] = None,
+    unfreeze: Annotated[
+        str | None,
+        typer.Option(help="Let the frame encoder learn too: none, last-N-blocks, all.", show_default="none"),
+    ] = None,
+    teacher: Annotated[str | None, typer.Option(help="A model whose scores are learned beside the labels.")] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Times each video is seen.", show_default="80; 300 steps at least")
     ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate.", show_default="0.001")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the split and the training.", show_default="0")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any setting of a run file, such as train.ema_decay=0.999; may be given often."),
+    ] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder of frame embeddings; default: the user's cache.")] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Neither read nor keep frame embeddings.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model in the output folder.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the interrupted run in the output folder, if there is one.")
+    ] = False,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
 ) -> None:
-    """Teach a model your own actions: each video is encoded once and kept, then a small network learns on that.
+    """Teach a model your own actions.
 
-    Writes model.safetensors (for `predict --model`), metrics.json, confusion.png, history.csv and run.toml. Exit codes: 0
-    done, 1 the data cannot be used, 2 wrong use, 3 done but some videos could not be read.
+    As it is, each video is encoded once and kept, and a small network learns on that; with --unfreeze the frame encoder
+    learns too, on videos that are cropped and coloured anew each time. On several processors: torchrun
+    --nproc-per-node 8 -m fewframes.cli train ... All settings: docs/training.md.
+
+    Writes model.safetensors (for `predict --model`), metrics.json, predictions.csv, curves.png, confusion.png, history.csv,
+    run.toml and TensorBoard logs. Exit codes: 0 done, 1 the data cannot be used, 2 wrong use, 3 done but some videos could
+    not be read.
     """
     from fewframes.cache import EmbeddingCache
-    from fewframes.config import RunConfig, cache_dir, changed, read_run
+    from fewframes.config import RunConfig, cache_dir, changed, changed_by_words, read_run
     from fewframes.data import read_data
+    from fewframes.train import Options
     from fewframes.train import train as train_model
 
-    settings = read_run(run) if run is not None else RunConfig()
-    settings = changed(
-        settings,
+    chosen = changed(
+        read_run(run) if run is not None else RunConfig(),
         {
             "start": model,
             "init": init,
-            "model": None if frames is None else {**settings.model, "num_frames": frames},
+            "model": {"num_frames": frames},
             "data": {
                 "task": task,
                 "holdout": holdout,
@@ -217,36 +235,45 @@ def train(
                 "official_split": official_split,
                 "mirror": mirror,
             },
-            "train": {"epochs": epochs, "min_steps": epochs and 1, "learning_rate": learning_rate, "seed": seed},
+            "train": {
+                "unfreeze": unfreeze,
+                "teacher": teacher,
+                "epochs": epochs,
+                "min_steps": epochs and 1,
+                "learning_rate": learning_rate,
+                "seed": seed,
+            },
         },
     )
-    videos = read_data(data, settings.data)
+    chosen = changed_by_words(chosen, settings or [])
+    videos = read_data(data, chosen.data)
     tell_data(data, videos)
     if holdout is not None and {"val", "test"} & {sample.split for sample in videos.samples}:
         tell("the data name what is held out themselves, so --holdout has no say")
+    options = Options(
+        cache=None if no_cache else EmbeddingCache(cache or cache_dir() / "embeddings"),
+        device=device,
+        dtype=dtype,
+        overwrite=overwrite,
+        resume=resume,
+        command=shlex.join(["fewframes", *sys.argv[1:]]),
+    )
     with StageProgress() as progress:
-        trained = train_model(
-            videos,
-            output,
-            settings,
-            cache=None if no_cache else EmbeddingCache(cache or cache_dir() / "embeddings"),
-            device=device,
-            dtype=dtype,
-            overwrite=overwrite,
-            progress=progress.show,
-        )
+        trained = train_model(videos, output, chosen, options, progress.show)
+    if not trained.is_main_process:
+        return
     for failure in trained.failures:
         tell(f"failed: {failure.error}")
     read = len(videos.samples) - len(trained.failures)
     tell(
-        f"embedded {read} videos ({trained.num_cached} from the cache) in {trained.embedding_s:.1f} s, {len(trained.failures)} "
+        f"read {read} videos ({trained.num_cached} from the cache) in {trained.embedding_s:.1f} s, {len(trained.failures)} "
         f"failed; trained in {trained.training_s:.1f} s"
     )
-    if trained.report is None:
+    if trained.evaluation is None:
         missing = "none of the held-out videos could be read" if trained.num_held_out else "nothing was held out"
         tell(f"{missing}, so nothing says how good it is")
     else:
-        first, *others = trained.report.lines()
+        first, *others = trained.evaluation.report.lines()
         print_lines([f"held-out videos: {first}", *others])
     tell(f"use it: fewframes predict VIDEO --model {output}")
     if trained.failures:

@@ -9,7 +9,7 @@ import dataclasses
 import json
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -82,6 +82,9 @@ class ModelConfig:
     """Dropout on what enters the temporal encoder, in training."""
     temporal_dropout: Share = 0.0
     """Dropout on the residual branches of the temporal layers, in training."""
+    drop_path: Share = 0.0
+    """Stochastic depth in training: the last block of the frame encoder leaves out its branches for this share of the frames,
+    earlier ones less (ViT and timm)."""
     num_frames: Count = 16
     """T, the frames the model is built for; it takes others, with its temporal positions interpolated."""
     num_classes: Count = 400
@@ -100,6 +103,8 @@ class ModelConfig:
             raise ValueError(f"encoder {self.encoder!r}: needs 'vit', 'lite0' or 'timm:NAME'")
         elif self.layout != "factorised":
             raise ValueError(f"layout {self.layout!r} needs the ViT encoder; {self.encoder!r} takes frames one by one")
+        if self.drop_path and self.encoder == "lite0":
+            raise ValueError(f"drop_path {self.drop_path} is for ViT and timm encoders, not for 'lite0'")
         if self.cells and self.encoder != "lite0":
             raise ValueError(f"cells {self.cells} needs the encoder 'lite0', not {self.encoder!r}")
         if self.temporal_width is not None and self.temporal_width % self.temporal_heads:
@@ -136,26 +141,81 @@ class ViewConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class TrainConfig:
-    """How the temporal encoder and the head are trained on frame embeddings."""
+    """What is trained, how, and what comes of it."""
 
+    unfreeze: Annotated[str, Field(pattern=r"^(none|all|last-[1-9]\d*-blocks)$")] = "none"
+    """Which part of the frame encoder learns too: `none` (its embeddings are computed once and kept), `last-N-blocks` (and
+    what follows them), `all`."""
     epochs: Count = 80
     """Times that each video is seen."""
     min_steps: Count = 300
     """Steps to make even when `epochs` over few videos would be less."""
     batch_size: Count = 32
-    """Videos a step."""
+    """Videos that a process takes at a time."""
+    accumulate: Count = 1
+    """Batches whose gradients are added up to one step."""
     learning_rate: Positive = 1e-3
-    """Of AdamW, at its highest; half a cosine takes it to zero."""
+    """Of AdamW for the temporal encoder and the head, at its highest; half a cosine takes it to zero."""
+    encoder_learning_rate: Positive = 1e-4
+    """The same for the frame encoder, where it learns."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Each layer of the frame encoder learns by this much slower than the one after it."""
     warmup_share: Share = 0.1
-    """Share of the steps in which the learning rate rises to that."""
+    """Share of the steps in which the learning rate rises to its highest."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     """Of AdamW, on matrices."""
     label_smoothing: Share = 0.1
     """Share of the target given to all classes alike."""
     max_grad_norm: Positive = 1.0
     """Gradients longer than this are shortened to it."""
+    ema_decay: Share = 0.0
+    """Above 0 the model is the moving average of its weights, each step keeping this much of the old ones."""
+    balance: Literal["none", "weights", "sampling"] = "none"
+    """Against rare actions being ignored: weigh the loss by 1 / videos of the action, or draw its videos as often."""
+    teacher: str = ""
+    """A preset or checkpoint with the same labels whose scores are learned beside the labels (knowledge distillation)."""
+    teacher_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of the loss that is the teacher's."""
+    teacher_temperature: Positive = 1.0
+    """What teacher's and pupil's logits are divided by before they are compared."""
+    keep: Literal["last", "best"] = "last"
+    """Which weights become the model: those of the last step, or of the epoch that was best on the held-out `val` videos
+    (where the data name no `val`, on all held-out ones, and then its figure is too kind)."""
+    patience: Annotated[int, Field(ge=0)] = 0
+    """Above 0 training ends after as many epochs without a better one."""
+    checkpointing: bool = False
+    """Recompute the frame encoder's activations instead of keeping them: less memory, a third more time."""
+    compile: bool = False
+    """Translate the network with torch.compile first: minutes, then faster steps."""
+    shard: bool = False
+    """Spread weights and optimiser over the processes (FSDP) instead of a copy in each."""
+    workers: Annotated[int, Field(ge=0)] | None = None
+    """Processes that decode ahead, for each that trains; 0 decodes in its own, None takes one a core."""
+    save_every_s: Annotated[float, Field(ge=0)] = 60.0
+    """Seconds between the states from which an interrupted run goes on."""
+    trackers: tuple[str, ...] = ()
+    """Trackers besides TensorBoard and the CSV, by accelerate's names (wandb, mlflow, trackio, ...)."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Of first weights, order, views, dropout and the held-out part."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class AugmentConfig:
+    """How training videos are changed, each draw for all frames of a video alike. A frozen frame encoder sees videos as they
+    are and mirrored (`data.mirror`), for its embeddings are kept; of these settings it then takes `mixup` alone."""
+
+    scale: Annotated[float, Field(ge=1)] = 1.25
+    """Short side before the random crop: between the view's `resize_px` and this many times it (the paper: 256 to 320)."""
+    jitter: bool = True
+    """A random moment in each part of the video instead of its centre."""
+    auto: Literal["none", "imagenet", "randaugment"] = "none"
+    """AutoAugment's policy for ImageNet, as in the paper, or RandAugment."""
+    cutout: Share = 0.0
+    """Side of a square that is painted over, as a share of the frame's; the paper has 0.5."""
+    mixup: Annotated[float, Field(ge=0)] = 0.0
+    """Alpha of mixing pairs of videos and their labels; 0 does not."""
+    cutmix: Annotated[float, Field(ge=0)] = 0.0
+    """Alpha of pasting a box of one video into another, labels by area; 0 does not. With both, each has every other batch."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -194,6 +254,8 @@ class RunConfig:
     """What is held out."""
     train: TrainConfig = TrainConfig()
     """How it learns."""
+    augment: AugmentConfig = AugmentConfig()
+    """How training videos are changed."""
 
 
 def cache_dir() -> Path:
@@ -212,7 +274,7 @@ def read_run(path: str | os.PathLike[str]) -> RunConfig:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError as error:  # not TOML, or not UTF-8
         raise ConfigError(f"{path}: not TOML: {error}") from None
-    tables: dict[str, Any] = {"data": DataConfig, "train": TrainConfig}
+    tables: dict[str, Any] = {"data": DataConfig, "train": TrainConfig, "augment": AugmentConfig}
     for name in values.keys() & tables.keys():
         if not isinstance(values[name], dict):
             raise ConfigError(f"{path}: {name} = {values[name]!r}: needs a table, [{name}]")
@@ -224,26 +286,44 @@ def changed(run: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
     """The run with these fields changed, tables field by field; None leaves a field as it is."""
     values = dataclasses.asdict(run)
     for key, value in changes.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and key in values:
             values[key] |= {name: inner for name, inner in value.items() if inner is not None}
         elif value is not None:
             values[key] = value
     return settings_from(RunConfig, values, "options")
 
 
+def changed_by_words(run: RunConfig, words: Iterable[str]) -> RunConfig:
+    """The run after settings such as `train.epochs=5` or `init=FILE`; values are TOML, or words without quotes."""
+    tables = [name for name, value in dataclasses.asdict(run).items() if isinstance(value, dict)]
+    for word in words:
+        name, _, text = word.partition("=")
+        table, _, key = name.strip().rpartition(".")
+        if not text or not key:
+            raise ConfigError(f"{word!r}: needs TABLE.SETTING=VALUE, for example train.epochs=5")
+        if table and table not in tables:
+            raise ConfigError(f"{word!r}: no table {table!r}; {nearest(table, tables)}")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text.strip()
+        run = changed(run, {table: {key: value}} if table else {key: value})
+    return run
+
+
 def run_to_toml(run: RunConfig) -> str:
-    """The run as TOML that `read_run` reads back."""
+    """The run as TOML that `read_run` reads back; TOML has no word for nothing, so what is None is left out."""
     values = dataclasses.asdict(run)
     tables = {key: value for key, value in values.items() if isinstance(value, dict)}
-    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items() if key not in tables]
+    lines = _toml_lines({key: value for key, value in values.items() if key not in tables})
     for name, table in tables.items():
         if table:
-            lines += [
-                "",
-                f"[{name}]",
-                *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items()),
-            ]
+            lines += ["", f"[{name}]", *_toml_lines(table)]
     return "\n".join(lines) + "\n"
+
+
+def _toml_lines(values: Mapping[str, Any]) -> list[str]:
+    return [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items() if value is not None]
 
 
 T = TypeVar("T")

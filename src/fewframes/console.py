@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -147,7 +148,9 @@ def with_progress(results: Results, total: int) -> Results:
 
 
 class StageProgress:
-    """A progress bar for each stage of the work on standard error, when that is a terminal."""
+    """A progress bar for each stage of the work on standard error when that is a terminal, a line now and then elsewhere."""
+
+    PAUSE_S = 10.0
 
     def __enter__(self) -> StageProgress:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -157,18 +160,23 @@ class StageProgress:
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[words]}"),
             console=console(stderr=True),
             disable=not sys.stderr.isatty(),
         )
         self.bars.start()
         self.tasks: dict[str, TaskID] = {}
+        self.told = time.monotonic()
         return self
 
-    def show(self, stage: str, done: int, total: int) -> None:
+    def show(self, stage: str, done: int, total: int, words: str = "") -> None:
         """Move the stage's bar, a new one when it is the first."""
         if stage not in self.tasks:
-            self.tasks[stage] = self.bars.add_task(stage, total=total)
-        self.bars.update(self.tasks[stage], completed=done)
+            self.tasks[stage] = self.bars.add_task(stage, total=total, words=words)
+        self.bars.update(self.tasks[stage], completed=done, words=words)
+        if self.bars.disable and time.monotonic() - self.told > self.PAUSE_S:
+            self.told = time.monotonic()
+            tell(f"{stage} {done} of {total}" + (f", {words}" if words else ""))
 
     def __exit__(self, *_: object) -> None:
         self.bars.stop()

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from fewframes.config import ModelConfig, ViewConfig
 from fewframes.motion import MomentHead, MotionTokens, slow_waves
@@ -67,12 +68,16 @@ class STAM(nn.Module):
         """Scores in 0-1 from logits (B, K): shares of one whole, or for multi-label models each for itself."""
         return logits_BK.sigmoid() if self.config.task == "multilabel" else logits_BK.softmax(dim=-1)
 
-    def loss(self, logits_BK: Tensor, targets_BK: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        """Cross entropy with targets (B, K) in 0-1, mean over videos: of one choice, or for multi-label models of K."""
+    def loss(
+        self, logits_BK: Tensor, targets_BK: Tensor, label_smoothing: float = 0.0, weights_K: Tensor | None = None
+    ) -> Tensor:
+        """Cross entropy with targets (B, K) in 0-1, mean over videos: of one choice, or for multi-label models of K.
+
+        `weights_K` weighs each class, 1 on average."""
         if self.config.task == "multilabel":
             targets_BK = targets_BK * (1 - label_smoothing) + 0.5 * label_smoothing
-            return F.binary_cross_entropy_with_logits(logits_BK, targets_BK)
-        return F.cross_entropy(logits_BK, targets_BK, label_smoothing=label_smoothing)
+            return F.binary_cross_entropy_with_logits(logits_BK, targets_BK, weight=weights_K)
+        return F.cross_entropy(logits_BK, targets_BK, weight=weights_K, label_smoothing=label_smoothing)
 
     def encode_clips(self, pixels_BTCHW: Tensor) -> Tensor:
         """Frame embeddings f_t of whole clips, whatever the layout: (B, T, C, H, W) in 0-1 -> (B, T, D)."""
@@ -129,6 +134,7 @@ class SpatialEncoder(nn.Module):
         if self.layout != "factorised":
             # e_pos of Eq. 1 has an index for time too; it starts at zero so that image weights start unharmed.
             self.time_embed = nn.Parameter(torch.zeros(1, config.num_frames, 1, config.width))
+        self.checkpointing = False
         block = SpaceTimeBlock if self.layout == "per_block" else Block
         self.blocks = nn.ModuleList(
             block(
@@ -137,8 +143,9 @@ class SpatialEncoder(nn.Module):
                 mlp_width=int(config.width * config.mlp_ratio),
                 qkv_bias=config.qkv_bias,
                 norm_eps=config.norm_eps,
+                drop_path=config.drop_path * (index + 1) / config.depth,
             )
-            for _ in range(config.depth)
+            for index in range(config.depth)
         )
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
 
@@ -150,26 +157,28 @@ class SpatialEncoder(nn.Module):
         patches_MND = self.patch_embed(frames_MCHW)
         class_M1D = self.cls_token.expand(len(patches_MND), -1, -1)
         tokens_MSD = torch.cat([class_M1D, patches_MND], dim=1) + self.pos_embed  # Eq. 1
-        if self.layout == "factorised":
-            for block in self.blocks:
-                tokens_MSD = block(tokens_MSD)
-        else:
-            tokens_MSD = self._mix_frames(tokens_MSD, num_frames)
-        return self.norm(tokens_MSD[:, 0])  # Eq. 10
+        return self.norm(self._encoded(tokens_MSD, num_frames)[:, 0])  # Eq. 10
 
-    def _mix_frames(self, tokens_MSD: Tensor, num_frames: int) -> Tensor:
+    def _encoded(self, tokens_MSD: Tensor, num_frames: int) -> Tensor:
+        if self.layout == "factorised":
+            return self._through_blocks(tokens_MSD)
         time_1TD = resize_positions(self.time_embed.squeeze(2), num_frames, has_class=False)
         tokens_BTSD = tokens_MSD.unflatten(0, (-1, num_frames)) + time_1TD.unsqueeze(2)
         num_tokens = tokens_BTSD.shape[2]
         if self.layout == "joint":  # Eq. 5: the NF + F tokens of a video are one sequence
-            tokens_BSD = tokens_BTSD.flatten(1, 2)
-            for block in self.blocks:
-                tokens_BSD = block(tokens_BSD)
+            tokens_BSD = self._through_blocks(tokens_BTSD.flatten(1, 2))
             tokens_BTSD = tokens_BSD.unflatten(1, (num_frames, num_tokens))
         else:
-            for block in self.blocks:
-                tokens_BTSD = block(tokens_BTSD)
+            tokens_BTSD = self._through_blocks(tokens_BTSD)
         return tokens_BTSD.flatten(0, 1)
+
+    def _through_blocks(self, tokens: Tensor) -> Tensor:
+        for block in self.blocks:
+            if self.checkpointing and torch.is_grad_enabled():
+                tokens = checkpoint(block, tokens, use_reentrant=False)
+            else:
+                tokens = block(tokens)
+        return tokens
 
 
 class PatchEmbed(nn.Module):
@@ -229,6 +238,20 @@ class Mlp(nn.Module):
         return self.fc2(F.relu(hidden) if self.relu else F.gelu(hidden))
 
 
+class DropPath(nn.Module):
+    """Stochastic depth: in training a sample's branch is left out with probability `share`, the others scaled to make up."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, branch: Tensor) -> Tensor:
+        if self.share == 0 or not self.training:
+            return branch
+        kept = torch.rand(len(branch), *[1] * (branch.ndim - 1), device=branch.device) >= self.share
+        return branch * kept / (1 - self.share)
+
+
 class Block(nn.Module):
     """One transformer layer: (B, S, D) -> (B, S, D).
 
@@ -246,6 +269,7 @@ class Block(nn.Module):
         norm_eps: float = 1e-6,
         post_norm: bool = False,
         dropout: float = 0.0,
+        drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         self.post_norm = post_norm
@@ -253,7 +277,7 @@ class Block(nn.Module):
         self.attn = Attention(width, heads, qkv_bias=qkv_bias)
         self.norm2 = nn.LayerNorm(width, eps=norm_eps)
         self.mlp = Mlp(width, mlp_width, relu=post_norm)
-        self.drop = nn.Dropout(dropout)
+        self.drop = nn.Sequential(nn.Dropout(dropout), DropPath(drop_path))
 
     def forward(self, tokens_BSD: Tensor) -> Tensor:
         if self.post_norm:
@@ -271,9 +295,16 @@ class SpaceTimeBlock(Block):
     """A spatial block that also attends over time at each patch, after its spatial attention: (B, T, S, D)."""
 
     def __init__(
-        self, width: int, heads: int, *, mlp_width: int, qkv_bias: bool = True, norm_eps: float = 1e-6
+        self,
+        width: int,
+        heads: int,
+        *,
+        mlp_width: int,
+        qkv_bias: bool = True,
+        norm_eps: float = 1e-6,
+        drop_path: float = 0.0,
     ) -> None:
-        super().__init__(width, heads, mlp_width=mlp_width, qkv_bias=qkv_bias, norm_eps=norm_eps)
+        super().__init__(width, heads, mlp_width=mlp_width, qkv_bias=qkv_bias, norm_eps=norm_eps, drop_path=drop_path)
         self.time_norm = nn.LayerNorm(width, eps=norm_eps)
         self.time_attn = Attention(width, heads, qkv_bias=qkv_bias)
         # Starts as the image block it grew from: the added branch contributes nothing until trained.
@@ -281,10 +312,10 @@ class SpaceTimeBlock(Block):
         nn.init.zeros_(self.time_attn.proj.bias)
 
     def forward(self, tokens_BTSD: Tensor) -> Tensor:
-        tokens_BTSD = tokens_BTSD + self.attn(self.norm1(tokens_BTSD))
+        tokens_BTSD = tokens_BTSD + self.drop(self.attn(self.norm1(tokens_BTSD)))
         tokens_BSTD = self.time_norm(tokens_BTSD).transpose(1, 2)
-        tokens_BTSD = tokens_BTSD + self.time_attn(tokens_BSTD).transpose(1, 2)
-        return tokens_BTSD + self.mlp(self.norm2(tokens_BTSD))
+        tokens_BTSD = tokens_BTSD + self.drop(self.time_attn(tokens_BSTD).transpose(1, 2))
+        return tokens_BTSD + self.drop(self.mlp(self.norm2(tokens_BTSD)))
 
 
 class TemporalEncoder(nn.Module):

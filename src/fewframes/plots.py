@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -50,6 +50,27 @@ def curve_png(points: Sequence[tuple[float, float]], across: str, up: str, title
         axes.set_xticks([x for x, _ in points])
     axes.grid(alpha=0.3)
     axes.set_title(title)
+    return _png(figure)
+
+
+def training_png(history: Sequence[Mapping[str, float]], held_out: Sequence[tuple[int, float]]) -> bytes:
+    """How a run went: loss and share right of each batch over steps, and the figure of the held-out videos after each epoch."""
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    steps = [step["number"] for step in history]
+    left.plot(steps, [step["loss"] for step in history], color="#1f5fa8", linewidth=1)
+    left.set_ylabel("loss")
+    right.plot(steps, [step["accuracy"] for step in history], color="#b5c9e2", linewidth=1, label="training batches")
+    if held_out:
+        right.plot(
+            [step for step, _ in held_out], [value for _, value in held_out], color="#c2410c", label="held-out videos"
+        )
+    right.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    right.set_ylabel("right")
+    right.legend(loc="lower right")
+    for axes in (left, right):
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.3)
     return _png(figure)
 
 

@@ -1,275 +1,392 @@
-"""The loop: labelled videos -> a trained model, its figures on held-out videos, and how they came about.
+"""A run: labelled videos -> a trained model, its figures on held-out videos, and how they came about.
 
-The frame encoder is frozen: each video is embedded once and kept in the cache; the temporal encoder and the head learn from
-the embeddings.
+With a frozen frame encoder each video is embedded once, and the temporal encoder and the head learn from what is kept; with
+one that learns, videos are decoded and changed anew each time. The loop is the same (`fit.py`).
 """
 
 from __future__ import annotations
 
 import copy
-import csv
-import json
-import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-import av
 import torch
-from safetensors import SafetensorError
-from torch import Tensor, nn
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from torch import Tensor
 
-from fewframes import __version__
+from fewframes.batches import VideoExamples
 from fewframes.cache import EmbeddingCache
-from fewframes.config import RunConfig, TrainConfig, run_to_toml
+from fewframes.config import RunConfig
 from fewframes.data import VideoSet, hold_out
 from fewframes.embed import Embedded, embed_videos
 from fewframes.errors import ConfigError, DataError
-from fewframes.metrics import MultiLabelReport, Report, report_of
+from fewframes.evaluate import Evaluation, evaluate, figure_of, plain
+from fewframes.fit import Lesson, Step, Trainer, solve, start_processes, token_examples
+from fewframes.judge import judge
+from fewframes.metrics import report_of
 from fewframes.model import STAM
-from fewframes.optim import parameter_groups, warmup_cosine
-from fewframes.plots import confusion_png
-from fewframes.predictor import DtypeName, Failure, Predictor
-from fewframes.weights import MODEL_FILE, Checkpoint, save_checkpoint, start_run
+from fewframes.predictor import DTYPES, DtypeName, Failure, Predictor, load
+from fewframes.records import Records, versions
+from fewframes.weights import Checkpoint, load_checkpoint, save_checkpoint, start_run
 
-RUN_FILE, METRICS_FILE, HISTORY_FILE, CONFUSION_FILE = "run.toml", "metrics.json", "history.csv", "confusion.png"
-OUTPUT_FILES = (RUN_FILE, HISTORY_FILE, METRICS_FILE, CONFUSION_FILE, MODEL_FILE)
-"""What a run writes; the model last, so that a folder with a model is complete."""
-Stage = Literal["embedding", "training"]
-Progress = Callable[[Stage, int, int], None]
-"""Called with the stage, how much of it is done, and how much there is."""
+Progress = Callable[[str, int, int, str], None]
+"""Called with the stage, how much of it is done, how much there is, and what else there is to say."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What came out of a run: the model; its figures on held-out videos (None when none were held out, or none of these could
-    be read), their logits (N, K), and how many were held out; videos that could not be read; how many came from the cache;
-    and where the seconds went."""
+    """What came out of a run: the model; how it does on held-out videos (None when none were held out, or none of these could
+    be read), and how many were held out; videos that could not be read; how many came from the cache; and where the seconds
+    went."""
 
     checkpoint: Checkpoint
-    report: Report | MultiLabelReport | None
-    held_out_logits: Tensor
+    evaluation: Evaluation | None
     num_held_out: int
     failures: tuple[Failure, ...]
     num_cached: int
     embedding_s: float
     training_s: float
+    is_main_process: bool
+    """Whether this is the one of several processes that evaluates and writes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What of a run does not change its result: where embeddings are kept (None: nowhere), the device, the precision of the
+    frame encoder, whether the output folder may be replaced or gone on with, and the command that was typed."""
+
+    cache: EmbeddingCache | None = None
+    device: str = "auto"
+    dtype: DtypeName = "auto"
+    overwrite: bool = False
+    resume: bool = False
+    command: str = ""
 
 
 def train(
     data: VideoSet,
     output: Path,
     run: RunConfig,
-    *,
-    cache: EmbeddingCache | None,
-    device: str = "auto",
-    dtype: DtypeName = "auto",
-    overwrite: bool = False,
-    progress: Progress = lambda stage, done, total: None,
+    options: Options,
+    progress: Progress = lambda stage, done, total, words: None,
 ) -> Trained:
     """Teach a model the actions of `data` and write it, with its figures, to the folder `output`.
 
     Raises DataError, ConfigError or WeightsError before anything is written.
     """
-    _check_output(output, overwrite)
+    records = Records(output, run, data, options.command)
+    records.check(overwrite=options.overwrite, resume=options.resume)
     training, held = hold_out(data, run.data.holdout, run.train.seed)
-    torch.manual_seed(run.train.seed)
-    model, view, licences = start_run(
-        run, num_classes=len(data.labels), task="multilabel" if data.multilabel else "single"
-    )
-    if model.config.layout != "factorised":
-        raise ConfigError(
-            f"layout {model.config.layout!r} has no embeddings of single frames to train on; take 'factorised'"
+    with ExitStack() as until_done:
+        if options.cache is None:
+            folder = until_done.enter_context(tempfile.TemporaryDirectory(prefix="fewframes-"))
+            options = replace(options, cache=EmbeddingCache(Path(folder)))
+        accelerator = start_processes(options.device, run.train, records.logs)
+        until_done.callback(accelerator.end_training)
+        if not accelerator.is_main_process:
+            progress = lambda stage, done, total, words: None  # noqa: E731
+        return _Run(data, training, held, run, options, records, accelerator, progress).result()
+
+
+class _Run:
+    """One run, from a started model to its files."""
+
+    def __init__(
+        self,
+        data: VideoSet,
+        training: list[int],
+        held: list[int],
+        run: RunConfig,
+        options: Options,
+        records: Records,
+        accelerator: Accelerator,
+        progress: Progress,
+    ) -> None:
+        self.data, self.run, self.options, self.records = data, run, options, records
+        self.accelerator, self.progress = accelerator, progress
+        tested = [place for place in held if data.samples[place].split == "test"]
+        choosing = [place for place in held if place not in tested] or held
+        self.training, self.choosing, self.reporting = (
+            data.subset(part) for part in (training, choosing, tested or held)
         )
-    began = time.perf_counter()
-    embedder = Predictor(Checkpoint(copy.deepcopy(model), view, data.labels), device=device, dtype=dtype)
-    embedded = _embed(data, embedder, cache, run.data.mirror, progress)
-    embedding_s = time.perf_counter() - began
-    seen, unseen = _rows_of(embedded, training), _rows_of(embedded, held)
-    targets_BK = data.multi_hot()[embedded.places]
-    _check_classes(data, targets_BK[seen], embedded.failures)
-
-    began = time.perf_counter()
-    history = []
-    for step in fit(model, embedded.embeddings[seen], targets_BK[seen], run.train):
-        history.append(step)
-        progress("training", step.number, step.num_steps)
-    training_s = time.perf_counter() - began
-    logits_NK = logits_of(model, embedded.embeddings[unseen])
-    report = report_of(model.config.task, logits_NK, targets_BK[unseen], data.labels) if len(unseen) else None
-    provenance = {
-        "data": data.name,
-        "data_fingerprint": data.fingerprint(),
-        "num_videos": {"training": len(seen), "held_out": len(unseen), "failed": len(embedded.failures)},
-        "run": asdict(run),
-        "frame_encoder_precision": str(embedder.dtype).removeprefix("torch."),
-        "versions": {"fewframes": __version__, "torch": torch.__version__, "av": av.__version__},
-    }
-    metrics = {"protocol": f"held-out videos of {data.name}", **report.to_dict()} if report is not None else {}
-    checkpoint = Checkpoint(model.eval(), view, data.labels, provenance, metrics, licences)
-    trained = Trained(
-        checkpoint, report, logits_NK, len(held), embedded.failures, embedded.num_cached, embedding_s, training_s
-    )
-    _write(trained, history, output, run)
-    return trained
-
-
-def share_right(model: STAM, logits_BK: Tensor, targets_BK: Tensor) -> float:
-    """How many videos got their action; for multi-label models, how many of the answers yes and no were right."""
-    if model.config.task == "multilabel":
-        return float(((logits_BK > 0) == (targets_BK > 0.5)).float().mean())
-    return float((logits_BK.argmax(dim=1) == targets_BK.argmax(dim=1)).float().mean())
-
-
-def logits_of(model: STAM, embeddings_BVTD: Tensor) -> Tensor:
-    """Logits (B, K) of the videos as they are (the first view)."""
-    with torch.inference_mode():
-        return model.eval().encode_video(embeddings_BVTD[:, 0]).logits
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of training: its number from 1, all there are, learning rate, loss, and share of the batch that was right
-    (of its labels, where a video has any number)."""
-
-    number: int
-    num_steps: int
-    learning_rate: float
-    loss: float
-    accuracy: float
-
-
-def fit(model: STAM, embeddings_BVTD: Tensor, targets_BK: Tensor, config: TrainConfig) -> Iterator[Step]:
-    """Train the temporal encoder and the head of `model` on frame embeddings, V views of each video; yields each step.
-
-    Targets (B, K) are in 0-1. The frame encoder is not touched.
-
-    Each step draws `batch_size` videos without repeats within an epoch, and one view of
-    each. The same seed gives the same weights on the same machine.
-    """
-    generator = torch.Generator().manual_seed(config.seed)
-    encoder = model.temporal_encoder
-    if encoder.motion is not None:
-        encoder.motion.fit(embeddings_BVTD.flatten(0, 1), generator)
-    if model.moment_head is not None:
-        model.moment_head.fit(embeddings_BVTD, targets_BK, model.loss, generator)
-    with torch.no_grad():
-        tokens_BVTW = torch.stack([encoder.tokens(view_BTD) for view_BTD in embeddings_BVTD.unbind(1)], dim=1)
-    trained = nn.ModuleList([encoder, model.head])
-    optimiser = torch.optim.AdamW(
-        parameter_groups(trained, config.learning_rate, config.weight_decay), betas=(0.9, 0.98), fused=True
-    )
-    num_videos, num_views = tokens_BVTW.shape[:2]
-    batch_size = min(config.batch_size, num_videos)
-    num_steps = max(config.min_steps, config.epochs * -(-num_videos // batch_size))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: warmup_cosine(step, num_steps, round(config.warmup_share * num_steps))
-    )
-    order_B = torch.empty(0, dtype=torch.long)
-    model.train()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)  # dropout draws from the global generator
-        for number in range(1, num_steps + 1):
-            if len(order_B) < batch_size:
-                order_B = torch.cat([order_B, torch.randperm(num_videos, generator=generator)])
-            chosen_B, order_B = order_B[:batch_size], order_B[batch_size:]
-            views_B = torch.randint(num_views, (batch_size,), generator=generator)
-            embedding_BD, _ = encoder.attend(tokens_BVTW[chosen_B, views_B])
-            logits_BK = model.head(embedding_BD)
-            loss = model.loss(logits_BK, targets_BK[chosen_B], config.label_smoothing)
-            if not loss.isfinite():
-                raise ConfigError(
-                    f"training diverged: the loss is {loss.item()} at step {number} of {num_steps} with learning_rate "
-                    f"{config.learning_rate:g}; lower it"
-                )
-            optimiser.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(trained.parameters(), config.max_grad_norm)
-            learning_rate = schedule.get_last_lr()[0]
-            optimiser.step()
-            schedule.step()
-            yield Step(
-                number,
-                num_steps,
-                float(learning_rate),
-                loss.item(),
-                share_right(model, logits_BK, targets_BK[chosen_B]),
+        self.targets_BK, self.choosing_targets_BK = data.multi_hot()[training], data.multi_hot()[choosing]
+        torch.manual_seed(run.train.seed)
+        task = "multilabel" if data.multilabel else "single"
+        self.model, self.view, self.licences = start_run(run, num_classes=len(data.labels), task=task)
+        self.frozen = run.train.unfreeze == "none"
+        if self.frozen and self.model.config.layout != "factorised":
+            raise ConfigError(
+                f"layout {self.model.config.layout!r} has no embeddings of single frames to train on; take 'factorised', "
+                "or let the frame encoder learn: train.unfreeze=all"
             )
-    model.eval()
+        self.dtype: DtypeName = options.dtype
+        self.failures: dict[str, Failure] = {}
+        self.num_cached = 0
+        self.choosing_embedded: Embedded | None = None
 
+    def result(self) -> Trained:
+        """All of it."""
+        began = time.perf_counter()
+        start = self._predictor(self.model)
+        self.dtype = next(name for name, dtype in DTYPES.items() if dtype == start.dtype)  # measured once
+        with self.accelerator.main_process_first():  # the others find embeddings in the cache
+            lesson = self._lesson(start)
+        embedding_s, began = time.perf_counter() - began, time.perf_counter()
+        trainer = Trainer(self.model, lesson, self.run, self.accelerator, torch.float32 if self.frozen else start.dtype)
+        self._loop(trainer)
+        self._note_unread(trainer)
+        last = self._solved_again(trainer.trained())
+        training_s = time.perf_counter() - began
+        kept = last
+        if self.run.train.keep == "best" and self.records.best.exists():
+            kept = self._solved_again(load_checkpoint(self.records.best).model)
+        trained = Trained(
+            checkpoint=self._checkpoint(kept, start),
+            evaluation=self._evaluation(kept) if self.accelerator.is_main_process else None,
+            num_held_out=len(self.reporting.samples),
+            failures=tuple(self.failures.values()),
+            num_cached=self.num_cached,
+            embedding_s=embedding_s,
+            training_s=training_s,
+            is_main_process=self.accelerator.is_main_process,
+        )
+        trained = replace(trained, checkpoint=replace(trained.checkpoint, metrics=self._metrics(trained.evaluation)))
+        if self.accelerator.is_main_process:
+            last_checkpoint = None if kept is last else self._checkpoint(last, start)
+            self.records.write(
+                trained.checkpoint, last_checkpoint, trained.evaluation, self._facts(trained), self.memory
+            )
+        self.accelerator.wait_for_everyone()
+        return trained
 
-def _check_output(output: Path, overwrite: bool) -> None:
-    """Before minutes of work, not after."""
-    there = [name for name in OUTPUT_FILES if (output / name).exists()]
-    if there and not overwrite:
-        raise ConfigError(f"{output}: holds {', '.join(there)} already; take another folder, or --overwrite")
-    output = output.resolve()
-    nearest_folder = next(folder for folder in (output, *output.parents) if folder.exists())
-    if not nearest_folder.is_dir() or not os.access(nearest_folder, os.W_OK):
-        raise ConfigError(f"{output}: {nearest_folder} is not a folder that can be written to; take another")
+    def _solved_again(self, model: STAM) -> STAM:
+        """The read-out of moments for a frame encoder that has changed."""
+        if self.frozen or model.moment_head is None:
+            return model
+        embedded = self._embedded(self.training, self._predictor(model), mirror=self.run.data.mirror)
+        if embedded is not None:
+            generator = torch.Generator().manual_seed(self.run.train.seed)
+            targets_BK = self.targets_BK[embedded.places]
+            model.moment_head.fit(embedded.embeddings, targets_BK, model.loss, generator)
+        return model
 
+    def _facts(self, trained: Trained) -> dict[str, object]:
+        return {
+            **trained.checkpoint.provenance,
+            "failed": [failure.to_dict() for failure in trained.failures],
+            "seconds": {"embedding": round(trained.embedding_s, 2), "training": round(trained.training_s, 2)},
+            "num_cached": trained.num_cached,
+            "processes": self.accelerator.num_processes,
+            "device": str(self.accelerator.device),
+        }
 
-def _embed(
-    data: VideoSet, embedder: Predictor, cache: EmbeddingCache | None, mirror: bool, progress: Progress
-) -> Embedded:
-    for result in embed_videos(data, embedder, cache, mirror=mirror):
-        if isinstance(result, Embedded):
-            return result
-        progress("embedding", result, len(data.samples))
-    raise AssertionError("embed_videos ends with its result")
-
-
-def _rows_of(embedded: Embedded, places: list[int]) -> Tensor:
-    """The rows of the embeddings that stand for these places in the data."""
-    return torch.isin(embedded.places, torch.tensor(places, dtype=torch.long)).nonzero().squeeze(1)
-
-
-def _check_classes(data: VideoSet, targets_BK: Tensor, failures: tuple[Failure, ...]) -> None:
-    """What could not be read may leave an action without a video to learn from."""
-    absent = (targets_BK.sum(dim=0) == 0).nonzero().flatten().tolist()
-    if absent:
-        names = ", ".join(data.labels[index] for index in absent)
-        raise DataError(
-            f"{data.name}: no training video of {names} could be read; {len(failures)} failed, the first: {failures[0].error}"
+    def _lesson(self, start: Predictor) -> Lesson:
+        """What is learned: embeddings, where the frame encoder is frozen, else videos."""
+        names = [sample.path for sample in self.training.samples]
+        teacher_BK = self._teacher_scores() if self.run.train.teacher else None
+        if self.frozen and self.choosing.samples:
+            self.choosing_embedded = self._embedded(self.choosing, start, mirror=False)
+        if self.frozen or self._solves():
+            embedded = self._embedded(self.training, start, mirror=self.run.data.mirror)
+            if embedded is None:
+                raise DataError(f"{self.data.name}: none of {len(names)} training videos could be read")
+            self._check_classes(self.targets_BK[embedded.places])
+            solve(self.model, embedded.embeddings, self.targets_BK[embedded.places], self.run.train.seed)
+        if not self.frozen:
+            config = self.model.config
+            examples = VideoExamples(
+                self.training.samples, config.num_frames, self.view, self.run.augment, self.run.data.mirror
+            )
+            return Lesson(examples, self.targets_BK, names, teacher_BK)
+        places_B = embedded.places
+        return Lesson(
+            token_examples(self.model, embedded.embeddings),
+            self.targets_BK[places_B],
+            [names[place] for place in places_B.tolist()],
+            None if teacher_BK is None else teacher_BK[places_B],
         )
 
+    def _solves(self) -> bool:
+        return self.model.config.motion_width > 0 or self.model.config.moment_head
 
-def _write(trained: Trained, history: list[Step], output: Path, run: RunConfig) -> None:
-    """All files beside the output first, then moved into it: an interruption leaves the old ones or the new ones."""
-    output.mkdir(parents=True, exist_ok=True)
-    metrics = {
-        **trained.checkpoint.provenance,
-        "failed": [failure.to_dict() for failure in trained.failures],
-        "seconds": {"embedding": round(trained.embedding_s, 2), "training": round(trained.training_s, 2)},
-        "num_cached": trained.num_cached,
-        "held_out": trained.report.to_dict() if trained.report is not None else None,
-    }
-    try:
-        with tempfile.TemporaryDirectory(dir=output, prefix=".part-") as folder:
-            part = Path(folder)
-            (part / RUN_FILE).write_text(run_to_toml(run), encoding="utf-8", errors="surrogateescape")
-            (part / METRICS_FILE).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
-            _write_history(history, part / HISTORY_FILE)
-            if isinstance(trained.report, Report):
-                title = f"{trained.report.num_videos} held-out videos, top-1 {trained.report.top1:.1%}"
-                (part / CONFUSION_FILE).write_bytes(confusion_png(trained.report, title))
-            save_checkpoint(part / MODEL_FILE, trained.checkpoint)
-            for name in OUTPUT_FILES:
-                if (part / name).exists():
-                    (part / name).replace(output / name)
-                else:
-                    (output / name).unlink(missing_ok=True)
-    except (OSError, SafetensorError) as error:
-        raise ConfigError(
-            f"{output}: the model cannot be written ({error}); make room or take another folder"
-        ) from None
+    def _embedded(self, part: VideoSet, predictor: Predictor, *, mirror: bool) -> Embedded | None:
+        """The embeddings of a part of the data; None where no video of it could be read."""
+        try:
+            for result in embed_videos(part, predictor, self.options.cache, mirror=mirror):
+                if isinstance(result, Embedded):
+                    self.num_cached += result.num_cached
+                    self._note(result.failures)
+                    return result
+                self.progress("embedding", result, len(part.samples), "")
+        except DataError as error:
+            self._note(Failure(sample.path, str(error)) for sample in part.samples)
+        return None
 
+    def _check_classes(self, targets_BK: Tensor) -> None:
+        """What could not be read may leave an action without a video to learn from."""
+        absent = (targets_BK.sum(dim=0) == 0).nonzero().flatten().tolist()
+        if absent:
+            names = ", ".join(self.data.labels[index] for index in absent)
+            first = next(iter(self.failures.values()))
+            raise DataError(
+                f"{self.data.name}: no training video of {names} could be read; {len(self.failures)} failed, the first: "
+                f"{first.error}"
+            )
 
-def _write_history(history: list[Step], path: Path) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, ["number", "num_steps", "learning_rate", "loss", "accuracy"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(step) for step in history)
+    def _teacher_scores(self) -> Tensor:
+        """The teacher's scores (B, K) of the training videos at the run's temperature, in the labels of the data."""
+        settings = self.run.train
+        teacher = load(settings.teacher, device=self.options.device, dtype=self.options.dtype)
+        index = {plain(label): number for number, label in enumerate(teacher.labels)}
+        absent = [label for label in self.data.labels if plain(label) not in index]
+        if absent:
+            raise ConfigError(
+                f"teacher {settings.teacher!r} does not know {absent[0]!r}; it needs all labels of the data"
+            )
+        judged = judge(self.training, teacher, self.options.cache, progress=self._judging)
+        columns = [index[plain(label)] for label in self.data.labels]
+        scores_BK = torch.zeros_like(self.targets_BK)
+        scores_BK[judged.places] = teacher.model.scores(judged.logits[:, columns] / settings.teacher_temperature)
+        return scores_BK
+
+    def _loop(self, trainer: Trainer) -> None:
+        """Train to the end, or until nothing better came for long; log, measure each epoch, keep the state."""
+        memory: dict[str, Any] = {"history": [], "held_out": [], "best": None, "stale": 0}
+        if self.options.resume and self.records.state.exists():
+            memory = self.records.checked(trainer.restore(self.records.state), trainer.accelerator.num_processes)
+        elif self.accelerator.is_main_process:
+            self.records.clear()
+        self.memory = memory
+        self.accelerator.init_trackers("fewframes")
+        workers = 0 if self.frozen else self._num_workers()
+        saved = time.monotonic()
+        for step in trainer.steps(workers):
+            memory["history"].append(asdict(step))
+            self._tell(step)
+            if step.number % trainer.steps_an_epoch == 0 or step.number == step.num_steps:
+                self._judge_epoch(trainer, step)
+            due = time.monotonic() - saved >= self.run.train.save_every_s
+            stop = 0 < self.run.train.patience <= memory["stale"]
+            due, stop = self._agreed(due, stop)
+            if stop:
+                break
+            if due and step.number < step.num_steps:
+                trainer.save(self.records.state, self.records.marked(memory, self.accelerator.num_processes))
+                saved = time.monotonic()
+
+    def _num_workers(self) -> int:
+        if self.run.train.workers is not None:
+            return self.run.train.workers
+        return max(
+            1,
+            torch.get_num_threads() // (1 if self.accelerator.device.type == "cpu" else self.accelerator.num_processes),
+        )
+
+    def _agreed(self, *flags: bool) -> list[bool]:
+        """What the main process says, for a clock is not the same everywhere."""
+        said = list(flags)
+        if self.accelerator.num_processes > 1:
+            broadcast_object_list(said)
+        return said
+
+    def _tell(self, step: Step) -> None:
+        values = {"loss": step.loss, "accuracy": step.accuracy, "learning_rate": step.learning_rate}
+        self.accelerator.log({f"train/{name}": value for name, value in values.items()}, step=step.number)
+        recent = self.memory["history"][-20:]
+        seconds = max(1e-9, sum(past["seconds"] for past in recent))
+        words = (
+            f"epoch {step.epoch:.1f}, loss {step.loss:.3f}, rate {step.learning_rate:.1e}, "
+            f"{sum(past['num_videos'] for past in recent) / seconds:.1f} videos/s, "
+            f"{sum(past['waited_s'] for past in recent) / seconds:.0%} waiting for data"
+        )
+        self.progress("training", step.number, step.num_steps, words)
+
+    def _judge_epoch(self, trainer: Trainer, step: Step) -> None:
+        """How the model of now does on held-out videos; the best so far is kept where the run asks for it."""
+        if not self.choosing.samples:
+            return
+        model = trainer.trained()
+        if not self.accelerator.is_main_process:
+            return
+        figure = self._figure(model)
+        if figure is None:
+            return
+        self.accelerator.log({"held_out/figure": figure}, step=step.number)
+        self.memory["held_out"].append([step.number, figure])
+        if self.memory["best"] is None or figure > self.memory["best"]:
+            self.memory["best"], self.memory["stale"] = figure, 0
+            if self.run.train.keep == "best":
+                save_checkpoint(self.records.best, Checkpoint(model, self.view, self.data.labels))
+        else:
+            self.memory["stale"] += 1
+
+    def _figure(self, model: STAM) -> float | None:
+        """Top-1 (mAP for multi-label models) on the videos that are chosen by."""
+        if self.frozen:
+            if self.choosing_embedded is None:
+                return None
+            places = self.choosing_embedded.places
+            with torch.inference_mode():
+                logits_NK = model.encode_video(self.choosing_embedded.embeddings[:, 0]).logits
+        else:
+            judged = judge(self.choosing, self._predictor(model), None, progress=self._judging)
+            places, logits_NK = judged.places, judged.logits
+        report = report_of(model.config.task, logits_NK, self.choosing_targets_BK[places], self.data.labels)
+        return figure_of(report)
+
+    def _note_unread(self, trainer: Trainer) -> None:
+        """Videos that the workers could not read."""
+        self._note(Failure(self.training.samples[row].path, reason) for row, reason in trainer.failed.items())
+
+    def _note(self, failures: Iterable[Failure]) -> None:
+        self.failures |= {failure.source: failure for failure in failures}
+
+    def _judging(self, stage: str, done: int, total: int) -> None:
+        self.progress(stage, done, total, "")
+
+    def _evaluation(self, model: STAM) -> Evaluation | None:
+        """What `fewframes evaluate` says of the held-out videos; None where none could be read."""
+        if not self.reporting.samples:
+            return None
+        try:
+            evaluation = evaluate(self.reporting, self._predictor(model), self.options.cache, progress=self._judging)
+        except DataError as error:
+            self._note(Failure(sample.path, str(error)) for sample in self.reporting.samples)
+            return None
+        self._note(evaluation.failures)
+        return evaluation
+
+    def _predictor(self, model: STAM) -> Predictor:
+        """The model ready to label videos; a copy, for it is folded and cast."""
+        checkpoint = Checkpoint(copy.deepcopy(model), self.view, self.data.labels)
+        return Predictor(checkpoint, device=self.options.device, dtype=self.dtype, name=str(self.records.folder))
+
+    def _checkpoint(self, model: STAM, start: Predictor) -> Checkpoint:
+        provenance = {
+            "data": self.data.name,
+            "data_fingerprint": self.data.fingerprint(),
+            "num_videos": {
+                "training": len(self.training.samples),
+                "held_out": len(self.reporting.samples),
+                "chosen_by": len(self.choosing.samples) if self.run.train.keep == "best" else 0,
+                "unread": len(self.failures),
+            },
+            "run": asdict(self.run),
+            "frame_encoder_precision": str(start.dtype).removeprefix("torch."),
+            "versions": versions(),
+        }
+        return Checkpoint(model.eval(), self.view, self.data.labels, provenance, {}, self.licences)
+
+    def _metrics(self, evaluation: Evaluation | None) -> dict[str, object]:
+        if evaluation is None:
+            return {}
+        protocol = f"held-out videos of {self.data.name}, {evaluation.provenance['protocol']}"
+        if self.run.train.keep == "best" and self.choosing.samples == self.reporting.samples:
+            protocol += "; the epoch was chosen by these same videos, so the figure is too kind"
+        return {"protocol": protocol, **evaluation.report.to_dict()}

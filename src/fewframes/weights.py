@@ -77,7 +77,9 @@ def build_model(config: ModelConfig, view: ViewConfig) -> STAM:
     if config.encoder == "lite0":
         lite = EfficientNetLite0(config.cells)
         return STAM(config, view, lite, lite.width)
-    encoder = timm_frame_encoder(config.encoder.removeprefix("timm:"), image_size=config.image_size)
+    encoder = timm_frame_encoder(
+        config.encoder.removeprefix("timm:"), image_size=config.image_size, drop_path=config.drop_path
+    )
     return STAM(config, view, encoder, encoder.width)
 
 

@@ -1,0 +1,385 @@
+"""The loop: examples -> a trained network, step by step, and the state from which it goes on after any interruption.
+
+Which videos a step sees, how they are changed, what dropout and mixtures draw: all follow from the seed and the number of
+the step. So weights, optimiser and average, with that number, are the whole state, and a run that was killed ends in the
+same weights, to the last bit on a CPU.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import os
+import pickle
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_state_dict,
+    set_state_dict,
+)
+
+from fewframes.augment import mixed
+from fewframes.backbones import TimmFrameEncoder
+from fewframes.batches import Batch, Order, TokenExamples, VideoExamples, read_batches
+from fewframes.config import RunConfig, TrainConfig
+from fewframes.errors import ConfigError, MissingDependency, nearest
+from fewframes.model import STAM, SpatialEncoder
+from fewframes.optim import Average, parameter_groups, unfreeze, warmup_cosine
+from fewframes.predictor import choose_device
+from fewframes.transforms import pixels_of
+
+STATE_FORMAT = 1
+ADAM_BETAS = (0.9, 0.98)
+WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+"""States as if there were one process."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of training: its number from 1, all there are, the passes over the videos made so far, learning rate (of the
+    temporal part), loss, share of the videos that were right (of their labels, where a video has any number), how many videos
+    it took, seconds, and how many of these were spent waiting for data."""
+
+    number: int
+    num_steps: int
+    epoch: float
+    learning_rate: float
+    loss: float
+    accuracy: float
+    num_videos: int
+    seconds: float
+    waited_s: float
+
+
+class Learner(nn.Module):
+    """What is trained of a model, as one function from a batch's inputs to logits (B, K).
+
+    `embedded`: inputs are tokens (B, T, W) of the temporal encoder, and it and the head learn; else they are frames
+    (B, T, C, H, W) in 0-1. The read-out of moments is solved, not trained, and has no part in this.
+    """
+
+    def __init__(self, model: STAM, *, embedded: bool) -> None:
+        super().__init__()
+        self.frame_encoder = None if embedded else model.frame_encoder
+        self.temporal_encoder, self.head = model.temporal_encoder, model.head
+        self._model = [model]  # in a list: its parts are this module's already
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self.frame_encoder is not None:
+            frames_BTD = self._model[0].encode_clips(inputs)
+            inputs = self.temporal_encoder.tokens(frames_BTD)
+        embedding_BD, _ = self.temporal_encoder.attend(inputs)
+        return self.head(embedding_BD)
+
+    def train(self, mode: bool = True) -> Learner:
+        """Batch norms keep the statistics of their image weights: a batch of videos is too few and too alike for others."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
+
+    def forward_parts(self) -> dict[str, nn.Parameter]:
+        """The parameters outside the frame encoder, by name."""
+        return {name: weight for name, weight in self.named_parameters() if not name.startswith("frame_encoder.")}
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """What is learned: the examples, their targets (B, K) in 0-1, what to call them in messages, and, where a teacher is
+    followed, its scores (B, K) at the temperature of the run."""
+
+    examples: TokenExamples | VideoExamples
+    targets: Tensor
+    names: Sequence[str]
+    teacher_scores: Tensor | None = None
+
+
+class Trainer:
+    """A run between two steps: network, average, optimiser, and the place in the data."""
+
+    def __init__(
+        self, model: STAM, lesson: Lesson, run: RunConfig, accelerator: Accelerator, dtype: torch.dtype = torch.float32
+    ) -> None:
+        config = self.config = run.train
+        self.augment, self.accelerator, self.dtype = run.augment, accelerator, dtype
+        self.lesson = lesson
+        self.num_done = 0
+        self.failed: dict[int, str] = {}
+        self._start = model
+        model = self.model = copy.deepcopy(model).to(accelerator.device).to(memory_format=torch.channels_last)
+        self.learner = Learner(model, embedded=isinstance(lesson.examples, TokenExamples))
+        model.temporal_encoder.requires_grad_(True)
+        if model.temporal_encoder.motion is not None:
+            model.temporal_encoder.motion.requires_grad_(False)  # fitted, not trained
+        unfreeze(model.frame_encoder, config.unfreeze)
+        use_checkpointing(model.frame_encoder, config.checkpointing)
+        self.parallel = self._spread()
+        self.optimiser = torch.optim.AdamW(
+            parameter_groups(self.learner.forward_parts(), self.learner.frame_encoder, config),
+            betas=ADAM_BETAS,
+            fused=not config.shard,
+        )
+        self.scaler = torch.amp.GradScaler(self.accelerator.device.type, enabled=dtype == torch.float16)
+        self.teacher_scores = None if lesson.teacher_scores is None else lesson.teacher_scores.to(accelerator.device)
+        self.average = Average(self.learner, config.ema_decay) if config.ema_decay else None
+        self.targets = lesson.targets.to(self.accelerator.device)
+        self.weights_K = class_weights(lesson.targets).to(self.targets) if config.balance == "weights" else None
+        self.order = self._order()
+        self.videos_a_step = self.order.batch_size * self.order.num_processes * config.accumulate
+        self.steps_an_epoch = -(-len(lesson.examples) // self.videos_a_step)
+        self.num_steps = max(config.min_steps, config.epochs * self.steps_an_epoch)
+
+    def _spread(self) -> nn.Module:
+        """The learner over all processes: a copy in each (DDP), or parts of it (FSDP)."""
+        if self.config.compile:
+            self.learner.compile()
+        if not self.config.shard:
+            return self.accelerator.prepare_model(self.learner)
+        if self.accelerator.num_processes == 1:
+            raise ConfigError(
+                "shard = true spreads a network over processes, and this is one; start more with torchrun"
+            )
+        from torch.distributed.device_mesh import (
+            init_device_mesh,  # late: only processes of torchrun have it initialised
+        )
+        from torch.distributed.fsdp import fully_shard
+
+        mesh = init_device_mesh(self.accelerator.device.type, (self.accelerator.num_processes,))
+        for blocks in (
+            getattr(self.learner.frame_encoder, "blocks", ()),
+            getattr(self.learner.temporal_encoder, "blocks", ()),
+        ):
+            for block in blocks:
+                fully_shard(block, mesh=mesh)
+        fully_shard(self.learner, mesh=mesh)
+        return self.learner
+
+    def _order(self) -> Order:
+        weights: tuple[float, ...] = ()
+        if self.config.balance == "sampling":
+            weights = tuple((self.lesson.targets * class_weights(self.lesson.targets)).amax(dim=1).tolist())
+        return Order(
+            num_examples=len(self.lesson.examples),
+            batch_size=min(self.config.batch_size, len(self.lesson.examples)),
+            seed=self.config.seed,
+            rank=self.accelerator.process_index,
+            num_processes=self.accelerator.num_processes,
+            weights=weights,
+        )
+
+    def steps(self, workers: int = 0) -> Iterator[Step]:
+        """Train from where the run stands to its end; yields each step. ConfigError when the loss is no number any more."""
+        accumulate = self.config.accumulate
+        batches = read_batches(
+            self.lesson.examples, self.order, self.num_done * accumulate, self.num_steps * accumulate, workers
+        )
+        while self.num_done < self.num_steps:
+            self.learner.train()
+            step = self._step(list(itertools.islice(batches, accumulate)))
+            self.num_done += 1
+            yield step
+        self.learner.eval()
+
+    def _step(self, batches: list[Batch]) -> Step:
+        began = time.perf_counter()
+        warmup_steps = round(self.config.warmup_share * self.num_steps)
+        share = warmup_cosine(self.num_done, self.num_steps, warmup_steps)
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["peak"] * share
+        self.optimiser.zero_grad()
+        losses, rights = [], []
+        for index, batch in enumerate(batches):
+            self.failed |= batch.failed
+            last = index == len(batches) - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.parallel):
+                loss, right = self._loss(batch, self.num_done * len(batches) + index)
+                self.scaler.scale(loss / len(batches)).backward()
+            losses.append(loss.item())
+            rights.append(right)
+        self.scaler.unscale_(self.optimiser)
+        nn.utils.clip_grad_norm_(self.learner.parameters(), self.config.max_grad_norm)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        if self.average is not None:
+            self.average.update()
+        waited_s = sum(batch.waited_s for batch in batches)
+        return Step(
+            number=self.num_done + 1,
+            num_steps=self.num_steps,
+            epoch=(self.num_done + 1) / self.steps_an_epoch,
+            learning_rate=self.config.learning_rate * share,
+            loss=sum(losses) / len(losses),
+            accuracy=sum(rights) / len(rights),
+            num_videos=sum(len(batch.rows) for batch in batches) * self.accelerator.num_processes,
+            seconds=time.perf_counter() - began + waited_s,
+            waited_s=waited_s,
+        )
+
+    def _loss(self, batch: Batch, number: int) -> tuple[Tensor, float]:
+        """The loss of a batch, the `number`-th of the run, and the share of it that was right."""
+        device, config = self.accelerator.device, self.config
+        inputs, rows_B = batch.inputs.to(device, non_blocking=True), batch.rows.to(device)
+        inputs = pixels_of(inputs) if inputs.ndim == 5 else inputs
+        wanted_BK = self.targets[rows_B]
+        if self.teacher_scores is not None:  # mixed as the labels are
+            wanted_BK = torch.cat([wanted_BK, self.teacher_scores[rows_B]], dim=1)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(config.seed * 1_000_003 + number * self.order.num_processes + self.order.rank)
+            if (self.augment.mixup or self.augment.cutmix) and len(rows_B) > 1:
+                inputs, wanted_BK = mixed(inputs, wanted_BK, self.augment)
+            with torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
+                logits_BK = self.parallel(inputs).float()
+        targets_BK, *scores = wanted_BK.split(logits_BK.shape[1], dim=1)
+        loss = self.model.loss(logits_BK, targets_BK, config.label_smoothing, self.weights_K)
+        for scores_BK in scores:  # the gradient of soft labels at a temperature is that much smaller, squared
+            heat, share = config.teacher_temperature, config.teacher_share
+            loss = (1 - share) * loss + share * heat**2 * self.model.loss(logits_BK / heat, scores_BK)
+        if not loss.isfinite():
+            raise ConfigError(
+                f"training diverged: the loss is {loss.item()} at step {self.num_done + 1} of {self.num_steps} with "
+                f"learning_rate {config.learning_rate:g}; lower it, or look at these videos: "
+                f"{', '.join(self.lesson.names[row] for row in batch.rows.tolist())}"
+            )
+        return loss, share_right(self.model, logits_BK, self.targets[rows_B])
+
+    def trained(self) -> STAM:
+        """The model as it is now, on the CPU, its weights averaged where the run averages them."""
+        model = copy.deepcopy(self._start)
+        with nullcontext() if self.average is None else self.average.applied():
+            weights = get_model_state_dict(self.learner, options=WHOLE)  # on a CPU the very tensors, not copies
+            model.load_state_dict({**model.state_dict(), **weights})
+        return model.eval()
+
+    def save(self, path: Path, memory: dict[str, Any]) -> None:
+        """Write the state of the run, and plain values to `memory`, to one file: all of it or nothing."""
+        weights, optimiser = get_state_dict(self.learner, self.optimiser, options=WHOLE)
+        average = None if self.average is None else self.average.state_dict()
+        state = {
+            "format": STATE_FORMAT,
+            "num_done": self.num_done,
+            "weights": weights,
+            "optimiser": optimiser,
+            "average": average,
+            "scaler": self.scaler.state_dict(),
+            "failed": self.failed,
+            "memory": memory,
+        }
+        if self.accelerator.is_main_process:
+            part = path.with_name(path.name + ".part")
+            with part.open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+
+    def restore(self, path: Path) -> dict[str, Any]:
+        """Go on from a saved state; its `memory`. Raises ConfigError when the file is no such state."""
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            if state["format"] != STATE_FORMAT:
+                raise ConfigError(
+                    f"{path}: written by another version (format {state['format']}); start anew: --overwrite"
+                )
+            set_state_dict(
+                self.learner,
+                self.optimiser,
+                model_state_dict=state["weights"],
+                optim_state_dict=state["optimiser"],
+                options=StateDictOptions(full_state_dict=True),
+            )
+        except (OSError, RuntimeError, EOFError, LookupError, TypeError, pickle.UnpicklingError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ConfigError(f"{path}: not the state of this run ({reason}); start anew: --overwrite") from None
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.num_done, self.failed = state["num_done"], state["failed"]
+        memory: dict[str, Any] = state["memory"]
+        return memory
+
+
+def fit(
+    model: STAM, embeddings_BVTD: Tensor, targets_BK: Tensor, run: RunConfig, accelerator: Accelerator | None = None
+) -> Iterator[Step]:
+    """Train the temporal encoder and the head of `model` in place on frame embeddings, V views of each video, with targets
+    (B, K) in 0-1; yields each step. The frame encoder is not touched. Same seed, same weights on the same machine."""
+    solve(model, embeddings_BVTD, targets_BK, run.train.seed)
+    lesson = Lesson(
+        token_examples(model, embeddings_BVTD), targets_BK, [f"video {row}" for row in range(len(targets_BK))]
+    )
+    trainer = Trainer(model, lesson, run, accelerator or start_processes("cpu", run.train))
+    yield from trainer.steps()
+    model.load_state_dict(trainer.trained().state_dict())
+    model.eval()
+
+
+def solve(model: STAM, embeddings_BVTD: Tensor, targets_BK: Tensor, seed: int) -> None:
+    """Set what is not trained but solved: the reduction of motion tokens, and the read-out of moments."""
+    generator = torch.Generator().manual_seed(seed)
+    if model.temporal_encoder.motion is not None:
+        model.temporal_encoder.motion.fit(embeddings_BVTD.flatten(0, 1), generator)
+    if model.moment_head is not None:
+        model.moment_head.fit(embeddings_BVTD, targets_BK, model.loss, generator)
+
+
+@torch.no_grad()
+def token_examples(model: STAM, embeddings_BVTD: Tensor) -> TokenExamples:
+    """What the temporal encoder is trained on, made once."""
+    views = [model.temporal_encoder.tokens(view_BTD) for view_BTD in embeddings_BVTD.unbind(1)]
+    return TokenExamples(torch.stack(views, dim=1))
+
+
+def start_processes(device: str, config: TrainConfig, folder: Path | None = None) -> Accelerator:
+    """This process among those that train together (torchrun starts several), on its device; with a `folder`, what is logged
+    goes to TensorBoard there and to the run's other trackers. MissingDependency for one that is not installed."""
+    chosen = choose_device(device)
+    if chosen.type == "cuda" and chosen.index is not None and "LOCAL_RANK" not in os.environ:
+        torch.cuda.set_device(chosen)
+    # accelerate keeps one state for the whole process; each run here is one by itself
+    AcceleratorState._reset_state(reset_partial_state=True)
+    available = [str(name) for name in get_available_trackers()]
+    for name in config.trackers:
+        if name not in LOGGER_TYPE_TO_CLASS:
+            raise ConfigError(f"tracker {name!r}: {nearest(name, LOGGER_TYPE_TO_CLASS)}")
+        if name not in available:
+            raise MissingDependency(f"tracker {name!r} is not installed; pip install {name}")
+    trackers = ["tensorboard", *config.trackers] if folder is not None else None
+    return Accelerator(cpu=chosen.type == "cpu", log_with=trackers, project_dir=folder)
+
+
+def share_right(model: STAM, logits_BK: Tensor, targets_BK: Tensor) -> float:
+    """How many videos got their action; for multi-label models, how many of the answers yes and no were right."""
+    if model.config.task == "multilabel":
+        return float(((logits_BK > 0) == (targets_BK > 0.5)).float().mean())
+    return float((logits_BK.argmax(dim=1) == targets_BK.argmax(dim=1)).float().mean())
+
+
+def class_weights(targets_BK: Tensor) -> Tensor:
+    """1 / videos of each class, 1 on average over the videos' labels: (B, K) in 0-1 -> (K,)."""
+    counts_K = targets_BK.sum(dim=0).clamp(min=1)
+    weights_K = 1 / counts_K
+    return weights_K * (targets_BK.sum() / (weights_K * targets_BK.sum(dim=0)).sum())
+
+
+def use_checkpointing(frame_encoder: nn.Module, wanted: bool) -> None:
+    """Recompute the frame encoder's activations in the backward pass, or do not. ConfigError where it cannot."""
+    if isinstance(frame_encoder, SpatialEncoder):
+        frame_encoder.checkpointing = wanted
+    elif isinstance(frame_encoder, TimmFrameEncoder):
+        backbone: Any = frame_encoder.backbone
+        backbone.set_grad_checkpointing(wanted)
+    elif wanted:
+        raise ConfigError(f"checkpointing is for ViT and timm encoders, not for {type(frame_encoder).__name__}")

@@ -1,0 +1,101 @@
+"""One draw for all frames of a video, the paper's numbers, and labels that follow what was mixed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from fewframes.augment import TrainingView, mixed
+from fewframes.config import AugmentConfig, ViewConfig
+
+VIEW = ViewConfig(resize_px=36, crop_px=32)
+
+
+def ramp(height: int = 60, width: int = 100) -> Tensor:
+    """A frame whose red is its column and whose green is its row."""
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    return torch.stack([columns, rows, torch.full_like(rows, 7)]).to(torch.uint8)
+
+
+def seen(augment: AugmentConfig, seed: int, *, mirror: bool = False, num_frames: int = 3) -> Tensor:
+    view = TrainingView(VIEW, augment, torch.Generator().manual_seed(seed), mirror=mirror)
+    return view.finish(torch.stack([view.fit_frame(ramp()) for _ in range(num_frames)]))
+
+
+@pytest.mark.parametrize(
+    "augment",
+    [
+        AugmentConfig(),
+        AugmentConfig(auto="imagenet"),
+        AugmentConfig(auto="randaugment", cutout=0.5),
+    ],
+)
+def test_all_frames_of_a_video_are_changed_alike(augment: AugmentConfig) -> None:
+    frames_STCHW = torch.stack([seen(augment, seed, mirror=True) for seed in range(8)])
+    assert (frames_STCHW == frames_STCHW[:, :1]).all()
+    assert len({frames.numpy().tobytes() for frames in frames_STCHW[:, 0]}) > 4  # and videos differently
+    assert torch.equal(seen(augment, 3, mirror=True), frames_STCHW[3])  # the draw decides alone
+
+
+def test_scale_and_place_of_the_crop() -> None:
+    lefts, tops, widths = [], [], []
+    for seed in range(40):
+        frame_CHW = seen(AugmentConfig(scale=1.25), seed)[0].float()
+        lefts.append(frame_CHW[0, 16, 0].item())
+        tops.append(frame_CHW[1, 0, 16].item())
+        widths.append(frame_CHW[0, 16, -1].item() - lefts[-1])
+    assert min(lefts) < 8
+    assert max(lefts) > 34
+    assert max(tops) > 8  # of 60 rows, 32 of 45 at the largest scale
+    # 32 px of a short side of 36 to 45 px, which was 60: 53 columns down to 43
+    assert min(widths) == pytest.approx(43, abs=2)
+    assert max(widths) == pytest.approx(52, abs=2)
+
+
+def test_mirroring_happens_half_of_the_time_and_only_when_asked_for() -> None:
+    def turned(frames_TCHW: Tensor) -> bool:
+        return bool(frames_TCHW[0, 0, 16, 0] > frames_TCHW[0, 0, 16, -1])
+
+    share = sum(turned(seen(AugmentConfig(), seed, mirror=True)) for seed in range(60)) / 60
+    assert 0.3 < share < 0.7
+    assert not any(turned(seen(AugmentConfig(), seed)) for seed in range(20))
+
+
+def test_cutout_paints_a_square_of_half_the_side() -> None:
+    sizes = set()
+    for seed in range(30):
+        plain, cut = (seen(AugmentConfig(cutout=share), seed)[0] for share in (0.0, 0.5))
+        painted_HW = (plain != cut).any(dim=0)
+        rows, columns = painted_HW.any(dim=1).sum().item(), painted_HW.any(dim=0).sum().item()
+        sizes |= {rows, columns}
+        assert len(torch.unique(cut[:, painted_HW], dim=1).T) == 1  # one colour
+    assert max(sizes) == 16
+    assert min(sizes) >= 8  # its centre lies inside
+
+
+def test_whole_frames_are_left_whole() -> None:
+    view = ViewConfig(fit="pad", resize_px=36, crop_px=32)
+    drawn = TrainingView(view, AugmentConfig(), torch.Generator().manual_seed(0), mirror=False)
+    assert drawn.fit_frame(ramp()).shape == (3, 32, 32)
+
+
+def test_mixup_mixes_labels_as_pixels() -> None:
+    torch.manual_seed(0)
+    inputs = torch.eye(4)[:, None]  # (B, T, D): each video is its own label
+    for alpha in (0.2, 1.0):
+        out, targets_BK = mixed(inputs, torch.eye(4), AugmentConfig(mixup=alpha))
+        torch.testing.assert_close(out[:, 0], targets_BK)
+        torch.testing.assert_close(targets_BK.sum(dim=1), torch.ones(4))
+    assert mixed(inputs, torch.eye(4), AugmentConfig())[1].equal(torch.eye(4))
+
+
+def test_cutmix_labels_go_by_area() -> None:
+    torch.manual_seed(0)
+    pixels_BTCHW = torch.arange(4.0).view(4, 1, 1, 1, 1).expand(4, 2, 3, 8, 8).clone()
+    out, targets_BK = mixed(pixels_BTCHW, torch.eye(4), AugmentConfig(cutmix=1.0))
+    for video, targets_K in zip(out, targets_BK, strict=True):
+        assert (video[0] == video[1]).all()
+        shares_K = torch.tensor([(video == number).float().mean() for number in range(4)])
+        torch.testing.assert_close(shares_K, targets_K)
+    assert (targets_BK < 1).all()

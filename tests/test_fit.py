@@ -1,0 +1,280 @@
+"""The loop: what is learned, what stays untouched, each setting's effect, and a run that goes on where it was cut off."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fewframes.batches import TokenExamples, VideoExamples
+from fewframes.config import AugmentConfig, ModelConfig, RunConfig, TrainConfig, ViewConfig
+from fewframes.errors import ConfigError, MissingDependency
+from fewframes.fit import Lesson, Step, Trainer, class_weights, fit, start_processes, token_examples
+from fewframes.layouts import Sample
+from fewframes.model import STAM, Block
+from fewframes.weights import build_model
+
+VIEW = ViewConfig(resize_px=36, crop_px=32)
+QUICK = TrainConfig(epochs=1, min_steps=60)
+ORDERED = ModelConfig(
+    image_size=32, patch_size=8, width=24, depth=2, heads=3, num_frames=8, num_classes=2,
+    temporal_width=32, temporal_depth=1, temporal_heads=4, motion_width=16, temporal_positions="waves",
+)  # fmt: skip
+PLAIN = replace(ORDERED, motion_width=0)
+
+
+def rising_or_falling(num_videos: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Embeddings (B, 1, T, D) of videos that differ in the order of their frames alone, and which order it is."""
+    generator = torch.Generator().manual_seed(seed)
+    paths_BTD = torch.randn(num_videos, 1, 24, generator=generator) + torch.linspace(-1, 1, 8)[:, None] * torch.ones(24)
+    paths_BTD = paths_BTD + 0.5 * torch.randn(num_videos, 8, 24, generator=generator)
+    turned_BTD = paths_BTD.flip(1)
+    return torch.cat([paths_BTD, turned_BTD])[:, None], torch.eye(2).repeat_interleave(num_videos, dim=0)
+
+
+def fitted(config: ModelConfig, settings: TrainConfig = QUICK, **augment: Any) -> STAM:
+    model = built(config)
+    for _ in fit(model, *rising_or_falling(40, seed=1), RunConfig(train=settings, augment=AugmentConfig(**augment))):
+        pass
+    return model
+
+
+def built(config: ModelConfig) -> STAM:
+    torch.manual_seed(0)
+    return build_model(config, VIEW)
+
+
+def accuracy(model: STAM) -> float:
+    embeddings_BVTD, targets_BK = rising_or_falling(100, seed=2)
+    with torch.inference_mode():
+        logits_BK = model.encode_video(embeddings_BVTD[:, 0]).logits
+    return float((logits_BK.argmax(1) == targets_BK.argmax(1)).float().mean())
+
+
+def same(first: STAM, second: STAM) -> bool:
+    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_the_order_of_frames_is_learned_and_a_mean_cannot() -> None:
+    assert accuracy(fitted(ORDERED)) > 0.95
+    mean = replace(ORDERED, temporal="mean", temporal_width=None, motion_width=0)
+    assert accuracy(fitted(mean)) == 0.5  # as often right as wrong, exactly: both orders get the same answer
+
+
+def test_the_read_out_of_moments_learns_it_too() -> None:
+    config = replace(ORDERED, temporal="mean", temporal_width=None, motion_width=0, moment_head=True)
+    assert accuracy(fitted(config)) > 0.95
+
+
+def test_same_seed_same_weights() -> None:
+    first = fitted(ORDERED)
+    assert same(first, fitted(ORDERED))
+    for config, settings in ((ORDERED, replace(QUICK, seed=1)), (replace(ORDERED, token_dropout=0.5), QUICK)):
+        assert not torch.equal(first.head.weight, fitted(config, settings).head.weight)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"label_smoothing": 0.0}, {"weight_decay": 0.5}, {"max_grad_norm": 0.01}, {"ema_decay": 0.9}, {"accumulate": 2},
+        {"learning_rate": 2e-3}, {"warmup_share": 0.5}, {"batch_size": 16}, {"balance": "sampling"}, {"epochs": 50},
+    ],
+)  # fmt: skip
+def test_each_setting_of_training_has_an_effect(change: dict[str, Any]) -> None:
+    quick = replace(QUICK, min_steps=6)
+    assert not same(fitted(PLAIN, quick), fitted(PLAIN, replace(quick, **change)))
+
+
+def test_mixup_has_an_effect_and_still_learns() -> None:
+    assert not same(fitted(PLAIN), fitted(PLAIN, mixup=0.5))
+    assert accuracy(fitted(ORDERED, mixup=0.5)) > 0.95
+
+
+def test_accumulated_batches_are_one_step_of_the_whole() -> None:
+    # Without dropout two batches of 40, added up, are one of 80: the same step.
+    settings = replace(QUICK, min_steps=1, warmup_share=0.0, max_grad_norm=1e9)
+    whole = fitted(PLAIN, replace(settings, batch_size=80))
+    parts = fitted(PLAIN, replace(settings, batch_size=40, accumulate=2))
+    torch.testing.assert_close(whole.head.weight, parts.head.weight)
+
+
+def test_steps_epochs_and_learning_rate() -> None:
+    settings = TrainConfig(epochs=5, min_steps=1, batch_size=32, warmup_share=0.2, learning_rate=0.01)
+    steps = list(fit(built(ORDERED), *rising_or_falling(40, seed=1), RunConfig(train=settings)))
+    assert [step.number for step in steps] == list(range(1, 16))  # 80 videos are 3 batches an epoch
+    assert steps[-1].epoch == 5
+    rates = [step.learning_rate for step in steps]
+    assert rates[:3] == pytest.approx([0.01 / 3, 0.02 / 3, 0.01])
+    assert rates[-1] < 0.001
+    assert all(0 <= step.accuracy <= 1 for step in steps)
+    assert steps[-1].loss < steps[0].loss
+
+
+def test_the_frame_encoder_is_not_touched() -> None:
+    before, after = (model.frame_encoder.state_dict() for model in (built(ORDERED), fitted(ORDERED)))
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_rare_classes_weigh_more() -> None:
+    targets_BK = torch.eye(2)[[0, 0, 0, 1]]
+    weights_K = class_weights(targets_BK)
+    assert weights_K.tolist() == pytest.approx([2 / 3, 2])  # each class counts as much, 1 on average over the videos
+    model = built(PLAIN)
+    logits_BK = torch.tensor([[0.0, 0.0]] * 4)
+    assert model.loss(logits_BK, targets_BK, 0.0, weights_K).item() == pytest.approx(0.6931, abs=1e-4)
+
+
+def test_a_teacher_is_followed() -> None:
+    embeddings_BVTD, targets_BK = rising_or_falling(40, seed=1)
+    model = built(PLAIN)
+    turned_BK = targets_BK.flip(1)  # a teacher that is always wrong
+    lesson = Lesson(token_examples(model, embeddings_BVTD), targets_BK, ["x"] * 80, turned_BK)
+    run = RunConfig(train=replace(QUICK, teacher="x", teacher_share=1.0, teacher_temperature=2.0))
+    trainer = Trainer(model, lesson, run, start_processes("cpu", run.train))
+    losses = [step.loss for step in trainer.steps()]
+    assert accuracy(trainer.trained()) < 0.2
+    assert losses[-1] < losses[0]
+
+
+def test_diverging_names_the_videos() -> None:
+    embeddings_BVTD, targets_BK = rising_or_falling(2, seed=1)
+    model = built(PLAIN)
+    run = RunConfig(train=replace(QUICK, learning_rate=1e30))
+    lesson = Lesson(token_examples(model, embeddings_BVTD), targets_BK, ["a.mp4", "b.mp4", "c.mp4", "d.mp4"])
+    trainer = Trainer(model, lesson, run, start_processes("cpu", run.train))
+    with pytest.raises(ConfigError, match=r"the loss is nan at step \d+ of 60 .* lower it, or look at .*[abcd]\.mp4, "):
+        list(trainer.steps())
+
+
+def videos(clips: Path) -> Lesson:
+    labels = ("redden", "turn blue")
+    samples = tuple(
+        Sample(path=str(clips / label / f"{number}.mp4"), labels=(label,)) for label in labels for number in range(6)
+    )
+    examples = VideoExamples(samples, 4, VIEW, AugmentConfig(), mirror=True)
+    return Lesson(examples, torch.eye(2).repeat_interleave(6, dim=0), [sample.path for sample in samples])
+
+
+def trainer_of(lesson: Lesson, model: STAM, **settings: Any) -> Trainer:
+    config = TrainConfig(**{"epochs": 1, "min_steps": 4, "batch_size": 4, **settings})
+    return Trainer(model, lesson, RunConfig(train=config), start_processes("cpu", config))
+
+
+WHOLE = ModelConfig(
+    image_size=32, patch_size=8, width=24, depth=2, heads=3, temporal_depth=1, temporal_heads=4, num_frames=4, num_classes=2,
+    drop_path=0.1, temporal_dropout=0.1,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("what", "moved"), [("all", {"patch_embed", "0", "1"}), ("last-1-blocks", {"1"})])
+def test_what_is_unfrozen_moves_and_the_rest_does_not(clips: Path, what: str, moved: set[str]) -> None:
+    model = built(WHOLE)
+    trainer = trainer_of(videos(clips), model, unfreeze=what)
+    list(trainer.steps())
+    before, after = model.frame_encoder.state_dict(), trainer.trained().frame_encoder.state_dict()
+    changed = {
+        key.split(".")[1] if key.startswith("blocks") else key.split(".")[0]
+        for key in before
+        if not torch.equal(before[key], after[key])
+    }
+    assert changed - {"norm", "cls_token", "pos_embed"} == moved
+
+
+@pytest.mark.parametrize("layout", ["joint", "per_block"])
+def test_layouts_that_mix_frames_learn_too(clips: Path, layout: Any) -> None:
+    model = built(replace(WHOLE, layout=layout, temporal="mean", temporal_dropout=0.0))
+    trainer = trainer_of(videos(clips), model, unfreeze="all", min_steps=2)
+    assert len(list(trainer.steps())) == 3
+    trained = trainer.trained()
+    assert not torch.equal(trained.frame_encoder.time_embed, model.frame_encoder.time_embed)  # type: ignore[arg-type]
+
+
+def test_checkpointing_gives_the_same_weights_and_lite0_says_no(clips: Path) -> None:
+    models = []
+    for checkpointing in (False, True):
+        trainer = trainer_of(
+            videos(clips),
+            built(replace(WHOLE, drop_path=0.0)),
+            unfreeze="all",
+            checkpointing=checkpointing,
+            min_steps=1,
+        )
+        next(trainer.steps())
+        models.append(trainer.trained())
+    assert same(*models)
+    lite = build_model(replace(WHOLE, encoder="lite0", drop_path=0.0), VIEW)
+    with pytest.raises(ConfigError, match="checkpointing is for ViT and timm encoders"):
+        trainer_of(videos(clips), lite, unfreeze="all", checkpointing=True)
+
+
+def test_batch_norms_keep_their_statistics(clips: Path) -> None:
+    model = build_model(replace(WHOLE, encoder="lite0", drop_path=0.0), VIEW)
+    before = copy.deepcopy(model.frame_encoder.state_dict())
+    trainer = trainer_of(videos(clips), model, unfreeze="all", min_steps=1)
+    next(trainer.steps())
+    after = trainer.trained().frame_encoder.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before if "running" in key)
+    assert not torch.equal(before["conv_head.weight"], after["conv_head.weight"])
+
+
+def test_stochastic_depth_leaves_branches_out_in_training_alone() -> None:
+    torch.manual_seed(0)
+    block = Block(8, 2, mlp_width=16, drop_path=0.5)
+    tokens = torch.randn(200, 3, 8)
+    out = block.train()(tokens)
+    untouched = (out == tokens).flatten(1).all(dim=1).float().mean().item()
+    assert untouched == pytest.approx(0.25, abs=0.1)  # both branches left out
+    whole = block.eval()(tokens)
+    assert not (whole == tokens).flatten(1).all(dim=1).any()
+
+
+def test_a_run_goes_on_where_it_was_cut_off(clips: Path, tmp_path: Path) -> None:
+    settings = {"unfreeze": "all", "ema_decay": 0.9, "accumulate": 2, "min_steps": 6, "batch_size": 2}
+    through = trainer_of(videos(clips), built(WHOLE), **settings)
+    steps = [replace(step, seconds=0.0, waited_s=0.0) for step in through.steps()]
+
+    first = trainer_of(videos(clips), built(WHOLE), **settings)
+    seen: list[Step] = []
+    for step in first.steps():
+        seen.append(replace(step, seconds=0.0, waited_s=0.0))
+        if step.number == 2:
+            first.save(tmp_path / "state.pt", {"so far": 2})
+        if step.number == 3:  # this one was not saved and is lost
+            break
+    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
+    torch.rand(7)  # what others drew meanwhile has no say
+    second = trainer_of(videos(clips), built(WHOLE), **settings)
+    assert second.restore(tmp_path / "state.pt") == {"so far": 2}
+    assert seen[:2] + [replace(step, seconds=0.0, waited_s=0.0) for step in second.steps()] == steps
+    assert same(second.trained(), through.trained())
+
+
+def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
+    model = built(PLAIN)
+    embeddings_BVTD, targets_BK = rising_or_falling(4, seed=1)
+    lesson = Lesson(TokenExamples(embeddings_BVTD), targets_BK, ["x"] * 8)
+    trainer = trainer_of(lesson, model)
+    next(trainer.steps())
+    trainer.save(tmp_path / "state.pt", {})
+    content = (tmp_path / "state.pt").read_bytes()
+    (tmp_path / "cut.pt").write_bytes(content[: len(content) // 2])
+    (tmp_path / "other.pt").write_bytes(b"text")
+    for name in ("cut.pt", "other.pt", "none.pt"):
+        with pytest.raises(ConfigError, match=f"{name}: not the state of this run .* start anew: --overwrite"):
+            trainer_of(lesson, model).restore(tmp_path / name)
+
+
+def test_what_cannot_be_started() -> None:
+    lesson = Lesson(TokenExamples(torch.zeros(2, 1, 8, 24)), torch.eye(2), ["x", "y"])
+    with pytest.raises(ConfigError, match="shard = true spreads a network over processes, and this is one"):
+        trainer_of(lesson, built(PLAIN), shard=True)
+    with pytest.raises(MissingDependency, match="tracker 'clearml' is not installed; pip install clearml"):
+        start_processes("cpu", TrainConfig(trackers=("clearml",)))
+    with pytest.raises(ConfigError, match="tracker 'wanbd': did you mean 'wandb'"):
+        start_processes("cpu", TrainConfig(trackers=("wanbd",)))
