@@ -287,7 +287,7 @@ def evaluate(
     from fewframes.evaluate import evaluate as evaluate_model
     from fewframes.evaluate import write_metrics, write_predictions
     from fewframes.pages import report_page
-    from fewframes.predictor import load
+    from fewframes.predictor import load, tally
 
     counts = frame_counts(sweep)
     videos = read_data(data, DataConfig(task=task, group=group, videos=folder, official_split=official_split)).part(
@@ -308,7 +308,7 @@ def evaluate(
     if evaluation.provenance["trained_on_these"]:
         tell("the model was trained on these data: held-out videos would say more")
     print_lines([f"{evaluation.interval}", *evaluation.report.lines(), *order_lines(evaluation)])
-    tell(f"{len(evaluation.samples)} evaluated, {len(evaluation.failures)} failed; {output / 'report.html'}")
+    tell(f"{tally(len(evaluation.samples), 'evaluated', evaluation.failures)}; {output / 'report.html'}")
     if evaluation.failures:
         raise typer.Exit(EXIT_SOME_FAILED)
 

@@ -104,6 +104,7 @@ def tell_data(source: str, videos: VideoSet) -> None:
     """What was found, and how the first rows were understood."""
     found = f"{len(videos.samples)} videos of {len(videos.labels)} actions"
     tell(f"{source}: {videos.layout}; {found}: {counted(videos.counts())}")
+    tell(f"  fingerprint of these {len(videos.samples)} videos: {videos.fingerprint()}")
     for sample in videos.samples[:3]:
         tell(f"  {parsed(sample)}")
 
@@ -129,12 +130,12 @@ def describe(predictor: Predictor) -> str:
 
 
 def summary(results: list[Prediction | Failure], seconds: float) -> str:
-    """How many were labelled, how many failed, and how fast it went."""
-    from fewframes.predictor import Failure
+    """How many were labelled, failed and missing, and how fast it went."""
+    from fewframes.predictor import Failure, tally
 
-    failed = sum(isinstance(result, Failure) for result in results)
-    labelled = len(results) - failed
-    return f"{labelled} labelled, {failed} failed in {seconds:.1f} s ({labelled / seconds:.1f} videos/s)"
+    failures = [result for result in results if isinstance(result, Failure)]
+    labelled = len(results) - len(failures)
+    return f"{tally(labelled, 'labelled', failures)} in {seconds:.1f} s ({labelled / seconds:.1f} videos/s)"
 
 
 def with_progress(results: Results, total: int) -> Results:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from fewframes.clip import Clip
 from fewframes.decoder import SAME_S, FileVideo, Prepare, stack_frames
-from fewframes.errors import MissingDependency, VideoError
+from fewframes.errors import MissingDependency, MissingVideo, VideoError
 from fewframes.pictures import rgb_of_image
 
 VIDEO_SUFFIXES = frozenset(
@@ -116,7 +116,7 @@ def _open_path(path: str, fps: float, threads: int) -> OpenVideo:
             if "*" in path
             else "no such file; check the path"
         )
-        raise VideoError(f"{path}: {what}") from None
+        raise MissingVideo(f"{path}: {what}") from None
     except PermissionError:
         raise VideoError(f"{path}: no permission to read it; check its owner and mode") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
@@ -133,6 +133,8 @@ def _open_url(url: str, threads: int) -> OpenVideo:
         )
         remedy = f"pip install 'fewframes[{extra}]'" if extra else "pip install the package named there"
         raise MissingDependency(f"{url}: {error}; {remedy}") from None
+    except FileNotFoundError:
+        raise MissingVideo(f"{url}: there is no such file; check the address") from None
     except (OSError, ValueError) as error:
         raise VideoError(f"{url}: cannot be opened ({error}); check the address and the network") from None
     return FileVideo(file, url, _size_of_file(file), threads)
