@@ -26,6 +26,7 @@ from fewframes.console import (
     write_json,
     write_table,
 )
+from fewframes.data_commands import data_app
 from fewframes.errors import EXIT_SOME_FAILED, FewframesError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -58,6 +59,7 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="List the networks by name, and fetch published weights.", invoke_without_command=True)
 app.add_typer(models_app, name="models")
+app.add_typer(data_app, name="data")
 
 ModelOption = Annotated[str, typer.Option(help="A preset (see `fewframes models`) or a checkpoint file.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]

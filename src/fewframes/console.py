@@ -16,10 +16,13 @@ if TYPE_CHECKING:  # the command line must not load torch before a command needs
     from fewframes.clip import Prediction
     from fewframes.data import VideoSet
     from fewframes.evaluate import Evaluation
+    from fewframes.inspection import Inspection
     from fewframes.layouts import Sample
     from fewframes.predictor import Failure, Predictor
 
 Results = Iterable["Prediction | Failure"]
+SHOWN_PROBLEMS, SHOWN_ACTIONS = 3, 20
+"""How many problems of a kind, and how many actions, are named before the rest is counted."""
 
 
 def write_json(results: Results, topk: int) -> Iterator[Prediction | Failure]:
@@ -107,6 +110,56 @@ def tell_data(source: str, videos: VideoSet) -> None:
     tell(f"  fingerprint of these {len(videos.samples)} videos: {videos.fingerprint()}")
     for sample in videos.samples[:3]:
         tell(f"  {parsed(sample)}")
+
+
+def print_inspection(inspection: Inspection) -> None:
+    """How many problems there are of each kind, and what became of them; the usable videos of each action."""
+    from rich.table import Table
+
+    from fewframes.inspection import PROBLEMS
+
+    if inspection.problems:
+        table = Table("problem", "found", "left out", box=None, pad_edge=False)
+        for kind, found in inspection.counts.items():
+            left_out = sum(problem.kind == kind and not problem.kept for problem in inspection.problems)
+            table.add_row(PROBLEMS[kind], str(found), str(left_out))
+        console().print(table)
+        console().print()
+    print_parts(inspection.usable)
+
+
+def tell_problems(inspection: Inspection) -> None:
+    """The first few of each kind, by name."""
+    from fewframes.inspection import PROBLEMS
+
+    for kind, found in inspection.counts.items():
+        tell(f"{PROBLEMS[kind]}:")
+        named = [problem for problem in inspection.problems if problem.kind == kind]
+        for problem in named[:SHOWN_PROBLEMS]:
+            what = f"{problem.path} ({problem.label})" if problem.path else problem.label
+            tell(f"  {what}: {problem.reason}")
+        if found > SHOWN_PROBLEMS:
+            tell(f"  ... and {found - SHOWN_PROBLEMS} more, all in the report")
+
+
+def print_parts(videos: VideoSet) -> None:
+    """The videos of each action in each part, and its groups; of many actions those with the fewest."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from fewframes.data import part_counts
+
+    counts = part_counts(videos)
+    rarest = sorted(sorted(counts, key=lambda label: counts[label]["videos"])[:SHOWN_ACTIONS])
+    columns = list(counts[rarest[0]]) if rarest else []
+    table = Table("action", *columns, box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for label in rarest:
+        table.add_row(Text(label), *(str(counts[label][column]) for column in columns))
+    console().print(table)
+    if len(counts) > SHOWN_ACTIONS:
+        print_lines([f"... and {len(counts) - SHOWN_ACTIONS} actions with more videos"])
 
 
 def parsed(sample: Sample) -> str:

@@ -53,6 +53,9 @@ class OpenVideo(Protocol):
     def frames_at(self, times_s: Tensor, prepare: Prepare | None = None) -> Clip:
         """The frames shown at these moments (T,), in any order, and when each was first shown."""
 
+    def check(self, start_s: float, end_s: float) -> None:
+        """Decode every picture that is shown between these moments; VideoError where one cannot be."""
+
     def close(self) -> None:
         """Give back the file."""
 
@@ -185,6 +188,12 @@ class PictureVideo:
         frame_of = {index: prepare(self._read(index)) for index in sorted(set(indices))}
         shown_s = torch.tensor(indices, dtype=torch.float64) / self._fps
         return Clip(stack_frames([frame_of[index] for index in indices]), shown_s, self.duration_s, self.name)
+
+    def check(self, start_s: float, end_s: float) -> None:
+        """Read every picture that is shown between these moments; VideoError where one cannot be."""
+        for index in range(self._num_pictures):
+            if (index + 1) / self._fps > start_s + SAME_S and index / self._fps < end_s - SAME_S:
+                self._read(index)
 
     def close(self) -> None:
         """Nothing to give back."""
