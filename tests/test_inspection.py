@@ -277,7 +277,11 @@ def test_nothing_to_check(tmp_path: Path) -> None:
     for arguments, code, words in (
         (["/no/such", "-o", tmp_path / "out"], 1, "/no/such: no such folder or file"),
         ([tmp_path / "list.csv", "-o", tmp_path / "file"], 2, "file: not a folder that can be written to"),
-        ([tmp_path / "list.csv", "-o", tmp_path / "out"], 1, "list.csv: none of 2 videos is usable"),
+        (
+            [tmp_path / "list.csv", "-o", tmp_path / "out"],
+            1,
+            "list.csv: none of 2 videos is usable; --videos names their folder",
+        ),
     ):
         done = run("data", "check", *arguments)  # type: ignore[arg-type]
         assert (done.returncode, words in done.stderr) == (code, True), done.stderr
@@ -313,6 +317,7 @@ def test_split_command(tmp_path: Path) -> None:
     for arguments, code, words in (
         (once, 2, "list.csv: is there already; take another name, or --overwrite"),
         (listed, 1, "is split already (test, train); --again splits it anew"),
+        ([*once[:-1], tmp_path / "list.json"], 2, "needs a name that ends in .csv"),
         ([*listed, "--share", "0.2"], 2, "--folds and --share exclude each other"),
         ([*once, "--share", "0.8", "--val", "0.3"], 2, "together above 0 and up to 0.95"),
     ):

@@ -43,6 +43,22 @@ def test_shares_of_each_action_in_whole_groups(seed: int) -> None:
     assert [replace(sample, split="") for sample in parted.samples] == list(made().samples)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_uneven_groups_come_near_the_share_all_the_same(seed: int) -> None:
+    sizes = {
+        label: [1 + (number * step) % 7 for number in range(9)] for label, step in zip(LABELS, (1, 3, 5), strict=True)
+    }
+    samples = [
+        Sample(path=f"/{label}{group}-{take}", labels=(label,), group=f"g{group}")
+        for label in LABELS
+        for group, size in enumerate(sizes[label])
+        for take in range(size)
+    ]
+    counts = part_counts(split(VideoSet(tuple(samples), "uneven"), 0.25, 0, seed))
+    for label in LABELS:
+        assert counts[label]["test"] / counts[label]["videos"] == pytest.approx(0.25, abs=0.11)
+
+
 def test_the_seed_decides() -> None:
     assert split(made(), 0.2, 0.1, 1) == split(made(), 0.2, 0.1, 1) != split(made(), 0.2, 0.1, 2)
 

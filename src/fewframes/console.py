@@ -120,6 +120,8 @@ def print_inspection(inspection: Inspection) -> None:
 
     if inspection.problems:
         table = Table("problem", "found", "left out", box=None, pad_edge=False)
+        for column in table.columns[1:]:
+            column.justify = "right"
         for kind, found in inspection.counts.items():
             left_out = sum(problem.kind == kind and not problem.kept for problem in inspection.problems)
             table.add_row(PROBLEMS[kind], str(found), str(left_out))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -91,6 +92,7 @@ def split(
 
     Exit codes: 0 done, 1 the data cannot be split so, 2 wrong use.
     """
+    from fewframes.data import part_counts
     from fewframes.lists import write_list
     from fewframes.splits import folds
     from fewframes.splits import split as split_once
@@ -102,6 +104,8 @@ def split(
         raise typer.BadParameter(
             f"test {test_share:g} and val {val:g}: together above 0 and up to 0.95, to leave training"
         )
+    if output.suffix.lower() != ".csv":
+        raise typer.BadParameter(f"--output {output}: the list is CSV; needs a name that ends in .csv")
     paths = [output.with_suffix(f".fold{number}.csv") for number in range(num_folds)] if num_folds else [output]
     there = [str(path) for path in paths if path.exists()]
     if there and not overwrite:
@@ -120,6 +124,8 @@ def split(
     for path, part in zip(paths, parted, strict=True):
         write_list(part.samples, path, multilabel=part.multilabel)
         print_parts(part)
+        if untested := [label for label, counts in part_counts(part).items() if not counts.get("test", 1)]:
+            tell(f"no test videos of {', '.join(untested)}: its groups are too few or too large; another seed may do")
         tell(f"{path}: {len(part.samples)} videos; {next_step(path, part)}")
 
 
@@ -152,7 +158,8 @@ def report(inspection: Inspection, output: Path) -> None:
         f"{values['readable']} readable, {values['failed']} failed, {values['missing']} missing; {output / REPORT_FILE}"
     )
     if not usable.samples:
-        raise DataError(f"{inspection.data.name}: none of {len(inspection.data.samples)} videos is usable")
+        where = "; --videos names their folder" if values["missing"] == len(inspection.data.samples) else ""
+        raise DataError(f"{inspection.data.name}: none of {len(inspection.data.samples)} videos is usable{where}")
     tell(
         f"{clean}: {len(usable.samples)} usable videos, fingerprint {usable.fingerprint()}; {next_step(clean, usable)}"
     )
@@ -189,3 +196,5 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{folder}: not a folder that can be written to ({error.strerror}); take another") from None
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(f"{folder}: not a folder that can be written to (no permission); take another")

@@ -66,13 +66,15 @@ class Problem:
     label: str
     reason: str
     path: str = ""
+    start_s: float = 0.0
+    end_s: float | None = None
     row: int | None = None
     kept: bool = False
     """Whether it is in the cleaned list all the same."""
 
     def to_dict(self) -> dict[str, object]:
         """Plain values."""
-        return {"kind": self.kind, "path": self.path, "label": self.label, "reason": self.reason, "kept": self.kept}
+        return {name: value for name, value in vars(self).items() if name != "row"}
 
 
 @dataclass(frozen=True)
@@ -215,7 +217,16 @@ def _left(data: VideoSet, problems: Iterable[Problem]) -> list[int]:
 
 def _problem(data: VideoSet, row: int, kind: str, reason: str, *, kept: bool = False) -> Problem:
     sample = data.samples[row]
-    return Problem(kind=kind, label=", ".join(sample.labels), reason=reason, path=sample.path, row=row, kept=kept)
+    return Problem(
+        kind=kind,
+        label=", ".join(sample.labels),
+        reason=reason,
+        path=sample.path,
+        start_s=sample.start_s,
+        end_s=sample.end_s,
+        row=row,
+        kept=kept,
+    )
 
 
 def _unreadable(data: VideoSet, looks: Sequence[Look]) -> Iterator[Problem]:

@@ -17,6 +17,9 @@ from fewframes.cache import content_key
 from fewframes.data import VideoSet, hold_out
 from fewframes.errors import DataError
 
+NUM_DRAWS = 16
+"""How many random orders of the groups are tried; the one nearest to the share wanted of each action is taken."""
+
 
 def contents_of(data: VideoSet) -> Iterator[int | dict[str, str]]:
     """The content key of each file; yields how many are done as it goes, at last the keys by path. What cannot be read, and
@@ -49,7 +52,7 @@ def split(
     Raises DataError where that cannot be done, as `data.hold_out`.
     """
     joined = _joined(data, contents or {})
-    training, test = hold_out(joined, share, seed)
+    training, test = _nearest(joined, share, seed)
     return _marked(data, joined, training, test, val_share / (1 - share), seed)
 
 
@@ -82,6 +85,17 @@ def folds(
     return [_marked(data, joined, training, test, rest, seed) for training, test in parted]
 
 
+def _nearest(data: VideoSet, share: float, seed: int) -> tuple[list[int], list[int]]:
+    """Of several draws of `hold_out` the one whose shares of the actions are nearest to the one wanted."""
+    hot_BK = data.multi_hot()
+    totals_K = hot_BK.sum(dim=0)
+
+    def distance(draw: tuple[list[int], list[int]]) -> float:
+        return float((hot_BK[draw[1]].sum(dim=0) / totals_K - share).abs().sum())
+
+    return min((hold_out(data, share, seed * NUM_DRAWS + number) for number in range(NUM_DRAWS)), key=distance)
+
+
 def _joined(data: VideoSet, contents: Mapping[str, str]) -> VideoSet:
     """The data without their split, each sample's group the first sample that it belongs together with."""
     leader: dict[str, str] = {}
@@ -112,7 +126,7 @@ def _marked(
             f"{data.name}: all videos of {', '.join(sorted(unlearned))} would be test; they are too few groups: take fewer "
             "folds, another seed, or leave the action out"
         )
-    _, val = hold_out(joined.subset(training), val_share, seed)
+    _, val = _nearest(joined.subset(training), val_share, seed)
     marks = dict.fromkeys(test, "test") | {training[row]: "val" for row in val}
     return replace(
         data,
