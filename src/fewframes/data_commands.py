@@ -92,11 +92,6 @@ def split(
 
     Exit codes: 0 done, 1 the data cannot be split so, 2 wrong use.
     """
-    from fewframes.data import part_counts
-    from fewframes.lists import write_list
-    from fewframes.splits import folds
-    from fewframes.splits import split as split_once
-
     if num_folds is not None and share is not None:
         raise typer.BadParameter("--folds and --share exclude each other: with folds each video is test once")
     test_share = 1 / num_folds if num_folds else 0.2 if share is None else share
@@ -110,6 +105,11 @@ def split(
     there = [str(path) for path in paths if path.exists()]
     if there and not overwrite:
         raise ConfigError(f"{there[0]}: is there already; take another name, or --overwrite")
+    from fewframes.data import part_counts
+    from fewframes.lists import write_list
+    from fewframes.splits import folds
+    from fewframes.splits import split as split_once
+
     videos = read(data, task, group, folder, official_split)
     named = sorted({sample.split for sample in videos.samples} - {""})
     if named and not again:
