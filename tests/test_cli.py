@@ -58,7 +58,7 @@ def test_json_lines(videos: Path, fast: list[str]) -> None:
         assert len(line["times_s"]) == len(line["frame_attention"]) == 4
         assert set(line["timing_s"]) == {"decode", "transform", "network"}
     assert "3 actions, cpu in float32" in done.stderr
-    assert "3 labelled, 0 failed" in done.stderr
+    assert "3 labelled, 0 failed, 0 missing" in done.stderr
 
 
 def test_csv(videos: Path, fast: list[str], tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_exit_codes(videos: Path, fast: list[str], tmp_path: Path) -> None:
     mixed = run("predict", tmp_path / "text.mp4", videos / "a.mp4", *fast, "--json")
     assert mixed.returncode == 3
     assert len(mixed.stdout.splitlines()) == 2
-    assert "1 labelled, 1 failed" in mixed.stderr
+    assert "1 labelled, 1 failed, 0 missing" in mixed.stderr
     assert run("predict", videos / "a.mp4", "--model", "nope").returncode == 1
     assert run("predict", videos / "a.mp4", *fast, "--dtype", "nope").returncode == 2
     assert run("predict").returncode == 2
@@ -247,7 +247,11 @@ def test_evaluate(videos: Path, fast: list[str], tmp_path: Path) -> None:
     done = run(*command, "--output", tmp_path / "out")
     assert done.returncode == 3, done.stderr
     assert "3 videos of 3 actions" in done.stderr  # not the one for training
-    assert "2 evaluated, 1 failed" in done.stderr
+    assert "2 evaluated, 0 failed, 1 missing" in done.stderr
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert (metrics["num_data_videos"], metrics["evaluated"], metrics["failed"]) == (3, 2, [])
+    assert [failure["source"] for failure in metrics["missing"]] == [str(videos / "none.mp4")]
+    assert f"fingerprint of these 3 videos: {metrics['data_fingerprint']}" in done.stderr
     assert "95 % interval" in done.stdout
     assert "2 frames " in done.stdout
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"report.html", "metrics.json", "predictions.csv"}

@@ -92,9 +92,15 @@ def test_the_page_stands_alone_and_the_files_are_whole(judged: Evaluation, fadin
     assert not re.search(r"(src|href)='(?!data:)", page)
     assert "The model was trained on these data" in page
     assert "broken.mp4" in page
+    assert "12 evaluated, 1 failed, 0 missing" in page
     write_metrics(judged, tmp_path / "metrics.json")
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert (metrics["evaluated"], len(metrics["failed"]), metrics["report"]["top1"]) == (12, 1, 1)
+    assert (metrics["evaluated"], len(metrics["failed"]), metrics["missing"], metrics["report"]["top1"]) == (
+        12,
+        1,
+        [],
+        1,
+    )
     assert metrics["frames_sweep"] == {"1": 0.5, "8": 1.0}
     write_predictions(judged, fading.labels, tmp_path / "predictions.csv")
     with (tmp_path / "predictions.csv").open() as file:

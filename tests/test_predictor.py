@@ -16,7 +16,7 @@ from fewframes import predictor as room
 from fewframes.clip import Prediction
 from fewframes.config import ViewConfig
 from fewframes.errors import ConfigError, VideoError
-from fewframes.predictor import Failure, Predictor, load
+from fewframes.predictor import Failure, Predictor, load, tally
 from fewframes.sampling import centre_times
 from fewframes.transforms import fit_frame, pixels_of
 from fewframes.video import read_frames
@@ -73,7 +73,10 @@ def test_many_come_back_in_order_and_failures_stop_nothing(tiny: Predictor, vide
     assert [result.source for result in results] == [str(source) for source in sources]
     assert [type(result) for result in results] == [Prediction, Failure, Prediction, Failure, Prediction]
     assert isinstance(results[1], Failure)
-    assert results[1].to_dict() == {"source": str(sources[1]), "error": results[1].error}
+    assert results[1].to_dict() == {"source": str(sources[1]), "error": results[1].error, "missing": False}
+    assert isinstance(results[3], Failure)
+    assert results[3].missing  # no such file, which is another thing than a file that cannot be read
+    assert tally(3, "labelled", [results[1], results[3]]) == "3 labelled, 1 failed, 1 missing"
     one = tiny.predict(videos / "b.mp4")
     assert isinstance(results[2], Prediction)
     assert_close(results[2].scores, one.scores, rtol=0, atol=0)

@@ -16,7 +16,7 @@ import torch
 from av.audio.stream import AudioStream
 
 from fewframes import decoder
-from fewframes.errors import VideoError
+from fewframes.errors import MissingVideo, VideoError
 from fewframes.sampling import centre_times
 from fewframes.video import open_video, read_frames
 from numbered import Numbered, numbers
@@ -36,8 +36,10 @@ def write_sound(path: Path) -> Path:
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(VideoError, match="no/such.mp4: no such file; check the path"):
+    with pytest.raises(MissingVideo, match="no/such.mp4: no such file; check the path"):
         open_video("no/such.mp4")
+    with pytest.raises(MissingVideo, match=r"memory://no/such\.mp4: there is no such file; check the address"):
+        open_video("memory://no/such.mp4")
 
 
 def test_empty_file(tmp_path: Path) -> None:

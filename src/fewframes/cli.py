@@ -27,6 +27,7 @@ from fewframes.console import (
     write_json,
     write_table,
 )
+from fewframes.data_commands import data_app
 from fewframes.errors import EXIT_SOME_FAILED, FewframesError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -59,6 +60,7 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="List the networks by name, and fetch published weights.", invoke_without_command=True)
 app.add_typer(models_app, name="models")
+app.add_typer(data_app, name="data")
 
 ModelOption = Annotated[str, typer.Option(help="A preset (see `fewframes models`) or a checkpoint file.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
@@ -314,7 +316,7 @@ def evaluate(
     from fewframes.evaluate import evaluate as evaluate_model
     from fewframes.evaluate import write_metrics, write_predictions
     from fewframes.pages import report_page
-    from fewframes.predictor import load
+    from fewframes.predictor import load, tally
 
     counts = frame_counts(sweep)
     videos = read_data(data, DataConfig(task=task, group=group, videos=folder, official_split=official_split)).part(
@@ -335,7 +337,7 @@ def evaluate(
     if evaluation.provenance["trained_on_these"]:
         tell("the model was trained on these data: held-out videos would say more")
     print_lines([f"{evaluation.interval}", *evaluation.report.lines(), *order_lines(evaluation)])
-    tell(f"{len(evaluation.samples)} evaluated, {len(evaluation.failures)} failed; {output / 'report.html'}")
+    tell(f"{tally(len(evaluation.samples), 'evaluated', evaluation.failures)}; {output / 'report.html'}")
     if evaluation.failures:
         raise typer.Exit(EXIT_SOME_FAILED)
 

@@ -17,10 +17,13 @@ if TYPE_CHECKING:  # the command line must not load torch before a command needs
     from fewframes.clip import Prediction
     from fewframes.data import VideoSet
     from fewframes.evaluate import Evaluation
+    from fewframes.inspection import Inspection
     from fewframes.layouts import Sample
     from fewframes.predictor import Failure, Predictor
 
 Results = Iterable["Prediction | Failure"]
+SHOWN_PROBLEMS, SHOWN_ACTIONS = 3, 20
+"""How many problems of a kind, and how many actions, are named before the rest is counted."""
 
 
 def write_json(results: Results, topk: int) -> Iterator[Prediction | Failure]:
@@ -105,8 +108,61 @@ def tell_data(source: str, videos: VideoSet) -> None:
     """What was found, and how the first rows were understood."""
     found = f"{len(videos.samples)} videos of {len(videos.labels)} actions"
     tell(f"{source}: {videos.layout}; {found}: {counted(videos.counts())}")
+    tell(f"  fingerprint of these {len(videos.samples)} videos: {videos.fingerprint()}")
     for sample in videos.samples[:3]:
         tell(f"  {parsed(sample)}")
+
+
+def print_inspection(inspection: Inspection) -> None:
+    """How many problems there are of each kind, and what became of them; the usable videos of each action."""
+    from rich.table import Table
+
+    from fewframes.inspection import PROBLEMS
+
+    if inspection.problems:
+        table = Table("problem", "found", "left out", box=None, pad_edge=False)
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for kind, found in inspection.counts.items():
+            left_out = sum(problem.kind == kind and not problem.kept for problem in inspection.problems)
+            table.add_row(PROBLEMS[kind], str(found), str(left_out))
+        console().print(table)
+        console().print()
+    print_parts(inspection.usable)
+
+
+def tell_problems(inspection: Inspection) -> None:
+    """The first few of each kind, by name."""
+    from fewframes.inspection import PROBLEMS
+
+    for kind, found in inspection.counts.items():
+        tell(f"{PROBLEMS[kind]}:")
+        named = [problem for problem in inspection.problems if problem.kind == kind]
+        for problem in named[:SHOWN_PROBLEMS]:
+            what = f"{problem.path} ({problem.label})" if problem.path else problem.label
+            tell(f"  {what}: {problem.reason}")
+        if found > SHOWN_PROBLEMS:
+            tell(f"  ... and {found - SHOWN_PROBLEMS} more, all in the report")
+
+
+def print_parts(videos: VideoSet) -> None:
+    """The videos of each action in each part, and its groups; of many actions those with the fewest."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from fewframes.data import part_counts
+
+    counts = part_counts(videos)
+    rarest = sorted(sorted(counts, key=lambda label: counts[label]["videos"])[:SHOWN_ACTIONS])
+    columns = list(counts[rarest[0]]) if rarest else []
+    table = Table("action", *columns, box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for label in rarest:
+        table.add_row(Text(label), *(str(counts[label][column]) for column in columns))
+    console().print(table)
+    if len(counts) > SHOWN_ACTIONS:
+        print_lines([f"... and {len(counts) - SHOWN_ACTIONS} actions with more videos"])
 
 
 def parsed(sample: Sample) -> str:
@@ -130,12 +186,12 @@ def describe(predictor: Predictor) -> str:
 
 
 def summary(results: list[Prediction | Failure], seconds: float) -> str:
-    """How many were labelled, how many failed, and how fast it went."""
-    from fewframes.predictor import Failure
+    """How many were labelled, failed and missing, and how fast it went."""
+    from fewframes.predictor import Failure, tally
 
-    failed = sum(isinstance(result, Failure) for result in results)
-    labelled = len(results) - failed
-    return f"{labelled} labelled, {failed} failed in {seconds:.1f} s ({labelled / seconds:.1f} videos/s)"
+    failures = [result for result in results if isinstance(result, Failure)]
+    labelled = len(results) - len(failures)
+    return f"{tally(labelled, 'labelled', failures)} in {seconds:.1f} s ({labelled / seconds:.1f} videos/s)"
 
 
 def with_progress(results: Results, total: int) -> Results:

@@ -109,6 +109,21 @@ def read_data(source: str | Path, config: DataConfig | None = None) -> VideoSet:
     return data
 
 
+def part_counts(data: VideoSet) -> dict[str, dict[str, int]]:
+    """For each action its `videos`, those in `train`, `val` and `test` where the data are split, and its `groups`."""
+    splits = {sample.split for sample in data.samples}
+    parts = ["train", *(part for part in ("val", "test") if part in splits)] if splits - {""} else []
+    counts: dict[str, dict[str, int]] = {label: dict.fromkeys(["videos", *parts], 0) for label in data.labels}
+    groups: dict[str, set[str]] = {label: set() for label in data.labels}
+    for sample, group in zip(data.samples, data.groups(), strict=True):
+        for label in sample.labels:
+            counts[label]["videos"] += 1
+            groups[label].add(group)
+            if parts:
+                counts[label][sample.split or "train"] += 1  # beside named parts, what has none is for training
+    return {label: {**counts[label], "groups": len(groups[label])} for label in data.labels}
+
+
 def hold_out(data: VideoSet, share: float, seed: int) -> tuple[list[int], list[int]]:
     """Places of the training and of the held-out videos.
 

@@ -99,6 +99,7 @@ class FileVideo:
         self._ahead: _Shown | None
         self._index: _Index
         self._starts_whole = False
+        self._num_undecodable = 0
         try:
             self._rewind()
             self._origin_s = self._current.start_s
@@ -133,6 +134,28 @@ class FileVideo:
         frames = stack_frames([prepared[time_s][0] for time_s in wanted_s])
         shown_s = torch.tensor([prepared[time_s][1] for time_s in wanted_s], dtype=torch.float64)
         return Clip(frames, shown_s, self.duration_s, self.name)
+
+    def check(self, start_s: float, end_s: float) -> None:
+        """Decode every picture that is shown between these moments.
+
+        Raises VideoError for a damaged one, a packet that cannot be decoded, or where the file ends before.
+        """
+        self._frame_at(self._origin_s + start_s)
+        num_before = self._num_undecodable
+        while True:
+            if self._ahead is None:
+                self._ahead = next(self._frames, None)
+            if self._ahead is None:
+                self._check_end(self._origin_s + end_s)
+                break
+            if self._ahead.start_s > self._origin_s + end_s - SAME_S:
+                break
+            self._frame_at(self._ahead.start_s)
+        if self._num_undecodable > num_before:
+            raise VideoError(
+                f"{self.name}: {self._num_undecodable - num_before} packets between {start_s:.2f} s and {end_s:.2f} s cannot "
+                "be decoded; copy the file again or re-encode it"
+            )
 
     def _frame_at(self, time_s: float) -> _Shown:
         """The frame shown at `time_s` of the container's clock."""
@@ -293,6 +316,7 @@ class FileVideo:
                 frames = packet.decode()
             except FFmpegError:
                 damaged = True
+                self._num_undecodable += 1
                 continue
             damaged = damaged or packet.is_corrupt
             for frame in frames:

@@ -67,7 +67,7 @@ def embed_videos(
                 try:
                     read = waiting.popleft().result()
                 except FewframesError as error:
-                    failures.append(Failure(data.samples[number].path, str(error), error.exit_code))
+                    failures.append(Failure.of(data.samples[number].path, error))
                     yield number + 1
                     continue
                 num_cached += read.cached

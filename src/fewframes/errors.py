@@ -3,6 +3,7 @@
     FewframesError         1  anything the caller can put right; one line, no traceback
     ├── ConfigError        2  a setting, option or run file that cannot be used
     ├── VideoError         1  a video that cannot be opened or decoded as asked
+    │   └── MissingVideo   1  there is no such video
     ├── DataError          1  a folder or list of videos that cannot be read as a data set
     ├── WeightsError       1  a checkpoint that is missing, damaged or of another shape
     └── MissingDependency  4  an optional package is needed; the pip line is in the message
@@ -34,6 +35,10 @@ class ConfigError(FewframesError):
 
 class VideoError(FewframesError):
     """A video that cannot be opened or decoded as asked."""
+
+
+class MissingVideo(VideoError):
+    """There is no such video: nothing at this path or address."""
 
 
 class DataError(FewframesError):

@@ -81,7 +81,8 @@ class Evaluation:
         return {
             **self.provenance,
             "evaluated": len(self.samples),
-            "failed": [failure.to_dict() for failure in self.failures],
+            "failed": [failure.to_dict() for failure in self.failures if not failure.missing],
+            "missing": [failure.to_dict() for failure in self.failures if failure.missing],
             "report": self.report.to_dict(),
             "interval": {"value": self.interval.value, "low": self.interval.low, "high": self.interval.high},
             "order": vars(self.order),
@@ -154,6 +155,7 @@ def evaluate(
             "model": predictor.name,
             "data": data.name,
             "data_fingerprint": data.fingerprint(),
+            "num_data_videos": len(data.samples),
             "protocol": f"one pass over {predictor.config.num_frames} uniform frames",
             "trained_on_these": predictor.checkpoint.provenance.get("data_fingerprint") == data.fingerprint(),
             "precision": str(predictor.dtype).removeprefix("torch."),

@@ -302,7 +302,7 @@ def _own_samples(path: Path, places: Places, rows: Rows) -> Iterator[Sample]:
         path_key, label_key = _named(path, 1, list(row), PATHS), _named(path, 1, list(row), LABELS)
         if group_column not in ("group", *row):
             raise DataError(f"{path}:1: no column {group_column!r} for groups; {nearest(group_column, row)}")
-        if not row[path_key] or not row[label_key]:
+        if not row[path_key] or not (row[label_key] or places.label_mark):  # none of several labels is an answer too
             raise DataError(f"{where}: path {row[path_key]!r}, label {row[label_key]!r}: needs both")
         start_s, end_s = (_seconds(where, name, row.get(name, "")) for name in ("start_s", "end_s"))
         if end_s is not None and end_s <= (start_s or 0.0):

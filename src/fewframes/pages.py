@@ -9,7 +9,7 @@ from html import escape
 from fewframes.evaluate import Evaluation
 from fewframes.metrics import Report
 from fewframes.plots import confusion_png, curve_png, strips_png
-from fewframes.predictor import Predictor
+from fewframes.predictor import Predictor, tally
 
 WORST, STRIP_FRAMES = 8, 8
 STYLE = """
@@ -60,9 +60,9 @@ def report_page(evaluation: Evaluation, predictor: Predictor) -> str:
 def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
     facts, order, calibration = evaluation.provenance, evaluation.order, evaluation.calibration
     rows = [
-        ("videos", f"{len(evaluation.samples)} evaluated, {len(evaluation.failures)} failed"),
+        ("videos", tally(len(evaluation.samples), "evaluated", evaluation.failures)),
         ("protocol", f"{facts['protocol']}, {facts['precision']}"),
-        ("data", f"fingerprint {facts['data_fingerprint']}"),
+        ("data", f"{facts['num_data_videos']} videos, fingerprint {facts['data_fingerprint']}"),
         ("frames backwards", f"{order.backwards:.1%}"),
         ("frames in random order", f"{order.shuffled:.1%} (in order {order.forwards:.1%})"),
     ]

@@ -11,7 +11,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from fewframes.clip import Clip, Prediction, Timing
-from fewframes.errors import ConfigError, FewframesError, VideoError, nearest
+from fewframes.errors import ConfigError, FewframesError, MissingVideo, VideoError, nearest
 from fewframes.sampling import centre_times
 from fewframes.transforms import fit_frame, pixels_of
 from fewframes.video import DEFAULT_FPS, Source, open_video
@@ -47,10 +47,23 @@ class Failure:
     error: str
     exit_code: int = 1
     """What a command that was given this video alone ends with."""
+    missing: bool = False
+    """Whether there is no such video, rather than one that cannot be read."""
+
+    @classmethod
+    def of(cls, source: str, error: FewframesError) -> Failure:
+        """What went wrong with this video."""
+        return cls(source, str(error), error.exit_code, isinstance(error, MissingVideo))
 
     def to_dict(self) -> dict[str, object]:
         """Plain values, as `fewframes predict --json` writes them."""
-        return {"source": self.source, "error": self.error}
+        return {"source": self.source, "error": self.error, "missing": self.missing}
+
+
+def tally(done: int, verb: str, failures: Sequence[Failure]) -> str:
+    """`115 evaluated, 3 failed, 2 missing`: what became of many videos."""
+    missing = sum(failure.missing for failure in failures)
+    return f"{done} {verb}, {len(failures) - missing} failed, {missing} missing"
 
 
 class Predictor:
@@ -120,7 +133,7 @@ class Predictor:
                     try:
                         read = future.result()
                     except FewframesError as error:
-                        yield Failure(source, str(error), error.exit_code)
+                        yield Failure.of(source, error)
                         continue
                     yield self._label(*read)
             finally:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from fewframes.clip import Clip
 from fewframes.decoder import SAME_S, FileVideo, Prepare, stack_frames
-from fewframes.errors import MissingDependency, VideoError
+from fewframes.errors import MissingDependency, MissingVideo, VideoError
 from fewframes.pictures import rgb_of_image
 
 VIDEO_SUFFIXES = frozenset(
@@ -52,6 +52,9 @@ class OpenVideo(Protocol):
 
     def frames_at(self, times_s: Tensor, prepare: Prepare | None = None) -> Clip:
         """The frames shown at these moments (T,), in any order, and when each was first shown."""
+
+    def check(self, start_s: float, end_s: float) -> None:
+        """Decode every picture that is shown between these moments; VideoError where one cannot be."""
 
     def close(self) -> None:
         """Give back the file."""
@@ -116,7 +119,7 @@ def _open_path(path: str, fps: float, threads: int) -> OpenVideo:
             if "*" in path
             else "no such file; check the path"
         )
-        raise VideoError(f"{path}: {what}") from None
+        raise MissingVideo(f"{path}: {what}") from None
     except PermissionError:
         raise VideoError(f"{path}: no permission to read it; check its owner and mode") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
@@ -133,6 +136,8 @@ def _open_url(url: str, threads: int) -> OpenVideo:
         )
         remedy = f"pip install 'fewframes[{extra}]'" if extra else "pip install the package named there"
         raise MissingDependency(f"{url}: {error}; {remedy}") from None
+    except FileNotFoundError:
+        raise MissingVideo(f"{url}: there is no such file; check the address") from None
     except (OSError, ValueError) as error:
         raise VideoError(f"{url}: cannot be opened ({error}); check the address and the network") from None
     return FileVideo(file, url, _size_of_file(file), threads)
@@ -183,6 +188,12 @@ class PictureVideo:
         frame_of = {index: prepare(self._read(index)) for index in sorted(set(indices))}
         shown_s = torch.tensor(indices, dtype=torch.float64) / self._fps
         return Clip(stack_frames([frame_of[index] for index in indices]), shown_s, self.duration_s, self.name)
+
+    def check(self, start_s: float, end_s: float) -> None:
+        """Read every picture that is shown between these moments; VideoError where one cannot be."""
+        for index in range(self._num_pictures):
+            if (index + 1) / self._fps > start_s + SAME_S and index / self._fps < end_s - SAME_S:
+                self._read(index)
 
     def close(self) -> None:
         """Nothing to give back."""
