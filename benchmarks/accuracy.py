@@ -34,14 +34,14 @@ import torch
 from torch import Tensor
 
 from fewframes.cache import EmbeddingCache
-from fewframes.config import ModelConfig, TrainConfig
+from fewframes.config import ModelConfig, RunConfig, TrainConfig
 from fewframes.data import VideoSet
 from fewframes.embed import Embedded, embed_videos
+from fewframes.fit import fit
 from fewframes.layouts import Sample
 from fewframes.model import STAM
 from fewframes.predictor import Predictor, load
 from fewframes.presets import PRESETS
-from fewframes.train import fit
 
 PACKAGED = PRESETS["lite0-16"].model
 MEAN = replace(PACKAGED, temporal="mean", temporal_width=None, motion_width=0, moment_head=False)
@@ -119,7 +119,8 @@ def trained(config: ModelConfig, fold: Fold, seed: int) -> STAM:
     targets_BK = torch.eye(fold.num_classes)[fold.targets]
     torch.manual_seed(seed)
     model = STAM(config, PRESETS["lite0-16"].view, torch.nn.Identity(), fold.embeddings.shape[-1])
-    for _ in fit(model, fold.embeddings[~fold.held], targets_BK[~fold.held], TrainConfig(seed=seed)):
+    run = RunConfig(train=TrainConfig(seed=seed))
+    for _ in fit(model, fold.embeddings[~fold.held], targets_BK[~fold.held], run):
         pass
     return model.eval()
 

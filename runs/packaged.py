@@ -35,7 +35,7 @@ from fewframes.data import VideoSet
 from fewframes.layouts import Sample
 from fewframes.metrics import Report, score
 from fewframes.plots import confusion_png
-from fewframes.train import Trained, train
+from fewframes.train import Options, Trained, train
 from fewframes.weights import save_checkpoint
 
 FOLDS, SEEDS = 5, 3
@@ -105,10 +105,11 @@ def held_out(videos: VideoSet, run: RunConfig, output: Path, cache: EmbeddingCac
         for number, (fold, held) in enumerate(folds_of(videos)):
             settings = changed(run, {"train": {"seed": seed}})
             trained = trained_on(fold, settings, output / f"seed{seed}-fold{number}", cache)
-            assert isinstance(trained.report, Report)
-            confusion += trained.report.confusion
-            logits_BK[held] = trained.held_out_logits
-            print(f"seed {seed} fold {number}: {trained.report}", flush=True)
+            assert trained.evaluation is not None
+            assert isinstance(trained.evaluation.report, Report)
+            confusion += trained.evaluation.report.confusion
+            logits_BK[held] = trained.evaluation.logits
+            print(f"seed {seed} fold {number}: {trained.evaluation.report}", flush=True)
         report = score(logits_BK, targets_B, videos.labels)
         assert torch.equal(report.confusion, confusion)
         print(f"seed {seed}: {report}", flush=True)
@@ -117,7 +118,7 @@ def held_out(videos: VideoSet, run: RunConfig, output: Path, cache: EmbeddingCac
 
 
 def trained_on(videos: VideoSet, run: RunConfig, output: Path, cache: EmbeddingCache) -> Trained:
-    trained = train(videos, output, run, cache=cache, dtype="float32", overwrite=True)
+    trained = train(videos, output, run, Options(cache=cache, dtype="float32", overwrite=True))
     if trained.failures:
         raise SystemExit(f"{len(trained.failures)} videos failed, the first: {trained.failures[0]}")
     return trained

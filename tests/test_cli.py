@@ -256,6 +256,37 @@ def test_evaluate(videos: Path, fast: list[str], tmp_path: Path) -> None:
     assert "2 frames " in done.stdout
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"report.html", "metrics.json", "predictions.csv"}
     assert run(*command, "--output", tmp_path / "out", "--sweep", "2,x").returncode == 2
+    many = run(
+        *command, "--output", tmp_path / "many", "--views", "2x3", "--official-subset", "--predictions", "parquet"
+    )
+    assert many.returncode == 3, many.stderr
+    assert "2 clips of 2.67 s and 4 frames x 3 crops, scores averaged: " in many.stdout
+    assert "official subset: 0 of 2 videos (none lasts 2.5 s)" in many.stdout
+    assert "a video: 8 frames read, 6 views of " in many.stdout
+    assert {path.name for path in (tmp_path / "many").iterdir()} == {
+        "report.html",
+        "metrics.json",
+        "predictions.parquet",
+    }
     bad = run("evaluate", videos, *fast, "--output", tmp_path / "other")
     assert bad.returncode == 1
     assert "telling apart takes two" in bad.stderr
+
+
+NO_PYARROW = "import sys; sys.modules['pyarrow'] = None; from fewframes.cli import main; main()"
+
+
+def test_evaluate_refuses_before_it_works(videos: Path, tmp_path: Path) -> None:
+    command = ["evaluate", "/no/such", "--output", str(tmp_path / "out")]
+    for options, words in (
+        (["--views", "0x3"], "error: views '0x3': num_clips = 0: "),
+        (["--views", "3"], "error: views '3': needs clips x crops, such as 1x1, 1x3 or 10x3"),
+        (["--views", "10x2x1"], "error: views '10x2x1': needs clips x crops"),
+        (["--clip-s", "-1"], "error: views '1x1': clip_s = -1"),
+    ):
+        done = run(*command, *options)
+        assert (done.returncode, words in done.stderr) == (2, True), done.stderr
+        assert "Traceback" not in done.stderr
+    done = run(*command, "--predictions", "parquet", code=NO_PYARROW)
+    assert (done.returncode, "pip install 'fewframes[parquet]'" in done.stderr) == (4, True), done.stderr
+    assert not (tmp_path / "out").exists()

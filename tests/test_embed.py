@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from fewframes import embed as room
 from fewframes.cache import EmbeddingCache
 from fewframes.data import VideoSet
-from fewframes.embed import Embedded, embed_videos
+from fewframes.embed import Embedded, Seen, embed_videos, see_videos
 from fewframes.errors import DataError
 from fewframes.layouts import Sample
-from fewframes.predictor import Predictor, load
+from fewframes.predictor import Failure, Predictor, load
+from fewframes.sampling import ONE_PASS, Views
 
 
 @pytest.fixture(scope="module")
@@ -109,3 +111,49 @@ def test_a_cache_that_cannot_be_written_is_said_once(
     assert len(found.embeddings) == 3
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "are not kept" in caplog.text
+
+
+def seen(data: VideoSet, predictor: Predictor, cache: EmbeddingCache | None, views: Views = ONE_PASS) -> list[Seen]:
+    found = list(see_videos(data, predictor, cache, views=views))
+    return [each for each in found if not isinstance(each, Failure)]
+
+
+def test_each_sampling_and_crop_is_kept_for_itself(data: VideoSet, predictor: Predictor, store: EmbeddingCache) -> None:
+    kinds = [
+        ONE_PASS,
+        Views(num_crops=3),
+        Views(num_clips=2),
+        Views(num_clips=2, clip_s=0.4),
+        Views(num_clips=2, num_crops=3),
+        Views(clip_s=0.4),
+    ]
+    for views in kinds:
+        first, second = seen(data, predictor, store, views), seen(data, predictor, store, views)
+        assert [each.cached for each in first] == [False] * 3
+        assert [each.cached for each in second] == [True] * 3
+        for one, two in zip(first, second, strict=True):
+            assert one.frames.shape[:2] == (len(views), 4)
+            assert torch.equal(one.frames, two.frames)
+    assert embedded(data, predictor, store).num_cached == 3  # one pass is the one of training
+    same = seen(data, predictor, store, Views(num_clips=2, clip_s=8 / 3))
+    assert all(each.cached for each in same)  # what is not said is 2.67 s
+
+
+def test_many_views_wait_in_little_memory(
+    data: VideoSet, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = [each.frames for each in seen(data, predictor, None, Views(num_clips=2, num_crops=3))]
+    monkeypatch.setattr(room, "AHEAD_BYTES", 1)  # one video at a time
+    found = [each.frames for each in seen(data, predictor, None, Views(num_clips=2, num_crops=3))]
+    assert all(torch.equal(one, other) for one, other in zip(expected, found, strict=True))
+
+
+def test_lengths_are_those_of_the_parts(data: VideoSet, predictor: Predictor, store: EmbeddingCache) -> None:
+    path = data.samples[0].path  # 0.8 s
+    parts = [(0.0, None), (0.2, 0.6), (0.2, 9.0)]
+    samples = tuple(Sample(path=path, labels=("hug",), start_s=start_s, end_s=end_s) for start_s, end_s in parts)
+    for cached in (False, True):
+        found = list(see_videos(VideoSet(samples, "parts"), predictor, store, with_lengths=True))
+        assert [isinstance(each, Seen) and each.cached for each in found] == [cached] * 3
+        lengths = [each.length_s for each in found if isinstance(each, Seen)]
+        assert lengths == pytest.approx([0.8, 0.4, 0.6])

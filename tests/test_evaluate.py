@@ -11,15 +11,23 @@ from pathlib import Path
 import pytest
 import torch
 
+from conftest import TINY
 from fewframes.cache import EmbeddingCache
-from fewframes.config import DataConfig, RunConfig, TrainConfig
+from fewframes.config import DataConfig, Layout, RunConfig, TrainConfig, ViewConfig
 from fewframes.data import VideoSet, read_data
 from fewframes.errors import DataError
-from fewframes.evaluate import Evaluation, evaluate, write_metrics, write_predictions
-from fewframes.metrics import Report
+from fewframes.evaluate import EvaluateConfig, Evaluation, evaluate, work_of
+from fewframes.judge import Pace
+from fewframes.layouts import Sample
+from fewframes.metrics import Report, count_cost
 from fewframes.pages import report_page
 from fewframes.predictor import Predictor, load
-from fewframes.train import train
+from fewframes.presets import PRESETS
+from fewframes.sampling import Views
+from fewframes.tables import write_metrics, write_predictions
+from fewframes.train import Options, train
+from fewframes.weights import Checkpoint, build_model
+from numbered import write_fading
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +40,13 @@ def fading(clips: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFacto
         data=DataConfig(holdout=0.0),
         train=TrainConfig(epochs=1, min_steps=60),
     )
-    train(read_data(clips), output, run, cache=None, device="cpu", dtype="float32")
+    train(read_data(clips), output, run, Options(device="cpu", dtype="float32"))
     return load(output / "model.safetensors", device="cpu", dtype="float32")
 
 
 @pytest.fixture(scope="module")
 def judged(fading: Predictor, clips: Path) -> Evaluation:
-    return evaluate(read_data(clips), fading, None, sweep=(1, 8))
+    return evaluate(read_data(clips), fading, None, EvaluateConfig(sweep=(1, 8)))
 
 
 def test_figures_that_can_be_foreseen(judged: Evaluation, clips: Path) -> None:
@@ -46,6 +54,7 @@ def test_figures_that_can_be_foreseen(judged: Evaluation, clips: Path) -> None:
     assert judged.report.top1 == judged.interval.value == judged.interval.low == 1
     assert len(judged.samples) == 12
     assert [failure.source for failure in judged.failures] == [str(clips / "redden" / "broken.mp4")]
+    assert judged.order is not None
     assert (judged.order.forwards, judged.order.backwards) == (1, 0)  # backwards, each is the other
     assert 0.1 < judged.order.shuffled < 0.9
     assert judged.sweep[1] == 0.5  # one frame has no order
@@ -84,6 +93,9 @@ def test_what_is_wrong_is_shown_surest_first(fading: Predictor, clips: Path) -> 
     assert sureness == sorted(sureness, reverse=True)
     page = report_page(judged, fading)
     assert "Wrong, and sure of it" in page
+    assert page.count("<figure>") == 8
+    assert "<b>turn blue</b>, taken for <b>redden</b>" in page
+    assert "redden</th><td>taken for turn blue: 6 of 6" in page
 
 
 def test_the_page_stands_alone_and_the_files_are_whole(judged: Evaluation, fading: Predictor, tmp_path: Path) -> None:
@@ -109,6 +121,99 @@ def test_the_page_stands_alone_and_the_files_are_whole(judged: Evaluation, fadin
     assert [row["predicted"] for row in rows[:12]] == [row["labels"] for row in rows[:12]]
     assert float(rows[0]["redden"]) == pytest.approx(float(rows[0]["score"]))
     assert "not a video" in rows[12]["error"]
+
+
+def test_what_it_costs(judged: Evaluation, fading: Predictor, clips: Path, tmp_path: Path) -> None:
+    work = judged.work
+    assert (work.frames_read, work.num_views, work.pace.num_videos) == (4, 1, 12)
+    assert work.view_cost == count_cost(build_model(fading.config, fading.view).eval(), 4, 32)
+    values = work.to_dict()
+    assert values["gmacs"] == values["gmacs_a_view"] == round(work.view_cost.gmacs, 4)
+    assert isinstance(values["computed"], dict)
+    assert 0 < values["computed"]["videos_per_s"] <= values["computed"]["network_videos_per_s"]
+    assert re.fullmatch(
+        r"[\d.e+]+ videos/s with decoding, network alone [\d.e+]+ videos/s \(12 computed; cpu .+ threads, float32\)",
+        work.lines()[1],
+    )
+    cache, views = EmbeddingCache(tmp_path), Views(num_clips=2, num_crops=3, clip_s=0.3)
+    many, again = (evaluate(read_data(clips), fading, cache, EvaluateConfig(views=views)) for _ in range(2))
+    assert (many.work.frames_read, many.work.num_views) == (8, 6)
+    assert many.work.to_dict()["gmacs"] == pytest.approx(6 * work.view_cost.gmacs, abs=1e-4)
+    assert many.provenance["protocol"] == "2 clips of 0.30 s and 4 frames x 3 crops, scores averaged"
+    assert again.work.to_dict()["computed"] is None  # nothing was
+    assert len(again.work.lines()) == 1
+    assert "videos/s" not in report_page(again, fading)
+
+
+def test_cost_of_a_preset_is_the_pinned_one() -> None:
+    preset = PRESETS["lite0-16"]
+    predictor = Predictor(
+        Checkpoint(build_model(preset.model, preset.view), preset.view, tuple("abcdefghijk")),
+        device="cpu",
+        dtype="float32",
+    )
+    cost = work_of(predictor, Views.parse("10x3"), Pace(0, None, 0.0))
+    assert cost.lines() == [
+        "a video: 160 frames read, 30 views of 6.185 + 0 GMACs, 185.5 + 0 in all (+ attention's products); 6.2 M parameters"
+    ]
+
+
+def test_official_subset_is_what_the_release_does_not_drop(fading: Predictor, clips: Path) -> None:
+    data = read_data(clips)
+    shortest_s = 4 / 1.6  # 2.5 s for its four frames; the clips last 0.64 to 1.24 s
+    assert evaluate(data, fading, None).official is None
+    asked = EvaluateConfig(official_subset=True)
+    none = evaluate(data, fading, None, asked)
+    assert none.official is not None
+    assert (none.official.shortest_s, none.official.num_videos, none.official.report) == (shortest_s, 0, None)
+    assert str(none.official) == "0 of 12 videos (none lasts 2.5 s)"
+    assert "drops, without a word, every video shorter than 2.5 s" in report_page(none, fading).replace("&#x27;", "'")
+    assert none.to_dict()["official_subset"] == {"shortest_s": 2.5, "num_videos": 0}
+
+
+def test_official_subset_counts_a_video_that_just_fits(fading: Predictor, tmp_path: Path) -> None:
+    lengths = {"just": 63, "short": 62}  # 2.52 and 2.48 s at 25 frames a second
+    samples = []
+    for name, num_frames in lengths.items():
+        for label, turned in (("redden", False), ("turn blue", True)):
+            path = tmp_path / f"{name} {label}.mp4"
+            write_fading(path, num_frames, turned=turned)
+            samples.append(Sample(path=str(path), labels=("redden",)))
+    exact = replace(samples[0], end_s=2.5)
+    data = VideoSet((*samples, exact, replace(exact, end_s=2.49)), "lengths")
+    cache = EmbeddingCache(tmp_path / "cache")
+    for _ in range(2):  # lengths are known whether embeddings are cached or not
+        official = evaluate(data, fading, cache, EvaluateConfig(official_subset=True)).official
+        assert official is not None
+        assert (official.num_videos, official.num_all) == (3, 6)
+        assert isinstance(official.report, Report)
+        assert official.report.top1 == pytest.approx(2 / 3)  # one of them turns blue and is called reddening
+        assert str(official) == "3 of 6 videos, top-1 66.7%"
+        assert official.to_dict()["top1"] == 0.6667
+
+
+@pytest.mark.parametrize("layout", ["joint", "per_block"])
+def test_models_that_mix_frames_are_judged_too(layout: Layout, tiny_model: Path, clips: Path, tmp_path: Path) -> None:
+    view = ViewConfig(resize_px=36, crop_px=32)
+    torch.manual_seed(1)
+    config = replace(TINY, layout=layout, temporal="mean", num_classes=2)
+    model = build_model(config, view)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    predictor = Predictor(Checkpoint(model, view, ("redden", "turn blue")), device="cpu", dtype="float32")
+    judged = evaluate(read_data(clips), predictor, EmbeddingCache(tmp_path), EvaluateConfig(sweep=(2,)))
+    assert judged.order is not None
+    assert len(judged.samples) == 12
+    assert judged.order.forwards == judged.interval.value
+    assert set(judged.sweep) == {2}
+    assert not list(tmp_path.iterdir())
+    assert judged.work.lines()[1].startswith("network alone ")  # decoding went on while frames were shuffled
+    plain = evaluate(read_data(clips), predictor, None, EvaluateConfig(order=False))
+    assert plain.order is None
+    assert plain.to_dict()["order"] is None
+    assert "videos/s with decoding" in plain.work.lines()[1]
+    assert "frames backwards" not in report_page(plain, predictor)
+    assert torch.equal(plain.logits, judged.logits)
 
 
 def test_embeddings_are_kept_for_the_next_time(fading: Predictor, clips: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from fewframes.metrics import score
-from fewframes.plots import confusion_png, curve_png, strips_png
+from fewframes.plots import confusion_png, curve_png, shortened, strip_png
 
 LABELS = ("hug", "kick", "push", "wave")
 
@@ -24,6 +24,17 @@ def test_pictures() -> None:
     assert min(width, height) > 300
     assert size_of(curve_png([(0.1, 1.0), (1.0, 0.8)], "answered", "right", "doubt")) == (572, 396)
     frames_TCHW = torch.zeros(3, 3, 40, 60, dtype=torch.uint8)
-    short, tall = size_of(strips_png([("one", frames_TCHW)])), size_of(strips_png([("one", frames_TCHW)] * 3))
-    assert tall[0] == short[0]
-    assert abs(tall[1] - 3 * short[1]) < 4
+    short, long = (size_of(strip_png(frames_TCHW.repeat(times, 1, 1, 1), [0.5] * 3 * times)) for times in (1, 2))
+    assert long == (2 * short[0], short[1])
+
+
+def test_many_and_odd_labels_still_make_a_readable_picture() -> None:
+    sizes = {}
+    for num_labels in (30, 101, 400):
+        labels = tuple(f"$5 for _a_ ^ {number} and a very long story about a table" for number in range(num_labels))
+        report = score(torch.eye(num_labels), torch.arange(num_labels), labels)
+        sizes[num_labels] = size_of(confusion_png(report, "in $ and _"))
+    assert 101 * 13 < sizes[101][1] < 2000  # 13 pixels a label hold letters of 6.5 points
+    assert max(sizes[30] + sizes[400]) < 2700
+    assert shortened("Pushing something from left to right 17") == "Pushing something…o right 17"
+    assert shortened("hug") == "hug"

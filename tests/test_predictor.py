@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from fewframes.clip import Prediction
 from fewframes.config import ViewConfig
 from fewframes.errors import ConfigError, VideoError
 from fewframes.predictor import Failure, Predictor, load, tally
-from fewframes.sampling import centre_times
-from fewframes.transforms import fit_frame, pixels_of
-from fewframes.video import read_frames
+from fewframes.sampling import Views, centre_times
+from fewframes.transforms import crops_of, fit_frame, pixels_of
+from fewframes.video import open_video, read_frames
+from fewframes.weights import load_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +150,33 @@ def test_wrong_arguments_are_said(tiny: Predictor, videos: Path) -> None:
     bad, good = tiny.predict_many(["a\0b", str(videos / "a.mp4")])
     assert isinstance(bad, Failure)
     assert not isinstance(good, Failure)
+
+
+def test_views_of_one_opening(tiny: Predictor, videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = 0
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        nonlocal opened
+        opened += 1
+        return open_video(*arguments, **options)
+
+    monkeypatch.setattr(room, "open_video", counted)
+    clips = tiny.read_views(videos / "a.mp4", Views(num_clips=2, num_crops=3, clip_s=0.4))  # of 0.8 s
+    assert opened == 1
+    assert len(clips) == 6
+    for clip, start_s in zip(clips, (0, 0, 0, 0.4, 0.4, 0.4), strict=True):
+        assert clip.times_s.tolist() == pytest.approx([start_s + time for time in (0.04, 0.12, 0.24, 0.32)])
+    for place, clip in enumerate(clips):
+        frames = read_frames(videos / "a.mp4", clip.times_s).frames
+        slow = torch.stack([crops_of(frame, tiny.view, 3)[place % 3] for frame in frames])
+        assert torch.equal(clip.frames, slow)
+    assert not torch.equal(clips[0].frames, clips[2].frames)
+    one = tiny.read_views(videos / "a.mp4", Views())
+    assert torch.equal(one[0].frames, tiny.read_clip(videos / "a.mp4").frames)
+
+
+def test_a_view_of_the_whole_picture_has_no_crops(tiny_model: Path, videos: Path) -> None:
+    checkpoint = load_checkpoint(tiny_model)
+    whole = Predictor(replace(checkpoint, view=ViewConfig(fit="squash", crop_px=32)), device="cpu", dtype="float32")
+    with pytest.raises(ConfigError, match=r"3 crops: this model's view \(squash\) shows the whole picture"):
+        whole.read_views(videos / "a.mp4", Views(num_crops=3))

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fewframes.sampling import centre_times, jittered_times
+from fewframes.errors import ConfigError
+from fewframes.sampling import ONE_PASS, Views, centre_times, clip_times, jittered_times
 
 DURATIONS = st.floats(1e-3, 1e5)
 
@@ -45,3 +46,63 @@ def test_seed_decides() -> None:
 def test_empty_range_is_refused(start_s: float, end_s: float | None) -> None:
     with pytest.raises(ValueError, match=r"the video is 10\.000 s long"):
         centre_times(10.0, 4, start_s=start_s, end_s=end_s)
+
+
+def test_clips_by_hand() -> None:
+    three = clip_times(0.0, 10.0, 4, num_clips=3, clip_s=2.0)
+    assert three.tolist() == [[0.25, 0.75, 1.25, 1.75], [4.25, 4.75, 5.25, 5.75], [8.25, 8.75, 9.25, 9.75]]
+    assert clip_times(0.0, 10.0, 2, num_clips=1, clip_s=2.0).tolist() == [[4.5, 5.5]]  # one alone in the middle
+    assert clip_times(0.0, 3.0, 2, num_clips=2, clip_s=2.0).tolist() == [[0.5, 1.5], [1.5, 2.5]]  # they may overlap
+    assert clip_times(1.0, 2.0, 2, num_clips=2, clip_s=5.0).tolist() == [[1.25, 1.75]] * 2  # longer than there is
+
+
+def test_sixteen_frames_of_a_clip_are_every_fifth_of_thirty_a_second() -> None:
+    times_T = Views(num_clips=10).times(60.0, 16)[0] * 30
+    assert times_T.tolist() == pytest.approx([2.5 + 5 * frame for frame in range(16)])
+
+
+def test_one_clip_is_the_whole_video_unless_said_otherwise() -> None:
+    for views in (ONE_PASS, Views(num_crops=3)):
+        assert views.times(8.0, 4).tolist() == [centre_times(8.0, 4).tolist()]
+    assert Views(clip_s=2.0).times(8.0, 2, start_s=2.0).tolist() == [[4.5, 5.5]]
+    with pytest.raises(ValueError, match="nothing to look at between 9 s and 8 s"):
+        Views(num_clips=2).times(8.0, 4, start_s=9.0)
+
+
+@given(st.floats(0.1, 1e4), st.integers(1, 64), st.integers(1, 20), st.floats(0.01, 1e3))
+def test_clips_stay_inside_and_are_mirrored_in_time(
+    end_s: float, num_frames: int, num_clips: int, clip_s: float
+) -> None:
+    times_CT = clip_times(0.0, end_s, num_frames, num_clips=num_clips, clip_s=clip_s)
+    assert times_CT.shape == (num_clips, num_frames)
+    assert 0 < times_CT.min() <= times_CT.max() < end_s
+    assert torch.allclose(times_CT.flip(0, 1), end_s - times_CT, rtol=0, atol=1e-9 * end_s)
+
+
+def test_views_as_people_write_them() -> None:
+    assert Views.parse("10x3") == Views(num_clips=10, num_crops=3)
+    assert Views.parse("1x1") == ONE_PASS
+    assert Views.parse("2x1", 1.5) == Views(num_clips=2, clip_s=1.5)
+    assert (len(Views.parse("10x3")), len(ONE_PASS)) == (30, 1)
+    for text in ("3", "10x2x1", "x", "-1x3", "1x", "٣x١", "10 x 3"):
+        with pytest.raises(ConfigError, match="needs clips x crops, such as 1x1, 1x3 or 10x3"):
+            Views.parse(text)
+    for text, clip_s, words in (
+        ("0x3", None, "views '0x3': num_clips = 0: .*greater than or equal to 1"),
+        ("1x0", None, "num_crops = 0"),
+        ("101x1", None, "num_clips = 101: .*less than or equal to 100"),
+        ("1x1", -1.0, "clip_s = -1"),
+        ("1x1", 0.0, "clip_s = 0"),
+        ("1x1", float("nan"), "clip_s = nan"),
+        ("1x1", float("inf"), "clip_s = inf"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            Views.parse(text, clip_s)
+
+
+def test_protocols_are_named() -> None:
+    named = {text: Views.parse(text).describe(16) for text in ("1x1", "1x3", "10x3")}
+    assert named["1x1"] == "one pass over 16 uniform frames"
+    assert named["1x3"] == "3 crops of 16 uniform frames, scores averaged"
+    assert named["10x3"] == "10 clips of 2.67 s and 16 frames x 3 crops, scores averaged"
+    assert Views(clip_s=2.0).describe(8) == "1 clip of 2.00 s and 8 frames"

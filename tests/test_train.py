@@ -141,8 +141,8 @@ def test_a_teacher_by_file(clips: Path, tiny_model: Path, tmp_path: Path) -> Non
     assert trained.evaluation is not None
     assert isinstance(trained.evaluation.report, Report)
     assert trained.evaluation.report.top1 == 1
+    other = replace(run_for(tiny_model), train=replace(settings, teacher=str(tiny_model)))
     with pytest.raises(ConfigError, match=r"teacher .* does not know 'redden'; it needs all labels of the data"):
-        other = replace(run_for(tiny_model), train=replace(settings, teacher=str(tiny_model)))
         train(read_data(clips), tmp_path / "other", other, CPU)
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fewframes.config import ViewConfig
-from fewframes.transforms import fit_frame, pixels_of
+from fewframes.transforms import crops_of, fit_frame, pixels_of
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
@@ -53,3 +53,39 @@ def test_very_long_frames_do_not_blow_up() -> None:
 
 def test_pixels_are_between_zero_and_one() -> None:
     assert pixels_of(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == pytest.approx([0.0, 0.2, 1.0])
+
+
+def marked(height: int, width: int) -> torch.Tensor:
+    """A frame that is 50 where its long side begins, 100 in the middle and 200 at its end."""
+    frame_CHW = torch.full((3, height, width), 100, dtype=torch.uint8)
+    along = frame_CHW.transpose(1, 2) if height > width else frame_CHW
+    side = min(height, width)
+    along[..., : side // 2], along[..., -side // 2 :] = 50, 200
+    return frame_CHW
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 120), (120, 40)])
+def test_crops_lie_along_the_long_side(height: int, width: int) -> None:
+    view = ViewConfig(resize_px=40, crop_px=40, interpolation="bilinear")  # nothing is cut off the short side
+    crops_SCHW = crops_of(marked(height, width), view, 3)
+    assert crops_SCHW.shape == (3, 3, 40, 40)
+    first, middle, last = (sorted(set(crop_CHW.flatten().tolist())) for crop_CHW in crops_SCHW)
+    assert (first, middle, last) == ([50, 100], [100], [100, 200])
+    assert torch.equal(crops_SCHW[1], fit_frame(marked(height, width), view))
+    ends_SCHW = crops_of(marked(height, width), view, 2)
+    assert torch.equal(ends_SCHW, crops_SCHW[[0, 2]])
+
+
+def test_crops_leave_the_short_side_in_the_middle() -> None:
+    frame_CHW = torch.arange(50, dtype=torch.uint8)[None, :, None].expand(3, 50, 100)
+    crops_SCHW = crops_of(frame_CHW, ViewConfig(resize_px=50, crop_px=40), 3)
+    assert crops_SCHW[:, 0, :, 0].tolist() == [list(range(5, 45))] * 3
+
+
+@pytest.mark.parametrize("fit", ["squash", "pad"])
+def test_a_whole_frame_has_one_view(fit: str) -> None:
+    view = ViewConfig(fit=fit, crop_px=32)  # type: ignore[arg-type]
+    frame_CHW = torch.zeros(3, 40, 80, dtype=torch.uint8)
+    assert torch.equal(crops_of(frame_CHW, view, 1)[0], fit_frame(frame_CHW, view))
+    with pytest.raises(ValueError, match=f"num_crops = 3: the fit '{fit}' shows the whole frame"):
+        crops_of(frame_CHW, view, 3)

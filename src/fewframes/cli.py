@@ -17,7 +17,7 @@ from fewframes.console import (
     StageProgress,
     console,
     describe,
-    order_lines,
+    evaluation_lines,
     print_lines,
     summary,
     tell,
@@ -291,7 +291,27 @@ def evaluate(
         Literal["auto", "all", "train", "val", "test"],
         typer.Option(help="Which part of the data, where they are split; auto: what is not for training."),
     ] = "auto",
+    views: Annotated[
+        str,
+        typer.Option(
+            help="Clips x crops of each video, their scores averaged, e.g. 10x3; 1x1 is one pass over all of it."
+        ),
+    ] = "1x1",
+    clip_s: Annotated[
+        float | None, typer.Option("--clip-s", help="Seconds that a clip spans.", show_default="2.67 for several clips")
+    ] = None,
+    official_subset: Annotated[
+        bool,
+        typer.Option("--official-subset", help="Also the figure over the videos that the 2021 release's loader keeps."),
+    ] = False,
     sweep: Annotated[str, typer.Option(help="Judge with other numbers of frames too, e.g. 4,8,16,32.")] = "",
+    no_order: Annotated[
+        bool,
+        typer.Option(
+            "--no-order",
+            help="Leave out frames backwards and shuffled (layouts that mix frames in the encoder run seven times for them).",
+        ),
+    ] = False,
     task: Annotated[
         Literal["auto", "single", "multilabel"],
         typer.Option(help="One action a video, or any number of them (in one cell, parted by ;)."),
@@ -299,6 +319,7 @@ def evaluate(
     group: Annotated[str, typer.Option(help="Column of what belongs together (recording, person).")] = "group",
     folder: Annotated[str, typer.Option("--videos", help="Folder of the videos.")] = "",
     official_split: Annotated[int, typer.Option(min=1, help="Which official split (UCF101, HMDB51).")] = 1,
+    predictions: Annotated[Literal["csv", "parquet"], typer.Option(help="Format of the table of predictions.")] = "csv",
     cache: Annotated[Path | None, typer.Option(help="Folder of frame embeddings; default: the user's cache.")] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Neither read nor keep frame embeddings.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of shuffled frames and intervals.")] = 0,
@@ -307,18 +328,27 @@ def evaluate(
 ) -> None:
     """How often a model is right on your videos, how far to trust that, and what it gets wrong.
 
-    Writes report.html (one file), metrics.json and predictions.csv. Exit codes: 0 done, 1 the data cannot be used, 2 wrong
-    use, 3 done but some videos could not be read.
+    Writes report.html (one file), metrics.json and predictions.csv (or .parquet). Exit codes: 0 done, 1 the data cannot be
+    used, 2 wrong use, 3 done but some videos could not be read, 4 Parquet without pyarrow.
     """
     from fewframes.cache import EmbeddingCache
     from fewframes.config import DataConfig, cache_dir
     from fewframes.data import read_data
+    from fewframes.evaluate import EvaluateConfig
     from fewframes.evaluate import evaluate as evaluate_model
-    from fewframes.evaluate import write_metrics, write_predictions
     from fewframes.pages import report_page
     from fewframes.predictor import load, tally
+    from fewframes.sampling import Views
+    from fewframes.tables import check_format, write_metrics, write_predictions
 
-    counts = frame_counts(sweep)
+    settings = EvaluateConfig(
+        views=Views.parse(views, clip_s),
+        sweep=frame_counts(sweep),
+        order=not no_order,
+        official_subset=official_subset,
+        seed=seed,
+    )
+    check_format(predictions)
     videos = read_data(data, DataConfig(task=task, group=group, videos=folder, official_split=official_split)).part(
         part
     )
@@ -327,16 +357,16 @@ def evaluate(
     tell(describe(predictor))
     store = None if no_cache else EmbeddingCache(cache or cache_dir() / "embeddings")
     with StageProgress() as progress:
-        evaluation = evaluate_model(videos, predictor, store, sweep=counts, seed=seed, progress=progress.show)
+        evaluation = evaluate_model(videos, predictor, store, settings, progress=progress.show)
     output.mkdir(parents=True, exist_ok=True)
     write_metrics(evaluation, output / "metrics.json")
-    write_predictions(evaluation, predictor.labels, output / "predictions.csv")
+    write_predictions(evaluation, predictor.labels, output / f"predictions.{predictions}")
     (output / "report.html").write_text(report_page(evaluation, predictor), encoding="utf-8", errors="replace")
     for failure in evaluation.failures:
         tell(f"failed: {failure.error}")
     if evaluation.provenance["trained_on_these"]:
         tell("the model was trained on these data: held-out videos would say more")
-    print_lines([f"{evaluation.interval}", *evaluation.report.lines(), *order_lines(evaluation)])
+    print_lines(evaluation_lines(evaluation))
     tell(f"{tally(len(evaluation.samples), 'evaluated', evaluation.failures)}; {output / 'report.html'}")
     if evaluation.failures:
         raise typer.Exit(EXIT_SOME_FAILED)

@@ -92,11 +92,16 @@ def speaks_unicode() -> bool:
     return True
 
 
-def order_lines(evaluation: Evaluation) -> list[str]:
-    """What the order of frames is worth, and other numbers of frames."""
+def evaluation_lines(evaluation: Evaluation) -> list[str]:
+    """The figures of an evaluation: accuracy, what the order of frames is worth, other numbers of frames, cost."""
     order = evaluation.order
-    lines = [f"frames backwards {order.backwards:.1%}, in random order {order.shuffled:.1%}"]
-    return lines + [f"{num_frames} frames {value:.1%}" for num_frames, value in evaluation.sweep.items()]
+    lines = [f"{evaluation.provenance['protocol']}: {evaluation.interval}", *evaluation.report.lines()]
+    if evaluation.official is not None:
+        lines.append(f"official subset: {evaluation.official}")
+    if order is not None:
+        lines.append(f"frames backwards {order.backwards:.1%}, in random order {order.shuffled:.1%}")
+    lines += [f"{num_frames} frames {value:.1%}" for num_frames, value in evaluation.sweep.items()]
+    return lines + evaluation.work.lines()
 
 
 def print_lines(lines: Iterable[str]) -> None:

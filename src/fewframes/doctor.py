@@ -13,7 +13,7 @@ import torch
 
 from fewframes import __version__
 from fewframes.config import cache_dir
-from fewframes.predictor import choose_device
+from fewframes.predictor import choose_device, machine_name
 
 NEEDED = (
     "torch", "torchvision", "timm", "av", "safetensors", "scikit-learn", "matplotlib", "numpy", "pillow",
@@ -33,8 +33,7 @@ def examine(device_name: str = "auto") -> Iterator[str]:
     yield f"fewframes {__version__}, Python {platform.python_version()}, {platform.platform()}"
     yield "packages: " + ", ".join(f"{package} {_version(package) or 'MISSING'}" for package in NEEDED)
     device = choose_device(device_name)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    yield f"device: {device} ({name}, {torch.get_num_threads()} threads)"
+    yield f"device: {device} ({machine_name(device)})"
     rates = {dtype: matrix_rate(device, dtype) for dtype in (torch.float32, torch.bfloat16)}
     yield "matrix products: " + ", ".join(
         f"{str(dtype).removeprefix('torch.')} {rate / 1e9:.0f} GFLOP/s" for dtype, rate in rates.items()

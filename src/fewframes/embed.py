@@ -1,11 +1,16 @@
-"""Labelled videos -> their frame embeddings, from the cache where they lie there, computed once where they do not."""
+"""Labelled videos -> their frame embeddings, from the cache where they lie there, computed once where they do not.
+
+Decoding runs ahead in threads. What is computed is kept in the cache at once, so an interrupted run goes on where it stopped.
+"""
 
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass
 
 import torch
@@ -16,8 +21,13 @@ from fewframes.data import VideoSet
 from fewframes.errors import DataError, FewframesError
 from fewframes.layouts import Sample
 from fewframes.predictor import Failure, Predictor
+from fewframes.sampling import ONE_PASS, Views, checked_range
+from fewframes.video import open_video
 
 log = logging.getLogger("fewframes")
+
+AHEAD_BYTES = 2**30
+"""Pictures that are read ahead of the network: two videos a thread, fewer where many views would fill the memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,68 +51,138 @@ def embed_videos(
     num_frames: int | None = None,
 ) -> Iterator[int | Embedded]:
     """The frame embeddings of a data set, of `num_frames` frames or the model's own number; yields how many videos are done
-    as it goes, at last the result.
-
-    Decoding runs ahead in threads. What is computed is kept in the cache at once, so an interrupted run goes on where it
-    stopped. Raises DataError when no video at all could be read.
-    """
-    num_frames = num_frames or predictor.config.num_frames
-    setting = key_of(
-        module_key(predictor.model.frame_encoder),
-        asdict(predictor.view),
-        {"num_frames": num_frames, "sampling": "centre", "mirror": mirror},
-    )
-    workers = torch.get_num_threads()
+    as it goes, at last the result. Raises DataError when no video at all could be read."""
     tensors: list[Tensor] = []
     kept: list[int] = []
     failures: list[Failure] = []
-    num_cached, keeping = 0, cache is not None
-    waiting: deque[Future[_Read]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="fewframes-embed") as pool:
-        submitted = iter(data.samples)
-        try:
-            for number in range(len(data.samples)):
-                while len(waiting) < 2 * workers and (sample := next(submitted, None)) is not None:
-                    waiting.append(pool.submit(_read, sample, predictor, cache, setting, num_frames))
-                try:
-                    read = waiting.popleft().result()
-                except FewframesError as error:
-                    failures.append(Failure.of(data.samples[number].path, error))
-                    yield number + 1
-                    continue
-                num_cached += read.cached
-                embeddings_VTD = read.tensor if read.cached else _computed(read.tensor, predictor, mirror)
-                if keeping and cache is not None and read.key and not read.cached:
-                    keeping = _kept(cache, read.key, embeddings_VTD)
-                tensors.append(embeddings_VTD)
-                kept.append(number)
-                yield number + 1
-        finally:
-            for future in waiting:
-                future.cancel()
-    if not tensors:
+    num_cached = 0
+    for number, seen in enumerate(see_videos(data, predictor, cache, mirror=mirror, num_frames=num_frames)):
+        if isinstance(seen, Failure):
+            failures.append(seen)
+        else:
+            tensors.append(seen.frames)
+            kept.append(number)
+            num_cached += seen.cached
+        yield number + 1
+    check_some(data, len(kept), failures)
+    yield Embedded(torch.stack(tensors), torch.tensor(kept), tuple(failures), num_cached)
+
+
+def check_some(data: VideoSet, num_read: int, failures: list[Failure]) -> None:
+    """DataError when no video at all could be read."""
+    if num_read == 0:
         raise DataError(
             f"{data.name}: none of {len(data.samples)} videos could be read; the first: {failures[0].error}"
         )
-    yield Embedded(torch.stack(tensors), torch.tensor(kept), tuple(failures), num_cached)
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """One video in V views: `frames` are embeddings (V, T, D) float32, or, for a model that mixes frames inside its encoder,
+    the pictures (V, T, C, H, W) uint8; whether they came from the cache; how long the video, or the part of it that is looked
+    at, lasts (None when it came from the cache and nobody asked); and the seconds that embedding took."""
+
+    frames: Tensor
+    cached: bool
+    length_s: float | None
+    network_s: float = 0.0
+
+
+def see_videos(
+    data: VideoSet,
+    predictor: Predictor,
+    cache: EmbeddingCache | None,
+    *,
+    views: Views = ONE_PASS,
+    mirror: bool = False,
+    num_frames: int | None = None,
+    with_lengths: bool = False,
+) -> Iterator[Seen | Failure]:
+    """Each video of a data set, in its order, as the temporal half takes it; with `mirror`, all views a second time mirrored.
+
+    Only embeddings of single frames are cached: a model that mixes frames inside its encoder has none.
+    """
+    predictor.check_views(views)
+    embeds = predictor.config.layout == "factorised"
+    num_frames = num_frames or predictor.config.num_frames
+    cache = cache if embeds else None
+    keeping = cache is not None
+    setting = _setting(predictor, views, num_frames, mirror) if cache is not None else ""
+
+    def read(sample: Sample) -> _Read:
+        key = _key(sample, setting) if cache is not None else ""
+        found = cache.get(key) if cache is not None and key else None
+        if found is not None:
+            return _Read(found, key, True, _length_s(sample) if with_lengths else None)
+        clips = predictor.read_views(
+            sample.path, views, num_frames=num_frames, start_s=sample.start_s, end_s=sample.end_s
+        )
+        frames_VTCHW = torch.stack([clip.frames for clip in clips])
+        start_s, end_s = checked_range(clips[0].duration_s, sample.start_s, sample.end_s)
+        return _Read(frames_VTCHW, key, False, end_s - start_s)
+
+    bytes_a_video = len(views) * num_frames * 3 * predictor.view.crop_px**2
+    for result in _read_ahead(data.samples, read, AHEAD_BYTES // bytes_a_video):
+        if isinstance(result, Failure) or result.cached:
+            yield result if isinstance(result, Failure) else Seen(result.tensor, True, result.length_s)
+            continue
+        began = time.perf_counter()
+        frames = torch.cat([result.tensor, result.tensor.flip(-1)]) if mirror else result.tensor
+        if embeds:
+            frames = predictor.encode_clips(frames)
+        network_s = time.perf_counter() - began
+        if keeping and cache is not None and result.key:
+            keeping = _kept(cache, result.key, frames)
+        yield Seen(frames, False, result.length_s, network_s)
 
 
 @dataclass(frozen=True, eq=False)
 class _Read:
-    """Embeddings (V, T, D) when `cached`, else frames (T, C, H, W) that are still to be embedded."""
+    """Embeddings (V, T, D) when `cached`, else pictures (V, T, C, H, W) that are still to be embedded."""
 
     tensor: Tensor
     key: str
     cached: bool
+    length_s: float | None
 
 
-def _read(sample: Sample, predictor: Predictor, cache: EmbeddingCache | None, setting: str, num_frames: int) -> _Read:
-    key = _key(sample, setting) if cache is not None else ""
-    found = cache.get(key) if cache is not None and key else None
-    if found is not None:
-        return _Read(found, key, cached=True)
-    clip = predictor.read_clip(sample.path, num_frames=num_frames, start_s=sample.start_s, end_s=sample.end_s)
-    return _Read(clip.frames, key, cached=False)
+def _read_ahead(
+    samples: tuple[Sample, ...], read: Callable[[Sample], _Read], most_waiting: int
+) -> Iterator[_Read | Failure]:
+    workers = torch.get_num_threads()
+    most_waiting = max(1, min(2 * workers, most_waiting))
+    waiting: deque[Future[_Read]] = deque()
+    submitted = iter(samples)
+    with ThreadPoolExecutor(workers, thread_name_prefix="fewframes-embed") as pool:
+        try:
+            for sample in samples:
+                while len(waiting) < most_waiting and (ahead := next(submitted, None)) is not None:
+                    waiting.append(pool.submit(read, ahead))
+                try:
+                    result = waiting.popleft().result()
+                except FewframesError as error:
+                    yield Failure.of(sample.path, error)
+                    continue
+                yield result
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _length_s(sample: Sample) -> float:
+    with closing(open_video(sample.path, threads=1)) as video:
+        start_s, end_s = checked_range(video.duration_s, sample.start_s, sample.end_s)
+    return end_s - start_s
+
+
+def _setting(predictor: Predictor, views: Views, num_frames: int, mirror: bool) -> str:
+    """All that embeddings depend on beside the video; one pass is written as it was before there were views."""
+    values: dict[str, object] = {"num_frames": num_frames, "sampling": "centre", "mirror": mirror}
+    if views.span_s is not None:
+        values["sampling"] = {"num_clips": views.num_clips, "clip_s": views.span_s}
+    if views.num_crops > 1:
+        values["num_crops"] = views.num_crops
+    return key_of(module_key(predictor.model.frame_encoder), asdict(predictor.view), values)
 
 
 def _key(sample: Sample, setting: str) -> str:
@@ -112,11 +192,6 @@ def _key(sample: Sample, setting: str) -> str:
     except OSError:
         return ""
     return key_of(content, {"start_s": sample.start_s, "end_s": sample.end_s}, setting)
-
-
-def _computed(frames_TCHW: Tensor, predictor: Predictor, mirror: bool) -> Tensor:
-    views = [frames_TCHW, frames_TCHW.flip(-1)] if mirror else [frames_TCHW]
-    return predictor.embed_frames(torch.cat(views)).unflatten(0, (len(views), -1))
 
 
 def _kept(cache: EmbeddingCache, key: str, embeddings_VTD: Tensor) -> bool:

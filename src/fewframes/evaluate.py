@@ -1,41 +1,69 @@
-"""A model and labelled videos -> how often it is right, how far to trust that, and what it gets wrong.
+"""A model and labelled videos -> how often it is right, how far to trust that, and what it costs.
 
-Each video is judged in one pass over its uniform frames. The same embeddings answer the other questions: what the order of frames
-is worth, how well scores are calibrated, what happens when doubtful videos are left unanswered.
+Each video is judged in one pass over its uniform frames, or as the mean of several views. The same pass answers the other
+questions: what the order of frames is worth, how well scores are calibrated, what happens when doubtful videos are left
+unanswered.
 """
 
 from __future__ import annotations
 
-import csv
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
 from fewframes.cache import EmbeddingCache
+from fewframes.config import STRICT, Count
 from fewframes.data import VideoSet
-from fewframes.embed import Embedded, embed_videos
-from fewframes.errors import ConfigError, DataError, nearest
+from fewframes.decoder import SAME_S
+from fewframes.errors import DataError, nearest
+from fewframes.judge import Judged, Pace, Progress, judge
 from fewframes.layouts import Sample
 from fewframes.metrics import (
+    Cost,
     Interval,
     MultiLabelReport,
     Report,
     bootstrap,
     calibration_error,
+    count_cost,
     fit_temperature,
     rejection_curve,
     report_of,
 )
-from fewframes.predictor import Failure, Predictor
+from fewframes.predictor import Failure, Predictor, machine_name
+from fewframes.presets import PRESETS
+from fewframes.sampling import Views
+from fewframes.weights import build_model
 
+Figure = Callable[[Tensor, Tensor], float]
 NUM_SHUFFLES = 5
-Progress = Callable[[str, int, int], None]
+RELEASE_FPS = 1.6
+"""The rate at which the 2021 release's loader takes frames; videos too short for all of them it drops in silence."""
+
+
+@settings(frozen=True, kw_only=True, config=STRICT)
+class EvaluateConfig:
+    """What is asked of an evaluation."""
+
+    views: Views = Views()
+    """Clips and crops of each video."""
+    sweep: tuple[Count, ...] = ()
+    """Other numbers of frames to judge with."""
+    order: bool = True
+    """Judge with the frames backwards and in random order too."""
+    official_subset: bool = False
+    """Also give the figure over the videos that the 2021 release's loader keeps."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of random orders and intervals."""
+
+
+DEFAULTS = EvaluateConfig()
 
 
 @dataclass(frozen=True)
@@ -57,6 +85,85 @@ class Calibration:
     temperature: float
 
 
+@dataclass(frozen=True)
+class OfficialSubset:
+    """The figures over the videos of at least `shortest_s`; the 2021 release's loader drops the others (`num_frames` at 1.6
+    a second do not fit into them). `report` is None when no video is that long."""
+
+    num_frames: int
+    shortest_s: float
+    num_videos: int
+    num_all: int
+    report: Report | MultiLabelReport | None
+
+    def __str__(self) -> str:
+        found = f"{self.num_videos} of {self.num_all} videos"
+        if self.report is None:
+            return f"{found} (none lasts {self.shortest_s:.1f} s)"
+        return f"{found}, {figure_name(self.report)} {figure_of(self.report):.1%}"
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values."""
+        report = {} if self.report is None else self.report.to_dict()
+        figures = {name: value for name, value in report.items() if isinstance(value, float)}
+        return {"shortest_s": self.shortest_s, "num_videos": self.num_videos, **figures}
+
+
+@dataclass(frozen=True)
+class Work:
+    """What judging one video takes: `frames_read` from it, `num_views` passes of `view_cost` each; how fast that went, on which
+    machine in which precision."""
+
+    frames_read: int
+    num_views: int
+    view_cost: Cost
+    pace: Pace
+    machine: str
+    precision: str
+
+    def lines(self) -> list[str]:
+        """For people; speeds only where something was computed and not taken from the cache."""
+        cost, pace = self.view_cost, self.pace
+        gmacs = f"{cost.gmacs:.4g} + {cost.attention_gmacs:.2g} GMACs"
+        if self.num_views > 1:
+            total, attention = self.num_views * cost.gmacs, self.num_views * cost.attention_gmacs
+            gmacs = f"{self.num_views} views of {gmacs}, {total:.4g} + {attention:.2g} in all"
+        frames, millions = self.frames_read, cost.num_parameters / 1e6
+        lines = [f"a video: {frames} frames read, {gmacs} (+ attention's products); {millions:.1f} M parameters"]
+        if pace.num_videos:
+            network = f"network alone {pace.num_videos / pace.network_s:.3g} videos/s"
+            decoding = "" if pace.total_s is None else f"{pace.num_videos / pace.total_s:.3g} videos/s with decoding, "
+            lines.append(f"{decoding}{network} ({pace.num_videos} computed; {self.machine}, {self.precision})")
+        return lines
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values; GMACs are multiply-adds in units of 1e9, attention's products q k^T and (weights) v apart."""
+        cost, pace = self.view_cost, self.pace
+        speed = (
+            {
+                "videos": pace.num_videos,
+                "seconds": None if pace.total_s is None else round(pace.total_s, 3),
+                "network_seconds": round(pace.network_s, 3),
+                "videos_per_s": None if pace.total_s is None else round(pace.num_videos / pace.total_s, 2),
+                "network_videos_per_s": round(pace.num_videos / pace.network_s, 2),
+            }
+            if pace.num_videos
+            else None
+        )
+        return {
+            "frames_read": self.frames_read,
+            "views": self.num_views,
+            "gmacs_a_view": round(cost.gmacs, 4),
+            "attention_gmacs_a_view": round(cost.attention_gmacs, 4),
+            "gmacs": round(self.num_views * cost.gmacs, 4),
+            "attention_gmacs": round(self.num_views * cost.attention_gmacs, 4),
+            "parameters": cost.num_parameters,
+            "machine": self.machine,
+            "precision": self.precision,
+            "computed": speed,
+        }
+
+
 @dataclass(frozen=True, eq=False)
 class Evaluation:
     """What a model does on labelled videos. `samples` and the rows of `logits` (N, K) and `targets` (N, K) are the videos that
@@ -64,10 +171,12 @@ class Evaluation:
 
     report: Report | MultiLabelReport
     interval: Interval
-    order: Order
+    order: Order | None
     calibration: Calibration | None
     rejection: list[tuple[float, float]]
     sweep: dict[int, float]
+    official: OfficialSubset | None
+    work: Work
     samples: tuple[Sample, ...]
     logits: Tensor
     targets: Tensor
@@ -77,7 +186,7 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, object]:
         """Plain values."""
-        calibration = self.calibration
+        order, calibration, official = self.order, self.calibration, self.official
         return {
             **self.provenance,
             "evaluated": len(self.samples),
@@ -85,7 +194,9 @@ class Evaluation:
             "missing": [failure.to_dict() for failure in self.failures if failure.missing],
             "report": self.report.to_dict(),
             "interval": {"value": self.interval.value, "low": self.interval.low, "high": self.interval.high},
-            "order": vars(self.order),
+            "official_subset": None if official is None else official.to_dict(),
+            "cost": self.work.to_dict(),
+            "order": None if order is None else vars(order),
             "calibration": None if calibration is None else vars(calibration),
             "rejection": [{"answered": answered, "right": right} for answered, right in self.rejection],
             "frames_sweep": {str(frames): value for frames, value in self.sweep.items()},
@@ -102,66 +213,95 @@ def evaluate(
     data: VideoSet,
     predictor: Predictor,
     cache: EmbeddingCache | None,
+    config: EvaluateConfig = DEFAULTS,
     *,
-    sweep: tuple[int, ...] = (),
-    seed: int = 0,
     progress: Progress = lambda stage, done, total: None,
 ) -> Evaluation:
-    """Judge the model on these videos; `sweep` judges it with these numbers of frames as well.
+    """Judge the model on these videos; nothing is written but the cache.
 
     Labels are matched to the model's by name. Raises DataError for labels the model has not.
     """
-    if predictor.config.layout != "factorised":
-        raise ConfigError(f"layout {predictor.config.layout!r} has no embeddings of single frames to judge by")
     targets_BK = targets_for(data, predictor)
+    generator = torch.Generator().manual_seed(config.seed)
+    orders_BOT = _other_orders(len(data.samples), predictor.config.num_frames, generator) if config.order else None
     began = time.perf_counter()
-    embedded = _embedded(data, predictor, cache, predictor.config.num_frames, progress)
+    judged = judge(
+        data,
+        predictor,
+        cache,
+        views=config.views,
+        orders_BOT=orders_BOT,
+        with_lengths=config.official_subset,
+        progress=progress,
+    )
     seconds = time.perf_counter() - began
-    frames_NTD, targets_NK = embedded.embeddings[:, 0], targets_BK[embedded.places]
-    samples = tuple(data.samples[place] for place in embedded.places.tolist())
+    logits_NK, targets_NK = judged.logits, targets_BK[judged.places]
+    samples = tuple(data.samples[place] for place in judged.places.tolist())
     groups = [sample.group or sample.path for sample in samples]
-    generator = torch.Generator().manual_seed(seed)
-    logits_NK = logits_of(predictor, frames_NTD)
 
     def figure(logits: Tensor, targets: Tensor) -> float:
-        report = report_of(predictor.config.task, logits, targets, predictor.labels)
-        return report.top1 if isinstance(report, Report) else report.mean_ap
+        return figure_of(report_of(predictor.config.task, logits, targets, predictor.labels))
 
-    shuffled = []
-    for _ in range(NUM_SHUFFLES):
-        orders_NT = torch.rand(frames_NTD.shape[:2], generator=generator).argsort(dim=1)
-        mixed_NTD = frames_NTD.gather(1, orders_NT[..., None].expand_as(frames_NTD))
-        shuffled.append(figure(logits_of(predictor, mixed_NTD), targets_NK))
-    forwards = figure(logits_NK, targets_NK)
-    order = Order(forwards, figure(logits_of(predictor, frames_NTD.flip(1)), targets_NK), sum(shuffled) / NUM_SHUFFLES)
-    counts = {}
-    for num_frames in sweep:
-        other = _embedded(data, predictor, cache, num_frames, progress)
-        counts[num_frames] = figure(logits_of(predictor, other.embeddings[:, 0]), targets_BK[other.places])
+    sweep = {}
+    for num_frames in config.sweep:
+        other = judge(data, predictor, cache, views=config.views, num_frames=num_frames, progress=progress)
+        sweep[num_frames] = figure(other.logits, targets_BK[other.places])
     single = predictor.config.task == "single"
     return Evaluation(
         report=report_of(predictor.config.task, logits_NK, targets_NK, predictor.labels),
         interval=bootstrap(lambda rows: figure(logits_NK[rows], targets_NK[rows]), groups, generator),
-        order=order,
+        order=_order(figure, judged, targets_NK) if config.order else None,
         calibration=calibrated(logits_NK, targets_NK.argmax(dim=1), groups) if single else None,
         rejection=rejection_curve(logits_NK, targets_NK.argmax(dim=1)) if single else [],
-        sweep=counts,
+        sweep=sweep,
+        official=_official_subset(judged, targets_NK, predictor) if config.official_subset else None,
+        work=work_of(predictor, config.views, judged.pace),
         samples=samples,
         logits=logits_NK,
         targets=targets_NK,
         scores=predictor.model.scores(logits_NK),
-        failures=embedded.failures,
+        failures=judged.failures,
         provenance={
             "model": predictor.name,
             "data": data.name,
             "data_fingerprint": data.fingerprint(),
             "num_data_videos": len(data.samples),
-            "protocol": f"one pass over {predictor.config.num_frames} uniform frames",
+            "protocol": config.views.describe(predictor.config.num_frames),
             "trained_on_these": predictor.checkpoint.provenance.get("data_fingerprint") == data.fingerprint(),
             "precision": str(predictor.dtype).removeprefix("torch."),
-            "num_cached": embedded.num_cached,
+            "num_cached": judged.num_cached,
             "seconds": round(seconds, 2),
         },
+    )
+
+
+def figure_of(report: Report | MultiLabelReport) -> float:
+    """The one figure of a report: top-1, or mAP for multi-label models."""
+    return report.top1 if isinstance(report, Report) else report.mean_ap
+
+
+def figure_name(report: Report | MultiLabelReport) -> str:
+    """What `figure_of` is called."""
+    return "top-1" if isinstance(report, Report) else "mAP"
+
+
+def work_of(predictor: Predictor, views: Views, pace: Pace) -> Work:
+    """What this model takes for a video in these views; counted without computing anything."""
+    config = predictor.config
+    preset = next((preset for preset in PRESETS.values() if preset.model == config), None)
+    if preset is not None:  # spares importing sympy, which torch's meta device wants: 2.5 s
+        cost = Cost(preset.num_parameters, preset.gmacs, preset.attention_gmacs)
+    else:
+        with torch.device("meta"):
+            model = build_model(config, predictor.view)
+        cost = count_cost(model.eval(), config.num_frames, config.image_size)
+    return Work(
+        frames_read=views.num_clips * config.num_frames,
+        num_views=len(views),
+        view_cost=cost,
+        pace=pace,
+        machine=f"{predictor.device.type} {machine_name(predictor.device)}",
+        precision=str(predictor.dtype).removeprefix("torch."),
     )
 
 
@@ -192,16 +332,6 @@ def plain(label: str) -> str:
     return " ".join(label.replace("_", " ").casefold().split())
 
 
-def logits_of(predictor: Predictor, frames_NTD: Tensor) -> Tensor:
-    """Logits (N, K) on the CPU from frame embeddings."""
-    with torch.inference_mode():
-        parts = [
-            predictor.model.encode_video(part_NTD.to(predictor.device)).logits.cpu()
-            for part_NTD in frames_NTD.split(256)
-        ]
-    return torch.cat(parts)
-
-
 def calibrated(logits_NK: Tensor, targets_N: Tensor, groups: list[str]) -> Calibration:
     """Calibration before and after temperature scaling, each half of the groups scaled by what fits the other."""
     halves = {group: number % 2 for number, group in enumerate(sorted(set(groups)))}
@@ -217,30 +347,29 @@ def calibrated(logits_NK: Tensor, targets_N: Tensor, groups: list[str]) -> Calib
     )
 
 
-def write_predictions(evaluation: Evaluation, labels: tuple[str, ...], path: Path) -> None:
-    """A CSV row for each video: its labels, the model's, and every score; failed ones with their reason."""
-    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["source", "start_s", "end_s", "labels", "predicted", "score", "error", *labels])
-        for sample, scores_K in zip(evaluation.samples, evaluation.scores, strict=True):
-            score, index = scores_K.max(dim=0)
-            part = [sample.start_s, "" if sample.end_s is None else sample.end_s]
-            named = [";".join(sample.labels), labels[int(index)], f"{score:.6f}", ""]
-            writer.writerow([sample.path, *part, *named, *(f"{value:.6f}" for value in scores_K.tolist())])
-        for failure in evaluation.failures:
-            writer.writerow([failure.source, "", "", "", "", "", failure.error, *[""] * len(labels)])
+def _other_orders(num_videos: int, num_frames: int, generator: torch.Generator) -> Tensor:
+    """Backwards, then random orders of each video's own: (B, O, T) indices."""
+    shuffled = [torch.rand(num_videos, num_frames, generator=generator).argsort(dim=1) for _ in range(NUM_SHUFFLES)]
+    return torch.stack([torch.arange(num_frames).flip(0).expand(num_videos, -1), *shuffled], dim=1)
 
 
-def write_metrics(evaluation: Evaluation, path: Path) -> None:
-    """`to_dict` as JSON."""
-    path.write_text(json.dumps(evaluation.to_dict(), indent=1) + "\n", encoding="utf-8")
+def _order(figure: Figure, judged: Judged, targets_NK: Tensor) -> Order:
+    backwards, *shuffled = (figure(logits_NK, targets_NK) for logits_NK in judged.others.unbind(1))
+    return Order(figure(judged.logits, targets_NK), backwards, sum(shuffled) / NUM_SHUFFLES)
 
 
-def _embedded(
-    data: VideoSet, predictor: Predictor, cache: EmbeddingCache | None, num_frames: int, progress: Progress
-) -> Embedded:
-    for result in embed_videos(data, predictor, cache, mirror=False, num_frames=num_frames):
-        if isinstance(result, Embedded):
-            return result
-        progress(f"embedding {num_frames} frames", result, len(data.samples))
-    raise AssertionError("embed_videos ends with its result")
+def _official_subset(judged: Judged, targets_NK: Tensor, predictor: Predictor) -> OfficialSubset:
+    num_frames = predictor.config.num_frames
+    shortest_s = num_frames / RELEASE_FPS
+    rows = [
+        row for row, length_s in enumerate(judged.lengths_s) if length_s is not None and length_s >= shortest_s - SAME_S
+    ]
+    return OfficialSubset(
+        num_frames=num_frames,
+        shortest_s=shortest_s,
+        num_videos=len(rows),
+        num_all=len(targets_NK),
+        report=report_of(predictor.config.task, judged.logits[rows], targets_NK[rows], predictor.labels)
+        if rows
+        else None,
+    )

@@ -6,18 +6,24 @@ import base64
 from collections.abc import Sequence
 from html import escape
 
-from fewframes.evaluate import Evaluation
+from fewframes.evaluate import RELEASE_FPS, Evaluation, figure_name
 from fewframes.metrics import Report
-from fewframes.plots import confusion_png, curve_png, strips_png
+from fewframes.plots import MOST_COUNTED, confusion_png, curve_png, strip_png
 from fewframes.predictor import Predictor, tally
 
-WORST, STRIP_FRAMES = 8, 8
+WORST, STRIP_FRAMES, MOST_PAIRS = 8, 8, 20
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f24; }
 table { border-collapse: collapse; margin: 1rem 0; }
 td, th { padding: .2rem .9rem .2rem 0; text-align: left; border-bottom: 1px solid #ddd; vertical-align: top; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; }
+th { white-space: nowrap; }
 img { max-width: 100%; }
+.wide { overflow-x: auto; }
+.wide img { max-width: none; }
+.long { max-height: 40rem; overflow-y: auto; }
+figure { margin: 1.2rem 0; }
+figcaption { overflow-wrap: anywhere; }
+figcaption small { color: #5b6470; }
 .warning { background: #fff3cd; padding: .6rem .9rem; border-left: 4px solid #d39e00; }
 """
 
@@ -31,22 +37,26 @@ def report_page(evaluation: Evaluation, predictor: Predictor) -> str:
             "<p class='warning'>The model was trained on these data: what it has seen it may simply know. Judge it on videos "
             "that were held out.</p>"
         )
-    main = "Top-1" if isinstance(report, Report) else "mAP"
+    main = figure_name(report)
     parts.append(f"<p><strong>{main} {escape(str(evaluation.interval))}</strong> (groups drawn anew 1000 times)</p>")
     parts.append(_table(_facts(evaluation)))
-    parts.append("<h2>By action</h2><pre>" + escape("\n".join(report.lines()[1:])) + "</pre>")
+    parts.append("<h2>By action</h2><pre class='long'>" + escape("\n".join(report.lines()[1:])) + "</pre>")
     if isinstance(report, Report):
-        parts.append(_image(confusion_png(report, "confusion"), "confusion matrix"))
+        parts.append(
+            _image(confusion_png(report, "confusion"), "confusion matrix", wide=len(report.labels) > MOST_COUNTED)
+        )
+        if pairs := _pairs(report):
+            parts.append("<h2>Taken for each other</h2>" + _table(pairs))
         curve = curve_png(
             evaluation.rejection, "videos answered", "of these right", "leaving the most doubtful unanswered"
         )
         parts.append("<h2>Doubt</h2>" + _image(curve, "share right over share answered"))
     if evaluation.sweep:
         points = sorted(evaluation.sweep.items())
-        picture = curve_png(points, "frames a video", main, "frames against accuracy", shares=False)
+        picture = curve_png(points, "frames a view", main, "frames against accuracy", shares=False)
         parts.append("<h2>Frames</h2>" + _image(picture, "accuracy over number of frames"))
     if isinstance(report, Report) and (rows := evaluation.worst(WORST)):
-        parts.append("<h2>Wrong, and sure of it</h2>" + _image(_strips(evaluation, predictor, rows), "worst mistakes"))
+        parts.append("<h2>Wrong, and sure of it</h2>" + "".join(_strip(evaluation, predictor, row) for row in rows))
     if evaluation.failures:
         failed = [(failure.source, failure.error) for failure in evaluation.failures]
         parts.append("<h2>Could not be read</h2>" + _table(failed))
@@ -63,13 +73,23 @@ def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
         ("videos", tally(len(evaluation.samples), "evaluated", evaluation.failures)),
         ("protocol", f"{facts['protocol']}, {facts['precision']}"),
         ("data", f"{facts['num_data_videos']} videos, fingerprint {facts['data_fingerprint']}"),
-        ("frames backwards", f"{order.backwards:.1%}"),
-        ("frames in random order", f"{order.shuffled:.1%} (in order {order.forwards:.1%})"),
     ]
     if isinstance(evaluation.report, Report):
-        rows.insert(
-            1, ("top-5, mean over actions", f"{evaluation.report.top5:.1%}, {evaluation.report.mean_class:.1%}")
+        rows.append(("top-5, mean over actions", f"{evaluation.report.top5:.1%}, {evaluation.report.mean_class:.1%}"))
+    if evaluation.official is not None:
+        official = evaluation.official
+        rows.append(
+            (
+                "official subset",
+                f"{official}. The 2021 release's loader takes {official.num_frames} frames at {RELEASE_FPS} a second and drops, "
+                f"without a word, every video shorter than {official.shortest_s:.1f} s; what it prints is the accuracy on the "
+                "others.",
+            )
         )
+    rows += [("cost" if number == 0 else "speed", line) for number, line in enumerate(evaluation.work.lines())]
+    if order is not None:
+        rows.append(("frames backwards", f"{order.backwards:.1%}"))
+        rows.append(("frames in random order", f"{order.shuffled:.1%} (in order {order.forwards:.1%})"))
     if calibration is not None:
         rows.append(
             (
@@ -81,20 +101,33 @@ def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
     return rows
 
 
-def _strips(evaluation: Evaluation, predictor: Predictor, rows: Sequence[int]) -> bytes:
-    strips = []
-    for row in rows:
-        sample = evaluation.samples[row]
-        clip = predictor.read_clip(sample.path, num_frames=STRIP_FRAMES, start_s=sample.start_s, end_s=sample.end_s)
-        score, index = evaluation.scores[row].max(dim=0)
-        said = f"{predictor.labels[int(index)]} {float(score):.0%}, truly {', '.join(sample.labels)}: {sample.path}"
-        strips.append((said, clip.frames))
-    return strips_png(strips)
+def _pairs(report: Report) -> list[tuple[str, str]]:
+    """What was taken for what, most often first."""
+    wrong_KK = report.confusion.clone().fill_diagonal_(0)
+    found = sorted(wrong_KK.nonzero().tolist(), key=lambda pair: -int(wrong_KK[pair[0], pair[1]]))
+    totals = report.confusion.sum(dim=1)
+    return [
+        (report.labels[true], f"taken for {report.labels[named]}: {int(wrong_KK[true, named])} of {int(totals[true])}")
+        for true, named in found[:MOST_PAIRS]
+    ]
+
+
+def _strip(evaluation: Evaluation, predictor: Predictor, row: int) -> str:
+    """One mistake: what it is, what it was taken for, and frames with their times."""
+    sample = evaluation.samples[row]
+    clip = predictor.read_clip(sample.path, num_frames=STRIP_FRAMES, start_s=sample.start_s, end_s=sample.end_s)
+    score, index = evaluation.scores[row].max(dim=0)
+    true, named = escape(", ".join(sample.labels)), escape(predictor.labels[int(index)])
+    said = f"<b>{true}</b>, taken for <b>{named}</b> ({float(score):.0%})"
+    picture = _image(strip_png(clip.frames, clip.times_s.tolist()), f"frames of {sample.path}")
+    return f"<figure><figcaption>{said}<br><small>{escape(sample.path)}</small></figcaption>{picture}</figure>"
 
 
 def _table(rows: Sequence[tuple[str, str]]) -> str:
     return "<table>" + "".join(f"<tr><th>{escape(a)}</th><td>{escape(b)}</td></tr>" for a, b in rows) + "</table>"
 
 
-def _image(content: bytes, text: str) -> str:
-    return f"<p><img alt='{escape(text)}' src='data:image/png;base64,{base64.b64encode(content).decode()}'></p>"
+def _image(content: bytes, text: str, *, wide: bool = False) -> str:
+    name = " class='wide'" if wide else ""
+    source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+    return f"<p{name}><img alt='{escape(text)}' src='{source}'></p>"

@@ -7,33 +7,62 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from torch import Tensor
 
 from fewframes.metrics import Report
 
 DPI = 110
+MOST_COUNTED, MOST_NAMED = 30, 150
+"""Up to so many labels the confusion picture has room for numbers in its cells, and for the labels' names."""
+MOST_LETTERS = 28
+"""Longer labels are shortened in pictures; pages and files have them whole."""
 
 
 def confusion_png(report: Report, title: str) -> bytes:
-    """Confusion counts: true labels down, predicted ones across, shade by share of the row."""
-    counts = report.confusion
+    """Confusion counts: true labels down, predicted ones across, shade by share of the row.
+
+    With many labels the cells shrink: first the numbers go, and rare mistakes get more shade; then the names go.
+    """
+    counts, num_labels = report.confusion, len(report.labels)
     shares = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
-    side = 2.2 + 0.55 * len(report.labels)
-    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    cell_in, letters_pt = (0.55, 10.0) if num_labels <= MOST_COUNTED else (0.13, 6.5)
+    side_in = 2.2 + min(cell_in * num_labels, MOST_NAMED * 0.13)
+    figure = Figure(figsize=(side_in + 0.8, side_in), layout="constrained")
     axes = figure.add_subplot()
-    axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
-    labels = [label.encode(errors="replace").decode() for label in report.labels]  # folder names need not be text
-    axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
-    axes.set_title(title)
-    for row, values in enumerate(counts.tolist()):
-        for column, count in enumerate(values):
-            if count:
-                colour = "white" if shares[row, column] > 0.55 else "black"
-                axes.text(column, row, str(count), ha="center", va="center", color=colour)
+    shade = shares if num_labels <= MOST_COUNTED else shares.sqrt()
+    axes.imshow(shade.numpy(), cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    if num_labels <= MOST_NAMED:
+        labels = [shortened(label) for label in report.labels]
+        places = range(num_labels)
+        turned = 45 if num_labels <= MOST_COUNTED else 90
+        # A label may hold dollar signs, which would begin a formula.
+        axes.set_xticks(
+            places,
+            labels,
+            rotation=turned,
+            ha="right" if turned == 45 else "center",
+            fontsize=letters_pt,
+            parse_math=False,
+        )
+        axes.set_yticks(places, labels, fontsize=letters_pt, parse_math=False)
+    numbered = "" if num_labels <= MOST_NAMED else " (labels numbered in their order, from 0)"
+    axes.set_xlabel(f"predicted{numbered}")
+    axes.set_ylabel(f"true{numbered}")
+    axes.set_title(title, parse_math=False)
+    if num_labels <= MOST_COUNTED:
+        for row, column in counts.nonzero().tolist():
+            colour = "white" if shares[row, column] > 0.55 else "black"
+            axes.text(column, row, str(int(counts[row, column])), ha="center", va="center", color=colour)
     return _png(figure)
+
+
+def shortened(label: str) -> str:
+    """A label that fits beside a picture; folder names need not be text."""
+    text = label.encode(errors="replace").decode()
+    if len(text) <= MOST_LETTERS:
+        return text
+    return f"{text[: MOST_LETTERS - 11]}…{text[-10:]}"  # long labels often differ at their end
 
 
 def curve_png(points: Sequence[tuple[float, float]], across: str, up: str, title: str, *, shares: bool = True) -> bytes:
@@ -74,17 +103,16 @@ def training_png(history: Sequence[Mapping[str, float]], held_out: Sequence[tupl
     return _png(figure)
 
 
-def strips_png(strips: Sequence[tuple[str, Tensor]]) -> bytes:
-    """A row of frames (T, C, H, W) uint8 for each video, what is said of it above."""
-    num_frames = max(len(frames) for _, frames in strips)
-    figure = Figure(figsize=(1.5 * num_frames, 1.75 * len(strips)), layout="constrained")
-    rows = figure.subplots(len(strips), num_frames, squeeze=False)
-    for axes_of_row, (text, frames_TCHW) in zip(rows, strips, strict=True):
-        for axes in axes_of_row:
-            axes.axis("off")
-        for axes, frame_CHW in zip(axes_of_row, frames_TCHW, strict=False):
-            axes.imshow(frame_CHW.permute(1, 2, 0).numpy())
-        axes_of_row[0].set_title(text, fontsize=8, loc="left")
+def strip_png(frames_TCHW: Tensor, times_s: Sequence[float]) -> bytes:
+    """Frames (T, C, H, W) uint8 of one video side by side, the time of each below it."""
+    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.02)
+    figure = Figure(figsize=(1.5 * len(times_s), 1.75), layout=layout)
+    row = figure.subplots(1, len(times_s), squeeze=False)[0]
+    for axes, frame_CHW, time_s in zip(row, frames_TCHW, times_s, strict=True):
+        axes.imshow(frame_CHW.permute(1, 2, 0).numpy())
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set_xlabel(f"{time_s:.2f} s", fontsize=9)
     return _png(figure)
 
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 import copy
 import math
 import os
+import platform
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -23,8 +25,8 @@ from torch import Tensor
 
 from fewframes.clip import Clip, Prediction, Timing
 from fewframes.errors import ConfigError, FewframesError, MissingVideo, VideoError, nearest
-from fewframes.sampling import centre_times
-from fewframes.transforms import fit_frame, pixels_of
+from fewframes.sampling import ONE_PASS, Views
+from fewframes.transforms import crops_of, pixels_of
 from fewframes.video import DEFAULT_FPS, Source, open_video
 from fewframes.weights import Checkpoint, load_checkpoint
 
@@ -35,6 +37,8 @@ DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CPU_FRAMES_AT_ONCE = 8
 """Above this many the activations of Lite0 outgrow what malloc keeps, and the time goes into fetching pages (docs/decisions.md)."""
+FRAMES_AT_ONCE = 256
+"""The same elsewhere: the most frames of any preset's clip are 64, and many views of a video must not fill the memory."""
 BFLOAT16_GAIN = 1.1
 """How much faster bfloat16 must be found than float32 before it is chosen."""
 
@@ -64,6 +68,15 @@ def tally(done: int, verb: str, failures: Sequence[Failure]) -> str:
     """`115 evaluated, 3 failed, 2 missing`: what became of many videos."""
     missing = sum(failure.missing for failure in failures)
     return f"{done} {verb}, {len(failures) - missing} failed, {missing} missing"
+
+
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """The views of one video, and the seconds that decoding and resizing took."""
+
+    clips: tuple[Clip, ...]
+    decode_s: float
+    transform_s: float
 
 
 class Predictor:
@@ -100,7 +113,7 @@ class Predictor:
         interpolated; `fps` is for inputs without a rate of their own. Raises VideoError.
         """
         frames = self.config.num_frames if num_frames is None else num_frames
-        return self._label(*self._read(source, frames, start_s, end_s, fps, threads=0))
+        return self._label(self._read(source, ONE_PASS, frames, start_s, end_s, fps, threads=0))
 
     def predict_many(
         self,
@@ -120,12 +133,14 @@ class Predictor:
         workers = workers or torch.get_num_threads()
         frames = self.config.num_frames if num_frames is None else num_frames
         remaining = iter(sources)
-        waiting: deque[tuple[str, Future[tuple[Clip, float, float]]]] = deque()
+        waiting: deque[tuple[str, Future[_Read]]] = deque()
         with ThreadPoolExecutor(workers, thread_name_prefix="fewframes-decode") as pool:
             try:
                 while True:
                     for source in islice(remaining, 2 * workers - len(waiting)):
-                        future = pool.submit(self._read, source, frames, start_s, end_s, DEFAULT_FPS, threads=1)
+                        future = pool.submit(
+                            self._read, source, ONE_PASS, frames, start_s, end_s, DEFAULT_FPS, threads=1
+                        )
                         waiting.append((os.fspath(source), future))
                     if not waiting:
                         return
@@ -135,7 +150,7 @@ class Predictor:
                     except FewframesError as error:
                         yield Failure.of(source, error)
                         continue
-                    yield self._label(*read)
+                    yield self._label(read)
             finally:
                 for _, future in waiting:
                     future.cancel()
@@ -152,11 +167,42 @@ class Predictor:
     ) -> Clip:
         """The frames that `predict` looks at, as the model's view has them; `threads` decode (0: as many as help)."""
         frames = self.config.num_frames if num_frames is None else num_frames
-        return self._read(source, frames, start_s, end_s, fps, threads=threads)[0]
+        return self._read(source, ONE_PASS, frames, start_s, end_s, fps, threads=threads).clips[0]
+
+    def read_views(
+        self,
+        source: Source,
+        views: Views,
+        *,
+        num_frames: int | None = None,
+        start_s: float = 0.0,
+        end_s: float | None = None,
+    ) -> tuple[Clip, ...]:
+        """Several views of one video, which is opened once: clip after clip, of each its crops. Raises VideoError, and
+        ConfigError where the model's view leaves nothing to crop."""
+        self.check_views(views)
+        frames = self.config.num_frames if num_frames is None else num_frames
+        return self._read(source, views, frames, start_s, end_s, DEFAULT_FPS, threads=1).clips
+
+    def check_views(self, views: Views) -> None:
+        """ConfigError where the model's view leaves nothing to crop."""
+        if views.num_crops > 1 and self.view.fit != "crop":
+            raise ConfigError(
+                f"{views.num_crops} crops: this model's view ({self.view.fit}) shows the whole picture, so there is nothing to "
+                "crop; take 1"
+            )
+
+    def encode_clips(self, frames_VTCHW: Tensor) -> Tensor:
+        """Frame embeddings f_t (Eq. 10) whatever the layout: clips (V, T, C, H, W) uint8 -> (V, T, D) float32, CPU."""
+        if self.config.layout == "factorised":
+            return self.embed_frames(frames_VTCHW.flatten(0, 1)).unflatten(0, frames_VTCHW.shape[:2])
+        with torch.inference_mode():
+            clips = [self.model.encode_clips(pixels_of(clip[None].to(self.device))).cpu() for clip in frames_VTCHW]
+        return torch.cat(clips)
 
     def embed_frames(self, frames_TCHW: Tensor) -> Tensor:
         """Frame embeddings f_t (Eq. 10) of frames that fit the view: (T, C, H, W) uint8 -> (T, D) float32, CPU."""
-        at_once = CPU_FRAMES_AT_ONCE if self.device.type == "cpu" else len(frames_TCHW)
+        at_once = CPU_FRAMES_AT_ONCE if self.device.type == "cpu" else FRAMES_AT_ONCE
         embeddings = []
         with torch.inference_mode():
             for part_TCHW in frames_TCHW.split(at_once):
@@ -165,37 +211,46 @@ class Predictor:
         return torch.cat(embeddings)
 
     def _read(
-        self, source: Source, num_frames: int, start_s: float, end_s: float | None, fps: float, *, threads: int
-    ) -> tuple[Clip, float, float]:
-        """The frames of one video as the view has them, and the seconds that decoding and resizing took."""
+        self,
+        source: Source,
+        views: Views,
+        num_frames: int,
+        start_s: float,
+        end_s: float | None,
+        fps: float,
+        *,
+        threads: int,
+    ) -> _Read:
         transform_s = 0.0
 
         def prepare(frame_CHW: Tensor) -> Tensor:
             nonlocal transform_s
             began = time.perf_counter()
-            fitted_CHW = fit_frame(frame_CHW, self.view)
+            crops_SCHW = crops_of(frame_CHW, self.view, views.num_crops)
             transform_s += time.perf_counter() - began
-            return fitted_CHW
+            return crops_SCHW
 
         if num_frames < 1:
             raise ValueError(f"num_frames = {num_frames}: needs at least 1")
         began = time.perf_counter()
         with closing(open_video(source, fps=fps, threads=threads)) as video:
             try:
-                times_s = centre_times(video.duration_s, num_frames, start_s=start_s, end_s=end_s)
+                times_s = views.times(video.duration_s, num_frames, start_s=start_s, end_s=end_s)
             except ValueError as error:
                 raise VideoError(f"{video.name}: {error}") from None
-            clip = video.frames_at(times_s, prepare)
-        return clip, time.perf_counter() - began - transform_s, transform_s
+            whole = video.frames_at(times_s.flatten(), prepare)
+        clips = tuple(
+            replace(whole, frames=crop_TCHW, times_s=times_T)
+            for clip_TSCHW, times_T in zip(whole.frames.split(num_frames), whole.times_s.split(num_frames), strict=True)
+            for crop_TCHW in clip_TSCHW.unbind(1)
+        )
+        return _Read(clips, time.perf_counter() - began - transform_s, transform_s)
 
-    def _label(self, clip: Clip, decode_s: float, transform_s: float) -> Prediction:
+    def _label(self, read: _Read) -> Prediction:
         began = time.perf_counter()
+        clip = read.clips[0]
+        frames_1TD = self.encode_clips(clip.frames[None])
         with torch.inference_mode():
-            frames_TCHW = clip.frames.to(self.device)
-            if self.config.layout == "factorised":
-                frames_1TD = self.embed_frames(frames_TCHW)[None]
-            else:
-                frames_1TD = self.model.encode_clips(pixels_of(frames_TCHW)[None])
             encoded = self.model.encode_video(frames_1TD.to(self.device), with_attention=True)
             scores_K = self.model.scores(encoded.logits).squeeze(0).cpu()
         assert encoded.frame_attention is not None
@@ -206,8 +261,8 @@ class Predictor:
             times_s=clip.times_s.float(),
             frame_attention=encoded.frame_attention.squeeze(0).cpu(),
             embedding=encoded.embedding.squeeze(0).cpu(),
-            frame_embeddings=frames_1TD.squeeze(0).cpu(),
-            timing=Timing(decode_s, transform_s, time.perf_counter() - began),
+            frame_embeddings=frames_1TD.squeeze(0),
+            timing=Timing(read.decode_s, read.transform_s, time.perf_counter() - began),
         )
 
     def _choose_dtype(self, name: DtypeName) -> torch.dtype:
@@ -241,6 +296,16 @@ def load(
     return Predictor(load_checkpoint(name_or_path), device=device, dtype=dtype, name=os.fspath(name_or_path))
 
 
+def name_of(dtype: torch.dtype) -> DtypeName:
+    """The name of a precision, as `load` takes it."""
+    names: dict[torch.dtype, DtypeName] = {
+        torch.float32: "float32",
+        torch.bfloat16: "bfloat16",
+        torch.float16: "float16",
+    }
+    return names[dtype]
+
+
 def choose_device(name: str) -> torch.device:
     """The device to compute on; ConfigError for one that is unknown or not there."""
     if name == "auto":
@@ -252,6 +317,18 @@ def choose_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"device {name!r} cannot be used here ({reason}); take 'auto' or 'cpu'") from None
     return device
+
+
+def machine_name(device: torch.device) -> str:
+    """What computes, for people: the device's name, for a CPU with the threads that are used."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")  # Linux: platform knows the architecture only
+    if cpuinfo.is_file():
+        models = (line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line)
+        name = next(models, name)
+    return name if device.type != "cpu" else f"{name}, {torch.get_num_threads()} threads"
 
 
 def _seconds_a_frame(encoder: torch.nn.Module, image_size: int, device: torch.device) -> float:

@@ -31,7 +31,7 @@ from fewframes.fit import Lesson, Step, Trainer, solve, start_processes, token_e
 from fewframes.judge import judge
 from fewframes.metrics import report_of
 from fewframes.model import STAM
-from fewframes.predictor import DTYPES, DtypeName, Failure, Predictor, load
+from fewframes.predictor import DtypeName, Failure, Predictor, load, name_of
 from fewframes.records import Records, versions
 from fewframes.weights import Checkpoint, load_checkpoint, save_checkpoint, start_run
 
@@ -117,8 +117,9 @@ class _Run:
         )
         self.targets_BK, self.choosing_targets_BK = data.multi_hot()[training], data.multi_hot()[choosing]
         torch.manual_seed(run.train.seed)
-        task = "multilabel" if data.multilabel else "single"
-        self.model, self.view, self.licences = start_run(run, num_classes=len(data.labels), task=task)
+        self.model, self.view, self.licences = start_run(
+            run, num_classes=len(data.labels), task="multilabel" if data.multilabel else "single"
+        )
         self.frozen = run.train.unfreeze == "none"
         if self.frozen and self.model.config.layout != "factorised":
             raise ConfigError(
@@ -134,7 +135,7 @@ class _Run:
         """All of it."""
         began = time.perf_counter()
         start = self._predictor(self.model)
-        self.dtype = next(name for name, dtype in DTYPES.items() if dtype == start.dtype)  # measured once
+        self.dtype = name_of(start.dtype)  # measured once
         with self.accelerator.main_process_first():  # the others find embeddings in the cache
             lesson = self._lesson(start)
         embedding_s, began = time.perf_counter() - began, time.perf_counter()
@@ -190,30 +191,37 @@ class _Run:
         """What is learned: embeddings, where the frame encoder is frozen, else videos."""
         names = [sample.path for sample in self.training.samples]
         teacher_BK = self._teacher_scores() if self.run.train.teacher else None
+        config = self.model.config
         if self.frozen and self.choosing.samples:
             self.choosing_embedded = self._embedded(self.choosing, start, mirror=False)
-        if self.frozen or self._solves():
-            embedded = self._embedded(self.training, start, mirror=self.run.data.mirror)
-            if embedded is None:
-                raise DataError(f"{self.data.name}: none of {len(names)} training videos could be read")
-            self._check_classes(self.targets_BK[embedded.places])
-            solve(self.model, embedded.embeddings, self.targets_BK[embedded.places], self.run.train.seed)
         if not self.frozen:
-            config = self.model.config
+            if config.motion_width or config.moment_head:
+                self._solved(start)
             examples = VideoExamples(
                 self.training.samples, config.num_frames, self.view, self.run.augment, self.run.data.mirror
             )
             return Lesson(examples, self.targets_BK, names, teacher_BK)
-        places_B = embedded.places
+        embedded = self._solved(start)
         return Lesson(
             token_examples(self.model, embedded.embeddings),
-            self.targets_BK[places_B],
-            [names[place] for place in places_B.tolist()],
-            None if teacher_BK is None else teacher_BK[places_B],
+            self.targets_BK[embedded.places],
+            [names[place] for place in embedded.places.tolist()],
+            None if teacher_BK is None else teacher_BK[embedded.places],
         )
 
-    def _solves(self) -> bool:
-        return self.model.config.motion_width > 0 or self.model.config.moment_head
+    def _solved(self, start: Predictor) -> Embedded:
+        """The embeddings of the training videos, and what of the model is solved on them set."""
+        embedded = self._embedded(self.training, start, mirror=self.run.data.mirror)
+        targets_BK = self.targets_BK if embedded is None else self.targets_BK[embedded.places]
+        if embedded is None or not (targets_BK.sum(dim=0) > 0).all():
+            absent = [] if embedded is None else (targets_BK.sum(dim=0) == 0).nonzero().flatten().tolist()
+            names = ", ".join(self.data.labels[index] for index in absent) or "any action"
+            first = next(iter(self.failures.values())).error
+            raise DataError(
+                f"{self.data.name}: no training video of {names} could be read; {len(self.failures)} failed, the first: {first}"
+            )
+        solve(self.model, embedded.embeddings, targets_BK, self.run.train.seed)
+        return embedded
 
     def _embedded(self, part: VideoSet, predictor: Predictor, *, mirror: bool) -> Embedded | None:
         """The embeddings of a part of the data; None where no video of it could be read."""
@@ -227,17 +235,6 @@ class _Run:
         except DataError as error:
             self._note(Failure(sample.path, str(error)) for sample in part.samples)
         return None
-
-    def _check_classes(self, targets_BK: Tensor) -> None:
-        """What could not be read may leave an action without a video to learn from."""
-        absent = (targets_BK.sum(dim=0) == 0).nonzero().flatten().tolist()
-        if absent:
-            names = ", ".join(self.data.labels[index] for index in absent)
-            first = next(iter(self.failures.values()))
-            raise DataError(
-                f"{self.data.name}: no training video of {names} could be read; {len(self.failures)} failed, the first: "
-                f"{first.error}"
-            )
 
     def _teacher_scores(self) -> Tensor:
         """The teacher's scores (B, K) of the training videos at the run's temperature, in the labels of the data."""

@@ -17,22 +17,50 @@ def fit_frame(frame_CHW: Tensor, view: ViewConfig) -> Tensor:
 
     The shapes of `ViewConfig.fit`. Resampling is antialiased and equals torchvision's on tensors.
     """
+    return crops_of(frame_CHW, view, 1).squeeze(0)
+
+
+def crops_of(frame_CHW: Tensor, view: ViewConfig, num_crops: int) -> Tensor:
+    """Squares along the long side of one frame, from end to end: (C, H, W) uint8 -> (S, C, crop_px, crop_px) uint8.
+
+    One is the centre, three are left, centre and right (top, centre and bottom of an upright frame). Only the fit `crop`
+    leaves anything to choose from: ValueError for several of another.
+    """
     size = view.crop_px
-    if view.fit == "squash":
-        return _resized(frame_CHW, size, size, view)
     if view.fit == "crop":
-        longest = MAX_ASPECT * min(frame_CHW.shape[-2:])
-        frame_CHW = _centre(frame_CHW, min(frame_CHW.shape[-2], longest), min(frame_CHW.shape[-1], longest))
-        height, width = frame_CHW.shape[-2:]
-        scale = view.resize_px / min(height, width)
-        # The long side is cut, not rounded, as torchvision does.
-        resized_CHW = _resized(
-            frame_CHW,
-            view.resize_px if height <= width else int(height * scale),
-            view.resize_px if width <= height else int(width * scale),
-            view,
+        resized_CHW = _short_side_resized(frame_CHW, view)
+        shares = torch.linspace(0, 1, num_crops).tolist() if num_crops > 1 else [0.5]
+        return torch.stack([_cut(resized_CHW, size, size, share) for share in shares])
+    if num_crops != 1:
+        raise ValueError(
+            f"num_crops = {num_crops}: the fit {view.fit!r} shows the whole frame, so there is one view of it"
         )
-        return _centre(resized_CHW, size, size).contiguous()
+    if view.fit == "squash":
+        return _resized(frame_CHW, size, size, view)[None]
+    return _padded(frame_CHW, view)[None]
+
+
+def pixels_of(frames_TCHW: Tensor) -> Tensor:
+    """uint8 0-255 -> float32 0-1, the scale the model takes (it subtracts mean and divides by std itself)."""
+    return frames_TCHW.float().div_(255)
+
+
+def _short_side_resized(frame_CHW: Tensor, view: ViewConfig) -> Tensor:
+    longest = MAX_ASPECT * min(frame_CHW.shape[-2:])
+    frame_CHW = _cut(frame_CHW, min(frame_CHW.shape[-2], longest), min(frame_CHW.shape[-1], longest))
+    height, width = frame_CHW.shape[-2:]
+    scale = view.resize_px / min(height, width)
+    # The long side is cut, not rounded, as torchvision does.
+    return _resized(
+        frame_CHW,
+        view.resize_px if height <= width else int(height * scale),
+        view.resize_px if width <= height else int(width * scale),
+        view,
+    )
+
+
+def _padded(frame_CHW: Tensor, view: ViewConfig) -> Tensor:
+    size = view.crop_px
     height, width = frame_CHW.shape[-2:]
     scale = size / max(height, width)
     inside_CHW = _resized(frame_CHW, max(1, round(height * scale)), max(1, round(width * scale)), view)
@@ -44,14 +72,12 @@ def fit_frame(frame_CHW: Tensor, view: ViewConfig) -> Tensor:
     return square_CHW
 
 
-def pixels_of(frames_TCHW: Tensor) -> Tensor:
-    """uint8 0-255 -> float32 0-1, the scale the model takes (it subtracts mean and divides by std itself)."""
-    return frames_TCHW.float().div_(255)
-
-
-def _centre(frame_CHW: Tensor, height: int, width: int) -> Tensor:
-    top = round((frame_CHW.shape[-2] - height) / 2)
-    left = round((frame_CHW.shape[-1] - width) / 2)
+def _cut(frame_CHW: Tensor, height: int, width: int, share: float = 0.5) -> Tensor:
+    """A window of the frame, `share` of the way along its long side, in the middle of the other."""
+    above, beside = frame_CHW.shape[-2] - height, frame_CHW.shape[-1] - width
+    upright = frame_CHW.shape[-2] > frame_CHW.shape[-1]
+    top = round(above * (share if upright else 0.5))
+    left = round(beside * (0.5 if upright else share))
     return frame_CHW[:, top : top + height, left : left + width]
 
 

@@ -1,0 +1,84 @@
+"""An evaluation as files for programs: its figures as JSON, a row for each video as CSV or Parquet."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from fewframes.errors import MissingDependency
+from fewframes.evaluate import Evaluation
+
+TableFormat = Literal["csv", "parquet"]
+COLUMNS = ("source", "start_s", "end_s", "labels", "predicted", "score", "error")
+"""What stands before the scores, which have a column for each label."""
+WORDS = ("source", "labels", "predicted", "error")
+"""Those of them that hold text."""
+
+Cell = str | float | None
+
+
+def write_metrics(evaluation: Evaluation, path: Path) -> None:
+    """`to_dict` as JSON."""
+    path.write_text(json.dumps(evaluation.to_dict(), indent=1) + "\n", encoding="utf-8")
+
+
+def check_format(form: TableFormat) -> None:
+    """MissingDependency where Parquet is asked for and pyarrow is not there: before the work, not after."""
+    if form == "parquet":
+        try:
+            importlib.import_module("pyarrow")
+        except ImportError as error:
+            raise MissingDependency(f"Parquet needs pyarrow ({error}); pip install 'fewframes[parquet]'") from None
+
+
+def write_predictions(evaluation: Evaluation, labels: tuple[str, ...], path: Path) -> None:
+    """A row for each video: its labels, the model's, and every score; failed ones with their reason. The ending of the path,
+    `.csv` or `.parquet`, says how."""
+    names = [*COLUMNS, *(f"score_{label}" if label in COLUMNS else label for label in labels)]
+    rows = list(_rows(evaluation, labels))
+    if path.suffix == ".parquet":
+        _write_parquet(names, rows, path)
+    else:
+        with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(names)
+            writer.writerows([_text(cell) for cell in row] for row in rows)
+
+
+def _rows(evaluation: Evaluation, labels: tuple[str, ...]) -> Iterator[list[Cell]]:
+    for sample, scores_K in zip(evaluation.samples, evaluation.scores, strict=True):
+        score, index = scores_K.max(dim=0)
+        named: list[Cell] = [";".join(sample.labels), labels[int(index)], float(score), None]
+        yield [sample.path, sample.start_s, sample.end_s, *named, *scores_K.tolist()]
+    for failure in evaluation.failures:
+        yield [failure.source, None, None, None, None, None, failure.error, *[None] * len(labels)]
+
+
+def _text(cell: Cell) -> str:
+    if cell is None:
+        return ""
+    return cell if isinstance(cell, str) else f"{cell:.6f}"
+
+
+def _write_parquet(names: list[str], rows: list[list[Cell]], path: Path) -> None:
+    check_format("parquet")
+    import pyarrow  # late: an optional package
+    from pyarrow import parquet
+
+    columns = [
+        pyarrow.array(map(_printable, cells), pyarrow.string())
+        if name in WORDS
+        else pyarrow.array(cells, pyarrow.float64())
+        for name, cells in zip(names, zip(*rows, strict=True), strict=True)
+    ]
+    names = [_printable(name) or "" for name in names]
+    parquet.write_table(pyarrow.Table.from_arrays(columns, names=names), path)
+
+
+def _printable(cell: str | None) -> str | None:
+    """Names of files need not be text; Parquet's strings are."""
+    return None if cell is None else cell.encode(errors="replace").decode()

@@ -1,0 +1,134 @@
+"""What a model says of a data set: the quick way equal to the slow one, in every layout, order and number of views."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from conftest import LABELS, TINY
+from fewframes.cache import EmbeddingCache
+from fewframes.config import Layout, ViewConfig
+from fewframes.data import VideoSet
+from fewframes.errors import ConfigError, DataError
+from fewframes.judge import averaged, judge
+from fewframes.layouts import Sample
+from fewframes.predictor import Predictor, load
+from fewframes.sampling import Views, clip_times
+from fewframes.transforms import crops_of, pixels_of
+from fewframes.video import read_frames
+from fewframes.weights import Checkpoint, build_model
+
+ORDERS = torch.tensor([[3, 2, 1, 0], [1, 3, 0, 2]])
+
+
+def model_of(layout: Layout) -> Predictor:
+    """A tiny network whose every part counts."""
+    view = ViewConfig(resize_px=36, crop_px=32)
+    torch.manual_seed(3)
+    model = build_model(replace(TINY, layout=layout, temporal="paper" if layout == "factorised" else "mean"), view)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return Predictor(Checkpoint(model, view, LABELS), device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="module", params=["factorised", "joint", "per_block"])
+def predictor(request: pytest.FixtureRequest) -> Predictor:
+    return model_of(request.param)
+
+
+@pytest.fixture(scope="module")
+def data(videos: Path) -> VideoSet:
+    paths = [videos / "a.mp4", videos / "none.mp4", videos / "sub" / "c.mp4"]
+    return VideoSet(tuple(Sample(path=str(path), labels=("hug",)) for path in paths), "three")
+
+
+def slow_logits(predictor: Predictor, frames_TCHW: Tensor) -> Tensor:
+    """The whole network on one clip."""
+    with torch.no_grad():
+        logits: Tensor = predictor.model(pixels_of(frames_TCHW)[None])
+    return logits[0]
+
+
+def test_one_pass_is_what_predict_says(predictor: Predictor, data: VideoSet) -> None:
+    judged = judge(data, predictor)
+    assert judged.places.tolist() == [0, 2]
+    assert [failure.source for failure in judged.failures] == [data.samples[1].path]
+    for logits_K, place in zip(judged.logits, judged.places.tolist(), strict=True):
+        scores_K = predictor.predict(data.samples[place].path).scores
+        assert_close(predictor.model.scores(logits_K), scores_K, rtol=0, atol=1e-6)
+    assert judged.others.shape == (2, 0, 3)
+    with pytest.raises(DataError, match="none of 1 videos could be read"):
+        judge(data.subset([1]), predictor)
+
+
+def test_other_orders_are_the_network_on_frames_in_that_order(predictor: Predictor, data: VideoSet) -> None:
+    judged = judge(data, predictor, orders_BOT=ORDERS.expand(3, -1, -1))
+    for row, place in enumerate(judged.places.tolist()):
+        frames_TCHW = predictor.read_clip(data.samples[place].path).frames
+        for number, order_T in enumerate(ORDERS):
+            assert_close(judged.others[row, number], slow_logits(predictor, frames_TCHW[order_T]), rtol=1e-4, atol=1e-4)
+        assert (judged.others[row, 0] - judged.logits[row]).abs().max() > 1e-3
+
+
+def test_scores_of_two_clips_by_three_crops_are_the_mean_of_six(predictor: Predictor, data: VideoSet) -> None:
+    views = Views(num_clips=2, num_crops=3, clip_s=0.5)
+    judged = judge(data, predictor, views=views, orders_BOT=ORDERS.expand(3, -1, -1))
+    times_CT = clip_times(0.0, 0.8, 4, num_clips=2, clip_s=0.5)
+    for row, place in enumerate(judged.places.tolist()):
+        slow: dict[int, list[Tensor]] = {0: [], 1: []}
+        for times_T in times_CT:
+            frames_TCHW = read_frames(data.samples[place].path, times_T).frames
+            for crop in range(3):
+                view_TCHW = torch.stack([crops_of(frame, predictor.view, 3)[crop] for frame in frames_TCHW])
+                slow[0].append(slow_logits(predictor, view_TCHW).softmax(dim=0))
+                slow[1].append(slow_logits(predictor, view_TCHW.flip(0)).softmax(dim=0))
+        for logits_K, singles in ((judged.logits[row], slow[0]), (judged.others[row, 0], slow[1])):
+            assert len(singles) == 6
+            assert_close(predictor.model.scores(logits_K), torch.stack(singles).mean(dim=0), rtol=0, atol=1e-5)
+
+
+def test_averages_by_hand() -> None:
+    logits_VK = torch.tensor([[0.0, 0.0], [2.0, 0.0]])
+    single = averaged(logits_VK, "single").softmax(dim=0)
+    assert single[0] == pytest.approx((0.5 + 0.880797) / 2, abs=1e-5)
+    several = averaged(torch.tensor([[0.0, 9.0], [2.0, -9.0]]), "multilabel").sigmoid()
+    assert several.tolist() == pytest.approx([(0.5 + 0.880797) / 2, 0.5], abs=1e-5)
+    sure = averaged(torch.tensor([[400.0, -400.0], [400.0, -400.0]]), "multilabel")
+    assert sure.tolist() == [400.0, -400.0]  # where the scores themselves are 1 and 0
+    assert averaged(logits_VK[1:], "single").tolist() == [2.0, 0.0]
+
+
+def test_only_embeddings_of_single_frames_are_kept(predictor: Predictor, data: VideoSet, tmp_path: Path) -> None:
+    cache = EmbeddingCache(tmp_path)
+    first, second = (judge(data, predictor, cache) for _ in range(2))
+    assert torch.equal(first.logits, second.logits)
+    kept = 2 if predictor.config.layout == "factorised" else 0
+    assert (first.num_cached, second.num_cached) == (0, kept)
+    assert (first.pace.num_videos, second.pace.num_videos) == (2, 2 - kept)
+    assert first.pace.total_s is not None
+    assert first.pace.total_s > first.pace.network_s > 0
+    assert bool(second.pace.network_s) == (kept == 0)
+    assert len(list(tmp_path.rglob("*.safetensors"))) == kept
+
+
+def test_time_of_decoding_is_not_told_where_other_orders_hid_it(predictor: Predictor, data: VideoSet) -> None:
+    pace = judge(data, predictor, orders_BOT=ORDERS.expand(3, -1, -1)).pace
+    assert (pace.total_s is None) == (predictor.config.layout != "factorised")
+
+
+def test_other_numbers_of_frames_and_progress(predictor: Predictor, data: VideoSet) -> None:
+    told: list[tuple[str, int, int]] = []
+    judge(data, predictor, num_frames=2, progress=lambda *state: told.append(state))
+    assert told == [("judging by 2 frames", done, 3) for done in (1, 2, 3)]
+
+
+def test_crops_of_a_whole_picture_are_refused_before_anything_is_read(tiny_model: Path, data: VideoSet) -> None:
+    checkpoint = load(tiny_model, device="cpu", dtype="float32").checkpoint
+    whole = Predictor(replace(checkpoint, view=ViewConfig(fit="pad", crop_px=32)), device="cpu", dtype="float32")
+    with pytest.raises(ConfigError, match="there is nothing to crop; take 1"):
+        judge(data, whole, views=Views(num_crops=3))
