@@ -19,7 +19,7 @@ from fewframes.errors import DataError
 from fewframes.evaluate import EvaluateConfig, Evaluation, evaluate, work_of
 from fewframes.judge import Pace
 from fewframes.layouts import Sample
-from fewframes.metrics import Report, count_cost
+from fewframes.metrics import Report, count_cost, score
 from fewframes.pages import report_page
 from fewframes.predictor import Predictor, load
 from fewframes.presets import PRESETS
@@ -121,6 +121,18 @@ def test_the_page_stands_alone_and_the_files_are_whole(judged: Evaluation, fadin
     assert [row["predicted"] for row in rows[:12]] == [row["labels"] for row in rows[:12]]
     assert float(rows[0]["redden"]) == pytest.approx(float(rows[0]["score"]))
     assert "not a video" in rows[12]["error"]
+
+
+def test_a_page_of_many_labels_can_be_scrolled(judged: Evaluation, fading: Predictor) -> None:
+    labels = tuple(f"action {number} <b>" for number in range(101))
+    named_N = torch.arange(101)
+    named_N[:60] = named_N[:60].roll(1)  # sixty pairs of one each, of which the first twenty are listed
+    report = score(torch.eye(101)[named_N], torch.arange(101), labels)
+    page = report_page(replace(judged, report=report), fading)
+    assert page.count("<p class='wide'><img alt='confusion matrix'") == 1
+    assert page.count("taken for action ") == 20
+    assert "<b>" not in page
+    assert "class='wide'" not in report_page(judged, fading)
 
 
 def test_what_it_costs(judged: Evaluation, fading: Predictor, clips: Path, tmp_path: Path) -> None:
