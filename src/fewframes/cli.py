@@ -360,6 +360,8 @@ def evaluate(
         evaluation = evaluate_model(videos, predictor, store, settings, progress=progress.show)
     output.mkdir(parents=True, exist_ok=True)
     write_metrics(evaluation, output / "metrics.json")
+    for stale in ("csv", "parquet"):  # of an earlier run in the other format
+        (output / f"predictions.{stale}").unlink(missing_ok=True)
     write_predictions(evaluation, predictor.labels, output / f"predictions.{predictions}")
     (output / "report.html").write_text(report_page(evaluation, predictor), encoding="utf-8", errors="replace")
     for failure in evaluation.failures:
