@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -326,15 +327,19 @@ def test_only_the_same_run_goes_on(clips: Path, tiny_model: Path, tmp_path: Path
 def test_two_processes_learn_what_one_does_with_twice_the_batch(
     clips: Path, tiny_model: Path, tmp_path: Path, shard: bool
 ) -> None:
+    whole = tmp_path / "clips"  # without the broken one, whose share would be another in each process
+    shutil.copytree(clips, whole, ignore=shutil.ignore_patterns("broken.mp4"))
     exact = {"epochs": 2, "max_grad_norm": 1e9}
     plain = ["--set", "augment.cutmix=0", "--set", "model.temporal_dropout=0"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "-m"]
-    one = command(clips, tiny_model, tmp_path / "one", *plain, **exact, batch_size=4)
-    two = command(clips, tiny_model, tmp_path / "two", *plain, **exact, batch_size=2, shard=shard)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    one = command(whole, tiny_model, tmp_path / "one", *plain, **exact, batch_size=4)
+    two = command(whole, tiny_model, tmp_path / "two", *plain, **exact, batch_size=2, shard=shard)
     for lines in ([sys.executable, "-m", *one], [*torchrun, *two]):
         done = subprocess.run(lines, capture_output=True, text=True, check=False, timeout=300)
         assert "held-out videos: " in done.stdout, done.stderr
-    first, second = weights_of(tmp_path / "one"), weights_of(tmp_path / "two")
-    for key, weight in first.items():
-        torch.testing.assert_close(second[key], weight, rtol=1e-3, atol=2e-5)
-    assert not torch.equal(first["head.bias"], torch.zeros(2))
+    pixels_BTCHW = torch.rand(5, 4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        first, second = (load_checkpoint(tmp_path / name).model(pixels_BTCHW) for name in ("one", "two"))
+    # Not weight by weight: some (key biases) have no gradient but rounding, and Adam makes steps of it.
+    torch.testing.assert_close(second, first, rtol=0, atol=1e-4)
+    assert (first[:, 0] - first[:, 1]).abs().max() > 0.01

@@ -119,7 +119,8 @@ class Trainer:
         self.num_done = 0
         self.failed: dict[int, str] = {}
         self._start = model
-        model = self.model = copy.deepcopy(model).to(accelerator.device).to(memory_format=torch.channels_last)
+        layout = torch.contiguous_format if config.shard else torch.channels_last  # FSDP takes no other
+        model = self.model = copy.deepcopy(model).to(accelerator.device).to(memory_format=layout)
         self.learner = Learner(model, embedded=isinstance(lesson.examples, TokenExamples))
         model.temporal_encoder.requires_grad_(True)
         if model.temporal_encoder.motion is not None:
