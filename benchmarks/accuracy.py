@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 
 from fewframes.cache import EmbeddingCache
-from fewframes.config import ModelConfig, RunConfig, TrainConfig
+from fewframes.config import AugmentConfig, ModelConfig, RunConfig, TrainConfig
 from fewframes.data import VideoSet
 from fewframes.embed import Embedded, embed_videos
 from fewframes.fit import fit
@@ -46,6 +46,7 @@ from fewframes.presets import PRESETS
 PACKAGED = PRESETS["lite0-16"].model
 MEAN = replace(PACKAGED, temporal="mean", temporal_width=None, motion_width=0, moment_head=False)
 PLAIN = replace(PACKAGED, motion_width=0, moment_head=False, temporal_positions="learned")
+VIEWS = AugmentConfig().views
 DARK = 25  # mean luma below which a video of the daily movements shows nothing
 
 
@@ -68,7 +69,7 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
 
 def embed(folder: Path, rows: list[dict[str, str]], predictor: Predictor, cache: EmbeddingCache) -> Tensor:
     data = VideoSet(tuple(Sample(path=str(folder / row["path"]), labels=(row["label"],)) for row in rows), folder.name)
-    for result in embed_videos(data, predictor, cache, mirror=True):
+    for result in embed_videos(data, predictor, cache, mirror=True, drawn=AugmentConfig(views=VIEWS)):
         if isinstance(result, Embedded):
             assert not result.failures
             return result.embeddings

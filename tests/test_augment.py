@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
-from fewframes.augment import TrainingView, mixed
+from fewframes.augment import TrainingView, mixed, read_drawn, seed_of
 from fewframes.config import AugmentConfig, ViewConfig
+from fewframes.layouts import Sample
 
 VIEW = ViewConfig(resize_px=36, crop_px=32)
 
@@ -27,7 +30,7 @@ def seen(augment: AugmentConfig, seed: int, *, mirror: bool = False, num_frames:
     "augment",
     [
         AugmentConfig(),
-        AugmentConfig(auto="imagenet"),
+        AugmentConfig(auto="imagenet", colour=0.0),
         AugmentConfig(auto="randaugment", cutout=0.5),
     ],
 )
@@ -41,31 +44,31 @@ def test_all_frames_of_a_video_are_changed_alike(augment: AugmentConfig) -> None
 def test_scale_and_place_of_the_crop() -> None:
     lefts, tops, widths = [], [], []
     for seed in range(40):
-        frame_CHW = seen(AugmentConfig(scale=1.25), seed)[0].float()
+        frame_CHW = seen(AugmentConfig(scale=1.25, colour=0.0), seed)[0].float()
         lefts.append(frame_CHW[0, 16, 0].item())
         tops.append(frame_CHW[1, 0, 16].item())
         widths.append(frame_CHW[0, 16, -1].item() - lefts[-1])
-    assert min(lefts) < 8
-    assert max(lefts) > 34
-    assert max(tops) > 8  # of 60 rows, 32 of 45 at the largest scale
-    # 32 px of a short side of 36 to 45 px, which was 60: 53 columns down to 43
-    assert min(widths) == pytest.approx(43, abs=2)
+    # 32 px of a short side of 36 to 45 px, which is 60: squares of 53 down to 43 columns
+    assert min(widths) == pytest.approx(42, abs=2)
     assert max(widths) == pytest.approx(52, abs=2)
+    assert min(lefts) < 6
+    assert max(lefts) > 44  # of 100 columns
+    assert max(tops) > 10  # of 60 rows
 
 
 def test_mirroring_happens_half_of_the_time_and_only_when_asked_for() -> None:
     def turned(frames_TCHW: Tensor) -> bool:
         return bool(frames_TCHW[0, 0, 16, 0] > frames_TCHW[0, 0, 16, -1])
 
-    share = sum(turned(seen(AugmentConfig(), seed, mirror=True)) for seed in range(60)) / 60
+    share = sum(turned(seen(AugmentConfig(colour=0.0), seed, mirror=True)) for seed in range(60)) / 60
     assert 0.3 < share < 0.7
-    assert not any(turned(seen(AugmentConfig(), seed)) for seed in range(20))
+    assert not any(turned(seen(AugmentConfig(colour=0.0), seed)) for seed in range(20))
 
 
 def test_cutout_paints_a_square_of_half_the_side() -> None:
     sizes = set()
     for seed in range(30):
-        plain, cut = (seen(AugmentConfig(cutout=share), seed)[0] for share in (0.0, 0.5))
+        plain, cut = (seen(AugmentConfig(cutout=share, colour=0.0), seed)[0] for share in (0.0, 0.5))
         painted_HW = (plain != cut).any(dim=0)
         rows, columns = painted_HW.any(dim=1).sum().item(), painted_HW.any(dim=0).sum().item()
         sizes |= {rows, columns}
@@ -99,3 +102,19 @@ def test_cutmix_labels_go_by_area() -> None:
         shares_K = torch.tensor([(video == number).float().mean() for number in range(4)])
         torch.testing.assert_close(shares_K, targets_K)
     assert (targets_BK < 1).all()
+
+
+def test_colours_change_by_no_more_than_asked_for() -> None:
+    plain, changed = (seen(AugmentConfig(colour=amount), 1)[0].float() for amount in (0.0, 0.2))
+    assert not torch.equal(plain, changed)
+    assert 0.75 < changed.mean() / plain.mean() < 1.3
+
+
+def test_several_draws_of_a_video_are_those_of_one_each(clips: Path) -> None:
+    sample = Sample(path=str(clips / "redden" / "3.mp4"), labels=("redden",))
+    seeds = [seed_of("a", number) for number in range(3)]
+    together = read_drawn(sample, 4, VIEW, AugmentConfig(), seeds, mirror=True)
+    for seed, view_TCHW in zip(seeds, together, strict=True):
+        alone = read_drawn(sample, 4, VIEW, AugmentConfig(), [seed], mirror=True)[0]
+        torch.testing.assert_close(view_TCHW.float(), alone.float(), rtol=0, atol=2)  # once resized, and twice
+    assert len({view.numpy().tobytes() for view in together}) == 3

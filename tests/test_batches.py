@@ -55,7 +55,7 @@ def test_tokens_are_drawn_with_their_view() -> None:
 
 def videos(clips: Path, *, jitter: bool = True) -> VideoExamples:
     samples = tuple(Sample(path=str(clips / "redden" / f"{number}.mp4"), labels=("redden",)) for number in range(4))
-    return VideoExamples(samples, 4, VIEW, AugmentConfig(jitter=jitter), mirror=True)
+    return VideoExamples(samples, 4, VIEW, AugmentConfig(jitter=jitter, colour=0.0), mirror=True)
 
 
 def test_workers_change_nothing(clips: Path) -> None:

@@ -196,7 +196,7 @@ def test_train_then_predict(videos: Path, fast: list[str], tmp_path: Path) -> No
     assert "a list with a header; 4 videos of 2 actions: early 2, late 2" in done.stderr
     assert f"  {videos / 'a.mp4'}: early, split train" in done.stderr
     assert "none.mp4: no such file" in done.stderr
-    assert "embedded 3 videos (0 from the cache)" in done.stderr
+    assert "3 videos read, 0 failed, 1 missing (0 from the cache)" in done.stderr
     assert "held-out videos: " in done.stdout
     assert "early" in done.stdout
     written = (tmp_path / "out" / "run.toml").read_text()

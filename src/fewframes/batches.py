@@ -5,22 +5,18 @@ So a run that was interrupted goes on with exactly the batch that would have com
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from fewframes.augment import TrainingView
+from fewframes.augment import read_drawn, seed_of
 from fewframes.config import AugmentConfig, ViewConfig
 from fewframes.errors import DataError, VideoError
 from fewframes.layouts import Sample
-from fewframes.sampling import centre_times, jittered_times
-from fewframes.video import open_video
 
 Draw = tuple[int, int]
 """Which example, and the seed of what is drawn for it."""
@@ -71,25 +67,13 @@ class VideoExamples(Dataset[Batch]):
         failed: dict[int, str] = {}
         for row, seed in draws:
             try:
-                frames.append(self._read(self.samples[row], torch.Generator().manual_seed(seed)))
+                frames += read_drawn(
+                    self.samples[row], self.num_frames, self.view, self.augment, [seed], mirror=self.mirror
+                )
                 rows.append(row)
             except VideoError as error:
                 failed[row] = str(error)
         return Batch(torch.stack(frames) if frames else torch.empty(0), torch.tensor(rows), failed)
-
-    def _read(self, sample: Sample, generator: torch.Generator) -> Tensor:
-        drawn = TrainingView(self.view, self.augment, generator, mirror=self.mirror)
-        with closing(open_video(sample.path, threads=1)) as video:
-            length, start_s, end_s = (video.duration_s, self.num_frames), sample.start_s, sample.end_s
-            try:
-                if self.augment.jitter:
-                    times_s = jittered_times(*length, generator, start_s=start_s, end_s=end_s)
-                else:
-                    times_s = centre_times(*length, start_s=start_s, end_s=end_s)
-            except ValueError as error:
-                raise VideoError(f"{video.name}: {error}") from None
-            clip = video.frames_at(times_s, drawn.fit_frame)
-        return drawn.finish(clip.frames)
 
 
 @dataclass(frozen=True)
@@ -116,11 +100,11 @@ class Order:
                 turn, at = divmod(place, self.num_examples)
                 if turn not in passes:
                     passes = {old: rows for old, rows in passes.items() if old == turn - 1} | {turn: self._pass(turn)}
-                draws.append((passes[turn][at], _seed_of(self.seed, place)))
+                draws.append((passes[turn][at], seed_of(self.seed, place)))
             yield draws
 
     def _pass(self, turn: int) -> list[int]:
-        generator = torch.Generator().manual_seed(_seed_of(self.seed, turn, "pass"))
+        generator = torch.Generator().manual_seed(seed_of(self.seed, turn, "pass"))
         if self.weights:
             chosen = torch.multinomial(torch.tensor(self.weights), self.num_examples, True, generator=generator)
         else:
@@ -165,7 +149,3 @@ class _Numbers:
 
     def __len__(self) -> int:
         return self.stop - self.start
-
-
-def _seed_of(*parts: object) -> int:
-    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=7).digest())

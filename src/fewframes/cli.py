@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import os
-import shlex
 import sys
 import time
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from fewframes.console import (
-    StageProgress,
     console,
     describe,
-    evaluation_lines,
-    print_lines,
     summary,
     tell,
-    tell_data,
     with_progress,
     write_csv,
     write_json,
@@ -29,6 +23,8 @@ from fewframes.console import (
 )
 from fewframes.data_commands import data_app
 from fewframes.errors import EXIT_SOME_FAILED, FewframesError
+from fewframes.learning_commands import evaluate, train
+from fewframes.options import DeviceOption, DtypeOption, ModelOption
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of mallopt, from malloc.h."""
@@ -60,14 +56,9 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="List the networks by name, and fetch published weights.", invoke_without_command=True)
 app.add_typer(models_app, name="models")
+app.command()(train)
+app.command()(evaluate)
 app.add_typer(data_app, name="data")
-
-ModelOption = Annotated[str, typer.Option(help="A preset (see `fewframes models`) or a checkpoint file.")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
-DtypeOption = Annotated[
-    Literal["auto", "float32", "bfloat16", "float16"],
-    typer.Option(help="auto (measured here), float32, bfloat16, float16."),
-]
 
 
 def main() -> None:
@@ -138,240 +129,6 @@ def predict(
     tell(summary(shown, time.perf_counter() - began))
     if failures:
         raise typer.Exit(EXIT_SOME_FAILED if len(paths) > 1 else failures[0].exit_code)
-
-
-@app.command()
-def train(
-    data: Annotated[
-        str,
-        typer.Argument(
-            metavar="FOLDER|LIST",
-            help="A folder with a folder of videos for each action (or train and val folders of such), or a list: lines of "
-            "path and label, CSV with the columns path,label[,start_s,end_s][,split][,group], or the lists of UCF101, "
-            "HMDB51, Kinetics, Something-Something.",
-        ),
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the model and its figures.")],
-    model: Annotated[
-        str | None,
-        typer.Option(help="Start from this preset or checkpoint: its frame encoder is kept.", show_default="lite0-16"),
-    ] = None,
-    run: Annotated[
-        Path | None, typer.Option("--run", help="A run file (TOML); options given here override it.")
-    ] = None,
-    init: Annotated[
-        str | None, typer.Option(help="Other weights for the frame encoder: a file or a timm name.")
-    ] = None,
-    frames: Annotated[int | None, typer.Option(min=1, help="Frames of each video.")] = None,
-    holdout: Annotated[
-        float | None,
-        typer.Option(min=0, max=0.9, help="Share of the videos to measure on; 0 trains on all.", show_default="0.2"),
-    ] = None,
-    task: Annotated[
-        Literal["auto", "single", "multilabel"] | None,
-        typer.Option(help="One action a video, or any number of them (in one cell, parted by ;).", show_default="auto"),
-    ] = None,
-    group: Annotated[
-        str | None, typer.Option(help="CSV column of what must not be split (recording, person).", show_default="group")
-    ] = None,
-    folder: Annotated[
-        str | None, typer.Option("--videos", help="Folder of the videos, when paths are not relative to the list.")
-    ] = None,
-    official_split: Annotated[
-        int | None, typer.Option(min=1, help="Which official split (UCF101, HMDB51).", show_default="1")
-    ] = None,
-    mirror: Annotated[
-        bool | None,
-        typer.Option("--mirror/--no-mirror", help="See videos mirrored too.", show_default="mirror"),
-    ] = None,
-    unfreeze: Annotated[
-        str | None,
-        typer.Option(help="Let the frame encoder learn too: none, last-N-blocks, all.", show_default="none"),
-    ] = None,
-    teacher: Annotated[str | None, typer.Option(help="A model whose scores are learned beside the labels.")] = None,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, help="Times each video is seen.", show_default="80; 300 steps at least")
-    ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate.", show_default="0.001")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of the split and the training.", show_default="0")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Any setting of a run file, such as train.ema_decay=0.999; may be given often."),
-    ] = None,
-    cache: Annotated[Path | None, typer.Option(help="Folder of frame embeddings; default: the user's cache.")] = None,
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Neither read nor keep frame embeddings.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model in the output folder.")] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the interrupted run in the output folder, if there is one.")
-    ] = False,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "auto",
-) -> None:
-    """Teach a model your own actions.
-
-    As it is, each video is encoded once and kept, and a small network learns on that; with --unfreeze the frame encoder
-    learns too, on videos that are cropped and coloured anew each time. On several processors: torchrun
-    --nproc-per-node 8 -m fewframes.cli train ... All settings: docs/training.md.
-
-    Writes model.safetensors (for `predict --model`), metrics.json, predictions.csv, curves.png, confusion.png, history.csv,
-    run.toml and TensorBoard logs. Exit codes: 0 done, 1 the data cannot be used, 2 wrong use, 3 done but some videos could
-    not be read.
-    """
-    from fewframes.cache import EmbeddingCache
-    from fewframes.config import RunConfig, cache_dir, changed, changed_by_words, read_run
-    from fewframes.data import read_data
-    from fewframes.train import Options
-    from fewframes.train import train as train_model
-
-    chosen = changed(
-        read_run(run) if run is not None else RunConfig(),
-        {
-            "start": model,
-            "init": init,
-            "model": {"num_frames": frames},
-            "data": {
-                "task": task,
-                "holdout": holdout,
-                "group": group,
-                "videos": folder,
-                "official_split": official_split,
-                "mirror": mirror,
-            },
-            "train": {
-                "unfreeze": unfreeze,
-                "teacher": teacher,
-                "epochs": epochs,
-                "min_steps": epochs and 1,
-                "learning_rate": learning_rate,
-                "seed": seed,
-            },
-        },
-    )
-    chosen = changed_by_words(chosen, settings or [])
-    videos = read_data(data, chosen.data)
-    tell_data(data, videos)
-    if holdout is not None and {"val", "test"} & {sample.split for sample in videos.samples}:
-        tell("the data name what is held out themselves, so --holdout has no say")
-    options = Options(
-        cache=None if no_cache else EmbeddingCache(cache or cache_dir() / "embeddings"),
-        device=device,
-        dtype=dtype,
-        overwrite=overwrite,
-        resume=resume,
-        command=shlex.join(["fewframes", *sys.argv[1:]]),
-    )
-    with StageProgress() as progress:
-        trained = train_model(videos, output, chosen, options, progress.show)
-    if not trained.is_main_process:
-        return
-    for failure in trained.failures:
-        tell(f"failed: {failure.error}")
-    read = len(videos.samples) - len(trained.failures)
-    tell(
-        f"read {read} videos ({trained.num_cached} from the cache) in {trained.embedding_s:.1f} s, {len(trained.failures)} "
-        f"failed; trained in {trained.training_s:.1f} s"
-    )
-    if trained.evaluation is None:
-        missing = "none of the held-out videos could be read" if trained.num_held_out else "nothing was held out"
-        tell(f"{missing}, so nothing says how good it is")
-    else:
-        first, *others = trained.evaluation.report.lines()
-        print_lines([f"held-out videos: {first}", *others])
-    tell(f"use it: fewframes predict VIDEO --model {output}")
-    if trained.failures:
-        raise typer.Exit(EXIT_SOME_FAILED)
-
-
-@app.command()
-def evaluate(
-    data: Annotated[str, typer.Argument(metavar="FOLDER|LIST", help="Labelled videos, as for `train`.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the report.")],
-    model: ModelOption = "lite0-16",
-    part: Annotated[
-        Literal["auto", "all", "train", "val", "test"],
-        typer.Option(help="Which part of the data, where they are split; auto: what is not for training."),
-    ] = "auto",
-    views: Annotated[
-        str,
-        typer.Option(
-            help="Clips x crops of each video, their scores averaged, e.g. 10x3; 1x1 is one pass over all of it."
-        ),
-    ] = "1x1",
-    clip_s: Annotated[
-        float | None, typer.Option("--clip-s", help="Seconds that a clip spans.", show_default="2.67 for several clips")
-    ] = None,
-    official_subset: Annotated[
-        bool,
-        typer.Option("--official-subset", help="Also the figure over the videos that the 2021 release's loader keeps."),
-    ] = False,
-    sweep: Annotated[str, typer.Option(help="Judge with other numbers of frames too, e.g. 4,8,16,32.")] = "",
-    no_order: Annotated[
-        bool,
-        typer.Option(
-            "--no-order",
-            help="Leave out frames backwards and shuffled (layouts that mix frames in the encoder run seven times for them).",
-        ),
-    ] = False,
-    task: Annotated[
-        Literal["auto", "single", "multilabel"],
-        typer.Option(help="One action a video, or any number of them (in one cell, parted by ;)."),
-    ] = "auto",
-    group: Annotated[str, typer.Option(help="Column of what belongs together (recording, person).")] = "group",
-    folder: Annotated[str, typer.Option("--videos", help="Folder of the videos.")] = "",
-    official_split: Annotated[int, typer.Option(min=1, help="Which official split (UCF101, HMDB51).")] = 1,
-    predictions: Annotated[Literal["csv", "parquet"], typer.Option(help="Format of the table of predictions.")] = "csv",
-    cache: Annotated[Path | None, typer.Option(help="Folder of frame embeddings; default: the user's cache.")] = None,
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Neither read nor keep frame embeddings.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of shuffled frames and intervals.")] = 0,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "auto",
-) -> None:
-    """How often a model is right on your videos, how far to trust that, and what it gets wrong.
-
-    Writes report.html (one file), metrics.json and predictions.csv (or .parquet). Exit codes: 0 done, 1 the data cannot be
-    used, 2 wrong use, 3 done but some videos could not be read, 4 Parquet without pyarrow.
-    """
-    from fewframes.cache import EmbeddingCache
-    from fewframes.config import DataConfig, cache_dir
-    from fewframes.data import read_data
-    from fewframes.evaluate import EvaluateConfig
-    from fewframes.evaluate import evaluate as evaluate_model
-    from fewframes.pages import report_page
-    from fewframes.predictor import load, tally
-    from fewframes.sampling import Views
-    from fewframes.tables import check_format, write_metrics, write_predictions
-
-    settings = EvaluateConfig(
-        views=Views.parse(views, clip_s),
-        sweep=frame_counts(sweep),
-        order=not no_order,
-        official_subset=official_subset,
-        seed=seed,
-    )
-    check_format(predictions)
-    videos = read_data(data, DataConfig(task=task, group=group, videos=folder, official_split=official_split)).part(
-        part
-    )
-    tell_data(data, videos)
-    predictor = load(model, device=device, dtype=dtype)
-    tell(describe(predictor))
-    store = None if no_cache else EmbeddingCache(cache or cache_dir() / "embeddings")
-    with StageProgress() as progress:
-        evaluation = evaluate_model(videos, predictor, store, settings, progress=progress.show)
-    output.mkdir(parents=True, exist_ok=True)
-    write_metrics(evaluation, output / "metrics.json")
-    for stale in ("csv", "parquet"):  # of an earlier run in the other format
-        (output / f"predictions.{stale}").unlink(missing_ok=True)
-    write_predictions(evaluation, predictor.labels, output / f"predictions.{predictions}")
-    (output / "report.html").write_text(report_page(evaluation, predictor), encoding="utf-8", errors="replace")
-    for failure in evaluation.failures:
-        tell(f"failed: {failure.error}")
-    if evaluation.provenance["trained_on_these"]:
-        tell("the model was trained on these data: held-out videos would say more")
-    print_lines(evaluation_lines(evaluation))
-    tell(f"{tally(len(evaluation.samples), 'evaluated', evaluation.failures)}; {output / 'report.html'}")
-    if evaluation.failures:
-        raise typer.Exit(EXIT_SOME_FAILED)
 
 
 @models_app.callback()
@@ -453,17 +210,6 @@ def options(
     ] = False,
 ) -> None:
     """Options before the command."""
-
-
-def frame_counts(text: str) -> tuple[int, ...]:
-    """`4,8,16` as numbers."""
-    try:
-        counts = tuple(int(part) for part in text.split(",") if part.strip())
-    except ValueError:
-        counts = (0,)
-    if any(count < 1 for count in counts):
-        raise typer.BadParameter(f"--sweep {text!r}: needs numbers of frames, such as 4,8,16")
-    return counts
 
 
 if __name__ == "__main__":

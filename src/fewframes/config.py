@@ -201,13 +201,17 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class AugmentConfig:
-    """How training videos are changed, each draw for all frames of a video alike. A frozen frame encoder sees videos as they
-    are and mirrored (`data.mirror`), for its embeddings are kept; of these settings it then takes `mixup` alone."""
+    """How training videos are changed, each draw for all frames of a video alike."""
 
-    scale: Annotated[float, Field(ge=1)] = 1.25
+    views: Annotated[int, Field(ge=0)] = 6
+    """With a frozen frame encoder: draws of each video that are embedded and kept, beside the video as it is and mirrored
+    (`data.mirror`). An encoder that learns draws anew each time."""
+    scale: Annotated[float, Field(ge=1)] = 1.4
     """Short side before the random crop: between the view's `resize_px` and this many times it (the paper: 256 to 320)."""
     jitter: bool = True
     """A random moment in each part of the video instead of its centre."""
+    colour: Share = 0.2
+    """By how much brightness, contrast and saturation may change."""
     auto: Literal["none", "imagenet", "randaugment"] = "none"
     """AutoAugment's policy for ImageNet, as in the paper, or RandAugment."""
     cutout: Share = 0.0
@@ -215,7 +219,8 @@ class AugmentConfig:
     mixup: Annotated[float, Field(ge=0)] = 0.0
     """Alpha of mixing pairs of videos and their labels; 0 does not."""
     cutmix: Annotated[float, Field(ge=0)] = 0.0
-    """Alpha of pasting a box of one video into another, labels by area; 0 does not. With both, each has every other batch."""
+    """Alpha of pasting a box of one video into another, labels by area; 0 does not. With both, each has every other batch.
+    It takes pictures: with a frozen frame encoder it is refused."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -109,8 +109,15 @@ def print_lines(lines: Iterable[str]) -> None:
     console().print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
 
+def is_first_process() -> bool:
+    """Whether this is the process that speaks, where torchrun has started several."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def tell_data(source: str, videos: VideoSet) -> None:
     """What was found, and how the first rows were understood."""
+    if not is_first_process():
+        return
     found = f"{len(videos.samples)} videos of {len(videos.labels)} actions"
     tell(f"{source}: {videos.layout}; {found}: {counted(videos.counts())}")
     tell(f"  fingerprint of these {len(videos.samples)} videos: {videos.fingerprint()}")

@@ -10,6 +10,7 @@ import typer
 
 from fewframes.console import StageProgress, print_inspection, print_parts, tell, tell_data, tell_problems
 from fewframes.errors import EXIT_SOME_FAILED, ConfigError, DataError
+from fewframes.options import DataArgument, GroupOption, OfficialOption, TaskOption, VideosOption
 
 if TYPE_CHECKING:  # the command line must not load torch before a command needs it
     from fewframes.data import VideoSet
@@ -18,15 +19,6 @@ if TYPE_CHECKING:  # the command line must not load torch before a command needs
 REPORT_FILE, CLEAN_FILE = "report.json", "clean.csv"
 
 data_app = typer.Typer(help="Check labelled videos before training, and split them.", no_args_is_help=True)
-
-DataArgument = Annotated[str, typer.Argument(metavar="FOLDER|LIST", help="Labelled videos, as for `train`.")]
-TaskOption = Annotated[
-    Literal["auto", "single", "multilabel"],
-    typer.Option(help="One action a video, or any number of them (in one cell, parted by ;)."),
-]
-GroupOption = Annotated[str, typer.Option(help="Column of what must not be split (recording, person).")]
-VideosOption = Annotated[str, typer.Option("--videos", help="Folder of the videos.")]
-OfficialOption = Annotated[int, typer.Option(min=1, help="Which official split (UCF101, HMDB51).")]
 
 
 @data_app.command()

@@ -11,12 +11,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor
 
+from fewframes.augment import read_drawn, seed_of
 from fewframes.cache import EmbeddingCache, content_key, key_of, module_key
+from fewframes.config import AugmentConfig
 from fewframes.data import VideoSet
 from fewframes.errors import DataError, FewframesError
 from fewframes.layouts import Sample
@@ -49,14 +51,17 @@ def embed_videos(
     *,
     mirror: bool,
     num_frames: int | None = None,
+    drawn: AugmentConfig | None = None,
 ) -> Iterator[int | Embedded]:
     """The frame embeddings of a data set, of `num_frames` frames or the model's own number; yields how many videos are done
-    as it goes, at last the result. Raises DataError when no video at all could be read."""
+    as it goes, at last the result. `drawn` adds its number of views as training draws them. Raises DataError when no video at
+    all could be read."""
     tensors: list[Tensor] = []
     kept: list[int] = []
     failures: list[Failure] = []
     num_cached = 0
-    for number, seen in enumerate(see_videos(data, predictor, cache, mirror=mirror, num_frames=num_frames)):
+    videos = see_videos(data, predictor, cache, mirror=mirror, num_frames=num_frames, drawn=drawn)
+    for number, seen in enumerate(videos):
         if isinstance(seen, Failure):
             failures.append(seen)
         else:
@@ -97,8 +102,10 @@ def see_videos(
     mirror: bool = False,
     num_frames: int | None = None,
     with_lengths: bool = False,
+    drawn: AugmentConfig | None = None,
 ) -> Iterator[Seen | Failure]:
-    """Each video of a data set, in its order, as the temporal half takes it; with `mirror`, all views a second time mirrored.
+    """Each video of a data set, in its order, as the temporal half takes it; with `mirror`, all views a second time mirrored;
+    with `drawn`, its number of views more as training draws them, for each video from its own content.
 
     Only embeddings of single frames are cached: a model that mixes frames inside its encoder has none.
     """
@@ -107,7 +114,8 @@ def see_videos(
     num_frames = num_frames or predictor.config.num_frames
     cache = cache if embeds else None
     keeping = cache is not None
-    setting = _setting(predictor, views, num_frames, mirror) if cache is not None else ""
+    drawn = drawn if drawn is not None and drawn.views else None
+    setting = _setting(predictor, views, num_frames, mirror, drawn) if cache is not None else ""
 
     def read(sample: Sample) -> _Read:
         key = _key(sample, setting) if cache is not None else ""
@@ -118,18 +126,23 @@ def see_videos(
             sample.path, views, num_frames=num_frames, start_s=sample.start_s, end_s=sample.end_s
         )
         frames_VTCHW = torch.stack([clip.frames for clip in clips])
+        if mirror:
+            frames_VTCHW = torch.cat([frames_VTCHW, frames_VTCHW.flip(-1)])
+        if drawn is not None:
+            seeds = [seed_of(key or sample.path, number) for number in range(drawn.views)]
+            more_VTCHW = read_drawn(sample, num_frames, predictor.view, drawn, seeds, mirror=mirror)
+            frames_VTCHW = torch.cat([frames_VTCHW, more_VTCHW])
         start_s, end_s = checked_range(clips[0].duration_s, sample.start_s, sample.end_s)
         return _Read(frames_VTCHW, key, False, end_s - start_s)
 
-    bytes_a_video = len(views) * num_frames * 3 * predictor.view.crop_px**2
+    num_views = len(views) * (1 + mirror) + (0 if drawn is None else drawn.views)
+    bytes_a_video = num_views * num_frames * 3 * predictor.view.crop_px**2
     for result in _read_ahead(data.samples, read, AHEAD_BYTES // bytes_a_video):
         if isinstance(result, Failure) or result.cached:
             yield result if isinstance(result, Failure) else Seen(result.tensor, True, result.length_s)
             continue
         began = time.perf_counter()
-        frames = torch.cat([result.tensor, result.tensor.flip(-1)]) if mirror else result.tensor
-        if embeds:
-            frames = predictor.encode_clips(frames)
+        frames = predictor.encode_clips(result.tensor) if embeds else result.tensor
         network_s = time.perf_counter() - began
         if keeping and cache is not None and result.key:
             keeping = _kept(cache, result.key, frames)
@@ -175,13 +188,15 @@ def _length_s(sample: Sample) -> float:
     return end_s - start_s
 
 
-def _setting(predictor: Predictor, views: Views, num_frames: int, mirror: bool) -> str:
+def _setting(predictor: Predictor, views: Views, num_frames: int, mirror: bool, drawn: AugmentConfig | None) -> str:
     """All that embeddings depend on beside the video; one pass is written as it was before there were views."""
     values: dict[str, object] = {"num_frames": num_frames, "sampling": "centre", "mirror": mirror}
     if views.span_s is not None:
         values["sampling"] = {"num_clips": views.num_clips, "clip_s": views.span_s}
     if views.num_crops > 1:
         values["num_crops"] = views.num_crops
+    if drawn is not None:
+        values["drawn"] = asdict(replace(drawn, mixup=0.0, cutmix=0.0))  # these two are not of single videos
     return key_of(module_key(predictor.model.frame_encoder), asdict(predictor.view), values)
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from fewframes.batches import VideoExamples
 from fewframes.cache import EmbeddingCache
-from fewframes.config import RunConfig
+from fewframes.config import AugmentConfig, RunConfig
 from fewframes.data import VideoSet, hold_out
 from fewframes.embed import Embedded, embed_videos
 from fewframes.errors import ConfigError, DataError
@@ -52,8 +52,6 @@ class Trained:
     num_cached: int
     embedding_s: float
     training_s: float
-    is_main_process: bool
-    """Whether this is the one of several processes that evaluates and writes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +125,10 @@ class _Run:
                 "or let the frame encoder learn: train.unfreeze=all"
             )
         self.dtype: DtypeName = options.dtype
+        if self.frozen and run.augment.cutmix:
+            raise ConfigError(
+                "augment.cutmix pastes pictures, and a frozen frame encoder's embeddings are kept; take mixup"
+            )
         self.failures: dict[str, Failure] = {}
         self.num_cached = 0
         self.choosing_embedded: Embedded | None = None
@@ -155,7 +157,6 @@ class _Run:
             num_cached=self.num_cached,
             embedding_s=embedding_s,
             training_s=training_s,
-            is_main_process=self.accelerator.is_main_process,
         )
         trained = replace(trained, checkpoint=replace(trained.checkpoint, metrics=self._metrics(trained.evaluation)))
         if self.accelerator.is_main_process:
@@ -170,7 +171,7 @@ class _Run:
         """The read-out of moments for a frame encoder that has changed."""
         if self.frozen or model.moment_head is None:
             return model
-        embedded = self._embedded(self.training, self._predictor(model), mirror=self.run.data.mirror)
+        embedded = self._embedded_views(self._predictor(model))
         if embedded is not None:
             generator = torch.Generator().manual_seed(self.run.train.seed)
             targets_BK = self.targets_BK[embedded.places]
@@ -180,7 +181,8 @@ class _Run:
     def _facts(self, trained: Trained) -> dict[str, object]:
         return {
             **trained.checkpoint.provenance,
-            "failed": [failure.to_dict() for failure in trained.failures],
+            "failed": [failure.to_dict() for failure in trained.failures if not failure.missing],
+            "missing": [failure.to_dict() for failure in trained.failures if failure.missing],
             "seconds": {"embedding": round(trained.embedding_s, 2), "training": round(trained.training_s, 2)},
             "num_cached": trained.num_cached,
             "processes": self.accelerator.num_processes,
@@ -193,7 +195,7 @@ class _Run:
         teacher_BK = self._teacher_scores() if self.run.train.teacher else None
         config = self.model.config
         if self.frozen and self.choosing.samples:
-            self.choosing_embedded = self._embedded(self.choosing, start, mirror=False)
+            self.choosing_embedded = self._embedded(self.choosing, start)
         if not self.frozen:
             if config.motion_width or config.moment_head:
                 self._solved(start)
@@ -211,7 +213,7 @@ class _Run:
 
     def _solved(self, start: Predictor) -> Embedded:
         """The embeddings of the training videos, and what of the model is solved on them set."""
-        embedded = self._embedded(self.training, start, mirror=self.run.data.mirror)
+        embedded = self._embedded_views(start)
         targets_BK = self.targets_BK if embedded is None else self.targets_BK[embedded.places]
         if embedded is None or not (targets_BK.sum(dim=0) > 0).all():
             absent = [] if embedded is None else (targets_BK.sum(dim=0) == 0).nonzero().flatten().tolist()
@@ -223,10 +225,16 @@ class _Run:
         solve(self.model, embedded.embeddings, targets_BK, self.run.train.seed)
         return embedded
 
-    def _embedded(self, part: VideoSet, predictor: Predictor, *, mirror: bool) -> Embedded | None:
+    def _embedded_views(self, predictor: Predictor) -> Embedded | None:
+        """The training videos as they are, mirrored, and as they are drawn."""
+        return self._embedded(self.training, predictor, mirror=self.run.data.mirror, drawn=self.run.augment)
+
+    def _embedded(
+        self, part: VideoSet, predictor: Predictor, *, mirror: bool = False, drawn: AugmentConfig | None = None
+    ) -> Embedded | None:
         """The embeddings of a part of the data; None where no video of it could be read."""
         try:
-            for result in embed_videos(part, predictor, self.options.cache, mirror=mirror):
+            for result in embed_videos(part, predictor, self.options.cache, mirror=mirror, drawn=drawn):
                 if isinstance(result, Embedded):
                     self.num_cached += result.num_cached
                     self._note(result.failures)

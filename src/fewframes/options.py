@@ -1,0 +1,25 @@
+"""Options that several commands take, each written once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+ModelOption = Annotated[str, typer.Option(help="A preset (see `fewframes models`) or a checkpoint file.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+DtypeOption = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"],
+    typer.Option(help="auto (measured here), float32, bfloat16, float16."),
+]
+DataArgument = Annotated[str, typer.Argument(metavar="FOLDER|LIST", help="Labelled videos, as for `train`.")]
+TaskOption = Annotated[
+    Literal["auto", "single", "multilabel"],
+    typer.Option(help="One action a video, or any number of them (in one cell, parted by ;)."),
+]
+GroupOption = Annotated[str, typer.Option(help="Column of what must not be split (recording, person).")]
+VideosOption = Annotated[str, typer.Option("--videos", help="Folder of the videos.")]
+OfficialOption = Annotated[int, typer.Option(min=1, help="Which official split (UCF101, HMDB51).")]
+CacheOption = Annotated[Path | None, typer.Option(help="Folder of frame embeddings; default: the user's cache.")]
+NoCacheOption = Annotated[bool, typer.Option("--no-cache", help="Neither read nor keep frame embeddings.")]
