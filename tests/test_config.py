@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from fewframes.config import (
     ViewConfig,
     cache_dir,
     changed,
+    changed_by_words,
     read_run,
     run_to_toml,
     settings_from,
@@ -102,7 +104,7 @@ def test_changes_keep_the_rest() -> None:
         train=dataclasses.replace(RUN.train, epochs=3),
         data=dataclasses.replace(RUN.data, mirror=False),
     )
-    with pytest.raises(ConfigError, match=r"options: train\.learning_rate = -1"):
+    with pytest.raises(ConfigError, match=r"options: train: learning_rate = -1"):
         changed(RUN, {"train": {"learning_rate": -1.0}})
 
 
@@ -125,3 +127,54 @@ def test_bad_run_files_say_where(text: str, message: str, tmp_path: Path) -> Non
 def test_a_missing_run_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         read_run(tmp_path / "none.toml")
+
+
+def test_settings_by_words() -> None:
+    words = [
+        "train.epochs=5",
+        "augment.auto=imagenet",
+        "init=weights.safetensors",
+        "train.trackers=['wandb']",
+        "data.mirror=false",
+    ]
+    run = changed_by_words(RunConfig(), [*words, "train.ema_decay = 0.99"])
+    assert (run.train.epochs, run.train.ema_decay, run.train.trackers) == (5, 0.99, ("wandb",))
+    assert (run.augment.auto, run.init, run.data.mirror) == ("imagenet", "weights.safetensors", False)
+    assert changed_by_words(run, ["model.depth=3"]).model == {"depth": 3}
+
+
+@pytest.mark.parametrize(
+    ("word", "words"),
+    [
+        ("train.epochs", "'train.epochs': needs TABLE.SETTING=VALUE, for example train.epochs=5"),
+        ("trian.epochs=5", "'trian.epochs=5': no table 'trian'; did you mean 'train'"),
+        ("train.epoch=5", "unknown setting 'epoch'; did you mean 'epochs'"),
+        ("train.epochs=many", "epochs = 'many'"),
+        ("train.unfreeze=last-0-blocks", "unfreeze = 'last-0-blocks'"),
+        ("augment.cutout=1.5", "cutout = 1.5"),
+        ("strat=x", "unknown setting 'strat'; did you mean 'start'"),
+    ],
+)
+def test_bad_words_say_what_they_need(word: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        changed_by_words(RunConfig(), [word])
+
+
+def test_run_files_of_the_project_are_complete_runs(tmp_path: Path) -> None:
+    paths = sorted((Path(__file__).parents[1] / "runs").glob("*.toml"))
+    assert len(paths) >= 4
+    for path in paths:
+        run = read_run(path)
+        assert path.read_text().startswith("# ")
+        (tmp_path / "again.toml").write_text(run_to_toml(run))
+        assert read_run(tmp_path / "again.toml") == run
+        assert run.start in PRESETS
+
+
+def test_the_papers_recipe_is_the_papers() -> None:
+    run = read_run(Path(__file__).parents[1] / "runs" / "paper-16.toml")
+    view = PRESETS[run.start].view
+    assert (view.resize_px, round(view.resize_px * run.augment.scale), view.crop_px) == (256, 320, 224)
+    assert (run.augment.cutout, run.augment.auto, run.data.mirror, run.augment.jitter) == (0.5, "imagenet", True, False)
+    assert (run.train.epochs, run.train.unfreeze) == (30, "all")
+    assert PRESETS[run.start].model.num_frames == 16

@@ -279,12 +279,7 @@ def read_run(path: str | os.PathLike[str]) -> RunConfig:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError as error:  # not TOML, or not UTF-8
         raise ConfigError(f"{path}: not TOML: {error}") from None
-    tables: dict[str, Any] = {"data": DataConfig, "train": TrainConfig, "augment": AugmentConfig}
-    for name in values.keys() & tables.keys():
-        if not isinstance(values[name], dict):
-            raise ConfigError(f"{path}: {name} = {values[name]!r}: needs a table, [{name}]")
-        settings_from(tables[name], values[name], f"{path}: {name}")  # says which table an unknown key stands in
-    return settings_from(RunConfig, values, str(path))
+    return _run_from(values, str(path))
 
 
 def changed(run: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
@@ -295,7 +290,16 @@ def changed(run: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
             values[key] |= {name: inner for name, inner in value.items() if inner is not None}
         elif value is not None:
             values[key] = value
-    return settings_from(RunConfig, values, "options")
+    return _run_from(values, "options")
+
+
+def _run_from(values: Mapping[str, Any], where: str) -> RunConfig:
+    tables: dict[str, Any] = {"data": DataConfig, "train": TrainConfig, "augment": AugmentConfig}
+    for name in values.keys() & tables.keys():
+        if not isinstance(values[name], dict):
+            raise ConfigError(f"{where}: {name} = {values[name]!r}: needs a table, [{name}]")
+        settings_from(tables[name], values[name], f"{where}: {name}")  # says which table an unknown key stands in
+    return settings_from(RunConfig, values, where)
 
 
 def changed_by_words(run: RunConfig, words: Iterable[str]) -> RunConfig:
