@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -278,3 +279,13 @@ def test_what_cannot_be_started() -> None:
         start_processes("cpu", TrainConfig(trackers=("clearml",)))
     with pytest.raises(ConfigError, match="tracker 'wanbd': did you mean 'wandb'"):
         start_processes("cpu", TrainConfig(trackers=("wanbd",)))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler")
+def test_a_compiled_network_learns_the_same(clips: Path) -> None:
+    config = replace(WHOLE, depth=1, drop_path=0.0, temporal_dropout=0.0)
+    losses = []
+    for wanted in (False, True):
+        trainer = trainer_of(videos(clips), built(config), unfreeze="all", compile=wanted, min_steps=2)
+        losses.append([step.loss for step in trainer.steps()])
+    assert losses[1] == pytest.approx(losses[0], abs=1e-4)
