@@ -169,7 +169,7 @@ class _Run:
 
     def _solved_again(self, model: STAM) -> STAM:
         """The read-out of moments for a frame encoder that has changed."""
-        if self.frozen or model.moment_head is None:
+        if self.frozen or model.moment_head is None or not self.accelerator.is_main_process:
             return model
         embedded = self._embedded_views(self._predictor(model))
         if embedded is not None:
