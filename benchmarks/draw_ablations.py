@@ -111,7 +111,7 @@ def main() -> None:
     judged = {way: title for way, title in ways.items() if all(way in values for values in whole.values())}
     bars(list(whole.items()), judged, DOCS / "ablations-end-to-end.png")
     for name, values in whole.items():
-        print(f"| {name} | {' | '.join(str(values[way]['value']) for way in judged)} | {values['seconds']['value']} |")
+        print(f"| {name} | {' | '.join(str(values[way]['value']) for way in judged)} |")
 
 
 if __name__ == "__main__":
