@@ -47,8 +47,8 @@ def test_it_learns_one_place_and_knows_another(shared: Path, tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     assert "120 videos of 6 actions" in done.stderr
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert metrics["num_videos"] == {"training": 60, "held_out": 60, "failed": 0}
-    assert metrics["held_out"]["top1"] > 0.75
+    assert metrics["num_videos"] == {"training": 60, "held_out": 60, "chosen_by": 0, "unread": 0}
+    assert metrics["held_out"]["report"]["top1"] > 0.75
     again = subprocess.run(
         [*command, "--overwrite"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=600
     )
