@@ -15,17 +15,17 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import machine
 import torch
 from accuracy import DARK, MEAN, PACKAGED, PLAIN, rows_of
+from paired import difference, spread
 from torch import Tensor
 
 from fewframes.cache import EmbeddingCache
@@ -35,7 +35,6 @@ from fewframes.embed import Embedded, embed_videos, see_videos
 from fewframes.fit import fit
 from fewframes.judge import averaged
 from fewframes.layouts import Sample
-from fewframes.metrics import bootstrap
 from fewframes.model import STAM
 from fewframes.predictor import Failure, Predictor, load
 from fewframes.presets import LITE_VIEW, PRESETS
@@ -204,19 +203,6 @@ def clips_against_one_pass(data: Path, tasks: list[Task]) -> dict[str, dict[str,
     return {name: spread(values) for name, values in shares.items()}
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    numbers = {"value": statistics.mean(values), "min": min(values), "max": max(values)}
-    return {name: round(number, 2) for name, number in numbers.items()}
-
-
-def difference(first_SB: Tensor, second_SB: Tensor, groups: tuple[str, ...]) -> dict[str, float]:
-    """Mean of first minus second, in points, with its 95 % interval over groups."""
-    gains_B = 100 * (first_SB - second_SB).mean(dim=0)
-    figure: Callable[[Tensor], float] = lambda rows: float(gains_B[rows].mean())  # noqa: E731
-    interval = bootstrap(figure, groups, torch.Generator().manual_seed(0), num_draws=2000)
-    return {"points": round(interval.value, 2), "low": round(interval.low, 2), "high": round(interval.high, 2)}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
@@ -247,6 +233,10 @@ def main() -> None:
     report = {
         "machine": machine.describe(),
         "command": "python benchmarks/ablations.py DATA --vit WEIGHTS",
+        "protocol": "ut: 120 videos, sequences in folds; order: 132 videos forwards and backwards, recordings in folds; "
+        "one view of the whole video judged; each video and its mirror image learned",
+        "train": {name: value for name, value in asdict(SETTINGS).items() if name != "seed"},
+        "processes": options.workers,
         "folds": FOLDS,
         "seeds": SEEDS,
         "top1_percent": results,

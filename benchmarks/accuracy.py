@@ -11,6 +11,8 @@ package, nothing else, and is scored on the left-out videos as they are (one vie
 and `moments` are its two parts by themselves; `mean` is the paper's Table 2 (mean of frame embeddings, linear head); `plain` is
 the paper's temporal encoder on frame embeddings as they are, with positions that start at 0.02 (seed 0 alone: it is slow).
 
+Each seed learns from views of the videos (crops, colours, moments) of its own draw, beside the video as it is and mirrored.
+
 Percentages: mean over seeds, least and most; `folds_std` is the standard deviation over folds, of one seed, mean over seeds.
 """
 
@@ -46,13 +48,13 @@ from fewframes.presets import PRESETS
 PACKAGED = PRESETS["lite0-16"].model
 MEAN = replace(PACKAGED, temporal="mean", temporal_width=None, motion_width=0, moment_head=False)
 PLAIN = replace(PACKAGED, motion_width=0, moment_head=False, temporal_positions="learned")
-VIEWS = AugmentConfig().views
+PLAIN_VIEWS, DRAWN_VIEWS = 2, AugmentConfig().views
 DARK = 25  # mean luma below which a video of the daily movements shows nothing
 
 
 @dataclass(frozen=True)
 class Fold:
-    """What one training run needs: which embeddings, their targets, and the rows that are left out."""
+    """What one training run needs: which embeddings (those of all seeds' views), their targets, and the rows left out."""
 
     protocol: str
     left_out: str
@@ -67,18 +69,20 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def embed(folder: Path, rows: list[dict[str, str]], predictor: Predictor, cache: EmbeddingCache) -> Tensor:
+def embed(
+    folder: Path, rows: list[dict[str, str]], predictor: Predictor, cache: EmbeddingCache, num_drawn: int
+) -> Tensor:
     data = VideoSet(tuple(Sample(path=str(folder / row["path"]), labels=(row["label"],)) for row in rows), folder.name)
-    for result in embed_videos(data, predictor, cache, mirror=True, drawn=AugmentConfig(views=VIEWS)):
+    for result in embed_videos(data, predictor, cache, mirror=True, drawn=AugmentConfig(views=num_drawn)):
         if isinstance(result, Embedded):
             assert not result.failures
             return result.embeddings
     raise AssertionError
 
 
-def folds_of(data: Path, predictor: Predictor, cache: EmbeddingCache) -> Iterator[Fold]:
+def folds_of(data: Path, predictor: Predictor, cache: EmbeddingCache, num_drawn: int) -> Iterator[Fold]:
     rows = rows_of(data / "ut_interaction")
-    embeddings = embed(data / "ut_interaction", rows, predictor, cache)
+    embeddings = embed(data / "ut_interaction", rows, predictor, cache, num_drawn)
     labels = sorted({row["label"] for row in rows})
     targets = torch.tensor([labels.index(row["label"]) for row in rows])
     sequences = torch.tensor([int(row["sequence"]) for row in rows])
@@ -88,7 +92,7 @@ def folds_of(data: Path, predictor: Predictor, cache: EmbeddingCache) -> Iterato
     yield Fold("set2_to_set1", "set 1", embeddings, targets, sequences <= 10, len(labels))
 
     rows = [row for row in rows_of(data / "fir_rgb") if row["direction"] and float(row["mean_luma"]) > DARK]
-    forwards = embed(data / "fir_rgb", rows, predictor, cache)
+    forwards = embed(data / "fir_rgb", rows, predictor, cache, num_drawn)
     upwards = torch.tensor([int(row["direction"] == "up") for row in rows])
     recordings = [row["recording"] for row in rows] * 2
     # The centres of equal parts are the same moments backwards, so a video played backwards has its embeddings reversed.
@@ -121,7 +125,9 @@ def trained(config: ModelConfig, fold: Fold, seed: int) -> STAM:
     torch.manual_seed(seed)
     model = STAM(config, PRESETS["lite0-16"].view, torch.nn.Identity(), fold.embeddings.shape[-1])
     run = RunConfig(train=TrainConfig(seed=seed))
-    for _ in fit(model, fold.embeddings[~fold.held], targets_BK[~fold.held], run):
+    first = PLAIN_VIEWS + seed * DRAWN_VIEWS
+    views = [*range(PLAIN_VIEWS), *range(first, first + DRAWN_VIEWS)]
+    for _ in fit(model, fold.embeddings[~fold.held][:, views], targets_BK[~fold.held], run):
         pass
     return model.eval()
 
@@ -173,7 +179,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     predictor = load("lite0-16", device="cpu", dtype="float32")
-    FOLDS.extend(folds_of(options.data, predictor, EmbeddingCache(options.cache)))
+    num_drawn = options.seeds * DRAWN_VIEWS
+    FOLDS.extend(folds_of(options.data, predictor, EmbeddingCache(options.cache), num_drawn))
     tasks = [(number, seed) for seed in range(options.seeds) for number in range(len(FOLDS))]
     began = time.perf_counter()
     results = {}

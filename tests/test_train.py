@@ -111,6 +111,17 @@ def test_the_whole_network_learns_from_a_folder(clips: Path, tiny_model: Path, t
     assert [failure.source for failure in trained.failures] == [str(clips / "redden" / "broken.mp4")]
 
 
+def test_every_part_of_a_video_that_fails_is_counted(clips: Path, tiny_model: Path, tmp_path: Path) -> None:
+    good = [f"{clips / label / str(number)}.mp4,{label},," for number in range(3) for label in ("redden", "turn blue")]
+    bad = [f"{clips / 'redden' / 'broken.mp4'},redden,{start},{start + 1}" for start in range(2)]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label,start_s,end_s", *good, *bad]) + "\n")
+    run = replace(run_for(tiny_model), train=replace(QUICK, min_steps=2, epochs=1))
+    trained = train(read_data(tmp_path / "list.csv"), tmp_path / "out", run, CPU)
+    assert {(failure.start_s, failure.end_s) for failure in trained.failures} == {(0, 1), (1, 2)}
+    failed = json.loads((tmp_path / "out" / "metrics.json").read_text())["failed"]
+    assert [failure["end_s"] for failure in sorted(failed, key=lambda failure: failure["start_s"])] == [1, 2]
+
+
 def test_the_best_epoch_is_kept_and_patience_ends(clips: Path, tiny_model: Path, tmp_path: Path) -> None:
     lines = [
         f"{clips / label / str(number)}.mp4,{label},{('train', 'train', 'train', 'train', 'val', 'test')[number]}"
@@ -143,7 +154,7 @@ def test_a_teacher_by_file(clips: Path, tiny_model: Path, tmp_path: Path) -> Non
     assert isinstance(trained.evaluation.report, Report)
     assert trained.evaluation.report.top1 == 1
     other = replace(run_for(tiny_model), train=replace(settings, teacher=str(tiny_model)))
-    with pytest.raises(ConfigError, match=r"teacher .* does not know 'redden'; it needs all labels of the data"):
+    with pytest.raises(DataError, match=r"teacher .* has no 'redden' \(2 of 2 labels are unknown to it"):
         train(read_data(clips), tmp_path / "other", other, CPU)
 
 
@@ -217,7 +228,9 @@ def test_an_overwritten_run_leaves_nothing_of_the_old(
         patch.setattr("fewframes.records.save_checkpoint", full_disk)
         with pytest.raises(ConfigError, match=r"the model cannot be written \(.*No space left"):
             again(holdout=0.0)
-    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()} == before
+    left = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
+    assert left.pop("history.part.csv")  # what the run that failed had done
+    assert left == before
     again(holdout=0.0)
     assert not (tmp_path / "out" / "confusion.png").exists()
 
@@ -312,6 +325,8 @@ def test_only_the_same_run_goes_on(clips: Path, tiny_model: Path, tmp_path: Path
         time.sleep(0.01)
     process.kill()
     process.wait()
+    with (tmp_path / "out" / "history.part.csv").open() as file:  # can be read while the run goes on
+        assert [float(row["number"]) for row in csv.DictReader(file)][:1] == [1]
     data, run = read_data(clips), run_for(tiny_model)
     with pytest.raises(ConfigError, match="holds a run that was interrupted; go on with --resume, or --overwrite"):
         train(data, tmp_path / "out", run, CPU)

@@ -174,7 +174,7 @@ def _read_ahead(
                 try:
                     result = waiting.popleft().result()
                 except FewframesError as error:
-                    yield Failure.of(sample.path, error)
+                    yield Failure.of(sample.path, error, sample.start_s, sample.end_s)
                     continue
                 yield result
         finally:

@@ -8,7 +8,7 @@ unanswered.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -314,17 +314,22 @@ def targets_for(data: VideoSet, predictor: Predictor) -> Tensor:
             f"{data.name}: its videos have {kinds[data.multilabel]}, the model names "
             f"{kinds[not data.multilabel]}; take a model trained with --task {task}"
         )
-    index = {plain(label): number for number, label in enumerate(predictor.labels)}
-    unknown = [label for label in data.labels if plain(label) not in index]
+    targets_BK = torch.zeros(len(data.samples), len(predictor.labels))
+    places = torch.tensor(places_of(data.labels, predictor.labels, f"{data.name}: the model"))
+    return targets_BK.index_add(1, places, data.multi_hot()).clamp(max=1)
+
+
+def places_of(labels: Sequence[str], known: Sequence[str], whose: str) -> list[int]:
+    """Where each label is among those `whose` model knows, whatever their case, and with _ for a space; DataError where one
+    is not."""
+    index = {plain(label): number for number, label in enumerate(known)}
+    unknown = [label for label in labels if plain(label) not in index]
     if unknown:
         raise DataError(
-            f"{data.name}: the model has no {unknown[0]!r} ({len(unknown)} of {len(data.labels)} labels are unknown to it); "
-            f"{nearest(unknown[0], predictor.labels)}"
+            f"{whose} has no {unknown[0]!r} ({len(unknown)} of {len(labels)} labels are unknown to it); "
+            f"{nearest(unknown[0], known)}"
         )
-    targets_BK = torch.zeros(len(data.samples), len(index))
-    for row, sample in enumerate(data.samples):
-        targets_BK[row, [index[plain(label)] for label in sample.labels]] = 1
-    return targets_BK
+    return [index[plain(label)] for label in labels]
 
 
 def plain(label: str) -> str:

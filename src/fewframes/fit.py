@@ -258,7 +258,10 @@ class Trainer:
 
     def trained(self) -> STAM:
         """The model as it is now, on the CPU, its weights averaged where the run averages them."""
-        model = copy.deepcopy(self._start)
+        unchanged = (
+            {} if self.learner.frame_encoder is not None else {id(self._start.frame_encoder): self._start.frame_encoder}
+        )
+        model = copy.deepcopy(self._start, unchanged)  # a frozen frame encoder is shared, not copied each epoch
         with nullcontext() if self.average is None else self.average.applied():
             weights = get_model_state_dict(self.learner, options=WHOLE)  # on a CPU the very tensors, not copies
             model.load_state_dict({**model.state_dict(), **weights})

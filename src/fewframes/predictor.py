@@ -53,15 +53,19 @@ class Failure:
     """What a command that was given this video alone ends with."""
     missing: bool = False
     """Whether there is no such video, rather than one that cannot be read."""
+    start_s: float = 0.0
+    end_s: float | None = None
+    """The part of the video that was asked for; its end where None."""
 
     @classmethod
-    def of(cls, source: str, error: FewframesError) -> Failure:
+    def of(cls, source: str, error: FewframesError, start_s: float = 0.0, end_s: float | None = None) -> Failure:
         """What went wrong with this video."""
-        return cls(source, str(error), error.exit_code, isinstance(error, MissingVideo))
+        return cls(source, str(error), error.exit_code, isinstance(error, MissingVideo), start_s, end_s)
 
     def to_dict(self) -> dict[str, object]:
         """Plain values, as `fewframes predict --json` writes them."""
-        return {"source": self.source, "error": self.error, "missing": self.missing}
+        part = {"start_s": self.start_s, "end_s": self.end_s} if self.start_s or self.end_s is not None else {}
+        return {"source": self.source, "error": self.error, "missing": self.missing, **part}
 
 
 def tally(done: int, verb: str, failures: Sequence[Failure]) -> str:

@@ -30,7 +30,7 @@ from fewframes.weights import MODEL_FILE, Checkpoint, save_checkpoint
 
 RUN_FILE, METRICS_FILE, HISTORY_FILE, PREDICTIONS_FILE = "run.toml", "metrics.json", "history.csv", "predictions.csv"
 CURVES_FILE, CONFUSION_FILE, LAST_FILE = "curves.png", "confusion.png", "last.safetensors"
-STATE_FILE, BEST_FILE = "state.pt", "best.safetensors"
+STATE_FILE, BEST_FILE, STEPS_FILE = "state.pt", "best.safetensors", "history.part.csv"
 OUTPUT_FILES = (
     RUN_FILE, HISTORY_FILE, METRICS_FILE, PREDICTIONS_FILE, CURVES_FILE, CONFUSION_FILE, LAST_FILE, MODEL_FILE,
 )  # fmt: skip
@@ -46,6 +46,7 @@ class Records:
     def __init__(self, folder: Path, run: RunConfig, data: VideoSet, command: str) -> None:
         self.folder, self.run, self.data, self.command = folder, run, data, command
         self.state, self.best, self.logs = folder / STATE_FILE, folder / BEST_FILE, folder / LOGS_FOLDER
+        self.steps = folder / STEPS_FILE
 
     def check(self, *, overwrite: bool, resume: bool) -> None:
         """Before minutes of work, not after: ConfigError when the folder cannot take the run."""
@@ -65,9 +66,26 @@ class Records:
     def clear(self) -> None:
         """Leave nothing of an earlier run that was not finished; what is finished stays until the new one is."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.state.unlink(missing_ok=True)
-        self.best.unlink(missing_ok=True)
+        self._drop_unfinished()
         shutil.rmtree(self.logs, ignore_errors=True)
+
+    def add_step(self, step: Mapping[str, float]) -> None:
+        """A row for each step, there to be read while the run goes on."""
+        fresh = not self.steps.exists()
+        with self.steps.open("a", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(step), lineterminator="\n")
+            if fresh:
+                writer.writeheader()
+            writer.writerow(step)
+
+    def keep_steps(self, num_done: int) -> None:
+        """Forget the steps after this one, which a run that goes on from there makes again; a row cut short is one of them."""
+        if not self.steps.exists():
+            return
+        header, *rows = self.steps.read_text(encoding="utf-8").splitlines(keepends=True)
+        part = self.steps.with_name(self.steps.name + ".part")
+        part.write_text("".join([header, *rows[:num_done]]), encoding="utf-8")
+        part.replace(self.steps)
 
     def marked(self, memory: Mapping[str, Any], num_processes: int) -> dict[str, Any]:
         """What to keep with a state, so that only the same run goes on from it."""
@@ -102,8 +120,8 @@ class Records:
                 part = Path(name)
                 (part / RUN_FILE).write_text(run_to_toml(self.run), encoding="utf-8", errors="surrogateescape")
                 (part / METRICS_FILE).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
-                write_history(memory["history"], part / HISTORY_FILE)
-                (part / CURVES_FILE).write_bytes(training_png(memory["history"], memory["held_out"]))
+                shutil.copyfile(self.steps, part / HISTORY_FILE)
+                (part / CURVES_FILE).write_bytes(training_png(read_history(self.steps), memory["held_out"]))
                 if evaluation is not None:
                     write_predictions(evaluation, kept.labels, part / PREDICTIONS_FILE)
                 if evaluation is not None and isinstance(evaluation.report, Report):
@@ -121,8 +139,11 @@ class Records:
             raise ConfigError(
                 f"{self.folder}: the model cannot be written ({error}); make room or take another folder"
             ) from None
-        self.state.unlink(missing_ok=True)
-        self.best.unlink(missing_ok=True)
+        self._drop_unfinished()
+
+    def _drop_unfinished(self) -> None:
+        for path in (self.state, self.best, self.steps):
+            path.unlink(missing_ok=True)
 
     def _settings(self, num_processes: int) -> dict[str, str]:
         values = asdict(self.run)
@@ -134,12 +155,10 @@ class Records:
         return flat
 
 
-def write_history(history: list[dict[str, Any]], path: Path) -> None:
-    """A row for each step."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(history[0]) if history else [], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(history)
+def read_history(path: Path) -> list[dict[str, float]]:
+    """What `history.csv` says of each step."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
 def versions() -> dict[str, str]:

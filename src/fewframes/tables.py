@@ -55,7 +55,7 @@ def _rows(evaluation: Evaluation, labels: tuple[str, ...]) -> Iterator[list[Cell
         named: list[Cell] = [";".join(sample.labels), labels[int(index)], float(score), None]
         yield [sample.path, sample.start_s, sample.end_s, *named, *scores_K.tolist()]
     for failure in evaluation.failures:
-        yield [failure.source, None, None, None, None, None, failure.error, *[None] * len(labels)]
+        yield [failure.source, failure.start_s, failure.end_s, None, None, None, failure.error, *[None] * len(labels)]
 
 
 def _text(cell: Cell) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -26,9 +27,10 @@ from fewframes.config import AugmentConfig, RunConfig
 from fewframes.data import VideoSet, hold_out
 from fewframes.embed import Embedded, embed_videos
 from fewframes.errors import ConfigError, DataError
-from fewframes.evaluate import Evaluation, evaluate, figure_of, plain
+from fewframes.evaluate import Evaluation, evaluate, figure_of, places_of
 from fewframes.fit import Lesson, Step, Trainer, solve, start_processes, token_examples
 from fewframes.judge import judge
+from fewframes.layouts import Sample
 from fewframes.metrics import report_of
 from fewframes.model import STAM
 from fewframes.predictor import DtypeName, Failure, Predictor, load, name_of
@@ -129,9 +131,10 @@ class _Run:
             raise ConfigError(
                 "augment.cutmix pastes pictures, and a frozen frame encoder's embeddings are kept; take mixup"
             )
-        self.failures: dict[str, Failure] = {}
+        self.failures: dict[tuple[str, float, float | None], Failure] = {}
         self.num_cached = 0
         self.choosing_embedded: Embedded | None = None
+        self.recent: deque[Step] = deque(maxlen=20)
 
     def result(self) -> Trained:
         """All of it."""
@@ -241,30 +244,26 @@ class _Run:
                     return result
                 self.progress("embedding", result, len(part.samples), "")
         except DataError as error:
-            self._note(Failure(sample.path, str(error)) for sample in part.samples)
+            self._note(failed(sample, str(error)) for sample in part.samples)
         return None
 
     def _teacher_scores(self) -> Tensor:
         """The teacher's scores (B, K) of the training videos at the run's temperature, in the labels of the data."""
         settings = self.run.train
         teacher = load(settings.teacher, device=self.options.device, dtype=self.options.dtype)
-        index = {plain(label): number for number, label in enumerate(teacher.labels)}
-        absent = [label for label in self.data.labels if plain(label) not in index]
-        if absent:
-            raise ConfigError(
-                f"teacher {settings.teacher!r} does not know {absent[0]!r}; it needs all labels of the data"
-            )
+        columns = places_of(self.data.labels, teacher.labels, f"teacher {settings.teacher!r}")
         judged = judge(self.training, teacher, self.options.cache, progress=self._judging)
-        columns = [index[plain(label)] for label in self.data.labels]
         scores_BK = torch.zeros_like(self.targets_BK)
         scores_BK[judged.places] = teacher.model.scores(judged.logits[:, columns] / settings.teacher_temperature)
         return scores_BK
 
     def _loop(self, trainer: Trainer) -> None:
         """Train to the end, or until nothing better came for long; log, measure each epoch, keep the state."""
-        memory: dict[str, Any] = {"history": [], "held_out": [], "best": None, "stale": 0}
+        memory: dict[str, Any] = {"held_out": [], "best": None, "stale": 0}
         if self.options.resume and self.records.state.exists():
             memory = self.records.checked(trainer.restore(self.records.state), trainer.accelerator.num_processes)
+            if self.accelerator.is_main_process:
+                self.records.keep_steps(trainer.num_done)
         elif self.accelerator.is_main_process:
             self.records.clear()
         self.memory = memory
@@ -272,7 +271,8 @@ class _Run:
         workers = 0 if self.frozen else self._num_workers()
         saved = time.monotonic()
         for step in trainer.steps(workers):
-            memory["history"].append(asdict(step))
+            if self.accelerator.is_main_process:
+                self.records.add_step(asdict(step))
             self._tell(step)
             if step.number % trainer.steps_an_epoch == 0 or step.number == step.num_steps:
                 self._judge_epoch(trainer, step)
@@ -303,12 +303,12 @@ class _Run:
     def _tell(self, step: Step) -> None:
         values = {"loss": step.loss, "accuracy": step.accuracy, "learning_rate": step.learning_rate}
         self.accelerator.log({f"train/{name}": value for name, value in values.items()}, step=step.number)
-        recent = self.memory["history"][-20:]
-        seconds = max(1e-9, sum(past["seconds"] for past in recent))
+        self.recent.append(step)
+        seconds = max(1e-9, sum(past.seconds for past in self.recent))
         words = (
             f"epoch {step.epoch:.1f}, loss {step.loss:.3f}, rate {step.learning_rate:.1e}, "
-            f"{sum(past['num_videos'] for past in recent) / seconds:.1f} videos/s, "
-            f"{sum(past['waited_s'] for past in recent) / seconds:.0%} waiting for data"
+            f"{sum(past.num_videos for past in self.recent) / seconds:.1f} videos/s, "
+            f"{sum(past.waited_s for past in self.recent) / seconds:.0%} waiting for data"
         )
         self.progress("training", step.number, step.num_steps, words)
 
@@ -347,10 +347,10 @@ class _Run:
 
     def _note_unread(self, trainer: Trainer) -> None:
         """Videos that the workers could not read."""
-        self._note(Failure(self.training.samples[row].path, reason) for row, reason in trainer.failed.items())
+        self._note(failed(self.training.samples[row], reason) for row, reason in trainer.failed.items())
 
     def _note(self, failures: Iterable[Failure]) -> None:
-        self.failures |= {failure.source: failure for failure in failures}
+        self.failures |= {(failure.source, failure.start_s, failure.end_s): failure for failure in failures}
 
     def _judging(self, stage: str, done: int, total: int) -> None:
         self.progress(stage, done, total, "")
@@ -362,7 +362,7 @@ class _Run:
         try:
             evaluation = evaluate(self.reporting, self._predictor(model), self.options.cache, progress=self._judging)
         except DataError as error:
-            self._note(Failure(sample.path, str(error)) for sample in self.reporting.samples)
+            self._note(failed(sample, str(error)) for sample in self.reporting.samples)
             return None
         self._note(evaluation.failures)
         return evaluation
@@ -395,3 +395,8 @@ class _Run:
         if self.run.train.keep == "best" and self.choosing.samples == self.reporting.samples:
             protocol += "; the epoch was chosen by these same videos, so the figure is too kind"
         return {"protocol": protocol, **evaluation.report.to_dict()}
+
+
+def failed(sample: Sample, reason: str) -> Failure:
+    """That this video, or this part of one, could not be read."""
+    return Failure(sample.path, reason, start_s=sample.start_s, end_s=sample.end_s)

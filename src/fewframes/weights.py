@@ -10,8 +10,6 @@ import difflib
 import hashlib
 import json
 import os
-import pickle
-import struct
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -20,7 +18,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -29,6 +26,7 @@ from fewframes.config import ModelConfig, RunConfig, Task, ViewConfig, cache_dir
 from fewframes.errors import ConfigError, WeightsError, nearest
 from fewframes.model import STAM, SpatialEncoder
 from fewframes.presets import PLAIN_PIXELS, PRESETS, RELEASE, RELEASE_URL
+from fewframes.tensor_files import read_header, read_tensors
 
 MODEL_FILE = "model.safetensors"
 """What training calls the model in its output folder; the folder's name stands for it."""
@@ -36,19 +34,6 @@ FORMAT = 1
 """Version of the header; a file with a higher one was written by a newer fewframes."""
 HEADER_KEY = "fewframes"
 HEADER_FIELDS = {"format", "sampling", "model", "view", "labels", "provenance", "metrics", "licences"}
-ZIP_START, PICKLE_START = b"PK\x03\x04", b"\x80\x02"
-"""How files of torch.save begin, today's and those before 2020."""
-BAD_PICKLE = (
-    pickle.UnpicklingError,
-    struct.error,
-    RuntimeError,
-    EOFError,
-    ValueError,
-    LookupError,
-    AttributeError,
-    TypeError,
-)
-"""What torch's restricted unpickler raises on code, damage and garbage."""
 SAMPLING = "uniform"
 """How frames are chosen, the only way there is: the centre of each of T equal parts of the whole video."""
 
@@ -90,10 +75,10 @@ def start_model(config: ModelConfig, view: ViewConfig, init: str) -> STAM:
     weights under timm's key names; or a timm name with its tag, which is downloaded.
     """
     model = build_model(config, view)
-    if init in PRESETS or (Path(init).is_file() and _read_header(Path(init)) is not None):
+    if init in PRESETS or (Path(init).is_file() and read_header(Path(init), HEADER_KEY) is not None):
         state = load_checkpoint(init).model.frame_encoder.state_dict()
     elif Path(init).is_file():
-        state = _without_classifier(_read_tensors(Path(init)))
+        state = _without_classifier(read_tensors(Path(init)))
         if isinstance(model.frame_encoder, TimmFrameEncoder):
             state = {f"backbone.{key}": tensor for key, tensor in state.items()}
     else:
@@ -158,7 +143,7 @@ def load_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
     Files are our own (safetensors) or the 2021 release's (`stam_16.pth` and its like). Raises WeightsError.
     """
     path = _find(os.fspath(name_or_path))
-    header = _read_header(path)
+    header = read_header(path, HEADER_KEY)
     if header is None:
         return load_release(path)
     version = header.get("format")
@@ -173,7 +158,7 @@ def load_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
         settings_from(ModelConfig, header["model"], f"{path}: model"),
         settings_from(ViewConfig, header["view"], f"{path}: view"),
     )
-    load_strictly(model, _read_tensors(path), str(path))
+    load_strictly(model, read_tensors(path), str(path))
     return Checkpoint(
         model=model.eval(),
         view=settings_from(ViewConfig, header["view"], f"{path}: view"),
@@ -190,7 +175,7 @@ def load_release(path: str | os.PathLike[str], *, heads: int | None = None) -> C
     The architecture is read from the shapes; `heads`, which no shape tells, is one for each 64 of the width.
     """
     path = Path(path)
-    state = {_release_key(key): tensor for key, tensor in _read_tensors(path).items()}
+    state = {_release_key(key): tensor for key, tensor in read_tensors(path).items()}
     needed = ("frame_encoder.cls_token", "frame_encoder.pos_embed", "temporal_encoder.pos_embed", "head.weight")
     absent = [key for key in needed if key not in state]
     if absent:
@@ -341,48 +326,6 @@ def _hash_path(path: Path) -> Path:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _read_header(path: Path) -> dict[str, Any] | None:
-    """The header of one of our files; None for any other kind of file."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-        header: dict[str, Any] | None = json.loads(metadata[HEADER_KEY]) if HEADER_KEY in metadata else None
-        if header is not None and not isinstance(header, dict):
-            raise WeightsError(f"{path}: its header is damaged ({type(header).__name__}, not an object)")
-    except (SafetensorError, ValueError):
-        return None
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from None
-    return header
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file or of a pickled state dict (opened without running code), real ones float32."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, ValueError):
-        state = _read_pickle(path)
-    return {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in state.items()}
-
-
-def _read_pickle(path: Path) -> dict[str, Tensor]:
-    with path.open("rb") as file:
-        start = file.read(4)
-    if not start.startswith((ZIP_START, PICKLE_START)):
-        raise WeightsError(f"{path}: neither safetensors nor a file of torch.save (begins {start!r})")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except BAD_PICKLE as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise WeightsError(f"{path}: not a file of plain tensors ({reason})") from None
-    if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
-        content = content["model"]
-    if not (isinstance(content, Mapping) and all(isinstance(value, Tensor) for value in content.values())):
-        raise WeightsError(f"{path}: holds {type(content).__name__}, not a dictionary of tensors")
-    return dict(content)
 
 
 def _release_key(key: str) -> str:
