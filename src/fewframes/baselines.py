@@ -43,9 +43,9 @@ def nonlocal_i3d(*, depth: int = 50, num_classes: int = 400, width: int = 64, no
 def octave_i3d_nonlocal(*, num_classes: int = 400, width: int = 64, alpha: float = 0.1) -> nn.Module:
     """Oct-I3D R50 with non-local blocks: a share `alpha` of the channels lives at half size (Chen et al. 2019).
 
-    Published: 33.6 M parameters, 28.9 GMACs for 8 frames of 224 px. Ours: 34.0 M and 32.6, of which 2.7 are the products of
-    attention, which the published figure seems to leave out. The non-local blocks look at full-size channels only: with
-    all channels there would be 35.4 M.
+    H and W are multiples of 32. Published: 33.6 M parameters, 28.9 GMACs for 8 frames of 224 px. Ours: 34.0 M and 32.6, of
+    which 2.7 are the products of attention, which the published figure seems to leave out. The non-local blocks look at
+    full-size channels only: with all channels there would be 35.4 M.
     """
     return InflatedResNet(50, num_classes, width=width, non_local=True, alpha=alpha)
 
@@ -204,8 +204,8 @@ class OctaveConv3d(nn.Module):
     """Convolution among two octaves, channels at full and at half size: (high, low) -> (high, low).
 
     high' = f(high; W_HH) + upsample(f(low; W_LH)), low' = f(low; W_LL) + f(pool(high); W_HL). `channels` and `out` say
-    how many are at full and at half size. The kernel is (T, H, W); the stride is over space. With octaves the mean is taken
-    before a convolution rather than every other cell after it: the paper's section 3.3, it would shift one against the other.
+    how many are at full and at half size. The stride is over space; with two octaves cells are averaged before the convolution
+    and not skipped after it, which would move one octave against the other. Sizes must halve evenly.
     """
 
     def __init__(self, channels: Widths, out: Widths, kernel: Kernel, *, stride_px: int = 1) -> None:
@@ -236,7 +236,7 @@ def _shrink(features_BCTHW: Tensor, factor: int) -> Tensor:
     return F.avg_pool3d(features_BCTHW, (1, factor, factor)) if factor > 1 else features_BCTHW
 
 
-def _split(channels: int, alpha: float) -> tuple[int, int]:
+def _split(channels: int, alpha: float) -> Widths:
     low = round(alpha * channels)
     return channels - low, low
 
@@ -244,8 +244,8 @@ def _split(channels: int, alpha: float) -> tuple[int, int]:
 class NonLocal(nn.Module):
     """z = W_z y + x with y = softmax(theta(x) phi(x')^T) g(x'), x' pooled 2 x 2 over space: (B, C, T, H, W) -> the same.
 
-    The embedded Gaussian, half as wide inside (sections 3.2 and 3.3), scores divided by the root of that width as in the
-    authors' release. The norm after W_z starts at zero: the block starts as the identity.
+    The embedded Gaussian, half as wide inside, scores divided by the root of that width. The norm after W_z starts at
+    zero, so the block starts as the identity.
     """
 
     def __init__(self, channels: int) -> None:
@@ -311,7 +311,7 @@ class ECO(nn.Module):
 
 
 class _Inception(nn.Module):
-    """A module of BN-Inception (Ioffe and Szegedy 2015, Figure 5): (M, C, H, W) -> (M, C', H, W).
+    """A module of BN-Inception (Ioffe and Szegedy 2015): (M, C, H, W) -> (M, C', H, W).
 
     `one` is the width of the 1x1 branch; `three` and `double` those of the two 3x3 branches, before and in them; `pooled`
     that of the projection after the pool. Without `one` and `pooled` it halves the size and keeps the pooled features.
@@ -396,13 +396,13 @@ class FastGRU(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.read, self.update = (
-            nn.Sequential(
-                nn.Conv3d(2 * channels, channels // 4, 1), nn.ReLU(inplace=True), nn.Conv3d(channels // 4, channels, 1)
-            )
-            for _ in range(2)
-        )
+        self.read, self.update = self._gate(channels), self._gate(channels)
         self.candidate = nn.Conv3d(2 * channels, channels, 1)
+
+    @staticmethod
+    def _gate(channels: int) -> nn.Sequential:
+        inner = channels // 4
+        return nn.Sequential(nn.Conv3d(2 * channels, inner, 1), nn.ReLU(inplace=True), nn.Conv3d(inner, channels, 1))
 
     def forward(self, features_BCTHW: Tensor, state_BCTHW: Tensor) -> Tensor:
         both_BCTHW = torch.cat([features_BCTHW, state_BCTHW], dim=1)
