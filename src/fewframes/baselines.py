@@ -1,6 +1,6 @@
 """The rivals that no living library has: normalised clips (B, C, T, H, W) -> logits (B, K).
 
-Written from the papers so that their cost can be counted and their speed timed under the same clock as STAM's. They have
+Written after the papers so that their cost can be counted and their speed timed under the same clock as STAM's. They have
 no pretrained weights and no dropout. Every published figure quoted here is checked in tests/test_baselines.py; MACs are
 multiply-adds of convolutions and matrix products for one view, and where ours differ the docstring says by how much.
 
@@ -34,8 +34,9 @@ def nonlocal_i3d(*, depth: int = 50, num_classes: int = 400, width: int = 64, no
     """Inflated ResNet-50 or -101 with five non-local blocks (Wang et al. 2018); without them, I3D.
 
     Published: 35.3 M parameters and 282 GMACs (R50), 54.3 M and 359 (R101: only if the 17 blocks it has beyond the R50's
-    are not inflated). Ours for 32 frames of 256 px: 257 and 334 GMACs. The 77 between the two are met, so this is the
-    published input; of the 25 missing in both, 16 are keys and values projected before they are pooled, not after.
+    are not inflated). Ours for 32 frames of 256 px: 257 and 334 GMACs. The 77 between the two are met, which
+    says that this is the published input; 25 are missing in both. Keys and values projected before they are pooled, not
+    after, would be 16 of them; the rest we cannot explain.
     """
     return InflatedResNet(depth, num_classes, width=width, non_local=non_local)
 
@@ -70,8 +71,8 @@ def faster32(*, num_classes: int = 400, clip_frames: int = 32) -> nn.Module:
     """FASTER32: an R(2+1)D-50 on one clip in four, an R2D-26 on the others, merged by FAST-GRU (Zhu et al. 2020).
 
     Takes the clips of a video one after another on the time axis: (B, C, V * clip_frames, H, W), of the paper 8 * 32.
-    Published: 67.7 GMACs a clip, mean over the 8. Ours for 224 px: 60.7, 10 % less. The paper gives no code; which layers
-    halve time and how wide the gates are is our reading.
+    Published: 67.7 GMACs a clip, mean over the 8. Ours for 224 px: 60.7, 10 % less. Which layers halve time, how
+    wide the gates are and what the first clip meets is our reading, not checked against the authors' code: the likely gap.
     """
     return FASTER(num_classes, clip_frames)
 
