@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 import time
@@ -11,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from fewframes.bench_commands import bench
 from fewframes.console import (
     console,
     describe,
@@ -24,10 +24,8 @@ from fewframes.console import (
 from fewframes.data_commands import data_app
 from fewframes.errors import EXIT_SOME_FAILED, FewframesError
 from fewframes.learning_commands import evaluate, train
+from fewframes.memory import keep_memory
 from fewframes.options import DeviceOption, DtypeOption, ModelOption
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Parameters of mallopt, from malloc.h."""
 
 
 class Commands(TyperGroup):
@@ -58,6 +56,7 @@ models_app = typer.Typer(help="List the networks by name, and fetch published we
 app.add_typer(models_app, name="models")
 app.command()(train)
 app.command()(evaluate)
+app.command()(bench)
 app.add_typer(data_app, name="data")
 
 
@@ -68,19 +67,6 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     keep_memory()
     app()
-
-
-def keep_memory() -> None:
-    """Let malloc keep what the network frees, instead of fetching it zeroed again for each layer (docs/decisions.md).
-
-    The command owns its process and may; a library may not. Without glibc nothing happens.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    mallopt(M_MMAP_THRESHOLD, 2**30) or mallopt(M_MMAP_THRESHOLD, 2**25)  # older glibc refuses more
-    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 @app.command()

@@ -201,7 +201,7 @@ def load_release(path: str | os.PathLike[str], *, heads: int | None = None) -> C
     return Checkpoint(
         model=model.eval(),
         view=view,
-        labels=_kinetics_labels(config.num_classes),
+        labels=kinetics_labels(config.num_classes),
         provenance={"source": "2021 release of the paper's authors (Alibaba-MIIL/STAM)", "data": "Kinetics-400"},
         licences={"weights": "Apache-2.0 (Alibaba-MIIL/STAM)"},
     )
@@ -352,7 +352,7 @@ def _num_blocks(state: Mapping[str, Tensor], part: str) -> int:
     return len({key.removeprefix(prefix).split(".")[0] for key in state if key.startswith(prefix)})
 
 
-def _kinetics_labels(num_classes: int) -> tuple[str, ...]:
+def kinetics_labels(num_classes: int) -> tuple[str, ...]:
     """Kinetics-400's names in the order of its sorted class folders, the order the release was trained in."""
     if num_classes != 400:
         return tuple(f"class {index}" for index in range(num_classes))

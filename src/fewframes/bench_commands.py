@@ -1,0 +1,167 @@
+"""`fewframes bench`: what systems cost on this machine, side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fewframes.console import StageProgress, console, tell
+from fewframes.errors import EXIT_SOME_FAILED, ConfigError
+from fewframes.options import DeviceOption
+
+if TYPE_CHECKING:
+    from fewframes.bench import Bench
+
+DEFAULT_CONTENDERS = ("lite0-16", "stam-16", "x3d-m", "x3d-l", "slowfast-8x8-r50", "tsm-r50")
+
+
+def bench(
+    contenders: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[CONTENDER...]",
+            help="Systems by name (--list), or files of our models; `all` for every one; default: "
+            + ", ".join(DEFAULT_CONTENDERS),
+            show_default=False,
+        ),
+    ] = None,
+    show: Annotated[bool, typer.Option("--list", help="List the contenders and their protocols, and stop.")] = False,
+    clip: Annotated[
+        str | None,
+        typer.Option(help="Video to decode; default: one of 10 s that is made for this.", show_default=False),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Labelled videos: those that have weights are judged too.", show_default=False)
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FILE", help="Kinetics-400 weights of a contender, its library's names.", show_default=False
+        ),
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each contender.")] = 3,
+    seconds: Annotated[float, typer.Option(min=0.01, help="Seconds of a turn, about.")] = 3.0,
+    scaling: Annotated[
+        bool,
+        typer.Option(
+            "--scaling", help="Instead: time and memory over frames, for three places of attention over time."
+        ),
+    ] = False,
+    preset: Annotated[str, typer.Option(help="Whose ViT --scaling runs.")] = "vit-ti-16",
+    frames: Annotated[str, typer.Option(help="Numbers of frames for --scaling.")] = "4,8,16,32,64,128",
+    plot: Annotated[
+        list[Path] | None,
+        typer.Option(help="Draw it as .png or .svg: the paper's Figure 1 for this machine.", show_default=False),
+    ] = None,
+    table: Annotated[bool, typer.Option("--table", help="Table 1 as Markdown on standard output.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="CSV on standard output.")] = False,
+    device: DeviceOption = "auto",
+) -> None:
+    """Measure systems side by side on this machine: cost, videos/s, latency, memory.
+
+    Each turn is a process of its own, by turns A B A B. Random weights serve for speed. Exit codes: 0 all measured, 3 some
+    could not be.
+    """
+    if table + as_json + as_csv > 1:
+        raise typer.BadParameter("--table, --json and --csv exclude each other")
+    for path in plot or ():
+        if path.suffix not in {".png", ".svg"}:
+            raise typer.BadParameter(f"--plot {path}: needs a name that ends in .png or .svg")
+    if show:
+        _list()
+        return
+    from fewframes import compared
+
+    if scaling:
+        from fewframes.scaling import scale
+
+        counts = _counts(frames)
+        with StageProgress() as progress:
+            points = scale(preset, frames=counts, device=device, seconds=seconds, progress=progress.show)
+        text = compared.scaling_text(points, "json" if as_json else "csv" if as_csv else "table")
+        console().print(text, highlight=False, markup=False, soft_wrap=True)
+        for path in plot or ():
+            compared.write_picture(compared.scaling_figure(points, preset), path)
+        return
+    result = _measured(contenders, clip, data, weights, rounds, seconds, device)
+    text = compared.bench_text(result, "json" if as_json else "csv" if as_csv else "markdown" if table else "table")
+    console().print(text, highlight=False, markup=False, soft_wrap=True)
+    for path in plot or ():
+        compared.write_picture(compared.figure_1(result), path)
+    for missed in result.missed:
+        tell(f"not measured: {missed.name}: {missed.reason}")
+    tell(f"{len(result.rows)} measured, {len(result.missed)} not, on {result.machine}")
+    if result.missed:
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _measured(
+    contenders: list[str] | None,
+    clip: str | None,
+    data: str | None,
+    weights: list[str] | None,
+    rounds: int,
+    seconds: float,
+    device: str,
+) -> Bench:
+    from tempfile import TemporaryDirectory
+
+    from fewframes.bench import bench as measure
+    from fewframes.bench import write_clip
+    from fewframes.contenders import CONTENDERS
+    from fewframes.data import read_data
+
+    files = dict(_weights_of(text) for text in weights or ())
+    names = list(CONTENDERS) if contenders == ["all"] else contenders or list(DEFAULT_CONTENDERS)
+    with TemporaryDirectory(prefix="fewframes-") as folder, StageProgress() as progress:
+        if clip is None:
+            clip = str(write_clip(Path(folder) / "made, 10 s, 340x256, 30 a second.mp4"))
+        return measure(
+            names,
+            device=device,
+            rounds=rounds,
+            seconds=seconds,
+            clip=clip,
+            data=None if data is None else read_data(data),
+            weights=files,
+            progress=progress.show,
+        )
+
+
+def _weights_of(text: str) -> tuple[str, str]:
+    name, equals, file = text.partition("=")
+    if not equals or not file:
+        raise ConfigError(f"--weights {text!r}: needs NAME=FILE, such as x3d-m=x3d_m.pyth")
+    return name, file
+
+
+def _counts(text: str) -> list[int]:
+    try:
+        counts = [int(part) for part in text.split(",")]
+    except ValueError:
+        counts = []
+    if not counts or min(counts) < 1:
+        raise ConfigError(f"--frames {text!r}: needs numbers of frames, such as 4,8,16")
+    return counts
+
+
+def _list() -> None:
+    from rich.table import Table
+
+    from fewframes.contenders import CONTENDERS
+
+    table = Table("name", "protocol", "frames read", "px", "needs", "published top-1", box=None, pad_edge=False)
+    for name, contender in CONTENDERS.items():
+        top1 = contender.published.top1
+        table.add_row(
+            name,
+            contender.views.describe(contender.frames),
+            str(contender.frames_read),
+            str(contender.size_px),
+            contender.package,
+            "" if top1 is None else f"{top1:.1f}",
+        )
+    console().print(table)

@@ -1,0 +1,292 @@
+"""Every system that is measured beside ours, by name: `CONTENDERS`, one dict that a person can read.
+
+Each has its own protocol: frames of a view, their size, how many views of a video are averaged. Published figures are those of
+the paper's Tables 1, 5, 6 and 7, or of the system's own authors where the paper has none; GMACs are what papers call GFLOPs.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor, nn
+
+from fewframes import baselines
+from fewframes.config import ModelConfig, ViewConfig
+from fewframes.errors import ConfigError, MissingDependency, nearest
+from fewframes.model import STAM
+from fewframes.presets import PRESETS
+from fewframes.sampling import ONE_PASS, Views
+from fewframes.weights import build_model, downloaded_path, load_checkpoint
+
+Input = Literal["clip", "frames", "pathways", "clips"]
+"""What a network takes: a clip (B, C, T, H, W); frames (B, T, C, H, W); the slow and the fast pathway of SlowFast, each a
+clip; all clips of a video at once, one after another in time (B, C, V T, H, W)."""
+
+NUM_CLASSES = 400
+SLOW_SHARE = 4
+"""SlowFast 8x8: the slow pathway has every fourth frame of the fast one."""
+FPS = 30
+"""Of the videos for which the protocols' strides were meant."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """What was published: top-1 in % on Kinetics-400, GMACs of a view, parameters in millions, videos/s on one V100; None
+    where nothing was. `ucf101` is top-1 in %, `charades` mAP in %."""
+
+    top1: float | None = None
+    gmacs: float | None = None
+    params_m: float | None = None
+    videos_s: float | None = None
+    ucf101: float | None = None
+    charades: float | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """A system and its protocol."""
+
+    build: Callable[[], nn.Module]
+    """The network with random weights, 400 classes."""
+    frames: int
+    size_px: int
+    views: Views = ONE_PASS
+    takes: Input = "clip"
+    package: str = ""
+    """What must be installed for it beside this package."""
+    published: Published = field(default_factory=Published)
+
+    @property
+    def frames_read(self) -> int:
+        """Frames that are decoded for one video."""
+        return self.views.num_clips * self.frames
+
+    @property
+    def passes(self) -> int:
+        """Passes of the network for one video; a network that takes all clips at once needs one."""
+        return self.views.num_crops if self.takes == "clips" else len(self.views)
+
+
+class Rival(nn.Module):
+    """A contender's network behind the input that all share: (B, T, C, H, W) in 0-1 -> logits (B, K)."""
+
+    def __init__(self, network: nn.Module, takes: Input) -> None:
+        super().__init__()
+        self.network, self.takes = network, takes
+
+    def forward(self, pixels_BTCHW: Tensor) -> Tensor:
+        normalised_BTCHW = (pixels_BTCHW - 0.45) / 0.225  # of most of these systems; the others differ little
+        if self.takes == "frames":
+            output = self.network(normalised_BTCHW)
+            return output if isinstance(output, Tensor) else output.logits
+        clip_BCTHW = normalised_BTCHW.transpose(1, 2)
+        if self.takes == "pathways":
+            return self.network([clip_BCTHW[:, :, ::SLOW_SHARE], clip_BCTHW])
+        return self.network(clip_BCTHW)
+
+
+def build(contender: Contender) -> nn.Module:
+    """The network of a contender, eval mode. MissingDependency where its package is not installed."""
+    if contender.package and importlib.util.find_spec(contender.package) is None:
+        raise MissingDependency(f"needs {contender.package}; pip install 'fewframes[baselines]'")
+    network = contender.build()
+    return (network if isinstance(network, STAM) else Rival(network, contender.takes)).eval()
+
+
+def contender_of(name: str) -> Contender:
+    """A contender by its name, or a model of ours by its file; ConfigError names the nearest."""
+    if name in CONTENDERS:
+        return CONTENDERS[name]
+    if not Path(name).exists():
+        raise ConfigError(f"no contender {name!r}, and no file of that name; {nearest(name, CONTENDERS)}")
+    model = load_checkpoint(name).model
+    return Contender(
+        build=lambda: model, frames=model.config.num_frames, size_px=model.config.image_size, takes="frames"
+    )
+
+
+def has_weights(name: str) -> bool:
+    """Whether this contender has weights of its own: a file of ours, the package's model, or a release that was pulled."""
+    if name not in PRESETS:
+        return name not in CONTENDERS
+    return PRESETS[name].weights == "packaged" or (
+        PRESETS[name].weights == "released" and downloaded_path(name).is_file()
+    )
+
+
+def _dense(frames: int, stride: int, num_clips: int, num_crops: int) -> Views:
+    return Views(num_clips=num_clips, num_crops=num_crops, clip_s=frames * stride / FPS)
+
+
+def _hub(name: str) -> Callable[[], nn.Module]:
+    def make() -> nn.Module:
+        from pytorchvideo.models import hub  # late: an optional package
+
+        return _with_logits(getattr(hub, name)(pretrained=False))
+
+    return make
+
+
+def _x3d_xl() -> nn.Module:
+    from pytorchvideo.models.x3d import create_x3d  # late: an optional package
+
+    return _with_logits(
+        create_x3d(input_clip_length=16, input_crop_size=356, width_factor=2.9, depth_factor=5.0)  # 11.1 M, 48.4 GMACs
+    )
+
+
+def _with_logits(network: nn.Module) -> nn.Module:
+    """X3D's head ends in softmax, also in training; without it it gives logits as the others do."""
+    network.blocks[-1].activation = None  # type: ignore[index,union-attr]
+    return network
+
+
+def _torchvision(name: str) -> Callable[[], nn.Module]:
+    def make() -> nn.Module:
+        from torchvision.models import video  # late: torchvision is slow to import
+
+        network: nn.Module = getattr(video, name)(num_classes=NUM_CLASSES)
+        return network
+
+    return make
+
+
+def _transformers(kind: str, **settings: object) -> Callable[[], nn.Module]:
+    def make() -> nn.Module:
+        import transformers  # late: an optional package
+
+        config = getattr(transformers, f"{kind}Config")(num_labels=NUM_CLASSES, **settings)
+        network: nn.Module = getattr(transformers, f"{kind}ForVideoClassification")(config)
+        return network
+
+    return make
+
+
+def _ours(name: str, published: Published) -> Contender:
+    model: ModelConfig = PRESETS[name].model
+    view: ViewConfig = PRESETS[name].view
+    return Contender(
+        build=lambda: build_model(model, view),
+        frames=model.num_frames,
+        size_px=model.image_size,
+        takes="frames",
+        published=published,
+    )
+
+
+def _published_stam(name: str, top1: float | None, gmacs: float | None, videos_s: float | None = None) -> Contender:
+    return _ours(name, Published(top1=top1, gmacs=gmacs, params_m=96, videos_s=videos_s, source="Tables 1 and 4"))
+
+
+OURS: dict[str, Contender] = {
+    "stam-16": _published_stam("stam-16", 79.3, 270, 20.0),
+    "stam-64": _published_stam("stam-64", 80.5, 1080, 4.8),
+    "stam-8": _published_stam("stam-8", 77.1, 135),
+    "stam-32": _published_stam("stam-32", 79.9, 540),
+    "stam-paper-16": _published_stam("stam-paper-16", 79.3, 270, 20.0),
+    "resnet50-16": _ours("resnet50-16", Published(top1=72.5, gmacs=70, source="Table 3")),
+    "tresnet-m-16": _ours("tresnet-m-16", Published(top1=75.7, gmacs=93, source="Tables 2 and 3")),
+    "vit-b-mean-16": _ours("vit-b-mean-16", Published(top1=75.1, gmacs=265, source="Table 2")),
+    "lite0-16": _ours("lite0-16", Published()),
+}
+PYTORCHVIDEO, TRANSFORMERS = "pytorchvideo", "transformers"
+OF_THE_PAPER: dict[str, Contender] = {
+    "x3d-m": Contender(
+        build=_hub("x3d_m"), frames=16, size_px=256, views=_dense(16, 5, 10, 3), package=PYTORCHVIDEO,
+        published=Published(top1=76.0, gmacs=6.2, params_m=3.8, videos_s=1.3, source="Table 1"),
+    ),
+    "x3d-l": Contender(
+        build=_hub("x3d_l"), frames=16, size_px=356, views=_dense(16, 5, 10, 3), package=PYTORCHVIDEO,
+        published=Published(top1=77.5, gmacs=24.8, params_m=6.1, videos_s=0.46, source="Tables 1 and 5"),
+    ),
+    "x3d-xl": Contender(
+        build=_x3d_xl, frames=16, size_px=356, views=_dense(16, 5, 10, 3), package=PYTORCHVIDEO,
+        published=Published(top1=79.1, gmacs=48.4, params_m=11.0, charades=43.4, source="Tables 1 and 7"),
+    ),
+    "slowfast-8x8-r50": Contender(
+        build=_hub("slowfast_r50"), frames=32, size_px=256, views=_dense(32, 2, 10, 3), takes="pathways",
+        package=PYTORCHVIDEO,
+        published=Published(top1=77.0, gmacs=65.7, params_m=34.4, videos_s=1.4, source="Tables 1 and 5"),
+    ),
+    "tsm-r50": Contender(
+        build=baselines.tsm_resnet50, frames=16, size_px=224, views=_dense(16, 4, 10, 1),
+        published=Published(top1=74.7, gmacs=65, params_m=24.3, source="Table 1"),
+    ),
+    "i3d-r50": Contender(
+        build=_hub("i3d_r50"), frames=8, size_px=256, views=_dense(8, 8, 10, 3), package=PYTORCHVIDEO,
+        published=Published(params_m=28.0, gmacs=37.5, top1=73.3, source="SlowFast's model zoo"),
+    ),
+    "i3d-r50-nl": Contender(
+        build=baselines.nonlocal_i3d, frames=8, size_px=256, views=_dense(8, 8, 10, 3),
+        published=Published(params_m=35.3, top1=74.7, source="SlowFast's model zoo"),
+    ),
+    "nonlocal-r101": Contender(
+        build=lambda: baselines.nonlocal_i3d(depth=101), frames=32, size_px=256, views=_dense(32, 2, 10, 3),
+        published=Published(top1=77.7, gmacs=359, params_m=54.3, charades=37.5, source="Tables 1 and 7"),
+    ),
+    "oct-i3d-nl": Contender(
+        build=baselines.octave_i3d_nonlocal, frames=8, size_px=224, views=_dense(8, 8, 10, 3),
+        published=Published(top1=75.7, gmacs=28.9, params_m=33.6, source="Table 1"),
+    ),
+    "eco": Contender(
+        build=baselines.eco, frames=16, size_px=224,
+        published=Published(gmacs=64, params_m=47.5, ucf101=93.6, videos_s=20.8, source="Table 6; cost: TSM's authors"),
+    ),
+    "faster32": Contender(
+        build=baselines.faster32, frames=32, size_px=224, views=_dense(32, 2, 8, 1), takes="clips",
+        published=Published(top1=75.3, gmacs=8 * 67.7, ucf101=96.9, videos_s=2.8, source="Table 6; cost: its authors"),
+    ),
+    "r2plus1d-34": Contender(
+        build=baselines.r2plus1d_34, frames=32, size_px=112, views=_dense(32, 2, 10, 1),
+        published=Published(params_m=63.6, gmacs=152, ucf101=96.8, source="Table 6; cost: its authors"),
+    ),
+    "s3d": Contender(
+        build=_torchvision("s3d"), frames=64, size_px=224, views=_dense(64, 1, 10, 3),
+        published=Published(gmacs=71.4, params_m=8.3, ucf101=96.8, source="Table 6; cost: its authors, torchvision"),
+    ),
+}  # fmt: skip
+MODERN: dict[str, Contender] = {
+    "timesformer-b": Contender(
+        build=_transformers("Timesformer", num_frames=8), frames=8, size_px=224, takes="frames",
+        views=Views(num_clips=1, num_crops=3), package=TRANSFORMERS,
+        published=Published(top1=77.9, gmacs=196, params_m=121.4, source="its authors"),
+    ),
+    "vivit-b": Contender(
+        build=_transformers("Vivit"), frames=32, size_px=224, views=_dense(32, 2, 4, 3), takes="frames",
+        package=TRANSFORMERS, published=Published(top1=79.9, params_m=88.9, source="its authors"),
+    ),
+    "videomae-b": Contender(
+        build=_transformers("VideoMAE", use_mean_pooling=True), frames=16, size_px=224, views=_dense(16, 4, 5, 3),
+        takes="frames", package=TRANSFORMERS,
+        published=Published(top1=81.5, gmacs=180, params_m=87, source="its authors"),
+    ),
+    "vjepa2-l": Contender(
+        build=_transformers("VJEPA2", frames_per_clip=16), frames=16, size_px=256, views=_dense(16, 4, 2, 3),
+        takes="frames", package=TRANSFORMERS, published=Published(source="its authors give Something-Something"),
+    ),
+    "mvit-v2-s": Contender(
+        build=_torchvision("mvit_v2_s"), frames=16, size_px=224, views=_dense(16, 4, 5, 1),
+        published=Published(top1=81.0, gmacs=64.2, params_m=34.5, source="its authors"),
+    ),
+    "swin3d-t": Contender(
+        build=_torchvision("swin3d_t"), frames=32, size_px=224, views=_dense(32, 2, 4, 3),
+        published=Published(top1=78.8, gmacs=88, params_m=28.2, source="its authors"),
+    ),
+    "swin3d-b": Contender(
+        build=_torchvision("swin3d_b"), frames=32, size_px=224, views=_dense(32, 2, 4, 3),
+        published=Published(top1=80.6, gmacs=282, params_m=88.1, source="its authors"),
+    ),
+}  # fmt: skip
+CONTENDERS: dict[str, Contender] = {**OURS, **OF_THE_PAPER, **MODERN}
+
+PUBLISHED_ONLY: dict[str, Published] = {
+    "STRG + NL": Published(charades=39.7, gmacs=630, source="Table 7; needs a detector's boxes"),
+    "Timeception": Published(charades=41.1, source="Table 7; 1024 frames of a video through I3D"),
+    "LFB + NL": Published(charades=42.5, gmacs=529, source="Table 7; needs a detector's boxes and a bank of features"),
+}
+"""Systems of the tables that were not rebuilt: their published figures alone are shown."""

@@ -1,0 +1,120 @@
+"""Time and memory over the number of frames, for the three places attention over time can have: the paper's argument for the
+factorised one, O(T N^2 + T^2) against O((T N)^2) (section 3)."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+
+from fewframes.bench import Progress
+from fewframes.config import ModelConfig
+from fewframes.contenders import Contender
+from fewframes.errors import ConfigError, nearest
+from fewframes.metrics import count_cost
+from fewframes.predictor import choose_device
+from fewframes.presets import PRESETS
+from fewframes.stopwatch import Runner, Way, in_own_process, memory_peak, significant
+from fewframes.weights import build_model
+
+Layout = Literal["factorised", "per_block", "joint"]
+LAYOUTS: dict[Layout, str] = {
+    "factorised": "each frame, then time (factorised)",
+    "per_block": "time inside every block",
+    "joint": "joint space-time (Eq. 5)",
+}
+FRAMES = (4, 8, 16, 32, 64, 128)
+LONGEST_S = 60.0
+"""A layout is not tried with more frames once a pass takes longer."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One layout with so many frames: multiply-adds of a video in 1e9, of these attention's products; seconds of a pass, the
+    median; and bytes above an empty process. None where it was not run: too long, or `reason`."""
+
+    layout: Layout
+    frames: int
+    gmacs: float
+    attention_gmacs: float
+    seconds: float | None
+    memory_bytes: int | None
+    reason: str = ""
+
+
+def scale(
+    preset: str = "vit-ti-16",
+    *,
+    frames: Sequence[int] = FRAMES,
+    device: str = "auto",
+    seconds: float = 2.0,
+    progress: Progress = lambda stage, done, total, words: None,
+) -> list[Point]:
+    """Run the ViT of a preset in the three layouts with these numbers of frames, each in a process of its own, in the precision
+    that is fastest for each. ConfigError for a preset that is none or has no ViT."""
+    if preset not in PRESETS:
+        raise ConfigError(f"no preset {preset!r}; {nearest(preset, PRESETS)}")
+    if PRESETS[preset].model.encoder != "vit":
+        raise ConfigError(
+            f"{preset!r} has no ViT, so attention over time has one place only; take vit-ti-16 or stam-16"
+        )
+    chosen = choose_device(device)
+    points: list[Point] = []
+    for place, layout in enumerate(LAYOUTS):
+        reason = ""
+        way: Way | None = None
+        for number, count in enumerate(sorted(frames)):
+            done, words = place * len(frames) + number, f"{count} frames, {LAYOUTS[layout]}"
+            progress("measuring", done, len(LAYOUTS) * len(frames), words)
+            config = _config(preset, layout, count)
+            gmacs, attention_gmacs = in_own_process(_count, preset, config)
+            seconds_taken, memory = None, None
+            if not reason:
+                try:
+                    seconds_taken, memory, way = in_own_process(_measure, preset, config, str(chosen), seconds, way)
+                except (RuntimeError, MemoryError, BrokenProcessPool) as error:
+                    reason = (str(error) or type(error).__name__).splitlines()[0]
+            points.append(Point(layout, count, gmacs, attention_gmacs, seconds_taken, memory, reason))
+            if seconds_taken is not None and seconds_taken > LONGEST_S:
+                reason = f"{count} frames took {seconds_taken:.0f} s already"
+    return points
+
+
+def _config(preset: str, layout: Layout, frames: int) -> ModelConfig:
+    model = PRESETS[preset].model
+    if layout == "factorised":
+        return replace(model, num_frames=frames)
+    return replace(model, num_frames=frames, layout=layout, temporal="mean")
+
+
+def _count(preset: str, config: ModelConfig) -> tuple[float, float]:
+    with torch.device("meta"):
+        model = build_model(config, PRESETS[preset].view)
+    cost = count_cost(model.eval(), config.num_frames, config.image_size)
+    return significant(cost.gmacs, 6), significant(cost.attention_gmacs, 6)
+
+
+def _measure(
+    preset: str, config: ModelConfig, device_name: str, seconds: float, way: Way | None
+) -> tuple[float, int, Way]:
+    device = torch.device(device_name)
+    idle_bytes = memory_peak(device)
+    contender = Contender(
+        build=lambda: build_model(config, PRESETS[preset].view),
+        frames=config.num_frames,
+        size_px=config.image_size,
+        takes="frames",
+    )
+    runner = Runner(contender.build().eval(), contender, device)
+    if way is None:
+        way = replace(runner.best_way(seconds / 4), batch=1)
+        runner.take(way)
+    else:
+        runner.take(way)
+        runner.seconds_of(1, 0)
+    taken = runner.seconds_of(1, seconds)
+    return significant(statistics.median(taken)), memory_peak(device) - idle_bytes, way
