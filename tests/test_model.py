@@ -8,10 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.testing import assert_close
 
 from fewframes.config import ModelConfig, ViewConfig
-from fewframes.model import STAM, Attention, Block, SpatialEncoder, resize_positions
+from fewframes.model import STAM, Attention, Block, SpatialEncoder, attend, resize_positions
 from fewframes.presets import PLAIN_PIXELS, VIT_VIEW
 from fewframes.weights import build_model
 
@@ -141,6 +142,20 @@ def test_frame_attention_is_the_last_layers_and_changes_nothing(style: str) -> N
     query, key, _ = last.attn._heads(tokens if style == "release" else last.norm1(tokens))
     weights = (query @ key.transpose(-1, -2) / math.sqrt(12)).softmax(dim=-1)[:, :, 0, 1:].mean(dim=1)
     assert_close(encoded.frame_attention, weights / weights.sum(dim=1, keepdim=True))
+
+
+@pytest.mark.parametrize("num_tokens", [5, 197, 513])
+def test_attention_multiplied_out_is_the_fused_one(num_tokens: int) -> None:
+    query, key, value = torch.randn(3, 2, 3, num_tokens, 16, generator=torch.Generator().manual_seed(0)).bfloat16()
+    exact = F.scaled_dot_product_attention(query.double(), key.double(), value.double())
+    with torch.inference_mode():
+        fused_error = (F.scaled_dot_product_attention(query, key, value).double() - exact).abs().mean()
+        error = (attend(query, key, value).double() - exact).abs().mean()
+    assert error < 2.5 * fused_error  # scores are rounded once more; within a network it cannot be told
+    values = value.float().requires_grad_()
+    attend(query.float(), key.float(), values).sum().backward()
+    assert values.grad is not None
+    assert_close(values.grad.sum(dim=-2), torch.full((2, 3, 16), float(num_tokens)))  # weights of each query sum to 1
 
 
 def test_joint_attention_is_one_sequence_of_all_patches() -> None:

@@ -21,6 +21,8 @@ from fewframes.config import ModelConfig, ViewConfig
 from fewframes.motion import MomentHead, MotionTokens, slow_waves
 
 log = logging.getLogger("fewframes")
+MOST_MULTIPLIED_OUT = 512
+"""Tokens of a sequence up to which attention on a CPU is multiplied out."""
 
 
 @dataclass(frozen=True)
@@ -208,8 +210,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, tokens_BSD: Tensor) -> Tensor:
-        query, key, value = self._heads(tokens_BSD)  # each (..., A, S, D/A)
-        summed = F.scaled_dot_product_attention(query, key, value)
+        summed = attend(*self._heads(tokens_BSD))  # each (..., A, S, D/A)
         return self.proj(summed.transpose(-3, -2).flatten(-2))
 
     def class_weights(self, tokens_BSD: Tensor) -> Tensor:
@@ -222,6 +223,19 @@ class Attention(nn.Module):
         qkv = self.qkv(tokens_BSD).unflatten(-1, (3, self.heads, -1))  # (..., S, 3, A, D/A)
         query, key, value = qkv.movedim(-3, 0).transpose(-3, -2).unbind(0)
         return query, key, value
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v, each (..., A, S, d): Eqs. 4, 6 and 7.
+
+    Short sequences in bfloat16 on a CPU are multiplied out: torch's fused kernel takes twice the time there (docs/decisions.md).
+    Its backward pass, long sequences and every other place have the fused kernel, which does not keep S x S weights.
+    """
+    fused = query.device.type != "cpu" or query.dtype != torch.bfloat16 or query.shape[-2] > MOST_MULTIPLIED_OUT
+    if fused or torch.is_grad_enabled():
+        return F.scaled_dot_product_attention(query, key, value)
+    scores = (query / math.sqrt(query.shape[-1])).contiguous() @ key.contiguous().transpose(-2, -1)
+    return scores.softmax(dim=-1) @ value.contiguous()
 
 
 class Mlp(nn.Module):
