@@ -156,7 +156,6 @@ def main() -> None:
         table[name] = {part: spread((100 * part_SB.mean(dim=1)).tolist()) for part, part_SB in parts.items()}
         if name != next(iter(VARIANTS)):
             table[name]["difference"] = difference(right_SB, first_SB, groups)
-        table[name]["seconds a run"] = spread([result[1] for job, result in results.items() if job.name == name])
     report = {
         "machine": machine.describe(),
         "command": f"python benchmarks/ablations_end_to_end.py DATA --vit WEIGHTS --seeds {options.seeds} "

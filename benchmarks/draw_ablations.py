@@ -107,11 +107,24 @@ def main() -> None:
     frames_curve(results, DOCS / "ablations-frames.png")
     print(table(results))
     whole = json.loads((RESULTS / "ablations_end_to_end.json").read_text())["top1_percent"]
-    ways = {"1 -> 2": "trained on set 1, judged on set 2", "2 -> 1": "trained on set 2, judged on set 1"}
-    judged = {way: title for way, title in ways.items() if all(way in values for values in whole.values())}
-    bars(list(whole.items()), judged, DOCS / "ablations-end-to-end.png")
+    ways = {
+        "both": "both ways",
+        "1 -> 2": "trained on set 1, judged on set 2",
+        "2 -> 1": "trained on set 2, judged on set 1",
+    }
+    bars(list(whole.items()), ways, DOCS / "ablations-end-to-end.png")
     for name, values in whole.items():
-        print(f"| {name} | {' | '.join(str(values[way]['value']) for way in judged)} |")
+        cells = [f"{values[way]['value']:.1f} ({values[way]['min']:.1f}-{values[way]['max']:.1f})" for way in ways]
+        gap = values.get("difference")
+        cells[0] += "" if gap is None else f"; {gap['points']:+.1f} ({gap['low']:+.1f} to {gap['high']:+.1f})"
+        print(f"| {name} | {' | '.join(cells)} |")
+    clips = json.loads((RESULTS / "ablations.json").read_text())["ut, clips"]
+    names = {"1x1": "one pass over the whole video", "5x1": "five clips of a second, scores averaged"}
+    bars(
+        [(title, {"ut": clips[name]}) for name, title in names.items()],
+        {"ut": PROTOCOLS["ut"]},
+        DOCS / "ablations-clips.png",
+    )
 
 
 if __name__ == "__main__":

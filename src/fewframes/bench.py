@@ -9,9 +9,10 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import av
@@ -19,57 +20,58 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fewframes.config import ViewConfig
-from fewframes.contenders import CONTENDERS, FPS, NUM_CLASSES, Contender, Rival, build, contender_of, has_weights
+from fewframes.contenders import (
+    CONTENDERS,
+    FPS,
+    NUM_CLASSES,
+    OURS,
+    Contender,
+    Rival,
+    build,
+    contender_of,
+    has_weights,
+    load_weights,
+)
 from fewframes.data import VideoSet
-from fewframes.errors import ConfigError, DataError, FewframesError, VideoError
+from fewframes.errors import ConfigError, DataError, FewframesError, VideoError, nearest
 from fewframes.evaluate import places_of, targets_for
 from fewframes.judge import judge
 from fewframes.metrics import Cost, Report, count_cost, score
-from fewframes.predictor import choose_device, load, machine_name
-from fewframes.stopwatch import (
-    Energy,
-    Runner,
-    Way,
-    in_own_process,
-    matrix_flops_s,
-    memory_peak,
-    percentile,
-    significant,
-)
-from fewframes.tensor_files import read_tensors
+from fewframes.predictor import DTYPES, choose_device, load, machine_name
+from fewframes.stopwatch import Energy, Memory, Runner, Way, in_own_process, matrix_flops_s, percentile, significant
 from fewframes.transforms import crops_of
 from fewframes.video import open_video
-from fewframes.weights import kinetics_labels, load_strictly
+from fewframes.weights import kinetics_labels
 
 Progress = Callable[[str, int, int, str], None]
 """Called with the stage, how much of it is done, how much there is, and what is done now."""
+PACKAGES = ("torch", "torchvision", "timm", "transformers", "pytorchvideo", "av", "fewframes")
 MADE_WIDTH, MADE_HEIGHT = 340, 256
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What one turn measured: seconds of each pass of `way.batch` views, seconds of each pass of one view, bytes of memory
-    above the empty process, joules of all passes where the platform counts them, and the machine's rate of matrix products in
-    `way`'s precision, in FLOP/s. The first turn also tries other ways, so its memory counts only where there is no other."""
+    """What one turn measured: seconds of each pass of `way.batch` views, seconds of each pass of one view, seconds to decode all
+    views of the clip, bytes of memory above an empty process, joules of all passes where the platform counts them, and the machine's rate of matrix products in
+    `way`'s precision, in FLOP/s."""
 
     way: Way
     pass_s: tuple[float, ...]
     view_s: tuple[float, ...]
-    memory_bytes: int
+    decode_s: float | None
+    memory_bytes: int | None
     joules: float | None
     matrix_flops_s: float
 
 
 @dataclass(frozen=True)
 class Row:
-    """One contender: what it costs by count, what was measured in each turn, and how long decoding takes for its views."""
+    """One contender: what it costs by count, what was measured in each turn, and how it did on labelled videos."""
 
     name: str
     contender: Contender = field(repr=False)
     cost: Cost
     turns: tuple[Turn, ...]
-    decode_s: tuple[float, ...] = ()
     report: Report | None = None
     """On the user's videos, where it has weights."""
 
@@ -84,11 +86,15 @@ class Row:
         return 1 / statistics.median(self.video_s)
 
     @property
+    def decode_s(self) -> float | None:
+        """Seconds to decode all views of the clip, median over turns; None where nothing was decoded."""
+        seconds = [turn.decode_s for turn in self.turns if turn.decode_s is not None]
+        return statistics.median(seconds) if seconds else None
+
+    @property
     def videos_s_decoded(self) -> float | None:
-        """Videos/s with decoding and the network one after the other; None where no file was decoded."""
-        if not self.decode_s:
-            return None
-        return 1 / (statistics.median(self.video_s) + statistics.median(self.decode_s))
+        """Videos/s with decoding and the network one after the other; None where nothing was decoded."""
+        return None if self.decode_s is None else 1 / (statistics.median(self.video_s) + self.decode_s)
 
     @property
     def rate_share(self) -> float:
@@ -102,6 +108,7 @@ class Row:
         way, contender = self.turns[0].way, self.contender
         view_s = sorted(seconds for turn in self.turns for seconds in turn.view_s)
         joules = [turn.joules / len(turn.pass_s) / way.batch for turn in self.turns if turn.joules is not None]
+        memory = [turn.memory_bytes for turn in self.turns if turn.memory_bytes is not None]
         decoded = self.videos_s_decoded
         return {
             "name": self.name,
@@ -114,14 +121,15 @@ class Row:
             "videos_s_least": significant(1 / max(self.video_s)),
             "videos_s_most": significant(1 / min(self.video_s)),
             "videos_s_decoded": None if decoded is None else significant(decoded),
-            "decode_s": significant(statistics.median(self.decode_s)) if self.decode_s else None,
+            "decode_s": None if self.decode_s is None else significant(self.decode_s),
             "view_ms_p50": significant(1e3 * percentile(view_s, 0.5)),
             "view_ms_p95": significant(1e3 * percentile(view_s, 0.95)),
             "views_a_pass": way.batch,
             "precision": way.dtype,
             "channels_last": way.channels_last,
             "share_of_matrix_rate": round(self.rate_share, 3),
-            "memory_mb": round(max(turn.memory_bytes for turn in self.turns[1:] or self.turns) / 1e6),
+            "memory_mb": round(max(memory) / 1e6) if memory else None,
+            "passes_timed": sum(len(turn.pass_s) for turn in self.turns),
             "top1": None if self.report is None else round(100 * self.report.top1, 1),
             "videos_judged": None if self.report is None else self.report.num_videos,
             "joules_a_video": significant(statistics.median(joules) * contender.passes) if joules else None,
@@ -148,12 +156,14 @@ class Bench:
     seconds: float
     clip: str
     matrix_gflops_s: dict[str, float]
+    interrupted: bool = False
 
     def to_dict(self) -> dict[str, object]:
         """Plain values."""
         return {
             "machine": self.machine,
-            "torch": torch.__version__,
+            "versions": {package: version(package) for package in PACKAGES if find_spec(package) is not None},
+            "interrupted": self.interrupted,
             "rounds": self.rounds,
             "seconds_a_turn": self.seconds,
             "clip": self.clip,
@@ -176,115 +186,155 @@ def bench(
 ) -> Bench:
     """Measure these contenders by turns: `rounds` turns each, of about `seconds`; `clip` is the video that is decoded (none:
     decoding is not measured). With `data`, those that have weights, of their own or the file that `weights` has for their name,
-    are judged as well. One that cannot be built or run is reported, the others go on. ConfigError for a name that is unknown."""
-    for name in (*names, *(weights or ())):
-        contender_of(name)
-    if not names:
-        raise ConfigError(f"no contenders were named; there are {', '.join(CONTENDERS)}")
-    reports = {} if data is None else {name: report_on(name, data, (weights or {}).get(name), device) for name in names}
+    are judged as well. One that cannot be built, run or judged is reported, the others go on; an interruption (Ctrl-C) ends it
+    with what was measured. Raises ConfigError for a name that is unknown and VideoError for a clip that cannot be read."""
+    names, weights = list(dict.fromkeys(names)), weights or {}
+    _check(names, weights, rounds, data)
+    if clip is not None:
+        read_views(contender_of(names[0]), clip)
     chosen = choose_device(device)
-    costs: dict[str, Cost] = {}
-    turns: dict[str, list[Turn]] = {name: [] for name in names}
-    missed: dict[str, Missed] = {}
-    for number in range(rounds):
-        for place, name in enumerate(names):
-            done = number * len(names) + place
-            progress("measuring", done, rounds * len(names), f"turn {number + 1} of {rounds}: {name}")
-            if name in missed:
-                continue
-            try:
-                if name not in costs:
-                    costs[name] = in_own_process(cost_of, name)
-                way = turns[name][0].way if turns[name] else None
-                turns[name].append(in_own_process(take_turn, name, str(chosen), seconds, way))
-            except (FewframesError, RuntimeError, MemoryError, BrokenProcessPool, ImportError) as error:
-                missed[name] = Missed(name, (str(error).strip() or type(error).__name__).splitlines()[0])
-    decoded = {
-        name: tuple(decoding_s(contender_of(name), clip) for _ in range(rounds)) if clip is not None else ()
-        for name in names
-        if name not in missed
-    }
-    rows = tuple(
-        Row(name, contender_of(name), costs[name], tuple(turns[name]), decoded[name], reports.get(name))
-        for name in decoded
-    )
+    state = _State({name: [] for name in names}, {}, {}, {})
+    interrupted = False
+    try:
+        for number in range(rounds):
+            for place, name in enumerate(names):
+                done = number * len(names) + place
+                progress("measuring", done, rounds * len(names), f"turn {number + 1} of {rounds}: {name}")
+                state.measure(name, str(chosen), seconds, clip)
+        for place, name in enumerate(names if data is not None else ()):
+            progress("judging", place, len(names), name)
+            state.judge(name, data, weights.get(name), device)
+    except KeyboardInterrupt:
+        interrupted = True
+    rows = state.rows()
     rates: dict[str, list[float]] = {}
     for turn in (turn for row in rows for turn in row.turns):
         rates.setdefault(turn.way.dtype, []).append(turn.matrix_flops_s / 1e9)
     return Bench(
         rows=rows,
-        missed=tuple(missed.values()),
+        missed=tuple(state.missed.values()),
         machine=machine_name(chosen),
         rounds=rounds,
         seconds=seconds,
-        clip=clip or "",
+        clip="" if clip is None else Path(clip).name,
         matrix_gflops_s={dtype: significant(statistics.median(values)) for dtype, values in rates.items()},
+        interrupted=interrupted,
     )
 
 
+@dataclass(frozen=True)
+class _State:
+    """What is known so far, by name."""
+
+    turns: dict[str, list[Turn]]
+    costs: dict[str, Cost]
+    reports: dict[str, Report | None]
+    missed: dict[str, Missed]
+
+    def measure(self, name: str, device: str, seconds: float, clip: str | None) -> None:
+        """One more turn of this contender, unless it failed before."""
+        if name in self.missed:
+            return
+        try:
+            if name not in self.costs:
+                self.costs[name] = in_own_process(cost_of, name)
+            way = self.turns[name][0].way if self.turns[name] else None
+            self.turns[name].append(in_own_process(take_turn, name, device, seconds, way, clip))
+        except FewframesError as error:
+            self.missed[name] = Missed(name, str(error))
+
+    def judge(self, name: str, data: VideoSet | None, weights: str | None, device: str) -> None:
+        """How often this contender is right, where it has weights."""
+        try:
+            self.reports[name] = in_own_process(report_on, name, data, weights, device)
+        except FewframesError as error:
+            self.missed.setdefault(name, Missed(name, f"not judged: {error}"))
+
+    def rows(self) -> tuple[Row, ...]:
+        """Of those that had a turn."""
+        return tuple(
+            Row(name, contender_of(name), self.costs[name], tuple(turns), self.reports.get(name))
+            for name, turns in self.turns.items()
+            if turns
+        )
+
+
+def _check(names: Sequence[str], weights: Mapping[str, str], rounds: int, data: VideoSet | None) -> None:
+    """Before minutes of work, not after."""
+    if rounds < 1:
+        raise ValueError(f"rounds = {rounds}: needs at least 1")
+    if not names:
+        raise ConfigError(f"no contenders were named; there are {', '.join(CONTENDERS)}")
+    for name in names:
+        contender_of(name)
+    for name, path in weights.items():
+        if name not in names:
+            raise ConfigError(f"weights for {name!r}, which is not measured; {nearest(name, names)}")
+        if name in OURS or name not in CONTENDERS:
+            raise ConfigError(f"weights for {name!r}, which is ours: name its file as a contender instead")
+        if not Path(path).exists():
+            raise ConfigError(f"weights for {name!r}: {path}: no such file")
+        if data is None:
+            raise ConfigError(f"weights for {name!r} change no speed; they need labelled videos too (--data)")
+    if data is not None and data.multilabel:
+        raise DataError(f"{data.name}: its videos have any number of actions; only single-label data is judged here")
+
+
 def cost_of(name: str) -> Cost:
-    """What one view of a contender costs, counted without computing."""
+    """What one view of a contender costs; nothing is computed but for a file of ours, whose weights are there already."""
     contender = contender_of(name)
     with torch.device("meta"):
         network = build(contender)
-    frames = contender.frames * (contender.views.num_clips if contender.takes == "clips" else 1)
-    return count_cost(network, frames, contender.size_px)
+    return count_cost(network, contender.frames_a_pass, contender.size_px)
 
 
-def take_turn(name: str, device_name: str, seconds: float, way: Way | None) -> Turn:
+def take_turn(name: str, device_name: str, seconds: float, way: Way | None, clip: str | None) -> Turn:
     """One turn: without a `way` the best one is looked for first."""
     device = torch.device(device_name)
-    idle_bytes = memory_peak(device)
+    memory = Memory(device)
     contender = contender_of(name)
-    network = build(contender)
-    runner = Runner(network, contender, device)
+    runner = Runner(build(contender), contender, device)
     if way is None:
         way = runner.best_way(seconds / 4)
     runner.take(way)
-    runner.seconds_of(way.batch, 0)  # warm-up
-    with Energy(device) as energy:
+    for batch in {1, way.batch}:
+        runner.seconds_of(batch, 0)  # warm-up
+    with memory, Energy(device) as energy:
         pass_s = runner.seconds_of(way.batch, seconds)
     view_s = pass_s if way.batch == 1 else runner.seconds_of(1, seconds / 2)
-    memory_bytes = max(0, memory_peak(device) - idle_bytes)
     return Turn(
         way=way,
         pass_s=tuple(pass_s),
         view_s=tuple(view_s),
-        memory_bytes=memory_bytes,
+        decode_s=None if clip is None else decoding_s(contender, clip),
+        memory_bytes=memory.peak_bytes,
         joules=energy.joules,
-        matrix_flops_s=matrix_flops_s(getattr(torch, way.dtype), device, min(seconds, 1.0)),
+        matrix_flops_s=matrix_flops_s(DTYPES[way.dtype], device, min(seconds, 1.0)),
     )
 
 
 def report_on(name: str, data: VideoSet, weights: str | None, device: str) -> Report | None:
     """How often a contender is right by its own protocol; None where it has no weights. Ours are judged as `evaluate` judges
-    them; a rival by `weights` under its library's names of tensors, with Kinetics-400's labels."""
+    them; a rival in float32 by `weights` under its library's names of tensors, with Kinetics-400's labels. A video that cannot
+    be read is a DataError: figures over different videos cannot stand side by side."""
     if weights is None:
         if not has_weights(name):
             return None
         predictor = load(name, device=device)
         judged = judge(data, predictor)
-        return score(judged.logits, targets_for(data, predictor)[judged.places].argmax(dim=1), predictor.labels)
-    contender, chosen = contender_of(name), choose_device(device)
+        if judged.failures:
+            raise DataError(f"{len(judged.failures)} videos cannot be read, the first: {judged.failures[0].error}")
+        return score(judged.logits, targets_for(data, predictor).argmax(dim=1), predictor.labels)
+    contender, labels = contender_of(name), kinetics_labels(NUM_CLASSES)
+    places = torch.tensor(places_of(data.labels, labels, f"{data.name}: {name}"))
     rival = build(contender)
     assert isinstance(rival, Rival)
-    load_strictly(rival.network, read_tensors(Path(weights)), weights)
-    runner = Runner(rival, contender, chosen)
-    labels = kinetics_labels(NUM_CLASSES)
-    places = torch.tensor(places_of(data.labels, labels, f"{data.name}: {name}"))
-    logits: list[Tensor] = []
-    rows: list[int] = []
-    for row, sample in enumerate(data.samples):
-        try:
-            views_VTCHW = read_views(contender, sample.path, sample.start_s, sample.end_s)
-        except VideoError:
-            continue
-        rows.append(row)
-        logits.append(runner.scores(views_VTCHW).log())
-    if not rows:
-        raise DataError(f"{data.name}: none of {len(data.samples)} videos could be read")
-    targets_N = places[data.multi_hot()[rows].argmax(dim=1)]
-    return score(torch.stack(logits), targets_N, labels)
+    load_weights(rival, contender, weights)
+    runner = Runner(rival, contender, choose_device(device))
+    scores = [
+        runner.scores(read_views(contender, sample.path, sample.start_s, sample.end_s)) for sample in data.samples
+    ]
+    return score(torch.stack(scores).log(), places[data.multi_hot().argmax(dim=1)], labels)
 
 
 def decoding_s(contender: Contender, clip: str) -> float:
@@ -296,13 +346,16 @@ def decoding_s(contender: Contender, clip: str) -> float:
 
 def read_views(contender: Contender, path: str, start_s: float = 0.0, end_s: float | None = None) -> Tensor:
     """All views of a video as the contender's protocol has them: (V, T, C, H, W) uint8, clip after clip, of each its crops."""
-    view, num_crops = ViewConfig(resize_px=contender.size_px, crop_px=contender.size_px), contender.views.num_crops
+    num_crops = contender.views.num_crops
     with closing(open_video(path, threads=0)) as video:
-        times_s = contender.views.times(video.duration_s, contender.frames, start_s=start_s, end_s=end_s)
-        frames_NSCHW = video.frames_at(times_s.flatten(), lambda frame: crops_of(frame, view, num_crops)).frames
-    frames_GTSCHW = frames_NSCHW.unflatten(0, (contender.views.num_clips, contender.frames))
-    if contender.takes == "clips":
-        frames_GTSCHW = frames_GTSCHW.flatten(0, 1)[None]
+        try:
+            times_s = contender.views.times(video.duration_s, contender.frames, start_s=start_s, end_s=end_s)
+        except ValueError as error:
+            raise VideoError(f"{video.name}: {error}") from None
+        frames_NSCHW = video.frames_at(
+            times_s.flatten(), lambda frame: crops_of(frame, contender.view, num_crops)
+        ).frames
+    frames_GTSCHW = frames_NSCHW.unflatten(0, (-1, contender.frames_a_pass))
     return frames_GTSCHW.transpose(1, 2).flatten(0, 1)
 
 

@@ -10,8 +10,9 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from fewframes import baselines
@@ -20,12 +21,14 @@ from fewframes.errors import ConfigError, MissingDependency, nearest
 from fewframes.model import STAM
 from fewframes.presets import PRESETS
 from fewframes.sampling import ONE_PASS, Views
-from fewframes.weights import build_model, downloaded_path, load_checkpoint
+from fewframes.tensor_files import read_tensors
+from fewframes.weights import build_model, downloaded_path, load_checkpoint, load_strictly
 
 Input = Literal["clip", "frames", "pathways", "clips"]
 """What a network takes: a clip (B, C, T, H, W); frames (B, T, C, H, W); the slow and the fast pathway of SlowFast, each a
 clip; all clips of a video at once, one after another in time (B, C, V T, H, W)."""
 
+Colour = tuple[float, float, float]
 NUM_CLASSES = 400
 SLOW_SHARE = 4
 """SlowFast 8x8: the slow pathway has every fourth frame of the fast one."""
@@ -54,7 +57,8 @@ class Contender:
     build: Callable[[], nn.Module]
     """The network with random weights, 400 classes."""
     frames: int
-    size_px: int
+    view: ViewConfig
+    """How a frame becomes its input, with the mean and the deviation it was trained with."""
     views: Views = ONE_PASS
     takes: Input = "clip"
     package: str = ""
@@ -67,6 +71,16 @@ class Contender:
         return self.views.num_clips * self.frames
 
     @property
+    def size_px(self) -> int:
+        """Side of the frames it takes."""
+        return self.view.crop_px
+
+    @property
+    def frames_a_pass(self) -> int:
+        """Frames of one pass of one view."""
+        return self.frames * (self.views.num_clips if self.takes == "clips" else 1)
+
+    @property
     def passes(self) -> int:
         """Passes of the network for one video; a network that takes all clips at once needs one."""
         return self.views.num_crops if self.takes == "clips" else len(self.views)
@@ -75,18 +89,25 @@ class Contender:
 class Rival(nn.Module):
     """A contender's network behind the input that all share: (B, T, C, H, W) in 0-1 -> logits (B, K)."""
 
-    def __init__(self, network: nn.Module, takes: Input) -> None:
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, takes: Input, view: ViewConfig) -> None:
         super().__init__()
         self.network, self.takes = network, takes
+        self.register_buffer("mean", torch.tensor(view.mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(view.std).view(-1, 1, 1), persistent=False)
 
     def forward(self, pixels_BTCHW: Tensor) -> Tensor:
-        normalised_BTCHW = (pixels_BTCHW - 0.45) / 0.225  # of most of these systems; the others differ little
+        normalised_BTCHW = (pixels_BTCHW - self.mean) / self.std
         if self.takes == "frames":
             output = self.network(normalised_BTCHW)
             return output if isinstance(output, Tensor) else output.logits
         clip_BCTHW = normalised_BTCHW.transpose(1, 2)
         if self.takes == "pathways":
-            return self.network([clip_BCTHW[:, :, ::SLOW_SHARE], clip_BCTHW])
+            num_frames = clip_BCTHW.shape[2]
+            slow = torch.linspace(0, num_frames - 1, num_frames // SLOW_SHARE).long()  # from the first to the last
+            return self.network([clip_BCTHW[:, :, slow], clip_BCTHW])
         return self.network(clip_BCTHW)
 
 
@@ -95,7 +116,17 @@ def build(contender: Contender) -> nn.Module:
     if contender.package and importlib.util.find_spec(contender.package) is None:
         raise MissingDependency(f"needs {contender.package}; pip install 'fewframes[baselines]'")
     network = contender.build()
-    return (network if isinstance(network, STAM) else Rival(network, contender.takes)).eval()
+    return (network if isinstance(network, STAM) else Rival(network, contender.takes, contender.view)).eval()
+
+
+def load_weights(rival: Rival, contender: Contender, path: str) -> None:
+    """Published weights under the names of the contender's library: a file, or for transformers a folder as its
+    `save_pretrained` writes. WeightsError lists what does not fit."""
+    if contender.package == TRANSFORMERS and Path(path).is_dir():
+        network: Any = rival.network
+        rival.network = type(network).from_pretrained(path).eval()
+        return
+    load_strictly(rival.network, read_tensors(Path(path)), path)
 
 
 def contender_of(name: str) -> Contender:
@@ -104,10 +135,9 @@ def contender_of(name: str) -> Contender:
         return CONTENDERS[name]
     if not Path(name).exists():
         raise ConfigError(f"no contender {name!r}, and no file of that name; {nearest(name, CONTENDERS)}")
-    model = load_checkpoint(name).model
-    return Contender(
-        build=lambda: model, frames=model.config.num_frames, size_px=model.config.image_size, takes="frames"
-    )
+    checkpoint = load_checkpoint(name)
+    frames = checkpoint.model.config.num_frames
+    return Contender(build=lambda: checkpoint.model, frames=frames, view=checkpoint.view, takes="frames")
 
 
 def has_weights(name: str) -> bool:
@@ -117,6 +147,18 @@ def has_weights(name: str) -> bool:
     return PRESETS[name].weights == "packaged" or (
         PRESETS[name].weights == "released" and downloaded_path(name).is_file()
     )
+
+
+HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+VIDEO = ((0.45, 0.45, 0.45), (0.225, 0.225, 0.225))
+S3D = ((0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989))
+"""Means and deviations of pixels, by kind of training."""
+
+
+def _view(crop_px: int, pixels: tuple[Colour, Colour] = VIDEO, resize_px: int | None = None) -> ViewConfig:
+    mean, std = pixels
+    return ViewConfig(resize_px=resize_px or crop_px, crop_px=crop_px, interpolation="bilinear", mean=mean, std=std)
 
 
 def _dense(frames: int, stride: int, num_clips: int, num_crops: int) -> Views:
@@ -173,7 +215,7 @@ def _ours(name: str, published: Published) -> Contender:
     return Contender(
         build=lambda: build_model(model, view),
         frames=model.num_frames,
-        size_px=model.image_size,
+        view=view,
         takes="frames",
         published=published,
     )
@@ -197,88 +239,88 @@ OURS: dict[str, Contender] = {
 PYTORCHVIDEO, TRANSFORMERS = "pytorchvideo", "transformers"
 OF_THE_PAPER: dict[str, Contender] = {
     "x3d-m": Contender(
-        build=_hub("x3d_m"), frames=16, size_px=256, views=_dense(16, 5, 10, 3), package=PYTORCHVIDEO,
+        build=_hub("x3d_m"), frames=16, view=_view(256), views=_dense(16, 5, 10, 3), package=PYTORCHVIDEO,
         published=Published(top1=76.0, gmacs=6.2, params_m=3.8, videos_s=1.3, source="Table 1"),
     ),
     "x3d-l": Contender(
-        build=_hub("x3d_l"), frames=16, size_px=356, views=_dense(16, 5, 10, 3), package=PYTORCHVIDEO,
+        build=_hub("x3d_l"), frames=16, view=_view(356), views=_dense(16, 5, 10, 3), package=PYTORCHVIDEO,
         published=Published(top1=77.5, gmacs=24.8, params_m=6.1, videos_s=0.46, source="Tables 1 and 5"),
     ),
     "x3d-xl": Contender(
-        build=_x3d_xl, frames=16, size_px=356, views=_dense(16, 5, 10, 3), package=PYTORCHVIDEO,
+        build=_x3d_xl, frames=16, view=_view(356), views=_dense(16, 5, 10, 3), package=PYTORCHVIDEO,
         published=Published(top1=79.1, gmacs=48.4, params_m=11.0, charades=43.4, source="Tables 1 and 7"),
     ),
     "slowfast-8x8-r50": Contender(
-        build=_hub("slowfast_r50"), frames=32, size_px=256, views=_dense(32, 2, 10, 3), takes="pathways",
+        build=_hub("slowfast_r50"), frames=32, view=_view(256), views=_dense(32, 2, 10, 3), takes="pathways",
         package=PYTORCHVIDEO,
         published=Published(top1=77.0, gmacs=65.7, params_m=34.4, videos_s=1.4, source="Tables 1 and 5"),
     ),
     "tsm-r50": Contender(
-        build=baselines.tsm_resnet50, frames=16, size_px=224, views=_dense(16, 4, 10, 1),
+        build=baselines.tsm_resnet50, frames=16, view=_view(224, IMAGENET, 256), views=_dense(16, 4, 10, 1),
         published=Published(top1=74.7, gmacs=65, params_m=24.3, source="Table 1"),
     ),
     "i3d-r50": Contender(
-        build=_hub("i3d_r50"), frames=8, size_px=256, views=_dense(8, 8, 10, 3), package=PYTORCHVIDEO,
-        published=Published(params_m=28.0, gmacs=37.5, top1=73.3, source="SlowFast's model zoo"),
+        build=_hub("i3d_r50"), frames=8, view=_view(256), views=_dense(8, 8, 10, 3), package=PYTORCHVIDEO,
+        published=Published(params_m=28.0, gmacs=37.5, top1=73.3, source="PyTorchVideo's model zoo"),
     ),
     "i3d-r50-nl": Contender(
-        build=baselines.nonlocal_i3d, frames=8, size_px=256, views=_dense(8, 8, 10, 3),
-        published=Published(params_m=35.3, top1=74.7, source="SlowFast's model zoo"),
+        build=baselines.nonlocal_i3d, frames=8, view=_view(256), views=_dense(8, 8, 10, 3),
+        published=Published(params_m=35.3, source="SlowFast's model zoo"),
     ),
     "nonlocal-r101": Contender(
-        build=lambda: baselines.nonlocal_i3d(depth=101), frames=32, size_px=256, views=_dense(32, 2, 10, 3),
-        published=Published(top1=77.7, gmacs=359, params_m=54.3, charades=37.5, source="Tables 1 and 7"),
+        build=lambda: baselines.nonlocal_i3d(depth=101), frames=32, view=_view(256), views=_dense(32, 4, 10, 3),
+        published=Published(top1=77.7, gmacs=359, params_m=54.3, source="Table 1"),
     ),
     "oct-i3d-nl": Contender(
-        build=baselines.octave_i3d_nonlocal, frames=8, size_px=224, views=_dense(8, 8, 10, 3),
+        build=baselines.octave_i3d_nonlocal, frames=8, view=_view(224, resize_px=256), views=_dense(8, 8, 10, 3),
         published=Published(top1=75.7, gmacs=28.9, params_m=33.6, source="Table 1"),
     ),
     "eco": Contender(
-        build=baselines.eco, frames=16, size_px=224,
+        build=baselines.eco, frames=16, view=_view(224, resize_px=240),
         published=Published(gmacs=64, params_m=47.5, ucf101=93.6, videos_s=20.8, source="Table 6; cost: TSM's authors"),
     ),
     "faster32": Contender(
-        build=baselines.faster32, frames=32, size_px=224, views=_dense(32, 2, 8, 1), takes="clips",
+        build=baselines.faster32, frames=32, view=_view(224, resize_px=256), views=_dense(32, 2, 8, 1), takes="clips",
         published=Published(top1=75.3, gmacs=8 * 67.7, ucf101=96.9, videos_s=2.8, source="Table 6; cost: its authors"),
     ),
     "r2plus1d-34": Contender(
-        build=baselines.r2plus1d_34, frames=32, size_px=112, views=_dense(32, 2, 10, 1),
+        build=baselines.r2plus1d_34, frames=32, view=_view(112, S3D, 128), views=_dense(32, 2, 10, 1),
         published=Published(params_m=63.6, gmacs=152, ucf101=96.8, source="Table 6; cost: its authors"),
     ),
     "s3d": Contender(
-        build=_torchvision("s3d"), frames=64, size_px=224, views=_dense(64, 1, 10, 3),
-        published=Published(gmacs=71.4, params_m=8.3, ucf101=96.8, source="Table 6; cost: its authors, torchvision"),
+        build=_torchvision("s3d"), frames=128, view=_view(224, S3D, 256), views=_dense(128, 2, 1, 1),
+        published=Published(top1=68.4, params_m=8.3, ucf101=96.8, source="Table 6; top-1, protocol: torchvision"),
     ),
 }  # fmt: skip
 MODERN: dict[str, Contender] = {
     "timesformer-b": Contender(
-        build=_transformers("Timesformer", num_frames=8), frames=8, size_px=224, takes="frames",
-        views=Views(num_clips=1, num_crops=3), package=TRANSFORMERS,
+        build=_transformers("Timesformer", num_frames=8), frames=8, view=_view(224), takes="frames",
+        views=_dense(8, 32, 1, 3), package=TRANSFORMERS,
         published=Published(top1=77.9, gmacs=196, params_m=121.4, source="its authors"),
     ),
     "vivit-b": Contender(
-        build=_transformers("Vivit"), frames=32, size_px=224, views=_dense(32, 2, 4, 3), takes="frames",
+        build=_transformers("Vivit"), frames=32, view=_view(224, HALF), views=_dense(32, 2, 4, 3), takes="frames",
         package=TRANSFORMERS, published=Published(top1=79.9, params_m=88.9, source="its authors"),
     ),
     "videomae-b": Contender(
-        build=_transformers("VideoMAE", use_mean_pooling=True), frames=16, size_px=224, views=_dense(16, 4, 5, 3),
+        build=_transformers("VideoMAE", use_mean_pooling=True), frames=16, view=_view(224, IMAGENET), views=_dense(16, 4, 5, 3),
         takes="frames", package=TRANSFORMERS,
         published=Published(top1=81.5, gmacs=180, params_m=87, source="its authors"),
     ),
     "vjepa2-l": Contender(
-        build=_transformers("VJEPA2", frames_per_clip=16), frames=16, size_px=256, views=_dense(16, 4, 2, 3),
+        build=_transformers("VJEPA2", frames_per_clip=16), frames=16, view=_view(256, IMAGENET, 292), views=_dense(16, 4, 2, 3),
         takes="frames", package=TRANSFORMERS, published=Published(source="its authors give Something-Something"),
     ),
     "mvit-v2-s": Contender(
-        build=_torchvision("mvit_v2_s"), frames=16, size_px=224, views=_dense(16, 4, 5, 1),
+        build=_torchvision("mvit_v2_s"), frames=16, view=_view(224, resize_px=256), views=_dense(16, 4, 5, 1),
         published=Published(top1=81.0, gmacs=64.2, params_m=34.5, source="its authors"),
     ),
     "swin3d-t": Contender(
-        build=_torchvision("swin3d_t"), frames=32, size_px=224, views=_dense(32, 2, 4, 3),
+        build=_torchvision("swin3d_t"), frames=32, view=_view(224, IMAGENET), views=_dense(32, 2, 4, 3),
         published=Published(top1=78.8, gmacs=88, params_m=28.2, source="its authors"),
     ),
     "swin3d-b": Contender(
-        build=_torchvision("swin3d_b"), frames=32, size_px=224, views=_dense(32, 2, 4, 3),
+        build=_torchvision("swin3d_b"), frames=32, view=_view(224, IMAGENET), views=_dense(32, 2, 4, 3),
         published=Published(top1=80.6, gmacs=282, params_m=88.1, source="its authors"),
     ),
 }  # fmt: skip
@@ -287,6 +329,7 @@ CONTENDERS: dict[str, Contender] = {**OURS, **OF_THE_PAPER, **MODERN}
 PUBLISHED_ONLY: dict[str, Published] = {
     "STRG + NL": Published(charades=39.7, gmacs=630, source="Table 7; needs a detector's boxes"),
     "Timeception": Published(charades=41.1, source="Table 7; 1024 frames of a video through I3D"),
+    "SlowFast + NL": Published(charades=42.5, gmacs=234, source="Table 7; R101 with 64 frames"),
     "LFB + NL": Published(charades=42.5, gmacs=529, source="Table 7; needs a detector's boxes and a bank of features"),
 }
 """Systems of the tables that were not rebuilt: their published figures alone are shown."""

@@ -6,6 +6,7 @@
     │   └── MissingVideo   1  there is no such video
     ├── DataError          1  a folder or list of videos that cannot be read as a data set
     ├── WeightsError       1  a checkpoint that is missing, damaged or of another shape
+    ├── BenchError         1  something that is measured failed in its own process
     └── MissingDependency  4  an optional package is needed; the pip line is in the message
 
 The number is the exit code of the command. A command over many files finishes the others and exits with
@@ -47,6 +48,10 @@ class DataError(FewframesError):
 
 class WeightsError(FewframesError):
     """A checkpoint that is missing, damaged or of another shape."""
+
+
+class BenchError(FewframesError):
+    """Something that is measured failed in its own process."""
 
 
 class MissingDependency(FewframesError):

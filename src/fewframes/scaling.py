@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -13,12 +12,12 @@ import torch
 
 from fewframes.bench import Progress
 from fewframes.config import ModelConfig
-from fewframes.contenders import Contender
-from fewframes.errors import ConfigError, nearest
+from fewframes.contenders import Contender, build
+from fewframes.errors import BenchError, ConfigError, nearest
 from fewframes.metrics import count_cost
 from fewframes.predictor import choose_device
 from fewframes.presets import PRESETS
-from fewframes.stopwatch import Runner, Way, in_own_process, memory_peak, significant
+from fewframes.stopwatch import Memory, Runner, in_own_process, significant
 from fewframes.weights import build_model
 
 Layout = Literal["factorised", "per_block", "joint"]
@@ -66,7 +65,6 @@ def scale(
     points: list[Point] = []
     for place, layout in enumerate(LAYOUTS):
         reason = ""
-        way: Way | None = None
         for number, count in enumerate(sorted(frames)):
             done, words = place * len(frames) + number, f"{count} frames, {LAYOUTS[layout]}"
             progress("measuring", done, len(LAYOUTS) * len(frames), words)
@@ -75,9 +73,9 @@ def scale(
             seconds_taken, memory = None, None
             if not reason:
                 try:
-                    seconds_taken, memory, way = in_own_process(_measure, preset, config, str(chosen), seconds, way)
-                except (RuntimeError, MemoryError, BrokenProcessPool) as error:
-                    reason = (str(error) or type(error).__name__).splitlines()[0]
+                    seconds_taken, memory = in_own_process(_measure, preset, config, str(chosen), seconds)
+                except BenchError as error:
+                    reason = str(error)
             points.append(Point(layout, count, gmacs, attention_gmacs, seconds_taken, memory, reason))
             if seconds_taken is not None and seconds_taken > LONGEST_S:
                 reason = f"{count} frames took {seconds_taken:.0f} s already"
@@ -98,23 +96,14 @@ def _count(preset: str, config: ModelConfig) -> tuple[float, float]:
     return significant(cost.gmacs, 6), significant(cost.attention_gmacs, 6)
 
 
-def _measure(
-    preset: str, config: ModelConfig, device_name: str, seconds: float, way: Way | None
-) -> tuple[float, int, Way]:
+def _measure(preset: str, config: ModelConfig, device_name: str, seconds: float) -> tuple[float, int | None]:
     device = torch.device(device_name)
-    idle_bytes = memory_peak(device)
-    contender = Contender(
-        build=lambda: build_model(config, PRESETS[preset].view),
-        frames=config.num_frames,
-        size_px=config.image_size,
-        takes="frames",
-    )
-    runner = Runner(contender.build().eval(), contender, device)
-    if way is None:
-        way = replace(runner.best_way(seconds / 4), batch=1)
-        runner.take(way)
-    else:
-        runner.take(way)
-        runner.seconds_of(1, 0)
-    taken = runner.seconds_of(1, seconds)
-    return significant(statistics.median(taken)), memory_peak(device) - idle_bytes, way
+    memory = Memory(device)
+    view = PRESETS[preset].view
+    contender = Contender(build=lambda: build_model(config, view), frames=config.num_frames, view=view, takes="frames")
+    runner = Runner(build(contender), contender, device)
+    runner.take(runner.best_way(seconds / 4, one_view=True))
+    runner.seconds_of(1, 0)  # warm-up
+    with memory:
+        taken = runner.seconds_of(1, seconds)
+    return significant(statistics.median(taken)), memory.peak_bytes

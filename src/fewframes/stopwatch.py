@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,13 +17,18 @@ import torch
 from torch import Tensor, nn
 
 from fewframes.contenders import Contender
-from fewframes.errors import ConfigError
+from fewframes.errors import BenchError, ConfigError, FewframesError
 from fewframes.memory import keep_memory
-from fewframes.predictor import name_of
+from fewframes.model import STAM
+from fewframes.predictor import DTYPES, Predictor, name_of
 from fewframes.transforms import pixels_of
+from fewframes.weights import Checkpoint
 
 Result = TypeVar("Result")
-RATE_SIZE = 4096
+RATE_SIZES = {"cpu": 4096, "cuda": 8192}
+LONGEST_PASS_S = 10.0
+"""A batch does not grow past what would take longer than this."""
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 MOST_VALUES = 2**28
 """Input values of one pass, at most: what a batch may grow to."""
 WORTH_IT = 0.97
@@ -40,91 +46,142 @@ class Way:
 
 
 class Runner:
-    """A network that can be run in several ways."""
+    """A contender's network, ours as `Predictor` runs it, that can be run in several ways."""
 
     def __init__(self, network: nn.Module, contender: Contender, device: torch.device) -> None:
-        self.network, self.contender, self.device = network.to(device), contender, device
-        self.dtype, self.channels_last = torch.float32, False
+        self.contender, self.device = contender, device
+        self.dtype = torch.float32
+        self.predictor: Predictor | None = None
+        if isinstance(network, STAM):
+            labels = tuple(f"class {number}" for number in range(network.config.num_classes))
+            checkpoint = Checkpoint(network, contender.view, labels)
+            self.predictor = Predictor(checkpoint, device=str(device), dtype="float32")
+            self.cast: nn.Module = self.predictor.model.frame_encoder  # alone, as `Predictor` does
+        else:
+            self.cast = network.to(device)
+        torch.backends.cudnn.benchmark = True
 
-    def best_way(self, seconds: float) -> Way:
-        """Precision and layout by the clock at one view, then the batch up to which a view still gets cheaper."""
-        dtypes = [torch.bfloat16, torch.float32]
-        if self.device.type != "cpu":
-            dtypes.insert(1, torch.float16)
-        ways = [Way(name_of(dtype), last) for dtype in dtypes for last in (False, True)]
+    def best_way(self, seconds: float, *, one_view: bool = False) -> Way:
+        """In each precision the better layout by the clock, then the batch up to which a view gets cheaper (unless `one_view`);
+        of these the cheapest. A precision that fails, or whose output is not finite, is left out."""
+        dtypes = [torch.bfloat16, torch.float32] if self.device.type == "cpu" else list(DTYPES.values())
         taken: dict[Way, float] = {}
-        for way in ways:
-            try:
-                self.take(way)
-                taken[way] = min(self.seconds_of(1, seconds))
-            except RuntimeError:  # a kernel that this precision has not, here
+        for dtype in dtypes:
+            layouts = {
+                way: view_s
+                for way in (Way(name_of(dtype), last) for last in (False, True))
+                if (view_s := self._view_s(way, seconds)) is not None
+            }
+            if not layouts:
                 continue
+            way = min(layouts, key=layouts.__getitem__)
+            taken[way] = view_s = layouts[way]
+            while not one_view and self._fits(2 * way.batch) and 2 * way.batch * view_s < LONGEST_PASS_S:
+                larger = replace(way, batch=2 * way.batch)
+                each_s = self._view_s(larger, seconds)
+                if each_s is None or each_s > WORTH_IT * view_s:
+                    break
+                way, view_s = larger, each_s
+                taken[way] = view_s
         if not taken:
-            raise ConfigError(f"the network runs in none of {', '.join(sorted({way.dtype for way in ways}))} here")
-        best = min(taken, key=taken.__getitem__)
-        view_s, batch = taken[best], 1
-        self.take(best)
-        while self._fits(2 * batch) and 2 * batch * view_s < 10 * max(seconds, 0.1):
-            each_s = min(self.seconds_of(2 * batch, seconds)) / (2 * batch)
-            if each_s > WORTH_IT * view_s:
-                break
-            view_s, batch = each_s, 2 * batch
-        return Way(best.dtype, best.channels_last, batch)
+            raise ConfigError(f"its network runs in none of {', '.join(name_of(dtype) for dtype in dtypes)} here")
+        return min(taken, key=taken.__getitem__)
+
+    def _view_s(self, way: Way, seconds: float) -> float | None:
+        try:
+            self.take(way)
+            if not self.run(self.input_of(way.batch)).isfinite().all():
+                return None
+            return min(self.seconds_of(way.batch, seconds)) / way.batch
+        except RuntimeError:  # no such kernel here, or no room
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            return None
 
     def take(self, way: Way) -> None:
-        """Turn the network to this way. Only the frame encoder of ours is cast, as `Predictor` does."""
-        dtype: torch.dtype = getattr(torch, way.dtype)
-        part = getattr(self.network, "frame_encoder", self.network)
-        part.to(dtype)
-        self.dtype, self.channels_last = dtype, way.channels_last
-        for module in part.modules():
-            for parameter in module.parameters(recurse=False):
-                if parameter.ndim in (4, 5):
-                    last = torch.channels_last if parameter.ndim == 4 else torch.channels_last_3d
-                    parameter.data = parameter.data.contiguous(
-                        memory_format=last if way.channels_last else torch.contiguous_format
-                    )
+        """Turn the network to this way."""
+        self.dtype = DTYPES[way.dtype]
+        self.cast.to(self.dtype)
+        for parameter in self.cast.parameters():
+            if parameter.ndim in (4, 5):
+                last = torch.channels_last if parameter.ndim == 4 else torch.channels_last_3d
+                layout = last if way.channels_last else torch.contiguous_format
+                parameter.data = parameter.data.contiguous(memory_format=layout)
+
+    def run(self, views_VTCHW: Tensor) -> Tensor:
+        """Logits (V, K) of views; uint8 for ours, else in the precision of the network, in 0-1."""
+        with torch.inference_mode():
+            if self.predictor is None:
+                logits_VK: Tensor = self.cast(views_VTCHW)
+            else:
+                frames_VTD = self.predictor.encode_clips(views_VTCHW)
+                logits_VK = self.predictor.model.encode_video(frames_VTD.to(self.device)).logits
+            return logits_VK.float().cpu()
 
     def seconds_of(self, batch: int, seconds: float) -> list[float]:
         """Seconds of passes of so many views, as many as fit `seconds`, two at least unless it is 0."""
-        pixels_BTCHW = self.input_of(batch)
+        views_VTCHW = self.input_of(batch)
         taken: list[float] = []
-        with torch.inference_mode():
-            while not taken or (seconds > 0 and (len(taken) < 2 or sum(taken) < seconds)):
-                synchronise(self.device)
-                began = time.perf_counter()
-                self.network(pixels_BTCHW).float().cpu()
-                taken.append(time.perf_counter() - began)
+        while not taken or (seconds > 0 and (len(taken) < 2 or sum(taken) < seconds)):
+            synchronise(self.device)
+            began = time.perf_counter()
+            self.run(views_VTCHW)
+            taken.append(time.perf_counter() - began)
         return taken
-
-    def scores(self, views_VTCHW: Tensor) -> Tensor:
-        """Scores (K,) of a video, the mean over its views (V, T, C, H, W) uint8."""
-        with torch.inference_mode():
-            scores = [self.network(pixels_of(view[None].to(self.device))).softmax(1).cpu() for view in views_VTCHW]
-        return torch.cat(scores).mean(dim=0)
 
     def input_of(self, batch: int) -> Tensor:
         """Noise in the shape of `batch` views."""
         contender = self.contender
-        num_clips = contender.views.num_clips if contender.takes == "clips" else 1
-        shape = (batch, num_clips * contender.frames, 3, contender.size_px, contender.size_px)
-        ours = hasattr(self.network, "frame_encoder")
-        return torch.rand(shape, device=self.device, dtype=torch.float32 if ours else self.dtype)
+        shape = (batch, contender.frames_a_pass, 3, contender.size_px, contender.size_px)
+        if self.predictor is not None:
+            return torch.randint(0, 256, shape, dtype=torch.uint8)
+        return torch.rand(shape, device=self.device).to(self.dtype)
+
+    def scores(self, views_VTCHW: Tensor) -> Tensor:
+        """Scores (K,) of a video, the mean over its views (V, T, C, H, W) uint8."""
+        views = (view[None] for view in views_VTCHW)
+        inputs = (pixels_of(view.to(self.device)).to(self.dtype) for view in views)
+        return torch.cat([self.run(one).softmax(dim=1) for one in inputs]).mean(dim=0)
 
     def _fits(self, batch: int) -> bool:
-        contender = self.contender
-        return batch * contender.frames * 3 * contender.size_px**2 <= MOST_VALUES
+        return batch * self.contender.frames_a_pass * 3 * self.contender.size_px**2 <= MOST_VALUES
 
 
 def in_own_process(work: Callable[..., Result], *arguments: object) -> Result:
-    """What `work` returns, computed in a process that nothing else has used, and that holds memory as the command does."""
+    """What `work` returns, computed in a process that nothing else has used, and that holds memory as the command does.
+
+    Whatever goes wrong in there is a BenchError here: other work goes on. A script that calls this needs the guard
+    `if __name__ == "__main__"`, as everything that starts processes.
+    """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=keep_memory) as pool:
-        return pool.submit(work, *arguments).result()
+        try:
+            outcome = pool.submit(_guarded, work, arguments).result()
+        except BrokenProcessPool:
+            raise BenchError("its process was killed, most likely for want of memory") from None
+    if isinstance(outcome, _Trouble):
+        raise BenchError(outcome.reason)
+    return outcome
+
+
+@dataclass(frozen=True)
+class _Trouble:
+    reason: str
+
+
+def _guarded(work: Callable[..., Result], arguments: tuple[object, ...]) -> Result | _Trouble:
+    try:
+        return work(*arguments)
+    except FewframesError as error:
+        return _Trouble(str(error))
+    except Exception as error:  # other people's networks raise what they like; nothing but its text leaves this process
+        said = str(error).strip().splitlines()
+        return _Trouble(f"{type(error).__name__}: {said[0]}" if said else type(error).__name__)
 
 
 def matrix_flops_s(dtype: torch.dtype, device: torch.device, seconds: float) -> float:
     """The machine's rate of matrix products, the best of several, in FLOP/s: what no network can exceed."""
-    left, right = (torch.rand(RATE_SIZE, RATE_SIZE, device=device).to(dtype) for _ in range(2))
+    size = RATE_SIZES.get(device.type, 4096)
+    left, right = (torch.rand(size, size, device=device).to(dtype) for _ in range(2))
     best_s, began = math.inf, time.perf_counter()
     while time.perf_counter() - began < seconds or best_s == math.inf:
         synchronise(device)
@@ -132,7 +189,7 @@ def matrix_flops_s(dtype: torch.dtype, device: torch.device, seconds: float) -> 
         left @ right
         synchronise(device)
         best_s = min(best_s, time.perf_counter() - start)
-    return 2 * RATE_SIZE**3 / best_s
+    return 2 * size**3 / best_s
 
 
 def synchronise(device: torch.device) -> None:
@@ -143,18 +200,34 @@ def synchronise(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-def memory_peak(device: torch.device) -> int:
-    """Bytes: the most this process has held, on a GPU of the GPU's memory."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    if sys.platform == "win32":
-        import psutil  # late: needed nowhere else
+class Memory:
+    """The most bytes held between entry and exit, above what an empty process holds: of the GPU's memory on CUDA, else of this
+    process. None where the system does not say (other than Linux)."""
 
-        return int(psutil.Process().memory_info().peak_wset)
-    import resource  # late: Windows has none
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.empty_bytes = _status_bytes("VmRSS")
+        self.peak_bytes: int | None = None
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+    def __enter__(self) -> Memory:
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        elif self.empty_bytes is not None:
+            with suppress(OSError):
+                CLEAR.write_text("5")  # forgets the peak so far
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.device.type == "cuda":
+            self.peak_bytes = torch.cuda.max_memory_allocated(self.device)
+        elif self.empty_bytes is not None:
+            self.peak_bytes = max(0, (_status_bytes("VmHWM") or 0) - self.empty_bytes)
+
+
+def _status_bytes(name: str) -> int | None:
+    if not STATUS.is_file():
+        return None
+    return next(1024 * int(line.split()[1]) for line in STATUS.read_text().splitlines() if line.startswith(name))
 
 
 class Energy:
@@ -177,17 +250,21 @@ class Energy:
         if self.device.type == "cuda":
             try:
                 import pynvml  # late: an optional package
-
+            except ImportError:
+                return None
+            try:
                 pynvml.nvmlInit()
-                handle = pynvml.nvmlDeviceGetHandleByIndex(self.device.index or 0)
+                uuid = torch.cuda.get_device_properties(self.device).uuid
+                handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
                 return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1e3
-            except (ImportError, RuntimeError, OSError):
+            except pynvml.NVMLError:
                 return None
         try:
-            counters = [path.read_text() for path in RAPL.glob("intel-rapl:?/energy_uj")]
+            packages = [path for path in RAPL.glob("intel-rapl:?") if (path / "name").read_text().startswith("package")]
+            counters = [int((path / "energy_uj").read_text()) for path in packages]
         except OSError:  # readable by root alone on most systems
             return None
-        return sum(map(int, counters)) / 1e6 if counters else None
+        return sum(counters) / 1e6 if counters else None
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:

@@ -17,6 +17,8 @@ from fewframes.errors import WeightsError
 
 ZIP_START, PICKLE_START = b"PK\x03\x04", b"\x80\x02"
 """How files of torch.save begin, today's and those before 2020."""
+STATE_KEYS = ("model", "model_state", "state_dict")
+"""Under which trainers put the tensors beside what else they save: timm and the release, PyTorchVideo, Lightning."""
 BAD_PICKLE = (
     pickle.UnpicklingError,
     struct.error,
@@ -56,8 +58,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
-    with path.open("rb") as file:
-        start = file.read(4)
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from None
     if not start.startswith((ZIP_START, PICKLE_START)):
         raise WeightsError(f"{path}: neither safetensors nor a file of torch.save (begins {start!r})")
     try:
@@ -65,8 +70,10 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     except BAD_PICKLE as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise WeightsError(f"{path}: not a file of plain tensors ({reason})") from None
-    if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
-        content = content["model"]
+    for key in STATE_KEYS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
     if not (isinstance(content, Mapping) and all(isinstance(value, Tensor) for value in content.values())):
         raise WeightsError(f"{path}: holds {type(content).__name__}, not a dictionary of tensors")
     return dict(content)
