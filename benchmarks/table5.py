@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewframes.cache import EmbeddingCache
-from fewframes.config import RunConfig
+from fewframes.config import RunConfig, ViewConfig
 from fewframes.contenders import Rival
 from fewframes.data import VideoSet
 from fewframes.evaluate import EvaluateConfig, evaluate
@@ -51,6 +51,7 @@ from packaged import folds_of, videos_of
 SIDE_PX, CROP_PX, FRAMES, RATE = 128, 112, 16, 15
 NUM_CLIPS = 10
 CLIP_S = FRAMES / RATE
+VIEW = ViewConfig(resize_px=CROP_PX, crop_px=CROP_PX)
 
 
 def x3d_small(num_classes: int) -> nn.Module:
@@ -61,14 +62,14 @@ def x3d_small(num_classes: int) -> nn.Module:
         depth_factor=1.0,
         head_activation=None,
     )
-    return Rival(network, "clip")
+    return Rival(network, "clip", VIEW)
 
 
 def slowfast_small(num_classes: int) -> nn.Module:
     network = create_slowfast(
         model_depth=18, model_num_class=num_classes, head_pool_kernel_sizes=((4, 4, 4), (16, 4, 4))
     )
-    return Rival(network, "pathways")
+    return Rival(network, "pathways", VIEW)
 
 
 RIVALS: dict[str, Callable[[int], nn.Module]] = {"X3D, small": x3d_small, "SlowFast, small": slowfast_small}

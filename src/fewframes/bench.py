@@ -52,8 +52,8 @@ MADE_WIDTH, MADE_HEIGHT = 340, 256
 @dataclass(frozen=True)
 class Turn:
     """What one turn measured: seconds of each pass of `way.batch` views, seconds of each pass of one view, seconds to decode all
-    views of the clip, bytes of memory above an empty process, joules of all passes where the platform counts them, and the machine's rate of matrix products in
-    `way`'s precision, in FLOP/s."""
+    views of the clip, bytes of memory above an empty process, joules of all passes where the platform counts them, and the
+    machine's rate of matrix products in `way`'s precision, in FLOP/s."""
 
     way: Way
     pass_s: tuple[float, ...]
@@ -95,6 +95,11 @@ class Row:
     def videos_s_decoded(self) -> float | None:
         """Videos/s with decoding and the network one after the other; None where nothing was decoded."""
         return None if self.decode_s is None else 1 / (statistics.median(self.video_s) + self.decode_s)
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is one of our models, by name or by file."""
+        return self.name in OURS or self.name not in CONTENDERS
 
     @property
     def rate_share(self) -> float:

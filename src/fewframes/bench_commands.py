@@ -9,10 +9,11 @@ import typer
 
 from fewframes.console import StageProgress, console, tell
 from fewframes.errors import EXIT_SOME_FAILED, ConfigError
-from fewframes.options import DeviceOption
+from fewframes.options import DeviceOption, frame_counts
 
 if TYPE_CHECKING:
     from fewframes.bench import Bench
+    from fewframes.compared import Format
 
 DEFAULT_CONTENDERS = ("lite0-16", "stam-16", "x3d-m", "x3d-l", "slowfast-8x8-r50", "tsm-r50")
 
@@ -67,33 +68,31 @@ def bench(
     """
     if table + as_json + as_csv > 1:
         raise typer.BadParameter("--table, --json and --csv exclude each other")
-    for path in plot or ():
-        if path.suffix not in {".png", ".svg"}:
-            raise typer.BadParameter(f"--plot {path}: needs a name that ends in .png or .svg")
     if show:
         _list()
         return
+    if scaling and (contenders or clip or data or weights or table):
+        raise typer.BadParameter(
+            "--scaling takes --preset, --frames, --seconds, --plot, --json and --csv; leave the others out"
+        )
+    for path in plot or ():
+        _check_picture(path)
+    form: Format = "json" if as_json else "csv" if as_csv else "markdown" if table else "table"
     from fewframes import compared
 
     if scaling:
-        from fewframes.scaling import scale
-
-        counts = _counts(frames)
-        with StageProgress() as progress:
-            points = scale(preset, frames=counts, device=device, seconds=seconds, progress=progress.show)
-        text = compared.scaling_text(points, "json" if as_json else "csv" if as_csv else "table")
-        console().print(text, highlight=False, markup=False, soft_wrap=True)
-        for path in plot or ():
-            compared.write_picture(compared.scaling_figure(points, preset), path)
+        _scale(preset, frame_counts(frames, "--frames"), seconds, device, form, plot or [])
         return
     result = _measured(contenders, clip, data, weights, rounds, seconds, device)
-    text = compared.bench_text(result, "json" if as_json else "csv" if as_csv else "markdown" if table else "table")
-    console().print(text, highlight=False, markup=False, soft_wrap=True)
+    typer.echo(compared.bench_text(result, form))
     for path in plot or ():
         compared.write_picture(compared.figure_1(result), path)
     for missed in result.missed:
-        tell(f"not measured: {missed.name}: {missed.reason}")
-    tell(f"{len(result.rows)} measured, {len(result.missed)} not, on {result.machine}")
+        tell(f"missing: {missed.name}: {missed.reason}")
+    tell(f"{len(result.rows)} measured, {len(result.missed)} failed, on {result.machine}")
+    if result.interrupted:
+        tell("interrupted: this is what was measured until then")
+        raise typer.Exit(130)
     if result.missed:
         raise typer.Exit(EXIT_SOME_FAILED)
 
@@ -111,13 +110,15 @@ def _measured(
 
     from fewframes.bench import bench as measure
     from fewframes.bench import write_clip
-    from fewframes.contenders import CONTENDERS
+    from fewframes.contenders import CONTENDERS, contender_of
     from fewframes.data import read_data
 
     files = dict(_weights_of(text) for text in weights or ())
-    names = list(CONTENDERS) if contenders == ["all"] else contenders or list(DEFAULT_CONTENDERS)
+    names = [name for part in contenders or DEFAULT_CONTENDERS for name in (CONTENDERS if part == "all" else [part])]
     with TemporaryDirectory(prefix="fewframes-") as folder, StageProgress() as progress:
         if clip is None:
+            for name in names:
+                contender_of(name)
             clip = str(write_clip(Path(folder) / "made, 10 s, 340x256, 30 a second.mp4"))
         return measure(
             names,
@@ -125,7 +126,7 @@ def _measured(
             rounds=rounds,
             seconds=seconds,
             clip=clip,
-            data=None if data is None else read_data(data),
+            data=None if data is None else read_data(data).part("auto"),
             weights=files,
             progress=progress.show,
         )
@@ -138,14 +139,29 @@ def _weights_of(text: str) -> tuple[str, str]:
     return name, file
 
 
-def _counts(text: str) -> list[int]:
+def _scale(
+    preset: str, counts: tuple[int, ...], seconds: float, device: str, form: Format, pictures: list[Path]
+) -> None:
+    from fewframes import compared
+    from fewframes.scaling import scale
+
+    with StageProgress() as progress:
+        points = scale(preset, frames=counts, device=device, seconds=seconds, progress=progress.show)
+    typer.echo(compared.scaling_text(points, form))
+    for path in pictures:
+        compared.write_picture(compared.scaling_figure(points, preset), path)
+
+
+def _check_picture(path: Path) -> None:
+    """Before minutes of work, not after."""
+    if path.suffix not in {".png", ".svg"}:
+        raise ConfigError(f"--plot {path}: needs a name that ends in .png or .svg")
     try:
-        counts = [int(part) for part in text.split(",")]
-    except ValueError:
-        counts = []
-    if not counts or min(counts) < 1:
-        raise ConfigError(f"--frames {text!r}: needs numbers of frames, such as 4,8,16")
-    return counts
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab"):
+            pass
+    except OSError as error:
+        raise ConfigError(f"--plot {path}: cannot be written ({error.strerror or error})") from None
 
 
 def _list() -> None:

@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from fewframes.bench import Bench, Row
-from fewframes.contenders import OURS, PUBLISHED_ONLY
+from fewframes.contenders import PUBLISHED_ONLY, Published
 from fewframes.plots import DPI
 from fewframes.scaling import LAYOUTS, Point
 
@@ -22,7 +22,7 @@ Format = Literal["table", "markdown", "json", "csv"]
 BLUE, GREY, ORANGE = "#1f5fa8", "#6b7683", "#c2410c"
 HEAD = (
     "model", "top-1 %", "GMACs x views", "params M", "frames read", "videos/s, network", "with decoding", "ms a view, p50/p95",
-    "MB", "run as", "paper: GMACs x views, videos/s on a V100",
+    "MB", "run as", "published: GMACs a view, params M, videos/s on a V100",
 )  # fmt: skip
 
 
@@ -38,9 +38,7 @@ def bench_text(result: Bench, form: Format) -> str:
     lines = [_cells(row) for row in result.rows]
     if form == "markdown":
         lines += [
-            [name, _top1_text(published.top1, published.charades, None), f"{_number(published.gmacs)} (paper)"]
-            + [""] * (len(HEAD) - 4)
-            + [published.source]
+            [name, _top1_text(published, None), *[""] * (len(HEAD) - 3), f"{_published(published)}"]
             for name, published in PUBLISHED_ONLY.items()
         ]
         return markdown(HEAD, lines)
@@ -69,31 +67,36 @@ def scaling_text(points: Sequence[Point], form: Format) -> str:
 
 
 def figure_1(result: Bench) -> Figure:
-    """The paper's Figure 1 for this machine: accuracy over videos/s, markers sized by the frames that are read. Accuracy is what
-    was measured, where the bench had labelled videos, else what was published on Kinetics-400."""
+    """The paper's Figure 1 for this machine: accuracy (measured where there is a figure, else published on Kinetics-400), and
+    multiply-adds of a video, over videos/s; markers sized by the frames that are read."""
     measured = any(row.report is not None for row in result.rows)
-    figure = Figure(figsize=(8, 5.2), layout="constrained")
-    axes = figure.add_subplot()
-    left_out = []
+    judged: list[tuple[Row, float]] = []
     for row in result.rows:
-        published = row.contender.published.top1
-        accuracy = (None if row.report is None else 100 * row.report.top1) if measured else published
-        if accuracy is None:
-            left_out.append(row.name)
-            continue
-        colour = BLUE if row.name in OURS or row.report is not None else GREY
-        axes.scatter(row.videos_s, accuracy, s=3 * row.contender.frames_read, color=colour, alpha=0.7)
-        axes.annotate(
-            f"{row.name} ({row.contender.frames_read})", (row.videos_s, accuracy), xytext=(0, 9),
-            textcoords="offset points", ha="center", fontsize=8, parse_math=False,
-        )  # fmt: skip
-    axes.set_xscale("log")
-    axes.margins(x=0.15, y=0.15)
-    axes.set_xlabel(f"videos/s, network alone, all views, {result.machine}", parse_math=False)
-    axes.set_ylabel("top-1 in %, " + ("measured on the videos given" if measured else "as published on Kinetics-400"))
-    axes.grid(alpha=0.3, which="both")
-    if left_out:
-        axes.set_title(f"without a figure for accuracy: {', '.join(left_out)}", fontsize=8, parse_math=False)
+        top1 = (None if row.report is None else 100 * row.report.top1) if measured else row.contender.published.top1
+        if top1 is not None:
+            judged.append((row, top1))
+    costs = [(row, row.contender.passes * (row.cost.gmacs + row.cost.attention_gmacs)) for row in result.rows]
+    figure = Figure(figsize=(13, 5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for axes, points in ((left, judged), (right, costs)):
+        for row, value in points:
+            colour = BLUE if row.ours else GREY
+            axes.scatter(row.videos_s, value, s=3 * row.contender.frames_read, color=colour, alpha=0.7)
+            axes.annotate(
+                f"{Path(row.name).stem} ({row.contender.frames_read})", (row.videos_s, value), xytext=(0, 9),
+                textcoords="offset points", ha="center", fontsize=8, parse_math=False,
+            )  # fmt: skip
+        axes.set_xscale("log")
+        axes.margins(x=0.15, y=0.15)
+        axes.set_xlabel("videos/s, network alone, all views")
+        axes.grid(alpha=0.3, which="both")
+    right.set_yscale("log")
+    right.set_ylabel("GMACs a video, all views, with attention")
+    left.set_ylabel("top-1 in %, " + ("measured on the videos given" if measured else "as published on Kinetics-400"))
+    without = [row.name for row in result.rows if row not in [row for row, _ in judged]]
+    if without:
+        left.set_title(f"without a figure for accuracy: {', '.join(without)}", fontsize=8, parse_math=False)
+    figure.suptitle(f"{result.machine}; in brackets the frames that are read", fontsize=9, parse_math=False)
     return figure
 
 
@@ -137,42 +140,40 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _cells(row: Row) -> list[str]:
-    values, published = row.to_dict(), row.contender.published
+    values, way = row.to_dict(), row.turns[0].way
     attention = row.cost.attention_gmacs
     with_attention = f" ({row.cost.gmacs + attention:.1f} with attention)" if attention > 0.05 else ""
-    way = row.turns[0].way
     decoded = row.videos_s_decoded
-    paper = [f"{_number(published.gmacs)} x {row.contender.passes}"] if published.gmacs is not None else []
-    paper += [f"{_number(published.videos_s)} videos/s"] if published.videos_s is not None else []
     return [
         row.name,
-        _top1_text(published.top1, published.charades, None if row.report is None else 100 * row.report.top1),
+        _top1_text(row.contender.published, None if row.report is None else 100 * row.report.top1),
         f"{row.cost.gmacs:.1f}{with_attention} x {row.contender.passes}",
         f"{row.cost.num_parameters / 1e6:.1f}",
         str(row.contender.frames_read),
         f"{row.videos_s:.3g} ({values['videos_s_least']:.3g}-{values['videos_s_most']:.3g})",
         "" if decoded is None else f"{decoded:.3g}",
         f"{values['view_ms_p50']:.3g} / {values['view_ms_p95']:.3g}",
-        f"{values['memory_mb']}",
+        "" if values["memory_mb"] is None else f"{values['memory_mb']}",
         f"{way.dtype}{', channels last' if way.channels_last else ''}, {way.batch} a pass",
-        ", ".join(paper),
+        _published(row.contender.published),
     ]
 
 
-def _top1_text(top1: float | None, charades: float | None, measured: float | None) -> str:
-    if measured is not None:
-        return f"{measured:.1f} (measured)"
-    if top1 is not None:
-        return f"{top1:.1f} (published)"
-    return "" if charades is None else f"Charades {charades:.1f} (published)"
+def _top1_text(published: Published, measured: float | None) -> str:
+    texts = [] if measured is None else [f"{measured:.1f} measured"]
+    figures = {"K400": published.top1, "UCF101": published.ucf101, "Charades mAP": published.charades}
+    texts += [f"{name} {value:.1f}" for name, value in figures.items() if value is not None]
+    return "; ".join(texts)
+
+
+def _published(published: Published) -> str:
+    figures = {"GMACs": published.gmacs, "M": published.params_m, "videos/s": published.videos_s}
+    texts = [f"{value:g} {unit}" for unit, value in figures.items() if value is not None]
+    return ", ".join(texts) + (f" ({published.source})" if published.source else "")
 
 
 def _flat(row: Row) -> dict[str, object]:
     return {f"published_{name}": value for name, value in asdict(row.contender.published).items()}
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:g}"
 
 
 def _csv(rows: Sequence[dict[str, object]]) -> str:

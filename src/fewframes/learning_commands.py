@@ -22,6 +22,7 @@ from fewframes.options import (
     OfficialOption,
     TaskOption,
     VideosOption,
+    frame_counts,
 )
 
 
@@ -223,7 +224,7 @@ def evaluate(
 
     settings = EvaluateConfig(
         views=Views.parse(views, clip_s),
-        sweep=frame_counts(sweep),
+        sweep=frame_counts(sweep, "--sweep"),
         order=not no_order,
         official_subset=official_subset,
         seed=seed,
@@ -252,14 +253,3 @@ def evaluate(
     tell(f"{tally(len(evaluation.samples), 'evaluated', evaluation.failures)}; {output / 'report.html'}")
     if evaluation.failures:
         raise typer.Exit(EXIT_SOME_FAILED)
-
-
-def frame_counts(text: str) -> tuple[int, ...]:
-    """`4,8,16` as numbers."""
-    try:
-        counts = tuple(int(part) for part in text.split(",") if part.strip())
-    except ValueError:
-        counts = (0,)
-    if any(count < 1 for count in counts):
-        raise typer.BadParameter(f"--sweep {text!r}: needs numbers of frames, such as 4,8,16")
-    return counts

@@ -23,3 +23,14 @@ VideosOption = Annotated[str, typer.Option("--videos", help="Folder of the video
 OfficialOption = Annotated[int, typer.Option(min=1, help="Which official split (UCF101, HMDB51).")]
 CacheOption = Annotated[Path | None, typer.Option(help="Folder of frame embeddings; default: the user's cache.")]
 NoCacheOption = Annotated[bool, typer.Option("--no-cache", help="Neither read nor keep frame embeddings.")]
+
+
+def frame_counts(text: str, option: str) -> tuple[int, ...]:
+    """`4,8,16` as numbers."""
+    try:
+        counts = tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        counts = (0,)
+    if any(count < 1 for count in counts):
+        raise typer.BadParameter(f"{option} {text!r}: needs numbers of frames, such as 4,8,16")
+    return counts
