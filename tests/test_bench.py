@@ -41,6 +41,8 @@ from fewframes.video import open_video
 from test_cli import run
 
 CPU = torch.device("cpu")
+TOO_LARGE = {"stam-32", "stam-64", "nonlocal-r101", "faster32", "vivit-b", "vjepa2-l", "swin3d-b"}
+"""More than 250 GMACs a view; what they are built of is run by smaller ones."""
 
 
 def square(size_px: int) -> ViewConfig:
@@ -125,6 +127,17 @@ def test_cost_of_a_view_is_what_was_published(name: str) -> None:
     if published.gmacs is not None:
         assert counted == pytest.approx(share_off * published.gmacs, rel=0.03)
     assert counted > 0
+
+
+@pytest.mark.filterwarnings("ignore")  # of the libraries that have the networks
+@pytest.mark.parametrize("name", [name for name in CONTENDERS if name not in TOO_LARGE])
+def test_every_contender_runs_on_its_own_views(name: str) -> None:
+    contender = CONTENDERS[name]
+    runner = Runner(build(contender), contender, CPU)
+    runner.take(Way("bfloat16", channels_last=True))
+    logits_VK = runner.run(runner.input_of(1))
+    assert logits_VK.shape == (1, PRESETS[name].model.num_classes if name in PRESETS else 400)
+    assert logits_VK.isfinite().all()
 
 
 def test_unknown_names_and_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -234,7 +234,10 @@ class OctaveConv3d(nn.Module):
 
 
 def _shrink(features_BCTHW: Tensor, factor: int) -> Tensor:
-    return F.avg_pool3d(features_BCTHW, (1, factor, factor)) if factor > 1 else features_BCTHW
+    if factor == 1:
+        return features_BCTHW
+    pooled = F.avg_pool2d(features_BCTHW.flatten(1, 2), factor)  # on a CPU the 3-D one knows no bfloat16
+    return pooled.unflatten(1, features_BCTHW.shape[1:3])
 
 
 def _split(channels: int, alpha: float) -> Widths:

@@ -95,6 +95,10 @@ class Rival(nn.Module):
     def __init__(self, network: nn.Module, takes: Input, view: ViewConfig) -> None:
         super().__init__()
         self.network, self.takes = network, takes
+        for module in network.modules():
+            if isinstance(module, nn.AvgPool3d):  # torch has it in float32 alone on a CPU
+                module.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
+                module.register_forward_hook(lambda _, inputs, pooled: pooled.to(self.mean.dtype))
         self.register_buffer("mean", torch.tensor(view.mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(view.std).view(-1, 1, 1), persistent=False)
 
