@@ -62,6 +62,8 @@ class Turn:
     memory_bytes: int | None
     joules: float | None
     matrix_flops_s: float
+    tried: Mapping[Way, float | None] = field(default_factory=dict)
+    """Seconds of a view in each way that was looked at; None where it failed."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,10 @@ class Row:
             "views_a_pass": way.batch,
             "precision": way.dtype,
             "channels_last": way.channels_last,
+            "ms_a_view_in_other_ways": {
+                tried.describe(): None if view_s is None else significant(1e3 * view_s)
+                for tried, view_s in self.turns[0].tried.items()
+            },
             "share_of_matrix_rate": round(self.rate_share, 3),
             "memory_mb": round(max(memory) / 1e6) if memory else None,
             "passes_timed": sum(len(turn.pass_s) for turn in self.turns),
@@ -315,6 +321,7 @@ def take_turn(name: str, device_name: str, seconds: float, way: Way | None, clip
         memory_bytes=memory.peak_bytes,
         joules=energy.joules,
         matrix_flops_s=matrix_flops_s(DTYPES[way.dtype], device, min(seconds, 1.0)),
+        tried=runner.tried,
     )
 
 

@@ -33,7 +33,7 @@ def bench_text(result: Bench, form: Format) -> str:
     if form == "csv":
         rows = [{**row.to_dict(), **_flat(row)} for row in result.rows]
         for row in rows:
-            del row["published"]
+            del row["published"], row["ms_a_view_in_other_ways"]
         return _csv(rows)
     lines = [_cells(row) for row in result.rows]
     if form == "markdown":
@@ -154,7 +154,7 @@ def _cells(row: Row) -> list[str]:
         "" if decoded is None else f"{decoded:.3g}",
         f"{values['view_ms_p50']:.3g} / {values['view_ms_p95']:.3g}",
         "" if values["memory_mb"] is None else f"{values['memory_mb']}",
-        f"{way.dtype}{', channels last' if way.channels_last else ''}, {way.batch} a pass",
+        way.describe(),
         _published(row.contender.published),
     ]
 

@@ -7,6 +7,7 @@ the paper's Tables 1, 5, 6 and 7, or of the system's own authors where the paper
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -171,7 +172,8 @@ def _dense(frames: int, stride: int, num_clips: int, num_crops: int) -> Views:
 
 def _hub(name: str) -> Callable[[], nn.Module]:
     def make() -> nn.Module:
-        from pytorchvideo.models import hub  # late: an optional package
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # its use of torch.jit
+            from pytorchvideo.models import hub  # late: an optional package
 
         return _with_logits(getattr(hub, name)(pretrained=False))
 
@@ -179,7 +181,8 @@ def _hub(name: str) -> Callable[[], nn.Module]:
 
 
 def _x3d_xl() -> nn.Module:
-    from pytorchvideo.models.x3d import create_x3d  # late: an optional package
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # its use of torch.jit
+        from pytorchvideo.models.x3d import create_x3d  # late: an optional package
 
     return _with_logits(
         create_x3d(input_clip_length=16, input_crop_size=356, width_factor=2.9, depth_factor=5.0)  # 11.1 M, 48.4 GMACs

@@ -44,6 +44,10 @@ class Way:
     channels_last: bool
     batch: int = 1
 
+    def describe(self) -> str:
+        """In words."""
+        return f"{self.dtype}{', channels last' if self.channels_last else ''}, {self.batch} a pass"
+
 
 class Runner:
     """A contender's network, ours as `Predictor` runs it, that can be run in several ways."""
@@ -51,6 +55,8 @@ class Runner:
     def __init__(self, network: nn.Module, contender: Contender, device: torch.device) -> None:
         self.contender, self.device = contender, device
         self.dtype = torch.float32
+        self.tried: dict[Way, float | None] = {}
+        """Seconds of a view in each way that was tried; None where it failed."""
         self.predictor: Predictor | None = None
         if isinstance(network, STAM):
             labels = tuple(f"class {number}" for number in range(network.config.num_classes))
@@ -88,15 +94,15 @@ class Runner:
         return min(taken, key=taken.__getitem__)
 
     def _view_s(self, way: Way, seconds: float) -> float | None:
+        self.tried[way] = None
         try:
             self.take(way)
-            if not self.run(self.input_of(way.batch)).isfinite().all():
-                return None
-            return min(self.seconds_of(way.batch, seconds)) / way.batch
+            if self.run(self.input_of(way.batch)).isfinite().all():
+                self.tried[way] = min(self.seconds_of(way.batch, seconds)) / way.batch
         except RuntimeError:  # no such kernel here, or no room
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
-            return None
+        return self.tried[way]
 
     def take(self, way: Way) -> None:
         """Turn the network to this way."""
