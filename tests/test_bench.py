@@ -378,6 +378,8 @@ def test_the_command_measures_in_processes_of_their_own(tiny_model: Path, tmp_pa
         "--json",
         "--plot",
         str(picture),
+        "--output",
+        str(tmp_path / "all"),
         "--device",
         "cpu",
     )
@@ -386,6 +388,10 @@ def test_the_command_measures_in_processes_of_their_own(tiny_model: Path, tmp_pa
     assert measured["rows"][0]["decode_s"] > 0
     assert measured["rounds"] == 2
     assert picture.stat().st_size > 1000
+    written = {path.name for path in (tmp_path / "all").iterdir()}
+    assert written == {"bench.json", "bench.csv", "table.md", "figure1.png"}
+    assert json.loads((tmp_path / "all" / "bench.json").read_text()) == measured
+    assert run("bench", "--output", "/proc/all").returncode == 2
     assert run("bench", "--plot", tmp_path / "figure.jpg").returncode == 2
     assert run("bench", "--plot", "/proc/figure.png").returncode == 2
     assert run("bench", "--scaling", "--table").returncode == 2

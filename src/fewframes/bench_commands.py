@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from fewframes.bench import Bench
     from fewframes.compared import Format
 
+BENCH_FILES: tuple[tuple[str, Format], ...] = (("bench.json", "json"), ("bench.csv", "csv"), ("table.md", "markdown"))
+SCALING_FILES: tuple[tuple[str, Format], ...] = (("scaling.json", "json"), ("scaling.csv", "csv"))
 DEFAULT_CONTENDERS = ("lite0-16", "stam-16", "x3d-m", "x3d-l", "slowfast-8x8-r50", "tsm-r50")
 
 
@@ -52,6 +55,12 @@ def bench(
     ] = False,
     preset: Annotated[str, typer.Option(help="Whose ViT --scaling runs.")] = "vit-ti-16",
     frames: Annotated[str, typer.Option(help="Numbers of frames for --scaling.")] = "4,8,16,32,64,128",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for all of it: bench.json, bench.csv, table.md, figure1.png (scaling.*).", show_default=False
+        ),
+    ] = None,
     plot: Annotated[
         list[Path] | None,
         typer.Option(help="Draw it as .png or .svg: the paper's Figure 1 for this machine.", show_default=False),
@@ -73,19 +82,26 @@ def bench(
         return
     if scaling and (contenders or clip or data or weights or table):
         raise typer.BadParameter(
-            "--scaling takes --preset, --frames, --seconds, --plot, --json and --csv; leave the others out"
+            "--scaling takes --preset, --frames, --seconds, --output, --plot, --json and --csv; leave the others out"
         )
     for path in plot or ():
         _check_picture(path)
     form: Format = "json" if as_json else "csv" if as_csv else "markdown" if table else "table"
+    if output is not None:
+        _check_folder(output)
     from fewframes import compared
 
     if scaling:
-        _scale(preset, frame_counts(frames, "--frames"), seconds, device, form, plot or [])
+        _scale(preset, frame_counts(frames, "--frames"), seconds, device, form, output, plot or [])
         return
     result = _measured(contenders, clip, data, weights, rounds, seconds, device)
     typer.echo(compared.bench_text(result, form))
-    for path in plot or ():
+    pictures = list(plot or [])
+    if output is not None:
+        for name, kind in BENCH_FILES:
+            (output / name).write_text(compared.bench_text(result, kind) + "\n", encoding="utf-8")
+        pictures.append(output / "figure1.png")
+    for path in pictures:
         compared.write_picture(compared.figure_1(result), path)
     for missed in result.missed:
         tell(f"missing: {missed.name}: {missed.reason}")
@@ -140,7 +156,13 @@ def _weights_of(text: str) -> tuple[str, str]:
 
 
 def _scale(
-    preset: str, counts: tuple[int, ...], seconds: float, device: str, form: Format, pictures: list[Path]
+    preset: str,
+    counts: tuple[int, ...],
+    seconds: float,
+    device: str,
+    form: Format,
+    output: Path | None,
+    plot: list[Path],
 ) -> None:
     from fewframes import compared
     from fewframes.scaling import scale
@@ -148,8 +170,22 @@ def _scale(
     with StageProgress() as progress:
         points = scale(preset, frames=counts, device=device, seconds=seconds, progress=progress.show)
     typer.echo(compared.scaling_text(points, form))
-    for path in pictures:
+    if output is not None:
+        for name, kind in SCALING_FILES:
+            (output / name).write_text(compared.scaling_text(points, kind) + "\n", encoding="utf-8")
+        plot = [*plot, output / "scaling.png"]
+    for path in plot:
         compared.write_picture(compared.scaling_figure(points, preset), path)
+
+
+def _check_folder(path: Path) -> None:
+    """Before minutes of work, not after."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--output {path}: no folder can be made there ({error.strerror or error})") from None
+    if not os.access(path, os.W_OK):
+        raise ConfigError(f"--output {path}: cannot be written to")
 
 
 def _check_picture(path: Path) -> None:

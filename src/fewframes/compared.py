@@ -169,7 +169,7 @@ def _top1_text(published: Published, measured: float | None) -> str:
 def _published(published: Published) -> str:
     figures = {"GMACs": published.gmacs, "M": published.params_m, "videos/s": published.videos_s}
     texts = [f"{value:g} {unit}" for unit, value in figures.items() if value is not None]
-    return ", ".join(texts) + (f" ({published.source})" if published.source else "")
+    return " ".join([", ".join(texts), f"({published.source})" if published.source else ""]).strip()
 
 
 def _flat(row: Row) -> dict[str, object]:
