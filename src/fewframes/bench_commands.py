@@ -96,13 +96,7 @@ def bench(
         return
     result = _measured(contenders, clip, data, weights, rounds, seconds, device)
     typer.echo(compared.bench_text(result, form))
-    pictures = list(plot or [])
-    if output is not None:
-        for name, kind in BENCH_FILES:
-            (output / name).write_text(compared.bench_text(result, kind) + "\n", encoding="utf-8")
-        pictures.append(output / "figure1.png")
-    for path in pictures:
-        compared.write_picture(compared.figure_1(result), path)
+    _write(result, output, plot or [])
     for missed in result.missed:
         tell(f"missing: {missed.name}: {missed.reason}")
     tell(f"{len(result.rows)} measured, {len(result.missed)} failed, on {result.machine}")
@@ -153,6 +147,17 @@ def _weights_of(text: str) -> tuple[str, str]:
     if not equals or not file:
         raise ConfigError(f"--weights {text!r}: needs NAME=FILE, such as x3d-m=x3d_m.pyth")
     return name, file
+
+
+def _write(result: Bench, output: Path | None, plot: list[Path]) -> None:
+    from fewframes import compared
+
+    if output is not None:
+        for name, form in BENCH_FILES:
+            (output / name).write_text(compared.bench_text(result, form) + "\n", encoding="utf-8")
+        plot = [*plot, output / "figure1.png"]
+    for path in plot:
+        compared.write_picture(compared.figure_1(result), path)
 
 
 def _scale(
