@@ -336,15 +336,15 @@ def _wrong(folder: Path) -> Path:
 
 def test_tables_and_pictures(tmp_path: Path) -> None:
     result = Bench((row(decode_s=1.0), row("other")), (), "a machine", 3, 1.0, "clip.mp4", {"float32": 1000.0})
-    assert json.loads(bench_text(result, "json"))["rows"][1]["name"] == "other"
-    first = next(csv.DictReader(io.StringIO(bench_text(result, "csv"))))
+    assert json.loads(bench_text(result.to_dict(), "json"))["rows"][1]["name"] == "other"
+    first = next(csv.DictReader(io.StringIO(bench_text(result.to_dict(), "csv"))))
     assert first["published_top1"] == "70.0"
-    lines = bench_text(result, "markdown").splitlines()
+    lines = bench_text(result.to_dict(), "markdown").splitlines()
     assert lines[0].count("|") == lines[2].count("|") == lines[-1].count("|")
     assert "K400 70.0" in lines[2]
     assert "LFB + NL" in lines[-1]
-    assert len(bench_text(result, "table").splitlines()) == 3
-    write_picture(figure_1(result), tmp_path / "figure.svg")
+    assert len(bench_text(result.to_dict(), "table").splitlines()) == 3
+    write_picture(figure_1(result.to_dict()), tmp_path / "figure.svg")
     assert "<svg" in (tmp_path / "figure.svg").read_text()
     points = [Point("factorised", 4, 10.0, 1.0, 0.5, 10), Point("joint", 4, 20.0, 11.0, None, None, "too long")]
     assert "too long" in scaling_text(points, "table")

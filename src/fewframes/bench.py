@@ -99,11 +99,6 @@ class Row:
         return None if self.decode_s is None else 1 / (statistics.median(self.video_s) + self.decode_s)
 
     @property
-    def ours(self) -> bool:
-        """Whether it is one of our models, by name or by file."""
-        return self.name in OURS or self.name not in CONTENDERS
-
-    @property
     def rate_share(self) -> float:
         """Share of the machine's rate of matrix products, attention's included, median over turns."""
         flops = 1e9 * self.cost.gflops

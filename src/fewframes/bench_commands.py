@@ -95,7 +95,7 @@ def bench(
         _scale(preset, frame_counts(frames, "--frames"), seconds, device, form, output, plot or [])
         return
     result = _measured(contenders, clip, data, weights, rounds, seconds, device)
-    typer.echo(compared.bench_text(result, form))
+    typer.echo(compared.bench_text(result.to_dict(), form))
     _write(result, output, plot or [])
     for missed in result.missed:
         tell(f"missing: {missed.name}: {missed.reason}")
@@ -154,10 +154,10 @@ def _write(result: Bench, output: Path | None, plot: list[Path]) -> None:
 
     if output is not None:
         for name, form in BENCH_FILES:
-            (output / name).write_text(compared.bench_text(result, form) + "\n", encoding="utf-8")
+            (output / name).write_text(compared.bench_text(result.to_dict(), form) + "\n", encoding="utf-8")
         plot = [*plot, output / "figure1.png"]
     for path in plot:
-        compared.write_picture(compared.figure_1(result), path)
+        compared.write_picture(compared.figure_1(result.to_dict()), path)
 
 
 def _scale(

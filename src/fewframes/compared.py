@@ -5,19 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from fewframes.bench import Bench, Row
-from fewframes.contenders import PUBLISHED_ONLY, Published
+from fewframes.contenders import CONTENDERS, OURS, PUBLISHED_ONLY
 from fewframes.plots import DPI
 from fewframes.scaling import LAYOUTS, Point
 
+Plain = Mapping[str, Any]
 Format = Literal["table", "markdown", "json", "csv"]
 BLUE, GREY, ORANGE = "#1f5fa8", "#6b7683", "#c2410c"
 HEAD = (
@@ -26,19 +26,20 @@ HEAD = (
 )  # fmt: skip
 
 
-def bench_text(result: Bench, form: Format) -> str:
-    """All rows in one of the forms."""
+def bench_text(result: Plain, form: Format) -> str:
+    """All rows of a bench, as its `to_dict` or its JSON has them, in one of the forms."""
+    rows = result["rows"]
     if form == "json":
-        return json.dumps(result.to_dict(), indent=1)
+        return json.dumps(result, indent=1)
     if form == "csv":
-        rows = [{**row.to_dict(), **_flat(row)} for row in result.rows]
-        for row in rows:
-            del row["published"], row["ms_a_view_in_other_ways"]
-        return _csv(rows)
-    lines = [_cells(row) for row in result.rows]
+        left_out = ("published", "ms_a_view_in_other_ways")
+        flat = [{name: value for name, value in row.items() if name not in left_out} for row in rows]
+        published = [{f"published_{name}": value for name, value in row["published"].items()} for row in rows]
+        return _csv([{**one, **other} for one, other in zip(flat, published, strict=True)])
+    lines = [_cells(row) for row in rows]
     if form == "markdown":
         lines += [
-            [name, _top1_text(published, None), *[""] * (len(HEAD) - 3), f"{_published(published)}"]
+            [name, _top1_text(asdict(published), None), *[""] * (len(HEAD) - 3), _published(asdict(published))]
             for name, published in PUBLISHED_ONLY.items()
         ]
         return markdown(HEAD, lines)
@@ -66,37 +67,43 @@ def scaling_text(points: Sequence[Point], form: Format) -> str:
     return _aligned(rows)
 
 
-def figure_1(result: Bench) -> Figure:
-    """The paper's Figure 1 for this machine: accuracy (measured where there is a figure, else published on Kinetics-400), and
-    multiply-adds of a video, over videos/s; markers sized by the frames that are read."""
-    measured = any(row.report is not None for row in result.rows)
-    judged: list[tuple[Row, float]] = []
-    for row in result.rows:
-        top1 = (None if row.report is None else 100 * row.report.top1) if measured else row.contender.published.top1
-        if top1 is not None:
-            judged.append((row, top1))
-    costs = [(row, row.contender.passes * (row.cost.gmacs + row.cost.attention_gmacs)) for row in result.rows]
-    figure = Figure(figsize=(13, 5), layout="constrained")
+def figure_1(result: Plain) -> Figure:
+    """The paper's Figure 1 for this machine: accuracy (measured where there is a figure, else published on Kinetics-400) over
+    videos/s, markers sized by the frames that are read; beside it videos/s and multiply-adds of all."""
+    rows = result["rows"]
+    measured = any(row["top1"] is not None for row in rows)
+    figure = Figure(figsize=(13, max(5, 1 + 0.27 * len(rows))), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for axes, points in ((left, judged), (right, costs)):
-        for row, value in points:
-            colour = BLUE if row.ours else GREY
-            axes.scatter(row.videos_s, value, s=3 * row.contender.frames_read, color=colour, alpha=0.7)
-            axes.annotate(
-                f"{Path(row.name).stem} ({row.contender.frames_read})", (row.videos_s, value), xytext=(0, 9),
-                textcoords="offset points", ha="center", fontsize=8, parse_math=False,
-            )  # fmt: skip
-        axes.set_xscale("log")
-        axes.margins(x=0.15, y=0.15)
-        axes.set_xlabel("videos/s, network alone, all views")
-        axes.grid(alpha=0.3, which="both")
-    right.set_yscale("log")
-    right.set_ylabel("GMACs a video, all views, with attention")
+    without = []
+    for row in rows:
+        name, top1 = Path(row["name"]).stem, row["top1"] if measured else row["published"]["top1"]
+        if top1 is None:
+            without.append(name)
+            continue
+        left.scatter(row["videos_s"], top1, s=3 * row["frames_read"], color=_colour(row), alpha=0.7)
+        left.annotate(
+            f"{name} ({row['frames_read']})", (row["videos_s"], top1), xytext=(0, 9),
+            textcoords="offset points", ha="center", fontsize=8, parse_math=False,
+        )  # fmt: skip
+    left.margins(x=0.15, y=0.15)
     left.set_ylabel("top-1 in %, " + ("measured on the videos given" if measured else "as published on Kinetics-400"))
-    without = [row.name for row in result.rows if row not in [row for row, _ in judged]]
     if without:
         left.set_title(f"without a figure for accuracy: {', '.join(without)}", fontsize=8, parse_math=False)
-    figure.suptitle(f"{result.machine}; in brackets the frames that are read", fontsize=9, parse_math=False)
+    ordered = sorted(rows, key=lambda row: row["videos_s"])
+    right.barh(range(len(ordered)), [row["videos_s"] for row in ordered], color=[_colour(row) for row in ordered])
+    for place, row in enumerate(ordered):
+        gmacs = row["views"] * (row["gmacs_a_view"] + row["attention_gmacs_a_view"])
+        right.text(
+            row["videos_s"], place, f" {row['videos_s']:.3g} a second, {gmacs:,.0f} GMACs", va="center", fontsize=8
+        )
+    right.set_yticks(range(len(ordered)), [Path(row["name"]).stem for row in ordered], fontsize=8, parse_math=False)
+    for axes in (left, right):
+        axes.set_xscale("log")
+        axes.set_xlabel("videos/s, network alone, all views", fontsize=9)
+        axes.grid(alpha=0.3, axis="both" if axes is left else "x")
+    rates = [row["videos_s"] for row in ordered]
+    right.set_xlim(0.5 * min(rates, default=1), 60 * max(rates, default=1))
+    figure.suptitle(f"{result['machine']}; in brackets the frames that are read", fontsize=9, parse_math=False)
     return figure
 
 
@@ -139,41 +146,41 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows))
 
 
-def _cells(row: Row) -> list[str]:
-    values, way = row.to_dict(), row.turns[0].way
-    attention = row.cost.attention_gmacs
-    with_attention = f" ({row.cost.gmacs + attention:.1f} with attention)" if attention > 0.05 else ""
-    decoded = row.videos_s_decoded
+def _colour(row: Plain) -> str:
+    return BLUE if row["name"] in OURS or row["name"] not in CONTENDERS else GREY
+
+
+def _cells(row: Plain) -> list[str]:
+    gmacs, attention = row["gmacs_a_view"], row["attention_gmacs_a_view"]
+    with_attention = f" ({gmacs + attention:.1f} with attention)" if attention > 0.05 else ""
+    layout = ", channels last" if row["channels_last"] else ""
     return [
-        row.name,
-        _top1_text(row.contender.published, None if row.report is None else 100 * row.report.top1),
-        f"{row.cost.gmacs:.1f}{with_attention} x {row.contender.passes}",
-        f"{row.cost.num_parameters / 1e6:.1f}",
-        str(row.contender.frames_read),
-        f"{row.videos_s:.3g} ({values['videos_s_least']:.3g}-{values['videos_s_most']:.3g})",
-        "" if decoded is None else f"{decoded:.3g}",
-        f"{values['view_ms_p50']:.3g} / {values['view_ms_p95']:.3g}",
-        "" if values["memory_mb"] is None else f"{values['memory_mb']}",
-        way.describe(),
-        _published(row.contender.published),
+        row["name"],
+        _top1_text(row["published"], row["top1"]),
+        f"{gmacs:.1f}{with_attention} x {row['views']}",
+        f"{row['parameters_m']:.1f}",
+        str(row["frames_read"]),
+        f"{row['videos_s']:.3g} ({row['videos_s_least']:.3g}-{row['videos_s_most']:.3g})",
+        "" if row["videos_s_decoded"] is None else f"{row['videos_s_decoded']:.3g}",
+        f"{row['view_ms_p50']:.3g} / {row['view_ms_p95']:.3g}",
+        "" if row["memory_mb"] is None else str(row["memory_mb"]),
+        f"{row['precision']}{layout}, {row['views_a_pass']} a pass",
+        _published(row["published"]),
     ]
 
 
-def _top1_text(published: Published, measured: float | None) -> str:
+def _top1_text(published: Plain, measured: float | None) -> str:
     texts = [] if measured is None else [f"{measured:.1f} measured"]
-    figures = {"K400": published.top1, "UCF101": published.ucf101, "Charades mAP": published.charades}
-    texts += [f"{name} {value:.1f}" for name, value in figures.items() if value is not None]
-    return "; ".join(texts)
+    names = {"top1": "K400", "ucf101": "UCF101", "charades": "Charades mAP"}
+    return "; ".join(
+        [*texts, *(f"{name} {published[key]:.1f}" for key, name in names.items() if published[key] is not None)]
+    )
 
 
-def _published(published: Published) -> str:
-    figures = {"GMACs": published.gmacs, "M": published.params_m, "videos/s": published.videos_s}
-    texts = [f"{value:g} {unit}" for unit, value in figures.items() if value is not None]
-    return " ".join([", ".join(texts), f"({published.source})" if published.source else ""]).strip()
-
-
-def _flat(row: Row) -> dict[str, object]:
-    return {f"published_{name}": value for name, value in asdict(row.contender.published).items()}
+def _published(published: Plain) -> str:
+    units = {"gmacs": "GMACs", "params_m": "M", "videos_s": "videos/s"}
+    figures = [f"{published[key]:g} {unit}" for key, unit in units.items() if published[key] is not None]
+    return " ".join([", ".join(figures), f"({published['source']})" if published["source"] else ""]).strip()
 
 
 def _csv(rows: Sequence[dict[str, object]]) -> str:

@@ -1,0 +1,29 @@
+"""The pictures of docs/comparison.md from the result files, and its table on standard output.
+
+    python benchmarks/draw_comparison.py
+
+The files are what `fewframes bench --output` writes; how they were made stands in docs/comparison.md.
+"""
+
+from __future__ import annotations
+
+import json
+
+import machine
+
+from fewframes.compared import bench_text, figure_1, scaling_figure, write_picture
+from fewframes.scaling import Point
+
+DOCS, RESULTS = machine.ROOT / "docs", machine.ROOT / "benchmarks" / "results"
+
+
+def main() -> None:
+    result = json.loads((RESULTS / "bench.json").read_text())
+    write_picture(figure_1(result), DOCS / "comparison-figure1.png")
+    print(bench_text(result, "markdown"))
+    points = [Point(**values) for values in json.loads((RESULTS / "scaling.json").read_text())]
+    write_picture(scaling_figure(points, "vit-ti-16"), DOCS / "comparison-scaling.png")
+
+
+if __name__ == "__main__":
+    main()
