@@ -11,7 +11,8 @@ package, nothing else, and is scored on the left-out videos as they are (one vie
 and `moments` are its two parts by themselves; `mean` is the paper's Table 2 (mean of frame embeddings, linear head); `plain` is
 the paper's temporal encoder on frame embeddings as they are, with positions that start at 0.02 (seed 0 alone: it is slow).
 
-Each seed learns from views of the videos (crops, colours, moments) of its own draw, beside the video as it is and mirrored.
+Beside each video as it is and mirrored, views of it are drawn (crops, colours, moments): the same for all seeds as in the package,
+or with `--own-draws` others for each seed (benchmarks/results/accuracy_own_draws.json).
 
 Percentages: mean over seeds, least and most; `folds_std` is the standard deviation over folds, of one seed, mean over seeds.
 """
@@ -62,6 +63,7 @@ class Fold:
     targets: Tensor
     held: Tensor
     num_classes: int
+    own_draws: bool = False
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
@@ -125,7 +127,7 @@ def trained(config: ModelConfig, fold: Fold, seed: int) -> STAM:
     torch.manual_seed(seed)
     model = STAM(config, PRESETS["lite0-16"].view, torch.nn.Identity(), fold.embeddings.shape[-1])
     run = RunConfig(train=TrainConfig(seed=seed))
-    first = PLAIN_VIEWS + seed * DRAWN_VIEWS
+    first = PLAIN_VIEWS + (seed * DRAWN_VIEWS if fold.own_draws else 0)
     views = [*range(PLAIN_VIEWS), *range(first, first + DRAWN_VIEWS)]
     for _ in fit(model, fold.embeddings[~fold.held][:, views], targets_BK[~fold.held], run):
         pass
@@ -175,25 +177,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--own-draws", action="store_true", help="other drawn views for each seed")
     parser.add_argument("--cache", type=Path, default=Path("build/accuracy-cache"))
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     predictor = load("lite0-16", device="cpu", dtype="float32")
-    num_drawn = options.seeds * DRAWN_VIEWS
-    FOLDS.extend(folds_of(options.data, predictor, EmbeddingCache(options.cache), num_drawn))
+    num_drawn = options.seeds * DRAWN_VIEWS if options.own_draws else DRAWN_VIEWS
+    folds = folds_of(options.data, predictor, EmbeddingCache(options.cache), num_drawn)
+    FOLDS.extend(replace(fold, own_draws=options.own_draws) for fold in folds)
     tasks = [(number, seed) for seed in range(options.seeds) for number in range(len(FOLDS))]
     began = time.perf_counter()
     results = {}
-    folds = options.cache / "folds.pt"
-    torch.save(FOLDS, folds)  # the folds of one protocol share their embeddings, in the file too
+    file = options.cache / "folds.pt"
+    torch.save(FOLDS, file)  # the folds of one protocol share their embeddings, in the file too
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.workers, spawn, initializer=start_worker, initargs=(folds,)) as pool:
+    with ProcessPoolExecutor(options.workers, spawn, initializer=start_worker, initargs=(file,)) as pool:
         for task, right in zip(tasks, pool.map(run_numbered, tasks), strict=True):
             results[task] = right
             print(f"{len(results)}/{len(tasks)} {time.perf_counter() - began:.0f} s", file=sys.stderr)
     report = {
         "machine": machine.describe(),
-        "command": f"python benchmarks/accuracy.py DATA --seeds {options.seeds}",
+        "command": f"python benchmarks/accuracy.py DATA --seeds {options.seeds}"
+        + (" --own-draws" if options.own_draws else ""),
         "model": asdict(PACKAGED),
         "train": {key: value for key, value in asdict(TrainConfig()).items() if key != "seed"},
         "top1_percent": summary(results),
