@@ -5,7 +5,7 @@ and ours, built for uniform frames, the other way round.
     python benchmarks/table5.py ../shared/data > benchmarks/results/table5.json
 
 Data: UT-Interaction and the daily movements, 335 videos, eleven actions, as `runs/packaged.py` has them; one of five folds of
-whole sequences and recordings is judged, the others are learned from; three seeds.
+whole sequences and recordings is judged, the others are learned from.
 
 The rivals are small versions of X3D and SlowFast (pytorchvideo's own builders) at 112 px and start from random weights, for none
 that were trained are at hand: they learn from clips of 16 frames, 15 a second, at a random place. Ours starts from ImageNet weights
