@@ -12,7 +12,7 @@ and `moments` are its two parts by themselves; `mean` is the paper's Table 2 (me
 the paper's temporal encoder on frame embeddings as they are, with positions that start at 0.02 (seed 0 alone: it is slow).
 
 Beside each video as it is and mirrored, views of it are drawn (crops, colours, moments): the same for all seeds as in the package,
-or with `--own-draws` others for each seed (benchmarks/results/accuracy_own_draws.json).
+or with `--own-draws` others for each seed.
 
 Percentages: mean over seeds, least and most; `folds_std` is the standard deviation over folds, of one seed, mean over seeds.
 """
