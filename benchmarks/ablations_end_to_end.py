@@ -15,7 +15,6 @@ sequences drawn anew, rows of all seeds together.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import multiprocessing
 import statistics
@@ -29,6 +28,7 @@ from typing import Any
 
 import machine
 import torch
+from accuracy import rows_of
 from paired import difference, spread
 from torch import Tensor
 
@@ -74,11 +74,6 @@ class Job:
     name: str
     way: str
     seed: int
-
-
-def rows_of(folder: Path) -> list[dict[str, str]]:
-    with (folder / "manifest.csv").open() as file:
-        return list(csv.DictReader(file))
 
 
 def run(job: Job) -> tuple[dict[str, float], float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +9,7 @@ import typer
 
 from fewframes.console import StageProgress, console, tell
 from fewframes.errors import EXIT_SOME_FAILED, ConfigError
-from fewframes.options import DeviceOption, frame_counts
+from fewframes.options import DeviceOption, frame_counts, make_folder
 
 if TYPE_CHECKING:
     from fewframes.bench import Bench
@@ -88,7 +87,7 @@ def bench(
         _check_picture(path)
     form: Format = "json" if as_json else "csv" if as_csv else "markdown" if table else "table"
     if output is not None:
-        _check_folder(output)
+        make_folder(output)
     from fewframes import compared
 
     if scaling:
@@ -181,16 +180,6 @@ def _scale(
         plot = [*plot, output / "scaling.png"]
     for path in plot:
         compared.write_picture(compared.scaling_figure(points, preset), path)
-
-
-def _check_folder(path: Path) -> None:
-    """Before minutes of work, not after."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--output {path}: no folder can be made there ({error.strerror or error})") from None
-    if not os.access(path, os.W_OK):
-        raise ConfigError(f"--output {path}: cannot be written to")
 
 
 def _check_picture(path: Path) -> None:

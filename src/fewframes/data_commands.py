@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -10,7 +9,7 @@ import typer
 
 from fewframes.console import StageProgress, print_inspection, print_parts, tell, tell_data, tell_problems
 from fewframes.errors import EXIT_SOME_FAILED, ConfigError, DataError
-from fewframes.options import DataArgument, GroupOption, OfficialOption, TaskOption, VideosOption
+from fewframes.options import DataArgument, GroupOption, OfficialOption, TaskOption, VideosOption, make_folder
 
 if TYPE_CHECKING:  # the command line must not load torch before a command needs it
     from fewframes.data import VideoSet
@@ -180,13 +179,3 @@ def compare(videos: VideoSet) -> dict[str, str]:
 def next_step(path: Path, videos: VideoSet) -> str:
     """How to train on a list."""
     return f"train on it: fewframes train {path}{' --task multilabel' if videos.multilabel else ''} --output MODEL"
-
-
-def make_folder(folder: Path) -> None:
-    """The folder, before minutes of work and not after."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"{folder}: not a folder that can be written to ({error.strerror}); take another") from None
-    if not os.access(folder, os.W_OK):
-        raise ConfigError(f"{folder}: not a folder that can be written to (no permission); take another")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+from fewframes.errors import ConfigError
 
 ModelOption = Annotated[str, typer.Option(help="A preset (see `fewframes models`) or a checkpoint file.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
@@ -34,3 +37,13 @@ def frame_counts(text: str, option: str) -> tuple[int, ...]:
     if any(count < 1 for count in counts):
         raise typer.BadParameter(f"{option} {text!r}: needs numbers of frames, such as 4,8,16")
     return counts
+
+
+def make_folder(folder: Path) -> None:
+    """The folder, before minutes of work and not after."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{folder}: not a folder that can be written to ({error.strerror}); take another") from None
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(f"{folder}: not a folder that can be written to (no permission); take another")
