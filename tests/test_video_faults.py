@@ -15,7 +15,7 @@ import pytest
 import torch
 from av.audio.stream import AudioStream
 
-from fewframes import decoder
+from fewframes import container
 from fewframes.errors import MissingVideo, VideoError
 from fewframes.sampling import centre_times
 from fewframes.video import open_video, read_frames
@@ -104,7 +104,7 @@ def test_stream_without_pictures(tmp_path: Path) -> None:
 
 def test_absurd_dimensions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = Numbered().write(tmp_path / "video")
-    monkeypatch.setattr(decoder, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(container, "MAX_PIXELS", 1000)
     with pytest.raises(VideoError, match="frames of 160x64 px; the limit is 0 million pixels; scale the video down"):
         open_video(path)
 

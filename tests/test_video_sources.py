@@ -16,7 +16,7 @@ import torch
 from av.video.stream import VideoStream
 from PIL import Image
 
-from fewframes import decoder
+from fewframes import container, decoder
 from fewframes.errors import VideoError
 from fewframes.sampling import centre_times
 from fewframes.video import find_videos, open_video, read_frames
@@ -135,7 +135,7 @@ def test_very_short_videos(tmp_path: Path, suffix: str, num_frames: int) -> None
 def test_large_files_are_not_scanned_and_stay_exact(
     tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoder, "SCAN_LIMIT_BYTES", 0)
+    monkeypatch.setattr(container, "SCAN_LIMIT_BYTES", 0)
     monkeypatch.setattr(decoder, "JUMP_S", 0.3)
     codec = "libvpx-vp9" if suffix == ".webm" else "libx264"
     path = Numbered(codec=codec, suffix=suffix).write(tmp_path / "large")

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 from torch import Tensor
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What reading a video has taken since it was opened: pictures decoded, pictures left out because no other needed them,
+    jumps to key frames, and bytes of the video fetched (of packets read, where the file is at hand)."""
+
+    frames_decoded: int
+    frames_left_out: int
+    jumps: int
+    bytes_read: int
+
+
 @dataclass(frozen=True, eq=False)
 class Clip:
     """Frames of one video: `frames` (T, C, H, W) uint8 RGB, and `times_s` (T,), the moment each was first shown, in
-    seconds from the start of the video. `duration_s` is the whole video's."""
+    seconds from the start of the video. `duration_s` is the whole video's, `reading` what it took."""
 
     frames: Tensor
     times_s: Tensor
     duration_s: float
     source: str
+    reading: Reading
 
     def __repr__(self) -> str:
         num_frames, _, height, width = self.frames.shape
@@ -54,7 +66,8 @@ class Prediction:
 
     `scores` (K,) in the order of `labels` sum to 1, or are each for itself where the model is multi-label; `times_s` (T,)
     are the moments looked at; `frame_attention` (T,) says how much each counted (Fig. 2; rows sum to 1); `embedding` (D,)
-    is the paper's y (Eq. 12), `frame_embeddings` (T, D) its f_t (Eq. 10). All tensors are float32 on the CPU.
+    is the paper's y (Eq. 12), `frame_embeddings` (T, D) its f_t (Eq. 10). All tensors are float32 on the CPU. `timing` and
+    `reading` say what it took.
     """
 
     source: str
@@ -65,6 +78,7 @@ class Prediction:
     embedding: Tensor
     frame_embeddings: Tensor
     timing: Timing
+    reading: Reading
 
     def top(self, k: int = 5) -> list[Label]:
         """The `k` likeliest actions (all of them when there are fewer), best first."""
@@ -87,6 +101,7 @@ class Prediction:
                 "transform": round(self.timing.transform_s, 6),
                 "network": round(self.timing.network_s, 6),
             },
+            "reading": asdict(self.reading),
         }
 
     def to_json(self, topk: int = 5) -> str:
@@ -103,6 +118,7 @@ class Prediction:
             "decode_s": self.timing.decode_s,
             "transform_s": self.timing.transform_s,
             "network_s": self.timing.network_s,
+            **asdict(self.reading),
             **{f"score_{label}": score for label, score in zip(self.labels, self.scores.tolist(), strict=True)},
         }
 

@@ -20,7 +20,6 @@ from torch import Tensor
 from fewframes.cache import EmbeddingCache
 from fewframes.config import STRICT, Count
 from fewframes.data import VideoSet
-from fewframes.decoder import SAME_S
 from fewframes.errors import DataError, nearest
 from fewframes.judge import Judged, Pace, Progress, judge
 from fewframes.layouts import Sample
@@ -36,6 +35,7 @@ from fewframes.metrics import (
     rejection_curve,
     report_of,
 )
+from fewframes.packets import SAME_S
 from fewframes.predictor import Failure, Predictor, machine_name
 from fewframes.presets import PRESETS
 from fewframes.sampling import Views

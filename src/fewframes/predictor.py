@@ -267,6 +267,7 @@ class Predictor:
             embedding=encoded.embedding.squeeze(0).cpu(),
             frame_embeddings=frames_1TD.squeeze(0),
             timing=Timing(read.decode_s, read.transform_s, time.perf_counter() - began),
+            reading=clip.reading,
         )
 
     def _choose_dtype(self, name: DtypeName) -> torch.dtype:

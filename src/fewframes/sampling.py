@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
+from bisect import bisect_left
+from collections.abc import Sequence
 from typing import Annotated
 
 import torch
@@ -101,6 +104,26 @@ def clip_times(start_s: float, end_s: float, num_frames: int, *, num_clips: int,
     shares_C = torch.linspace(0, 1, num_clips, dtype=torch.float64) if num_clips > 1 else torch.tensor([0.5]).double()
     offsets_T = (torch.arange(num_frames, dtype=torch.float64) + 0.5) * (length_s / num_frames)
     return start_s + spare_s * shares_C[:, None] + offsets_T
+
+
+def cheapest_times(times_s: Sequence[float], key_times_s: Sequence[float], slack_s: float) -> list[float]:
+    """Ascending moments, each moved by at most `slack_s` to where least has to be decoded for it: (T,) seconds.
+
+    To the key frame nearest to it; where none is so near, and no later moment needs what lies before it, as early as it may:
+    what is decoded for a moment begins with the key frame before it.
+    """
+    moved_s = []
+    for place, time_s in enumerate(times_s):
+        near = bisect_left(key_times_s, time_s)
+        keys_s = [key_s for key_s in key_times_s[max(0, near - 1) : near + 1] if abs(key_s - time_s) <= slack_s]
+        following_s = times_s[place + 1] if place + 1 < len(times_s) else math.inf
+        if keys_s:
+            moved_s.append(min(keys_s, key=lambda key_s: abs(key_s - time_s)))
+        elif (near < len(key_times_s) and key_times_s[near] <= following_s) or following_s == math.inf:
+            moved_s.append(max(0.0, time_s - slack_s))
+        else:
+            moved_s.append(time_s)
+    return moved_s
 
 
 def checked_range(duration_s: float, start_s: float, end_s: float | None) -> tuple[float, float]:

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from fewframes.clip import Clip
-from fewframes.decoder import SAME_S, FileVideo, Prepare, stack_frames
+from fewframes.clip import Clip, Reading
+from fewframes.decoder import FileVideo, Prepare, stack_frames
 from fewframes.errors import MissingDependency, MissingVideo, VideoError
+from fewframes.packets import SAME_S
 from fewframes.pictures import rgb_of_image
 
 VIDEO_SUFFIXES = frozenset(
@@ -34,6 +35,8 @@ VIDEO_SUFFIXES = frozenset(
 IMAGE_SUFFIXES = frozenset(".bmp .jpeg .jpg .png .tif .tiff .webp".split())
 """File name endings taken for the pictures of a folder of images."""
 
+BLOCK_BYTES = 2**18
+"""What is fetched at a time of a file elsewhere: some frames' worth, so that little comes which is not needed."""
 DEFAULT_FPS = 25.0
 """Frames per second taken for what has none: a folder of images, a list of arrays, a raw stream."""
 
@@ -50,8 +53,9 @@ class OpenVideo(Protocol):
     duration_s: float
     """How long its pictures last, in seconds."""
 
-    def frames_at(self, times_s: Tensor, prepare: Prepare | None = None) -> Clip:
-        """The frames shown at these moments (T,), in any order, and when each was first shown."""
+    def frames_at(self, times_s: Tensor, prepare: Prepare | None = None, slack_s: float = 0.0) -> Clip:
+        """The frames shown at these moments (T,), in any order, and when each was first shown; each moment may move by up to
+        `slack_s` to where a frame is cheaper to read."""
 
     def check(self, start_s: float, end_s: float) -> None:
         """Decode every picture that is shown between these moments; VideoError where one cannot be."""
@@ -83,10 +87,11 @@ def open_video(source: Source, *, fps: float = DEFAULT_FPS, threads: int = 0) ->
     return FileVideo(source, str(getattr(source, "name", "<file>")), _size_of_file(source), threads)
 
 
-def read_frames(source: Source, times_s: Tensor, *, fps: float = DEFAULT_FPS) -> Clip:
-    """The frames shown at these moments (T,), in seconds from the start of the video, and their true times."""
+def read_frames(source: Source, times_s: Tensor, *, fps: float = DEFAULT_FPS, slack_s: float = 0.0) -> Clip:
+    """The frames shown at these moments (T,), in seconds from the start of the video, and their true times; each moment may
+    move by up to `slack_s` to where a frame is cheaper to read."""
     with closing(open_video(source, fps=fps)) as video:
-        return video.frames_at(times_s)
+        return video.frames_at(times_s, slack_s=slack_s)
 
 
 def find_videos(folder: str | os.PathLike[str]) -> list[str]:
@@ -129,7 +134,8 @@ def _open_path(path: str, fps: float, threads: int) -> OpenVideo:
 
 def _open_url(url: str, threads: int) -> OpenVideo:
     try:
-        file = fsspec.open(url, "rb").open()
+        system, path = fsspec.core.url_to_fs(url)
+        file = system.open(path, "rb", block_size=BLOCK_BYTES, cache_type="blockcache")
     except ImportError as error:
         extra = {"http": "http", "https": "http", "s3": "s3", "gs": "gcs", "gcs": "gcs"}.get(
             url.split("://", maxsplit=1)[0]
@@ -140,7 +146,9 @@ def _open_url(url: str, threads: int) -> OpenVideo:
         raise MissingVideo(f"{url}: there is no such file; check the address") from None
     except (OSError, ValueError) as error:
         raise VideoError(f"{url}: cannot be opened ({error}); check the address and the network") from None
-    return FileVideo(file, url, _size_of_file(file), threads)
+    cache = getattr(file, "cache", None)  # files that lie in memory or on this machine's disk have none
+    fetched = None if cache is None else lambda: int(cache.total_requested_bytes)
+    return FileVideo(file, url, _size_of_file(file), threads, fetched)
 
 
 def _open_folder(folder: Path, fps: float) -> OpenVideo:
@@ -179,15 +187,17 @@ class PictureVideo:
             raise ValueError(f"fps = {fps}: needs to be above 0")
         self.name = name
         self.duration_s = num_pictures / fps
-        self._num_pictures, self._read, self._fps = num_pictures, read, fps
+        self._num_pictures, self._read, self._fps, self._num_read = num_pictures, read, fps, 0
 
-    def frames_at(self, times_s: Tensor, prepare: Prepare | None = None) -> Clip:
-        """The frames shown at these moments (T,), and when each was first shown."""
+    def frames_at(self, times_s: Tensor, prepare: Prepare | None = None, slack_s: float = 0.0) -> Clip:  # noqa: ARG002
+        """The frames shown at these moments (T,), and when each was first shown; all are equally cheap."""
         indices = ((times_s + SAME_S) * self._fps).floor().long().clamp(0, self._num_pictures - 1).tolist()
         prepare = prepare or Tensor.contiguous
         frame_of = {index: prepare(self._read(index)) for index in sorted(set(indices))}
         shown_s = torch.tensor(indices, dtype=torch.float64) / self._fps
-        return Clip(stack_frames([frame_of[index] for index in indices]), shown_s, self.duration_s, self.name)
+        self._num_read += len(frame_of)
+        frames = stack_frames([frame_of[index] for index in indices])
+        return Clip(frames, shown_s, self.duration_s, self.name, Reading(self._num_read, 0, 0, 0))
 
     def check(self, start_s: float, end_s: float) -> None:
         """Read every picture that is shown between these moments; VideoError where one cannot be."""

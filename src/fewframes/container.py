@@ -1,0 +1,242 @@
+"""A file with a video in it: opened, its video stream chosen, and what its index says; nothing is decoded.
+
+Containers differ in what they know: where key frames are, how long the pictures last, whether the header can be believed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import IO
+
+import av
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from fewframes.errors import VideoError
+
+log = logging.getLogger("fewframes")
+
+MAX_PIXELS = 16384 * 8640
+"""Pixels per frame above which a file is refused: room for 16K, not for a header that asks for terabytes."""
+SCAN_LIMIT_BYTES = 64 * 2**20
+"""Up to this size, a file whose header does not say how long its pictures last has its packets listed."""
+LOOSE_END_S = 1.0
+"""How much earlier than the whole file its pictures may end before it counts as cut short: sound often ends later."""
+SCANNED_END_S = 0.25
+"""The same where all packets, sound too, were listed."""
+END_NOT_LENGTH = frozenset({"matroska,webm", "flv"})
+"""Containers whose header has the end of the last picture where others have how long the whole file lasts."""
+NOT_VIDEO = frozenset({"tty", "lrc", "srt", "ass", "webvtt", "microdvd", "subviewer"})
+"""What FFmpeg takes plain text for."""
+GIF_END = b"\x00;"
+"""The last bytes of a GIF; its decoder does not notice when the last picture is cut."""
+
+READ_ERRORS = (FFmpegError, IndexError)
+"""What ends reading early; PyAV 18 raises IndexError at the end of a file in which a new stream turned up midway."""
+FROM_THE_START = frozenset({"mpeg"})
+"""Containers with a time on some packets only: after a jump the others' would be guesses, and their length is one."""
+DECODE_CLOCK = frozenset({"avi"})
+"""Containers without presentation times: their frames are shown in the order and at the pace of decoding."""
+
+
+@dataclass(frozen=True)
+class Index:
+    """What the packets or the header say, in seconds on the container's clock."""
+
+    key_times_s: list[float] | None
+    """Key frames, ascending; None when not known."""
+    end_s: float
+    """When the last picture ends."""
+    slack_s: float
+    """How much earlier the pictures may end and the file still count as whole."""
+    has_moved: bool = False
+    """Whether a file that the caller opened no longer stands where it stood."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A container at the start of its file, and its video stream."""
+
+    container: InputContainer
+    stream: VideoStream
+    is_cut: bool
+    """Whether an AVI is shorter than its first chunk says: its last pictures may lack some between them."""
+
+    @property
+    def format(self) -> str:
+        """FFmpeg's name of the container."""
+        return self.container.format.name
+
+    @property
+    def tick_s(self) -> float:
+        """What the stream counts time in, in seconds."""
+        return float(self.stream.time_base or Fraction(1, 1000))
+
+    @property
+    def frame_s(self) -> float:
+        """How long a picture is shown when nothing else is said, in seconds."""
+        return float(1 / (self.stream.average_rate or self.stream.guessed_rate or Fraction(25)))
+
+
+class VideoFile:
+    """A file by path, or one that the caller opened; one that `is_far` is read as little of as possible."""
+
+    def __init__(self, file: str | IO[bytes], name: str, size_bytes: int, *, is_far: bool = False) -> None:
+        self.file, self.name, self.size_bytes, self.is_far = file, name, size_bytes, is_far
+
+    def open(self) -> Opened:
+        """The file opened afresh. Raises VideoError where there is no video in it that can be decoded here."""
+        if not isinstance(self.file, str):
+            self.file.seek(0)
+        try:
+            container = av.open(self.file, "r", metadata_errors="replace")
+        except (FFmpegError, ValueError) as error:
+            raise VideoError(
+                f"{self.name}: not a video that FFmpeg can read ({self._looks_like()}; {_short(error)})"
+            ) from None
+        try:
+            return Opened(container, self._video_stream(container), self._is_cut_avi(container.format.name))
+        except VideoError:
+            container.close()
+            raise
+
+    def _video_stream(self, container: InputContainer) -> VideoStream:
+        if container.format.name in NOT_VIDEO:
+            raise VideoError(f"{self.name}: not a video but {self._looks_like()}")
+        streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+        if not streams:
+            found = [f"{len(kind)} {what}" for what, kind in _other_streams(container) if kind] or ["nothing"]
+            raise VideoError(f"{self.name}: no video stream (found: {', '.join(found)}); pass a file with pictures")
+        best = container.streams.best("video")
+        stream = best if best in streams else streams[0]
+        if container.format.name == "gif" and self._bytes(-2, os.SEEK_END, 2) != GIF_END:
+            raise VideoError(f"{self.name}: cut short (a GIF without its end mark); copy the file again")
+        context = stream.codec_context
+        if context is None:
+            raise VideoError(
+                f"{self.name}: FFmpeg here has no decoder for its video; re-encode it, to H.264 for example"
+            )
+        if context.width * context.height > MAX_PIXELS:
+            raise VideoError(
+                f"{self.name}: frames of {context.width}x{context.height} px; the limit is {MAX_PIXELS / 1e6:.0f} "
+                "million pixels; scale the video down"
+            )
+        return stream
+
+    def _bytes(self, offset: int, whence: int, size: int) -> bytes:
+        """Some bytes of the file as it is."""
+        with nullcontext(self.file) if not isinstance(self.file, str) else open(self.file, "rb") as file:
+            position = file.tell()  # an open container reads on from here
+            file.seek(offset, whence)
+            content = file.read(size)
+            file.seek(position)
+            return content
+
+    def _looks_like(self) -> str:
+        start = self._bytes(0, os.SEEK_SET, 64)
+        text = start.decode("utf-8", errors="replace")
+        readable = sum(character.isprintable() or character.isspace() for character in text) > 0.95 * len(text)
+        kind = "text" if readable and "\ufffd" not in text[:-1] else "data"
+        return f"{self.size_bytes} bytes of {kind} that begin {start[:16]!r}"
+
+    def index(self, opened: Opened, origin_s: float) -> Index:
+        """Where key frames and the end are, in seconds on the container's clock, on which the first picture is shown at
+        `origin_s`; from the header, or by listing all packets. Raises VideoError where the file is found cut short."""
+        header_s = _header_end_s(opened, origin_s)
+        if header_s is not None:
+            return Index(_listed_key_times(opened.stream, opened.tick_s, origin_s), header_s, 2 * opened.frame_s + 0.1)
+        whole_end_s = opened.container.duration / av.time_base if opened.container.duration else None
+        if whole_end_s is not None and opened.format not in END_NOT_LENGTH:
+            whole_end_s += origin_s
+        if whole_end_s is not None and self.is_far:
+            # A jump makes FFmpeg read the list of key frames that Matroska has at its end.
+            with suppress(FFmpegError):
+                opened.container.seek(0)
+            keys_s = _listed_key_times(opened.stream, opened.tick_s, origin_s)
+            return Index(keys_s, whole_end_s, LOOSE_END_S, has_moved=True)
+        if whole_end_s is not None and self.size_bytes > SCAN_LIMIT_BYTES:
+            return Index(None, whole_end_s, LOOSE_END_S)
+        return self._scan(origin_s, whole_end_s)
+
+    def _is_cut_avi(self, format_name: str) -> bool:
+        return format_name == "avi" and int.from_bytes(self._bytes(4, os.SEEK_SET, 4), "little") + 8 > self.size_bytes
+
+    def _scan(self, origin_s: float, announced_end_s: float | None) -> Index:
+        """Key frames and end from all packets, without decoding one; an opened file stands somewhere else afterwards."""
+        opened = self.open()
+        container, stream, frame_s = opened.container, opened.stream, opened.frame_s
+        keys_s: list[float] = []
+        end_s, whole_end_s, num_packets = origin_s, 0.0, 0
+        try:
+            for packet in container.demux():
+                stamp = packet.pts if packet.pts is not None else packet.dts
+                if packet.size:
+                    num_packets += packet.stream_index == stream.index
+                if stamp is None or packet.time_base is None:
+                    continue
+                start_s = float(stamp * packet.time_base)
+                whole_end_s = max(whole_end_s, start_s + float((packet.duration or 0) * packet.time_base))
+                if packet.stream_index != stream.index:
+                    continue
+                end_s = max(end_s, start_s + (float((packet.duration or 0) * packet.time_base) or frame_s))
+                if packet.is_keyframe:
+                    keys_s.append(start_s)
+        except READ_ERRORS as error:
+            log.debug("%s: listing its packets stopped: %s", self.name, error)
+        finally:
+            container.close()
+        if end_s <= origin_s:  # a raw stream: no times at all, so packets are counted
+            end_s = origin_s + num_packets * frame_s
+            return Index(None, end_s, LOOSE_END_S, has_moved=True)
+        if announced_end_s is not None and whole_end_s < announced_end_s - SCANNED_END_S:
+            raise cut_short(self.name, end_s - origin_s, announced_end_s - origin_s)
+        return Index(sorted(keys_s), end_s, 2 * opened.tick_s, has_moved=True)
+
+
+def cut_short(name: str, found_s: float, announced_s: float) -> VideoError:
+    """What to say of a video whose pictures end too early, in seconds from its start."""
+    return VideoError(
+        f"{name}: its pictures end at {found_s:.2f} s of the {announced_s:.2f} s it announces: cut short or "
+        f"damaged; copy it again, or use what is there with an end of {max(0.0, found_s - 0.01):.2f} s"
+    )
+
+
+def _header_end_s(opened: Opened, origin_s: float) -> float | None:
+    """When the pictures end by the header, where it tells of the pictures and not only of the whole file."""
+    stream = opened.stream
+    if stream.duration is None or stream.duration <= 0 or opened.format in FROM_THE_START:
+        return None
+    start = stream.start_time
+    start_s = origin_s if start is None or opened.format in DECODE_CLOCK else start * opened.tick_s
+    # Of an AVI that was cut FFmpeg shortens the length to what is there, but not the count in its header.
+    counted_s = stream.frames * opened.frame_s if opened.is_cut else 0.0
+    return start_s + max(stream.duration * opened.tick_s, counted_s)
+
+
+def _listed_key_times(stream: VideoStream, tick_s: float, origin_s: float) -> list[float] | None:
+    """Key frames by the container's own index, moved to the clock of presentation; None when it has none."""
+    entries = list(stream.index_entries)
+    if not entries:
+        return None
+    first = entries[0].timestamp
+    return [origin_s + (entry.timestamp - first) * tick_s for entry in entries if entry.is_keyframe]
+
+
+def _other_streams(container: InputContainer) -> list[tuple[str, tuple[object, ...]]]:
+    streams = container.streams
+    return [
+        ("audio streams", tuple(streams.audio)),
+        ("cover pictures", tuple(streams.video)),
+        ("subtitle streams", tuple(streams.subtitles)),
+        ("data streams", tuple(streams.data)),
+    ]
+
+
+def _short(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error).strip().rstrip(".")
