@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from fewframes.clip import Clip, Prediction, Timing
+from fewframes.clip import Clip, Prediction, Reading, Timing
 
 
 @pytest.fixture
@@ -21,6 +21,7 @@ def prediction() -> Prediction:
         embedding=torch.zeros(4),
         frame_embeddings=torch.zeros(2, 4),
         timing=Timing(0.1, 0.02, 0.3),
+        reading=Reading(frames_decoded=7, frames_left_out=5, jumps=1, bytes_read=900),
     )
 
 
@@ -40,6 +41,7 @@ def test_json_is_what_the_command_promises(prediction: Prediction) -> None:
         "times_s": [0.5, 1.5],
         "frame_attention": [0.25, 0.75],
         "timing_s": {"decode": 0.1, "transform": 0.02, "network": 0.3},
+        "reading": {"frames_decoded": 7, "frames_left_out": 5, "jumps": 1, "bytes_read": 900},
     }
 
 
@@ -47,10 +49,10 @@ def test_row_is_flat(prediction: Prediction) -> None:
     row = prediction.to_row()
     assert row["label"] == "kick"
     assert row["score_push"] == pytest.approx(0.1)
-    assert all(isinstance(value, str | float) for value in row.values())
+    assert all(isinstance(value, str | float | int) for value in row.values())
 
 
 def test_they_print_well(prediction: Prediction) -> None:
     assert repr(prediction) == "Prediction('a.mp4': kick 70.0%, hug 20.0%, push 10.0%; 2 frames, 0.42 s)"
-    clip = Clip(torch.zeros(4, 3, 20, 30, dtype=torch.uint8), torch.zeros(4), 2.5, "a.mp4")
+    clip = Clip(torch.zeros(4, 3, 20, 30, dtype=torch.uint8), torch.zeros(4), 2.5, "a.mp4", Reading(4, 0, 0, 0))
     assert repr(clip) == "Clip('a.mp4', 4 frames of 30x20 px out of 2.50 s)"

@@ -7,8 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fewframes.config import settings_from
 from fewframes.errors import ConfigError
-from fewframes.sampling import ONE_PASS, Views, centre_times, clip_times, jittered_times
+from fewframes.sampling import ONE_PASS, Views, centre_times, cheapest_times, clip_times, jittered_times
 
 DURATIONS = st.floats(1e-3, 1e5)
 
@@ -106,3 +107,31 @@ def test_protocols_are_named() -> None:
     assert named["1x3"] == "3 crops of 16 uniform frames, scores averaged"
     assert named["10x3"] == "10 clips of 2.67 s and 16 frames x 3 crops, scores averaged"
     assert Views(clip_s=2.0).describe(8) == "1 clip of 2.00 s and 8 frames"
+
+
+def test_cheapest_times_are_the_nearest_key_frames_or_as_early_as_may_be() -> None:
+    keys_s = [0.0, 1.0, 2.0, 3.0]
+    assert cheapest_times([0.9, 1.2, 2.6], keys_s, 0.25) == pytest.approx([1.0, 1.0, 2.35])
+    # 1.4 and 1.6 need what lies between 1.0 and them: only moving the later one saves decoding.
+    assert cheapest_times([1.4, 1.6, 2.5], keys_s, 0.1) == [1.4, 1.5, 2.4]
+    assert cheapest_times([0.05, 0.5], [0.0], 0.2) == [0.0, 0.3]
+    assert cheapest_times([0.1, 2.9], [], 0.2) == pytest.approx([0.1, 2.7])
+
+
+@given(
+    times_s=st.lists(st.floats(0, 100), min_size=1, max_size=20).map(sorted),
+    keys_s=st.lists(st.floats(0, 100), max_size=20).map(sorted),
+    slack_s=st.floats(0, 5),
+)
+def test_no_time_moves_further_than_it_may(times_s: list[float], keys_s: list[float], slack_s: float) -> None:
+    moved_s = cheapest_times(times_s, keys_s, slack_s)
+    assert all(abs(after - before) <= slack_s + 1e-9 for before, after in zip(times_s, moved_s, strict=True))
+
+
+def test_slack_is_a_share_of_the_spacing_between_frames() -> None:
+    assert Views(tolerance=0.25).slack_s(8.0, 4) == 0.5
+    assert Views(tolerance=0.25).slack_s(8.0, 4, start_s=2.0, end_s=4.0) == 0.125
+    assert Views(num_clips=2, clip_s=1.0, tolerance=0.5).slack_s(8.0, 4) == 0.125
+    assert ONE_PASS.slack_s(8.0, 4) == 0
+    with pytest.raises(ConfigError, match=r"tolerance = 0\.7: .*less than or equal to 0\.5"):
+        settings_from(Views, {"tolerance": 0.7}, "views")

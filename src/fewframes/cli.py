@@ -25,7 +25,7 @@ from fewframes.data_commands import data_app
 from fewframes.errors import EXIT_SOME_FAILED, FewframesError
 from fewframes.learning_commands import evaluate, train
 from fewframes.memory import keep_memory
-from fewframes.options import DeviceOption, DtypeOption, ModelOption
+from fewframes.options import DeviceOption, DtypeOption, ModelOption, ToleranceOption
 
 
 class Commands(TyperGroup):
@@ -83,6 +83,7 @@ def predict(
     frames: Annotated[int | None, typer.Option(min=1, help="Frames to look at; default: the model's own.")] = None,
     start: Annotated[float, typer.Option(min=0, help="Look from this second on.")] = 0.0,
     end: Annotated[float | None, typer.Option(min=0, help="Look up to this second; default: the end.")] = None,
+    tolerance: ToleranceOption = 0.0,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV on standard output.")] = False,
     device: DeviceOption = "auto",
@@ -106,7 +107,9 @@ def predict(
     predictor = load(model, device=device, dtype=dtype)
     tell(f"{describe(predictor)}, loaded in {time.perf_counter() - began:.1f} s")
     began = time.perf_counter()
-    results = predictor.predict_many(paths, num_frames=frames, start_s=start, end_s=end, workers=workers)
+    results = predictor.predict_many(
+        paths, num_frames=frames, start_s=start, end_s=end, tolerance=tolerance, workers=workers
+    )
     write = write_json if json else write_csv if as_csv else write_table
     shown = list(write(with_progress(results, len(paths)), topk))
     failures = [result for result in shown if isinstance(result, Failure)]

@@ -71,14 +71,15 @@ def block(prediction: Prediction, topk: int) -> str:
     times, attention = prediction.times_s.tolist(), prediction.frame_attention.tolist()
     full, levels = ("█", "▁▂▃▄▅▆▇█") if speaks_unicode() else ("#", "01234567")
     strip = "".join(levels[round(7 * weight / max(attention))] for weight in attention)
-    timing = prediction.timing
+    timing, reading = prediction.timing, prediction.reading
     return "\n".join(
         [
             prediction.source,
             *(f"  {label:<{width}} {score:6.1%}  {full * round(30 * score)}" for label, score in top),
             f"  frames from {times[0]:.2f} s to {times[-1]:.2f} s, attention {strip} most at "
             f"{times[attention.index(max(attention))]:.2f} s",
-            f"  decode {timing.decode_s:.3f} s, transform {timing.transform_s:.3f} s, network {timing.network_s:.3f} s",
+            f"  decode {timing.decode_s:.3f} s, transform {timing.transform_s:.3f} s, network {timing.network_s:.3f} s; "
+            f"{reading.frames_decoded} pictures decoded, {reading.bytes_read / 1e6:.2g} MB read",
         ]
     )
 

@@ -55,6 +55,9 @@ class Index:
     """When the last picture ends."""
     slack_s: float
     """How much earlier the pictures may end and the file still count as whole."""
+    by_decoding: bool = False
+    """Whether key frames stand there with the times at which they are decoded: the first one's is right, the others may be shown
+    somewhat later."""
     has_moved: bool = False
     """Whether a file that the caller opened no longer stands where it stood."""
 
@@ -150,7 +153,8 @@ class VideoFile:
         `origin_s`; from the header, or by listing all packets. Raises VideoError where the file is found cut short."""
         header_s = _header_end_s(opened, origin_s)
         if header_s is not None:
-            return Index(_listed_key_times(opened.stream, opened.tick_s, origin_s), header_s, 2 * opened.frame_s + 0.1)
+            keys_s = _listed_key_times(opened.stream, opened.tick_s, origin_s)
+            return Index(keys_s, header_s, 2 * opened.frame_s + 0.1, by_decoding=True)
         whole_end_s = opened.container.duration / av.time_base if opened.container.duration else None
         if whole_end_s is not None and opened.format not in END_NOT_LENGTH:
             whole_end_s += origin_s

@@ -77,6 +77,8 @@ class FileVideo:
         self._current: _Shown
         self._ahead: _Shown | None
         self._index: Index
+        self._key_delays: list[int] = []
+        """How much later than decoded each key frame that was met is shown, in ticks."""
         self._starts_whole = False
         self._num_undecodable = self._num_decoded = self._num_left_out = self._num_jumps = self._num_bytes = 0
         try:
@@ -107,11 +109,11 @@ class FileVideo:
         moved_s = dict(zip(given_s, moments_s, strict=True))
         wanted_s = [moved_s[time_s] for time_s in times_s.tolist()]
         try:
-            prepared = self._prepared(self._runs(moments_s), prepare)
+            prepared = self._prepared(moments_s, prepare)
         except (_Unsure, VideoError) as reason:
             log.debug("%s: everything is decoded: %s", self.name, reason)
             self._rewind()
-            prepared = self._prepared([moments_s], prepare, careful=True)
+            prepared = self._prepared(moments_s, prepare, careful=True)
         finally:
             self._set_run([])
         frames = stack_frames([prepared[time_s][0] for time_s in wanted_s])
@@ -123,7 +125,8 @@ class FileVideo:
         if slack_s <= 0 or not keys_s:
             return moments_s
         # Aimed at their middle, so that a rounded time does not name the picture before.
-        middles_s = [key_s - self._origin_s + self._source.frame_s / 2 for key_s in keys_s]
+        late_s = self._keys_late_s() + self._source.frame_s / 2
+        middles_s = [key_s - self._origin_s + late_s for key_s in keys_s]
         last_s = max(0.0, self.duration_s - self._source.frame_s / 2)
         return [min(time_s, last_s) for time_s in cheapest_times(moments_s, middles_s, slack_s)]
 
@@ -136,12 +139,13 @@ class FileVideo:
         )
 
     def _prepared(
-        self, runs: list[list[float]], prepare: Prepare | None, *, careful: bool = False
+        self, moments_s: list[float], prepare: Prepare | None, *, careful: bool = False
     ) -> dict[float, tuple[Tensor, float]]:
         """For each moment its picture and when that was first shown, in seconds from the start of the video."""
         prepared: dict[float, tuple[Tensor, float]] = {}
         last: tuple[_Shown, Tensor] | None = None
-        for run in runs:
+        while len(prepared) < len(moments_s):
+            run = self._run(moments_s[len(prepared) :])
             self._set_run([] if careful else [self._origin_s + time_s for time_s in run])
             for time_s in run:
                 shown = self._frame_at(self._origin_s + time_s)
@@ -153,15 +157,15 @@ class FileVideo:
                 prepared[time_s] = last[1], max(0.0, shown.start_s - self._origin_s)
         return prepared
 
-    def _runs(self, moments_s: list[float]) -> list[list[float]]:
-        """Ascending moments, parted where a jump to a key frame in between saves decoding."""
-        runs: list[list[float]] = []
-        for time_s in moments_s:
-            if runs and not self._key_between(self._origin_s + runs[-1][-1], self._origin_s + time_s):
-                runs[-1].append(time_s)
-            else:
-                runs.append([time_s])
-        return runs
+    def _run(self, moments_s: list[float]) -> list[float]:
+        """Those of ascending moments before which no jump to a key frame saves decoding, the first anyway."""
+        places = range(1, len(moments_s))
+        ends = (
+            place
+            for place in places
+            if self._key_between(self._origin_s + moments_s[place - 1], self._origin_s + moments_s[place])
+        )
+        return moments_s[: next(ends, len(moments_s))]
 
     def _set_run(self, run_s: list[float]) -> None:
         """What is read next; where packets do not say when they are shown, everything is."""
@@ -240,8 +244,15 @@ class FileVideo:
         """Whether a key frame lies after the one and up to the other; where none are known, whether one may."""
         if self._index.key_times_s is None:
             return time_s > position_s + JUMP_S
-        keys_up_to = bisect_right(self._index.key_times_s, time_s + SAME_S)
-        return keys_up_to > 0 and self._index.key_times_s[keys_up_to - 1] > position_s
+        late_s = self._keys_late_s()
+        keys_up_to = bisect_right(self._index.key_times_s, time_s - late_s + SAME_S)
+        return keys_up_to > 0 and self._index.key_times_s[keys_up_to - 1] + late_s > position_s
+
+    def _keys_late_s(self) -> float:
+        """How much later than the index says key frames behind the first are shown, as far as is known."""
+        if not self._index.by_decoding or not self._key_delays:
+            return 0.0
+        return (self._key_delays[-1] - self._key_delays[0]) * self._tick_s
 
     def _jump(self, time_s: float) -> None:
         """Go on decoding at a key frame that is shown at or before `time_s`."""
@@ -333,6 +344,8 @@ class FileVideo:
         try:
             for packet in self._source.container.demux(self._stream):
                 self._num_bytes += packet.size
+                if packet.is_keyframe and packet.pts is not None and packet.dts is not None:
+                    self._key_delays.append(packet.pts - packet.dts)
                 yield packet
         except READ_ERRORS as error:
             log.debug("%s: reading stopped: %s", self.name, error)

@@ -195,6 +195,8 @@ def _setting(predictor: Predictor, views: Views, num_frames: int, mirror: bool, 
         values["sampling"] = {"num_clips": views.num_clips, "clip_s": views.span_s}
     if views.num_crops > 1:
         values["num_crops"] = views.num_crops
+    if views.tolerance:
+        values["tolerance"] = views.tolerance
     if drawn is not None:
         values["drawn"] = asdict(replace(drawn, mixup=0.0, cutmix=0.0))  # these two are not of single videos
     return key_of(module_key(predictor.model.frame_encoder), asdict(predictor.view), values)

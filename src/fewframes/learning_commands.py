@@ -21,6 +21,7 @@ from fewframes.options import (
     NoCacheOption,
     OfficialOption,
     TaskOption,
+    ToleranceOption,
     VideosOption,
     frame_counts,
 )
@@ -184,6 +185,7 @@ def evaluate(
     clip_s: Annotated[
         float | None, typer.Option("--clip-s", help="Seconds that a clip spans.", show_default="2.67 for several clips")
     ] = None,
+    tolerance: ToleranceOption = 0.0,
     official_subset: Annotated[
         bool,
         typer.Option("--official-subset", help="Also the figure over the videos that the 2021 release's loader keeps."),
@@ -223,7 +225,7 @@ def evaluate(
     from fewframes.tables import check_format, write_metrics, write_predictions
 
     settings = EvaluateConfig(
-        views=Views.parse(views, clip_s),
+        views=Views.parse(views, clip_s, tolerance),
         sweep=frame_counts(sweep, "--sweep"),
         order=not no_order,
         official_subset=official_subset,

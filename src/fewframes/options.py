@@ -16,6 +16,14 @@ DtypeOption = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"],
     typer.Option(help="auto (measured here), float32, bfloat16, float16."),
 ]
+ToleranceOption = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=0.5,
+        help="Move each moment by up to this share of the frames' spacing to where decoding is cheapest.",
+    ),
+]
 DataArgument = Annotated[str, typer.Argument(metavar="FOLDER|LIST", help="Labelled videos, as for `train`.")]
 TaskOption = Annotated[
     Literal["auto", "single", "multilabel"],

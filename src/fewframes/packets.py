@@ -56,6 +56,8 @@ class Feed:
             if stamp_s is None or self._untrusted or not self.wanted_s:
                 if stamp_s is not None:
                     self._sent_s.add(stamp_s)
+                if self._left_out is not None and packet.is_keyframe:
+                    self._left_out(bytes(packet))  # which may say how those after it are to be read
                 yield packet
             elif self._useless(packet, stamp_s):
                 self.num_left_out += 1
@@ -130,12 +132,12 @@ class Feed:
         self._ahead.append((packet, stamp_s))
         if packet.size == 0:
             self._ended = True  # the container's own sign of the end
-        elif packet.pts is None or packet.dts is None or packet.pts < packet.dts:
+        elif stamp_s is None or (packet.dts is not None and packet.dts * self._tick_s > stamp_s):
             self._untrusted = True
         else:
-            assert stamp_s is not None
             insort(self._seen_s, stamp_s)
-            self._decode_s = packet.dts * self._tick_s
+            if packet.dts is not None:  # Matroska has none on the first packets
+                self._decode_s = packet.dts * self._tick_s
         return True
 
 
@@ -151,8 +153,7 @@ def left_out_test(stream: VideoStream) -> Test | None:
         layers = _hevc_layers(extradata, length)
         return None if layers is None else lambda data: _hevc_unused(data, length, layers)
     if context.name in {"av1", "libdav1d"}:
-        sequence = _Av1Sequence.read(extradata[4:])
-        return None if sequence is None else sequence.unused
+        return _Av1Test(extradata[4:])
     if context.name == "mpeg4":
         return _mpeg4_unused
     return _mpeg2_unused if context.name in {"mpeg1video", "mpeg2video"} else None
@@ -233,16 +234,35 @@ class _Bits:
         return self._value >> self._left & (1 << count) - 1
 
 
-class _Av1Sequence:
-    """What an AV1 sequence header says of the layout of frame headers."""
+class _Av1Test:
+    """The test for AV1; how frame headers are laid out it takes from the last sequence header it has met."""
 
-    def __init__(self, payload: bytes) -> None:
-        bits = _Bits(payload)
-        self.payload = payload
+    def __init__(self, first_units: bytes) -> None:
+        self.readable = False
+        self(first_units)
+
+    def __call__(self, data: bytes) -> bool:
+        """Whether a temporal unit holds nothing but frames that refresh no reference."""
+        frames = others = 0
+        try:
+            for kind, payload in _av1_units(data):
+                if kind == AV1_SEQUENCE:
+                    self._read_sequence(_Bits(payload))
+                if kind in {AV1_FRAME, AV1_FRAME_HEADER}:
+                    others += not self.readable or self._refreshes(_Bits(payload[:16]))
+                    frames += 1
+                else:
+                    others += kind not in {AV1_DELIMITER, AV1_TILES, AV1_METADATA}
+        except EOFError:
+            return False
+        return frames > 0 and not others
+
+    def _read_sequence(self, bits: _Bits) -> None:
+        """AV1 specification, 5.5.1."""
         bits.take(4)  # profile, still picture
         is_still, is_timed, is_delayed, points = bits.take(1), bits.take(1), bits.take(1), bits.take(5)
-        self.simple = not (is_still or is_timed or points)  # the others are rare, and their headers longer
-        if not self.simple:
+        self.readable = not (is_still or is_timed or points)  # the others are rare, and their headers longer
+        if not self.readable:
             return
         bits.take(12)
         if bits.take(5) > 7:
@@ -265,35 +285,8 @@ class _Av1Sequence:
             self.integer_vectors = bits.take(1)
         self.order_bits = bits.take(3) + 1 if order_hint else 0
 
-    @classmethod
-    def read(cls, units: bytes) -> _Av1Sequence | None:
-        """From the first units of a stream; None where there is no header, or one of a kind that is not read here."""
-        try:
-            payload = next((payload for kind, payload in _av1_units(units) if kind == AV1_SEQUENCE), None)
-            sequence = None if payload is None else cls(payload)
-        except EOFError:
-            return None
-        return sequence if sequence is not None and sequence.simple else None
-
-    def unused(self, data: bytes) -> bool:
-        """Whether a temporal unit holds nothing but frames that refresh no reference."""
-        frames = 0
-        try:
-            for kind, payload in _av1_units(data):
-                if kind == AV1_SEQUENCE:
-                    self.simple = self.simple and payload == self.payload
-                if kind in {AV1_FRAME, AV1_FRAME_HEADER}:
-                    if self._refreshes(payload[:16]):
-                        return False
-                    frames += 1
-                elif kind not in {AV1_DELIMITER, AV1_TILES, AV1_METADATA}:
-                    return False
-        except EOFError:
-            return False
-        return self.simple and frames > 0
-
-    def _refreshes(self, header: bytes) -> bool:
-        bits = _Bits(header)
+    def _refreshes(self, bits: _Bits) -> bool:
+        """AV1 specification, 5.9.2."""
         shows_another, kind, shown = bits.take(1), bits.take(2), bits.take(1)
         if shows_another or kind != 1 or not shown:  # only shown inter frames can go
             return True

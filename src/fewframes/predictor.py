@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from fewframes.clip import Clip, Prediction, Timing
+from fewframes.config import settings_from
 from fewframes.errors import ConfigError, FewframesError, MissingVideo, VideoError, nearest
 from fewframes.sampling import ONE_PASS, Views
 from fewframes.transforms import crops_of, pixels_of
@@ -109,15 +110,17 @@ class Predictor:
         num_frames: int | None = None,
         start_s: float = 0.0,
         end_s: float | None = None,
+        tolerance: float = 0.0,
         fps: float = DEFAULT_FPS,
     ) -> Prediction:
         """What happens in one video, or between two moments of it.
 
         `source` as for `video.open_video`; `num_frames` other than the model's own has its temporal positions
-        interpolated; `fps` is for inputs without a rate of their own. Raises VideoError.
+        interpolated; `tolerance` (0-0.5) lets each moment move by that share of the frames' spacing to where decoding is
+        cheapest; `fps` is for inputs without a rate of their own. Raises VideoError.
         """
         frames = self.config.num_frames if num_frames is None else num_frames
-        return self._label(self._read(source, ONE_PASS, frames, start_s, end_s, fps, threads=0))
+        return self._label(self._read(source, _one_pass(tolerance), frames, start_s, end_s, fps, threads=0))
 
     def predict_many(
         self,
@@ -126,6 +129,7 @@ class Predictor:
         num_frames: int | None = None,
         start_s: float = 0.0,
         end_s: float | None = None,
+        tolerance: float = 0.0,
         workers: int | None = None,
     ) -> Iterator[Prediction | Failure]:
         """One result for each source (paths or URLs), in their order; a video that cannot be read gives a `Failure`.
@@ -136,15 +140,14 @@ class Predictor:
             raise TypeError(f"sources = {sources!r}: needs several; use predict for one")
         workers = workers or torch.get_num_threads()
         frames = self.config.num_frames if num_frames is None else num_frames
+        views = _one_pass(tolerance)
         remaining = iter(sources)
         waiting: deque[tuple[str, Future[_Read]]] = deque()
         with ThreadPoolExecutor(workers, thread_name_prefix="fewframes-decode") as pool:
             try:
                 while True:
                     for source in islice(remaining, 2 * workers - len(waiting)):
-                        future = pool.submit(
-                            self._read, source, ONE_PASS, frames, start_s, end_s, DEFAULT_FPS, threads=1
-                        )
+                        future = pool.submit(self._read, source, views, frames, start_s, end_s, DEFAULT_FPS, threads=1)
                         waiting.append((os.fspath(source), future))
                     if not waiting:
                         return
@@ -240,9 +243,10 @@ class Predictor:
         with closing(open_video(source, fps=fps, threads=threads)) as video:
             try:
                 times_s = views.times(video.duration_s, num_frames, start_s=start_s, end_s=end_s)
+                slack_s = views.slack_s(video.duration_s, num_frames, start_s=start_s, end_s=end_s)
             except ValueError as error:
                 raise VideoError(f"{video.name}: {error}") from None
-            whole = video.frames_at(times_s.flatten(), prepare)
+            whole = video.frames_at(times_s.flatten(), prepare, slack_s)
         clips = tuple(
             replace(whole, frames=crop_TCHW, times_s=times_T)
             for clip_TSCHW, times_T in zip(whole.frames.split(num_frames), whole.times_s.split(num_frames), strict=True)
@@ -334,6 +338,10 @@ def machine_name(device: torch.device) -> str:
         models = (line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line)
         name = next(models, name)
     return name if device.type != "cpu" else f"{name}, {torch.get_num_threads()} threads"
+
+
+def _one_pass(tolerance: float) -> Views:
+    return settings_from(Views, {"tolerance": tolerance}, "predict") if tolerance else ONE_PASS
 
 
 def _seconds_a_frame(encoder: torch.nn.Module, image_size: int, device: torch.device) -> float:

@@ -31,14 +31,18 @@ class Views:
     clip_s: Positive | None = None
     """Seconds that a clip spans; None is the whole video for one clip, `CLIP_S` for several."""
 
+    tolerance: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Share of the spacing between frames by which each moment may move to a frame that is cheaper to decode."""
+
     @classmethod
-    def parse(cls, text: str, clip_s: float | None = None) -> Views:
+    def parse(cls, text: str, clip_s: float | None = None, tolerance: float = 0.0) -> Views:
         """Clips x crops as people write them, `10x3`; ConfigError for anything else."""
         match = re.fullmatch(r"(\d+)x(\d+)", text, re.ASCII)
         if match is None:
             raise ConfigError(f"views {text!r}: needs clips x crops, such as 1x1, 1x3 or 10x3")
         num_clips, num_crops = map(int, match.groups())
-        return settings_from(cls, {"num_clips": num_clips, "num_crops": num_crops, "clip_s": clip_s}, f"views {text!r}")
+        values = {"num_clips": num_clips, "num_crops": num_crops, "clip_s": clip_s, "tolerance": tolerance}
+        return settings_from(cls, values, f"views {text!r}")
 
     @property
     def span_s(self) -> float | None:
@@ -55,8 +59,18 @@ class Views:
         start_s, end_s = checked_range(duration_s, start_s, end_s)
         return clip_times(start_s, end_s, num_frames, num_clips=self.num_clips, clip_s=self.span_s)
 
+    def slack_s(self, duration_s: float, num_frames: int, *, start_s: float = 0.0, end_s: float | None = None) -> float:
+        """How far each moment may move, in seconds. Raises as `centre_times`."""
+        start_s, end_s = checked_range(duration_s, start_s, end_s)
+        length_s = end_s - start_s if self.span_s is None else min(self.span_s, end_s - start_s)
+        return self.tolerance * length_s / num_frames
+
     def describe(self, num_frames: int) -> str:
         """The protocol in words."""
+        moved = f", each moved by up to {self.tolerance:g} of their spacing" if self.tolerance else ""
+        return self._views(num_frames) + moved
+
+    def _views(self, num_frames: int) -> str:
         crops = f"{self.num_crops} crops"
         if self.span_s is None:
             frames = f"{num_frames} uniform frames"

@@ -1,0 +1,117 @@
+"""What is left out of a video when some of its frames are wanted: never what they build on, and never more than is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import av
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fewframes.decoder import FileVideo
+from fewframes.packets import left_out_test
+from fewframes.video import open_video, read_frames
+from numbered import drifting
+
+NUM_FRAMES, FPS = 75, 25
+KINDS = {
+    "h264": ("libx264", ".mp4", {"preset": "veryfast", "bf": "3"}),
+    "h264-annexb": ("libx264", ".ts", {"preset": "veryfast", "bf": "2"}),
+    "h264-open-gop": ("libx264", ".mkv", {"preset": "veryfast", "bf": "3", "x264-params": "open-gop=1"}),
+    "hevc": ("libx265", ".mp4", {"preset": "ultrafast", "x265-params": "bframes=4:log-level=none"}),
+    "hevc-layers": ("libx265", ".mkv", {"preset": "ultrafast", "x265-params": "bframes=4:temporal-layers=3:log-level=none"}),
+    "hevc-annexb": ("libx265", ".ts", {"preset": "ultrafast", "x265-params": "bframes=4:log-level=none"}),
+    "av1": ("libsvtav1", ".mp4", {"preset": "10"}),
+    "mpeg4": ("mpeg4", ".mp4", {"bf": "2"}),
+    "mpeg2": ("mpeg2video", ".ts", {"bf": "2"}),
+    "vp9": ("libvpx-vp9", ".webm", {"cpu-used": "8", "deadline": "realtime"}),
+}  # fmt: skip
+NOTHING_LEFT_OUT = {"vp9"}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Tensor]:
+    """The kind, the file, and all its frames decoded one after the other (N, C, H, W)."""
+    codec, suffix, options = KINDS[request.param]
+    path = drifting(tmp_path_factory.mktemp("made") / f"video{suffix}", codec, NUM_FRAMES, gop=25, options=options)
+    with av.open(str(path)) as container:
+        frames = [torch.from_numpy(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+    assert len(frames) == NUM_FRAMES
+    return request.param, path, torch.stack(frames).permute(0, 3, 1, 2)
+
+
+def moments(places: list[int]) -> Tensor:
+    return (torch.tensor(places, dtype=torch.float64) + 0.5) / FPS
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(places=st.lists(st.integers(0, NUM_FRAMES - 1), min_size=1, max_size=12), threads=st.sampled_from([1, 2]))
+def test_the_same_frames_as_when_all_are_decoded(
+    made: tuple[str, Path, Tensor], places: list[int], threads: int
+) -> None:
+    _, path, frames_NCHW = made
+    with closing(open_video(path, threads=threads)) as video:
+        clip = video.frames_at(moments(places))
+        again = video.frames_at(moments(places[::-1]))  # with the file where the first reading left it
+    assert torch.equal(clip.frames, frames_NCHW[places])
+    assert torch.equal(again.frames, frames_NCHW[places[::-1]])
+    expected_s = torch.tensor(places, dtype=torch.float64) / FPS
+    assert (clip.times_s - expected_s).abs().max() < 2e-3
+
+
+def test_what_nothing_builds_on_is_left_out_and_nothing_after_the_last_is_decoded(
+    made: tuple[str, Path, Tensor],
+) -> None:
+    kind, path, _ = made
+    reading = read_frames(path, moments([0, 40])).reading
+    assert reading.frames_decoded + reading.frames_left_out <= 41 + 8  # some lie before the last in order of decoding
+    if kind in NOTHING_LEFT_OUT:
+        assert reading.frames_left_out == 0
+    else:
+        assert reading.frames_left_out >= 3
+
+
+def test_all_pictures_when_all_are_wanted(made: tuple[str, Path, Tensor]) -> None:
+    _, path, frames_NCHW = made
+    clip = read_frames(path, moments(list(range(NUM_FRAMES))))
+    assert torch.equal(clip.frames, frames_NCHW)
+    assert (
+        clip.reading.frames_decoded <= NUM_FRAMES + 25
+    )  # what a key frame was not known to be shown late may cost once
+
+
+def test_a_packet_that_can_be_left_out_changes_nothing_else(made: tuple[str, Path, Tensor]) -> None:
+    """All that the test allows to go is dropped at once; what is left is as it was."""
+    kind, path, frames_NCHW = made
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        unused = left_out_test(stream)
+        kept = [packet for packet in container.demux(stream) if unused is None or not unused(bytes(packet))]
+        frames = [frame for packet in kept for frame in packet.decode()]
+        origin = min(frame.pts for frame in frames if frame.pts is not None)
+        places = [round(float((frame.pts - origin) * stream.time_base) * FPS) for frame in frames]  # type: ignore[operator]
+    assert (len(places) < NUM_FRAMES) == (kind not in NOTHING_LEFT_OUT)
+    got_NCHW = torch.stack([torch.from_numpy(frame.to_ndarray(format="rgb24")) for frame in frames]).permute(0, 3, 1, 2)
+    assert torch.equal(got_NCHW, frames_NCHW[places])
+
+
+def test_promises_that_are_not_kept_lead_to_decoding_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A test that lets needed pictures go gives wrong frames only if nobody compares."""
+    path = drifting(tmp_path / "v.mp4", "libx264", NUM_FRAMES, gop=25, options={"bf": "3"})
+    expected = read_frames(path, moments([7, 33, 60])).frames
+    wrong = FileVideo._decode
+
+    def losing(self: FileVideo, *, from_start: bool) -> Iterator[object]:
+        frames = wrong(self, from_start=from_start)
+        return (shown for number, shown in enumerate(frames) if not self._run_s or number % 3)
+
+    monkeypatch.setattr(FileVideo, "_decode", losing)
+    clip = read_frames(path, moments([7, 33, 60]))
+    assert torch.equal(clip.frames, expected)
