@@ -36,9 +36,10 @@ from fewframes.data import VideoSet
 from fewframes.errors import ConfigError, DataError, FewframesError, VideoError, nearest
 from fewframes.evaluate import places_of, targets_for
 from fewframes.judge import judge
+from fewframes.machine import choose_device, machine_name, matrix_flops_s
 from fewframes.metrics import Cost, Report, count_cost, score
-from fewframes.predictor import DTYPES, choose_device, load, machine_name
-from fewframes.stopwatch import Energy, Memory, Runner, Way, in_own_process, matrix_flops_s, percentile, significant
+from fewframes.predictor import DTYPES, load
+from fewframes.stopwatch import Energy, Memory, Runner, Way, in_own_process, percentile, significant
 from fewframes.transforms import crops_of
 from fewframes.video import open_video
 from fewframes.weights import kinetics_labels
@@ -47,6 +48,7 @@ Progress = Callable[[str, int, int, str], None]
 """Called with the stage, how much of it is done, how much there is, and what is done now."""
 PACKAGES = ("torch", "torchvision", "timm", "transformers", "pytorchvideo", "av", "fewframes")
 MADE_WIDTH, MADE_HEIGHT = 340, 256
+RATE_SIDES = {"cpu": 4096, "cuda": 8192}
 
 
 @dataclass(frozen=True)
@@ -315,7 +317,9 @@ def take_turn(name: str, device_name: str, seconds: float, way: Way | None, clip
         decode_s=None if clip is None else decoding_s(contender, clip),
         memory_bytes=memory.peak_bytes,
         joules=energy.joules,
-        matrix_flops_s=matrix_flops_s(DTYPES[way.dtype], device, min(seconds, 1.0)),
+        matrix_flops_s=matrix_flops_s(
+            DTYPES[way.dtype], device, side=RATE_SIDES.get(device.type, 4096), seconds=min(seconds, 1.0)
+        ),
         tried=runner.tried,
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import platform
-import time
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
@@ -13,7 +12,9 @@ import torch
 
 from fewframes import __version__
 from fewframes.config import cache_dir
-from fewframes.predictor import choose_device, machine_name
+from fewframes.machine import PROBE_SIDE, choose_device, machine_name, matrix_flops_s, may_pay
+from fewframes.predictor import choose_backend
+from fewframes.torchcodec_video import why_not
 
 NEEDED = (
     "torch", "torchvision", "timm", "av", "safetensors", "scikit-learn", "matplotlib", "numpy", "pillow",
@@ -25,7 +26,7 @@ OPTIONAL = {
     "gcsfs": ("videos on Google Cloud (gs://...)", "pip install 'fewframes[gcs]'"),
     "aiohttp": ("videos by http(s)://...", "pip install 'fewframes[http]'"),
 }
-PROBE_SIDE = 1024
+RATE_SIDE = 1024
 
 
 def examine(device_name: str = "auto") -> Iterator[str]:
@@ -34,30 +35,26 @@ def examine(device_name: str = "auto") -> Iterator[str]:
     yield "packages: " + ", ".join(f"{package} {_version(package) or 'MISSING'}" for package in NEEDED)
     device = choose_device(device_name)
     yield f"device: {device} ({machine_name(device)})"
-    rates = {dtype: matrix_rate(device, dtype) for dtype in (torch.float32, torch.bfloat16)}
+    rates = {
+        dtype: matrix_flops_s(dtype, device, side=RATE_SIDE if may_pay(dtype, device) else PROBE_SIDE, seconds=0.2)
+        for dtype in (torch.float32, torch.bfloat16)
+    }
     yield "matrix products: " + ", ".join(
-        f"{str(dtype).removeprefix('torch.')} {rate / 1e9:.0f} GFLOP/s" for dtype, rate in rates.items()
+        f"{str(dtype).removeprefix('torch.')} {rate / 1e9:.3g} GFLOP/s" for dtype, rate in rates.items()
     )
     faster = max(rates, key=lambda dtype: rates[dtype])
     yield f"precision: {str(faster).removeprefix('torch.')} (decided anew for each model, by timing its frame encoder)"
     libavcodec = ".".join(map(str, av.library_versions["libavcodec"]))
-    yield f"decoder: PyAV {av.__version__} with FFmpeg libavcodec {libavcodec}"
+    reason = why_not(str(device))
+    used = choose_backend("auto", device)
+    other = f"torchcodec could be used too ({_version('torchcodec')})" if not reason else f"not torchcodec: {reason}"
+    why = "the fewest pictures decoded for the same frames" if used == "pyav" else "the GPU decodes"
+    yield f"decoder: {used} ({why}); PyAV {av.__version__} with FFmpeg libavcodec {libavcodec}; {other}"
     yield "codecs: " + ", ".join(f"{codec}{'' if _decodes(codec) else ' MISSING'}" for codec in CODECS)
     yield f"cache (pulled weights, frame embeddings; may be deleted): {cache_dir()}"
     for package, (purpose, remedy) in OPTIONAL.items():
         if importlib.util.find_spec(package) is None:
             yield f"not installed: {package}, for {purpose}: {remedy}"
-
-
-def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating-point operations a second in square matrix products, best of five."""
-    matrix = torch.rand(PROBE_SIDE, PROBE_SIDE, device=device).to(dtype)
-    best = 0.0
-    for _ in range(5):
-        began = time.perf_counter()
-        (matrix @ matrix)[0, 0].item()
-        best = max(best, 2 * PROBE_SIDE**3 / (time.perf_counter() - began))
-    return best
 
 
 def _version(package: str) -> str | None:

@@ -23,6 +23,7 @@ from fewframes.data import VideoSet
 from fewframes.errors import DataError, nearest
 from fewframes.judge import Judged, Pace, Progress, judge
 from fewframes.layouts import Sample
+from fewframes.machine import machine_name
 from fewframes.metrics import (
     Cost,
     Interval,
@@ -36,7 +37,7 @@ from fewframes.metrics import (
     report_of,
 )
 from fewframes.packets import SAME_S
-from fewframes.predictor import Failure, Predictor, machine_name
+from fewframes.predictor import Failure, Predictor
 from fewframes.presets import PRESETS
 from fewframes.sampling import Views
 from fewframes.weights import build_model

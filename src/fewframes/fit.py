@@ -35,9 +35,9 @@ from fewframes.backbones import TimmFrameEncoder
 from fewframes.batches import Batch, Order, TokenExamples, VideoExamples, read_batches
 from fewframes.config import RunConfig, TrainConfig
 from fewframes.errors import ConfigError, MissingDependency, nearest
+from fewframes.machine import choose_device
 from fewframes.model import STAM, SpatialEncoder
 from fewframes.optim import Average, parameter_groups, unfreeze, warmup_cosine
-from fewframes.predictor import choose_device
 from fewframes.transforms import pixels_of
 
 STATE_FORMAT = 1

@@ -12,6 +12,7 @@ import typer
 from fewframes.console import StageProgress, describe, evaluation_lines, is_first_process, print_lines, tell, tell_data
 from fewframes.errors import EXIT_SOME_FAILED
 from fewframes.options import (
+    BackendOption,
     CacheOption,
     DataArgument,
     DeviceOption,
@@ -186,6 +187,7 @@ def evaluate(
         float | None, typer.Option("--clip-s", help="Seconds that a clip spans.", show_default="2.67 for several clips")
     ] = None,
     tolerance: ToleranceOption = 0.0,
+    backend: BackendOption = "auto",
     official_subset: Annotated[
         bool,
         typer.Option("--official-subset", help="Also the figure over the videos that the 2021 release's loader keeps."),
@@ -236,7 +238,7 @@ def evaluate(
         part
     )
     tell_data(data, videos)
-    predictor = load(model, device=device, dtype=dtype)
+    predictor = load(model, device=device, dtype=dtype, backend=backend)
     tell(describe(predictor))
     store = None if no_cache else EmbeddingCache(cache or cache_dir() / "embeddings")
     with StageProgress() as progress:

@@ -16,6 +16,10 @@ DtypeOption = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"],
     typer.Option(help="auto (measured here), float32, bfloat16, float16."),
 ]
+BackendOption = Annotated[
+    Literal["auto", "pyav", "torchcodec"],
+    typer.Option(help="What decodes: auto (torchcodec on a GPU that can, else pyav), pyav, torchcodec."),
+]
 ToleranceOption = Annotated[
     float,
     typer.Option(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import math
 import os
-import platform
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +16,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -25,16 +23,19 @@ from torch import Tensor
 
 from fewframes.clip import Clip, Prediction, Timing
 from fewframes.config import settings_from
-from fewframes.errors import ConfigError, FewframesError, MissingVideo, VideoError, nearest
+from fewframes.errors import ConfigError, FewframesError, MissingDependency, MissingVideo, VideoError, nearest
+from fewframes.machine import choose_device, may_pay
 from fewframes.sampling import ONE_PASS, Views
+from fewframes.torchcodec_video import why_not
 from fewframes.transforms import crops_of, pixels_of
-from fewframes.video import DEFAULT_FPS, Source, open_video
+from fewframes.video import DEFAULT_FPS, BackendName, Source, open_video
 from fewframes.weights import Checkpoint, load_checkpoint
 
 DEFAULT_MODEL = "lite0-16"
 """The model inside the package."""
 
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
+BackendChoice = Literal["auto", "pyav", "torchcodec"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CPU_FRAMES_AT_ONCE = 8
 """Above this many the activations of Lite0 outgrow what malloc keeps, and the time goes into fetching pages (docs/decisions.md)."""
@@ -88,7 +89,13 @@ class Predictor:
     """A model ready to label videos: network, view, labels, on one device in one precision."""
 
     def __init__(
-        self, checkpoint: Checkpoint, *, device: str = "auto", dtype: DtypeName = "auto", name: str = ""
+        self,
+        checkpoint: Checkpoint,
+        *,
+        device: str = "auto",
+        dtype: DtypeName = "auto",
+        backend: BackendChoice = "auto",
+        name: str = "",
     ) -> None:
         self.name = name
         self.labels = checkpoint.labels
@@ -96,6 +103,7 @@ class Predictor:
         self.config = checkpoint.model.config
         self.checkpoint = checkpoint
         self.device = choose_device(device)
+        self.backend = choose_backend(backend, self.device)
         self.model = checkpoint.model.eval().to(self.device).to(memory_format=torch.channels_last)
         fold_norms = getattr(self.model.frame_encoder, "fold_norms", None)
         if fold_norms is not None:
@@ -240,7 +248,9 @@ class Predictor:
         if num_frames < 1:
             raise ValueError(f"num_frames = {num_frames}: needs at least 1")
         began = time.perf_counter()
-        with closing(open_video(source, fps=fps, threads=threads)) as video:
+        with closing(
+            open_video(source, fps=fps, threads=threads, backend=self.backend, device=str(self.device))
+        ) as video:
             try:
                 times_s = views.times(video.duration_s, num_frames, start_s=start_s, end_s=end_s)
                 slack_s = views.slack_s(video.duration_s, num_frames, start_s=start_s, end_s=end_s)
@@ -283,7 +293,7 @@ class Predictor:
 
     def _fastest_dtype(self) -> torch.dtype:
         """bfloat16 where this processor runs this very encoder faster in it, by the clock; float32 otherwise."""
-        if self.config.layout != "factorised":
+        if self.config.layout != "factorised" or not may_pay(torch.bfloat16, self.device):
             return torch.float32
         encoder = self.model.frame_encoder
         seconds = {
@@ -295,14 +305,20 @@ class Predictor:
 
 
 def load(
-    name_or_path: str | os.PathLike[str] = DEFAULT_MODEL, *, device: str = "auto", dtype: DtypeName = "auto"
+    name_or_path: str | os.PathLike[str] = DEFAULT_MODEL,
+    *,
+    device: str = "auto",
+    dtype: DtypeName = "auto",
+    backend: BackendChoice = "auto",
 ) -> Predictor:
     """A `Predictor` from a preset's name (see `fewframes models`) or a checkpoint file.
 
     `device`: `auto` takes CUDA, then Apple's MPS, then the CPU. `dtype`: `auto` takes bfloat16 where it is measured to
-    be faster here, float32 otherwise. Raises WeightsError or ConfigError.
+    be faster here, float32 otherwise. `backend`: `auto` decodes with torchcodec on a GPU on which that works, with PyAV
+    elsewhere. Raises WeightsError or ConfigError.
     """
-    return Predictor(load_checkpoint(name_or_path), device=device, dtype=dtype, name=os.fspath(name_or_path))
+    checkpoint = load_checkpoint(name_or_path)
+    return Predictor(checkpoint, device=device, dtype=dtype, backend=backend, name=os.fspath(name_or_path))
 
 
 def name_of(dtype: torch.dtype) -> DtypeName:
@@ -315,29 +331,14 @@ def name_of(dtype: torch.dtype) -> DtypeName:
     return names[dtype]
 
 
-def choose_device(name: str) -> torch.device:
-    """The device to compute on; ConfigError for one that is unknown or not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"device {name!r} cannot be used here ({reason}); take 'auto' or 'cpu'") from None
-    return device
-
-
-def machine_name(device: torch.device) -> str:
-    """What computes, for people: the device's name, for a CPU with the threads that are used."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")  # Linux: platform knows the architecture only
-    if cpuinfo.is_file():
-        models = (line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line)
-        name = next(models, name)
-    return name if device.type != "cpu" else f"{name}, {torch.get_num_threads()} threads"
+def choose_backend(name: BackendChoice, device: torch.device) -> BackendName:
+    """What decodes videos. Raises MissingDependency where torchcodec is asked for and cannot be used."""
+    if name == "pyav" or (name == "auto" and device.type != "cuda"):
+        return "pyav"  # which decodes less for the same frames (docs/performance.md)
+    reason = why_not(str(device))
+    if reason and name == "torchcodec":
+        raise MissingDependency(f"the backend torchcodec cannot be used on {device} ({reason}); take 'auto' or 'pyav'")
+    return "pyav" if reason else "torchcodec"
 
 
 def _one_pass(tolerance: float) -> Views:

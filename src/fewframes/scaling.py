@@ -14,8 +14,8 @@ from fewframes.bench import Progress
 from fewframes.config import ModelConfig
 from fewframes.contenders import Contender, build
 from fewframes.errors import BenchError, ConfigError, nearest
+from fewframes.machine import choose_device
 from fewframes.metrics import count_cost
-from fewframes.predictor import choose_device
 from fewframes.presets import PRESETS
 from fewframes.stopwatch import Memory, Runner, in_own_process, significant
 from fewframes.weights import build_model

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from fewframes.contenders import Contender
 from fewframes.errors import BenchError, ConfigError, FewframesError
+from fewframes.machine import may_pay, synchronise
 from fewframes.memory import keep_memory
 from fewframes.model import STAM
 from fewframes.predictor import DTYPES, Predictor, name_of
@@ -25,7 +26,6 @@ from fewframes.transforms import pixels_of
 from fewframes.weights import Checkpoint
 
 Result = TypeVar("Result")
-RATE_SIZES = {"cpu": 4096, "cuda": 8192}
 LONGEST_PASS_S = 10.0
 """A batch does not grow past what would take longer than this."""
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -72,7 +72,8 @@ class Runner:
     def best_way(self, seconds: float, *, one_view: bool = False) -> Way:
         """In each precision the better layout by the clock, then the batch up to which a view gets cheaper (unless `one_view`);
         of these the cheapest. A precision that fails, or whose output is not finite, is left out."""
-        dtypes = [torch.bfloat16, torch.float32] if self.device.type == "cpu" else list(DTYPES.values())
+        names = [torch.bfloat16, torch.float32] if self.device.type == "cpu" else list(DTYPES.values())
+        dtypes = [dtype for dtype in names if dtype == torch.float32 or may_pay(dtype, self.device)]
         taken: dict[Way, float] = {}
         for dtype in dtypes:
             layouts = {
@@ -189,28 +190,6 @@ def _guarded(work: Callable[..., Result], arguments: tuple[object, ...]) -> Resu
     except Exception as error:  # other people's networks raise what they like; nothing but its text leaves this process
         said = str(error).strip().splitlines()
         return _Trouble(f"{type(error).__name__}: {said[0]}" if said else type(error).__name__)
-
-
-def matrix_flops_s(dtype: torch.dtype, device: torch.device, seconds: float) -> float:
-    """The machine's rate of matrix products, the best of several, in FLOP/s: what no network can exceed."""
-    size = RATE_SIZES.get(device.type, 4096)
-    left, right = (torch.rand(size, size, device=device).to(dtype) for _ in range(2))
-    best_s, began = math.inf, time.perf_counter()
-    while time.perf_counter() - began < seconds or best_s == math.inf:
-        synchronise(device)
-        start = time.perf_counter()
-        left @ right
-        synchronise(device)
-        best_s = min(best_s, time.perf_counter() - start)
-    return 2 * size**3 / best_s
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait until the device has done what it was told."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
 
 
 class Memory:

@@ -64,7 +64,7 @@ def _padded(frame_CHW: Tensor, view: ViewConfig) -> Tensor:
     height, width = frame_CHW.shape[-2:]
     scale = size / max(height, width)
     inside_CHW = _resized(frame_CHW, max(1, round(height * scale)), max(1, round(width * scale)), view)
-    mean_C11 = torch.tensor(view.mean).mul(255).round().to(torch.uint8).view(-1, 1, 1)
+    mean_C11 = torch.tensor(view.mean, device=frame_CHW.device).mul(255).round().to(torch.uint8).view(-1, 1, 1)
     square_CHW = mean_C11.repeat(1, size, size)
     height, width = inside_CHW.shape[-2:]
     top, left = (size - height) // 2, (size - width) // 2

@@ -10,8 +10,9 @@ import io
 import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, Literal, Protocol
 
 import fsspec
 import numpy as np
@@ -25,6 +26,7 @@ from fewframes.decoder import FileVideo, Prepare, stack_frames
 from fewframes.errors import MissingDependency, MissingVideo, VideoError
 from fewframes.packets import SAME_S
 from fewframes.pictures import rgb_of_image
+from fewframes.torchcodec_video import TorchcodecVideo
 
 VIDEO_SUFFIXES = frozenset(
     ".3gp .asf .avi .flv .gif .h264 .hevc .m2ts .m4v .mjpeg .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .ts .vob .webm "
@@ -40,6 +42,7 @@ BLOCK_BYTES = 2**18
 DEFAULT_FPS = 25.0
 """Frames per second taken for what has none: a folder of images, a list of arrays, a raw stream."""
 
+BackendName = Literal["pyav", "torchcodec"]
 Source = str | os.PathLike[str] | bytes | IO[bytes] | Sequence[Any] | NDArray[np.uint8] | Tensor
 """A path, a URL (fsspec), a folder of images, the bytes of a file, an open binary file, or frames as a list of PIL
 images or arrays, or as one array or tensor with the frames on its first axis."""
@@ -64,16 +67,41 @@ class OpenVideo(Protocol):
         """Give back the file."""
 
 
-def open_video(source: Source, *, fps: float = DEFAULT_FPS, threads: int = 0) -> OpenVideo:
+@dataclass(frozen=True)
+class Backend:
+    """What decodes files: `pyav` (decoder.py), or `torchcodec` on a device; with how many threads (0: one a core)."""
+
+    name: BackendName = "pyav"
+    threads: int = 0
+    device: str = "cpu"
+
+    def open(
+        self, file: str | IO[bytes], name: str, size_bytes: int, bytes_fetched: Callable[[], int] | None = None
+    ) -> OpenVideo:
+        """The file opened by it. Raises VideoError and MissingDependency."""
+        if self.name == "torchcodec":
+            return TorchcodecVideo(file, name, self.threads, self.device)
+        return FileVideo(file, name, size_bytes, self.threads, bytes_fetched)
+
+
+def open_video(
+    source: Source,
+    *,
+    fps: float = DEFAULT_FPS,
+    threads: int = 0,
+    backend: BackendName = "pyav",
+    device: str = "cpu",
+) -> OpenVideo:
     """An open video from any input (see `Source`); use with `contextlib.closing`.
 
-    `fps` is the rate of inputs that have none of their own; `threads` the decoder's threads (0: one a core).
-    Raises VideoError with the input's name, what was found and what to do.
+    `fps` is the rate of inputs that have none of their own; `threads` the decoder's threads (0: one a core); `device` where
+    torchcodec decodes. Raises VideoError with the input's name, what was found and what to do.
     """
+    decode = Backend(backend, threads, device)
     if isinstance(source, bytes | bytearray | memoryview):
-        return FileVideo(io.BytesIO(source), f"<{len(source)} bytes>", len(source), threads)
+        return decode.open(io.BytesIO(source), f"<{len(source)} bytes>", len(source))
     if isinstance(source, str | os.PathLike):
-        return _open_path(os.fspath(source), fps, threads)
+        return _open_path(os.fspath(source), fps, decode)
     if isinstance(source, Sequence | np.ndarray | Tensor):
         if isinstance(source, np.ndarray | Tensor) and source.ndim == 3 and source.shape[-1] in (3, 4):
             raise ValueError(f"an array of shape {tuple(source.shape)}: one picture; pass a list of pictures, [array]")
@@ -84,7 +112,7 @@ def open_video(source: Source, *, fps: float = DEFAULT_FPS, threads: int = 0) ->
         return PictureVideo(name, len(given), lambda index: rgb_of_image(given[index]), fps)
     if not (hasattr(source, "read") and hasattr(source, "seek")):
         raise TypeError(f"a source of type {type(source).__name__}: needs a path, bytes, a binary file or frames")
-    return FileVideo(source, str(getattr(source, "name", "<file>")), _size_of_file(source), threads)
+    return decode.open(source, str(getattr(source, "name", "<file>")), _size_of_file(source))
 
 
 def read_frames(source: Source, times_s: Tensor, *, fps: float = DEFAULT_FPS, slack_s: float = 0.0) -> Clip:
@@ -107,9 +135,9 @@ def is_hidden(path: Path, folder: str | os.PathLike[str]) -> bool:
     return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
-def _open_path(path: str, fps: float, threads: int) -> OpenVideo:
+def _open_path(path: str, fps: float, decode: Backend) -> OpenVideo:
     if "://" in path:
-        return _open_url(path, threads)
+        return _open_url(path, decode)
     try:
         if os.path.isdir(path):
             return _open_folder(Path(path), fps)
@@ -129,10 +157,10 @@ def _open_path(path: str, fps: float, threads: int) -> OpenVideo:
         raise VideoError(f"{path}: no permission to read it; check its owner and mode") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         raise VideoError(f"{path!r}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    return FileVideo(path, path, size_bytes, threads)
+    return decode.open(path, path, size_bytes)
 
 
-def _open_url(url: str, threads: int) -> OpenVideo:
+def _open_url(url: str, decode: Backend) -> OpenVideo:
     try:
         system, path = fsspec.core.url_to_fs(url)
         file = system.open(path, "rb", block_size=BLOCK_BYTES, cache_type="blockcache")
@@ -148,7 +176,7 @@ def _open_url(url: str, threads: int) -> OpenVideo:
         raise VideoError(f"{url}: cannot be opened ({error}); check the address and the network") from None
     cache = getattr(file, "cache", None)  # files that lie in memory or on this machine's disk have none
     fetched = None if cache is None else lambda: int(cache.total_requested_bytes)
-    return FileVideo(file, url, _size_of_file(file), threads, fetched)
+    return decode.open(file, url, _size_of_file(file), fetched)
 
 
 def _open_folder(folder: Path, fps: float) -> OpenVideo:

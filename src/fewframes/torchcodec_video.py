@@ -1,0 +1,115 @@
+"""Videos through torchcodec, an optional package: on a GPU its decoder (NVDEC), elsewhere FFmpeg's libraries of this system.
+
+On a CPU `decoder.FileVideo` decodes less for the same frames; this is for GPUs, and for comparing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable
+from tempfile import TemporaryDirectory
+from typing import IO, Any
+
+import av
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewframes.clip import Clip, Reading
+from fewframes.errors import MissingDependency, VideoError
+from fewframes.packets import SAME_S
+
+Prepare = Callable[[Tensor], Tensor]
+PROBE_SIZE, PROBE_FRAMES = 256, 4
+
+
+class TorchcodecVideo:
+    """An open video file, decoded by torchcodec on `device`: an `OpenVideo`."""
+
+    def __init__(self, file: str | bytes | IO[bytes], name: str, threads: int, device: str) -> None:
+        decoder_class = _decoder_class()
+        self.name, self._device = name, device
+        try:
+            self._decoder = decoder_class(file, num_ffmpeg_threads=threads, device=device)
+        except (RuntimeError, ValueError) as error:
+            raise VideoError(
+                f"{name}: torchcodec cannot read it ({_first_line(error)}); try the backend pyav"
+            ) from None
+        metadata = self._decoder.metadata
+        self._origin_s = float(metadata.begin_stream_seconds)
+        self.duration_s = float(metadata.end_stream_seconds) - self._origin_s
+        self._num_read = 0
+
+    def frames_at(self, times_s: Tensor, prepare: Prepare | None = None, slack_s: float = 0.0) -> Clip:  # noqa: ARG002
+        """The frames shown at these moments (T,), in any order, and when each was first shown; no moment is moved. Raises
+        VideoError when one cannot be decoded."""
+        wanted_s = sorted(set(times_s.clamp(max=self.duration_s - SAME_S).tolist()))
+        try:
+            batch = self._decoder.get_frames_played_at([self._origin_s + time_s for time_s in wanted_s])
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise VideoError(f"{self.name}: cannot be decoded ({_first_line(error)})") from None
+        prepare = prepare or Tensor.contiguous
+        frames = [prepare(frame_CHW) for frame_CHW in batch.data]
+        places = torch.searchsorted(torch.tensor(wanted_s).double(), times_s.clamp(max=self.duration_s - SAME_S))
+        shown_s = (batch.pts_seconds.double() - self._origin_s)[places]
+        self._num_read += len(frames)
+        reading = Reading(self._num_read, 0, 0, 0)
+        return Clip(
+            torch.stack([frames[place] for place in places.tolist()]), shown_s, self.duration_s, self.name, reading
+        )
+
+    def check(self, start_s: float, end_s: float) -> None:
+        """Decode every picture that is shown between these moments; VideoError where one cannot be."""
+        try:
+            self._decoder.get_frames_played_in_range(self._origin_s + start_s, self._origin_s + end_s)
+        except (RuntimeError, ValueError) as error:
+            raise VideoError(f"{self.name}: cannot be decoded ({_first_line(error)})") from None
+
+    def close(self) -> None:
+        """Give back the file."""
+        del self._decoder
+
+
+def why_not(device: str) -> str:
+    """Why torchcodec cannot be used on this device, in a line; empty where it can: a small video is decoded to see."""
+    try:
+        decoder_class = _decoder_class()
+    except MissingDependency as error:
+        return str(error)
+    with TemporaryDirectory(prefix="fewframes-") as folder:
+        path = os.path.join(folder, "probe.mp4")
+        _write_probe(path)
+        try:
+            frames = decoder_class(path, device=device).get_frames_played_at([0.0, 0.1]).data
+        except (RuntimeError, ValueError) as error:
+            return _first_line(error)
+    return "" if frames.shape == (2, 3, PROBE_SIZE, PROBE_SIZE) else f"it decoded a test video to {tuple(frames.shape)}"
+
+
+def _decoder_class() -> Any:
+    try:
+        return importlib.import_module(
+            "torchcodec.decoders"
+        ).VideoDecoder  # late: an optional package, and slow to import
+    except ImportError as error:
+        raise MissingDependency(f"torchcodec is not installed ({error}); pip install 'fewframes[torchcodec]'") from None
+    except (RuntimeError, OSError) as error:
+        raise MissingDependency(
+            f"torchcodec does not load ({_first_line(error)}); it needs FFmpeg's shared libraries"
+        ) from None
+
+
+def _write_probe(path: str) -> None:
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = PROBE_SIZE, PROBE_SIZE, "yuv420p"
+        for number in range(PROBE_FRAMES):
+            pixels_HWC = np.full((PROBE_SIZE, PROBE_SIZE, 3), 50 * number, dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels_HWC, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].rstrip(".") if lines else type(error).__name__
