@@ -3,20 +3,21 @@
     pip install opencv-python-headless decord torchcodec
     python benchmarks/decoding.py --videos FOLDER --real ../shared/data > benchmarks/results/decoding.json
 
-Readers: `fewframes` (exact), `fewframes-0.1` and `fewframes-0.5` (moments may move by that share of the frames' spacing),
+Readers: `fewframes` (exact), `fewframes-0.1` and `fewframes-0.5` (moments may move by that share of the frames' spacing);
 `pyav-all` (PyAV decodes everything up to the last wanted frame, keeps what is wanted), `opencv` (position set, frame read),
-`decord` (get_batch), `torchcodec` (get_frames_played_at, seek_mode exact; it needs FFmpeg's libraries, for which those inside
-PyAV serve when `--ffmpeg` names a folder with them under their plain names). Each opens the file, reads 16 frames as uint8 RGB at full size
-and closes it; each lives in a process of its own; turns go A B A B; the file lies in the system's cache.
+`decord` (get_batch), `torchcodec` (get_frames_played_at, seek_mode exact). torchcodec needs FFmpeg's libraries, for which those
+inside PyAV serve when `--ffmpeg` names a folder that has them under their plain names. Each opens the file, reads 16 frames as
+uint8 RGB at full size and closes it; each lives in a process of its own; turns go A B A B; files lie in the system's cache.
 
 Videos are made once: a picture of noise that drifts under grain, 30 frames/s, encoded as 10 s and joined to longer files without
-encoding again. `floor` is the time that decoding alone takes of the packets that must be decoded for the exact frames, in the same turns.
+encoding again. `floor` is the time that decoding alone takes, of the packets that must be decoded for the exact frames.
 Figures: median seconds over turns, and of ours the median over turns of the ratio to the best exact peer of the same turn.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import statistics
@@ -32,6 +33,9 @@ from pathlib import Path
 import av
 import machine
 import torch
+from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
+from av.video.stream import VideoStream
 from torch.nn import functional as F
 
 NUM_FRAMES, FPS, SEGMENT_S = 16, 30, 10
@@ -94,6 +98,7 @@ def encode(path: Path, encoder: str, options: dict[str, str], cell: Cell) -> Non
     grains = [0.015 * torch.randn(3, height, width, generator=generator) for _ in range(5)]
     with av.open(str(path), "w") as container:
         stream = container.add_stream(encoder, rate=FPS, options=options)
+        assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt, stream.gop_size = width, height, "yuv420p", cell.gop
         for number in range(FPS * cell.seconds):
             left = round(number * 2 * width / (FPS * cell.seconds))
@@ -110,9 +115,10 @@ def join(segment: Path, path: Path, times: int) -> None:
         for number in range(times):
             with av.open(str(segment)) as one:
                 source = one.streams.video[0]
+                assert source.time_base is not None
                 shift = round(number * SEGMENT_S / source.time_base)
                 for packet in one.demux(source):
-                    if packet.dts is not None:
+                    if packet.dts is not None and packet.pts is not None:
                         packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
                         packet.stream = stream
                         out.mux(packet)
@@ -141,9 +147,10 @@ def read_ours(path: str, threads: int, tolerance: float) -> tuple[torch.Tensor, 
 
 
 def read_all(path: str, threads: int, _: float) -> tuple[torch.Tensor, dict[str, int]]:
-    frames = []
+    frames: list[torch.Tensor] = []
     with av.open(path) as container:
         stream = container.streams.video[0]
+        assert container.duration is not None
         stream.thread_type, stream.codec_context.thread_count = "AUTO", threads
         wanted = wanted_places(round(container.duration / av.time_base * FPS))
         for number, frame in enumerate(container.decode(stream)):
@@ -174,10 +181,8 @@ def read_decord(path: str, threads: int, _: float) -> tuple[torch.Tensor, dict[s
 
 
 def read_torchcodec(path: str, threads: int, _: float) -> tuple[torch.Tensor, dict[str, int]]:
-    from torchcodec.decoders import VideoDecoder
-
-    video = VideoDecoder(path, num_ffmpeg_threads=threads)
-    duration_s = video.metadata.duration_seconds
+    video = importlib.import_module("torchcodec.decoders").VideoDecoder(path, num_ffmpeg_threads=threads)
+    duration_s = float(video.metadata.duration_seconds)
     return video.get_frames_played_at([(n + 0.5) * duration_s / NUM_FRAMES for n in range(NUM_FRAMES)]).data, {}
 
 
@@ -185,10 +190,10 @@ def floor_s(path: str, threads: int) -> float:
     """Seconds of decoding alone, of the packets that ours decodes."""
     from fewframes.packets import Feed
 
-    runs: list[list[av.Packet | None]] = []
+    runs: list[list[Packet[VideoStream] | None]] = []
     plain = Feed.__iter__
 
-    def recording(feed: Feed) -> Iterator[av.Packet | None]:
+    def recording(feed: Feed) -> Iterator[Packet[VideoStream] | None]:
         runs.append([])
         for packet in plain(feed):
             runs[-1].append(packet)
@@ -200,6 +205,7 @@ def floor_s(path: str, threads: int) -> float:
     with av.open(path) as container:
         given = container.streams.video[0].codec_context
         context = av.CodecContext.create(given.name, "r")
+        assert isinstance(context, VideoCodecContext)
         context.extradata, context.thread_type, context.thread_count = given.extradata, "AUTO", threads
         began = time.perf_counter()
         for run in runs:

@@ -114,6 +114,7 @@ def test_cheapest_times_are_the_nearest_key_frames_or_as_early_as_may_be() -> No
     assert cheapest_times([0.9, 1.2, 2.6], keys_s, 0.25) == pytest.approx([1.0, 1.0, 2.35])
     # 1.4 and 1.6 need what lies between 1.0 and them: only moving the later one saves decoding.
     assert cheapest_times([1.4, 1.6, 2.5], keys_s, 0.1) == [1.4, 1.5, 2.4]
+    assert cheapest_times([1.4, 1.95, 2.5], keys_s, 0.1, worth_s=0.2) == [1.4, 2.0, 2.5]
     assert cheapest_times([0.05, 0.5], [0.0], 0.2) == [0.0, 0.3]
     assert cheapest_times([0.1, 2.9], [], 0.2) == pytest.approx([0.1, 2.7])
 

@@ -21,6 +21,7 @@ import torch
 from av.error import FFmpegError
 from av.packet import Packet
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from torch import Tensor
 from torch.nn import functional as F
@@ -36,6 +37,8 @@ log = logging.getLogger("fewframes")
 
 JUMP_S = 10.0
 """Without a list of key frames, a moment this far ahead is jumped to, a nearer one decoded towards."""
+WORTH_FRAMES = 4
+"""A move by fewer frames than this saves nothing: it may end at a picture that needs later ones."""
 MAX_LEADING_FRAMES = 300
 """Frames before the first key frame that are passed over (a recording cut in the middle) before it is done without."""
 
@@ -69,6 +72,7 @@ class FileVideo:
         self.name = name
         self._file, self._threads = VideoFile(file, name, size_bytes, is_far=bytes_fetched is not None), threads
         self._bytes_fetched = bytes_fetched
+        self._reformatter = VideoReformatter()
         self._opened: Opened | None = None
         self._frames: Iterator[_Shown]
         self._feed: Feed
@@ -128,7 +132,8 @@ class FileVideo:
         late_s = self._keys_late_s() + self._source.frame_s / 2
         middles_s = [key_s - self._origin_s + late_s for key_s in keys_s]
         last_s = max(0.0, self.duration_s - self._source.frame_s / 2)
-        return [min(time_s, last_s) for time_s in cheapest_times(moments_s, middles_s, slack_s)]
+        worth_s = WORTH_FRAMES * self._source.frame_s
+        return [min(time_s, last_s) for time_s in cheapest_times(moments_s, middles_s, slack_s, worth_s=worth_s)]
 
     def _reading(self) -> Reading:
         return Reading(
@@ -152,7 +157,7 @@ class FileVideo:
                 if last is None or shown is not last[0]:
                     if last is not None:
                         self._check_order(last[0], shown)
-                    rgb_CHW = rgb_of_frame(shown.frame)
+                    rgb_CHW = rgb_of_frame(shown.frame, self._reformatter, self._threads)
                     last = shown, rgb_CHW.contiguous() if prepare is None else prepare(rgb_CHW)
                 prepared[time_s] = last[1], max(0.0, shown.start_s - self._origin_s)
         return prepared

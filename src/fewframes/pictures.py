@@ -8,7 +8,7 @@ import av.filter
 import numpy as np
 import torch
 from av.video.frame import VideoFrame
-from av.video.reformatter import Colorspace
+from av.video.reformatter import Colorspace, VideoReformatter
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
@@ -17,9 +17,10 @@ UNSPECIFIED_COLORSPACE = 2
 HD_WIDTH_PX, SD_HEIGHT_PX = 1280, 576
 
 
-def rgb_of_frame(frame: VideoFrame) -> Tensor:
+def rgb_of_frame(frame: VideoFrame, reformatter: VideoReformatter, threads: int = 1) -> Tensor:
     """A decoder's frame as it should be shown: (C, H, W) uint8 RGB.
 
+    `reformatter` keeps what is prepared for frames of one kind; give the same for all of a video.
     Colour matrix, range and bit depth follow the frame's own flags; where it does not name its matrix, HD sizes are
     read as BT.709 and smaller ones as BT.601, as players do. Interlaced pictures are deinterlaced (from their own
     fields alone, so that no other moment leaks in) and rotation metadata is applied.
@@ -30,9 +31,10 @@ def rgb_of_frame(frame: VideoFrame) -> Tensor:
     unnamed_hd = frame.colorspace == UNSPECIFIED_COLORSPACE and (
         frame.width >= HD_WIDTH_PX or frame.height > SD_HEIGHT_PX
     )
-    pixels_HWC: NDArray[Any] = frame.to_ndarray(
-        format="rgb24", src_colorspace=Colorspace.ITU709 if unnamed_hd else None
+    rgb = reformatter.reformat(
+        frame, format="rgb24", src_colorspace=Colorspace.ITU709 if unnamed_hd else None, threads=threads
     )
+    pixels_HWC: NDArray[Any] = rgb.to_ndarray()
     if quarter_turns:
         pixels_HWC = np.ascontiguousarray(np.rot90(pixels_HWC, quarter_turns))
     return torch.from_numpy(pixels_HWC).permute(2, 0, 1)

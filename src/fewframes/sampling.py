@@ -120,20 +120,23 @@ def clip_times(start_s: float, end_s: float, num_frames: int, *, num_clips: int,
     return start_s + spare_s * shares_C[:, None] + offsets_T
 
 
-def cheapest_times(times_s: Sequence[float], key_times_s: Sequence[float], slack_s: float) -> list[float]:
+def cheapest_times(
+    times_s: Sequence[float], key_times_s: Sequence[float], slack_s: float, *, worth_s: float = 0.0
+) -> list[float]:
     """Ascending moments, each moved by at most `slack_s` to where least has to be decoded for it: (T,) seconds.
 
     To the key frame nearest to it; where none is so near, and no later moment needs what lies before it, as early as it may:
-    what is decoded for a moment begins with the key frame before it.
+    what is decoded for a moment begins with the key frame before it. Where that is less than `worth_s` earlier, it stays.
     """
     moved_s = []
     for place, time_s in enumerate(times_s):
         near = bisect_left(key_times_s, time_s)
         keys_s = [key_s for key_s in key_times_s[max(0, near - 1) : near + 1] if abs(key_s - time_s) <= slack_s]
         following_s = times_s[place + 1] if place + 1 < len(times_s) else math.inf
+        next_key_s = key_times_s[near] if near < len(key_times_s) else math.inf
         if keys_s:
             moved_s.append(min(keys_s, key=lambda key_s: abs(key_s - time_s)))
-        elif (near < len(key_times_s) and key_times_s[near] <= following_s) or following_s == math.inf:
+        elif slack_s >= worth_s and next_key_s <= following_s:
             moved_s.append(max(0.0, time_s - slack_s))
         else:
             moved_s.append(time_s)

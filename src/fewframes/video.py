@@ -37,7 +37,7 @@ VIDEO_SUFFIXES = frozenset(
 IMAGE_SUFFIXES = frozenset(".bmp .jpeg .jpg .png .tif .tiff .webp".split())
 """File name endings taken for the pictures of a folder of images."""
 
-BLOCK_BYTES = 2**18
+BLOCK_BYTES = 2**17
 """What is fetched at a time of a file elsewhere: some frames' worth, so that little comes which is not needed."""
 DEFAULT_FPS = 25.0
 """Frames per second taken for what has none: a folder of images, a list of arrays, a raw stream."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import pytest
 import torch
+from av.video.reformatter import VideoReformatter
 
 from fewframes.pictures import rgb_of_frame
 from fewframes.sampling import centre_times
@@ -32,7 +33,8 @@ def frames_by_decoding_everything(path: str, times_s: torch.Tensor) -> torch.Ten
         ]
         starts_s = torch.tensor(starts, dtype=torch.float64) * float(stream.time_base)
     shown = (torch.searchsorted(starts_s, times_s + 1e-6, right=True) - 1).clamp(min=0)
-    return torch.stack([rgb_of_frame(frames[index]) for index in shown.tolist()])
+    reformatter = VideoReformatter()
+    return torch.stack([rgb_of_frame(frames[index], reformatter) for index in shown.tolist()])
 
 
 @pytest.mark.parametrize("folder", ["clips", "ut_interaction", "fir_rgb"])
