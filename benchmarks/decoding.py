@@ -111,7 +111,7 @@ def encode(path: Path, encoder: str, options: dict[str, str], cell: Cell) -> Non
 def join(segment: Path, path: Path, times: int) -> None:
     with av.open(str(path), "w") as out:
         with av.open(str(segment)) as one:
-            stream = out.add_stream_from_template(one.streams.video[0])
+            stream = out.add_stream_from_template(one.streams.video[0], opaque=True)
         for number in range(times):
             with av.open(str(segment)) as one:
                 source = one.streams.video[0]

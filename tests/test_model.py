@@ -139,7 +139,7 @@ def test_frame_attention_is_the_last_layers_and_changes_nothing(style: str) -> N
     tokens = temporal.blocks[0](tokens)
     last = temporal.blocks[1]
     assert isinstance(last, Block)
-    query, key, _ = last.attn._heads(tokens if style == "release" else last.norm1(tokens))
+    query, key, _ = last.attn.per_head(tokens if style == "release" else last.norm1(tokens))
     weights = (query @ key.transpose(-1, -2) / math.sqrt(12)).softmax(dim=-1)[:, :, 0, 1:].mean(dim=1)
     assert_close(encoded.frame_attention, weights / weights.sum(dim=1, keepdim=True))
 

@@ -7,6 +7,7 @@ here because importing timm takes longer than labelling a video with it (docs/de
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,8 +25,12 @@ class TimmFrameEncoder(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.width = width
+        # What encodes frames with the backbone's parts instead of the backbone (merging.py); in training it never does.
+        self.walk: Callable[[nn.Module, Tensor], Tensor] | None = None
 
     def forward(self, frames_MCHW: Tensor) -> Tensor:
+        if self.walk is not None and not self.training:
+            return self.walk(self.backbone, frames_MCHW)
         return self.backbone(frames_MCHW)
 
 

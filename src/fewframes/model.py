@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -137,6 +138,8 @@ class SpatialEncoder(nn.Module):
             # e_pos of Eq. 1 has an index for time too; it starts at zero so that image weights start unharmed.
             self.time_embed = nn.Parameter(torch.zeros(1, config.num_frames, 1, config.width))
         self.checkpointing = False
+        # How tokens go through the blocks instead of one block after the other (merging.py); in training they never do.
+        self.walk: Callable[[nn.Module, Tensor], Tensor] | None = None
         block = SpaceTimeBlock if self.layout == "per_block" else Block
         self.blocks = nn.ModuleList(
             block(
@@ -175,6 +178,8 @@ class SpatialEncoder(nn.Module):
         return tokens_BTSD.flatten(0, 1)
 
     def _through_blocks(self, tokens: Tensor) -> Tensor:
+        if self.walk is not None and not self.training:
+            return self.walk(self.blocks, tokens)
         for block in self.blocks:
             if self.checkpointing and torch.is_grad_enabled():
                 tokens = checkpoint(block, tokens, use_reentrant=False)
@@ -210,31 +215,37 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, tokens_BSD: Tensor) -> Tensor:
-        summed = attend(*self._heads(tokens_BSD))  # each (..., A, S, D/A)
+        summed = attend(*self.per_head(tokens_BSD))  # each (..., A, S, D/A)
         return self.proj(summed.transpose(-3, -2).flatten(-2))
 
     def class_weights(self, tokens_BSD: Tensor) -> Tensor:
         """alpha_0 of Eq. 11: how much the class token looks at each token, mean over heads: (B, S, D) -> (B, S)."""
-        query, key, _ = self._heads(tokens_BSD)
+        query, key, _ = self.per_head(tokens_BSD)
         scores_BAS = (query[..., :1, :] @ key.transpose(-2, -1)).squeeze(-2) / math.sqrt(query.shape[-1])
         return scores_BAS.softmax(dim=-1).mean(dim=-2)
 
-    def _heads(self, tokens_BSD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def per_head(self, tokens_BSD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (Eqs. 2-4) of each head: (..., S, D) -> three of (..., A, S, D/A)."""
         qkv = self.qkv(tokens_BSD).unflatten(-1, (3, self.heads, -1))  # (..., S, 3, A, D/A)
         query, key, value = qkv.movedim(-3, 0).transpose(-3, -2).unbind(0)
         return query, key, value
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, log_sizes_BS: Tensor | None = None) -> Tensor:
     """softmax(q k^T / sqrt(d)) v, each (..., A, S, d): Eqs. 4, 6 and 7.
 
+    With `log_sizes_BS` (..., S) a key counts as that many equal ones: the logarithm of how many is added to its scores.
     Short sequences in bfloat16 on a CPU are multiplied out: torch's fused kernel takes twice the time there (docs/decisions.md).
     Its backward pass, long sequences and every other place have the fused kernel, which does not keep S x S weights.
     """
+    # (..., 1, 1, S): alike for all heads and queries
+    bias = None if log_sizes_BS is None else log_sizes_BS.to(query.dtype)[..., None, None, :]
     fused = query.device.type != "cpu" or query.dtype != torch.bfloat16 or query.shape[-2] > MOST_MULTIPLIED_OUT
     if fused or torch.is_grad_enabled():
-        return F.scaled_dot_product_attention(query, key, value)
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
     scores = (query / math.sqrt(query.shape[-1])).contiguous() @ key.contiguous().transpose(-2, -1)
+    if bias is not None:
+        scores += bias
     return scores.softmax(dim=-1) @ value.contiguous()
 
 
