@@ -9,8 +9,11 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from fewframes.backbones import EfficientNetLite0, timm_frame_encoder
+from fewframes.backbones import EfficientNetLite0, _fused_dtypes, timm_frame_encoder
 from fewframes.errors import ConfigError
+
+NUM_RESIDUALS = 9
+"""Blocks of Lite0 that add their input: all but the first of each stage."""
 
 
 def with_statistics(network: nn.Module) -> nn.Module:
@@ -70,3 +73,38 @@ def test_folded_norms_are_the_same_function() -> None:
     assert_close(folded(frames_MCHW), network(frames_MCHW), rtol=1e-4, atol=1e-3)
     folded.fold_norms()  # a second time changes nothing
     assert_close(folded(frames_MCHW), network(frames_MCHW), rtol=1e-4, atol=1e-3)
+
+
+def fused_calls(network: nn.Module, frames_MCHW: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """What the network says at inference, and how many of its convolutions were oneDNN's fused ones."""
+    with torch.inference_mode(), torch.profiler.profile() as profile:
+        embeddings_MD = network(frames_MCHW)
+    return embeddings_MD, sum("_convolution_pointwise" in event.name for event in profile.events())
+
+
+@pytest.mark.parametrize("side", [64, 65, 97])
+@pytest.mark.skipif(not _fused_dtypes(), reason="nothing is fused on this processor")
+def test_fused_convolutions_are_the_same_function(side: int) -> None:
+    torch.manual_seed(0)
+    network = EfficientNetLite0(cells=3).eval()
+    network.fold_norms()
+    network.to(memory_format=torch.channels_last)
+    frames_MCHW = torch.randn(2, 3, side, side).contiguous(memory_format=torch.channels_last)
+    untouched_MCHW = frames_MCHW.clone()
+    with torch.no_grad():
+        slow_MD = network(frames_MCHW)  # gradients off, but not at inference
+    fused_MD, calls = fused_calls(network, frames_MCHW)
+    assert calls == 1 + 1 + 2 * 15 + 1 + NUM_RESIDUALS
+    assert_close(fused_MD, slow_MD, rtol=1e-5, atol=1e-5)
+    assert_close(frames_MCHW, untouched_MCHW, rtol=0, atol=0)
+    again_MD, _ = fused_calls(network, frames_MCHW)
+    assert_close(again_MD, fused_MD, rtol=0, atol=0)  # sums made in place leave nothing behind
+
+
+def test_nothing_is_fused_where_norms_are_not_folded_or_gradients_are_wanted() -> None:
+    network = EfficientNetLite0().eval()
+    frames_MCHW = torch.randn(1, 3, 64, 64)
+    assert fused_calls(network, frames_MCHW)[1] == 0
+    network.fold_norms()
+    network(frames_MCHW).sum().backward()
+    assert network.conv_stem.weight.grad is not None

@@ -109,6 +109,15 @@ def test_names_files_and_devices_that_are_not_there(tiny_model: Path) -> None:
         load(tiny_model, dtype="float23")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("num_frames", [1, 3, 16, 35])
+def test_frames_side_by_side_are_those_one_by_one(tiny: Predictor, num_frames: int) -> None:
+    side = tiny.config.image_size
+    frames_TCHW = torch.randint(0, 256, (num_frames, 3, side, side), dtype=torch.uint8)
+    with torch.no_grad():
+        alone_TD = torch.cat([tiny.model.encode_frames(pixels_of(frame[None])) for frame in frames_TCHW])
+    assert_close(tiny.embed_frames(frames_TCHW), alone_TD)
+
+
 @pytest.mark.parametrize(("faster", "chosen"), [("bfloat16", torch.bfloat16), ("float32", torch.float32)])
 def test_precision_follows_the_measurement(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch, faster: str, chosen: torch.dtype
@@ -117,6 +126,7 @@ def test_precision_follows_the_measurement(
         return 1.0 if str(next(encoder.parameters()).dtype) == f"torch.{faster}" else 4.0
 
     monkeypatch.setattr(room, "_seconds_a_frame", seconds)
+    monkeypatch.setattr(room, "may_pay", lambda dtype, device: True)
     predictor = load(tiny_model, device="cpu")
     assert predictor.dtype == chosen
     assert next(predictor.model.frame_encoder.parameters()).dtype == chosen

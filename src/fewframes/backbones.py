@@ -7,7 +7,9 @@ here because importing timm takes longer than labelling a video with it (docs/de
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -102,10 +104,10 @@ class EfficientNetLite0(nn.Module):
         self.bn2 = _norm(self.POOLED)
 
     def forward(self, frames_MCHW: Tensor) -> Tensor:
-        features = F.relu6(self.bn1(self.conv_stem(frames_MCHW)), inplace=True)
+        features = _relu6(self.conv_stem, self.bn1, frames_MCHW)
         middle = features = self.blocks[: self.MIDDLE_STAGE + 1](features)
         features = self.blocks[self.MIDDLE_STAGE + 1 :](features)
-        pooled_MD = F.relu6(self.bn2(self.conv_head(features)), inplace=True).mean(dim=(2, 3))
+        pooled_MD = _relu6(self.conv_head, self.bn2, features).mean(dim=(2, 3))
         if not self.cells:
             return pooled_MD
         return torch.cat([pooled_MD, F.adaptive_avg_pool2d(middle, self.cells).flatten(1)], dim=1)
@@ -133,8 +135,7 @@ class _Depthwise(nn.Module):
         self.bn2 = _norm(out)
 
     def forward(self, features: Tensor) -> Tensor:
-        features = F.relu6(self.bn1(self.conv_dw(features)), inplace=True)
-        return self.bn2(self.conv_pw(features))
+        return self.bn2(self.conv_pw(_relu6(self.conv_dw, self.bn1, features)))
 
 
 class _Inverted(nn.Module):
@@ -152,23 +153,74 @@ class _Inverted(nn.Module):
         self.residual = stride == 1 and channels == out
 
     def forward(self, features: Tensor) -> Tensor:
-        inner = F.relu6(self.bn1(self.conv_pw(features)), inplace=True)
-        inner = F.relu6(self.bn2(self.conv_dw(inner)), inplace=True)
+        inner = _relu6(self.conv_dw, self.bn2, _relu6(self.conv_pw, self.bn1, features))
+        if self.residual:
+            return _added(self.conv_pwl, self.bn3, inner, features)
         out: Tensor = self.bn3(self.conv_pwl(inner))
-        return out + features if self.residual else out
+        return out
 
 
 class _SameConv2d(nn.Conv2d):
     """A convolution padded as TensorFlow pads: the output is the input's size over the stride, rounded up."""
 
     def forward(self, features: Tensor) -> Tensor:
+        padded = self.padded(features)
+        return F.conv2d(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+    def padded(self, features: Tensor) -> Tensor:
+        """The features with the zeros around them that this convolution wants."""
         pads = [
             max((-(-size // stride) - 1) * stride + kernel - size, 0)
             for size, kernel, stride in zip(features.shape[-2:], self.kernel_size, self.stride, strict=True)
         ]
         (top, left) = (pad // 2 for pad in pads)
-        padded = F.pad(features, (left, pads[1] - left, top, pads[0] - top))
-        return F.conv2d(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+        return F.pad(features, (left, pads[1] - left, top, pads[0] - top))
+
+
+def _relu6(conv: nn.Conv2d, norm: nn.Module, features: Tensor) -> Tensor:
+    """ReLU6 of the normalised convolution; where norms are folded and oneDNN computes, it does both in one pass over memory."""
+    if not _fuses(norm, features):
+        return F.relu6(norm(conv(features)), inplace=True)
+    features, settings = _onednn_settings(conv, features)
+    return torch.ops.mkldnn._convolution_pointwise(
+        features, conv.weight, conv.bias, *settings, "hardtanh", [0.0, 6.0], ""
+    )
+
+
+def _added(conv: nn.Conv2d, norm: nn.Module, features: Tensor, others: Tensor) -> Tensor:
+    """Others plus the normalised convolution; fused, the sum is made in `others`, which nothing reads afterwards."""
+    if not _fuses(norm, features):
+        return norm(conv(features)) + others
+    features, settings = _onednn_settings(conv, features)
+    return torch.ops.mkldnn._convolution_pointwise_.binary(
+        others, features, conv.weight, conv.bias, *settings, "add", 1.0, None, [], None
+    )
+
+
+def _fuses(norm: nn.Module, features: Tensor) -> bool:
+    """Whether to call oneDNN's fused convolutions: at inference alone, for neither gradients nor exporters know them."""
+    return (
+        isinstance(norm, nn.Identity)
+        and torch.is_inference_mode_enabled()
+        and features.device.type == "cpu"
+        and features.dtype in _fused_dtypes()
+    )
+
+
+@cache
+def _fused_dtypes() -> frozenset[torch.dtype]:
+    # On other processors oneDNN may have no fast kernel that fuses, nor was bfloat16 at hand: nothing was measured there.
+    if platform.machine() not in {"x86_64", "AMD64"} or not torch.backends.mkldnn.is_available():
+        return frozenset()
+    return frozenset({torch.float32})
+
+
+def _onednn_settings(conv: nn.Conv2d, features: Tensor) -> tuple[Tensor, tuple[object, ...]]:
+    """The features, padded where the convolution pads unevenly, and padding, stride, dilation, groups as oneDNN takes them."""
+    padding = conv.padding
+    if isinstance(conv, _SameConv2d):
+        features, padding = conv.padded(features), (0, 0)
+    return features, (padding, conv.stride, conv.dilation, conv.groups)
 
 
 def _conv(channels: int, out: int, kernel: int, *, stride: int = 1, groups: int = 1) -> nn.Conv2d:

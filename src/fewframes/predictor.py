@@ -24,6 +24,7 @@ from torch import Tensor
 from fewframes.clip import Clip, Prediction, Timing
 from fewframes.config import settings_from
 from fewframes.errors import ConfigError, FewframesError, MissingDependency, MissingVideo, VideoError, nearest
+from fewframes.lanes import num_lanes, side_by_side
 from fewframes.machine import choose_device, may_pay
 from fewframes.sampling import ONE_PASS, Views
 from fewframes.torchcodec_video import why_not
@@ -37,8 +38,9 @@ DEFAULT_MODEL = "lite0-16"
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 BackendChoice = Literal["auto", "pyav", "torchcodec"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-CPU_FRAMES_AT_ONCE = 8
-"""Above this many the activations of Lite0 outgrow what malloc keeps, and the time goes into fetching pages (docs/decisions.md)."""
+CPU_BYTES_AT_ONCE = 16
+"""Frames that a lane takes at once on a CPU, times the bytes of a value: 4 in float32, 8 in bfloat16. With more the activations
+of Lite0 outgrow what malloc keeps, and the time goes into fetching pages (docs/decisions.md)."""
 FRAMES_AT_ONCE = 256
 """The same elsewhere: the most frames of any preset's clip are 64, and many views of a video must not fill the memory."""
 BFLOAT16_GAIN = 1.1
@@ -217,13 +219,16 @@ class Predictor:
 
     def embed_frames(self, frames_TCHW: Tensor) -> Tensor:
         """Frame embeddings f_t (Eq. 10) of frames that fit the view: (T, C, H, W) uint8 -> (T, D) float32, CPU."""
-        at_once = CPU_FRAMES_AT_ONCE if self.device.type == "cpu" else FRAMES_AT_ONCE
-        embeddings = []
+        if self.device.type != "cpu":
+            return torch.cat([self._embed(part_TCHW) for part_TCHW in frames_TCHW.split(FRAMES_AT_ONCE)])
+        evenly = -(-len(frames_TCHW) // num_lanes())
+        at_once = max(1, min(evenly, CPU_BYTES_AT_ONCE // self.dtype.itemsize))
+        return torch.cat(side_by_side(self._embed, frames_TCHW.split(at_once)))
+
+    def _embed(self, frames_TCHW: Tensor) -> Tensor:
         with torch.inference_mode():
-            for part_TCHW in frames_TCHW.split(at_once):
-                pixels_TCHW = pixels_of(part_TCHW.to(self.device)).contiguous(memory_format=torch.channels_last)
-                embeddings.append(self.model.encode_frames(pixels_TCHW).cpu())
-        return torch.cat(embeddings)
+            pixels_TCHW = pixels_of(frames_TCHW.to(self.device)).contiguous(memory_format=torch.channels_last)
+            return self.model.encode_frames(pixels_TCHW).cpu()
 
     def _read(
         self,
