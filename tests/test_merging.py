@@ -16,7 +16,7 @@ from fewframes.backbones import EfficientNetLite0, TimmFrameEncoder, timm_frame_
 from fewframes.config import ModelConfig
 from fewframes.errors import ConfigError
 from fewframes.merging import merge_tokens, merged, merged_per_block, through_blocks
-from fewframes.model import SpatialEncoder, attend
+from fewframes.model import Block, SpatialEncoder, attend
 
 TINY = ModelConfig(
     image_size=32, patch_size=8, width=48, depth=7, heads=3, temporal_depth=1, temporal_heads=4, num_frames=4, num_classes=5
@@ -114,7 +114,7 @@ def test_a_key_of_size_three_attends_like_three_keys(dtype: torch.dtype) -> None
 
 
 @pytest.mark.parametrize("build", [own, timm_vit])
-def test_nothing_merged_is_the_encoder_bit_for_bit(build: Callable[[], SpatialEncoder | TimmFrameEncoder]) -> None:
+def test_nothing_merged_is_the_encoder_as_it_is(build: Callable[[], SpatialEncoder | TimmFrameEncoder]) -> None:
     encoder = build()
     plain = encoder(FRAMES)
     merge_tokens(encoder, 2)
@@ -122,7 +122,24 @@ def test_nothing_merged_is_the_encoder_bit_for_bit(build: Callable[[], SpatialEn
     assert not torch.allclose(encoder(FRAMES), plain)
     merge_tokens(encoder, 0)
     assert merged_per_block(encoder) == 0
-    assert torch.equal(encoder(FRAMES), plain)
+    assert_close(encoder(FRAMES), plain, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("merged_away", [0, 3])
+def test_the_last_block_for_the_class_token_alone(merged_away: int) -> None:
+    """A block's first token by itself is what the whole block makes of it, with and without sizes."""
+    block = own().blocks[0]
+    assert isinstance(block, Block)
+    tokens_MSD = torch.randn(2, 17, 48, generator=torch.Generator().manual_seed(0))
+    sizes_MS = torch.ones(2, 17)
+    if merged_away:
+        tokens_MSD, sizes_MS = through_blocks([block], tokens_MSD, merged_away, num_prefix=1, num_whole=0)
+    whole_MSD, _ = through_blocks([block], tokens_MSD, 0, num_prefix=1, num_whole=1)
+    if not merged_away:
+        assert_close(block.first_token(tokens_MSD), whole_MSD[:, :1])
+        assert_close(block.first_token(tokens_MSD), block(tokens_MSD)[:, :1])
+    repeated_MSD = tokens_MSD[:1].repeat_interleave(sizes_MS[0].long(), dim=1)
+    assert_close(block.first_token(tokens_MSD[:1], sizes_MS[:1].log()), block(repeated_MSD)[:, :1])
 
 
 def test_training_merges_nothing() -> None:
@@ -133,10 +150,12 @@ def test_training_merges_nothing() -> None:
 
 
 def test_sizes_count_the_patches_after_every_block() -> None:
-    blocks = own().blocks
+    blocks = list(own().blocks)
     seen = []
     for depth in range(1, 8):
-        tokens_MSD, sizes_MS = through_blocks(blocks[:depth], torch.randn(2, 17, 48), 3, num_prefix=1)
+        tokens_MSD, sizes_MS = through_blocks(
+            blocks[:depth], torch.randn(2, 17, 48), 3, num_prefix=1, num_whole=depth // 6
+        )
         assert_close(sizes_MS.sum(dim=1), torch.full((2,), 17.0))
         seen.append(tokens_MSD.shape[1])
     # 16 patches and the class token: 3 less a block, half of the last 4; of 6 blocks and more the first keeps all.

@@ -25,7 +25,7 @@ from fewframes.data_commands import data_app
 from fewframes.errors import EXIT_SOME_FAILED, FewframesError
 from fewframes.learning_commands import evaluate, train
 from fewframes.memory import keep_memory
-from fewframes.options import BackendOption, DeviceOption, DtypeOption, ModelOption, ToleranceOption
+from fewframes.options import BackendOption, DeviceOption, DtypeOption, MergeOption, ModelOption, ToleranceOption
 
 
 class Commands(TyperGroup):
@@ -84,6 +84,7 @@ def predict(
     start: Annotated[float, typer.Option(min=0, help="Look from this second on.")] = 0.0,
     end: Annotated[float | None, typer.Option(min=0, help="Look up to this second; default: the end.")] = None,
     tolerance: ToleranceOption = 0.0,
+    merge: MergeOption = None,
     backend: BackendOption = "auto",
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV on standard output.")] = False,
@@ -105,7 +106,7 @@ def predict(
         raise FewframesError("no videos were named; pass files, folders, globs, URLs or a list of them")
 
     began = time.perf_counter()
-    predictor = load(model, device=device, dtype=dtype, backend=backend)
+    predictor = load(model, device=device, dtype=dtype, backend=backend, merge=merge)
     tell(f"{describe(predictor)}, loaded in {time.perf_counter() - began:.1f} s")
     began = time.perf_counter()
     results = predictor.predict_many(

@@ -57,6 +57,9 @@ class ModelConfig:
     """Whether q, k and v have a bias; MIIL's ImageNet-21k-P ViT has none (ViT only)."""
     norm_eps: Positive = 1e-6
     """Epsilon of the LayerNorms; timm's ViTs use 1e-6, the 2021 release 1e-5."""
+    merge: Annotated[int, Field(ge=0)] = 0
+    """Patches that look alike, so many of them, that are merged away in each block when it does not train (ViT and timm's plain
+    ViTs)."""
     layout: Layout = "factorised"
     """Where attention looks: each frame alone, then over frames (the paper's choice); `joint`, all patches of all frames
     (Eq. 5); `per_block`, over time inside every block after the spatial attention (end of section 3)."""

@@ -158,7 +158,7 @@ class FileVideo:
                     if last is not None:
                         self._check_order(last[0], shown)
                     rgb_CHW = rgb_of_frame(shown.frame, self._reformatter, self._threads)
-                    last = shown, rgb_CHW.contiguous() if prepare is None else prepare(rgb_CHW)
+                    last = shown, rgb_CHW if prepare is None else prepare(rgb_CHW)
                 prepared[time_s] = last[1], max(0.0, shown.start_s - self._origin_s)
         return prepared
 
@@ -380,4 +380,5 @@ def stack_frames(frames: list[Tensor]) -> Tensor:
         else F.interpolate(frame[None], size=size, mode="bilinear", antialias=True).squeeze(0)
         for frame in frames
     ]
-    return torch.stack(same)
+    # Decoded pictures have their colours together in memory: whole rows are copied then.
+    return torch.stack([frame.permute(1, 2, 0) for frame in same]).permute(0, 3, 1, 2) if frames[0].ndim == 3 else torch.stack(same)

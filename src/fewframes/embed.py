@@ -22,6 +22,7 @@ from fewframes.config import AugmentConfig
 from fewframes.data import VideoSet
 from fewframes.errors import DataError, FewframesError
 from fewframes.layouts import Sample
+from fewframes.merging import merged_per_block
 from fewframes.predictor import Failure, Predictor
 from fewframes.sampling import ONE_PASS, Views, checked_range
 from fewframes.video import open_video
@@ -195,6 +196,8 @@ def _setting(predictor: Predictor, views: Views, num_frames: int, mirror: bool, 
         values["sampling"] = {"num_clips": views.num_clips, "clip_s": views.span_s}
     if views.num_crops > 1:
         values["num_crops"] = views.num_crops
+    if merged_per_block(predictor.model.frame_encoder):
+        values["merge"] = merged_per_block(predictor.model.frame_encoder)
     if views.tolerance:
         values["tolerance"] = views.tolerance
     if drawn is not None:

@@ -24,6 +24,7 @@ from fewframes.errors import DataError, nearest
 from fewframes.judge import Judged, Pace, Progress, judge
 from fewframes.layouts import Sample
 from fewframes.machine import machine_name
+from fewframes.merging import merge_tokens, merged_per_block
 from fewframes.metrics import (
     Cost,
     Interval,
@@ -289,12 +290,14 @@ def figure_name(report: Report | MultiLabelReport) -> str:
 def work_of(predictor: Predictor, views: Views, pace: Pace) -> Work:
     """What this model takes for a video in these views; counted without computing anything."""
     config = predictor.config
-    preset = next((preset for preset in PRESETS.values() if preset.model == config), None)
+    merged = merged_per_block(predictor.model.frame_encoder)
+    preset = next((preset for preset in PRESETS.values() if preset.model == config and not merged), None)
     if preset is not None:  # spares importing sympy, which torch's meta device wants: 2.5 s
         cost = Cost(preset.num_parameters, preset.gmacs, preset.attention_gmacs)
     else:
         with torch.device("meta"):
             model = build_model(config, predictor.view)
+        merge_tokens(model.frame_encoder, merged)
         cost = count_cost(model.eval(), config.num_frames, config.image_size)
     return Work(
         frames_read=views.num_clips * config.num_frames,

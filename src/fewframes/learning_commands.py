@@ -18,6 +18,7 @@ from fewframes.options import (
     DeviceOption,
     DtypeOption,
     GroupOption,
+    MergeOption,
     ModelOption,
     NoCacheOption,
     OfficialOption,
@@ -187,6 +188,7 @@ def evaluate(
         float | None, typer.Option("--clip-s", help="Seconds that a clip spans.", show_default="2.67 for several clips")
     ] = None,
     tolerance: ToleranceOption = 0.0,
+    merge: MergeOption = None,
     backend: BackendOption = "auto",
     official_subset: Annotated[
         bool,
@@ -238,7 +240,7 @@ def evaluate(
         part
     )
     tell_data(data, videos)
-    predictor = load(model, device=device, dtype=dtype, backend=backend)
+    predictor = load(model, device=device, dtype=dtype, backend=backend, merge=merge)
     tell(describe(predictor))
     store = None if no_cache else EmbeddingCache(cache or cache_dir() / "embeddings")
     with StageProgress() as progress:

@@ -10,6 +10,7 @@ Letters in shapes: M frames, S tokens of a frame, R edges, A heads, D width, d w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,16 +29,19 @@ times less (17 in the last ten)."""
 
 
 def merge_tokens(encoder: nn.Module, per_block: int) -> None:
-    """Sets a frame encoder to merge `per_block` patches away in every block after the first sixth; 0, as it is built, merges none.
+    """Sets a frame encoder to merge `per_block` patches away in every block after the first sixth; 0 merges none.
 
-    Where fewer than twice as many are left, half of them go, as in the paper. While the encoder trains, nothing is merged.
-    Embeddings change, so whoever keeps them keeps `merged_per_block` with them. Raises ConfigError for an encoder that is no
-    plain ViT, and for more than half of its patches.
+    Where fewer than twice as many are left, half of them go, as in the paper. While the encoder trains, nothing is merged. Our own
+    ViT computes its last block for the class token alone, merging or not: nothing else of it is read. Embeddings change, so
+    whoever keeps them keeps `merged_per_block` with them. Raises ConfigError for an encoder that is no plain ViT, and for more
+    than half of its patches.
     """
     if per_block < 0:
         raise ConfigError(f"{per_block} patches merged in each block: needs at least 0, which merges none")
     if per_block == 0:
-        if isinstance(encoder, SpatialEncoder | TimmFrameEncoder):
+        if isinstance(encoder, SpatialEncoder):
+            encoder.walk = OwnWalk(0) if encoder.layout == "factorised" else None
+        elif isinstance(encoder, TimmFrameEncoder):
             encoder.walk = None
         return
     if isinstance(encoder, SpatialEncoder):
@@ -65,12 +69,20 @@ def merged_per_block(encoder: nn.Module) -> int:
 
 @dataclass(frozen=True)
 class OwnWalk:
-    """Tokens (M, S, D) through the blocks of our own frame encoder, fewer after each."""
+    """Tokens (M, S, D) through the blocks of our own frame encoder, fewer after each, to the class token (M, 1, D)."""
 
     per_block: int
 
     def __call__(self, blocks: nn.Module, tokens_MSD: Tensor) -> Tensor:
-        return through_blocks(blocks, tokens_MSD, self.per_block, num_prefix=1)[0]
+        *layers, last = blocks.children()
+        assert isinstance(last, Block)
+        if self.per_block == 0:
+            for layer in layers:
+                tokens_MSD = layer(tokens_MSD)
+            return last.first_token(tokens_MSD)
+        num_whole = (len(layers) + 1) // WHOLE_SHARE
+        tokens_MSD, sizes_MS = through_blocks(layers, tokens_MSD, self.per_block, num_prefix=1, num_whole=num_whole)
+        return last.first_token(tokens_MSD, sizes_MS.log())
 
 
 @dataclass(frozen=True)
@@ -82,7 +94,10 @@ class TimmWalk:
     def __call__(self, backbone: nn.Module, frames_MCHW: Tensor) -> Tensor:
         vit: Any = backbone
         tokens_MSD = vit.norm_pre(vit._pos_embed(vit.patch_embed(frames_MCHW)))
-        tokens_MSD, sizes_MS = through_blocks(vit.blocks, tokens_MSD, self.per_block, vit.num_prefix_tokens)
+        layers = list(vit.blocks)
+        tokens_MSD, sizes_MS = through_blocks(
+            layers, tokens_MSD, self.per_block, vit.num_prefix_tokens, num_whole=len(layers) // WHOLE_SHARE
+        )
         tokens_MSD = vit.norm(tokens_MSD)
         if vit.global_pool == "token":
             return vit.fc_norm(tokens_MSD[:, 0])
@@ -92,14 +107,15 @@ class TimmWalk:
         return vit.fc_norm((tokens_MSD[:, first:] * shares_MS1).sum(dim=1))
 
 
-def through_blocks(blocks: nn.Module, tokens_MSD: Tensor, per_block: int, num_prefix: int) -> tuple[Tensor, Tensor]:
-    """Tokens after the last block (M, S', D), and how many patches each stands for (M, S')."""
+def through_blocks(
+    blocks: Sequence[nn.Module], tokens_MSD: Tensor, per_block: int, num_prefix: int, *, num_whole: int
+) -> tuple[Tensor, Tensor]:
+    """Tokens after these blocks (M, S', D), and how many patches each stands for (M, S'); the first `num_whole` merge none."""
     sizes_MS = torch.ones(tokens_MSD.shape[:2], device=tokens_MSD.device)
-    layers = list(blocks.children())
-    for number, block in enumerate(layers):
+    for number, block in enumerate(blocks):
         branch_MSD, features_MSd = _attention(block, tokens_MSD, sizes_MS)
         tokens_MSD = tokens_MSD + branch_MSD
-        if number >= len(layers) // WHOLE_SHARE:
+        if number >= num_whole:
             tokens_MSD, sizes_MS = merged(tokens_MSD, sizes_MS, features_MSd, per_block, num_prefix)
         tokens_MSD = tokens_MSD + _mlp(block, tokens_MSD)
     return tokens_MSD, sizes_MS

@@ -311,6 +311,23 @@ class Block(nn.Module):
         tokens_BSD = tokens_BSD + self.drop(self.attn(self.norm1(tokens_BSD)))  # Eq. 8
         return tokens_BSD + self.drop(self.mlp(self.norm2(tokens_BSD)))  # Eq. 9
 
+    def first_token(self, tokens_BSD: Tensor, log_sizes_BS: Tensor | None = None) -> Tensor:
+        """What this layer (`post_norm=False`) makes of the first token alone: (B, S, D) -> (B, 1, D); sizes as in `attend`.
+
+        After the last layer nothing but the class token is read (Eq. 10), which needs of the others their keys and values only:
+        a sixth of the layer's work."""
+        normed_BSD, attn = self.norm1(tokens_BSD), self.attn
+        width = normed_BSD.shape[-1]
+        weights, bias = attn.qkv.weight, attn.qkv.bias
+        biases = (None, None) if bias is None else (bias[:width], bias[width:])
+        query_B1D = F.linear(normed_BSD[..., :1, :], weights[:width], biases[0])
+        key_value = F.linear(normed_BSD, weights[width:], biases[1]).unflatten(-1, (2, attn.heads, -1))
+        key, value = key_value.movedim(-3, 0).transpose(-3, -2).unbind(0)
+        query = query_B1D.unflatten(-1, (attn.heads, -1)).transpose(-3, -2)
+        summed_B1D = attend(query, key, value, log_sizes_BS).transpose(-3, -2).flatten(-2)
+        token_B1D = tokens_BSD[..., :1, :] + attn.proj(summed_B1D)
+        return token_B1D + self.mlp(self.norm2(token_B1D))
+
     def class_weights(self, tokens_BSD: Tensor) -> Tensor:
         """The class token's attention row for this layer's input: (B, S, D) -> (B, S)."""
         return self.attn.class_weights(tokens_BSD if self.post_norm else self.norm1(tokens_BSD))

@@ -20,6 +20,14 @@ BackendOption = Annotated[
     Literal["auto", "pyav", "torchcodec"],
     typer.Option(help="What decodes: auto (torchcodec on a GPU that can, else pyav), pyav, torchcodec."),
 ]
+MergeOption = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Patches that look alike, so many of them, merged away in each block of a ViT.",
+        show_default="the model's own, 0 unless trained otherwise",
+    ),
+]
 ToleranceOption = Annotated[
     float,
     typer.Option(

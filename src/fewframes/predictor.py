@@ -26,6 +26,7 @@ from fewframes.config import settings_from
 from fewframes.errors import ConfigError, FewframesError, MissingDependency, MissingVideo, VideoError, nearest
 from fewframes.lanes import num_lanes, side_by_side
 from fewframes.machine import choose_device, may_pay
+from fewframes.merging import merge_tokens
 from fewframes.sampling import ONE_PASS, Views
 from fewframes.torchcodec_video import why_not
 from fewframes.transforms import crops_of, pixels_of
@@ -97,6 +98,7 @@ class Predictor:
         device: str = "auto",
         dtype: DtypeName = "auto",
         backend: BackendChoice = "auto",
+        merge: int | None = None,
         name: str = "",
     ) -> None:
         self.name = name
@@ -110,6 +112,7 @@ class Predictor:
         fold_norms = getattr(self.model.frame_encoder, "fold_norms", None)
         if fold_norms is not None:
             fold_norms()
+        merge_tokens(self.model.frame_encoder, self.config.merge if merge is None else merge)
         self.dtype = self._choose_dtype(dtype)
         self.model.frame_encoder.to(self.dtype)
 
@@ -315,15 +318,18 @@ def load(
     device: str = "auto",
     dtype: DtypeName = "auto",
     backend: BackendChoice = "auto",
+    merge: int | None = None,
 ) -> Predictor:
     """A `Predictor` from a preset's name (see `fewframes models`) or a checkpoint file.
 
     `device`: `auto` takes CUDA, then Apple's MPS, then the CPU. `dtype`: `auto` takes bfloat16 where it is measured to
     be faster here, float32 otherwise. `backend`: `auto` decodes with torchcodec on a GPU on which that works, with PyAV
-    elsewhere. Raises WeightsError or ConfigError.
+    elsewhere. `merge`: patches that each block of a ViT merges away; None is what
+    the model was trained with. Raises WeightsError or ConfigError.
     """
     checkpoint = load_checkpoint(name_or_path)
-    return Predictor(checkpoint, device=device, dtype=dtype, backend=backend, name=os.fspath(name_or_path))
+    name = os.fspath(name_or_path)
+    return Predictor(checkpoint, device=device, dtype=dtype, backend=backend, merge=merge, name=name)
 
 
 def name_of(dtype: torch.dtype) -> DtypeName:
