@@ -114,3 +114,20 @@ def test_promises_that_are_not_kept_lead_to_decoding_everything(
     monkeypatch.setattr(FileVideo, "_decode", losing)
     clip = read_frames(path, moments([7, 33, 60]))
     assert torch.equal(clip.frames, expected)
+
+
+@pytest.mark.parametrize("kind", ["h264", "hevc", "mpeg4", "vp9"])
+def test_key_frames_are_what_a_tolerance_of_half_takes(kind: str, tmp_path: Path) -> None:
+    """Even where the index has the times of decoding and key frames are shown later than these."""
+    codec, suffix, options = KINDS[kind]
+    path = drifting(tmp_path / f"v{suffix}", codec, NUM_FRAMES, gop=15, options=options)
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        keys = [packet.pts for packet in container.demux(stream) if packet.is_keyframe and packet.pts is not None]
+        keys_s = [float((pts - keys[0]) * (stream.time_base or 0)) for pts in keys]
+    times_T = torch.tensor([0.3, 0.9, 1.5, 2.1, 2.7], dtype=torch.float64)
+    clip = read_frames(path, times_T, slack_s=0.3)
+    for wanted_s, shown_s in zip(times_T.tolist(), clip.times_s.tolist(), strict=True):
+        assert min(abs(shown_s - key_s) for key_s in keys_s) < 0.002, (wanted_s, shown_s, keys_s)
+        assert abs(shown_s - wanted_s) <= 0.3 + 0.04
+    assert clip.reading.frames_decoded <= 5 + 6  # at the beginning some are decoded before it is known what is wanted

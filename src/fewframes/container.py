@@ -177,18 +177,19 @@ class VideoFile:
         container, stream, frame_s = opened.container, opened.stream, opened.frame_s
         keys_s: list[float] = []
         end_s, whole_end_s, num_packets = origin_s, 0.0, 0
+        ticks_s = {one.index: float(one.time_base) for one in container.streams if one.time_base is not None}
         try:
             for packet in container.demux():
-                stamp = packet.pts if packet.pts is not None else packet.dts
+                stamp, tick_s = packet.pts if packet.pts is not None else packet.dts, ticks_s.get(packet.stream_index)
                 if packet.size:
                     num_packets += packet.stream_index == stream.index
-                if stamp is None or packet.time_base is None:
+                if stamp is None or tick_s is None:
                     continue
-                start_s = float(stamp * packet.time_base)
-                whole_end_s = max(whole_end_s, start_s + float((packet.duration or 0) * packet.time_base))
+                start_s, shown_s = stamp * tick_s, (packet.duration or 0) * tick_s
+                whole_end_s = max(whole_end_s, start_s + shown_s)
                 if packet.stream_index != stream.index:
                     continue
-                end_s = max(end_s, start_s + (float((packet.duration or 0) * packet.time_base) or frame_s))
+                end_s = max(end_s, start_s + (shown_s or frame_s))
                 if packet.is_keyframe:
                     keys_s.append(start_s)
         except READ_ERRORS as error:

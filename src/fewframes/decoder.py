@@ -113,27 +113,46 @@ class FileVideo:
         moved_s = dict(zip(given_s, moments_s, strict=True))
         wanted_s = [moved_s[time_s] for time_s in times_s.tolist()]
         try:
-            prepared = self._prepared(moments_s, prepare)
+            stack = FrameStack(len(moments_s))
+            prepared = self._prepared(moments_s, prepare, stack)
         except (_Unsure, VideoError) as reason:
             log.debug("%s: everything is decoded: %s", self.name, reason)
             self._rewind()
-            prepared = self._prepared(moments_s, prepare, careful=True)
+            stack = FrameStack(len(moments_s))
+            prepared = self._prepared(moments_s, prepare, stack, careful=True)
         finally:
             self._set_run([])
-        frames = stack_frames([prepared[time_s][0] for time_s in wanted_s])
+        frames = stack.taken([prepared[time_s][0] for time_s in wanted_s])
         shown_s = torch.tensor([prepared[time_s][1] for time_s in wanted_s], dtype=torch.float64)
         return Clip(frames, shown_s, self.duration_s, self.name, self._reading())
 
     def _moved(self, moments_s: list[float], slack_s: float) -> list[float]:
-        keys_s = self._index.key_times_s
-        if slack_s <= 0 or not keys_s:
+        if slack_s <= 0 or not self._index.key_times_s:
             return moments_s
+        if self._index.by_decoding and len(self._key_delays) < 2:
+            self._look_at_a_key()
         # Aimed at their middle, so that a rounded time does not name the picture before.
-        late_s = self._keys_late_s() + self._source.frame_s / 2
-        middles_s = [key_s - self._origin_s + late_s for key_s in keys_s]
-        last_s = max(0.0, self.duration_s - self._source.frame_s / 2)
+        half_s = self._source.frame_s / 2
+        middles_s = [key_s - self._origin_s + half_s for key_s in self._key_times_s() or ()]
+        last_s = max(0.0, self.duration_s - half_s)
         worth_s = WORTH_FRAMES * self._source.frame_s
         return [min(time_s, last_s) for time_s in cheapest_times(moments_s, middles_s, slack_s, worth_s=worth_s)]
+
+    def _look_at_a_key(self) -> None:
+        """Note how much later than decoded a key frame in the middle is shown; none of it is decoded."""
+        opened = self._file.open()
+        try:
+            middle_s = (self._origin_s + self._index.end_s) / 2  # the last one may stand among fewer others
+            opened.container.seek(int(middle_s / opened.tick_s), stream=opened.stream)
+            packet = next(opened.container.demux(opened.stream))
+            if packet.pts is not None and packet.dts is not None:
+                self._key_delays.append(packet.pts - packet.dts)
+        except READ_ERRORS as error:
+            log.debug("%s: the key frame in its middle: %s", self.name, error)
+        finally:
+            opened.container.close()
+        if not isinstance(self._file.file, str):
+            self._rewind()  # they share it
 
     def _reading(self) -> Reading:
         return Reading(
@@ -144,11 +163,11 @@ class FileVideo:
         )
 
     def _prepared(
-        self, moments_s: list[float], prepare: Prepare | None, *, careful: bool = False
-    ) -> dict[float, tuple[Tensor, float]]:
-        """For each moment its picture and when that was first shown, in seconds from the start of the video."""
-        prepared: dict[float, tuple[Tensor, float]] = {}
-        last: tuple[_Shown, Tensor] | None = None
+        self, moments_s: list[float], prepare: Prepare | None, stack: FrameStack, *, careful: bool = False
+    ) -> dict[float, tuple[int, float]]:
+        """For each moment where its picture is put and when that was first shown, in seconds from the start of the video."""
+        prepared: dict[float, tuple[int, float]] = {}
+        last: tuple[_Shown, int] | None = None
         while len(prepared) < len(moments_s):
             run = self._run(moments_s[len(prepared) :])
             self._set_run([] if careful else [self._origin_s + time_s for time_s in run])
@@ -158,7 +177,7 @@ class FileVideo:
                     if last is not None:
                         self._check_order(last[0], shown)
                     rgb_CHW = rgb_of_frame(shown.frame, self._reformatter, self._threads)
-                    last = shown, rgb_CHW if prepare is None else prepare(rgb_CHW)
+                    last = shown, stack.add(rgb_CHW if prepare is None else prepare(rgb_CHW))
                 prepared[time_s] = last[1], max(0.0, shown.start_s - self._origin_s)
         return prepared
 
@@ -247,17 +266,19 @@ class FileVideo:
 
     def _key_between(self, position_s: float, time_s: float) -> bool:
         """Whether a key frame lies after the one and up to the other; where none are known, whether one may."""
-        if self._index.key_times_s is None:
+        keys_s = self._key_times_s()
+        if keys_s is None:
             return time_s > position_s + JUMP_S
-        late_s = self._keys_late_s()
-        keys_up_to = bisect_right(self._index.key_times_s, time_s - late_s + SAME_S)
-        return keys_up_to > 0 and self._index.key_times_s[keys_up_to - 1] + late_s > position_s
+        keys_up_to = bisect_right(keys_s, time_s + SAME_S)
+        return keys_up_to > 0 and keys_s[keys_up_to - 1] > position_s
 
-    def _keys_late_s(self) -> float:
-        """How much later than the index says key frames behind the first are shown, as far as is known."""
-        if not self._index.by_decoding or not self._key_delays:
-            return 0.0
-        return (self._key_delays[-1] - self._key_delays[0]) * self._tick_s
+    def _key_times_s(self) -> list[float] | None:
+        """When key frames are shown, as far as is known, ascending on the container's clock."""
+        keys_s = self._index.key_times_s
+        if keys_s is None or not self._index.by_decoding or len(self._key_delays) < 2:
+            return keys_s
+        late_s = (self._key_delays[-1] - self._key_delays[0]) * self._tick_s
+        return keys_s[:1] + [key_s + late_s for key_s in keys_s[1:]] if late_s else keys_s
 
     def _jump(self, time_s: float) -> None:
         """Go on decoding at a key frame that is shown at or before `time_s`."""
@@ -371,14 +392,31 @@ class _Unsure(Exception):
     """What came out of the decoder is not what the packets promised."""
 
 
-def stack_frames(frames: list[Tensor]) -> Tensor:
-    """Frames (C, H, W) as one tensor (T, C, H, W); any of another size (a stream that changes it) take the first's."""
-    size = frames[0].shape[-2:]
-    same = [
-        frame
-        if frame.shape[-2:] == size
-        else F.interpolate(frame[None], size=size, mode="bilinear", antialias=True).squeeze(0)
-        for frame in frames
-    ]
-    # Decoded pictures have their colours together in memory: whole rows are copied then.
-    return torch.stack([frame.permute(1, 2, 0) for frame in same]).permute(0, 3, 1, 2) if frames[0].ndim == 3 else torch.stack(same)
+class FrameStack:
+    """Frames put one by one into one tensor, so that none is copied twice; of another size (a stream that changes it) they take
+    the first's."""
+
+    def __init__(self, count: int) -> None:
+        self._count, self._num = count, 0
+        self._frames: Tensor | None = None
+
+    def add(self, frame: Tensor) -> int:
+        """Its place; `frame` is (C, H, W), or several crops of one (S, C, H, W)."""
+        if self._frames is None:
+            # Decoded pictures have their colours together in memory, and keep them so: whole rows are copied.
+            together = frame.ndim == 3 and frame.stride(0) == 1
+            shape = (*frame.shape[1:], frame.shape[0]) if together else frame.shape
+            frames = torch.empty((self._count, *shape), dtype=frame.dtype, device=frame.device)
+            self._frames = frames.permute(0, 3, 1, 2) if together else frames
+        size = self._frames.shape[-2:]
+        if frame.shape[-2:] != size:
+            frame = F.interpolate(frame[None], size=size, mode="bilinear", antialias=True).squeeze(0)
+        self._frames[self._num] = frame
+        self._num += 1
+        return self._num - 1
+
+    def taken(self, places: list[int]) -> Tensor:
+        """Those at these places, in this order: (T, ...)."""
+        assert self._frames is not None
+        frames = self._frames[: self._num]
+        return frames if places == list(range(self._num)) else frames[places]

@@ -34,7 +34,9 @@ def rgb_of_frame(frame: VideoFrame, reformatter: VideoReformatter, threads: int 
     rgb = reformatter.reformat(
         frame, format="rgb24", src_colorspace=Colorspace.ITU709 if unnamed_hd else None, threads=threads
     )
-    pixels_HWC: NDArray[Any] = rgb.to_ndarray()
+    plane = rgb.planes[0]  # seen as it lies there; the tensor keeps it
+    rows: NDArray[np.uint8] = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+    pixels_HWC = rows[: rgb.height, : 3 * rgb.width].reshape(rgb.height, rgb.width, 3)
     if quarter_turns:
         pixels_HWC = np.ascontiguousarray(np.rot90(pixels_HWC, quarter_turns))
     return torch.from_numpy(pixels_HWC).permute(2, 0, 1)

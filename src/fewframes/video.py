@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from fewframes.clip import Clip, Reading
-from fewframes.decoder import FileVideo, Prepare, stack_frames
+from fewframes.decoder import FileVideo, FrameStack, Prepare
 from fewframes.errors import MissingDependency, MissingVideo, VideoError
 from fewframes.packets import SAME_S
 from fewframes.pictures import rgb_of_image
@@ -220,11 +220,16 @@ class PictureVideo:
     def frames_at(self, times_s: Tensor, prepare: Prepare | None = None, slack_s: float = 0.0) -> Clip:  # noqa: ARG002
         """The frames shown at these moments (T,), and when each was first shown; all are equally cheap."""
         indices = ((times_s + SAME_S) * self._fps).floor().long().clamp(0, self._num_pictures - 1).tolist()
-        prepare = prepare or Tensor.contiguous
-        frame_of = {index: prepare(self._read(index)) for index in sorted(set(indices))}
+        distinct = sorted(set(indices))
+        stack = FrameStack(len(distinct))
+        pictures = (self._read(index) for index in distinct)
+        place_of = {
+            index: stack.add(picture if prepare is None else prepare(picture))
+            for index, picture in zip(distinct, pictures, strict=True)
+        }
         shown_s = torch.tensor(indices, dtype=torch.float64) / self._fps
-        self._num_read += len(frame_of)
-        frames = stack_frames([frame_of[index] for index in indices])
+        self._num_read += len(distinct)
+        frames = stack.taken([place_of[index] for index in indices])
         return Clip(frames, shown_s, self.duration_s, self.name, Reading(self._num_read, 0, 0, 0))
 
     def check(self, start_s: float, end_s: float) -> None:
