@@ -15,7 +15,19 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from fewframes.bench import Bench, Missed, Row, Turn, bench, cost_of, read_views, report_on, take_turn, write_clip
+from fewframes.bench import (
+    Bench,
+    Levers,
+    Missed,
+    Row,
+    Turn,
+    bench,
+    costs_of,
+    read_views,
+    report_on,
+    take_turn,
+    write_clip,
+)
 from fewframes.compared import bench_text, figure_1, scaling_figure, scaling_text, write_picture
 from fewframes.config import ViewConfig
 from fewframes.contenders import (
@@ -77,7 +89,8 @@ def row(name: str = "tiny", *, passes: int = 2, batch: int = 4, decode_s: float 
         Turn(way, (seconds,) * 3, (0.1, 0.2), None if decode_s is None else decode_s * seconds, 5_000_000, 6.0, 1e12)
         for seconds in (1.0, 2.0, 4.0)
     )
-    return Row(name, contender, Cost(2_000_000, 30.0, 10.0), turns)
+    cost = Cost(2_000_000, 30.0, 10.0)
+    return Row(name, contender, cost, cost, turns)
 
 
 def test_seconds_of_a_video_are_those_of_all_its_views() -> None:
@@ -116,7 +129,7 @@ def test_every_contender_is_built_for_its_own_protocol() -> None:
 @pytest.mark.parametrize("name", CONTENDERS)
 def test_cost_of_a_view_is_what_was_published(name: str) -> None:
     contender = CONTENDERS[name]
-    cost = cost_of(name)
+    cost, _ = costs_of(name, Levers())
     if name in PRESETS:
         assert (cost.num_parameters, round(cost.gmacs, 3)) == (PRESETS[name].num_parameters, PRESETS[name].gmacs)
         return
@@ -401,3 +414,16 @@ def test_the_command_measures_in_processes_of_their_own(tiny_model: Path, tmp_pa
     assert run("bench", "tsm-r50", "--weights", "tsm-r50").returncode == 2
     listed = run("bench", "--list")
     assert "slowfast-8x8-r50" in listed.stdout
+
+
+def test_levers_are_of_ours_alone() -> None:
+    levers = Levers(tolerance=0.25, merge=13)
+    assert levers.contender("stam-16").views.tolerance == 0.25
+    assert levers.contender("x3d-m") == contender_of("x3d-m")
+    whole, merged = costs_of("vit-ti-16", levers)
+    _, plain = costs_of("vit-ti-16", Levers())
+    # 12 blocks; of the last one nothing but keys, values and the class token are computed: about a sixth of it is left.
+    assert 0.92 < plain.gmacs / whole.gmacs < 0.94
+    assert 0.6 < merged.gmacs / whole.gmacs < 0.75
+    lite, same = costs_of("lite0-16", levers)
+    assert lite == same

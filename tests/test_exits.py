@@ -131,7 +131,7 @@ def test_a_stage_sees_its_own_frames_alone(model: STAM, frames_BTD: Tensor) -> N
     with torch.no_grad():
         first, other = (stage_logits(model, frames, STAGES) for frames in (frames_BTD, others_BTD))
         assert torch.equal(first[0], other[0])
-        assert torch.equal(first[0], answer(model, frames_BTD[:, list(STAGES[0])], STAGES[0]))
+        assert torch.equal(first[0], answer(model, frames_BTD[:, list(STAGES[0])], STAGES[0])[0].logits)
     assert not torch.equal(first[1], other[1])
 
 

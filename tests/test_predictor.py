@@ -13,15 +13,19 @@ import torch
 from torch.testing import assert_close
 
 import fewframes
+from conftest import LABELS, TINY
 from fewframes import predictor as room
+from fewframes import reader
 from fewframes.clip import Prediction
 from fewframes.config import ViewConfig
 from fewframes.errors import ConfigError, VideoError
+from fewframes.exits import ExitPlan, filled, stages_of
 from fewframes.predictor import Failure, Predictor, load, tally
 from fewframes.sampling import Views, centre_times
 from fewframes.transforms import crops_of, fit_frame, pixels_of
 from fewframes.video import open_video, read_frames
-from fewframes.weights import load_checkpoint
+from fewframes.weights import Checkpoint, build_model, load_checkpoint
+from numbered import drifting
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +174,7 @@ def test_views_of_one_opening(tiny: Predictor, videos: Path, monkeypatch: pytest
         opened += 1
         return open_video(*arguments, **options)
 
-    monkeypatch.setattr(room, "open_video", counted)
+    monkeypatch.setattr(reader, "open_video", counted)
     clips = tiny.read_views(videos / "a.mp4", Views(num_clips=2, num_crops=3, clip_s=0.4))  # of 0.8 s
     assert opened == 1
     assert len(clips) == 6
@@ -190,3 +194,63 @@ def test_a_view_of_the_whole_picture_has_no_crops(tiny_model: Path, videos: Path
     whole = Predictor(replace(checkpoint, view=ViewConfig(fit="squash", crop_px=32)), device="cpu", dtype="float32")
     with pytest.raises(ConfigError, match=r"3 crops: this model's view \(squash\) shows the whole picture"):
         whole.read_views(videos / "a.mp4", Views(num_crops=3))
+
+
+@pytest.fixture(scope="module")
+def eight(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    """A tiny model of eight frames, so that there are two stages: four, and all."""
+    torch.manual_seed(1)
+    view = ViewConfig(resize_px=36, crop_px=32)
+    model = build_model(replace(TINY, num_frames=8), view)
+    plan = ExitPlan(stages=stages_of(8), temperatures=(1.0, 1.0), threshold=2.0)
+    return Predictor(Checkpoint(model, view, LABELS, exits=plan), device="cpu", dtype="float32")
+
+
+def test_a_sure_answer_comes_from_few_frames(eight: Predictor, videos: Path) -> None:
+    path = videos / "a.mp4"
+    early, whole = eight.predict(path, early_exit=0.0), eight.predict(path)
+    places = list(stages_of(8)[0])
+    assert len(early.times_s) == len(places) == 4
+    assert_close(early.times_s, whole.times_s[places])
+    assert_close(early.frame_embeddings, whole.frame_embeddings[places])
+    assert float(early.frame_attention.sum()) == pytest.approx(1, abs=1e-5)
+    frames_BTD = filled(early.frame_embeddings[None], places, 8)
+    with torch.no_grad():
+        assert_close(early.scores, eight.model.encode_video(frames_BTD).logits.softmax(-1)[0])
+
+
+@pytest.mark.parametrize("early_exit", [True, 1.0])
+def test_an_answer_that_is_never_sure_is_that_of_all_frames(
+    eight: Predictor, videos: Path, early_exit: bool | float
+) -> None:
+    late, whole = eight.predict(videos / "a.mp4", early_exit=early_exit), eight.predict(videos / "a.mp4")
+    assert_close(late.scores, whole.scores)
+    assert_close(late.frame_attention, whole.frame_attention)
+    assert torch.equal(late.times_s, whole.times_s)
+
+
+def test_many_stop_early_as_one_does(eight: Predictor, videos: Path) -> None:
+    paths = [str(path) for path in (videos / "a.mp4", videos / "b.mp4", videos / "none.mp4")]
+    first, second, missing = eight.predict_many(paths, early_exit=0.0)
+    assert isinstance(missing, Failure)
+    for path, many in zip(paths, (first, second), strict=False):
+        assert isinstance(many, Prediction)
+        assert_close(many.scores, eight.predict(path, early_exit=0.0).scores)
+
+
+def test_frames_not_needed_are_not_decoded(eight: Predictor, tmp_path: Path) -> None:
+    """Where key frames are many; where going back would cost more, all are read at once."""
+    many = drifting(tmp_path / "many.mp4", "libx264", 80, gop=5, options={"bf": "0"})
+    early, whole = eight.predict(many, early_exit=0.0), eight.predict(many)
+    assert early.reading.frames_decoded < 0.7 * whole.reading.frames_decoded
+    late = eight.predict(many, early_exit=1.0)
+    assert late.reading.frames_decoded <= whole.reading.frames_decoded + 12
+    one = drifting(tmp_path / "one.mp4", "libx264", 80, gop=250, options={"bf": "0"})
+    assert eight.predict(one, early_exit=1.0).reading.frames_decoded == eight.predict(one).reading.frames_decoded
+
+
+def test_what_early_exit_cannot_do(eight: Predictor, tiny: Predictor, videos: Path) -> None:
+    with pytest.raises(ConfigError, match=r"was not fitted for this model; train with --early-exit, or name .* 0\.9"):
+        tiny.predict(videos / "a.mp4", early_exit=True)
+    with pytest.raises(ConfigError, match=r"4 frames with early exit, whose stages are of this model's 8"):
+        eight.predict(videos / "a.mp4", num_frames=4, early_exit=0.5)

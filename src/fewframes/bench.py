@@ -10,16 +10,17 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
 import av
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fewframes.config import settings_from
 from fewframes.contenders import (
     CONTENDERS,
     FPS,
@@ -37,18 +38,44 @@ from fewframes.errors import ConfigError, DataError, FewframesError, VideoError,
 from fewframes.evaluate import places_of, targets_for
 from fewframes.judge import judge
 from fewframes.machine import choose_device, machine_name, matrix_flops_s
+from fewframes.merging import merge_tokens
 from fewframes.metrics import Cost, Report, count_cost, score
-from fewframes.predictor import DTYPES, load
+from fewframes.model import STAM, SpatialEncoder
+from fewframes.predictor import DTYPES, Predictor
+from fewframes.sampling import Views
 from fewframes.stopwatch import Energy, Memory, Runner, Way, in_own_process, percentile, significant
 from fewframes.transforms import crops_of
 from fewframes.video import open_video
-from fewframes.weights import kinetics_labels
+from fewframes.weights import kinetics_labels, load_checkpoint
 
 Progress = Callable[[str, int, int, str], None]
 """Called with the stage, how much of it is done, how much there is, and what is done now."""
 PACKAGES = ("torch", "torchvision", "timm", "transformers", "pytorchvideo", "av", "fewframes")
 MADE_WIDTH, MADE_HEIGHT = 340, 256
 RATE_SIDES = {"cpu": 4096, "cuda": 8192}
+
+
+@dataclass(frozen=True)
+class Levers:
+    """What of ours is made cheaper; others are as they are."""
+
+    tolerance: float = 0.0
+    merge: int = 0
+
+    def contender(self, name: str) -> Contender:
+        """The contender of this name, its moments as free as they may be."""
+        contender = contender_of(name)
+        if not self.tolerance or (name in CONTENDERS and name not in OURS):
+            return contender
+        views = settings_from(Views, {**vars(contender.views), "tolerance": self.tolerance}, "bench")
+        return replace(contender, views=views)
+
+    def merged(self, network: nn.Module) -> int:
+        """Patches to merge in each block of this network: none where it is no ViT of ours."""
+        return self.merge if isinstance(getattr(network, "frame_encoder", None), SpatialEncoder) else 0
+
+
+NO_LEVERS = Levers()
 
 
 @dataclass(frozen=True)
@@ -75,6 +102,9 @@ class Row:
     name: str
     contender: Contender = field(repr=False)
     cost: Cost
+    """By the whole network."""
+    computed: Cost
+    """As it is run: ours without the part of the last block that nothing reads, and with patches merged."""
     turns: tuple[Turn, ...]
     report: Report | None = None
     """On the user's videos, where it has weights."""
@@ -103,7 +133,7 @@ class Row:
     @property
     def rate_share(self) -> float:
         """Share of the machine's rate of matrix products, attention's included, median over turns."""
-        flops = 1e9 * self.cost.gflops
+        flops = 1e9 * self.computed.gflops
         shares = [flops * turn.way.batch / statistics.median(turn.pass_s) / turn.matrix_flops_s for turn in self.turns]
         return statistics.median(shares)
 
@@ -119,6 +149,8 @@ class Row:
             "parameters_m": round(self.cost.num_parameters / 1e6, 2),
             "gmacs_a_view": round(self.cost.gmacs, 2),
             "attention_gmacs_a_view": round(self.cost.attention_gmacs, 2),
+            "gmacs_computed_a_view": round(self.computed.gmacs + self.computed.attention_gmacs, 2),
+            "tolerance": contender.views.tolerance,
             "views": contender.passes,
             "frames_read": contender.frames_read,
             "videos_s": significant(self.videos_s),
@@ -190,18 +222,22 @@ def bench(
     clip: str | None = None,
     data: VideoSet | None = None,
     weights: Mapping[str, str] | None = None,
+    tolerance: float = 0.0,
+    merge: int = 0,
     progress: Progress = lambda stage, done, total, words: None,
 ) -> Bench:
     """Measure these contenders by turns: `rounds` turns each, of about `seconds`; `clip` is the video that is decoded (none:
     decoding is not measured). With `data`, those that have weights, of their own or the file that `weights` has for their name,
-    are judged as well. One that cannot be built, run or judged is reported, the others go on; an interruption (Ctrl-C) ends it
-    with what was measured. Raises ConfigError for a name that is unknown and VideoError for a clip that cannot be read."""
-    names, weights = list(dict.fromkeys(names)), weights or {}
+    are judged as well. `tolerance` and `merge` are of ours alone: how far moments may move when the clip is decoded, and how many
+    patches are merged in each block of a ViT. One that cannot be built, run or judged is reported, the others go on; an
+    interruption (Ctrl-C) ends it with what was measured. Raises ConfigError for a name that is unknown and VideoError for a clip
+    that cannot be read."""
+    names, weights, levers = list(dict.fromkeys(names)), weights or {}, Levers(tolerance, merge)
     _check(names, weights, rounds, data)
     if clip is not None:
         read_views(contender_of(names[0]), clip)
     chosen = choose_device(device)
-    state = _State({name: [] for name in names}, {}, {}, {})
+    state = _State({name: [] for name in names}, {}, {}, {}, levers)
     interrupted = False
     try:
         for number in range(rounds):
@@ -235,9 +271,10 @@ class _State:
     """What is known so far, by name."""
 
     turns: dict[str, list[Turn]]
-    costs: dict[str, Cost]
+    costs: dict[str, tuple[Cost, Cost]]
     reports: dict[str, Report | None]
     missed: dict[str, Missed]
+    levers: Levers
 
     def measure(self, name: str, device: str, seconds: float, clip: str | None) -> None:
         """One more turn of this contender, unless it failed before."""
@@ -245,23 +282,23 @@ class _State:
             return
         try:
             if name not in self.costs:
-                self.costs[name] = in_own_process(cost_of, name)
+                self.costs[name] = in_own_process(costs_of, name, self.levers)
             way = self.turns[name][0].way if self.turns[name] else None
-            self.turns[name].append(in_own_process(take_turn, name, device, seconds, way, clip))
+            self.turns[name].append(in_own_process(take_turn, name, device, seconds, way, clip, self.levers))
         except FewframesError as error:
             self.missed[name] = Missed(name, str(error))
 
     def judge(self, name: str, data: VideoSet | None, weights: str | None, device: str) -> None:
         """How often this contender is right, where it has weights."""
         try:
-            self.reports[name] = in_own_process(report_on, name, data, weights, device)
+            self.reports[name] = in_own_process(report_on, name, data, weights, device, self.levers)
         except FewframesError as error:
             self.missed.setdefault(name, Missed(name, f"not judged: {error}"))
 
     def rows(self) -> tuple[Row, ...]:
         """Of those that had a turn."""
         return tuple(
-            Row(name, contender_of(name), self.costs[name], tuple(turns), self.reports.get(name))
+            Row(name, self.levers.contender(name), *self.costs[name], tuple(turns), self.reports.get(name))
             for name, turns in self.turns.items()
             if turns
         )
@@ -288,20 +325,28 @@ def _check(names: Sequence[str], weights: Mapping[str, str], rounds: int, data: 
         raise DataError(f"{data.name}: its videos have any number of actions; only single-label data is judged here")
 
 
-def cost_of(name: str) -> Cost:
-    """What one view of a contender costs; nothing is computed but for a file of ours, whose weights are there already."""
+def costs_of(name: str, levers: Levers) -> tuple[Cost, Cost]:
+    """What one view of a contender costs by the whole network, and as it is run; nothing is computed but for a file of ours,
+    whose weights are there already."""
     contender = contender_of(name)
     with torch.device("meta"):
         network = build(contender)
-    return count_cost(network, contender.frames_a_pass, contender.size_px)
+    whole = count_cost(network, contender.frames_a_pass, contender.size_px)
+    if not isinstance(network, STAM):
+        return whole, whole
+    merge_tokens(network.eval().frame_encoder, levers.merged(network))
+    return whole, count_cost(network, contender.frames_a_pass, contender.size_px)
 
 
-def take_turn(name: str, device_name: str, seconds: float, way: Way | None, clip: str | None) -> Turn:
+def take_turn(
+    name: str, device_name: str, seconds: float, way: Way | None, clip: str | None, levers: Levers = NO_LEVERS
+) -> Turn:
     """One turn: without a `way` the best one is looked for first."""
     device = torch.device(device_name)
     memory = Memory(device)
-    contender = contender_of(name)
-    runner = Runner(build(contender), contender, device)
+    contender = levers.contender(name)
+    network = build(contender)
+    runner = Runner(network, contender, device, levers.merged(network))
     if way is None:
         way = runner.best_way(seconds / 4)
     runner.take(way)
@@ -324,15 +369,17 @@ def take_turn(name: str, device_name: str, seconds: float, way: Way | None, clip
     )
 
 
-def report_on(name: str, data: VideoSet, weights: str | None, device: str) -> Report | None:
+def report_on(name: str, data: VideoSet, weights: str | None, device: str, levers: Levers = NO_LEVERS) -> Report | None:
     """How often a contender is right by its own protocol; None where it has no weights. Ours are judged as `evaluate` judges
     them; a rival in float32 by `weights` under its library's names of tensors, with Kinetics-400's labels. A video that cannot
     be read is a DataError: figures over different videos cannot stand side by side."""
     if weights is None:
         if not has_weights(name):
             return None
-        predictor = load(name, device=device)
-        judged = judge(data, predictor)
+        checkpoint = load_checkpoint(name)
+        merge = levers.merged(checkpoint.model) or None
+        predictor = Predictor(checkpoint, device=device, merge=merge, name=name)
+        judged = judge(data, predictor, views=Views(tolerance=levers.tolerance))
         if judged.failures:
             raise DataError(f"{len(judged.failures)} videos cannot be read, the first: {judged.failures[0].error}")
         return score(judged.logits, targets_for(data, predictor).argmax(dim=1), predictor.labels)
@@ -361,10 +408,11 @@ def read_views(contender: Contender, path: str, start_s: float = 0.0, end_s: flo
     with closing(open_video(path, threads=0)) as video:
         try:
             times_s = contender.views.times(video.duration_s, contender.frames, start_s=start_s, end_s=end_s)
+            slack_s = contender.views.slack_s(video.duration_s, contender.frames, start_s=start_s, end_s=end_s)
         except ValueError as error:
             raise VideoError(f"{video.name}: {error}") from None
         frames_NSCHW = video.frames_at(
-            times_s.flatten(), lambda frame: crops_of(frame, contender.view, num_crops)
+            times_s.flatten(), lambda frame: crops_of(frame, contender.view, num_crops), slack_s
         ).frames
     frames_GTSCHW = frames_NSCHW.unflatten(0, (-1, contender.frames_a_pass))
     return frames_GTSCHW.transpose(1, 2).flatten(0, 1)

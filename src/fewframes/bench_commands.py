@@ -9,7 +9,7 @@ import typer
 
 from fewframes.console import StageProgress, console, tell
 from fewframes.errors import EXIT_SOME_FAILED, ConfigError
-from fewframes.options import DeviceOption, frame_counts, make_folder
+from fewframes.options import DeviceOption, MergeOption, ToleranceOption, frame_counts, make_folder
 
 if TYPE_CHECKING:
     from fewframes.bench import Bench
@@ -44,6 +44,8 @@ def bench(
             metavar="NAME=FILE", help="Kinetics-400 weights of a contender, its library's names.", show_default=False
         ),
     ] = None,
+    tolerance: ToleranceOption = 0.0,
+    merge: MergeOption = None,
     rounds: Annotated[int, typer.Option(min=1, help="Turns of each contender.")] = 3,
     seconds: Annotated[float, typer.Option(min=0.01, help="Seconds of a turn, about.")] = 3.0,
     scaling: Annotated[
@@ -79,7 +81,7 @@ def bench(
     if show:
         _list()
         return
-    if scaling and (contenders or clip or data or weights or table):
+    if scaling and (contenders or clip or data or weights or table or tolerance or merge):
         raise typer.BadParameter(
             "--scaling takes --preset, --frames, --seconds, --output, --plot, --json and --csv; leave the others out"
         )
@@ -93,7 +95,7 @@ def bench(
     if scaling:
         _scale(preset, frame_counts(frames, "--frames"), seconds, device, form, output, plot or [])
         return
-    result = _measured(contenders, clip, data, weights, rounds, seconds, device)
+    result = _measured(contenders, clip, data, weights, rounds, seconds, device, tolerance, merge or 0)
     typer.echo(compared.bench_text(result.to_dict(), form))
     _write(result, output, plot or [])
     for missed in result.missed:
@@ -114,6 +116,8 @@ def _measured(
     rounds: int,
     seconds: float,
     device: str,
+    tolerance: float,
+    merge: int,
 ) -> Bench:
     from tempfile import TemporaryDirectory
 
@@ -137,6 +141,8 @@ def _measured(
             clip=clip,
             data=None if data is None else read_data(data).part("auto"),
             weights=files,
+            tolerance=tolerance,
+            merge=merge,
             progress=progress.show,
         )
 

@@ -25,7 +25,16 @@ from fewframes.data_commands import data_app
 from fewframes.errors import EXIT_SOME_FAILED, FewframesError
 from fewframes.learning_commands import evaluate, train
 from fewframes.memory import keep_memory
-from fewframes.options import BackendOption, DeviceOption, DtypeOption, MergeOption, ModelOption, ToleranceOption
+from fewframes.options import (
+    BackendOption,
+    DeviceOption,
+    DtypeOption,
+    EarlyExitOption,
+    MergeOption,
+    ModelOption,
+    ToleranceOption,
+    exit_at,
+)
 
 
 class Commands(TyperGroup):
@@ -84,6 +93,7 @@ def predict(
     start: Annotated[float, typer.Option(min=0, help="Look from this second on.")] = 0.0,
     end: Annotated[float | None, typer.Option(min=0, help="Look up to this second; default: the end.")] = None,
     tolerance: ToleranceOption = 0.0,
+    early_exit: EarlyExitOption = None,
     merge: MergeOption = None,
     backend: BackendOption = "auto",
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")] = False,
@@ -110,7 +120,13 @@ def predict(
     tell(f"{describe(predictor)}, loaded in {time.perf_counter() - began:.1f} s")
     began = time.perf_counter()
     results = predictor.predict_many(
-        paths, num_frames=frames, start_s=start, end_s=end, tolerance=tolerance, workers=workers
+        paths,
+        num_frames=frames,
+        start_s=start,
+        end_s=end,
+        tolerance=tolerance,
+        early_exit=exit_at(early_exit),
+        workers=workers,
     )
     write = write_json if json else write_csv if as_csv else write_table
     shown = list(write(with_progress(results, len(paths)), topk))

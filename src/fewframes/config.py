@@ -181,6 +181,8 @@ class TrainConfig:
     """Share of the loss that is the teacher's."""
     teacher_temperature: Positive = 1.0
     """What teacher's and pupil's logits are divided by before they are compared."""
+    early_exit: bool = False
+    """Learn from few frames too, so that the model can stop looking at a video early; when it may is fitted on held-out videos."""
     keep: Literal["last", "best"] = "last"
     """Which weights become the model: those of the last step, or of the epoch that was best on the held-out `val` videos
     (where the data name no `val`, on all held-out ones, and then its figure is too kind)."""

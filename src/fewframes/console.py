@@ -99,6 +99,8 @@ def evaluation_lines(evaluation: Evaluation) -> list[str]:
     lines = [f"{evaluation.provenance['protocol']}: {evaluation.interval}", *evaluation.report.lines()]
     if evaluation.official is not None:
         lines.append(f"official subset: {evaluation.official}")
+    if evaluation.early_exit is not None:
+        lines.append(f"early exit: {evaluation.early_exit}")
     if order is not None:
         lines.append(f"frames backwards {order.backwards:.1%}, in random order {order.shuffled:.1%}")
     lines += [f"{num_frames} frames {value:.1%}" for num_frames, value in evaluation.sweep.items()]

@@ -195,6 +195,16 @@ class FileVideo:
         """What is read next; where packets do not say when they are shown, everything is."""
         self._run_s = self._feed.wanted_s = [] if self._source.format in DECODE_CLOCK else run_s
 
+    def span_s(self, times_s: Tensor) -> float:
+        """How many seconds of the video are decoded, about, for the frames at these moments."""
+        moments_s, total_s = sorted(set(times_s.tolist())), 0.0
+        keys_s = [key_s - self._origin_s for key_s in self._key_times_s() or [self._origin_s]]
+        while moments_s:
+            run = self._run(moments_s)
+            total_s += run[-1] - keys_s[max(0, bisect_right(keys_s, run[0] + SAME_S) - 1)]
+            moments_s = moments_s[len(run) :]
+        return total_s
+
     def check(self, start_s: float, end_s: float) -> None:
         """Decode every picture that is shown between these moments.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import torch
@@ -20,7 +20,8 @@ from torch import Tensor
 from fewframes.cache import EmbeddingCache
 from fewframes.config import STRICT, Count
 from fewframes.data import VideoSet
-from fewframes.errors import DataError, nearest
+from fewframes.errors import ConfigError, DataError, nearest
+from fewframes.exits import ExitFigures, ExitPlan, figures_of
 from fewframes.judge import Judged, Pace, Progress, judge
 from fewframes.layouts import Sample
 from fewframes.machine import machine_name
@@ -45,6 +46,8 @@ from fewframes.weights import build_model
 
 Figure = Callable[[Tensor, Tensor], float]
 NUM_SHUFFLES = 5
+EXIT_CURVE = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99)
+"""Confidences at which early exit is tried out."""
 RELEASE_FPS = 1.6
 """The rate at which the 2021 release's loader takes frames; videos too short for all of them it drops in silence."""
 
@@ -59,6 +62,8 @@ class EvaluateConfig:
     """Other numbers of frames to judge with."""
     order: bool = True
     """Judge with the frames backwards and in random order too."""
+    early_exit: bool | float = False
+    """Also what stopping early does: as fitted for the model (True), or at this confidence."""
     official_subset: bool = False
     """Also give the figure over the videos that the 2021 release's loader keeps."""
     seed: Annotated[int, Field(ge=0)] = 0
@@ -109,6 +114,29 @@ class OfficialSubset:
         report = {} if self.report is None else self.report.to_dict()
         figures = {name: value for name, value in report.items() if isinstance(value, float)}
         return {"shortest_s": self.shortest_s, "num_videos": self.num_videos, **figures}
+
+
+@dataclass(frozen=True)
+class EarlyExit:
+    """What stopping early does at the plan's threshold, and at others: (threshold, mean frames, top-1)."""
+
+    threshold: float
+    figures: ExitFigures
+    num_frames: int
+    curve: tuple[tuple[float, float, float], ...]
+
+    def __str__(self) -> str:
+        figures = self.figures
+        return (
+            f"{figures.top1:.1%} by {figures.mean_frames:.2f} of {self.num_frames} frames on average (from a confidence of "
+            f"{self.threshold:.3g}); {figures.top1_all_frames:.1%} by all"
+        )
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values."""
+        names = ("threshold", "mean_frames", "top1")
+        curve = [dict(zip(names, (round(value, 4) for value in point), strict=True)) for point in self.curve]
+        return {"threshold": round(self.threshold, 4), **self.figures.to_dict(), "curve": curve}
 
 
 @dataclass(frozen=True)
@@ -178,6 +206,7 @@ class Evaluation:
     rejection: list[tuple[float, float]]
     sweep: dict[int, float]
     official: OfficialSubset | None
+    early_exit: EarlyExit | None
     work: Work
     samples: tuple[Sample, ...]
     logits: Tensor
@@ -197,6 +226,7 @@ class Evaluation:
             "report": self.report.to_dict(),
             "interval": {"value": self.interval.value, "low": self.interval.low, "high": self.interval.high},
             "official_subset": None if official is None else official.to_dict(),
+            "early_exit": None if self.early_exit is None else self.early_exit.to_dict(),
             "cost": self.work.to_dict(),
             "order": None if order is None else vars(order),
             "calibration": None if calibration is None else vars(calibration),
@@ -226,6 +256,9 @@ def evaluate(
     targets_BK = targets_for(data, predictor)
     generator = torch.Generator().manual_seed(config.seed)
     orders_BOT = _other_orders(len(data.samples), predictor.config.num_frames, generator) if config.order else None
+    exits = predictor.exit_plan(config.early_exit)
+    if exits is not None and len(config.views) > 1:
+        raise ConfigError(f"early exit is of one pass, and {config.views.describe(exits.num_frames)} are asked for")
     began = time.perf_counter()
     judged = judge(
         data,
@@ -234,6 +267,7 @@ def evaluate(
         views=config.views,
         orders_BOT=orders_BOT,
         with_lengths=config.official_subset,
+        exits=exits,
         progress=progress,
     )
     seconds = time.perf_counter() - began
@@ -257,6 +291,7 @@ def evaluate(
         rejection=rejection_curve(logits_NK, targets_NK.argmax(dim=1)) if single else [],
         sweep=sweep,
         official=_official_subset(judged, targets_NK, predictor) if config.official_subset else None,
+        early_exit=None if exits is None else _early_exit(exits, judged.stages, targets_NK.argmax(dim=1)),
         work=work_of(predictor, config.views, judged.pace),
         samples=samples,
         logits=logits_NK,
@@ -297,7 +332,8 @@ def work_of(predictor: Predictor, views: Views, pace: Pace) -> Work:
     else:
         with torch.device("meta"):
             model = build_model(config, predictor.view)
-        merge_tokens(model.frame_encoder, merged)
+        if merged:
+            merge_tokens(model.frame_encoder, merged)
         cost = count_cost(model.eval(), config.num_frames, config.image_size)
     return Work(
         frames_read=views.num_clips * config.num_frames,
@@ -365,6 +401,18 @@ def _other_orders(num_videos: int, num_frames: int, generator: torch.Generator) 
 def _order(figure: Figure, judged: Judged, targets_NK: Tensor) -> Order:
     backwards, *shuffled = (figure(logits_NK, targets_NK) for logits_NK in judged.others.unbind(1))
     return Order(figure(judged.logits, targets_NK), backwards, sum(shuffled) / NUM_SHUFFLES)
+
+
+def _early_exit(plan: ExitPlan, logits_SNK: Tensor, targets_N: Tensor) -> EarlyExit:
+    others = {
+        threshold: figures_of(replace(plan, threshold=threshold), logits_SNK, targets_N) for threshold in EXIT_CURVE
+    }
+    return EarlyExit(
+        threshold=plan.threshold,
+        figures=figures_of(plan, logits_SNK, targets_N),
+        num_frames=plan.num_frames,
+        curve=tuple((threshold, figures.mean_frames, figures.top1) for threshold, figures in others.items()),
+    )
 
 
 def _official_subset(judged: Judged, targets_NK: Tensor, predictor: Predictor) -> OfficialSubset:

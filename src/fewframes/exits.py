@@ -20,7 +20,7 @@ from torch import Tensor
 from fewframes.config import STRICT, Positive, settings_from
 from fewframes.errors import ConfigError
 from fewframes.metrics import fit_temperature
-from fewframes.model import STAM
+from fewframes.model import STAM, VideoEncoding
 
 FIRST_FRAMES = 4
 """Frames of the first stage: fewer do not show what changes."""
@@ -185,14 +185,18 @@ def with_stages(embeddings_BVTD: Tensor, stages: Sequence[Sequence[int]], num_vi
     return torch.cat([embeddings_BVTD, *(view_BTD[:, None] for view_BTD in few)], dim=1)
 
 
-def answer(model: STAM, frames_BND: Tensor, places: Sequence[int]) -> Tensor:
-    """Logits (B, K) from the embeddings (B, N, D) of the frames at these places among the model's uniform ones."""
-    return model.encode_video(filled(frames_BND, places, model.config.num_frames)).logits
+def answer(model: STAM, frames_BND: Tensor, places: Sequence[int]) -> tuple[VideoEncoding, Tensor]:
+    """What the model says from the embeddings (B, N, D) of the frames at these places among its T uniform ones, attention
+    included; and how much each frame has of each of the T moments: (T, N), rows sum to 1."""
+    num_frames = model.config.num_frames
+    with torch.inference_mode():
+        encoded = model.encode_video(filled(frames_BND, places, num_frames), with_attention=True)
+        return encoded, filled(torch.eye(len(places), device=frames_BND.device)[None], places, num_frames)[0]
 
 
 def stage_logits(model: STAM, frames_BTD: Tensor, stages: Sequence[Sequence[int]]) -> Tensor:
     """Logits of every stage (S, B, K) where all frames are known: embeddings (B, T, D)."""
-    return torch.stack([answer(model, frames_BTD[:, list(places)], places) for places in stages])
+    return torch.stack([answer(model, frames_BTD[:, list(places)], places)[0].logits for places in stages])
 
 
 def confidence(logits_BK: Tensor, temperature: float) -> Tensor:

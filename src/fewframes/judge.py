@@ -18,6 +18,7 @@ from fewframes.cache import EmbeddingCache
 from fewframes.config import Task
 from fewframes.data import VideoSet
 from fewframes.embed import check_some, see_videos
+from fewframes.exits import ExitPlan, stage_logits
 from fewframes.predictor import Failure, Predictor
 from fewframes.sampling import ONE_PASS, Views
 
@@ -39,10 +40,12 @@ class Pace:
 class Judged:
     """What a model says of the videos that could be read: `logits` (N, K), `others` (N, O, K) the same with the frames in
     other orders, `places` (N,) of these videos in the data, `lengths_s` how long each lasts (None where nobody asked and it
-    came from the cache), `failures` the other videos, `num_cached` how many came from the cache, and how fast it went."""
+    came from the cache), `failures` the other videos, `num_cached` how many came from the cache, and how fast it went. `stages`
+    (S, N, K) are the logits after each stage of an exit plan, S = 0 where none was asked for."""
 
     logits: Tensor
     others: Tensor
+    stages: Tensor
     places: Tensor
     lengths_s: tuple[float | None, ...]
     failures: tuple[Failure, ...]
@@ -59,6 +62,7 @@ def judge(
     num_frames: int | None = None,
     orders_BOT: Tensor | None = None,
     with_lengths: bool = False,
+    exits: ExitPlan | None = None,
     progress: Progress = lambda stage, done, total: None,
 ) -> Judged:
     """Run the model over every video, `num_frames` frames (its own number) a view; scores of several views are averaged.
@@ -71,6 +75,7 @@ def judge(
     mixes = predictor.config.layout != "factorised"
     logits: list[Tensor] = []
     others: list[Tensor] = []
+    stages: list[Tensor] = []
     places: list[int] = []
     lengths_s: list[float | None] = []
     failures: list[Failure] = []
@@ -86,6 +91,9 @@ def judge(
             if not seen.cached:
                 network_s += seen.network_s + time.perf_counter() - met
                 total_s += time.perf_counter() - began
+            if exits is not None:
+                frames_1TD = seen.frames[:1].to(predictor.device)
+                stages.append(stage_logits(predictor.model, frames_1TD, exits.stages)[:, 0].cpu())
             if orders_BOT is not None:
                 others.append(_in_other_orders(predictor, seen.frames, orders_BOT[place]))
             places.append(place)
@@ -98,6 +106,7 @@ def judge(
     return Judged(
         logits=logits_NK,
         others=torch.stack(others) if others else logits_NK[:, None][:, :0],
+        stages=torch.stack(stages, dim=1) if stages else logits_NK[None][:0],
         places=torch.tensor(places),
         lengths_s=tuple(lengths_s),
         failures=tuple(failures),

@@ -17,6 +17,7 @@ from fewframes.options import (
     DataArgument,
     DeviceOption,
     DtypeOption,
+    EarlyExitOption,
     GroupOption,
     MergeOption,
     ModelOption,
@@ -25,6 +26,7 @@ from fewframes.options import (
     TaskOption,
     ToleranceOption,
     VideosOption,
+    exit_at,
     frame_counts,
 )
 
@@ -77,6 +79,12 @@ def train(
         typer.Option(help="Let the frame encoder learn too: none, last-N-blocks, all.", show_default="none"),
     ] = None,
     teacher: Annotated[str | None, typer.Option(help="A model whose scores are learned beside the labels.")] = None,
+    early_exit: Annotated[
+        bool | None,
+        typer.Option(
+            "--early-exit", help="Learn from few frames too, so that `predict --early-exit auto` may stop early."
+        ),
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Times each video is seen.", show_default="80; 300 steps at least")
     ] = None,
@@ -129,6 +137,7 @@ def train(
             "train": {
                 "unfreeze": unfreeze,
                 "teacher": teacher,
+                "early_exit": early_exit,
                 "epochs": epochs,
                 "min_steps": epochs and 1,
                 "learning_rate": learning_rate,
@@ -188,6 +197,7 @@ def evaluate(
         float | None, typer.Option("--clip-s", help="Seconds that a clip spans.", show_default="2.67 for several clips")
     ] = None,
     tolerance: ToleranceOption = 0.0,
+    early_exit: EarlyExitOption = None,
     merge: MergeOption = None,
     backend: BackendOption = "auto",
     official_subset: Annotated[
@@ -232,6 +242,7 @@ def evaluate(
         views=Views.parse(views, clip_s, tolerance),
         sweep=frame_counts(sweep, "--sweep"),
         order=not no_order,
+        early_exit=exit_at(early_exit),
         official_subset=official_subset,
         seed=seed,
     )

@@ -16,6 +16,14 @@ DtypeOption = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"],
     typer.Option(help="auto (measured here), float32, bfloat16, float16."),
 ]
+EarlyExitOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|0-1",
+        help="Stop looking at a video once the answer's confidence is this high; auto: as fitted by `train --early-exit`.",
+        show_default=False,
+    ),
+]
 BackendOption = Annotated[
     Literal["auto", "pyav", "torchcodec"],
     typer.Option(help="What decodes: auto (torchcodec on a GPU that can, else pyav), pyav, torchcodec."),
@@ -57,6 +65,19 @@ def frame_counts(text: str, option: str) -> tuple[int, ...]:
     if any(count < 1 for count in counts):
         raise typer.BadParameter(f"{option} {text!r}: needs numbers of frames, such as 4,8,16")
     return counts
+
+
+def exit_at(text: str | None) -> bool | float:
+    """`auto` or a confidence, as `Predictor.predict` takes it."""
+    if text is None or text == "auto":
+        return text is not None
+    try:
+        threshold = float(text)
+    except ValueError:
+        threshold = -1.0
+    if not 0 <= threshold <= 1:
+        raise typer.BadParameter(f"--early-exit {text!r}: needs auto, or a confidence from 0 to 1 such as 0.9")
+    return threshold
 
 
 def make_folder(folder: Path) -> None:

@@ -86,6 +86,8 @@ def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
                 "others.",
             )
         )
+    if evaluation.early_exit is not None:
+        rows.append(("early exit", str(evaluation.early_exit)))
     rows += [("cost" if number == 0 else "speed", line) for number, line in enumerate(evaluation.work.lines())]
     if order is not None:
         rows.append(("frames backwards", f"{order.backwards:.1%}"))

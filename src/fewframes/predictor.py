@@ -13,7 +13,6 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Literal
@@ -23,14 +22,16 @@ from torch import Tensor
 
 from fewframes.clip import Clip, Prediction, Timing
 from fewframes.config import settings_from
-from fewframes.errors import ConfigError, FewframesError, MissingDependency, MissingVideo, VideoError, nearest
+from fewframes.errors import ConfigError, FewframesError, MissingDependency, MissingVideo, nearest
+from fewframes.exits import ExitPlan, answer, check_can_exit, confidence, stages_of
 from fewframes.lanes import num_lanes, side_by_side
 from fewframes.machine import choose_device, may_pay
 from fewframes.merging import merge_tokens
+from fewframes.reader import Part, Read, Reader
 from fewframes.sampling import ONE_PASS, Views
 from fewframes.torchcodec_video import why_not
-from fewframes.transforms import crops_of, pixels_of
-from fewframes.video import DEFAULT_FPS, BackendName, Source, open_video
+from fewframes.transforms import pixels_of
+from fewframes.video import DEFAULT_FPS, BackendName, Source
 from fewframes.weights import Checkpoint, load_checkpoint
 
 DEFAULT_MODEL = "lite0-16"
@@ -79,15 +80,6 @@ def tally(done: int, verb: str, failures: Sequence[Failure]) -> str:
     return f"{done} {verb}, {len(failures) - missing} failed, {missing} missing"
 
 
-@dataclass(frozen=True, eq=False)
-class _Read:
-    """The views of one video, and the seconds that decoding and resizing took."""
-
-    clips: tuple[Clip, ...]
-    decode_s: float
-    transform_s: float
-
-
 class Predictor:
     """A model ready to label videos: network, view, labels, on one device in one precision."""
 
@@ -107,7 +99,7 @@ class Predictor:
         self.config = checkpoint.model.config
         self.checkpoint = checkpoint
         self.device = choose_device(device)
-        self.backend = choose_backend(backend, self.device)
+        self.reader = Reader(self.view, choose_backend(backend, self.device), str(self.device))
         self.model = checkpoint.model.eval().to(self.device).to(memory_format=torch.channels_last)
         fold_norms = getattr(self.model.frame_encoder, "fold_norms", None)
         if fold_norms is not None:
@@ -124,16 +116,25 @@ class Predictor:
         start_s: float = 0.0,
         end_s: float | None = None,
         tolerance: float = 0.0,
+        early_exit: bool | float = False,
         fps: float = DEFAULT_FPS,
     ) -> Prediction:
         """What happens in one video, or between two moments of it.
 
         `source` as for `video.open_video`; `num_frames` other than the model's own has its temporal positions
         interpolated; `tolerance` (0-0.5) lets each moment move by that share of the frames' spacing to where decoding is
-        cheapest; `fps` is for inputs without a rate of their own. Raises VideoError.
+        cheapest; `early_exit` looks at a few frames first and at more only while the answer's calibrated confidence is below
+        that number (0-1), or, when True, below what was fitted for this model; `fps` is for inputs without a rate of their
+        own. Raises VideoError, and ConfigError where this model cannot stop early.
         """
         frames = self.config.num_frames if num_frames is None else num_frames
-        return self._label(self._read(source, _one_pass(tolerance), frames, start_s, end_s, fps, threads=0))
+        part = Part(_one_pass(tolerance), frames, start_s, end_s, fps)
+        plan = self.exit_plan(early_exit, num_frames)
+        return (
+            self._label(self.reader.read(source, part, threads=0))
+            if plan is None
+            else self._glance(source, part, plan, 0)
+        )
 
     def predict_many(
         self,
@@ -143,34 +144,38 @@ class Predictor:
         start_s: float = 0.0,
         end_s: float | None = None,
         tolerance: float = 0.0,
+        early_exit: bool | float = False,
         workers: int | None = None,
     ) -> Iterator[Prediction | Failure]:
         """One result for each source (paths or URLs), in their order; a video that cannot be read gives a `Failure`.
 
-        `workers` videos are decoded at a time, by one thread each (default: one a core).
+        `workers` videos are decoded at a time, by one thread each (default: one a core). The other arguments as for `predict`.
         """
         if isinstance(sources, str | os.PathLike):
             raise TypeError(f"sources = {sources!r}: needs several; use predict for one")
         workers = workers or torch.get_num_threads()
         frames = self.config.num_frames if num_frames is None else num_frames
-        views = _one_pass(tolerance)
+        part, plan = Part(_one_pass(tolerance), frames, start_s, end_s), self.exit_plan(early_exit, num_frames)
+
+        def work(source: str | os.PathLike[str]) -> Read | Prediction:
+            return self.reader.read(source, part, threads=1) if plan is None else self._glance(source, part, plan, 1)
+
         remaining = iter(sources)
-        waiting: deque[tuple[str, Future[_Read]]] = deque()
+        waiting: deque[tuple[str, Future[Read | Prediction]]] = deque()
         with ThreadPoolExecutor(workers, thread_name_prefix="fewframes-decode") as pool:
             try:
                 while True:
                     for source in islice(remaining, 2 * workers - len(waiting)):
-                        future = pool.submit(self._read, source, views, frames, start_s, end_s, DEFAULT_FPS, threads=1)
-                        waiting.append((os.fspath(source), future))
+                        waiting.append((os.fspath(source), pool.submit(work, source)))
                     if not waiting:
                         return
                     source, future = waiting.popleft()
                     try:
-                        read = future.result()
+                        done = future.result()
                     except FewframesError as error:
                         yield Failure.of(source, error)
                         continue
-                    yield self._label(read)
+                    yield done if isinstance(done, Prediction) else self._label(done)
             finally:
                 for _, future in waiting:
                     future.cancel()
@@ -187,7 +192,7 @@ class Predictor:
     ) -> Clip:
         """The frames that `predict` looks at, as the model's view has them; `threads` decode (0: as many as help)."""
         frames = self.config.num_frames if num_frames is None else num_frames
-        return self._read(source, ONE_PASS, frames, start_s, end_s, fps, threads=threads).clips[0]
+        return self.reader.read(source, Part(ONE_PASS, frames, start_s, end_s, fps), threads=threads).clips[0]
 
     def read_views(
         self,
@@ -202,7 +207,7 @@ class Predictor:
         ConfigError where the model's view leaves nothing to crop."""
         self.check_views(views)
         frames = self.config.num_frames if num_frames is None else num_frames
-        return self._read(source, views, frames, start_s, end_s, DEFAULT_FPS, threads=1).clips
+        return self.reader.read(source, Part(views, frames, start_s, end_s), threads=1).clips
 
     def check_views(self, views: Views) -> None:
         """ConfigError where the model's view leaves nothing to crop."""
@@ -233,46 +238,65 @@ class Predictor:
             pixels_TCHW = pixels_of(frames_TCHW.to(self.device)).contiguous(memory_format=torch.channels_last)
             return self.model.encode_frames(pixels_TCHW).cpu()
 
-    def _read(
-        self,
-        source: Source,
-        views: Views,
-        num_frames: int,
-        start_s: float,
-        end_s: float | None,
-        fps: float,
-        *,
-        threads: int,
-    ) -> _Read:
-        transform_s = 0.0
+    def exit_plan(self, early_exit: bool | float, num_frames: int | None = None) -> ExitPlan | None:
+        """When to stop looking; None for not at all before the end. ConfigError where this model cannot stop early."""
+        if early_exit is False:
+            return None
+        check_can_exit(self.model)
+        own = self.config.num_frames
+        if num_frames is not None and num_frames != own:
+            raise ConfigError(
+                f"{num_frames} frames with early exit, whose stages are of this model's {own}; leave one of the two out"
+            )
+        plan = self.checkpoint.exits
+        if plan is None and early_exit is True:
+            raise ConfigError(
+                f"{self.name}: when it may stop early was not fitted for this model; train with --early-exit, or name the "
+                "confidence from which on an answer is given, such as 0.9"
+            )
+        if plan is None:
+            stages = stages_of(own)
+            plan = ExitPlan(stages=stages, temperatures=(1.0,) * len(stages), threshold=1.0)
+        return plan if early_exit is True else replace(plan, threshold=float(early_exit))
 
-        def prepare(frame_CHW: Tensor) -> Tensor:
-            nonlocal transform_s
-            began = time.perf_counter()
-            crops_SCHW = crops_of(frame_CHW, self.view, views.num_crops)
-            transform_s += time.perf_counter() - began
-            return crops_SCHW
-
-        if num_frames < 1:
-            raise ValueError(f"num_frames = {num_frames}: needs at least 1")
-        began = time.perf_counter()
-        with closing(
-            open_video(source, fps=fps, threads=threads, backend=self.backend, device=str(self.device))
-        ) as video:
-            try:
-                times_s = views.times(video.duration_s, num_frames, start_s=start_s, end_s=end_s)
-                slack_s = views.slack_s(video.duration_s, num_frames, start_s=start_s, end_s=end_s)
-            except ValueError as error:
-                raise VideoError(f"{video.name}: {error}") from None
-            whole = video.frames_at(times_s.flatten(), prepare, slack_s)
-        clips = tuple(
-            replace(whole, frames=crop_TCHW, times_s=times_T)
-            for clip_TSCHW, times_T in zip(whole.frames.split(num_frames), whole.times_s.split(num_frames), strict=True)
-            for crop_TCHW in clip_TSCHW.unbind(1)
+    def _glance(self, source: Source, part: Part, plan: ExitPlan, threads: int) -> Prediction:
+        """Frames stage by stage, until the answer is sure enough."""
+        network_s, began = 0.0, time.perf_counter()
+        places: list[int] = []
+        times_N, frames_ND = torch.empty(0), torch.empty(0)
+        with self.reader.opened(source, part, threads=threads) as video:
+            for stage, temperature in enumerate(plan.temperatures):
+                new = plan.new_places(stage)
+                clip = video.look_again(new) if stage else video.look_first(new)
+                met = time.perf_counter()
+                new_ND = self.embed_frames(clip.frames.squeeze(1))
+                frames_ND = torch.cat([frames_ND, new_ND]) if stage else new_ND
+                times_N, places = torch.cat([times_N, clip.times_s.float()]), [*places, *new]
+                order = sorted(range(len(places)), key=places.__getitem__)
+                places, frames_ND, times_N = sorted(places), frames_ND[order], times_N[order]
+                encoded, shares_TN = answer(self.model, frames_ND[None].to(self.device), places)
+                sure = float(confidence(encoded.logits, temperature)) >= plan.threshold
+                network_s += time.perf_counter() - met
+                if sure:
+                    break
+        decode_s = time.perf_counter() - began - network_s - video.transform_s
+        assert encoded.frame_attention is not None
+        with torch.inference_mode():
+            scores_K = self.model.scores(encoded.logits).squeeze(0).cpu()
+            attention_N = (encoded.frame_attention @ shares_TN).squeeze(0).cpu()
+        return Prediction(
+            source=clip.source,
+            labels=self.labels,
+            scores=scores_K,
+            times_s=times_N,
+            frame_attention=attention_N,
+            embedding=encoded.embedding.squeeze(0).cpu(),
+            frame_embeddings=frames_ND,
+            timing=Timing(decode_s, video.transform_s, network_s),
+            reading=clip.reading,
         )
-        return _Read(clips, time.perf_counter() - began - transform_s, transform_s)
 
-    def _label(self, read: _Read) -> Prediction:
+    def _label(self, read: Read) -> Prediction:
         began = time.perf_counter()
         clip = read.clips[0]
         frames_1TD = self.encode_clips(clip.frames[None])

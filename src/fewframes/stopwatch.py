@@ -54,7 +54,7 @@ class Way:
 class Runner:
     """A contender's network, ours as `Predictor` runs it, that can be run in several ways."""
 
-    def __init__(self, network: nn.Module, contender: Contender, device: torch.device) -> None:
+    def __init__(self, network: nn.Module, contender: Contender, device: torch.device, merge: int = 0) -> None:
         self.contender, self.device = contender, device
         self.dtype = torch.float32
         self.tried: dict[Way, float | None] = {}
@@ -63,7 +63,7 @@ class Runner:
         if isinstance(network, STAM):
             labels = tuple(f"class {number}" for number in range(network.config.num_classes))
             checkpoint = Checkpoint(network, contender.view, labels)
-            self.predictor = Predictor(checkpoint, device=str(device), dtype="float32")
+            self.predictor = Predictor(checkpoint, device=str(device), dtype="float32", merge=merge)
             self.cast: nn.Module = self.predictor.model.frame_encoder  # alone, as `Predictor` does
         else:
             self.cast = network.to(device)

@@ -59,6 +59,10 @@ class TorchcodecVideo:
             torch.stack([frames[place] for place in places.tolist()]), shown_s, self.duration_s, self.name, reading
         )
 
+    def span_s(self, times_s: Tensor) -> float:  # noqa: ARG002
+        """The whole video's length: what is decoded is torchcodec's own affair."""
+        return self.duration_s
+
     def check(self, start_s: float, end_s: float) -> None:
         """Decode every picture that is shown between these moments; VideoError where one cannot be."""
         try:

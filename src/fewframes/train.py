@@ -28,6 +28,7 @@ from fewframes.data import VideoSet, hold_out
 from fewframes.embed import Embedded, embed_videos
 from fewframes.errors import ConfigError, DataError
 from fewframes.evaluate import Evaluation, evaluate, figure_of, places_of
+from fewframes.exits import ExitPlan, check_can_exit, fit_plan, stage_logits, stages_of, with_stages
 from fewframes.fit import Lesson, Step, Trainer, solve, start_processes, token_examples
 from fewframes.judge import judge
 from fewframes.layouts import Sample
@@ -126,6 +127,7 @@ class _Run:
                 f"layout {self.model.config.layout!r} has no embeddings of single frames to train on; take 'factorised', "
                 "or let the frame encoder learn: train.unfreeze=all"
             )
+        self._check_early_exit()
         self.dtype: DtypeName = options.dtype
         if self.frozen and run.augment.cutmix:
             raise ConfigError(
@@ -135,6 +137,20 @@ class _Run:
         self.num_cached = 0
         self.choosing_embedded: Embedded | None = None
         self.recent: deque[Step] = deque(maxlen=20)
+
+    def _check_early_exit(self) -> None:
+        """Before anything is written."""
+        if not self.run.train.early_exit:
+            return
+        check_can_exit(self.model)
+        if not self.frozen:
+            raise ConfigError(
+                "train.early_exit learns from kept embeddings of few frames; leave the frame encoder frozen (train.unfreeze=none)"
+            )
+        if not self.choosing.samples:
+            raise ConfigError(
+                "train.early_exit fits when to stop on held-out videos, and none are; hold some out (--holdout)"
+            )
 
     def result(self) -> Trained:
         """All of it."""
@@ -229,8 +245,22 @@ class _Run:
         return embedded
 
     def _embedded_views(self, predictor: Predictor) -> Embedded | None:
-        """The training videos as they are, mirrored, and as they are drawn."""
-        return self._embedded(self.training, predictor, mirror=self.run.data.mirror, drawn=self.run.augment)
+        """The training videos as they are, mirrored, and as they are drawn; with few frames too, where they are learned from."""
+        mirror = self.run.data.mirror
+        embedded = self._embedded(self.training, predictor, mirror=mirror, drawn=self.run.augment)
+        if embedded is None or not self.run.train.early_exit:
+            return embedded
+        stages = stages_of(self.model.config.num_frames)
+        return replace(embedded, embeddings=with_stages(embedded.embeddings, stages, 1 + mirror))
+
+    def _exits(self, model: STAM) -> ExitPlan | None:
+        """When the trained model may stop early, fitted on held-out videos."""
+        embedded = self.choosing_embedded
+        if not self.run.train.early_exit or embedded is None:
+            return None
+        stages = stages_of(model.config.num_frames)
+        targets_N = self.choosing_targets_BK[embedded.places].argmax(dim=1)
+        return fit_plan(stages, stage_logits(model, embedded.embeddings[:, 0], stages), targets_N)
 
     def _embedded(
         self, part: VideoSet, predictor: Predictor, *, mirror: bool = False, drawn: AugmentConfig | None = None
@@ -386,7 +416,8 @@ class _Run:
             "frame_encoder_precision": str(start.dtype).removeprefix("torch."),
             "versions": versions(),
         }
-        return Checkpoint(model.eval(), self.view, self.data.labels, provenance, {}, self.licences)
+        model = model.eval()
+        return Checkpoint(model, self.view, self.data.labels, provenance, {}, self.licences, self._exits(model))
 
     def _metrics(self, evaluation: Evaluation | None) -> dict[str, object]:
         if evaluation is None:

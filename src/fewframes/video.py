@@ -60,6 +60,9 @@ class OpenVideo(Protocol):
         """The frames shown at these moments (T,), in any order, and when each was first shown; each moment may move by up to
         `slack_s` to where a frame is cheaper to read."""
 
+    def span_s(self, times_s: Tensor) -> float:
+        """How many seconds of the video are decoded, about, for the frames at these moments."""
+
     def check(self, start_s: float, end_s: float) -> None:
         """Decode every picture that is shown between these moments; VideoError where one cannot be."""
 
@@ -231,6 +234,10 @@ class PictureVideo:
         self._num_read += len(distinct)
         frames = stack.taken([place_of[index] for index in indices])
         return Clip(frames, shown_s, self.duration_s, self.name, Reading(self._num_read, 0, 0, 0))
+
+    def span_s(self, times_s: Tensor) -> float:
+        """How long the pictures at these moments are shown: no others are read."""
+        return len(times_s) / self._fps
 
     def check(self, start_s: float, end_s: float) -> None:
         """Read every picture that is shown between these moments; VideoError where one cannot be."""

@@ -24,6 +24,7 @@ from torch import Tensor
 from fewframes.backbones import EfficientNetLite0, TimmFrameEncoder, timm_frame_encoder
 from fewframes.config import ModelConfig, RunConfig, Task, ViewConfig, cache_dir, settings_from
 from fewframes.errors import ConfigError, WeightsError, nearest
+from fewframes.exits import ExitPlan
 from fewframes.model import STAM, SpatialEncoder
 from fewframes.presets import PLAIN_PIXELS, PRESETS, RELEASE, RELEASE_URL
 from fewframes.tensor_files import read_header, read_tensors
@@ -51,6 +52,8 @@ class Checkpoint:
     """What was measured, with the protocol."""
     licences: Mapping[str, str] = field(default_factory=dict)
     """Licence of the code, the weights it started from, and the data."""
+    exits: ExitPlan | None = None
+    """When to stop looking at a video, where that was fitted."""
 
 
 def build_model(config: ModelConfig, view: ViewConfig) -> STAM:
@@ -123,6 +126,7 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint, *, dty
         "provenance": dict(checkpoint.provenance),
         "metrics": dict(checkpoint.metrics),
         "licences": dict(checkpoint.licences),
+        **({} if checkpoint.exits is None else {"exits": checkpoint.exits.to_dict()}),
     }
     tensors = {
         key: tensor.to(dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype).contiguous()
@@ -166,6 +170,7 @@ def load_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
         provenance=header["provenance"],
         metrics=header["metrics"],
         licences=header["licences"],
+        exits=ExitPlan.from_dict(header["exits"], f"{path}: exits") if "exits" in header else None,
     )
 
 

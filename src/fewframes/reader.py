@@ -1,0 +1,112 @@
+"""A video, or a part of one -> what a model looks at of it: all clips at once, or one clip stage by stage."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from fewframes.clip import Clip
+from fewframes.config import ViewConfig
+from fewframes.errors import VideoError
+from fewframes.sampling import Views
+from fewframes.transforms import crops_of
+from fewframes.video import DEFAULT_FPS, BackendName, OpenVideo, Source, open_video
+
+WORTH_STAGES = 0.5
+"""Share of the decoding for all stages, up to which the first stage is read alone: a later one may have to go back, which
+costs a video with few key frames more than reading all at once."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is looked at of a video: which views, with how many frames each, between which seconds; `fps` is the rate of inputs
+    that have none of their own."""
+
+    views: Views
+    num_frames: int
+    start_s: float = 0.0
+    end_s: float | None = None
+    fps: float = DEFAULT_FPS
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """The views of one video, and the seconds that decoding and resizing took."""
+
+    clips: tuple[Clip, ...]
+    decode_s: float
+    transform_s: float
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How videos are read for a model: its view of a frame, and what decodes where."""
+
+    view: ViewConfig
+    backend: BackendName = "pyav"
+    device: str = "cpu"
+
+    def read(self, source: Source, part: Part, *, threads: int) -> Read:
+        """All clips of this part, one after the other, of each its crops. Raises VideoError."""
+        began = time.perf_counter()
+        with self.opened(source, part, threads=threads) as video:
+            whole = video.look(range(len(video.times_s)))
+        num_frames = part.num_frames
+        clips = tuple(
+            replace(whole, frames=crop_TCHW, times_s=times_T)
+            for clip_TSCHW, times_T in zip(whole.frames.split(num_frames), whole.times_s.split(num_frames), strict=True)
+            for crop_TCHW in clip_TSCHW.unbind(1)
+        )
+        return Read(clips, time.perf_counter() - began - video.transform_s, video.transform_s)
+
+    @contextmanager
+    def opened(self, source: Source, part: Part, *, threads: int) -> Iterator[OpenPart]:
+        """The part of the video, opened; closed when the block is left. Raises VideoError."""
+        if part.num_frames < 1:
+            raise ValueError(f"num_frames = {part.num_frames}: needs at least 1")
+        video = open_video(source, fps=part.fps, threads=threads, backend=self.backend, device=self.device)
+        with closing(video):
+            try:
+                times_CT = part.views.times(video.duration_s, part.num_frames, start_s=part.start_s, end_s=part.end_s)
+                slack_s = part.views.slack_s(video.duration_s, part.num_frames, start_s=part.start_s, end_s=part.end_s)
+            except ValueError as error:
+                raise VideoError(f"{video.name}: {error}") from None
+            yield OpenPart(video, times_CT.flatten(), slack_s, self.view, part.views.num_crops)
+
+
+class OpenPart:
+    """The moments of an open video that a model may look at: `times_s` (M,), clip after clip."""
+
+    def __init__(self, video: OpenVideo, times_s: Tensor, slack_s: float, view: ViewConfig, num_crops: int) -> None:
+        self.video, self.times_s = video, times_s
+        self.transform_s = 0.0
+        """Seconds that making the network's input of frames took so far."""
+        self._slack_s, self._view, self._num_crops = slack_s, view, num_crops
+        self._all: Clip | None = None
+
+    def look(self, places: Sequence[int]) -> Clip:
+        """The frames at these places among the moments, each as its crops: `frames` (N, S, C, crop_px, crop_px)."""
+        return self.video.frames_at(self.times_s[list(places)], self._prepared, self._slack_s)
+
+    def look_first(self, places: Sequence[int]) -> Clip:
+        """As `look`, where other places may be looked at later: all are read now where going back would cost more."""
+        first_s, all_s = self.video.span_s(self.times_s[list(places)]), self.video.span_s(self.times_s)
+        if self._all is None and first_s > WORTH_STAGES * all_s:
+            self._all = self.look(range(len(self.times_s)))
+        return self.look_again(places)
+
+    def look_again(self, places: Sequence[int]) -> Clip:
+        """As `look`, from what was read at first where that was everything."""
+        if self._all is None:
+            return self.look(places)
+        return replace(self._all, frames=self._all.frames[list(places)], times_s=self._all.times_s[list(places)])
+
+    def _prepared(self, frame_CHW: Tensor) -> Tensor:
+        began = time.perf_counter()
+        crops_SCHW = crops_of(frame_CHW, self._view, self._num_crops)
+        self.transform_s += time.perf_counter() - began
+        return crops_SCHW
