@@ -71,9 +71,10 @@ def cells() -> Iterator[Cell]:
     for height in SIZES:
         for gop in (12, 30, 250):
             for seconds in (10, 60, 600):
-                yield Cell("h264", seconds, gop, height)
+                if height == 256 or seconds < 600 or gop == 12:  # others decode for minutes, and say what these say
+                    yield Cell("h264", seconds, gop, height)
     for codec in ("hevc", "vp9", "av1", "mpeg4"):
-        for seconds, gop, height in ((10, 30, 256), (10, 250, 256), (600, 30, 256), (10, 30, 1080), (60, 250, 1080)):
+        for seconds, gop, height in ((10, 30, 256), (10, 250, 256), (600, 30, 256), (10, 30, 1080)):
             yield Cell(codec, seconds, gop, height)
 
 
@@ -288,11 +289,11 @@ def main() -> None:
     parser.add_argument("--real", type=Path, help="folder of the real sets: their first files are read too")
     parser.add_argument("--ffmpeg", help="folder with FFmpeg's shared libraries for torchcodec")
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--only", default="", help="cells whose name has this in it")
+    parser.add_argument("--only", default="", help="cells whose name begins with this")
     parser.add_argument("--make", action="store_true", help="make the videos and stop")
     arguments = parser.parse_args()
     arguments.videos.mkdir(parents=True, exist_ok=True)
-    files = {cell.name: str(write(arguments.videos, cell)) for cell in cells() if arguments.only in cell.name}
+    files = {cell.name: str(write(arguments.videos, cell)) for cell in cells() if cell.name.startswith(arguments.only)}
     if arguments.make:
         return
     if arguments.real is not None:

@@ -290,3 +290,21 @@ def test_evaluate_refuses_before_it_works(videos: Path, tmp_path: Path) -> None:
     done = run(*command, "--predictions", "parquet", code=NO_PYARROW)
     assert (done.returncode, "pip install 'fewframes[parquet]'" in done.stderr) == (4, True), done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_levers_are_heard(videos: Path, fast: list[str], tmp_path: Path) -> None:
+    path = str(videos / "a.mp4")
+    plain = json.loads(run("predict", path, "--json", *fast).stdout)
+    moved = json.loads(run("predict", path, "--json", "--tolerance", "0.5", *fast).stdout)
+    assert moved["times_s"] != plain["times_s"]
+    sure = run("predict", path, "--json", "--early-exit", "0.5", *fast)
+    assert json.loads(sure.stdout)["top"]
+    for arguments, words in (
+        (["--early-exit", "auto"], "was not fitted for this model; train with --early-exit"),
+        (["--early-exit", "often"], "needs auto, or a confidence from 0 to 1"),
+        (["--merge", "99"], "at most half can go in one"),
+        (["--tolerance", "0.6"], "0.5"),
+    ):
+        refused = run("predict", path, *arguments, *fast)
+        assert refused.returncode == 2
+        assert words in " ".join(refused.stderr.replace("│", " ").split())

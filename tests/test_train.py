@@ -21,6 +21,7 @@ from fewframes.cache import EmbeddingCache
 from fewframes.config import DataConfig, RunConfig, TrainConfig, read_run
 from fewframes.data import VideoSet, read_data
 from fewframes.errors import ConfigError, DataError
+from fewframes.evaluate import EvaluateConfig, evaluate
 from fewframes.metrics import MultiLabelReport, Report
 from fewframes.predictor import load
 from fewframes.train import Options, Trained, train
@@ -95,6 +96,37 @@ def test_from_a_folder_to_a_model_that_predicts(clips: Path, tiny_model: Path, t
     original = load_checkpoint(tiny_model).model.frame_encoder.state_dict()
     kept = load_checkpoint(tmp_path / "out" / "model.safetensors").model.frame_encoder.state_dict()
     assert all(torch.equal(original[key], kept[key]) for key in original)
+
+
+def test_a_model_that_may_stop_early(clips: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """It learns from few frames too, says when it may stop, and that is found again in its file and by evaluate."""
+    run = run_for(tiny_model, holdout=0.34)
+    run = replace(run, model={"num_frames": 8}, train=replace(run.train, early_exit=True))
+    trained = train(read_data(clips), tmp_path / "out", run, CPU)
+    assert trained.checkpoint.exits is not None
+    predictor = load(tmp_path / "out" / "model.safetensors", device="cpu", dtype="float32")
+    assert predictor.checkpoint.exits == trained.checkpoint.exits
+    path = clips / "redden" / "0.mp4"
+    assert predictor.predict(path, early_exit=True).top(1)[0].label == "redden"
+    judged = evaluate(read_data(clips), predictor, None, EvaluateConfig(early_exit=True))
+    assert judged.early_exit is not None
+    figures = judged.early_exit.figures
+    videos = [sample.path for sample in judged.samples]
+    seen = [predictor.predict(path, early_exit=True) for path in videos]
+    assert figures.mean_frames == pytest.approx(sum(len(one.times_s) for one in seen) / len(seen))
+    right = [one.top(1)[0].label == Path(one.source).parent.name for one in seen]
+    assert figures.top1 == pytest.approx(sum(right) / len(right))
+    assert figures.top1_all_frames == pytest.approx(judged.report.to_dict()["top1"], abs=1e-4)
+    means = [mean_frames for _, mean_frames, _ in judged.early_exit.curve]
+    assert means == sorted(means)
+    assert means[-1] <= 8
+    for other, words in (
+        (replace(run, data=replace(run.data, holdout=0.0)), "fits when to stop on held-out videos"),
+        (replace(run, train=replace(run.train, unfreeze="all")), "learns from kept embeddings"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            train(read_data(clips), tmp_path / "other", other, CPU)
+        assert not (tmp_path / "other").exists()
 
 
 def test_the_whole_network_learns_from_a_folder(clips: Path, tiny_model: Path, tmp_path: Path) -> None:
