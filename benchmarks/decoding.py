@@ -35,6 +35,7 @@ import machine
 import torch
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
+from av.video.reformatter import Colorspace
 from av.video.stream import VideoStream
 from torch.nn import functional as F
 
@@ -158,7 +159,9 @@ def read_all(path: str, threads: int, _: float) -> tuple[torch.Tensor, dict[str,
         wanted = wanted_places(round(container.duration / av.time_base * FPS))
         for number, frame in enumerate(container.decode(stream)):
             if number == wanted[len(frames)]:
-                frames.append(torch.from_numpy(frame.to_ndarray(format="rgb24")))
+                # HD that does not name its colours is read as players do, as ours is: frames can be compared then.
+                colours = Colorspace.ITU709 if frame.height > 576 else None
+                frames.append(torch.from_numpy(frame.to_ndarray(format="rgb24", src_colorspace=colours)))
                 if len(frames) == NUM_FRAMES:
                     break
     return torch.stack(frames), {}

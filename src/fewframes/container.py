@@ -226,11 +226,16 @@ def _header_end_s(opened: Opened, origin_s: float) -> float | None:
 
 def _listed_key_times(stream: VideoStream, tick_s: float, origin_s: float) -> list[float] | None:
     """Key frames by the container's own index, moved to the clock of presentation; None when it has none."""
-    entries = list(stream.index_entries)
-    if not entries:
+    entries = stream.index_entries
+    if len(entries) == 0:
         return None
-    first = entries[0].timestamp
-    return [origin_s + (entry.timestamp - first) * tick_s for entry in entries if entry.is_keyframe]
+    first, keys_s = entries[0].timestamp, []
+    place = entries.search_timestamp(first, backward=False)
+    while place >= 0:  # from key frame to key frame: a long video has tens of thousands of other entries
+        stamp = entries[place].timestamp
+        keys_s.append(origin_s + (stamp - first) * tick_s)
+        place = entries.search_timestamp(stamp + 1, backward=False)
+    return keys_s
 
 
 def _other_streams(container: InputContainer) -> list[tuple[str, tuple[object, ...]]]:
