@@ -16,6 +16,7 @@ from conftest import TINY
 from fewframes.config import Layout, ViewConfig
 from fewframes.errors import ConfigError
 from fewframes.exits import (
+    LEAST_THRESHOLD,
     ExitPlan,
     answer,
     check_can_exit,
@@ -168,7 +169,7 @@ def test_a_fitted_plan_loses_no_more_than_permitted(permitted_loss: float, seed:
 def test_more_permitted_loss_takes_fewer_frames() -> None:
     logits_SBK, targets_B = outcome(200)
     frames = [
-        figures_of(fit_plan(STAGES, logits_SBK, targets_B, loss), logits_SBK, targets_B).mean_frames
+        figures_of(fit_plan(STAGES, logits_SBK, targets_B, loss, 0.0), logits_SBK, targets_B).mean_frames
         for loss in (0.0, 0.05, 0.5)
     ]
     assert 16 > frames[0] > frames[1] > frames[2] == 4
@@ -256,3 +257,9 @@ def test_training_views_hold_what_each_early_stage_sees(frames_BTD: Tensor) -> N
     four, eight = list(STAGES[0]), list(STAGES[1])
     assert torch.equal(views_BVTD[:, 3], filled(frames_BTD[:, four], four, 16))
     assert torch.equal(views_BVTD[:, 6], filled(frames_BTD[:, eight] + 1, eight, 16))
+
+
+def test_no_fitted_plan_stops_below_the_least_threshold() -> None:
+    logits_SBK, targets_B = outcome(200)
+    assert fit_plan(STAGES, logits_SBK, targets_B, 0.5).threshold == LEAST_THRESHOLD
+    assert fit_plan(STAGES, logits_SBK, targets_B, 0.5, 0.3).threshold < LEAST_THRESHOLD

@@ -26,6 +26,9 @@ FIRST_FRAMES = 4
 """Frames of the first stage: fewer do not show what changes."""
 PERMITTED_LOSS = 0.005
 """Share of right answers that may be lost against looking at every frame."""
+LEAST_THRESHOLD = 0.92
+"""Confidence below which no plan that is fitted stops, however well that went: videos from other places are less sure than they
+look (docs/performance.md)."""
 MOST_THRESHOLDS = 1000
 NEVER = 2.0
 """A threshold that no confidence reaches."""
@@ -225,13 +228,18 @@ def figures_of(plan: ExitPlan, logits_SBK: Tensor, targets_B: Tensor) -> ExitFig
 
 
 def fit_plan(
-    stages: Sequence[Sequence[int]], logits_SBK: Tensor, targets_B: Tensor, permitted_loss: float = PERMITTED_LOSS
+    stages: Sequence[Sequence[int]],
+    logits_SBK: Tensor,
+    targets_B: Tensor,
+    permitted_loss: float = PERMITTED_LOSS,
+    least_threshold: float = LEAST_THRESHOLD,
 ) -> ExitPlan:
     """The plan that looks at the fewest frames and loses no more than `permitted_loss` (0-1) of right answers on these videos.
 
     They must be videos that the model did not learn from. Logits of every stage (S, B, K), targets (B,). Answers that only the
     fewer frames get right do not make up for lost ones, and of thresholds the lowest is taken above which every other one keeps
     to the permitted loss too: both would be luck that other videos need not have (docs/decisions.md).
+    It is never below `least_threshold`.
     """
     if len(targets_B) == 0 or logits_SBK.shape[:2] != (len(stages), len(targets_B)):
         raise ValueError(
@@ -252,7 +260,7 @@ def fit_plan(
         if int(lost_B.sum()) > permitted_loss * len(targets_B):
             break
         plan = lower
-    return plan
+    return replace(plan, threshold=max(plan.threshold, least_threshold))
 
 
 def _confidences(logits_SBK: Tensor, temperatures: Sequence[float]) -> Tensor:
