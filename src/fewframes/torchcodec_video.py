@@ -44,14 +44,16 @@ class TorchcodecVideo:
     def frames_at(self, times_s: Tensor, prepare: Prepare | None = None, slack_s: float = 0.0) -> Clip:  # noqa: ARG002
         """The frames shown at these moments (T,), in any order, and when each was first shown; no moment is moved. Raises
         VideoError when one cannot be decoded."""
-        wanted_s = sorted(set(times_s.clamp(max=self.duration_s - SAME_S).tolist()))
+        wanted_s = sorted(set(times_s.double().clamp(max=self.duration_s - SAME_S).tolist()))
         try:
             batch = self._decoder.get_frames_played_at([self._origin_s + time_s for time_s in wanted_s])
         except (RuntimeError, ValueError, IndexError) as error:
             raise VideoError(f"{self.name}: cannot be decoded ({_first_line(error)})") from None
         prepare = prepare or Tensor.contiguous
         frames = [prepare(frame_CHW) for frame_CHW in batch.data]
-        places = torch.searchsorted(torch.tensor(wanted_s).double(), times_s.clamp(max=self.duration_s - SAME_S))
+        places = torch.searchsorted(
+            torch.tensor(wanted_s, dtype=torch.float64), times_s.double().clamp(max=self.duration_s - SAME_S)
+        )
         shown_s = (batch.pts_seconds.double() - self._origin_s)[places]
         self._num_read += len(frames)
         reading = Reading(self._num_read, 0, 0, 0)
@@ -86,8 +88,8 @@ def why_not(device: str) -> str:
         _write_probe(path)
         try:
             frames = decoder_class(path, device=device).get_frames_played_at([0.0, 0.1]).data
-        except (RuntimeError, ValueError) as error:
-            return _first_line(error)
+        except (RuntimeError, ValueError, OSError) as error:
+            return f"{_first_line(error)}; it needs FFmpeg's shared libraries"
     return "" if frames.shape == (2, 3, PROBE_SIZE, PROBE_SIZE) else f"it decoded a test video to {tuple(frames.shape)}"
 
 
@@ -116,4 +118,4 @@ def _write_probe(path: str) -> None:
 
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(".") if lines else type(error).__name__
+    return lines[0].split(". ")[0].rstrip(".") if lines else type(error).__name__

@@ -1,0 +1,51 @@
+"""torchcodec as a backend: what is said where it is not there, and the same frames where it is."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import torch
+
+from fewframes.errors import MissingDependency, VideoError
+from fewframes.predictor import choose_backend
+from fewframes.sampling import centre_times
+from fewframes.torchcodec_video import why_not
+from fewframes.video import open_video
+from numbered import Numbered, numbers
+
+CPU = torch.device("cpu")
+
+
+def test_without_it_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "torchcodec", None)
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
+    path = Numbered().write(tmp_path / "video")
+    with pytest.raises(
+        MissingDependency, match=r"torchcodec is not installed .*; pip install 'fewframes\[torchcodec\]'"
+    ):
+        open_video(path, backend="torchcodec")
+    assert "pip install 'fewframes[torchcodec]'" in why_not("cpu")
+    with pytest.raises(
+        MissingDependency, match=r"backend torchcodec cannot be used on cpu \(.*\); take 'auto' or 'pyav'"
+    ):
+        choose_backend("torchcodec", CPU)
+    assert choose_backend("auto", CPU) == choose_backend("pyav", CPU) == "pyav"
+    assert choose_backend("auto", torch.device("cuda")) == "pyav"
+
+
+@pytest.mark.skipif(bool(why_not("cpu")), reason=f"torchcodec: {why_not('cpu')}")
+def test_its_frames_are_those_shown(tmp_path: Path) -> None:
+    path = Numbered(bframes=3).write(tmp_path / "video")
+    with closing(open_video(path, backend="torchcodec")) as video:
+        assert video.duration_s == pytest.approx(2.4, abs=0.01)
+        clip = video.frames_at(centre_times(2.4, 8))
+        assert numbers(clip.frames) == [3, 11, 18, 26, 33, 41, 48, 56]
+        backwards = video.frames_at(centre_times(2.4, 8).flip(0))
+    assert numbers(backwards.frames) == [56, 48, 41, 33, 26, 18, 11, 3]
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video")
+    with pytest.raises(VideoError, match="torchcodec cannot read it .*; try the backend pyav"):
+        open_video(broken, backend="torchcodec")
