@@ -28,7 +28,7 @@ def run(
         input=stdin,
         env={**os.environ, "COLUMNS": "200", **environment},
         check=False,
-        timeout=120,
+        timeout=400,
     )
 
 

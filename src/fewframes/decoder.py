@@ -109,8 +109,8 @@ class FileVideo:
         Raises VideoError when a wanted frame is damaged, or the file ends before it.
         """
         given_s = sorted(set(times_s.tolist()))
-        moments_s = self._moved(given_s, slack_s)
-        moved_s = dict(zip(given_s, moments_s, strict=True))
+        moved_s = dict(zip(given_s, self._moved(given_s, slack_s), strict=True))
+        moments_s = sorted(set(moved_s.values()))  # two may have moved to the same
         wanted_s = [moved_s[time_s] for time_s in times_s.tolist()]
         try:
             stack = FrameStack(len(moments_s))

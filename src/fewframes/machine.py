@@ -13,6 +13,7 @@ from fewframes.errors import ConfigError
 
 PROBE_SIDE = 256
 """Matrices small enough for processors that have no instructions for their precision."""
+LONGEST_PRODUCT_S = 1.0
 
 
 def choose_device(name: str) -> torch.device:
@@ -55,17 +56,25 @@ def may_pay(dtype: torch.dtype, device: torch.device) -> bool:
 
 
 def matrix_flops_s(dtype: torch.dtype, device: torch.device, *, side: int, seconds: float) -> float:
-    """The rate of products of square matrices, the best of those that fit `seconds`, in FLOP/s: what no network can exceed."""
-    left, right = (torch.rand(side, side, device=device).to(dtype) for _ in range(2))
-    left @ right  # the first prepares
+    """The rate of products of square matrices, the best of those that fit `seconds`, in FLOP/s: what no network can exceed. The
+    sides are `side`, or less where one product would take longer than `LONGEST_PRODUCT_S`."""
+    while side > PROBE_SIDE and (side / PROBE_SIDE) ** 3 * _product_s(dtype, device, PROBE_SIDE) > LONGEST_PRODUCT_S:
+        side //= 2
     best_s, began = math.inf, time.perf_counter()
     while time.perf_counter() - began < seconds or best_s == math.inf:
-        synchronise(device)
-        start = time.perf_counter()
-        left @ right
-        synchronise(device)
-        best_s = min(best_s, time.perf_counter() - start)
+        best_s = min(best_s, _product_s(dtype, device, side))
     return 2 * side**3 / best_s
+
+
+def _product_s(dtype: torch.dtype, device: torch.device, side: int) -> float:
+    """Seconds of one product, after one that prepares."""
+    left, right = (torch.rand(side, side, device=device).to(dtype) for _ in range(2))
+    left[:1] @ right
+    synchronise(device)
+    began = time.perf_counter()
+    left @ right
+    synchronise(device)
+    return time.perf_counter() - began
 
 
 def synchronise(device: torch.device) -> None:
