@@ -12,7 +12,7 @@ damaged, or that stand between an error and the next key frame, are refused rath
 from __future__ import annotations
 
 import logging
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO
@@ -37,6 +37,8 @@ log = logging.getLogger("fewframes")
 
 JUMP_S = 10.0
 """Without a list of key frames, a moment this far ahead is jumped to, a nearer one decoded towards."""
+MOST_LATE_FRAMES = 6
+"""How many pictures a key frame may be shown later than its index says, which has times of decoding."""
 WORTH_FRAMES = 4
 """A move by fewer frames than this saves nothing: it may end at a picture that needs later ones."""
 MAX_LEADING_FRAMES = 300
@@ -83,6 +85,8 @@ class FileVideo:
         self._index: Index
         self._key_delays: list[int] = []
         """How much later than decoded each key frame that was met is shown, in ticks."""
+        self._is_astray = False
+        """Whether the container stands elsewhere than where decoding would go on."""
         self._starts_whole = False
         self._num_undecodable = self._num_decoded = self._num_left_out = self._num_jumps = self._num_bytes = 0
         try:
@@ -129,30 +133,37 @@ class FileVideo:
     def _moved(self, moments_s: list[float], slack_s: float) -> list[float]:
         if slack_s <= 0 or not self._index.key_times_s:
             return moments_s
-        if self._index.by_decoding and len(self._key_delays) < 2:
-            self._look_at_a_key()
+        frame_s, keys_s = self._source.frame_s, [key_s - self._origin_s for key_s in self._key_times_s() or ()]
+        if self._index.by_decoding:
+            reach_s = slack_s + MOST_LATE_FRAMES * frame_s
+            near = {
+                key_s
+                for time_s in moments_s
+                for key_s in keys_s[bisect_left(keys_s, time_s - reach_s) : bisect_right(keys_s, time_s + reach_s)]
+            }
+            shown_s = self._shown_keys(sorted(near))
+            keys_s = sorted({shown_s.get(key_s, key_s) for key_s in keys_s})
         # Aimed at their middle, so that a rounded time does not name the picture before.
-        half_s = self._source.frame_s / 2
-        middles_s = [key_s - self._origin_s + half_s for key_s in self._key_times_s() or ()]
-        last_s = max(0.0, self.duration_s - half_s)
-        worth_s = WORTH_FRAMES * self._source.frame_s
-        return [min(time_s, last_s) for time_s in cheapest_times(moments_s, middles_s, slack_s, worth_s=worth_s)]
+        middles_s, last_s = [key_s + frame_s / 2 for key_s in keys_s], max(0.0, self.duration_s - frame_s / 2)
+        cheapest_s = cheapest_times(moments_s, middles_s, slack_s, worth_s=WORTH_FRAMES * frame_s)
+        return [min(time_s, last_s) for time_s in cheapest_s]
 
-    def _look_at_a_key(self) -> None:
-        """Note how much later than decoded a key frame in the middle is shown; none of it is decoded."""
-        opened = self._file.open()
-        try:
-            middle_s = (self._origin_s + self._index.end_s) / 2  # the last one may stand among fewer others
-            opened.container.seek(int(middle_s / opened.tick_s), stream=opened.stream)
-            packet = next(opened.container.demux(opened.stream))
-            if packet.pts is not None and packet.dts is not None:
-                self._key_delays.append(packet.pts - packet.dts)
-        except READ_ERRORS as error:
-            log.debug("%s: the key frame in its middle: %s", self.name, error)
-        finally:
-            opened.container.close()
-        if not isinstance(self._file.file, str):
-            self._rewind()  # they share it
+    def _shown_keys(self, keys_s: list[float]) -> dict[float, float]:
+        """When key frames are shown that stand in the index with times of decoding, in seconds from the start of the video: their
+        packets are looked at, nothing is decoded."""
+        shown_s: dict[float, float] = {}
+        self._is_astray = True
+        for key_s in keys_s:
+            aim_s = self._origin_s + key_s + MOST_LATE_FRAMES * self._source.frame_s
+            try:
+                self._source.container.seek(int(aim_s / self._tick_s), stream=self._stream)
+                packet = next(self._source.container.demux(self._stream))
+            except (*READ_ERRORS, StopIteration) as error:
+                log.debug("%s: the key frame at %.3f s: %s", self.name, key_s, error)
+                continue
+            if packet.pts is not None:
+                shown_s[key_s] = packet.pts * self._tick_s - self._origin_s
+        return shown_s
 
     def _reading(self) -> Reading:
         return Reading(
@@ -270,7 +281,7 @@ class FileVideo:
     def _worth_a_jump(self, time_s: float) -> bool:
         if time_s < self._current.start_s - SAME_S:
             return True
-        if self._feed.stopped and not self._feed.complete:
+        if self._is_astray or (self._feed.stopped and not self._feed.complete):
             return True
         return self._key_between(self._current.end_s if self._ahead is None else self._ahead.end_s, time_s)
 
@@ -342,7 +353,8 @@ class FileVideo:
 
     def _decode(self, *, from_start: bool) -> Iterator[_Shown]:
         """Frames in the order of showing, from where the container stands."""
-        if from_start is False:
+        self._is_astray = False
+        if not from_start:
             self._num_left_out += self._feed.num_left_out
         self._feed = Feed(self._packets(), self._tick_s, left_out_test(self._stream))
         self._feed.wanted_s = self._run_s
