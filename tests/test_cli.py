@@ -52,11 +52,12 @@ def test_json_lines(videos: Path, fast: list[str]) -> None:
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [Path(line["source"]).name for line in lines] == ["a.mp4", "b.mp4", "c.mp4"]
     for line in lines:
-        assert set(line) == {"source", "top", "times_s", "frame_attention", "timing_s"}
+        assert set(line) == {"source", "top", "times_s", "frame_attention", "timing_s", "reading"}
         assert len(line["top"]) == 2
         assert line["top"][0]["score"] >= line["top"][1]["score"]
         assert len(line["times_s"]) == len(line["frame_attention"]) == 4
         assert set(line["timing_s"]) == {"decode", "transform", "network"}
+        assert 4 <= line["reading"]["frames_decoded"] <= 20
     assert "3 actions, cpu in float32" in done.stderr
     assert "3 labelled, 0 failed, 0 missing" in done.stderr
 
