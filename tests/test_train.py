@@ -366,6 +366,7 @@ def test_only_the_same_run_goes_on(clips: Path, tiny_model: Path, tmp_path: Path
         train(data, tmp_path / "out", run, replace(CPU, resume=True))
     with pytest.raises(ConfigError, match="take one of them"):
         train(data, tmp_path / "out", run, replace(CPU, resume=True, overwrite=True))
+    (tmp_path / "out" / "state.pt.part").write_bytes(b"killed while it was written")
     train(data, tmp_path / "out", run, replace(CPU, overwrite=True))
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES
 

@@ -144,6 +144,7 @@ class Records:
     def _drop_unfinished(self) -> None:
         for path in (self.state, self.best, self.steps):
             path.unlink(missing_ok=True)
+            path.with_name(path.name + ".part").unlink(missing_ok=True)  # of a run that was killed while it wrote
 
     def _settings(self, num_processes: int) -> dict[str, str]:
         values = asdict(self.run)
