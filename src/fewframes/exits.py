@@ -199,7 +199,10 @@ def answer(model: STAM, frames_BND: Tensor, places: Sequence[int]) -> tuple[Vide
 
 def stage_logits(model: STAM, frames_BTD: Tensor, stages: Sequence[Sequence[int]]) -> Tensor:
     """Logits of every stage (S, B, K) where all frames are known: embeddings (B, T, D)."""
-    return torch.stack([answer(model, frames_BTD[:, list(places)], places)[0].logits for places in stages])
+    num_frames = model.config.num_frames
+    with torch.inference_mode():
+        known = [filled(frames_BTD[:, list(places)], places, num_frames) for places in stages]
+        return torch.stack([model.encode_video(one_BTD).logits for one_BTD in known])
 
 
 def confidence(logits_BK: Tensor, temperature: float) -> Tensor:
@@ -251,7 +254,7 @@ def fit_plan(
     plan = ExitPlan(stages=tuple(map(tuple, stages)), temperatures=temperatures, threshold=NEVER)
     if len(stages) == 1:
         return plan
-    sure = _confidences(logits_SBK[:-1], temperatures).flatten().unique()  # ascending
+    sure = _confidences(logits_SBK[:-1], temperatures[:-1]).flatten().unique()  # ascending
     some = torch.linspace(0, len(sure) - 1, min(len(sure), MOST_THRESHOLDS)).round().long()
     right_B = logits_SBK[-1].argmax(dim=1) == targets_B
     for threshold in reversed(sure[some].tolist()):
@@ -264,4 +267,4 @@ def fit_plan(
 
 
 def _confidences(logits_SBK: Tensor, temperatures: Sequence[float]) -> Tensor:
-    return torch.stack([confidence(logits_BK, t) for logits_BK, t in zip(logits_SBK, temperatures, strict=False)])
+    return torch.stack([confidence(logits_BK, t) for logits_BK, t in zip(logits_SBK, temperatures, strict=True)])

@@ -27,6 +27,7 @@ from fewframes.exits import ExitPlan, answer, check_can_exit, confidence, stages
 from fewframes.lanes import num_lanes, side_by_side
 from fewframes.machine import choose_device, may_pay
 from fewframes.merging import merge_tokens
+from fewframes.model import VideoEncoding
 from fewframes.reader import Part, Read, Reader
 from fewframes.sampling import ONE_PASS, Views
 from fewframes.torchcodec_video import why_not
@@ -257,44 +258,32 @@ class Predictor:
         if plan is None:
             stages = stages_of(own)
             plan = ExitPlan(stages=stages, temperatures=(1.0,) * len(stages), threshold=1.0)
+        plan.check(self.model)
         return plan if early_exit is True else replace(plan, threshold=float(early_exit))
 
     def _glance(self, source: Source, part: Part, plan: ExitPlan, threads: int) -> Prediction:
         """Frames stage by stage, until the answer is sure enough."""
         network_s, began = 0.0, time.perf_counter()
-        places: list[int] = []
         times_N, frames_ND = torch.empty(0), torch.empty(0)
         with self.reader.opened(source, part, threads=threads) as video:
-            for stage, temperature in enumerate(plan.temperatures):
+            for stage, places in enumerate(plan.stages):
                 new = plan.new_places(stage)
                 clip = video.look_again(new) if stage else video.look_first(new)
                 met = time.perf_counter()
                 new_ND = self.embed_frames(clip.frames.squeeze(1))
-                frames_ND = torch.cat([frames_ND, new_ND]) if stage else new_ND
-                times_N, places = torch.cat([times_N, clip.times_s.float()]), [*places, *new]
-                order = sorted(range(len(places)), key=places.__getitem__)
-                places, frames_ND, times_N = sorted(places), frames_ND[order], times_N[order]
+                looked_at = [*(plan.stages[stage - 1] if stage else ()), *new]
+                order = [looked_at.index(place) for place in places]
+                frames_ND = (torch.cat([frames_ND, new_ND]) if stage else new_ND)[order]
+                times_N = torch.cat([times_N, clip.times_s.float()])[order]
                 encoded, shares_TN = answer(self.model, frames_ND[None].to(self.device), places)
-                sure = float(confidence(encoded.logits, temperature)) >= plan.threshold
+                sure = float(confidence(encoded.logits, plan.temperatures[stage])) >= plan.threshold
                 network_s += time.perf_counter() - met
                 if sure:
                     break
         decode_s = time.perf_counter() - began - network_s - video.transform_s
-        assert encoded.frame_attention is not None
-        with torch.inference_mode():
-            scores_K = self.model.scores(encoded.logits).squeeze(0).cpu()
-            attention_N = (encoded.frame_attention @ shares_TN).squeeze(0).cpu()
-        return Prediction(
-            source=clip.source,
-            labels=self.labels,
-            scores=scores_K,
-            times_s=times_N,
-            frame_attention=attention_N,
-            embedding=encoded.embedding.squeeze(0).cpu(),
-            frame_embeddings=frames_ND,
-            timing=Timing(decode_s, video.transform_s, network_s),
-            reading=clip.reading,
-        )
+        timing = Timing(decode_s, video.transform_s, network_s)
+        prediction = self._prediction(replace(clip, times_s=times_N), frames_ND, encoded, timing)
+        return replace(prediction, frame_attention=prediction.frame_attention @ shares_TN.cpu())
 
     def _label(self, read: Read) -> Prediction:
         began = time.perf_counter()
@@ -302,8 +291,14 @@ class Predictor:
         frames_1TD = self.encode_clips(clip.frames[None])
         with torch.inference_mode():
             encoded = self.model.encode_video(frames_1TD.to(self.device), with_attention=True)
-            scores_K = self.model.scores(encoded.logits).squeeze(0).cpu()
+        prediction = self._prediction(clip, frames_1TD.squeeze(0), encoded, Timing(0.0, 0.0, 0.0))
+        return replace(prediction, timing=Timing(read.decode_s, read.transform_s, time.perf_counter() - began))
+
+    def _prediction(self, clip: Clip, frames_TD: Tensor, encoded: VideoEncoding, timing: Timing) -> Prediction:
+        """What the network said of one video, for the caller."""
         assert encoded.frame_attention is not None
+        with torch.inference_mode():
+            scores_K = self.model.scores(encoded.logits).squeeze(0).cpu()
         return Prediction(
             source=clip.source,
             labels=self.labels,
@@ -311,8 +306,8 @@ class Predictor:
             times_s=clip.times_s.float(),
             frame_attention=encoded.frame_attention.squeeze(0).cpu(),
             embedding=encoded.embedding.squeeze(0).cpu(),
-            frame_embeddings=frames_1TD.squeeze(0),
-            timing=Timing(read.decode_s, read.transform_s, time.perf_counter() - began),
+            frame_embeddings=frames_TD,
+            timing=timing,
             reading=clip.reading,
         )
 
