@@ -85,6 +85,7 @@ class FileVideo:
         self._index: Index
         self._key_delays: list[int] = []
         """How much later than decoded each key frame that was met is shown, in ticks."""
+        self._late_keys: tuple[int, list[float]] = 0, []
         self._is_astray = False
         """Whether the container stands elsewhere than where decoding would go on."""
         self._starts_whole = False
@@ -298,8 +299,10 @@ class FileVideo:
         keys_s = self._index.key_times_s
         if keys_s is None or not self._index.by_decoding or len(self._key_delays) < 2:
             return keys_s
-        late_s = (self._key_delays[-1] - self._key_delays[0]) * self._tick_s
-        return keys_s[:1] + [key_s + late_s for key_s in keys_s[1:]] if late_s else keys_s
+        late = self._key_delays[-1] - self._key_delays[0]
+        if late != self._late_keys[0]:  # asked for every moment, and changes once or twice
+            self._late_keys = late, keys_s[:1] + [key_s + late * self._tick_s for key_s in keys_s[1:]]
+        return self._late_keys[1] if late else keys_s
 
     def _jump(self, time_s: float) -> None:
         """Go on decoding at a key frame that is shown at or before `time_s`."""
