@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 
 from fewframes.config import settings_from
 from fewframes.errors import ConfigError
-from fewframes.sampling import ONE_PASS, Views, centre_times, cheapest_times, clip_times, jittered_times
+from fewframes.sampling import (
+    ONE_PASS,
+    Views,
+    centre_times,
+    cheapest_times,
+    clip_times,
+    jittered_times,
+    steady_times,
+    window_places,
+)
 
 DURATIONS = st.floats(1e-3, 1e5)
 
@@ -34,6 +43,25 @@ def test_centres_are_evenly_spaced_and_inside(duration_s: float, num_frames: int
     times_T = centre_times(duration_s, num_frames)
     assert 0 < times_T[0] <= times_T[-1] < duration_s
     assert torch.allclose(times_T.diff(), torch.full((num_frames - 1,), duration_s / num_frames, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_windows_of_a_steady_row_are_the_centres_of_their_parts(stride: int) -> None:
+    times_N = steady_times(1.0, 11.0, 0.25)
+    assert len(times_N) == 40
+    places_WT = window_places(40, 4, stride=stride, hop=5)
+    assert places_WT[0].tolist() == [0, stride, 2 * stride, 3 * stride]
+    assert places_WT[-1, -1] < 40 <= places_WT[-1, -1] + 5
+    for window_T in times_N[places_WT]:
+        start_s = float(window_T[0]) - stride * 0.25 / 2
+        assert torch.allclose(window_T, centre_times(99.0, 4, start_s=start_s, end_s=start_s + stride))
+
+
+def test_a_row_too_short_for_a_window() -> None:
+    assert window_places(6, 4, stride=2).shape == (0, 4)
+    assert window_places(7, 4, stride=2).tolist() == [[0, 2, 4, 6]]
+    with pytest.raises(ValueError, match="spacing_s = 0"):
+        steady_times(0.0, 1.0, 0.0)
 
 
 def test_seed_decides() -> None:

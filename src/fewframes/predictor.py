@@ -46,6 +46,8 @@ CPU_BYTES_AT_ONCE = 16
 of Lite0 outgrow what malloc keeps, and the time goes into fetching pages (docs/decisions.md)."""
 FRAMES_AT_ONCE = 256
 """The same elsewhere: the most frames of any preset's clip are 64, and many views of a video must not fill the memory."""
+WINDOWS_AT_ONCE = 256
+"""Windows of frame embeddings that the temporal half takes at once."""
 BFLOAT16_GAIN = 1.1
 """How much faster bfloat16 must be found than float32 before it is chosen."""
 
@@ -239,6 +241,23 @@ class Predictor:
             pixels_TCHW = pixels_of(frames_TCHW.to(self.device)).contiguous(memory_format=torch.channels_last)
             return self.model.encode_frames(pixels_TCHW).cpu()
 
+    def encode_windows(self, windows_BTD: Tensor, *, with_attention: bool = False) -> VideoEncoding:
+        """What the temporal half says of many windows of frame embeddings (B, T, D): each field float32, CPU.
+
+        `predict`, streams and timelines all answer through it, so they cannot disagree.
+        """
+        with torch.inference_mode():
+            parts = [
+                self.model.encode_video(part_BTD.to(self.device), with_attention=with_attention)
+                for part_BTD in windows_BTD.split(WINDOWS_AT_ONCE)
+            ]
+        attention = [part.frame_attention.cpu() for part in parts if part.frame_attention is not None]
+        return VideoEncoding(
+            torch.cat([part.logits for part in parts]).cpu(),
+            torch.cat([part.embedding for part in parts]).cpu(),
+            torch.cat(attention) if attention else None,
+        )
+
     def exit_plan(self, early_exit: bool | float, num_frames: int | None = None) -> ExitPlan | None:
         """When to stop looking; None for not at all before the end. ConfigError where this model cannot stop early."""
         if early_exit is False:
@@ -289,8 +308,7 @@ class Predictor:
         began = time.perf_counter()
         clip = read.clips[0]
         frames_1TD = self.encode_clips(clip.frames[None])
-        with torch.inference_mode():
-            encoded = self.model.encode_video(frames_1TD.to(self.device), with_attention=True)
+        encoded = self.encode_windows(frames_1TD, with_attention=True)
         prediction = self._prediction(clip, frames_1TD.squeeze(0), encoded, Timing(0.0, 0.0, 0.0))
         return replace(prediction, timing=Timing(read.decode_s, read.transform_s, time.perf_counter() - began))
 

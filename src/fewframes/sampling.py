@@ -120,6 +120,28 @@ def clip_times(start_s: float, end_s: float, num_frames: int, *, num_clips: int,
     return start_s + spare_s * shares_C[:, None] + offsets_T
 
 
+def steady_times(start_s: float, end_s: float, spacing_s: float) -> Tensor:
+    """The centre of each part of `spacing_s` that fits between two seconds: (N,) float64, ascending.
+
+    Any T of them in a row are the `centre_times` of the T parts that they stand for, so that windows over a long video, a
+    live stream and a video by itself look at the same moments.
+    """
+    if not spacing_s > 0:
+        raise ValueError(f"spacing_s = {spacing_s:g}: needs to be above 0")
+    num_parts = math.floor((end_s - start_s) / spacing_s + 1e-9)
+    return start_s + (torch.arange(num_parts, dtype=torch.float64) + 0.5) * spacing_s
+
+
+def window_places(num_frames: int, window_frames: int, *, stride: int = 1, hop: int = 1) -> Tensor:
+    """Which of a row of frames each window over it takes: (W, T) places; none where the row is too short for one.
+
+    A window takes `window_frames`, every `stride`-th; the next one begins `hop` frames later.
+    """
+    num_windows = max(0, (num_frames - (window_frames - 1) * stride - 1) // hop + 1)
+    starts_W = torch.arange(num_windows) * hop
+    return starts_W[:, None] + torch.arange(window_frames) * stride
+
+
 def cheapest_times(
     times_s: Sequence[float], key_times_s: Sequence[float], slack_s: float, *, worth_s: float = 0.0
 ) -> list[float]:
