@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from fewframes.container import VideoFile
 from fewframes.sampling import centre_times
 from fewframes.video import open_video, read_frames
 from numbered import Numbered, numbers
@@ -96,3 +97,16 @@ def test_any_order_of_times(written: tuple[Numbered, Path]) -> None:
     with closing(open_video(str(path))) as video:
         one_by_one = [numbers(video.frames_at(times_s[index : index + 1]).frames)[0] for index in range(len(times_s))]
     assert one_by_one == shown_at(recipe, times_s)
+
+
+@pytest.mark.parametrize("kind", ["h264-bframes-mkv", "vp9-webm"])
+def test_of_a_matroska_file_only_the_packets_after_the_last_key_frame_are_listed(kind: str, tmp_path: Path) -> None:
+    path = CORPUS[kind].write(tmp_path / "file")
+    whole, jumped = VideoFile(str(path), kind, path.stat().st_size), VideoFile(str(path), kind, path.stat().st_size)
+    with closing(whole.open().container) as container:
+        every = whole._listing(container, 0.0)
+    keys_s, last = jumped._after_last_key(0.0)
+    assert last is not None
+    assert keys_s == pytest.approx(every.keys_s)
+    assert last.end_s == every.end_s
+    assert 0 < last.num_packets < every.num_packets / 2

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from contextlib import closing, nullcontext, suppress
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import IO
 
@@ -24,6 +24,8 @@ log = logging.getLogger("fewframes")
 
 MAX_PIXELS = 16384 * 8640
 """Pixels per frame above which a file is refused: room for 16K, not for a header that asks for terabytes."""
+LISTED_AT_THE_END = "matroska,webm"
+"""The container with a list of its key frames that is only read after a jump."""
 SCAN_LIMIT_BYTES = 64 * 2**20
 """Up to this size, a file whose header does not say how long its pictures last has its packets listed."""
 LOOSE_END_S = 1.0
@@ -159,12 +161,9 @@ class VideoFile:
         if whole_end_s is not None and opened.format not in END_NOT_LENGTH:
             whole_end_s += origin_s
         if whole_end_s is not None and self.is_far:
-            # A jump makes FFmpeg read the list of key frames that Matroska has at its end.
-            with suppress(FFmpegError):
-                opened.container.seek(0)
-            keys_s = _listed_key_times(opened.stream, opened.tick_s, origin_s)
+            keys_s = _key_times_after_jump(opened, origin_s)
             return Index(keys_s, whole_end_s, LOOSE_END_S, has_moved=True)
-        if whole_end_s is not None and self.size_bytes > SCAN_LIMIT_BYTES:
+        if opened.format != LISTED_AT_THE_END and whole_end_s is not None and self.size_bytes > SCAN_LIMIT_BYTES:
             return Index(None, whole_end_s, LOOSE_END_S)
         return self._scan(origin_s, whole_end_s)
 
@@ -172,36 +171,70 @@ class VideoFile:
         return format_name == "avi" and int.from_bytes(self._bytes(4, os.SEEK_SET, 4), "little") + 8 > self.size_bytes
 
     def _scan(self, origin_s: float, announced_end_s: float | None) -> Index:
-        """Key frames and end from all packets, without decoding one; an opened file stands somewhere else afterwards."""
+        """Key frames and end from packets, without decoding one; an opened file stands somewhere else afterwards."""
+        keys_s, found = self._after_last_key(origin_s)
+        if found is None and announced_end_s is not None and self.size_bytes > SCAN_LIMIT_BYTES:
+            return Index(None, announced_end_s, LOOSE_END_S, has_moved=True)
+        if found is None:
+            with closing(self.open().container) as container:
+                found = self._listing(container, origin_s)
+            keys_s = found.keys_s
+        if found.end_s <= origin_s:  # a raw stream: no times at all, so packets are counted
+            end_s = origin_s + found.num_packets * found.frame_s
+            return Index(None, end_s, LOOSE_END_S, has_moved=True)
+        if announced_end_s is not None and found.whole_end_s < announced_end_s - SCANNED_END_S:
+            raise cut_short(self.name, found.end_s - origin_s, announced_end_s - origin_s)
+        return Index(sorted(keys_s), found.end_s, 2 * found.tick_s, has_moved=True)
+
+    def _after_last_key(self, origin_s: float) -> tuple[list[float], _Listing | None]:
+        """Matroska's list of key frames, and the packets after the last of them; None where there is no list or it is damaged."""
         opened = self.open()
-        container, stream, frame_s = opened.container, opened.stream, opened.frame_s
-        keys_s: list[float] = []
-        end_s, whole_end_s, num_packets = origin_s, 0.0, 0
+        with closing(opened.container) as container:
+            keys_s = _key_times_after_jump(opened, origin_s) if opened.format == LISTED_AT_THE_END else None
+            if keys_s is None or len(keys_s) < 2:
+                return [], None
+            try:
+                container.seek(int(keys_s[-1] / opened.tick_s), stream=opened.stream)
+            except FFmpegError as error:
+                log.debug("%s: its last key frame cannot be jumped to: %s", self.name, error)
+                return [], None
+            found = self._listing(container, origin_s)
+        return keys_s, found if found.end_s > origin_s else None
+
+    def _listing(self, container: InputContainer, origin_s: float) -> _Listing:
+        """What the packets say from where the container stands."""
+        opened = Opened(container, self._video_stream(container), is_cut=False)
+        found = _Listing(origin_s, opened.frame_s, opened.tick_s)
         ticks_s = {one.index: float(one.time_base) for one in container.streams if one.time_base is not None}
         try:
             for packet in container.demux():
                 stamp, tick_s = packet.pts if packet.pts is not None else packet.dts, ticks_s.get(packet.stream_index)
-                if packet.size:
-                    num_packets += packet.stream_index == stream.index
-                if stamp is None or tick_s is None:
-                    continue
-                start_s, shown_s = stamp * tick_s, (packet.duration or 0) * tick_s
-                whole_end_s = max(whole_end_s, start_s + shown_s)
-                if packet.stream_index != stream.index:
-                    continue
-                end_s = max(end_s, start_s + (shown_s or frame_s))
-                if packet.is_keyframe:
-                    keys_s.append(start_s)
+                is_picture = packet.stream_index == opened.stream.index
+                found.num_packets += is_picture and packet.size > 0
+                if stamp is not None and tick_s is not None:
+                    found.add(stamp * tick_s, (packet.duration or 0) * tick_s, is_picture, packet.is_keyframe)
         except READ_ERRORS as error:
             log.debug("%s: listing its packets stopped: %s", self.name, error)
-        finally:
-            container.close()
-        if end_s <= origin_s:  # a raw stream: no times at all, so packets are counted
-            end_s = origin_s + num_packets * frame_s
-            return Index(None, end_s, LOOSE_END_S, has_moved=True)
-        if announced_end_s is not None and whole_end_s < announced_end_s - SCANNED_END_S:
-            raise cut_short(self.name, end_s - origin_s, announced_end_s - origin_s)
-        return Index(sorted(keys_s), end_s, 2 * opened.tick_s, has_moved=True)
+        return found
+
+
+@dataclass
+class _Listing:
+    """What packets say, as they come: key frames, when the last picture ends, and when the last of pictures and sound."""
+
+    end_s: float
+    frame_s: float
+    tick_s: float
+    whole_end_s: float = 0.0
+    num_packets: int = 0
+    keys_s: list[float] = field(default_factory=list)
+
+    def add(self, start_s: float, shown_s: float, is_picture: bool, is_key: bool) -> None:
+        self.whole_end_s = max(self.whole_end_s, start_s + shown_s)
+        if is_picture:
+            self.end_s = max(self.end_s, start_s + (shown_s or self.frame_s))
+            if is_key:
+                self.keys_s.append(start_s)
 
 
 def cut_short(name: str, found_s: float, announced_s: float) -> VideoError:
@@ -236,6 +269,13 @@ def _listed_key_times(stream: VideoStream, tick_s: float, origin_s: float) -> li
         keys_s.append(origin_s + (stamp - first) * tick_s)
         place = entries.search_timestamp(stamp + 1, backward=False)
     return keys_s
+
+
+def _key_times_after_jump(opened: Opened, origin_s: float) -> list[float] | None:
+    """As `_listed_key_times`; a jump makes FFmpeg read the list of key frames that Matroska has at its end."""
+    with suppress(FFmpegError):
+        opened.container.seek(0)
+    return _listed_key_times(opened.stream, opened.tick_s, origin_s)
 
 
 def _other_streams(container: InputContainer) -> list[tuple[str, tuple[object, ...]]]:

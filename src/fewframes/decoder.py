@@ -24,13 +24,12 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from torch import Tensor
-from torch.nn import functional as F
 
 from fewframes.clip import Clip, Reading
 from fewframes.container import DECODE_CLOCK, FROM_THE_START, READ_ERRORS, Index, Opened, VideoFile, cut_short
 from fewframes.errors import VideoError
 from fewframes.packets import SAME_S, Feed, left_out_test
-from fewframes.pictures import rgb_of_frame
+from fewframes.pictures import FrameStack, rgb_of_frame
 from fewframes.sampling import cheapest_times
 
 log = logging.getLogger("fewframes")
@@ -142,17 +141,24 @@ class FileVideo:
                 for time_s in moments_s
                 for key_s in keys_s[bisect_left(keys_s, time_s - reach_s) : bisect_right(keys_s, time_s + reach_s)]
             }
-            shown_s = self._shown_keys(sorted(near))
-            keys_s = sorted({shown_s.get(key_s, key_s) for key_s in keys_s})
+            late_s = self._late_by(sorted(near))
+            keys_s = sorted({key_s + late_s.get(key_s, 0.0) for key_s in keys_s})
         # Aimed at their middle, so that a rounded time does not name the picture before.
         middles_s, last_s = [key_s + frame_s / 2 for key_s in keys_s], max(0.0, self.duration_s - frame_s / 2)
         cheapest_s = cheapest_times(moments_s, middles_s, slack_s, worth_s=WORTH_FRAMES * frame_s)
         return [min(time_s, last_s) for time_s in cheapest_s]
 
-    def _shown_keys(self, keys_s: list[float]) -> dict[float, float]:
-        """When key frames are shown that stand in the index with times of decoding, in seconds from the start of the video: their
-        packets are looked at, nothing is decoded."""
-        shown_s: dict[float, float] = {}
+    def _late_by(self, keys_s: list[float]) -> dict[float, float]:
+        """How much later key frames are shown that stand in the index with times of decoding, in seconds: as the first, middle and
+        last of them where these are late alike, else each by itself."""
+        some_s = self._probed(keys_s[:: max(1, len(keys_s) // 2)])
+        if max(some_s.values(), default=0.0) - min(some_s.values(), default=0.0) > SAME_S:
+            return self._probed(keys_s)
+        return dict.fromkeys(keys_s, next(iter(some_s.values()), 0.0))
+
+    def _probed(self, keys_s: list[float]) -> dict[float, float]:
+        """The same of these, by their packets; nothing is decoded."""
+        late_s: dict[float, float] = {}
         self._is_astray = True
         for key_s in keys_s:
             aim_s = self._origin_s + key_s + MOST_LATE_FRAMES * self._source.frame_s
@@ -163,8 +169,8 @@ class FileVideo:
                 log.debug("%s: the key frame at %.3f s: %s", self.name, key_s, error)
                 continue
             if packet.pts is not None:
-                shown_s[key_s] = packet.pts * self._tick_s - self._origin_s
-        return shown_s
+                late_s[key_s] = packet.pts * self._tick_s - self._origin_s - key_s
+        return late_s
 
     def _reading(self) -> Reading:
         return Reading(
@@ -415,33 +421,3 @@ class FileVideo:
 
 class _Unsure(Exception):
     """What came out of the decoder is not what the packets promised."""
-
-
-class FrameStack:
-    """Frames put one by one into one tensor, so that none is copied twice; of another size (a stream that changes it) they take
-    the first's."""
-
-    def __init__(self, count: int) -> None:
-        self._count, self._num = count, 0
-        self._frames: Tensor | None = None
-
-    def add(self, frame: Tensor) -> int:
-        """Its place; `frame` is (C, H, W), or several crops of one (S, C, H, W)."""
-        if self._frames is None:
-            # Decoded pictures have their colours together in memory, and keep them so: whole rows are copied.
-            together = frame.ndim == 3 and frame.stride(0) == 1
-            shape = (*frame.shape[1:], frame.shape[0]) if together else frame.shape
-            frames = torch.empty((self._count, *shape), dtype=frame.dtype, device=frame.device)
-            self._frames = frames.permute(0, 3, 1, 2) if together else frames
-        size = self._frames.shape[-2:]
-        if frame.shape[-2:] != size:
-            frame = F.interpolate(frame[None], size=size, mode="bilinear", antialias=True).squeeze(0)
-        self._frames[self._num] = frame
-        self._num += 1
-        return self._num - 1
-
-    def taken(self, places: list[int]) -> Tensor:
-        """Those at these places, in this order: (T, ...)."""
-        assert self._frames is not None
-        frames = self._frames[: self._num]
-        return frames if places == list(range(self._num)) else frames[places]

@@ -1,4 +1,4 @@
-"""One decoded picture -> one RGB tensor: colour matrix, fields, rotation. No files, no times."""
+"""Decoded pictures -> RGB tensors: colour matrix, fields, rotation; and several of them as one. No files, no times."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from av.video.reformatter import Colorspace, VideoReformatter
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
+from torch.nn import functional as F
 
 UNSPECIFIED_COLORSPACE = 2
 HD_WIDTH_PX, SD_HEIGHT_PX = 1280, 576
@@ -77,3 +78,33 @@ def _deinterlaced(frame: VideoFrame) -> VideoFrame:
     # The graph is told sizes and pixel format only; the colour flags go round it.
     result.colorspace, result.color_range = frame.colorspace, frame.color_range
     return result
+
+
+class FrameStack:
+    """Frames put one by one into one tensor, so that none is copied twice; of another size (a stream that changes it) they take
+    the first's."""
+
+    def __init__(self, count: int) -> None:
+        self._count, self._num = count, 0
+        self._frames: Tensor | None = None
+
+    def add(self, frame: Tensor) -> int:
+        """Its place; `frame` is (C, H, W), or several crops of one (S, C, H, W)."""
+        if self._frames is None:
+            # Decoded pictures have their colours together in memory, and keep them so: whole rows are copied.
+            together = frame.ndim == 3 and frame.stride(0) == 1
+            shape = (*frame.shape[1:], frame.shape[0]) if together else frame.shape
+            frames = torch.empty((self._count, *shape), dtype=frame.dtype, device=frame.device)
+            self._frames = frames.permute(0, 3, 1, 2) if together else frames
+        size = self._frames.shape[-2:]
+        if frame.shape[-2:] != size:
+            frame = F.interpolate(frame[None], size=size, mode="bilinear", antialias=True).squeeze(0)
+        self._frames[self._num] = frame
+        self._num += 1
+        return self._num - 1
+
+    def taken(self, places: list[int]) -> Tensor:
+        """Those at these places, in this order: (T, ...)."""
+        assert self._frames is not None
+        frames = self._frames[: self._num]
+        return frames if places == list(range(self._num)) else frames[places]

@@ -22,10 +22,10 @@ from PIL import Image
 from torch import Tensor
 
 from fewframes.clip import Clip, Reading
-from fewframes.decoder import FileVideo, FrameStack, Prepare
+from fewframes.decoder import FileVideo, Prepare
 from fewframes.errors import MissingDependency, MissingVideo, VideoError
 from fewframes.packets import SAME_S
-from fewframes.pictures import rgb_of_image
+from fewframes.pictures import FrameStack, rgb_of_image
 from fewframes.torchcodec_video import TorchcodecVideo
 
 VIDEO_SUFFIXES = frozenset(
