@@ -102,10 +102,12 @@ def test_any_order_of_times(written: tuple[Numbered, Path]) -> None:
 @pytest.mark.parametrize("kind", ["h264-bframes-mkv", "vp9-webm"])
 def test_of_a_matroska_file_only_the_packets_after_the_last_key_frame_are_listed(kind: str, tmp_path: Path) -> None:
     path = CORPUS[kind].write(tmp_path / "file")
-    whole, jumped = VideoFile(str(path), kind, path.stat().st_size), VideoFile(str(path), kind, path.stat().st_size)
-    with closing(whole.open().container) as container:
-        every = whole._listing(container, 0.0)
-    keys_s, last = jumped._after_last_key(0.0)
+    file = VideoFile(str(path), kind, path.stat().st_size)
+    with closing(file.open().container) as container:
+        every = file._listing(container, 0.0)
+    opened = file.open()
+    with closing(opened.container):
+        keys_s, last = file._after_last_key(opened, 0.0)
     assert last is not None
     assert keys_s == pytest.approx(every.keys_s)
     assert last.end_s == every.end_s

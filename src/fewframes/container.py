@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from contextlib import closing, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import IO
 
@@ -62,6 +62,8 @@ class Index:
     somewhat later."""
     has_moved: bool = False
     """Whether a file that the caller opened no longer stands where it stood."""
+    has_jumped: bool = False
+    """Whether the container stands somewhere else than before."""
 
 
 @dataclass(frozen=True)
@@ -161,44 +163,42 @@ class VideoFile:
         if whole_end_s is not None and opened.format not in END_NOT_LENGTH:
             whole_end_s += origin_s
         if whole_end_s is not None and self.is_far:
-            keys_s = _key_times_after_jump(opened, origin_s)
-            return Index(keys_s, whole_end_s, LOOSE_END_S, has_moved=True)
-        if opened.format != LISTED_AT_THE_END and whole_end_s is not None and self.size_bytes > SCAN_LIMIT_BYTES:
-            return Index(None, whole_end_s, LOOSE_END_S)
-        return self._scan(origin_s, whole_end_s)
+            return Index(_key_times_after_jump(opened, origin_s), whole_end_s, LOOSE_END_S, has_jumped=True)
+        has_jumped = opened.format == LISTED_AT_THE_END
+        if has_jumped:
+            keys_s, found = self._after_last_key(opened, origin_s)
+            if found is not None:
+                return replace(self._index_of(found, keys_s, origin_s, whole_end_s), has_jumped=True)
+        if whole_end_s is not None and self.size_bytes > SCAN_LIMIT_BYTES:
+            return Index(None, whole_end_s, LOOSE_END_S, has_jumped=has_jumped)
+        with closing(self.open().container) as container:
+            found = self._listing(container, origin_s)
+        index = self._index_of(found, found.keys_s, origin_s, whole_end_s)
+        return replace(index, has_moved=True, has_jumped=has_jumped)
 
     def _is_cut_avi(self, format_name: str) -> bool:
         return format_name == "avi" and int.from_bytes(self._bytes(4, os.SEEK_SET, 4), "little") + 8 > self.size_bytes
 
-    def _scan(self, origin_s: float, announced_end_s: float | None) -> Index:
-        """Key frames and end from packets, without decoding one; an opened file stands somewhere else afterwards."""
-        keys_s, found = self._after_last_key(origin_s)
-        if found is None and announced_end_s is not None and self.size_bytes > SCAN_LIMIT_BYTES:
-            return Index(None, announced_end_s, LOOSE_END_S, has_moved=True)
-        if found is None:
-            with closing(self.open().container) as container:
-                found = self._listing(container, origin_s)
-            keys_s = found.keys_s
+    def _index_of(self, found: _Listing, keys_s: list[float], origin_s: float, announced_end_s: float | None) -> Index:
+        """What packets say of the file: all of them, or those after the last key frame. Raises as `index`."""
         if found.end_s <= origin_s:  # a raw stream: no times at all, so packets are counted
             end_s = origin_s + found.num_packets * found.frame_s
-            return Index(None, end_s, LOOSE_END_S, has_moved=True)
+            return Index(None, end_s, LOOSE_END_S)
         if announced_end_s is not None and found.whole_end_s < announced_end_s - SCANNED_END_S:
             raise cut_short(self.name, found.end_s - origin_s, announced_end_s - origin_s)
-        return Index(sorted(keys_s), found.end_s, 2 * found.tick_s, has_moved=True)
+        return Index(sorted(keys_s), found.end_s, 2 * found.tick_s)
 
-    def _after_last_key(self, origin_s: float) -> tuple[list[float], _Listing | None]:
+    def _after_last_key(self, opened: Opened, origin_s: float) -> tuple[list[float], _Listing | None]:
         """Matroska's list of key frames, and the packets after the last of them; None where there is no list or it is damaged."""
-        opened = self.open()
-        with closing(opened.container) as container:
-            keys_s = _key_times_after_jump(opened, origin_s) if opened.format == LISTED_AT_THE_END else None
-            if keys_s is None or len(keys_s) < 2:
-                return [], None
-            try:
-                container.seek(int(keys_s[-1] / opened.tick_s), stream=opened.stream)
-            except FFmpegError as error:
-                log.debug("%s: its last key frame cannot be jumped to: %s", self.name, error)
-                return [], None
-            found = self._listing(container, origin_s)
+        keys_s = _key_times_after_jump(opened, origin_s)
+        if keys_s is None or len(keys_s) < 2:
+            return [], None
+        try:
+            opened.container.seek(int(keys_s[-1] / opened.tick_s), stream=opened.stream)
+        except FFmpegError as error:
+            log.debug("%s: its last key frame cannot be jumped to: %s", self.name, error)
+            return [], None
+        found = self._listing(opened.container, origin_s)
         return keys_s, found if found.end_s > origin_s else None
 
     def _listing(self, container: InputContainer, origin_s: float) -> _Listing:

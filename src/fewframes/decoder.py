@@ -93,6 +93,7 @@ class FileVideo:
             self._rewind()
             self._origin_s = self._current.start_s
             self._index = self._file.index(self._source, self._origin_s)
+            self._is_astray = self._index.has_jumped
             if self._index.has_moved and not isinstance(file, str):
                 self._rewind()
         except BaseException:
