@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from fewframes.metrics import score
-from fewframes.plots import confusion_png, curve_png, shortened, strip_png
+from fewframes.plots import confusion_png, curve_png, shortened
 
 LABELS = ("hug", "kick", "push", "wave")
 
@@ -23,9 +23,6 @@ def test_pictures() -> None:
     width, height = size_of(confusion_png(score(torch.eye(4), torch.arange(4), LABELS), "held out"))
     assert min(width, height) > 300
     assert size_of(curve_png([(0.1, 1.0), (1.0, 0.8)], "answered", "right", "doubt")) == (572, 396)
-    frames_TCHW = torch.zeros(3, 3, 40, 60, dtype=torch.uint8)
-    short, long = (size_of(strip_png(frames_TCHW.repeat(times, 1, 1, 1), [0.5] * 3 * times)) for times in (1, 2))
-    assert long == (2 * short[0], short[1])
 
 
 def test_many_and_odd_labels_still_make_a_readable_picture() -> None:

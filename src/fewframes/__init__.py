@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fewframes.config import ModelConfig as ModelConfig
     from fewframes.config import ViewConfig as ViewConfig
     from fewframes.errors import FewframesError as FewframesError
+    from fewframes.explain import Explanation as Explanation
     from fewframes.model import STAM as STAM
     from fewframes.predictor import Failure as Failure
     from fewframes.predictor import Predictor as Predictor
@@ -40,6 +41,7 @@ _ROOM_OF = {
     "ModelConfig": "config",
     "ViewConfig": "config",
     "FewframesError": "errors",
+    "Explanation": "explain",
     "STAM": "model",
     "Failure": "predictor",
     "Predictor": "predictor",

@@ -35,6 +35,16 @@ class TimmFrameEncoder(nn.Module):
             return self.walk(self.backbone, frames_MCHW)
         return self.backbone(frames_MCHW)
 
+    def features(self, frames_MCHW: Tensor) -> tuple[Tensor, ...]:
+        """What is pooled: one map, (M, D', h, w) in most backbones, (M, h, w, D') in some."""
+        backbone: Any = self.backbone
+        return (backbone.forward_features(frames_MCHW),)
+
+    def pool(self, features: tuple[Tensor, ...]) -> Tensor:
+        """Embeddings (M, D) from `features`."""
+        backbone: Any = self.backbone
+        return backbone.forward_head(features[0])
+
 
 def timm_frame_encoder(
     name: str, *, image_size: int, pretrained: bool = False, drop_path: float = 0.0
@@ -104,13 +114,22 @@ class EfficientNetLite0(nn.Module):
         self.bn2 = _norm(self.POOLED)
 
     def forward(self, frames_MCHW: Tensor) -> Tensor:
+        return self.pool(self.features(frames_MCHW))
+
+    def features(self, frames_MCHW: Tensor) -> tuple[Tensor, ...]:
+        """What is pooled: the last features (M, 1280, h, w) and, where there are cells, those of the middle (M, 112, 2h, 2w)."""
         features = _relu6(self.conv_stem, self.bn1, frames_MCHW)
         middle = features = self.blocks[: self.MIDDLE_STAGE + 1](features)
         features = self.blocks[self.MIDDLE_STAGE + 1 :](features)
-        pooled_MD = _relu6(self.conv_head, self.bn2, features).mean(dim=(2, 3))
+        last = _relu6(self.conv_head, self.bn2, features)
+        return (last, middle) if self.cells else (last,)
+
+    def pool(self, features: tuple[Tensor, ...]) -> Tensor:
+        """Embeddings (M, D) from `features`."""
+        pooled_MD = features[0].mean(dim=(2, 3))
         if not self.cells:
             return pooled_MD
-        return torch.cat([pooled_MD, F.adaptive_avg_pool2d(middle, self.cells).flatten(1)], dim=1)
+        return torch.cat([pooled_MD, F.adaptive_avg_pool2d(features[1], self.cells).flatten(1)], dim=1)
 
     def fold_norms(self) -> None:
         """Merge each batch norm into the convolution before it: the same function in eval mode, faster. Not undone."""

@@ -22,7 +22,9 @@ from fewframes.console import (
     write_table,
 )
 from fewframes.data_commands import data_app
+from fewframes.embed_commands import embed
 from fewframes.errors import EXIT_SOME_FAILED, FewframesError
+from fewframes.explain_commands import ExplainOption, MapOption, explained, plan_pictures
 from fewframes.learning_commands import evaluate, train
 from fewframes.memory import keep_memory
 from fewframes.options import (
@@ -30,10 +32,16 @@ from fewframes.options import (
     DeviceOption,
     DtypeOption,
     EarlyExitOption,
+    EndOption,
+    FramesOption,
     MergeOption,
     ModelOption,
+    SourcesArgument,
+    StartOption,
     ToleranceOption,
+    WorkersOption,
     exit_at,
+    named_videos,
 )
 
 
@@ -66,6 +74,7 @@ app.add_typer(models_app, name="models")
 app.command()(train)
 app.command()(evaluate)
 app.command()(bench)
+app.command()(embed)
 app.add_typer(data_app, name="data")
 
 
@@ -80,27 +89,23 @@ def main() -> None:
 
 @app.command()
 def predict(
-    sources: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SOURCE...",
-            help="Videos, folders, globs, URLs, a .txt file with one of these a line, or - to read such lines.",
-        ),
-    ],
+    sources: SourcesArgument,
     model: ModelOption = "lite0-16",
     topk: Annotated[int, typer.Option(min=1, help="Actions to name for each video.")] = 5,
-    frames: Annotated[int | None, typer.Option(min=1, help="Frames to look at; default: the model's own.")] = None,
-    start: Annotated[float, typer.Option(min=0, help="Look from this second on.")] = 0.0,
-    end: Annotated[float | None, typer.Option(min=0, help="Look up to this second; default: the end.")] = None,
+    frames: FramesOption = None,
+    start: StartOption = 0.0,
+    end: EndOption = None,
     tolerance: ToleranceOption = 0.0,
     early_exit: EarlyExitOption = None,
     merge: MergeOption = None,
     backend: BackendOption = "auto",
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV on standard output.")] = False,
+    explain: ExplainOption = None,
+    maps: MapOption = "auto",
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
-    workers: Annotated[int | None, typer.Option(min=1, help="Videos decoded at a time; default: one a core.")] = None,
+    workers: WorkersOption = None,
 ) -> None:
     """Name what happens in videos.
 
@@ -108,28 +113,35 @@ def predict(
     """
     if json and as_csv:
         raise typer.BadParameter("--json and --csv exclude each other")
+    if explain is not None and (early_exit is not None or tolerance):
+        raise typer.BadParameter(
+            "--explain shows what the model makes of all its frames at their exact moments; leave out --early-exit and --tolerance"
+        )
+    if explain is None and maps != "auto":
+        raise typer.BadParameter("--map is for --explain; name a picture with it")
     from fewframes.predictor import Failure, load
-    from fewframes.sources import expand
 
-    paths = list(expand(sources))
-    if not paths:
-        raise FewframesError("no videos were named; pass files, folders, globs, URLs or a list of them")
-
+    paths = named_videos(sources)
+    pictures = [] if explain is None else plan_pictures(explain, paths)
     began = time.perf_counter()
     predictor = load(model, device=device, dtype=dtype, backend=backend, merge=merge)
     tell(f"{describe(predictor)}, loaded in {time.perf_counter() - began:.1f} s")
     began = time.perf_counter()
-    results = predictor.predict_many(
-        paths,
-        num_frames=frames,
-        start_s=start,
-        end_s=end,
-        tolerance=tolerance,
-        early_exit=exit_at(early_exit),
-        workers=workers,
+    results = (
+        predictor.predict_many(
+            paths,
+            num_frames=frames,
+            start_s=start,
+            end_s=end,
+            tolerance=tolerance,
+            early_exit=exit_at(early_exit),
+            workers=workers,
+        )
+        if explain is None
+        else explained(predictor, paths, pictures, maps=maps, num_frames=frames, start_s=start, end_s=end)
     )
     write = write_json if json else write_csv if as_csv else write_table
-    shown = list(write(with_progress(results, len(paths)), topk))
+    shown = list(write(with_progress(results, len(paths), "labelling"), topk))
     failures = [result for result in shown if isinstance(result, Failure)]
     for failure in failures:
         tell(f"failed: {failure.error}")

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
@@ -17,16 +17,18 @@ if TYPE_CHECKING:  # the command line must not load torch before a command needs
     from fewframes.clip import Prediction
     from fewframes.data import VideoSet
     from fewframes.evaluate import Evaluation
+    from fewframes.explain import Explanation
     from fewframes.inspection import Inspection
     from fewframes.layouts import Sample
     from fewframes.predictor import Failure, Predictor
 
-Results = Iterable["Prediction | Failure"]
+Results = Iterable["Prediction | Explanation | Failure"]
+Result = TypeVar("Result")
 SHOWN_PROBLEMS, SHOWN_ACTIONS = 3, 20
 """How many problems of a kind, and how many actions, are named before the rest is counted."""
 
 
-def write_json(results: Results, topk: int) -> Iterator[Prediction | Failure]:
+def write_json(results: Results, topk: int) -> Iterator[Prediction | Explanation | Failure]:
     """One JSON object a line, each written as soon as it is known."""
     import json
 
@@ -38,7 +40,7 @@ def write_json(results: Results, topk: int) -> Iterator[Prediction | Failure]:
         yield result
 
 
-def write_csv(results: Results, topk: int) -> Iterator[Prediction | Failure]:
+def write_csv(results: Results, topk: int) -> Iterator[Prediction | Explanation | Failure]:
     """A row for each video, failed ones with their reason; `topk` pairs of label and score."""
     from fewframes.predictor import Failure
 
@@ -49,19 +51,26 @@ def write_csv(results: Results, topk: int) -> Iterator[Prediction | Failure]:
         if isinstance(result, Failure):
             writer.writerow([result.source, result.error] + [""] * 2 * topk)
         else:
-            pairs = [cell for label, score in result.top(topk) for cell in (label, f"{score:.6f}")]
+            pairs = [cell for label, score in prediction_of(result).top(topk) for cell in (label, f"{score:.6f}")]
             writer.writerow([result.source, "", *pairs, *[""] * (2 * topk - len(pairs))])
         yield result
 
 
-def write_table(results: Results, topk: int) -> Iterator[Prediction | Failure]:
+def write_table(results: Results, topk: int) -> Iterator[Prediction | Explanation | Failure]:
     """For people: a block for each video with its likeliest actions, and where the model looked."""
     from fewframes.predictor import Failure
 
     for result in results:
         if not isinstance(result, Failure):
-            console().print(block(result, topk), highlight=False, markup=False, soft_wrap=True)
+            console().print(block(prediction_of(result), topk), highlight=False, markup=False, soft_wrap=True)
         yield result
+
+
+def prediction_of(result: Prediction | Explanation) -> Prediction:
+    """What the model says, explained or not."""
+    from fewframes.clip import Prediction
+
+    return result if isinstance(result, Prediction) else result.prediction
 
 
 def block(prediction: Prediction, topk: int) -> str:
@@ -200,7 +209,7 @@ def describe(predictor: Predictor) -> str:
     return f"{predictor.name}: {len(predictor.labels)} actions, {predictor.device} in {precision}"
 
 
-def summary(results: list[Prediction | Failure], seconds: float) -> str:
+def summary(results: list[Prediction | Explanation | Failure], seconds: float) -> str:
     """How many were labelled, failed and missing, and how fast it went."""
     from fewframes.predictor import Failure, tally
 
@@ -209,13 +218,13 @@ def summary(results: list[Prediction | Failure], seconds: float) -> str:
     return f"{tally(labelled, 'labelled', failures)} in {seconds:.1f} s ({labelled / seconds:.1f} videos/s)"
 
 
-def with_progress(results: Results, total: int) -> Results:
+def with_progress(results: Iterable[Result], total: int, doing: str) -> Iterable[Result]:
     """The same results, with a progress bar on standard error when that is a terminal and there is more than one."""
     if total < 2 or not sys.stderr.isatty():
         return results
     from rich.progress import track
 
-    return track(results, description="labelling", total=total, console=console(stderr=True))
+    return track(results, description=doing, total=total, console=console(stderr=True))
 
 
 class StageProgress:

@@ -161,17 +161,20 @@ def _strongest_edges(features_MSd: Tensor, num_merged: int, num_prefix: int) -> 
 def _attention(block: nn.Module, tokens_MSD: Tensor, sizes_MS: Tensor) -> tuple[Tensor, Tensor]:
     """What a block's attention adds to its tokens (M, S, D), and their keys, mean over heads (M, S, d)."""
     layer: Any = block
-    attn, normed_MSD = layer.attn, layer.norm1(tokens_MSD)
-    if isinstance(block, Block):
-        query, key, value = block.attn.per_head(normed_MSD)
-    else:
-        query, key, value = attn.qkv(normed_MSD).unflatten(-1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        query, key = attn.q_norm(query), attn.k_norm(key)
+    query, key, value = per_head(block, layer.norm1(tokens_MSD))
     summed_MSD = attend(query, key, value, sizes_MS.log()).transpose(1, 2).flatten(2)
-    features_MSd = key.mean(dim=1)
+    branch_MSD = layer.attn.proj(summed_MSD)
+    return branch_MSD if isinstance(block, Block) else layer.ls1(branch_MSD), key.mean(dim=1)
+
+
+def per_head(block: nn.Module, normed_MSD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of a block, ours or timm's, from its normalised tokens (M, S, D): three of (M, A, S, d)."""
     if isinstance(block, Block):
-        return attn.proj(summed_MSD), features_MSd
-    return layer.ls1(attn.proj(summed_MSD)), features_MSd
+        return block.attn.per_head(normed_MSD)
+    layer: Any = block
+    attn = layer.attn
+    query, key, value = attn.qkv(normed_MSD).unflatten(-1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    return attn.q_norm(query), attn.k_norm(key), value
 
 
 def _mlp(block: nn.Module, tokens_MSD: Tensor) -> Tensor:
@@ -191,23 +194,28 @@ def _num_patches(encoder: SpatialEncoder) -> int:
 
 def _num_patches_timm(backbone: nn.Module) -> int:
     """Patches of a VisionTransformer whose every part `TimmWalk` repeats; ConfigError for any other backbone."""
+    if unlike := unlike_plain_vit(backbone):
+        raise ConfigError(f"tokens are merged in plain ViTs and {unlike}; merge 0 or take a ViT such as 'vit-ti-16'")
+    vit: Any = backbone
+    return int(vit.patch_embed.num_patches)
+
+
+def unlike_plain_vit(backbone: nn.Module) -> str:
+    """What a backbone of timm has that its VisionTransformer does not, in words; empty where it is a plain one."""
     from timm.models import (
         vision_transformer as timm_vit,
     )  # late: it takes seconds to import and most models do without
 
     vit: Any = backbone
-    unknown = ""
     if type(backbone) is not timm_vit.VisionTransformer:
-        unknown = f"{type(backbone).__name__} is none"
-    elif any(type(block) is not timm_vit.Block for block in vit.blocks):
-        unknown = f"this one has blocks of the form {type(vit.blocks[0]).__name__}"
-    elif any(_unusual(block.attn) for block in vit.blocks):
-        unknown = "this one attends in a form of its own"
-    elif vit.global_pool not in ("token", "avg"):
-        unknown = f"this one pools by {vit.global_pool!r}, not by class token or mean"
-    if unknown:
-        raise ConfigError(f"tokens are merged in plain ViTs and {unknown}; merge 0 or take a ViT such as 'vit-ti-16'")
-    return int(vit.patch_embed.num_patches)
+        return f"{type(backbone).__name__} is none"
+    if any(type(block) is not timm_vit.Block for block in vit.blocks):
+        return f"this one has blocks of the form {type(vit.blocks[0]).__name__}"
+    if any(_unusual(block.attn) for block in vit.blocks):
+        return "this one attends in a form of its own"
+    if vit.global_pool not in ("token", "avg"):
+        return f"this one pools by {vit.global_pool!r}, not by class token or mean"
+    return ""
 
 
 def _unusual(attn: Any) -> bool:

@@ -89,7 +89,7 @@ class STAM(nn.Module):
         if self.config.layout == "factorised":
             frames_MD = self.encode_frames(frames_MCHW)
         else:
-            frames_MD = self.frame_encoder(self._normalise(frames_MCHW), num_frames=num_frames).float()
+            frames_MD = self.frame_encoder(self.normalise(frames_MCHW), num_frames=num_frames).float()
         return frames_MD.unflatten(0, (num_videos, num_frames))
 
     def encode_frames(self, frames_MCHW: Tensor) -> Tensor:
@@ -99,8 +99,7 @@ class STAM(nn.Module):
                 f"layout {self.config.layout!r} mixes frames inside the encoder, so a frame has no embedding of its "
                 "own; use forward or encode_clips, or the 'factorised' layout"
             )
-        embeddings_MD: Tensor = self.frame_encoder(self._normalise(frames_MCHW))
-        return embeddings_MD.float()
+        return self.frame_encoder(self.normalise(frames_MCHW)).float()
 
     def encode_video(self, frames_BTD: Tensor, *, with_attention: bool = False) -> VideoEncoding:
         """Logits and video embedding y (Eqs. 11-12) from frame embeddings (B, T, D)."""
@@ -110,7 +109,8 @@ class STAM(nn.Module):
             logits_BK = logits_BK + self.moment_head(frames_BTD)
         return VideoEncoding(logits_BK, embedding_BD, attention_BT)
 
-    def _normalise(self, frames_MCHW: Tensor) -> Tensor:
+    def normalise(self, frames_MCHW: Tensor) -> Tensor:
+        """Pixels in 0-1 as the frame encoder takes them, in its precision."""
         normalised_MCHW = (frames_MCHW.float() - self.pixel_mean) / self.pixel_std
         return normalised_MCHW.to(next(self.frame_encoder.parameters()).dtype)
 
@@ -155,36 +155,34 @@ class SpatialEncoder(nn.Module):
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
 
     def forward(self, frames_MCHW: Tensor, num_frames: int = 1) -> Tensor:
-        height, width = frames_MCHW.shape[-2:]
-        if (height, width) != (self.image_size_px, self.image_size_px):
-            size = self.image_size_px
+        return self.read_out(self._through_blocks(self.tokens(frames_MCHW, num_frames)), num_frames)
+
+    def tokens(self, frames_MCHW: Tensor, num_frames: int = 1) -> Tensor:
+        """What enters the first block (Eq. 1): (M, S, D); in `joint` (B, T * S, D), in `per_block` (B, T, S, D)."""
+        (height, width), size = frames_MCHW.shape[-2:], self.image_size_px
+        if (height, width) != (size, size):
             raise ValueError(f"frames are {width}x{height} px, this model takes {size}x{size}; see ViewConfig.crop_px")
         patches_MND = self.patch_embed(frames_MCHW)
         class_M1D = self.cls_token.expand(len(patches_MND), -1, -1)
-        tokens_MSD = torch.cat([class_M1D, patches_MND], dim=1) + self.pos_embed  # Eq. 1
-        return self.norm(self._encoded(tokens_MSD, num_frames)[:, 0])  # Eq. 10
-
-    def _encoded(self, tokens_MSD: Tensor, num_frames: int) -> Tensor:
+        tokens_MSD = torch.cat([class_M1D, patches_MND], dim=1) + self.pos_embed
         if self.layout == "factorised":
-            return self._through_blocks(tokens_MSD)
+            return tokens_MSD
         time_1TD = resize_positions(self.time_embed.squeeze(2), num_frames, has_class=False)
         tokens_BTSD = tokens_MSD.unflatten(0, (-1, num_frames)) + time_1TD.unsqueeze(2)
-        num_tokens = tokens_BTSD.shape[2]
-        if self.layout == "joint":  # Eq. 5: the NF + F tokens of a video are one sequence
-            tokens_BSD = self._through_blocks(tokens_BTSD.flatten(1, 2))
-            tokens_BTSD = tokens_BSD.unflatten(1, (num_frames, num_tokens))
-        else:
-            tokens_BTSD = self._through_blocks(tokens_BTSD)
-        return tokens_BTSD.flatten(0, 1)
+        # Eq. 5: in `joint` the NF + F tokens of a video are one sequence.
+        return tokens_BTSD.flatten(1, 2) if self.layout == "joint" else tokens_BTSD
+
+    def read_out(self, tokens: Tensor, num_frames: int = 1) -> Tensor:
+        """Each frame's class token after the last block (Eq. 10): tokens as they leave it -> (M, D)."""
+        tokens = tokens.unflatten(1, (num_frames, -1)) if self.layout == "joint" else tokens
+        return self.norm(tokens[..., 0, :].flatten(0, -2))
 
     def _through_blocks(self, tokens: Tensor) -> Tensor:
         if self.walk is not None and not self.training:
             return self.walk(self.blocks, tokens)
+        thrifty = self.checkpointing and torch.is_grad_enabled()
         for block in self.blocks:
-            if self.checkpointing and torch.is_grad_enabled():
-                tokens = checkpoint(block, tokens, use_reentrant=False)
-            else:
-                tokens = block(tokens)
+            tokens = checkpoint(block, tokens, use_reentrant=False) if thrifty else block(tokens)
         return tokens
 
 

@@ -8,8 +8,19 @@ from typing import Annotated, Literal
 
 import typer
 
-from fewframes.errors import ConfigError
+from fewframes.errors import ConfigError, FewframesError
 
+SourcesArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE...",
+        help="Videos, folders, globs, URLs, a .txt file with one of these a line, or - to read such lines.",
+    ),
+]
+FramesOption = Annotated[int | None, typer.Option(min=1, help="Frames to look at; default: the model's own.")]
+StartOption = Annotated[float, typer.Option(min=0, help="Look from this second on.")]
+EndOption = Annotated[float | None, typer.Option(min=0, help="Look up to this second; default: the end.")]
+WorkersOption = Annotated[int | None, typer.Option(min=1, help="Videos decoded at a time; default: one a core.")]
 ModelOption = Annotated[str, typer.Option(help="A preset (see `fewframes models`) or a checkpoint file.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 DtypeOption = Annotated[
@@ -54,6 +65,16 @@ VideosOption = Annotated[str, typer.Option("--videos", help="Folder of the video
 OfficialOption = Annotated[int, typer.Option(min=1, help="Which official split (UCF101, HMDB51).")]
 CacheOption = Annotated[Path | None, typer.Option(help="Folder of frame embeddings; default: the user's cache.")]
 NoCacheOption = Annotated[bool, typer.Option("--no-cache", help="Neither read nor keep frame embeddings.")]
+
+
+def named_videos(sources: list[str]) -> list[str]:
+    """Every video that the sources stand for; at least one."""
+    from fewframes.sources import expand  # late: it loads torch
+
+    paths = list(expand(sources))
+    if not paths:
+        raise FewframesError("no videos were named; pass files, folders, globs, URLs or a list of them")
+    return paths
 
 
 def frame_counts(text: str, option: str) -> tuple[int, ...]:

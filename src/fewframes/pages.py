@@ -8,10 +8,13 @@ from html import escape
 
 from fewframes.evaluate import RELEASE_FPS, Evaluation, figure_name
 from fewframes.metrics import Report
-from fewframes.plots import MOST_COUNTED, confusion_png, curve_png, strip_png
+from fewframes.plots import MOST_COUNTED, confusion_png, curve_png
 from fewframes.predictor import Predictor, tally
+from fewframes.reader import Part
+from fewframes.sampling import ONE_PASS
+from fewframes.strips import strip_png
 
-WORST, STRIP_FRAMES, MOST_PAIRS = 8, 8, 20
+WORST, MOST_PAIRS = 8, 20
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f24; }
 table { border-collapse: collapse; margin: 1rem 0; }
@@ -56,7 +59,10 @@ def report_page(evaluation: Evaluation, predictor: Predictor) -> str:
         picture = curve_png(points, "frames a view", main, "frames against accuracy", shares=False)
         parts.append("<h2>Frames</h2>" + _image(picture, "accuracy over number of frames"))
     if isinstance(report, Report) and (rows := evaluation.worst(WORST)):
-        parts.append("<h2>Wrong, and sure of it</h2>" + "".join(_strip(evaluation, predictor, row) for row in rows))
+        note = "<p><small>Borders: attention, from pale yellow (none) to dark red (the most in the video).</small></p>"
+        parts.append(
+            "<h2>Wrong, and sure of it</h2>" + note + "".join(_strip(evaluation, predictor, row) for row in rows)
+        )
     if evaluation.failures:
         failed = [(failure.source, failure.error) for failure in evaluation.failures]
         parts.append("<h2>Could not be read</h2>" + _table(failed))
@@ -115,13 +121,15 @@ def _pairs(report: Report) -> list[tuple[str, str]]:
 
 
 def _strip(evaluation: Evaluation, predictor: Predictor, row: int) -> str:
-    """One mistake: what it is, what it was taken for, and frames with their times."""
+    """One mistake: what it is, what it was taken for, and the frames looked at, with their times and attention."""
     sample = evaluation.samples[row]
-    clip = predictor.read_clip(sample.path, num_frames=STRIP_FRAMES, start_s=sample.start_s, end_s=sample.end_s)
+    part = Part(ONE_PASS, predictor.config.num_frames, sample.start_s, sample.end_s)
+    read = predictor.reader.read(sample.path, part, threads=0)
+    attention_T, clip = predictor.label(read).frame_attention, read.clips[0]
     score, index = evaluation.scores[row].max(dim=0)
     true, named = escape(", ".join(sample.labels)), escape(predictor.labels[int(index)])
     said = f"<b>{true}</b>, taken for <b>{named}</b> ({float(score):.0%})"
-    picture = _image(strip_png(clip.frames, clip.times_s.tolist()), f"frames of {sample.path}")
+    picture = _image(strip_png(clip.frames, clip.times_s.tolist(), attention_T), f"frames of {sample.path}")
     return f"<figure><figcaption>{said}<br><small>{escape(sample.path)}</small></figcaption>{picture}</figure>"
 
 

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from torch import Tensor
 
 from fewframes.metrics import Report
 
@@ -100,19 +98,6 @@ def training_png(history: Sequence[Mapping[str, float]], held_out: Sequence[tupl
     for axes in (left, right):
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
-    return _png(figure)
-
-
-def strip_png(frames_TCHW: Tensor, times_s: Sequence[float]) -> bytes:
-    """Frames (T, C, H, W) uint8 of one video side by side, the time of each below it."""
-    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.02)
-    figure = Figure(figsize=(1.5 * len(times_s), 1.75), layout=layout)
-    row = figure.subplots(1, len(times_s), squeeze=False)[0]
-    for axes, frame_CHW, time_s in zip(row, frames_TCHW, times_s, strict=True):
-        axes.imshow(frame_CHW.permute(1, 2, 0).numpy())
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.set_xlabel(f"{time_s:.2f} s", fontsize=9)
     return _png(figure)
 
 

@@ -134,7 +134,7 @@ class Predictor:
         part = Part(_one_pass(tolerance), frames, start_s, end_s, fps)
         plan = self.exit_plan(early_exit, num_frames)
         return (
-            self._label(self.reader.read(source, part, threads=0))
+            self.label(self.reader.read(source, part, threads=0))
             if plan is None
             else self._glance(source, part, plan, 0)
         )
@@ -178,7 +178,7 @@ class Predictor:
                     except FewframesError as error:
                         yield Failure.of(source, error)
                         continue
-                    yield done if isinstance(done, Prediction) else self._label(done)
+                    yield done if isinstance(done, Prediction) else self.label(done)
             finally:
                 for _, future in waiting:
                     future.cancel()
@@ -304,7 +304,8 @@ class Predictor:
         prediction = self._prediction(replace(clip, times_s=times_N), frames_ND, encoded, timing)
         return replace(prediction, frame_attention=prediction.frame_attention @ shares_TN.cpu())
 
-    def _label(self, read: Read) -> Prediction:
+    def label(self, read: Read) -> Prediction:
+        """What happens in a video whose frames have been read; of several views, the first's."""
         began = time.perf_counter()
         clip = read.clips[0]
         frames_1TD = self.encode_clips(clip.frames[None])

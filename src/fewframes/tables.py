@@ -70,15 +70,15 @@ def _write_parquet(names: list[str], rows: list[list[Cell]], path: Path) -> None
     from pyarrow import parquet
 
     columns = [
-        pyarrow.array(map(_printable, cells), pyarrow.string())
+        pyarrow.array(map(printable, cells), pyarrow.string())
         if name in WORDS
         else pyarrow.array(cells, pyarrow.float64())
         for name, cells in zip(names, zip(*rows, strict=True), strict=True)
     ]
-    names = [_printable(name) or "" for name in names]
+    names = [printable(name) or "" for name in names]
     parquet.write_table(pyarrow.Table.from_arrays(columns, names=names), path)
 
 
-def _printable(cell: str | None) -> str | None:
+def printable(cell: str | None) -> str | None:
     """Names of files need not be text; Parquet's strings are."""
     return None if cell is None else cell.encode(errors="replace").decode()

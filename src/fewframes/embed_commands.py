@@ -1,0 +1,67 @@
+"""`fewframes embed`: embeddings of videos and frames as a file for other tools. A part of the command line."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fewframes.console import describe, tell, with_progress
+from fewframes.errors import EXIT_SOME_FAILED
+from fewframes.options import (
+    BackendOption,
+    DeviceOption,
+    DtypeOption,
+    EndOption,
+    FramesOption,
+    MergeOption,
+    ModelOption,
+    SourcesArgument,
+    StartOption,
+    ToleranceOption,
+    WorkersOption,
+    make_folder,
+    named_videos,
+)
+
+
+def embed(
+    sources: SourcesArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write: .parquet or .safetensors.")],
+    model: ModelOption = "lite0-16",
+    per_frame: Annotated[bool, typer.Option("--per-frame", help="Also an embedding for each frame.")] = False,
+    frames: FramesOption = None,
+    start: StartOption = 0.0,
+    end: EndOption = None,
+    tolerance: ToleranceOption = 0.0,
+    merge: MergeOption = None,
+    backend: BackendOption = "auto",
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    workers: WorkersOption = None,
+) -> None:
+    """Write an embedding for each video, to search, group or train other models with.
+
+    A row for each video: source, label, score, times, embedding (Parquet: failed videos too, with their reason). Exit codes: 0 all
+    embedded, 1 none could be read, 2 wrong use, 3 some of many failed, 4 Parquet without pyarrow.
+    """
+    from fewframes.embedding_files import check_embedding_file, write_embeddings
+    from fewframes.predictor import load, tally
+
+    check_embedding_file(output)
+    paths = named_videos(sources)
+    make_folder(output.parent)
+    predictor = load(model, device=device, dtype=dtype, backend=backend, merge=merge)
+    tell(describe(predictor))
+    began = time.perf_counter()
+    results = predictor.predict_many(
+        paths, num_frames=frames, start_s=start, end_s=end, tolerance=tolerance, workers=workers
+    )
+    written = write_embeddings(with_progress(results, len(paths), "embedding"), output, predictor, per_frame=per_frame)
+    for failure in written.failures:
+        tell(f"failed: {failure.error}")
+    tell(f"{tally(written.num_videos, 'embedded', written.failures)} in {time.perf_counter() - began:.1f} s; {output}")
+    if written.failures:
+        raise typer.Exit(EXIT_SOME_FAILED)

@@ -1,0 +1,201 @@
+"""Embeddings of many videos as one file for other tools: a row for each video as Parquet, or tensors as safetensors.
+
+Results are written as they come, so memory does not grow with the number of videos, and the file gets its name when it is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from fewframes import __version__
+from fewframes.cache import module_key
+from fewframes.clip import Prediction
+from fewframes.errors import ConfigError, DataError
+from fewframes.predictor import Failure, Predictor
+from fewframes.tables import check_format, printable
+
+ENDINGS = (".parquet", ".safetensors")
+ROW_VALUES = 2**20
+"""Numbers that a row group of Parquet holds before it is written."""
+ALIGN_BYTES = 8
+"""Of a safetensors header, so that the tensors behind it are aligned."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """How many videos are in the file, and which are not."""
+
+    num_videos: int
+    failures: tuple[Failure, ...]
+
+
+def check_embedding_file(path: Path) -> None:
+    """ConfigError for another kind of file, MissingDependency where Parquet needs pyarrow: before the work, not after."""
+    if path.suffix not in ENDINGS or path.is_dir():
+        raise ConfigError(f"{path}: embeddings are written as .parquet or .safetensors; name a file that ends so")
+    if path.suffix == ".parquet":
+        check_format("parquet")
+
+
+def write_embeddings(
+    results: Iterable[Prediction | Failure], path: Path, predictor: Predictor, *, per_frame: bool = False
+) -> Written:
+    """Video embeddings y (Eq. 12), with `per_frame` also frame embeddings f_t (Eq. 10), in the order of the results.
+
+    Parquet has the columns source, label, score, times_s, embedding, frame_embeddings, error: videos that failed are rows with
+    their reason. Safetensors has the tensors embedding (N, D), score (N,), label (N,), times_s (N, T) and frame_embeddings
+    (N, T, D) of the N videos that could be read; sources, labels and failures are JSON in its metadata. Both name model and
+    weights. Raises ConfigError where it cannot be written, DataError when no video could be read; a former file then stays.
+    """
+    check_embedding_file(path)
+    about = {
+        "fewframes": __version__,
+        "model": predictor.name,
+        "weights": module_key(predictor.model),
+        "precision": str(predictor.dtype).removeprefix("torch."),
+        "labels": json.dumps([printable(label) for label in predictor.labels]),
+    }
+    num_videos, failures = 0, []
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part-") as name:
+            whole = Path(name) / path.name
+            writer: _Writer = (
+                _Parquet(whole, about, _widths(predictor), per_frame=per_frame)
+                if path.suffix == ".parquet"
+                else _Safetensors(whole, about, per_frame=per_frame)
+            )
+            try:
+                for result in results:
+                    if isinstance(result, Failure):
+                        failures.append(result)
+                    else:
+                        num_videos += 1
+                    writer.add(result)
+            finally:
+                writer.finish()
+            if not num_videos:
+                first = f"; the first: {failures[0].error}" if failures else ""
+                raise DataError(f"{path}: not written, none of {len(failures)} videos could be read{first}")
+            whole.replace(path)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written ({error.strerror or error}); take another place") from None
+    return Written(num_videos, tuple(failures))
+
+
+class _Writer(Protocol):
+    def add(self, result: Prediction | Failure) -> None: ...
+
+    def finish(self) -> None: ...
+
+
+class _Parquet:
+    def __init__(self, path: Path, about: Mapping[str, str], widths: tuple[int, int], *, per_frame: bool) -> None:
+        import pyarrow  # late: an optional package
+        from pyarrow import parquet
+
+        self._pyarrow: Any = pyarrow
+        number, (width, frame_width) = pyarrow.float32(), widths
+        columns = {
+            "source": pyarrow.string(),
+            "label": pyarrow.string(),
+            "score": number,
+            "times_s": pyarrow.list_(number),
+            "embedding": pyarrow.list_(number, width),
+            **({"frame_embeddings": pyarrow.list_(pyarrow.list_(number, frame_width))} if per_frame else {}),
+            "error": pyarrow.string(),
+        }
+        self._schema = pyarrow.schema(list(columns.items()), metadata=dict(about))
+        self._writer = parquet.ParquetWriter(path, self._schema)
+        self._rows: list[dict[str, object]] = []
+        self._num_values, self._per_frame = 0, per_frame
+
+    def add(self, result: Prediction | Failure) -> None:
+        row: dict[str, object] = dict.fromkeys(self._schema.names)
+        row["source"] = printable(result.source)
+        if isinstance(result, Failure):
+            row["error"] = printable(result.error)
+        else:
+            best = result.top(1)[0]
+            row |= {"label": printable(best.label), "score": best.score, "times_s": result.times_s.numpy()}
+            row["embedding"] = result.embedding.numpy()
+            self._num_values += result.embedding.numel()
+            if self._per_frame:
+                row["frame_embeddings"] = list(result.frame_embeddings.numpy())
+                self._num_values += result.frame_embeddings.numel()
+        self._rows.append(row)
+        if self._num_values > ROW_VALUES:
+            self._flush()
+
+    def finish(self) -> None:
+        self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        if self._rows:
+            self._writer.write_table(self._pyarrow.Table.from_pylist(self._rows, schema=self._schema))
+        self._rows, self._num_values = [], 0
+
+
+class _Safetensors:
+    """The format: the header's length in 8 bytes, a JSON header of names, types, shapes and places, then the tensors. The library
+    writes what is in memory alone, so here each tensor grows in a file of its own until all are joined."""
+
+    def __init__(self, path: Path, about: Mapping[str, str], *, per_frame: bool) -> None:
+        self._path, self._about, self._per_frame = path, about, per_frame
+        self._sources: list[str] = []
+        self._failures: list[dict[str, str | None]] = []
+        self._kinds: dict[str, tuple[torch.dtype, torch.Size]] = {}
+
+    def add(self, result: Prediction | Failure) -> None:
+        if isinstance(result, Failure):
+            self._failures.append({"source": printable(result.source), "error": printable(result.error)})
+            return
+        self._sources.append(printable(result.source) or "")
+        score, index = result.scores.max(dim=0)
+        self._append("embedding", result.embedding)
+        self._append("score", score)
+        self._append("label", index)
+        self._append("times_s", result.times_s)
+        if self._per_frame:
+            self._append("frame_embeddings", result.frame_embeddings)
+
+    def finish(self) -> None:
+        texts = {"sources": json.dumps(self._sources), "failures": json.dumps(self._failures)}
+        header: dict[str, object] = {"__metadata__": {**self._about, **texts}}
+        end = 0
+        for name, (dtype, shape) in self._kinds.items():
+            begin, end = end, end + self._place(name).stat().st_size
+            kind = {torch.float32: "F32", torch.int64: "I64"}[dtype]
+            header[name] = {"dtype": kind, "shape": [len(self._sources), *shape], "data_offsets": [begin, end]}
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % ALIGN_BYTES)
+        with self._path.open("wb") as file:
+            file.write(struct.pack("<Q", len(text)) + text)
+            for name in self._kinds:
+                with self._place(name).open("rb") as part:
+                    while block := part.read(2**24):
+                        file.write(block)
+
+    def _append(self, name: str, values: Tensor) -> None:
+        kind = values.dtype, values.shape
+        assert self._kinds.setdefault(name, kind) == kind, f"{name}: {kind} after {self._kinds[name]}"
+        with self._place(name).open("ab") as file:
+            file.write(values.numpy().tobytes())
+
+    def _place(self, name: str) -> Path:
+        return self._path.with_name(f"{name}.bytes")
+
+
+def _widths(predictor: Predictor) -> tuple[int, int]:
+    """Of a video's embedding and of a frame's."""
+    encoder: Any = predictor.model.frame_encoder
+    return predictor.model.temporal_encoder.width, int(encoder.width)

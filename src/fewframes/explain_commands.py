@@ -1,0 +1,86 @@
+"""`fewframes predict --explain`: predictions with a picture of what they rest on. A part of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from fewframes.console import tell
+from fewframes.errors import ConfigError, VideoError
+from fewframes.options import make_folder
+
+if TYPE_CHECKING:  # the command line must not load torch before a command needs it
+    from fewframes.explain import Explanation
+    from fewframes.predictor import Failure, Predictor
+
+ExplainOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE|FOLDER",
+        help="Also draw what the answer rests on: a .png or .svg for one video, a folder of .png for any number.",
+        show_default=False,
+    ),
+]
+MapOption = Annotated[
+    Literal["auto", "rollout", "attention", "grad-cam", "none"],
+    typer.Option("--map", help="Where in each frame, for --explain; auto: rollout for ViTs, grad-cam for others."),
+]
+
+
+def plan_pictures(target: Path, sources: Sequence[str]) -> list[Path]:
+    """A picture's path for each video, in a place that can be written to. ConfigError where the two do not fit."""
+    from fewframes.strips import check_picture
+
+    if target.suffix and not target.is_dir():
+        check_picture(target)
+        if len(sources) != 1:
+            raise ConfigError(
+                f"--explain {target}: one picture for {len(sources)} videos; name a folder, which gets one for each"
+            )
+        make_folder(target.parent)
+        return [target]
+    make_folder(target)
+    return [target / f"{name}.png" for name in _unique([PurePath(source.split("?")[0]).stem for source in sources])]
+
+
+def explained(
+    predictor: Predictor,
+    sources: Sequence[str],
+    pictures: Sequence[Path],
+    *,
+    maps: Literal["auto", "rollout", "attention", "grad-cam", "none"],
+    num_frames: int | None,
+    start_s: float,
+    end_s: float | None,
+) -> Iterator[Explanation | Failure]:
+    """Each video's explanation, its picture written and its correlation told; failures stop nothing."""
+    from fewframes.explain import explain
+    from fewframes.maps import choose_method
+    from fewframes.predictor import Failure
+    from fewframes.strips import write_picture
+
+    choose_method(predictor.model.frame_encoder, maps)  # what cannot be had is said once
+    for source, picture in zip(sources, pictures, strict=True):
+        try:
+            found = explain(predictor, source, maps=maps, num_frames=num_frames, start_s=start_s, end_s=end_s)
+        except VideoError as error:
+            yield Failure.of(source, error)
+            continue
+        write_picture(found, picture)
+        tell(f"{picture}: {found.agreement()}")
+        yield found
+
+
+def _unique(stems: Sequence[str]) -> Iterator[str]:
+    """The same names, with a number where one is there already."""
+    taken: set[str] = set()
+    for stem in stems:
+        name, number = stem or "video", 1
+        while name in taken:
+            number += 1
+            name = f"{stem or 'video'}-{number}"
+        taken.add(name)
+        yield name

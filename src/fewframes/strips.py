@@ -1,0 +1,223 @@
+"""Strips of a video's frames as pictures: borders by attention (the paper's Figure 2), maps over them, what leaving out does."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.nn import functional as F
+
+from fewframes.errors import ConfigError
+from fewframes.explain import Explanation
+from fewframes.maps import Method
+from fewframes.plots import DPI, shortened
+
+HEAT = mpl.colormaps["YlOrRd"]
+"""Lighter to darker as well as yellow to red, so that it can be read without telling colours apart."""
+BLUE, ORANGE, GREY = "#1f5fa8", "#b35900", "#5b6470"
+ENDINGS = (".png", ".svg")
+WORDS: dict[Method, str] = {
+    "rollout": "rollout of all blocks' attention",
+    "attention": "class token, last block",
+    "grad-cam": "Grad-CAM of {label}",
+}
+COLUMNS, MOST_COLUMNS, MOST_TOP = 8, 16, 5
+SIDE_IN, LEFT_IN, TIMES_IN, GAP_IN, BARS_IN, HEADER_IN = 1.0, 2.4, 0.27, 0.09, 0.72, 0.45
+"""Inches: a frame's side, what stands left of the frames, room for times, between frames, a row of bars, the title."""
+STRIP_FRAMES = 16
+
+
+def check_picture(path: Path) -> None:
+    """ConfigError for a file that cannot be a picture of ours."""
+    if path.suffix.lower() not in ENDINGS or path.is_dir():
+        raise ConfigError(f"{path}: pictures are written as .png or .svg; name a file that ends so")
+
+
+def write_picture(explanation: Explanation, path: Path) -> None:
+    """The explanation as a picture, .png or .svg; nothing half written gets the name. Raises ConfigError."""
+    check_picture(path)
+    form = path.suffix.lower().removeprefix(".")
+    content = io.BytesIO()
+    metadata = {"Date": None} if form == "svg" else None  # the same explanation is the same file
+    with mpl.rc_context({"svg.hashsalt": "fewframes"}):
+        explanation_figure(explanation).savefig(content, format=form, dpi=DPI, metadata=metadata)
+    part = path.with_name(f"{path.name}.part")
+    try:
+        part.write_bytes(content.getvalue())
+        part.replace(path)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written ({error.strerror or error}); take another place") from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def strip_png(frames_TCHW: Tensor, times_s: Sequence[float], attention_T: Tensor) -> bytes:
+    """Frames (T, C, H, W) uint8 of one video in rows, the time of each below it, its border by its attention (T,).
+
+    Of more than `STRIP_FRAMES` frames that many are shown, in equal steps; the colours are those among all.
+    """
+    shown = range(0, len(times_s), -(-len(times_s) // STRIP_FRAMES))
+    columns = min(COLUMNS, len(shown))
+    rows = -(-len(shown) // columns)
+    sheet = _Sheet(columns * (SIDE_IN + GAP_IN) + GAP_IN, rows * (SIDE_IN + TIMES_IN) + GAP_IN)
+    colours = _heat_of(attention_T)
+    for number, place in enumerate(shown):
+        row, column = divmod(number, columns)
+        left, top = GAP_IN + column * (SIDE_IN + GAP_IN), GAP_IN + row * (SIDE_IN + TIMES_IN)
+        axes = sheet.axes(left, top, SIDE_IN, SIDE_IN)
+        _frame(axes, frames_TCHW[place], colours[place], f"{times_s[place]:.2f} s")
+    content = io.BytesIO()
+    sheet.figure.savefig(content, format="png", dpi=DPI)
+    return content.getvalue()
+
+
+def explanation_figure(explanation: Explanation) -> Figure:
+    """Top labels at the left; frames with borders by attention, below each its map; attention against occlusion at the foot."""
+    num_frames, columns = len(explanation.occlusion), COLUMNS
+    while columns < MOST_COLUMNS and num_frames > 2 * columns:
+        columns *= 2
+    columns = min(columns, max(num_frames, 4))
+    side_in = COLUMNS * (SIDE_IN + GAP_IN) / columns - GAP_IN
+    row_in = side_in + TIMES_IN + (0 if explanation.maps is None else side_in + 0.12)
+    strip_in = -(-num_frames // columns) * row_in
+    foot_in = 2 * BARS_IN + 0.95
+    width_in = LEFT_IN + COLUMNS * (SIDE_IN + GAP_IN) + 0.1
+    sheet = _Sheet(width_in, HEADER_IN + max(strip_in, 2.3) + foot_in)
+    name = shortened(Path(explanation.source).name)
+    sheet.text(0.15, 0.13, explanation.label, size=15, weight="bold")
+    sheet.text(LEFT_IN, 0.16, f"{name}, {num_frames} frames", size=11, colour=GREY)
+    _top_labels(sheet, explanation)
+    _strip(sheet, explanation, columns, side_in, row_in)
+    _foot(sheet, explanation, HEADER_IN + max(strip_in, 2.3) + 0.12)
+    return sheet.figure
+
+
+class _Sheet:
+    """A figure on which things are placed in inches from the top left."""
+
+    def __init__(self, width_in: float, height_in: float) -> None:
+        self.figure = Figure(figsize=(width_in, height_in))
+        self.width_in, self.height_in = width_in, height_in
+
+    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
+        """Axes of this size."""
+        bottom = self.height_in - top - height
+        return self.figure.add_axes(
+            (left / self.width_in, bottom / self.height_in, width / self.width_in, height / self.height_in)
+        )
+
+    def text(
+        self, left: float, top: float, words: str, *, size: float, colour: str = "black", weight: str = "normal"
+    ) -> None:
+        """Words that begin here; file names and labels may hold dollar signs, which would begin a formula."""
+        place = left / self.width_in, 1 - top / self.height_in
+        self.figure.text(*place, words, size=size, color=colour, weight=weight, va="top", parse_math=False)
+
+
+def _strip(sheet: _Sheet, explanation: Explanation, columns: int, side_in: float, row_in: float) -> None:
+    prediction, maps_Thw = explanation.prediction, explanation.maps
+    colours, times_s = _heat_of(prediction.frame_attention), prediction.times_s.tolist()
+    if maps_Thw is not None:  # every patch has some attention, so what all have is not drawn
+        maps_Thw = (maps_Thw - maps_Thw.min()) / (maps_Thw.max() - maps_Thw.min()).clamp(min=1e-12)
+    for place, frame_CHW in enumerate(explanation.frames):
+        row, column = divmod(place, columns)
+        left, top = LEFT_IN + column * (side_in + GAP_IN), HEADER_IN + row * row_in
+        _frame(sheet.axes(left, top, side_in, side_in), frame_CHW, colours[place], f"{times_s[place]:.2f} s")
+        if maps_Thw is not None:
+            below = sheet.axes(left, top + side_in + TIMES_IN, side_in, side_in)
+            _frame(below, frame_CHW, None, "")
+            _overlay(below, maps_Thw[place], frame_CHW.shape[-2:])
+
+
+def _frame(axes: Axes, frame_CHW: Tensor, colour: tuple[float, ...] | None, below: str) -> None:
+    axes.imshow(frame_CHW.permute(1, 2, 0).numpy(), aspect="auto")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_xlabel(below, fontsize=8, labelpad=4)
+    for spine in axes.spines.values():
+        spine.set(linewidth=0 if colour is None else 3.5, edgecolor=colour)
+
+
+def _overlay(axes: Axes, map_hw: Tensor, size: Sequence[int]) -> None:
+    """Heat over a frame, the clearer the higher; nothing where the map (0-1) is 0."""
+    smooth_HW = F.interpolate(map_hw[None, None], size=tuple(size), mode="bicubic").clamp(0, 1)[0, 0]
+    heat = HEAT(0.25 + 0.75 * smooth_HW.numpy())
+    heat[..., 3] = 0.9 * smooth_HW.numpy()
+    axes.imshow(heat, aspect="auto")
+
+
+def _heat_of(attention_T: Tensor) -> list[tuple[float, ...]]:
+    """A colour for each frame; from 0 to the highest attention."""
+    return [tuple(HEAT(weight)) for weight in (attention_T / attention_T.max()).tolist()]
+
+
+def _top_labels(sheet: _Sheet, explanation: Explanation) -> None:
+    top = explanation.prediction.top(MOST_TOP)
+    bar_in, width_in = 0.33, LEFT_IN - 0.45
+    axes = sheet.axes(0.15, HEADER_IN + 0.02, width_in, bar_in * len(top))
+    for rank, (label, score) in enumerate(top):
+        colour = BLUE if label == explanation.label else "#b5c9e2"
+        axes.barh(rank + 0.26, score, height=0.3, color=colour, align="center")
+        axes.text(0, rank, shortened(label), size=9, va="bottom", parse_math=False)
+        axes.text(1, rank, f"{score:.1%}", size=9, va="bottom", ha="right")
+    axes.set(xlim=(0, 1), ylim=(len(top) - 0.5, -0.5))
+    axes.axis("off")
+    attention = explanation.prediction.frame_attention
+    below = HEADER_IN + bar_in * len(top) + 0.22
+    _colour_bar(sheet, below, f"border: attention (equal shares {1 / len(attention):.3f})", float(attention.max()))
+    if explanation.map_method is not None:
+        words = WORDS[explanation.map_method].format(label=shortened(explanation.label))
+        sheet.text(0.15, below + 0.6, f"lower pictures: from least to most of\n{words}", size=8)
+
+
+def _colour_bar(sheet: _Sheet, top: float, words: str, most: float) -> None:
+    sheet.text(0.15, top, words, size=8)
+    bar = sheet.figure.colorbar(
+        ScalarMappable(Normalize(0, most), HEAT),
+        cax=sheet.axes(0.25, top + 0.17, LEFT_IN - 0.65, 0.1),
+        orientation="horizontal",
+        ticks=[0, most / 2, most],
+        format="%.3f",
+    )
+    bar.ax.tick_params(labelsize=8, length=2)
+    bar.outline.set_visible(False)  # type: ignore[operator]
+
+
+def _foot(sheet: _Sheet, explanation: Explanation, top: float) -> None:
+    """Two rows of bars over the same frames, so that the eye can compare them."""
+    prediction = explanation.prediction
+    attention, drops = prediction.frame_attention, 100 * explanation.occlusion
+    num_frames = len(drops)
+    width_in = COLUMNS * (SIDE_IN + GAP_IN) - GAP_IN
+    upper, lower = (sheet.axes(LEFT_IN, top + row * (BARS_IN + 0.12), width_in, BARS_IN) for row in range(2))
+    upper.bar(range(num_frames), attention.tolist(), color=_heat_of(attention), edgecolor=GREY, linewidth=0.4)
+    upper.axhline(1 / num_frames, color=GREY, linewidth=0.8, linestyle="--")
+    lower.bar(range(num_frames), drops.tolist(), color=[BLUE if drop >= 0 else ORANGE for drop in drops.tolist()])
+    lower.axhline(0, color=GREY, linewidth=0.8)
+    ends = sorted({0.0, float(drops[drops.abs().argmax()])})
+    lower.set_yticks(ends, [f"{end:.2g}" for end in ends])
+    every = math.ceil(num_frames / 16)
+    times_s = prediction.times_s.tolist()
+    for axes in (upper, lower):
+        axes.set_xlim(-0.6, num_frames - 0.4)
+        axes.set_xticks(range(0, num_frames, every), [])
+        axes.tick_params(labelsize=8, length=2)
+        axes.margins(y=0.1)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+    lower.set_xticklabels([f"{time_s:.2f} s" for time_s in times_s[::every]])
+    sheet.text(0.15, top + 0.1, "attention", size=9, weight="bold")
+    sheet.text(0.15, top + 0.27, "dashed: equal shares", size=8, colour=GREY)
+    sheet.text(0.15, top + BARS_IN + 0.22, "leaving a frame out", size=9, weight="bold")
+    sheet.text(
+        0.15, top + BARS_IN + 0.39, "points by which the score falls\n(orange: by which it rises)", size=8, colour=GREY
+    )
+    sheet.text(0.15, top + 2 * BARS_IN + 0.48, explanation.agreement(), size=9)
