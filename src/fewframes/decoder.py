@@ -38,6 +38,9 @@ JUMP_S = 10.0
 """Without a list of key frames, a moment this far ahead is jumped to, a nearer one decoded towards."""
 MOST_LATE_FRAMES = 6
 """How many pictures a key frame may be shown later than its index says, which has times of decoding."""
+PROBED_SHARES = (0.07, 0.31, 0.55, 0.83)
+"""Which of the key frames in question are asked how late they are: at odd places, for those at the joints of a joined file differ
+from the others, and lie at regular distances."""
 WORTH_FRAMES = 4
 """A move by fewer frames than this saves nothing: it may end at a picture that needs later ones."""
 MAX_LEADING_FRAMES = 300
@@ -142,36 +145,28 @@ class FileVideo:
                 for time_s in moments_s
                 for key_s in keys_s[bisect_left(keys_s, time_s - reach_s) : bisect_right(keys_s, time_s + reach_s)]
             }
-            late_s = self._late_by(sorted(near))
-            keys_s = sorted({key_s + late_s.get(key_s, 0.0) for key_s in keys_s})
+            late_s = self._late_s(sorted(near))
+            keys_s = keys_s[:1] + [key_s + late_s for key_s in keys_s[1:]]  # the first one's is right
         # Aimed at their middle, so that a rounded time does not name the picture before.
         middles_s, last_s = [key_s + frame_s / 2 for key_s in keys_s], max(0.0, self.duration_s - frame_s / 2)
         cheapest_s = cheapest_times(moments_s, middles_s, slack_s, worth_s=WORTH_FRAMES * frame_s)
         return [min(time_s, last_s) for time_s in cheapest_s]
 
-    def _late_by(self, keys_s: list[float]) -> dict[float, float]:
-        """How much later key frames are shown that stand in the index with times of decoding, in seconds: as the first, middle and
-        last of them where these are late alike, else each by itself."""
-        some_s = self._probed(keys_s[:: max(1, len(keys_s) // 2)])
-        if max(some_s.values(), default=0.0) - min(some_s.values(), default=0.0) > SAME_S:
-            return self._probed(keys_s)
-        return dict.fromkeys(keys_s, next(iter(some_s.values()), 0.0))
-
-    def _probed(self, keys_s: list[float]) -> dict[float, float]:
-        """The same of these, by their packets; nothing is decoded."""
-        late_s: dict[float, float] = {}
+    def _late_s(self, keys_s: list[float]) -> float:
+        """How much later key frames are shown, at most, that stand in the index with times of decoding: by the packets of some of
+        them; nothing is decoded. Where one is less late than that, a picture or two more are decoded for it."""
+        late_s, most_s = [0.0], MOST_LATE_FRAMES * self._source.frame_s
         self._is_astray = True
-        for key_s in keys_s:
-            aim_s = self._origin_s + key_s + MOST_LATE_FRAMES * self._source.frame_s
+        for key_s in {keys_s[int(len(keys_s) * share)] for share in PROBED_SHARES} if keys_s else ():
             try:
-                self._source.container.seek(int(aim_s / self._tick_s), stream=self._stream)
+                self._source.container.seek(int((self._origin_s + key_s + most_s) / self._tick_s), stream=self._stream)
                 packet = next(self._source.container.demux(self._stream))
             except (*READ_ERRORS, StopIteration) as error:
                 log.debug("%s: the key frame at %.3f s: %s", self.name, key_s, error)
                 continue
             if packet.pts is not None:
-                late_s[key_s] = packet.pts * self._tick_s - self._origin_s - key_s
-        return late_s
+                late_s.append(packet.pts * self._tick_s - self._origin_s - key_s)
+        return max(one_s for one_s in late_s if one_s <= most_s)
 
     def _reading(self) -> Reading:
         return Reading(

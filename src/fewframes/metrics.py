@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from fewframes.config import Task
 
@@ -33,6 +32,8 @@ def count_cost(model: nn.Module, num_frames: int, image_size: int) -> Cost:
 
     On the "meta" device nothing is computed and no memory is needed.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # late: it loads triton
+
     device = next(model.parameters()).device
     pixels_BTCHW = torch.zeros(1, num_frames, 3, image_size, image_size, device=device)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
