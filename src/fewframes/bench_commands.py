@@ -9,7 +9,7 @@ import typer
 
 from fewframes.console import StageProgress, console, tell
 from fewframes.errors import EXIT_SOME_FAILED, ConfigError
-from fewframes.options import DeviceOption, MergeOption, ToleranceOption, frame_counts, make_folder
+from fewframes.options import DeviceOption, MergeOption, ToleranceOption, check_writable, frame_counts, make_folder
 
 if TYPE_CHECKING:
     from fewframes.bench import Bench
@@ -192,12 +192,7 @@ def _check_picture(path: Path) -> None:
     """Before minutes of work, not after."""
     if path.suffix not in {".png", ".svg"}:
         raise ConfigError(f"--plot {path}: needs a name that ends in .png or .svg")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab"):
-            pass
-    except OSError as error:
-        raise ConfigError(f"--plot {path}: cannot be written ({error.strerror or error})") from None
+    check_writable(path, "--plot")
 
 
 def _list() -> None:

@@ -43,6 +43,7 @@ from fewframes.options import (
     exit_at,
     named_videos,
 )
+from fewframes.timeline_commands import timeline
 
 
 class Commands(TyperGroup):
@@ -75,6 +76,7 @@ app.command()(train)
 app.command()(evaluate)
 app.command()(bench)
 app.command()(embed)
+app.command()(timeline)
 app.add_typer(data_app, name="data")
 
 

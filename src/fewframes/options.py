@@ -109,3 +109,13 @@ def make_folder(folder: Path) -> None:
         raise ConfigError(f"{folder}: not a folder that can be written to ({error.strerror}); take another") from None
     if not os.access(folder, os.W_OK):
         raise ConfigError(f"{folder}: not a folder that can be written to (no permission); take another")
+
+
+def check_writable(path: Path, option: str) -> None:
+    """That a file can be written, before minutes of work and not after; its folder is made."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab"):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{option} {path}: cannot be written ({error.strerror or error}); take another") from None

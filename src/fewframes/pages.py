@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Sequence
 from html import escape
+from urllib.parse import quote
 
 from fewframes.evaluate import RELEASE_FPS, Evaluation, figure_name
 from fewframes.metrics import Report
@@ -12,7 +14,9 @@ from fewframes.plots import MOST_COUNTED, confusion_png, curve_png
 from fewframes.predictor import Predictor, tally
 from fewframes.reader import Part
 from fewframes.sampling import ONE_PASS
+from fewframes.spans import clock
 from fewframes.strips import strip_png
+from fewframes.timeline import Timeline
 
 WORST, MOST_PAIRS = 8, 20
 STYLE = """
@@ -28,6 +32,21 @@ figure { margin: 1.2rem 0; }
 figcaption { overflow-wrap: anywhere; }
 figcaption small { color: #5b6470; }
 .warning { background: #fff3cd; padding: .6rem .9rem; border-left: 4px solid #d39e00; }
+"""
+JUMP_STYLE = """
+video { width: 100%; max-height: 60vh; background: #000; }
+.bar { position: relative; height: 1.4rem; background: #eef1f4; margin: .4rem 0; }
+.bar a { position: absolute; top: 0; bottom: 0; min-width: 3px; opacity: .85; }
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: .8rem; }
+.cards a { color: inherit; text-decoration: none; font-size: .85rem; line-height: 1.35; border-top: 4px solid; }
+.cards a:hover, .cards a:focus { background: #eef1f4; }
+.cards img { width: 100%; display: block; }
+"""
+JUMP_SCRIPT = """
+const video = document.querySelector('video');
+for (const link of document.querySelectorAll('[data-at]')) link.addEventListener('click', event => {
+  event.preventDefault(); video.currentTime = Number(link.dataset.at); video.play(); video.scrollIntoView({behavior: 'smooth'});
+});
 """
 
 
@@ -70,6 +89,32 @@ def report_page(evaluation: Evaluation, predictor: Predictor) -> str:
     return (
         f"<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
         f"<title>{title}</title><style>{STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
+    )
+
+
+def timeline_page(timeline: Timeline, video: str, thumbnails: Sequence[str]) -> str:
+    """A page that plays the video and jumps to the moments of its spans: a click on a picture or on the bar.
+
+    `video` and `thumbnails`, one for each span, are addresses as seen from the page."""
+    length_s = timeline.duration_s
+    cards, marks = [], []
+    for number, (span, picture) in enumerate(zip(timeline.spans, thumbnails, strict=True)):
+        label, when = escape(span.label), f"{clock(span.start_s)} - {clock(span.end_s)}"
+        hue = round(360 * timeline.labels.index(span.label) / len(timeline.labels))
+        place = f"left:{100 * span.start_s / length_s:.3f}%;width:{100 * span.length_s / length_s:.3f}%"
+        jump = f"href='#{number}' data-at='{span.start_s:.2f}'"
+        marks.append(f"<a {jump} style='{place};background:hsl({hue} 60% 45%)' title='{label} {when}'></a>")
+        cards.append(
+            f"<a {jump} style='border-color:hsl({hue} 60% 45%)'><img alt='' loading='lazy' src='{quote(picture)}'>"
+            f"<b>{label}</b> {span.confidence:.0%}<br>{when}</a>"
+        )
+    title = escape(os.path.basename(timeline.source))
+    return (
+        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
+        f"<title>{title}</title><style>{STYLE}{JUMP_STYLE}</style></head><body><h1>{title}</h1>"
+        f"<video controls preload='metadata' src='{escape(video, quote=True)}'></video><div class='bar'>{''.join(marks)}</div>"
+        f"<p>{len(cards)} spans in {clock(length_s)}. A click jumps to the moment.</p>"
+        f"<div class='cards'>{''.join(cards)}</div><script>{JUMP_SCRIPT}</script></body></html>\n"
     )
 
 

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Mapping, Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import ConnectionPatch
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
 
 from fewframes.metrics import Report
+from fewframes.spans import Span, clock
+from fewframes.timeline import Timeline
 
 DPI = 110
 MOST_COUNTED, MOST_NAMED = 30, 150
 """Up to so many labels the confusion picture has room for numbers in its cells, and for the labels' names."""
 MOST_LETTERS = 28
 """Longer labels are shortened in pictures; pages and files have them whole."""
+MOST_TRACKS = 12
+"""Labels of a timeline that are drawn."""
+GREY = "#5b6470"
+TRACK_COLOURS = (
+    "#1f5fa8", "#c2410c", "#2f855a", "#b7791f", "#7e3ff2", "#d53f8c", "#0e7490", "#6b7280", "#9b2c2c", "#5a67d8", "#65a30d",
+    "#8b5e3c",
+)  # fmt: skip
 
 
 def confusion_png(report: Report, title: str) -> bytes:
@@ -99,6 +113,98 @@ def training_png(history: Sequence[Mapping[str, float]], held_out: Sequence[tupl
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
     return _png(figure)
+
+
+def timeline_png(timeline: Timeline, shown: Sequence[Span], frames: Sequence[Tensor]) -> bytes:
+    """What happens when: a frame (C, H, W) uint8 of each span `shown`, a track of bars for each label, scores over time.
+
+    The labels with the most seconds have a track of their own, up to `MOST_TRACKS`; the rest are in the files."""
+    lengths_s: dict[str, float] = {}
+    for span in timeline.spans:
+        lengths_s[span.label] = lengths_s.get(span.label, 0.0) + span.length_s
+    chosen = sorted(lengths_s, key=lambda label: -lengths_s[label])[:MOST_TRACKS]
+    tracks = sorted(chosen, key=lambda label: min(span.start_s for span in timeline.spans if span.label == label))
+    colours = {label: TRACK_COLOURS[place % len(TRACK_COLOURS)] for place, label in enumerate(tracks)}
+    heights = [1.45 * bool(shown), 0.6, 0.3 + 0.27 * max(1, len(tracks)), 1.6]
+    figure = Figure(figsize=(12, sum(heights) + 1.0), facecolor="white")
+    grid = figure.add_gridspec(4, 1, height_ratios=[max(height, 0.01) for height in heights], hspace=0.0)
+    figure.subplots_adjust(
+        left=0.12, right=0.985, top=1 - 0.42 / figure.get_figheight(), bottom=0.5 / figure.get_figheight()
+    )
+    bars = figure.add_subplot(grid[2])
+    scores = figure.add_subplot(grid[3], sharex=bars)
+    _draw_tracks(bars, timeline, tracks, colours)
+    _draw_scores(scores, timeline, tracks, colours)
+    if shown:
+        row = grid[0].subgridspec(1, len(shown), wspace=0.06)
+        for place, (span, frame_CHW) in enumerate(zip(shown, frames, strict=True)):
+            axes = figure.add_subplot(row[place])
+            _draw_frame(axes, span, frame_CHW, colours.get(span.label, GREY))
+            middle_s = (span.start_s + span.end_s) / 2
+            ends = ("axes fraction", bars.get_xaxis_transform())
+            line = ConnectionPatch((0.5, -0.32), (middle_s, 1.0), *ends, axesA=axes, axesB=bars)
+            line.set(color=colours.get(span.label, GREY), linewidth=0.9, alpha=0.8)
+            figure.add_artist(line)
+    found = f"{len(timeline.spans)} span{'s' * (len(timeline.spans) != 1)}"
+    figure.suptitle(
+        f"{shortened(os.path.basename(timeline.source))}: {found} in {clock(timeline.duration_s)}",
+        x=0.012, y=1 - 0.1 / figure.get_figheight(), ha="left", va="top", fontsize=11, parse_math=False,
+    )  # fmt: skip
+    return _png(figure)
+
+
+def _draw_frame(axes: Axes, span: Span, frame_CHW: Tensor, colour: str) -> None:
+    axes.imshow(frame_CHW.permute(1, 2, 0).numpy())
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for edge in axes.spines.values():
+        edge.set_color(colour)
+        edge.set_linewidth(2.5)
+    words = f"{shortened(span.label)}\n{clock(span.start_s)} - {clock(span.end_s)}"
+    axes.set_xlabel(words, fontsize=7.5, parse_math=False, labelpad=3)
+
+
+def _draw_tracks(axes: Axes, timeline: Timeline, tracks: Sequence[str], colours: Mapping[str, str]) -> None:
+    least_s = timeline.duration_s / 600  # narrower bars would not be seen
+    for place, label in enumerate(tracks):
+        axes.axhspan(place - 0.5, place + 0.5, color="#f4f6f8" if place % 2 == 0 else "white", zorder=0)
+        for span in timeline.spans:
+            if span.label == label:
+                alpha = 0.35 + 0.65 * span.confidence
+                axes.barh(
+                    place,
+                    max(span.length_s, least_s),
+                    left=span.start_s,
+                    height=0.72,
+                    color=colours[label],
+                    alpha=alpha,
+                )
+    for gap in timeline.gaps:
+        axes.axvspan(gap.start_s, gap.end_s, color="#888888", alpha=0.35, hatch="//")
+    axes.set_yticks(range(len(tracks)), [shortened(label) for label in tracks], fontsize=9, parse_math=False)
+    axes.set_ylim(max(len(tracks), 1) - 0.5, -0.5)
+    axes.tick_params(axis="both", length=0, labelbottom=False)
+    for edge in axes.spines.values():
+        edge.set_visible(False)
+
+
+def _draw_scores(axes: Axes, timeline: Timeline, tracks: Sequence[str], colours: Mapping[str, str]) -> None:
+    times_s = timeline.times_s.tolist()
+    for label in tracks:
+        values_N = timeline.scores[:, timeline.labels.index(label)]
+        axes.plot(times_s, values_N.tolist(), color=colours[label], linewidth=1.0)
+        axes.fill_between(times_s, values_N.tolist(), color=colours[label], alpha=0.12, linewidth=0)
+    axes.axhline(timeline.threshold, color=GREY, linewidth=0.8, linestyle="--")
+    axes.set_ylim(0, 1.05)
+    axes.set_xlim(timeline.start_s, timeline.end_s)
+    axes.set_yticks([0, 0.5, 1])
+    axes.set_ylabel("score", fontsize=9)
+    axes.xaxis.set_major_locator(MaxNLocator(12, steps=[1, 1.2, 1.5, 2, 3, 6, 10]))
+    axes.xaxis.set_major_formatter(lambda value, _: clock(value))
+    axes.tick_params(labelsize=8.5)
+    axes.grid(axis="x", alpha=0.25)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
 
 
 def _png(figure: Figure) -> bytes:

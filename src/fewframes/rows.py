@@ -1,0 +1,157 @@
+"""A steady row of frames of one video -> their embeddings, chunk by chunk, each kept on disk as soon as it is there.
+
+What cannot be decoded is left out and named.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewframes.cache import EmbeddingCache, key_of
+from fewframes.embed import put_or_warn
+from fewframes.errors import VideoError
+from fewframes.predictor import Predictor
+from fewframes.transforms import fit_frame
+from fewframes.video import OpenVideo
+
+log = logging.getLogger("fewframes")
+
+CHUNK_FRAMES = 256
+"""Frames that are decoded, embedded and kept together."""
+PART_FRAMES = 16
+"""Frames of a chunk that are left out together where one of them cannot be decoded."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A part of a video that could not be decoded, and why."""
+
+    start_s: float
+    end_s: float
+    error: str
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values."""
+        return {"start_s": round(self.start_s, 3), "end_s": round(self.end_s, 3), "error": self.error}
+
+
+class Row:
+    """The embeddings of a steady row of moments of an open video, chunk by chunk, from the cache where they lie there."""
+
+    def __init__(
+        self, video: OpenVideo, predictor: Predictor, spacing_s: float, cache: EmbeddingCache | None, setting: str
+    ) -> None:
+        """`setting` is the cache's key of all that embeddings depend on beside the moments; empty where none is kept."""
+        self.gaps: list[Gap] = []
+        """What could not be decoded so far."""
+        self.num_encoded = 0
+        """Frames that did not come from the cache so far."""
+        self._video, self._predictor, self._spacing_s = video, predictor, spacing_s
+        self._cache, self._setting = cache, setting
+        self.num_missing = 0
+        """Frames that could not be decoded so far."""
+        self._untried = self._num_failed = 0
+
+    def chunks(self, times_s: Tensor, first: int = 0) -> Iterator[Tensor]:
+        """Embeddings (n, D) float32 of chunk after chunk of ascending moments (N,), NaN for what could not be decoded.
+
+        Chunks end where the place in the video's whole row, that of the first moment being `first`, is a multiple of
+        `CHUNK_FRAMES`; so parts of a video share them. The next one is decoded while one is embedded.
+        """
+        head = min(-first % CHUNK_FRAMES, len(times_s))
+        chunks = [part for part in (times_s[:head], *times_s[head:].split(CHUNK_FRAMES)) if len(part)]
+        waiting: deque[Future[_Chunk]] = deque()
+        with ThreadPoolExecutor(1, thread_name_prefix="fewframes-decode") as pool:
+            try:
+                for ahead in [*chunks[1:], None]:
+                    if not waiting:
+                        waiting.append(pool.submit(self._read, chunks[0]))
+                    chunk = waiting.popleft().result()
+                    if ahead is not None:
+                        waiting.append(pool.submit(self._read, ahead))
+                    yield self._embedded(chunk)
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def _read(self, times_s: Tensor) -> _Chunk:
+        key = ""
+        if self._cache is not None and self._setting:
+            key = key_of(self._setting, {"times_s": [float(times_s[0]), float(times_s[-1]), len(times_s)]})
+            found_ND = self._cache.get(key)
+            if found_ND is not None:
+                return _Chunk(key, embeddings=found_ND)
+        if not self._untried:
+            try:
+                return _Chunk(key, frames=self._frames(times_s))
+            except VideoError as error:
+                log.debug("%s", error)
+        return self._in_parts(times_s)
+
+    def _frames(self, times_s: Tensor) -> Tensor:
+        return self._video.frames_at(times_s, lambda frame_CHW: fit_frame(frame_CHW, self._predictor.view)).frames
+
+    def _in_parts(self, times_s: Tensor) -> _Chunk:
+        """What can be decoded of a chunk.
+
+        After each part that cannot, twice as many are left out untried: a try at a damaged place decodes from the start.
+        """
+        frames, good = [], []
+        for part_s in times_s.split(PART_FRAMES):
+            if self._untried:
+                self._untried -= 1
+                error = ""
+            else:
+                try:
+                    frames.append(self._frames(part_s))
+                    self._num_failed = 0
+                    good += [True] * len(part_s)
+                    continue
+                except VideoError as failed:
+                    error = str(failed)
+                    self._untried = 2**self._num_failed - 1
+                    self._num_failed += 1
+            good += [False] * len(part_s)
+            self._add_gap(float(part_s[0]), float(part_s[-1]), error)
+        return _Chunk("", frames=torch.cat(frames) if frames else None, good=torch.tensor(good))
+
+    def _add_gap(self, first_s: float, last_s: float, error: str) -> None:
+        start_s, end_s = first_s - self._spacing_s / 2, last_s + self._spacing_s / 2
+        if self.gaps and (not error or abs(self.gaps[-1].end_s - start_s) < self._spacing_s / 2):
+            before = self.gaps.pop()
+            start_s, error = before.start_s, before.error
+        self.gaps.append(Gap(start_s, end_s, error))
+
+    def _embedded(self, chunk: _Chunk) -> Tensor:
+        if chunk.embeddings is not None:
+            return chunk.embeddings
+        rows_ND = torch.empty(0) if chunk.frames is None else self._predictor.embed_frames(chunk.frames)
+        self.num_encoded += len(rows_ND)
+        if chunk.good is not None:
+            self.num_missing += len(chunk.good) - len(rows_ND)
+            width: Any = self._predictor.model.frame_encoder.width
+            whole_ND = torch.full((len(chunk.good), int(width)), torch.nan)
+            if len(rows_ND):
+                whole_ND[chunk.good] = rows_ND
+            return whole_ND
+        if self._cache is not None and chunk.key and not put_or_warn(self._cache, chunk.key, rows_ND):
+            self._cache = None
+        return rows_ND
+
+
+@dataclass(frozen=True, eq=False)
+class _Chunk:
+    """Embeddings (n, D) from the cache, or pictures (n, C, H, W) still to be embedded: of all its moments, or of the `good`."""
+
+    key: str
+    embeddings: Tensor | None = None
+    frames: Tensor | None = None
+    good: Tensor | None = None

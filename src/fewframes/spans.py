@@ -1,0 +1,142 @@
+"""Spans of actions: how far two overlap, which of many repeat each other, and how well found ones fit true ones.
+
+Arithmetic on seconds; no video and no network in sight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+TIOUS = (0.3, 0.4, 0.5, 0.6, 0.7)
+"""Overlaps from which a found span counts as right: mean average precision is the mean over labels and these."""
+
+MOST_OVERLAP = 0.3
+"""Two spans of one label that overlap by more than this (tIoU) are taken for the same."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """One action from `start_s` to `end_s`, in seconds from the start of the video; `confidence` in 0-1."""
+
+    start_s: float
+    end_s: float
+    label: str
+    confidence: float = 1.0
+
+    @property
+    def length_s(self) -> float:
+        """How long it lasts, in seconds."""
+        return self.end_s - self.start_s
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values."""
+        return {
+            "start_s": round(self.start_s, 3),
+            "end_s": round(self.end_s, 3),
+            "label": self.label,
+            "confidence": round(self.confidence, 4),
+        }
+
+
+def clock(time_s: float) -> str:
+    """Seconds as people write them: `0:07`, `12:30`, `1:02:03`."""
+    minutes, seconds = divmod(round(time_s), 60)
+    return f"{minutes}:{seconds:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+
+
+def overlap(one: Span, other: Span) -> float:
+    """Temporal intersection over union (tIoU) of two spans, whatever their labels: 0-1."""
+    shared_s = min(one.end_s, other.end_s) - max(one.start_s, other.start_s)
+    return max(0.0, shared_s) / (one.length_s + other.length_s - max(0.0, shared_s))
+
+
+def average_precision(found: Sequence[Sequence[Span]], true: Sequence[Sequence[Span]], tiou: float) -> float:
+    """Average precision of spans of one label over videos: the area below precision (the best at any higher recall) over
+    recall, most confident first. A true span is found once, by the most confident span that overlaps it by `tiou`; what
+    finds it again is wrong."""
+    num_true = sum(map(len, true))
+    ranked = sorted(
+        ((span, video) for video, spans in enumerate(found) for span in spans), key=lambda pair: -pair[0].confidence
+    )
+    taken: set[tuple[int, int]] = set()
+    hits = []
+    for span, video in ranked:
+        free = [(overlap(span, other), place) for place, other in enumerate(true[video]) if (video, place) not in taken]
+        best, place = max(free, default=(0.0, 0))
+        hits.append(best >= tiou)
+        if best >= tiou:
+            taken.add((video, place))
+    if not num_true or not hits:
+        return 0.0
+    right_N = torch.tensor(hits).double()
+    precision_N = right_N.cumsum(0) / torch.arange(1, len(hits) + 1)
+    best_N = precision_N.flip(0).cummax(0).values.flip(0)
+    return float((best_N * right_N).sum() / num_true)
+
+
+def mean_average_precision(
+    found: Sequence[Sequence[Span]], true: Sequence[Sequence[Span]], tious: Sequence[float] = TIOUS
+) -> dict[float, float]:
+    """For each overlap the mean of `average_precision` over the labels that the true spans have."""
+    labels = sorted({span.label for spans in true for span in spans})
+
+    def of(label: str, videos: Sequence[Sequence[Span]]) -> list[list[Span]]:
+        return [[span for span in spans if span.label == label] for spans in videos]
+
+    return {
+        tiou: sum(average_precision(of(label, found), of(label, true), tiou) for label in labels) / max(1, len(labels))
+        for tiou in tious
+    }
+
+
+def most_over_time(scores_WK: Tensor, starts_s: Tensor, length_s: float, times_s: Tensor) -> Tensor:
+    """The greatest of the scores (W, K) of the windows over each moment (N,): (N, K), 0 where there is none.
+
+    Window w lasts from `starts_s[w]`, ascending, for `length_s`; one with scores that are NaN counts for nothing."""
+    good_W = ~scores_WK.isnan().any(dim=1)
+    scores_WK, starts_s = scores_WK[good_W], starts_s[good_W].contiguous()
+    first_N = torch.searchsorted(starts_s + length_s, times_s, right=True)
+    behind_N = torch.searchsorted(starts_s, times_s, right=True)
+    most_NK = torch.zeros(len(times_s), scores_WK.shape[1])
+    for number in range(int((behind_N - first_N).amax()) if len(starts_s) else 0):
+        places_N = first_N + number
+        covers_N = places_N < behind_N
+        most_NK[covers_N] = most_NK[covers_N].maximum(scores_WK[places_N[covers_N]].float())
+    return most_NK
+
+
+def without_repeats(spans: Sequence[Span], most_overlap: float = MOST_OVERLAP) -> list[Span]:
+    """The spans that overlap no more confident one of their label by more than `most_overlap` (tIoU), most confident first."""
+    if not spans:
+        return []
+    labels = {label: number for number, label in enumerate(dict.fromkeys(span.label for span in spans))}
+    boxes_N4 = torch.tensor([[span.start_s, 0.0, span.end_s, 1.0] for span in spans], dtype=torch.float64)
+    confidences_N = torch.tensor([span.confidence for span in spans], dtype=torch.float64)
+    labels_N = torch.tensor([labels[span.label] for span in spans])
+    return [spans[place] for place in batched_nms(boxes_N4, confidences_N, labels_N, most_overlap).tolist()]
+
+
+def subtitles(spans: Sequence[Span]) -> str:
+    """Spans as WebVTT, in the order of time."""
+    cues = [
+        f"{_stamp(span.start_s)} --> {_stamp(span.end_s)}\n{_cue_text(span.label)} {span.confidence:.0%}\n"
+        for span in sorted(spans, key=lambda span: span.start_s)
+    ]
+    return "\n".join(["WEBVTT\n", *cues])
+
+
+def _stamp(time_s: float) -> str:
+    thousandths = round(1000 * time_s)
+    minutes, thousandths = divmod(thousandths, 60_000)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:{thousandths // 1000:02d}.{thousandths % 1000:03d}"
+
+
+def _cue_text(label: str) -> str:
+    """A label as WebVTT text: one line, no tags."""
+    plain = " ".join(label.split()).encode(errors="replace").decode()
+    return plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

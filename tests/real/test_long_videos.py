@@ -1,0 +1,33 @@
+"""Real clips, one after the other with a held frame between: they are found where they are."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import torch
+
+from fewframes.predictor import load
+from fewframes.spans import Span, overlap
+from fewframes.timeline import sweep
+from fewframes.transforms import fit_frame
+from fewframes.video import open_video
+
+FPS, STILL_S = 25, 4
+
+
+def test_spans_lie_where_the_clips_are(shared: Path) -> None:
+    predictor = load(device="cpu", dtype="float32")
+    frames, true, at_s = [], [], 0.0
+    for label in ("hug", "kick", "push", "handshake"):
+        path = sorted((shared / "data" / "ut_interaction" / label).glob("*.avi"))[0]
+        with closing(open_video(path)) as video:
+            times_s = (torch.arange(int(video.duration_s * FPS)).double() + 0.5) / FPS
+            clip_TCHW = video.frames_at(times_s, lambda frame_CHW: fit_frame(frame_CHW, predictor.view)).frames
+        frames += [*clip_TCHW[:1].expand(STILL_S * FPS, -1, -1, -1), *clip_TCHW]
+        at_s += STILL_S
+        true.append(Span(at_s, at_s + len(clip_TCHW) / FPS, label))
+        at_s += len(clip_TCHW) / FPS
+    found = sweep(predictor, torch.stack(frames), fps=FPS)
+    hits = [any(span.label == one.label and overlap(span, one) > 0.3 for span in found.spans) for one in true]
+    assert sum(hits) >= 3, found.spans

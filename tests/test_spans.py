@@ -1,0 +1,50 @@
+"""Spans: overlaps, repeats and average precision, by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fewframes.spans import Span, average_precision, mean_average_precision, most_over_time, overlap
+
+
+def test_overlap_is_shared_over_union() -> None:
+    assert overlap(Span(0, 4, "hug"), Span(2, 6, "kick")) == pytest.approx(2 / 6)
+    assert overlap(Span(0, 4, "hug"), Span(4, 6, "hug")) == 0
+    assert overlap(Span(0, 4, "hug"), Span(1, 3, "hug")) == pytest.approx(0.5)
+
+
+def test_average_precision_by_hand() -> None:
+    true = [[Span(0, 4, "hug"), Span(10, 14, "hug")], [Span(0, 2, "hug")]]
+    found = [
+        [Span(0, 4, "hug", 0.9), Span(0, 3.5, "hug", 0.8), Span(10, 13, "hug", 0.6)],
+        [Span(5, 7, "hug", 0.7)],
+    ]
+    # By confidence: right, wrong (found twice), wrong, right: precision 1 and 2/4 at the two of three that are found.
+    assert average_precision(found, true, 0.5) == pytest.approx((1 + 0.5) / 3)
+    assert average_precision(found, true, 0.8) == pytest.approx(1 / 3)
+
+
+def test_precision_is_the_best_at_any_higher_recall() -> None:
+    true = [[Span(0, 1, "hug"), Span(2, 3, "hug")]]
+    found = [[Span(8, 9, "hug", 0.9), Span(0, 1, "hug", 0.8), Span(2, 3, "hug", 0.7)]]
+    assert average_precision(found, true, 0.5) == pytest.approx(2 / 3)
+
+
+def test_mean_is_over_labels_that_are_there() -> None:
+    true = [[Span(0, 4, "hug"), Span(5, 9, "kick")]]
+    found = [[Span(0, 2, "hug", 0.9), Span(5, 9, "kick", 0.9), Span(5, 9, "push", 1.0)]]
+    assert mean_average_precision(found, true) == {0.3: 1.0, 0.4: 1.0, 0.5: 1.0, 0.6: 0.5, 0.7: 0.5}
+    assert mean_average_precision([[]], true, (0.5,)) == {0.5: 0.0}
+
+
+def test_a_moment_has_the_most_of_the_windows_over_it() -> None:
+    scores_WK = torch.tensor([[0.2, 0.9], [0.6, 0.1], [torch.nan, torch.nan], [0.3, 0.4]])
+    starts_s, times_s = (
+        torch.tensor([0.0, 1.0, 1.5, 5.0]).double(),
+        torch.tensor([-0.5, 0.5, 1.7, 2.5, 4.0, 5.0]).double(),
+    )
+    most_NK = most_over_time(scores_WK, starts_s, 2.0, times_s)
+    torch.testing.assert_close(
+        most_NK, torch.tensor([[0.0, 0.0], [0.2, 0.9], [0.6, 0.9], [0.6, 0.1], [0.0, 0.0], [0.3, 0.4]])
+    )

@@ -1,0 +1,156 @@
+"""Long videos: the same answers as `predict`, every frame encoded once, and nothing lost by an interruption."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from fewframes import rows
+from fewframes.cache import EmbeddingCache
+from fewframes.errors import VideoError
+from fewframes.predictor import Predictor, load
+from fewframes.timeline import TimelineConfig, slide, sweep
+from numbered import drifting
+
+WINDOW = TimelineConfig(window_s=1.0, lengths=(1, 2, 3), threshold=0.0)
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_model: Path) -> Predictor:
+    return load(tiny_model, device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 s in which a picture drifts, 25 frames a second."""
+    return drifting(tmp_path_factory.mktemp("film") / "film.mp4", "libx264", 600, gop=50, options={})
+
+
+class Counting:
+    """Counts the frames that a predictor embeds, and breaks off before those of one call."""
+
+    def __init__(self, predictor: Predictor, monkeypatch: pytest.MonkeyPatch, breaks_at: int | None = None) -> None:
+        self.calls: list[int] = []
+        embed = predictor.embed_frames
+
+        def counted(frames_TCHW: Tensor) -> Tensor:
+            if len(self.calls) == breaks_at:
+                raise KeyboardInterrupt
+            self.calls.append(len(frames_TCHW))
+            return embed(frames_TCHW)
+
+        monkeypatch.setattr(predictor, "embed_frames", counted)
+
+
+def test_windows_answer_as_predict_does(tiny: Predictor, film: Path) -> None:
+    found = sweep(tiny, film, WINDOW)
+    assert [len(one.starts_s) for one in found.windows] == [93, 90, 87]
+    for one in found.windows:
+        inside = (one.starts_s >= 0) & (one.starts_s + one.length_s <= found.duration_s)
+        for place in inside.nonzero()[::17, 0].tolist():
+            start_s = float(one.starts_s[place])
+            alone = tiny.predict(film, start_s=start_s, end_s=start_s + one.length_s)
+            assert_close(one.logits[place].softmax(-1), alone.scores, rtol=0, atol=1e-5)
+
+
+def test_each_frame_is_encoded_once_whatever_the_windows(
+    tiny: Predictor, film: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting = Counting(tiny, monkeypatch)
+    assert sweep(tiny, film, WINDOW).num_encoded == sum(counting.calls) == 24 * 4
+    half = sweep(tiny, film, WINDOW, end_s=12.0)
+    assert half.num_encoded == 12 * 4
+    assert float(half.times_s[-1]) == 11.875
+
+
+def test_an_interrupted_sweep_goes_on(
+    tiny: Predictor, film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "CHUNK_FRAMES", 20)
+    whole = sweep(tiny, film, WINDOW)
+    cache = EmbeddingCache(tmp_path)
+    with monkeypatch.context() as patch:
+        Counting(tiny, patch, breaks_at=3)
+        with pytest.raises(KeyboardInterrupt):
+            sweep(tiny, film, WINDOW, cache=cache)
+    told: list[tuple[str, int, int]] = []
+    counting = Counting(tiny, monkeypatch)
+    resumed = sweep(tiny, film, WINDOW, cache=cache, progress=lambda *values: told.append(values))
+    assert sum(counting.calls) == resumed.num_encoded == 96 - 3 * 20
+    assert told == [("frames", done, 96) for done in (20, 40, 60, 80, 96)]
+    for one, other in zip(resumed.windows, whole.windows, strict=True):
+        assert_close(one.logits, other.logits, rtol=0, atol=1e-5)
+    other_windows = TimelineConfig(window_s=1.0, lengths=(1, 4), threshold=0.5)
+    assert sweep(tiny, film, other_windows, cache=cache).num_encoded == 0
+    assert sweep(tiny, film, WINDOW, cache=cache, start_s=5.0, end_s=10.0).num_encoded == 0
+
+
+def test_memory_holds_what_windows_still_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[int] = []
+    real_cat = torch.cat
+
+    def watched(tensors: Any, *arguments: Any, **options: Any) -> Tensor:
+        joined = real_cat(tensors, *arguments, **options)
+        held.append(len(joined))
+        return joined
+
+    monkeypatch.setattr(torch, "cat", watched)
+    row = torch.arange(1000.0)[:, None]
+    starts = [places for found in slide(row.split(50), lambda windows: windows[..., 0], 16, (1, 2)) for places in found]
+    assert max(held) <= 50 + 31 + 50
+    assert torch.equal(torch.cat([places for places, _ in starts[::2]]), torch.arange(0, 985, 2))
+    assert torch.equal(torch.cat([places for places, _ in starts[1::2]])[-2:], torch.tensor([968, 969]))
+    windows = torch.cat([found for _, found in starts[1::2] if len(found)])
+    assert windows[3].tolist() == [12.0 + 2 * place for place in range(16)]
+
+
+def test_short_videos_and_parts_are_one_window(tiny: Predictor, film: Path, videos: Path) -> None:
+    short = sweep(tiny, videos / "a.mp4")
+    assert [len(one.starts_s) for one in short.windows] == [1]
+    assert_close(short.windows[0].logits[0].softmax(-1), tiny.predict(videos / "a.mp4").scores, rtol=0, atol=1e-5)
+    part = sweep(tiny, film, start_s=7.1, end_s=8.3)
+    alone = tiny.predict(film, start_s=7.1, end_s=8.3)
+    assert_close(part.windows[0].logits[0].softmax(-1), alone.scores, rtol=0, atol=1e-5)
+    with pytest.raises(VideoError, match="nothing to look at between 30 s and 24 s"):
+        sweep(tiny, film, start_s=30)
+
+
+def damaged(path: Path, target: Path, part: tuple[float, float]) -> Path:
+    """A copy in which the given share of the bytes is overwritten."""
+    content = bytearray(path.read_bytes())
+    first, last = (int(share * len(content)) for share in part)
+    content[first:last] = b"\xa5" * (last - first)
+    target.write_bytes(bytes(content))
+    return target
+
+
+def test_what_cannot_be_decoded_is_a_gap(tiny: Predictor, film: Path, tmp_path: Path) -> None:
+    whole = sweep(tiny, film, WINDOW)
+    broken = sweep(tiny, damaged(film, tmp_path / "broken.mp4", (0.48, 0.52)), WINDOW, cache=EmbeddingCache(tmp_path))
+    (gap,) = broken.gaps
+    assert 4 <= gap.start_s < 12.5
+    assert 12 < gap.end_s <= 20
+    assert broken.num_missing == round((gap.end_s - gap.start_s) * 4)
+    assert "damaged" in gap.error or "decoded" in gap.error
+    before = broken.windows[0].starts_s + 1 <= gap.start_s
+    assert_close(broken.windows[0].logits[before], whole.windows[0].logits[before], rtol=0, atol=1e-5)
+    inside = (broken.times_s > gap.start_s + 0.5) & (
+        broken.times_s < gap.end_s - 0.5
+    )  # longer windows jut out a little
+    assert not broken.scores[inside].any()
+    assert broken.scores[broken.times_s < gap.start_s].sum(dim=1).min() > 0
+    assert broken.scores[broken.times_s > gap.end_s].sum(dim=1).min() > 0
+    with pytest.raises(VideoError, match="damaged|decoded|picture"):
+        sweep(tiny, damaged(film, tmp_path / "none.mp4", (0.03, 0.95)), WINDOW)
+
+
+def test_settings_are_checked() -> None:
+    with pytest.raises(ValueError, match="ascending numbers, 1 the first"):
+        TimelineConfig(lengths=(2, 1))
+    with pytest.raises(ValueError, match="greater than 0"):
+        TimelineConfig(window_s=0)
