@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from fewframes.batches import TokenExamples, VideoExamples
+from fewframes.blocks import Block
 from fewframes.config import AugmentConfig, ModelConfig, RunConfig, TrainConfig, ViewConfig
 from fewframes.errors import ConfigError, MissingDependency
 from fewframes.fit import Lesson, Step, Trainer, class_weights, fit, start_processes, token_examples
 from fewframes.layouts import Sample
-from fewframes.model import STAM, Block
+from fewframes.model import STAM
 from fewframes.weights import build_model
 
 VIEW = ViewConfig(resize_px=36, crop_px=32)

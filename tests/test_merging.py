@@ -13,10 +13,11 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from fewframes.backbones import EfficientNetLite0, TimmFrameEncoder, timm_frame_encoder
+from fewframes.blocks import Block, attend
 from fewframes.config import ModelConfig
 from fewframes.errors import ConfigError
 from fewframes.merging import merge_tokens, merged, merged_per_block, through_blocks
-from fewframes.model import Block, SpatialEncoder, attend
+from fewframes.model import SpatialEncoder
 
 TINY = ModelConfig(
     image_size=32, patch_size=8, width=48, depth=7, heads=3, temporal_depth=1, temporal_heads=4, num_frames=4, num_classes=5

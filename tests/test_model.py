@@ -11,8 +11,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from fewframes.blocks import Attention, Block, attend, resize_positions
 from fewframes.config import ModelConfig, ViewConfig
-from fewframes.model import STAM, Attention, Block, SpatialEncoder, attend, resize_positions
+from fewframes.model import STAM, SpatialEncoder
 from fewframes.presets import PLAIN_PIXELS, VIT_VIEW
 from fewframes.weights import build_model
 

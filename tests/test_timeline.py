@@ -12,6 +12,7 @@ from torch.testing import assert_close
 
 from fewframes import rows
 from fewframes.cache import EmbeddingCache
+from fewframes.config import StreamConfig
 from fewframes.errors import VideoError
 from fewframes.predictor import Predictor, load
 from fewframes.timeline import TimelineConfig, slide, sweep
@@ -56,6 +57,15 @@ def test_windows_answer_as_predict_does(tiny: Predictor, film: Path) -> None:
             start_s = float(one.starts_s[place])
             alone = tiny.predict(film, start_s=start_s, end_s=start_s + one.length_s)
             assert_close(one.logits[place].softmax(-1), alone.scores, rtol=0, atol=1e-5)
+
+
+def test_a_stream_of_the_same_video_says_what_the_timeline_says(tiny: Predictor, film: Path) -> None:
+    windows = sweep(tiny, film, WINDOW).windows[0]
+    stream = StreamConfig(window_s=windows.length_s, smooth_s=0.0)
+    answers = {round(answer.start_s, 3): answer.scores for answer in tiny.stream(str(film), stream)}
+    assert len(answers) >= len(windows.starts_s) > 50
+    for start_s, logits_K in zip(windows.starts_s.tolist(), windows.logits, strict=True):
+        assert_close(answers[round(start_s, 3)], logits_K.softmax(-1), rtol=0, atol=1e-5)
 
 
 def test_each_frame_is_encoded_once_whatever_the_windows(

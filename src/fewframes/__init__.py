@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fewframes.clip import Prediction as Prediction
     from fewframes.clip import Timing as Timing
     from fewframes.config import ModelConfig as ModelConfig
+    from fewframes.config import StreamConfig as StreamConfig
     from fewframes.config import ViewConfig as ViewConfig
     from fewframes.errors import FewframesError as FewframesError
     from fewframes.explain import Explanation as Explanation
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from fewframes.predictor import Predictor as Predictor
     from fewframes.predictor import load as load
     from fewframes.presets import PRESETS as PRESETS
+    from fewframes.stream import Stream as Stream
+    from fewframes.stream import StreamPrediction as StreamPrediction
     from fewframes.video import open_video as open_video
     from fewframes.video import read_frames as read_frames
     from fewframes.weights import Checkpoint as Checkpoint
@@ -39,6 +42,7 @@ _ROOM_OF = {
     "Timing": "clip",
     "PRESETS": "presets",
     "ModelConfig": "config",
+    "StreamConfig": "config",
     "ViewConfig": "config",
     "FewframesError": "errors",
     "Explanation": "explain",
@@ -46,6 +50,8 @@ _ROOM_OF = {
     "Failure": "predictor",
     "Predictor": "predictor",
     "load": "predictor",
+    "Stream": "stream",
+    "StreamPrediction": "stream",
     "open_video": "video",
     "read_frames": "video",
     "Checkpoint": "weights",

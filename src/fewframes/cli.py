@@ -43,6 +43,7 @@ from fewframes.options import (
     exit_at,
     named_videos,
 )
+from fewframes.stream_commands import stream
 from fewframes.timeline_commands import timeline
 
 
@@ -77,14 +78,15 @@ app.command()(evaluate)
 app.command()(bench)
 app.command()(embed)
 app.command()(timeline)
+app.command()(stream)
 app.add_typer(data_app, name="data")
 
 
 def main() -> None:
     """Entry point of the `fewframes` command."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # names of files and the terminal's encoding need not agree
-            stream.reconfigure(errors="backslashreplace")
+    for output in (sys.stdout, sys.stderr):
+        if hasattr(output, "reconfigure"):  # names of files and the terminal's encoding need not agree
+            output.reconfigure(errors="backslashreplace")
     keep_memory()
     app()
 

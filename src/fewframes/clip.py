@@ -43,6 +43,14 @@ class Label(NamedTuple):
     score: float
 
 
+def top_labels(scores_K: Tensor, labels: tuple[str, ...], k: int) -> list[Label]:
+    """The `k` labels of the highest scores (K,), all when there are fewer, best first."""
+    if k < 1:
+        raise ValueError(f"k = {k}: needs at least 1")
+    scores, indices = scores_K.topk(min(k, len(labels)))
+    return [Label(labels[index], score) for index, score in zip(indices.tolist(), scores.tolist(), strict=True)]
+
+
 @dataclass(frozen=True)
 class Timing:
     """Where the time of one video went, in seconds: opening and decoding, making the network's input, the network.
@@ -82,12 +90,7 @@ class Prediction:
 
     def top(self, k: int = 5) -> list[Label]:
         """The `k` likeliest actions (all of them when there are fewer), best first."""
-        if k < 1:
-            raise ValueError(f"k = {k}: needs at least 1")
-        scores, indices = self.scores.topk(min(k, len(self.labels)))
-        return [
-            Label(self.labels[index], score) for index, score in zip(indices.tolist(), scores.tolist(), strict=True)
-        ]
+        return top_labels(self.scores, self.labels, k)
 
     def to_dict(self, topk: int = 5) -> dict[str, object]:
         """Plain values, as `fewframes predict --json` writes them."""

@@ -20,7 +20,7 @@ from pydantic.dataclasses import dataclass
 from fewframes.errors import ConfigError, nearest
 
 Layout = Literal["factorised", "joint", "per_block"]
-Temporal = Literal["paper", "release", "mean"]
+Temporal = Literal["paper", "release", "mean", "causal"]
 Positions = Literal["learned", "waves"]
 Task = Literal["single", "multilabel"]
 Fit = Literal["crop", "squash", "pad"]
@@ -64,7 +64,8 @@ class ModelConfig:
     """Where attention looks: each frame alone, then over frames (the paper's choice); `joint`, all patches of all frames
     (Eq. 5); `per_block`, over time inside every block after the spatial attention (end of section 3)."""
     temporal: Temporal = "paper"
-    """Temporal encoder: `paper` (Eqs. 7-9, 11-12), `release` (post-norm, ReLU) or `mean` (Table 2)."""
+    """Temporal encoder: `paper` (Eqs. 7-9, 11-12), `release` (post-norm, ReLU), `mean` (Table 2) or `causal` (each frame looks
+    at itself and earlier ones, so that a stream is answered from its first frame on)."""
     temporal_depth: Count = 6
     """L_time, its number of layers."""
     temporal_heads: Count = 8
@@ -106,6 +107,10 @@ class ModelConfig:
             raise ValueError(f"encoder {self.encoder!r}: needs 'vit', 'lite0' or 'timm:NAME'")
         elif self.layout != "factorised":
             raise ValueError(f"layout {self.layout!r} needs the ViT encoder; {self.encoder!r} takes frames one by one")
+        if self.temporal == "causal" and self.layout != "factorised":
+            raise ValueError(
+                f"temporal 'causal' with layout {self.layout!r}, which looks at later frames; take 'factorised'"
+            )
         if self.drop_path and self.encoder == "lite0":
             raise ValueError(f"drop_path {self.drop_path} is for ViT and timm encoders, not for 'lite0'")
         if self.cells and self.encoder != "lite0":
@@ -226,6 +231,39 @@ class AugmentConfig:
     cutmix: Annotated[float, Field(ge=0)] = 0.0
     """Alpha of pasting a box of one video into another, labels by area; 0 does not. With both, each has every other batch.
     It takes pictures: with a frozen frame encoder it is refused."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class StreamConfig:
+    """How a stream is looked at, and what is said of it."""
+
+    window_s: Positive = 3.2
+    """Seconds that each answer is about: the model's number of frames lie in them, evenly."""
+    every_s: Positive | None = None
+    """Seconds between answers, taken to the nearest number of frames; None answers after each one."""
+    smooth_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    """Time constant of the smoothed scores: of what an answer said, 1/e is left after as many seconds; 0 smooths nothing."""
+    enter: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Smoothed score from which the likeliest action becomes the label."""
+    leave: Annotated[float, Field(ge=0, le=1)] = 0.3
+    """Smoothed score below which the label is given up."""
+    max_latency_s: Positive | None = None
+    """Answers that would be older than this have their frames dropped, so that the newest get theirs in time."""
+    drop: Literal["auto", "newest", "never"] = "auto"
+    """When frames come faster than they are looked at: keep the `newest`, or `never` drop any and let the source wait; `auto`
+    keeps the newest of cameras, networks and `live` files."""
+    live: bool = False
+    """Play a file at its own speed, as if a camera gave it."""
+    stall_s: Positive = 5.0
+    """Seconds without a picture after which a source counts as stalled."""
+    reconnects: Annotated[int, Field(ge=0)] = 10
+    """Tries in a row to open a camera or network stream again."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> StreamConfig:
+        if self.leave > self.enter:
+            raise ValueError(f"leave {self.leave:g} is above enter {self.enter:g}: a label would be given up at once")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

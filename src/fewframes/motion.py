@@ -24,18 +24,37 @@ class MotionTokens(nn.Module):
     """What a frame shows and what changed since the one before, in few numbers: (B, T, D) -> (B, T, W).
 
     Joined and linearly reduced: f_t, d_t = f_t - f_(t-1) (0 at the first), |d_t| and |f_t - mean over frames|. The
-    reduction is fitted to data (`fit`), not trained: few videos cannot teach 4 D x W numbers.
+    reduction is fitted to data (`fit`), not trained: few videos cannot teach 4 D x W numbers. `causal`: the mean is that over
+    the frames up to t.
     """
 
     CONTENT_SHARE = 0.3  # at full size, what a frame shows drowns the changes that tell an action's direction
     MAX_ROWS = 4096
 
-    def __init__(self, frame_width: int, width: int) -> None:
+    def __init__(self, frame_width: int, width: int, *, causal: bool = False) -> None:
         super().__init__()
+        self.causal = causal
         self.reduce = nn.Linear(4 * frame_width, width).requires_grad_(False)
 
     def forward(self, frames_BTD: Tensor) -> Tensor:
         return self.reduce(self._joined(frames_BTD))
+
+    def kept(self, before_BD: Tensor, frames_BD: Tensor) -> Tensor:
+        """What of frames' tokens is the same in every window: (B, 2, W), of a frame itself, and of its change since the one
+        before."""
+        width = frames_BD.shape[-1]
+        change_BD = frames_BD - before_BD
+        changes_BD = torch.cat([change_BD, change_BD.abs()], dim=1)
+        weights_WD = self.reduce.weight
+        own_BW = F.linear(frames_BD, weights_WD[:, :width], self.reduce.bias)
+        return torch.stack([own_BW, F.linear(changes_BD, weights_WD[:, width : 3 * width])], dim=1)
+
+    def from_kept(self, frames_BTD: Tensor, kept_BT2W: Tensor) -> Tensor:
+        """As `forward`, for a third of the work: only what depends on the whole window is left to do."""
+        own_BTW, changes_BTW = kept_BT2W.unbind(2)
+        apart_BTD = self._apart(frames_BTD)
+        weights_WD = self.reduce.weight[:, -frames_BTD.shape[-1] :]
+        return own_BTW + F.pad(changes_BTW[:, 1:], (0, 0, 1, 0)) + F.linear(apart_BTD, weights_WD)
 
     @torch.no_grad()
     def fit(self, frames_BTD: Tensor, generator: torch.Generator) -> None:
@@ -60,8 +79,10 @@ class MotionTokens(nn.Module):
 
     def _joined(self, frames_BTD: Tensor) -> Tensor:
         change_BTD = F.pad(frames_BTD.diff(dim=1), (0, 0, 1, 0))
-        apart_BTD = frames_BTD - frames_BTD.mean(dim=1, keepdim=True)
-        return torch.cat([frames_BTD, change_BTD, change_BTD.abs(), apart_BTD.abs()], dim=-1)
+        return torch.cat([frames_BTD, change_BTD, change_BTD.abs(), self._apart(frames_BTD)], dim=-1)
+
+    def _apart(self, frames_BTD: Tensor) -> Tensor:
+        return (frames_BTD - (running_mean(frames_BTD) if self.causal else frames_BTD.mean(dim=1, keepdim=True))).abs()
 
 
 class MomentHead(nn.Module):
@@ -123,6 +144,12 @@ class MomentHead(nn.Module):
         change_BD = frames_BTD.diff(dim=1).abs().sum(dim=1) / max(1, num_frames - 1)
         apart_BD = (frames_BTD - frames_BTD.mean(dim=1, keepdim=True)).abs().mean(dim=1)
         return torch.cat([waves_BCD.flatten(1), change_BD, apart_BD], dim=1)
+
+
+def running_mean(tokens_BTD: Tensor) -> Tensor:
+    """The mean of the tokens up to each: (B, T, D) -> (B, T, D)."""
+    counts_T = torch.arange(1, tokens_BTD.shape[1] + 1, device=tokens_BTD.device, dtype=tokens_BTD.dtype)
+    return tokens_BTD.cumsum(dim=1) / counts_T[:, None]
 
 
 def slow_waves(num_frames: int, width: int) -> Tensor:

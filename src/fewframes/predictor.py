@@ -20,8 +20,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fewframes.addresses import LiveSource
 from fewframes.clip import Clip, Prediction, Timing
-from fewframes.config import settings_from
+from fewframes.config import StreamConfig, settings_from
 from fewframes.errors import ConfigError, FewframesError, MissingDependency, MissingVideo, nearest
 from fewframes.exits import ExitPlan, answer, check_can_exit, confidence, stages_of
 from fewframes.lanes import num_lanes, side_by_side
@@ -30,6 +31,7 @@ from fewframes.merging import merge_tokens
 from fewframes.model import VideoEncoding
 from fewframes.reader import Part, Read, Reader
 from fewframes.sampling import ONE_PASS, Views
+from fewframes.stream import OnEvent, Stream
 from fewframes.torchcodec_video import why_not
 from fewframes.transforms import pixels_of
 from fewframes.video import DEFAULT_FPS, BackendName, Source
@@ -183,6 +185,16 @@ class Predictor:
                 for _, future in waiting:
                     future.cancel()
 
+    def stream(
+        self, source: LiveSource, config: StreamConfig | None = None, *, on_event: OnEvent | None = None
+    ) -> Stream:
+        """The answers over the last seconds of a camera, network stream, file or pipe, as they come: iterate over it.
+
+        `source` as for `live.LiveSource`; `on_event` hears at once of what happens to the stream. Raises VideoError, and
+        ConfigError for a model whose frames have no embedding of their own.
+        """
+        return Stream(self, source, config or StreamConfig(), on_event)
+
     def read_clip(
         self,
         source: Source,
@@ -241,15 +253,24 @@ class Predictor:
             pixels_TCHW = pixels_of(frames_TCHW.to(self.device)).contiguous(memory_format=torch.channels_last)
             return self.model.encode_frames(pixels_TCHW).cpu()
 
-    def encode_windows(self, windows_BTD: Tensor, *, with_attention: bool = False) -> VideoEncoding:
+    def encode_windows(
+        self, windows_BTD: Tensor, *, with_attention: bool = False, kept_BT2W: Tensor | None = None
+    ) -> VideoEncoding:
         """What the temporal half says of many windows of frame embeddings (B, T, D): each field float32, CPU.
 
-        `predict`, streams and timelines all answer through it, so they cannot disagree.
+        `predict`, streams and timelines all answer through it, so they cannot disagree. `kept_BT2W`: what `keep` said of each
+        frame.
         """
+        num_parts = -(-len(windows_BTD) // WINDOWS_AT_ONCE)
+        kept = [None] * num_parts if kept_BT2W is None else kept_BT2W.split(WINDOWS_AT_ONCE)
         with torch.inference_mode():
             parts = [
-                self.model.encode_video(part_BTD.to(self.device), with_attention=with_attention)
-                for part_BTD in windows_BTD.split(WINDOWS_AT_ONCE)
+                self.model.encode_video(
+                    part_BTD.to(self.device),
+                    with_attention=with_attention,
+                    kept_BT2W=None if part_BT2W is None else part_BT2W.to(self.device),
+                )
+                for part_BTD, part_BT2W in zip(windows_BTD.split(WINDOWS_AT_ONCE), kept, strict=True)
             ]
         attention = [part.frame_attention.cpu() for part in parts if part.frame_attention is not None]
         return VideoEncoding(
@@ -257,6 +278,15 @@ class Predictor:
             torch.cat([part.embedding for part in parts]).cpu(),
             torch.cat(attention) if attention else None,
         )
+
+    def keep(self, before_D: Tensor, frame_D: Tensor) -> Tensor | None:
+        """What of a frame's token every window shares (`MotionTokens.kept`): two embeddings (D,) -> (2, W), CPU; None for a model
+        without motion tokens."""
+        motion = self.model.temporal_encoder.motion
+        if motion is None:
+            return None
+        with torch.inference_mode():
+            return motion.kept(before_D[None].to(self.device), frame_D[None].to(self.device))[0].cpu()
 
     def exit_plan(self, early_exit: bool | float, num_frames: int | None = None) -> ExitPlan | None:
         """When to stop looking; None for not at all before the end. ConfigError where this model cannot stop early."""

@@ -1,0 +1,125 @@
+"""What a person calls a live source -> what FFmpeg opens: cameras by platform, URLs, paths, pipes."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+from urllib.parse import urlsplit
+
+import av
+from av.container import InputContainer
+from av.error import FFmpegError
+
+from fewframes.errors import MissingVideo, VideoError
+
+
+class Readable(Protocol):
+    """An open binary file, or anything that gives bytes."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most so many bytes; none at the end."""
+
+
+LiveSource = str | os.PathLike[str] | Readable
+"""`camera`, `camera:1`, `camera:NAME` or /dev/video0; an rtsp, http or other URL of FFmpeg's; a path; `-`, standard input; or an
+open binary file, of which only `read` is used."""
+PIPE_BYTES = 4096
+"""What is read of a pipe at once: waiting for more would make its pictures late."""
+OPEN_S = 10.0
+"""What a network has for answering, at least."""
+
+
+@dataclass(frozen=True, eq=False)
+class Address:
+    """What FFmpeg is told to open, and what messages call it."""
+
+    kind: Literal["camera", "network", "file", "pipe"]
+    file: Any
+    name: str
+    format: str | None = None
+    options: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def hint(self) -> str:
+        """What may help when nothing can be decoded."""
+        if self.kind != "pipe":
+            return ""
+        return "; a pipe needs MPEG-TS, Matroska, or MP4 with its index at the front (ffmpeg -movflags faststart)"
+
+    @classmethod
+    def of(cls, source: LiveSource) -> Address:
+        """Raises MissingVideo and VideoError for a path that cannot be read."""
+        if not isinstance(source, str | os.PathLike):
+            return cls("pipe", Pipe(source), str(getattr(source, "name", "<pipe>")))
+        text = os.fspath(source)
+        if text == "-":
+            return cls("pipe", Pipe(sys.stdin.buffer), "<standard input>")
+        if text == "camera" or text.startswith(("camera:", "/dev/video")):
+            return cls._camera(text)
+        if "://" in text:
+            parts = urlsplit(text)
+            shown = text.replace(f"{parts.username}:{parts.password}@", "***@") if parts.password else text
+            options = {"rtsp_transport": "tcp"} if parts.scheme.startswith("rtsp") else {}
+            return cls("network", text, shown, options=options)
+        try:
+            with_pipe = stat.S_ISFIFO(os.stat(text).st_mode)
+            if not with_pipe:
+                with open(text, "rb"):
+                    pass
+        except FileNotFoundError:
+            raise MissingVideo(f"{text}: no such file; check the path, or name a camera:0 or a URL") from None
+        except (OSError, ValueError) as error:
+            raise VideoError(f"{text!r}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+        return cls("pipe" if with_pipe else "file", text, text)
+
+    def open(self, silent_s: float) -> InputContainer:
+        """The source opened, with a video stream in it; a network that is silent for so many seconds ends. Raises VideoError."""
+        try:
+            container = av.open(
+                self.file,
+                "r",
+                format=self.format,
+                options=self.options,
+                timeout=(max(silent_s, OPEN_S), silent_s) if self.kind == "network" else None,
+                buffer_size=PIPE_BYTES if self.kind == "pipe" else 32768,
+                metadata_errors="replace",
+            )
+        except (FFmpegError, OSError, ValueError) as error:
+            raise VideoError(f"{self.name}: cannot be opened as a stream ({said(error)}){self.hint}") from None
+        if not container.streams.video or container.streams.video[0].codec_context is None:
+            container.close()
+            raise VideoError(f"{self.name}: no video stream that can be decoded here; name another source")
+        return container
+
+    def is_file_elsewhere(self, container: InputContainer) -> bool:
+        """Whether what was opened is a file on a web server, with an end, and not a stream."""
+        return str(self.file).startswith(("http://", "https://")) and container.duration is not None
+
+    @classmethod
+    def _camera(cls, text: str) -> Address:
+        name = text.partition(":")[2] or "0"
+        if sys.platform == "darwin":
+            return cls("camera", name, text, "avfoundation", {"framerate": "30"})
+        if sys.platform == "win32":
+            return cls("camera", f"video={name}", text, "dshow")
+        return cls("camera", text if text.startswith("/") else f"/dev/video{name}", text, "v4l2")
+
+
+class Pipe:
+    """An open file of which only `read` is used, a little at a time, so that pictures are not late."""
+
+    def __init__(self, file: Readable) -> None:
+        self._read: Callable[[int], bytes] = getattr(file, "read1", file.read)
+
+    def read(self, size: int) -> bytes:
+        """Some bytes, at most `size`; none at the end."""
+        return self._read(size)
+
+
+def said(error: Exception) -> str:
+    """An error of FFmpeg or the system in its own words."""
+    return str(getattr(error, "strerror", None) or error).strip().rstrip(".")

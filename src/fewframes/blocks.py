@@ -1,0 +1,172 @@
+"""What both encoders are made of: attention, MLP, one transformer layer (Eqs. 2-9), positions for other numbers of frames.
+
+Letters in shapes as in model.py.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+MOST_MULTIPLIED_OUT = 512
+"""Tokens of a sequence up to which attention on a CPU is multiplied out."""
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention: q, k, v (Eqs. 2-4), weights and sum (Eqs. 6-7, or 11), W_O (Eq. 8).
+
+    (..., S, D) -> (..., S, D). `causal`: each token looks at itself and those before it.
+    """
+
+    def __init__(self, width: int, heads: int, *, qkv_bias: bool = True, causal: bool = False) -> None:
+        super().__init__()
+        self.heads, self.causal = heads, causal
+        self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, tokens_BSD: Tensor) -> Tensor:
+        summed = attend(*self.per_head(tokens_BSD), causal=self.causal)  # each (..., A, S, D/A)
+        return self.proj(summed.transpose(-3, -2).flatten(-2))
+
+    def class_weights(self, tokens_BSD: Tensor) -> Tensor:
+        """alpha_0 of Eq. 11: how much the class token looks at each token, mean over heads: (B, S, D) -> (B, S)."""
+        return self.weights_of(tokens_BSD, 0)
+
+    def weights_of(self, tokens_BSD: Tensor, place: int) -> Tensor:
+        """How much the token at this place, 0 or -1, looks at each token, mean over heads: (B, S, D) -> (B, S)."""
+        query, key, _ = self.per_head(tokens_BSD)
+        scores_BAS = (query[..., place, None, :] @ key.transpose(-2, -1)).squeeze(-2) / math.sqrt(query.shape[-1])
+        return scores_BAS.softmax(dim=-1).mean(dim=-2)
+
+    def per_head(self, tokens_BSD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (Eqs. 2-4) of each head: (..., S, D) -> three of (..., A, S, D/A)."""
+        qkv = self.qkv(tokens_BSD).unflatten(-1, (3, self.heads, -1))  # (..., S, 3, A, D/A)
+        query, key, value = qkv.movedim(-3, 0).transpose(-3, -2).unbind(0)
+        return query, key, value
+
+
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, log_sizes_BS: Tensor | None = None, *, causal: bool = False
+) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v, each (..., A, S, d): Eqs. 4, 6 and 7.
+
+    With `log_sizes_BS` (..., S) a key counts as that many equal ones: the logarithm of how many is added to its scores.
+    Short sequences in bfloat16 on a CPU are multiplied out: torch's fused kernel takes twice the time there (docs/decisions.md).
+    `causal`: each query has the keys up to its own place.
+    Its backward pass, long sequences and every other place have the fused kernel, which does not keep S x S weights.
+    """
+    # (..., 1, 1, S): alike for all heads and queries
+    bias = None if log_sizes_BS is None else log_sizes_BS.to(query.dtype)[..., None, None, :]
+    fused = query.device.type != "cpu" or query.dtype != torch.bfloat16 or query.shape[-2] > MOST_MULTIPLIED_OUT
+    if fused or causal or torch.is_grad_enabled():
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, is_causal=causal)
+    scores = (query / math.sqrt(query.shape[-1])).contiguous() @ key.contiguous().transpose(-2, -1)
+    if bias is not None:
+        scores += bias
+    return scores.softmax(dim=-1) @ value.contiguous()
+
+
+class Mlp(nn.Module):
+    """The two-layer perceptron of Eq. 9; GELU as in the paper, ReLU as in the release."""
+
+    def __init__(self, width: int, hidden: int, *, relu: bool = False) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+        self.relu = relu
+
+    def forward(self, tokens_BSD: Tensor) -> Tensor:
+        hidden = self.fc1(tokens_BSD)
+        return self.fc2(F.relu(hidden) if self.relu else F.gelu(hidden))
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: in training a sample's branch is left out with probability `share`, the others scaled to make up."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, branch: Tensor) -> Tensor:
+        if self.share == 0 or not self.training:
+            return branch
+        kept = torch.rand(len(branch), *[1] * (branch.ndim - 1), device=branch.device) >= self.share
+        return branch * kept / (1 - self.share)
+
+
+class Block(nn.Module):
+    """One transformer layer: (B, S, D) -> (B, S, D).
+
+    `post_norm=False` is the paper's (Eqs. 8-9: LayerNorm before, GELU); True is the release's (LayerNorm after the
+    sum, ReLU).
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        mlp_width: int,
+        qkv_bias: bool = True,
+        norm_eps: float = 1e-6,
+        post_norm: bool = False,
+        causal: bool = False,
+        dropout: float = 0.0,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.post_norm = post_norm
+        self.norm1 = nn.LayerNorm(width, eps=norm_eps)
+        self.attn = Attention(width, heads, qkv_bias=qkv_bias, causal=causal)
+        self.norm2 = nn.LayerNorm(width, eps=norm_eps)
+        self.mlp = Mlp(width, mlp_width, relu=post_norm)
+        self.drop = nn.Sequential(nn.Dropout(dropout), DropPath(drop_path))
+
+    def forward(self, tokens_BSD: Tensor) -> Tensor:
+        if self.post_norm:
+            tokens_BSD = self.norm1(tokens_BSD + self.drop(self.attn(tokens_BSD)))
+            return self.norm2(tokens_BSD + self.drop(self.mlp(tokens_BSD)))
+        tokens_BSD = tokens_BSD + self.drop(self.attn(self.norm1(tokens_BSD)))  # Eq. 8
+        return tokens_BSD + self.drop(self.mlp(self.norm2(tokens_BSD)))  # Eq. 9
+
+    def first_token(self, tokens_BSD: Tensor, log_sizes_BS: Tensor | None = None) -> Tensor:
+        """What this layer (`post_norm=False`) makes of the first token alone: (B, S, D) -> (B, 1, D); sizes as in `attend`.
+
+        After the last layer nothing but the class token is read (Eq. 10), which needs of the others their keys and values only:
+        a sixth of the layer's work."""
+        normed_BSD, attn = self.norm1(tokens_BSD), self.attn
+        width = normed_BSD.shape[-1]
+        weights, bias = attn.qkv.weight, attn.qkv.bias
+        biases = (None, None) if bias is None else (bias[:width], bias[width:])
+        query_B1D = F.linear(normed_BSD[..., :1, :], weights[:width], biases[0])
+        key_value = F.linear(normed_BSD, weights[width:], biases[1]).unflatten(-1, (2, attn.heads, -1))
+        key, value = key_value.movedim(-3, 0).transpose(-3, -2).unbind(0)
+        query = query_B1D.unflatten(-1, (attn.heads, -1)).transpose(-3, -2)
+        summed_B1D = attend(query, key, value, log_sizes_BS).transpose(-3, -2).flatten(-2)
+        token_B1D = tokens_BSD[..., :1, :] + attn.proj(summed_B1D)
+        return token_B1D + self.mlp(self.norm2(token_B1D))
+
+    def class_weights(self, tokens_BSD: Tensor) -> Tensor:
+        """The class token's attention row for this layer's input: (B, S, D) -> (B, S)."""
+        return self.weights_of(tokens_BSD, 0)
+
+    def weights_of(self, tokens_BSD: Tensor, place: int) -> Tensor:
+        """The same of the token at this place, 0 or -1."""
+        return self.attn.weights_of(tokens_BSD if self.post_norm else self.norm1(tokens_BSD), place)
+
+
+def resize_positions(positions_1SD: Tensor, num_frames: int, *, has_class: bool) -> Tensor:
+    """Temporal positions for another number of frames, by linear interpolation: (1, S, D) -> (1, S', D).
+
+    Frame t stands for the centre of the t-th of T equal parts of the video, so the ends of the two grids of
+    centres do not coincide (align_corners=False). The class token's position, first when there is one, is kept.
+    """
+    head_1SD = positions_1SD[:, :1] if has_class else positions_1SD[:, :0]
+    frames_1TD = positions_1SD[:, head_1SD.shape[1] :]
+    if frames_1TD.shape[1] == num_frames:
+        return positions_1SD
+    resized = F.interpolate(frames_1TD.transpose(1, 2).float(), size=num_frames, mode="linear", align_corners=False)
+    return torch.cat([head_1SD, resized.transpose(1, 2).to(positions_1SD.dtype)], dim=1)

@@ -1,0 +1,84 @@
+"""`fewframes stream`: lines of JSON as they come, a summary whatever ends it, exit codes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from fewframes.cli import app
+from fewframes.config import StreamConfig
+from fewframes.predictor import load
+from fewframes.stream_commands import lines_of
+from numbered import drifting
+
+COMMAND = [sys.executable, "-m", "fewframes.cli", "stream"]
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return drifting(tmp_path_factory.mktemp("stream") / "drift.mp4", "libx264", 75, gop=25, options={})
+
+
+@pytest.fixture
+def fast(tiny_model: Path) -> list[str]:
+    return ["--model", str(tiny_model), "--device", "cpu", "--dtype", "float32"]
+
+
+def test_lines_of_json_and_a_summary(video: Path, fast: list[str]) -> None:
+    done = CliRunner().invoke(app, ["stream", str(video), *fast, "--window", "1", "--every", "0.5", "--topk", "2"])
+    assert done.exit_code == 0, done.output
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [answer["end_s"] for answer in answers] == [1.0, 1.5, 2.0, 2.5, 3.0]
+    assert all(len(answer["top"]) == 2 for answer in answers)
+    assert "end: the end of the stream" in done.stderr
+    assert "5 predictions" in done.stderr
+    assert "latency p50/p95/p99" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["nowhere.mp4"], 1, "nowhere.mp4: no such file"),
+        (["VIDEO", "--window", "0"], 2, "window_s = 0.0: Input should be greater than 0"),
+        (["VIDEO", "--enter", "0.2"], 2, "leave 0.3 is above enter 0.2"),
+        (["camera:77"], 1, "camera:77: cannot be opened as a stream"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(
+    video: Path, fast: list[str], arguments: list[str], code: int, words: str
+) -> None:
+    given = [str(video) if argument == "VIDEO" else argument for argument in arguments]
+    done = CliRunner().invoke(app, ["stream", *given, *fast])
+    assert done.exit_code == code
+    assert words in done.stderr
+
+
+def test_a_window_longer_than_the_stream_is_said(video: Path, fast: list[str]) -> None:
+    done = CliRunner().invoke(app, ["stream", str(video), *fast, "--window", "60"])
+    assert done.exit_code == 0
+    assert "no answer: it ended before a window of it had been seen; a shorter --window" in done.stderr
+
+
+def test_an_interruption_while_a_pipe_is_silent_ends_it(fast: list[str]) -> None:
+    waiting = subprocess.Popen([*COMMAND, "-", *fast], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert waiting.stderr is not None
+    assert "3 actions" in waiting.stderr.readline()
+    waiting.send_signal(signal.SIGINT)  # while the pipe is still silent
+    assert "interrupted" in waiting.communicate(timeout=60)[1]
+    assert waiting.returncode == 0
+
+
+def test_the_live_view_shows_label_scores_and_lateness(video: Path, tiny_model: Path) -> None:
+    stream = load(tiny_model, device="cpu").stream(str(video), StreamConfig(window_s=1, enter=0.1, leave=0.05))
+    last = list(stream)[-1]
+    lines = lines_of(stream, last, 2)
+    assert lines[0] == f"{video}  3.0 s: {last.label}"
+    assert lines[1].split()[0] in ("hug", "kick", "push")
+    assert "over 1.0 s" in lines[3]
+    assert lines[-1].endswith("end: the end of the stream")
