@@ -282,3 +282,35 @@ def test_a_pipe_that_cannot_be_read_front_to_back_says_what_can(tmp_path: Path) 
         VideoError, match=r"trickle: .*a pipe needs MPEG-TS, Matroska, or MP4 with its index at the front"
     ):
         read_all(Trickle(content))
+
+
+def test_a_reader_that_is_closed_drops_nothing() -> None:
+    counts = Counts()
+    box = Mailbox(counts)
+    for place in range(WAITING):
+        box.put(Sample(float(place), 0, place, torch.empty(0), 0.0))
+    box.close()
+    box.put(Sample(99.0, 0, 99, torch.empty(0), 0.0))
+    taken = [item for item in box.take(WAITING + 1, 0.0) if isinstance(item, Sample)]
+    assert [sample.place for sample in taken] == list(range(WAITING))
+    assert counts.dropped == 0
+
+
+def test_a_file_by_its_url_is_a_file(tmp_path: Path) -> None:
+    path = Numbered().write(tmp_path / "a b")
+    samples, events, reader = read_all(path.as_uri())
+    assert [event.kind for event in events] == ["end"]
+    assert not reader.can_return
+    assert shown(samples) == shown(read_all(path)[0])
+
+
+def test_a_matroska_file_that_starts_late_is_whole(tmp_path: Path) -> None:
+    path = Numbered(suffix=".mkv", bframes=0, times_ms=tuple(5000 + 40 * place for place in range(50))).write(
+        tmp_path / "late"
+    )
+    assert [event.kind for event in read_all(path)[1]] == ["end"]
+
+
+def test_an_address_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match=r"rtsp://\[foo/x: no address"):
+        Address.of("rtsp://[foo/x")

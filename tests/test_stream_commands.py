@@ -74,6 +74,15 @@ def test_an_interruption_while_a_pipe_is_silent_ends_it(fast: list[str]) -> None
     assert waiting.returncode == 0
 
 
+def test_the_time_is_over_while_a_pipe_is_silent(fast: list[str]) -> None:
+    waiting = subprocess.Popen(
+        [*COMMAND, "-", *fast, "--for", "0.5"], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert waiting.wait(timeout=60) == 0  # nobody ever writes into the pipe, and nothing is aborted
+    assert waiting.stderr is not None
+    assert "out of time" in waiting.stderr.read()
+
+
 def test_the_live_view_shows_label_scores_and_lateness(video: Path, tiny_model: Path) -> None:
     stream = load(tiny_model, device="cpu").stream(str(video), StreamConfig(window_s=1, enter=0.1, leave=0.05))
     last = list(stream)[-1]

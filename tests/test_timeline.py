@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -164,3 +166,30 @@ def test_settings_are_checked() -> None:
         TimelineConfig(lengths=(2, 1))
     with pytest.raises(ValueError, match="greater than 0"):
         TimelineConfig(window_s=0)
+
+
+def test_what_breaks_off_a_sweep_leaves_no_thread_in_a_closed_video(
+    tiny: Predictor, film: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "CHUNK_FRAMES", 16)
+
+    def broken(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tiny, "encode_windows", broken)
+    for _ in range(5):
+        with pytest.raises(KeyboardInterrupt):
+            sweep(tiny, film, WINDOW)
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("fewframes-decode")]
+
+
+def test_pictures_at_another_rate_are_others(tiny: Predictor, tmp_path: Path) -> None:
+    pictures, store = tmp_path / "pictures", EmbeddingCache(tmp_path / "kept")
+    pictures.mkdir()
+    for number in range(60):
+        Image.new("RGB", (48, 48), (4 * number, 255 - 4 * number, 90)).save(pictures / f"{number:03d}.png")
+    sweep(tiny, pictures, WINDOW, cache=store, fps=25)
+    again = sweep(tiny, pictures, WINDOW, cache=store, fps=20)
+    afresh = sweep(tiny, pictures, WINDOW, fps=20)
+    assert again.num_encoded == afresh.num_encoded
+    assert_close(again.scores, afresh.scores)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
 
 from fewframes.container import VideoFile
+from fewframes.decoder import FileVideo
 from fewframes.sampling import centre_times
 from fewframes.video import open_video, read_frames
 from numbered import Numbered, numbers
@@ -107,8 +109,39 @@ def test_of_a_matroska_file_only_the_packets_after_the_last_key_frame_are_listed
         every = file._listing(container, 0.0)
     opened = file.open()
     with closing(opened.container):
-        keys_s, last = file._after_last_key(opened, 0.0)
+        keys_s, last = file._after_last_key(opened, 0.0, None)
     assert last is not None
     assert keys_s == pytest.approx(every.keys_s)
     assert last.end_s == every.end_s
     assert 0 < last.num_packets < every.num_packets / 2
+
+
+def test_a_matroska_file_without_a_list_has_all_its_key_frames_found(tmp_path: Path) -> None:
+    path = Numbered(suffix=".mkv", codec="mjpeg", pix_fmt="yuvj420p", mux_options={"live": "1"}).write(
+        tmp_path / "file"
+    )
+    with closing(open_video(str(path))) as video:
+        assert isinstance(video, FileVideo)
+        keys_s = video._index.key_times_s
+    assert keys_s is not None
+    assert len(keys_s) == len(STEADY)
+
+
+def test_a_subtitle_that_outlasts_the_pictures_cuts_nothing(tmp_path: Path) -> None:
+    plain = Numbered(suffix=".mkv", bframes=0, gop=6).write(tmp_path / "plain")
+    path, words = tmp_path / "subtitled.mkv", tmp_path / "words.srt"
+    words.write_text("1\n00:00:00,040 --> 00:00:09,000\na long line\n")
+    with av.open(str(plain)) as source, av.open(str(words)) as said, av.open(str(path), "w") as target:
+        streams = [(one, target.add_stream_from_template(one)) for one in (said.streams[0], source.streams.video[0])]
+        for one, copied in streams:
+            for packet in one.container.demux(one):
+                if packet.dts is not None:
+                    packet.stream = copied
+                    target.mux(packet)
+    with closing(open_video(str(path))) as video:
+        assert video.duration_s == pytest.approx(duration_of(plain), abs=0.05)
+
+
+def duration_of(path: Path) -> float:
+    with closing(open_video(str(path))) as video:
+        return video.duration_s

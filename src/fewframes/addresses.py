@@ -8,11 +8,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import av
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.stream import Disposition
+from av.video.stream import VideoStream
 
 from fewframes.errors import MissingVideo, VideoError
 
@@ -57,11 +59,17 @@ class Address:
             return cls("pipe", Pipe(source), str(getattr(source, "name", "<pipe>")))
         text = os.fspath(source)
         if text == "-":
-            return cls("pipe", Pipe(sys.stdin.buffer), "<standard input>")
+            # Unbuffered: a thread that waits inside a buffer holds its lock, which ends the process with an abort.
+            return cls("pipe", Pipe(open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)), "<standard input>")
         if text == "camera" or text.startswith(("camera:", "/dev/video")):
             return cls._camera(text)
+        if text.startswith("file://"):
+            text = unquote(urlsplit(text).path)
         if "://" in text:
-            parts = urlsplit(text)
+            try:
+                parts = urlsplit(text)
+            except ValueError as error:
+                raise VideoError(f"{text}: no address ({error}); check it") from None
             shown = text.replace(f"{parts.username}:{parts.password}@", "***@") if parts.password else text
             options = {"rtsp_transport": "tcp"} if parts.scheme.startswith("rtsp") else {}
             return cls("network", text, shown, options=options)
@@ -90,14 +98,15 @@ class Address:
             )
         except (FFmpegError, OSError, ValueError) as error:
             raise VideoError(f"{self.name}: cannot be opened as a stream ({said(error)}){self.hint}") from None
-        if not container.streams.video or container.streams.video[0].codec_context is None:
+        stream = video_of(container)
+        if stream is None or stream.codec_context is None:
             container.close()
             raise VideoError(f"{self.name}: no video stream that can be decoded here; name another source")
         return container
 
     def is_file_elsewhere(self, container: InputContainer) -> bool:
-        """Whether what was opened is a file on a web server, with an end, and not a stream."""
-        return str(self.file).startswith(("http://", "https://")) and container.duration is not None
+        """Whether what was opened is a file somewhere, with an end, and not a stream."""
+        return self.kind == "network" and container.duration is not None
 
     @classmethod
     def _camera(cls, text: str) -> Address:
@@ -107,6 +116,13 @@ class Address:
         if sys.platform == "win32":
             return cls("camera", f"video={name}", text, "dshow")
         return cls("camera", text if text.startswith("/") else f"/dev/video{name}", text, "v4l2")
+
+
+def video_of(container: InputContainer) -> VideoStream | None:
+    """The video stream to look at, the same that `predict` takes: never a cover picture."""
+    streams = [one for one in container.streams.video if not one.disposition & Disposition.attached_pic]
+    best = container.streams.best("video")
+    return best if best in streams else next(iter(streams), None)
 
 
 class Pipe:

@@ -263,6 +263,10 @@ class StreamConfig:
     def _fits_together(self) -> StreamConfig:
         if self.leave > self.enter:
             raise ValueError(f"leave {self.leave:g} is above enter {self.enter:g}: a label would be given up at once")
+        if self.drop == "never" and self.max_latency_s is not None:
+            raise ValueError(
+                "drop never, and a greatest latency, which is kept to by dropping; leave one of the two out"
+            )
         return self
 
 

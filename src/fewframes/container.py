@@ -166,7 +166,7 @@ class VideoFile:
             return Index(_key_times_after_jump(opened, origin_s), whole_end_s, LOOSE_END_S, has_jumped=True)
         has_jumped = opened.format == LISTED_AT_THE_END
         if has_jumped:
-            keys_s, found = self._after_last_key(opened, origin_s)
+            keys_s, found = self._after_last_key(opened, origin_s, whole_end_s)
             if found is not None:
                 return replace(self._index_of(found, keys_s, origin_s, whole_end_s), has_jumped=True)
         if whole_end_s is not None and self.size_bytes > SCAN_LIMIT_BYTES:
@@ -188,8 +188,12 @@ class VideoFile:
             raise cut_short(self.name, found.end_s - origin_s, announced_end_s - origin_s)
         return Index(sorted(keys_s), found.end_s, 2 * found.tick_s)
 
-    def _after_last_key(self, opened: Opened, origin_s: float) -> tuple[list[float], _Listing | None]:
-        """Matroska's list of key frames, and the packets after the last of them; None where there is no list or it is damaged."""
+    def _after_last_key(
+        self, opened: Opened, origin_s: float, announced_end_s: float | None
+    ) -> tuple[list[float], _Listing | None]:
+        """Matroska's list of key frames, and the packets after the last of them; None where there is no list, or it is damaged,
+        or what follows says that all packets must be looked at: more key frames, or an end before the announced one (which the
+        packets of a subtitle may hold that began long before)."""
         keys_s = _key_times_after_jump(opened, origin_s)
         if keys_s is None or len(keys_s) < 2:
             return [], None
@@ -199,7 +203,9 @@ class VideoFile:
             log.debug("%s: its last key frame cannot be jumped to: %s", self.name, error)
             return [], None
         found = self._listing(opened.container, origin_s)
-        return keys_s, found if found.end_s > origin_s else None
+        is_whole = announced_end_s is None or found.whole_end_s >= announced_end_s - SCANNED_END_S
+        is_last = len(found.keys_s) <= 1
+        return keys_s, found if found.end_s > origin_s and is_whole and is_last else None
 
     def _listing(self, container: InputContainer, origin_s: float) -> _Listing:
         """What the packets say from where the container stands."""

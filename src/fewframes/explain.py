@@ -112,7 +112,7 @@ def explain(
     index = predictor.labels.index(label)
     drops_T = score_drops(predictor, prediction.frame_embeddings, clip.frames, index)
     spearman, pearson = correlations(prediction.frame_attention, drops_T)
-    plain = Explanation(prediction, clip.frames, label, drops_T, spearman, pearson)
+    plain = Explanation(prediction, clip.frames.cpu(), label, drops_T, spearman, pearson)
     if method is None:
         return plain
     pixels_TCHW = pixels_of(clip.frames.to(predictor.device))

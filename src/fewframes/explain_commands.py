@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from fewframes.console import tell
-from fewframes.errors import ConfigError, VideoError
+from fewframes.errors import ConfigError, MissingDependency, VideoError
 from fewframes.options import make_folder
 
 if TYPE_CHECKING:  # the command line must not load torch before a command needs it
@@ -66,7 +66,7 @@ def explained(
     for source, picture in zip(sources, pictures, strict=True):
         try:
             found = explain(predictor, source, maps=maps, num_frames=num_frames, start_s=start_s, end_s=end_s)
-        except VideoError as error:
+        except (VideoError, MissingDependency) as error:
             yield Failure.of(source, error)
             continue
         write_picture(found, picture)

@@ -23,9 +23,9 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from torch import Tensor
 
-from fewframes.addresses import Address, LiveSource, said
+from fewframes.addresses import Address, LiveSource, said, video_of
 from fewframes.config import StreamConfig
-from fewframes.container import DECODE_CLOCK
+from fewframes.container import DECODE_CLOCK, END_NOT_LENGTH
 from fewframes.errors import VideoError
 from fewframes.packets import SAME_S
 from fewframes.pictures import rgb_of_frame
@@ -102,6 +102,8 @@ class Mailbox:
             if isinstance(item, Sample):
                 while self._num_samples() >= WAITING and not self.drops and not self.closed:
                     self._changed.wait()
+                if self.closed:
+                    return
                 if self._num_samples() >= WAITING:
                     self._drop_oldest()
             self._items.append(item)
@@ -246,7 +248,8 @@ class LiveReader:
 
     def _play(self, container: InputContainer) -> Event:
         """Read to the end of what comes; how it ended."""
-        stream = container.streams.video[0]
+        stream = video_of(container)
+        assert stream is not None
         stream.thread_type = "SLICE" if self.is_live else "AUTO"  # whole frames in threads come late
         # Pictures that FFmpeg would patch up (greying, smearing) are errors here, as for files.
         stream.codec_context.options = {"err_detect": "explode"}
@@ -272,9 +275,11 @@ class LiveReader:
     def _ending(self, container: InputContainer, error: Exception | None) -> Event:
         if isinstance(error, ExitError):
             return self._event("stall", f"nothing came for {self._config.stall_s:g} s")
-        announced_s = (container.duration or 0) / av.time_base
+        announced_s, stream = (container.duration or 0) / av.time_base, video_of(container)
         if error is None and not self.can_return:
             reached_s = 0.0 if self._last is None else self._last.end_s - self._began_s
+            if container.format.name in END_NOT_LENGTH and stream is not None:
+                announced_s -= float((stream.start_time or 0) * (stream.time_base or 0))
             if self._stretch == 0 and reached_s < announced_s - JUMP_S / 10:
                 return self._event(
                     "cut", f"its pictures end at {reached_s:.2f} s of the {announced_s:.2f} s it announces"

@@ -83,7 +83,8 @@ def grad_cam(model: STAM, pixels_TCHW: Tensor, label: int) -> Tensor:
     # Copies made here, outside, may have gradients.
     features = tuple(torch.cat(same).float().clone().requires_grad_() for same in zip(*parts, strict=True))
     with torch.enable_grad():
-        logits_1K = model.encode_video(encoder.pool(features).float()[None]).logits
+        precise = next(encoder.parameters()).dtype  # some backbones have weights behind the pooling
+        logits_1K = model.encode_video(encoder.pool(tuple(one.to(precise) for one in features)).float()[None]).logits
         gradients = torch.autograd.grad(logits_1K[0, label], features)
     channels = _channels_axis(encoder, features[0])
     shares = [(values.detach() * gradient).sum(channels) for values, gradient in zip(features, gradients, strict=True)]

@@ -115,7 +115,10 @@ def check_writable(path: Path, option: str) -> None:
     """That a file can be written, before minutes of work and not after; its folder is made."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        was_there = path.exists()
         with path.open("ab"):
             pass
+        if not was_there:
+            path.unlink()
     except OSError as error:
         raise ConfigError(f"{option} {path}: cannot be written ({error.strerror or error}); take another") from None

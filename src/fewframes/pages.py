@@ -174,7 +174,7 @@ def _strip(evaluation: Evaluation, predictor: Predictor, row: int) -> str:
     score, index = evaluation.scores[row].max(dim=0)
     true, named = escape(", ".join(sample.labels)), escape(predictor.labels[int(index)])
     said = f"<b>{true}</b>, taken for <b>{named}</b> ({float(score):.0%})"
-    picture = _image(strip_png(clip.frames, clip.times_s.tolist(), attention_T), f"frames of {sample.path}")
+    picture = _image(strip_png(clip.frames.cpu(), clip.times_s.tolist(), attention_T), f"frames of {sample.path}")
     return f"<figure><figcaption>{said}<br><small>{escape(sample.path)}</small></figcaption>{picture}</figure>"
 
 

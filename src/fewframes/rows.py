@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -60,7 +60,7 @@ class Row:
         """Frames that could not be decoded so far."""
         self._untried = self._num_failed = 0
 
-    def chunks(self, times_s: Tensor, first: int = 0) -> Iterator[Tensor]:
+    def chunks(self, times_s: Tensor, first: int = 0) -> Generator[Tensor, None, None]:
         """Embeddings (n, D) float32 of chunk after chunk of ascending moments (N,), NaN for what could not be decoded.
 
         Chunks end where the place in the video's whole row, that of the first moment being `first`, is a multiple of

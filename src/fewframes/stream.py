@@ -171,7 +171,7 @@ class Ring:
 
     def push(self, place: int, frame_D: Tensor) -> None:
         """The embedding of a moment, later than all before."""
-        num_missing = min(place - self.place - 1, self._size)
+        num_missing = min(place - self.place - 1, self._size) if len(self.frames_TD) else 0
         before_D = self.frames_TD[-1] if len(self.frames_TD) else frame_D
         for shown_D in (*[before_D] * num_missing, frame_D):
             kept_2W = self._keep(before_D, shown_D)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import json as json_lines
 import sys
 import threading
@@ -85,25 +86,29 @@ def stream(
     tell(describe(predictor))
     as_lines = json or not sys.stdout.isatty()
     hear = (lambda event: tell(f"{event.time_s:.2f} s, {event.kind}: {event.words}")) if as_lines else None
-    try:
-        with predictor.stream(source, config, on_event=hear) as answers:
-            show_until(answers, seconds, topk, as_lines)
-    except KeyboardInterrupt:
-        tell("interrupted before the source was open")
-
-
-def show_until(answers: Stream, seconds: float | None, topk: int, as_lines: bool) -> None:
-    """Show the answers until the source ends, somebody interrupts, or the seconds are over; then what it was in all."""
-    timer = threading.Timer(seconds or 0.0, answers.close)
+    opened: list[Stream] = []
+    # A source may keep silent while it is opened, so the time runs from here on.
+    timer = threading.Timer(seconds or 0.0, lambda: opened[0].close() if opened else _thread.interrupt_main())
     timer.daemon = True
     if seconds is not None:
         timer.start()
+    try:
+        with predictor.stream(source, config, on_event=hear) as answers:
+            opened.append(answers)
+            show_to_the_end(answers, topk, as_lines)
+    except KeyboardInterrupt:
+        tell("interrupted, or out of time, before the source was open")
+    finally:
+        timer.cancel()
+
+
+def show_to_the_end(answers: Stream, topk: int, as_lines: bool) -> None:
+    """Show the answers until the source ends, somebody interrupts, or it is closed; then what it was in all."""
     try:
         (write_lines if as_lines else show_live)(answers, topk)
     except KeyboardInterrupt:
         tell("interrupted")
     finally:
-        timer.cancel()
         summary = answers.summary()
         if not summary.num_predictions:
             tell("no answer: it ended before a window of it had been seen; a shorter --window answers sooner")

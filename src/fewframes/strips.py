@@ -92,7 +92,7 @@ def explanation_figure(explanation: Explanation) -> Figure:
     width_in = LEFT_IN + COLUMNS * (SIDE_IN + GAP_IN) + 0.1
     sheet = _Sheet(width_in, HEADER_IN + max(strip_in, 2.3) + foot_in)
     name = shortened(Path(explanation.source).name)
-    sheet.text(0.15, 0.13, explanation.label, size=15, weight="bold")
+    sheet.text(0.15, 0.13, shortened(explanation.label), size=15, weight="bold")
     sheet.text(LEFT_IN, 0.16, f"{name}, {num_frames} frames", size=11, colour=GREY)
     _top_labels(sheet, explanation)
     _strip(sheet, explanation, columns, side_in, row_in)

@@ -182,11 +182,11 @@ def sweep(
         except ValueError as error:
             raise VideoError(f"{video.name}: {error}") from None
         grid = _grid(video.duration_s, start_s, end_s, config.window_s, num_frames)
-        row = Row(video, predictor, grid.spacing_s, cache, _setting(predictor, source) if cache else "")
+        row = Row(video, predictor, grid.spacing_s, cache, _setting(predictor, source, fps) if cache else "")
 
-        def chunks() -> Iterator[Tensor]:
+        def chunks(found: Iterator[Tensor]) -> Iterator[Tensor]:
             done = 0
-            for chunk_ND in row.chunks(grid.times_s, grid.first):
+            for chunk_ND in found:
                 done += len(chunk_ND)
                 yield chunk_ND
                 progress("frames", done, len(grid.times_s))
@@ -195,9 +195,10 @@ def sweep(
             return torch.cat([predictor.encode_windows(windows_WTD).logits, _changes(windows_WTD)[:, None]], dim=1)
 
         parts: list[list[tuple[Tensor, Tensor]]] = [[] for _ in config.lengths]
-        for found in slide(chunks(), encode, num_frames, config.lengths):
-            for number, part in enumerate(found):
-                parts[number].extend([part] if len(part[0]) else [])
+        with closing(row.chunks(grid.times_s, grid.first)) as read:  # whose thread ends before the video is closed
+            for found in slide(chunks(read), encode, num_frames, config.lengths):
+                for number, part in enumerate(found):
+                    parts[number].extend([part] if len(part[0]) else [])
     windows = tuple(
         _windows(part, grid, stride, num_frames)
         for part, stride in zip(parts, config.lengths, strict=True)
@@ -228,7 +229,7 @@ def _grid(duration_s: float, start_s: float, end_s: float, window_s: float, num_
     return _Grid(centre_times(duration_s, num_frames, start_s=start_s, end_s=end_s), (end_s - start_s) / num_frames, 0)
 
 
-def _setting(predictor: Predictor, source: Source) -> str:
+def _setting(predictor: Predictor, source: Source, fps: float) -> str:
     """The cache's key of the content, the encoder and its view; empty for what is no file here."""
     if not isinstance(source, str | os.PathLike):
         return ""
@@ -238,7 +239,10 @@ def _setting(predictor: Predictor, source: Source) -> str:
     except OSError:
         return ""
     return key_of(
-        content, module_key(encoder), asdict(predictor.view), {"steady": 1, "merge": merged_per_block(encoder)}
+        content,
+        module_key(encoder),
+        asdict(predictor.view),
+        {"steady": 1, "merge": merged_per_block(encoder), "fps": fps, "backend": predictor.reader.backend},
     )
 
 
@@ -275,7 +279,7 @@ def slide(
 
 
 def _changes(windows_WTD: Tensor) -> Tensor:
-    """How much each window changes (W,): the mean step from frame to frame as a share of the mean size."""
+    """How much each window changes (W,): the mean step from frame to frame as a share of the mean size; NaN for one frame."""
     steps_W = (windows_WTD[:, 1:] - windows_WTD[:, :-1]).norm(dim=-1).mean(dim=1)
     return steps_W / windows_WTD.norm(dim=-1).mean(dim=1).clamp(min=TINY)
 
@@ -297,7 +301,7 @@ def confidences(windows: Sequence[Windows], config: TimelineConfig, scores: Call
     found = []
     for one in windows:
         scores_WK = scores(one.logits / config.temperature)
-        if config.still_share:
+        if config.still_share and len(changes_W):
             scores_WK = scores_WK * ((one.changes / max(lively, TINY) - config.still_share) * STEEP).sigmoid()[:, None]
         found.append(scores_WK)
     return found
@@ -356,7 +360,7 @@ def _timeline(
 ) -> Timeline:
     """Scores and spans of what the windows said. Raises VideoError where nothing could be decoded."""
     if all(bool(one.logits.isnan().any(dim=-1).all()) for one in windows):
-        raise VideoError(row.gaps[0].error)
+        raise VideoError(row.gaps[0].error if row.gaps else f"{video.name}: the network's answers are no numbers")
     found = confidences(windows, config, predictor.model.scores)
     scores_LNK = torch.stack(
         [

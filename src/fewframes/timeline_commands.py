@@ -22,6 +22,7 @@ from fewframes.options import (
     check_writable,
     frame_counts,
     make_folder,
+    named_videos,
 )
 
 SHOWN_FRAMES = 9
@@ -69,7 +70,6 @@ def timeline(
     from fewframes.cache import EmbeddingCache
     from fewframes.config import cache_dir, settings_from
     from fewframes.predictor import load
-    from fewframes.sources import expand
     from fewframes.timeline import TimelineConfig, sweep
 
     config = settings_from(
@@ -77,7 +77,7 @@ def timeline(
         {"window_s": window, "lengths": frame_counts(lengths, "--lengths"), "threshold": threshold},
         "timeline",
     )
-    paths = list(expand(sources))
+    paths = named_videos(sources)
     if len(paths) != 1 and (vtt or plot or thumbnails):
         raise typer.BadParameter(f"--vtt, --plot and --thumbnails are of one video, and {len(paths)} are given")
     check_outputs(vtt, plot, thumbnails)
@@ -172,6 +172,8 @@ def write_thumbnails(found: Timeline, folder: Path) -> None:
     from fewframes.pages import timeline_page
     from fewframes.timeline import middle_frames
 
+    for former in folder.glob("[0-9][0-9][0-9][0-9].jpg"):
+        former.unlink()
     names = [f"{number:04d}.jpg" for number in range(1, len(found.spans) + 1)]
     for name, frame_CHW in zip(names, middle_frames(found.source, found.spans), strict=True):
         Image.fromarray(frame_CHW.permute(1, 2, 0).numpy()).save(folder / name, quality=85)

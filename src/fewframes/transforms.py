@@ -84,7 +84,9 @@ def _cut(frame_CHW: Tensor, height: int, width: int, share: float = 0.5) -> Tens
 def _resized(frame_CHW: Tensor, height: int, width: int, view: ViewConfig) -> Tensor:
     if frame_CHW.shape[-2:] == (height, width):
         return frame_CHW
+    on_cpu = frame_CHW.device.type == "cpu"  # elsewhere bytes are not resized
+    frame_1CHW = frame_CHW[None] if on_cpu else frame_CHW[None].float()
     resized_1CHW = F.interpolate(
-        frame_CHW[None], size=(height, width), mode=view.interpolation, antialias=True, align_corners=False
+        frame_1CHW, size=(height, width), mode=view.interpolation, antialias=True, align_corners=False
     )
-    return resized_1CHW.squeeze(0)
+    return resized_1CHW.squeeze(0) if on_cpu else resized_1CHW.squeeze(0).round().clamp(0, 255).to(torch.uint8)
