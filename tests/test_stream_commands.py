@@ -75,12 +75,11 @@ def test_an_interruption_while_a_pipe_is_silent_ends_it(fast: list[str]) -> None
 
 
 def test_the_time_is_over_while_a_pipe_is_silent(fast: list[str]) -> None:
-    waiting = subprocess.Popen(
-        [*COMMAND, "-", *fast, "--for", "0.5"], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert waiting.wait(timeout=60) == 0  # nobody ever writes into the pipe, and nothing is aborted
-    assert waiting.stderr is not None
-    assert "out of time" in waiting.stderr.read()
+    command = [*COMMAND, "-", *fast, "--for", "0.5"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as waiting:
+        assert waiting.stderr is not None
+        assert "out of time" in waiting.stderr.read()  # to its end, though nobody ever writes into the pipe
+        assert waiting.wait() == 0
 
 
 def test_the_live_view_shows_label_scores_and_lateness(video: Path, tiny_model: Path) -> None:

@@ -132,9 +132,9 @@ def test_a_subtitle_that_outlasts_the_pictures_cuts_nothing(tmp_path: Path) -> N
     path, words = tmp_path / "subtitled.mkv", tmp_path / "words.srt"
     words.write_text("1\n00:00:00,040 --> 00:00:09,000\na long line\n")
     with av.open(str(plain)) as source, av.open(str(words)) as said, av.open(str(path), "w") as target:
-        streams = [(one, target.add_stream_from_template(one)) for one in (said.streams[0], source.streams.video[0])]
-        for one, copied in streams:
-            for packet in one.container.demux(one):
+        read = [(said, said.streams[0]), (source, source.streams.video[0])]
+        for opened, one, copied in [(opened, one, target.add_stream_from_template(one)) for opened, one in read]:
+            for packet in opened.demux(one):
                 if packet.dts is not None:
                     packet.stream = copied
                     target.mux(packet)

@@ -83,16 +83,15 @@ def stream(
     }
     config = settings_from(StreamConfig, values, "stream")
     predictor = load(model, device=device, dtype=dtype, merge=merge)
-    tell(describe(predictor))
     as_lines = json or not sys.stdout.isatty()
     hear = (lambda event: tell(f"{event.time_s:.2f} s, {event.kind}: {event.words}")) if as_lines else None
     opened: list[Stream] = []
-    # A source may keep silent while it is opened, so the time runs from here on.
     timer = threading.Timer(seconds or 0.0, lambda: opened[0].close() if opened else _thread.interrupt_main())
     timer.daemon = True
-    if seconds is not None:
-        timer.start()
     try:
+        tell(describe(predictor))
+        if seconds is not None:
+            timer.start()  # before it is opened: a source may keep silent then
         with predictor.stream(source, config, on_event=hear) as answers:
             opened.append(answers)
             show_to_the_end(answers, topk, as_lines)
