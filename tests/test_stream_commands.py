@@ -66,12 +66,13 @@ def test_a_window_longer_than_the_stream_is_said(video: Path, fast: list[str]) -
 
 
 def test_an_interruption_while_a_pipe_is_silent_ends_it(fast: list[str]) -> None:
-    waiting = subprocess.Popen([*COMMAND, "-", *fast], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert waiting.stderr is not None
-    assert "3 actions" in waiting.stderr.readline()
-    waiting.send_signal(signal.SIGINT)  # while the pipe is still silent
-    assert "interrupted" in waiting.communicate(timeout=60)[1]
-    assert waiting.returncode == 0
+    command = [*COMMAND, "-", *fast]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as waiting:
+        assert waiting.stderr is not None
+        assert "3 actions" in waiting.stderr.readline()
+        waiting.send_signal(signal.SIGINT)  # while the pipe is still silent
+        assert waiting.wait(timeout=60) == 0
+        assert "interrupted" in waiting.stderr.read()
 
 
 def test_the_time_is_over_while_a_pipe_is_silent(fast: list[str]) -> None:

@@ -171,7 +171,8 @@ class LiveReader:
         # In the thread too: a pipe that says nothing cannot be interrupted while it is opened.
         self._thread = threading.Thread(target=self._run, daemon=True, name="fewframes-live")
         self._thread.start()
-        self._opened.wait()
+        while not self._opened.wait(0.25):  # again and again, so that a signal is noticed
+            pass
         if self._error is not None and not self.counts.pictures:
             raise self._error
 
