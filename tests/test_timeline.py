@@ -113,7 +113,11 @@ def test_memory_holds_what_windows_still_need(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(torch, "cat", watched)
     row = torch.arange(1000.0)[:, None]
-    starts = [places for found in slide(row.split(50), lambda windows: windows[..., 0], 16, (1, 2)) for places in found]
+    starts = [
+        places
+        for found in slide(row.split(50), lambda windows: windows[..., 0], 16, (1, 2), (2, 4))
+        for places in found
+    ]
     assert max(held) <= 50 + 31 + 50
     assert torch.equal(torch.cat([places for places, _ in starts[::2]]), torch.arange(0, 985, 2))
     assert torch.equal(torch.cat([places for places, _ in starts[1::2]])[-2:], torch.tensor([968, 969]))

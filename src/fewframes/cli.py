@@ -43,6 +43,7 @@ from fewframes.options import (
     exit_at,
     named_videos,
 )
+from fewframes.search_commands import index, search
 from fewframes.stream_commands import stream
 from fewframes.timeline_commands import timeline
 
@@ -79,6 +80,8 @@ app.command()(bench)
 app.command()(embed)
 app.command()(timeline)
 app.command()(stream)
+app.command()(index)
+app.command()(search)
 app.add_typer(data_app, name="data")
 
 

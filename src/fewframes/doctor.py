@@ -24,6 +24,7 @@ CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg2video", "mjpeg", "
 OPTIONAL = {
     "s3fs": ("videos on S3 (s3://...)", "pip install 'fewframes[s3]'"),
     "gcsfs": ("videos on Google Cloud (gs://...)", "pip install 'fewframes[gcs]'"),
+    "lancedb": ("index and search", "pip install 'fewframes[search]'"),
     "aiohttp": ("videos by http(s)://...", "pip install 'fewframes[http]'"),
 }
 RATE_SIDE = 1024

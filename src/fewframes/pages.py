@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import base64
+import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 from urllib.parse import quote
+
+from PIL import Image
+from torch import Tensor
 
 from fewframes.evaluate import RELEASE_FPS, Evaluation, figure_name
 from fewframes.metrics import Report
+from fewframes.moments import Hit
 from fewframes.plots import MOST_COUNTED, confusion_png, curve_png
 from fewframes.predictor import Predictor, tally
 from fewframes.reader import Part
@@ -45,7 +51,26 @@ video { width: 100%; max-height: 60vh; background: #000; }
 JUMP_SCRIPT = """
 const video = document.querySelector('video');
 for (const link of document.querySelectorAll('[data-at]')) link.addEventListener('click', event => {
-  event.preventDefault(); video.currentTime = Number(link.dataset.at); video.play(); video.scrollIntoView({behavior: 'smooth'});
+  event.preventDefault();
+  if (link.dataset.video && video.src !== link.dataset.video) video.src = link.dataset.video;
+  video.currentTime = Number(link.dataset.at); video.play(); video.scrollIntoView({behavior: 'smooth'});
+});
+"""
+TEACH_STYLE = """
+.cards { grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); }
+.cards small { color: #5b6470; overflow-wrap: anywhere; }
+.cards button { font: inherit; border: 1px solid #bbb; background: none; border-radius: 3px; cursor: pointer; }
+.cards button[aria-pressed=true] { background: #1f5fa8; color: #fff; }
+code { background: #eef1f4; padding: .2rem .4rem; overflow-wrap: anywhere; user-select: all; }
+"""
+TEACH_SCRIPT = """
+const said = document.querySelector('code');
+for (const button of document.querySelectorAll('button')) button.addEventListener('click', () => {
+  const is = button.getAttribute('aria-pressed') === 'true';
+  for (const one of button.parentNode.querySelectorAll('button')) one.setAttribute('aria-pressed', 'false');
+  button.setAttribute('aria-pressed', String(!is));
+  const ids = name => [...document.querySelectorAll(`button[name=${name}][aria-pressed=true]`)].map(one => one.value).join(',');
+  said.textContent = '--teach NAME' + (ids('yes') && ' --yes ' + ids('yes')) + (ids('no') && ' --no ' + ids('no'));
 });
 """
 
@@ -116,6 +141,40 @@ def timeline_page(timeline: Timeline, video: str, thumbnails: Sequence[str]) -> 
         f"<p>{len(cards)} spans in {clock(length_s)}. A click jumps to the moment.</p>"
         f"<div class='cards'>{''.join(cards)}</div><script>{JUMP_SCRIPT}</script></body></html>\n"
     )
+
+
+def search_page(title: str, hits: Sequence[Hit], pictures: Mapping[str, bytes]) -> str:
+    """A page of moments of many videos, of which a click plays one; what is marked yes or no there becomes options that teach a
+    label. `pictures` are JPEGs by the id of the hit."""
+    cards = []
+    for number, hit in enumerate(hits, 1):
+        address = hit.source if "://" in hit.source else Path(hit.source).as_uri()
+        picture = base64.b64encode(pictures.get(hit.id, b"")).decode()
+        image = f"<img alt='' src='data:image/jpeg;base64,{picture}'>" if picture else "<p>(no picture)</p>"
+        marks = "".join(
+            f"<button name='{name}' value='{escape(hit.id)}' aria-pressed='false'>{name}</button> "
+            for name in ("yes", "no")
+        )
+        cards.append(
+            f"<div><a href='#{number}' style='display:block' data-at='{hit.start_s:.2f}' "
+            f"data-video='{escape(address, quote=True)}'>{image}<b>{number}. {hit.similarity:.3f}</b> {escape(hit.label)} "
+            f"{hit.score:.0%}<br>{clock(hit.start_s)} - {clock(hit.end_s)}<br><small>{escape(os.path.basename(hit.source))}</small>"
+            f"</a>{marks}</div>"
+        )
+    return (
+        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
+        f"<title>{escape(title)}</title><style>{STYLE}{JUMP_STYLE}{TEACH_STYLE}</style></head><body><h1>{escape(title)}</h1>"
+        f"<video controls preload='none'></video><p>{len(cards)} moments; a click plays one. To teach a label mark some, and "
+        f"search with <code>--teach NAME</code></p><div class='cards'>{''.join(cards)}</div>"
+        f"<script>{JUMP_SCRIPT}{TEACH_SCRIPT}</script></body></html>\n"
+    )
+
+
+def jpeg(frame_CHW: Tensor) -> bytes:
+    """A picture (C, H, W) uint8 as a file."""
+    content = io.BytesIO()
+    Image.fromarray(frame_CHW.permute(1, 2, 0).numpy()).save(content, format="jpeg", quality=85)
+    return content.getvalue()
 
 
 def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:

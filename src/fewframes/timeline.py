@@ -32,7 +32,7 @@ from fewframes.predictor import Predictor
 from fewframes.rows import Gap, Row
 from fewframes.sampling import centre_times, checked_range, steady_times, window_places
 from fewframes.spans import Span, most_over_time, subtitles, without_repeats
-from fewframes.video import DEFAULT_FPS, OpenVideo, Source, open_video
+from fewframes.video import DEFAULT_FPS, Source, open_video
 
 log = logging.getLogger("fewframes")
 
@@ -169,6 +169,65 @@ def sweep(
     named in `gaps`. Raises VideoError, also where nothing can be decoded, and ConfigError for a model that mixes frames
     inside its encoder.
     """
+
+    def encode(windows_WTD: Tensor) -> Tensor:
+        return torch.cat([predictor.encode_windows(windows_WTD).logits, _changes(windows_WTD)[:, None]], dim=1)
+
+    hops = [max(1, predictor.config.num_frames * stride // HOPS) for stride in config.lengths]
+    swept = look(
+        predictor,
+        source,
+        encode,
+        window_s=config.window_s,
+        strides=config.lengths,
+        hops=hops,
+        cache=cache,
+        start_s=start_s,
+        end_s=end_s,
+        fps=fps,
+        progress=progress,
+    )
+    windows = tuple(
+        Windows(length_s, starts_s, found_WK[:, :-1], found_WK[:, -1]) for length_s, starts_s, found_WK in swept.windows
+    )
+    return _timeline(predictor, swept, windows, config)
+
+
+@dataclass(frozen=True, eq=False)
+class Swept:
+    """One look at each frame of a video between `range_s`, at the moments `times_s` (N,), and what was found in windows over
+    them: for each length that has any, seconds that it lasts, where they start (W,), and what was said of each (W, ...).
+
+    What could not be decoded is named in `gaps` and NaN in its windows."""
+
+    source: str
+    duration_s: float
+    range_s: tuple[float, float]
+    times_s: Tensor
+    windows: tuple[tuple[float, Tensor, Tensor], ...]
+    gaps: tuple[Gap, ...]
+    num_encoded: int
+    num_missing: int
+
+
+def look(
+    predictor: Predictor,
+    source: Source,
+    encode: Callable[[Tensor], Tensor],
+    *,
+    window_s: float,
+    strides: Sequence[int] = (1,),
+    hops: Sequence[int],
+    cache: EmbeddingCache | None = None,
+    start_s: float = 0.0,
+    end_s: float | None = None,
+    fps: float = DEFAULT_FPS,
+    progress: Progress = lambda stage, done, total: None,
+) -> Swept:
+    """What `encode`, (W, T, D) -> (W, ...), says of the windows of a video, of which one begins every `hops` frames of each length.
+
+    Raises VideoError, and ConfigError for a model that mixes frames inside its encoder.
+    """
     if predictor.config.layout != "factorised":
         raise ConfigError(
             f"layout {predictor.config.layout!r} mixes frames inside the encoder, so none can be encoded once for all windows; "
@@ -181,7 +240,7 @@ def sweep(
             start_s, end_s = checked_range(video.duration_s, start_s, end_s)
         except ValueError as error:
             raise VideoError(f"{video.name}: {error}") from None
-        grid = _grid(video.duration_s, start_s, end_s, config.window_s, num_frames)
+        grid = _grid(video.duration_s, start_s, end_s, window_s, num_frames)
         row = Row(video, predictor, grid.spacing_s, cache, _setting(predictor, source, fps) if cache else "")
 
         def chunks(found: Iterator[Tensor]) -> Iterator[Tensor]:
@@ -191,20 +250,26 @@ def sweep(
                 yield chunk_ND
                 progress("frames", done, len(grid.times_s))
 
-        def encode(windows_WTD: Tensor) -> Tensor:
-            return torch.cat([predictor.encode_windows(windows_WTD).logits, _changes(windows_WTD)[:, None]], dim=1)
-
-        parts: list[list[tuple[Tensor, Tensor]]] = [[] for _ in config.lengths]
+        parts: list[list[tuple[Tensor, Tensor]]] = [[] for _ in strides]
         with closing(row.chunks(grid.times_s, grid.first)) as read:  # whose thread ends before the video is closed
-            for found in slide(chunks(read), encode, num_frames, config.lengths):
+            for found in slide(chunks(read), encode, num_frames, strides, hops):
                 for number, part in enumerate(found):
                     parts[number].extend([part] if len(part[0]) else [])
     windows = tuple(
-        _windows(part, grid, stride, num_frames)
-        for part, stride in zip(parts, config.lengths, strict=True)
+        _placed(part, grid, stride, num_frames)
+        for part, stride in zip(parts, strides, strict=True)
         if part  # a short video has no windows of the longer lengths
     )
-    return _timeline(predictor, video, grid, (start_s, end_s), windows, row, config)
+    return Swept(
+        video.name,
+        video.duration_s,
+        (start_s, end_s),
+        grid.times_s,
+        windows,
+        tuple(row.gaps),
+        row.num_encoded,
+        row.num_missing,
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,12 +312,17 @@ def _setting(predictor: Predictor, source: Source, fps: float) -> str:
 
 
 def slide(
-    chunks: Iterable[Tensor], encode: Callable[[Tensor], Tensor], window_frames: int, strides: Sequence[int]
+    chunks: Iterable[Tensor],
+    encode: Callable[[Tensor], Tensor],
+    window_frames: int,
+    strides: Sequence[int],
+    hops: Sequence[int],
 ) -> Iterator[list[tuple[Tensor, Tensor]]]:
     """Windows over a row of embeddings that comes in chunks (n, D): after each chunk, and once after the last, for each stride
     the first places (W,) of the windows that have become whole and what `encode`, (W, T, D) -> (W, ...), says of them.
 
-    `HOPS` windows begin while one lasts; the last one ends with the row. Only the frames that are still needed are kept.
+    A window begins every so many frames of the row as `hops` has for its stride; the last one ends with the row. Only the
+    frames that are still needed are kept.
     """
     starts, first, held_ND = [0] * len(strides), 0, torch.empty(0)
 
@@ -262,7 +332,6 @@ def slide(
         starts[number] += len(places_WT) * hop
         return places_WT[:, 0] + first, encode(held_ND[places_WT]) if len(places_WT) else torch.empty(0)
 
-    hops = [max(1, window_frames * stride // HOPS) for stride in strides]
     most_held = max((window_frames - 1) * stride + 1 for stride in strides)
     for chunk_ND in chunks:
         held_ND = torch.cat([held_ND, chunk_ND]) if len(held_ND) else chunk_ND
@@ -284,12 +353,14 @@ def _changes(windows_WTD: Tensor) -> Tensor:
     return steps_W / windows_WTD.norm(dim=-1).mean(dim=1).clamp(min=TINY)
 
 
-def _windows(parts: list[tuple[Tensor, Tensor]], grid: _Grid, stride: int, window_frames: int) -> Windows:
-    """All windows of one length."""
-    length_s = window_frames * stride * grid.spacing_s
+def _placed(
+    parts: list[tuple[Tensor, Tensor]], grid: _Grid, stride: int, window_frames: int
+) -> tuple[float, Tensor, Tensor]:
+    """All windows of one length: how long they last, where they start, and what was said of them."""
     places_W, found_W = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
     # A frame stands for the `stride` parts around it, so that T of them are the centres of T equal parts of the window.
-    return Windows(length_s, grid.times_s[places_W] - stride * grid.spacing_s / 2, found_W[:, :-1], found_W[:, -1])
+    starts_s = grid.times_s[places_W] - stride * grid.spacing_s / 2
+    return window_frames * stride * grid.spacing_s, starts_s, found_W
 
 
 def confidences(windows: Sequence[Windows], config: TimelineConfig, scores: Callable[[Tensor], Tensor]) -> list[Tensor]:
@@ -349,37 +420,29 @@ def middle_frames(source: Source, spans: Sequence[Span], *, width_px: int = 320)
             yield frame_CHW
 
 
-def _timeline(
-    predictor: Predictor,
-    video: OpenVideo,
-    grid: _Grid,
-    range_s: tuple[float, float],
-    windows: tuple[Windows, ...],
-    row: Row,
-    config: TimelineConfig,
-) -> Timeline:
+def _timeline(predictor: Predictor, swept: Swept, windows: tuple[Windows, ...], config: TimelineConfig) -> Timeline:
     """Scores and spans of what the windows said. Raises VideoError where nothing could be decoded."""
     if all(bool(one.logits.isnan().any(dim=-1).all()) for one in windows):
-        raise VideoError(row.gaps[0].error if row.gaps else f"{video.name}: the network's answers are no numbers")
+        raise VideoError(swept.gaps[0].error if swept.gaps else f"{swept.source}: the network's answers are no numbers")
     found = confidences(windows, config, predictor.model.scores)
     scores_LNK = torch.stack(
         [
-            most_over_time(confidences_WK, one.starts_s, one.length_s, grid.times_s)
+            most_over_time(confidences_WK, one.starts_s, one.length_s, swept.times_s)
             for one, confidences_WK in zip(windows, found, strict=True)
         ]
     )
     return Timeline(
-        source=video.name,
-        duration_s=video.duration_s,
-        start_s=range_s[0],
-        end_s=range_s[1],
+        source=swept.source,
+        duration_s=swept.duration_s,
+        start_s=swept.range_s[0],
+        end_s=swept.range_s[1],
         labels=predictor.labels,
         threshold=config.threshold,
-        times_s=grid.times_s,
+        times_s=swept.times_s,
         scores=scores_LNK.amax(dim=0),
-        spans=spans_of(windows, found, predictor.labels, range_s, config.threshold),
-        gaps=tuple(row.gaps),
+        spans=spans_of(windows, found, predictor.labels, swept.range_s, config.threshold),
+        gaps=swept.gaps,
         windows=windows,
-        num_encoded=row.num_encoded,
-        num_missing=row.num_missing,
+        num_encoded=swept.num_encoded,
+        num_missing=swept.num_missing,
     )

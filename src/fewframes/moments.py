@@ -1,0 +1,221 @@
+"""The table of an index (LanceDB): its columns and settings, commits of whole videos, and conditions on rows."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fewframes.cache import content_key, key_of
+from fewframes.errors import DataError, MissingDependency
+from fewframes.lists import absolute
+from fewframes.predictor import Failure
+from fewframes.rows import Gap
+from fewframes.spans import Span
+
+Kind = Literal["video", "frames", "both"]
+"""What stands for a window: the video embedding y, the mean of its frame embeddings, or both in one vector."""
+WINDOWS, TAUGHT = "windows", "taught"
+"""The two tables: a row for each window, a row for each label that was taught."""
+COLUMNS = ("id", "source", "start_s", "end_s", "label", "score")
+"""What a hit shows of its row."""
+COMMIT_ROWS, COMMIT_S = 1024, 5.0
+"""Whole videos are committed together, up to so many rows or seconds: a commit for each would be slow for short ones."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all rows of an index have in common; a table of other settings takes and answers nothing."""
+
+    model: str
+    model_key: str
+    labels: tuple[str, ...]
+    width: int
+    window_s: float
+    hop_s: float
+    embedding: Kind
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A moment that was found. `id` names its row; `similarity` is a cosine, or a score in 0-1 where a label was searched;
+    `label` and `score` are what the model says of it."""
+
+    id: str
+    source: str
+    start_s: float
+    end_s: float
+    similarity: float
+    label: str
+    score: float
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values, as `fewframes search --json` writes them."""
+        rounded = {name: round(getattr(self, name), 4) for name in ("start_s", "end_s", "similarity", "score")}
+        return {**asdict(self), **rounded}
+
+
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """What is looked for: rows in the direction of `vector` (D,), but for those that overlap the moment itself."""
+
+    vector: NDArray[np.float32]
+    content: str = ""
+    start_s: float = 0.0
+    end_s: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Taught:
+    """A label from examples: rows are scored by sigmoid(weights x embedding + bias). Of its examples `num_gone` are there no
+    longer."""
+
+    name: str
+    weights: NDArray[np.float32]
+    bias: float
+    yes: tuple[str, ...]
+    no: tuple[str, ...]
+    num_gone: int = 0
+
+
+@dataclass(frozen=True)
+class Added:
+    """What became of the videos: rows are windows; `gaps` are what could not be decoded of videos that were added."""
+
+    num_added: int = 0
+    num_kept: int = 0
+    num_rows: int = 0
+    failures: tuple[Failure, ...] = ()
+    gaps: tuple[tuple[str, Gap], ...] = ()
+
+
+class Batch:
+    """Whole videos on their way into the table; each commit is one step, which happens or does not."""
+
+    def __init__(self, table: Any, url: str, commit_s: float) -> None:
+        self._table, self._url, self._commit_s = table, url, commit_s
+        self._rows: list[Any] = []
+        self._replaced: list[str] = []
+        self._last = time.monotonic()
+
+    def add(self, rows: Any, replaced: str) -> None:
+        """Take one video's rows; `replaced` is its path where older ones are there."""
+        self._rows.append(rows)
+        self._replaced += [replaced] if replaced else []
+        if sum(map(len, self._rows)) >= COMMIT_ROWS or time.monotonic() - self._last >= self._commit_s:
+            self.commit()
+
+    def commit(self) -> None:
+        """Write what is there; new rows come and old ones go in the same step."""
+        if self._rows:
+            rows = importlib.import_module("pyarrow").concat_tables(self._rows)
+            with told(self._url):
+                if self._replaced:
+                    merge = self._table.merge_insert("id").when_not_matched_insert_all()
+                    merge.when_not_matched_by_source_delete(among("source", self._replaced)).execute(rows)
+                else:
+                    self._table.add(rows)
+        self._rows, self._replaced, self._last = [], [], time.monotonic()
+
+
+def lancedb() -> Any:
+    """The package. Raises MissingDependency."""
+    try:
+        return importlib.import_module("lancedb")
+    except ImportError as error:
+        raise MissingDependency(f"an index needs lancedb ({error}); pip install 'fewframes[search]'") from None
+
+
+@contextmanager
+def told(url: str) -> Iterator[None]:
+    """What lancedb raises, which is one of these three, as one line that names the index."""
+    try:
+        yield
+    except (ValueError, RuntimeError, OSError) as error:
+        words = " ".join(str(error).split())
+        raise DataError(f"{url}: {words[:300]}") from None
+
+
+def schema_of(settings: Settings) -> Any:
+    """The columns, and the settings among the schema's metadata."""
+    pa = importlib.import_module("pyarrow")
+    columns = {
+        "id": pa.string(),
+        "source": pa.string(),
+        "content": pa.string(),
+        "number": pa.int32(),
+        "start_s": pa.float64(),
+        "end_s": pa.float64(),
+        "duration_s": pa.float64(),
+        "label": pa.string(),
+        "score": pa.float32(),
+        "embedding": pa.list_(pa.float32(), settings.width),
+    }
+    return pa.schema(list(columns.items()), metadata={"fewframes": json.dumps(asdict(settings))})
+
+
+def rows_of(schema: Any, video: tuple[str, str, float], spans: Sequence[Span], vectors_WD: Tensor) -> Any:
+    """The windows of a video (its path, the key of its content, its length in seconds) as rows."""
+    pa = importlib.import_module("pyarrow")
+    (path, content, duration_s), count = video, len(spans)
+    stem = key_of(path, content)[:16]
+    columns = {
+        "id": [f"{stem}-{number}" for number in range(count)],
+        "source": [path] * count,
+        "content": [content] * count,
+        "number": list(range(count)),
+        "start_s": [span.start_s for span in spans],
+        "end_s": [span.end_s for span in spans],
+        "duration_s": [duration_s] * count,
+        "label": [span.label for span in spans],
+        "score": [span.confidence for span in spans],
+    }
+    arrays = [pa.array(column, schema.field(name).type) for name, column in columns.items()]
+    flat = pa.array(vectors_WD.flatten().numpy(), pa.float32())
+    return pa.Table.from_arrays([*arrays, pa.FixedSizeListArray.from_arrays(flat, vectors_WD.shape[1])], schema=schema)
+
+
+def settings_in(url: str, table: Any) -> Settings:
+    """The settings that a table was made with. Raises DataError for one that is not ours."""
+    about = (table.schema.metadata or {}).get(b"fewframes")
+    if about is None:
+        raise DataError(f"{url}: its table {WINDOWS!r} was not made by fewframes; take another place")
+    values = json.loads(about)
+    return Settings(**{**values, "labels": tuple(values["labels"])})
+
+
+def content_of(path: str) -> str:
+    """The key of a video's content, of its address where it is no file here; empty where there is none, which fails where it is
+    opened."""
+    if "://" in path:
+        return key_of(path)
+    try:
+        return content_key(path)
+    except OSError:
+        return ""
+
+
+def like(pattern: str) -> str:
+    """A pattern of paths, from the current folder unless it begins with `*`, for SQL's LIKE."""
+    whole = pattern if pattern.startswith("*") else absolute(pattern)
+    for mark in ("\\", "%", "_"):
+        whole = whole.replace(mark, f"\\{mark}")
+    return whole.replace("*", "%").replace("?", "_")
+
+
+def quoted(text: str) -> str:
+    """Text for SQL."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def among(column: str, values: Iterable[str]) -> str:
+    """The condition that a column holds one of these."""
+    return f"{column} IN ({', '.join(map(quoted, sorted(set(values))))})"

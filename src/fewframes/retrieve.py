@@ -1,0 +1,448 @@
+"""Moments that are like a moment: embeddings of windows of many videos in one table (LanceDB), here or on an object store.
+
+Whole videos are committed, so that whatever ends an indexing run leaves none in part, and the next run goes on after them. A label
+can be taught from a few rows: a linear head on embeddings that are there already, kept beside them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from fewframes.cache import EmbeddingCache, key_of, module_key
+from fewframes.errors import ConfigError, DataError, FewframesError, VideoError, nearest
+from fewframes.lists import absolute
+from fewframes.merging import merged_per_block
+from fewframes.moments import (
+    COLUMNS,
+    COMMIT_S,
+    TAUGHT,
+    WINDOWS,
+    Added,
+    Batch,
+    Hit,
+    Kind,
+    Moment,
+    Settings,
+    Taught,
+    among,
+    content_of,
+    lancedb,
+    like,
+    quoted,
+    rows_of,
+    schema_of,
+    settings_in,
+    told,
+)
+from fewframes.predictor import Failure, Predictor
+from fewframes.rows import Gap
+from fewframes.spans import Span, without_repeats
+from fewframes.timeline import Progress, look
+
+WINDOW_S, HOP_S = 4.0, 2.0
+KIND: Kind = "video"
+INDEXED_FROM = 100_000
+"""Rows from which there is a vector index; fewer are compared one by one, which is exact."""
+PROBES, REFINE = 40, 4
+"""Parts of the vector index that are searched, and how many times as many rows are compared exactly."""
+FETCHED, MOST_FETCHED = 64, 16_384
+"""Rows that are asked for at least and at most, for there may be many windows of one moment among them."""
+OTHERS, STRENGTH = 256, 100.0
+"""Rows drawn as examples of what a taught label is not, and how little its head is held back (the inverse of its penalty)."""
+OLD = timedelta(hours=1)
+"""Former versions of the table that are younger stay, for those who are reading them."""
+
+
+class Index:
+    """An index at a folder or URL; see `open`."""
+
+    def __init__(self, url: str, database: Any, table: Any, settings: Settings, predictor: Predictor | None) -> None:
+        self.url, self.settings = url, settings
+        self._database, self._table, self._predictor = database, table, predictor
+
+    @classmethod
+    def open(
+        cls,
+        url: str | os.PathLike[str],
+        predictor: Predictor | None = None,
+        *,
+        window_s: float | None = None,
+        hop_s: float | None = None,
+        embedding: Kind | None = None,
+    ) -> Index:
+        """The index there; with a predictor, a new one where there is none.
+
+        `window_s`, `hop_s`: seconds of windows and from one to the next (4 and 2 in a new index). Without a predictor rows and
+        labels can be searched, and labels taught; no video can. Raises ConfigError where the index there is of another model
+        or other settings, DataError where there is none or it cannot be read, MissingDependency without lancedb.
+        """
+        url = os.fspath(url)
+        with told(url):
+            database = lancedb().connect(url)
+            names = database.list_tables().tables
+            if WINDOWS in names:
+                table = database.open_table(WINDOWS)
+                settings = settings_in(url, table)
+            elif predictor is None:
+                raise DataError(f"{url}: no index there; make one with: fewframes index VIDEOS --index {url}")
+            else:
+                settings = _new_settings(predictor, window_s or WINDOW_S, hop_s, embedding or KIND)
+                table = database.create_table(WINDOWS, schema=schema_of(settings))
+        _check_same(url, settings, predictor, window_s, hop_s, embedding)
+        return cls(url, database, table, settings, predictor)
+
+    @property
+    def num_rows(self) -> int:
+        """Windows in the index."""
+        return int(self._table.count_rows())
+
+    def videos(self) -> dict[str, str]:
+        """Each video, and the key of its content."""
+        with told(self.url):
+            batches = self._table.search().where("number = 0").select(["source", "content"]).to_batches()
+            return {row["source"]: row["content"] for batch in batches for row in batch.to_pylist()}
+
+    def add(
+        self,
+        videos: Iterable[str | os.PathLike[str]],
+        *,
+        cache: EmbeddingCache | None = None,
+        commit_s: float = COMMIT_S,
+        progress: Progress = lambda stage, done, total: None,
+    ) -> Added:
+        """Index these videos (files or URLs); those whose content is there already under the same path are skipped, rows of a
+        changed file are replaced. Ended in any way it leaves whole videos alone, and called again goes on after them."""
+        predictor = self._needed_predictor()
+        paths = list(dict.fromkeys(absolute(os.fspath(video)) for video in videos))
+        known, batch, done = self.videos(), Batch(self._table, self.url, commit_s), _Tally()
+        try:
+            for number, path in enumerate(paths):
+                progress("videos", number, len(paths))
+                content = content_of(path)
+                if content and known.get(path) == content:
+                    done.num_kept += 1
+                    continue
+                try:
+                    rows, gaps = self._rows_of(predictor, path, content, cache)
+                except FewframesError as error:
+                    done.failures.append(Failure.of(path, error))
+                    continue
+                batch.add(rows, path if path in known else "")
+                done.num_added += 1
+                done.num_rows += len(rows)
+                done.gaps += [(path, gap) for gap in gaps]
+            progress("videos", len(paths), len(paths))
+        finally:
+            batch.commit()
+        if done.num_added:
+            self.optimize()
+        return Added(done.num_added, done.num_kept, done.num_rows, tuple(done.failures), tuple(done.gaps))
+
+    def remove(self, videos: Iterable[str | os.PathLike[str]]) -> int:
+        """Forget these videos, in one step; how many there were. Raises DataError for one that is not in the index."""
+        known = self.videos()
+        paths = {absolute(os.fspath(video)) for video in videos}
+        for path in sorted(paths):
+            if path not in known:
+                raise DataError(f"{path}: not in the index {self.url}; {nearest(path, list(known)[:1000])}")
+        if paths:
+            with told(self.url):
+                self._table.delete(among("source", paths))
+        return len(paths)
+
+    def prune(self) -> int:
+        """Forget the videos whose files are gone; how many. Addresses (`https://...`) stay."""
+        return self.remove(path for path in self.videos() if "://" not in path and not os.path.exists(path))
+
+    def optimize(self, *, indexed_from: int = INDEXED_FROM) -> None:
+        """Join small files, drop what old versions held, and bring the vector index up to date, or make it where there are
+        `indexed_from` rows."""
+        with told(self.url):
+            if not self._table.list_indices() and self._table.count_rows() >= indexed_from:
+                self._table.create_index(metric="cosine", vector_column_name="embedding", index_type="IVF_HNSW_SQ")
+            self._table.optimize(cleanup_older_than=OLD)
+
+    def moment(self, video: str | os.PathLike[str], start_s: float = 0.0, end_s: float | None = None) -> Moment:
+        """A moment of a video, in the index or not, to search for: one look at it, as `predict` does. Raises VideoError."""
+        predictor, path = self._needed_predictor(), os.fspath(video)
+        seen = predictor.predict(path, start_s=start_s, end_s=end_s)
+        frames_1TD, y_1D = seen.frame_embeddings[None], seen.embedding[None]
+        vector_1D = _vectors(self.settings.embedding, frames_1TD, y_1D)
+        last_s = float("inf") if end_s is None else end_s
+        return Moment(vector_1D[0].numpy(), content_of(absolute(path)), start_s, last_s)
+
+    def row(self, row_id: str) -> Moment:
+        """The moment of a row, to search for more like it. Raises DataError where there is no such row."""
+        rows = self._rows_by_id([row_id])
+        if not rows:
+            raise DataError(
+                f"{row_id!r}: no such row in {self.url}; `fewframes search --json` shows the ids of what it finds"
+            )
+        row = rows[0]
+        return Moment(np.array(row["embedding"], np.float32), row["content"], row["start_s"], row["end_s"])
+
+    def taught(self) -> dict[str, Taught]:
+        """The labels that were taught here, by name."""
+        with told(self.url):
+            if TAUGHT not in self._database.list_tables().tables:
+                return {}
+            rows = self._database.open_table(TAUGHT).to_arrow().to_pylist()
+        return {
+            row["name"]: Taught(
+                row["name"], np.array(row["weights"], np.float32), row["bias"], tuple(row["yes"]), tuple(row["no"])
+            )
+            for row in rows
+        }
+
+    def search(
+        self, query: Moment | str, *, where: str = "", videos: str = "", num: int = 20, distinct: bool = False
+    ) -> tuple[Hit, ...]:
+        """The `num` moments most like a moment, or of a label (the model's, or a taught one, which goes first), best first.
+
+        `where` is a condition in SQL over the columns source, start_s, end_s, duration_s, label, score, number; `videos` a
+        pattern (`*`, `?`) of paths; `distinct` allows one moment of each video. Of windows that overlap the best one is taken.
+        Raises DataError for a label that is not known and a condition that cannot be read.
+        """
+        conditions = [f"({where})"] if where.strip() else []
+        if videos:
+            conditions.append(f"source LIKE {quoted(like(videos))}")
+        if isinstance(query, str):
+            taught = self.taught()
+            if query not in taught:
+                return self._by_score(query, taught, conditions, num, distinct=distinct)
+            head = taught[query]
+            size = float(np.linalg.norm(head.weights))
+            found = self._nearest(Moment(head.weights), conditions, num, distinct=distinct)
+            odds = (float(np.exp(-(size * hit.similarity + head.bias))) for hit in found)
+            return tuple(replace(hit, similarity=1 / (1 + one)) for hit, one in zip(found, odds, strict=True))
+        if query.content:
+            last_s = f" AND start_s < {query.end_s!r}" if np.isfinite(query.end_s) else ""
+            conditions.append(f"NOT (content = {quoted(query.content)}{last_s} AND end_s > {query.start_s!r})")
+        return self._nearest(query, conditions, num, distinct=distinct)
+
+    def teach(self, name: str, yes: Sequence[str], no: Sequence[str] = (), *, seed: int = 0) -> Taught:
+        """A label from rows that show it and rows that do not (ids), kept in the index; examples of the same name given before
+        count too, unless they are now said to be the opposite. Other rows, drawn at random, stand for all the rest.
+
+        Nothing is encoded. Raises DataError for ids that are not there and where no row shows it.
+        """
+        before = self.taught().get(name)
+        yes, no = tuple(dict.fromkeys(yes)), tuple(dict.fromkeys(no))
+        if both := sorted({*yes} & {*no}):
+            raise DataError(f"{both[0]}: cannot be an example of {name!r} and of what it is not")
+        found = {row["id"]: row["embedding"] for row in self._rows_by_id([*yes, *no])}
+        if missing := [row_id for row_id in (*yes, *no) if row_id not in found]:
+            raise DataError(f"{missing[0]!r}: no such row in {self.url}")
+        old = set() if before is None else {*before.yes, *before.no} - {*yes, *no}
+        found |= {row["id"]: row["embedding"] for row in self._rows_by_id(sorted(old))}
+        if before is not None:
+            yes += tuple(row_id for row_id in before.yes if row_id in old and row_id in found)
+            no += tuple(row_id for row_id in before.no if row_id in old and row_id in found)
+        if not yes:
+            raise DataError(f"{name!r} needs at least one row that shows it")
+        others = [row["embedding"] for row in self._drawn(seed) if row["id"] not in found]
+        weights, bias = taught_head([found[i] for i in yes], [found[i] for i in no], others)
+        taught = Taught(name, weights, bias, yes, no, num_gone=len(old - {*found}))
+        self._keep_taught(taught)
+        return taught
+
+    def _keep_taught(self, taught: Taught) -> None:
+        pa = importlib.import_module("pyarrow")
+        columns: dict[str, Any] = {"name": pa.string(), "weights": pa.list_(pa.float32()), "bias": pa.float64()}
+        schema = pa.schema([*columns.items(), ("yes", pa.list_(pa.string())), ("no", pa.list_(pa.string()))])
+        values = {name: getattr(taught, name) for name in schema.names}
+        row = pa.Table.from_pylist([{**values, "weights": taught.weights.tolist()}], schema=schema)
+        with told(self.url):
+            table = self._database.create_table(TAUGHT, schema=schema, exist_ok=True)
+            table.merge_insert("name").when_matched_update_all().when_not_matched_insert_all().execute(row)
+
+    def _needed_predictor(self) -> Predictor:
+        if self._predictor is None:
+            raise ConfigError(f"{self.url}: opened without a model, so no video can be looked at; pass a predictor")
+        return self._predictor
+
+    def _rows_of(
+        self, predictor: Predictor, path: str, content: str, cache: EmbeddingCache | None
+    ) -> tuple[Any, tuple[Gap, ...]]:
+        """A video's windows as rows. Raises VideoError, also where nothing could be decoded."""
+        num_labels = len(self.settings.labels)
+
+        def encode(windows_WTD: Tensor) -> Tensor:
+            said = predictor.encode_windows(windows_WTD)
+            vectors_WD = _vectors(self.settings.embedding, windows_WTD, said.embedding)
+            return torch.cat([predictor.model.scores(said.logits), vectors_WD], dim=1)
+
+        hop = max(1, round(predictor.config.num_frames * self.settings.hop_s / self.settings.window_s))
+        swept = look(predictor, path, encode, window_s=self.settings.window_s, hops=(hop,), cache=cache)
+        length_s, starts_s, found = swept.windows[0]
+        good_W = ~found.isnan().any(dim=1)
+        if not good_W.any():
+            raise VideoError(swept.gaps[0].error if swept.gaps else f"{path}: the network's answers are no numbers")
+        spans = [
+            Span(max(0.0, start_s), min(swept.duration_s, start_s + length_s), self.settings.labels[label], score)
+            for start_s, score, label in zip(starts_s[good_W].tolist(), *_best(found[good_W, :num_labels]), strict=True)
+        ]
+        video = path, content, swept.duration_s
+        return rows_of(self._table.schema, video, spans, found[good_W, num_labels:].float()), swept.gaps
+
+    def _rows_by_id(self, ids: Sequence[str]) -> list[dict[str, Any]]:
+        if not ids:
+            return []
+        with told(self.url):
+            found: list[dict[str, Any]] = self._table.search().where(among("id", ids)).limit(len(ids)).to_list()
+        return found
+
+    def _drawn(self, seed: int) -> list[dict[str, Any]]:
+        num_rows = self.num_rows
+        places = np.random.default_rng(seed).choice(num_rows, min(OTHERS, num_rows), replace=False)
+        with told(self.url):
+            drawn: list[dict[str, Any]] = self._table.take_offsets(sorted(places.tolist())).to_list()
+        return drawn
+
+    def _nearest(self, query: Moment, conditions: list[str], num: int, *, distinct: bool) -> tuple[Hit, ...]:
+        def rows(count: int) -> list[dict[str, Any]]:
+            builder = self._table.search(query.vector, vector_column_name="embedding").distance_type("cosine")
+            builder = builder.nprobes(PROBES).refine_factor(REFINE).select([*COLUMNS, "_distance"]).limit(count)
+            found: list[dict[str, Any]] = (builder.where(" AND ".join(conditions)) if conditions else builder).to_list()
+            return [{**row, "similarity": 1 - row["_distance"]} for row in found]
+
+        return self._merged(rows, num, distinct=distinct)
+
+    def _by_score(
+        self, label: str, taught: Iterable[str], conditions: list[str], num: int, *, distinct: bool
+    ) -> tuple[Hit, ...]:
+        if label not in self.settings.labels:
+            raise DataError(
+                f"label {label!r}: neither one of the model's nor taught; {nearest(label, {*self.settings.labels, *taught})}"
+            )
+        ordering = importlib.import_module("lancedb.query").ColumnOrdering(column_name="score", ascending=False)
+        condition = " AND ".join([f"label = {quoted(label)}", *conditions])
+
+        def rows(count: int) -> list[dict[str, Any]]:
+            builder = self._table.search().where(condition).order_by([ordering]).select(list(COLUMNS)).limit(count)
+            return [{**row, "similarity": row["score"]} for row in builder.to_list()]
+
+        return self._merged(rows, num, distinct=distinct)
+
+    def _merged(self, rows: Any, num: int, *, distinct: bool) -> tuple[Hit, ...]:
+        """The best `num` without windows that repeat each other, from ever more rows until there are so many."""
+        count = max(FETCHED, 4 * num)
+        while True:
+            with told(self.url):
+                found = [Hit(**{name: row[name] for name in (*COLUMNS, "similarity")}) for row in rows(count)]
+            hits = _apart(found, distinct=distinct)
+            if len(hits) >= num or len(found) < count or count >= MOST_FETCHED:
+                return tuple(hits[:num])
+            count *= 4
+
+
+@dataclass
+class _Tally:
+    num_added: int = 0
+    num_kept: int = 0
+    num_rows: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    gaps: list[tuple[str, Gap]] = field(default_factory=list)
+
+
+def _new_settings(predictor: Predictor, window_s: float, hop_s: float | None, embedding: Kind) -> Settings:
+    hop_s = min(HOP_S, window_s) if hop_s is None else hop_s
+    if not 0 < hop_s <= window_s:
+        raise ConfigError(
+            f"windows of {window_s:g} s every {hop_s:g} s: needs a hop above 0 and no longer than the window"
+        )
+    probe_1TD = torch.zeros(1, predictor.config.num_frames, int(_frame_width(predictor)))
+    width = _vectors(embedding, probe_1TD, predictor.encode_windows(probe_1TD).embedding).shape[1]
+    # A checkpoint is found again from any folder.
+    name = os.path.abspath(predictor.name) if os.path.isfile(predictor.name) else predictor.name
+    return Settings(name, _model_key(predictor), predictor.labels, width, window_s, hop_s, embedding)
+
+
+def _check_same(
+    url: str,
+    settings: Settings,
+    predictor: Predictor | None,
+    window_s: float | None,
+    hop_s: float | None,
+    embedding: Kind | None,
+) -> None:
+    asked = {"window_s": window_s, "hop_s": hop_s, "embedding": embedding}
+    for name, value in asked.items():
+        there = getattr(settings, name)
+        if value is not None and value != there:
+            raise ConfigError(
+                f"{url}: was made with {name} {there}, not {value}; leave that out, or take another place"
+            )
+    if predictor is not None and _model_key(predictor) != settings.model_key:
+        raise ConfigError(
+            f"{url}: was made with the model {settings.model!r} ({len(settings.labels)} labels, embeddings {settings.width} "
+            f"wide), and {predictor.name!r} is another or has other weights; take that model, or another place"
+        )
+
+
+def _frame_width(predictor: Predictor) -> int:
+    width: Any = predictor.model.frame_encoder.width
+    return int(width)
+
+
+def _model_key(predictor: Predictor) -> str:
+    """A key of all that embeddings depend on but the precision: bfloat16 of the weights are the same from either."""
+    rounded = torch.nn.ParameterDict()
+    for name, tensor in predictor.model.state_dict().items():
+        tensor = tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor
+        rounded[name.replace(".", "/")] = torch.nn.Parameter(tensor, requires_grad=False)
+    merge = merged_per_block(predictor.model.frame_encoder)
+    return key_of(module_key(rounded), asdict(predictor.view), {"merge": merge})
+
+
+def _vectors(kind: Kind, windows_WTD: Tensor, y_WD: Tensor) -> Tensor:
+    """What stands for windows of frame embeddings (W, T, D) and their video embeddings: (W, D'), of length 1."""
+    y_WD, mean_WD = F.normalize(y_WD, dim=1), F.normalize(windows_WTD.mean(dim=1), dim=1)
+    if kind == "both":
+        return F.normalize(torch.cat([y_WD, mean_WD], dim=1), dim=1)
+    return y_WD if kind == "video" else mean_WD
+
+
+def taught_head(
+    yes: list[list[float]], no: list[list[float]], others: list[list[float]]
+) -> tuple[NDArray[np.float32], float]:
+    """Logistic regression; examples that show the label weigh as much together as all others, and of these the named ones as
+    much as each that shows it: rows drawn at random may show it too."""
+    from sklearn.linear_model import LogisticRegression
+
+    rows = np.array([*yes, *no, *others], np.float64)
+    targets = np.array([1] * len(yes) + [0] * (len(no) + len(others)))
+    weights = np.array([1.0] * (len(yes) + len(no)) + [1 / max(1, len(others))] * len(others))
+    if len(yes) == len(rows):
+        raise DataError("all rows are examples of the label; index more videos, or name rows that do not show it")
+    head = LogisticRegression(C=STRENGTH, max_iter=1000).fit(rows, targets, sample_weight=weights)
+    return head.coef_[0].astype(np.float32), float(head.intercept_[0])
+
+
+def _best(scores_WK: Tensor) -> tuple[list[float], list[int]]:
+    """The highest score of each window, and whose it is."""
+    score_W, label_W = scores_WK.max(dim=1)
+    return score_W.tolist(), label_W.tolist()
+
+
+def _apart(hits: list[Hit], *, distinct: bool) -> list[Hit]:
+    """The best of hits that overlap in one video, or, where they must be distinct, of each video; best first."""
+    if distinct:
+        first: dict[str, Hit] = {}
+        for hit in hits:
+            first.setdefault(hit.source, hit)
+        return list(first.values())
+    by_place = {(hit.source, hit.start_s, hit.end_s): hit for hit in reversed(hits)}
+    spans = [Span(hit.start_s, hit.end_s, hit.source, hit.similarity) for hit in hits]
+    return [by_place[span.label, span.start_s, span.end_s] for span in without_repeats(spans)]

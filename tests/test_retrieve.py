@@ -1,0 +1,220 @@
+"""Indexes of moments: what is in them, what is found, and that nothing is there twice or in part."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fewframes.config import ModelConfig, ViewConfig
+from fewframes.errors import ConfigError, DataError, MissingDependency
+from fewframes.moments import like
+from fewframes.predictor import Predictor, load
+from fewframes.retrieve import Index
+from fewframes.timeline import TimelineConfig, sweep
+from fewframes.weights import Checkpoint, build_model
+from numbered import drifting, write_fading
+
+
+@pytest.fixture(scope="module")
+def predictor(tiny_model: Path) -> Predictor:
+    return load(tiny_model, device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Films of 6, 5 and 4 s, and clips that are shorter than a window."""
+    folder = tmp_path_factory.mktemp("films it's")
+    long = [
+        drifting(folder / f"film_{number}.mp4", "libx264", frames, gop=25, options={})
+        for number, frames in enumerate((150, 125, 100))
+    ]
+    for number in range(4):
+        write_fading(folder / f"clip {number}.mp4", 20 + number, turned=number % 2 == 1)
+    return [*long, *(folder / f"clip {number}.mp4" for number in range(4))]
+
+
+@pytest.fixture
+def index(predictor: Predictor, films: list[Path], tmp_path: Path) -> Index:
+    index = Index.open(tmp_path / "index", predictor, window_s=2, hop_s=1)
+    index.add(films)
+    return index
+
+
+def rows_of(index: Index) -> list[dict[str, object]]:
+    return sorted(index._table.to_arrow().to_pylist(), key=lambda row: (row["source"], row["number"]))
+
+
+def test_a_row_for_each_window_with_what_the_timeline_and_predict_say(
+    index: Index, predictor: Predictor, films: list[Path]
+) -> None:
+    rows = [row for row in rows_of(index) if row["source"] == str(films[0])]
+    assert [row["start_s"] for row in rows] == pytest.approx([0, 1, 2, 3, 4])
+    assert [row["end_s"] for row in rows] == pytest.approx([2, 3, 4, 5, 6])
+    swept = sweep(predictor, films[0], TimelineConfig(window_s=2, lengths=(1,)))
+    scores_WK = predictor.model.scores(swept.windows[0].logits)[::2]
+    assert [row["label"] for row in rows] == [predictor.labels[place] for place in scores_WK.argmax(1).tolist()]
+    said = predictor.predict(films[0], start_s=1, end_s=3)
+    wanted = torch.nn.functional.normalize(said.embedding, dim=0)
+    torch.testing.assert_close(torch.tensor(rows[1]["embedding"]), wanted, rtol=0, atol=1e-4)
+    clip = [row for row in rows_of(index) if row["source"] == str(films[3])]
+    assert [(row["start_s"], row["end_s"]) for row in clip] == [(0, pytest.approx(0.8, abs=0.05))]
+
+
+def test_search_is_brute_force_without_the_moment_itself_and_repeats(index: Index, films: list[Path]) -> None:
+    query = index.moment(films[0], 1, 3)
+    rows = rows_of(index)
+    similarity = np.array([row["embedding"] for row in rows]) @ query.vector
+    allowed = [
+        place
+        for place in (-similarity).argsort(kind="stable")
+        if not (rows[place]["source"] == str(films[0]) and rows[place]["start_s"] < 3 and rows[place]["end_s"] > 1)  # type: ignore[operator]
+    ]
+    found = index.search(query, num=50)
+    assert found[0].similarity == pytest.approx(float(similarity[allowed[0]]), abs=1e-5)
+    assert [hit.similarity for hit in found] == sorted((hit.similarity for hit in found), reverse=True)
+    for number, hit in enumerate(found):
+        assert not (hit.source == str(films[0]) and hit.start_s < 3 and hit.end_s > 1)
+        for other in found[:number]:
+            if other.source == hit.source:
+                shared_s = min(hit.end_s, other.end_s) - max(hit.start_s, other.start_s)
+                assert shared_s / (4 - shared_s) <= 0.3 or shared_s <= 0
+    distinct = index.search(query, num=50, distinct=True)
+    assert len({hit.source for hit in distinct}) == len(distinct) == len(films)
+
+
+def test_filters_and_labels(index: Index, films: list[Path]) -> None:
+    row = index.search(index.moment(films[0], 0, 2), num=1)[0]
+    query = index.row(row.id)
+    assert {hit.source for hit in index.search(query, videos="*film_1*", num=50)} == {str(films[1])}
+    assert not index.search(query, videos="*filmx1*", num=50)
+    assert like("*a_b%") == "%a\\_b\\%"
+    assert all(hit.start_s > 1 for hit in index.search(query, where="start_s > 1 OR start_s > 2", num=50))
+    label = row.label
+    by_score = index.search(label, num=50)
+    assert {hit.label for hit in by_score} == {label}
+    assert [hit.similarity for hit in by_score] == sorted((hit.score for hit in by_score), reverse=True)
+    with pytest.raises(DataError, match=r"No field named foo"):
+        index.search(query, where="foo = 1")
+    with pytest.raises(DataError, match=r"sql parser error"):
+        index.search(query, where="label = 'a'; x")
+    with pytest.raises(DataError, match=r"did you mean 'kick'"):
+        index.search("kik")
+    with pytest.raises(DataError, match=r"no such row"):
+        index.row("x-1")
+
+
+def test_added_once_changed_replaced_gone_forgotten(predictor: Predictor, films: list[Path], tmp_path: Path) -> None:
+    index = Index.open(tmp_path / "index", predictor, window_s=2, hop_s=1)
+    copy, other = tmp_path / "copy.mp4", tmp_path / "other.mp4"
+    copy.write_bytes(films[0].read_bytes())
+    other.write_bytes(films[1].read_bytes())
+    added = index.add([copy, other, copy, tmp_path / "missing.mp4"])
+    assert (added.num_added, added.num_kept, added.num_rows, len(added.failures)) == (2, 0, 9, 1)
+    again = index.add([copy, other])
+    assert (again.num_added, again.num_kept, index.num_rows) == (0, 2, 9)
+    copy.write_bytes(films[2].read_bytes())
+    assert index.add([copy]).num_added == 1
+    assert [(row["source"], row["number"]) for row in rows_of(index)] == [
+        *((str(copy), number) for number in range(3)),
+        *((str(other), number) for number in range(4)),
+    ]
+    copy.unlink()
+    assert index.prune() == 1
+    assert index.remove([other]) == 1
+    assert index.num_rows == 0
+    with pytest.raises(DataError, match=r"not in the index"):
+        index.remove([other])
+
+
+def test_another_model_window_or_place_is_refused(index: Index, predictor: Predictor, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"window_s 2.* not 3"):
+        Index.open(index.url, predictor, window_s=3)
+    config = ModelConfig(image_size=32, patch_size=8, width=48, depth=1, heads=3, temporal_depth=1, temporal_heads=4, num_frames=4, num_classes=3)  # fmt: skip  # noqa: E501
+    view = ViewConfig(resize_px=36, crop_px=32)
+    torch.manual_seed(1)
+    other = Predictor(
+        Checkpoint(build_model(config, view), view, ("hug", "kick", "push")), device="cpu", dtype="float32"
+    )
+    with pytest.raises(ConfigError, match=r"is another or has other weights"):
+        Index.open(index.url, other)
+    with pytest.raises(DataError, match=r"no index there; make one with"):
+        Index.open(tmp_path / "nothing")
+    with pytest.raises(ConfigError, match=r"hop above 0"):
+        Index.open(tmp_path / "new", predictor, window_s=2, hop_s=3)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(DataError, match=r"file: "):
+        Index.open(tmp_path / "file")
+
+
+def test_the_same_index_in_another_precision(index: Index, tiny_model: Path) -> None:
+    assert Index.open(index.url, load(tiny_model, device="cpu", dtype="bfloat16")).num_rows == index.num_rows
+
+
+def test_a_taught_label_finds_its_kind_and_learns_on(index: Index, films: list[Path]) -> None:
+    ids = {Path(str(row["source"])).name: str(row["id"]) for row in rows_of(index)}
+    taught = index.teach("reddens", [ids["clip 0.mp4"]], [ids["clip 1.mp4"]])
+    assert (len(taught.yes), len(taught.no), taught.num_gone) == (1, 1, 0)
+    found = [Path(hit.source).name for hit in Index.open(index.url).search("reddens")]
+    assert found.index("clip 2.mp4") < found.index("clip 1.mp4")
+    more = index.teach("reddens", [ids["clip 2.mp4"], ids["clip 1.mp4"]])
+    assert ({*more.yes}, more.no) == ({ids["clip 0.mp4"], ids["clip 1.mp4"], ids["clip 2.mp4"]}, ())
+    index.remove([films[3]])
+    assert index.teach("reddens", [ids["clip 2.mp4"]]).num_gone == 1
+    with pytest.raises(DataError, match=r"no such row"):
+        index.teach("reddens", ["x-1"])
+    with pytest.raises(DataError, match=r"at least one row"):
+        index.teach("other", [], [ids["clip 1.mp4"]])
+
+
+KILLED = """
+import sys
+from fewframes.predictor import load
+from fewframes.retrieve import Index
+index = Index.open(sys.argv[1], load(sys.argv[2], device="cpu", dtype="float32"), window_s=2, hop_s=1)
+index.add(sys.argv[3:], commit_s=0)
+"""
+
+
+def test_killed_at_any_moment_it_holds_whole_videos_and_goes_on(
+    predictor: Predictor, tiny_model: Path, films: list[Path], tmp_path: Path
+) -> None:
+    copies = [tmp_path / f"{number}.mp4" for number in range(14)]
+    for number, copy in enumerate(copies):
+        copy.write_bytes(films[number % 3].read_bytes())
+    place, names = tmp_path / "killed", [str(copy) for copy in copies]
+    worker = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(place), str(tiny_model), *names], env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and len(list(place.glob("windows.lance/_versions/*.manifest"))) < 4:
+        assert worker.poll() is None, "it ended before it could be killed"
+        time.sleep(0.005)
+    worker.send_signal(signal.SIGKILL)
+    worker.wait()
+    whole = Index.open(tmp_path / "whole", predictor, window_s=2, hop_s=1)
+    whole.add(names)
+    wanted = rows_of(whole)
+    index = Index.open(place, predictor)
+    left = index.videos()
+    assert 0 < len(left) < len(copies)
+    assert [row["id"] for row in rows_of(index)] == [row["id"] for row in wanted if row["source"] in left]
+    added = index.add(names)
+    assert (added.num_kept, added.num_added) == (len(left), len(copies) - len(left))
+    resumed = rows_of(index)
+    assert [row["id"] for row in resumed] == [row["id"] for row in wanted]
+    ours, theirs = (torch.tensor([row["embedding"] for row in rows]) for rows in (resumed, wanted))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+
+
+def test_without_lancedb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "lancedb", None)
+    with pytest.raises(MissingDependency, match=r"fewframes\[search\]"):
+        Index.open(tmp_path)
