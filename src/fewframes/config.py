@@ -258,6 +258,8 @@ class StreamConfig:
     """Seconds without a picture after which a source counts as stalled."""
     reconnects: Annotated[int, Field(ge=0)] = 10
     """Tries in a row to open a camera or network stream again."""
+    open_s: Positive | None = None
+    """Seconds that opening the source may take, a pipe that says nothing for example; None waits for ever."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> StreamConfig:

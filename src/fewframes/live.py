@@ -40,6 +40,8 @@ BACK_S = 1.0
 """A picture this much earlier than the one before it is late and left out; one that is earlier still means a new clock."""
 FIRST_PAUSE_S, MOST_PAUSE_S = 0.5, 10.0
 """Before a source is opened again: the first pause and, doubled each time, the longest."""
+POLL_S = 0.25
+"""How often a silent source is asked again, so that an interruption is noticed."""
 MOST_WITHOUT_KEY = 300
 """Pictures passed over, at the start and after damage, while waiting for a key frame; some streams never have another one."""
 MOST_ERRORS = 100
@@ -171,8 +173,11 @@ class LiveReader:
         # In the thread too: a pipe that says nothing cannot be interrupted while it is opened.
         self._thread = threading.Thread(target=self._run, daemon=True, name="fewframes-live")
         self._thread.start()
-        while not self._opened.wait(0.25):  # again and again, so that a signal is noticed
-            pass
+        while not self._opened.wait(POLL_S):  # again and again, so that a signal is noticed
+            waited_s = time.monotonic() - self._wall_began
+            if config.open_s is not None and waited_s > config.open_s:
+                self._stop.set()
+                raise VideoError(f"{self.address.name}: not open after {waited_s:.1f} s, and no more are given to it")
         if self._error is not None and not self.counts.pictures:
             raise self._error
 

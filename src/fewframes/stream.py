@@ -20,12 +20,10 @@ from fewframes.addresses import LiveSource
 from fewframes.clip import top_labels
 from fewframes.config import ModelConfig, StreamConfig, ViewConfig
 from fewframes.errors import ConfigError
-from fewframes.live import WAITING, Event, LiveReader, Sample
+from fewframes.live import POLL_S, WAITING, Event, LiveReader, Sample
 from fewframes.model import STAM, VideoEncoding
 from fewframes.transforms import fit_frame
 
-POLL_S = 0.25
-"""How often a silent source is asked again, so that an interruption is noticed."""
 MOST_KEPT = 100_000
 """Latencies of which the summary's percentiles are, the last ones; a stream runs for days in flat memory."""
 OnEvent = Callable[[Event], None]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import json as json_lines
 import sys
 import threading
@@ -80,34 +79,32 @@ def stream(
         "live": live,
         "stall_s": stall,
         "reconnects": reconnects,
+        "open_s": seconds,
     }
     config = settings_from(StreamConfig, values, "stream")
     predictor = load(model, device=device, dtype=dtype, merge=merge)
     as_lines = json or not sys.stdout.isatty()
     hear = (lambda event: tell(f"{event.time_s:.2f} s, {event.kind}: {event.words}")) if as_lines else None
-    opened: list[Stream] = []
-    timer = threading.Timer(seconds or 0.0, lambda: opened[0].close() if opened else _thread.interrupt_main())
-    timer.daemon = True
     try:
         tell(describe(predictor))
-        if seconds is not None:
-            timer.start()  # before it is opened: a source may keep silent then
         with predictor.stream(source, config, on_event=hear) as answers:
-            opened.append(answers)
-            show_to_the_end(answers, topk, as_lines)
+            show_until(answers, seconds, topk, as_lines)
     except KeyboardInterrupt:
-        tell("interrupted, or out of time, before the source was open")
-    finally:
-        timer.cancel()
+        tell("interrupted before the source was open")
 
 
-def show_to_the_end(answers: Stream, topk: int, as_lines: bool) -> None:
-    """Show the answers until the source ends, somebody interrupts, or it is closed; then what it was in all."""
+def show_until(answers: Stream, seconds: float | None, topk: int, as_lines: bool) -> None:
+    """Show the answers until the source ends, somebody interrupts, or the seconds are over; then what it was in all."""
+    timer = threading.Timer(seconds or 0.0, answers.close)
+    timer.daemon = True
+    if seconds is not None:
+        timer.start()
     try:
         (write_lines if as_lines else show_live)(answers, topk)
     except KeyboardInterrupt:
         tell("interrupted")
     finally:
+        timer.cancel()
         summary = answers.summary()
         if not summary.num_predictions:
             tell("no answer: it ended before a window of it had been seen; a shorter --window answers sooner")
