@@ -105,8 +105,9 @@ def test_any_order_of_times(written: tuple[Numbered, Path]) -> None:
 def test_of_a_matroska_file_only_the_packets_after_the_last_key_frame_are_listed(kind: str, tmp_path: Path) -> None:
     path = CORPUS[kind].write(tmp_path / "file")
     file = VideoFile(str(path), kind, path.stat().st_size)
-    with closing(file.open().container) as container:
-        every = file._listing(container, 0.0)
+    opened = file.open()
+    with closing(opened.container):
+        every = file._listing(opened, 0.0)
     opened = file.open()
     with closing(opened.container):
         keys_s, last = file._after_last_key(opened, 0.0, None)

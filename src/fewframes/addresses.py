@@ -13,9 +13,8 @@ from urllib.parse import unquote, urlsplit
 import av
 from av.container import InputContainer
 from av.error import FFmpegError
-from av.stream import Disposition
-from av.video.stream import VideoStream
 
+from fewframes.container import in_its_words, video_of
 from fewframes.errors import MissingVideo, VideoError
 
 
@@ -97,7 +96,7 @@ class Address:
                 metadata_errors="replace",
             )
         except (FFmpegError, OSError, ValueError) as error:
-            raise VideoError(f"{self.name}: cannot be opened as a stream ({said(error)}){self.hint}") from None
+            raise VideoError(f"{self.name}: cannot be opened as a stream ({in_its_words(error)}){self.hint}") from None
         stream = video_of(container)
         if stream is None or stream.codec_context is None:
             container.close()
@@ -118,13 +117,6 @@ class Address:
         return cls("camera", text if text.startswith("/") else f"/dev/video{name}", text, "v4l2")
 
 
-def video_of(container: InputContainer) -> VideoStream | None:
-    """The video stream to look at, the same that `predict` takes: never a cover picture."""
-    streams = [one for one in container.streams.video if not one.disposition & Disposition.attached_pic]
-    best = container.streams.best("video")
-    return best if best in streams else next(iter(streams), None)
-
-
 class Pipe:
     """An open file of which only `read` is used, a little at a time, so that pictures are not late."""
 
@@ -134,8 +126,3 @@ class Pipe:
     def read(self, size: int) -> bytes:
         """Some bytes, at most `size`; none at the end."""
         return self._read(size)
-
-
-def said(error: Exception) -> str:
-    """An error of FFmpeg or the system in its own words."""
-    return str(getattr(error, "strerror", None) or error).strip().rstrip(".")

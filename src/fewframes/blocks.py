@@ -31,15 +31,11 @@ class Attention(nn.Module):
         summed = attend(*self.per_head(tokens_BSD), causal=self.causal)  # each (..., A, S, D/A)
         return self.proj(summed.transpose(-3, -2).flatten(-2))
 
-    def class_weights(self, tokens_BSD: Tensor) -> Tensor:
-        """alpha_0 of Eq. 11: how much the class token looks at each token, mean over heads: (B, S, D) -> (B, S)."""
-        return self.weights_of(tokens_BSD, 0)
-
     def weights_of(self, tokens_BSD: Tensor, place: int) -> Tensor:
-        """How much the token at this place, 0 or -1, looks at each token, mean over heads: (B, S, D) -> (B, S)."""
+        """How much the token at this place, 0 or -1, looks at each token, mean over heads: (B, S, D) -> (B, S); of the class token
+        alpha_0 of Eq. 11."""
         query, key, _ = self.per_head(tokens_BSD)
-        scores_BAS = (query[..., place, None, :] @ key.transpose(-2, -1)).squeeze(-2) / math.sqrt(query.shape[-1])
-        return scores_BAS.softmax(dim=-1).mean(dim=-2)
+        return mean_weights(query[..., place, None, :], key).squeeze(-2)
 
     def per_head(self, tokens_BSD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (Eqs. 2-4) of each head: (..., S, D) -> three of (..., A, S, D/A)."""
@@ -67,6 +63,13 @@ def attend(
     if bias is not None:
         scores += bias
     return scores.softmax(dim=-1) @ value.contiguous()
+
+
+def mean_weights(query: Tensor, key: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(d)), mean over heads: how much each query looks at each key, (..., A, R, d), (..., A, S, d) ->
+    (..., R, S)."""
+    scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
+    return scores.softmax(dim=-1).mean(dim=-3)
 
 
 class Mlp(nn.Module):
@@ -149,12 +152,8 @@ class Block(nn.Module):
         token_B1D = tokens_BSD[..., :1, :] + attn.proj(summed_B1D)
         return token_B1D + self.mlp(self.norm2(token_B1D))
 
-    def class_weights(self, tokens_BSD: Tensor) -> Tensor:
-        """The class token's attention row for this layer's input: (B, S, D) -> (B, S)."""
-        return self.weights_of(tokens_BSD, 0)
-
     def weights_of(self, tokens_BSD: Tensor, place: int) -> Tensor:
-        """The same of the token at this place, 0 or -1."""
+        """The attention row of the token at this place, 0 or -1, for this layer's input: (B, S, D) -> (B, S)."""
         return self.attn.weights_of(tokens_BSD if self.post_norm else self.norm1(tokens_BSD), place)
 
 

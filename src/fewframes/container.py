@@ -105,7 +105,7 @@ class VideoFile:
             container = av.open(self.file, "r", metadata_errors="replace")
         except (FFmpegError, ValueError) as error:
             raise VideoError(
-                f"{self.name}: not a video that FFmpeg can read ({self._looks_like()}; {_short(error)})"
+                f"{self.name}: not a video that FFmpeg can read ({self._looks_like()}; {in_its_words(error)})"
             ) from None
         try:
             return Opened(container, self._video_stream(container), self._is_cut_avi(container.format.name))
@@ -116,12 +116,10 @@ class VideoFile:
     def _video_stream(self, container: InputContainer) -> VideoStream:
         if container.format.name in NOT_VIDEO:
             raise VideoError(f"{self.name}: not a video but {self._looks_like()}")
-        streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
-        if not streams:
+        stream = video_of(container)
+        if stream is None:
             found = [f"{len(kind)} {what}" for what, kind in _other_streams(container) if kind] or ["nothing"]
             raise VideoError(f"{self.name}: no video stream (found: {', '.join(found)}); pass a file with pictures")
-        best = container.streams.best("video")
-        stream = best if best in streams else streams[0]
         if container.format.name == "gif" and self._bytes(-2, os.SEEK_END, 2) != GIF_END:
             raise VideoError(f"{self.name}: cut short (a GIF without its end mark); copy the file again")
         context = stream.codec_context
@@ -171,8 +169,9 @@ class VideoFile:
                 return replace(self._index_of(found, keys_s, origin_s, whole_end_s), has_jumped=True)
         if whole_end_s is not None and self.size_bytes > SCAN_LIMIT_BYTES:
             return Index(None, whole_end_s, LOOSE_END_S, has_jumped=has_jumped)
-        with closing(self.open().container) as container:
-            found = self._listing(container, origin_s)
+        again = self.open()
+        with closing(again.container):
+            found = self._listing(again, origin_s)
         index = self._index_of(found, found.keys_s, origin_s, whole_end_s)
         return replace(index, has_moved=True, has_jumped=has_jumped)
 
@@ -202,18 +201,17 @@ class VideoFile:
         except FFmpegError as error:
             log.debug("%s: its last key frame cannot be jumped to: %s", self.name, error)
             return [], None
-        found = self._listing(opened.container, origin_s)
+        found = self._listing(opened, origin_s)
         is_whole = announced_end_s is None or found.whole_end_s >= announced_end_s - SCANNED_END_S
         is_last = len(found.keys_s) <= 1
         return keys_s, found if found.end_s > origin_s and is_whole and is_last else None
 
-    def _listing(self, container: InputContainer, origin_s: float) -> _Listing:
+    def _listing(self, opened: Opened, origin_s: float) -> _Listing:
         """What the packets say from where the container stands."""
-        opened = Opened(container, self._video_stream(container), is_cut=False)
         found = _Listing(origin_s, opened.frame_s, opened.tick_s)
-        ticks_s = {one.index: float(one.time_base) for one in container.streams if one.time_base is not None}
+        ticks_s = {one.index: float(one.time_base) for one in opened.container.streams if one.time_base is not None}
         try:
-            for packet in container.demux():
+            for packet in opened.container.demux():
                 stamp, tick_s = packet.pts if packet.pts is not None else packet.dts, ticks_s.get(packet.stream_index)
                 is_picture = packet.stream_index == opened.stream.index
                 found.num_packets += is_picture and packet.size > 0
@@ -294,5 +292,13 @@ def _other_streams(container: InputContainer) -> list[tuple[str, tuple[object, .
     ]
 
 
-def _short(error: Exception) -> str:
+def video_of(container: InputContainer) -> VideoStream | None:
+    """The video stream to look at: never a cover picture."""
+    streams = [one for one in container.streams.video if not one.disposition & Disposition.attached_pic]
+    best = container.streams.best("video")
+    return best if best in streams else next(iter(streams), None)
+
+
+def in_its_words(error: Exception) -> str:
+    """An error of FFmpeg or the system in its own words."""
     return str(getattr(error, "strerror", None) or error).strip().rstrip(".")

@@ -15,6 +15,7 @@ import logging
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import IO
 
 import torch
@@ -332,7 +333,7 @@ class FileVideo:
         In a recording that was cut, pictures before the first key frame lack what they build on and are passed over.
         """
         self._frames = self._reopened()
-        for _, shown in zip(range(MAX_LEADING_FRAMES), self._frames, strict=False):
+        for shown in islice(self._frames, MAX_LEADING_FRAMES):
             if shown.frame.key_frame or (self._starts_whole and not shown.damaged):
                 break
         else:

@@ -24,8 +24,9 @@ ExplainOption = Annotated[
         show_default=False,
     ),
 ]
+MapChoice = Literal["auto", "rollout", "attention", "grad-cam", "none"]
 MapOption = Annotated[
-    Literal["auto", "rollout", "attention", "grad-cam", "none"],
+    MapChoice,
     typer.Option("--map", help="Where in each frame, for --explain; auto: rollout for ViTs, grad-cam for others."),
 ]
 
@@ -51,7 +52,7 @@ def explained(
     sources: Sequence[str],
     pictures: Sequence[Path],
     *,
-    maps: Literal["auto", "rollout", "attention", "grad-cam", "none"],
+    maps: MapChoice,
     num_frames: int | None,
     start_s: float,
     end_s: float | None,

@@ -26,6 +26,7 @@ from fewframes.options import (
     TaskOption,
     ToleranceOption,
     VideosOption,
+    embedding_cache,
     exit_at,
     frame_counts,
 )
@@ -113,8 +114,7 @@ def train(
     run.toml and TensorBoard logs. Exit codes: 0 done, 1 the data cannot be used, 2 wrong use, 3 done but some videos could
     not be read.
     """
-    from fewframes.cache import EmbeddingCache
-    from fewframes.config import RunConfig, cache_dir, changed, changed_by_words, read_run
+    from fewframes.config import RunConfig, changed, changed_by_words, read_run
     from fewframes.data import read_data
     from fewframes.predictor import tally
     from fewframes.train import Options
@@ -151,7 +151,7 @@ def train(
     if holdout is not None and {"val", "test"} & {sample.split for sample in videos.samples}:
         tell("the data name what is held out themselves, so --holdout has no say")
     options = Options(
-        cache=None if no_cache else EmbeddingCache(cache or cache_dir() / "embeddings"),
+        cache=embedding_cache(cache, unused=no_cache),
         device=device,
         dtype=dtype,
         overwrite=overwrite,
@@ -228,8 +228,7 @@ def evaluate(
     Writes report.html (one file), metrics.json and predictions.csv (or .parquet). Exit codes: 0 done, 1 the data cannot be
     used, 2 wrong use, 3 done but some videos could not be read, 4 Parquet without pyarrow.
     """
-    from fewframes.cache import EmbeddingCache
-    from fewframes.config import DataConfig, cache_dir
+    from fewframes.config import DataConfig
     from fewframes.data import read_data
     from fewframes.evaluate import EvaluateConfig
     from fewframes.evaluate import evaluate as evaluate_model
@@ -253,7 +252,7 @@ def evaluate(
     tell_data(data, videos)
     predictor = load(model, device=device, dtype=dtype, backend=backend, merge=merge)
     tell(describe(predictor))
-    store = None if no_cache else EmbeddingCache(cache or cache_dir() / "embeddings")
+    store = embedding_cache(cache, unused=no_cache)
     with StageProgress() as progress:
         evaluation = evaluate_model(videos, predictor, store, settings, progress=progress.show)
     output.mkdir(parents=True, exist_ok=True)

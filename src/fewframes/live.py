@@ -23,9 +23,9 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from torch import Tensor
 
-from fewframes.addresses import Address, LiveSource, said, video_of
+from fewframes.addresses import Address, LiveSource
 from fewframes.config import StreamConfig
-from fewframes.container import DECODE_CLOCK, END_NOT_LENGTH
+from fewframes.container import DECODE_CLOCK, END_NOT_LENGTH, in_its_words, video_of
 from fewframes.errors import VideoError
 from fewframes.packets import SAME_S
 from fewframes.pictures import rgb_of_frame
@@ -261,18 +261,12 @@ class LiveReader:
         stream.codec_context.options = {"err_detect": "explode"}
         frame_s = float(1 / (stream.average_rate or stream.guessed_rate or 25))
         by_decoding = container.format.name in DECODE_CLOCK
-        last_s: float | None = None
+        next_s = 0.0
         packets = _Packets(container, stream)
         for frame in self._decoded(packets):
             stamp = frame.dts if by_decoding else frame.pts
-            stamp_s = (
-                stamp * float(stream.time_base or 0)
-                if stamp is not None
-                else 0.0
-                if last_s is None
-                else last_s + frame_s
-            )
-            last_s = stamp_s
+            stamp_s = next_s if stamp is None else stamp * float(stream.time_base or 0)
+            next_s = stamp_s + frame_s
             self._receive(frame, stamp_s, frame_s)
             if self._stop.is_set():
                 break
@@ -291,7 +285,7 @@ class LiveReader:
                     "cut", f"its pictures end at {reached_s:.2f} s of the {announced_s:.2f} s it announces"
                 )
             return self._event("end", "the end of the stream")
-        return self._event("cut", f"it broke off ({'no more data' if error is None else said(error)})")
+        return self._event("cut", f"it broke off ({'no more data' if error is None else in_its_words(error)})")
 
     def _decoded(self, packets: _Packets) -> Iterator[VideoFrame]:
         """Sound pictures in the order of showing."""

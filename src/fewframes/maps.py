@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewframes.backbones import EfficientNetLite0, TimmFrameEncoder
+from fewframes.blocks import mean_weights
 from fewframes.errors import ConfigError, nearest
 from fewframes.merging import merged_per_block, per_head, unlike_plain_vit
 from fewframes.model import STAM, SpatialEncoder
@@ -139,8 +140,7 @@ def _walked(blocks: nn.Module, tokens: Tensor, method: Method, stride: int) -> t
 def _weights(layer: Any, tokens: Tensor, stride: int) -> Tensor:
     """How much every `stride`-th token looks at each in this block, mean over heads: (..., S, D) -> (..., R, S) float32."""
     query, key, _ = per_head(layer, layer.norm1(tokens))
-    scores = query[..., ::stride, :].float() @ key.float().transpose(-2, -1) / math.sqrt(query.shape[-1])
-    return scores.softmax(dim=-1).mean(dim=-3)
+    return mean_weights(query[..., ::stride, :].float(), key.float())
 
 
 def _squared(rows_MN: Tensor) -> Tensor:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from fewframes.errors import ConfigError, FewframesError
+
+if TYPE_CHECKING:
+    from fewframes.cache import EmbeddingCache
 
 SourcesArgument = Annotated[
     list[str],
@@ -75,6 +78,14 @@ def named_videos(sources: list[str]) -> list[str]:
     if not paths:
         raise FewframesError("no videos were named; pass files, folders, globs, URLs or a list of them")
     return paths
+
+
+def embedding_cache(folder: Path | None, *, unused: bool) -> EmbeddingCache | None:
+    """The frame embeddings in that folder, or in the user's cache; None where they are not to be used."""
+    from fewframes.cache import EmbeddingCache  # late: it loads torch
+    from fewframes.config import cache_dir
+
+    return None if unused else EmbeddingCache(folder or cache_dir() / "embeddings")
 
 
 def frame_counts(text: str, option: str) -> tuple[int, ...]:

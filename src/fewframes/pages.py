@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from PIL import Image
@@ -22,7 +23,9 @@ from fewframes.reader import Part
 from fewframes.sampling import ONE_PASS
 from fewframes.spans import clock
 from fewframes.strips import strip_png
-from fewframes.timeline import Timeline
+
+if TYPE_CHECKING:  # it loads torchvision, which takes seconds
+    from fewframes.timeline import Timeline
 
 WORST, MOST_PAIRS = 8, 20
 STYLE = """
@@ -110,11 +113,7 @@ def report_page(evaluation: Evaluation, predictor: Predictor) -> str:
     if evaluation.failures:
         failed = [(failure.source, failure.error) for failure in evaluation.failures]
         parts.append("<h2>Could not be read</h2>" + _table(failed))
-    title = escape(f"{facts['model']} on {facts['data']}")
-    return (
-        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
-        f"<title>{title}</title><style>{STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
-    )
+    return _page(f"{facts['model']} on {facts['data']}", STYLE, "".join(parts))
 
 
 def timeline_page(timeline: Timeline, video: str, thumbnails: Sequence[str]) -> str:
@@ -133,13 +132,14 @@ def timeline_page(timeline: Timeline, video: str, thumbnails: Sequence[str]) -> 
             f"<a {jump} style='border-color:hsl({hue} 60% 45%)'><img alt='' loading='lazy' src='{quote(picture)}'>"
             f"<b>{label}</b> {span.confidence:.0%}<br>{when}</a>"
         )
-    title = escape(os.path.basename(timeline.source))
-    return (
-        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
-        f"<title>{title}</title><style>{STYLE}{JUMP_STYLE}</style></head><body><h1>{title}</h1>"
+    title = os.path.basename(timeline.source)
+    return _page(
+        title,
+        STYLE + JUMP_STYLE,
+        f"<h1>{escape(title)}</h1>"
         f"<video controls preload='metadata' src='{escape(video, quote=True)}'></video><div class='bar'>{''.join(marks)}</div>"
         f"<p>{len(cards)} spans in {clock(length_s)}. A click jumps to the moment.</p>"
-        f"<div class='cards'>{''.join(cards)}</div><script>{JUMP_SCRIPT}</script></body></html>\n"
+        f"<div class='cards'>{''.join(cards)}</div><script>{JUMP_SCRIPT}</script>",
     )
 
 
@@ -161,12 +161,20 @@ def search_page(title: str, hits: Sequence[Hit], pictures: Mapping[str, bytes]) 
             f"{hit.score:.0%}<br>{clock(hit.start_s)} - {clock(hit.end_s)}<br><small>{escape(os.path.basename(hit.source))}</small>"
             f"</a>{marks}</div>"
         )
-    return (
-        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
-        f"<title>{escape(title)}</title><style>{STYLE}{JUMP_STYLE}{TEACH_STYLE}</style></head><body><h1>{escape(title)}</h1>"
+    return _page(
+        title,
+        STYLE + JUMP_STYLE + TEACH_STYLE,
+        f"<h1>{escape(title)}</h1>"
         f"<video controls preload='none'></video><p>{len(cards)} moments; a click plays one. To teach a label mark some, and "
         f"search with <code>--teach NAME</code></p><div class='cards'>{''.join(cards)}</div>"
-        f"<script>{JUMP_SCRIPT}{TEACH_SCRIPT}</script></body></html>\n"
+        f"<script>{JUMP_SCRIPT}{TEACH_SCRIPT}</script>",
+    )
+
+
+def _page(title: str, style: str, body: str) -> str:
+    return (
+        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
+        f"<title>{escape(title)}</title><style>{style}</style></head><body>{body}</body></html>\n"
     )
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fewframes.cache import EmbeddingCache, key_of, module_key
-from fewframes.errors import ConfigError, DataError, FewframesError, VideoError, nearest
+from fewframes.errors import ConfigError, DataError, FewframesError, nearest
 from fewframes.lists import absolute
 from fewframes.merging import merged_per_block
 from fewframes.moments import (
@@ -126,6 +126,7 @@ class Index:
         predictor = self._needed_predictor()
         paths = list(dict.fromkeys(absolute(os.fspath(video)) for video in videos))
         known, batch, done = self.videos(), Batch(self._table, self.url, commit_s), _Tally()
+        encoder = module_key(predictor.model.frame_encoder)
         try:
             for number, path in enumerate(paths):
                 progress("videos", number, len(paths))
@@ -134,7 +135,7 @@ class Index:
                     done.num_kept += 1
                     continue
                 try:
-                    rows, gaps = self._rows_of(predictor, path, content, cache)
+                    rows, gaps = self._rows_of(predictor, path, content, cache, encoder)
                 except FewframesError as error:
                     done.failures.append(Failure.of(path, error))
                     continue
@@ -273,7 +274,7 @@ class Index:
         return self._predictor
 
     def _rows_of(
-        self, predictor: Predictor, path: str, content: str, cache: EmbeddingCache | None
+        self, predictor: Predictor, path: str, content: str, cache: EmbeddingCache | None, encoder: str
     ) -> tuple[Any, tuple[Gap, ...]]:
         """A video's windows as rows. Raises VideoError, also where nothing could be decoded."""
         num_labels = len(self.settings.labels)
@@ -284,11 +285,13 @@ class Index:
             return torch.cat([predictor.model.scores(said.logits), vectors_WD], dim=1)
 
         hop = max(1, round(predictor.config.num_frames * self.settings.hop_s / self.settings.window_s))
-        swept = look(predictor, path, encode, window_s=self.settings.window_s, hops=(hop,), cache=cache)
+        swept = look(
+            predictor, path, encode, window_s=self.settings.window_s, hops=(hop,), cache=cache, encoder=encoder
+        )
         length_s, starts_s, found = swept.windows[0]
         good_W = ~found.isnan().any(dim=1)
         if not good_W.any():
-            raise VideoError(swept.gaps[0].error if swept.gaps else f"{path}: the network's answers are no numbers")
+            raise swept.nothing_seen()
         spans = [
             Span(max(0.0, start_s), min(swept.duration_s, start_s + length_s), self.settings.labels[label], score)
             for start_s, score, label in zip(starts_s[good_W].tolist(), *_best(found[good_W, :num_labels]), strict=True)

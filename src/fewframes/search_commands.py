@@ -6,6 +6,7 @@ import csv
 import json as json_format
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -24,6 +25,7 @@ from fewframes.options import (
     NoCacheOption,
     StartOption,
     check_writable,
+    embedding_cache,
     named_videos,
 )
 
@@ -34,7 +36,6 @@ if TYPE_CHECKING:  # the command line must not load torch before a command needs
 IndexOption = Annotated[
     str, typer.Option("--index", metavar="FOLDER|URL", help="Where the index is, e.g. moments or s3://bucket/moments.")
 ]
-CSV_COLUMNS = ("id", "source", "start_s", "end_s", "similarity", "label", "score")
 
 
 def index(
@@ -69,8 +70,6 @@ def index(
     """
     if not (sources or remove or prune):
         raise typer.BadParameter("name videos to index, or --remove VIDEO, or --prune")
-    from fewframes.cache import EmbeddingCache
-    from fewframes.config import cache_dir
     from fewframes.predictor import load, tally
     from fewframes.retrieve import Index
 
@@ -84,7 +83,7 @@ def index(
     predictor = load(model, device=device, dtype=dtype, backend=backend, merge=merge)
     tell(describe(predictor))
     there = Index.open(where, predictor, window_s=window, hop_s=hop, embedding=embedding)
-    store = None if no_cache else EmbeddingCache(cache or cache_dir() / "embeddings")
+    store = embedding_cache(cache, unused=no_cache)
     began = time.perf_counter()
     with StageProgress() as progress:
         added = there.add(paths, cache=store, progress=progress.show)
@@ -190,7 +189,9 @@ def show(found: tuple[Hit, ...], form: Literal["json", "csv", "table"]) -> None:
         for hit in found:
             typer.echo(json_format.dumps(hit.to_dict(), ensure_ascii=False))
     elif form == "csv":
-        writer = csv.DictWriter(sys.stdout, CSV_COLUMNS, lineterminator="\n")
+        from fewframes.moments import Hit
+
+        writer = csv.DictWriter(sys.stdout, [column.name for column in fields(Hit)], lineterminator="\n")
         writer.writeheader()
         writer.writerows(hit.to_dict() for hit in found)
     else:

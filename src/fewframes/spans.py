@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms
 
 TIOUS = (0.3, 0.4, 0.5, 0.6, 0.7)
 """Overlaps from which a found span counts as right: mean average precision is the mean over labels and these."""
@@ -112,8 +111,10 @@ def most_over_time(scores_WK: Tensor, starts_s: Tensor, length_s: float, times_s
 
 def without_repeats(spans: Sequence[Span], most_overlap: float = MOST_OVERLAP) -> list[Span]:
     """The spans that overlap no more confident one of their label by more than `most_overlap` (tIoU), most confident first."""
-    if not spans:
-        return []
+    if len(spans) < 2:
+        return list(spans)
+    from torchvision.ops import batched_nms  # late: pages and pictures of spans need none of torchvision's seconds
+
     labels = {label: number for number, label in enumerate(dict.fromkeys(span.label for span in spans))}
     boxes_N4 = torch.tensor([[span.start_s, 0.0, span.end_s, 1.0] for span in spans], dtype=torch.float64)
     confidences_N = torch.tensor([span.confidence for span in spans], dtype=torch.float64)

@@ -113,7 +113,7 @@ class TemporalEncoder(nn.Module):
     def _frame_attention(self, block: Block, tokens_BSD: Tensor) -> Tensor:
         if self.causal:
             return block.weights_of(tokens_BSD, -1)
-        weights_BT = block.class_weights(tokens_BSD)[:, 1:]  # without the class token's look at itself
+        weights_BT = block.weights_of(tokens_BSD, 0)[:, 1:]  # without the class token's look at itself
         return weights_BT / weights_BT.sum(dim=1, keepdim=True)
 
     def _read_out(self, tokens_BTD: Tensor) -> Tensor:

@@ -43,6 +43,7 @@ BACKGROUND = ("background", "none", "no action", "nothing")
 STEEP, TINY = 8.0, 1e-6
 LIVELY_SHARE = 0.9
 """Share of windows that change less than what a video's own changes are measured by."""
+CSV_COLUMNS = ("source", "start_s", "end_s", "label", "confidence")
 
 Progress = Callable[[str, int, int], None]
 """Told the stage, how many frames are done, of how many."""
@@ -138,7 +139,7 @@ class Timeline:
     def to_csv(self, *, header: bool = True) -> str:
         """`to_rows` as CSV."""
         file = io.StringIO()
-        writer = csv.DictWriter(file, ("source", "start_s", "end_s", "label", "confidence"), lineterminator="\n")
+        writer = csv.DictWriter(file, CSV_COLUMNS, lineterminator="\n")
         if header:
             writer.writeheader()
         writer.writerows(self.to_rows())
@@ -209,6 +210,10 @@ class Swept:
     num_encoded: int
     num_missing: int
 
+    def nothing_seen(self) -> VideoError:
+        """What to say where no window has an answer."""
+        return VideoError(self.gaps[0].error if self.gaps else f"{self.source}: the network's answers are no numbers")
+
 
 def look(
     predictor: Predictor,
@@ -219,6 +224,7 @@ def look(
     strides: Sequence[int] = (1,),
     hops: Sequence[int],
     cache: EmbeddingCache | None = None,
+    encoder: str = "",
     start_s: float = 0.0,
     end_s: float | None = None,
     fps: float = DEFAULT_FPS,
@@ -226,7 +232,8 @@ def look(
 ) -> Swept:
     """What `encode`, (W, T, D) -> (W, ...), says of the windows of a video, of which one begins every `hops` frames of each length.
 
-    Raises VideoError, and ConfigError for a model that mixes frames inside its encoder.
+    `encoder`: its key, where it is at hand; of a large one it takes a while. Raises VideoError, and ConfigError for a model that
+    mixes frames inside its encoder.
     """
     if predictor.config.layout != "factorised":
         raise ConfigError(
@@ -241,7 +248,7 @@ def look(
         except ValueError as error:
             raise VideoError(f"{video.name}: {error}") from None
         grid = _grid(video.duration_s, start_s, end_s, window_s, num_frames)
-        row = Row(video, predictor, grid.spacing_s, cache, _setting(predictor, source, fps) if cache else "")
+        row = Row(video, predictor, grid.spacing_s, cache, _setting(predictor, source, fps, encoder) if cache else "")
 
         def chunks(found: Iterator[Tensor]) -> Iterator[Tensor]:
             done = 0
@@ -294,20 +301,24 @@ def _grid(duration_s: float, start_s: float, end_s: float, window_s: float, num_
     return _Grid(centre_times(duration_s, num_frames, start_s=start_s, end_s=end_s), (end_s - start_s) / num_frames, 0)
 
 
-def _setting(predictor: Predictor, source: Source, fps: float) -> str:
+def _setting(predictor: Predictor, source: Source, fps: float, encoder: str) -> str:
     """The cache's key of the content, the encoder and its view; empty for what is no file here."""
     if not isinstance(source, str | os.PathLike):
         return ""
-    encoder = predictor.model.frame_encoder
     try:
         content = content_key(os.fspath(source))
     except OSError:
         return ""
     return key_of(
         content,
-        module_key(encoder),
+        encoder or module_key(predictor.model.frame_encoder),
         asdict(predictor.view),
-        {"steady": 1, "merge": merged_per_block(encoder), "fps": fps, "backend": predictor.reader.backend},
+        {
+            "steady": 1,
+            "merge": merged_per_block(predictor.model.frame_encoder),
+            "fps": fps,
+            "backend": predictor.reader.backend,
+        },
     )
 
 
@@ -423,7 +434,7 @@ def middle_frames(source: Source, spans: Sequence[Span], *, width_px: int = 320)
 def _timeline(predictor: Predictor, swept: Swept, windows: tuple[Windows, ...], config: TimelineConfig) -> Timeline:
     """Scores and spans of what the windows said. Raises VideoError where nothing could be decoded."""
     if all(bool(one.logits.isnan().any(dim=-1).all()) for one in windows):
-        raise VideoError(swept.gaps[0].error if swept.gaps else f"{swept.source}: the network's answers are no numbers")
+        raise swept.nothing_seen()
     found = confidences(windows, config, predictor.model.scores)
     scores_LNK = torch.stack(
         [

@@ -16,10 +16,13 @@ from fewframes.options import (
     CacheOption,
     DeviceOption,
     DtypeOption,
+    EndOption,
     MergeOption,
     ModelOption,
     NoCacheOption,
+    StartOption,
     check_writable,
+    embedding_cache,
     frame_counts,
     make_folder,
     named_videos,
@@ -27,7 +30,6 @@ from fewframes.options import (
 
 SHOWN_FRAMES = 9
 """Spans, the surest, that have a frame in the picture."""
-CSV_COLUMNS = ("source", "start_s", "end_s", "label", "confidence")
 
 if TYPE_CHECKING:  # the command line must not load torch before a command needs it
     from fewframes.timeline import Timeline
@@ -41,8 +43,8 @@ def timeline(
     threshold: Annotated[
         float, typer.Option(min=0, max=1, help="Confidence below which nothing is said to happen.")
     ] = 0.8,
-    start: Annotated[float, typer.Option(min=0, help="Look from this second on.")] = 0.0,
-    end: Annotated[float | None, typer.Option(min=0, help="Look up to this second; default: the end.")] = None,
+    start: StartOption = 0.0,
+    end: EndOption = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a video on standard output.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV on standard output, a row for each span.")] = False,
     vtt: Annotated[Path | None, typer.Option(help="Subtitles (WebVTT) that name what happens, into this file.")] = None,
@@ -67,10 +69,9 @@ def timeline(
     """
     if json and as_csv:
         raise typer.BadParameter("--json and --csv exclude each other")
-    from fewframes.cache import EmbeddingCache
-    from fewframes.config import cache_dir, settings_from
+    from fewframes.config import settings_from
     from fewframes.predictor import load
-    from fewframes.timeline import TimelineConfig, sweep
+    from fewframes.timeline import CSV_COLUMNS, TimelineConfig, sweep
 
     config = settings_from(
         TimelineConfig,
@@ -83,7 +84,7 @@ def timeline(
     check_outputs(vtt, plot, thumbnails)
     predictor = load(model, device=device, dtype=dtype, backend=backend, merge=merge)
     tell(describe(predictor))
-    store = None if no_cache else EmbeddingCache(cache or cache_dir() / "embeddings")
+    store = embedding_cache(cache, unused=no_cache)
     if as_csv:
         typer.echo(",".join(CSV_COLUMNS))
     all_whole = True
@@ -167,16 +168,14 @@ def write_plot(found: Timeline, plot: Path) -> None:
 
 def write_thumbnails(found: Timeline, folder: Path) -> None:
     """A JPEG of each span, an index of them, and a page on which they lead into the video."""
-    from PIL import Image
-
-    from fewframes.pages import timeline_page
+    from fewframes.pages import jpeg, timeline_page
     from fewframes.timeline import middle_frames
 
     for former in folder.glob("[0-9][0-9][0-9][0-9].jpg"):
         former.unlink()
     names = [f"{number:04d}.jpg" for number in range(1, len(found.spans) + 1)]
     for name, frame_CHW in zip(names, middle_frames(found.source, found.spans), strict=True):
-        Image.fromarray(frame_CHW.permute(1, 2, 0).numpy()).save(folder / name, quality=85)
+        (folder / name).write_bytes(jpeg(frame_CHW))
     index = [{"file": name, **span.to_dict()} for name, span in zip(names, found.spans, strict=True)]
     (folder / "index.json").write_text(
         json_format.dumps(index, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", errors="replace"
