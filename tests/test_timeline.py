@@ -94,7 +94,7 @@ def test_an_interrupted_sweep_goes_on(
     counting = Counting(tiny, monkeypatch)
     resumed = sweep(tiny, film, WINDOW, cache=cache, progress=lambda *values: told.append(values))
     assert sum(counting.calls) == resumed.num_encoded == 96 - 3 * 20
-    assert told == [("frames", done, 96) for done in (20, 40, 60, 80, 96)]
+    assert told == [("frames", done, 96) for done in (0, 20, 40, 60, 80, 96)]
     for one, other in zip(resumed.windows, whole.windows, strict=True):
         assert_close(one.logits, other.logits, rtol=0, atol=1e-5)
     other_windows = TimelineConfig(window_s=1.0, lengths=(1, 4), threshold=0.5)

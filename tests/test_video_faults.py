@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 from av.audio.stream import AudioStream
+from torch import Tensor
 
-from fewframes import container
-from fewframes.errors import MissingVideo, VideoError
+from fewframes.container import NO_LIMITS, Limits
+from fewframes.errors import MissingVideo, TooLarge, VideoError
 from fewframes.sampling import centre_times
 from fewframes.video import open_video, read_frames
 from numbered import Numbered, numbers
@@ -102,11 +103,46 @@ def test_stream_without_pictures(tmp_path: Path) -> None:
         open_video(tmp_path / "none.mkv")
 
 
-def test_absurd_dimensions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits(tmp_path: Path) -> None:
     path = Numbered().write(tmp_path / "video")
-    monkeypatch.setattr(container, "MAX_PIXELS", 1000)
-    with pytest.raises(VideoError, match="frames of 160x64 px; the limit is 0 million pixels; scale the video down"):
-        open_video(path)
+    with pytest.raises(TooLarge, match=r"frames of 160x64 px; the limit is 0.01 million pixels; scale the video down"):
+        open_video(path, limits=Limits(max_pixels=10_000))
+    with pytest.raises(TooLarge, match=r"2.4 s long; the limit is 2 s; cut it"):
+        open_video(path, limits=Limits(max_s=2))
+    raw = Numbered(suffix=".h264", format="h264").write(tmp_path / "raw")  # its header says nothing of its length
+    with pytest.raises(TooLarge, match=r"2.4 s long; the limit is 2 s"):
+        open_video(raw, limits=Limits(max_s=2))
+    with closing(open_video(path, limits=Limits(max_pixels=160 * 64, max_s=2.4))) as video:
+        assert numbers(video.frames_at(torch.tensor([0.0, 1.0])).frames) == [0, 25]
+
+
+def test_pictures_that_grow_midway_are_not_decoded(tmp_path: Path) -> None:
+    """A header may lie: what follows it is no larger either."""
+    small = Numbered(suffix=".h264", format="h264", times_ms=range(0, 400, 40)).write(tmp_path / "small")
+    large = Numbered(suffix=".h264", format="h264", width=640, height=480, times_ms=range(0, 400, 40)).write(
+        tmp_path / "large"
+    )
+    grows = tmp_path / "grows.h264"
+    grows.write_bytes(small.read_bytes() + large.read_bytes())
+    for limits, heights in ((NO_LIMITS, {64, 480}), (Limits(max_pixels=160 * 64), {64})):
+        seen: set[int] = set()
+
+        def small_part(frame_CHW: Tensor, seen: set[int] = seen) -> Tensor:
+            seen.add(frame_CHW.shape[1])
+            return frame_CHW[:, :64, :64]
+
+        with closing(open_video(grows, limits=limits)) as video:
+            video.frames_at(torch.tensor([0.0, 0.6]), small_part)
+        assert seen == heights
+
+
+def test_a_playlist_that_was_sent_opens_nothing(tmp_path: Path) -> None:
+    """FFmpeg would fetch what it names, out of the network in which this runs."""
+    inner = Numbered(suffix=".ts").write(tmp_path / "inner")
+    text = f"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:2.4,\n{inner.as_uri()}\n#EXT-X-ENDLIST\n"
+    (tmp_path / "list.m3u8").write_text(text)
+    with (tmp_path / "list.m3u8").open("rb") as file, pytest.raises(VideoError, match=r"list\.m3u8: not a video"):
+        open_video(file)
 
 
 @pytest.mark.parametrize(

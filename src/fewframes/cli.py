@@ -44,6 +44,7 @@ from fewframes.options import (
     named_videos,
 )
 from fewframes.search_commands import index, search
+from fewframes.serve_commands import serve
 from fewframes.stream_commands import stream
 from fewframes.timeline_commands import timeline
 
@@ -79,6 +80,7 @@ app.command()(evaluate)
 app.command()(bench)
 app.command()(embed)
 app.command()(timeline)
+app.command()(serve)
 app.command()(stream)
 app.command()(index)
 app.command()(search)

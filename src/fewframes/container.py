@@ -6,6 +6,7 @@ Containers differ in what they know: where key frames are, how long the pictures
 from __future__ import annotations
 
 import logging
+import math
 import os
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field, replace
@@ -18,12 +19,14 @@ from av.error import FFmpegError
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from fewframes.errors import VideoError
+from fewframes.errors import TooLarge, VideoError
 
 log = logging.getLogger("fewframes")
 
 MAX_PIXELS = 16384 * 8640
 """Pixels per frame above which a file is refused: room for 16K, not for a header that asks for terabytes."""
+CODED_SHARE, CODED_PIXELS = 1.25, 2**16
+"""How much larger than shown a decoder's pictures may be: they are coded in whole blocks."""
 LISTED_AT_THE_END = "matroska,webm"
 """The container with a list of its key frames that is only read after a jump."""
 SCAN_LIMIT_BYTES = 64 * 2**20
@@ -45,6 +48,28 @@ FROM_THE_START = frozenset({"mpeg"})
 """Containers with a time on some packets only: after a jump the others' would be guesses, and their length is one."""
 DECODE_CLOCK = frozenset({"avi"})
 """Containers without presentation times: their frames are shown in the order and at the pace of decoding."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is decoded at most: pixels of a frame, and seconds of a video. By the header before anything is decoded, and by what
+    comes out of it, for a header may lie."""
+
+    max_pixels: int = MAX_PIXELS
+    max_s: float = math.inf
+
+    @property
+    def coded_pixels(self) -> int:
+        """What a decoder may be asked for, where a video's size changes midway."""
+        return int(self.max_pixels * CODED_SHARE) + CODED_PIXELS
+
+    def check_length(self, name: str, duration_s: float) -> None:
+        """TooLarge for a longer video."""
+        if duration_s > self.max_s:
+            raise TooLarge(f"{name}: {duration_s:.1f} s long; the limit is {self.max_s:g} s; cut it")
+
+
+NO_LIMITS = Limits()
 
 
 @dataclass(frozen=True)
@@ -94,15 +119,27 @@ class Opened:
 class VideoFile:
     """A file by path, or one that the caller opened; one that `is_far` is read as little of as possible."""
 
-    def __init__(self, file: str | IO[bytes], name: str, size_bytes: int, *, is_far: bool = False) -> None:
+    def __init__(
+        self,
+        file: str | IO[bytes],
+        name: str,
+        size_bytes: int,
+        *,
+        is_far: bool = False,
+        limits: Limits = NO_LIMITS,
+    ) -> None:
         self.file, self.name, self.size_bytes, self.is_far = file, name, size_bytes, is_far
+        self.limits = limits
 
     def open(self) -> Opened:
         """The file opened afresh. Raises VideoError where there is no video in it that can be decoded here."""
+        options = {}
         if not isinstance(self.file, str):
             self.file.seek(0)
+            # A playlist would have FFmpeg fetch what it names, from the network that this machine is in.
+            options = {"protocol_whitelist": "none"}
         try:
-            container = av.open(self.file, "r", metadata_errors="replace")
+            container = av.open(self.file, "r", options=options, metadata_errors="replace")
         except (FFmpegError, ValueError) as error:
             raise VideoError(
                 f"{self.name}: not a video that FFmpeg can read ({self._looks_like()}; {in_its_words(error)})"
@@ -127,11 +164,13 @@ class VideoFile:
             raise VideoError(
                 f"{self.name}: FFmpeg here has no decoder for its video; re-encode it, to H.264 for example"
             )
-        if context.width * context.height > MAX_PIXELS:
-            raise VideoError(
-                f"{self.name}: frames of {context.width}x{context.height} px; the limit is {MAX_PIXELS / 1e6:.0f} "
-                "million pixels; scale the video down"
+        if context.width * context.height > self.limits.max_pixels:
+            raise TooLarge(
+                f"{self.name}: frames of {context.width}x{context.height} px; the limit is "
+                f"{self.limits.max_pixels / 1e6:.3g} million pixels; scale the video down"
             )
+        if container.duration:
+            self.limits.check_length(self.name, container.duration / av.time_base)
         return stream
 
     def _bytes(self, offset: int, whence: int, size: int) -> bytes:

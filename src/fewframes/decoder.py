@@ -27,7 +27,17 @@ from av.video.stream import VideoStream
 from torch import Tensor
 
 from fewframes.clip import Clip, Reading
-from fewframes.container import DECODE_CLOCK, FROM_THE_START, READ_ERRORS, Index, Opened, VideoFile, cut_short
+from fewframes.container import (
+    DECODE_CLOCK,
+    FROM_THE_START,
+    NO_LIMITS,
+    READ_ERRORS,
+    Index,
+    Limits,
+    Opened,
+    VideoFile,
+    cut_short,
+)
 from fewframes.errors import VideoError
 from fewframes.packets import SAME_S, Feed, left_out_test
 from fewframes.pictures import FrameStack, rgb_of_frame
@@ -72,10 +82,12 @@ class FileVideo:
         size_bytes: int,
         threads: int = 0,
         bytes_fetched: Callable[[], int] | None = None,
+        limits: Limits = NO_LIMITS,
     ) -> None:
         """`bytes_fetched` tells how much of a file elsewhere has come here so far."""
         self.name = name
-        self._file, self._threads = VideoFile(file, name, size_bytes, is_far=bytes_fetched is not None), threads
+        self._file = VideoFile(file, name, size_bytes, is_far=bytes_fetched is not None, limits=limits)
+        self._threads = threads
         self._bytes_fetched = bytes_fetched
         self._reformatter = VideoReformatter()
         self._opened: Opened | None = None
@@ -100,10 +112,11 @@ class FileVideo:
             self._is_astray = self._index.has_jumped
             if self._index.has_moved and not isinstance(file, str):
                 self._rewind()
+            self.duration_s = self._index.end_s - self._origin_s
+            limits.check_length(name, self.duration_s)
         except BaseException:
             self.close()
             raise
-        self.duration_s = self._index.end_s - self._origin_s
 
     def close(self) -> None:
         """Give back the file (one that the caller opened stays open)."""
@@ -354,7 +367,8 @@ class FileVideo:
         self._stream.thread_type = "AUTO"
         self._stream.codec_context.thread_count = self._threads
         # Pictures that FFmpeg would patch up (greying, smearing, holding back) are errors here.
-        self._stream.codec_context.options = {"err_detect": "explode"}
+        max_pixels = str(self._file.limits.coded_pixels)
+        self._stream.codec_context.options = {"err_detect": "explode", "max_pixels": max_pixels}
         return self._decode(from_start=True)
 
     def _decode(self, *, from_start: bool) -> Iterator[_Shown]:

@@ -3,10 +3,12 @@
     FewframesError         1  anything the caller can put right; one line, no traceback
     ├── ConfigError        2  a setting, option or run file that cannot be used
     ├── VideoError         1  a video that cannot be opened or decoded as asked
-    │   └── MissingVideo   1  there is no such video
+    │   ├── MissingVideo   1  there is no such video
+    │   └── TooLarge       1  a video above the limits that were set
     ├── DataError          1  a folder or list of videos that cannot be read as a data set
     ├── WeightsError       1  a checkpoint that is missing, damaged or of another shape
     ├── BenchError         1  something that is measured failed in its own process
+    ├── Refusal            1  a request that the server does not take
     └── MissingDependency  4  an optional package is needed; the pip line is in the message
 
 The number is the exit code of the command. A command over many files finishes the others and exits with
@@ -42,6 +44,10 @@ class MissingVideo(VideoError):
     """There is no such video: nothing at this path or address."""
 
 
+class TooLarge(VideoError):
+    """A video above the limits that were set."""
+
+
 class DataError(FewframesError):
     """A folder or list of videos that cannot be read as a data set."""
 
@@ -52,6 +58,14 @@ class WeightsError(FewframesError):
 
 class BenchError(FewframesError):
     """Something that is measured failed in its own process."""
+
+
+class Refusal(FewframesError):
+    """A request that the server does not take, and its HTTP status."""
+
+    def __init__(self, status: int, message: str, *, retry_s: int | None = None) -> None:
+        super().__init__(message)
+        self.status, self.retry_s = status, retry_s
 
 
 class MissingDependency(FewframesError):

@@ -19,7 +19,7 @@ from fewframes.errors import DataError, MissingDependency
 from fewframes.lists import absolute
 from fewframes.predictor import Failure
 from fewframes.rows import Gap
-from fewframes.spans import Span
+from fewframes.spans import Span, without_repeats
 
 Kind = Literal["video", "frames", "both"]
 """What stands for a window: the video embedding y, the mean of its frame embeddings, or both in one vector."""
@@ -219,3 +219,15 @@ def quoted(text: str) -> str:
 def among(column: str, values: Iterable[str]) -> str:
     """The condition that a column holds one of these."""
     return f"{column} IN ({', '.join(map(quoted, sorted(set(values))))})"
+
+
+def apart(hits: list[Hit], *, distinct: bool) -> list[Hit]:
+    """The best of hits that overlap in one video, or, where they must be distinct, of each video; best first."""
+    if distinct:
+        first: dict[str, Hit] = {}
+        for hit in hits:
+            first.setdefault(hit.source, hit)
+        return list(first.values())
+    by_place = {(hit.source, hit.start_s, hit.end_s): hit for hit in reversed(hits)}
+    spans = [Span(hit.start_s, hit.end_s, hit.source, hit.similarity) for hit in hits]
+    return [by_place[span.label, span.start_s, span.end_s] for span in without_repeats(spans)]

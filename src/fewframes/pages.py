@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import base64
-import io
 import os
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
-
-from PIL import Image
-from torch import Tensor
 
 from fewframes.evaluate import RELEASE_FPS, Evaluation, figure_name
 from fewframes.metrics import Report
@@ -23,6 +19,7 @@ from fewframes.reader import Part
 from fewframes.sampling import ONE_PASS
 from fewframes.spans import clock
 from fewframes.strips import strip_png
+from fewframes.thumbnails import data_url
 
 if TYPE_CHECKING:  # it loads torchvision, which takes seconds
     from fewframes.timeline import Timeline
@@ -149,8 +146,8 @@ def search_page(title: str, hits: Sequence[Hit], pictures: Mapping[str, bytes]) 
     cards = []
     for number, hit in enumerate(hits, 1):
         address = hit.source if "://" in hit.source else Path(hit.source).as_uri()
-        picture = base64.b64encode(pictures.get(hit.id, b"")).decode()
-        image = f"<img alt='' src='data:image/jpeg;base64,{picture}'>" if picture else "<p>(no picture)</p>"
+        picture = pictures.get(hit.id)
+        image = "<p>(no picture)</p>" if picture is None else f"<img alt='' src='{data_url(picture)}'>"
         marks = "".join(
             f"<button name='{name}' value='{escape(hit.id)}' aria-pressed='false'>{name}</button> "
             for name in ("yes", "no")
@@ -176,13 +173,6 @@ def _page(title: str, style: str, body: str) -> str:
         f"<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
         f"<title>{escape(title)}</title><style>{style}</style></head><body>{body}</body></html>\n"
     )
-
-
-def jpeg(frame_CHW: Tensor) -> bytes:
-    """A picture (C, H, W) uint8 as a file."""
-    content = io.BytesIO()
-    Image.fromarray(frame_CHW.permute(1, 2, 0).numpy()).save(content, format="jpeg", quality=85)
-    return content.getvalue()
 
 
 def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:

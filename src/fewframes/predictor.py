@@ -11,7 +11,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -23,6 +23,7 @@ from torch import Tensor
 from fewframes.addresses import LiveSource
 from fewframes.clip import Clip, Prediction, Timing
 from fewframes.config import StreamConfig, settings_from
+from fewframes.container import Limits
 from fewframes.errors import ConfigError, FewframesError, MissingDependency, MissingVideo, nearest
 from fewframes.exits import ExitPlan, answer, check_can_exit, confidence, stages_of
 from fewframes.lanes import num_lanes, side_by_side
@@ -110,8 +111,16 @@ class Predictor:
         if fold_norms is not None:
             fold_norms()
         merge_tokens(self.model.frame_encoder, self.config.merge if merge is None else merge)
+        self._embed_elsewhere: Callable[[Tensor], Tensor] | None = None
         self.dtype = self._choose_dtype(dtype)
         self.model.frame_encoder.to(self.dtype)
+
+    def through(self, embed: Callable[[Tensor], Tensor], limits: Limits) -> Predictor:
+        """The same model, whose frames go through `embed`, (T, C, H, W) uint8 -> (T, D), where those of several videos can be
+        embedded together, and which reads no videos above `limits`."""
+        other = copy.copy(self)
+        other.reader, other._embed_elsewhere = replace(self.reader, limits=limits), embed
+        return other
 
     def predict(
         self,
@@ -242,6 +251,8 @@ class Predictor:
 
     def embed_frames(self, frames_TCHW: Tensor) -> Tensor:
         """Frame embeddings f_t (Eq. 10) of frames that fit the view: (T, C, H, W) uint8 -> (T, D) float32, CPU."""
+        if self._embed_elsewhere is not None:
+            return self._embed_elsewhere(frames_TCHW)
         if self.device.type != "cpu":
             return torch.cat([self._embed(part_TCHW) for part_TCHW in frames_TCHW.split(FRAMES_AT_ONCE)])
         evenly = -(-len(frames_TCHW) // num_lanes())

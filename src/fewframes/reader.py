@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fewframes.clip import Clip
 from fewframes.config import ViewConfig
+from fewframes.container import NO_LIMITS, Limits
 from fewframes.errors import VideoError
 from fewframes.sampling import Views
 from fewframes.transforms import crops_of
@@ -44,11 +45,18 @@ class Read:
 
 @dataclass(frozen=True)
 class Reader:
-    """How videos are read for a model: its view of a frame, and what decodes where."""
+    """How videos are read for a model: its view of a frame, what decodes where, and what at most."""
 
     view: ViewConfig
     backend: BackendName = "pyav"
     device: str = "cpu"
+    limits: Limits = NO_LIMITS
+
+    def open_video(self, source: Source, *, fps: float = DEFAULT_FPS, threads: int = 0) -> OpenVideo:
+        """As `video.open_video`."""
+        return open_video(
+            source, fps=fps, threads=threads, backend=self.backend, device=self.device, limits=self.limits
+        )
 
     def read(self, source: Source, part: Part, *, threads: int) -> Read:
         """All clips of this part, one after the other, of each its crops. Raises VideoError."""
@@ -68,8 +76,7 @@ class Reader:
         """The part of the video, opened; closed when the block is left. Raises VideoError."""
         if part.num_frames < 1:
             raise ValueError(f"num_frames = {part.num_frames}: needs at least 1")
-        video = open_video(source, fps=part.fps, threads=threads, backend=self.backend, device=self.device)
-        with closing(video):
+        with closing(self.open_video(source, fps=part.fps, threads=threads)) as video:
             try:
                 times_CT = part.views.times(video.duration_s, part.num_frames, start_s=part.start_s, end_s=part.end_s)
                 slack_s = part.views.slack_s(video.duration_s, part.num_frames, start_s=part.start_s, end_s=part.end_s)

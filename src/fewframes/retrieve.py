@@ -36,6 +36,7 @@ from fewframes.moments import (
     Settings,
     Taught,
     among,
+    apart,
     content_of,
     lancedb,
     like,
@@ -47,7 +48,7 @@ from fewframes.moments import (
 )
 from fewframes.predictor import Failure, Predictor
 from fewframes.rows import Gap
-from fewframes.spans import Span, without_repeats
+from fewframes.spans import Span
 from fewframes.timeline import Progress, look
 
 WINDOW_S, HOP_S = 4.0, 2.0
@@ -344,7 +345,7 @@ class Index:
         while True:
             with told(self.url):
                 found = [Hit(**{name: row[name] for name in (*COLUMNS, "similarity")}) for row in rows(count)]
-            hits = _apart(found, distinct=distinct)
+            hits = apart(found, distinct=distinct)
             if len(hits) >= num or len(found) < count or count >= MOST_FETCHED:
                 return tuple(hits[:num])
             count *= 4
@@ -437,15 +438,3 @@ def _best(scores_WK: Tensor) -> tuple[list[float], list[int]]:
     """The highest score of each window, and whose it is."""
     score_W, label_W = scores_WK.max(dim=1)
     return score_W.tolist(), label_W.tolist()
-
-
-def _apart(hits: list[Hit], *, distinct: bool) -> list[Hit]:
-    """The best of hits that overlap in one video, or, where they must be distinct, of each video; best first."""
-    if distinct:
-        first: dict[str, Hit] = {}
-        for hit in hits:
-            first.setdefault(hit.source, hit)
-        return list(first.values())
-    by_place = {(hit.source, hit.start_s, hit.end_s): hit for hit in reversed(hits)}
-    spans = [Span(hit.start_s, hit.end_s, hit.source, hit.similarity) for hit in hits]
-    return [by_place[span.label, span.start_s, span.end_s] for span in without_repeats(spans)]

@@ -210,9 +210,9 @@ def show(found: tuple[Hit, ...], form: Literal["json", "csv", "table"]) -> None:
 
 def write_page(found: tuple[Hit, ...], title: str, page: Path) -> None:
     """The page, with frames that are read again from the videos; of those that cannot be read none is shown."""
-    from fewframes.pages import jpeg, search_page
+    from fewframes.pages import search_page
     from fewframes.spans import Span
-    from fewframes.timeline import middle_frames
+    from fewframes.thumbnails import jpeg, middle_frames
 
     pictures: dict[str, bytes] = {}
     for source in dict.fromkeys(hit.source for hit in found):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import io
-import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -21,7 +20,6 @@ import torch
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
-from torch.nn import functional as F
 
 from fewframes.cache import EmbeddingCache, content_key, key_of, module_key
 from fewframes.config import STRICT, Positive
@@ -32,9 +30,7 @@ from fewframes.predictor import Predictor
 from fewframes.rows import Gap, Row
 from fewframes.sampling import centre_times, checked_range, steady_times, window_places
 from fewframes.spans import Span, most_over_time, subtitles, without_repeats
-from fewframes.video import DEFAULT_FPS, Source, open_video
-
-log = logging.getLogger("fewframes")
+from fewframes.video import DEFAULT_FPS, Source
 
 HOPS = 8
 """Windows begun while one lasts."""
@@ -241,8 +237,7 @@ def look(
             "take a model of the 'factorised' layout"
         )
     num_frames = predictor.config.num_frames
-    backend, device = predictor.reader.backend, predictor.reader.device
-    with closing(open_video(source, fps=fps, backend=backend, device=device)) as video:
+    with closing(predictor.reader.open_video(source, fps=fps)) as video:
         try:
             start_s, end_s = checked_range(video.duration_s, start_s, end_s)
         except ValueError as error:
@@ -252,6 +247,7 @@ def look(
 
         def chunks(found: Iterator[Tensor]) -> Iterator[Tensor]:
             done = 0
+            progress("frames", done, len(grid.times_s))
             for chunk_ND in found:
                 done += len(chunk_ND)
                 yield chunk_ND
@@ -409,26 +405,6 @@ def spans_of(
         if labels[label].casefold() not in BACKGROUND
     ]
     return tuple(sorted(without_repeats(candidates), key=lambda span: (span.start_s, span.end_s)))
-
-
-def middle_frames(source: Source, spans: Sequence[Span], *, width_px: int = 320) -> Iterator[Tensor]:
-    """The frame in the middle of each span, in their order, for people: (C, H, W) uint8; black where none can be decoded."""
-
-    def small(frame_CHW: Tensor) -> Tensor:
-        height_px = max(1, round(frame_CHW.shape[-2] * width_px / frame_CHW.shape[-1]))
-        small_1CHW = F.interpolate(frame_CHW[None].float(), (height_px, width_px), mode="bilinear", antialias=True)
-        return small_1CHW[0].round().clamp(0, 255).byte()
-
-    shape = torch.Size((3, width_px * 9 // 16, width_px))
-    with closing(open_video(source)) as video:
-        for span in spans:
-            try:
-                frame_CHW = video.frames_at(torch.tensor([(span.start_s + span.end_s) / 2]).double(), small).frames[0]
-                shape = frame_CHW.shape
-            except VideoError as error:
-                log.debug("%s", error)
-                frame_CHW = torch.zeros(shape, dtype=torch.uint8)
-            yield frame_CHW
 
 
 def _timeline(predictor: Predictor, swept: Swept, windows: tuple[Windows, ...], config: TimelineConfig) -> Timeline:

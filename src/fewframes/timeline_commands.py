@@ -159,7 +159,7 @@ def write_files(found: Timeline, vtt: Path | None, plot: Path | None, thumbnails
 def write_plot(found: Timeline, plot: Path) -> None:
     """The picture, with frames of the surest spans, in the order of time."""
     from fewframes.plots import timeline_png
-    from fewframes.timeline import middle_frames
+    from fewframes.thumbnails import middle_frames
 
     surest = sorted(found.spans, key=lambda span: -span.confidence)[:SHOWN_FRAMES]
     shown = sorted(surest, key=lambda span: span.start_s)
@@ -168,8 +168,8 @@ def write_plot(found: Timeline, plot: Path) -> None:
 
 def write_thumbnails(found: Timeline, folder: Path) -> None:
     """A JPEG of each span, an index of them, and a page on which they lead into the video."""
-    from fewframes.pages import jpeg, timeline_page
-    from fewframes.timeline import middle_frames
+    from fewframes.pages import timeline_page
+    from fewframes.thumbnails import jpeg, middle_frames
 
     for former in folder.glob("[0-9][0-9][0-9][0-9].jpg"):
         former.unlink()

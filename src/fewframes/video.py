@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from fewframes.clip import Clip, Reading
+from fewframes.container import NO_LIMITS, Limits
 from fewframes.decoder import FileVideo, Prepare
 from fewframes.errors import MissingDependency, MissingVideo, VideoError
 from fewframes.packets import SAME_S
@@ -77,6 +78,7 @@ class Backend:
     name: BackendName = "pyav"
     threads: int = 0
     device: str = "cpu"
+    limits: Limits = NO_LIMITS
 
     def open(
         self, file: str | IO[bytes], name: str, size_bytes: int, bytes_fetched: Callable[[], int] | None = None
@@ -84,7 +86,7 @@ class Backend:
         """The file opened by it. Raises VideoError and MissingDependency."""
         if self.name == "torchcodec":
             return TorchcodecVideo(file, name, self.threads, self.device)
-        return FileVideo(file, name, size_bytes, self.threads, bytes_fetched)
+        return FileVideo(file, name, size_bytes, self.threads, bytes_fetched, self.limits)
 
 
 def open_video(
@@ -94,13 +96,14 @@ def open_video(
     threads: int = 0,
     backend: BackendName = "pyav",
     device: str = "cpu",
+    limits: Limits = NO_LIMITS,
 ) -> OpenVideo:
     """An open video from any input (see `Source`); use with `contextlib.closing`.
 
     `fps` is the rate of inputs that have none of their own; `threads` the decoder's threads (0: one a core); `device` where
-    torchcodec decodes. Raises VideoError with the input's name, what was found and what to do.
+    torchcodec decodes; `limits` what PyAV decodes at most. Raises VideoError with the input's name, what was found and what to do.
     """
-    decode = Backend(backend, threads, device)
+    decode = Backend(backend, threads, device, limits)
     if isinstance(source, bytes | bytearray | memoryview):
         return decode.open(io.BytesIO(source), f"<{len(source)} bytes>", len(source))
     if isinstance(source, str | os.PathLike):

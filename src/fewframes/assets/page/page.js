@@ -1,0 +1,236 @@
+'use strict';
+const $ = id => document.getElementById(id);
+const video = $('video'), clock = s => `${Math.floor(s / 60)}:${(s % 60).toFixed(1).padStart(4, '0')}`;
+const percent = share => `${(100 * share).toFixed(1)} %`;
+let about = {}, running = null, answers = {};
+
+/* An element with text, attributes and children; text is never taken for HTML. */
+function make(tag, {text, ...attributes} = {}, ...children) {
+  const element = document.createElement(tag);
+  if (text !== undefined) element.textContent = text;
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+function sized(tag, side, share) {
+  const element = make(tag);
+  element.style[side] = `${Math.max(0, Math.min(1, share)) * 100}%`;
+  return element;
+}
+
+function showError(message) {
+  $('error').textContent = message;
+  $('status').textContent = '';
+}
+
+function showProgress(words, share) {
+  if ($('doing').textContent !== words) $('doing').textContent = words;
+  if (share === undefined) $('bar').removeAttribute('value'); else $('bar').value = share;
+}
+
+/* The server's answer to a file (a form) or a name (JSON); `heard` gets what it says while it works. */
+function ask(route, source, values, heard = () => {}) {
+  return new Promise((resolve, reject) => {
+    const request = running = new XMLHttpRequest();
+    let read = 0, last = null;
+    const lines = () => {
+      const end = request.responseText.lastIndexOf('\n') + 1;
+      for (const line of request.responseText.slice(read, end).split('\n').filter(Boolean)) heard(last = JSON.parse(line));
+      read = end;
+    };
+    request.open('POST', route);
+    if ($('token').value) request.setRequestHeader('Authorization', `Bearer ${$('token').value}`);
+    request.upload.onprogress = event => showProgress('Sending the video', event.loaded / event.total);
+    request.upload.onload = () => showProgress('Looking at it');
+    request.onprogress = () => { if (values.progress && request.status === 200) lines(); };
+    request.onabort = () => reject(new Error('cancelled'));
+    request.onerror = () => reject(new Error('the server cannot be reached, or closed the connection'));
+    request.onload = () => {
+      let answer;
+      try {
+        if (values.progress && request.status === 200) { lines(); answer = last.result ?? last; } else answer = JSON.parse(request.responseText);
+      } catch { answer = {error: `the server answered ${request.status} without a reason`}; }
+      if (answer.error) reject(Object.assign(new Error(answer.error), {status: answer.status})); else resolve(answer);
+    };
+    if (source instanceof File) {
+      const form = new FormData();
+      for (const [name, value] of Object.entries(values)) form.append(name, value);
+      form.append('file', source);
+      request.send(form);
+    } else {
+      request.setRequestHeader('Content-Type', 'application/json');
+      request.send(JSON.stringify({...source, ...values}));
+    }
+  });
+}
+
+async function look(source) {
+  if (running) { const before = running; running = null; before.abort(); }
+  const mine = look.turn = (look.turn || 0) + 1;
+  const name = source instanceof File ? source.name : source.url || source.path;
+  $('error').textContent = '';
+  $('results').hidden = $('timeline').hidden = true;
+  answers = {};
+  if (source instanceof File && source.size > about.max_mb * 1e6) {
+    showError(`${name}: ${(source.size / 1e6).toFixed(1)} MB; the limit here is ${about.max_mb} MB`);
+    return;
+  }
+  play(source);
+  $('work').hidden = false;
+  $('status').textContent = `Looking at ${name}`;
+  showProgress('Asking');
+  try {
+    const found = await ask('v1/predict', source, {topk: 5, explain: true, pictures: true});
+    if (mine !== look.turn) return;
+    showPrediction(found, name);
+    showProgress('Finding what happens when');
+    const timeline = await ask('v1/timeline', source, {progress: true}, line => {
+      if (line.progress) showProgress('Finding what happens when', line.progress.total ? line.progress.done / line.progress.total : undefined);
+    });
+    if (mine === look.turn) showTimeline(timeline);
+  } catch (error) {
+    if (mine !== look.turn) return;
+    showError(error.status === 401 ? 'This server asks for a token: type it, then choose the video again' : error.message);
+    if (error.status === 401) { $('token-row').hidden = false; $('token').focus(); }
+  } finally {
+    if (mine === look.turn) { $('work').hidden = true; running = null; }
+  }
+}
+
+/* The chosen file in the browser's own player, from which moments are shown; what it cannot play has none. */
+function play(source) {
+  if (video.src) URL.revokeObjectURL(video.src);
+  video.removeAttribute('src');
+  const isHere = source instanceof File;
+  video.hidden = !isHere;
+  $('player-note').textContent = isHere ? '' : 'A video on the server is not shown here.';
+  if (isHere) video.src = URL.createObjectURL(source);
+}
+
+video.addEventListener('error', () => {
+  if (!video.hasAttribute('src')) return;
+  video.hidden = true;
+  $('player-note').textContent = 'Your browser cannot play this kind of file, so moments cannot be shown; the server could read it.';
+  for (const button of document.querySelectorAll('[data-at]')) button.disabled = true;
+});
+
+function jumpTo(time_s) {
+  if (video.hidden) return;
+  video.pause();
+  video.currentTime = time_s;
+  video.scrollIntoView({block: 'nearest'});
+  $('status').textContent = `The video stands at ${clock(time_s)}`;
+}
+
+function jumper(time_s, words, ...children) {
+  const button = make('button', {type: 'button', 'data-at': time_s, 'aria-label': words}, ...children);
+  button.disabled = video.hidden;
+  button.addEventListener('click', () => jumpTo(time_s));
+  return button;
+}
+
+function showPrediction(found, name) {
+  const best = found.top[0];
+  $('top-title').textContent = `${best.label}, ${percent(best.score)}`;
+  $('top').replaceChildren(...found.top.map(({label, score}) =>
+    make('li', {}, make('span', {text: label}), make('span', {text: percent(score)}),
+      make('div', {class: 'bar', 'aria-hidden': 'true'}, sized('i', 'width', score)))));
+  const most = Math.max(...found.frame_attention);
+  $('strip').replaceChildren(...found.frame_attention.map((share, place) => {
+    const time_s = found.times_s[place], fall = 100 * found.explanation.occlusion[place];
+    const words = `${clock(time_s)}, attention ${percent(share)}; without it the score ${fall < 0 ? 'rises' : 'falls'} by ${Math.abs(fall).toFixed(2)} points`;
+    const button = jumper(time_s, words, make('img', {src: found.pictures[place], alt: ''}),
+      make('div', {class: 'column'}, sized('i', 'height', share / most)),
+      make('span', {text: clock(time_s)}), make('span', {text: percent(share)}));
+    button.title = words;
+    if (share === most) button.className = 'most';
+    return make('li', {}, button);
+  }));
+  const {pictures, ...rest} = found;
+  answers.predict = rest;
+  showJson();
+  $('results').hidden = false;
+  $('status').textContent = `${name}: ${best.label}, ${percent(best.score)}`;
+  $('top-title').focus();
+}
+
+function showTimeline(found) {
+  const share = time_s => (time_s - found.start_s) / (found.end_s - found.start_s);
+  const labels = [...new Set(found.spans.map(span => span.label))];
+  const threshold = percent(found.threshold), gaps = found.gaps.map(gap => ` Left out: ${clock(gap.start_s)} to ${clock(gap.end_s)} (${gap.error}).`);
+  $('timeline-note').textContent = (labels.length ? `What it is at least ${threshold} sure of, from ${clock(found.start_s)} to ${clock(found.end_s)}.` +
+    ' Choose one to see that moment.' : `Nothing that it is at least ${threshold} sure of.`) + gaps.join('');
+  const tracks = labels.map(label => {
+    const points = found.scores[label].map((score, place) => `${1000 * share(found.times_s[place])},${100 - 96 * score}`).join(' ');
+    const svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
+    const line = document.createElementNS('http://www.w3.org/2000/svg', 'polyline');
+    svg.setAttribute('viewBox', '0 0 1000 100');
+    svg.setAttribute('preserveAspectRatio', 'none');
+    line.setAttribute('points', points);
+    svg.append(line);
+    const spans = found.spans.filter(span => span.label === label).map(span => {
+      const block = sized('i', 'left', share(span.start_s));
+      block.style.width = `${100 * (share(span.end_s) - share(span.start_s))}%`;
+      return block;
+    });
+    return make('div', {class: 'track'}, ...spans, svg, make('span', {text: label}));
+  });
+  const now = make('div', {id: 'now'});
+  $('tracks').replaceChildren(...tracks, ...(tracks.length && !video.hidden ? [now] : []));
+  $('tracks').onclick = event => {
+    const box = $('tracks').getBoundingClientRect();
+    jumpTo(found.start_s + (found.end_s - found.start_s) * (event.clientX - box.left) / box.width);
+  };
+  video.ontimeupdate = () => { now.style.left = `${100 * Math.max(0, Math.min(1, share(video.currentTime)))}%`; };
+  $('spans').replaceChildren(...found.spans.map(span => {
+    const words = `${clock(span.start_s)} to ${clock(span.end_s)}: ${span.label}, ${percent(span.confidence)}`;
+    return make('li', {}, jumper(span.start_s, words, words));
+  }));
+  answers.timeline = found;
+  showJson();
+  $('timeline').hidden = false;
+  $('status').textContent = `Timeline: ${found.spans.length} ${found.spans.length === 1 ? 'moment' : 'moments'}`;
+}
+
+function showJson() { $('json').textContent = JSON.stringify(answers, null, 1); }
+
+$('copy').addEventListener('click', async () => {
+  try {
+    await navigator.clipboard.writeText($('json').textContent);
+    $('status').textContent = 'Copied';
+  } catch { // pages that do not come over HTTPS, or from this machine, have no clipboard
+    getSelection().selectAllChildren($('json'));
+    $('status').textContent = 'Selected; press Ctrl-C to copy';
+  }
+});
+$('cancel').addEventListener('click', () => { if (running) running.abort(); $('file').focus(); });
+$('file').addEventListener('change', event => {
+  const file = event.target.files[0];
+  event.target.value = ''; // so that the same file can be chosen again
+  if (file) look(file);
+});
+$('form').addEventListener('submit', event => {
+  event.preventDefault();
+  const name = $('place').value.trim();
+  if (name) look(/^https?:/i.test(name) ? {url: name} : {path: name});
+});
+for (const type of ['dragenter', 'dragover', 'dragleave', 'drop']) document.addEventListener(type, event => {
+  event.preventDefault();
+  $('drop').classList.toggle('over', type === 'dragenter' || type === 'dragover');
+  if (type === 'drop' && event.dataTransfer.files.length) look(event.dataTransfer.files[0]);
+});
+
+(async () => {
+  try {
+    about = await (await fetch('v1/about')).json();
+  } catch {
+    showError('the server cannot be reached');
+    return;
+  }
+  $('about').textContent = `${about.model} looks at a handful of frames and names one of ${about.labels.length} actions: ${about.labels.slice(0, 12).join(', ')}${about.labels.length > 12 ? ', ...' : ''}.`;
+  $('limits').textContent = `Up to ${about.max_mb} MB, ${about.max_seconds} s, ${about.max_megapixels} million pixels a frame. It is forgotten once it is answered.`;
+  $('named').hidden = !about.takes_urls && !about.takes_paths;
+  $('place-label').textContent = [about.takes_urls && 'Address', about.takes_paths && 'Path on the server'].filter(Boolean).join(' or ');
+  $('token-row').hidden = !about.needs_token;
+})();

@@ -1,0 +1,83 @@
+"""`fewframes serve`: answers over HTTP, and a page to try it. A part of the command line."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from fewframes.console import describe, tell
+from fewframes.errors import ConfigError, MissingDependency
+from fewframes.options import DeviceOption, DtypeOption, MergeOption, ModelOption
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+PACKAGES = ("fastapi", "httpx2", "multipart", "prometheus_client", "python_multipart", "starlette", "uvicorn")
+
+
+def serve(
+    model: ModelOption = "lite0-16",
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0: all of this machine's.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+    root: Annotated[Path | None, typer.Option(help="Folder of the videos that requests may name by path.")] = None,
+    allow_urls: Annotated[
+        Literal["none", "public", "any"],
+        typer.Option(help="Addresses that requests may name; any: those of this machine and its network too."),
+    ] = "none",
+    token: Annotated[
+        str, typer.Option(envvar="FEWFRAMES_TOKEN", help="What requests must show (Authorization: Bearer ...).")
+    ] = "",
+    max_mb: Annotated[float, typer.Option(min=0.001, help="Megabytes of a video.")] = 256,
+    max_seconds: Annotated[float, typer.Option(min=0.001, help="Seconds of a video.")] = 900,
+    max_megapixels: Annotated[float, typer.Option(min=0.001, help="Million pixels of a frame (4K: 8.3).")] = 9,
+    timeout_s: Annotated[float, typer.Option(min=0.1, help="Seconds for a request, upload and waiting too.")] = 120,
+    max_waiting: Annotated[int, typer.Option(min=0, help="Requests that may wait; more are refused (429).")] = 16,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Videos worked on at a time.", show_default="two a core")
+    ] = None,
+    stop_s: Annotated[float, typer.Option(min=0, help="Seconds for what is inside when told to stop.")] = 30,
+    merge: MergeOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+) -> None:
+    """Answer over HTTP: what happens in a video, when, and embeddings; with a page to try it.
+
+    Ctrl-C or SIGTERM: what is inside is finished, what is new refused. Exit codes: 0 stopped when told to, 2 wrong use, 4 needs
+    the packages of fewframes[serve].
+    """
+    if root is not None and not root.is_dir():
+        raise ConfigError(f"--root {root}: no such folder; name one")
+    try:
+        from fewframes.serve import create_app, listen, run
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in PACKAGES:
+            raise
+        raise MissingDependency(f"serve needs {error.name}; pip install 'fewframes[serve]'") from None
+    from fewframes.config import settings_from
+    from fewframes.predictor import load
+    from fewframes.service import ServeConfig
+
+    values = {
+        "root": None if root is None else str(root),
+        "urls": allow_urls,
+        "token": token,
+        "max_mb": max_mb,
+        "max_seconds": max_seconds,
+        "max_megapixels": max_megapixels,
+        "timeout_s": timeout_s,
+        "max_waiting": max_waiting,
+        "workers": workers or 0,
+    }
+    config = settings_from(ServeConfig, values, "serve")
+    listening = listen(host, port)
+    began = time.perf_counter()
+    predictor = load(model, device=device, dtype=dtype, backend="pyav", merge=merge)
+    tell(f"{describe(predictor)}, loaded in {time.perf_counter() - began:.1f} s")
+    app = create_app(predictor, config)
+    if host not in LOOPBACK and not token:
+        tell("warning: no token, so anybody who reaches this address may ask; set FEWFRAMES_TOKEN")
+    shown = f"[{host}]" if ":" in host else host
+    tell(f"http://{shown}:{listening.getsockname()[1]} (Ctrl-C stops it)")
+    run(app, listening, stop_s=stop_s)
+    tell("stopped")

@@ -1,0 +1,35 @@
+"""What a server tells Prometheus."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+
+
+class Metrics:
+    """A registry of its own, so that several servers in a process do not count each other's requests."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self.requests = Counter("fewframes_requests", "Requests.", ["route", "status"], registry=registry)
+        self.seconds = Histogram(
+            "fewframes_request_seconds",
+            "From a request's first byte to its answer's last.",
+            ["route"],
+            registry=registry,
+        )
+        self.refused = Counter("fewframes_videos_refused", "Videos without an answer.", ["status"], registry=registry)
+        self.rounds = Histogram(
+            "fewframes_round_frames",
+            "Frames that were embedded together.",
+            buckets=(1, 4, 16, 32, 64, 128, 256),
+            registry=registry,
+        )
+        self.frames = Counter("fewframes_frames_embedded", "Frames embedded.", registry=registry)
+        self.inside = Gauge("fewframes_requests_inside", "Requests being answered or waiting.", registry=registry)
+        self.waiting = Gauge("fewframes_requests_waiting", "Requests beyond the workers.", registry=registry)
+
+    def round(self, num_frames: int) -> None:
+        """A round of the batcher."""
+        self.frames.inc(num_frames)
+        self.rounds.observe(num_frames)

@@ -1,0 +1,339 @@
+"""The server: its answers are those of `predict`, every refusal has its status and one line, and nothing is left behind."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from starlette.testclient import TestClient
+
+import fewframes
+from fewframes.explain import explain
+from fewframes.predictor import Predictor
+from fewframes.serve import HEADERS, create_app
+from fewframes.service import ServeConfig, Service
+from fewframes.timeline import sweep
+from numbered import Numbered
+
+VERBS = ("/v1/predict", "/v1/timeline", "/v1/embed")
+
+
+@pytest.fixture(scope="module")
+def predictor(tiny_model: Path) -> Predictor:
+    return fewframes.load(tiny_model, device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def client(predictor: Predictor, videos: Path) -> Iterator[TestClient]:
+    with TestClient(create_app(predictor, ServeConfig(root=str(videos), max_mb=4.0))) as client:
+        yield client
+
+
+@pytest.fixture
+def one(predictor: Predictor) -> Iterator[Any]:
+    """A server with settings of its own."""
+    stack = ExitStack()
+
+    def make(**settings: Any) -> TestClient:
+        return stack.enter_context(TestClient(create_app(predictor, ServeConfig(**settings))))
+
+    with stack:
+        yield make
+
+
+def service(client: TestClient) -> Service:
+    found: Service = client.app.state.service  # type: ignore[attr-defined]
+    return found
+
+
+def send(client: TestClient, route: str, file: bytes | Path, **fields: object) -> Any:
+    content = file if isinstance(file, bytes) else file.read_bytes()
+    return client.post(
+        route, files={"file": ("sent.mp4", content)}, data={key: str(value) for key, value in fields.items()}
+    )
+
+
+def told(answer: Any) -> tuple[int, str]:
+    values = answer.json()
+    assert values["status"] == answer.status_code
+    assert "\n" not in values["error"]
+    return answer.status_code, values["error"]
+
+
+def test_answers_are_those_of_predict_sent_and_by_path(client: TestClient, predictor: Predictor, videos: Path) -> None:
+    truth = predictor.predict(videos / "a.mp4", start_s=0.1)
+    for answer in (
+        send(client, "/v1/predict", videos / "a.mp4", topk=3, start_s=0.1),
+        client.post("/v1/predict", json={"path": "a.mp4", "topk": 3, "start_s": 0.1}),
+        client.post("/v1/predict", json={"path": str(videos / "sub" / ".." / "a.mp4"), "topk": 3, "start_s": 0.1}),
+    ):
+        found = answer.json()
+        assert [entry["label"] for entry in found["top"]] == [label for label, _ in truth.top(3)]
+        assert [entry["score"] for entry in found["top"]] == pytest.approx(
+            [score for _, score in truth.top(3)], abs=1e-5
+        )
+        assert found["times_s"] == pytest.approx(truth.times_s.tolist(), abs=1e-5)
+        assert found["frame_attention"] == pytest.approx(truth.frame_attention.tolist(), abs=1e-5)
+    assert send(client, "/v1/predict", videos / "a.mp4").json()["source"] == "sent.mp4"
+
+
+def test_many_at_once_get_their_own_answers(client: TestClient, predictor: Predictor, videos: Path) -> None:
+    names = ["a.mp4", "b.mp4", "sub/c.mp4"] * 4
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda name: client.post("/v1/embed", json={"path": name, "per_frame": True}), names))
+    for name, answer in zip(names, answers, strict=True):
+        truth = predictor.predict(videos / name)
+        torch.testing.assert_close(torch.tensor(answer.json()["embedding"]), truth.embedding, rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            torch.tensor(answer.json()["frame_embeddings"]), truth.frame_embeddings, rtol=0, atol=1e-5
+        )
+
+
+def test_explanation_and_pictures(client: TestClient, predictor: Predictor, videos: Path) -> None:
+    found = send(client, "/v1/predict", videos / "b.mp4", explain="true", pictures="true").json()
+    truth = explain(predictor, videos / "b.mp4", maps="none")
+    assert found["explanation"]["label"] == truth.label
+    assert found["explanation"]["occlusion"] == pytest.approx(truth.occlusion.tolist(), abs=1e-5)
+    assert [picture[:23] for picture in found["pictures"]] == ["data:image/jpeg;base64,"] * 4
+
+
+def test_timeline_whole_and_line_by_line(client: TestClient, predictor: Predictor, tmp_path: Path) -> None:
+    film = Numbered(times_ms=range(0, 12000, 40)).write(tmp_path / "film")
+    truth = sweep(predictor, film, fewframes.timeline.TimelineConfig(window_s=0.5, threshold=0.2)).to_dict()
+    found = send(client, "/v1/timeline", film, window_s=0.5, threshold=0.2).json()
+    assert found == truth | {"source": "sent.mp4"}
+    answer = send(client, "/v1/timeline", film, window_s=0.5, threshold=0.2, progress="true")
+    lines = [json.loads(line) for line in answer.text.splitlines()]
+    assert lines[-1]["result"] == found
+    done = [line["progress"]["done"] for line in lines[:-1]]
+    assert done == sorted(done)
+    assert (done[0], done[-1], lines[0]["progress"]["total"]) == (0, 96, 96)
+    broken = send(client, "/v1/timeline", b"no video", progress="true")
+    assert (broken.status_code, json.loads(broken.text)["status"]) == (200, 422)
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "words"),
+    [
+        ({"path": "../secret.mp4"}, 403, "outside of the folder"),
+        ({"path": "/etc/passwd"}, 403, "outside of the folder"),
+        ({"path": "link.mp4"}, 403, "outside of the folder"),
+        ({"path": "a\0.mp4"}, 403, "not a path"),
+        ({"path": "none.mp4"}, 404, "no such file"),
+        ({"path": "sub"}, 404, "no such file"),
+        ({"path": "pipe"}, 404, "no such file"),
+        ({"url": "http://127.0.0.1/a.mp4"}, 403, "fetches nothing"),
+        ({}, 422, "needs one video"),
+        ({"path": "a.mp4", "url": "http://x"}, 422, "needs one video"),
+        ({"path": "a.mp4", "top": 3}, 422, "unknown setting 'top'; did you mean 'topk'?"),
+        ({"path": "a.mp4", "topk": 0}, 422, "topk = 0: "),
+        ({"path": "a.mp4", "topk": "3"}, 422, "topk = '3': "),
+        ({"path": "a.mp4", "start_s": 99}, 422, "a.mp4: "),
+        ({"path": "a.mp4", "start_s": -1}, 422, "start_s = -1: "),
+    ],
+)
+def test_refusals_of_names(
+    client: TestClient, videos: Path, tmp_path: Path, fields: dict[str, Any], status: int, words: str
+) -> None:
+    (tmp_path / "secret.mp4").write_bytes((videos / "a.mp4").read_bytes())
+    link, pipe = videos / "link.mp4", videos / "pipe"
+    link.symlink_to(tmp_path / "secret.mp4")
+    os.mkfifo(pipe)
+    try:
+        found = told(client.post("/v1/predict", json=fields))
+    finally:
+        link.unlink()
+        pipe.unlink()
+    assert found[0] == status, found
+    assert words in found[1]
+    assert str(videos) not in found[1]
+
+
+def test_refusals_of_bodies(client: TestClient, videos: Path) -> None:
+    assert told(client.post("/v1/predict", content=b"x", headers={"Content-Type": "text/plain"}))[0] == 415
+    assert told(client.post("/v1/predict", content=b"{", headers={"Content-Type": "application/json"}))[0] == 400
+    assert told(client.post("/v1/predict", json=["a.mp4"]))[0] == 400
+    assert told(client.post("/v1/predict", content=b"x", headers={"Content-Type": "multipart/form-data"}))[0] == 400
+    assert told(client.post("/v1/predict", files={"video": b"x"})) == (
+        422,
+        "request: a file under the name 'video'; send it as 'file'",
+    )
+    assert told(client.post("/v1/predict", files=[("file", b"x"), ("file", b"y")]))[0] == 400
+    for content in (b"", b"no video at all", (videos / "a.mp4").read_bytes()[:900]):
+        status, words = told(send(client, "/v1/predict", content))
+        assert (status, words.startswith("sent.mp4: ")) == (422, True), words
+    assert told(client.get("/none"))[0] == 404
+    assert service(client).num_inside == 0
+
+
+def test_large_bodies_are_refused_announced_or_not(client: TestClient) -> None:
+    assert told(send(client, "/v1/predict", bytes(5_000_000)))[0] == 413
+
+    def pieces() -> Iterator[bytes]:
+        yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+        for _ in range(50):
+            yield bytes(100_000)
+
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    assert told(client.post("/v1/predict", content=pieces(), headers=kind))[0] == 413
+    assert (
+        told(client.post("/v1/predict", content=b"[" + b"1," * 10**5, headers={"Content-Type": "application/json"}))[0]
+        == 413
+    )
+    assert service(client).num_inside == 0
+
+
+def test_limits_of_pixels_seconds_and_root(one: Any, videos: Path) -> None:
+    for route in VERBS:
+        assert told(send(one(max_megapixels=0.01), route, videos / "a.mp4"))[0] == 413
+        assert told(send(one(max_seconds=0.5), route, videos / "a.mp4"))[0] == 413
+    small = one(root=str(videos), max_mb=0.001)
+    assert told(small.post("/v1/predict", json={"path": "a.mp4"}))[0] == 413
+    assert told(one().post("/v1/predict", json={"path": "a.mp4"})) == (
+        403,
+        "a.mp4: this server reads no files of its own; upload the video",
+    )
+
+
+def test_urls(one: Any) -> None:
+    status, words = told(one(urls="public").post("/v1/predict", json={"url": "http://127.0.0.1:1/a.mp4"}))
+    assert (status, "not a public address" in words) == (403, True)
+    status, words = told(one(urls="any").post("/v1/predict", json={"url": "http://127.0.0.1:1/a.mp4"}))
+    assert (status, "cannot be fetched" in words) == (422, True)
+
+
+def test_tokens(one: Any, videos: Path) -> None:
+    client = one(token="hélas", root=str(videos))
+    wrong: tuple[dict[str, Any], ...] = ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Bearer "})
+    for shown in wrong:
+        answer = client.post("/v1/predict", json={"path": "a.mp4"}, headers=shown)
+        assert told(answer)[0] == 401
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+        assert client.get("/metrics", headers=shown).status_code == 401
+    shown = {"Authorization": "Bearer hélas".encode()}
+    assert client.post("/v1/predict", json={"path": "a.mp4"}, headers=shown).status_code == 200
+    assert client.get("/healthz").json() == {"status": "alive"}
+    assert client.get("/v1/about").json()["needs_token"] is True
+
+
+class Door:
+    """Holds up the batcher's rounds until it is opened."""
+
+    def __init__(self, client: TestClient) -> None:
+        self.event, batcher = threading.Event(), service(client)._batcher
+        self.embed = batcher._embed
+        batcher._embed = self
+
+    def __call__(self, frames: torch.Tensor) -> torch.Tensor:
+        self.event.wait(20)
+        return self.embed(frames)
+
+
+def until(holds: Any) -> None:
+    ends = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < ends
+        time.sleep(0.01)
+
+
+def test_more_than_may_wait_are_refused_at_once_and_nobody_is_lost(one: Any, videos: Path) -> None:
+    client = one(root=str(videos), workers=1, max_waiting=2)
+    door = Door(client)
+    with ThreadPoolExecutor(3) as pool:
+        inside = [pool.submit(client.post, "/v1/predict", json={"path": "a.mp4"}) for _ in range(3)]
+        until(lambda: service(client).num_inside == 3)
+        answer = client.post("/v1/predict", json={"path": "a.mp4"})
+        assert told(answer)[0] == 429
+        assert int(answer.headers["Retry-After"]) >= 1
+        assert service(client).num_waiting == 2
+        door.event.set()
+        assert [future.result().status_code for future in inside] == [200, 200, 200]
+    until(lambda: service(client).num_inside == 0)
+    assert client.post("/v1/predict", json={"path": "a.mp4"}).status_code == 200
+
+
+def test_time_that_is_over(one: Any, videos: Path) -> None:
+    client = one(root=str(videos), workers=1, timeout_s=0.5)
+    door = Door(client)
+    assert told(client.post("/v1/predict", json={"path": "a.mp4"}))[0] == 408
+    line = json.loads(client.post("/v1/timeline", json={"path": "a.mp4", "progress": True}).text.splitlines()[-1])
+    assert line["status"] == 408
+    assert service(client).num_inside == 1  # the one that waits for the batcher keeps its place
+    door.event.set()
+    until(lambda: service(client).num_inside == 0)
+
+
+def test_stopping_refuses_what_is_new(one: Any, videos: Path) -> None:
+    client = one(root=str(videos))
+    assert client.get("/readyz").status_code == 200
+    service(client).is_stopping = True
+    for answer in (client.get("/readyz"), client.post("/v1/predict", json={"path": "a.mp4"})):
+        assert told(answer)[0] == 503
+        assert "Retry-After" in answer.headers
+        assert answer.headers["Connection"] == "close"
+    assert client.get("/healthz").status_code == 200
+
+
+def test_nothing_is_left_open_or_on_the_disk(
+    client: TestClient, tmp_path: Path, videos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    padded = (videos / "a.mp4").read_bytes() + (2_000_000).to_bytes(4, "big") + b"free" + bytes(2_000_000 - 8)
+
+    def count() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    send(client, "/v1/predict", padded)
+    before = count()
+    for content in (padded, padded[:10], b"no video" * 200_000):
+        for route in VERBS:
+            send(client, route, content)
+    assert count() == before
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_metrics_page_and_description(client: TestClient, videos: Path) -> None:
+    def figure(name: str) -> float:
+        lines = client.get("/metrics").text.splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
+
+    names = (
+        'fewframes_requests_total{route="/v1/predict",status="200"}',
+        'fewframes_videos_refused_total{status="422"}',
+        "fewframes_frames_embedded_total",
+        "fewframes_round_frames_count",
+        'fewframes_request_seconds_count{route="/v1/predict"}',
+    )
+    before = [figure(name) for name in names]
+    send(client, "/v1/predict", videos / "a.mp4")
+    send(client, "/v1/predict", b"no video")
+    assert [figure(name) - was for name, was in zip(names, before, strict=True)] == [1, 1, 4, 1, 2]
+    assert figure("fewframes_requests_inside") == 0
+
+    described = client.get("/openapi.json").json()["paths"]
+    for route in VERBS:
+        assert set(described[route]["post"]["requestBody"]["content"]) == {"multipart/form-data", "application/json"}
+    assert "topk" in json.dumps(described["/v1/predict"])
+    page = client.get("/")
+    assert "<h1>" in page.text
+    assert all(page.headers[name] == value for name, value in HEADERS.items())
+    for text in (page.text, client.get("/page.js").text, client.get("/page.css").text):
+        assert "://" not in text.replace("http://www.w3.org/2000/svg", "")  # nothing comes from elsewhere
+
+
+def test_a_form_is_read_as_json_is(client: TestClient, videos: Path) -> None:
+    assert told(send(client, "/v1/predict", videos / "a.mp4", topk="many"))[1].startswith("request: topk = 'many': ")
+    assert told(send(client, "/v1/predict", videos / "a.mp4", nonsense=1))[0] == 422
+    by_path = client.post("/v1/predict", data={"path": "a.mp4", "topk": "1"}, files={"none": (None, b"")})
+    assert told(by_path)[0] == 422
+    assert io.BytesIO(send(client, "/v1/predict", videos / "a.mp4", topk=1).content).read().count(b'"label"') == 1

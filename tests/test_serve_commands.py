@@ -1,0 +1,83 @@
+"""`fewframes serve` as a process: it starts, answers, stops when told to and finishes what is inside."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+
+import httpx2
+import pytest
+from typer.testing import CliRunner
+
+from fewframes.cli import app
+from fewframes.serve import listen
+
+
+def test_it_finishes_what_is_inside_and_stops(tiny_model: Path, videos: Path) -> None:
+    words = ["--model", str(tiny_model), "--device", "cpu", "--dtype", "float32", "--port", "0", "--root", str(videos)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from fewframes.cli import main; main()", "serve", *words],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stderr is not None
+        lines = [process.stderr.readline() for _ in range(2)]
+        address = re.findall(r"http://[\d.:]+", lines[1])[0]
+        statuses: list[int] = []
+
+        def ask() -> None:
+            statuses.append(httpx2.post(f"{address}/v1/timeline", json={"path": "a.mp4"}, timeout=300).status_code)
+
+        ask()
+        asking = threading.Thread(target=ask)
+        with httpx2.Client(base_url=address, timeout=300) as client:
+            client.get("/healthz")
+            asking.start()
+            while "requests_inside 1.0" not in client.get("/metrics").text and len(statuses) == 1:
+                time.sleep(0.01)
+            process.send_signal(signal.SIGTERM)
+            asking.join()
+        assert statuses == [200, 200]
+        assert process.wait(120) == 0
+        assert process.stderr.read().endswith("stopped\n")
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+def test_who_is_told_the_address_can_connect() -> None:
+    with closing(listen("127.0.0.1", 0)) as listening, closing(socket.create_connection(listening.getsockname(), 5)):
+        pass
+
+
+def test_wrong_use(tiny_model: Path, tmp_path: Path) -> None:
+    def run(*words: str) -> tuple[int, str]:
+        done = CliRunner().invoke(app, ["serve", "--model", str(tiny_model), *words])
+        return done.exit_code, done.stderr
+
+    code, err = run("--root", str(tmp_path / "none"))
+    assert (code, "no such folder" in err) == (2, True)
+    with closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        code, err = run("--port", str(taken.getsockname()[1]))
+    assert (code, "cannot be listened on" in err) == (2, True)
+    assert run("--max-mb", "0")[0] == 2
+
+
+def test_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "fewframes.serve", raising=False)
+    done = CliRunner().invoke(app, ["serve"])
+    assert done.exit_code == 4
+    assert "pip install 'fewframes[serve]'" in done.stderr
