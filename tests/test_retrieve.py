@@ -8,16 +8,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
 from fewframes.config import ModelConfig, ViewConfig
 from fewframes.errors import ConfigError, DataError, MissingDependency
-from fewframes.moments import like
+from fewframes.moments import Moment, Settings, lancedb, like, schema_of
+from fewframes.moments import rows_of as rows_of_video
 from fewframes.predictor import Predictor, load
 from fewframes.retrieve import Index
+from fewframes.spans import Span
 from fewframes.timeline import TimelineConfig, sweep
 from fewframes.weights import Checkpoint, build_model
 from numbered import drifting, write_fading
@@ -178,6 +182,7 @@ KILLED = """
 import sys
 from fewframes.predictor import load
 from fewframes.retrieve import Index
+from fewframes.spans import Span
 index = Index.open(sys.argv[1], load(sys.argv[2], device="cpu", dtype="float32"), window_s=2, hop_s=1)
 index.add(sys.argv[3:], commit_s=0)
 """
@@ -212,6 +217,46 @@ def test_killed_at_any_moment_it_holds_whole_videos_and_goes_on(
     assert [row["id"] for row in resumed] == [row["id"] for row in wanted]
     ours, theirs = (torch.tensor([row["embedding"] for row in rows]) for rows in (resumed, wanted))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+
+
+def drawn_index(folder: Path, count: int) -> tuple[Index, np.ndarray]:
+    """An index of unit vectors, each a video of its own."""
+    settings = Settings("drawn", "", ("none",), 16, 4.0, 2.0, "video")
+    table = lancedb().connect(folder).create_table("windows", schema=schema_of(settings))
+    Index.open(folder).optimize(indexed_from=1)  # of an empty table
+    vectors = np.random.default_rng(0).standard_normal((count, 16), dtype=np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    add_rows(table, vectors, 0)
+    return Index.open(folder), vectors
+
+
+def add_rows(table: Any, vectors: np.ndarray, first: int) -> None:
+    paths = [f"/{number}.mp4" for number in range(first, first + len(vectors))]
+    videos = [
+        rows_of_video(table.schema, (path, path, 4.0), [Span(0, 4, "none")], torch.tensor(vector)[None])
+        for path, vector in zip(paths, vectors, strict=True)
+    ]
+    table.add(pa.concat_tables(videos))
+
+
+def test_above_a_number_of_rows_a_vector_index_finds_the_same(tmp_path: Path) -> None:
+    index, vectors = drawn_index(tmp_path / "drawn", 300)
+    index.optimize(indexed_from=301)
+    assert not index._table.list_indices()
+    query = Moment(vectors[7] + 0.3 * vectors[8])
+    exact = index.search(query, num=10)
+    index.optimize(indexed_from=300)
+    assert [one.index_type for one in index._table.list_indices()] == ["IvfSq"]
+    plan = index._table.search(query.vector, vector_column_name="embedding").distance_type("cosine").explain_plan()
+    assert "ANN" in plan
+    near = index.search(query, num=10)
+    assert [hit.id for hit in near] == [hit.id for hit in exact]
+    assert [hit.similarity for hit in near] == pytest.approx([hit.similarity for hit in exact], abs=1e-5)
+    # What comes later is found before the index knows of it, and after.
+    add_rows(index._table, query.vector[None] / np.linalg.norm(query.vector), 300)
+    assert index.search(query, num=1)[0].source == "/300.mp4"
+    index.optimize(indexed_from=300)
+    assert index.search(query, num=1)[0].source == "/300.mp4"
 
 
 def test_without_lancedb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

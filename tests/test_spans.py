@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fewframes.spans import Span, average_precision, mean_average_precision, most_over_time, overlap
+from fewframes.spans import Span, average_precision, mean_average_precision, most_over_time, overlap, without_repeats
 
 
 def test_overlap_is_shared_over_union() -> None:
@@ -48,3 +48,24 @@ def test_a_moment_has_the_most_of_the_windows_over_it() -> None:
     torch.testing.assert_close(
         most_NK, torch.tensor([[0.0, 0.0], [0.2, 0.9], [0.6, 0.9], [0.6, 0.1], [0.0, 0.0], [0.3, 0.4]])
     )
+
+
+def test_spans_that_repeat_a_surer_one_of_their_label_go_as_in_torchvision() -> None:
+    from torchvision.ops import batched_nms
+
+    generator = torch.Generator().manual_seed(0)
+    starts_s = (60 * torch.rand(400, generator=generator)).double()
+    ends_s = starts_s + (8 * torch.rand(400, generator=generator) + 0.1)
+    confidences = torch.rand(400, generator=generator).mul(50).round() / 50  # many are equally sure
+    labels = torch.randint(0, 3, (400,), generator=generator)
+    spans = [
+        Span(start, end, "abc"[label], confidence)
+        for start, end, label, confidence in zip(
+            starts_s.tolist(), ends_s.tolist(), labels.tolist(), confidences.tolist(), strict=True
+        )
+    ]
+    boxes = torch.stack([starts_s, torch.zeros(400), ends_s, torch.ones(400)], dim=1)
+    for most in (0.0, 0.3, 0.9):
+        wanted = batched_nms(boxes, confidences.double(), labels, most).tolist()
+        assert without_repeats(spans, most) == [spans[place] for place in wanted]
+    assert without_repeats([]) == []

@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from fewframes.evaluate import RELEASE_FPS, Evaluation, figure_name
@@ -20,9 +19,7 @@ from fewframes.sampling import ONE_PASS
 from fewframes.spans import clock
 from fewframes.strips import strip_png
 from fewframes.thumbnails import data_url
-
-if TYPE_CHECKING:  # it loads torchvision, which takes seconds
-    from fewframes.timeline import Timeline
+from fewframes.timeline import Timeline
 
 WORST, MOST_PAIRS = 8, 20
 STYLE = """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -16,9 +15,7 @@ from torch import Tensor
 
 from fewframes.metrics import Report
 from fewframes.spans import Span, clock
-
-if TYPE_CHECKING:  # it loads torchvision, which takes seconds
-    from fewframes.timeline import Timeline
+from fewframes.timeline import Timeline
 
 DPI = 110
 MOST_COUNTED, MOST_NAMED = 30, 150

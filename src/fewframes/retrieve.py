@@ -172,7 +172,8 @@ class Index:
         `indexed_from` rows."""
         with told(self.url):
             if not self._table.list_indices() and self._table.count_rows() >= indexed_from:
-                self._table.create_index(metric="cosine", vector_column_name="embedding", index_type="IVF_HNSW_SQ")
+                kind = importlib.import_module("lancedb.index").IvfSq(distance_type="cosine")
+                self._table.create_index("embedding", config=kind)
             self._table.optimize(cleanup_older_than=OLD)
 
     def moment(self, video: str | os.PathLike[str], start_s: float = 0.0, end_s: float | None = None) -> Moment:

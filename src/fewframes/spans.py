@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -110,16 +111,24 @@ def most_over_time(scores_WK: Tensor, starts_s: Tensor, length_s: float, times_s
 
 
 def without_repeats(spans: Sequence[Span], most_overlap: float = MOST_OVERLAP) -> list[Span]:
-    """The spans that overlap no more confident one of their label by more than `most_overlap` (tIoU), most confident first."""
-    if len(spans) < 2:
-        return list(spans)
-    from torchvision.ops import batched_nms  # late: pages and pictures of spans need none of torchvision's seconds
+    """The spans that overlap no more confident one of their label by more than `most_overlap` (tIoU), most confident first.
 
-    labels = {label: number for number, label in enumerate(dict.fromkeys(span.label for span in spans))}
-    boxes_N4 = torch.tensor([[span.start_s, 0.0, span.end_s, 1.0] for span in spans], dtype=torch.float64)
-    confidences_N = torch.tensor([span.confidence for span in spans], dtype=torch.float64)
-    labels_N = torch.tensor([labels[span.label] for span in spans])
-    return [spans[place] for place in batched_nms(boxes_N4, confidences_N, labels_N, most_overlap).tolist()]
+    torchvision's non-maximum suppression gives the same and takes seconds to be imported."""
+    ranked = sorted(spans, key=lambda span: -span.confidence)
+    starts_N, ends_N = (np.array([getattr(span, end) for span in ranked]) for end in ("start_s", "end_s"))
+    of_label: dict[str, list[int]] = {}
+    for place, span in enumerate(ranked):
+        of_label.setdefault(span.label, []).append(place)
+    kept: list[int] = []
+    for places in of_label.values():
+        left_N = np.array(places)
+        while len(left_N):
+            best, left_N = left_N[0], left_N[1:]
+            kept.append(int(best))
+            shared_N = np.minimum(ends_N[best], ends_N[left_N]) - np.maximum(starts_N[best], starts_N[left_N])
+            whole_N = np.maximum(ends_N[best], ends_N[left_N]) - np.minimum(starts_N[best], starts_N[left_N])
+            left_N = left_N[shared_N <= most_overlap * whole_N]
+    return [ranked[place] for place in sorted(kept)]
 
 
 def subtitles(spans: Sequence[Span]) -> str:
