@@ -59,8 +59,9 @@ PROBES, REFINE = 40, 4
 """Parts of the vector index that are searched, and how many times as many rows are compared exactly."""
 FETCHED, MOST_FETCHED = 64, 16_384
 """Rows that are asked for at least and at most, for there may be many windows of one moment among them."""
-OTHERS, STRENGTH = 256, 100.0
-"""Rows drawn as examples of what a taught label is not, and how little its head is held back (the inverse of its penalty)."""
+OTHERS, STRENGTH, WRONG_WEIGHT = 256, 100.0, 0.1
+"""Rows drawn as examples of what a taught label is not, how little its head is held back (the inverse of its penalty), and what a
+row that was said not to show it weighs beside one that does."""
 OLD = timedelta(hours=1)
 """Former versions of the table that are younger stay, for those who are reading them."""
 
@@ -422,13 +423,15 @@ def _vectors(kind: Kind, windows_WTD: Tensor, y_WD: Tensor) -> Tensor:
 def taught_head(
     yes: list[list[float]], no: list[list[float]], others: list[list[float]]
 ) -> tuple[NDArray[np.float32], float]:
-    """Logistic regression; examples that show the label weigh as much together as all others, and of these the named ones as
-    much as each that shows it: rows drawn at random may show it too."""
+    """Logistic regression; examples that show the label weigh together as much as the rows drawn at random, each row that was said
+    not to show it `WRONG_WEIGHT` of one that does (docs/decisions.md has how these were chosen)."""
     from sklearn.linear_model import LogisticRegression
 
     rows = np.array([*yes, *no, *others], np.float64)
     targets = np.array([1] * len(yes) + [0] * (len(no) + len(others)))
-    weights = np.array([1.0] * (len(yes) + len(no)) + [1 / max(1, len(others))] * len(others))
+    weights = np.array(
+        [1.0] * len(yes) + [WRONG_WEIGHT] * len(no) + [len(yes) / max(1, len(others))] * len(others), np.float64
+    )
     if len(yes) == len(rows):
         raise DataError("all rows are examples of the label; index more videos, or name rows that do not show it")
     head = LogisticRegression(C=STRENGTH, max_iter=1000).fit(rows, targets, sample_weight=weights)
