@@ -29,6 +29,7 @@ from paired import difference, spread
 from torch import Tensor
 
 from fewframes.cache import EmbeddingCache
+from fewframes.clip import Failure
 from fewframes.config import ModelConfig, RunConfig, TrainConfig
 from fewframes.data import VideoSet
 from fewframes.embed import Embedded, embed_videos, see_videos
@@ -36,7 +37,7 @@ from fewframes.fit import fit
 from fewframes.judge import averaged
 from fewframes.layouts import Sample
 from fewframes.model import STAM
-from fewframes.predictor import Failure, Predictor, load
+from fewframes.predictor import Predictor, load
 from fewframes.presets import LITE_VIEW, PRESETS
 from fewframes.sampling import Views
 from fewframes.weights import Checkpoint, start_model

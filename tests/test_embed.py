@@ -10,11 +10,12 @@ import torch
 
 from fewframes import embed as room
 from fewframes.cache import EmbeddingCache
+from fewframes.clip import Failure
 from fewframes.data import VideoSet
 from fewframes.embed import Embedded, Seen, embed_videos, see_videos
 from fewframes.errors import DataError
 from fewframes.layouts import Sample
-from fewframes.predictor import Failure, Predictor, load
+from fewframes.predictor import Predictor, load
 from fewframes.sampling import ONE_PASS, Views
 
 

@@ -15,10 +15,10 @@ from torch.testing import assert_close
 
 from fewframes import embedding_files as room
 from fewframes.cache import module_key
-from fewframes.clip import Prediction
+from fewframes.clip import Failure, Prediction
 from fewframes.embedding_files import check_embedding_file, write_embeddings
 from fewframes.errors import ConfigError, DataError, MissingDependency
-from fewframes.predictor import Failure, Predictor, load
+from fewframes.predictor import Predictor, load
 
 MISSING = Failure("n\udcffne.mp4", "n\udcffne.mp4: no such file", missing=True)
 

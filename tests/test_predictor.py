@@ -16,11 +16,11 @@ import fewframes
 from conftest import LABELS, TINY
 from fewframes import predictor as room
 from fewframes import reader
-from fewframes.clip import Prediction
+from fewframes.clip import Failure, Prediction, tally
 from fewframes.config import ViewConfig
 from fewframes.errors import ConfigError, VideoError
 from fewframes.exits import ExitPlan, filled, stages_of
-from fewframes.predictor import Failure, Predictor, load, tally
+from fewframes.predictor import Predictor, load
 from fewframes.sampling import Views, centre_times
 from fewframes.transforms import crops_of, fit_frame, pixels_of
 from fewframes.video import open_video, read_frames

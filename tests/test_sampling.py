@@ -9,16 +9,8 @@ from hypothesis import strategies as st
 
 from fewframes.config import settings_from
 from fewframes.errors import ConfigError
-from fewframes.sampling import (
-    ONE_PASS,
-    Views,
-    centre_times,
-    cheapest_times,
-    clip_times,
-    jittered_times,
-    steady_times,
-    window_places,
-)
+from fewframes.instants import cheapest_times
+from fewframes.sampling import ONE_PASS, Views, centre_times, clip_times, jittered_times, steady_times, window_places
 
 DURATIONS = st.floats(1e-3, 1e5)
 

@@ -87,7 +87,7 @@ def test_photographs_turned_by_exif_stand_upright(tmp_path: Path) -> None:
     ("source", "message"),
     [
         ([], "<0 frames>: no frames in it"),
-        ([np.zeros((4, 4, 3))], "dtype torch.float64: needs uint8"),
+        ([np.zeros((4, 4, 3))], "dtype float64: needs uint8"),
         ([np.zeros((4, 4, 7), np.uint8)], r"shape \(4, 4, 7\): needs \(H, W, 3\)"),
     ],
 )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fewframes.clip import Clip as Clip
+    from fewframes.clip import Failure as Failure
     from fewframes.clip import Label as Label
     from fewframes.clip import Prediction as Prediction
     from fewframes.clip import Timing as Timing
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from fewframes.errors import FewframesError as FewframesError
     from fewframes.explain import Explanation as Explanation
     from fewframes.model import STAM as STAM
-    from fewframes.predictor import Failure as Failure
     from fewframes.predictor import Predictor as Predictor
     from fewframes.predictor import load as load
     from fewframes.presets import PRESETS as PRESETS
@@ -47,7 +47,7 @@ _ROOM_OF = {
     "FewframesError": "errors",
     "Explanation": "explain",
     "STAM": "model",
-    "Failure": "predictor",
+    "Failure": "clip",
     "Predictor": "predictor",
     "load": "predictor",
     "Stream": "stream",

@@ -54,6 +54,9 @@ def attend(
     `causal`: each query has the keys up to its own place.
     Its backward pass, long sequences and every other place have the fused kernel, which does not keep S x S weights.
     """
+    if query.ndim > 4 and torch.compiler.is_exporting():  # ONNX has one axis of batches, and per_block no sizes
+        folded = attend(query.flatten(0, -4), key.flatten(0, -4), value.flatten(0, -4), causal=causal)
+        return folded.unflatten(0, query.shape[:-3])
     # (..., 1, 1, S): alike for all heads and queries
     bias = None if log_sizes_BS is None else log_sizes_BS.to(query.dtype)[..., None, None, :]
     fused = query.device.type != "cpu" or query.dtype != torch.bfloat16 or query.shape[-2] > MOST_MULTIPLIED_OUT
@@ -165,7 +168,21 @@ def resize_positions(positions_1SD: Tensor, num_frames: int, *, has_class: bool)
     """
     head_1SD = positions_1SD[:, :1] if has_class else positions_1SD[:, :0]
     frames_1TD = positions_1SD[:, head_1SD.shape[1] :]
-    if frames_1TD.shape[1] == num_frames:
+    if not torch.compiler.is_exporting() and frames_1TD.shape[1] == num_frames:
         return positions_1SD
     resized = F.interpolate(frames_1TD.transpose(1, 2).float(), size=num_frames, mode="linear", align_corners=False)
     return torch.cat([head_1SD, resized.transpose(1, 2).to(positions_1SD.dtype)], dim=1)
+
+
+def continued_positions(positions_1TD: Tensor, num_frames: int) -> Tensor:
+    """The first so many positions, or as `resize_positions` where there are fewer, without asking which: (1, T, D) -> (1, T', D).
+
+    So that one exported graph does both.
+    """
+    num_positions = positions_1TD.shape[1]
+    ones_T = positions_1TD.new_ones(num_frames)
+    step = (num_positions / ones_T.sum()).clamp(max=1)
+    places_T = ((ones_T.cumsum(dim=0) - 0.5) * step - 0.5).clamp(0, num_positions - 1)
+    before_T = places_T.floor().long()
+    after_T = (before_T + 1).clamp(max=num_positions - 1)
+    return torch.lerp(positions_1TD[:, before_T], positions_1TD[:, after_T], (places_T - before_T)[:, None])

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from fewframes.bench_commands import bench
 from fewframes.console import (
+    Results,
     console,
     describe,
     summary,
@@ -25,6 +26,7 @@ from fewframes.data_commands import data_app
 from fewframes.embed_commands import embed
 from fewframes.errors import EXIT_SOME_FAILED, FewframesError
 from fewframes.explain_commands import ExplainOption, MapOption, explained, plan_pictures
+from fewframes.export_commands import export, labelled_by_graph
 from fewframes.learning_commands import evaluate, train
 from fewframes.memory import keep_memory
 from fewframes.options import (
@@ -79,6 +81,7 @@ app.command()(train)
 app.command()(evaluate)
 app.command()(bench)
 app.command()(embed)
+app.command()(export)
 app.command()(timeline)
 app.command()(serve)
 app.command()(stream)
@@ -128,27 +131,44 @@ def predict(
         )
     if explain is None and maps != "auto":
         raise typer.BadParameter("--map is for --explain; name a picture with it")
-    from fewframes.predictor import Failure, load
+    from fewframes.clip import Failure
+    from fewframes.exported import format_of
 
     paths = named_videos(sources)
     pictures = [] if explain is None else plan_pictures(explain, paths)
-    began = time.perf_counter()
-    predictor = load(model, device=device, dtype=dtype, backend=backend, merge=merge)
-    tell(f"{describe(predictor)}, loaded in {time.perf_counter() - began:.1f} s")
-    began = time.perf_counter()
-    results = (
-        predictor.predict_many(
-            paths,
-            num_frames=frames,
-            start_s=start,
-            end_s=end,
-            tolerance=tolerance,
-            early_exit=exit_at(early_exit),
-            workers=workers,
+    if format_of(model) is not None:
+        unused = {
+            "--explain": explain is not None,
+            "--early-exit": early_exit is not None,
+            "--tolerance": tolerance > 0,
+            "--merge": merge is not None,
+            "--backend": backend == "torchcodec",
+            "--dtype": dtype != "auto",
+            "--device": device not in ("auto", "cpu"),
+        }
+        results: Results = labelled_by_graph(
+            model, paths, unused, num_frames=frames, start_s=start, end_s=end, workers=workers
         )
-        if explain is None
-        else explained(predictor, paths, pictures, maps=maps, num_frames=frames, start_s=start, end_s=end)
-    )
+    else:
+        from fewframes.predictor import load
+
+        began = time.perf_counter()
+        predictor = load(model, device=device, dtype=dtype, backend=backend, merge=merge)
+        tell(f"{describe(predictor)}, loaded in {time.perf_counter() - began:.1f} s")
+        results = (
+            predictor.predict_many(
+                paths,
+                num_frames=frames,
+                start_s=start,
+                end_s=end,
+                tolerance=tolerance,
+                early_exit=exit_at(early_exit),
+                workers=workers,
+            )
+            if explain is None
+            else explained(predictor, paths, pictures, maps=maps, num_frames=frames, start_s=start, end_s=end)
+        )
+    began = time.perf_counter()
     write = write_json if json else write_csv if as_csv else write_table
     shown = list(write(with_progress(results, len(paths), "labelling"), topk))
     failures = [result for result in shown if isinstance(result, Failure)]

@@ -3,10 +3,31 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol
 
-from torch import Tensor
+from typing_extensions import TypeVar
+
+from fewframes.errors import FewframesError, MissingVideo
+
+if TYPE_CHECKING:  # exported graphs answer in arrays, and where they do torch is not loaded
+    from torch import Tensor
+
+
+class Numbers(Protocol):
+    """What tensors and arrays have in common here."""
+
+    @property
+    def shape(self) -> Sequence[int]: ...
+
+    def tolist(self) -> Any: ...
+
+    def __len__(self) -> int: ...
+
+
+Array = TypeVar("Array", bound=Numbers, default="Tensor")
+"""Tensors everywhere but where exported graphs run (exported_predictor.py): there numpy arrays."""
 
 
 @dataclass(frozen=True)
@@ -21,12 +42,12 @@ class Reading:
 
 
 @dataclass(frozen=True, eq=False)
-class Clip:
+class Clip(Generic[Array]):
     """Frames of one video: `frames` (T, C, H, W) uint8 RGB, and `times_s` (T,), the moment each was first shown, in
     seconds from the start of the video. `duration_s` is the whole video's, `reading` what it took."""
 
-    frames: Tensor
-    times_s: Tensor
+    frames: Array
+    times_s: Array
     duration_s: float
     source: str
     reading: Reading
@@ -43,12 +64,13 @@ class Label(NamedTuple):
     score: float
 
 
-def top_labels(scores_K: Tensor, labels: tuple[str, ...], k: int) -> list[Label]:
+def top_labels(scores_K: Numbers, labels: tuple[str, ...], k: int) -> list[Label]:
     """The `k` labels of the highest scores (K,), all when there are fewer, best first."""
     if k < 1:
         raise ValueError(f"k = {k}: needs at least 1")
-    scores, indices = scores_K.topk(min(k, len(labels)))
-    return [Label(labels[index], score) for index, score in zip(indices.tolist(), scores.tolist(), strict=True)]
+    scores: list[float] = scores_K.tolist()
+    best = sorted(range(len(scores)), key=lambda index: -scores[index])[:k]
+    return [Label(labels[index], scores[index]) for index in best]
 
 
 @dataclass(frozen=True)
@@ -69,22 +91,22 @@ class Timing:
 
 
 @dataclass(frozen=True, eq=False)
-class Prediction:
+class Prediction(Generic[Array]):
     """What the model says of one video.
 
     `scores` (K,) in the order of `labels` sum to 1, or are each for itself where the model is multi-label; `times_s` (T,)
     are the moments looked at; `frame_attention` (T,) says how much each counted (Fig. 2; rows sum to 1); `embedding` (D,)
-    is the paper's y (Eq. 12), `frame_embeddings` (T, D) its f_t (Eq. 10). All tensors are float32 on the CPU. `timing` and
+    is the paper's y (Eq. 12), `frame_embeddings` (T, D) its f_t (Eq. 10). All are float32 on the CPU. `timing` and
     `reading` say what it took.
     """
 
     source: str
     labels: tuple[str, ...]
-    scores: Tensor
-    times_s: Tensor
-    frame_attention: Tensor
-    embedding: Tensor
-    frame_embeddings: Tensor
+    scores: Array
+    times_s: Array
+    frame_attention: Array
+    embedding: Array
+    frame_embeddings: Array
     timing: Timing
     reading: Reading
 
@@ -128,3 +150,34 @@ class Prediction:
     def __repr__(self) -> str:
         best = ", ".join(f"{label} {score:.1%}" for label, score in self.top(3))
         return f"Prediction({self.source!r}: {best}; {len(self.times_s)} frames, {self.timing.total_s:.2f} s)"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A video of a batch that could not be labelled, and why."""
+
+    source: str
+    error: str
+    exit_code: int = 1
+    """What a command that was given this video alone ends with."""
+    missing: bool = False
+    """Whether there is no such video, rather than one that cannot be read."""
+    start_s: float = 0.0
+    end_s: float | None = None
+    """The part of the video that was asked for; its end where None."""
+
+    @classmethod
+    def of(cls, source: str, error: FewframesError, start_s: float = 0.0, end_s: float | None = None) -> Failure:
+        """What went wrong with this video."""
+        return cls(source, str(error), error.exit_code, isinstance(error, MissingVideo), start_s, end_s)
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values, as `fewframes predict --json` writes them."""
+        part = {"start_s": self.start_s, "end_s": self.end_s} if self.start_s or self.end_s is not None else {}
+        return {"source": self.source, "error": self.error, "missing": self.missing, **part}
+
+
+def tally(done: int, verb: str, failures: Sequence[Failure]) -> str:
+    """`115 evaluated, 3 failed, 2 missing`: what became of many videos."""
+    missing = sum(failure.missing for failure in failures)
+    return f"{done} {verb}, {len(failures) - missing} failed, {missing} missing"

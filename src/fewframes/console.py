@@ -7,32 +7,32 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
 if TYPE_CHECKING:  # the command line must not load torch before a command needs it
     from rich.progress import TaskID
 
-    from fewframes.clip import Prediction
+    from fewframes.clip import Failure, Prediction
     from fewframes.data import VideoSet
     from fewframes.evaluate import Evaluation
     from fewframes.explain import Explanation
     from fewframes.inspection import Inspection
     from fewframes.layouts import Sample
-    from fewframes.predictor import Failure, Predictor
+    from fewframes.predictor import Predictor
 
-Results = Iterable["Prediction | Explanation | Failure"]
+Results = Iterable["Prediction[Any] | Explanation | Failure"]
 Result = TypeVar("Result")
 SHOWN_PROBLEMS, SHOWN_ACTIONS = 3, 20
 """How many problems of a kind, and how many actions, are named before the rest is counted."""
 
 
-def write_json(results: Results, topk: int) -> Iterator[Prediction | Explanation | Failure]:
+def write_json(results: Results, topk: int) -> Iterator[Prediction[Any] | Explanation | Failure]:
     """One JSON object a line, each written as soon as it is known."""
     import json
 
-    from fewframes.predictor import Failure
+    from fewframes.clip import Failure
 
     for result in results:
         values = result.to_dict() if isinstance(result, Failure) else result.to_dict(topk)
@@ -40,9 +40,9 @@ def write_json(results: Results, topk: int) -> Iterator[Prediction | Explanation
         yield result
 
 
-def write_csv(results: Results, topk: int) -> Iterator[Prediction | Explanation | Failure]:
+def write_csv(results: Results, topk: int) -> Iterator[Prediction[Any] | Explanation | Failure]:
     """A row for each video, failed ones with their reason; `topk` pairs of label and score."""
-    from fewframes.predictor import Failure
+    from fewframes.clip import Failure
 
     ranks = range(1, topk + 1)
     writer = csv.writer(sys.stdout, lineterminator="\n")
@@ -56,9 +56,9 @@ def write_csv(results: Results, topk: int) -> Iterator[Prediction | Explanation 
         yield result
 
 
-def write_table(results: Results, topk: int) -> Iterator[Prediction | Explanation | Failure]:
+def write_table(results: Results, topk: int) -> Iterator[Prediction[Any] | Explanation | Failure]:
     """For people: a block for each video with its likeliest actions, and where the model looked."""
-    from fewframes.predictor import Failure
+    from fewframes.clip import Failure
 
     for result in results:
         if not isinstance(result, Failure):
@@ -66,14 +66,14 @@ def write_table(results: Results, topk: int) -> Iterator[Prediction | Explanatio
         yield result
 
 
-def prediction_of(result: Prediction | Explanation) -> Prediction:
+def prediction_of(result: Prediction[Any] | Explanation) -> Prediction[Any]:
     """What the model says, explained or not."""
     from fewframes.clip import Prediction
 
     return result if isinstance(result, Prediction) else result.prediction
 
 
-def block(prediction: Prediction, topk: int) -> str:
+def block(prediction: Prediction[Any], topk: int) -> str:
     """One prediction in a few lines of text."""
     top = prediction.top(topk)
     width = max(len(label) for label, _ in top)
@@ -209,9 +209,9 @@ def describe(predictor: Predictor) -> str:
     return f"{predictor.name}: {len(predictor.labels)} actions, {predictor.device} in {precision}"
 
 
-def summary(results: list[Prediction | Explanation | Failure], seconds: float) -> str:
+def summary(results: list[Prediction[Any] | Explanation | Failure], seconds: float) -> str:
     """How many were labelled, failed and missing, and how fast it went."""
-    from fewframes.predictor import Failure, tally
+    from fewframes.clip import Failure, tally
 
     failures = [result for result in results if isinstance(result, Failure)]
     labelled = len(results) - len(failures)

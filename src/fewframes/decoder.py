@@ -13,18 +13,16 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import IO
+from typing import IO, TYPE_CHECKING, Any
 
-import torch
 from av.error import FFmpegError
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
-from torch import Tensor
 
 from fewframes.clip import Clip, Reading
 from fewframes.container import (
@@ -39,9 +37,14 @@ from fewframes.container import (
     cut_short,
 )
 from fewframes.errors import VideoError
+from fewframes.instants import cheapest_times
 from fewframes.packets import SAME_S, Feed, left_out_test
-from fewframes.pictures import FrameStack, rgb_of_frame
-from fewframes.sampling import cheapest_times
+from fewframes.pixels import NewStack, Stack, pixels_of_frame
+
+if TYPE_CHECKING:  # exported graphs read videos without torch, by `clip_at`
+    from torch import Tensor
+
+    from fewframes.pictures import Prepare
 
 log = logging.getLogger("fewframes")
 
@@ -56,10 +59,6 @@ WORTH_FRAMES = 4
 """A move by fewer frames than this saves nothing: it may end at a picture that needs later ones."""
 MAX_LEADING_FRAMES = 300
 """Frames before the first key frame that are passed over (a recording cut in the middle) before it is done without."""
-
-
-Prepare = Callable[[Tensor], Tensor]
-"""Applied to each full-size frame (C, H, W) as soon as it is decoded, so that full-size frames are not piled up."""
 
 
 @dataclass(frozen=True)
@@ -130,23 +129,28 @@ class FileVideo:
         Each moment may move by up to `slack_s` to where a frame is cheaper, which only key frames that are known make it.
         Raises VideoError when a wanted frame is damaged, or the file ends before it.
         """
-        given_s = sorted(set(times_s.tolist()))
+        from fewframes.pictures import FrameStack  # late: it loads torch
+
+        return self.clip_at(times_s.tolist(), lambda count: FrameStack(count, prepare), slack_s)
+
+    def clip_at(self, times_s: Sequence[float], new_stack: NewStack, slack_s: float = 0.0) -> Clip[Any]:
+        """As `frames_at`, of what a stack makes of the pictures."""
+        given_s = sorted(set(times_s))
         moved_s = dict(zip(given_s, self._moved(given_s, slack_s), strict=True))
         moments_s = sorted(set(moved_s.values()))  # two may have moved to the same
-        wanted_s = [moved_s[time_s] for time_s in times_s.tolist()]
+        wanted_s = [moved_s[time_s] for time_s in times_s]
         try:
-            stack = FrameStack(len(moments_s))
-            prepared = self._prepared(moments_s, prepare, stack)
+            stack = new_stack(len(moments_s))
+            prepared = self._prepared(moments_s, stack)
         except (_Unsure, VideoError) as reason:
             log.debug("%s: everything is decoded: %s", self.name, reason)
             self._rewind()
-            stack = FrameStack(len(moments_s))
-            prepared = self._prepared(moments_s, prepare, stack, careful=True)
+            stack = new_stack(len(moments_s))
+            prepared = self._prepared(moments_s, stack, careful=True)
         finally:
             self._set_run([])
-        frames = stack.taken([prepared[time_s][0] for time_s in wanted_s])
-        shown_s = torch.tensor([prepared[time_s][1] for time_s in wanted_s], dtype=torch.float64)
-        return Clip(frames, shown_s, self.duration_s, self.name, self._reading())
+        places, shown_s = zip(*(prepared[time_s] for time_s in wanted_s), strict=True)
+        return stack.clip(list(places), shown_s, self.duration_s, self.name, self._reading())
 
     def _moved(self, moments_s: list[float], slack_s: float) -> list[float]:
         if slack_s <= 0 or not self._index.key_times_s:
@@ -191,7 +195,7 @@ class FileVideo:
         )
 
     def _prepared(
-        self, moments_s: list[float], prepare: Prepare | None, stack: FrameStack, *, careful: bool = False
+        self, moments_s: list[float], stack: Stack, *, careful: bool = False
     ) -> dict[float, tuple[int, float]]:
         """For each moment where its picture is put and when that was first shown, in seconds from the start of the video."""
         prepared: dict[float, tuple[int, float]] = {}
@@ -204,8 +208,7 @@ class FileVideo:
                 if last is None or shown is not last[0]:
                     if last is not None:
                         self._check_order(last[0], shown)
-                    rgb_CHW = rgb_of_frame(shown.frame, self._reformatter, self._threads)
-                    last = shown, stack.add(rgb_CHW if prepare is None else prepare(rgb_CHW))
+                    last = shown, stack.add(pixels_of_frame(shown.frame, self._reformatter, self._threads))
                 prepared[time_s] = last[1], max(0.0, shown.start_s - self._origin_s)
         return prepared
 

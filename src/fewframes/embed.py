@@ -18,13 +18,15 @@ from torch import Tensor
 
 from fewframes.augment import read_drawn, seed_of
 from fewframes.cache import EmbeddingCache, content_key, key_of, module_key
+from fewframes.clip import Failure
 from fewframes.config import AugmentConfig
 from fewframes.data import VideoSet
 from fewframes.errors import DataError, FewframesError
+from fewframes.instants import checked_range
 from fewframes.layouts import Sample
 from fewframes.merging import merged_per_block
-from fewframes.predictor import Failure, Predictor
-from fewframes.sampling import ONE_PASS, Views, checked_range
+from fewframes.predictor import Predictor
+from fewframes.sampling import ONE_PASS, Views
 from fewframes.video import open_video
 
 log = logging.getLogger("fewframes")

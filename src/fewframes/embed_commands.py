@@ -47,8 +47,9 @@ def embed(
     A row for each video: source, label, score, times, embedding (Parquet: failed videos too, with their reason). Exit codes: 0 all
     embedded, 1 none could be read, 2 wrong use, 3 some of many failed, 4 Parquet without pyarrow.
     """
+    from fewframes.clip import tally
     from fewframes.embedding_files import check_embedding_file, write_embeddings
-    from fewframes.predictor import load, tally
+    from fewframes.predictor import load
 
     check_embedding_file(output)
     paths = named_videos(sources)

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from fewframes import __version__
 from fewframes.cache import module_key
-from fewframes.clip import Prediction
+from fewframes.clip import Failure, Prediction
 from fewframes.errors import ConfigError, DataError
-from fewframes.predictor import Failure, Predictor
+from fewframes.predictor import Predictor
 from fewframes.tables import check_format, printable
 
 ENDINGS = (".parquet", ".safetensors")

@@ -7,6 +7,7 @@
     │   └── TooLarge       1  a video above the limits that were set
     ├── DataError          1  a folder or list of videos that cannot be read as a data set
     ├── WeightsError       1  a checkpoint that is missing, damaged or of another shape
+    ├── ExportError        1  an exported graph that cannot be made, or does not say what the model says
     ├── BenchError         1  something that is measured failed in its own process
     ├── Refusal            1  a request that the server does not take
     └── MissingDependency  4  an optional package is needed; the pip line is in the message
@@ -54,6 +55,10 @@ class DataError(FewframesError):
 
 class WeightsError(FewframesError):
     """A checkpoint that is missing, damaged or of another shape."""
+
+
+class ExportError(FewframesError):
+    """An exported graph that cannot be made, or does not say what the model says."""
 
 
 class BenchError(FewframesError):

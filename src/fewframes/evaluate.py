@@ -18,6 +18,7 @@ from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
 from fewframes.cache import EmbeddingCache
+from fewframes.clip import Failure
 from fewframes.config import STRICT, Count
 from fewframes.data import VideoSet
 from fewframes.errors import ConfigError, DataError, nearest
@@ -39,7 +40,7 @@ from fewframes.metrics import (
     report_of,
 )
 from fewframes.packets import SAME_S
-from fewframes.predictor import Failure, Predictor
+from fewframes.predictor import Predictor
 from fewframes.presets import PRESETS
 from fewframes.sampling import Views
 from fewframes.weights import build_model

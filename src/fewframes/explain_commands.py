@@ -13,8 +13,9 @@ from fewframes.errors import ConfigError, MissingDependency, VideoError
 from fewframes.options import make_folder
 
 if TYPE_CHECKING:  # the command line must not load torch before a command needs it
+    from fewframes.clip import Failure
     from fewframes.explain import Explanation
-    from fewframes.predictor import Failure, Predictor
+    from fewframes.predictor import Predictor
 
 ExplainOption = Annotated[
     Path | None,
@@ -58,9 +59,9 @@ def explained(
     end_s: float | None,
 ) -> Iterator[Explanation | Failure]:
     """Each video's explanation, its picture written and its correlation told; failures stop nothing."""
+    from fewframes.clip import Failure
     from fewframes.explain import explain
     from fewframes.maps import choose_method
-    from fewframes.predictor import Failure
     from fewframes.strips import write_picture
 
     choose_method(predictor.model.frame_encoder, maps)  # what cannot be had is said once

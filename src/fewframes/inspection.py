@@ -18,9 +18,10 @@ from torch import Tensor
 from fewframes.cache import content_key
 from fewframes.data import VideoSet, part_counts
 from fewframes.errors import MissingVideo, VideoError
+from fewframes.instants import checked_range
 from fewframes.layouts import Sample
 from fewframes.lists import unlistable
-from fewframes.sampling import centre_times, checked_range
+from fewframes.sampling import centre_times
 from fewframes.video import OpenVideo, open_video
 
 NUM_FRAMES = 16

@@ -15,11 +15,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fewframes.cache import EmbeddingCache
+from fewframes.clip import Failure
 from fewframes.config import Task
 from fewframes.data import VideoSet
 from fewframes.embed import check_some, see_videos
 from fewframes.exits import ExitPlan, stage_logits
-from fewframes.predictor import Failure, Predictor
+from fewframes.predictor import Predictor
 from fewframes.sampling import ONE_PASS, Views
 
 Progress = Callable[[str, int, int], None]

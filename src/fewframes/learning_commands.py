@@ -114,9 +114,9 @@ def train(
     run.toml and TensorBoard logs. Exit codes: 0 done, 1 the data cannot be used, 2 wrong use, 3 done but some videos could
     not be read.
     """
+    from fewframes.clip import tally
     from fewframes.config import RunConfig, changed, changed_by_words, read_run
     from fewframes.data import read_data
-    from fewframes.predictor import tally
     from fewframes.train import Options
     from fewframes.train import train as train_model
 
@@ -228,12 +228,13 @@ def evaluate(
     Writes report.html (one file), metrics.json and predictions.csv (or .parquet). Exit codes: 0 done, 1 the data cannot be
     used, 2 wrong use, 3 done but some videos could not be read, 4 Parquet without pyarrow.
     """
+    from fewframes.clip import tally
     from fewframes.config import DataConfig
     from fewframes.data import read_data
     from fewframes.evaluate import EvaluateConfig
     from fewframes.evaluate import evaluate as evaluate_model
     from fewframes.pages import report_page
-    from fewframes.predictor import load, tally
+    from fewframes.predictor import load
     from fewframes.sampling import Views
     from fewframes.tables import check_format, write_metrics, write_predictions
 

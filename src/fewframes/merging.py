@@ -137,10 +137,13 @@ def merged(
     moved_MR = sizes_MS.gather(1, from_MR)
     sizes_MS = sizes_MS.scatter_add(1, to_MR, moved_MR)
     shares_MR1 = (moved_MR / sizes_MS.gather(1, to_MR)).unsqueeze(2)
-    gone_MS = torch.zeros_like(sizes_MS, dtype=torch.uint8).scatter(1, from_MR, 1)
-    left_MS = gone_MS.argsort(dim=1, stable=True)[:, : sizes_MS.shape[1] - num_merged]
+    # The places that are left, ascending, then those that go: a sort of distinct numbers, for ONNX has no stable one.
+    num_tokens = sizes_MS.shape[1]
+    places_MS = torch.arange(num_tokens, device=sizes_MS.device).expand_as(sizes_MS)
+    left_MS = places_MS.scatter_add(1, from_MR, torch.full_like(from_MR, num_tokens)).argsort(dim=1)
+    left_MS = left_MS[:, : num_tokens - num_merged]
     # Rows of all frames in one matrix: whole rows are gathered and added far faster than single numbers.
-    first_M1 = torch.arange(len(tokens_MSD), device=tokens_MSD.device).unsqueeze(1) * tokens_MSD.shape[1]
+    first_M1 = torch.arange(tokens_MSD.shape[0], device=tokens_MSD.device).unsqueeze(1) * tokens_MSD.shape[1]
     rows = tokens_MSD.flatten(0, 1)
     to = (to_MR + first_M1).flatten()
     # The mean as a step towards the other: patches that are equal stay exactly as they are.

@@ -176,7 +176,7 @@ class SpatialEncoder(nn.Module):
         if (height, width) != (size, size):
             raise ValueError(f"frames are {width}x{height} px, this model takes {size}x{size}; see ViewConfig.crop_px")
         patches_MND = self.patch_embed(frames_MCHW)
-        class_M1D = self.cls_token.expand(len(patches_MND), -1, -1)
+        class_M1D = self.cls_token.expand(patches_MND.shape[0], -1, -1)  # len() would fix it in a trace
         tokens_MSD = torch.cat([class_M1D, patches_MND], dim=1) + self.pos_embed
         if self.layout == "factorised":
             return tokens_MSD

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewframes.cache import content_key, key_of
+from fewframes.clip import Failure
 from fewframes.errors import DataError, MissingDependency
 from fewframes.lists import absolute
-from fewframes.predictor import Failure
 from fewframes.rows import Gap
 from fewframes.spans import Span, without_repeats
 

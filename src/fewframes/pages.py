@@ -9,11 +9,12 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
+from fewframes.clip import tally
 from fewframes.evaluate import RELEASE_FPS, Evaluation, figure_name
 from fewframes.metrics import Report
 from fewframes.moments import Hit
 from fewframes.plots import MOST_COUNTED, confusion_png, curve_png
-from fewframes.predictor import Predictor, tally
+from fewframes.predictor import Predictor
 from fewframes.reader import Part
 from fewframes.sampling import ONE_PASS
 from fewframes.spans import clock

@@ -10,21 +10,19 @@ import copy
 import math
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from fewframes.addresses import LiveSource
-from fewframes.clip import Clip, Prediction, Timing
+from fewframes.ahead import worked_ahead
+from fewframes.clip import Clip, Failure, Prediction, Timing
 from fewframes.config import StreamConfig, settings_from
 from fewframes.container import Limits
-from fewframes.errors import ConfigError, FewframesError, MissingDependency, MissingVideo, nearest
+from fewframes.errors import ConfigError, FewframesError, MissingDependency, nearest
 from fewframes.exits import ExitPlan, answer, check_can_exit, confidence, stages_of
 from fewframes.lanes import num_lanes, side_by_side
 from fewframes.machine import choose_device, may_pay
@@ -53,37 +51,6 @@ WINDOWS_AT_ONCE = 256
 """Windows of frame embeddings that the temporal half takes at once."""
 BFLOAT16_GAIN = 1.1
 """How much faster bfloat16 must be found than float32 before it is chosen."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A video of a batch that could not be labelled, and why."""
-
-    source: str
-    error: str
-    exit_code: int = 1
-    """What a command that was given this video alone ends with."""
-    missing: bool = False
-    """Whether there is no such video, rather than one that cannot be read."""
-    start_s: float = 0.0
-    end_s: float | None = None
-    """The part of the video that was asked for; its end where None."""
-
-    @classmethod
-    def of(cls, source: str, error: FewframesError, start_s: float = 0.0, end_s: float | None = None) -> Failure:
-        """What went wrong with this video."""
-        return cls(source, str(error), error.exit_code, isinstance(error, MissingVideo), start_s, end_s)
-
-    def to_dict(self) -> dict[str, object]:
-        """Plain values, as `fewframes predict --json` writes them."""
-        part = {"start_s": self.start_s, "end_s": self.end_s} if self.start_s or self.end_s is not None else {}
-        return {"source": self.source, "error": self.error, "missing": self.missing, **part}
-
-
-def tally(done: int, verb: str, failures: Sequence[Failure]) -> str:
-    """`115 evaluated, 3 failed, 2 missing`: what became of many videos."""
-    missing = sum(failure.missing for failure in failures)
-    return f"{done} {verb}, {len(failures) - missing} failed, {missing} missing"
 
 
 class Predictor:
@@ -174,25 +141,11 @@ class Predictor:
         def work(source: str | os.PathLike[str]) -> Read | Prediction:
             return self.reader.read(source, part, threads=1) if plan is None else self._glance(source, part, plan, 1)
 
-        remaining = iter(sources)
-        waiting: deque[tuple[str, Future[Read | Prediction]]] = deque()
-        with ThreadPoolExecutor(workers, thread_name_prefix="fewframes-decode") as pool:
-            try:
-                while True:
-                    for source in islice(remaining, 2 * workers - len(waiting)):
-                        waiting.append((os.fspath(source), pool.submit(work, source)))
-                    if not waiting:
-                        return
-                    source, future = waiting.popleft()
-                    try:
-                        done = future.result()
-                    except FewframesError as error:
-                        yield Failure.of(source, error)
-                        continue
-                    yield done if isinstance(done, Prediction) else self.label(done)
-            finally:
-                for _, future in waiting:
-                    future.cancel()
+        for source, done in worked_ahead(sources, work, workers):
+            if isinstance(done, FewframesError):
+                yield Failure.of(source, done)
+            else:
+                yield done if isinstance(done, Prediction) else self.label(done)
 
     def stream(
         self, source: LiveSource, config: StreamConfig | None = None, *, on_event: OnEvent | None = None

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fewframes.cache import EmbeddingCache, key_of, module_key
+from fewframes.clip import Failure
 from fewframes.errors import ConfigError, DataError, FewframesError, nearest
 from fewframes.lists import absolute
 from fewframes.merging import merged_per_block
@@ -46,7 +47,7 @@ from fewframes.moments import (
     settings_in,
     told,
 )
-from fewframes.predictor import Failure, Predictor
+from fewframes.predictor import Predictor
 from fewframes.rows import Gap
 from fewframes.spans import Span
 from fewframes.timeline import Progress, look

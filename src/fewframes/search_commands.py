@@ -70,7 +70,8 @@ def index(
     """
     if not (sources or remove or prune):
         raise typer.BadParameter("name videos to index, or --remove VIDEO, or --prune")
-    from fewframes.predictor import load, tally
+    from fewframes.clip import tally
+    from fewframes.predictor import load
     from fewframes.retrieve import Index
 
     paths = named_videos(sources) if sources else []

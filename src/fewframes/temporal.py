@@ -7,7 +7,7 @@ import logging
 import torch
 from torch import Tensor, nn
 
-from fewframes.blocks import Block, resize_positions
+from fewframes.blocks import Block, continued_positions, resize_positions
 from fewframes.config import ModelConfig
 from fewframes.motion import MotionTokens, slow_waves
 
@@ -100,7 +100,8 @@ class TemporalEncoder(nn.Module):
     def _through_blocks(self, tokens_BTW: Tensor, with_attention: bool) -> tuple[Tensor, Tensor | None]:
         tokens_BSD = self.proj(self.token_drop(tokens_BTW))
         if not self.causal:
-            tokens_BSD = torch.cat([self.cls_token.expand(len(tokens_BSD), -1, -1), tokens_BSD], dim=1)
+            # Not len(tokens_BSD), which would fix the number of videos in a trace.
+            tokens_BSD = torch.cat([self.cls_token.expand(tokens_BSD.shape[0], -1, -1), tokens_BSD], dim=1)
         tokens_BSD = tokens_BSD + self._positions(tokens_BTW.shape[1])
         attention_BT = None
         for index, block in enumerate(self.blocks):
@@ -126,6 +127,10 @@ class TemporalEncoder(nn.Module):
         return tokens_BTD[torch.arange(num_videos, device=tokens_BTD.device), places_B]
 
     def _positions(self, num_frames: int) -> Tensor:
+        if torch.compiler.is_exporting():  # nothing in a graph may depend on which number of frames it was traced with
+            if self.causal:
+                return continued_positions(self.pos_embed, num_frames)
+            return resize_positions(self.pos_embed, num_frames, has_class=True)
         if self.causal and num_frames < self.num_frames:
             return self.pos_embed[:, :num_frames]
         if num_frames != self.num_frames and not self._said_interpolation:

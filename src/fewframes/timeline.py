@@ -24,11 +24,12 @@ from torch import Tensor
 from fewframes.cache import EmbeddingCache, content_key, key_of, module_key
 from fewframes.config import STRICT, Positive
 from fewframes.errors import ConfigError, VideoError
+from fewframes.instants import checked_range
 from fewframes.merging import merged_per_block
 from fewframes.packets import SAME_S
 from fewframes.predictor import Predictor
 from fewframes.rows import Gap, Row
-from fewframes.sampling import centre_times, checked_range, steady_times, window_places
+from fewframes.sampling import centre_times, steady_times, window_places
 from fewframes.spans import Span, most_over_time, subtitles, without_repeats
 from fewframes.video import DEFAULT_FPS, Source
 

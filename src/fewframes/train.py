@@ -23,6 +23,7 @@ from torch import Tensor
 
 from fewframes.batches import VideoExamples
 from fewframes.cache import EmbeddingCache
+from fewframes.clip import Failure
 from fewframes.config import AugmentConfig, RunConfig
 from fewframes.data import VideoSet, hold_out
 from fewframes.embed import Embedded, embed_videos
@@ -34,7 +35,7 @@ from fewframes.judge import judge
 from fewframes.layouts import Sample
 from fewframes.metrics import report_of
 from fewframes.model import STAM
-from fewframes.predictor import DtypeName, Failure, Predictor, load, name_of
+from fewframes.predictor import DtypeName, Predictor, load, name_of
 from fewframes.records import Records, versions
 from fewframes.weights import Checkpoint, load_checkpoint, save_checkpoint, start_run
 

@@ -7,9 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fewframes.config import ViewConfig
-
-MAX_ASPECT = 16
-"""Frames longer than this many times their short side lose their far ends before they are resized to be cropped."""
+from fewframes.fitting import centre_fitted, cut, put_inside, short_side_resized
 
 
 def fit_frame(frame_CHW: Tensor, view: ViewConfig) -> Tensor:
@@ -28,16 +26,14 @@ def crops_of(frame_CHW: Tensor, view: ViewConfig, num_crops: int) -> Tensor:
     """
     size = view.crop_px
     if view.fit == "crop":
-        resized_CHW = _short_side_resized(frame_CHW, view)
+        resized_CHW = short_side_resized(frame_CHW, view, _resized)
         shares = torch.linspace(0, 1, num_crops).tolist() if num_crops > 1 else [0.5]
-        return torch.stack([_cut(resized_CHW, size, size, share) for share in shares])
+        return torch.stack([cut(resized_CHW, size, size, share) for share in shares])
     if num_crops != 1:
         raise ValueError(
             f"num_crops = {num_crops}: the fit {view.fit!r} shows the whole frame, so there is one view of it"
         )
-    if view.fit == "squash":
-        return _resized(frame_CHW, size, size, view)[None]
-    return _padded(frame_CHW, view)[None]
+    return (centre_fitted(frame_CHW, view, _resized) if view.fit == "squash" else _padded(frame_CHW, view))[None]
 
 
 def pixels_of(frames_TCHW: Tensor) -> Tensor:
@@ -45,45 +41,14 @@ def pixels_of(frames_TCHW: Tensor) -> Tensor:
     return frames_TCHW.float().div_(255)
 
 
-def _short_side_resized(frame_CHW: Tensor, view: ViewConfig) -> Tensor:
-    longest = MAX_ASPECT * min(frame_CHW.shape[-2:])
-    frame_CHW = _cut(frame_CHW, min(frame_CHW.shape[-2], longest), min(frame_CHW.shape[-1], longest))
-    height, width = frame_CHW.shape[-2:]
-    scale = view.resize_px / min(height, width)
-    # The long side is cut, not rounded, as torchvision does.
-    return _resized(
-        frame_CHW,
-        view.resize_px if height <= width else int(height * scale),
-        view.resize_px if width <= height else int(width * scale),
-        view,
-    )
-
-
 def _padded(frame_CHW: Tensor, view: ViewConfig) -> Tensor:
-    size = view.crop_px
-    height, width = frame_CHW.shape[-2:]
-    scale = size / max(height, width)
-    inside_CHW = _resized(frame_CHW, max(1, round(height * scale)), max(1, round(width * scale)), view)
     mean_C11 = torch.tensor(view.mean, device=frame_CHW.device).mul(255).round().to(torch.uint8).view(-1, 1, 1)
-    square_CHW = mean_C11.repeat(1, size, size)
-    height, width = inside_CHW.shape[-2:]
-    top, left = (size - height) // 2, (size - width) // 2
-    square_CHW[:, top : top + height, left : left + width] = inside_CHW
+    square_CHW = mean_C11.repeat(1, view.crop_px, view.crop_px)
+    put_inside(square_CHW, centre_fitted(frame_CHW, view, _resized))
     return square_CHW
 
 
-def _cut(frame_CHW: Tensor, height: int, width: int, share: float = 0.5) -> Tensor:
-    """A window of the frame, `share` of the way along its long side, in the middle of the other."""
-    above, beside = frame_CHW.shape[-2] - height, frame_CHW.shape[-1] - width
-    upright = frame_CHW.shape[-2] > frame_CHW.shape[-1]
-    top = round(above * (share if upright else 0.5))
-    left = round(beside * (0.5 if upright else share))
-    return frame_CHW[:, top : top + height, left : left + width]
-
-
 def _resized(frame_CHW: Tensor, height: int, width: int, view: ViewConfig) -> Tensor:
-    if frame_CHW.shape[-2:] == (height, width):
-        return frame_CHW
     on_cpu = frame_CHW.device.type == "cpu"  # elsewhere bytes are not resized
     frame_1CHW = frame_CHW[None] if on_cpu else frame_CHW[None].float()
     resized_1CHW = F.interpolate(

@@ -7,27 +7,32 @@ the last one whose own time is not after t.
 from __future__ import annotations
 
 import io
+import math
 import os
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, Protocol
+from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import fsspec
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
+from typing_extensions import TypeIs
 
 from fewframes.clip import Clip, Reading
 from fewframes.container import NO_LIMITS, Limits
-from fewframes.decoder import FileVideo, Prepare
+from fewframes.decoder import FileVideo
 from fewframes.errors import MissingDependency, MissingVideo, VideoError
 from fewframes.packets import SAME_S
-from fewframes.pictures import FrameStack, rgb_of_image
-from fewframes.torchcodec_video import TorchcodecVideo
+from fewframes.pixels import NewStack, Pixels, pixels_of_image
+
+if TYPE_CHECKING:  # exported graphs read videos without torch
+    from torch import Tensor
+
+    from fewframes.pictures import Prepare
 
 VIDEO_SUFFIXES = frozenset(
     ".3gp .asf .avi .flv .gif .h264 .hevc .m2ts .m4v .mjpeg .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .ts .vob .webm "
@@ -44,7 +49,7 @@ DEFAULT_FPS = 25.0
 """Frames per second taken for what has none: a folder of images, a list of arrays, a raw stream."""
 
 BackendName = Literal["pyav", "torchcodec"]
-Source = str | os.PathLike[str] | bytes | IO[bytes] | Sequence[Any] | NDArray[np.uint8] | Tensor
+Source: TypeAlias = "str | os.PathLike[str] | bytes | IO[bytes] | Sequence[Any] | NDArray[np.uint8] | Tensor"
 """A path, a URL (fsspec), a folder of images, the bytes of a file, an open binary file, or frames as a list of PIL
 images or arrays, or as one array or tensor with the frames on its first axis."""
 
@@ -85,6 +90,8 @@ class Backend:
     ) -> OpenVideo:
         """The file opened by it. Raises VideoError and MissingDependency."""
         if self.name == "torchcodec":
+            from fewframes.torchcodec_video import TorchcodecVideo  # late: it loads torch
+
             return TorchcodecVideo(file, name, self.threads, self.device)
         return FileVideo(file, name, size_bytes, self.threads, bytes_fetched, self.limits)
 
@@ -108,14 +115,14 @@ def open_video(
         return decode.open(io.BytesIO(source), f"<{len(source)} bytes>", len(source))
     if isinstance(source, str | os.PathLike):
         return _open_path(os.fspath(source), fps, decode)
-    if isinstance(source, Sequence | np.ndarray | Tensor):
-        if isinstance(source, np.ndarray | Tensor) and source.ndim == 3 and source.shape[-1] in (3, 4):
+    if _is_array(source) or isinstance(source, Sequence):
+        if _is_array(source) and source.ndim == 3 and source.shape[-1] in (3, 4):
             raise ValueError(f"an array of shape {tuple(source.shape)}: one picture; pass a list of pictures, [array]")
         given = list(source)
         if given and isinstance(given[0], str | os.PathLike | bytes):
             raise TypeError("a list of paths: pass one path, or the list to predict_many")
         name = f"<{len(given)} frames>"
-        return PictureVideo(name, len(given), lambda index: rgb_of_image(given[index]), fps)
+        return PictureVideo(name, len(given), lambda index: pixels_of_image(given[index]), fps)
     if not (hasattr(source, "read") and hasattr(source, "seek")):
         raise TypeError(f"a source of type {type(source).__name__}: needs a path, bytes, a binary file or frames")
     return decode.open(source, str(getattr(source, "name", "<file>")), _size_of_file(source))
@@ -139,6 +146,13 @@ def find_videos(folder: str | os.PathLike[str]) -> list[str]:
 def is_hidden(path: Path, folder: str | os.PathLike[str]) -> bool:
     """Whether the path, or a folder above it and below `folder`, is hidden: what systems put beside people's files."""
     return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
+def _is_array(source: object) -> TypeIs[NDArray[np.uint8] | Tensor]:
+    # A tensor can only be where torch has been loaded.
+    return isinstance(source, np.ndarray) or (
+        "torch" in sys.modules and isinstance(source, sys.modules["torch"].Tensor)
+    )
 
 
 def _open_path(path: str, fps: float, decode: Backend) -> OpenVideo:
@@ -194,10 +208,10 @@ def _open_folder(folder: Path, fps: float) -> OpenVideo:
             f"{folder}: a folder with {num_videos} videos and no images in it; pass a video, or a folder of images"
         )
 
-    def read_image(index: int) -> Tensor:
+    def read_image(index: int) -> Pixels:
         try:
             with Image.open(images[index]) as image:
-                return rgb_of_image(image)
+                return pixels_of_image(image)
         except (OSError, Image.DecompressionBombError) as error:
             raise VideoError(f"{images[index]}: cannot be read as an image ({error})") from None
 
@@ -214,7 +228,7 @@ def _size_of_file(file: IO[bytes]) -> int:
 class PictureVideo:
     """Pictures that lie ready, at a steady rate: an `OpenVideo` of arrays or image files."""
 
-    def __init__(self, name: str, num_pictures: int, read: Callable[[int], Tensor], fps: float) -> None:
+    def __init__(self, name: str, num_pictures: int, read: Callable[[int], Pixels], fps: float) -> None:
         if num_pictures == 0:
             raise VideoError(f"{name}: no frames in it; needs at least one")
         if not fps > 0:
@@ -225,18 +239,20 @@ class PictureVideo:
 
     def frames_at(self, times_s: Tensor, prepare: Prepare | None = None, slack_s: float = 0.0) -> Clip:  # noqa: ARG002
         """The frames shown at these moments (T,), and when each was first shown; all are equally cheap."""
-        indices = ((times_s + SAME_S) * self._fps).floor().long().clamp(0, self._num_pictures - 1).tolist()
+        from fewframes.pictures import FrameStack  # late: it loads torch
+
+        return self.clip_at(times_s.tolist(), lambda count: FrameStack(count, prepare))
+
+    def clip_at(self, times_s: Sequence[float], new_stack: NewStack, slack_s: float = 0.0) -> Clip[Any]:  # noqa: ARG002
+        """As `frames_at`, of what a stack makes of the pictures."""
+        indices = [min(max(0, math.floor((time_s + SAME_S) * self._fps)), self._num_pictures - 1) for time_s in times_s]
         distinct = sorted(set(indices))
-        stack = FrameStack(len(distinct))
-        pictures = (self._read(index) for index in distinct)
-        place_of = {
-            index: stack.add(picture if prepare is None else prepare(picture))
-            for index, picture in zip(distinct, pictures, strict=True)
-        }
-        shown_s = torch.tensor(indices, dtype=torch.float64) / self._fps
+        stack = new_stack(len(distinct))
+        place_of = {index: stack.add(self._read(index)) for index in distinct}
         self._num_read += len(distinct)
-        frames = stack.taken([place_of[index] for index in indices])
-        return Clip(frames, shown_s, self.duration_s, self.name, Reading(self._num_read, 0, 0, 0))
+        shown_s = [index / self._fps for index in indices]
+        places = [place_of[index] for index in indices]
+        return stack.clip(places, shown_s, self.duration_s, self.name, Reading(self._num_read, 0, 0, 0))
 
     def span_s(self, times_s: Tensor) -> float:
         """How long the pictures at these moments are shown: no others are read."""

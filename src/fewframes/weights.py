@@ -25,6 +25,7 @@ from fewframes.backbones import EfficientNetLite0, TimmFrameEncoder, timm_frame_
 from fewframes.config import ModelConfig, RunConfig, Task, ViewConfig, cache_dir, settings_from
 from fewframes.errors import ConfigError, WeightsError, nearest
 from fewframes.exits import ExitPlan
+from fewframes.exported import format_of
 from fewframes.model import STAM, SpatialEncoder
 from fewframes.presets import PLAIN_PIXELS, PRESETS, RELEASE, RELEASE_URL
 from fewframes.tensor_files import read_header, read_tensors
@@ -147,6 +148,10 @@ def load_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
     Files are our own (safetensors) or the 2021 release's (`stam_16.pth` and its like). Raises WeightsError.
     """
     path = _find(os.fspath(name_or_path))
+    if format_of(path) is not None:
+        raise WeightsError(
+            f"{path}: an exported graph, which `fewframes predict` alone runs; take what it was exported from"
+        )
     header = read_header(path, HEADER_KEY)
     if header is None:
         return load_release(path)

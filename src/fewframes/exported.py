@@ -1,0 +1,195 @@
+"""Exported graphs: one file is one graph with its card (labels, view, frames); run by onnxruntime, OpenVINO or torch.
+
+Of a model there are up to three: the whole (`NAME.onnx`), and its halves, frame encoder (`NAME.frames.onnx`) and temporal part
+(`NAME.time.onnx`), whose inputs and outputs are `INPUT` and `OUTPUTS`. Pixels go in as uint8: normalisation is in the graph.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import zipfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic.dataclasses import dataclass as settings
+
+from fewframes.config import STRICT, ViewConfig, settings_from
+from fewframes.errors import MissingDependency, WeightsError
+
+Format = Literal["onnx", "openvino", "torch"]
+Precision = Literal["float32", "float16", "int8"]
+Part = Literal["whole", "frames", "time"]
+
+SUFFIXES: dict[str, Format] = {".onnx": "onnx", ".xml": "openvino", ".pt2": "torch"}
+"""Endings of exported files. OpenVINO keeps the weights beside the graph, in a file that ends in .bin."""
+INPUT: dict[Part, str] = {"whole": "frames", "frames": "frames", "time": "frame_embeddings"}
+"""`frames` are uint8 RGB that fit the view: (B, T, C, H, W) of the whole, (M, C, H, W) of the frame encoder; `frame_embeddings`
+(B, T, D) float32."""
+OUTPUTS: dict[Part, tuple[str, ...]] = {
+    "whole": ("scores", "frame_attention", "embedding", "frame_embeddings"),
+    "frames": ("frame_embeddings",),
+    "time": ("scores", "frame_attention", "embedding"),
+}
+"""Scores (B, K), frame attention (B, T), embedding (B, D'), frame embeddings (B, T, D), of the frame encoder (M, D): float32."""
+LEAST_FRAMES = 3
+"""Of a video: the graphs are traced for a number of frames that may be any from this on."""
+CARD_KEY = "fewframes"
+CARD_FORMAT = 1
+
+Array = NDArray[Any]
+Run = Callable[[Array], list[Array]]
+
+
+@settings(frozen=True, kw_only=True, config=STRICT)
+class Card:
+    """What a graph is, as it travels inside its file."""
+
+    part: Part
+    name: str
+    labels: tuple[str, ...]
+    view: ViewConfig
+    num_frames: int
+    """T, the frames that the model was built for."""
+    any_num_frames: bool
+    """Whether it takes other numbers of frames, too."""
+    precision: Precision
+    """Of the frame encoder; the temporal part is float32 in all."""
+    merge: int = 0
+    """Patches merged away in each block of a ViT."""
+
+    def to_json(self) -> str:
+        """As the file keeps it."""
+        return json.dumps({"format": CARD_FORMAT, **asdict(self)}, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str, path: str) -> Card:
+        """The card in a file; WeightsError where it is none of ours, or of a newer fewframes."""
+        try:
+            values = json.loads(text or "{}")
+        except json.JSONDecodeError:
+            values = {}
+        if not isinstance(values, dict) or not isinstance(values.get("format"), int):
+            raise WeightsError(f"{path}: not exported by fewframes: it does not say its labels; fewframes export MODEL")
+        if values.pop("format") > CARD_FORMAT:
+            raise WeightsError(f"{path}: exported by a newer fewframes; install that, or export it again with this one")
+        return settings_from(cls, values, path)
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """An exported graph, ready to run; `run` takes its input and gives its outputs in their order."""
+
+    path: str
+    card: Card
+    run: Run
+
+    def __call__(self, given: Array) -> dict[str, NDArray[np.float32]]:
+        """Its outputs by name."""
+        return dict(zip(OUTPUTS[self.card.part], self.run(given), strict=True))
+
+
+def format_of(path: str | os.PathLike[str]) -> Format | None:
+    """The format of an exported file by its name; None for what is none."""
+    return SUFFIXES.get(Path(path).suffix.lower())
+
+
+def open_graph(path: str | os.PathLike[str], *, threads: int = 0) -> Graph:
+    """The graph in a file, on the CPU (`threads`: 0 is one a core). Raises WeightsError and MissingDependency."""
+    name, kind = os.fspath(path), format_of(path)
+    if kind is None:
+        raise WeightsError(f"{name}: not an exported file; these end in {', '.join(SUFFIXES)}")
+    if not Path(name).is_file():
+        raise WeightsError(f"{name}: no such file; fewframes export MODEL --output {name}")
+    card, run = OPENERS[kind](name, threads)
+    return Graph(name, card, run)
+
+
+def needed(package: str, extra: str) -> Any:
+    """An optional package, imported; MissingDependency with the pip line where it is not there."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise MissingDependency(f"{package} is not installed ({error}); pip install 'fewframes[{extra}]'") from None
+
+
+def _open_onnx(path: str, threads: int) -> tuple[Card, Run]:
+    runtime = needed("onnxruntime", "export")
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    # Threads that wait spin otherwise, and take the cores from those that decode.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except _errors_of(runtime.capi.onnxruntime_pybind11_state) as error:
+        raise _unreadable(path, error) from None
+    card = Card.from_json(session.get_modelmeta().custom_metadata_map.get(CARD_KEY, ""), path)
+    return card, lambda given: session.run(list(OUTPUTS[card.part]), {INPUT[card.part]: given})
+
+
+def _open_openvino(path: str, threads: int) -> tuple[Card, Run]:
+    openvino = needed("openvino", "openvino")
+    core = openvino.Core()
+    # Where a CPU has bfloat16 instructions OpenVINO computes in bfloat16 unless told otherwise.
+    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+    if threads:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    try:
+        model = core.read_model(path)
+        text = model.get_rt_info([CARD_KEY]).astype(str) if model.has_rt_info([CARD_KEY]) else ""
+        card = Card.from_json(text, path)
+        compiled = core.compile_model(model, "CPU", settings)
+    except RuntimeError as error:
+        raise _unreadable(path, error) from None
+    # Its results are views of memory that the next run writes to.
+    return card, lambda given: [np.array(compiled(given)[name]) for name in OUTPUTS[card.part]]
+
+
+def _open_torch(path: str, threads: int) -> tuple[Card, Run]:
+    torch = importlib.import_module("torch")
+    files = {CARD_KEY: ""}
+    try:
+        module = torch.export.load(path, extra_files=files).module()
+    except (RuntimeError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        raise _unreadable(path, error) from None
+    card = Card.from_json(files[CARD_KEY], path)
+    if threads:
+        torch.set_num_threads(threads)
+
+    def run(given: Array) -> list[Array]:
+        with torch.inference_mode():
+            return [output.numpy() for output in module(torch.from_numpy(given))]
+
+    return card, run
+
+
+OPENERS: dict[Format, Callable[[str, int], tuple[Card, Run]]] = {
+    "onnx": _open_onnx,
+    "openvino": _open_openvino,
+    "torch": _open_torch,
+}
+
+
+def _errors_of(module: Any) -> tuple[type[Exception], ...]:
+    """onnxruntime has no common base for its errors."""
+    names = (
+        "Fail",
+        "InvalidArgument",
+        "InvalidGraph",
+        "InvalidProtobuf",
+        "NoSuchFile",
+        "NotImplemented",
+        "RuntimeException",
+    )
+    return tuple(getattr(module, name) for name in names if hasattr(module, name))
+
+
+def _unreadable(path: str, error: Exception) -> WeightsError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return WeightsError(f"{path}: cannot be read ({reason}); export it again")

@@ -1,0 +1,112 @@
+"""Videos labelled by an exported graph: decoded, resized and answered without torch where the graph is ONNX or OpenVINO."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+
+import numpy as np
+
+from fewframes.ahead import worked_ahead
+from fewframes.clip import Clip, Failure, Prediction, Timing
+from fewframes.decoder import FileVideo
+from fewframes.errors import ConfigError, FewframesError, VideoError
+from fewframes.exported import LEAST_FRAMES, Array, Graph, open_graph
+from fewframes.instants import checked_range, part_centres
+from fewframes.pixels import ViewStack
+from fewframes.video import DEFAULT_FPS, PictureVideo, Source, open_video
+
+
+class ExportedPredictor:
+    """A whole exported model, ready to label videos as `Predictor` does: the same moments, and the same pictures up to one level of
+    255, for Pillow resizes them here (pixels.resized)."""
+
+    def __init__(self, path: str | os.PathLike[str], *, threads: int = 0) -> None:
+        graph: Graph = open_graph(path, threads=threads)
+        if graph.card.part != "whole":
+            raise ConfigError(
+                f"{graph.path}: a half of a model ({graph.card.part}) names no actions; take the whole one"
+            )
+        self.name, self.card, self.labels, self.graph = graph.path, graph.card, graph.card.labels, graph
+
+    def __str__(self) -> str:
+        return f"{self.name}: {len(self.labels)} actions, exported {self.card.name} in {self.card.precision}"
+
+    def predict(
+        self,
+        source: Source,
+        *,
+        num_frames: int | None = None,
+        start_s: float = 0.0,
+        end_s: float | None = None,
+        fps: float = DEFAULT_FPS,
+    ) -> Prediction[Array]:
+        """What happens in one video, or between two moments of it, as `Predictor.predict`. Raises VideoError, and ConfigError for
+        another number of frames where the graph takes its own only."""
+        return self._label(*self._read(source, self._num_frames(num_frames), start_s, end_s, fps, threads=0))
+
+    def predict_many(
+        self,
+        sources: Iterable[str | os.PathLike[str]],
+        *,
+        num_frames: int | None = None,
+        start_s: float = 0.0,
+        end_s: float | None = None,
+        workers: int | None = None,
+    ) -> Iterator[Prediction[Array] | Failure]:
+        """One result for each source, in their order, as `Predictor.predict_many`."""
+        frames, workers = self._num_frames(num_frames), workers or _num_cores()
+        read = lambda source: self._read(source, frames, start_s, end_s, DEFAULT_FPS, threads=1)  # noqa: E731
+        for source, done in worked_ahead(sources, read, workers):
+            yield Failure.of(source, done) if isinstance(done, FewframesError) else self._label(*done)
+
+    def _num_frames(self, asked: int | None) -> int:
+        own = self.card.num_frames
+        if asked is not None and asked != own and not self.card.any_num_frames:
+            raise ConfigError(f"{asked} frames: {self.name} mixes frames inside its encoder and takes {own}, no others")
+        if asked is not None and asked < LEAST_FRAMES:
+            raise ConfigError(f"{asked} frames: exported graphs take {LEAST_FRAMES} or more")
+        return own if asked is None else asked
+
+    def _read(
+        self, source: Source, num_frames: int, start_s: float, end_s: float | None, fps: float, *, threads: int
+    ) -> tuple[Clip[Array], float, float]:
+        """The frames to look at, and the seconds that decoding and resizing took."""
+        began = time.perf_counter()
+        with closing(open_video(source, fps=fps, threads=threads)) as video:
+            assert isinstance(video, FileVideo | PictureVideo)  # what PyAV decodes, and what need not be decoded
+            try:
+                start_s, end_s = checked_range(video.duration_s, start_s, end_s)
+            except ValueError as error:
+                raise VideoError(f"{video.name}: {error}") from None
+            times_s = part_centres(start_s, end_s, num_frames)
+            stacks: list[ViewStack] = []  # one, or another where everything had to be decoded after all
+
+            def new_stack(count: int) -> ViewStack:
+                stacks.append(ViewStack(count, self.card.view))
+                return stacks[-1]
+
+            clip = video.clip_at(times_s, new_stack)
+        transform_s = sum(stack.transform_s for stack in stacks)
+        return clip, time.perf_counter() - began - transform_s, transform_s
+
+    def _label(self, clip: Clip[Array], decode_s: float, transform_s: float) -> Prediction[Array]:
+        began = time.perf_counter()
+        said = self.graph(clip.frames[None])
+        return Prediction(
+            source=clip.source,
+            labels=self.labels,
+            scores=said["scores"][0],
+            times_s=clip.times_s.astype(np.float32),
+            frame_attention=said["frame_attention"][0],
+            embedding=said["embedding"][0],
+            frame_embeddings=said["frame_embeddings"][0],
+            timing=Timing(decode_s, transform_s, time.perf_counter() - began),
+            reading=clip.reading,
+        )
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
