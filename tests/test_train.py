@@ -24,6 +24,7 @@ from fewframes.errors import ConfigError, DataError
 from fewframes.evaluate import EvaluateConfig, evaluate
 from fewframes.metrics import MultiLabelReport, Report
 from fewframes.predictor import load
+from fewframes.records import read_history
 from fewframes.train import Options, Trained, train
 from fewframes.weights import load_checkpoint
 from numbered import write_fading
@@ -372,7 +373,7 @@ def test_only_the_same_run_goes_on(clips: Path, tiny_model: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("shard", [False, True])
-def test_two_processes_learn_what_one_does_with_twice_the_batch(
+def test_two_processes_learn_what_one_does_with_twice_the_batches_a_step(
     clips: Path, tiny_model: Path, tmp_path: Path, shard: bool
 ) -> None:
     whole = tmp_path / "clips"  # without the broken one, whose share would be another in each process
@@ -380,11 +381,14 @@ def test_two_processes_learn_what_one_does_with_twice_the_batch(
     exact = {"epochs": 2, "max_grad_norm": 1e9}
     plain = ["--set", "augment.cutmix=0", "--set", "model.temporal_dropout=0"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    one = command(whole, tiny_model, tmp_path / "one", *plain, **exact, batch_size=4)
+    one = command(whole, tiny_model, tmp_path / "one", *plain, **exact, batch_size=2, accumulate=2)
     two = command(whole, tiny_model, tmp_path / "two", *plain, **exact, batch_size=2, shard=shard)
     for lines in ([sys.executable, "-m", *one], [*torchrun, *two]):
         done = subprocess.run(lines, capture_output=True, text=True, check=False, timeout=300)
         assert "held-out videos: " in done.stdout, done.stderr
+    losses, same = ([row["loss"] for row in read_history(tmp_path / name / "history.csv")] for name in ("one", "two"))
+    assert len(losses) > 3
+    assert same == pytest.approx(losses, abs=1e-4)
     pixels_BTCHW = torch.rand(5, 4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         first, second = (load_checkpoint(tmp_path / name).model(pixels_BTCHW) for name in ("one", "two"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -47,8 +47,13 @@ from fewframes.options import (
 )
 from fewframes.search_commands import index, search
 from fewframes.serve_commands import serve
+from fewframes.shard_commands import EngineOption, ShardRowsOption, write_folder
 from fewframes.stream_commands import stream
 from fewframes.timeline_commands import timeline
+
+if TYPE_CHECKING:  # the command line must not load torch before a command needs it
+    from fewframes.clip import Failure, Prediction
+    from fewframes.explain import Explanation
 
 
 class Commands(TyperGroup):
@@ -118,20 +123,40 @@ def predict(
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     workers: WorkersOption = None,
+    engine: EngineOption = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="Folder (or URL) for --engine to write to.")
+    ] = None,
+    shard_rows: ShardRowsOption = 1000,
 ) -> None:
     """Name what happens in videos.
 
     Exit codes: 0 all labelled, 1 the one video given failed, 2 wrong use, 3 some of many failed.
     """
-    if json and as_csv:
-        raise typer.BadParameter("--json and --csv exclude each other")
-    if explain is not None and (early_exit is not None or tolerance):
-        raise typer.BadParameter(
-            "--explain shows what the model makes of all its frames at their exact moments; leave out --early-exit and --tolerance"
-        )
-    if explain is None and maps != "auto":
-        raise typer.BadParameter("--map is for --explain; name a picture with it")
-    from fewframes.clip import Failure
+    for wrong, words in (
+        (
+            (engine is None) != (output is None),
+            "--engine and --output go together: who computes, and a folder for the rows",
+        ),
+        (engine and (json or as_csv or explain), "--engine writes Parquet; leave out --json, --csv and --explain"),
+        (json and as_csv, "--json and --csv exclude each other"),
+        (
+            explain is not None and (early_exit is not None or tolerance),
+            "--explain shows what the model makes of all its frames at their exact moments; leave out --early-exit and --tolerance",
+        ),
+        (explain is None and maps != "auto", "--map is for --explain; name a picture with it"),
+    ):
+        if wrong:
+            raise typer.BadParameter(words)
+    if engine is not None and output is not None:
+        from fewframes.video_rows import VideoJob
+
+        job = VideoJob(
+            columns="actions", model=model, topk=topk, num_frames=frames, start_s=start, end_s=end, tolerance=tolerance,
+            early_exit=exit_at(early_exit), merge=merge, backend=backend, device=device, dtype=dtype, workers=workers,
+        )  # fmt: skip
+        write_folder(job, sources, output, engine, shard_rows, "labelling")
+        return
     from fewframes.exported import format_of
 
     paths = named_videos(sources)
@@ -170,13 +195,19 @@ def predict(
         )
     began = time.perf_counter()
     write = write_json if json else write_csv if as_csv else write_table
-    shown = list(write(with_progress(results, len(paths), "labelling"), topk))
+    _end(list(write(with_progress(results, len(paths), "labelling"), topk)), time.perf_counter() - began)
+
+
+def _end(shown: list[Prediction | Explanation | Failure], seconds: float) -> None:
+    """Name what failed, and end with the exit code that says so."""
+    from fewframes.clip import Failure
+
     failures = [result for result in shown if isinstance(result, Failure)]
     for failure in failures:
         tell(f"failed: {failure.error}")
-    tell(summary(shown, time.perf_counter() - began))
+    tell(summary(shown, seconds))
     if failures:
-        raise typer.Exit(EXIT_SOME_FAILED if len(paths) > 1 else failures[0].exit_code)
+        raise typer.Exit(EXIT_SOME_FAILED if len(shown) > 1 else failures[0].exit_code)
 
 
 @models_app.callback()

@@ -25,11 +25,14 @@ from fewframes.options import (
     make_folder,
     named_videos,
 )
+from fewframes.shard_commands import EngineOption, ShardRowsOption, write_folder
 
 
 def embed(
     sources: SourcesArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write: .parquet or .safetensors.")],
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="File to write: .parquet or .safetensors; a folder with --engine.")
+    ],
     model: ModelOption = "lite0-16",
     per_frame: Annotated[bool, typer.Option("--per-frame", help="Also an embedding for each frame.")] = False,
     frames: FramesOption = None,
@@ -41,6 +44,8 @@ def embed(
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     workers: WorkersOption = None,
+    engine: EngineOption = None,
+    shard_rows: ShardRowsOption = 1000,
 ) -> None:
     """Write an embedding for each video, to search, group or train other models with.
 
@@ -51,16 +56,26 @@ def embed(
     from fewframes.embedding_files import check_embedding_file, write_embeddings
     from fewframes.predictor import load
 
-    check_embedding_file(output)
+    if engine is not None:
+        from fewframes.video_rows import VideoJob
+
+        job = VideoJob(
+            columns="embeddings", model=model, per_frame=per_frame, num_frames=frames, start_s=start, end_s=end,
+            tolerance=tolerance, merge=merge, backend=backend, device=device, dtype=dtype, workers=workers,
+        )  # fmt: skip
+        write_folder(job, sources, output, engine, shard_rows, "embedding")
+        return
+    path = Path(output)
+    check_embedding_file(path)
     paths = named_videos(sources)
-    make_folder(output.parent)
+    make_folder(path.parent)
     predictor = load(model, device=device, dtype=dtype, backend=backend, merge=merge)
     tell(describe(predictor))
     began = time.perf_counter()
     results = predictor.predict_many(
         paths, num_frames=frames, start_s=start, end_s=end, tolerance=tolerance, workers=workers
     )
-    written = write_embeddings(with_progress(results, len(paths), "embedding"), output, predictor, per_frame=per_frame)
+    written = write_embeddings(with_progress(results, len(paths), "embedding"), path, predictor, per_frame=per_frame)
     for failure in written.failures:
         tell(f"failed: {failure.error}")
     tell(f"{tally(written.num_videos, 'embedded', written.failures)} in {time.perf_counter() - began:.1f} s; {output}")

@@ -69,7 +69,7 @@ def write_embeddings(
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part-") as name:
             whole = Path(name) / path.name
             writer: _Writer = (
-                _Parquet(whole, about, _widths(predictor), per_frame=per_frame)
+                _Parquet(whole, about, predictor, per_frame=per_frame)
                 if path.suffix == ".parquet"
                 else _Safetensors(whole, about, per_frame=per_frame)
             )
@@ -91,6 +91,39 @@ def write_embeddings(
     return Written(num_videos, tuple(failures))
 
 
+def embedding_columns(predictor: Predictor, *, per_frame: bool) -> dict[str, Any]:
+    """The columns of the Parquet file, with their types."""
+    import pyarrow  # late: an optional package
+
+    encoder: Any = predictor.model.frame_encoder
+    number, text = pyarrow.float32(), pyarrow.string()
+    frames = pyarrow.list_(pyarrow.list_(number, int(encoder.width)))
+    return {
+        "source": text,
+        "label": text,
+        "score": number,
+        "times_s": pyarrow.list_(number),
+        "embedding": pyarrow.list_(number, predictor.model.temporal_encoder.width),
+        **({"frame_embeddings": frames} if per_frame else {}),
+        "error": text,
+    }
+
+
+def embedding_row(result: Prediction | Failure, *, per_frame: bool) -> dict[str, object]:
+    """The values of one row; those left out are null."""
+    if isinstance(result, Failure):
+        return {"source": printable(result.source), "error": printable(result.error)}
+    best = result.top(1)[0]
+    return {
+        "source": printable(result.source),
+        "label": printable(best.label),
+        "score": best.score,
+        "times_s": result.times_s.numpy(),
+        "embedding": result.embedding.numpy(),
+        **({"frame_embeddings": list(result.frame_embeddings.numpy())} if per_frame else {}),
+    }
+
+
 class _Writer(Protocol):
     def add(self, result: Prediction | Failure) -> None: ...
 
@@ -98,39 +131,22 @@ class _Writer(Protocol):
 
 
 class _Parquet:
-    def __init__(self, path: Path, about: Mapping[str, str], widths: tuple[int, int], *, per_frame: bool) -> None:
+    def __init__(self, path: Path, about: Mapping[str, str], predictor: Predictor, *, per_frame: bool) -> None:
         import pyarrow  # late: an optional package
         from pyarrow import parquet
 
         self._pyarrow: Any = pyarrow
-        number, (width, frame_width) = pyarrow.float32(), widths
-        columns = {
-            "source": pyarrow.string(),
-            "label": pyarrow.string(),
-            "score": number,
-            "times_s": pyarrow.list_(number),
-            "embedding": pyarrow.list_(number, width),
-            **({"frame_embeddings": pyarrow.list_(pyarrow.list_(number, frame_width))} if per_frame else {}),
-            "error": pyarrow.string(),
-        }
+        columns = embedding_columns(predictor, per_frame=per_frame)
         self._schema = pyarrow.schema(list(columns.items()), metadata=dict(about))
         self._writer = parquet.ParquetWriter(path, self._schema)
         self._rows: list[dict[str, object]] = []
         self._num_values, self._per_frame = 0, per_frame
 
     def add(self, result: Prediction | Failure) -> None:
-        row: dict[str, object] = dict.fromkeys(self._schema.names)
-        row["source"] = printable(result.source)
-        if isinstance(result, Failure):
-            row["error"] = printable(result.error)
-        else:
-            best = result.top(1)[0]
-            row |= {"label": printable(best.label), "score": best.score, "times_s": result.times_s.numpy()}
-            row["embedding"] = result.embedding.numpy()
+        row = embedding_row(result, per_frame=self._per_frame)
+        if isinstance(result, Prediction):
             self._num_values += result.embedding.numel()
-            if self._per_frame:
-                row["frame_embeddings"] = list(result.frame_embeddings.numpy())
-                self._num_values += result.frame_embeddings.numel()
+            self._num_values += result.frame_embeddings.numel() * self._per_frame
         self._rows.append(row)
         if self._num_values > ROW_VALUES:
             self._flush()
@@ -193,9 +209,3 @@ class _Safetensors:
 
     def _place(self, name: str) -> Path:
         return self._path.with_name(f"{name}.bytes")
-
-
-def _widths(predictor: Predictor) -> tuple[int, int]:
-    """Of a video's embedding and of a frame's."""
-    encoder: Any = predictor.model.frame_encoder
-    return predictor.model.temporal_encoder.width, int(encoder.width)

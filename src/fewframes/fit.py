@@ -217,13 +217,17 @@ class Trainer:
         if self.average is not None:
             self.average.update()
         waited_s = sum(batch.waited_s for batch in batches)
+        shown = torch.tensor([losses, rights], device=self.accelerator.device).mean(dim=1)
+        if self.accelerator.num_processes > 1:  # of all the step's videos, not of this process's alone
+            shown = self.accelerator.reduce(shown, "mean")
+        mean_loss, mean_right = shown.tolist()
         return Step(
             number=self.num_done + 1,
             num_steps=self.num_steps,
             epoch=(self.num_done + 1) / self.steps_an_epoch,
             learning_rate=self.config.learning_rate * share,
-            loss=sum(losses) / len(losses),
-            accuracy=sum(rights) / len(rights),
+            loss=mean_loss,
+            accuracy=mean_right,
             num_videos=sum(len(batch.rows) for batch in batches) * self.accelerator.num_processes,
             seconds=time.perf_counter() - began + waited_s,
             waited_s=waited_s,

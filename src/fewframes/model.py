@@ -35,6 +35,11 @@ class VideoEncoding:
     embedding: Tensor
     frame_attention: Tensor | None = None
 
+    def each(self) -> list[VideoEncoding]:
+        """Of one video (B = 1) each."""
+        attention = [None] * len(self.logits) if self.frame_attention is None else self.frame_attention.split(1)
+        return list(map(VideoEncoding, self.logits.split(1), self.embedding.split(1), attention))
+
 
 class STAM(nn.Module):
     """Space Time Attention Model: a frame encoder, a temporal encoder over its frame embeddings, one head.

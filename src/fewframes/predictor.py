@@ -10,7 +10,7 @@ import copy
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -109,7 +109,7 @@ class Predictor:
         own. Raises VideoError, and ConfigError where this model cannot stop early.
         """
         frames = self.config.num_frames if num_frames is None else num_frames
-        part = Part(_one_pass(tolerance), frames, start_s, end_s, fps)
+        part = Part(one_pass(tolerance), frames, start_s, end_s, fps)
         plan = self.exit_plan(early_exit, num_frames)
         return (
             self.label(self.reader.read(source, part, threads=0))
@@ -136,7 +136,7 @@ class Predictor:
             raise TypeError(f"sources = {sources!r}: needs several; use predict for one")
         workers = workers or torch.get_num_threads()
         frames = self.config.num_frames if num_frames is None else num_frames
-        part, plan = Part(_one_pass(tolerance), frames, start_s, end_s), self.exit_plan(early_exit, num_frames)
+        part, plan = Part(one_pass(tolerance), frames, start_s, end_s), self.exit_plan(early_exit, num_frames)
 
         def work(source: str | os.PathLike[str]) -> Read | Prediction:
             return self.reader.read(source, part, threads=1) if plan is None else self._glance(source, part, plan, 1)
@@ -300,12 +300,21 @@ class Predictor:
 
     def label(self, read: Read) -> Prediction:
         """What happens in a video whose frames have been read; of several views, the first's."""
+        return self.label_many([read])[0]
+
+    def label_many(self, reads: Sequence[Read]) -> list[Prediction]:
+        """The same of videos with equally many frames, which go through the network together."""
         began = time.perf_counter()
-        clip = read.clips[0]
-        frames_1TD = self.encode_clips(clip.frames[None])
-        encoded = self.encode_windows(frames_1TD, with_attention=True)
-        prediction = self._prediction(clip, frames_1TD.squeeze(0), encoded, Timing(0.0, 0.0, 0.0))
-        return replace(prediction, timing=Timing(read.decode_s, read.transform_s, time.perf_counter() - began))
+        clips = [read.clips[0] for read in reads]
+        frames_BTD = self.encode_clips(torch.stack([clip.frames for clip in clips]))
+        encoded = self.encode_windows(frames_BTD, with_attention=True)
+        found = [
+            self._prediction(clip, frames_TD, said, Timing(0.0, 0.0, 0.0))
+            for clip, frames_TD, said in zip(clips, frames_BTD, encoded.each(), strict=True)
+        ]
+        network_s = (time.perf_counter() - began) / len(reads)
+        timings = [Timing(read.decode_s, read.transform_s, network_s) for read in reads]
+        return [replace(one, timing=timing) for one, timing in zip(found, timings, strict=True)]
 
     def _prediction(self, clip: Clip, frames_TD: Tensor, encoded: VideoEncoding, timing: Timing) -> Prediction:
         """What the network said of one video, for the caller."""
@@ -384,7 +393,8 @@ def choose_backend(name: BackendChoice, device: torch.device) -> BackendName:
     return "pyav" if reason else "torchcodec"
 
 
-def _one_pass(tolerance: float) -> Views:
+def one_pass(tolerance: float) -> Views:
+    """What `predict` looks at, each moment moved by up to this share of the frames' spacing."""
     return settings_from(Views, {"tolerance": tolerance}, "predict") if tolerance else ONE_PASS
 
 

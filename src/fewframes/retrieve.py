@@ -9,21 +9,19 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional as F
 
-from fewframes.cache import EmbeddingCache, key_of, module_key
+from fewframes.cache import EmbeddingCache
 from fewframes.clip import Failure
-from fewframes.errors import ConfigError, DataError, FewframesError, nearest
+from fewframes.errors import ConfigError, DataError, nearest
 from fewframes.lists import absolute
-from fewframes.merging import merged_per_block
+from fewframes.moment_rows import LookAt, Looked, MomentWork, model_key_of, vectors_of
 from fewframes.moments import (
     COLUMNS,
     COMMIT_S,
@@ -42,15 +40,13 @@ from fewframes.moments import (
     lancedb,
     like,
     quoted,
-    rows_of,
     schema_of,
     settings_in,
     told,
 )
 from fewframes.predictor import Predictor
 from fewframes.rows import Gap
-from fewframes.spans import Span
-from fewframes.timeline import Progress, look
+from fewframes.timeline import Progress
 
 WINDOW_S, HOP_S = 4.0, 2.0
 KIND: Kind = "video"
@@ -123,35 +119,30 @@ class Index:
         cache: EmbeddingCache | None = None,
         commit_s: float = COMMIT_S,
         progress: Progress = lambda stage, done, total: None,
+        look: LookAt | None = None,
     ) -> Added:
         """Index these videos (files or URLs); those whose content is there already under the same path are skipped, rows of a
-        changed file are replaced. Ended in any way it leaves whole videos alone, and called again goes on after them."""
-        predictor = self._needed_predictor()
+        changed file are replaced. Ended in any way it leaves whole videos alone, and called again goes on after them.
+
+        `look` has others look at the videos, as `ray_moments` does; only this process writes."""
+        look = look or MomentWork(self._needed_predictor(), self.settings, cache).look_at
         paths = list(dict.fromkeys(absolute(os.fspath(video)) for video in videos))
         known, batch, done = self.videos(), Batch(self._table, self.url, commit_s), _Tally()
-        encoder = module_key(predictor.model.frame_encoder)
+        progress("videos", 0, len(paths))
         try:
-            for number, path in enumerate(paths):
+            for number, seen in enumerate(look(paths, known), 1):
+                done.note(seen)
+                if seen.rows is not None:
+                    batch.add(seen.rows, seen.path if seen.path in known else "")
                 progress("videos", number, len(paths))
-                content = content_of(path)
-                if content and known.get(path) == content:
-                    done.num_kept += 1
-                    continue
-                try:
-                    rows, gaps = self._rows_of(predictor, path, content, cache, encoder)
-                except FewframesError as error:
-                    done.failures.append(Failure.of(path, error))
-                    continue
-                batch.add(rows, path if path in known else "")
-                done.num_added += 1
-                done.num_rows += len(rows)
-                done.gaps += [(path, gap) for gap in gaps]
-            progress("videos", len(paths), len(paths))
         finally:
             batch.commit()
         if done.num_added:
             self.optimize()
-        return Added(done.num_added, done.num_kept, done.num_rows, tuple(done.failures), tuple(done.gaps))
+        place = {path: number for number, path in enumerate(paths)}  # others look in any order
+        failures = sorted(done.failures, key=lambda failure: place[failure.source])
+        gaps = sorted(done.gaps, key=lambda gap: (place[gap[0]], gap[1].start_s))
+        return Added(done.num_added, done.num_kept, done.num_rows, tuple(failures), tuple(gaps))
 
     def remove(self, videos: Iterable[str | os.PathLike[str]]) -> int:
         """Forget these videos, in one step; how many there were. Raises DataError for one that is not in the index."""
@@ -183,7 +174,7 @@ class Index:
         predictor, path = self._needed_predictor(), os.fspath(video)
         seen = predictor.predict(path, start_s=start_s, end_s=end_s)
         frames_1TD, y_1D = seen.frame_embeddings[None], seen.embedding[None]
-        vector_1D = _vectors(self.settings.embedding, frames_1TD, y_1D)
+        vector_1D = vectors_of(self.settings.embedding, frames_1TD, y_1D)
         last_s = float("inf") if end_s is None else end_s
         return Moment(vector_1D[0].numpy(), content_of(absolute(path)), start_s, last_s)
 
@@ -277,32 +268,6 @@ class Index:
             raise ConfigError(f"{self.url}: opened without a model, so no video can be looked at; pass a predictor")
         return self._predictor
 
-    def _rows_of(
-        self, predictor: Predictor, path: str, content: str, cache: EmbeddingCache | None, encoder: str
-    ) -> tuple[Any, tuple[Gap, ...]]:
-        """A video's windows as rows. Raises VideoError, also where nothing could be decoded."""
-        num_labels = len(self.settings.labels)
-
-        def encode(windows_WTD: Tensor) -> Tensor:
-            said = predictor.encode_windows(windows_WTD)
-            vectors_WD = _vectors(self.settings.embedding, windows_WTD, said.embedding)
-            return torch.cat([predictor.model.scores(said.logits), vectors_WD], dim=1)
-
-        hop = max(1, round(predictor.config.num_frames * self.settings.hop_s / self.settings.window_s))
-        swept = look(
-            predictor, path, encode, window_s=self.settings.window_s, hops=(hop,), cache=cache, encoder=encoder
-        )
-        length_s, starts_s, found = swept.windows[0]
-        good_W = ~found.isnan().any(dim=1)
-        if not good_W.any():
-            raise swept.nothing_seen()
-        spans = [
-            Span(max(0.0, start_s), min(swept.duration_s, start_s + length_s), self.settings.labels[label], score)
-            for start_s, score, label in zip(starts_s[good_W].tolist(), *_best(found[good_W, :num_labels]), strict=True)
-        ]
-        video = path, content, swept.duration_s
-        return rows_of(self._table.schema, video, spans, found[good_W, num_labels:].float()), swept.gaps
-
     def _rows_by_id(self, ids: Sequence[str]) -> list[dict[str, Any]]:
         if not ids:
             return []
@@ -362,6 +327,17 @@ class _Tally:
     failures: list[Failure] = field(default_factory=list)
     gaps: list[tuple[str, Gap]] = field(default_factory=list)
 
+    def note(self, seen: Looked) -> None:
+        """Count what became of a video."""
+        if seen.failure is not None:
+            self.failures.append(seen.failure)
+        elif seen.rows is None:
+            self.num_kept += 1
+        else:
+            self.num_added += 1
+            self.num_rows += len(seen.rows)
+            self.gaps += [(seen.path, gap) for gap in seen.gaps]
+
 
 def _new_settings(predictor: Predictor, window_s: float, hop_s: float | None, embedding: Kind) -> Settings:
     hop_s = min(HOP_S, window_s) if hop_s is None else hop_s
@@ -370,10 +346,10 @@ def _new_settings(predictor: Predictor, window_s: float, hop_s: float | None, em
             f"windows of {window_s:g} s every {hop_s:g} s: needs a hop above 0 and no longer than the window"
         )
     probe_1TD = torch.zeros(1, predictor.config.num_frames, int(_frame_width(predictor)))
-    width = _vectors(embedding, probe_1TD, predictor.encode_windows(probe_1TD).embedding).shape[1]
+    width = vectors_of(embedding, probe_1TD, predictor.encode_windows(probe_1TD).embedding).shape[1]
     # A checkpoint is found again from any folder.
     name = os.path.abspath(predictor.name) if os.path.isfile(predictor.name) else predictor.name
-    return Settings(name, _model_key(predictor), predictor.labels, width, window_s, hop_s, embedding)
+    return Settings(name, model_key_of(predictor), predictor.labels, width, window_s, hop_s, embedding)
 
 
 def _check_same(
@@ -391,7 +367,7 @@ def _check_same(
             raise ConfigError(
                 f"{url}: was made with {name} {there}, not {value}; leave that out, or take another place"
             )
-    if predictor is not None and _model_key(predictor) != settings.model_key:
+    if predictor is not None and model_key_of(predictor) != settings.model_key:
         raise ConfigError(
             f"{url}: was made with the model {settings.model!r} ({len(settings.labels)} labels, embeddings {settings.width} "
             f"wide), and {predictor.name!r} is another or has other weights; take that model, or another place"
@@ -401,24 +377,6 @@ def _check_same(
 def _frame_width(predictor: Predictor) -> int:
     width: Any = predictor.model.frame_encoder.width
     return int(width)
-
-
-def _model_key(predictor: Predictor) -> str:
-    """A key of all that embeddings depend on but the precision: bfloat16 of the weights are the same from either."""
-    rounded = torch.nn.ParameterDict()
-    for name, tensor in predictor.model.state_dict().items():
-        tensor = tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor
-        rounded[name.replace(".", "/")] = torch.nn.Parameter(tensor, requires_grad=False)
-    merge = merged_per_block(predictor.model.frame_encoder)
-    return key_of(module_key(rounded), asdict(predictor.view), {"merge": merge})
-
-
-def _vectors(kind: Kind, windows_WTD: Tensor, y_WD: Tensor) -> Tensor:
-    """What stands for windows of frame embeddings (W, T, D) and their video embeddings: (W, D'), of length 1."""
-    y_WD, mean_WD = F.normalize(y_WD, dim=1), F.normalize(windows_WTD.mean(dim=1), dim=1)
-    if kind == "both":
-        return F.normalize(torch.cat([y_WD, mean_WD], dim=1), dim=1)
-    return y_WD if kind == "video" else mean_WD
 
 
 def taught_head(
@@ -437,9 +395,3 @@ def taught_head(
         raise DataError("all rows are examples of the label; index more videos, or name rows that do not show it")
     head = LogisticRegression(C=STRENGTH, max_iter=1000).fit(rows, targets, sample_weight=weights)
     return head.coef_[0].astype(np.float32), float(head.intercept_[0])
-
-
-def _best(scores_WK: Tensor) -> tuple[list[float], list[int]]:
-    """The highest score of each window, and whose it is."""
-    score_W, label_W = scores_WK.max(dim=1)
-    return score_W.tolist(), label_W.tolist()

@@ -62,6 +62,12 @@ def index(
     backend: BackendOption = "auto",
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="Who looks at the videos: this process, or Ray's workers.")
+    ] = "local",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes of --engine ray; default: one a core, or a GPU.")
+    ] = None,
 ) -> None:
     """Keep embeddings of all moments of videos, to be searched with `fewframes search`.
 
@@ -70,8 +76,11 @@ def index(
     """
     if not (sources or remove or prune):
         raise typer.BadParameter("name videos to index, or --remove VIDEO, or --prune")
+    on_ray = check_engine(engine, workers)
     from fewframes.clip import tally
+    from fewframes.moment_rows import MomentJob
     from fewframes.predictor import load
+    from fewframes.ray_moments import LookOnRay
     from fewframes.retrieve import Index
 
     paths = named_videos(sources) if sources else []
@@ -81,13 +90,20 @@ def index(
         tell(f"{removed} videos forgotten, {len(there.videos())} left")
     if not paths:
         return
-    predictor = load(model, device=device, dtype=dtype, backend=backend, merge=merge)
-    tell(describe(predictor))
+    predictor = load(model, device="cpu" if on_ray else device, dtype=dtype, backend=backend, merge=merge)
+    tell(f"{model} on Ray" if on_ray else describe(predictor))
     there = Index.open(where, predictor, window_s=window, hop_s=hop, embedding=embedding)
     store = embedding_cache(cache, unused=no_cache)
+    look = None
+    if on_ray:
+        folder = None if store is None else store.folder
+        job = MomentJob(
+            model=model, settings=there.settings, device=device, dtype=dtype, backend=backend, merge=merge, cache=folder
+        )
+        look = LookOnRay(job, predictor, workers)
     began = time.perf_counter()
     with StageProgress() as progress:
-        added = there.add(paths, cache=store, progress=progress.show)
+        added = there.add(paths, cache=store, progress=progress.show, look=look)
     for failure in added.failures:
         tell(f"failed: {failure.error}")
     for path, gap in added.gaps:
@@ -166,6 +182,17 @@ def search(
     if page is not None:
         title = teach or label or (f"like {like}" if like else f"like {Path(str(video)).name}")
         write_page(found, title, page)
+
+
+def check_engine(engine: Literal["local", "ray"], workers: int | None) -> bool:
+    """Whether it is Ray, which then is there."""
+    if engine == "ray":
+        from fewframes.ray_shards import check_ray
+
+        check_ray()
+    elif workers is not None:
+        raise typer.BadParameter("--workers are those of --engine ray")
+    return engine == "ray"
 
 
 def check_asked(queries: list[str | None], teach: str | None, examples: str) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from fewframes.errors import FewframesError
+from fewframes.stores import file_system
 from fewframes.video import find_videos
 
 
@@ -20,10 +21,11 @@ def expand(sources: Iterable[str], opened: tuple[str, ...] = ()) -> Iterator[str
     for source in sources:
         if source == "-":
             yield from expand(listed(sys.stdin.read()), opened)
-        elif source.endswith(".txt") and Path(source).is_file():
-            if os.path.realpath(source) in opened:
+        elif source.endswith(".txt") and ("://" in source or Path(source).is_file()):
+            place = source if "://" in source else os.path.realpath(source)
+            if place in opened:
                 raise FewframesError(f"{source}: a list that leads to itself")
-            yield from expand(listed(read_list(source)), (*opened, os.path.realpath(source)))
+            yield from expand(listed(read_list(source)), (*opened, place))
         elif not os.path.exists(source) and glob.has_magic(source) and "://" not in source:
             found = sorted(glob.glob(source, recursive=True))
             yield from expand(found, opened) if found else [source]
@@ -34,13 +36,16 @@ def expand(sources: Iterable[str], opened: tuple[str, ...] = ()) -> Iterator[str
 
 
 def read_list(path: str) -> str:
-    """The text of a list of sources."""
+    """The text of a list of sources, from a file or a URL of fsspec's."""
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        system, place = file_system(path)
+        return bytes(system.cat_file(place)).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise FewframesError(
             f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
         ) from None
+    except (OSError, ValueError) as error:
+        raise FewframesError(f"{path}: cannot be read ({error}); check the address and the network") from None
 
 
 def listed(text: str) -> list[str]:

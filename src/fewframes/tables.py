@@ -7,10 +7,12 @@ import importlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from fewframes.errors import MissingDependency
-from fewframes.evaluate import Evaluation
+
+if TYPE_CHECKING:  # each worker of Ray would load it and what it needs
+    from fewframes.evaluate import Evaluation
 
 TableFormat = Literal["csv", "parquet"]
 COLUMNS = ("source", "start_s", "end_s", "labels", "predicted", "score", "error")

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
-import fsspec
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -25,9 +24,10 @@ from typing_extensions import TypeIs
 from fewframes.clip import Clip, Reading
 from fewframes.container import NO_LIMITS, Limits
 from fewframes.decoder import FileVideo
-from fewframes.errors import MissingDependency, MissingVideo, VideoError
+from fewframes.errors import MissingVideo, VideoError
 from fewframes.packets import SAME_S
 from fewframes.pixels import NewStack, Pixels, pixels_of_image
+from fewframes.stores import file_system
 
 if TYPE_CHECKING:  # exported graphs read videos without torch
     from torch import Tensor
@@ -182,14 +182,8 @@ def _open_path(path: str, fps: float, decode: Backend) -> OpenVideo:
 
 def _open_url(url: str, decode: Backend) -> OpenVideo:
     try:
-        system, path = fsspec.core.url_to_fs(url)
+        system, path = file_system(url)
         file = system.open(path, "rb", block_size=BLOCK_BYTES, cache_type="blockcache")
-    except ImportError as error:
-        extra = {"http": "http", "https": "http", "s3": "s3", "gs": "gcs", "gcs": "gcs"}.get(
-            url.split("://", maxsplit=1)[0]
-        )
-        remedy = f"pip install 'fewframes[{extra}]'" if extra else "pip install the package named there"
-        raise MissingDependency(f"{url}: {error}; {remedy}") from None
     except FileNotFoundError:
         raise MissingVideo(f"{url}: there is no such file; check the address") from None
     except (OSError, ValueError) as error:

@@ -1,0 +1,302 @@
+"""Many videos -> a folder of Parquet files with exactly one row for each input, whoever computes them and whoever dies.
+
+The inputs, in their order, are cut into shards. A shard is one file that appears whole or not at all, so what is there is done
+and all else is still to do: that, and no bookkeeping of an engine's, is the promise. Engines compute rows; one process writes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Protocol
+
+from fsspec.implementations.local import LocalFileSystem
+
+from fewframes.errors import ConfigError
+from fewframes.stores import file_system
+from fewframes.tables import check_format, printable
+
+RUN_FILE = "_run.json"
+"""What was run, in the folder beside the shards; readers of Parquet folders leave out what begins with _."""
+SHOWN_FAILURES = 10
+FOOTERS_AT_ONCE = 16
+"""Files whose ends are read side by side: an object store answers each after tens of milliseconds."""
+
+Row = Mapping[str, object]
+"""A row's values by column; those left out are null."""
+
+
+class Rows(Protocol):
+    """What one process does with videos."""
+
+    @property
+    def about(self) -> Mapping[str, str]:
+        """All that rows depend on beside the videos."""
+
+    def rows(self, sources: Sequence[str]) -> Iterator[Row]:
+        """One row for each source, in their order; what cannot be read is a row with an `error`."""
+
+
+class Work(Rows, Protocol):
+    """The same, where rows become a table."""
+
+    @property
+    def columns(self) -> Mapping[str, Any]:
+        """The rows' columns with types of pyarrow, among them `source` and `error`."""
+
+
+class Job(Protocol):
+    """Settings that can be pickled, from which each process makes its own work."""
+
+    def start(self) -> Rows:
+        """Load what is needed, once a process."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Inputs that become one file, or a piece of them; `first` is the place of the first of them among all inputs."""
+
+    number: int
+    first: int
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What a finished run holds: rows, those of them with an error, files, and the first few errors."""
+
+    num_rows: int
+    num_failed: int
+    num_shards: int
+    errors: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Where shards lie: a path, or a URL of fsspec's."""
+
+    place: str
+    key: str = ""
+    """Of the run: it stands in each file."""
+
+    @cached_property
+    def _system(self) -> tuple[Any, str]:
+        system, path = file_system(self.place)
+        return system, path.rstrip("/")
+
+    def path(self, name: str) -> str:
+        """Of a file in it, as its file system has it."""
+        return f"{self._system[1]}/{name}"
+
+    def read(self, name: str) -> bytes | None:
+        """What the file holds; None where there is none."""
+        system, _ = self._system
+        try:
+            return bytes(system.cat_file(self.path(name)))
+        except FileNotFoundError:
+            return None
+
+    def names(self) -> set[str]:
+        """Of the files in it."""
+        system, path = self._system
+        system.invalidate_cache()
+        try:
+            return {str(name).rsplit("/", maxsplit=1)[-1] for name in system.ls(path, detail=False)}
+        except FileNotFoundError:
+            return set()
+
+    def open(self, name: str) -> Any:
+        """A file in it, to read."""
+        return self._system[0].open(self.path(name), "rb")
+
+    def put(self, name: str, content: bytes) -> None:
+        """Write a file, whole or not at all."""
+        system, path = self._system
+        if not isinstance(system, LocalFileSystem):
+            system.pipe_file(self.path(name), content)  # one put: object stores show a file when it is whole
+            return
+        os.makedirs(path, exist_ok=True)
+        part = Path(path) / f".part-{uuid.uuid4().hex}"
+        try:
+            part.write_bytes(content)
+            part.replace(self.path(name))
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def name_of(number: int) -> str:
+    """Of a shard's file."""
+    return f"part-{number:06d}.parquet"
+
+
+def cut(sources: Sequence[str], shard_rows: int) -> list[Shard]:
+    """All inputs in shards of so many, the last one shorter."""
+    if shard_rows < 1:
+        raise ValueError(f"shard_rows = {shard_rows}: needs at least 1")
+    firsts = range(0, len(sources), shard_rows)
+    return [Shard(number, first, tuple(sources[first : first + shard_rows])) for number, first in enumerate(firsts)]
+
+
+def pieces(shards: Sequence[Shard], most: int) -> list[Shard]:
+    """The same inputs in pieces of at most so many, none of two shards."""
+    return [
+        Shard(shard.number, shard.first + offset, shard.sources[offset : offset + most])
+        for shard in shards
+        for offset in range(0, len(shard.sources), most)
+    ]
+
+
+class Gather:
+    """Puts shards together from rows of pieces, which come in any order."""
+
+    def __init__(self, shards: Sequence[Shard]) -> None:
+        self._shards = {shard.number: shard for shard in shards}
+        self._waiting: dict[int, dict[int, Row]] = {}
+
+    def add(self, piece: Shard, rows: Sequence[Row]) -> tuple[Shard, list[Row]] | None:
+        """The shard and its rows, where these were the last of it."""
+        shard, there = self._shards[piece.number], self._waiting.setdefault(piece.number, {})
+        there.update(enumerate(rows, piece.first))
+        if len(there) < len(shard.sources):
+            return None
+        del self._waiting[piece.number]
+        return shard, [there[place] for place in sorted(there)]
+
+
+def begin(place: str, about: Mapping[str, str], shards: Sequence[Shard]) -> Folder:
+    """The folder of a run, new or to be gone on with. ConfigError where it holds anything else, or cannot be written."""
+    check_format("parquet")
+    run: dict[str, str | int] = {
+        **about,
+        "inputs": _key_of([shard.sources for shard in shards]),
+        "num_inputs": sum(len(shard.sources) for shard in shards),
+        "num_shards": len(shards),
+    }
+    folder = Folder(place, _key_of(run))
+    with writing_to(place):
+        found = folder.read(RUN_FILE)
+        if found is None:
+            if any(name.startswith("part-") for name in folder.names()):
+                raise ConfigError(
+                    f"{place}: holds part- files but no {RUN_FILE} that says of what; take another folder"
+                )
+            folder.put(RUN_FILE, json.dumps(run, indent=1).encode())
+            return folder
+    try:
+        former = json.loads(found)
+    except ValueError:
+        former = {}
+    if former != run:
+        differing = ", ".join(sorted(name for name in {*former, *run} if former.get(name) != run.get(name)))
+        raise ConfigError(
+            f"{place}: holds another run, with other {differing}; take another folder, or repeat that run"
+        )
+    return folder
+
+
+def _key_of(value: object) -> str:
+    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=20).hexdigest()
+
+
+@contextmanager
+def writing_to(place: str) -> Iterator[None]:
+    """What goes wrong with the folder, as an error that says so."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{place}: cannot be written or read ({reason}); take another folder") from None
+
+
+def remaining(folder: Folder, shards: Sequence[Shard]) -> list[Shard]:
+    """The shards that are not there, or not whole; ConfigError for one of another run."""
+    with writing_to(folder.place), ThreadPoolExecutor(FOOTERS_AT_ONCE) as pool:
+        names = folder.names()
+        there = [shard for shard in shards if name_of(shard.number) in names]
+        whole = {
+            shard.number
+            for shard, found in zip(there, pool.map(lambda s: _rows_in(folder, s), there), strict=True)
+            if found
+        }
+    return [shard for shard in shards if shard.number not in whole]
+
+
+def put_shard(folder: Folder, shard: Shard, work: Work, rows: Iterable[Row]) -> None:
+    """Write one shard; its rows get their numbers. Nothing is written unless there is exactly one for each source."""
+    import pyarrow  # late: an optional package
+    from pyarrow import parquet
+
+    about = {**work.about, "run": folder.key, "shard": str(shard.number)}
+    columns = [("row", pyarrow.int64()), *work.columns.items()]
+    numbered = []
+    for place, (source, row) in enumerate(zip(shard.sources, rows, strict=True)):
+        assert row["source"] == printable(source), f"a row of {row['source']} for {source}"
+        numbered.append({"row": shard.first + place, **row})
+    table = pyarrow.Table.from_pylist(numbered, schema=pyarrow.schema(columns, metadata=about))
+    content = BytesIO()
+    parquet.write_table(table, content)
+    with writing_to(folder.place):
+        folder.put(name_of(shard.number), content.getvalue())
+
+
+def run_here(folder: Folder, work: Work, shards: Iterable[Shard]) -> Iterator[int]:
+    """Compute shards in this process, one after another; yields how many rows are new each time."""
+    for shard in shards:
+        rows = []
+        for row in work.rows(shard.sources):
+            rows.append(row)
+            yield 1
+        put_shard(folder, shard, work, rows)
+
+
+def count(folder: Folder, shards: Sequence[Shard]) -> Tally:
+    """What a finished run holds, from the files' ends. ConfigError where a shard is not there."""
+    with writing_to(folder.place), ThreadPoolExecutor(FOOTERS_AT_ONCE) as pool:
+        found = list(pool.map(lambda shard: _rows_in(folder, shard), shards))
+    missing = [name_of(shard.number) for shard, rows in zip(shards, found, strict=True) if rows is None]
+    if missing:
+        raise ConfigError(
+            f"{folder.place}: {', '.join(missing[:3])} not there or not whole; run the same command again"
+        )
+    failed = [(shard, rows[1]) for shard, rows in zip(shards, found, strict=True) if rows is not None and rows[1]]
+    errors: list[str] = []
+    for shard, _ in failed:
+        if len(errors) < SHOWN_FAILURES:
+            errors += _errors_in(folder, shard)
+    num_rows = sum(len(shard.sources) for shard in shards)
+    return Tally(num_rows, sum(number for _, number in failed), len(shards), tuple(errors[:SHOWN_FAILURES]))
+
+
+def _rows_in(folder: Folder, shard: Shard) -> tuple[int, int] | None:
+    """Rows of a shard's file and those with an error; None where it is not there or damaged. ConfigError for another run's."""
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        with folder.open(name_of(shard.number)) as file:
+            footer = parquet.ParquetFile(file).metadata
+    except (FileNotFoundError, pyarrow.ArrowInvalid):
+        return None
+    about = footer.metadata or {}
+    if about.get(b"run") != folder.key.encode() or footer.num_rows != len(shard.sources):
+        raise ConfigError(f"{folder.place}: {name_of(shard.number)} is of another run; take another folder")
+    place = footer.schema.names.index("error")
+    groups = [footer.row_group(group).column(place).statistics for group in range(footer.num_row_groups)]
+    return footer.num_rows, footer.num_rows - sum(group.null_count for group in groups)
+
+
+def _errors_in(folder: Folder, shard: Shard) -> list[str]:
+    from pyarrow import parquet
+
+    with folder.open(name_of(shard.number)) as file:
+        cells = parquet.read_table(file, columns=["error"]).column("error").to_pylist()
+    return [cell for cell in cells if cell]

@@ -1,0 +1,24 @@
+"""Disks and object stores: what reaches a path or URL. It loads little, for all workers of a run begin with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import fsspec
+
+from fewframes.errors import MissingDependency
+
+EXTRAS = {"http": "http", "https": "http", "s3": "s3", "gs": "gcs", "gcs": "gcs"}
+"""The extra of this package that brings what a protocol needs."""
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """What reaches a path or URL, and what it calls it. MissingDependency where its package is not there, ValueError for a
+    protocol that nobody knows."""
+    try:
+        system, path = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        extra = EXTRAS.get(url.split("://", maxsplit=1)[0])
+        remedy = f"pip install 'fewframes[{extra}]'" if extra else "pip install the package named there"
+        raise MissingDependency(f"{url}: {error}; {remedy}") from None
+    return system, path

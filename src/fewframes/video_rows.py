@@ -1,0 +1,146 @@
+"""What many machines do with each video: its actions, or its embeddings, as a row. Decoding can be done apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from fewframes import __version__
+from fewframes.cache import module_key
+from fewframes.clip import Failure, Prediction
+from fewframes.embedding_files import embedding_columns, embedding_row
+from fewframes.errors import FewframesError
+from fewframes.predictor import BackendChoice, DtypeName, Predictor, one_pass
+from fewframes.reader import Part, Read, Reader
+from fewframes.tables import printable
+from fewframes.weights import load_checkpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoJob:
+    """How videos become rows: settings of `load` and of `Predictor.predict_many`, and which columns are wanted."""
+
+    columns: Literal["actions", "embeddings"]
+    model: str
+    device: str = "auto"
+    dtype: DtypeName = "float32"
+    """`auto` is float32 too: what is measured to be faster may differ from machine to machine, and so would the rows."""
+    backend: BackendChoice = "auto"
+    """`auto` is PyAV, for the same reason."""
+    merge: int | None = None
+    topk: int = 5
+    per_frame: bool = False
+    num_frames: int | None = None
+    start_s: float = 0.0
+    end_s: float | None = None
+    tolerance: float = 0.0
+    early_exit: bool | float = False
+    workers: int | None = None
+
+    def start(self) -> VideoWork:
+        """Load the model. Raises WeightsError or ConfigError."""
+        return VideoWork(self)
+
+
+class VideoWork:
+    """A `shards.Work`: a loaded model and the columns of its rows."""
+
+    def __init__(self, job: VideoJob) -> None:
+        import pyarrow  # late: an optional package
+
+        checkpoint = load_checkpoint(job.model)
+        weights = module_key(checkpoint.model)  # before norms are folded, which rounds differently on each device
+        job = replace(
+            job,
+            dtype="float32" if job.dtype == "auto" else job.dtype,
+            backend="pyav" if job.backend == "auto" else job.backend,
+        )
+        self.predictor = Predictor(
+            checkpoint, device=job.device, dtype=job.dtype, backend=job.backend, merge=job.merge, name=job.model
+        )
+        self.predictor.exit_plan(job.early_exit, job.num_frames)
+        self._job = job
+        settings = {name: value for name, value in asdict(job).items() if name not in ("model", "device", "workers")}
+        self.about = {
+            "fewframes": __version__,
+            "weights": weights,
+            "settings": json.dumps(settings, sort_keys=True),
+            "labels": json.dumps([printable(label) for label in self.predictor.labels]),
+        }
+        number, text = pyarrow.float32(), pyarrow.string()
+        self.columns: dict[str, Any] = (
+            embedding_columns(self.predictor, per_frame=job.per_frame)
+            if job.columns == "embeddings"
+            else {
+                "source": text,
+                "label": text,
+                "score": number,
+                "top_labels": pyarrow.list_(text),
+                "top_scores": pyarrow.list_(number),
+                "times_s": pyarrow.list_(number),
+                "error": text,
+            }
+        )
+
+    def rows(self, sources: Sequence[str]) -> Iterator[dict[str, object]]:
+        """One row for each source, in their order; what cannot be read is a row with an `error`."""
+        job = self._job
+        results = self.predictor.predict_many(
+            sources,
+            num_frames=job.num_frames,
+            start_s=job.start_s,
+            end_s=job.end_s,
+            tolerance=job.tolerance,
+            early_exit=job.early_exit,
+            workers=job.workers,
+        )
+        for result in results:
+            yield self._row(result)
+
+    def decoder(self) -> VideoDecoder | None:
+        """Reads what `rows_of` needs, on any machine; None where the network says what to read next, or the GPU decodes."""
+        job, own = self._job, self.predictor
+        if job.early_exit is not False or job.backend != "pyav":
+            return None
+        part = Part(one_pass(job.tolerance), job.num_frames or own.config.num_frames, job.start_s, job.end_s)
+        return VideoDecoder(Reader(own.view), part)
+
+    def rows_of(self, read: Sequence[Read | Failure]) -> Iterator[dict[str, object]]:
+        """A row for each video that a decoder has read, all through the network together."""
+        good = [one for one in read if isinstance(one, Read)]
+        labelled = iter(self.predictor.label_many(good) if good else [])
+        for one in read:
+            yield self._row(one if isinstance(one, Failure) else next(labelled))
+
+    def _row(self, result: Prediction | Failure) -> dict[str, object]:
+        if self._job.columns == "embeddings" or isinstance(result, Failure):
+            return embedding_row(result, per_frame=self._job.per_frame)
+        top = result.top(self._job.topk)
+        return {
+            "source": printable(result.source),
+            "label": printable(top[0].label),
+            "score": top[0].score,
+            "top_labels": [printable(best.label) for best in top],
+            "top_scores": [best.score for best in top],
+            "times_s": result.times_s.numpy(),
+        }
+
+
+@dataclass(frozen=True)
+class VideoDecoder:
+    """Reads videos for a model, without the model."""
+
+    reader: Reader
+    part: Part
+
+    def __call__(self, sources: Sequence[str]) -> list[Read | Failure]:
+        """The frames of each source, or why it cannot be read."""
+        return [self._read(source) for source in sources]
+
+    def _read(self, source: str) -> Read | Failure:
+        try:
+            return self.reader.read(source, self.part, threads=1)
+        except FewframesError as error:
+            return Failure.of(source, error)
