@@ -95,9 +95,8 @@ def embedding_columns(predictor: Predictor, *, per_frame: bool) -> dict[str, Any
     """The columns of the Parquet file, with their types."""
     import pyarrow  # late: an optional package
 
-    encoder: Any = predictor.model.frame_encoder
     number, text = pyarrow.float32(), pyarrow.string()
-    frames = pyarrow.list_(pyarrow.list_(number, int(encoder.width)))
+    frames = pyarrow.list_(pyarrow.list_(number, predictor.model.frame_width))
     return {
         "source": text,
         "label": text,

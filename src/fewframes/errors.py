@@ -19,7 +19,9 @@ The number is the exit code of the command. A command over many files finishes t
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Iterable
+from typing import Any
 
 EXIT_SOME_FAILED = 3
 """Exit code of a command that finished but could not process some of its inputs."""
@@ -77,6 +79,15 @@ class MissingDependency(FewframesError):
     """An optional package is needed for what was asked."""
 
     exit_code = 4
+
+
+def needed(package: str, extra: str, words: str = "") -> Any:
+    """An optional package, imported; MissingDependency with the pip line where it is not there. `words` say who needs it."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        words = words or f"{package} is not installed"
+        raise MissingDependency(f"{words} ({error}); pip install 'fewframes[{extra}]'") from None
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fewframes.clip import Clip
-from fewframes.errors import ConfigError, ExportError
-from fewframes.exported import SUFFIXES, Array, Card, Format, Graph, Part, Precision, format_of, needed, open_graph
+from fewframes.errors import ConfigError, ExportError, needed
+from fewframes.exported import SUFFIXES, Array, Card, Format, Graph, Part, Precision, format_of, open_graph
 from fewframes.graphs import joined, onnx_of, quantised, traced, write_onnx, write_openvino, write_torch
 from fewframes.merging import merged_per_block
 from fewframes.model import STAM

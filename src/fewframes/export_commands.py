@@ -16,8 +16,6 @@ if TYPE_CHECKING:  # the command line must not load torch before a command needs
     from fewframes.clip import Clip, Failure, Prediction
     from fewframes.predictor import Predictor
 
-ENDINGS = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
-
 
 def export(
     model: Annotated[str, typer.Argument(help="A preset (see `fewframes models`) or a checkpoint file.")],
@@ -53,11 +51,13 @@ def export(
     Each file is run on real frames and compared with the model before it is kept. `predict --model FILE` runs it. Exit codes: 0
     written and compared, 1 it does not say what the model says, 2 wrong use, 4 an optional package is missing.
     """
-    if output is not None and format is not None and output.suffix != ENDINGS[format]:
-        raise typer.BadParameter(f"--output {output}: files of {format} end in {ENDINGS[format]}")
-    ending = ENDINGS[format or "onnx"]
+    from fewframes.exported import SUFFIXES
+
+    endings = {kind: ending for ending, kind in SUFFIXES.items()}
+    if output is not None and format is not None and output.suffix != endings[format]:
+        raise typer.BadParameter(f"--output {output}: files of {format} end in {endings[format]}")
     if output is None:
-        output = Path(Path(model).name.removesuffix(".safetensors") + ending)
+        output = Path(Path(model).name.removesuffix(".safetensors") + endings[format or "onnx"])
     import logging
 
     from fewframes.export import checked_format

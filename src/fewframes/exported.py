@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass as settings
 
 from fewframes.config import STRICT, ViewConfig, settings_from
-from fewframes.errors import MissingDependency, WeightsError
+from fewframes.errors import WeightsError, needed
 
 Format = Literal["onnx", "openvino", "torch"]
 Precision = Literal["float32", "float16", "int8"]
@@ -108,14 +108,6 @@ def open_graph(path: str | os.PathLike[str], *, threads: int = 0) -> Graph:
         raise WeightsError(f"{name}: no such file; fewframes export MODEL --output {name}")
     card, run = OPENERS[kind](name, threads)
     return Graph(name, card, run)
-
-
-def needed(package: str, extra: str) -> Any:
-    """An optional package, imported; MissingDependency with the pip line where it is not there."""
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise MissingDependency(f"{package} is not installed ({error}); pip install 'fewframes[{extra}]'") from None
 
 
 def _open_onnx(path: str, threads: int) -> tuple[Card, Run]:

@@ -12,11 +12,11 @@ import numpy as np
 from fewframes.ahead import worked_ahead
 from fewframes.clip import Clip, Failure, Prediction, Timing
 from fewframes.decoder import FileVideo
-from fewframes.errors import ConfigError, FewframesError, VideoError
+from fewframes.errors import ConfigError, FewframesError
 from fewframes.exported import LEAST_FRAMES, Array, Graph, open_graph
-from fewframes.instants import checked_range, part_centres
+from fewframes.instants import part_centres
 from fewframes.pixels import ViewStack
-from fewframes.video import DEFAULT_FPS, PictureVideo, Source, open_video
+from fewframes.video import DEFAULT_FPS, PictureVideo, Source, open_video, range_in
 
 
 class ExportedPredictor:
@@ -77,11 +77,7 @@ class ExportedPredictor:
         began = time.perf_counter()
         with closing(open_video(source, fps=fps, threads=threads)) as video:
             assert isinstance(video, FileVideo | PictureVideo)  # what PyAV decodes, and what need not be decoded
-            try:
-                start_s, end_s = checked_range(video.duration_s, start_s, end_s)
-            except ValueError as error:
-                raise VideoError(f"{video.name}: {error}") from None
-            times_s = part_centres(start_s, end_s, num_frames)
+            times_s = part_centres(*range_in(video, start_s, end_s), num_frames)
             stacks: list[ViewStack] = []  # one, or another where everything had to be decoded after all
 
             def new_stack(count: int) -> ViewStack:

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewframes.errors import ExportError
-from fewframes.exported import CARD_KEY, INPUT, LEAST_FRAMES, OUTPUTS, Array, Card, Part, needed
+from fewframes.errors import ExportError, needed
+from fewframes.exported import CARD_KEY, INPUT, LEAST_FRAMES, OUTPUTS, Array, Card, Part
 from fewframes.model import STAM
 from fewframes.transforms import pixels_of
 
@@ -81,7 +81,7 @@ def traced(model: STAM, part: Part) -> torch.export.ExportedProgram:
             {0: videos} if mixes else {0: videos, 1: frames},
         ),
         "frames": (torch.zeros(2, 3, size, size, dtype=torch.uint8), {0: videos}),
-        "time": (torch.zeros(2, num_traced, _width(model)), {0: videos, 1: frames}),
+        "time": (torch.zeros(2, num_traced, model.frame_width), {0: videos, 1: frames}),
     }[part]
     try:
         return torch.export.export(GRAPHS[part](model).eval(), (example,), dynamic_shapes=(dynamic,))
@@ -253,8 +253,3 @@ def _quiet() -> Iterator[None]:
 
 def _dims(value: Any) -> list[int | str]:
     return [dim.dim_value or dim.dim_param for dim in value.type.tensor_type.shape.dim]
-
-
-def _width(model: STAM) -> int:
-    encoder: Any = model.frame_encoder
-    return int(encoder.width)

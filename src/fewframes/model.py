@@ -42,7 +42,7 @@ class VideoEncoding:
 
 
 class STAM(nn.Module):
-    """Space Time Attention Model: a frame encoder, a temporal encoder over its frame embeddings, one head.
+    """Space Time Attention Model: a frame encoder, a temporal encoder over its frame embeddings (D = `frame_width`), one head.
 
     `frame_encoder` maps normalised pixels (M, C, H, W) to frame embeddings (M, D) and has `.width`; for the layouts
     that mix frames inside (`joint`, `per_block`) it also takes the number of frames. It may be cast to a lower
@@ -58,7 +58,7 @@ class STAM(nn.Module):
         self.config = config
         self.register_buffer("pixel_mean", torch.tensor(view.mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(view.std).view(-1, 1, 1), persistent=False)
-        self.frame_encoder = frame_encoder
+        self.frame_encoder, self.frame_width = frame_encoder, frame_width
         self.temporal_encoder = TemporalEncoder(config, frame_width)
         self.head = nn.Linear(self.temporal_encoder.width, config.num_classes)
         nn.init.trunc_normal_(self.head.weight, std=0.02)

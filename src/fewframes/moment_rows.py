@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,11 @@ class MomentWork:
         self._predictor, self._settings, self._cache, self._known = predictor, settings, cache, known or {}
         self._schema = schema_of(settings)
         self._encoder = module_key(predictor.model.frame_encoder) if cache else ""
-        self.about = {"fewframes": __version__, "weights": model_key_of(predictor)}
+
+    @cached_property
+    def about(self) -> Mapping[str, str]:
+        """What workers must have in common; nobody asks where there is one process."""
+        return {"fewframes": __version__, "weights": model_key_of(self._predictor)}
 
     def look_at(self, paths: Sequence[str], known: Mapping[str, str]) -> Iterator[Looked]:
         """Each video, in this order."""

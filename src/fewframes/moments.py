@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fewframes.cache import content_key, key_of
 from fewframes.clip import Failure
-from fewframes.errors import DataError, MissingDependency
+from fewframes.errors import DataError, needed
 from fewframes.lists import absolute
 from fewframes.rows import Gap
 from fewframes.spans import Span, without_repeats
@@ -128,10 +128,7 @@ class Batch:
 
 def lancedb() -> Any:
     """The package. Raises MissingDependency."""
-    try:
-        return importlib.import_module("lancedb")
-    except ImportError as error:
-        raise MissingDependency(f"an index needs lancedb ({error}); pip install 'fewframes[search]'") from None
+    return needed("lancedb", "search", "an index needs lancedb")
 
 
 @contextmanager

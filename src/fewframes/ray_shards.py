@@ -6,7 +6,6 @@ no picture travels between processes. Where there are GPUs, CPU workers decode a
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import pickle
@@ -17,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
-from fewframes.errors import ConfigError, FewframesError, MissingDependency
+from fewframes.errors import ConfigError, FewframesError, needed
 from fewframes.shards import Folder, Gather, Job, Row, Rows, Shard, Work, pieces, put_shard
 from fewframes.tables import printable
 
@@ -53,10 +52,7 @@ class Parted(Rows, Protocol):
 
 def check_ray() -> None:
     """MissingDependency where Ray Data is not there: before the work, not after."""
-    try:
-        importlib.import_module("ray.data")
-    except ImportError as error:
-        raise MissingDependency(f"--engine ray needs Ray Data ({error}); pip install 'fewframes[ray]'") from None
+    needed("ray.data", "ray", "--engine ray needs Ray Data")
 
 
 def run_on_ray(

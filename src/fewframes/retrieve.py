@@ -345,7 +345,7 @@ def _new_settings(predictor: Predictor, window_s: float, hop_s: float | None, em
         raise ConfigError(
             f"windows of {window_s:g} s every {hop_s:g} s: needs a hop above 0 and no longer than the window"
         )
-    probe_1TD = torch.zeros(1, predictor.config.num_frames, int(_frame_width(predictor)))
+    probe_1TD = torch.zeros(1, predictor.config.num_frames, predictor.model.frame_width)
     width = vectors_of(embedding, probe_1TD, predictor.encode_windows(probe_1TD).embedding).shape[1]
     # A checkpoint is found again from any folder.
     name = os.path.abspath(predictor.name) if os.path.isfile(predictor.name) else predictor.name
@@ -372,11 +372,6 @@ def _check_same(
             f"{url}: was made with the model {settings.model!r} ({len(settings.labels)} labels, embeddings {settings.width} "
             f"wide), and {predictor.name!r} is another or has other weights; take that model, or another place"
         )
-
-
-def _frame_width(predictor: Predictor) -> int:
-    width: Any = predictor.model.frame_encoder.width
-    return int(width)
 
 
 def taught_head(

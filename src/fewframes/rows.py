@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -137,8 +136,7 @@ class Row:
         self.num_encoded += len(rows_ND)
         if chunk.good is not None:
             self.num_missing += len(chunk.good) - len(rows_ND)
-            width: Any = self._predictor.model.frame_encoder.width
-            whole_ND = torch.full((len(chunk.good), int(width)), torch.nan)
+            whole_ND = torch.full((len(chunk.good), self._predictor.model.frame_width), torch.nan)
             if len(rows_ND):
                 whole_ND[chunk.good] = rows_ND
             return whole_ND

@@ -397,10 +397,7 @@ async def _serve(server: uvicorn.Server, service: Service, listening: socket.soc
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     while not server.started and not serving.done():
         await asyncio.sleep(0.01)
-    for name in (
-        signal.SIGTERM,
-        signal.SIGINT,
-    ):  # instead of uvicorn's, which would close the door before anything is told
+    for name in (signal.SIGTERM, signal.SIGINT):  # not uvicorn's, which would close the door before anything is told
         loop.add_signal_handler(name, stop.set)
     await serving
     stopping.cancel()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from fewframes.errors import MissingDependency
+from fewframes.errors import needed
 
 if TYPE_CHECKING:  # each worker of Ray would load it and what it needs
     from fewframes.evaluate import Evaluation
@@ -31,10 +30,7 @@ def write_metrics(evaluation: Evaluation, path: Path) -> None:
 def check_format(form: TableFormat) -> None:
     """MissingDependency where Parquet is asked for and pyarrow is not there: before the work, not after."""
     if form == "parquet":
-        try:
-            importlib.import_module("pyarrow")
-        except ImportError as error:
-            raise MissingDependency(f"Parquet needs pyarrow ({error}); pip install 'fewframes[parquet]'") from None
+        needed("pyarrow", "parquet", "Parquet needs pyarrow")
 
 
 def write_predictions(evaluation: Evaluation, labels: tuple[str, ...], path: Path) -> None:

@@ -24,14 +24,13 @@ from torch import Tensor
 from fewframes.cache import EmbeddingCache, content_key, key_of, module_key
 from fewframes.config import STRICT, Positive
 from fewframes.errors import ConfigError, VideoError
-from fewframes.instants import checked_range
 from fewframes.merging import merged_per_block
 from fewframes.packets import SAME_S
 from fewframes.predictor import Predictor
 from fewframes.rows import Gap, Row
 from fewframes.sampling import centre_times, steady_times, window_places
 from fewframes.spans import Span, most_over_time, subtitles, without_repeats
-from fewframes.video import DEFAULT_FPS, Source
+from fewframes.video import DEFAULT_FPS, Source, range_in
 
 HOPS = 8
 """Windows begun while one lasts."""
@@ -239,10 +238,7 @@ def look(
         )
     num_frames = predictor.config.num_frames
     with closing(predictor.reader.open_video(source, fps=fps)) as video:
-        try:
-            start_s, end_s = checked_range(video.duration_s, start_s, end_s)
-        except ValueError as error:
-            raise VideoError(f"{video.name}: {error}") from None
+        start_s, end_s = range_in(video, start_s, end_s)
         grid = _grid(video.duration_s, start_s, end_s, window_s, num_frames)
         row = Row(video, predictor, grid.spacing_s, cache, _setting(predictor, source, fps, encoder) if cache else "")
 

@@ -5,9 +5,7 @@ On a CPU `decoder.FileVideo` decodes less for the same frames; this is for GPUs,
 
 from __future__ import annotations
 
-import importlib
 import os
-from collections.abc import Callable
 from tempfile import TemporaryDirectory
 from typing import IO, Any
 
@@ -17,10 +15,10 @@ import torch
 from torch import Tensor
 
 from fewframes.clip import Clip, Reading
-from fewframes.errors import MissingDependency, VideoError
+from fewframes.errors import MissingDependency, VideoError, needed
 from fewframes.packets import SAME_S
+from fewframes.pictures import Prepare
 
-Prepare = Callable[[Tensor], Tensor]
 PROBE_SIZE, PROBE_FRAMES = 256, 4
 
 
@@ -95,11 +93,7 @@ def why_not(device: str) -> str:
 
 def _decoder_class() -> Any:
     try:
-        return importlib.import_module(
-            "torchcodec.decoders"
-        ).VideoDecoder  # late: an optional package, and slow to import
-    except ImportError as error:
-        raise MissingDependency(f"torchcodec is not installed ({error}); pip install 'fewframes[torchcodec]'") from None
+        return needed("torchcodec.decoders", "torchcodec", "torchcodec is not installed").VideoDecoder
     except (RuntimeError, OSError) as error:
         raise MissingDependency(
             f"torchcodec does not load ({_first_line(error)}); it needs FFmpeg's shared libraries"

@@ -25,6 +25,7 @@ from fewframes.clip import Clip, Reading
 from fewframes.container import NO_LIMITS, Limits
 from fewframes.decoder import FileVideo
 from fewframes.errors import MissingVideo, VideoError
+from fewframes.instants import checked_range
 from fewframes.packets import SAME_S
 from fewframes.pixels import NewStack, Pixels, pixels_of_image
 from fewframes.stores import file_system
@@ -141,6 +142,14 @@ def find_videos(folder: str | os.PathLike[str]) -> list[str]:
     videos = [str(path) for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
     images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES and path.parent == Path(folder)]
     return videos or ([os.fspath(folder)] if images else [])
+
+
+def range_in(video: OpenVideo, start_s: float, end_s: float | None) -> tuple[float, float]:
+    """The range in seconds to look at, its end cut to the video's; VideoError when nothing is left of it."""
+    try:
+        return checked_range(video.duration_s, start_s, end_s)
+    except ValueError as error:
+        raise VideoError(f"{video.name}: {error}") from None
 
 
 def is_hidden(path: Path, folder: str | os.PathLike[str]) -> bool:
