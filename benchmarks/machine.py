@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import statistics
 import subprocess
@@ -28,7 +29,8 @@ def describe() -> dict[str, object]:
         "date": datetime.now(UTC).date().isoformat(),
         "commit": commit,
         "cpu": cpu,
-        "cores": torch.get_num_threads(),
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
         "bfloat16 instructions": sorted({"avx512_bf16", "amx_bf16"} & set(flags.split())),
         "python": platform.python_version(),
         **{package: version(package) for package in ("torch", "av", "timm", "fewframes")},

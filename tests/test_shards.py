@@ -93,6 +93,42 @@ def test_only_what_is_not_there_is_done_again(tmp_path: Path) -> None:
     assert rows_of(str(tmp_path)) == whole
 
 
+@pytest.mark.parametrize("cut_to", [0, 4, 7, 11, 300])
+def test_a_file_cut_short_is_not_there(cut_to: int, tmp_path: Path) -> None:
+    folder = finish(str(tmp_path), Lengths())
+    path = tmp_path / name_of(1)
+    path.write_bytes(path.read_bytes()[:cut_to])
+    assert [shard.number for shard in remaining(folder, cut(SOURCES, 2))] == [1]
+
+
+def test_any_damage_of_a_files_end_counts_as_not_there(tmp_path: Path) -> None:
+    folder = finish(str(tmp_path), Lengths())
+    path = tmp_path / name_of(1)
+    content = path.read_bytes()
+    end = int.from_bytes(content[-8:-4], "little") + 8
+    for place in range(1, end + 1):
+        damaged = bytearray(content)
+        damaged[-place] ^= 0x10
+        path.write_bytes(damaged)
+        with pytest.raises(ConfigError, match="part-000001.parquet not there or not whole"):
+            count(folder, cut(SOURCES, 2))
+    again = Lengths()
+    finish(str(tmp_path), again)
+    assert again.seen == SOURCES[2:4]
+    assert path.read_bytes() == content
+
+
+def test_readers_can_notice_damage_in_the_middle(tmp_path: Path) -> None:
+    finish(str(tmp_path), Lengths())
+    path = tmp_path / name_of(0)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"/v/b.mp4") + 3] ^= 1
+    path.write_bytes(content)
+    assert parquet.read_table(path, columns=["row"], page_checksum_verification=True).num_rows == 2
+    with pytest.raises(OSError, match="CRC"):
+        parquet.read_table(path, page_checksum_verification=True)
+
+
 def test_another_run_is_refused(tmp_path: Path) -> None:
     finish(str(tmp_path), Lengths())
     for work, sources, shard_rows, other in [

@@ -131,7 +131,7 @@ def predict(
 ) -> None:
     """Name what happens in videos.
 
-    Exit codes: 0 all labelled, 1 the one video given failed, 2 wrong use, 3 some of many failed.
+    Exit codes: 0 all labelled, 1 the one video given failed, 2 wrong use, 3 some of many failed (with --engine: one or more).
     """
     for wrong, words in (
         (

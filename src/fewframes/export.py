@@ -120,8 +120,8 @@ def checked_format(predictor: Predictor, output: Path, precision: Precision, *, 
     """The format by the file's ending. ConfigError where this precision cannot be had in it, or needs videos to calibrate with;
     MissingDependency where a package is missing that makes or runs it."""
     kind = format_of(output)
-    if kind is None:
-        raise ConfigError(f"{output}: its ending says the format; take one of {', '.join(SUFFIXES)}")
+    if kind is None or output.suffix not in SUFFIXES:  # OpenVINO writes no other ending
+        raise ConfigError(f"{output}: its ending says the format; take one of {', '.join(SUFFIXES)}, in small letters")
     if precision == "int8" and kind == "torch":
         raise ConfigError("int8 is for .onnx and .xml; for .pt2 take float32 or float16")
     if precision == "int8" and _is_convolutional(predictor.model) and not calibrated:

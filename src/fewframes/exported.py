@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import os
 import zipfile
 from collections.abc import Callable
@@ -41,6 +42,9 @@ LEAST_FRAMES = 3
 """Of a video: the graphs are traced for a number of frames that may be any from this on."""
 CARD_KEY = "fewframes"
 CARD_FORMAT = 1
+
+OPENVINO_PLACES = ("Exception from", "Check '")
+"""What lines of its errors begin with that name places in its own code; the reason comes after them."""
 
 Array = NDArray[Any]
 Run = Callable[[Array], list[Array]]
@@ -106,6 +110,8 @@ def open_graph(path: str | os.PathLike[str], *, threads: int = 0) -> Graph:
         raise WeightsError(f"{name}: not an exported file; these end in {', '.join(SUFFIXES)}")
     if not Path(name).is_file():
         raise WeightsError(f"{name}: no such file; fewframes export MODEL --output {name}")
+    if kind == "openvino" and not Path(name).with_suffix(".bin").is_file():
+        raise WeightsError(f"{name}: the .bin with its weights is not beside it; copy both, or export it again")
     card, run = OPENERS[kind](name, threads)
     return Graph(name, card, run)
 
@@ -145,11 +151,15 @@ def _open_openvino(path: str, threads: int) -> tuple[Card, Run]:
 
 def _open_torch(path: str, threads: int) -> tuple[Card, Run]:
     torch = importlib.import_module("torch")
+    if not zipfile.is_zipfile(path):  # torch would log a traceback first
+        raise WeightsError(f"{path}: cannot be read (cut short, or no .pt2 file at all); export it again")
     files = {CARD_KEY: ""}
+    logging.getLogger("torch.export").setLevel(logging.ERROR)
     try:
         module = torch.export.load(path, extra_files=files).module()
-    except (RuntimeError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-        raise _unreadable(path, error) from None
+    except (RuntimeError, ValueError, KeyError, OSError, zipfile.BadZipFile):  # what they say is about torch's own code
+        words = f"not from torch.export, or damaged, or of another torch than {torch.__version__}"
+        raise WeightsError(f"{path}: cannot be read ({words}); export it again") from None
     card = Card.from_json(files[CARD_KEY], path)
     if threads:
         torch.set_num_threads(threads)
@@ -183,5 +193,6 @@ def _errors_of(module: Any) -> tuple[type[Exception], ...]:
 
 
 def _unreadable(path: str, error: Exception) -> WeightsError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    lines = [line for line in str(error).strip().splitlines() if not line.startswith(OPENVINO_PLACES)]
+    reason = (lines or [type(error).__name__])[0]
     return WeightsError(f"{path}: cannot be read ({reason}); export it again")

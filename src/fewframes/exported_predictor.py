@@ -57,6 +57,8 @@ class ExportedPredictor:
         workers: int | None = None,
     ) -> Iterator[Prediction[Array] | Failure]:
         """One result for each source, in their order, as `Predictor.predict_many`."""
+        if isinstance(sources, str | os.PathLike):
+            raise TypeError(f"sources = {sources!r}: needs several; use predict for one")
         frames, workers = self._num_frames(num_frames), workers or _num_cores()
         read = lambda source: self._read(source, frames, start_s, end_s, DEFAULT_FPS, threads=1)  # noqa: E731
         for source, done in worked_ahead(sources, read, workers):

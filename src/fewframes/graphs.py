@@ -230,11 +230,14 @@ def write_onnx(model: Any, card: Card, path: Path) -> None:
 
 
 def write_openvino(onnx_path: Path, card: Card, path: Path) -> None:
-    """The same graph as OpenVINO's .xml, with its weights in a .bin beside it; float16 is how weights are kept there."""
+    """The same graph as OpenVINO's .xml, with its weights in a .bin beside it; float16 is how they are kept. Raises ExportError."""
     openvino = needed("openvino", "openvino")
-    model = openvino.convert_model(onnx_path)
-    model.set_rt_info(card.to_json(), [CARD_KEY])
-    openvino.save_model(model, path, compress_to_fp16=card.precision == "float16")
+    try:
+        model = openvino.convert_model(onnx_path)
+        model.set_rt_info(card.to_json(), [CARD_KEY])
+        openvino.save_model(model, path, compress_to_fp16=card.precision == "float16")
+    except RuntimeError as error:
+        raise ExportError(f"OpenVINO cannot write the {card.part} graph ({str(error).strip()}); take .onnx") from error
 
 
 def write_torch(program: torch.export.ExportedProgram, card: Card, path: Path) -> None:

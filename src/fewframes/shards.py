@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +31,11 @@ RUN_FILE = "_run.json"
 SHOWN_FAILURES = 10
 FOOTERS_AT_ONCE = 16
 """Files whose ends are read side by side: an object store answers each after tens of milliseconds."""
+END_MARK_BYTES = 8
+"""A Parquet file's last: the length of the footer before it, and PAR1."""
+SEAL = re.compile(rb"digest-([0-9a-f]{40})")
+NO_SEAL = b"digest-" + b"0" * 40
+"""In a footer until its digest is known. Damaged footers must not reach pyarrow: of some it ends the process."""
 
 Row = Mapping[str, object]
 """A row's values by column; those left out are null."""
@@ -127,7 +133,10 @@ class Folder:
         os.makedirs(path, exist_ok=True)
         part = Path(path) / f".part-{uuid.uuid4().hex}"
         try:
-            part.write_bytes(content)
+            with part.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())  # or a machine that loses power keeps the name and not the content
             part.replace(self.path(name))
         finally:
             part.unlink(missing_ok=True)
@@ -235,7 +244,7 @@ def put_shard(folder: Folder, shard: Shard, work: Work, rows: Iterable[Row]) -> 
     import pyarrow  # late: an optional package
     from pyarrow import parquet
 
-    about = {**work.about, "run": folder.key, "shard": str(shard.number)}
+    about = {**work.about, "run": folder.key, "shard": str(shard.number), "footer": NO_SEAL.decode()}
     columns = [("row", pyarrow.int64()), *work.columns.items()]
     numbered = []
     for place, (source, row) in enumerate(zip(shard.sources, rows, strict=True)):
@@ -243,9 +252,35 @@ def put_shard(folder: Folder, shard: Shard, work: Work, rows: Iterable[Row]) -> 
         numbered.append({"row": shard.first + place, **row})
     table = pyarrow.Table.from_pylist(numbered, schema=pyarrow.schema(columns, metadata=about))
     content = BytesIO()
-    parquet.write_table(table, content)
+    parquet.write_table(table, content, write_page_checksum=True)
     with writing_to(folder.place):
-        folder.put(name_of(shard.number), content.getvalue())
+        folder.put(name_of(shard.number), _sealed(content.getvalue()))
+
+
+def _sealed(content: bytes) -> bytes:
+    """A Parquet file with the digest of its footer in its footer."""
+    start = len(content) - END_MARK_BYTES - int.from_bytes(content[-8:-4], "little")
+    footer = content[start:]
+    assert footer.count(NO_SEAL) == 1, "a footer with more than one place for its digest"
+    return content[:start] + footer.replace(NO_SEAL, _digest_of(footer))
+
+
+def _digest_of(footer: bytes) -> bytes:
+    return b"digest-" + hashlib.blake2b(SEAL.sub(NO_SEAL, footer), digest_size=20).hexdigest().encode()
+
+
+def _footer_in(file: Any) -> bytes | None:
+    """The footer of a file that `_sealed` made, with its end mark; None where it is not as it was written."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - END_MARK_BYTES))
+    mark = file.read()
+    length = int.from_bytes(mark[:4], "little") + END_MARK_BYTES
+    if mark[4:] != b"PAR1" or length > size:
+        return None
+    file.seek(size - length)
+    footer: bytes = file.read()
+    seal = SEAL.search(footer)
+    return footer if seal and seal.group() == _digest_of(footer) else None
 
 
 def run_here(folder: Folder, work: Work, shards: Iterable[Shard]) -> Iterator[int]:
@@ -277,15 +312,18 @@ def count(folder: Folder, shards: Sequence[Shard]) -> Tally:
 
 
 def _rows_in(folder: Folder, shard: Shard) -> tuple[int, int] | None:
-    """Rows of a shard's file and those with an error; None where it is not there or damaged. ConfigError for another run's."""
-    import pyarrow
+    """Rows of a shard's file and those with an error; None where it, or its end, is not there or damaged. ConfigError for another
+    run's."""
     from pyarrow import parquet
 
     try:
         with folder.open(name_of(shard.number)) as file:
-            footer = parquet.ParquetFile(file).metadata
-    except (FileNotFoundError, pyarrow.ArrowInvalid):
+            content = _footer_in(file)
+    except FileNotFoundError:
         return None
+    if content is None:
+        return None
+    footer = parquet.read_metadata(BytesIO(b"PAR1" + content))
     about = footer.metadata or {}
     if about.get(b"run") != folder.key.encode() or footer.num_rows != len(shard.sources):
         raise ConfigError(f"{folder.place}: {name_of(shard.number)} is of another run; take another folder")

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -214,11 +215,18 @@ def test_calibration_takes_frames_from_all_over_all_videos() -> None:
 def test_what_cannot_be_exported(tiny: Predictor, some_clips: list[Clip], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"model.h5: its ending says the format; take one of .onnx, .xml, .pt2"):
         export(tiny, tmp_path / "model.h5")
+    with pytest.raises(ConfigError, match=r"model.XML: its ending .*, in small letters"):
+        export(tiny, tmp_path / "model.XML")
     with pytest.raises(ConfigError, match="name some videos like those to be labelled with --calibrate"):
         export(predictor_of(CONVOLUTIONAL), tmp_path / "model.onnx", precision="int8")
     with pytest.raises(ConfigError, match="int8 is for .onnx and .xml"):
         export(tiny, tmp_path / "model.pt2", precision="int8", calibrate=some_clips)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_name_is_not_several(tiny_onnx: Path) -> None:
+    with pytest.raises(TypeError, match="sources = 'clip.mp4': needs several; use predict for one"):
+        next(ExportedPredictor(tiny_onnx).predict_many("clip.mp4"))
 
 
 def test_fewer_frames_than_a_graph_takes(tiny_onnx: Path) -> None:
@@ -228,15 +236,34 @@ def test_fewer_frames_than_a_graph_takes(tiny_onnx: Path) -> None:
         load(tiny_onnx)
 
 
-def test_files_that_are_no_exports(tiny_onnx: Path, tmp_path: Path) -> None:
+def test_reasons_of_openvino_are_its_own_last_words(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    path = tmp_path / "cut.xml"
+    path.write_text('<?xml version="1.0"?><net name="a" version="11"><layers')
+    with pytest.raises(WeightsError, match="cut.xml: the .bin with its weights is not beside it"):
+        open_graph(path)
+    path.with_suffix(".bin").write_bytes(b"")
+    with pytest.raises(WeightsError, match=r"cut.xml: cannot be read \(Error parsing"):
+        open_graph(path)
+
+
+def test_files_that_are_no_exports(tiny_onnx: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(ConfigError, match=r"tiny.time.onnx: a half of a model \(time\)"):
         ExportedPredictor(tiny_onnx.with_suffix(".time.onnx"))
     with pytest.raises(WeightsError, match="no such file"):
         open_graph(tmp_path / "absent.onnx")
     for ending in (".onnx", ".xml", ".pt2"):
         (tmp_path / f"junk{ending}").write_bytes(b"no graph at all")
+        (tmp_path / "junk.bin").write_bytes(b"")
         with pytest.raises(WeightsError, match=f"junk{ending}: cannot be read"):
             open_graph(tmp_path / f"junk{ending}")
+    with pytest.raises(WeightsError, match=r"junk.pt2: cannot be read \(cut short, or no .pt2 file at all\)"):
+        open_graph(tmp_path / "junk.pt2")
+    with zipfile.ZipFile(tmp_path / "other.pt2", "w") as archive:
+        archive.writestr("a", "b")
+    with pytest.raises(WeightsError, match="other.pt2: cannot be read .not from torch.export"):
+        open_graph(tmp_path / "other.pt2")
+    assert not caplog.text
     foreign = onnx.load(tiny_onnx)
     for card in ("", "no card", "[1]", '{"labels": []}'):
         onnx.helper.set_model_props(foreign, {"fewframes": card})
