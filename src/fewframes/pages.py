@@ -51,7 +51,7 @@ const video = document.querySelector('video');
 for (const link of document.querySelectorAll('[data-at]')) link.addEventListener('click', event => {
   event.preventDefault();
   if (link.dataset.video && video.src !== link.dataset.video) video.src = link.dataset.video;
-  video.currentTime = Number(link.dataset.at); video.play(); video.scrollIntoView({behavior: 'smooth'});
+  video.hidden = false; video.currentTime = Number(link.dataset.at); video.play(); video.scrollIntoView({behavior: 'smooth'});
 });
 """
 TEACH_STYLE = """
@@ -160,8 +160,8 @@ def search_page(title: str, hits: Sequence[Hit], pictures: Mapping[str, bytes]) 
         title,
         STYLE + JUMP_STYLE + TEACH_STYLE,
         f"<h1>{escape(title)}</h1>"
-        f"<video controls preload='none'></video><p>{len(cards)} moments; a click plays one. To teach a label mark some, and "
-        f"search with <code>--teach NAME</code></p><div class='cards'>{''.join(cards)}</div>"
+        f"<video controls preload='none' hidden></video><p>{len(cards)} moments; a click plays one. To teach a label mark some, "
+        f"and search with <code>--teach NAME</code></p><div class='cards'>{''.join(cards)}</div>"
         f"<script>{JUMP_SCRIPT}{TEACH_SCRIPT}</script>",
     )
 
