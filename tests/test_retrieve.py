@@ -14,7 +14,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import fsspec
-import lancedb.index as lancedb_index
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -399,7 +398,7 @@ def test_a_narrow_condition_is_looked_for_in_all_parts_of_the_vector_index(
 ) -> None:
     monkeypatch.setattr(retrieve, "PROBES", 1)
     index, vectors = drawn_index(tmp_path / "drawn", 600)
-    index._table.create_index("embedding", config=lancedb_index.IvfSq(distance_type="cosine", num_partitions=8))
+    index._table.create_index("embedding", config=lancedb().index.IvfSq(distance_type="cosine", num_partitions=8))
     index = Index.open(index.url)
     paths = [f"/{number}.mp4" for number in range(0, 600, 30)]
     found = index.search(Moment(vectors[7]), where=among("source", paths), num=20)

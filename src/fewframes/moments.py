@@ -132,6 +132,8 @@ class Batch:
 
 def lancedb() -> Any:
     """The package. Raises MissingDependency."""
+    # It would warn of each part of a vector index, of thousands, that gets none of a run's new rows.
+    os.environ.setdefault("LANCEDB_LOG", "error")
     return needed("lancedb", "search", "an index needs lancedb")
 
 
