@@ -203,7 +203,7 @@ def test_windows_that_nothing_can_be_seen_in_are_refused_and_nothing_is_made(
 
 
 def test_opening_what_is_not_there_makes_nothing(tmp_path: Path) -> None:
-    for place in (str(tmp_path / "typo"), f"file://{tmp_path}/typo"):
+    for place in (f"{tmp_path}/typo", f"file://{tmp_path}/typo", f"file:{tmp_path}/typo"):
         with pytest.raises(DataError, match=r"typo: no index there; make one with: fewframes index VIDEOS --index"):
             Index.open(place)
     assert not list(tmp_path.iterdir())

@@ -139,7 +139,7 @@ def lancedb() -> Any:
 
 def tables_at(url: str) -> tuple[Any, Any] | None:
     """The database there and its windows; None where there are none. Nothing is made."""
-    package, place = lancedb(), url.removeprefix("file://")
+    package, place = lancedb(), url.removeprefix("file:")
     if "://" not in place and not os.path.isdir(place):  # connecting would make the folder
         return None
     database = package.connect(url)

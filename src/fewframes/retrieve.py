@@ -58,7 +58,7 @@ MOST_FPS, MOST_WINDOW_S = 240, 86_400
 day would hold a whole video, as that does."""
 KIND: Kind = "video"
 INDEXED_FROM = 100_000
-"""Rows from which there is a vector index; fewer are compared one by one, which is exact."""
+"""Rows from which there are indexes of vectors, ids, paths and labels; fewer are compared one by one, which is exact."""
 PROBES, REFINE = 40, 4
 """Parts of the vector index that are searched, and how many times as many rows are compared exactly."""
 FETCHED, MOST_FETCHED = 64, 16_384
@@ -96,14 +96,15 @@ class Index:
         url = os.fspath(url)
         with told(url):
             there = tables_at(url)
-            if there is not None:
-                database, table = there
-                settings = settings_in(url, table)
-                _check_same(url, settings, predictor, window_s, hop_s, embedding)
-            elif predictor is None:
-                raise DataError(f"{url}: no index there; make one with: fewframes index VIDEOS --index {url}")
-            else:
-                settings = _new_settings(predictor, window_s, hop_s, embedding or KIND)
+        if there is not None:
+            database, table = there
+            settings = settings_in(url, table)
+            _check_same(url, settings, predictor, window_s, hop_s, embedding)
+        elif predictor is None:
+            raise DataError(f"{url}: no index there; make one with: fewframes index VIDEOS --index {url}")
+        else:
+            settings = _new_settings(predictor, window_s, hop_s, embedding or KIND)
+            with told(url):
                 database = lancedb().connect(url)
                 table = database.create_table(WINDOWS, schema=schema_of(settings))
         return cls(url, database, table, settings, predictor)
@@ -180,20 +181,18 @@ class Index:
                     "label": kinds.Bitmap(),
                 }
                 there = {column for index in self._table.list_indices() for column in index.columns}
-                for column in wanted.keys() - there:
-                    self._table.create_index(column, config=wanted[column])
+                for column, kind in wanted.items():
+                    if column not in there:
+                        self._table.create_index(column, config=kind)
             self._table.optimize(cleanup_older_than=OLD)
 
     def moment(self, video: str | os.PathLike[str], start_s: float = 0.0, end_s: float | None = None) -> Moment:
         """A moment of a video, in the index or not, to search for: one look at it, as `predict` does. Raises VideoError."""
         predictor, path = self._needed_predictor(), os.fspath(video)
-        start_s, last_s = (
-            float(start_s),
-            float("inf") if end_s is None else float(end_s),
-        )  # numpy's print as no numbers of SQL
         seen = predictor.predict(path, start_s=start_s, end_s=end_s)
         frames_1TD, y_1D = seen.frame_embeddings[None], seen.embedding[None]
         vector_1D = vectors_of(self.settings.embedding, frames_1TD, y_1D)
+        last_s = float("inf") if end_s is None else end_s
         return Moment(vector_1D[0].numpy(), content_of(absolute(path)), start_s, last_s)
 
     def row(self, row_id: str) -> Moment:
@@ -243,8 +242,9 @@ class Index:
             odds = (float(np.exp(-(size * hit.similarity + head.bias))) for hit in found)
             return tuple(replace(hit, similarity=1 / (1 + one)) for hit, one in zip(found, odds, strict=True))
         if query.content:
-            last_s = f" AND start_s < {float(query.end_s)}" if np.isfinite(query.end_s) else ""
-            conditions.append(f"NOT (content = {quoted(query.content)}{last_s} AND end_s > {float(query.start_s)})")
+            start_s, end_s = float(query.start_s), float(query.end_s)  # numpy's own print as no numbers of SQL
+            last_s = f" AND start_s < {end_s}" if math.isfinite(end_s) else ""
+            conditions.append(f"NOT (content = {quoted(query.content)}{last_s} AND end_s > {start_s})")
         return self._nearest(query, conditions, num, distinct=distinct)
 
     def teach(self, name: str, yes: Sequence[str], no: Sequence[str] = (), *, seed: int = 0) -> Taught:
@@ -303,15 +303,18 @@ class Index:
         return drawn
 
     def _nearest(self, query: Moment, conditions: list[str], num: int, *, distinct: bool) -> tuple[Hit, ...]:
-        def rows(count: int, others: list[str]) -> list[dict[str, Any]]:
+        def nearest(count: int, where: str, most_probes: int) -> list[dict[str, Any]]:
             builder = self._table.search(query.vector, vector_column_name="embedding").distance_type("cosine")
-            # More parts than these are searched where conditions leave too few rows in them.
-            builder = builder.minimum_nprobes(PROBES).maximum_nprobes(0).refine_factor(REFINE).limit(count)
-            if where := " AND ".join([*conditions, *others]):
-                builder = builder.where(where)
-            return [
-                {**row, "similarity": 1 - row["_distance"]} for row in builder.select([*COLUMNS, "_distance"]).to_list()
-            ]
+            builder = builder.minimum_nprobes(PROBES).maximum_nprobes(most_probes).refine_factor(REFINE).limit(count)
+            builder = builder.where(where) if where else builder
+            found = builder.select([*COLUMNS, "_distance"]).to_list()
+            return [{**row, "similarity": 1 - row["_distance"]} for row in found]
+
+        def rows(count: int, others: list[str]) -> list[dict[str, Any]]:
+            where = " AND ".join([*conditions, *others])
+            found = nearest(count, where, PROBES)
+            # Conditions may leave too few rows in these parts: then in all (0), which at once is slower where it is not needed.
+            return nearest(count, where, 0) if where and len(found) < count else found
 
         return self._merged(rows, num, distinct=distinct)
 
@@ -383,7 +386,7 @@ def _new_settings(predictor: Predictor, window_s: float | None, hop_s: float | N
             f"windows of {window_s:g} s every {hop_s:g} s: needs a hop of at least {spacing_s:.3g} s, from frame to frame, and at "
             "most the window's length"
         )
-    probe_1TD = torch.zeros(1, predictor.config.num_frames, predictor.model.frame_width)
+    probe_1TD = torch.zeros(1, num_frames, predictor.model.frame_width)
     width = vectors_of(embedding, probe_1TD, predictor.encode_windows(probe_1TD).embedding).shape[1]
     # A checkpoint is found again from any folder.
     name = os.path.abspath(predictor.name) if os.path.isfile(predictor.name) else predictor.name

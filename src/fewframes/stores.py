@@ -27,8 +27,8 @@ def file_system(url: str) -> tuple[Any, str]:
 
 
 def version_of(url: str) -> dict[str, str]:
-    """What is another when the file there is another, in one question: its size, and its ETag or else its date, of those that
-    are told. Raises as `file_system` does, and OSError where it cannot be reached."""
+    """The size of the file there, and its ETag or else its date, of those that are told: where one is another, so is the file.
+    It is one question. Raises as `file_system` does, and OSError where it cannot be reached."""
     system, path = file_system(url)
     about = system.info(path)
     told = [name for name in VERSIONS if about.get(name)][:1]
