@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,15 +37,16 @@ def test_the_rows_of_the_local_engine_and_only_what_is_new(tiny_model: Path, tmp
     films = [tmp_path / f"{number}.mp4" for number in range(4)]
     for number, film in enumerate(films):
         write_fading(film, 16 + 8 * number, turned=number % 2 == 1)
-    missing = tmp_path / "0 none.mp4"
+    missing, unnamed = tmp_path / "0 none.mp4", tmp_path / os.fsdecode(b"\xff.mp4")
+    unnamed.write_bytes(films[0].read_bytes())
     predictor = load(tiny_model, device="cpu", dtype="float32")
     here, there = (Index.open(tmp_path / name, predictor, window_s=0.4, hop_s=0.2) for name in ("here", "there"))
-    local = here.add([missing, *films])
+    local = here.add([missing, *films, unnamed])
     job = MomentJob(model=str(tiny_model), settings=there.settings, device="cpu")
     look = LookOnRay(job, predictor, workers=1)
-    added = there.add([missing, *films], look=look)
+    added = there.add([missing, *films, unnamed], look=look)
     assert added == local
-    assert [failure.source for failure in added.failures] == [str(missing)]
+    assert [failure.source for failure in added.failures] == [str(missing), str(unnamed)]
     for row, same in zip(rows_of(here), rows_of(there), strict=True):
         assert {**row, "embedding": 0, "score": 0} == {**same, "embedding": 0, "score": 0}
         np.testing.assert_allclose(same["embedding"], row["embedding"], rtol=0, atol=1e-5)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 
+from fewframes import moments, retrieve, timeline
+from fewframes.cache import EmbeddingCache, content_key
 from fewframes.config import ModelConfig, ViewConfig
 from fewframes.errors import ConfigError, DataError, MissingDependency
-from fewframes.moments import Moment, Settings, lancedb, like, schema_of
+from fewframes.moments import Moment, Settings, among, lancedb, like, schema_of, settings_in
 from fewframes.moments import rows_of as rows_of_video
 from fewframes.predictor import Predictor, load
 from fewframes.retrieve import Index
@@ -94,6 +100,29 @@ def test_search_is_brute_force_without_the_moment_itself_and_repeats(index: Inde
     assert len({hit.source for hit in distinct}) == len(distinct) == len(films)
 
 
+def test_numbers_of_numpy_and_names_with_marks(predictor: Predictor, films: list[Path], tmp_path: Path) -> None:
+    index = Index.open(tmp_path / "index", predictor, window_s=2, hop_s=1)
+    odd = [tmp_path / name for name in ("it's 100%_a.mp4", "it's 100%xa.mp4", "back\\slash\"'.mp4")]
+    for path in odd:
+        path.write_bytes(films[3].read_bytes())
+    index.add([films[0], *odd])
+    index.optimize(indexed_from=1)
+    one, three = np.float32(1), np.float32(3)
+    query, numbers = index.moment(films[0], 1, 3), index.moment(films[0], one, three)  # type: ignore[arg-type]
+    assert index.search(numbers, num=9) == index.search(query, num=9)
+    by_hand = Moment(query.vector, query.content, one, three)  # type: ignore[arg-type]
+    assert index.search(by_hand, num=9) == index.search(query, num=9)
+    for path in odd:
+        assert [hit.source for hit in index.search(query, videos=f"*{path.name}", num=9)] == [str(path)]
+        assert [hit.source for hit in index.search(query, videos=str(path), num=9)] == [str(path)]
+    assert {hit.source for hit in index.search(query, num=9, distinct=True)} == {str(films[0]), *map(str, odd)}
+    with pytest.raises(ValueError, match=r"num = 0"):
+        index.search(query, num=0)
+    with pytest.raises(DataError, match=r"no such row"):
+        index.row("it's\\")
+    assert index.remove(odd) == 3
+
+
 def test_filters_and_labels(index: Index, films: list[Path]) -> None:
     row = index.search(index.moment(films[0], 0, 2), num=1)[0]
     query = index.row(row.id)
@@ -151,11 +180,92 @@ def test_another_model_window_or_place_is_refused(index: Index, predictor: Predi
         Index.open(index.url, other)
     with pytest.raises(DataError, match=r"no index there; make one with"):
         Index.open(tmp_path / "nothing")
-    with pytest.raises(ConfigError, match=r"hop above 0"):
+    with pytest.raises(ConfigError, match=r"at most the window's length"):
         Index.open(tmp_path / "new", predictor, window_s=2, hop_s=3)
     (tmp_path / "file").write_text("x")
     with pytest.raises(DataError, match=r"file: "):
         Index.open(tmp_path / "file")
+
+
+@pytest.mark.parametrize("window_s", [0.0, -1.0, 0.01, 1e6, float("inf"), float("nan")])
+def test_windows_that_nothing_can_be_seen_in_are_refused_and_nothing_is_made(
+    predictor: Predictor, tmp_path: Path, window_s: float
+) -> None:
+    # Four frames at 240 a second.
+    with pytest.raises(
+        ConfigError, match=r"windows of \S+ s: needs at least 0\.017 s, .* at most 86400 s; leave that out"
+    ):
+        Index.open(tmp_path / "new", predictor, window_s=window_s)
+    with pytest.raises(ConfigError, match=r"needs a hop of at least 0\.5 s"):
+        Index.open(tmp_path / "new", predictor, window_s=2, hop_s=0.01 * min(0.5, window_s))
+    assert not (tmp_path / "new").exists()
+    assert Index.open(tmp_path / "new", predictor, window_s=0.017).settings.hop_s == 0.017
+
+
+def test_opening_what_is_not_there_makes_nothing(tmp_path: Path) -> None:
+    for place in (f"{tmp_path}/typo", f"file://{tmp_path}/typo", f"file:{tmp_path}/typo"):
+        with pytest.raises(DataError, match=r"typo: no index there; make one with: fewframes index VIDEOS --index"):
+            Index.open(place)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_name_that_is_not_text_is_a_failure_and_the_rest_is_indexed(
+    predictor: Predictor, films: list[Path], tmp_path: Path
+) -> None:
+    bad = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.mp4")
+    Path(bad).write_bytes(films[3].read_bytes())
+    gone = os.fsdecode(os.fsencode(tmp_path) + b"/\xfe.mp4")
+    index = Index.open(tmp_path / "index", predictor)
+    added = index.add([bad, gone, "a\0b.mp4", films[3]])
+    assert added.failures[0].error == f"{bad}: its name is not UTF-8, and an index holds text; rename it"
+    assert [failure.missing for failure in added.failures] == [False, True, False]
+    assert list(index.videos()) == [str(films[3])]
+
+
+def test_a_video_elsewhere_is_looked_at_again_when_it_has_changed(
+    predictor: Predictor, films: list[Path], tmp_path: Path
+) -> None:
+    url = "memory://test_retrieve/film.mp4"
+    fsspec.filesystem("memory").pipe_file("/test_retrieve/film.mp4", films[3].read_bytes())
+    index = Index.open(tmp_path / "index", predictor)
+    assert index.add([url]).num_added == 1
+    assert index.add([url]).num_kept == 1
+    fsspec.filesystem("memory").pipe_file("/test_retrieve/film.mp4", films[0].read_bytes())
+    assert (index.add([url]).num_added, {row["duration_s"] for row in rows_of(index)}) == (1, {6.0})
+    fsspec.filesystem("memory").rm("/test_retrieve/film.mp4")
+    assert [failure.missing for failure in index.add([url]).failures] == [True]
+    assert index.num_rows  # as long as nobody says --remove
+
+
+def test_content_is_hashed_once(
+    predictor: Predictor, films: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[str] = []
+
+    def counting(path: str) -> str:
+        hashed.append(path)
+        return content_key(path)
+
+    for room in (moments, timeline):
+        monkeypatch.setattr(room, "content_key", counting)
+    cache = EmbeddingCache(tmp_path / "cache")
+    Index.open(tmp_path / "index", predictor).add([films[3]], cache=cache)
+    assert hashed == [str(films[3])]
+    assert sweep(predictor, films[3], TimelineConfig(lengths=(1,)), cache=cache).num_encoded == 0  # under the same key
+
+
+def test_merged_patches_are_kept_in_the_settings(
+    predictor: Predictor, tiny_model: Path, films: list[Path], tmp_path: Path
+) -> None:
+    merging = load(tiny_model, device="cpu", dtype="float32", merge=2)
+    index = Index.open(tmp_path / "index", merging)
+    assert index.settings.merge == 2
+    with pytest.raises(ConfigError, match=r"wide, merging 2 patches a block"):
+        Index.open(tmp_path / "index", predictor)
+    before = {name: value for name, value in asdict(index.settings).items() if name != "merge"}
+    assert (
+        settings_in("", SimpleNamespace(schema=pa.schema([], metadata={"fewframes": json.dumps(before)}))).merge is None
+    )
 
 
 def test_the_same_index_in_another_precision(index: Index, tiny_model: Path) -> None:
@@ -176,6 +286,8 @@ def test_a_taught_label_finds_its_kind_and_learns_on(index: Index, films: list[P
         index.teach("reddens", ["x-1"])
     with pytest.raises(DataError, match=r"at least one row"):
         index.teach("other", [], [ids["clip 1.mp4"]])
+    with pytest.raises(DataError, match=r"surrogates not allowed"):
+        index.teach(os.fsdecode(b"\xff"), [ids["clip 2.mp4"]])
 
 
 KILLED = """
@@ -246,7 +358,12 @@ def test_above_a_number_of_rows_a_vector_index_finds_the_same(tmp_path: Path) ->
     query = Moment(vectors[7] + 0.3 * vectors[8])
     exact = index.search(query, num=10)
     index.optimize(indexed_from=300)
-    assert [one.index_type for one in index._table.list_indices()] == ["IvfSq"]
+    assert {one.columns[0]: one.index_type for one in index._table.list_indices()} == {
+        "embedding": "IvfSq",
+        "id": "BTree",
+        "source": "BTree",
+        "label": "Bitmap",
+    }
     plan = index._table.search(query.vector, vector_column_name="embedding").distance_type("cosine").explain_plan()
     assert "ANN" in plan
     near = index.search(query, num=10)
@@ -257,6 +374,35 @@ def test_above_a_number_of_rows_a_vector_index_finds_the_same(tmp_path: Path) ->
     assert index.search(query, num=1)[0].source == "/300.mp4"
     index.optimize(indexed_from=300)
     assert index.search(query, num=1)[0].source == "/300.mp4"
+
+
+def test_one_video_of_many_windows_does_not_crowd_out_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retrieve, "MOST_FETCHED", 64)
+    index, vectors = drawn_index(tmp_path / "drawn", 20)
+    crowd = np.repeat(vectors[:1], 200, axis=0)
+    spans = [Span(4.0 * number, 4.0 * number + 4, "none", 1.0) for number in range(200)]
+    index._table.add(rows_of_video(index._table.schema, ("/it's.mp4", "x", 800.0), spans, torch.tensor(crowd)))
+    index = Index.open(index.url)
+    by_likeness = [f"/{place}.mp4" for place in (-(vectors @ vectors[0])).argsort(kind="stable")]
+    found = index.search(Moment(vectors[0]), num=20, distinct=True)
+    assert {hit.source for hit in found[:2]} == {"/it's.mp4", "/0.mp4"}
+    assert [hit.source for hit in found if hit.source != "/it's.mp4"] == by_likeness[:19]
+    assert len(index.search(Moment(vectors[0]), num=50, distinct=True)) == 21
+    assert len(index.search("none", num=50, distinct=True)) == 21
+
+
+def test_a_narrow_condition_is_looked_for_in_all_parts_of_the_vector_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retrieve, "PROBES", 1)
+    index, vectors = drawn_index(tmp_path / "drawn", 600)
+    index._table.create_index("embedding", config=lancedb().index.IvfSq(distance_type="cosine", num_partitions=8))
+    index = Index.open(index.url)
+    paths = [f"/{number}.mp4" for number in range(0, 600, 30)]
+    found = index.search(Moment(vectors[7]), where=among("source", paths), num=20)
+    assert {hit.source for hit in found} == {*paths}
 
 
 def test_without_lancedb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

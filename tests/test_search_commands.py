@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,23 @@ def test_index_search_teach_page_remove(folder: Path, tiny_model: Path, tmp_path
     assert (code, "3 videos forgotten, 0 left" in err) == (0, True), err
 
 
+def test_an_index_of_merged_patches_is_searched_by_video(folder: Path, tiny_model: Path, tmp_path: Path) -> None:
+    place, how = ("--index", tmp_path / "index"), ("--device", "cpu", "--dtype", "float32")
+    code, _, err = run("index", folder, *place, "--model", tiny_model, *how, "--no-cache", "--merge", 2)
+    assert code == 0, err
+    code, out, err = run("search", folder / "red.mp4", *place, *how, "--json")
+    assert (code, len(out.splitlines())) == (0, 2), err
+
+
+def test_a_name_that_is_not_text_is_named_and_the_rest_indexed(folder: Path, tiny_model: Path, tmp_path: Path) -> None:
+    bad = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.mp4")
+    Path(bad).write_bytes((folder / "red.mp4").read_bytes())
+    how = ("--index", tmp_path / "index", "--model", tiny_model, "--device", "cpu", "--dtype", "float32", "--no-cache")
+    code, _, err = run("index", bad, folder, *how)
+    assert (code, "its name is not UTF-8" in err, "3 indexed, 1 failed" in err) == (3, True, True), err
+    assert run("index", bad, *how)[0] == 1
+
+
 def test_wrong_use(tmp_path: Path) -> None:
     place = ("--index", tmp_path / "index")
     assert run("index", *place)[0] == 2
@@ -70,5 +88,7 @@ def test_wrong_use(tmp_path: Path) -> None:
     assert run("search", "a.mp4", "--label", "hug", *place)[0] == 2
     assert run("search", "--label", "hug", *place, "--json", "--csv")[0] == 2
     assert run("search", "--label", "hug", *place, "--teach", "a")[0] == 2
-    code, _, err = run("search", "--label", "hug", *place)
-    assert (code, "no index there; make one with" in err) == (1, True)
+    for wrong in (("search", "--label", "hug"), ("index", "--prune")):
+        code, _, err = run(*wrong, *place)
+        assert (code, "no index there; make one with" in err) == (1, True)
+    assert not list(tmp_path.iterdir())

@@ -47,15 +47,22 @@ def unlistable(sample: Sample, *, multilabel: bool = False) -> str:
     """Why a list cannot hold this sample, with the way out; empty when it can."""
     for name, cells in {"path": [absolute(sample.path)], "label": sample.labels, "group": [sample.group]}.items():
         for cell in cells:
-            try:
-                cell.encode()
-            except UnicodeEncodeError:
+            if not is_text(cell):
                 return f"its {name} {cell!r} is not UTF-8, lists are; rename it"
             if cell != cell.strip() or "\r" in cell:
                 return f"its {name} {cell!r} begins or ends with a space, or holds a line break; rename it"
             if name == "label" and multilabel and LABEL_MARK in cell:
                 return f"its label {cell!r} holds the {LABEL_MARK} that parts several labels; rename it"
     return ""
+
+
+def is_text(name: str) -> bool:
+    """Whether a name is UTF-8, as lists and tables are; those of files need not be."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def absolute(path: str) -> str:

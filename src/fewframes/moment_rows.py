@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from fewframes import __version__
 from fewframes.cache import EmbeddingCache, key_of, module_key
 from fewframes.clip import Failure
-from fewframes.errors import FewframesError
+from fewframes.errors import DataError, FewframesError
+from fewframes.lists import is_text
 from fewframes.merging import merged_per_block
 from fewframes.moments import Kind, Settings, content_of, rows_of, schema_of
 from fewframes.predictor import BackendChoice, DtypeName, Predictor, load
@@ -93,16 +94,18 @@ class MomentWork:
 
     def look(self, path: str, known: str) -> Looked:
         """One video, unless its content has the key that is known."""
-        content = content_of(path)
-        if content and known == content:
-            return Looked(path)
         try:
+            content = content_of(path)
+            if content and known == content:
+                return Looked(path)
             return self._windows(path, content)
         except FewframesError as error:
             return Looked(path, failure=Failure.of(path, error))
 
     def _windows(self, path: str, content: str) -> Looked:
-        """Raises VideoError, also where nothing could be decoded."""
+        """Raises VideoError, also where nothing could be decoded, and DataError for a file whose name no table can hold."""
+        if content and not is_text(path):
+            raise DataError(f"{path}: its name is not UTF-8, and an index holds text; rename it")
         predictor, settings = self._predictor, self._settings
         num_labels = len(settings.labels)
 
@@ -120,6 +123,7 @@ class MomentWork:
             hops=(hop,),
             cache=self._cache,
             encoder=self._encoder,
+            content="" if "://" in path else content,
         )
         length_s, starts_s, found = swept.windows[0]
         good_W = ~found.isnan().any(dim=1)

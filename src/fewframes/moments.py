@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from fewframes.errors import DataError, needed
 from fewframes.lists import absolute
 from fewframes.rows import Gap
 from fewframes.spans import Span, without_repeats
+from fewframes.stores import version_of
 
 Kind = Literal["video", "frames", "both"]
 """What stands for a window: the video embedding y, the mean of its frame embeddings, or both in one vector."""
@@ -42,6 +44,8 @@ class Settings:
     window_s: float
     hop_s: float
     embedding: Kind
+    merge: int | None = None
+    """Patches that each block merges away; None, where that was not kept yet, is what the model has of its own."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,18 @@ class Batch:
 
 def lancedb() -> Any:
     """The package. Raises MissingDependency."""
+    # It would warn of each part of a vector index, of thousands, that gets none of a run's new rows.
+    os.environ.setdefault("LANCEDB_LOG", "error")
     return needed("lancedb", "search", "an index needs lancedb")
+
+
+def tables_at(url: str) -> tuple[Any, Any] | None:
+    """The database there and its windows; None where there are none. Nothing is made."""
+    package, place = lancedb(), url.removeprefix("file:")
+    if "://" not in place and not os.path.isdir(place):  # connecting would make the folder
+        return None
+    database = package.connect(url)
+    return (database, database.open_table(WINDOWS)) if WINDOWS in database.list_tables().tables else None
 
 
 @contextmanager
@@ -190,13 +205,11 @@ def settings_in(url: str, table: Any) -> Settings:
 
 
 def content_of(path: str) -> str:
-    """The key of a video's content, of its address where it is no file here; empty where there is none, which fails where it is
-    opened."""
-    if "://" in path:
-        return key_of(path)
+    """The key of a video's content; of its address and version where it is no file here. Empty where it cannot be read, which
+    fails where it is opened. Raises MissingDependency."""
     try:
-        return content_key(path)
-    except OSError:
+        return key_of(path, version_of(path)) if "://" in path else content_key(path)
+    except (OSError, ValueError):  # ValueError: a null character in the name, or a protocol that nobody knows
         return ""
 
 
@@ -218,13 +231,16 @@ def among(column: str, values: Iterable[str]) -> str:
     return f"{column} IN ({', '.join(map(quoted, sorted(set(values))))})"
 
 
-def apart(hits: list[Hit], *, distinct: bool) -> list[Hit]:
-    """The best of hits that overlap in one video, or, where they must be distinct, of each video; best first."""
-    if distinct:
-        first: dict[str, Hit] = {}
-        for hit in hits:
-            first.setdefault(hit.source, hit)
-        return list(first.values())
+def first_of_each(hits: Sequence[Hit]) -> list[Hit]:
+    """The first hit of each video, in their order."""
+    first: dict[str, Hit] = {}
+    for hit in hits:
+        first.setdefault(hit.source, hit)
+    return list(first.values())
+
+
+def apart(hits: Sequence[Hit]) -> list[Hit]:
+    """The best of hits that overlap in one video; best first."""
     by_place = {(hit.source, hit.start_s, hit.end_s): hit for hit in reversed(hits)}
     spans = [Span(hit.start_s, hit.end_s, hit.source, hit.similarity) for hit in hits]
     return [by_place[span.label, span.start_s, span.end_s] for span in without_repeats(spans)]

@@ -7,8 +7,9 @@ can be taught from a few rows: a linear head on embeddings that are there alread
 from __future__ import annotations
 
 import importlib
+import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
@@ -21,6 +22,7 @@ from fewframes.cache import EmbeddingCache
 from fewframes.clip import Failure
 from fewframes.errors import ConfigError, DataError, nearest
 from fewframes.lists import absolute
+from fewframes.merging import merged_per_block
 from fewframes.moment_rows import LookAt, Looked, MomentWork, model_key_of, vectors_of
 from fewframes.moments import (
     COLUMNS,
@@ -37,11 +39,13 @@ from fewframes.moments import (
     among,
     apart,
     content_of,
+    first_of_each,
     lancedb,
     like,
     quoted,
     schema_of,
     settings_in,
+    tables_at,
     told,
 )
 from fewframes.predictor import Predictor
@@ -49,9 +53,12 @@ from fewframes.rows import Gap
 from fewframes.timeline import Progress
 
 WINDOW_S, HOP_S = 4.0, 2.0
+MOST_FPS, MOST_WINDOW_S = 240, 86_400
+"""Frames of a window that are nearer would be one picture of nearly all videos, encoded again and again. A longer window than a
+day would hold a whole video, as that does."""
 KIND: Kind = "video"
 INDEXED_FROM = 100_000
-"""Rows from which there is a vector index; fewer are compared one by one, which is exact."""
+"""Rows from which there are indexes of vectors, ids, paths and labels; fewer are compared one by one, which is exact."""
 PROBES, REFINE = 40, 4
 """Parts of the vector index that are searched, and how many times as many rows are compared exactly."""
 FETCHED, MOST_FETCHED = 64, 16_384
@@ -88,17 +95,18 @@ class Index:
         """
         url = os.fspath(url)
         with told(url):
-            database = lancedb().connect(url)
-            names = database.list_tables().tables
-            if WINDOWS in names:
-                table = database.open_table(WINDOWS)
-                settings = settings_in(url, table)
-            elif predictor is None:
-                raise DataError(f"{url}: no index there; make one with: fewframes index VIDEOS --index {url}")
-            else:
-                settings = _new_settings(predictor, window_s or WINDOW_S, hop_s, embedding or KIND)
+            there = tables_at(url)
+        if there is not None:
+            database, table = there
+            settings = settings_in(url, table)
+            _check_same(url, settings, predictor, window_s, hop_s, embedding)
+        elif predictor is None:
+            raise DataError(f"{url}: no index there; make one with: fewframes index VIDEOS --index {url}")
+        else:
+            settings = _new_settings(predictor, window_s, hop_s, embedding or KIND)
+            with told(url):
+                database = lancedb().connect(url)
                 table = database.create_table(WINDOWS, schema=schema_of(settings))
-        _check_same(url, settings, predictor, window_s, hop_s, embedding)
         return cls(url, database, table, settings, predictor)
 
     @property
@@ -161,12 +169,21 @@ class Index:
         return self.remove(path for path in self.videos() if "://" not in path and not os.path.exists(path))
 
     def optimize(self, *, indexed_from: int = INDEXED_FROM) -> None:
-        """Join small files, drop what old versions held, and bring the vector index up to date, or make it where there are
-        `indexed_from` rows."""
+        """Join small files, drop what old versions held, and bring the indexes of vectors, ids, labels and paths up to date, or
+        make them where there are `indexed_from` rows."""
         with told(self.url):
-            if not self._table.list_indices() and self._table.count_rows() >= indexed_from:
-                kind = importlib.import_module("lancedb.index").IvfSq(distance_type="cosine")
-                self._table.create_index("embedding", config=kind)
+            if self._table.count_rows() >= indexed_from:
+                kinds = importlib.import_module("lancedb.index")
+                wanted = {
+                    "embedding": kinds.IvfSq(distance_type="cosine"),
+                    "id": kinds.BTree(),
+                    "source": kinds.BTree(),
+                    "label": kinds.Bitmap(),
+                }
+                there = {column for index in self._table.list_indices() for column in index.columns}
+                for column, kind in wanted.items():
+                    if column not in there:
+                        self._table.create_index(column, config=kind)
             self._table.optimize(cleanup_older_than=OLD)
 
     def moment(self, video: str | os.PathLike[str], start_s: float = 0.0, end_s: float | None = None) -> Moment:
@@ -210,6 +227,8 @@ class Index:
         pattern (`*`, `?`) of paths; `distinct` allows one moment of each video. Of windows that overlap the best one is taken.
         Raises DataError for a label that is not known and a condition that cannot be read.
         """
+        if num < 1:
+            raise ValueError(f"num = {num}: needs at least 1")
         conditions = [f"({where})"] if where.strip() else []
         if videos:
             conditions.append(f"source LIKE {quoted(like(videos))}")
@@ -223,8 +242,9 @@ class Index:
             odds = (float(np.exp(-(size * hit.similarity + head.bias))) for hit in found)
             return tuple(replace(hit, similarity=1 / (1 + one)) for hit, one in zip(found, odds, strict=True))
         if query.content:
-            last_s = f" AND start_s < {query.end_s!r}" if np.isfinite(query.end_s) else ""
-            conditions.append(f"NOT (content = {quoted(query.content)}{last_s} AND end_s > {query.start_s!r})")
+            start_s, end_s = float(query.start_s), float(query.end_s)  # numpy's own print as no numbers of SQL
+            last_s = f" AND start_s < {end_s}" if math.isfinite(end_s) else ""
+            conditions.append(f"NOT (content = {quoted(query.content)}{last_s} AND end_s > {start_s})")
         return self._nearest(query, conditions, num, distinct=distinct)
 
     def teach(self, name: str, yes: Sequence[str], no: Sequence[str] = (), *, seed: int = 0) -> Taught:
@@ -258,8 +278,8 @@ class Index:
         columns: dict[str, Any] = {"name": pa.string(), "weights": pa.list_(pa.float32()), "bias": pa.float64()}
         schema = pa.schema([*columns.items(), ("yes", pa.list_(pa.string())), ("no", pa.list_(pa.string()))])
         values = {name: getattr(taught, name) for name in schema.names}
-        row = pa.Table.from_pylist([{**values, "weights": taught.weights.tolist()}], schema=schema)
         with told(self.url):
+            row = pa.Table.from_pylist([{**values, "weights": taught.weights.tolist()}], schema=schema)
             table = self._database.create_table(TAUGHT, schema=schema, exist_ok=True)
             table.merge_insert("name").when_matched_update_all().when_not_matched_insert_all().execute(row)
 
@@ -283,11 +303,18 @@ class Index:
         return drawn
 
     def _nearest(self, query: Moment, conditions: list[str], num: int, *, distinct: bool) -> tuple[Hit, ...]:
-        def rows(count: int) -> list[dict[str, Any]]:
+        def nearest(count: int, where: str, most_probes: int) -> list[dict[str, Any]]:
             builder = self._table.search(query.vector, vector_column_name="embedding").distance_type("cosine")
-            builder = builder.nprobes(PROBES).refine_factor(REFINE).select([*COLUMNS, "_distance"]).limit(count)
-            found: list[dict[str, Any]] = (builder.where(" AND ".join(conditions)) if conditions else builder).to_list()
+            builder = builder.minimum_nprobes(PROBES).maximum_nprobes(most_probes).refine_factor(REFINE).limit(count)
+            builder = builder.where(where) if where else builder
+            found = builder.select([*COLUMNS, "_distance"]).to_list()
             return [{**row, "similarity": 1 - row["_distance"]} for row in found]
+
+        def rows(count: int, others: list[str]) -> list[dict[str, Any]]:
+            where = " AND ".join([*conditions, *others])
+            found = nearest(count, where, PROBES)
+            # Conditions may leave too few rows in these parts: then in all (0), which at once is slower where it is not needed.
+            return nearest(count, where, 0) if where and len(found) < count else found
 
         return self._merged(rows, num, distinct=distinct)
 
@@ -299,24 +326,28 @@ class Index:
                 f"label {label!r}: neither one of the model's nor taught; {nearest(label, {*self.settings.labels, *taught})}"
             )
         ordering = importlib.import_module("lancedb.query").ColumnOrdering(column_name="score", ascending=False)
-        condition = " AND ".join([f"label = {quoted(label)}", *conditions])
 
-        def rows(count: int) -> list[dict[str, Any]]:
-            builder = self._table.search().where(condition).order_by([ordering]).select(list(COLUMNS)).limit(count)
+        def rows(count: int, others: list[str]) -> list[dict[str, Any]]:
+            where = " AND ".join([f"label = {quoted(label)}", *conditions, *others])
+            builder = self._table.search().where(where).order_by([ordering]).select(list(COLUMNS)).limit(count)
             return [{**row, "similarity": row["score"]} for row in builder.to_list()]
 
         return self._merged(rows, num, distinct=distinct)
 
-    def _merged(self, rows: Any, num: int, *, distinct: bool) -> tuple[Hit, ...]:
-        """The best `num` without windows that repeat each other, from ever more rows until there are so many."""
-        count = max(FETCHED, 4 * num)
+    def _merged(
+        self, rows: Callable[[int, list[str]], list[dict[str, Any]]], num: int, *, distinct: bool
+    ) -> tuple[Hit, ...]:
+        """The best `num` of `rows`, so many of those that hold to further conditions, without windows that repeat each other:
+        from ever more rows, or where they must be distinct from ever more videos, until there are so many."""
+        count, hits = max(FETCHED, 4 * num), list[Hit]()
         while True:
+            others = [f"NOT {among('source', [hit.source for hit in hits])}"] if distinct and hits else []
             with told(self.url):
-                found = [Hit(**{name: row[name] for name in (*COLUMNS, "similarity")}) for row in rows(count)]
-            hits = apart(found, distinct=distinct)
-            if len(hits) >= num or len(found) < count or count >= MOST_FETCHED:
+                found = [Hit(**{name: row[name] for name in (*COLUMNS, "similarity")}) for row in rows(count, others)]
+            hits = hits + first_of_each(found) if distinct else apart(found)
+            if len(hits) >= num or len(found) < count or (count >= MOST_FETCHED and not distinct):
                 return tuple(hits[:num])
-            count *= 4
+            count = min(4 * count, MOST_FETCHED)
 
 
 @dataclass
@@ -339,17 +370,28 @@ class _Tally:
             self.gaps += [(seen.path, gap) for gap in seen.gaps]
 
 
-def _new_settings(predictor: Predictor, window_s: float, hop_s: float | None, embedding: Kind) -> Settings:
-    hop_s = min(HOP_S, window_s) if hop_s is None else hop_s
-    if not 0 < hop_s <= window_s:
+def _new_settings(predictor: Predictor, window_s: float | None, hop_s: float | None, embedding: Kind) -> Settings:
+    num_frames = predictor.config.num_frames
+    window_s = WINDOW_S if window_s is None else float(window_s)
+    least_s = math.ceil(1000 * num_frames / MOST_FPS) / 1000
+    if not least_s <= window_s <= MOST_WINDOW_S:
         raise ConfigError(
-            f"windows of {window_s:g} s every {hop_s:g} s: needs a hop above 0 and no longer than the window"
+            f"windows of {window_s:g} s: needs at least {least_s:g} s, {num_frames} frames at {MOST_FPS} a second, and at most "
+            f"{MOST_WINDOW_S:g} s; leave that out for {WINDOW_S:g} s"
         )
-    probe_1TD = torch.zeros(1, predictor.config.num_frames, predictor.model.frame_width)
+    spacing_s = window_s / num_frames
+    hop_s = max(spacing_s, min(HOP_S, window_s)) if hop_s is None else float(hop_s)
+    if not (0 < hop_s <= window_s and round(hop_s / spacing_s)):
+        raise ConfigError(
+            f"windows of {window_s:g} s every {hop_s:g} s: needs a hop of at least {spacing_s:.3g} s, from frame to frame, and at "
+            "most the window's length"
+        )
+    probe_1TD = torch.zeros(1, num_frames, predictor.model.frame_width)
     width = vectors_of(embedding, probe_1TD, predictor.encode_windows(probe_1TD).embedding).shape[1]
     # A checkpoint is found again from any folder.
     name = os.path.abspath(predictor.name) if os.path.isfile(predictor.name) else predictor.name
-    return Settings(name, model_key_of(predictor), predictor.labels, width, window_s, hop_s, embedding)
+    merge = merged_per_block(predictor.model.frame_encoder)
+    return Settings(name, model_key_of(predictor), predictor.labels, width, window_s, hop_s, embedding, merge)
 
 
 def _check_same(
@@ -368,10 +410,16 @@ def _check_same(
                 f"{url}: was made with {name} {there}, not {value}; leave that out, or take another place"
             )
     if predictor is not None and model_key_of(predictor) != settings.model_key:
+        merge = merged_per_block(predictor.model.frame_encoder)
         raise ConfigError(
             f"{url}: was made with the model {settings.model!r} ({len(settings.labels)} labels, embeddings {settings.width} "
-            f"wide), and {predictor.name!r} is another or has other weights; take that model, or another place"
+            f"wide{_merging(settings.merge)}), and {predictor.name!r}{_merging(merge)} is another or has other weights; take "
+            "that model, or another place"
         )
+
+
+def _merging(merge: int | None) -> str:
+    return f", merging {merge} patches a block" if merge else ""
 
 
 def taught_head(

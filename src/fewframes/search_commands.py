@@ -168,7 +168,8 @@ def search(
 
     there = Index.open(where)
     if video is not None:
-        there = Index.open(where, load(model or there.settings.model, device=device, dtype=dtype, backend=backend))
+        named, merge = model or there.settings.model, there.settings.merge
+        there = Index.open(where, load(named, device=device, dtype=dtype, backend=backend, merge=merge))
     began = time.perf_counter()
     query = there.moment(video, start, end) if video is not None else label if like is None else there.row(like)
     found: tuple[Hit, ...] = ()

@@ -8,6 +8,8 @@ import fsspec
 
 from fewframes.errors import MissingDependency
 
+VERSIONS = ("ETag", "etag", "Last-Modified", "LastModified", "last_modified", "mtime", "updated")
+"""What servers, object stores and disks call that by which a file's versions are told apart, the surest first."""
 EXTRAS = {"http": "http", "https": "http", "s3": "s3", "gs": "gcs", "gcs": "gcs"}
 """The extra of this package that brings what a protocol needs."""
 
@@ -22,3 +24,12 @@ def file_system(url: str) -> tuple[Any, str]:
         remedy = f"pip install 'fewframes[{extra}]'" if extra else "pip install the package named there"
         raise MissingDependency(f"{url}: {error}; {remedy}") from None
     return system, path
+
+
+def version_of(url: str) -> dict[str, str]:
+    """The size of the file there, and its ETag or else its date, of those that are told: where one is another, so is the file.
+    It is one question. Raises as `file_system` does, and OSError where it cannot be reached."""
+    system, path = file_system(url)
+    about = system.info(path)
+    told = [name for name in VERSIONS if about.get(name)][:1]
+    return {name: str(about[name]) for name in ("size", *told) if about.get(name) is not None}

@@ -221,6 +221,7 @@ def look(
     hops: Sequence[int],
     cache: EmbeddingCache | None = None,
     encoder: str = "",
+    content: str = "",
     start_s: float = 0.0,
     end_s: float | None = None,
     fps: float = DEFAULT_FPS,
@@ -228,8 +229,8 @@ def look(
 ) -> Swept:
     """What `encode`, (W, T, D) -> (W, ...), says of the windows of a video, of which one begins every `hops` frames of each length.
 
-    `encoder`: its key, where it is at hand; of a large one it takes a while. Raises VideoError, and ConfigError for a model that
-    mixes frames inside its encoder.
+    `encoder`, `content` (of a file): their keys, where they are at hand; those of large ones take a while. Raises VideoError, and
+    ConfigError for a model that mixes frames inside its encoder.
     """
     if predictor.config.layout != "factorised":
         raise ConfigError(
@@ -240,7 +241,8 @@ def look(
     with closing(predictor.reader.open_video(source, fps=fps)) as video:
         start_s, end_s = range_in(video, start_s, end_s)
         grid = _grid(video.duration_s, start_s, end_s, window_s, num_frames)
-        row = Row(video, predictor, grid.spacing_s, cache, _setting(predictor, source, fps, encoder) if cache else "")
+        setting = _setting(predictor, source, fps, encoder, content) if cache else ""
+        row = Row(video, predictor, grid.spacing_s, cache, setting)
 
         def chunks(found: Iterator[Tensor]) -> Iterator[Tensor]:
             done = 0
@@ -294,12 +296,12 @@ def _grid(duration_s: float, start_s: float, end_s: float, window_s: float, num_
     return _Grid(centre_times(duration_s, num_frames, start_s=start_s, end_s=end_s), (end_s - start_s) / num_frames, 0)
 
 
-def _setting(predictor: Predictor, source: Source, fps: float, encoder: str) -> str:
+def _setting(predictor: Predictor, source: Source, fps: float, encoder: str, content: str) -> str:
     """The cache's key of the content, the encoder and its view; empty for what is no file here."""
     if not isinstance(source, str | os.PathLike):
         return ""
     try:
-        content = content_key(os.fspath(source))
+        content = content or content_key(os.fspath(source))
     except OSError:
         return ""
     return key_of(
