@@ -21,7 +21,7 @@ from fewframes.errors import DataError, needed
 from fewframes.lists import absolute
 from fewframes.rows import Gap
 from fewframes.spans import Span, without_repeats
-from fewframes.stores import version_of
+from fewframes.stores import store_errors, version_of
 
 Kind = Literal["video", "frames", "both"]
 """What stands for a window: the video embedding y, the mean of its frame embeddings, or both in one vector."""
@@ -209,7 +209,7 @@ def content_of(path: str) -> str:
     fails where it is opened. Raises MissingDependency."""
     try:
         return key_of(path, version_of(path)) if "://" in path else content_key(path)
-    except (OSError, ValueError):  # ValueError: a null character in the name, or a protocol that nobody knows
+    except store_errors():  # ValueError among them: a null character in the name, or a protocol that nobody knows
         return ""
 
 

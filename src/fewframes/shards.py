@@ -23,7 +23,7 @@ from typing import Any, Protocol
 from fsspec.implementations.local import LocalFileSystem
 
 from fewframes.errors import ConfigError
-from fewframes.stores import file_system
+from fewframes.stores import file_system, store_errors
 from fewframes.tables import check_format, printable
 
 RUN_FILE = "_run.json"
@@ -221,7 +221,7 @@ def writing_to(place: str) -> Iterator[None]:
     """What goes wrong with the folder, as an error that says so."""
     try:
         yield
-    except (OSError, ValueError) as error:
+    except store_errors() as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"{place}: cannot be written or read ({reason}); take another folder") from None
 

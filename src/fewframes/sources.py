@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from fewframes.errors import FewframesError
-from fewframes.stores import file_system
+from fewframes.stores import file_system, store_errors
 from fewframes.video import find_videos
 
 
@@ -44,7 +44,7 @@ def read_list(path: str) -> str:
         raise FewframesError(
             f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
         ) from None
-    except (OSError, ValueError) as error:
+    except store_errors() as error:
         raise FewframesError(f"{path}: cannot be read ({error}); check the address and the network") from None
 
 
