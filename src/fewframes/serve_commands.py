@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from fewframes.console import describe, tell
-from fewframes.errors import ConfigError, MissingDependency
+from fewframes.errors import EXIT_SOME_FAILED, ConfigError, MissingDependency
 from fewframes.options import DeviceOption, DtypeOption, MergeOption, ModelOption
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -43,8 +43,8 @@ def serve(
 ) -> None:
     """Answer over HTTP: what happens in a video, when, and embeddings; with a page to try it.
 
-    Ctrl-C or SIGTERM: what is inside is finished, what is new refused. Exit codes: 0 stopped when told to, 2 wrong use, 4 needs
-    the packages of fewframes[serve].
+    Ctrl-C or SIGTERM: what is inside is finished, what is new refused. Exit codes: 0 stopped when told to, 2 wrong use, 3 stopped
+    before everything inside was answered, 4 needs the packages of fewframes[serve].
     """
     if root is not None and not root.is_dir():
         raise ConfigError(f"--root {root}: no such folder; name one")
@@ -79,5 +79,7 @@ def serve(
         tell("warning: no token, so anybody who reaches this address may ask; set FEWFRAMES_TOKEN")
     shown = f"[{host}]" if ":" in host else host
     tell(f"http://{shown}:{listening.getsockname()[1]} (Ctrl-C stops it)")
-    run(app, listening, stop_s=stop_s)
+    if num_cut := run(app, listening, stop_s=stop_s):
+        tell(f"stopped; not answered within --stop-s {stop_s:g}: {num_cut} requests")
+        raise typer.Exit(EXIT_SOME_FAILED)
     tell("stopped")
