@@ -5,23 +5,27 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
+import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import torch
 from starlette.testclient import TestClient
 
 import fewframes
+from fewframes.errors import Refusal
 from fewframes.explain import explain
 from fewframes.predictor import Predictor
-from fewframes.serve import HEADERS, create_app
-from fewframes.service import ServeConfig, Service
+from fewframes.serve import HEADERS, create_app, listen, run
+from fewframes.service import PredictAsk, ServeConfig, Service
 from fewframes.timeline import sweep
 from numbered import Numbered
 
@@ -229,8 +233,8 @@ def test_tokens(one: Any, videos: Path) -> None:
 class Door:
     """Holds up the batcher's rounds until it is opened."""
 
-    def __init__(self, client: TestClient) -> None:
-        self.event, batcher = threading.Event(), service(client)._batcher
+    def __init__(self, service: Service) -> None:
+        self.event, batcher = threading.Event(), service._batcher
         self.embed = batcher._embed
         batcher._embed = self
 
@@ -248,7 +252,7 @@ def until(holds: Any) -> None:
 
 def test_more_than_may_wait_are_refused_at_once_and_nobody_is_lost(one: Any, videos: Path) -> None:
     client = one(root=str(videos), workers=1, max_waiting=2)
-    door = Door(client)
+    door = Door(service(client))
     with ThreadPoolExecutor(3) as pool:
         inside = [pool.submit(client.post, "/v1/predict", json={"path": "a.mp4"}) for _ in range(3)]
         until(lambda: service(client).num_inside == 3)
@@ -264,7 +268,7 @@ def test_more_than_may_wait_are_refused_at_once_and_nobody_is_lost(one: Any, vid
 
 def test_time_that_is_over(one: Any, videos: Path) -> None:
     client = one(root=str(videos), workers=1, timeout_s=0.5)
-    door = Door(client)
+    door = Door(service(client))
     assert told(client.post("/v1/predict", json={"path": "a.mp4"}))[0] == 408
     line = json.loads(client.post("/v1/timeline", json={"path": "a.mp4", "progress": True}).text.splitlines()[-1])
     assert line["status"] == 408
@@ -282,6 +286,107 @@ def test_stopping_refuses_what_is_new(one: Any, videos: Path) -> None:
         assert "Retry-After" in answer.headers
         assert answer.headers["Connection"] == "close"
     assert client.get("/healthz").status_code == 200
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """An address that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        yield "http://{}:{}/film.mp4".format(*found.getsockname())
+
+
+def run_until(app: Any, stop_s: float, is_time: Any, asked: list[Callable[[str], Any]]) -> tuple[int, list[Any]]:
+    """A server that is told to stop once `is_time`: how many requests it cut, and what each that was asked gave."""
+    listening = listen("127.0.0.1", 0)
+    address = "http://{}:{}".format(*listening.getsockname())
+    with ThreadPoolExecutor(len(asked) + 1) as pool:
+        answers = [pool.submit(ask, address) for ask in asked]
+
+        def stop() -> None:
+            try:
+                until(is_time)
+            finally:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        pool.submit(stop)
+        num_cut = run(app, listening, stop_s=stop_s)
+        return num_cut, [answer.result(5) for answer in answers]
+
+
+def sent_by_half(address: str) -> bytes:
+    """The answer to a body that does not come."""
+    parts = address.removeprefix("http://").split(":")
+    with socket.create_connection((parts[0], int(parts[1])), 10) as link:
+        kind = "application/json\r\nContent-Length: 99"
+        link.sendall(f"POST /v1/predict HTTP/1.1\r\nHost: {parts[0]}\r\nContent-Type: {kind}\r\n\r\n{{".encode())
+        return b"".join(iter(lambda: link.recv(999), b""))
+
+
+def test_what_is_not_done_in_time_to_stop_is_told_so(predictor: Predictor, silent: str) -> None:
+    app = create_app(predictor, ServeConfig(urls="any", workers=2, max_waiting=2))
+    inside: Service = app.state.service
+
+    def ask(route: str, **fields: object) -> Callable[[str], Any]:
+        return lambda address: httpx2.post(address + route, json={"url": silent, **fields}, timeout=20)
+
+    asked = [ask("/v1/predict"), ask("/v1/timeline", progress=True), ask("/v1/embed"), sent_by_half]
+    num_cut, (fetching, streaming, waiting, sending) = run_until(app, 0.1, lambda: inside.num_inside == 4, asked)
+    assert num_cut == 4
+    assert (told(fetching)[0], told(waiting)[0]) == (503, 503)
+    assert json.loads(streaming.text.splitlines()[-1])["status"] == 503
+    assert sending.startswith(b"HTTP/1.1 503 ")
+    until(lambda: inside.num_inside == 0)
+
+
+def test_what_cannot_be_ended_ends_with_the_process(
+    predictor: Predictor, videos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes: list[int] = []
+    monkeypatch.setattr("os._exit", codes.append)
+    monkeypatch.setattr("fewframes.serve.LAST_S", 0.3)
+    app = create_app(predictor, ServeConfig(root=str(videos), workers=1))
+    inside: Service = app.state.service
+    door = Door(inside)
+
+    def ask(address: str) -> Any:
+        return httpx2.post(f"{address}/v1/predict", json={"path": "a.mp4"}, timeout=20)
+
+    num_cut, (answer,) = run_until(app, 0.1, lambda: inside.num_inside == 1, [ask])
+    assert (num_cut, told(answer)[0], inside.num_inside) == (1, 503, 1)
+    until(lambda: codes == [3])
+    door.event.set()
+    until(lambda: inside.num_inside == 0)
+
+
+def test_a_place_taken_before_it_closed_is_given_back(predictor: Predictor) -> None:
+    inside = Service(predictor, ServeConfig())
+    task = inside.enter()
+    inside.close()
+    with pytest.raises(Refusal, match="stopping") as caught:
+        inside.submit(PredictAsk(path="a.mp4"), None, "", task)
+    assert caught.value.status == 503
+
+
+def test_a_client_gone_before_the_first_line_leaves_its_place(one: Any, videos: Path) -> None:
+    client = one(root=str(videos), workers=1)
+    door = Door(service(client))
+    messages = [{"type": "http.request", "body": b'{"path": "a.mp4", "progress": true}'}]
+
+    async def receive() -> Any:
+        return messages.pop() if messages else {"type": "http.disconnect"}
+
+    async def send(_: object) -> None:
+        pass
+
+    kind = (b"content-type", b"application/json")
+    scope = {"type": "http", "method": "POST", "path": "/v1/timeline", "headers": [kind], "query_string": b""}
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(client.post, "/v1/predict", json={"path": "a.mp4"})
+        until(lambda: service(client).num_inside == 1)
+        client.portal.call(client.app, scope, receive, send)
+        assert service(client).num_inside == 1
+        door.event.set()
+        assert first.result().status_code == 200
 
 
 def test_nothing_is_left_open_or_on_the_disk(

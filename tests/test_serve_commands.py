@@ -75,6 +75,16 @@ def test_wrong_use(tiny_model: Path, tmp_path: Path) -> None:
     assert run("--max-mb", "0")[0] == 2
 
 
+def test_what_was_not_answered_is_counted(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(_: object, listening: socket.socket, *, stop_s: float) -> int:
+        listening.close()
+        return 2
+
+    monkeypatch.setattr("fewframes.serve.run", run)
+    done = CliRunner().invoke(app, ["serve", "--model", str(tiny_model), "--device", "cpu", "--port", "0"])
+    assert (done.exit_code, done.stderr.splitlines()[-1]) == (3, "stopped; not answered within --stop-s 30: 2 requests")
+
+
 def test_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     monkeypatch.delitem(sys.modules, "fewframes.serve", raising=False)
