@@ -39,6 +39,7 @@ def test_it_finishes_what_is_inside_and_stops(tiny_model: Path, videos: Path) ->
         ask()
         asking = threading.Thread(target=ask)
         with httpx2.Client(base_url=address, timeout=300) as client:
+            assert client.get("/v1/about", headers={"Host": "evil.example"}).status_code == 421
             client.get("/healthz")
             asking.start()
             while "requests_inside 1.0" not in client.get("/metrics").text and len(statuses) == 1:

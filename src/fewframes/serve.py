@@ -29,6 +29,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fewframes import __version__
 from fewframes.bodies import read_request
 from fewframes.errors import EXIT_SOME_FAILED, ConfigError, FewframesError, Refusal
+from fewframes.origins import OwnPages
 from fewframes.predictor import Predictor
 from fewframes.serve_metrics import Metrics
 from fewframes.service import Ask, EmbedAsk, PredictAsk, ServeConfig, Service, Task, TimelineAsk, status_of, stopping
@@ -248,7 +249,6 @@ def create_app(predictor: Predictor, config: ServeConfig) -> FastAPI:
 
     app = FastAPI(title="fewframes", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.service = service
-    app.add_middleware(Counted, desk=desk)
 
     async def refused(_: Request, error: Exception) -> Response:
         assert isinstance(error, FewframesError)
@@ -261,6 +261,8 @@ def create_app(predictor: Predictor, config: ServeConfig) -> FastAPI:
         assert isinstance(error, HTTPException)
         return JSONResponse({"error": error.detail, "status": error.status_code}, error.status_code)
 
+    app.add_middleware(OwnPages, names=config.names, refused=refused)
+    app.add_middleware(Counted, desk=desk)  # the last is outermost
     app.add_exception_handler(FewframesError, refused)
     app.add_exception_handler(HTTPException, unknown)
     for path, kind in VERBS.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import time
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,7 +13,8 @@ from fewframes.console import describe, tell
 from fewframes.errors import EXIT_SOME_FAILED, ConfigError, MissingDependency
 from fewframes.options import DeviceOption, DtypeOption, MergeOption, ModelOption
 
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+"""What this machine is called by its own browsers."""
 PACKAGES = ("fastapi", "httpx2", "multipart", "prometheus_client", "python_multipart", "starlette", "uvicorn")
 
 
@@ -58,10 +60,13 @@ def serve(
     from fewframes.predictor import load
     from fewframes.service import ServeConfig
 
+    listening = listen(host, port)
+    is_here = ipaddress.ip_address(listening.getsockname()[0]).is_loopback
     values = {
         "root": None if root is None else str(root),
         "urls": allow_urls,
         "token": token,
+        "names": tuple({*LOOPBACK, host.lower()}) if is_here and not token else (),
         "max_mb": max_mb,
         "max_seconds": max_seconds,
         "max_megapixels": max_megapixels,
@@ -70,12 +75,11 @@ def serve(
         "workers": workers or 0,
     }
     config = settings_from(ServeConfig, values, "serve")
-    listening = listen(host, port)
     began = time.perf_counter()
     predictor = load(model, device=device, dtype=dtype, backend="pyav", merge=merge)
     tell(f"{describe(predictor)}, loaded in {time.perf_counter() - began:.1f} s")
     app = create_app(predictor, config)
-    if host not in LOOPBACK and not token:
+    if not is_here and not token:
         tell("warning: no token, so anybody who reaches this address may ask; set FEWFRAMES_TOKEN")
     shown = f"[{host}]" if ":" in host else host
     tell(f"http://{shown}:{listening.getsockname()[1]} (Ctrl-C stops it)")

@@ -62,6 +62,8 @@ class ServeConfig:
     """Addresses that requests may name: `public` ones, or `any`, those of this network too."""
     token: str = ""
     """What a request must show; empty: nothing."""
+    names: tuple[str, ...] = ()
+    """Hosts as which it may be asked, without ports; none: any."""
 
     @property
     def num_workers(self) -> int:
