@@ -134,6 +134,8 @@ def test_timeline_whole_and_line_by_line(client: TestClient, predictor: Predicto
         ({"path": "link.mp4"}, 403, "outside of the folder"),
         ({"path": "a\0.mp4"}, 403, "not a path"),
         ({"path": "none.mp4"}, 404, "no such file"),
+        ({"path": "two\nlines"}, 404, "two lines: no such file"),
+        ({"path": "a" * 5000}, 404, "aaa: cannot be read (File name too long)"),
         ({"path": "sub"}, 404, "no such file"),
         ({"path": "pipe"}, 404, "no such file"),
         ({"url": "http://127.0.0.1/a.mp4"}, 403, "fetches nothing"),
@@ -168,6 +170,9 @@ def test_refusals_of_bodies(client: TestClient, videos: Path) -> None:
     assert told(client.post("/v1/predict", content=b"{", headers={"Content-Type": "application/json"}))[0] == 400
     assert told(client.post("/v1/predict", json=["a.mp4"]))[0] == 400
     assert told(client.post("/v1/predict", content=b"x", headers={"Content-Type": "multipart/form-data"}))[0] == 400
+    odd = {"Content-Type": "multipart/form-data; boundary=x; charset=undefined"}
+    content = b'--x\r\nContent-Disposition: form-data; name="path"\r\n\r\na.mp4\r\n--x--\r\n'
+    assert told(client.post("/v1/predict", content=content, headers=odd))[0] == 400
     assert told(client.post("/v1/predict", files={"video": b"x"})) == (
         422,
         "request: a file under the name 'video'; send it as 'file'",
@@ -178,6 +183,27 @@ def test_refusals_of_bodies(client: TestClient, videos: Path) -> None:
         assert (status, words.startswith("sent.mp4: ")) == (422, True), words
     assert told(client.get("/none"))[0] == 404
     assert service(client).num_inside == 0
+
+
+@pytest.mark.parametrize("depth", [*range(900, 1010, 10), 30_000])
+def test_bodies_nested_too_deeply(client: TestClient, depth: int) -> None:
+    """Around Python's limit it is now the reading that fails, now the checking."""
+    for nested in ("[" * depth + "]" * depth, "[" * depth):
+        kind = {"Content-Type": "application/json"}
+        for content in (nested, f'{{"path": "a.mp4", "topk": {nested}}}'):
+            assert told(client.post("/v1/predict", content=content, headers=kind))[0] in (400, 422)
+        status, words = told(send(client, "/v1/predict", b"", topk=nested))
+        assert status in (400, 422)
+        assert len(words) < 1100
+    assert service(client).num_inside == 0
+
+
+def test_a_failure_of_our_own_is_told_in_the_same_form(predictor: Predictor, videos: Path) -> None:
+    app = create_app(predictor, ServeConfig(root=str(videos)))
+    app.state.service._batcher._embed = lambda frames: frames.nonsense
+    with TestClient(app, raise_server_exceptions=False) as client:
+        assert told(client.post("/v1/predict", json={"path": "a.mp4"}))[0] == 500
+        assert service(client).num_inside == 0
 
 
 def test_large_bodies_are_refused_announced_or_not(client: TestClient) -> None:
@@ -420,23 +446,37 @@ def test_a_place_taken_before_it_closed_is_given_back(predictor: Predictor) -> N
     assert caught.value.status == 503
 
 
-def test_a_client_gone_before_the_first_line_leaves_its_place(one: Any, videos: Path) -> None:
-    client = one(root=str(videos), workers=1)
-    door = Door(service(client))
-    messages = [{"type": "http.request", "body": b'{"path": "a.mp4", "progress": true}'}]
+def asked_and_gone(client: TestClient, route: str, body: bytes, *, is_whole: bool = True) -> list[int]:
+    """What a client that is gone once it has sent this body would have been answered."""
+    statuses: list[int] = []
+    messages: list[dict[str, Any]] = [{"type": "http.request", "body": body, "more_body": not is_whole}]
 
     async def receive() -> Any:
         return messages.pop() if messages else {"type": "http.disconnect"}
 
-    async def send(_: object) -> None:
-        pass
+    async def send(message: Any) -> None:
+        if "status" in message:
+            statuses.append(message["status"])
 
     kind = (b"content-type", b"application/json")
-    scope = {"type": "http", "method": "POST", "path": "/v1/timeline", "headers": [kind], "query_string": b""}
+    scope = {"type": "http", "method": "POST", "path": route, "headers": [kind], "query_string": b""}
+    assert client.portal is not None
+    client.portal.call(client.app, scope, receive, send)
+    return statuses
+
+
+def test_a_client_gone_in_the_middle_of_the_body_is_no_failure_of_ours(client: TestClient) -> None:
+    assert asked_and_gone(client, "/v1/predict", b"{", is_whole=False) == [499]
+    assert service(client).num_inside == 0
+
+
+def test_a_client_gone_before_the_first_line_leaves_its_place(one: Any, videos: Path) -> None:
+    client = one(root=str(videos), workers=1)
+    door = Door(service(client))
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(client.post, "/v1/predict", json={"path": "a.mp4"})
         until(lambda: service(client).num_inside == 1)
-        client.portal.call(client.app, scope, receive, send)
+        asked_and_gone(client, "/v1/timeline", b'{"path": "a.mp4", "progress": true}')
         assert service(client).num_inside == 1
         door.event.set()
         assert first.result().status_code == 200

@@ -9,13 +9,13 @@ from dataclasses import fields
 from typing import Any, NamedTuple
 
 from starlette.datastructures import FormData, UploadFile
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive
 
 from fewframes.config import settings_from
 from fewframes.errors import Refusal
 from fewframes.fetching import too_large
-from fewframes.service import Ask
+from fewframes.service import Ask, gone
 
 FORM_BYTES = 2**16
 """What a form may have beside the video."""
@@ -39,20 +39,35 @@ async def read_request(request: Request, kind: type[Ask], max_bytes: int) -> Sen
         raise Refusal(415, f"Content-Type {form!r}: send multipart/form-data with a 'file', or application/json")
     most = FORM_BYTES + (max_bytes if form == "multipart/form-data" else 0)
     limited = Request(request.scope, _limited(request, most, max_bytes))
-    if form == "application/json":
-        try:
-            values = json.loads(await limited.body())
-        except ValueError as error:
-            raise Refusal(400, f"the body is not JSON ({error})") from None
-        if not isinstance(values, dict):
-            raise Refusal(400, f"the body is JSON of type {type(values).__name__}; send an object")
-        return Sent(_ask_of(kind, values, is_upload=False), None)
-    values = await limited.form(max_files=1, max_fields=MOST_FIELDS)
+    try:
+        return await (_read_json if form == "application/json" else _read_form)(limited, kind)
+    except ClientDisconnect:
+        raise gone() from None
+    except RecursionError:
+        raise Refusal(
+            400, "the body is nested too deeply; a question's fields are numbers, words and true or false"
+        ) from None
+
+
+async def _read_json(request: Request, kind: type[Ask]) -> Sent:
+    try:
+        values = json.loads(await request.body())
+    except ValueError as error:
+        raise Refusal(400, f"the body is not JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise Refusal(400, f"the body is JSON of type {type(values).__name__}; send an object")
+    return Sent(_ask_of(kind, values, is_upload=False), None)
+
+
+async def _read_form(request: Request, kind: type[Ask]) -> Sent:
+    try:
+        values = await request.form(max_files=1, max_fields=MOST_FIELDS)
+    except ValueError as error:  # its charset is Python's, but not for this
+        raise Refusal(400, f"the form cannot be read ({error})") from None
     file = values.get("file")
     upload = file if isinstance(file, UploadFile) else None
-    sent = Sent(kind(), upload)
     try:
-        return sent._replace(ask=_ask_of(kind, _plain(kind, values), is_upload=upload is not None))
+        return Sent(_ask_of(kind, _plain(kind, values), is_upload=upload is not None), upload)
     except BaseException:
         await values.close()
         raise

@@ -21,7 +21,7 @@ import httpx2
 from fewframes.errors import Refusal
 
 SCHEMES = ("http", "https")
-MOST_REDIRECTS = 5
+MOST_REDIRECTS, MOST_PORT = 5, 65535
 SPOOLED_BYTES = 2**20
 """Up to this size a video stays in memory, as uploads do; above, it lies in a file without a name, gone when it is closed."""
 STEP_S = 10.0
@@ -98,8 +98,8 @@ async def _fetch_into(
                         await _save(response, file, url, max_bytes)
                         return
                     target = urljoin(target, response.headers["location"])
-            except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError) as error:
-                raise Refusal(422, f"{url}: cannot be fetched ({error or type(error).__name__})") from None
+            except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, ValueError) as error:
+                raise Refusal(422, f"{url}: cannot be fetched ({str(error) or type(error).__name__})") from None
     raise Refusal(422, f"{url}: more than {MOST_REDIRECTS} redirects")
 
 
@@ -108,7 +108,10 @@ def _request(client: httpx2.AsyncClient, url: str, allows: Callable[[str], bool]
     target = httpx2.URL(url)
     if target.scheme not in SCHEMES or not target.host:
         raise Refusal(403, f"{url}: needs an address that begins with http:// or https://")
-    address = checked_address(target.host, target.port or (443 if target.scheme == "https" else 80), allows)
+    port = target.port or (443 if target.scheme == "https" else 80)
+    if port > MOST_PORT:
+        raise Refusal(422, f"{url}: port {port}; the last there is is {MOST_PORT}")
+    address = checked_address(target.host, port, allows)
     return client.build_request(
         "GET",
         target.copy_with(host=address),

@@ -32,14 +32,25 @@ from fewframes.errors import EXIT_SOME_FAILED, ConfigError, FewframesError, Refu
 from fewframes.origins import OwnPages
 from fewframes.predictor import Predictor
 from fewframes.serve_metrics import Metrics
-from fewframes.service import Ask, EmbedAsk, PredictAsk, ServeConfig, Service, Task, TimelineAsk, status_of, stopping
+from fewframes.service import (
+    Ask,
+    EmbedAsk,
+    PredictAsk,
+    ServeConfig,
+    Service,
+    Task,
+    TimelineAsk,
+    gone,
+    status_of,
+    stopping,
+)
 
 PAGE = Path(__file__).parent / "assets" / "page"
 DRAIN_S, BACKLOG = 1.0, 128
 LAST_S = 3.0
 """From the end of `stop_s` to the end of the process, whatever still runs: the answers' last bytes need two."""
-CLIENT_GONE = 499
-"""What is counted where nobody waits for the answer any more."""
+MOST_CHARS = 1000
+"""Characters of an error."""
 VERBS: dict[str, type[Ask]] = {"/v1/predict": PredictAsk, "/v1/timeline": TimelineAsk, "/v1/embed": EmbedAsk}
 OTHER_ROUTES = ("/", "/healthz", "/readyz", "/metrics", "/v1/about", "/openapi.json")
 HEADERS = {
@@ -112,7 +123,7 @@ class Desk:
             lines.end()
 
         def left() -> None:
-            task.end(Refusal(CLIENT_GONE, "the client went away"))
+            task.end(gone())
             future.cancel()
 
         future.add_done_callback(done)
@@ -134,16 +145,16 @@ class Desk:
         answer.add_done_callback(
             lambda found: found.cancelled() or found.exception()
         )  # nobody may be left to look at it
-        gone = asyncio.ensure_future(_disconnected(request))
-        either: set[asyncio.Future[Any]] = {answer, gone}
+        leaving = asyncio.ensure_future(_disconnected(request))
+        either: set[asyncio.Future[Any]] = {answer, leaving}
         try:
             async with _in_time(task):
                 await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            gone.cancel()
+            leaving.cancel()
         if answer.done():
             return answer.result()
-        raise Refusal(CLIENT_GONE, "the client went away")
+        raise gone()
 
     async def _streamed(self, lines: Lines, future: Future[dict[str, object]], task: Task) -> AsyncIterator[str]:
         """Lines of JSON: progress, and last the result or the error, for by then the status is sent."""
@@ -161,7 +172,7 @@ class Desk:
     def told_error(self, error: FewframesError) -> dict[str, object]:
         """An error as plain values, counted."""
         self.metrics.refused.labels(str(status_of(error))).inc()
-        return {"error": str(error), "status": status_of(error)}
+        return {"error": _in_a_line(error), "status": status_of(error)}
 
 
 class Streamed(StreamingResponse):
@@ -197,6 +208,12 @@ async def _in_time(task: Task) -> AsyncIterator[None]:
         raise task.refusal() from None
     finally:
         task.woken = lambda: None
+
+
+def _in_a_line(error: FewframesError) -> str:
+    """What an error says, in one line that is not too long, whatever name it tells of."""
+    line = " ".join(str(error).splitlines())
+    return line if len(line) <= MOST_CHARS else f"{line[: MOST_CHARS // 2]} ... {line[-MOST_CHARS // 2 :]}"
 
 
 class Lines:
@@ -261,10 +278,14 @@ def create_app(predictor: Predictor, config: ServeConfig) -> FastAPI:
         assert isinstance(error, HTTPException)
         return JSONResponse({"error": error.detail, "status": error.status_code}, error.status_code)
 
+    async def failed(_: Request, __: Exception) -> Response:
+        return JSONResponse({"error": "this server failed at it; its log says how", "status": 500}, 500)
+
     app.add_middleware(OwnPages, names=config.names, refused=refused)
     app.add_middleware(Counted, desk=desk)  # the last is outermost
     app.add_exception_handler(FewframesError, refused)
     app.add_exception_handler(HTTPException, unknown)
+    app.add_exception_handler(Exception, failed)
     for path, kind in VERBS.items():
         app.post(path, summary=(kind.__doc__ or "").strip(), openapi_extra=_body_schema(kind))(_route(desk, kind))
     _add_plain_routes(app, desk)

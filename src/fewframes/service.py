@@ -34,6 +34,8 @@ PICTURE_PX = 112
 """Side of the frames that are sent back for people to see."""
 TOLD_FRAMES = 64
 """Frames of a long video after which it is told how far it is."""
+CLIENT_GONE = 499
+"""Its status in the counts; nobody sees it."""
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Urls = Literal["none", "public", "any"]
 Told = Callable[[int, int], None]
@@ -298,6 +300,11 @@ class Service:
             self._batcher.close()
 
 
+def gone() -> Refusal:
+    """What is counted where nobody waits for the answer any more."""
+    return Refusal(CLIENT_GONE, "the client went away")
+
+
 def stopping() -> Refusal:
     """What is said when the server stops."""
     return Refusal(503, "this server is stopping; ask again in a moment", retry_s=5)
@@ -315,13 +322,14 @@ def open_below(root: str | None, name: str, max_bytes: int) -> IO[bytes]:
         raise Refusal(403, f"{name!r}: not a path ({error})") from None
     if not path.is_relative_to(folder):
         raise Refusal(403, f"{name}: outside of the folder that this server reads from; name a file in it")
-    if not path.is_file():
-        raise MissingVideo(f"{name}: no such file; check the path")
     try:
+        if not path.is_file():
+            raise MissingVideo(f"{name}: no such file; check the path")
         file = path.open("rb")
-    except OSError as error:
-        raise Refusal(403, f"{name}: cannot be read ({error.strerror})") from None
-    if path.stat().st_size > max_bytes:
+    except OSError as error:  # a name that is too long; a folder or file that is not for us
+        status = 403 if isinstance(error, PermissionError) else 404
+        raise Refusal(status, f"{name}: cannot be read ({error.strerror})") from None
+    if os.fstat(file.fileno()).st_size > max_bytes:
         file.close()
         raise too_large(name, max_bytes)
     return file
