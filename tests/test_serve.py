@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -28,50 +25,9 @@ from fewframes.serve import HEADERS, create_app, listen, run
 from fewframes.service import PredictAsk, ServeConfig, Service
 from fewframes.timeline import sweep
 from numbered import Numbered
+from served import send, service, told, until
 
 VERBS = ("/v1/predict", "/v1/timeline", "/v1/embed")
-
-
-@pytest.fixture(scope="module")
-def predictor(tiny_model: Path) -> Predictor:
-    return fewframes.load(tiny_model, device="cpu", dtype="float32")
-
-
-@pytest.fixture(scope="module")
-def client(predictor: Predictor, videos: Path) -> Iterator[TestClient]:
-    with TestClient(create_app(predictor, ServeConfig(root=str(videos), max_mb=4.0))) as client:
-        yield client
-
-
-@pytest.fixture
-def one(predictor: Predictor) -> Iterator[Any]:
-    """A server with settings of its own."""
-    stack = ExitStack()
-
-    def make(**settings: Any) -> TestClient:
-        return stack.enter_context(TestClient(create_app(predictor, ServeConfig(**settings))))
-
-    with stack:
-        yield make
-
-
-def service(client: TestClient) -> Service:
-    found: Service = client.app.state.service  # type: ignore[attr-defined]
-    return found
-
-
-def send(client: TestClient, route: str, file: bytes | Path, **fields: object) -> Any:
-    content = file if isinstance(file, bytes) else file.read_bytes()
-    return client.post(
-        route, files={"file": ("sent.mp4", content)}, data={key: str(value) for key, value in fields.items()}
-    )
-
-
-def told(answer: Any) -> tuple[int, str]:
-    values = answer.json()
-    assert values["status"] == answer.status_code
-    assert "\n" not in values["error"]
-    return answer.status_code, values["error"]
 
 
 def test_answers_are_those_of_predict_sent_and_by_path(client: TestClient, predictor: Predictor, videos: Path) -> None:
@@ -165,39 +121,6 @@ def test_refusals_of_names(
     assert str(videos) not in found[1]
 
 
-def test_refusals_of_bodies(client: TestClient, videos: Path) -> None:
-    assert told(client.post("/v1/predict", content=b"x", headers={"Content-Type": "text/plain"}))[0] == 415
-    assert told(client.post("/v1/predict", content=b"{", headers={"Content-Type": "application/json"}))[0] == 400
-    assert told(client.post("/v1/predict", json=["a.mp4"]))[0] == 400
-    assert told(client.post("/v1/predict", content=b"x", headers={"Content-Type": "multipart/form-data"}))[0] == 400
-    odd = {"Content-Type": "multipart/form-data; boundary=x; charset=undefined"}
-    content = b'--x\r\nContent-Disposition: form-data; name="path"\r\n\r\na.mp4\r\n--x--\r\n'
-    assert told(client.post("/v1/predict", content=content, headers=odd))[0] == 400
-    assert told(client.post("/v1/predict", files={"video": b"x"})) == (
-        422,
-        "request: a file under the name 'video'; send it as 'file'",
-    )
-    assert told(client.post("/v1/predict", files=[("file", b"x"), ("file", b"y")]))[0] == 400
-    for content in (b"", b"no video at all", (videos / "a.mp4").read_bytes()[:900]):
-        status, words = told(send(client, "/v1/predict", content))
-        assert (status, words.startswith("sent.mp4: ")) == (422, True), words
-    assert told(client.get("/none"))[0] == 404
-    assert service(client).num_inside == 0
-
-
-@pytest.mark.parametrize("depth", [*range(900, 1010, 10), 30_000])
-def test_bodies_nested_too_deeply(client: TestClient, depth: int) -> None:
-    """Around Python's limit it is now the reading that fails, now the checking."""
-    for nested in ("[" * depth + "]" * depth, "[" * depth):
-        kind = {"Content-Type": "application/json"}
-        for content in (nested, f'{{"path": "a.mp4", "topk": {nested}}}'):
-            assert told(client.post("/v1/predict", content=content, headers=kind))[0] in (400, 422)
-        status, words = told(send(client, "/v1/predict", b"", topk=nested))
-        assert status in (400, 422)
-        assert len(words) < 1100
-    assert service(client).num_inside == 0
-
-
 def test_a_failure_of_our_own_is_told_in_the_same_form(predictor: Predictor, videos: Path) -> None:
     app = create_app(predictor, ServeConfig(root=str(videos)))
     app.state.service._batcher._embed = lambda frames: frames.nonsense
@@ -206,44 +129,27 @@ def test_a_failure_of_our_own_is_told_in_the_same_form(predictor: Predictor, vid
         assert service(client).num_inside == 0
 
 
-def test_large_bodies_are_refused_announced_or_not(client: TestClient) -> None:
-    assert told(send(client, "/v1/predict", bytes(5_000_000)))[0] == 413
-
-    def pieces() -> Iterator[bytes]:
-        yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
-        for _ in range(50):
-            yield bytes(100_000)
-
-    kind = {"Content-Type": "multipart/form-data; boundary=x"}
-    assert told(client.post("/v1/predict", content=pieces(), headers=kind))[0] == 413
-    assert (
-        told(client.post("/v1/predict", content=b"[" + b"1," * 10**5, headers={"Content-Type": "application/json"}))[0]
-        == 413
-    )
-    assert service(client).num_inside == 0
-
-
-def test_limits_of_pixels_seconds_and_root(one: Any, videos: Path) -> None:
+def test_limits_of_pixels_seconds_and_root(serving: Any, videos: Path) -> None:
     for route in VERBS:
-        assert told(send(one(max_megapixels=0.01), route, videos / "a.mp4"))[0] == 413
-        assert told(send(one(max_seconds=0.5), route, videos / "a.mp4"))[0] == 413
-    small = one(root=str(videos), max_mb=0.001)
+        assert told(send(serving(max_megapixels=0.01), route, videos / "a.mp4"))[0] == 413
+        assert told(send(serving(max_seconds=0.5), route, videos / "a.mp4"))[0] == 413
+    small = serving(root=str(videos), max_mb=0.001)
     assert told(small.post("/v1/predict", json={"path": "a.mp4"}))[0] == 413
-    assert told(one().post("/v1/predict", json={"path": "a.mp4"})) == (
+    assert told(serving().post("/v1/predict", json={"path": "a.mp4"})) == (
         403,
         "a.mp4: this server reads no files of its own; upload the video",
     )
 
 
-def test_urls(one: Any) -> None:
-    status, words = told(one(urls="public").post("/v1/predict", json={"url": "http://127.0.0.1:1/a.mp4"}))
+def test_urls(serving: Any) -> None:
+    status, words = told(serving(urls="public").post("/v1/predict", json={"url": "http://127.0.0.1:1/a.mp4"}))
     assert (status, "not a public address" in words) == (403, True)
-    status, words = told(one(urls="any").post("/v1/predict", json={"url": "http://127.0.0.1:1/a.mp4"}))
+    status, words = told(serving(urls="any").post("/v1/predict", json={"url": "http://127.0.0.1:1/a.mp4"}))
     assert (status, "cannot be fetched" in words) == (422, True)
 
 
-def test_tokens(one: Any, videos: Path) -> None:
-    client = one(token="hélas", root=str(videos))
+def test_tokens(serving: Any, videos: Path) -> None:
+    client = serving(token="hélas", root=str(videos))
     wrong: tuple[dict[str, Any], ...] = ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Bearer "})
     for shown in wrong:
         answer = client.post("/v1/predict", json={"path": "a.mp4"}, headers=shown)
@@ -254,59 +160,6 @@ def test_tokens(one: Any, videos: Path) -> None:
     assert client.post("/v1/predict", json={"path": "a.mp4"}, headers=shown).status_code == 200
     assert client.get("/healthz").json() == {"status": "alive"}
     assert client.get("/v1/about").json()["needs_token"] is True
-
-
-OTHERS: tuple[dict[str, str], ...] = (
-    {"Origin": "http://evil.example"},
-    {"Origin": "null"},
-    {"Origin": "http://testserver:81"},
-    {"Sec-Fetch-Site": "cross-site"},
-    {"Sec-Fetch-Site": "same-site", "Origin": "http://testserver"},
-)
-OWN: tuple[dict[str, str], ...] = (
-    {},
-    {"Origin": "http://testserver"},
-    {"Sec-Fetch-Site": "same-origin", "Origin": "https://a.name.before.the.proxy"},
-    {"Sec-Fetch-Site": "none"},
-)
-
-
-def test_pages_of_other_servers_are_refused(one: Any, videos: Path) -> None:
-    for client in (one(root=str(videos)), one(root=str(videos), token="secret")):
-        shown = {"Authorization": "Bearer secret"}
-        for headers in OTHERS:
-            assert told(client.post("/v1/predict", json={"path": "a.mp4"}, headers=shown | headers))[0] == 403, headers
-            assert told(client.get("/v1/about", headers=headers))[0] == 403, headers
-            for route in ("/", "/page.js", "/healthz", "/readyz", "/metrics"):  # a link to the page; probes
-                assert client.get(route, headers=shown | headers).status_code == 200, (route, headers)
-        for headers in OWN:
-            assert client.post("/v1/predict", json={"path": "a.mp4"}, headers=shown | headers).status_code == 200, (
-                headers
-            )
-
-
-def test_names_that_came_to_stand_for_this_machine_are_refused(one: Any, videos: Path) -> None:
-    client = one(root=str(videos), names=("localhost", "127.0.0.1", "::1"))
-    for host in (
-        "evil.example",
-        "evil.example:8000",
-        "127.0.0.1.evil.example",
-        "localhost.evil",
-        "[::1",
-        "me@evil",
-        "x:1:2",
-    ):
-        for answer in (
-            client.post("/v1/predict", json={"path": "a.mp4"}, headers={"Host": host, "Origin": f"http://{host}"}),
-            client.get("/", headers={"Host": host}),
-            client.get("/metrics", headers={"Host": host}),
-        ):
-            assert told(answer)[0] == 421, host
-        assert client.get("/healthz", headers={"Host": host}).status_code == 200
-    for host in ("127.0.0.1:8000", "localhost", "LOCALHOST:8000", "[::1]:8000"):
-        found = client.post("/v1/predict", json={"path": "a.mp4"}, headers={"Host": host, "Origin": f"http://{host}"})
-        assert found.status_code == 200, host
-        assert client.get("/metrics", headers={"Host": host}).status_code == 200
 
 
 class Door:
@@ -322,15 +175,8 @@ class Door:
         return self.embed(frames)
 
 
-def until(holds: Any) -> None:
-    ends = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < ends
-        time.sleep(0.01)
-
-
-def test_more_than_may_wait_are_refused_at_once_and_nobody_is_lost(one: Any, videos: Path) -> None:
-    client = one(root=str(videos), workers=1, max_waiting=2)
+def test_more_than_may_wait_are_refused_at_once_and_nobody_is_lost(serving: Any, videos: Path) -> None:
+    client = serving(root=str(videos), workers=1, max_waiting=2)
     door = Door(service(client))
     with ThreadPoolExecutor(3) as pool:
         inside = [pool.submit(client.post, "/v1/predict", json={"path": "a.mp4"}) for _ in range(3)]
@@ -345,8 +191,8 @@ def test_more_than_may_wait_are_refused_at_once_and_nobody_is_lost(one: Any, vid
     assert client.post("/v1/predict", json={"path": "a.mp4"}).status_code == 200
 
 
-def test_time_that_is_over(one: Any, videos: Path) -> None:
-    client = one(root=str(videos), workers=1, timeout_s=0.5)
+def test_time_that_is_over(serving: Any, videos: Path) -> None:
+    client = serving(root=str(videos), workers=1, timeout_s=0.5)
     door = Door(service(client))
     assert told(client.post("/v1/predict", json={"path": "a.mp4"}))[0] == 408
     line = json.loads(client.post("/v1/timeline", json={"path": "a.mp4", "progress": True}).text.splitlines()[-1])
@@ -356,8 +202,8 @@ def test_time_that_is_over(one: Any, videos: Path) -> None:
     until(lambda: service(client).num_inside == 0)
 
 
-def test_stopping_refuses_what_is_new(one: Any, videos: Path) -> None:
-    client = one(root=str(videos))
+def test_stopping_refuses_what_is_new(serving: Any, videos: Path) -> None:
+    client = serving(root=str(videos))
     assert client.get("/readyz").status_code == 200
     service(client).is_stopping = True
     for answer in (client.get("/readyz"), client.post("/v1/predict", json={"path": "a.mp4"})):
@@ -470,8 +316,8 @@ def test_a_client_gone_in_the_middle_of_the_body_is_no_failure_of_ours(client: T
     assert service(client).num_inside == 0
 
 
-def test_a_client_gone_before_the_first_line_leaves_its_place(one: Any, videos: Path) -> None:
-    client = one(root=str(videos), workers=1)
+def test_a_client_gone_before_the_first_line_leaves_its_place(serving: Any, videos: Path) -> None:
+    client = serving(root=str(videos), workers=1)
     door = Door(service(client))
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(client.post, "/v1/predict", json={"path": "a.mp4"})
@@ -527,11 +373,3 @@ def test_metrics_page_and_description(client: TestClient, videos: Path) -> None:
     assert all(page.headers[name] == value for name, value in HEADERS.items())
     for text in (page.text, client.get("/page.js").text, client.get("/page.css").text):
         assert "://" not in text.replace("http://www.w3.org/2000/svg", "")  # nothing comes from elsewhere
-
-
-def test_a_form_is_read_as_json_is(client: TestClient, videos: Path) -> None:
-    assert told(send(client, "/v1/predict", videos / "a.mp4", topk="many"))[1].startswith("request: topk = 'many': ")
-    assert told(send(client, "/v1/predict", videos / "a.mp4", nonsense=1))[0] == 422
-    by_path = client.post("/v1/predict", data={"path": "a.mp4", "topk": "1"}, files={"none": (None, b"")})
-    assert told(by_path)[0] == 422
-    assert io.BytesIO(send(client, "/v1/predict", videos / "a.mp4", topk=1).content).read().count(b'"label"') == 1
