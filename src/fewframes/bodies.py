@@ -44,9 +44,7 @@ async def read_request(request: Request, kind: type[Ask], max_bytes: int) -> Sen
     except ClientDisconnect:
         raise gone() from None
     except RecursionError:
-        raise Refusal(
-            400, "the body is nested too deeply; a question's fields are numbers, words and true or false"
-        ) from None
+        raise Refusal(400, "the body is nested too deeply; fields are numbers, words, true or false") from None
 
 
 async def _read_json(request: Request, kind: type[Ask]) -> Sent:

@@ -38,7 +38,9 @@ def serve(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Videos worked on at a time.", show_default="two a core")
     ] = None,
-    stop_s: Annotated[float, typer.Option(min=0, help="Seconds for what is inside when told to stop.")] = 30,
+    stop_s: Annotated[
+        float, typer.Option(min=0, help="Seconds for what is inside when told to stop; then it gets 503.")
+    ] = 30,
     merge: MergeOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
@@ -66,7 +68,7 @@ def serve(
         "root": None if root is None else str(root),
         "urls": allow_urls,
         "token": token,
-        "names": tuple({*LOOPBACK, host.lower()}) if is_here and not token else (),
+        "names": tuple(dict.fromkeys((*LOOPBACK, host.lower()))) if is_here and not token else (),
         "max_mb": max_mb,
         "max_seconds": max_seconds,
         "max_megapixels": max_megapixels,
