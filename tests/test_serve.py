@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -303,6 +304,7 @@ def asked_and_gone(client: TestClient, route: str, body: bytes, *, is_whole: boo
     async def send(message: Any) -> None:
         if "status" in message:
             statuses.append(message["status"])
+        await asyncio.sleep(0)  # as where a client does not read
 
     kind = (b"content-type", b"application/json")
     scope = {"type": "http", "method": "POST", "path": route, "headers": [kind], "query_string": b""}

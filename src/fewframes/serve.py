@@ -362,7 +362,7 @@ def run(app: FastAPI, listening: socket.socket, *, stop_s: float) -> int:
 
 async def _serve(server: uvicorn.Server, service: Service, listening: socket.socket, stop_s: float) -> None:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    last = threading.Timer(stop_s + LAST_S, os._exit, [EXIT_SOME_FAILED])
+    last = threading.Timer(min(stop_s + LAST_S, threading.TIMEOUT_MAX), os._exit, [EXIT_SOME_FAILED])
     last.daemon = True
 
     async def stopped() -> None:
