@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
+import fewframes
 from fewframes.config import ModelConfig, ViewConfig
+from fewframes.predictor import Predictor
 from fewframes.weights import Checkpoint, build_model, save_checkpoint
 from numbered import Numbered, write_fading
+
+if TYPE_CHECKING:
+    from starlette.testclient import TestClient
 
 TINY = ModelConfig(
     image_size=32, patch_size=8, width=48, depth=1, heads=3, temporal_depth=1, temporal_heads=4, num_frames=4, num_classes=3
@@ -35,6 +43,30 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for index, name in enumerate(("a", "b", "sub/c")):
         Numbered(times_ms=range(40 * index, 40 * (index + 20), 40)).write(folder / name)
     return folder
+
+
+@pytest.fixture(scope="module")
+def predictor(tiny_model: Path) -> Predictor:
+    """The tiny model, loaded."""
+    return fewframes.load(tiny_model, device="cpu", dtype="float32")
+
+
+@pytest.fixture
+def serving(predictor: Predictor) -> Iterator[Callable[..., TestClient]]:
+    """Makes a server with settings of its own."""
+    from starlette.testclient import TestClient  # an extra's packages
+
+    from fewframes.serve import create_app
+    from fewframes.service import ServeConfig
+
+    with ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(TestClient(create_app(predictor, ServeConfig(**settings))))
+
+
+@pytest.fixture
+def client(serving: Callable[..., TestClient], videos: Path) -> TestClient:
+    """A server for the short videos."""
+    return serving(root=str(videos), max_mb=4.0)
 
 
 @pytest.fixture(scope="session")

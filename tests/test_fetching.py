@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +16,7 @@ from fewframes.errors import Refusal
 from fewframes.fetching import SPOOLED_BYTES, checked_address, fetch, is_public
 
 VIDEO = bytes(range(256)) * 8
+DRIPPING = {"/drip/headers": b"X-Slow: ", "/drip/body": b"\r\n"}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -38,6 +40,16 @@ class Handler(BaseHTTPRequestHandler):
             try:
                 for _ in range(1000):
                     self.wfile.write(b"0" * 2**16)
+            except OSError:
+                self.close_connection = True
+        elif self.path == "/empty":
+            self.close_connection = True
+        elif self.path in DRIPPING:  # each byte comes soon, the last one never
+            try:
+                self.wfile.write(b"HTTP/1.0 200 OK\r\n" + DRIPPING[self.path])
+                while True:
+                    self.wfile.write(b"0")
+                    time.sleep(0.02)
             except OSError:
                 self.close_connection = True
         else:
@@ -121,11 +133,13 @@ def test_redirects_are_looked_at_too(server: str) -> None:
         "/round": "/round",
         "/file": "file:///etc/passwd",
         "/inner": "http://10.0.0.1/x",
+        "/broken": "http://[",
     }
     with closing(fetch(f"{server}/moved", 10**6, allows=anywhere)) as file:
         file.seek(0)
         assert file.read() == VIDEO
     assert refused(f"{server}/round", allows=anywhere) == (422, f"{server}/round: more than 5 redirects")
+    assert refused(f"{server}/broken", allows=anywhere)[0] == 422
     assert refused(f"{server}/file", allows=anywhere)[0] == 403
     status, message = refused(f"{server}/inner", allows=lambda address: address == "127.0.0.1")
     assert (status, message.startswith("10.0.0.1: ")) == (403, True)
@@ -142,13 +156,25 @@ def test_what_cannot_be_fetched(server: str) -> None:
     for url in ("ftp://example.org/a", "file:///etc/passwd", "video.mp4", "http:///x"):
         assert refused(url, allows=anywhere)[0] == 403, url
     assert refused("http://no-such-host.invalid/x")[0] == 422
+    assert refused("http://127.0.0.1:65536/x", allows=anywhere)[0] == 422
+    assert refused(f"{server}/empty", allows=anywhere) == (
+        422,
+        f"{server}/empty: cannot be fetched (Server disconnected without sending a response.)",
+    )
     with closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
         assert refused(f"http://127.0.0.1:{free.getsockname()[1]}/x", allows=anywhere)[0] == 422
 
 
-def test_time_that_is_over_ends_it(server: str) -> None:
-    def late() -> None:
-        raise Refusal(408, "late")
+@pytest.mark.parametrize("path", ["/video", *DRIPPING, "/moved"])
+def test_time_that_is_over_ends_it(server: str, path: str) -> None:
+    Handler.places = {"/moved": "/drip/headers"}
+    began = time.monotonic()
+    limit_s = 0.0 if path == "/video" else 0.5
 
-    assert refused(f"{server}/video", allows=anywhere, check=late) == (408, "late")
+    def check() -> None:
+        if time.monotonic() - began >= limit_s:
+            raise Refusal(408, "late")
+
+    assert refused(f"{server}{path}", allows=anywhere, check=check) == (408, "late")
+    assert time.monotonic() - began < limit_s + 1

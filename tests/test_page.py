@@ -49,7 +49,10 @@ CONTRAST = """() => {
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    app = create_app(fewframes.load(device="cpu", dtype="float32"), ServeConfig(max_mb=1.0, root=str(HUG.parent)))
+    app = create_app(
+        fewframes.load(device="cpu", dtype="float32"),
+        ServeConfig(max_mb=1.0, root=str(HUG.parent), names=("127.0.0.1",)),
+    )
     listening = listen("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
@@ -163,3 +166,12 @@ def test_errors_are_said_and_the_page_goes_on(page: Any, tmp_path: Path) -> None
     page.set_input_files("#file", HUG)
     page.wait_for_selector("#spans button")
     assert page.inner_text("#error") == ""
+
+
+def test_an_answer_that_breaks_off_is_said(page: Any) -> None:
+    bodies = ['{"progress": {"done": 1, "total": 9}}\n', '{"progress": {"done": 1, "total": 9}}\n{"resu', ""]
+    page.route("**/v1/timeline", lambda route: route.fulfill(content_type="application/x-ndjson", body=bodies.pop()))
+    while bodies:
+        page.set_input_files("#file", HUG)
+        until(page, "document.getElementById('error').textContent")
+        assert page.inner_text("#error") == "the answer broke off before its end; choose the video again"

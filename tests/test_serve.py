@@ -2,72 +2,33 @@
 
 from __future__ import annotations
 
-import io
+import asyncio
 import json
 import os
+import signal
+import socket
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import torch
 from starlette.testclient import TestClient
 
 import fewframes
+from fewframes.errors import Refusal
 from fewframes.explain import explain
 from fewframes.predictor import Predictor
-from fewframes.serve import HEADERS, create_app
-from fewframes.service import ServeConfig, Service
+from fewframes.serve import HEADERS, create_app, listen, run
+from fewframes.service import PredictAsk, ServeConfig, Service
 from fewframes.timeline import sweep
 from numbered import Numbered
+from served import send, service, told, until
 
 VERBS = ("/v1/predict", "/v1/timeline", "/v1/embed")
-
-
-@pytest.fixture(scope="module")
-def predictor(tiny_model: Path) -> Predictor:
-    return fewframes.load(tiny_model, device="cpu", dtype="float32")
-
-
-@pytest.fixture(scope="module")
-def client(predictor: Predictor, videos: Path) -> Iterator[TestClient]:
-    with TestClient(create_app(predictor, ServeConfig(root=str(videos), max_mb=4.0))) as client:
-        yield client
-
-
-@pytest.fixture
-def one(predictor: Predictor) -> Iterator[Any]:
-    """A server with settings of its own."""
-    stack = ExitStack()
-
-    def make(**settings: Any) -> TestClient:
-        return stack.enter_context(TestClient(create_app(predictor, ServeConfig(**settings))))
-
-    with stack:
-        yield make
-
-
-def service(client: TestClient) -> Service:
-    found: Service = client.app.state.service  # type: ignore[attr-defined]
-    return found
-
-
-def send(client: TestClient, route: str, file: bytes | Path, **fields: object) -> Any:
-    content = file if isinstance(file, bytes) else file.read_bytes()
-    return client.post(
-        route, files={"file": ("sent.mp4", content)}, data={key: str(value) for key, value in fields.items()}
-    )
-
-
-def told(answer: Any) -> tuple[int, str]:
-    values = answer.json()
-    assert values["status"] == answer.status_code
-    assert "\n" not in values["error"]
-    return answer.status_code, values["error"]
 
 
 def test_answers_are_those_of_predict_sent_and_by_path(client: TestClient, predictor: Predictor, videos: Path) -> None:
@@ -130,6 +91,8 @@ def test_timeline_whole_and_line_by_line(client: TestClient, predictor: Predicto
         ({"path": "link.mp4"}, 403, "outside of the folder"),
         ({"path": "a\0.mp4"}, 403, "not a path"),
         ({"path": "none.mp4"}, 404, "no such file"),
+        ({"path": "two\nlines"}, 404, "two lines: no such file"),
+        ({"path": "a" * 5000}, 404, "aaa: cannot be read (File name too long)"),
         ({"path": "sub"}, 404, "no such file"),
         ({"path": "pipe"}, 404, "no such file"),
         ({"url": "http://127.0.0.1/a.mp4"}, 403, "fetches nothing"),
@@ -159,61 +122,35 @@ def test_refusals_of_names(
     assert str(videos) not in found[1]
 
 
-def test_refusals_of_bodies(client: TestClient, videos: Path) -> None:
-    assert told(client.post("/v1/predict", content=b"x", headers={"Content-Type": "text/plain"}))[0] == 415
-    assert told(client.post("/v1/predict", content=b"{", headers={"Content-Type": "application/json"}))[0] == 400
-    assert told(client.post("/v1/predict", json=["a.mp4"]))[0] == 400
-    assert told(client.post("/v1/predict", content=b"x", headers={"Content-Type": "multipart/form-data"}))[0] == 400
-    assert told(client.post("/v1/predict", files={"video": b"x"})) == (
-        422,
-        "request: a file under the name 'video'; send it as 'file'",
-    )
-    assert told(client.post("/v1/predict", files=[("file", b"x"), ("file", b"y")]))[0] == 400
-    for content in (b"", b"no video at all", (videos / "a.mp4").read_bytes()[:900]):
-        status, words = told(send(client, "/v1/predict", content))
-        assert (status, words.startswith("sent.mp4: ")) == (422, True), words
-    assert told(client.get("/none"))[0] == 404
-    assert service(client).num_inside == 0
+def test_a_failure_of_our_own_is_told_in_the_same_form(predictor: Predictor, videos: Path) -> None:
+    app = create_app(predictor, ServeConfig(root=str(videos)))
+    app.state.service._batcher._embed = lambda frames: frames.nonsense
+    with TestClient(app, raise_server_exceptions=False) as client:
+        assert told(client.post("/v1/predict", json={"path": "a.mp4"}))[0] == 500
+        assert service(client).num_inside == 0
 
 
-def test_large_bodies_are_refused_announced_or_not(client: TestClient) -> None:
-    assert told(send(client, "/v1/predict", bytes(5_000_000)))[0] == 413
-
-    def pieces() -> Iterator[bytes]:
-        yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
-        for _ in range(50):
-            yield bytes(100_000)
-
-    kind = {"Content-Type": "multipart/form-data; boundary=x"}
-    assert told(client.post("/v1/predict", content=pieces(), headers=kind))[0] == 413
-    assert (
-        told(client.post("/v1/predict", content=b"[" + b"1," * 10**5, headers={"Content-Type": "application/json"}))[0]
-        == 413
-    )
-    assert service(client).num_inside == 0
-
-
-def test_limits_of_pixels_seconds_and_root(one: Any, videos: Path) -> None:
+def test_limits_of_pixels_seconds_and_root(serving: Any, videos: Path) -> None:
     for route in VERBS:
-        assert told(send(one(max_megapixels=0.01), route, videos / "a.mp4"))[0] == 413
-        assert told(send(one(max_seconds=0.5), route, videos / "a.mp4"))[0] == 413
-    small = one(root=str(videos), max_mb=0.001)
+        assert told(send(serving(max_megapixels=0.01), route, videos / "a.mp4"))[0] == 413
+        assert told(send(serving(max_seconds=0.5), route, videos / "a.mp4"))[0] == 413
+    small = serving(root=str(videos), max_mb=0.001)
     assert told(small.post("/v1/predict", json={"path": "a.mp4"}))[0] == 413
-    assert told(one().post("/v1/predict", json={"path": "a.mp4"})) == (
+    assert told(serving().post("/v1/predict", json={"path": "a.mp4"})) == (
         403,
         "a.mp4: this server reads no files of its own; upload the video",
     )
 
 
-def test_urls(one: Any) -> None:
-    status, words = told(one(urls="public").post("/v1/predict", json={"url": "http://127.0.0.1:1/a.mp4"}))
+def test_urls(serving: Any) -> None:
+    status, words = told(serving(urls="public").post("/v1/predict", json={"url": "http://127.0.0.1:1/a.mp4"}))
     assert (status, "not a public address" in words) == (403, True)
-    status, words = told(one(urls="any").post("/v1/predict", json={"url": "http://127.0.0.1:1/a.mp4"}))
+    status, words = told(serving(urls="any").post("/v1/predict", json={"url": "http://127.0.0.1:1/a.mp4"}))
     assert (status, "cannot be fetched" in words) == (422, True)
 
 
-def test_tokens(one: Any, videos: Path) -> None:
-    client = one(token="hélas", root=str(videos))
+def test_tokens(serving: Any, videos: Path) -> None:
+    client = serving(token="hélas", root=str(videos))
     wrong: tuple[dict[str, Any], ...] = ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Bearer "})
     for shown in wrong:
         answer = client.post("/v1/predict", json={"path": "a.mp4"}, headers=shown)
@@ -229,8 +166,8 @@ def test_tokens(one: Any, videos: Path) -> None:
 class Door:
     """Holds up the batcher's rounds until it is opened."""
 
-    def __init__(self, client: TestClient) -> None:
-        self.event, batcher = threading.Event(), service(client)._batcher
+    def __init__(self, service: Service) -> None:
+        self.event, batcher = threading.Event(), service._batcher
         self.embed = batcher._embed
         batcher._embed = self
 
@@ -239,16 +176,9 @@ class Door:
         return self.embed(frames)
 
 
-def until(holds: Any) -> None:
-    ends = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < ends
-        time.sleep(0.01)
-
-
-def test_more_than_may_wait_are_refused_at_once_and_nobody_is_lost(one: Any, videos: Path) -> None:
-    client = one(root=str(videos), workers=1, max_waiting=2)
-    door = Door(client)
+def test_more_than_may_wait_are_refused_at_once_and_nobody_is_lost(serving: Any, videos: Path) -> None:
+    client = serving(root=str(videos), workers=1, max_waiting=2)
+    door = Door(service(client))
     with ThreadPoolExecutor(3) as pool:
         inside = [pool.submit(client.post, "/v1/predict", json={"path": "a.mp4"}) for _ in range(3)]
         until(lambda: service(client).num_inside == 3)
@@ -262,9 +192,9 @@ def test_more_than_may_wait_are_refused_at_once_and_nobody_is_lost(one: Any, vid
     assert client.post("/v1/predict", json={"path": "a.mp4"}).status_code == 200
 
 
-def test_time_that_is_over(one: Any, videos: Path) -> None:
-    client = one(root=str(videos), workers=1, timeout_s=0.5)
-    door = Door(client)
+def test_time_that_is_over(serving: Any, videos: Path) -> None:
+    client = serving(root=str(videos), workers=1, timeout_s=0.5)
+    door = Door(service(client))
     assert told(client.post("/v1/predict", json={"path": "a.mp4"}))[0] == 408
     line = json.loads(client.post("/v1/timeline", json={"path": "a.mp4", "progress": True}).text.splitlines()[-1])
     assert line["status"] == 408
@@ -273,8 +203,8 @@ def test_time_that_is_over(one: Any, videos: Path) -> None:
     until(lambda: service(client).num_inside == 0)
 
 
-def test_stopping_refuses_what_is_new(one: Any, videos: Path) -> None:
-    client = one(root=str(videos))
+def test_stopping_refuses_what_is_new(serving: Any, videos: Path) -> None:
+    client = serving(root=str(videos))
     assert client.get("/readyz").status_code == 200
     service(client).is_stopping = True
     for answer in (client.get("/readyz"), client.post("/v1/predict", json={"path": "a.mp4"})):
@@ -282,6 +212,122 @@ def test_stopping_refuses_what_is_new(one: Any, videos: Path) -> None:
         assert "Retry-After" in answer.headers
         assert answer.headers["Connection"] == "close"
     assert client.get("/healthz").status_code == 200
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """An address that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        yield "http://{}:{}/film.mp4".format(*found.getsockname())
+
+
+def run_until(app: Any, stop_s: float, is_time: Any, asked: list[Callable[[str], Any]]) -> tuple[int, list[Any]]:
+    """A server that is told to stop once `is_time`: how many requests it cut, and what each that was asked gave."""
+    listening = listen("127.0.0.1", 0)
+    address = "http://{}:{}".format(*listening.getsockname())
+    with ThreadPoolExecutor(len(asked) + 1) as pool:
+        answers = [pool.submit(ask, address) for ask in asked]
+
+        def stop() -> None:
+            try:
+                until(is_time)
+            finally:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        pool.submit(stop)
+        num_cut = run(app, listening, stop_s=stop_s)
+        return num_cut, [answer.result(5) for answer in answers]
+
+
+def sent_by_half(address: str) -> bytes:
+    """The answer to a body that does not come."""
+    parts = address.removeprefix("http://").split(":")
+    with socket.create_connection((parts[0], int(parts[1])), 10) as link:
+        kind = "application/json\r\nContent-Length: 99"
+        link.sendall(f"POST /v1/predict HTTP/1.1\r\nHost: {parts[0]}\r\nContent-Type: {kind}\r\n\r\n{{".encode())
+        return b"".join(iter(lambda: link.recv(999), b""))
+
+
+def test_what_is_not_done_in_time_to_stop_is_told_so(predictor: Predictor, silent: str) -> None:
+    app = create_app(predictor, ServeConfig(urls="any", workers=2, max_waiting=2))
+    inside: Service = app.state.service
+
+    def ask(route: str, **fields: object) -> Callable[[str], Any]:
+        return lambda address: httpx2.post(address + route, json={"url": silent, **fields}, timeout=20)
+
+    asked = [ask("/v1/predict"), ask("/v1/timeline", progress=True), ask("/v1/embed"), sent_by_half]
+    num_cut, (fetching, streaming, waiting, sending) = run_until(app, 0.1, lambda: inside.num_inside == 4, asked)
+    assert num_cut == 4
+    assert (told(fetching)[0], told(waiting)[0]) == (503, 503)
+    assert json.loads(streaming.text.splitlines()[-1])["status"] == 503
+    assert sending.startswith(b"HTTP/1.1 503 ")
+    until(lambda: inside.num_inside == 0)
+
+
+def test_what_cannot_be_ended_ends_with_the_process(
+    predictor: Predictor, videos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes: list[int] = []
+    monkeypatch.setattr("os._exit", codes.append)
+    monkeypatch.setattr("fewframes.serve.LAST_S", 0.3)
+    app = create_app(predictor, ServeConfig(root=str(videos), workers=1))
+    inside: Service = app.state.service
+    door = Door(inside)
+
+    def ask(address: str) -> Any:
+        return httpx2.post(f"{address}/v1/predict", json={"path": "a.mp4"}, timeout=20)
+
+    num_cut, (answer,) = run_until(app, 0.1, lambda: inside.num_inside == 1, [ask])
+    assert (num_cut, told(answer)[0], inside.num_inside) == (1, 503, 1)
+    until(lambda: codes == [3])
+    door.event.set()
+    until(lambda: inside.num_inside == 0)
+
+
+def test_a_place_taken_before_it_closed_is_given_back(predictor: Predictor) -> None:
+    inside = Service(predictor, ServeConfig())
+    task = inside.enter()
+    inside.close()
+    with pytest.raises(Refusal, match="stopping") as caught:
+        inside.submit(PredictAsk(path="a.mp4"), None, "", task)
+    assert caught.value.status == 503
+
+
+def asked_and_gone(client: TestClient, route: str, body: bytes, *, is_whole: bool = True) -> list[int]:
+    """What a client that is gone once it has sent this body would have been answered."""
+    statuses: list[int] = []
+    messages: list[dict[str, Any]] = [{"type": "http.request", "body": body, "more_body": not is_whole}]
+
+    async def receive() -> Any:
+        return messages.pop() if messages else {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        if "status" in message:
+            statuses.append(message["status"])
+        await asyncio.sleep(0)  # as where a client does not read
+
+    kind = (b"content-type", b"application/json")
+    scope = {"type": "http", "method": "POST", "path": route, "headers": [kind], "query_string": b""}
+    assert client.portal is not None
+    client.portal.call(client.app, scope, receive, send)
+    return statuses
+
+
+def test_a_client_gone_in_the_middle_of_the_body_is_no_failure_of_ours(client: TestClient) -> None:
+    assert asked_and_gone(client, "/v1/predict", b"{", is_whole=False) == [499]
+    assert service(client).num_inside == 0
+
+
+def test_a_client_gone_before_the_first_line_leaves_its_place(serving: Any, videos: Path) -> None:
+    client = serving(root=str(videos), workers=1)
+    door = Door(service(client))
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(client.post, "/v1/predict", json={"path": "a.mp4"})
+        until(lambda: service(client).num_inside == 1)
+        asked_and_gone(client, "/v1/timeline", b'{"path": "a.mp4", "progress": true}')
+        assert service(client).num_inside == 1
+        door.event.set()
+        assert first.result().status_code == 200
 
 
 def test_nothing_is_left_open_or_on_the_disk(
@@ -329,11 +375,3 @@ def test_metrics_page_and_description(client: TestClient, videos: Path) -> None:
     assert all(page.headers[name] == value for name, value in HEADERS.items())
     for text in (page.text, client.get("/page.js").text, client.get("/page.css").text):
         assert "://" not in text.replace("http://www.w3.org/2000/svg", "")  # nothing comes from elsewhere
-
-
-def test_a_form_is_read_as_json_is(client: TestClient, videos: Path) -> None:
-    assert told(send(client, "/v1/predict", videos / "a.mp4", topk="many"))[1].startswith("request: topk = 'many': ")
-    assert told(send(client, "/v1/predict", videos / "a.mp4", nonsense=1))[0] == 422
-    by_path = client.post("/v1/predict", data={"path": "a.mp4", "topk": "1"}, files={"none": (None, b"")})
-    assert told(by_path)[0] == 422
-    assert io.BytesIO(send(client, "/v1/predict", videos / "a.mp4", topk=1).content).read().count(b'"label"') == 1

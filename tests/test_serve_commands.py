@@ -39,6 +39,7 @@ def test_it_finishes_what_is_inside_and_stops(tiny_model: Path, videos: Path) ->
         ask()
         asking = threading.Thread(target=ask)
         with httpx2.Client(base_url=address, timeout=300) as client:
+            assert client.get("/v1/about", headers={"Host": "evil.example"}).status_code == 421
             client.get("/healthz")
             asking.start()
             while "requests_inside 1.0" not in client.get("/metrics").text and len(statuses) == 1:
@@ -73,6 +74,16 @@ def test_wrong_use(tiny_model: Path, tmp_path: Path) -> None:
         code, err = run("--port", str(taken.getsockname()[1]))
     assert (code, "cannot be listened on" in err) == (2, True)
     assert run("--max-mb", "0")[0] == 2
+
+
+def test_what_was_not_answered_is_counted(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(_: object, listening: socket.socket, *, stop_s: float) -> int:
+        listening.close()
+        return 2
+
+    monkeypatch.setattr("fewframes.serve.run", run)
+    done = CliRunner().invoke(app, ["serve", "--model", str(tiny_model), "--device", "cpu", "--port", "0"])
+    assert (done.exit_code, done.stderr.splitlines()[-1]) == (3, "stopped; not answered within --stop-s 30: 2 requests")
 
 
 def test_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:

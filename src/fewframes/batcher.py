@@ -72,5 +72,5 @@ class Batcher:
             self._jobs = [job for job in self._jobs if job not in jobs] + [job for job in jobs if job in self._jobs]
 
     def close(self) -> None:
-        """Wait for the round that runs."""
-        self._pool.shutdown()
+        """No more rounds after the one that runs: who waits for one has an error."""
+        self._pool.shutdown(wait=False, cancel_futures=True)

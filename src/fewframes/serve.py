@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import os
 import signal
 import socket
+import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
@@ -21,25 +22,35 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import generate_latest
 from pydantic import TypeAdapter
-from starlette.datastructures import FormData, UploadFile
+from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fewframes import __version__
-from fewframes.config import settings_from
-from fewframes.errors import ConfigError, FewframesError, Refusal
-from fewframes.fetching import too_large
+from fewframes.bodies import read_request
+from fewframes.errors import EXIT_SOME_FAILED, ConfigError, FewframesError, Refusal
+from fewframes.origins import OwnPages
 from fewframes.predictor import Predictor
 from fewframes.serve_metrics import Metrics
-from fewframes.service import Ask, EmbedAsk, PredictAsk, ServeConfig, Service, Task, TimelineAsk, status_of
+from fewframes.service import (
+    Ask,
+    EmbedAsk,
+    PredictAsk,
+    ServeConfig,
+    Service,
+    Task,
+    TimelineAsk,
+    gone,
+    status_of,
+    stopping,
+)
 
 PAGE = Path(__file__).parent / "assets" / "page"
-FORM_BYTES = 2**16
-"""What a form may have beside the video."""
-MOST_FIELDS = 16
 DRAIN_S, BACKLOG = 1.0, 128
-CLIENT_GONE = 499
-"""What is counted where nobody waits for the answer any more."""
+LAST_S = 3.0
+"""From the end of `stop_s` to the end of the process, whatever still runs: the answers' last bytes need two."""
+MOST_CHARS = 1000
+"""Characters of an error."""
 VERBS: dict[str, type[Ask]] = {"/v1/predict": PredictAsk, "/v1/timeline": TimelineAsk, "/v1/embed": EmbedAsk}
 OTHER_ROUTES = ("/", "/healthz", "/readyz", "/metrics", "/v1/about", "/openapi.json")
 HEADERS = {
@@ -79,18 +90,6 @@ class Counted:
             self.metrics.seconds.labels(route).observe(time.perf_counter() - began)
 
 
-class Sent(NamedTuple):
-    """What came with a request."""
-
-    ask: Ask
-    upload: UploadFile | None
-
-    async def close(self) -> None:
-        """Give back the upload's file."""
-        if self.upload is not None:
-            await self.upload.close()
-
-
 class Desk:
     """Where requests about videos are taken: a place, the body, the answer."""
 
@@ -109,36 +108,36 @@ class Desk:
         self.check_token(request)
         if self.service.is_stopping:
             await _drained(request)
-        task, leave = Task(self.service.config.timeout_s), self.service.enter()
+        task, lines, upload = self.service.enter(), Lines(asyncio.get_running_loop()), None
         try:
-            async with asyncio.timeout(task.left_s):
-                sent = await read_request(request, kind, self.service.config.max_bytes)
-        except TimeoutError:
-            leave()
-            raise task.late() from None
+            async with _in_time(task):
+                ask, upload = await read_request(request, kind, self.service.config.max_bytes)
+            file, name = (upload.file, upload.filename or "upload") if upload else (None, "")
+            future = self.service.submit(ask, file, name, task, lines.told)
         except BaseException:
-            leave()
+            self._is_through(task, upload)
             raise
-        lines = Lines(asyncio.get_running_loop())
-        upload = sent.upload
-        future = self.service.submit(
-            sent.ask, upload.file if upload else None, (upload.filename if upload else "") or "upload", task, lines.told
-        )
 
         def done(_: Future[dict[str, object]]) -> None:
-            if upload is not None:
-                upload.file.close()
-            leave()
+            self._is_through(task, upload)
             lines.end()
 
+        def left() -> None:
+            task.end(gone())
+            future.cancel()
+
         future.add_done_callback(done)
-        if isinstance(sent.ask, TimelineAsk) and sent.ask.progress:
-            return StreamingResponse(self._streamed(lines, future, task), media_type="application/x-ndjson")
+        if isinstance(ask, TimelineAsk) and ask.progress:
+            return Streamed(self._streamed(lines, future, task), left)
         try:
             return JSONResponse(await self._awaited(request, future, task))
         finally:
-            task.is_left = True
-            future.cancel()
+            left()
+
+    def _is_through(self, task: Task, upload: UploadFile | None) -> None:
+        if upload is not None:
+            upload.file.close()
+        self.service.leave(task)
 
     async def _awaited(self, request: Request, future: Future[dict[str, object]], task: Task) -> dict[str, object]:
         """The answer, unless time runs out or the client goes away."""
@@ -146,32 +145,75 @@ class Desk:
         answer.add_done_callback(
             lambda found: found.cancelled() or found.exception()
         )  # nobody may be left to look at it
-        gone = asyncio.ensure_future(_disconnected(request))
-        either: set[asyncio.Future[Any]] = {answer, gone}
-        await asyncio.wait(either, timeout=task.left_s, return_when=asyncio.FIRST_COMPLETED)
-        gone.cancel()
+        leaving = asyncio.ensure_future(_disconnected(request))
+        either: set[asyncio.Future[Any]] = {answer, leaving}
+        try:
+            async with _in_time(task):
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            leaving.cancel()
         if answer.done():
             return answer.result()
-        raise Refusal(CLIENT_GONE, "the client went away") if gone.done() else task.late()
+        raise gone()
 
     async def _streamed(self, lines: Lines, future: Future[dict[str, object]], task: Task) -> AsyncIterator[str]:
         """Lines of JSON: progress, and last the result or the error, for by then the status is sent."""
         try:
-            while (line := await asyncio.wait_for(lines.next(), task.left_s)) is not None:
+            while True:
+                async with _in_time(task):
+                    line = await lines.next()
+                if line is None:
+                    break
                 yield json.dumps({"progress": {"done": line[0], "total": line[1]}}) + "\n"
             yield json.dumps({"result": future.result()}, ensure_ascii=False) + "\n"
-        except TimeoutError:
-            yield json.dumps(self.told_error(task.late())) + "\n"
         except FewframesError as error:
             yield json.dumps(self.told_error(error), ensure_ascii=False) + "\n"
-        finally:
-            task.is_left = True
-            future.cancel()
 
     def told_error(self, error: FewframesError) -> dict[str, object]:
         """An error as plain values, counted."""
         self.metrics.refused.labels(str(status_of(error))).inc()
-        return {"error": str(error), "status": status_of(error)}
+        return {"error": _in_a_line(error), "status": status_of(error)}
+
+
+class Streamed(StreamingResponse):
+    """Lines of JSON, and word of their end: a client may go before the first, and then nothing in their generator runs."""
+
+    media_type = "application/x-ndjson"
+
+    def __init__(self, lines: AsyncIterator[str], left: Callable[[], None]) -> None:
+        super().__init__(lines)
+        self._left = left
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._left()
+
+
+@asynccontextmanager
+async def _in_time(task: Task) -> AsyncIterator[None]:
+    """Refusal where the task's time is over, or it is cut, before what is awaited here comes."""
+    loop = asyncio.get_running_loop()
+
+    def wake() -> None:
+        with suppress(RuntimeError):  # nothing is awaited here any more
+            limit.reschedule(0)
+
+    try:
+        async with asyncio.timeout(task.left_s) as limit:
+            task.woken = lambda: loop.call_soon_threadsafe(wake)
+            yield
+    except TimeoutError:
+        raise task.refusal() from None
+    finally:
+        task.woken = lambda: None
+
+
+def _in_a_line(error: FewframesError) -> str:
+    """What an error says, in one line that is not too long, whatever name it tells of."""
+    line = " ".join(str(error).splitlines())
+    return line if len(line) <= MOST_CHARS else f"{line[: MOST_CHARS // 2]} ... {line[-MOST_CHARS // 2 :]}"
 
 
 class Lines:
@@ -193,76 +235,6 @@ class Lines:
     async def next(self) -> tuple[int, int] | None:
         """The next word; None after the last."""
         return await self._news.get()
-
-
-async def read_request(request: Request, kind: type[Ask], max_bytes: int) -> Sent:
-    """The question, and the uploaded video if there is one. Raises Refusal and ConfigError.
-
-    An upload of more than a megabyte goes into a file without a name, so nothing can be left behind.
-    """
-    form = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if form not in ("multipart/form-data", "application/json"):
-        raise Refusal(415, f"Content-Type {form!r}: send multipart/form-data with a 'file', or application/json")
-    most = FORM_BYTES + (max_bytes if form == "multipart/form-data" else 0)
-    limited = Request(request.scope, _limited(request, most, max_bytes))
-    if form == "application/json":
-        try:
-            values = json.loads(await limited.body())
-        except ValueError as error:
-            raise Refusal(400, f"the body is not JSON ({error})") from None
-        if not isinstance(values, dict):
-            raise Refusal(400, f"the body is JSON of type {type(values).__name__}; send an object")
-        return Sent(_ask_of(kind, values, is_upload=False), None)
-    values = await limited.form(max_files=1, max_fields=MOST_FIELDS)
-    file = values.get("file")
-    upload = file if isinstance(file, UploadFile) else None
-    sent = Sent(kind(), upload)
-    try:
-        return sent._replace(ask=_ask_of(kind, _plain(kind, values), is_upload=upload is not None))
-    except BaseException:
-        await values.close()
-        raise
-
-
-def _ask_of(kind: type[Ask], values: Mapping[str, Any], *, is_upload: bool) -> Ask:
-    ask = settings_from(kind, values, "request")
-    if is_upload + (ask.url is not None) + (ask.path is not None) != 1:
-        raise Refusal(422, "request: needs one video: a 'file' in a form, or a 'url', or a 'path'")
-    return ask
-
-
-def _plain(kind: type[Ask], form: FormData) -> dict[str, Any]:
-    """The fields of a form as JSON has them: numbers and truth values where the question has these."""
-    texts = {field.name for field in fields(kind) if "str" in str(field.type)}  # type: ignore[arg-type]
-    found: dict[str, Any] = {}
-    for name, value in form.items():
-        if isinstance(value, UploadFile):
-            if name != "file":
-                raise Refusal(422, f"request: a file under the name {name!r}; send it as 'file'")
-            continue
-        found[name] = value
-        if name not in texts:
-            with suppress(ValueError):
-                found[name] = json.loads(value)
-    return found
-
-
-def _limited(request: Request, most: int, max_bytes: int) -> Receive:
-    """What the client sends, as long as it is not too much."""
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > most:
-        raise too_large("upload", max_bytes)
-    num_bytes = 0
-
-    async def receive() -> Message:
-        nonlocal num_bytes
-        message = await request.receive()
-        num_bytes += len(message.get("body", b""))
-        if num_bytes > most:
-            raise too_large("upload", max_bytes)
-        return message
-
-    return receive
 
 
 async def _drained(request: Request) -> None:
@@ -290,12 +262,10 @@ def create_app(predictor: Predictor, config: ServeConfig) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        service.is_stopping = True
-        await asyncio.to_thread(service.close)
+        service.close()
 
     app = FastAPI(title="fewframes", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.service = service
-    app.add_middleware(Counted, desk=desk)
 
     async def refused(_: Request, error: Exception) -> Response:
         assert isinstance(error, FewframesError)
@@ -308,8 +278,14 @@ def create_app(predictor: Predictor, config: ServeConfig) -> FastAPI:
         assert isinstance(error, HTTPException)
         return JSONResponse({"error": error.detail, "status": error.status_code}, error.status_code)
 
+    async def failed(_: Request, __: Exception) -> Response:
+        return JSONResponse({"error": "this server failed at it; its log says how", "status": 500}, 500)
+
+    app.add_middleware(OwnPages, names=config.names, refused=refused)
+    app.add_middleware(Counted, desk=desk)  # the last is outermost
     app.add_exception_handler(FewframesError, refused)
     app.add_exception_handler(HTTPException, unknown)
+    app.add_exception_handler(Exception, failed)
     for path, kind in VERBS.items():
         app.post(path, summary=(kind.__doc__ or "").strip(), openapi_extra=_body_schema(kind))(_route(desk, kind))
     _add_plain_routes(app, desk)
@@ -346,7 +322,7 @@ def _add_plain_routes(app: FastAPI, desk: Desk) -> None:
     async def readyz() -> dict[str, str]:
         """That requests are taken: 503 when stopping."""
         if service.is_stopping:
-            raise Refusal(503, "this server is stopping", retry_s=5)
+            raise stopping()
         return {"status": "ready"}
 
     @app.get("/metrics")
@@ -372,35 +348,43 @@ def _add_plain_routes(app: FastAPI, desk: Desk) -> None:
         }
 
 
-def run(app: FastAPI, listening: socket.socket, *, stop_s: float) -> None:
-    """Serve until SIGTERM or SIGINT; then refuse what is new, finish what is inside for `stop_s` at most, and return."""
+def run(app: FastAPI, listening: socket.socket, *, stop_s: float) -> int:
+    """Serve until SIGTERM or SIGINT; then refuse what is new, finish what is inside for `stop_s` at most, and return how many
+    requests were inside then. What cannot be ended keeps the process for another `LAST_S`; then it exits with EXIT_SOME_FAILED."""
     # When uvicorn closes connections everything is answered, or had its time; a second is for the last bytes.
     settings = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=1, lifespan="on"
     )
-    server = uvicorn.Server(settings)
-    asyncio.run(_serve(server, app.state.service, listening, stop_s))
+    service: Service = app.state.service
+    asyncio.run(_serve(uvicorn.Server(settings), service, listening, stop_s))
+    return service.num_cut
 
 
 async def _serve(server: uvicorn.Server, service: Service, listening: socket.socket, stop_s: float) -> None:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    last = threading.Timer(min(stop_s + LAST_S, threading.TIMEOUT_MAX), os._exit, [EXIT_SOME_FAILED])
+    last.daemon = True
 
     async def stopped() -> None:
         await stop.wait()
+        last.start()
         service.is_stopping = True
         ends = time.monotonic() + stop_s
         while service.num_inside and time.monotonic() < ends:
             await asyncio.sleep(0.05)
+        service.close()
         server.should_exit = True
 
-    stopping = asyncio.create_task(stopped())
+    waiting = asyncio.create_task(stopped())
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     while not server.started and not serving.done():
         await asyncio.sleep(0.01)
     for name in (signal.SIGTERM, signal.SIGINT):  # not uvicorn's, which would close the door before anything is told
         loop.add_signal_handler(name, stop.set)
     await serving
-    stopping.cancel()
+    waiting.cancel()
+    if not service.num_inside:
+        last.cancel()
 
 
 def listen(host: str, port: int) -> socket.socket:

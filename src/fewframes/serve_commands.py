@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import time
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,10 +10,11 @@ from typing import Annotated, Literal
 import typer
 
 from fewframes.console import describe, tell
-from fewframes.errors import ConfigError, MissingDependency
+from fewframes.errors import EXIT_SOME_FAILED, ConfigError, MissingDependency
 from fewframes.options import DeviceOption, DtypeOption, MergeOption, ModelOption
 
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+"""What this machine is called by its own browsers."""
 PACKAGES = ("fastapi", "httpx2", "multipart", "prometheus_client", "python_multipart", "starlette", "uvicorn")
 
 
@@ -36,15 +38,17 @@ def serve(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Videos worked on at a time.", show_default="two a core")
     ] = None,
-    stop_s: Annotated[float, typer.Option(min=0, help="Seconds for what is inside when told to stop.")] = 30,
+    stop_s: Annotated[
+        float, typer.Option(min=0, help="Seconds for what is inside when told to stop; then it gets 503.")
+    ] = 30,
     merge: MergeOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
 ) -> None:
     """Answer over HTTP: what happens in a video, when, and embeddings; with a page to try it.
 
-    Ctrl-C or SIGTERM: what is inside is finished, what is new refused. Exit codes: 0 stopped when told to, 2 wrong use, 4 needs
-    the packages of fewframes[serve].
+    Ctrl-C or SIGTERM: what is inside is finished, what is new refused. Exit codes: 0 stopped when told to, 2 wrong use, 3 stopped
+    before everything inside was answered, 4 needs the packages of fewframes[serve].
     """
     if root is not None and not root.is_dir():
         raise ConfigError(f"--root {root}: no such folder; name one")
@@ -58,10 +62,13 @@ def serve(
     from fewframes.predictor import load
     from fewframes.service import ServeConfig
 
+    listening = listen(host, port)
+    is_here = ipaddress.ip_address(listening.getsockname()[0]).is_loopback
     values = {
         "root": None if root is None else str(root),
         "urls": allow_urls,
         "token": token,
+        "names": tuple(dict.fromkeys((*LOOPBACK, host.lower()))) if is_here and not token else (),
         "max_mb": max_mb,
         "max_seconds": max_seconds,
         "max_megapixels": max_megapixels,
@@ -70,14 +77,15 @@ def serve(
         "workers": workers or 0,
     }
     config = settings_from(ServeConfig, values, "serve")
-    listening = listen(host, port)
     began = time.perf_counter()
     predictor = load(model, device=device, dtype=dtype, backend="pyav", merge=merge)
     tell(f"{describe(predictor)}, loaded in {time.perf_counter() - began:.1f} s")
     app = create_app(predictor, config)
-    if host not in LOOPBACK and not token:
+    if not is_here and not token:
         tell("warning: no token, so anybody who reaches this address may ask; set FEWFRAMES_TOKEN")
     shown = f"[{host}]" if ":" in host else host
     tell(f"http://{shown}:{listening.getsockname()[1]} (Ctrl-C stops it)")
-    run(app, listening, stop_s=stop_s)
+    if num_cut := run(app, listening, stop_s=stop_s):
+        tell(f"stopped; not answered within --stop-s {stop_s:g}: {num_cut} requests")
+        raise typer.Exit(EXIT_SOME_FAILED)
     tell("stopped")

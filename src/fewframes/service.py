@@ -34,6 +34,8 @@ PICTURE_PX = 112
 """Side of the frames that are sent back for people to see."""
 TOLD_FRAMES = 64
 """Frames of a long video after which it is told how far it is."""
+CLIENT_GONE = 499
+"""Its status in the counts; nobody sees it."""
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Urls = Literal["none", "public", "any"]
 Told = Callable[[int, int], None]
@@ -62,6 +64,8 @@ class ServeConfig:
     """Addresses that requests may name: `public` ones, or `any`, those of this network too."""
     token: str = ""
     """What a request must show; empty: nothing."""
+    names: tuple[str, ...] = ()
+    """Hosts as which it may be asked, without ports; none: any."""
 
     @property
     def num_workers(self) -> int:
@@ -123,35 +127,35 @@ class EmbedAsk(Ask):
 
 @dataclass(eq=False)
 class Task:
-    """One request's time, and whether anybody still waits for it."""
+    """One request's place and time, and whether anybody still waits for it."""
 
     timeout_s: float
-    ends: float = field(init=False)
-    is_left: bool = False
-
-    def __post_init__(self) -> None:
-        self.ends = time.monotonic() + self.timeout_s
+    began: float = field(default_factory=time.monotonic)
+    cut: Refusal | None = None
+    """Why it ends before its time."""
+    woken: Callable[[], object] = lambda: None
+    """What is called, from any thread, when it is cut."""
 
     @property
     def left_s(self) -> float:
         """Seconds that it still has."""
-        return max(0.0, self.ends - time.monotonic())
+        return 0.0 if self.cut else max(0.0, self.began + self.timeout_s - time.monotonic())
 
-    @property
-    def is_over(self) -> bool:
-        """Whether working on is of no use."""
-        return self.is_left or self.left_s == 0
+    def end(self, why: Refusal) -> None:
+        """Have it end as soon as it can."""
+        self.cut = self.cut or why
+        self.woken()
 
-    def late(self) -> Refusal:
+    def refusal(self) -> Refusal:
         """What to say when the time is over."""
-        return Refusal(
+        return self.cut or Refusal(
             408, f"not done after {self.timeout_s:g} s, the limit here; send a shorter video, or ask again later"
         )
 
     def check(self) -> None:
         """Refusal when the time is over."""
-        if self.is_over:
-            raise self.late()
+        if not self.left_s:
+            raise self.refusal()
 
 
 class NamedFile:
@@ -162,7 +166,7 @@ class NamedFile:
         self.seek, self.tell = file.seek, file.tell
 
     def read(self, size: int = -1) -> bytes:
-        return b"" if self._task.is_over else self._file.read(size)
+        return self._file.read(size) if self._task.left_s else b""
 
 
 class Service:
@@ -173,44 +177,53 @@ class Service:
     ) -> None:
         """`told` hears how many frames each round of the batcher had."""
         self.config, self.name, self.labels = config, predictor.name, predictor.labels
-        self.num_inside = 0
         self.is_stopping = False
+        self.num_cut = 0
+        """Requests that were still inside when it was closed."""
         self._batcher = Batcher(predictor.embed_frames, told)
         self._predictor = predictor
         self._pool = ThreadPoolExecutor(config.num_workers, thread_name_prefix="fewframes-serve")
         self._lock = threading.Lock()
+        self._inside: set[Task] = set()
         self._usual_s = 1.0
         """How long a request has been inside lately."""
+
+    @property
+    def num_inside(self) -> int:
+        """Requests being answered or waiting."""
+        return len(self._inside)
 
     @property
     def num_waiting(self) -> int:
         """Requests that wait for a worker, or whose video is still coming."""
         return max(0, self.num_inside - self.config.num_workers)
 
-    def enter(self) -> Callable[[], None]:
-        """A place inside, and what gives it back. Refusal (503) when stopping, (429) when all places are taken."""
+    def enter(self) -> Task:
+        """A place inside, until `leave`. Refusal (503) when stopping, (429) when all places are taken."""
         with self._lock:
             if self.is_stopping:
-                raise Refusal(503, "this server is stopping; ask again in a moment", retry_s=5)
+                raise stopping()
             if self.num_inside >= self.config.num_workers + self.config.max_waiting:
                 waits = f"{self.num_inside} requests are inside, {self.config.max_waiting} of them waiting"
                 retry_s = math.ceil(self._usual_s)
                 raise Refusal(429, f"{waits}, as many as may; ask again in {retry_s} s", retry_s=retry_s)
-            self.num_inside += 1
-        began = time.monotonic()
+            task = Task(self.config.timeout_s)
+            self._inside.add(task)
+        return task
 
-        def leave() -> None:
-            with self._lock:
-                self.num_inside -= 1
-                self._usual_s += 0.1 * (time.monotonic() - began - self._usual_s)
-
-        return leave
+    def leave(self, task: Task) -> None:
+        """Give the place back."""
+        with self._lock:
+            self._inside.remove(task)
+            self._usual_s += 0.1 * (time.monotonic() - task.began - self._usual_s)
 
     def submit(
         self, ask: Ask, upload: IO[bytes] | None, name: str, task: Task, told: Told = lambda done, total: None
     ) -> Future[dict[str, object]]:
-        """The answer in the future, as plain values, or the FewframesError that stands for it."""
-        return self._pool.submit(self._work, ask, upload, name, task, told)
+        """The answer in the future, as plain values, or the FewframesError that stands for it. Refusal (503) when closed."""
+        with self._lock:
+            task.check()  # those inside when it is closed are cut, so the pool below is open
+            return self._pool.submit(self._work, ask, upload, name, task, told)
 
     def _work(self, ask: Ask, upload: IO[bytes] | None, name: str, task: Task, told: Told) -> dict[str, object]:
         task.check()
@@ -277,9 +290,24 @@ class Service:
         return sweep(predictor, file, config, start_s=ask.start_s, end_s=ask.end_s, progress=swept).to_dict()
 
     def close(self) -> None:
-        """Wait for what runs; what waits is dropped."""
-        self._pool.shutdown(cancel_futures=True)
-        self._batcher.close()
+        """End what is inside as soon as it can be ended, its answer being 503; nothing is waited for."""
+        with self._lock:
+            self.is_stopping = True
+            self.num_cut += sum(task.cut is None for task in self._inside)
+            for task in self._inside:
+                task.end(stopping())
+            self._pool.shutdown(wait=False)
+            self._batcher.close()
+
+
+def gone() -> Refusal:
+    """What is counted where nobody waits for the answer any more."""
+    return Refusal(CLIENT_GONE, "the client went away")
+
+
+def stopping() -> Refusal:
+    """What is said when the server stops."""
+    return Refusal(503, "this server is stopping; ask again in a moment", retry_s=5)
 
 
 def open_below(root: str | None, name: str, max_bytes: int) -> IO[bytes]:
@@ -294,13 +322,14 @@ def open_below(root: str | None, name: str, max_bytes: int) -> IO[bytes]:
         raise Refusal(403, f"{name!r}: not a path ({error})") from None
     if not path.is_relative_to(folder):
         raise Refusal(403, f"{name}: outside of the folder that this server reads from; name a file in it")
-    if not path.is_file():
-        raise MissingVideo(f"{name}: no such file; check the path")
     try:
+        if not path.is_file():
+            raise MissingVideo(f"{name}: no such file; check the path")
         file = path.open("rb")
-    except OSError as error:
-        raise Refusal(403, f"{name}: cannot be read ({error.strerror})") from None
-    if path.stat().st_size > max_bytes:
+    except OSError as error:  # a name that is too long; a folder or file that is not for us
+        status = 403 if isinstance(error, PermissionError) else 404
+        raise Refusal(status, f"{name}: cannot be read ({error.strerror})") from None
+    if os.fstat(file.fileno()).st_size > max_bytes:
         file.close()
         raise too_large(name, max_bytes)
     return file

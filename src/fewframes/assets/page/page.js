@@ -49,7 +49,10 @@ function ask(route, source, values, heard = () => {}) {
     request.onload = () => {
       let answer;
       try {
-        if (values.progress && request.status === 200) { lines(); answer = last.result ?? last; } else answer = JSON.parse(request.responseText);
+        if (values.progress && request.status === 200) {
+          lines();
+          answer = last?.result ?? (last?.error ? last : {error: 'the answer broke off before its end; choose the video again'});
+        } else answer = JSON.parse(request.responseText);
       } catch { answer = {error: `the server answered ${request.status} without a reason`}; }
       if (answer.error) reject(Object.assign(new Error(answer.error), {status: answer.status})); else resolve(answer);
     };

@@ -1,0 +1,112 @@
+"""The body of a request -> the question and the uploaded video."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+from starlette.datastructures import FormData, UploadFile
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message, Receive
+
+from fewframes.config import settings_from
+from fewframes.errors import Refusal
+from fewframes.fetching import too_large
+from fewframes.service import Ask, gone
+
+FORM_BYTES = 2**16
+"""What a form may have beside the video."""
+MOST_FIELDS = 16
+
+
+class Sent(NamedTuple):
+    """What came with a request."""
+
+    ask: Ask
+    upload: UploadFile | None
+
+
+async def read_request(request: Request, kind: type[Ask], max_bytes: int) -> Sent:
+    """The question, and the uploaded video if there is one. Raises Refusal and ConfigError.
+
+    An upload of more than a megabyte goes into a file without a name, so nothing can be left behind.
+    """
+    form = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if form not in ("multipart/form-data", "application/json"):
+        raise Refusal(415, f"Content-Type {form!r}: send multipart/form-data with a 'file', or application/json")
+    most = FORM_BYTES + (max_bytes if form == "multipart/form-data" else 0)
+    limited = Request(request.scope, _limited(request, most, max_bytes))
+    try:
+        return await (_read_json if form == "application/json" else _read_form)(limited, kind)
+    except ClientDisconnect:
+        raise gone() from None
+    except RecursionError:
+        raise Refusal(400, "the body is nested too deeply; fields are numbers, words, true or false") from None
+
+
+async def _read_json(request: Request, kind: type[Ask]) -> Sent:
+    try:
+        values = json.loads(await request.body())
+    except ValueError as error:
+        raise Refusal(400, f"the body is not JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise Refusal(400, f"the body is JSON of type {type(values).__name__}; send an object")
+    return Sent(_ask_of(kind, values, is_upload=False), None)
+
+
+async def _read_form(request: Request, kind: type[Ask]) -> Sent:
+    try:
+        values = await request.form(max_files=1, max_fields=MOST_FIELDS)
+    except ValueError as error:  # its charset is Python's, but not for this
+        raise Refusal(400, f"the form cannot be read ({error})") from None
+    file = values.get("file")
+    upload = file if isinstance(file, UploadFile) else None
+    try:
+        return Sent(_ask_of(kind, _plain(kind, values), is_upload=upload is not None), upload)
+    except BaseException:
+        await values.close()
+        raise
+
+
+def _ask_of(kind: type[Ask], values: Mapping[str, Any], *, is_upload: bool) -> Ask:
+    ask = settings_from(kind, values, "request")
+    if is_upload + (ask.url is not None) + (ask.path is not None) != 1:
+        raise Refusal(422, "request: needs one video: a 'file' in a form, or a 'url', or a 'path'")
+    return ask
+
+
+def _plain(kind: type[Ask], form: FormData) -> dict[str, Any]:
+    """The fields of a form as JSON has them: numbers and truth values where the question has these."""
+    texts = {field.name for field in fields(kind) if "str" in str(field.type)}  # type: ignore[arg-type]
+    found: dict[str, Any] = {}
+    for name, value in form.items():
+        if isinstance(value, UploadFile):
+            if name != "file":
+                raise Refusal(422, f"request: a file under the name {name!r}; send it as 'file'")
+            continue
+        found[name] = value
+        if name not in texts:
+            with suppress(ValueError):
+                found[name] = json.loads(value)
+    return found
+
+
+def _limited(request: Request, most: int, max_bytes: int) -> Receive:
+    """What the client sends, as long as it is not too much."""
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > most:
+        raise too_large("upload", max_bytes)
+    num_bytes = 0
+
+    async def receive() -> Message:
+        nonlocal num_bytes
+        message = await request.receive()
+        num_bytes += len(message.get("body", b""))
+        if num_bytes > most:
+            raise too_large("upload", max_bytes)
+        return message
+
+    return receive
