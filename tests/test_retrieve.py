@@ -266,6 +266,9 @@ def test_merged_patches_are_kept_in_the_settings(
     assert (
         settings_in("", SimpleNamespace(schema=pa.schema([], metadata={"fewframes": json.dumps(before)}))).merge is None
     )
+    newer = SimpleNamespace(schema=pa.schema([], metadata={"fewframes": json.dumps({**before, "colour": 1})}))
+    with pytest.raises(DataError, match=r"moments: made by a newer fewframes \(colour not known here\)"):
+        settings_in("moments", newer)
 
 
 def test_the_same_index_in_another_precision(index: Index, tiny_model: Path) -> None:

@@ -118,6 +118,27 @@ def test_any_damage_of_a_files_end_counts_as_not_there(tmp_path: Path) -> None:
     assert path.read_bytes() == content
 
 
+@pytest.mark.parametrize("digits", ["3f786850e387550fdab836ed7e6dc881de23001b", "0" * 40])
+def test_names_that_look_like_a_digest(digits: str, tmp_path: Path) -> None:
+    sources = [f"/v/digest-{digits}.mp4", f"/v/bad/digest-{digits}.mp4"]
+    folder = finish(str(tmp_path), Lengths({"labels": f"digest-{digits}"}), sources)
+    assert count(folder, cut(sources, 2)).num_rows == 2
+    path = tmp_path / name_of(0)
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"digest-") + 10] ^= 1
+    path.write_bytes(content)
+    assert remaining(folder, cut(sources, 2)) == cut(sources, 2)
+
+
+def test_folders_in_a_former_format_are_refused(tmp_path: Path) -> None:
+    finish(str(tmp_path), Lengths())
+    about = tmp_path / "_run.json"
+    former = {name: value for name, value in json.loads(about.read_text()).items() if name != "format"}
+    about.write_text(json.dumps(former))
+    with pytest.raises(ConfigError, match="holds another run, with other format; take another folder"):
+        finish(str(tmp_path), Lengths())
+
+
 def test_readers_can_notice_damage_in_the_middle(tmp_path: Path) -> None:
     finish(str(tmp_path), Lengths())
     path = tmp_path / name_of(0)

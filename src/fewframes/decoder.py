@@ -40,6 +40,7 @@ from fewframes.errors import VideoError
 from fewframes.instants import cheapest_times
 from fewframes.packets import SAME_S, Feed, left_out_test
 from fewframes.pixels import NewStack, Stack, pixels_of_frame
+from fewframes.stores import unbroken
 
 if TYPE_CHECKING:  # exported graphs read videos without torch, by `clip_at`
     from torch import Tensor
@@ -105,12 +106,13 @@ class FileVideo:
         self._starts_whole = False
         self._num_undecodable = self._num_decoded = self._num_left_out = self._num_jumps = self._num_bytes = 0
         try:
-            self._rewind()
-            self._origin_s = self._current.start_s
-            self._index = self._file.index(self._source, self._origin_s)
-            self._is_astray = self._index.has_jumped
-            if self._index.has_moved and not isinstance(file, str):
+            with unbroken(file):
                 self._rewind()
+                self._origin_s = self._current.start_s
+                self._index = self._file.index(self._source, self._origin_s)
+                self._is_astray = self._index.has_jumped
+                if self._index.has_moved and not isinstance(file, str):
+                    self._rewind()
             self.duration_s = self._index.end_s - self._origin_s
             limits.check_length(name, self.duration_s)
         except BaseException:
@@ -135,6 +137,10 @@ class FileVideo:
 
     def clip_at(self, times_s: Sequence[float], new_stack: NewStack, slack_s: float = 0.0) -> Clip[Any]:
         """As `frames_at`, of what a stack makes of the pictures."""
+        with unbroken(self._file.file):
+            return self._clip_at(times_s, new_stack, slack_s)
+
+    def _clip_at(self, times_s: Sequence[float], new_stack: NewStack, slack_s: float) -> Clip[Any]:
         given_s = sorted(set(times_s))
         moved_s = dict(zip(given_s, self._moved(given_s, slack_s), strict=True))
         moments_s = sorted(set(moved_s.values()))  # two may have moved to the same
@@ -241,17 +247,18 @@ class FileVideo:
 
         Raises VideoError for a damaged one, a packet that cannot be decoded, or where the file ends before.
         """
-        self._frame_at(self._origin_s + start_s)
-        num_before = self._num_undecodable
-        while True:
-            if self._ahead is None:
-                self._ahead = next(self._frames, None)
-            if self._ahead is None:
-                self._check_end(self._origin_s + end_s)
-                break
-            if self._ahead.start_s > self._origin_s + end_s - SAME_S:
-                break
-            self._frame_at(self._ahead.start_s)
+        with unbroken(self._file.file):
+            self._frame_at(self._origin_s + start_s)
+            num_before = self._num_undecodable
+            while True:
+                if self._ahead is None:
+                    self._ahead = next(self._frames, None)
+                if self._ahead is None:
+                    self._check_end(self._origin_s + end_s)
+                    break
+                if self._ahead.start_s > self._origin_s + end_s - SAME_S:
+                    break
+                self._frame_at(self._ahead.start_s)
         if self._num_undecodable > num_before:
             raise VideoError(
                 f"{self.name}: {self._num_undecodable - num_before} packets between {start_s:.2f} s and {end_s:.2f} s cannot "

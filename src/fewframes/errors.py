@@ -4,6 +4,7 @@
     ├── ConfigError        2  a setting, option or run file that cannot be used
     ├── VideoError         1  a video that cannot be opened or decoded as asked
     │   ├── MissingVideo   1  there is no such video
+    │   ├── Unreachable    1  a video that could be opened, and whose store or server then failed
     │   └── TooLarge       1  a video above the limits that were set
     ├── DataError          1  a folder or list of videos that cannot be read as a data set
     ├── WeightsError       1  a checkpoint that is missing, damaged or of another shape
@@ -45,6 +46,10 @@ class VideoError(FewframesError):
 
 class MissingVideo(VideoError):
     """There is no such video: nothing at this path or address."""
+
+
+class Unreachable(VideoError):
+    """A video that could be opened, and whose store or server then failed: it is not known to be damaged."""
 
 
 class TooLarge(VideoError):

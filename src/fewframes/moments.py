@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -201,6 +201,8 @@ def settings_in(url: str, table: Any) -> Settings:
     if about is None:
         raise DataError(f"{url}: its table {WINDOWS!r} was not made by fewframes; take another place")
     values = json.loads(about)
+    if unknown := sorted({*values} - {one.name for one in fields(Settings)}):
+        raise DataError(f"{url}: made by a newer fewframes ({', '.join(unknown)} not known here); install that one")
     return Settings(**{**values, "labels": tuple(values["labels"])})
 
 

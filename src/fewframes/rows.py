@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fewframes.cache import EmbeddingCache, key_of
 from fewframes.embed import put_or_warn
-from fewframes.errors import VideoError
+from fewframes.errors import Unreachable, VideoError
 from fewframes.predictor import Predictor
 from fewframes.transforms import fit_frame
 from fewframes.video import OpenVideo
@@ -91,6 +91,8 @@ class Row:
         if not self._untried:
             try:
                 return _Chunk(key, frames=self._frames(times_s))
+            except Unreachable:
+                raise
             except VideoError as error:
                 log.debug("%s", error)
         return self._in_parts(times_s)
@@ -114,6 +116,8 @@ class Row:
                     self._num_failed = 0
                     good += [True] * len(part_s)
                     continue
+                except Unreachable:
+                    raise
                 except VideoError as failed:
                     error = str(failed)
                     self._untried = 2**self._num_failed - 1

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,11 +30,14 @@ RUN_FILE = "_run.json"
 SHOWN_FAILURES = 10
 FOOTERS_AT_ONCE = 16
 """Files whose ends are read side by side: an object store answers each after tens of milliseconds."""
-END_MARK_BYTES = 8
-"""A Parquet file's last: the length of the footer before it, and PAR1."""
-SEAL = re.compile(rb"digest-([0-9a-f]{40})")
-NO_SEAL = b"digest-" + b"0" * 40
-"""In a footer until its digest is known. Damaged footers must not reach pyarrow: of some it ends the process."""
+END_MARK_BYTES, TAIL_BYTES = 8, 2**16
+"""A Parquet file's last, the length of the footer before it and PAR1; what is read at once of a file's end."""
+SEAL, DIGEST_BYTES = b"digest-", 20
+"""What stands before a footer's digest, which is of the footer with 0 in its place. Damaged footers must not reach pyarrow: of some
+it ends the process."""
+NO_DIGEST = b"0" * 2 * DIGEST_BYTES
+FORMAT = 2
+"""Of what is written here: 2 has digests."""
 
 Row = Mapping[str, object]
 """A row's values by column; those left out are null."""
@@ -186,6 +188,7 @@ def begin(place: str, about: Mapping[str, str], shards: Sequence[Shard]) -> Fold
     check_format("parquet")
     run: dict[str, str | int] = {
         **about,
+        "format": FORMAT,
         "inputs": _key_of([shard.sources for shard in shards]),
         "num_inputs": sum(len(shard.sources) for shard in shards),
         "num_shards": len(shards),
@@ -244,7 +247,7 @@ def put_shard(folder: Folder, shard: Shard, work: Work, rows: Iterable[Row]) -> 
     import pyarrow  # late: an optional package
     from pyarrow import parquet
 
-    about = {**work.about, "run": folder.key, "shard": str(shard.number), "footer": NO_SEAL.decode()}
+    about = {**work.about, "run": folder.key, "shard": str(shard.number), "footer": (SEAL + NO_DIGEST).decode()}
     columns = [("row", pyarrow.int64()), *work.columns.items()]
     numbered = []
     for place, (source, row) in enumerate(zip(shard.sources, rows, strict=True)):
@@ -260,27 +263,30 @@ def put_shard(folder: Folder, shard: Shard, work: Work, rows: Iterable[Row]) -> 
 def _sealed(content: bytes) -> bytes:
     """A Parquet file with the digest of its footer in its footer."""
     start = len(content) - END_MARK_BYTES - int.from_bytes(content[-8:-4], "little")
-    footer = content[start:]
-    assert footer.count(NO_SEAL) == 1, "a footer with more than one place for its digest"
-    return content[:start] + footer.replace(NO_SEAL, _digest_of(footer))
+    return content[:start] + _with_digest(content[start:])
 
 
-def _digest_of(footer: bytes) -> bytes:
-    return b"digest-" + hashlib.blake2b(SEAL.sub(NO_SEAL, footer), digest_size=20).hexdigest().encode()
+def _with_digest(footer: bytes) -> bytes:
+    """The same with its digest in its place: the last one, for names of files before it may look the same."""
+    place = footer.rindex(SEAL) + len(SEAL)
+    before, after = footer[:place], footer[place + 2 * DIGEST_BYTES :]
+    blank = before + NO_DIGEST + after
+    return before + hashlib.blake2b(blank, digest_size=DIGEST_BYTES).hexdigest().encode() + after
 
 
 def _footer_in(file: Any) -> bytes | None:
     """The footer of a file that `_sealed` made, with its end mark; None where it is not as it was written."""
     size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - END_MARK_BYTES))
-    mark = file.read()
-    length = int.from_bytes(mark[:4], "little") + END_MARK_BYTES
-    if mark[4:] != b"PAR1" or length > size:
+    file.seek(max(0, size - TAIL_BYTES))
+    tail: bytes = file.read()
+    length = int.from_bytes(tail[-8:-4], "little") + END_MARK_BYTES
+    if tail[-4:] != b"PAR1" or length > size:
         return None
-    file.seek(size - length)
-    footer: bytes = file.read()
-    seal = SEAL.search(footer)
-    return footer if seal and seal.group() == _digest_of(footer) else None
+    if length > len(tail):
+        file.seek(size - length)
+        tail = file.read()
+    footer = tail[-length:]
+    return footer if SEAL in footer and _with_digest(footer) == footer else None
 
 
 def run_here(folder: Folder, work: Work, shards: Iterable[Shard]) -> Iterator[int]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, Any
 
 import fsspec
 
-from fewframes.errors import MissingDependency
+from fewframes.errors import MissingDependency, MissingVideo, Unreachable, VideoError
 
 VERSIONS = ("ETag", "etag", "Last-Modified", "LastModified", "last_modified", "mtime", "updated")
 """What servers, object stores and disks call that by which a file's versions are told apart, the surest first."""
@@ -17,14 +20,17 @@ CLIENTS_ERRORS = (
     ("botocore.exceptions", "BotoCoreError"),
     ("google.auth.exceptions", "GoogleAuthError"),
     ("gcsfs.retry", "HttpError"),
+    ("aiohttp.client_exceptions", "ClientError"),
 )
-"""What clients of object stores raise beside OSError: where credentials are missing, for example."""
+"""What clients of object stores raise beside OSError: where credentials are missing, a connection breaks."""
+NO_FILE = (None, 404, 410)
+"""What HTTP servers answer of a file that is not there; None is no answer of one."""
 
 
 def store_errors() -> tuple[type[Exception], ...]:
     """What may be raised where a disk or object store cannot be reached, or does not do what it should: for `except`."""
     loaded = ((sys.modules.get(module), name) for module, name in CLIENTS_ERRORS)
-    return (OSError, ValueError, *(getattr(module, name) for module, name in loaded if module))
+    return (OSError, ValueError, zipfile.BadZipFile, *(getattr(module, name) for module, name in loaded if module))
 
 
 def file_system(url: str) -> tuple[Any, str]:
@@ -36,6 +42,8 @@ def file_system(url: str) -> tuple[Any, str]:
         extra = EXTRAS.get(url.split("://", maxsplit=1)[0])
         remedy = f"pip install 'fewframes[{extra}]'" if extra else "pip install the package named there"
         raise MissingDependency(f"{url}: {error}; {remedy}") from None
+    except (TypeError, AttributeError) as error:  # protocols that need more than an address
+        raise ValueError(f"{url}: no address of a file ({error})") from None
     return system, path
 
 
@@ -46,3 +54,56 @@ def version_of(url: str) -> dict[str, str]:
     about = system.info(path)
     told = [name for name in VERSIONS if about.get(name)][:1]
     return {name: str(about[name]) for name in ("size", *told) if about.get(name) is not None}
+
+
+class FarFile:
+    """A file in a store, to read. Where that fails it ends: what FFmpeg's callbacks raise does not always arrive (`unbroken`)."""
+
+    def __init__(self, file: IO[bytes], url: str) -> None:
+        self._file, self._url = file, url
+        self.seek, self.tell, self.close = file.seek, file.tell, file.close
+        self.failure: Unreachable | None = None
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes."""
+        if self.failure is not None:
+            return b""
+        try:
+            return self._file.read(size)
+        except store_errors() as error:
+            words = str(error) or type(error).__name__
+            self.failure = Unreachable(
+                f"{self._url}: cannot be read to its end ({words}); check the network, and try again"
+            )
+            return b""
+
+
+@contextmanager
+def unbroken(file: object) -> Iterator[None]:
+    """Unreachable, whatever came of it, where this is a `FarFile` that failed."""
+    try:
+        yield
+    except VideoError:
+        if isinstance(file, FarFile) and file.failure is not None:
+            raise file.failure from None
+        raise
+    if isinstance(file, FarFile) and file.failure is not None:
+        raise file.failure
+
+
+def open_far(url: str, block_bytes: int) -> tuple[IO[bytes], Callable[[], int] | None]:
+    """A file in a store, fetched in blocks, and what tells how many bytes that were; None for one in memory or on this machine's
+    disk. Raises MissingVideo, VideoError where it cannot be opened, and MissingDependency."""
+    try:
+        system, path = file_system(url)
+        file = system.open(path, "rb", block_size=block_bytes, cache_type="blockcache")
+    except FileNotFoundError as error:
+        cause = error.__cause__  # fsspec calls all that a server answers so
+        if not isinstance(cause, store_errors()) or getattr(cause, "status", None) in NO_FILE:
+            raise MissingVideo(f"{url}: there is no such file; check the address") from None
+        raise VideoError(f"{url}: cannot be opened ({cause}); check the address and the network") from None
+    except store_errors() as error:
+        raise VideoError(f"{url}: cannot be opened ({error}); check the address and the network") from None
+    cache = getattr(file, "cache", None)
+    far: Any = FarFile(file, url)  # all of a file that readers of videos need
+    return far, None if cache is None else lambda: int(cache.total_requested_bytes)

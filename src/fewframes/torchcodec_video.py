@@ -18,6 +18,7 @@ from fewframes.clip import Clip, Reading
 from fewframes.errors import MissingDependency, VideoError, needed
 from fewframes.packets import SAME_S
 from fewframes.pictures import Prepare
+from fewframes.stores import unbroken
 
 PROBE_SIZE, PROBE_FRAMES = 256, 4
 
@@ -27,13 +28,14 @@ class TorchcodecVideo:
 
     def __init__(self, file: str | bytes | IO[bytes], name: str, threads: int, device: str) -> None:
         decoder_class = _decoder_class()
-        self.name, self._device = name, device
-        try:
-            self._decoder = decoder_class(file, num_ffmpeg_threads=threads, device=device)
-        except (RuntimeError, ValueError) as error:
-            raise VideoError(
-                f"{name}: torchcodec cannot read it ({_first_line(error)}); try the backend pyav"
-            ) from None
+        self.name, self._device, self._file = name, device, file
+        with unbroken(file):
+            try:
+                self._decoder = decoder_class(file, num_ffmpeg_threads=threads, device=device)
+            except (RuntimeError, ValueError) as error:
+                raise VideoError(
+                    f"{name}: torchcodec cannot read it ({_first_line(error)}); try the backend pyav"
+                ) from None
         metadata = self._decoder.metadata
         self._origin_s = float(metadata.begin_stream_seconds)
         self.duration_s = float(metadata.end_stream_seconds) - self._origin_s
@@ -43,10 +45,11 @@ class TorchcodecVideo:
         """The frames shown at these moments (T,), in any order, and when each was first shown; no moment is moved. Raises
         VideoError when one cannot be decoded."""
         wanted_s = sorted(set(times_s.double().clamp(max=self.duration_s - SAME_S).tolist()))
-        try:
-            batch = self._decoder.get_frames_played_at([self._origin_s + time_s for time_s in wanted_s])
-        except (RuntimeError, ValueError, IndexError) as error:
-            raise VideoError(f"{self.name}: cannot be decoded ({_first_line(error)})") from None
+        with unbroken(self._file):
+            try:
+                batch = self._decoder.get_frames_played_at([self._origin_s + time_s for time_s in wanted_s])
+            except (RuntimeError, ValueError, IndexError) as error:
+                raise VideoError(f"{self.name}: cannot be decoded ({_first_line(error)})") from None
         prepare = prepare or Tensor.contiguous
         frames = [prepare(frame_CHW) for frame_CHW in batch.data]
         places = torch.searchsorted(
@@ -65,10 +68,11 @@ class TorchcodecVideo:
 
     def check(self, start_s: float, end_s: float) -> None:
         """Decode every picture that is shown between these moments; VideoError where one cannot be."""
-        try:
-            self._decoder.get_frames_played_in_range(self._origin_s + start_s, self._origin_s + end_s)
-        except (RuntimeError, ValueError) as error:
-            raise VideoError(f"{self.name}: cannot be decoded ({_first_line(error)})") from None
+        with unbroken(self._file):
+            try:
+                self._decoder.get_frames_played_in_range(self._origin_s + start_s, self._origin_s + end_s)
+            except (RuntimeError, ValueError) as error:
+                raise VideoError(f"{self.name}: cannot be decoded ({_first_line(error)})") from None
 
     def close(self) -> None:
         """Give back the file."""

@@ -28,7 +28,7 @@ from fewframes.errors import MissingVideo, VideoError
 from fewframes.instants import checked_range
 from fewframes.packets import SAME_S
 from fewframes.pixels import NewStack, Pixels, pixels_of_image
-from fewframes.stores import file_system, store_errors
+from fewframes.stores import open_far
 
 if TYPE_CHECKING:  # exported graphs read videos without torch
     from torch import Tensor
@@ -190,15 +190,7 @@ def _open_path(path: str, fps: float, decode: Backend) -> OpenVideo:
 
 
 def _open_url(url: str, decode: Backend) -> OpenVideo:
-    try:
-        system, path = file_system(url)
-        file = system.open(path, "rb", block_size=BLOCK_BYTES, cache_type="blockcache")
-    except FileNotFoundError:
-        raise MissingVideo(f"{url}: there is no such file; check the address") from None
-    except store_errors() as error:
-        raise VideoError(f"{url}: cannot be opened ({error}); check the address and the network") from None
-    cache = getattr(file, "cache", None)  # files that lie in memory or on this machine's disk have none
-    fetched = None if cache is None else lambda: int(cache.total_requested_bytes)
+    file, fetched = open_far(url, BLOCK_BYTES)
     return decode.open(file, url, _size_of_file(file), fetched)
 
 
