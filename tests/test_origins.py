@@ -17,6 +17,7 @@ OTHERS: tuple[dict[str, str], ...] = (
 OWN: tuple[dict[str, str], ...] = (
     {},
     {"Origin": "http://testserver"},
+    {"Origin": "HTTP://TestServer"},
     {"Sec-Fetch-Site": "same-origin", "Origin": "https://a.name.before.the.proxy"},
     {"Sec-Fetch-Site": "none"},
 )
@@ -27,13 +28,22 @@ def test_pages_of_other_servers_are_refused(serving: Any, videos: Path) -> None:
         shown = {"Authorization": "Bearer secret"}
         for headers in OTHERS:
             assert told(client.post("/v1/predict", json={"path": "a.mp4"}, headers=shown | headers))[0] == 403, headers
-            assert told(client.get("/v1/about", headers=headers))[0] == 403, headers
-            for route in ("/", "/page.js", "/healthz", "/readyz", "/metrics"):  # a link to the page; probes
-                assert client.get(route, headers=shown | headers).status_code == 200, (route, headers)
+            for route in ("/", "/page.js", "/v1/about", "/healthz", "/readyz", "/metrics"):  # links; probes
+                found = client.get(route, headers=shown | headers)
+                assert found.status_code == 200, (route, headers)
+                assert "Access-Control-Allow-Origin" not in found.headers
         for headers in OWN:
             assert client.post("/v1/predict", json={"path": "a.mp4"}, headers=shown | headers).status_code == 200, (
                 headers
             )
+
+
+def test_who_is_behind_a_proxy_is_told_what_was_compared(client: Any) -> None:
+    headers = {"Origin": "http://films.example", "Host": "127.0.0.1:8000"}
+    status, words = told(client.post("/v1/predict", json={"path": "a.mp4"}, headers=headers))
+    assert status == 403
+    assert "'http://films.example': pages of other servers may not ask here, and Host is '127.0.0.1:8000'; " in words
+    assert words.endswith("a proxy before it must pass on Host as it came")
 
 
 def test_names_that_came_to_stand_for_this_machine_are_refused(serving: Any, videos: Path) -> None:
@@ -46,15 +56,18 @@ def test_names_that_came_to_stand_for_this_machine_are_refused(serving: Any, vid
         "[::1",
         "me@evil",
         "x:1:2",
+        "evil.example.",
+        "localhost..",
     ):
         for answer in (
             client.post("/v1/predict", json={"path": "a.mp4"}, headers={"Host": host, "Origin": f"http://{host}"}),
             client.get("/", headers={"Host": host}),
             client.get("/metrics", headers={"Host": host}),
         ):
-            assert told(answer)[0] == 421, host
+            status, words = told(answer)
+            assert (status, "is localhost, 127.0.0.1, [::1] only" in words) == (421, True), host
         assert client.get("/healthz", headers={"Host": host}).status_code == 200
-    for host in ("127.0.0.1:8000", "localhost", "LOCALHOST:8000", "[::1]:8000"):
+    for host in ("127.0.0.1:8000", "localhost", "LOCALHOST:8000", "localhost.", "localhost.:8000", "[::1]:8000"):
         found = client.post("/v1/predict", json={"path": "a.mp4"}, headers={"Host": host, "Origin": f"http://{host}"})
         assert found.status_code == 200, host
         assert client.get("/metrics", headers={"Host": host}).status_code == 200

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import httpx2
 import pytest
 import torch
+import uvicorn
 from starlette.testclient import TestClient
 
 import fewframes
@@ -126,7 +128,9 @@ def test_a_failure_of_our_own_is_told_in_the_same_form(predictor: Predictor, vid
     app = create_app(predictor, ServeConfig(root=str(videos)))
     app.state.service._batcher._embed = lambda frames: frames.nonsense
     with TestClient(app, raise_server_exceptions=False) as client:
-        assert told(client.post("/v1/predict", json={"path": "a.mp4"}))[0] == 500
+        answer = client.post("/v1/predict", json={"path": "a.mp4"})
+        assert told(answer)[0] == 500
+        assert all(answer.headers[name] == value for name, value in HEADERS.items())
         assert service(client).num_inside == 0
 
 
@@ -212,6 +216,15 @@ def test_stopping_refuses_what_is_new(serving: Any, videos: Path) -> None:
         assert "Retry-After" in answer.headers
         assert answer.headers["Connection"] == "close"
     assert client.get("/healthz").status_code == 200
+    assert (client.head("/readyz").status_code, client.head("/readyz").content) == (503, b"")
+
+
+def test_probes_may_ask_for_the_head_only(client: TestClient) -> None:
+    for route in ("/healthz", "/readyz"):
+        head, whole = client.head(route), client.get(route)
+        assert (head.status_code, head.content, whole.status_code) == (200, b"", 200)
+        assert head.headers == whole.headers
+    assert "head" not in client.get("/openapi.json").json()["paths"]["/healthz"]
 
 
 @pytest.fixture
@@ -221,7 +234,9 @@ def silent() -> Iterator[str]:
         yield "http://{}:{}/film.mp4".format(*found.getsockname())
 
 
-def run_until(app: Any, stop_s: float, is_time: Any, asked: list[Callable[[str], Any]]) -> tuple[int, list[Any]]:
+def run_until(
+    app: Any, stop_s: float, is_time: Any, asked: list[Callable[[str], Any]], *, is_told_again: bool = False
+) -> tuple[int, list[Any]]:
     """A server that is told to stop once `is_time`: how many requests it cut, and what each that was asked gave."""
     listening = listen("127.0.0.1", 0)
     address = "http://{}:{}".format(*listening.getsockname())
@@ -233,6 +248,9 @@ def run_until(app: Any, stop_s: float, is_time: Any, asked: list[Callable[[str],
                 until(is_time)
             finally:
                 os.kill(os.getpid(), signal.SIGTERM)
+            if is_told_again:
+                until(lambda: app.state.service.is_stopping)
+                os.kill(os.getpid(), signal.SIGINT)
 
         pool.submit(stop)
         num_cut = run(app, listening, stop_s=stop_s)
@@ -264,10 +282,53 @@ def test_what_is_not_done_in_time_to_stop_is_told_so(predictor: Predictor, silen
     until(lambda: inside.num_inside == 0)
 
 
-def test_what_cannot_be_ended_ends_with_the_process(
+def test_a_second_signal_ends_the_waiting(predictor: Predictor, silent: str) -> None:
+    app = create_app(predictor, ServeConfig(urls="any"))
+
+    def ask(address: str) -> Any:
+        return httpx2.post(f"{address}/v1/predict", json={"url": silent}, timeout=20)
+
+    began = time.monotonic()
+    num_cut, (answer,) = run_until(app, 15, lambda: app.state.service.num_inside == 1, [ask], is_told_again=True)
+    assert (num_cut, told(answer)[0]) == (1, 503)
+    assert time.monotonic() - began < 10
+
+
+def test_what_nobody_waits_for_keeps_no_stop(predictor: Predictor, videos: Path) -> None:
+    app = create_app(predictor, ServeConfig(root=str(videos), workers=2, timeout_s=1))
+    inside: Service = app.state.service
+    door = Door(inside)
+    left = threading.Event()
+
+    def leave(address: str) -> Any:
+        with pytest.raises(httpx2.ReadTimeout):
+            httpx2.post(f"{address}/v1/predict", json={"path": "a.mp4"}, timeout=0.5)
+        left.set()
+
+    def wait(address: str) -> Any:
+        answer = httpx2.post(f"{address}/v1/predict", json={"path": "a.mp4"}, timeout=20)
+        return told(answer)[0]
+
+    began = time.monotonic()
+    num_cut, (_, status) = run_until(app, 15, lambda: inside.num_inside == 2 and left.is_set(), [leave, wait])
+    assert (num_cut, status, inside.num_inside > 0) == (0, 408, True)
+    assert time.monotonic() - began < 10
+    door.event.set()
+    until(lambda: inside.num_inside == 0)
+
+
+def test_a_stop_that_hangs_ends_with_the_process(
     predictor: Predictor, videos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     codes: list[int] = []
+
+    shutdown = uvicorn.Server.shutdown
+
+    async def hang(self: uvicorn.Server, sockets: list[socket.socket] | None = None) -> None:
+        await asyncio.sleep(1)
+        await shutdown(self, sockets)
+
+    monkeypatch.setattr("uvicorn.Server.shutdown", hang)
     monkeypatch.setattr("os._exit", codes.append)
     monkeypatch.setattr("fewframes.serve.LAST_S", 0.3)
     app = create_app(predictor, ServeConfig(root=str(videos), workers=1))
@@ -279,7 +340,7 @@ def test_what_cannot_be_ended_ends_with_the_process(
 
     num_cut, (answer,) = run_until(app, 0.1, lambda: inside.num_inside == 1, [ask])
     assert (num_cut, told(answer)[0], inside.num_inside) == (1, 503, 1)
-    until(lambda: codes == [3])
+    assert codes == [3]
     door.event.set()
     until(lambda: inside.num_inside == 0)
 
@@ -328,6 +389,16 @@ def test_a_client_gone_before_the_first_line_leaves_its_place(serving: Any, vide
         assert service(client).num_inside == 1
         door.event.set()
         assert first.result().status_code == 200
+
+
+def test_a_timeline_whose_client_goes_counts_as_that(serving: Any, videos: Path) -> None:
+    client = serving(root=str(videos))
+    door = Door(service(client))
+    assert asked_and_gone(client, "/v1/timeline", b'{"path": "a.mp4", "progress": true}') in ([200], [])
+    door.event.set()
+    counts = [line for line in client.get("/metrics").text.splitlines() if 'route="/v1/timeline"' in line]
+    assert 'fewframes_requests_total{route="/v1/timeline",status="499"} 1.0' in counts
+    assert not any('status="200"' in line for line in counts)
 
 
 def test_nothing_is_left_open_or_on_the_disk(

@@ -56,6 +56,31 @@ def test_it_finishes_what_is_inside_and_stops(tiny_model: Path, videos: Path) ->
         process.stderr.close()
 
 
+def test_a_thread_that_works_for_nobody_does_not_keep_the_process(tiny_model: Path, videos: Path) -> None:
+    words = ["--model", str(tiny_model), "--device", "cpu", "--dtype", "float32", "--port", "0", "--root", str(videos)]
+    stuck = "import time; from fewframes.batcher import Batcher; Batcher._round = lambda self: time.sleep(60); "
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"{stuck}from fewframes.cli import main; main()", "serve", *words, "--timeout-s", "0.5"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stderr is not None
+        lines = [process.stderr.readline() for _ in range(2)]
+        address = re.findall(r"http://[\d.:]+", lines[1])[0]
+        assert httpx2.post(f"{address}/v1/predict", json={"path": "a.mp4"}, timeout=60).status_code == 408
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+        assert time.monotonic() - began < 20  # --stop-s is 30, and the thread sleeps for 60
+        assert process.stderr.read().endswith("stopped\n")
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stderr is not None
+        process.stderr.close()
+
+
 def test_who_is_told_the_address_can_connect() -> None:
     with closing(listen("127.0.0.1", 0)) as listening, closing(socket.create_connection(listening.getsockname(), 5)):
         pass
@@ -76,6 +101,9 @@ def test_wrong_use(tiny_model: Path, tmp_path: Path) -> None:
     assert run("--max-mb", "0")[0] == 2
 
 
+LAST_WORDS = "stopped; not answered within --stop-s 30, or before a second signal: 2 requests"
+
+
 def test_what_was_not_answered_is_counted(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(_: object, listening: socket.socket, *, stop_s: float) -> int:
         listening.close()
@@ -83,7 +111,7 @@ def test_what_was_not_answered_is_counted(tiny_model: Path, monkeypatch: pytest.
 
     monkeypatch.setattr("fewframes.serve.run", run)
     done = CliRunner().invoke(app, ["serve", "--model", str(tiny_model), "--device", "cpu", "--port", "0"])
-    assert (done.exit_code, done.stderr.splitlines()[-1]) == (3, "stopped; not answered within --stop-s 30: 2 requests")
+    assert (done.exit_code, done.stderr.splitlines()[-1]) == (3, LAST_WORDS)
 
 
 def test_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,8 @@ from fewframes.errors import Refusal
 
 GUARDED = "/v1/"
 """Routes that only this server's own pages may ask, among pages."""
+OPEN = ("/v1/about",)
+"""But these, for links: they tell what anybody may know, and no other page can read it."""
 PROBED = ("/healthz", "/readyz")
 """Routes that tell nothing, and may be asked under any name."""
 PORT = re.compile(r":\d*$")
@@ -45,12 +47,24 @@ class OwnPages:
 def check(path: str, headers: Headers, names: Collection[str]) -> None:
     """Refusal (421) under a name that is not among `names`, if there are any, (403) for another server's page."""
     host, origin = headers.get("host", ""), headers.get("origin")
-    if names and host and path not in PROBED and PORT.sub("", host).strip("[]").lower() not in names:
-        raise Refusal(
-            421, f"Host {host!r}: without a token this server is {', '.join(names)} only; ask it so, or set a token"
-        )
+    name = PORT.sub("", host).strip("[]").lower().removesuffix(".")
+    if names and host and path not in PROBED and name not in names:
+        known = ", ".join(map(in_address, names))
+        raise Refusal(421, f"Host {host!r}: without a token this server is {known} only; ask it so, or set a token")
+    if not path.startswith(GUARDED) or path in OPEN:
+        return
     # A browser's own word goes first: a proxy that speaks HTTPS may give Host another name than pages know.
     site = headers.get("sec-fetch-site")
-    is_own = site in ("same-origin", "none") if site else origin is None or origin.partition("://")[2] == host
-    if path.startswith(GUARDED) and not is_own:
-        raise Refusal(403, f"{origin or site!r}: pages of other servers may not ask here; open this server's own page")
+    if site:
+        if site not in ("same-origin", "none"):
+            raise Refusal(
+                403, f"{origin or site!r}: pages of other servers may not ask here; open this server's own page"
+            )
+    elif origin is not None and origin.partition("://")[2].lower() != host.lower():
+        way_out = "open this server's own page; a proxy before it must pass on Host as it came"
+        raise Refusal(403, f"{origin!r}: pages of other servers may not ask here, and Host is {host!r}; {way_out}")
+
+
+def in_address(name: str) -> str:
+    """A host as addresses have it: IPv6 in brackets."""
+    return f"[{name}]" if ":" in name else name

@@ -33,6 +33,7 @@ from fewframes.origins import OwnPages
 from fewframes.predictor import Predictor
 from fewframes.serve_metrics import Metrics
 from fewframes.service import (
+    CLIENT_GONE,
     Ask,
     EmbedAsk,
     PredictAsk,
@@ -48,7 +49,7 @@ from fewframes.service import (
 PAGE = Path(__file__).parent / "assets" / "page"
 DRAIN_S, BACKLOG = 1.0, 128
 LAST_S = 3.0
-"""From the end of `stop_s` to the end of the process, whatever still runs: the answers' last bytes need two."""
+"""From the end of `stop_s` to the end of the process, whatever hangs: the answers' last bytes need two."""
 MOST_CHARS = 1000
 """Characters of an error."""
 VERBS: dict[str, type[Ask]] = {"/v1/predict": PredictAsk, "/v1/timeline": TimelineAsk, "/v1/embed": EmbedAsk}
@@ -62,8 +63,7 @@ HEADERS = {
 
 
 class Counted:
-    """An application whose requests are counted, and whose answers have headers that keep pages apart; when it is stopping they
-    also say that the connection ends, so that nobody sends more on one that is about to be closed."""
+    """An application whose requests are counted, and whose answers have `Desk.headers`."""
 
     def __init__(self, app: ASGIApp, desk: Desk) -> None:
         self.app, self.desk, self.metrics = app, desk, desk.metrics
@@ -72,18 +72,20 @@ class Counted:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        began, status = time.perf_counter(), 500
+        began, status, is_whole = time.perf_counter(), 500, False
 
         async def told(message: Message) -> None:
-            nonlocal status
+            nonlocal status, is_whole
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = HEADERS | ({"Connection": "close"} if self.desk.service.is_stopping else {})
-                message["headers"] += [(name.encode(), value.encode()) for name, value in headers.items()]
+                message["headers"] += [(name.encode(), value.encode()) for name, value in self.desk.headers.items()]
             await send(message)
+            is_whole = message["type"] == "http.response.body" and not message.get("more_body", False)
 
         try:
             await self.app(scope, receive, told)
+            if not is_whole:  # without an error only a client that goes away ends an answer early
+                status = CLIENT_GONE
         finally:
             route = scope["path"] if scope["path"] in (*VERBS, *OTHER_ROUTES) else "other"
             self.metrics.requests.labels(route, str(status)).inc()
@@ -95,6 +97,12 @@ class Desk:
 
     def __init__(self, service: Service, metrics: Metrics) -> None:
         self.service, self.metrics = service, metrics
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers of every answer: they keep pages apart, and when stopping they also say that the connection ends, so that
+        nobody sends more on one that is about to be closed."""
+        return HEADERS | ({"Connection": "close"} if self.service.is_stopping else {})
 
     def check_token(self, request: Request) -> None:
         """Refusal (401) without the token that is asked for."""
@@ -279,7 +287,7 @@ def create_app(predictor: Predictor, config: ServeConfig) -> FastAPI:
         return JSONResponse({"error": error.detail, "status": error.status_code}, error.status_code)
 
     async def failed(_: Request, __: Exception) -> Response:
-        return JSONResponse({"error": "this server failed at it; its log says how", "status": 500}, 500)
+        return JSONResponse({"error": "this server failed at it; its log says how", "status": 500}, 500, desk.headers)
 
     app.add_middleware(OwnPages, names=config.names, refused=refused)
     app.add_middleware(Counted, desk=desk)  # the last is outermost
@@ -313,11 +321,13 @@ def _body_schema(kind: type[Ask]) -> dict[str, Any]:
 def _add_plain_routes(app: FastAPI, desk: Desk) -> None:
     service, config = desk.service, desk.service.config
 
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
         """That the process is alive."""
         return {"status": "alive"}
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz")
     async def readyz() -> dict[str, str]:
         """That requests are taken: 503 when stopping."""
@@ -349,8 +359,9 @@ def _add_plain_routes(app: FastAPI, desk: Desk) -> None:
 
 
 def run(app: FastAPI, listening: socket.socket, *, stop_s: float) -> int:
-    """Serve until SIGTERM or SIGINT; then refuse what is new, finish what is inside for `stop_s` at most, and return how many
-    requests were inside then. What cannot be ended keeps the process for another `LAST_S`; then it exits with EXIT_SOME_FAILED."""
+    """Serve until SIGTERM or SIGINT; then refuse what is new, answer what is inside, for `stop_s` or until a second signal at most,
+    and return how many requests were not answered. Threads may still work for `num_inside` requests that nobody waits for. Should
+    anything hang here, the process ends `LAST_S` after `stop_s`, with EXIT_SOME_FAILED if some were not answered."""
     # When uvicorn closes connections everything is answered, or had its time; a second is for the last bytes.
     settings = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=1, lifespan="on"
@@ -361,16 +372,21 @@ def run(app: FastAPI, listening: socket.socket, *, stop_s: float) -> int:
 
 
 async def _serve(server: uvicorn.Server, service: Service, listening: socket.socket, stop_s: float) -> None:
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    last = threading.Timer(min(stop_s + LAST_S, threading.TIMEOUT_MAX), os._exit, [EXIT_SOME_FAILED])
+    loop, stop, stop_now = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
+    last = threading.Timer(
+        min(stop_s + LAST_S, threading.TIMEOUT_MAX), lambda: os._exit(EXIT_SOME_FAILED if service.num_cut else 0)
+    )
     last.daemon = True
+
+    def signalled() -> None:
+        (stop_now if stop.is_set() else stop).set()
 
     async def stopped() -> None:
         await stop.wait()
         last.start()
         service.is_stopping = True
         ends = time.monotonic() + stop_s
-        while service.num_inside and time.monotonic() < ends:
+        while service.num_owed and time.monotonic() < ends and not stop_now.is_set():
             await asyncio.sleep(0.05)
         service.close()
         server.should_exit = True
@@ -380,10 +396,11 @@ async def _serve(server: uvicorn.Server, service: Service, listening: socket.soc
     while not server.started and not serving.done():
         await asyncio.sleep(0.01)
     for name in (signal.SIGTERM, signal.SIGINT):  # not uvicorn's, which would close the door before anything is told
-        loop.add_signal_handler(name, stop.set)
-    await serving
-    waiting.cancel()
-    if not service.num_inside:
+        loop.add_signal_handler(name, signalled)
+    try:
+        await serving
+    finally:
+        waiting.cancel()
         last.cancel()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import os
+import sys
 import time
 from pathlib import Path
 from typing import Annotated, Literal
@@ -47,8 +49,8 @@ def serve(
 ) -> None:
     """Answer over HTTP: what happens in a video, when, and embeddings; with a page to try it.
 
-    Ctrl-C or SIGTERM: what is inside is finished, what is new refused. Exit codes: 0 stopped when told to, 2 wrong use, 3 stopped
-    before everything inside was answered, 4 needs the packages of fewframes[serve].
+    Ctrl-C or SIGTERM: what is inside is finished, what is new refused; a second one: what is inside too, now. Exit codes:
+    0 stopped when told to, 2 wrong use, 3 stopped before everything inside was answered, 4 needs the packages of the extra `serve`.
     """
     if root is not None and not root.is_dir():
         raise ConfigError(f"--root {root}: no such folder; name one")
@@ -59,6 +61,7 @@ def serve(
             raise
         raise MissingDependency(f"serve needs {error.name}; pip install 'fewframes[serve]'") from None
     from fewframes.config import settings_from
+    from fewframes.origins import in_address
     from fewframes.predictor import load
     from fewframes.service import ServeConfig
 
@@ -68,7 +71,7 @@ def serve(
         "root": None if root is None else str(root),
         "urls": allow_urls,
         "token": token,
-        "names": tuple(dict.fromkeys((*LOOPBACK, host.lower()))) if is_here and not token else (),
+        "names": tuple(dict.fromkeys((*LOOPBACK, host.lower().removesuffix(".")))) if is_here and not token else (),
         "max_mb": max_mb,
         "max_seconds": max_seconds,
         "max_megapixels": max_megapixels,
@@ -83,9 +86,13 @@ def serve(
     app = create_app(predictor, config)
     if not is_here and not token:
         tell("warning: no token, so anybody who reaches this address may ask; set FEWFRAMES_TOKEN")
-    shown = f"[{host}]" if ":" in host else host
-    tell(f"http://{shown}:{listening.getsockname()[1]} (Ctrl-C stops it)")
-    if num_cut := run(app, listening, stop_s=stop_s):
-        tell(f"stopped; not answered within --stop-s {stop_s:g}: {num_cut} requests")
-        raise typer.Exit(EXIT_SOME_FAILED)
-    tell("stopped")
+    tell(f"http://{in_address(host)}:{listening.getsockname()[1]} (Ctrl-C stops it)")
+    num_cut = run(app, listening, stop_s=stop_s)
+    until = f"within --stop-s {stop_s:g}, or before a second signal"
+    tell(f"stopped; not answered {until}: {num_cut} requests" if num_cut else "stopped")
+    code = EXIT_SOME_FAILED if num_cut else 0
+    if app.state.service.num_inside:  # Python would wait for threads that work on for nobody
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    raise typer.Exit(code)

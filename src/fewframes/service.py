@@ -179,7 +179,7 @@ class Service:
         self.config, self.name, self.labels = config, predictor.name, predictor.labels
         self.is_stopping = False
         self.num_cut = 0
-        """Requests that were still inside when it was closed."""
+        """Requests that were still owed an answer when it was closed."""
         self._batcher = Batcher(predictor.embed_frames, told)
         self._predictor = predictor
         self._pool = ThreadPoolExecutor(config.num_workers, thread_name_prefix="fewframes-serve")
@@ -192,6 +192,12 @@ class Service:
     def num_inside(self) -> int:
         """Requests being answered or waiting."""
         return len(self._inside)
+
+    @property
+    def num_owed(self) -> int:
+        """Requests that are still to be answered; a thread may work on for one whose time is over or whose client is gone."""
+        with self._lock:
+            return sum(task.left_s > 0 for task in self._inside)
 
     @property
     def num_waiting(self) -> int:
@@ -293,9 +299,10 @@ class Service:
         """End what is inside as soon as it can be ended, its answer being 503; nothing is waited for."""
         with self._lock:
             self.is_stopping = True
-            self.num_cut += sum(task.cut is None for task in self._inside)
             for task in self._inside:
-                task.end(stopping())
+                is_owed = task.left_s > 0
+                self.num_cut += is_owed
+                task.end(stopping() if is_owed else task.refusal())
             self._pool.shutdown(wait=False)
             self._batcher.close()
 
