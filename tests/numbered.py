@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +19,20 @@ NUM_BARS = 10
 BAR_PX = 16
 WIDTH_PX, HEIGHT_PX = NUM_BARS * BAR_PX, 64
 CLOCK = 1000  # ticks a second of `times_ms`
+
+
+@contextmanager
+def own_priority() -> Iterator[None]:
+    """This thread is scheduled as before: where it may (as root), SVT-AV1 makes it a real-time one, and so all that is started
+    from it; a browser then takes the whole machine."""
+    if not hasattr(os, "sched_getscheduler"):
+        yield
+        return
+    policy, priority = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, priority)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +54,7 @@ class Numbered:
     def write(self, path: Path) -> Path:
         """Write the video beside `path` with this format's ending, and say where."""
         path = path.with_suffix(self.suffix)
-        with av.open(str(path), "w", format=self.format, options=self.mux_options) as container:
+        with own_priority(), av.open(str(path), "w", format=self.format, options=self.mux_options) as container:
             stream = container.add_stream(self.codec, rate=25, options=self.options)
             assert isinstance(stream, VideoStream)
             stream.width, stream.height, stream.pix_fmt = self.width, self.height, self.pix_fmt
@@ -90,7 +106,7 @@ def drifting(path: Path, codec: str, num_frames: int, *, gop: int, options: dict
     """A video of 25 frames a second in which a picture of noise drifts under grain: all kinds of pictures are worth coding."""
     noise = np.random.default_rng(0)
     scene = noise.integers(0, 255, (size // 8, size, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
-    with av.open(str(path), "w") as container:
+    with own_priority(), av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25, options=options)
         assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt, stream.gop_size = size, size, "yuv420p", gop
