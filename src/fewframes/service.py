@@ -159,7 +159,7 @@ class Task:
 
 
 class NamedFile:
-    """An open file under the name that its sender gave it, which ends early when its task is over: so decoding ends too."""
+    """An open file under the name that its sender gave it, which ends early when its task is over (`stores.unbroken`)."""
 
     def __init__(self, file: IO[bytes], name: str, task: Task) -> None:
         self.name, self._file, self._task = name, file, task
@@ -167,6 +167,11 @@ class NamedFile:
 
     def read(self, size: int = -1) -> bytes:
         return self._file.read(size) if self._task.left_s else b""
+
+    @property
+    def failure(self) -> Refusal | None:
+        """Why it ended early."""
+        return None if self._task.left_s else self._task.refusal()
 
 
 class Service:
@@ -233,14 +238,10 @@ class Service:
 
     def _work(self, ask: Ask, upload: IO[bytes] | None, name: str, task: Task, told: Told) -> dict[str, object]:
         task.check()
-        try:
-            if upload is not None:
-                return self._answer(ask, NamedFile(upload, name, task), task, told)
-            with closing(self._open(ask, task)) as file:
-                return self._answer(ask, NamedFile(file, ask.path or ask.url or "", task), task, told)
-        except FewframesError:
-            task.check()  # a file that ended early because its time was over
-            raise
+        if upload is not None:
+            return self._answer(ask, NamedFile(upload, name, task), task, told)
+        with closing(self._open(ask, task)) as file:
+            return self._answer(ask, NamedFile(file, ask.path or ask.url or "", task), task, told)
 
     def _open(self, ask: Ask, task: Task) -> IO[bytes]:
         """The file that is meant. Raises Refusal and MissingVideo."""

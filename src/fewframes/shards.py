@@ -262,8 +262,13 @@ def put_shard(folder: Folder, shard: Shard, work: Work, rows: Iterable[Row]) -> 
 
 def _sealed(content: bytes) -> bytes:
     """A Parquet file with the digest of its footer in its footer."""
-    start = len(content) - END_MARK_BYTES - int.from_bytes(content[-8:-4], "little")
+    start = len(content) - _footer_bytes(content)
     return content[:start] + _with_digest(content[start:])
+
+
+def _footer_bytes(end: bytes) -> int:
+    """How long a file's footer is, with its end mark, by the file's last bytes."""
+    return END_MARK_BYTES + int.from_bytes(end[-8:-4], "little")
 
 
 def _with_digest(footer: bytes) -> bytes:
@@ -279,7 +284,7 @@ def _footer_in(file: Any) -> bytes | None:
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - TAIL_BYTES))
     tail: bytes = file.read()
-    length = int.from_bytes(tail[-8:-4], "little") + END_MARK_BYTES
+    length = _footer_bytes(tail)
     if tail[-4:] != b"PAR1" or length > size:
         return None
     if length > len(tail):

@@ -80,15 +80,15 @@ class FarFile:
 
 @contextmanager
 def unbroken(file: object) -> Iterator[None]:
-    """Unreachable, whatever came of it, where this is a `FarFile` that failed."""
+    """Whatever came of it, the `failure` of a file that has one: it ended before its end, as a `FarFile` does."""
     try:
         yield
     except VideoError:
-        if isinstance(file, FarFile) and file.failure is not None:
-            raise file.failure from None
+        if (failure := getattr(file, "failure", None)) is not None:
+            raise failure from None
         raise
-    if isinstance(file, FarFile) and file.failure is not None:
-        raise file.failure
+    if (failure := getattr(file, "failure", None)) is not None:
+        raise failure
 
 
 def open_far(url: str, block_bytes: int) -> tuple[IO[bytes], Callable[[], int] | None]:
