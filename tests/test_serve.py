@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ from fewframes.errors import Refusal
 from fewframes.explain import explain
 from fewframes.predictor import Predictor
 from fewframes.serve import HEADERS, create_app, listen, run
-from fewframes.service import PredictAsk, ServeConfig, Service
+from fewframes.service import NamedFile, PredictAsk, ServeConfig, Service, Task, gone
 from fewframes.timeline import sweep
+from fewframes.video import open_video
 from numbered import Numbered
 from served import send, service, told, until
 
@@ -207,6 +209,22 @@ def test_time_that_is_over(serving: Any, videos: Path) -> None:
     until(lambda: service(client).num_inside == 0)
 
 
+@pytest.mark.parametrize("is_open", [False, True])
+def test_a_file_whose_time_is_over_ends_with_the_reason(is_open: bool, videos: Path) -> None:
+    task = Task(60)
+    with (videos / "a.mp4").open("rb") as content:
+        file: Any = NamedFile(content, "a.mp4", task)
+        if not is_open:
+            task.end(gone())
+            with pytest.raises(Refusal, match="the client went away"):
+                open_video(file)
+            return
+        with closing(open_video(file)) as video:
+            task.end(gone())
+            with pytest.raises(Refusal, match="the client went away"):
+                video.frames_at(torch.tensor([0.5]))
+
+
 def test_stopping_refuses_what_is_new(serving: Any, videos: Path) -> None:
     client = serving(root=str(videos))
     assert client.get("/readyz").status_code == 200
@@ -235,7 +253,13 @@ def silent() -> Iterator[str]:
 
 
 def run_until(
-    app: Any, stop_s: float, is_time: Any, asked: list[Callable[[str], Any]], *, is_told_again: bool = False
+    app: Any,
+    stop_s: float,
+    is_time: Any,
+    asked: list[Callable[[str], Any]],
+    *,
+    is_told_again: bool = False,
+    **others: Any,
 ) -> tuple[int, list[Any]]:
     """A server that is told to stop once `is_time`: how many requests it cut, and what each that was asked gave."""
     listening = listen("127.0.0.1", 0)
@@ -253,7 +277,7 @@ def run_until(
                 os.kill(os.getpid(), signal.SIGINT)
 
         pool.submit(stop)
-        num_cut = run(app, listening, stop_s=stop_s)
+        num_cut = run(app, listening, stop_s=stop_s, **others)
         return num_cut, [answer.result(5) for answer in answers]
 
 
@@ -329,7 +353,6 @@ def test_a_stop_that_hangs_ends_with_the_process(
         await shutdown(self, sockets)
 
     monkeypatch.setattr("uvicorn.Server.shutdown", hang)
-    monkeypatch.setattr("os._exit", codes.append)
     monkeypatch.setattr("fewframes.serve.LAST_S", 0.3)
     app = create_app(predictor, ServeConfig(root=str(videos), workers=1))
     inside: Service = app.state.service
@@ -338,7 +361,7 @@ def test_a_stop_that_hangs_ends_with_the_process(
     def ask(address: str) -> Any:
         return httpx2.post(f"{address}/v1/predict", json={"path": "a.mp4"}, timeout=20)
 
-    num_cut, (answer,) = run_until(app, 0.1, lambda: inside.num_inside == 1, [ask])
+    num_cut, (answer,) = run_until(app, 0.1, lambda: inside.num_inside == 1, [ask], leave=codes.append)
     assert (num_cut, told(answer)[0], inside.num_inside) == (1, 503, 1)
     assert codes == [3]
     door.event.set()

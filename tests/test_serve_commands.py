@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
@@ -9,7 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx2
@@ -20,17 +22,28 @@ from fewframes.cli import app
 from fewframes.serve import listen
 
 
-def test_it_finishes_what_is_inside_and_stops(tiny_model: Path, videos: Path) -> None:
-    words = ["--model", str(tiny_model), "--device", "cpu", "--dtype", "float32", "--port", "0", "--root", str(videos)]
+@contextmanager
+def served(model: Path, root: Path, *words: str, before: str = "") -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The command as a process which runs `before` first, and the address that it tells."""
+    options = ["--model", str(model), "--device", "cpu", "--dtype", "float32", "--port", "0", "--root", str(root)]
     process = subprocess.Popen(
-        [sys.executable, "-c", "from fewframes.cli import main; main()", "serve", *words],
+        [sys.executable, "-c", f"{before}from fewframes.cli import main; main()", "serve", *options, *words],
         stderr=subprocess.PIPE,
         text=True,
     )
+    assert process.stderr is not None
     try:
-        assert process.stderr is not None
         lines = [process.stderr.readline() for _ in range(2)]
-        address = re.findall(r"http://[\d.:]+", lines[1])[0]
+        yield process, re.findall(r"http://[\d.:]+", lines[1])[0]
+        assert process.stderr.read().endswith("stopped\n")
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+def test_it_finishes_what_is_inside_and_stops(tiny_model: Path, videos: Path) -> None:
+    with served(tiny_model, videos) as (process, address):
         statuses: list[int] = []
 
         def ask() -> None:
@@ -48,37 +61,16 @@ def test_it_finishes_what_is_inside_and_stops(tiny_model: Path, videos: Path) ->
             asking.join()
         assert statuses == [200, 200]
         assert process.wait(120) == 0
-        assert process.stderr.read().endswith("stopped\n")
-    finally:
-        process.kill()
-        process.wait()
-        assert process.stderr is not None
-        process.stderr.close()
 
 
 def test_a_thread_that_works_for_nobody_does_not_keep_the_process(tiny_model: Path, videos: Path) -> None:
-    words = ["--model", str(tiny_model), "--device", "cpu", "--dtype", "float32", "--port", "0", "--root", str(videos)]
     stuck = "import time; from fewframes.batcher import Batcher; Batcher._round = lambda self: time.sleep(60); "
-    process = subprocess.Popen(
-        [sys.executable, "-c", f"{stuck}from fewframes.cli import main; main()", "serve", *words, "--timeout-s", "0.5"],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stderr is not None
-        lines = [process.stderr.readline() for _ in range(2)]
-        address = re.findall(r"http://[\d.:]+", lines[1])[0]
+    with served(tiny_model, videos, "--timeout-s", "0.5", before=stuck) as (process, address):
         assert httpx2.post(f"{address}/v1/predict", json={"path": "a.mp4"}, timeout=60).status_code == 408
         began = time.monotonic()
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
         assert time.monotonic() - began < 20  # --stop-s is 30, and the thread sleeps for 60
-        assert process.stderr.read().endswith("stopped\n")
-    finally:
-        process.kill()
-        process.wait()
-        assert process.stderr is not None
-        process.stderr.close()
 
 
 def test_who_is_told_the_address_can_connect() -> None:
@@ -105,7 +97,8 @@ LAST_WORDS = "stopped; not answered within --stop-s 30, or before a second signa
 
 
 def test_what_was_not_answered_is_counted(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(_: object, listening: socket.socket, *, stop_s: float) -> int:
+    def run(_: object, listening: socket.socket, *, stop_s: float, leave: object) -> int:
+        assert leave is os._exit  # the process is the command's to end
         listening.close()
         return 2
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
-import os
 import signal
 import socket
 import threading
@@ -358,32 +357,36 @@ def _add_plain_routes(app: FastAPI, desk: Desk) -> None:
         }
 
 
-def run(app: FastAPI, listening: socket.socket, *, stop_s: float) -> int:
+def run(
+    app: FastAPI, listening: socket.socket, *, stop_s: float, leave: Callable[[int], object] = lambda code: None
+) -> int:
     """Serve until SIGTERM or SIGINT; then refuse what is new, answer what is inside, for `stop_s` or until a second signal at most,
     and return how many requests were not answered. Threads may still work for `num_inside` requests that nobody waits for. Should
-    anything hang here, the process ends `LAST_S` after `stop_s`, with EXIT_SOME_FAILED if some were not answered."""
+    anything hang here, `leave` is called `LAST_S` after `stop_s`, with the exit code: whose the process is may end it."""
     # When uvicorn closes connections everything is answered, or had its time; a second is for the last bytes.
     settings = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=1, lifespan="on"
     )
     service: Service = app.state.service
-    asyncio.run(_serve(uvicorn.Server(settings), service, listening, stop_s))
+    hung = threading.Timer(
+        min(stop_s + LAST_S, threading.TIMEOUT_MAX), lambda: leave(EXIT_SOME_FAILED if service.num_cut else 0)
+    )
+    hung.daemon = True
+    asyncio.run(_serve(uvicorn.Server(settings), service, listening, stop_s, hung))
     return service.num_cut
 
 
-async def _serve(server: uvicorn.Server, service: Service, listening: socket.socket, stop_s: float) -> None:
+async def _serve(
+    server: uvicorn.Server, service: Service, listening: socket.socket, stop_s: float, hung: threading.Timer
+) -> None:
     loop, stop, stop_now = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
-    last = threading.Timer(
-        min(stop_s + LAST_S, threading.TIMEOUT_MAX), lambda: os._exit(EXIT_SOME_FAILED if service.num_cut else 0)
-    )
-    last.daemon = True
 
     def signalled() -> None:
         (stop_now if stop.is_set() else stop).set()
 
     async def stopped() -> None:
         await stop.wait()
-        last.start()
+        hung.start()
         service.is_stopping = True
         ends = time.monotonic() + stop_s
         while service.num_owed and time.monotonic() < ends and not stop_now.is_set():
@@ -401,7 +404,7 @@ async def _serve(server: uvicorn.Server, service: Service, listening: socket.soc
         await serving
     finally:
         waiting.cancel()
-        last.cancel()
+        hung.cancel()
 
 
 def listen(host: str, port: int) -> socket.socket:

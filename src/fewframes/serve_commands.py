@@ -87,7 +87,7 @@ def serve(
     if not is_here and not token:
         tell("warning: no token, so anybody who reaches this address may ask; set FEWFRAMES_TOKEN")
     tell(f"http://{in_address(host)}:{listening.getsockname()[1]} (Ctrl-C stops it)")
-    num_cut = run(app, listening, stop_s=stop_s)
+    num_cut = run(app, listening, stop_s=stop_s, leave=os._exit)
     until = f"within --stop-s {stop_s:g}, or before a second signal"
     tell(f"stopped; not answered {until}: {num_cut} requests" if num_cut else "stopped")
     code = EXIT_SOME_FAILED if num_cut else 0
