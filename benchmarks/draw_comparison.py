@@ -2,7 +2,7 @@
 
     python benchmarks/draw_comparison.py
 
-The files are what `fewframes bench --output` writes; how they were made stands in docs/comparison.md.
+The files hold what `fewframes bench --output` writes, and the commit; how they were made stands in docs/comparison.md.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def main() -> None:
     result = json.loads((RESULTS / "bench.json").read_text())
     write_picture(figure_1(result), DOCS / "comparison-figure1.png")
     print(bench_text(result, "markdown"))
-    points = [Point(**values) for values in json.loads((RESULTS / "scaling.json").read_text())]
+    points = [Point(**values) for values in json.loads((RESULTS / "scaling.json").read_text())["points"]]
     write_picture(scaling_figure(points, "vit-ti-16"), DOCS / "comparison-scaling.png")
 
 

@@ -22,12 +22,13 @@ def describe() -> dict[str, object]:
         platform.processor(),
     )
     flags = next((line for line in _cpuinfo().splitlines() if line.startswith("flags")), "")
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    ).stdout.strip()
+    changed = _git(
+        "status", "--porcelain", "--untracked-files=no", "--", "src", "benchmarks", "runs", ":!*.json", ":!*.png"
+    )
     return {
         "date": datetime.now(UTC).date().isoformat(),
-        "commit": commit,
+        "commit": _git("rev-parse", "--short", "HEAD"),
+        **({"not committed": [line.strip() for line in changed.splitlines()]} if changed else {}),
         "cpu": cpu,
         "cores": len(os.sched_getaffinity(0)),
         "threads": torch.get_num_threads(),
@@ -44,6 +45,10 @@ def spread(values: list[float]) -> dict[str, float]:
         "median": round(statistics.median(values), 4),
         "max": round(max(values), 4),
     }
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _cpuinfo() -> str:
