@@ -220,6 +220,7 @@ def _fuses(norm: nn.Module, features: Tensor) -> bool:
     """Whether to call oneDNN's fused convolutions: at inference alone, for neither gradients nor exporters know them."""
     return (
         isinstance(norm, nn.Identity)
+        and not torch.compiler.is_exporting()  # asked first: torch 2.7 cannot trace the next question
         and torch.is_inference_mode_enabled()
         and features.device.type == "cpu"
         and features.dtype in _fused_dtypes()
