@@ -2,30 +2,80 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 
-from fewframes.machine import PROBE_SIDE, choose_device, machine_name, matrix_flops_s, may_pay
+from fewframes.cache import module_key
+from fewframes.machine import PROBE_SIDE, auto_dtype, choose_device, machine_name, matrix_flops_s, may_pay
 from fewframes.predictor import load
 
 CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("supported", [True, False])
-def test_a_precision_without_instructions_is_not_tried(monkeypatch: pytest.MonkeyPatch, supported: bool) -> None:
+def test_a_precision_without_instructions_does_not_pay(monkeypatch: pytest.MonkeyPatch, supported: bool) -> None:
     """On an AVX2 machine a single frame in bfloat16 takes tens of seconds."""
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: supported)
     assert may_pay(torch.bfloat16, CPU) == supported
     assert may_pay(torch.float32, CPU)
-    tried = []
 
-    def timed(encoder: torch.nn.Module, size: int, device: torch.device) -> float:
-        tried.append(next(encoder.parameters()).dtype)
-        return float(len(tried))
 
-    monkeypatch.setattr("fewframes.predictor._seconds_a_frame", timed)
-    assert load().dtype == torch.float32  # the first that was timed is the faster
-    assert tried == ([torch.float32, torch.bfloat16] if supported else [])
+@pytest.mark.parametrize(
+    ("amx", "avx", "onednn", "chosen", "words"),
+    [
+        (True, False, True, torch.bfloat16, "this CPU has AMX"),
+        (False, True, True, torch.bfloat16, "this CPU has AVX512-BF16"),
+        (False, False, True, torch.float32, "no instructions for bfloat16"),  # AVX-512 alone: oneDNN would emulate it
+        (False, True, False, torch.float32, "no instructions for bfloat16"),  # torch built without oneDNN
+    ],
+)
+def test_precision_is_a_rule_on_a_cpu(
+    monkeypatch: pytest.MonkeyPatch, amx: bool, avx: bool, onednn: bool, chosen: torch.dtype, words: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: onednn)
+    dtype, why = auto_dtype(CPU)
+    assert dtype == chosen
+    assert words in why
+    predictor = load(device="cpu")
+    assert predictor.dtype == chosen
+    assert next(predictor.model.frame_encoder.parameters()).dtype == chosen
+    assert predictor.model.head.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("capability", "chosen"), [((7, 5), torch.float32), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)]
+)
+def test_precision_is_a_rule_on_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], chosen: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert auto_dtype(torch.device("cuda"))[0] == chosen
+    assert auto_dtype(torch.device("mps"))[0] == torch.float32
+
+
+def test_a_busy_machine_chooses_as_an_idle_one() -> None:
+    """Precision is a part of the answer and of the keys of what is cached: a stopwatch must not choose it."""
+    at_work = threading.Event()
+
+    def burn() -> None:
+        while not at_work.is_set():
+            torch.rand(64, 64) @ torch.rand(64, 64)
+
+    busy = [threading.Thread(target=burn) for _ in range(4)]
+    for thread in busy:
+        thread.start()
+    try:
+        loaded = [load(device="cpu") for _ in range(4)]
+    finally:
+        at_work.set()
+        for thread in busy:
+            thread.join()
+    assert len({module_key(predictor.model.frame_encoder) for predictor in loaded}) == 1
+    assert {predictor.dtype for predictor in loaded} == {auto_dtype(CPU)[0]}
 
 
 def test_rate_is_that_of_products() -> None:

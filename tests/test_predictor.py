@@ -14,17 +14,17 @@ from torch.testing import assert_close
 
 import fewframes
 from conftest import LABELS, TINY
-from fewframes import predictor as room
 from fewframes import reader
 from fewframes.clip import Failure, Prediction, tally
 from fewframes.config import ViewConfig
 from fewframes.errors import ConfigError, VideoError
 from fewframes.exits import ExitPlan, filled, stages_of
+from fewframes.merging import merged_per_block
 from fewframes.predictor import Predictor, load
 from fewframes.sampling import Views, centre_times
 from fewframes.transforms import crops_of, fit_frame, pixels_of
 from fewframes.video import open_video, read_frames
-from fewframes.weights import Checkpoint, build_model, load_checkpoint
+from fewframes.weights import Checkpoint, build_model, load_checkpoint, save_checkpoint
 from numbered import drifting
 
 
@@ -122,19 +122,48 @@ def test_frames_side_by_side_are_those_one_by_one(tiny: Predictor, num_frames: i
     assert_close(tiny.embed_frames(frames_TCHW), alone_TD)
 
 
-@pytest.mark.parametrize(("faster", "chosen"), [("bfloat16", torch.bfloat16), ("float32", torch.float32)])
-def test_precision_follows_the_measurement(
-    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, faster: str, chosen: torch.dtype
-) -> None:
-    def seconds(encoder: torch.nn.Module, image_size: int, device: torch.device) -> float:
-        return 1.0 if str(next(encoder.parameters()).dtype) == f"torch.{faster}" else 4.0
+def states(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    return {key: tensor.clone() for key, tensor in checkpoint.model.state_dict().items()}
 
-    monkeypatch.setattr(room, "_seconds_a_frame", seconds)
-    monkeypatch.setattr(room, "may_pay", lambda dtype, device: True)
-    predictor = load(tiny_model, device="cpu")
-    assert predictor.dtype == chosen
-    assert next(predictor.model.frame_encoder.parameters()).dtype == chosen
-    assert predictor.model.head.weight.dtype == torch.float32
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("name", ["lite0-16", "tiny"])
+def test_predicting_leaves_the_checkpoint_as_it_is(
+    tiny_model: Path, videos: Path, tmp_path: Path, name: str, dtype: Any
+) -> None:
+    """Folding norms, casting and merging are the predictor's own: what is saved afterwards is what was loaded, bit for bit."""
+    source = tiny_model if name == "tiny" else name
+    checkpoint = load_checkpoint(source)
+    checkpoint.model.train()
+    before, modules = states(checkpoint), [type(module) for module in checkpoint.model.modules()]
+    strides = [parameter.stride() for parameter in checkpoint.model.parameters()]
+    predictor = Predictor(checkpoint, device="cpu", dtype=dtype, merge=2 if name == "tiny" else None)
+    said = predictor.predict(videos / "a.mp4")
+    assert predictor.checkpoint is checkpoint
+    assert checkpoint.model.training
+    assert not predictor.model.training
+    assert [type(module) for module in checkpoint.model.modules()] == modules
+    assert [parameter.stride() for parameter in checkpoint.model.parameters()] == strides
+    if name == "tiny":
+        assert merged_per_block(checkpoint.model.frame_encoder) == 0
+    for number, kept in enumerate((checkpoint, load(source, device="cpu", dtype=dtype).checkpoint)):
+        save_checkpoint(tmp_path / f"{number}.safetensors", kept)
+        after = states(load_checkpoint(tmp_path / f"{number}.safetensors"))
+        assert after.keys() == before.keys()
+        assert all(torch.equal(after[key], before[key]) for key in before)
+    again = Predictor(
+        load_checkpoint(tmp_path / "0.safetensors"), device="cpu", dtype=dtype, merge=2 if name == "tiny" else None
+    )
+    assert torch.equal(again.predict(videos / "a.mp4").scores, said.scores)
+
+
+def test_weights_that_need_no_cast_are_there_once(tiny_model: Path) -> None:
+    """A large ViT in float32 must not take its memory twice."""
+    checkpoint = load_checkpoint(tiny_model)
+    predictor = Predictor(checkpoint, device="cpu", dtype="float32")
+    own = dict(predictor.model.named_parameters())
+    apart = [name for name, one in checkpoint.model.named_parameters() if one.data_ptr() != own[name].data_ptr()]
+    assert apart in ([], ["frame_encoder.patch_embed.proj.weight"])  # a convolution's weights lie channels last
 
 
 def test_bfloat16_agrees(tiny: Predictor, tiny_model: Path, videos: Path) -> None:

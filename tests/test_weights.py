@@ -103,7 +103,7 @@ def test_newer_files_and_other_sampling_are_refused(saved: Path) -> None:
 
 
 def test_unknown_architecture_key_is_refused(saved: Path) -> None:
-    with pytest.raises(ConfigError, match="unknown setting 'colour'"):
+    with pytest.raises(WeightsError, match="unknown setting 'colour'"):
         load_checkpoint(rewritten(saved, model={"colour": 1}))
 
 

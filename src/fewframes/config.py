@@ -29,6 +29,16 @@ Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
+Pixels = Annotated[int, Field(ge=1, le=8192)]
+"""A side of a picture; more is a damaged file or a slip, and would fill the memory."""
+Depth = Annotated[int, Field(ge=1, le=1000)]
+Width = Annotated[int, Field(ge=1, le=2**17)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+MOST_FRAMES = 4096
+"""Frames of one video that a network takes at once: 600 MB of pixels at 224 px."""
+NumFrames = Annotated[int, Field(ge=1, le=MOST_FRAMES)]
+MOST_CLASSES = 2**20
+
 STRICT = ConfigDict(extra="forbid", strict=True)
 
 
@@ -39,23 +49,23 @@ class ModelConfig:
     encoder: str = "vit"
     """Frame encoder: `vit` is the paper's own (model.py); `lite0` EfficientNet-Lite0; `timm:NAME` any timm backbone's
     pooled features."""
-    image_size: Count = 224
+    image_size: Pixels = 224
     """Side of the square frame that goes into the network, in pixels."""
-    patch_size: Count = 16
+    patch_size: Pixels = 16
     """P of Eq. 1, in pixels (ViT only)."""
-    width: Count = 768
+    width: Width = 768
     """D, the width of the spatial encoder (ViT only)."""
-    depth: Count = 12
+    depth: Depth = 12
     """L_space, its number of blocks (ViT only)."""
-    heads: Count = 12
+    heads: Width = 12
     """A, its attention heads (ViT only)."""
-    cells: Annotated[int, Field(ge=0)] = 0
+    cells: Annotated[int, Field(ge=0, le=64)] = 0
     """Parts per side of the frame over which features of the encoder's middle are pooled and appended (lite0 only)."""
-    mlp_ratio: Positive = 4.0
+    mlp_ratio: Annotated[float, Field(gt=0, le=64)] = 4.0
     """Hidden width of its MLPs as a multiple of D (ViT only)."""
     qkv_bias: bool = True
     """Whether q, k and v have a bias; MIIL's ImageNet-21k-P ViT has none (ViT only)."""
-    norm_eps: Positive = 1e-6
+    norm_eps: Annotated[float, Field(gt=0, le=1)] = 1e-6
     """Epsilon of the LayerNorms; timm's ViTs use 1e-6, the 2021 release 1e-5."""
     merge: Annotated[int, Field(ge=0)] = 0
     """Patches that look alike, so many of them, that are merged away in each block when it does not train (ViT and timm's plain
@@ -66,15 +76,15 @@ class ModelConfig:
     temporal: Temporal = "paper"
     """Temporal encoder: `paper` (Eqs. 7-9, 11-12), `release` (post-norm, ReLU), `mean` (Table 2) or `causal` (each frame looks
     at itself and earlier ones, so that a stream is answered from its first frame on)."""
-    temporal_depth: Count = 6
+    temporal_depth: Depth = 6
     """L_time, its number of layers."""
-    temporal_heads: Count = 8
+    temporal_heads: Width = 8
     """Its attention heads."""
-    temporal_width: Count | None = None
+    temporal_width: Width | None = None
     """Width of the temporal encoder; None is the frame embedding's own, a number adds a linear projection to it."""
-    temporal_mlp_width: Count | None = None
+    temporal_mlp_width: Width | None = None
     """Hidden width of its MLPs; None is four times its width. The release has 2048 whatever the width."""
-    motion_width: Annotated[int, Field(ge=0)] = 0
+    motion_width: Annotated[int, Field(ge=0, le=2**17)] = 0
     """Above 0, frame embeddings reach the temporal encoder joined with their changes from frame to frame, reduced to this
     many numbers by a map fitted to the training data."""
     moment_head: bool = False
@@ -89,9 +99,9 @@ class ModelConfig:
     drop_path: Share = 0.0
     """Stochastic depth in training: the last block of the frame encoder leaves out its branches for this share of the frames,
     earlier ones less (ViT and timm)."""
-    num_frames: Count = 16
+    num_frames: NumFrames = 16
     """T, the frames the model is built for; it takes others, with its temporal positions interpolated."""
-    num_classes: Count = 400
+    num_classes: Annotated[int, Field(ge=1, le=MOST_CLASSES)] = 400
     """K, the number of actions."""
     task: Task = "single"
     """`single`: a video shows one action (softmax); `multilabel`: any number of them (a sigmoid each)."""
@@ -129,13 +139,13 @@ class ViewConfig:
     fit: Fit = "crop"
     """`crop`: short side to `resize_px`, then the centre `crop_px` square (the paper); `squash`: the whole frame to
     `crop_px` square, proportions changed; `pad`: the whole frame inside the square, the rest filled with the mean colour."""
-    resize_px: Count = 256
+    resize_px: Pixels = 256
     """Short side before cropping, in pixels (`crop` only)."""
-    crop_px: Count = 224
+    crop_px: Pixels = 224
     """Side of the square that goes into the network, in pixels."""
     interpolation: Interpolation = "bicubic"
     """Resampling filter, antialiased."""
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    mean: tuple[Finite, Finite, Finite] = (0.5, 0.5, 0.5)
     """Subtracted from each colour channel (R, G, B), on the scale 0-1."""
     std: tuple[Positive, Positive, Positive] = (0.5, 0.5, 0.5)
     """Each colour channel is divided by this after the mean is subtracted."""

@@ -12,7 +12,7 @@ import torch
 
 from fewframes import __version__
 from fewframes.config import cache_dir
-from fewframes.machine import PROBE_SIDE, choose_device, machine_name, matrix_flops_s, may_pay
+from fewframes.machine import PROBE_SIDE, auto_dtype, choose_device, machine_name, matrix_flops_s, may_pay
 from fewframes.predictor import choose_backend
 from fewframes.torchcodec_video import why_not
 
@@ -43,14 +43,14 @@ def examine(device_name: str = "auto") -> Iterator[str]:
     yield "matrix products: " + ", ".join(
         f"{str(dtype).removeprefix('torch.')} {rate / 1e9:.3g} GFLOP/s" for dtype, rate in rates.items()
     )
-    faster = max(rates, key=lambda dtype: rates[dtype])
-    yield f"precision: {str(faster).removeprefix('torch.')} (decided anew for each model, by timing its frame encoder)"
+    dtype, why = auto_dtype(device)
+    yield f"precision: {str(dtype).removeprefix('torch.')} ({why})"
     libavcodec = ".".join(map(str, av.library_versions["libavcodec"]))
-    reason = why_not(str(device))
+    unfit = why_not(str(device))
     used = choose_backend("auto", device)
-    other = f"torchcodec could be used too ({_version('torchcodec')})" if not reason else f"not torchcodec: {reason}"
-    why = "the fewest pictures decoded for the same frames" if used == "pyav" else "the GPU decodes"
-    yield f"decoder: {used} ({why}); PyAV {av.__version__} with FFmpeg libavcodec {libavcodec}; {other}"
+    other = f"torchcodec could be used too ({_version('torchcodec')})" if not unfit else f"not torchcodec: {unfit}"
+    reason = "the fewest pictures decoded for the same frames" if used == "pyav" else "the GPU decodes"
+    yield f"decoder: {used} ({reason}); PyAV {av.__version__} with FFmpeg libavcodec {libavcodec}; {other}"
     yield "codecs: " + ", ".join(f"{codec}{'' if _decodes(codec) else ' MISSING'}" for codec in CODECS)
     yield f"cache (pulled weights, frame embeddings; may be deleted): {cache_dir()}"
     for package, (purpose, remedy) in OPTIONAL.items():

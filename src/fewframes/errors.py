@@ -14,7 +14,7 @@
     └── MissingDependency  4  an optional package is needed; the pip line is in the message
 
 The number is the exit code of the command. A command over many files finishes the others and exits with
-`EXIT_SOME_FAILED`. Wrong Python arguments raise ValueError or TypeError, as in any library.
+`EXIT_SOME_FAILED`. Wrong Python arguments raise ValueError or TypeError, as in any library: a ConfigError is a ValueError too.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class FewframesError(Exception):
     exit_code = 1
 
 
-class ConfigError(FewframesError):
-    """A setting, option or run file that cannot be used."""
+class ConfigError(FewframesError, ValueError):
+    """A setting, option, argument or run file that cannot be used."""
 
     exit_code = 2
 

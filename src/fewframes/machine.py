@@ -14,6 +14,8 @@ from fewframes.errors import ConfigError
 PROBE_SIDE = 256
 """Matrices small enough for processors that have no instructions for their precision."""
 LONGEST_PRODUCT_S = 1.0
+LEAST_CAPABILITY = 8
+"""NVIDIA's compute capability from which tensor cores take bfloat16 (Ampere)."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -53,6 +55,28 @@ def may_pay(dtype: torch.dtype, device: torch.device) -> bool:
         return False
     mkldnn = torch.ops.mkldnn
     return bool(mkldnn._is_mkldnn_bf16_supported() if dtype == torch.bfloat16 else mkldnn._is_mkldnn_fp16_supported())
+
+
+def auto_dtype(device: torch.device) -> tuple[torch.dtype, str]:
+    """Return the precision that `auto` stands for on this device, and why: by what it has, never by the clock.
+
+    A stopwatch on a busy machine says now this, now that, and with it the answers and the keys of what is cached would change
+    from start to start. Where bfloat16 has instructions every kind of frame encoder takes half the time in it.
+    """
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        if major >= LEAST_CAPABILITY:
+            return torch.bfloat16, f"compute capability {major}.{minor} has bfloat16"
+        return torch.float32, f"compute capability {major}.{minor} has no fast bfloat16"
+    if device.type != "cpu":
+        return torch.float32, f"bfloat16 was never measured on {device.type}"
+    # Not what oneDNN supports alone: with plain AVX-512 it does bfloat16 by way of float32.
+    found = (
+        "AMX" if torch.cpu._is_amx_tile_supported() else "AVX512-BF16" if torch.cpu._is_avx512_bf16_supported() else ""
+    )
+    if found and may_pay(torch.bfloat16, device):
+        return torch.bfloat16, f"this CPU has {found}"
+    return torch.float32, "this CPU has no instructions for bfloat16"
 
 
 def matrix_flops_s(dtype: torch.dtype, device: torch.device, *, side: int, seconds: float) -> float:

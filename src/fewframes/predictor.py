@@ -7,7 +7,6 @@ video that could have been ready.
 from __future__ import annotations
 
 import copy
-import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,9 +24,10 @@ from fewframes.container import Limits
 from fewframes.errors import ConfigError, FewframesError, MissingDependency, nearest
 from fewframes.exits import ExitPlan, answer, check_can_exit, confidence, stages_of
 from fewframes.lanes import num_lanes, side_by_side
-from fewframes.machine import choose_device, may_pay
+from fewframes.machine import auto_dtype, choose_device
 from fewframes.merging import merge_tokens
 from fewframes.model import VideoEncoding
+from fewframes.networks import sharing_copy
 from fewframes.reader import Part, Read, Reader
 from fewframes.sampling import ONE_PASS, Views
 from fewframes.stream import OnEvent, Stream
@@ -49,12 +49,13 @@ FRAMES_AT_ONCE = 256
 """The same elsewhere: the most frames of any preset's clip are 64, and many views of a video must not fill the memory."""
 WINDOWS_AT_ONCE = 256
 """Windows of frame embeddings that the temporal half takes at once."""
-BFLOAT16_GAIN = 1.1
-"""How much faster bfloat16 must be found than float32 before it is chosen."""
 
 
 class Predictor:
-    """A model ready to label videos: network, view, labels, on one device in one precision."""
+    """A model ready to label videos: network, view, labels, on one device in one precision.
+
+    The checkpoint stays as it is: it can be saved, or trained, afterwards. Weights that need no cast are shared with it.
+    """
 
     def __init__(
         self,
@@ -73,13 +74,13 @@ class Predictor:
         self.checkpoint = checkpoint
         self.device = choose_device(device)
         self.reader = Reader(self.view, choose_backend(backend, self.device), str(self.device))
-        self.model = checkpoint.model.eval().to(self.device).to(memory_format=torch.channels_last)
+        self.model = sharing_copy(checkpoint.model).eval().to(self.device).to(memory_format=torch.channels_last)
         fold_norms = getattr(self.model.frame_encoder, "fold_norms", None)
         if fold_norms is not None:
             fold_norms()
         merge_tokens(self.model.frame_encoder, self.config.merge if merge is None else merge)
         self._embed_elsewhere: Callable[[Tensor], Tensor] | None = None
-        self.dtype = self._choose_dtype(dtype)
+        self.dtype = choose_dtype(dtype, self.device)
         self.model.frame_encoder.to(self.dtype)
 
     def through(self, embed: Callable[[Tensor], Tensor], limits: Limits) -> Predictor:
@@ -333,25 +334,6 @@ class Predictor:
             reading=clip.reading,
         )
 
-    def _choose_dtype(self, name: DtypeName) -> torch.dtype:
-        if name == "auto":
-            return self._fastest_dtype()
-        if name not in DTYPES:
-            raise ConfigError(f"dtype {name!r}: {nearest(name, ['auto', *DTYPES])}")
-        return DTYPES[name]
-
-    def _fastest_dtype(self) -> torch.dtype:
-        """bfloat16 where this processor runs this very encoder faster in it, by the clock; float32 otherwise."""
-        if self.config.layout != "factorised" or not may_pay(torch.bfloat16, self.device):
-            return torch.float32
-        encoder = self.model.frame_encoder
-        seconds = {
-            dtype: _seconds_a_frame(copy.deepcopy(encoder).to(dtype), self.config.image_size, self.device)
-            for dtype in (torch.float32, torch.bfloat16)
-        }
-        gain = seconds[torch.float32] / seconds[torch.bfloat16]
-        return torch.bfloat16 if gain > BFLOAT16_GAIN else torch.float32
-
 
 def load(
     name_or_path: str | os.PathLike[str] = DEFAULT_MODEL,
@@ -363,14 +345,23 @@ def load(
 ) -> Predictor:
     """A `Predictor` from a preset's name (see `fewframes models`) or a checkpoint file.
 
-    `device`: `auto` takes CUDA, then Apple's MPS, then the CPU. `dtype`: `auto` takes bfloat16 where it is measured to
-    be faster here, float32 otherwise. `backend`: `auto` decodes with torchcodec on a GPU on which that works, with PyAV
-    elsewhere. `merge`: patches that each block of a ViT merges away; None is what
-    the model was trained with. Raises WeightsError or ConfigError.
+    `device`: `auto` takes CUDA, then Apple's MPS, then the CPU. `dtype`: `auto` takes bfloat16 where the device has
+    instructions for it (`fewframes doctor` says), float32 otherwise. `backend`: `auto` decodes with torchcodec on a GPU on
+    which that works, with PyAV elsewhere. `merge`: patches that each block of a ViT merges away; None is what the model was
+    trained with. Raises WeightsError or ConfigError.
     """
     checkpoint = load_checkpoint(name_or_path)
     name = os.fspath(name_or_path)
     return Predictor(checkpoint, device=device, dtype=dtype, backend=backend, merge=merge, name=name)
+
+
+def choose_dtype(name: DtypeName, device: torch.device) -> torch.dtype:
+    """Return the precision of the frame encoder; `auto` is a rule (machine.auto_dtype). ConfigError for an unknown name."""
+    if name == "auto":
+        return auto_dtype(device)[0]
+    if name not in DTYPES:
+        raise ConfigError(f"dtype {name!r}: {nearest(str(name), ['auto', *DTYPES])}")
+    return DTYPES[name]
 
 
 def name_of(dtype: torch.dtype) -> DtypeName:
@@ -396,15 +387,3 @@ def choose_backend(name: BackendChoice, device: torch.device) -> BackendName:
 def one_pass(tolerance: float) -> Views:
     """What `predict` looks at, each moment moved by up to this share of the frames' spacing."""
     return settings_from(Views, {"tolerance": tolerance}, "predict") if tolerance else ONE_PASS
-
-
-def _seconds_a_frame(encoder: torch.nn.Module, image_size: int, device: torch.device) -> float:
-    frame_1CHW = torch.rand(1, 3, image_size, image_size, device=device).contiguous(memory_format=torch.channels_last)
-    frame_1CHW = frame_1CHW.to(next(encoder.parameters()).dtype)
-    best_s = math.inf
-    with torch.inference_mode():
-        for _ in range(3):  # the first warms up
-            began = time.perf_counter()
-            encoder(frame_1CHW).float().sum().item()  # reading the value waits for the device
-            best_s = min(best_s, time.perf_counter() - began)
-    return best_s

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 import os
 import urllib.error
 import urllib.request
@@ -21,14 +22,17 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fewframes.backbones import EfficientNetLite0, TimmFrameEncoder, timm_frame_encoder
+from fewframes.backbones import TimmFrameEncoder, timm_frame_encoder
 from fewframes.config import ModelConfig, RunConfig, Task, ViewConfig, cache_dir, settings_from
 from fewframes.errors import ConfigError, WeightsError, nearest
 from fewframes.exits import ExitPlan
 from fewframes.exported import format_of
 from fewframes.model import STAM, SpatialEncoder
+from fewframes.networks import build_model as build_model  # noqa: PLC0414 (whoever loads models takes it from here)
+from fewframes.networks import check_fit, planned_model
+from fewframes.networks import load_strictly as load_strictly  # noqa: PLC0414
 from fewframes.presets import PLAIN_PIXELS, PRESETS, RELEASE, RELEASE_URL
-from fewframes.tensor_files import read_header, read_tensors
+from fewframes.tensor_files import read_header, read_shapes, read_tensors
 
 MODEL_FILE = "model.safetensors"
 """What training calls the model in its output folder; the folder's name stands for it."""
@@ -55,21 +59,6 @@ class Checkpoint:
     """Licence of the code, the weights it started from, and the data."""
     exits: ExitPlan | None = None
     """When to stop looking at a video, where that was fitted."""
-
-
-def build_model(config: ModelConfig, view: ViewConfig) -> STAM:
-    """The network of these settings with random weights."""
-    if config.image_size != view.crop_px:
-        raise ConfigError(f"the model takes frames of {config.image_size} px but the view makes {view.crop_px} px")
-    if config.encoder == "vit":
-        return STAM(config, view, SpatialEncoder(config), config.width)
-    if config.encoder == "lite0":
-        lite = EfficientNetLite0(config.cells)
-        return STAM(config, view, lite, lite.width)
-    encoder = timm_frame_encoder(
-        config.encoder.removeprefix("timm:"), image_size=config.image_size, drop_path=config.drop_path
-    )
-    return STAM(config, view, encoder, encoder.width)
 
 
 def start_model(config: ModelConfig, view: ViewConfig, init: str) -> STAM:
@@ -156,27 +145,49 @@ def load_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
     if header is None:
         return load_release(path)
     version = header.get("format")
-    if isinstance(version, int) and (version > FORMAT or header.get("sampling") != SAMPLING):
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise WeightsError(f"{path}: its header is damaged (format {version!r})")
+    if version > FORMAT or header.get("sampling") != SAMPLING:
         raise WeightsError(
             f"{path}: header format {version}, sampling {header.get('sampling')!r}; this fewframes reads "
             f"format {FORMAT}, sampling {SAMPLING!r}: install a newer one"
         )
     if HEADER_FIELDS - set(header):
         raise WeightsError(f"{path}: its header is damaged; missing: {', '.join(sorted(HEADER_FIELDS - set(header)))}")
-    model = build_model(
-        settings_from(ModelConfig, header["model"], f"{path}: model"),
-        settings_from(ViewConfig, header["view"], f"{path}: view"),
-    )
+    return _from_header(path, header)
+
+
+def _from_header(path: Path, header: Mapping[str, Any]) -> Checkpoint:
+    """Return the model of a safetensors file. Its head is checked, and its shapes compared, before a network is built."""
+    objects = {name: header[name] for name in ("model", "view", "provenance", "metrics", "licences")}
+    wrong = next((name for name, value in objects.items() if not isinstance(value, dict)), None)
+    if wrong is not None:
+        raise WeightsError(f"{path}: its header is damaged ({wrong} is {type(objects[wrong]).__name__}, not an object)")
+    try:
+        config = settings_from(ModelConfig, header["model"], f"{path}: model")
+        view = settings_from(ViewConfig, header["view"], f"{path}: view")
+        exits = ExitPlan.from_dict(header["exits"], f"{path}: exits") if "exits" in header else None
+        labels = _labels(header["labels"], config.num_classes, path)
+        planned = planned_model(config, view)
+        check_fit(planned, read_shapes(path), str(path))
+        if exits is not None:
+            exits.check(planned)
+        model = build_model(config, view)
+    except (ConfigError, RecursionError) as error:
+        raise WeightsError(
+            str(error) if str(path) in str(error) else f"{path}: its header is damaged ({error})"
+        ) from None
     load_strictly(model, read_tensors(path), str(path))
-    return Checkpoint(
-        model=model.eval(),
-        view=settings_from(ViewConfig, header["view"], f"{path}: view"),
-        labels=tuple(header["labels"]),
-        provenance=header["provenance"],
-        metrics=header["metrics"],
-        licences=header["licences"],
-        exits=ExitPlan.from_dict(header["exits"], f"{path}: exits") if "exits" in header else None,
-    )
+    return Checkpoint(model.eval(), view, labels, header["provenance"], header["metrics"], header["licences"], exits)
+
+
+def _labels(values: object, num_classes: int, path: Path) -> tuple[str, ...]:
+    """Return the labels of a header; WeightsError where they are not one word for each class."""
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise WeightsError(f"{path}: its header is damaged (labels are no list of words)")
+    if len(values) != num_classes:
+        raise WeightsError(f"{path}: its header is damaged ({len(values)} labels for {num_classes} classes)")
+    return tuple(values)
 
 
 def load_release(path: str | os.PathLike[str], *, heads: int | None = None) -> Checkpoint:
@@ -186,26 +197,42 @@ def load_release(path: str | os.PathLike[str], *, heads: int | None = None) -> C
     """
     path = Path(path)
     state = {_release_key(key): tensor for key, tensor in read_tensors(path).items()}
-    needed = ("frame_encoder.cls_token", "frame_encoder.pos_embed", "temporal_encoder.pos_embed", "head.weight")
+    needed = {  # with how many axes
+        "frame_encoder.cls_token": 3,
+        "frame_encoder.pos_embed": 3,
+        "frame_encoder.patch_embed.proj.weight": 4,
+        "temporal_encoder.pos_embed": 3,
+        "head.weight": 2,
+    }
     absent = [key for key in needed if key not in state]
     if absent:
         raise WeightsError(f"{path}: neither a fewframes model nor a STAM release: no {', '.join(absent)}")
+    wrong = next(
+        (key for key, num_axes in needed.items() if state[key].ndim != num_axes or not state[key].numel()), None
+    )
+    if wrong is not None:
+        raise WeightsError(f"{path}: no STAM release: {wrong} has the shape {tuple(state[wrong].shape)}")
     width = state["frame_encoder.cls_token"].shape[-1]
     patch_size = state["frame_encoder.patch_embed.proj.weight"].shape[-1]
     grid = round((state["frame_encoder.pos_embed"].shape[1] - 1) ** 0.5)
-    config = replace(
-        RELEASE,
-        image_size=grid * patch_size,
-        patch_size=patch_size,
-        width=width,
-        depth=_num_blocks(state, "frame_encoder"),
-        heads=heads or max(1, width // 64),
-        qkv_bias="frame_encoder.blocks.0.attn.qkv.bias" in state,
-        temporal_depth=_num_blocks(state, "temporal_encoder"),
-        num_frames=state["temporal_encoder.pos_embed"].shape[1] - 1,
-        num_classes=len(state["head.weight"]),
-    )
+    found = {
+        "image_size": grid * patch_size,
+        "patch_size": patch_size,
+        "width": width,
+        "depth": _num_blocks(state, "frame_encoder"),
+        "heads": heads or max(1, width // 64),
+        "qkv_bias": "frame_encoder.blocks.0.attn.qkv.bias" in state,
+        "temporal_depth": _num_blocks(state, "temporal_encoder"),
+        "num_frames": state["temporal_encoder.pos_embed"].shape[1] - 1,
+        "num_classes": len(state["head.weight"]),
+    }
+    try:
+        config = settings_from(ModelConfig, {**asdict(RELEASE), **found}, str(path))
+    except ConfigError as error:
+        raise WeightsError(f"{error} (read from the shapes of its tensors)") from None
     view = replace(PLAIN_PIXELS, crop_px=config.image_size, resize_px=round(config.image_size * 256 / 224))
+    shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
+    check_fit(planned_model(config, view), shapes, str(path))
     model = build_model(config, view)
     load_strictly(model, state, str(path))
     return Checkpoint(
@@ -215,26 +242,6 @@ def load_release(path: str | os.PathLike[str], *, heads: int | None = None) -> C
         provenance={"source": "2021 release of the paper's authors (Alibaba-MIIL/STAM)", "data": "Kinetics-400"},
         licences={"weights": "Apache-2.0 (Alibaba-MIIL/STAM)"},
     )
-
-
-def load_strictly(module: torch.nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Load every tensor into the module; WeightsError lists the missing, the unknown and the misshaped."""
-    own = module.state_dict()
-    missing = sorted(own.keys() - state.keys())
-    unknown = sorted(state.keys() - own.keys())
-    misshaped = [
-        f"{key} is {tuple(state[key].shape)}, not {tuple(own[key].shape)}"
-        for key in sorted(own.keys() & state.keys())
-        if state[key].shape != own[key].shape
-    ]
-    problems = [
-        f"{len(keys)} {what}: {', '.join(keys[:6])}{', ...' if len(keys) > 6 else ''}"
-        for what, keys in (("missing", missing), ("unknown", unknown), ("of another shape", misshaped))
-        if keys
-    ]
-    if problems:
-        raise WeightsError(f"{source}: its weights do not fit this network: {'; '.join(problems)}")
-    module.load_state_dict(state)
 
 
 def pull(name: str, *, file: str | None = None, progress: Callable[[int, int], None] | None = None) -> Path:
@@ -402,7 +409,7 @@ def _load_frame_encoder(model: STAM, state: dict[str, Tensor], source: str) -> N
     encoder = model.frame_encoder
     own = encoder.state_dict()
     positions = state.get("pos_embed")
-    if isinstance(encoder, SpatialEncoder) and positions is not None and positions.shape != own["pos_embed"].shape:
+    if isinstance(encoder, SpatialEncoder) and positions is not None and _is_other_grid(positions, own["pos_embed"]):
         from timm.layers.pos_embed import resample_abs_pos_embed  # late: timm is slow to import
 
         grid = encoder.image_size_px // encoder.patch_embed.proj.kernel_size[0]
@@ -410,3 +417,10 @@ def _load_frame_encoder(model: STAM, state: dict[str, Tensor], source: str) -> N
     # Attention over time inside the frame encoder has no counterpart in image weights.
     untrained = {key: tensor for key, tensor in own.items() if "time_" in key}
     load_strictly(encoder, {**untrained, **state}, source)
+
+
+def _is_other_grid(positions: Tensor, own: Tensor) -> bool:
+    """Return whether positions are those of a square of patches of another size, and not merely of another network."""
+    if positions.ndim != 3 or positions.shape == own.shape or positions.shape[-1] != own.shape[-1]:
+        return False
+    return math.isqrt(positions.shape[1] - 1) ** 2 == positions.shape[1] - 1 if positions.shape[1] > 1 else False
