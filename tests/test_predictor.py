@@ -237,7 +237,7 @@ def eight(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
 
 def test_a_sure_answer_comes_from_few_frames(eight: Predictor, videos: Path) -> None:
     path = videos / "a.mp4"
-    early, whole = eight.predict(path, early_exit=0.0), eight.predict(path)
+    early, whole = eight.predict(path, early_exit=1e-6), eight.predict(path)
     places = list(stages_of(8)[0])
     assert len(early.times_s) == len(places) == 4
     assert_close(early.times_s, whole.times_s[places])
@@ -260,17 +260,17 @@ def test_an_answer_that_is_never_sure_is_that_of_all_frames(
 
 def test_many_stop_early_as_one_does(eight: Predictor, videos: Path) -> None:
     paths = [str(path) for path in (videos / "a.mp4", videos / "b.mp4", videos / "none.mp4")]
-    first, second, missing = eight.predict_many(paths, early_exit=0.0)
+    first, second, missing = eight.predict_many(paths, early_exit=1e-6)
     assert isinstance(missing, Failure)
     for path, many in zip(paths, (first, second), strict=False):
         assert isinstance(many, Prediction)
-        assert_close(many.scores, eight.predict(path, early_exit=0.0).scores)
+        assert_close(many.scores, eight.predict(path, early_exit=1e-6).scores)
 
 
 def test_frames_not_needed_are_not_decoded(eight: Predictor, tmp_path: Path) -> None:
     """Where key frames are many; where going back would cost more, all are read at once."""
     many = drifting(tmp_path / "many.mp4", "libx264", 80, gop=5, options={"bf": "0"})
-    early, whole = eight.predict(many, early_exit=0.0), eight.predict(many)
+    early, whole = eight.predict(many, early_exit=1e-6), eight.predict(many)
     assert early.reading.frames_decoded < 0.7 * whole.reading.frames_decoded
     late = eight.predict(many, early_exit=1.0)
     assert late.reading.frames_decoded <= whole.reading.frames_decoded + 12

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol
 
 from typing_extensions import TypeVar
 
+from fewframes.arguments import whole_number
 from fewframes.errors import FewframesError, MissingVideo
 
 if TYPE_CHECKING:  # exported graphs answer in arrays, and where they do torch is not loaded
@@ -66,8 +67,7 @@ class Label(NamedTuple):
 
 def top_labels(scores_K: Numbers, labels: tuple[str, ...], k: int) -> list[Label]:
     """The `k` labels of the highest scores (K,), all when there are fewer, best first."""
-    if k < 1:
-        raise ValueError(f"k = {k}: needs at least 1")
+    whole_number("k", k, 1)
     scores: list[float] = scores_K.tolist()
     best = sorted(range(len(scores)), key=lambda index: -scores[index])[:k]
     return [Label(labels[index], scores[index]) for index in best]

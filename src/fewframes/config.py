@@ -38,6 +38,8 @@ MOST_FRAMES = 4096
 """Frames of one video that a network takes at once: 600 MB of pixels at 224 px."""
 NumFrames = Annotated[int, Field(ge=1, le=MOST_FRAMES)]
 MOST_CLASSES = 2**20
+MOST_SHOWN = 200
+"""Characters of a wrong value that an error shows."""
 
 STRICT = ConfigDict(extra="forbid", strict=True)
 
@@ -418,5 +420,7 @@ def explain(error: ValidationError) -> str:
     for problem in error.errors(include_url=False):
         name = ".".join(str(part) for part in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
-        parts.append(f"{name} = {problem['input']!r}: {message}" if name else message)
+        given = repr(problem["input"])
+        given = given if len(given) <= MOST_SHOWN else f"{given[:MOST_SHOWN]}..."
+        parts.append(f"{name} = {given}: {message}" if name else message)
     return "; ".join(parts)

@@ -10,7 +10,6 @@ import importlib
 import json
 import logging
 import os
-import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass as settings
 
-from fewframes.config import STRICT, ViewConfig, settings_from
-from fewframes.errors import WeightsError, needed
+from fewframes.config import STRICT, Count, NumFrames, ViewConfig, settings_from
+from fewframes.errors import ConfigError, WeightsError, needed
+from fewframes.torch_archive import plain_archive
 
 Format = Literal["onnx", "openvino", "torch"]
 Precision = Literal["float32", "float16", "int8"]
@@ -43,6 +43,18 @@ LEAST_FRAMES = 3
 CARD_KEY = "fewframes"
 CARD_FORMAT = 1
 
+BAD_GRAPH = (
+    RuntimeError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    SyntaxError,
+    OverflowError,
+    OSError,
+)
+"""What torch raises on damaged graphs."""
 OPENVINO_PLACES = ("Exception from", "Check '")
 """What lines of its errors begin with that name places in its own code; the reason comes after them."""
 
@@ -58,13 +70,13 @@ class Card:
     name: str
     labels: tuple[str, ...]
     view: ViewConfig
-    num_frames: int
+    num_frames: NumFrames
     """T, the frames that the model was built for."""
     any_num_frames: bool
     """Whether it takes other numbers of frames, too."""
     precision: Precision
     """Of the frame encoder; the temporal part is float32 in all."""
-    merge: int = 0
+    merge: Count | Literal[0] = 0
     """Patches merged away in each block of a ViT."""
 
     def to_json(self) -> str:
@@ -76,13 +88,19 @@ class Card:
         """The card in a file; WeightsError where it is none of ours, or of a newer fewframes."""
         try:
             values = json.loads(text or "{}")
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             values = {}
         if not isinstance(values, dict) or not isinstance(values.get("format"), int):
             raise WeightsError(f"{path}: not exported by fewframes: it does not say its labels; fewframes export MODEL")
         if values.pop("format") > CARD_FORMAT:
             raise WeightsError(f"{path}: exported by a newer fewframes; install that, or export it again with this one")
-        return settings_from(cls, values, path)
+        try:
+            return settings_from(cls, values, path)
+        except ConfigError as error:  # the file is at fault, and none of the caller's settings
+            raise WeightsError(f"{error}; export it again") from None
+
+
+Opened = tuple[Card, Run, tuple[type[Exception], ...]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,10 +110,26 @@ class Graph:
     path: str
     card: Card
     run: Run
+    errors: tuple[type[Exception], ...] = (RuntimeError,)
+    """What its runtime raises where the graph does not fit what it is given."""
 
     def __call__(self, given: Array) -> dict[str, NDArray[np.float32]]:
-        """Its outputs by name."""
-        return dict(zip(OUTPUTS[self.card.part], self.run(given), strict=True))
+        """Return its outputs by name. WeightsError where the graph cannot be run, or gives another thing than its card says."""
+        names = OUTPUTS[self.card.part]
+        try:
+            outputs = self.run(given)
+        except self.errors as error:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise WeightsError(f"{self.path}: cannot be run on {given.shape} ({reason}); export it again") from None
+        if len(outputs) != len(names):
+            raise WeightsError(f"{self.path}: gives {len(outputs)} outputs, not {', '.join(names)}; export it again")
+        found = dict(zip(names, outputs, strict=True))
+        scores = found.get("scores")
+        if scores is not None and scores.shape[1:] != (len(self.card.labels),):
+            raise WeightsError(
+                f"{self.path}: gives scores of shape {scores.shape} and names {len(self.card.labels)} labels; export it again"
+            )
+        return found
 
 
 def format_of(path: str | os.PathLike[str]) -> Format | None:
@@ -112,26 +146,28 @@ def open_graph(path: str | os.PathLike[str], *, threads: int = 0) -> Graph:
         raise WeightsError(f"{name}: no such file; fewframes export MODEL --output {name}")
     if kind == "openvino" and not Path(name).with_suffix(".bin").is_file():
         raise WeightsError(f"{name}: the .bin with its weights is not beside it; copy both, or export it again")
-    card, run = OPENERS[kind](name, threads)
-    return Graph(name, card, run)
+    return Graph(name, *OPENERS[kind](name, threads))
 
 
-def _open_onnx(path: str, threads: int) -> tuple[Card, Run]:
+def _open_onnx(path: str, threads: int) -> Opened:
     runtime = needed("onnxruntime", "export")
     options = runtime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
     # Threads that wait spin otherwise, and take the cores from those that decode.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    errors = _errors_of(runtime.capi.onnxruntime_pybind11_state)
     try:
         session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except _errors_of(runtime.capi.onnxruntime_pybind11_state) as error:
+        text = session.get_modelmeta().custom_metadata_map.get(CARD_KEY, "")
+    except (*errors, ValueError, RuntimeError) as error:
         raise _unreadable(path, error) from None
-    card = Card.from_json(session.get_modelmeta().custom_metadata_map.get(CARD_KEY, ""), path)
-    return card, lambda given: session.run(list(OUTPUTS[card.part]), {INPUT[card.part]: given})
+    card = Card.from_json(text, path)
+    run = lambda given: session.run(list(OUTPUTS[card.part]), {INPUT[card.part]: given})  # noqa: E731
+    return card, run, (*errors, ValueError, RuntimeError)
 
 
-def _open_openvino(path: str, threads: int) -> tuple[Card, Run]:
+def _open_openvino(path: str, threads: int) -> Opened:
     openvino = needed("openvino", "openvino")
     core = openvino.Core()
     # Where a CPU has bfloat16 instructions OpenVINO computes in bfloat16 unless told otherwise.
@@ -143,21 +179,21 @@ def _open_openvino(path: str, threads: int) -> tuple[Card, Run]:
         text = model.get_rt_info([CARD_KEY]).astype(str) if model.has_rt_info([CARD_KEY]) else ""
         card = Card.from_json(text, path)
         compiled = core.compile_model(model, "CPU", settings)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise _unreadable(path, error) from None
     # Its results are views of memory that the next run writes to.
-    return card, lambda given: [np.array(compiled(given)[name]) for name in OUTPUTS[card.part]]
+    run = lambda given: [np.array(compiled(given)[name]) for name in OUTPUTS[card.part]]  # noqa: E731
+    return card, run, (RuntimeError, ValueError, LookupError)
 
 
-def _open_torch(path: str, threads: int) -> tuple[Card, Run]:
+def _open_torch(path: str, threads: int) -> Opened:
     torch = importlib.import_module("torch")
-    if not zipfile.is_zipfile(path):  # torch would log a traceback first
-        raise WeightsError(f"{path}: cannot be read (cut short, or no .pt2 file at all); export it again")
     files = {CARD_KEY: ""}
+    plain = plain_archive(path)
     logging.getLogger("torch.export").setLevel(logging.ERROR)
     try:
-        module = torch.export.load(path, extra_files=files).module()
-    except (RuntimeError, ValueError, KeyError, OSError, zipfile.BadZipFile):  # what they say is about torch's own code
+        module = torch.export.load(plain, extra_files=files).module()
+    except BAD_GRAPH:  # what they say is about torch's own code
         words = f"not from torch.export, or damaged, or of another torch than {torch.__version__}"
         raise WeightsError(f"{path}: cannot be read ({words}); export it again") from None
     card = Card.from_json(files[CARD_KEY], path)
@@ -168,10 +204,10 @@ def _open_torch(path: str, threads: int) -> tuple[Card, Run]:
         with torch.inference_mode():
             return [output.numpy() for output in module(torch.from_numpy(given))]
 
-    return card, run
+    return card, run, BAD_GRAPH
 
 
-OPENERS: dict[Format, Callable[[str, int], tuple[Card, Run]]] = {
+OPENERS: dict[Format, Callable[[str, int], Opened]] = {
     "onnx": _open_onnx,
     "openvino": _open_openvino,
     "torch": _open_torch,
@@ -195,4 +231,4 @@ def _errors_of(module: Any) -> tuple[type[Exception], ...]:
 def _unreadable(path: str, error: Exception) -> WeightsError:
     lines = [line for line in str(error).strip().splitlines() if not line.startswith(OPENVINO_PLACES)]
     reason = (lines or [type(error).__name__])[0]
-    return WeightsError(f"{path}: cannot be read ({reason}); export it again")
+    return WeightsError(f"{path}: cannot be read ({reason[:300]}); export it again")

@@ -10,9 +10,11 @@ from contextlib import closing
 import numpy as np
 
 from fewframes.ahead import worked_ahead
+from fewframes.arguments import check_time_range, whole_number
 from fewframes.clip import Clip, Failure, Prediction, Timing
+from fewframes.config import MOST_FRAMES
 from fewframes.decoder import FileVideo
-from fewframes.errors import ConfigError, FewframesError
+from fewframes.errors import ConfigError, FewframesError, VideoError
 from fewframes.exported import LEAST_FRAMES, Array, Graph, open_graph
 from fewframes.instants import part_centres
 from fewframes.pixels import ViewStack
@@ -45,6 +47,7 @@ class ExportedPredictor:
     ) -> Prediction[Array]:
         """What happens in one video, or between two moments of it, as `Predictor.predict`. Raises VideoError, and ConfigError for
         another number of frames where the graph takes its own only."""
+        check_time_range(start_s, end_s, fps)
         return self._label(*self._read(source, self._num_frames(num_frames), start_s, end_s, fps, threads=0))
 
     def predict_many(
@@ -59,13 +62,22 @@ class ExportedPredictor:
         """One result for each source, in their order, as `Predictor.predict_many`."""
         if isinstance(sources, str | os.PathLike):
             raise TypeError(f"sources = {sources!r}: needs several; use predict for one")
-        frames, workers = self._num_frames(num_frames), workers or _num_cores()
+        check_time_range(start_s, end_s, DEFAULT_FPS)
+        frames, workers = self._num_frames(num_frames), whole_number("workers", workers or _num_cores(), 1)
         read = lambda source: self._read(source, frames, start_s, end_s, DEFAULT_FPS, threads=1)  # noqa: E731
         for source, done in worked_ahead(sources, read, workers):
-            yield Failure.of(source, done) if isinstance(done, FewframesError) else self._label(*done)
+            if isinstance(done, FewframesError):
+                yield Failure.of(source, done)
+                continue
+            try:
+                yield self._label(*done)
+            except VideoError as error:
+                yield Failure.of(source, error)
 
     def _num_frames(self, asked: int | None) -> int:
         own = self.card.num_frames
+        if asked is not None:
+            whole_number("num_frames", asked, 1, MOST_FRAMES)
         if asked is not None and asked != own and not self.card.any_num_frames:
             raise ConfigError(f"{asked} frames: {self.name} mixes frames inside its encoder and takes {own}, no others")
         if asked is not None and asked < LEAST_FRAMES:
@@ -93,6 +105,8 @@ class ExportedPredictor:
     def _label(self, clip: Clip[Array], decode_s: float, transform_s: float) -> Prediction[Array]:
         began = time.perf_counter()
         said = self.graph(clip.frames[None])
+        if not np.isfinite(said["scores"]).all():
+            raise VideoError(f"{clip.source}: the network's answers are no numbers")
         return Prediction(
             source=clip.source,
             labels=self.labels,

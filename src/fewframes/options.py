@@ -107,8 +107,8 @@ def exit_at(text: str | None) -> bool | float:
         threshold = float(text)
     except ValueError:
         threshold = -1.0
-    if not 0 <= threshold <= 1:
-        raise typer.BadParameter(f"--early-exit {text!r}: needs auto, or a confidence from 0 to 1 such as 0.9")
+    if not 0 < threshold <= 1:
+        raise typer.BadParameter(f"--early-exit {text!r}: needs auto, or a confidence above 0 and up to 1, such as 0.9")
     return threshold
 
 

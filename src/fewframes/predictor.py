@@ -18,10 +18,11 @@ from torch import Tensor
 
 from fewframes.addresses import LiveSource
 from fewframes.ahead import worked_ahead
+from fewframes.arguments import real_number, whole_number
 from fewframes.clip import Clip, Failure, Prediction, Timing
-from fewframes.config import StreamConfig, settings_from
+from fewframes.config import StreamConfig
 from fewframes.container import Limits
-from fewframes.errors import ConfigError, FewframesError, MissingDependency, nearest
+from fewframes.errors import ConfigError, FewframesError, MissingDependency, VideoError, nearest
 from fewframes.exits import ExitPlan, answer, check_can_exit, confidence, stages_of
 from fewframes.lanes import num_lanes, side_by_side
 from fewframes.machine import auto_dtype, choose_device
@@ -41,6 +42,7 @@ DEFAULT_MODEL = "lite0-16"
 
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 BackendChoice = Literal["auto", "pyav", "torchcodec"]
+BACKENDS = ("auto", "pyav", "torchcodec")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CPU_BYTES_AT_ONCE = 16
 """Frames that a lane takes at once on a CPU, times the bytes of a value: 4 in float32, 8 in bfloat16. With more the activations
@@ -67,6 +69,8 @@ class Predictor:
         merge: int | None = None,
         name: str = "",
     ) -> None:
+        if not isinstance(checkpoint, Checkpoint):
+            raise TypeError(f"checkpoint = {checkpoint!r}: needs a Checkpoint; fewframes.load takes names and paths")
         self.name = name
         self.labels = checkpoint.labels
         self.view = checkpoint.view
@@ -78,7 +82,7 @@ class Predictor:
         fold_norms = getattr(self.model.frame_encoder, "fold_norms", None)
         if fold_norms is not None:
             fold_norms()
-        merge_tokens(self.model.frame_encoder, self.config.merge if merge is None else merge)
+        merge_tokens(self.model.frame_encoder, self.config.merge if merge is None else whole_number("merge", merge, 0))
         self._embed_elsewhere: Callable[[Tensor], Tensor] | None = None
         self.dtype = choose_dtype(dtype, self.device)
         self.model.frame_encoder.to(self.dtype)
@@ -135,7 +139,7 @@ class Predictor:
         """
         if isinstance(sources, str | os.PathLike):
             raise TypeError(f"sources = {sources!r}: needs several; use predict for one")
-        workers = workers or torch.get_num_threads()
+        workers = whole_number("workers", workers or torch.get_num_threads(), 1)
         frames = self.config.num_frames if num_frames is None else num_frames
         part, plan = Part(one_pass(tolerance), frames, start_s, end_s), self.exit_plan(early_exit, num_frames)
 
@@ -145,8 +149,11 @@ class Predictor:
         for source, done in worked_ahead(sources, work, workers):
             if isinstance(done, FewframesError):
                 yield Failure.of(source, done)
-            else:
+                continue
+            try:
                 yield done if isinstance(done, Prediction) else self.label(done)
+            except VideoError as error:
+                yield Failure.of(source, error)
 
     def stream(
         self, source: LiveSource, config: StreamConfig | None = None, *, on_event: OnEvent | None = None
@@ -257,6 +264,8 @@ class Predictor:
         """When to stop looking; None for not at all before the end. ConfigError where this model cannot stop early."""
         if early_exit is False:
             return None
+        if early_exit is not True:
+            real_number("early_exit", early_exit, above=0, high=1)
         check_can_exit(self.model)
         own = self.config.num_frames
         if num_frames is not None and num_frames != own:
@@ -322,6 +331,8 @@ class Predictor:
         assert encoded.frame_attention is not None
         with torch.inference_mode():
             scores_K = self.model.scores(encoded.logits).squeeze(0).cpu()
+        if not scores_K.isfinite().all():
+            raise VideoError(no_numbers(clip.source, self.dtype))
         return Prediction(
             source=clip.source,
             labels=self.labels,
@@ -364,6 +375,12 @@ def choose_dtype(name: DtypeName, device: torch.device) -> torch.dtype:
     return DTYPES[name]
 
 
+def no_numbers(source: str, dtype: torch.dtype) -> str:
+    """Return what to say where the network's answer for a video is NaN."""
+    remedy = "; take another dtype, such as float32" if dtype == torch.float16 else ""
+    return f"{source}: the network's answers are no numbers{remedy}"
+
+
 def name_of(dtype: torch.dtype) -> DtypeName:
     """The name of a precision, as `load` takes it."""
     names: dict[torch.dtype, DtypeName] = {
@@ -375,7 +392,9 @@ def name_of(dtype: torch.dtype) -> DtypeName:
 
 
 def choose_backend(name: BackendChoice, device: torch.device) -> BackendName:
-    """What decodes videos. Raises MissingDependency where torchcodec is asked for and cannot be used."""
+    """Return what decodes videos. Raises MissingDependency where torchcodec is asked for and cannot be used, and ConfigError."""
+    if name not in BACKENDS:
+        raise ConfigError(f"backend {name!r}: {nearest(str(name), BACKENDS)}")
     if name == "pyav" or (name == "auto" and device.type != "cuda"):
         return "pyav"  # which decodes less for the same frames (docs/performance.md)
     reason = why_not(str(device))
@@ -386,4 +405,5 @@ def choose_backend(name: BackendChoice, device: torch.device) -> BackendName:
 
 def one_pass(tolerance: float) -> Views:
     """What `predict` looks at, each moment moved by up to this share of the frames' spacing."""
-    return settings_from(Views, {"tolerance": tolerance}, "predict") if tolerance else ONE_PASS
+    tolerance = real_number("tolerance", tolerance, low=0, high=0.5)
+    return Views(tolerance=tolerance) if tolerance else ONE_PASS

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from fewframes.arguments import check_time_range, whole_number
 from fewframes.clip import Clip
-from fewframes.config import ViewConfig
+from fewframes.config import MOST_FRAMES, ViewConfig
 from fewframes.container import NO_LIMITS, Limits
 from fewframes.errors import VideoError
 from fewframes.sampling import Views
@@ -32,6 +33,10 @@ class Part:
     start_s: float = 0.0
     end_s: float | None = None
     fps: float = DEFAULT_FPS
+
+    def __post_init__(self) -> None:
+        whole_number("num_frames", self.num_frames, 1, MOST_FRAMES)
+        check_time_range(self.start_s, self.end_s, self.fps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +79,6 @@ class Reader:
     @contextmanager
     def opened(self, source: Source, part: Part, *, threads: int) -> Iterator[OpenPart]:
         """The part of the video, opened; closed when the block is left. Raises VideoError."""
-        if part.num_frames < 1:
-            raise ValueError(f"num_frames = {part.num_frames}: needs at least 1")
         with closing(self.open_video(source, fps=part.fps, threads=threads)) as video:
             try:
                 times_CT = part.views.times(video.duration_s, part.num_frames, start_s=part.start_s, end_s=part.end_s)

@@ -21,6 +21,7 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
+from fewframes.arguments import check_time_range
 from fewframes.cache import EmbeddingCache, content_key, key_of, module_key
 from fewframes.config import STRICT, Positive
 from fewframes.errors import ConfigError, VideoError
@@ -238,6 +239,7 @@ def look(
             "take a model of the 'factorised' layout"
         )
     num_frames = predictor.config.num_frames
+    check_time_range(start_s, end_s, fps)
     with closing(predictor.reader.open_video(source, fps=fps)) as video:
         start_s, end_s = range_in(video, start_s, end_s)
         grid = _grid(video.duration_s, start_s, end_s, window_s, num_frames)
