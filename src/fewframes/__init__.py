@@ -9,7 +9,10 @@ The names below are imported when first used, so that `fewframes --help` need no
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING
+
+from fewframes.words import OneLine
 
 if TYPE_CHECKING:
     from fewframes.clip import Clip as Clip
@@ -62,6 +65,7 @@ _ROOM_OF = {
 
 __all__ = sorted(_ROOM_OF)  # noqa: PLE0605
 __version__ = "0.1.0"
+logging.getLogger("fewframes").addFilter(OneLine())
 
 
 def __getattr__(name: str) -> object:

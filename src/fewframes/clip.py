@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol
@@ -11,6 +10,7 @@ from typing_extensions import TypeVar
 
 from fewframes.arguments import whole_number
 from fewframes.errors import FewframesError, MissingVideo
+from fewframes.words import json_line
 
 if TYPE_CHECKING:  # exported graphs answer in arrays, and where they do torch is not loaded
     from torch import Tensor
@@ -131,7 +131,7 @@ class Prediction(Generic[Array]):
 
     def to_json(self, topk: int = 5) -> str:
         """`to_dict` as one line of JSON."""
-        return json.dumps(self.to_dict(topk), ensure_ascii=False)
+        return json_line(self.to_dict(topk))
 
     def to_row(self) -> dict[str, object]:
         """One flat row for a data frame: source, label, score, times and one column for each label's score."""

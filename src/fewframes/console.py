@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
+from fewframes.words import for_csv, json_line, plain
+
 if TYPE_CHECKING:  # the command line must not load torch before a command needs it
     from rich.progress import TaskID
 
@@ -30,13 +32,11 @@ SHOWN_PROBLEMS, SHOWN_ACTIONS = 3, 20
 
 def write_json(results: Results, topk: int) -> Iterator[Prediction[Any] | Explanation | Failure]:
     """One JSON object a line, each written as soon as it is known."""
-    import json
-
     from fewframes.clip import Failure
 
     for result in results:
         values = result.to_dict() if isinstance(result, Failure) else result.to_dict(topk)
-        typer.echo(json.dumps(values, ensure_ascii=False))
+        typer.echo(json_line(values))
         yield result
 
 
@@ -49,10 +49,11 @@ def write_csv(results: Results, topk: int) -> Iterator[Prediction[Any] | Explana
     writer.writerow(["source", "error", *(f"{what}_{rank}" for rank in ranks for what in ("label", "score"))])
     for result in results:
         if isinstance(result, Failure):
-            writer.writerow([result.source, result.error] + [""] * 2 * topk)
+            writer.writerow([for_csv(result.source), for_csv(result.error)] + [""] * 2 * topk)
         else:
-            pairs = [cell for label, score in prediction_of(result).top(topk) for cell in (label, f"{score:.6f}")]
-            writer.writerow([result.source, "", *pairs, *[""] * (2 * topk - len(pairs))])
+            top = prediction_of(result).top(topk)
+            pairs = [cell for label, score in top for cell in (for_csv(label), f"{score:.6f}")]
+            writer.writerow([for_csv(result.source), "", *pairs, *[""] * (2 * topk - len(pairs))])
         yield result
 
 
@@ -75,7 +76,7 @@ def prediction_of(result: Prediction[Any] | Explanation) -> Prediction[Any]:
 
 def block(prediction: Prediction[Any], topk: int) -> str:
     """One prediction in a few lines of text."""
-    top = prediction.top(topk)
+    top = [(plain(label), score) for label, score in prediction.top(topk)]
     width = max(len(label) for label, _ in top)
     times, attention = prediction.times_s.tolist(), prediction.frame_attention.tolist()
     full, levels = ("█", "▁▂▃▄▅▆▇█") if speaks_unicode() else ("#", "01234567")
@@ -83,7 +84,7 @@ def block(prediction: Prediction[Any], topk: int) -> str:
     timing, reading = prediction.timing, prediction.reading
     return "\n".join(
         [
-            prediction.source,
+            plain(prediction.source),
             *(f"  {label:<{width}} {score:6.1%}  {full * round(30 * score)}" for label, score in top),
             f"  frames from {times[0]:.2f} s to {times[-1]:.2f} s, attention {strip} most at "
             f"{times[attention.index(max(attention))]:.2f} s",
@@ -117,8 +118,8 @@ def evaluation_lines(evaluation: Evaluation) -> list[str]:
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Lines on standard output."""
-    console().print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+    """Print lines on standard output."""
+    console().print("\n".join(map(plain, lines)), highlight=False, markup=False, soft_wrap=True)
 
 
 def is_first_process() -> bool:
@@ -179,11 +180,11 @@ def print_parts(videos: VideoSet) -> None:
     counts = part_counts(videos)
     rarest = sorted(sorted(counts, key=lambda label: counts[label]["videos"])[:SHOWN_ACTIONS])
     columns = list(counts[rarest[0]]) if rarest else []
-    table = Table("action", *columns, box=None, pad_edge=False)
+    table = Table("action", *(Text(plain(column)) for column in columns), box=None, pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
     for label in rarest:
-        table.add_row(Text(label), *(str(counts[label][column]) for column in columns))
+        table.add_row(Text(plain(label)), *(str(counts[label][column]) for column in columns))
     console().print(table)
     if len(counts) > SHOWN_ACTIONS:
         print_lines([f"... and {len(counts) - SHOWN_ACTIONS} actions with more videos"])
@@ -236,11 +237,11 @@ class StageProgress:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         self.bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[words]}"),
+            TextColumn("{task.fields[words]}", markup=False),
             console=console(stderr=True),
             disable=not sys.stderr.isatty(),
         )
@@ -251,6 +252,7 @@ class StageProgress:
 
     def show(self, stage: str, done: int, total: int, words: str = "") -> None:
         """Move the stage's bar, a new one when it is the first."""
+        words = plain(words)
         if stage not in self.tasks:
             self.tasks[stage] = self.bars.add_task(stage, total=total, words=words)
         self.bars.update(self.tasks[stage], completed=done, words=words)
@@ -271,5 +273,5 @@ def console(*, stderr: bool = False):  # type: ignore[no-untyped-def]
 
 
 def tell(message: str) -> None:
-    """A line for people, on standard error."""
-    typer.echo(message, err=True)
+    """Print a line for people on standard error."""
+    typer.echo(plain(message), err=True)

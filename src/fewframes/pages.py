@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
@@ -21,6 +20,7 @@ from fewframes.spans import clock
 from fewframes.strips import strip_png
 from fewframes.thumbnails import data_url
 from fewframes.timeline import Timeline
+from fewframes.words import for_html
 
 WORST, MOST_PAIRS = 8, 20
 STYLE = """
@@ -76,16 +76,16 @@ for (const button of document.querySelectorAll('button')) button.addEventListene
 def report_page(evaluation: Evaluation, predictor: Predictor) -> str:
     """The report of an evaluation; frames of its worst mistakes are read again from their videos."""
     report, facts = evaluation.report, evaluation.provenance
-    parts = [f"<h1>{escape(str(facts['model']))} on {escape(str(facts['data']))}</h1>"]
+    parts = [f"<h1>{for_html(str(facts['model']))} on {for_html(str(facts['data']))}</h1>"]
     if facts["trained_on_these"]:
         parts.append(
             "<p class='warning'>The model was trained on these data: what it has seen it may simply know. Judge it on videos "
             "that were held out.</p>"
         )
     main = figure_name(report)
-    parts.append(f"<p><strong>{main} {escape(str(evaluation.interval))}</strong> (groups drawn anew 1000 times)</p>")
+    parts.append(f"<p><strong>{main} {for_html(str(evaluation.interval))}</strong> (groups drawn anew 1000 times)</p>")
     parts.append(_table(_facts(evaluation)))
-    parts.append("<h2>By action</h2><pre class='long'>" + escape("\n".join(report.lines()[1:])) + "</pre>")
+    parts.append("<h2>By action</h2><pre class='long'>" + "\n".join(map(for_html, report.lines()[1:])) + "</pre>")
     if isinstance(report, Report):
         parts.append(
             _image(confusion_png(report, "confusion"), "confusion matrix", wide=len(report.labels) > MOST_COUNTED)
@@ -118,7 +118,7 @@ def timeline_page(timeline: Timeline, video: str, thumbnails: Sequence[str]) -> 
     length_s = timeline.duration_s
     cards, marks = [], []
     for number, (span, picture) in enumerate(zip(timeline.spans, thumbnails, strict=True)):
-        label, when = escape(span.label), f"{clock(span.start_s)} - {clock(span.end_s)}"
+        label, when = for_html(span.label), f"{clock(span.start_s)} - {clock(span.end_s)}"
         hue = round(360 * timeline.labels.index(span.label) / len(timeline.labels))
         place = f"left:{100 * span.start_s / length_s:.3f}%;width:{100 * span.length_s / length_s:.3f}%"
         jump = f"href='#{number}' data-at='{span.start_s:.2f}'"
@@ -131,8 +131,8 @@ def timeline_page(timeline: Timeline, video: str, thumbnails: Sequence[str]) -> 
     return _page(
         title,
         STYLE + JUMP_STYLE,
-        f"<h1>{escape(title)}</h1>"
-        f"<video controls preload='metadata' src='{escape(video, quote=True)}'></video><div class='bar'>{''.join(marks)}</div>"
+        f"<h1>{for_html(title)}</h1>"
+        f"<video controls preload='metadata' src='{for_html(video)}'></video><div class='bar'>{''.join(marks)}</div>"
         f"<p>{len(cards)} spans in {clock(length_s)}. A click jumps to the moment.</p>"
         f"<div class='cards'>{''.join(cards)}</div><script>{JUMP_SCRIPT}</script>",
     )
@@ -147,19 +147,19 @@ def search_page(title: str, hits: Sequence[Hit], pictures: Mapping[str, bytes]) 
         picture = pictures.get(hit.id)
         image = "<p>(no picture)</p>" if picture is None else f"<img alt='' src='{data_url(picture)}'>"
         marks = "".join(
-            f"<button name='{name}' value='{escape(hit.id)}' aria-pressed='false'>{name}</button> "
+            f"<button name='{name}' value='{for_html(hit.id)}' aria-pressed='false'>{name}</button> "
             for name in ("yes", "no")
         )
         cards.append(
             f"<div><a href='#{number}' style='display:block' data-at='{hit.start_s:.2f}' "
-            f"data-video='{escape(address, quote=True)}'>{image}<b>{number}. {hit.similarity:.3f}</b> {escape(hit.label)} "
-            f"{hit.score:.0%}<br>{clock(hit.start_s)} - {clock(hit.end_s)}<br><small>{escape(os.path.basename(hit.source))}</small>"
-            f"</a>{marks}</div>"
+            f"data-video='{for_html(address)}'>{image}<b>{number}. {hit.similarity:.3f}</b> {for_html(hit.label)} "
+            f"{hit.score:.0%}<br>{clock(hit.start_s)} - {clock(hit.end_s)}<br>"
+            f"<small>{for_html(os.path.basename(hit.source))}</small></a>{marks}</div>"
         )
     return _page(
         title,
         STYLE + JUMP_STYLE + TEACH_STYLE,
-        f"<h1>{escape(title)}</h1>"
+        f"<h1>{for_html(title)}</h1>"
         f"<video controls preload='none' hidden></video><p>{len(cards)} moments; a click plays one. To teach a label mark some, "
         f"and search with <code>--teach NAME</code></p><div class='cards'>{''.join(cards)}</div>"
         f"<script>{JUMP_SCRIPT}{TEACH_SCRIPT}</script>",
@@ -169,7 +169,7 @@ def search_page(title: str, hits: Sequence[Hit], pictures: Mapping[str, bytes]) 
 def _page(title: str, style: str, body: str) -> str:
     return (
         f"<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
-        f"<title>{escape(title)}</title><style>{style}</style></head><body>{body}</body></html>\n"
+        f"<title>{for_html(title)}</title><style>{style}</style></head><body>{body}</body></html>\n"
     )
 
 
@@ -227,17 +227,17 @@ def _strip(evaluation: Evaluation, predictor: Predictor, row: int) -> str:
     read = predictor.reader.read(sample.path, part, threads=0)
     attention_T, clip = predictor.label(read).frame_attention, read.clips[0]
     score, index = evaluation.scores[row].max(dim=0)
-    true, named = escape(", ".join(sample.labels)), escape(predictor.labels[int(index)])
+    true, named = for_html(", ".join(sample.labels)), for_html(predictor.labels[int(index)])
     said = f"<b>{true}</b>, taken for <b>{named}</b> ({float(score):.0%})"
     picture = _image(strip_png(clip.frames.cpu(), clip.times_s.tolist(), attention_T), f"frames of {sample.path}")
-    return f"<figure><figcaption>{said}<br><small>{escape(sample.path)}</small></figcaption>{picture}</figure>"
+    return f"<figure><figcaption>{said}<br><small>{for_html(sample.path)}</small></figcaption>{picture}</figure>"
 
 
 def _table(rows: Sequence[tuple[str, str]]) -> str:
-    return "<table>" + "".join(f"<tr><th>{escape(a)}</th><td>{escape(b)}</td></tr>" for a, b in rows) + "</table>"
+    return "<table>" + "".join(f"<tr><th>{for_html(a)}</th><td>{for_html(b)}</td></tr>" for a, b in rows) + "</table>"
 
 
 def _image(content: bytes, text: str, *, wide: bool = False) -> str:
     name = " class='wide'" if wide else ""
     source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
-    return f"<p{name}><img alt='{escape(text)}' src='{source}'></p>"
+    return f"<p{name}><img alt='{for_html(text)}' src='{source}'></p>"

@@ -16,6 +16,7 @@ from torch import Tensor
 from fewframes.metrics import Report
 from fewframes.spans import Span, clock
 from fewframes.timeline import Timeline
+from fewframes.words import plain
 
 DPI = 110
 MOST_COUNTED, MOST_NAMED = 30, 150
@@ -71,7 +72,7 @@ def confusion_png(report: Report, title: str) -> bytes:
 
 def shortened(label: str) -> str:
     """A label that fits beside a picture; folder names need not be text."""
-    text = label.encode(errors="replace").decode()
+    text = plain(label)
     if len(text) <= MOST_LETTERS:
         return text
     return f"{text[: MOST_LETTERS - 11]}…{text[-10:]}"  # long labels often differ at their end

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json as json_format
 import sys
 import time
 from dataclasses import fields
@@ -28,6 +27,7 @@ from fewframes.options import (
     embedding_cache,
     named_videos,
 )
+from fewframes.words import for_csv, json_line
 
 if TYPE_CHECKING:  # the command line must not load torch before a command needs it
     from fewframes.moments import Hit
@@ -216,13 +216,13 @@ def show(found: tuple[Hit, ...], form: Literal["json", "csv", "table"]) -> None:
     """The moments on standard output."""
     if form == "json":
         for hit in found:
-            typer.echo(json_format.dumps(hit.to_dict(), ensure_ascii=False))
+            typer.echo(json_line(hit.to_dict()))
     elif form == "csv":
         from fewframes.moments import Hit
 
         writer = csv.DictWriter(sys.stdout, [column.name for column in fields(Hit)], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(hit.to_dict() for hit in found)
+        writer.writerows({name: for_csv(cell) for name, cell in hit.to_dict().items()} for hit in found)
     else:
         from fewframes.spans import clock
 

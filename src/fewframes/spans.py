@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fewframes.words import for_subtitles
+
 TIOUS = (0.3, 0.4, 0.5, 0.6, 0.7)
 """Overlaps from which a found span counts as right: mean average precision is the mean over labels and these."""
 
@@ -134,7 +136,7 @@ def without_repeats(spans: Sequence[Span], most_overlap: float = MOST_OVERLAP) -
 def subtitles(spans: Sequence[Span]) -> str:
     """Spans as WebVTT, in the order of time."""
     cues = [
-        f"{_stamp(span.start_s)} --> {_stamp(span.end_s)}\n{_cue_text(span.label)} {span.confidence:.0%}\n"
+        f"{_stamp(span.start_s)} --> {_stamp(span.end_s)}\n{for_subtitles(span.label)} {span.confidence:.0%}\n"
         for span in sorted(spans, key=lambda span: span.start_s)
     ]
     return "\n".join(["WEBVTT\n", *cues])
@@ -144,9 +146,3 @@ def _stamp(time_s: float) -> str:
     thousandths = round(1000 * time_s)
     minutes, thousandths = divmod(thousandths, 60_000)
     return f"{minutes // 60:02d}:{minutes % 60:02d}:{thousandths // 1000:02d}.{thousandths % 1000:03d}"
-
-
-def _cue_text(label: str) -> str:
-    """A label as WebVTT text: one line, no tags."""
-    plain = " ".join(label.split()).encode(errors="replace").decode()
-    return plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_lines
 import sys
 import threading
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,6 +10,7 @@ import typer
 
 from fewframes.console import console, describe, speaks_unicode, tell
 from fewframes.options import DeviceOption, DtypeOption, MergeOption, ModelOption
+from fewframes.words import json_line, plain
 
 if TYPE_CHECKING:  # the command line must not load torch before a command needs it
     from fewframes.stream import Stream, StreamPrediction
@@ -114,7 +114,7 @@ def show_until(answers: Stream, seconds: float | None, topk: int, as_lines: bool
 def write_lines(answers: Stream, topk: int) -> None:
     """One JSON object a line, each as soon as it is known."""
     for answer in answers:
-        typer.echo(json_lines.dumps(answer.to_dict(topk), ensure_ascii=False))
+        typer.echo(json_line(answer.to_dict(topk)))
 
 
 def show_live(answers: Stream, topk: int) -> None:
@@ -122,7 +122,7 @@ def show_live(answers: Stream, topk: int) -> None:
     from rich.live import Live
     from rich.text import Text
 
-    with Live(Text(f"{answers.source}: looking"), console=console(), refresh_per_second=10) as view:
+    with Live(Text(f"{plain(answers.source)}: looking"), console=console(), refresh_per_second=10) as view:
         for answer in answers:
             view.update(Text("\n".join(lines_of(answers, answer, topk))))
 
@@ -132,11 +132,13 @@ def lines_of(answers: Stream, answer: StreamPrediction, topk: int) -> list[str]:
     from fewframes.clip import top_labels
 
     full = "█" if speaks_unicode() else "#"
-    top = top_labels(answer.smoothed, answer.labels, topk)
+    top = [(plain(label), score) for label, score in top_labels(answer.smoothed, answer.labels, topk)]
     width = max(len(label) for label, _ in top)
-    events = [f"  {event.time_s:.2f} s, {event.kind}: {event.words}" for event in list(answers.events)[-SHOWN_EVENTS:]]
+    events = [
+        f"  {event.time_s:.2f} s, {event.kind}: {plain(event.words)}" for event in list(answers.events)[-SHOWN_EVENTS:]
+    ]
     return [
-        f"{answers.source}  {answer.end_s:.1f} s: {answer.label or '...'}",
+        f"{plain(answers.source)}  {answer.end_s:.1f} s: {plain(answer.label or '...')}",
         *(f"  {label:<{width}} {score:6.1%}  {full * round(30 * score)}" for label, score in top),
         f"  over {answer.end_s - answer.start_s:.1f} s, {1e3 * answer.latency_s:.0f} ms late, {answer.num_dropped} dropped",
         *events,

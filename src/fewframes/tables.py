@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from fewframes.errors import needed
+from fewframes.words import for_csv
 
 if TYPE_CHECKING:  # each worker of Ray would load it and what it needs
     from fewframes.evaluate import Evaluation
@@ -43,7 +44,7 @@ def write_predictions(evaluation: Evaluation, labels: tuple[str, ...], path: Pat
     else:
         with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(names)
+            writer.writerow(map(for_csv, names))
             writer.writerows([_text(cell) for cell in row] for row in rows)
 
 
@@ -59,7 +60,7 @@ def _rows(evaluation: Evaluation, labels: tuple[str, ...]) -> Iterator[list[Cell
 def _text(cell: Cell) -> str:
     if cell is None:
         return ""
-    return cell if isinstance(cell, str) else f"{cell:.6f}"
+    return str(for_csv(cell)) if isinstance(cell, str) else f"{cell:.6f}"
 
 
 def _write_parquet(names: list[str], rows: list[list[Cell]], path: Path) -> None:

@@ -32,6 +32,7 @@ from fewframes.rows import Gap, Row
 from fewframes.sampling import centre_times, steady_times, window_places
 from fewframes.spans import Span, most_over_time, subtitles, without_repeats
 from fewframes.video import DEFAULT_FPS, Source, range_in
+from fewframes.words import for_csv
 
 HOPS = 8
 """Windows begun while one lasts."""
@@ -139,7 +140,7 @@ class Timeline:
         writer = csv.DictWriter(file, CSV_COLUMNS, lineterminator="\n")
         if header:
             writer.writeheader()
-        writer.writerows(self.to_rows())
+        writer.writerows({name: for_csv(cell) for name, cell in row.items()} for row in self.to_rows())
         return file.getvalue()
 
     def to_vtt(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -27,6 +26,7 @@ from fewframes.options import (
     make_folder,
     named_videos,
 )
+from fewframes.words import json_line, plain
 
 SHOWN_FRAMES = 9
 """Spans, the surest, that have a frame in the picture."""
@@ -120,7 +120,7 @@ def check_outputs(vtt: Path | None, plot: Path | None, thumbnails: Path | None) 
 def show(found: Timeline, form: Literal["json", "csv", "table"], seconds: float) -> None:
     """The spans on standard output; what was left out, and how long it took, for people."""
     if form == "json":
-        typer.echo(json_format.dumps(found.to_dict(), ensure_ascii=False))
+        typer.echo(json_line(found.to_dict()))
     elif form == "csv":
         typer.echo(found.to_csv(header=False), nl=False)
     else:
@@ -136,10 +136,10 @@ def print_spans(found: Timeline) -> None:
     """For people: a line for each span."""
     from fewframes.spans import clock
 
-    width = max((len(span.label) for span in found.spans), default=0)
+    width = max((len(plain(span.label)) for span in found.spans), default=0)
     full = "█" if speaks_unicode() else "#"
     lines = [
-        f"  {clock(span.start_s):>8} - {clock(span.end_s):<8} {span.length_s:6.1f} s  {span.label:<{width}} "
+        f"  {clock(span.start_s):>8} - {clock(span.end_s):<8} {span.length_s:6.1f} s  {plain(span.label):<{width}} "
         f"{span.confidence:6.1%}  {full * round(20 * span.confidence)}"
         for span in found.spans
     ]
@@ -177,9 +177,7 @@ def write_thumbnails(found: Timeline, folder: Path) -> None:
     for name, frame_CHW in zip(names, middle_frames(found.source, found.spans), strict=True):
         (folder / name).write_bytes(jpeg(frame_CHW))
     index = [{"file": name, **span.to_dict()} for name, span in zip(names, found.spans, strict=True)]
-    (folder / "index.json").write_text(
-        json_format.dumps(index, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", errors="replace"
-    )
+    (folder / "index.json").write_text(json_line(index, indent=1) + "\n", encoding="utf-8")
     video = found.source if "://" in found.source else Path(found.source).resolve().as_uri()
     page = timeline_page(found, video, names)
     (folder / "index.html").write_text(page, encoding="utf-8", errors="replace")
