@@ -24,6 +24,8 @@ import importlib
 from collections.abc import Iterable
 from typing import Any
 
+MOST_NAMED = 60
+"""Names that an error lists; timm has a thousand."""
 EXIT_SOME_FAILED = 3
 """Exit code of a command that finished but could not process some of its inputs."""
 
@@ -99,4 +101,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """The part of an error message that offers the closest known name, or lists them all."""
     choices = sorted(known)
     close = difflib.get_close_matches(name, choices, n=1, cutoff=0.6)
-    return f"did you mean {close[0]!r}?" if close else f"choose from: {', '.join(choices)}"
+    if close:
+        return f"did you mean {close[0]!r}?"
+    more = f" and {len(choices) - MOST_NAMED} others" if len(choices) > MOST_NAMED else ""
+    return f"choose from: {', '.join(choices[:MOST_NAMED])}{more}"

@@ -33,7 +33,9 @@ TARGET = re.compile(
 """Functions that nodes may call: arithmetic on tensors and numbers."""
 READS_FILES = re.compile(r"torch\.ops\.aten\.(from_file|save|load)\b")
 FUNCTIONS = frozenset(
-    "Symbol Integer Add Mul Min Max Mod PythonMod FloorDiv CleanDiv CeilDiv Eq Ne Lt Le Gt Ge And Or Not".split()
+    """Symbol Integer Rational Add Mul Min Max Mod PythonMod FloorDiv CleanDiv CeilDiv IntTrueDiv FloatTrueDiv ToFloat FloorToInt
+    CeilToInt TruncToInt ModularIndexing Where Eq Ne Lt Le Gt Ge Equality Unequality StrictLessThan LessThan StrictGreaterThan
+    GreaterThan And Or Not floor ceiling""".split()
 )
 """Of expressions over numbers of videos and frames; powers are not among them, which can be made too large to compute."""
 SPEC_TYPES = frozenset({"builtins.tuple", "builtins.list", "builtins.dict", None})
@@ -55,6 +57,18 @@ PAYLOAD = re.compile(r"data/(weights/weight|constants/tensor)_\d+", re.ASCII)
 EXTRA = re.compile(r"extra/\w+", re.ASCII)
 DTYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 2, 7: 4, 8: 8, 12: 1, 13: 2}
 """Bytes of a number by torch.export's code of its type: integers, float16, float32, float64, bool, bfloat16."""
+DAMAGE = (
+    zipfile.BadZipFile,
+    OSError,
+    EOFError,
+    NotImplementedError,
+    RecursionError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+)
+"""What reading an archive raises whose bytes or descriptions are not what they were."""
 Entries = dict[str, zipfile.ZipInfo]
 Check = Callable[[dict[str, Any], Entries], dict[str, Any]]
 CPU = {"type": "cpu", "index": None}
@@ -74,16 +88,9 @@ def plain_archive(path: str) -> io.BytesIO:
         raise WeightsError(
             f"{path}: refused, it is not a plain graph ({error}); export it again from the model"
         ) from None
-    except (
-        zipfile.BadZipFile,
-        OSError,
-        EOFError,
-        NotImplementedError,
-        LookupError,
-        RecursionError,
-        ValueError,
-    ) as error:
-        raise WeightsError(f"{path}: damaged ({str(error)[:200] or type(error).__name__}); export it again") from None
+    except DAMAGE as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise WeightsError(f"{path}: damaged ({reason}); export it again") from None
 
 
 def _copy(path: str) -> io.BytesIO:

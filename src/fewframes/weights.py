@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -32,7 +34,7 @@ from fewframes.networks import build_model as build_model  # noqa: PLC0414 (whoe
 from fewframes.networks import check_fit, planned_model
 from fewframes.networks import load_strictly as load_strictly  # noqa: PLC0414
 from fewframes.presets import PLAIN_PIXELS, PRESETS, RELEASE, RELEASE_URL
-from fewframes.tensor_files import read_header, read_shapes, read_tensors
+from fewframes.tensor_files import one_line, read_header, read_shapes, read_tensors
 
 MODEL_FILE = "model.safetensors"
 """What training calls the model in its output folder; the folder's name stands for it."""
@@ -107,6 +109,8 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint, *, dty
     model = checkpoint.model
     if len(checkpoint.labels) != model.config.num_classes:
         raise ValueError(f"{len(checkpoint.labels)} labels for {model.config.num_classes} classes")
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ConfigError(f"dtype = {dtype}: needs a type of real numbers, such as torch.float16")
     header = {
         "format": FORMAT,
         "sampling": SAMPLING,
@@ -123,12 +127,17 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint, *, dty
         for key, tensor in model.state_dict().items()
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.touch()
-    mode = part.stat().st_mode  # safetensors' own files can be read by their owner alone
-    save_file(tensors, part, metadata={HEADER_KEY: json.dumps(header)})
-    part.chmod(mode)
-    part.replace(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")  # two writers do not meet in one
+    try:
+        part.touch()
+        mode = part.stat().st_mode  # safetensors' own files can be read by their owner alone
+        save_file(tensors, part, metadata={HEADER_KEY: json.dumps(header)})
+        part.chmod(mode)
+        part.replace(path)
+    except SafetensorError as error:  # a full disk, among others
+        raise OSError(f"{path}: cannot be written ({one_line(error)})") from None
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def load_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
@@ -294,9 +303,9 @@ def packaged_path(name: str) -> Path:
 def _find(name: str) -> Path:
     preset = PRESETS.get(name)
     if preset is None:
-        if (Path(name) / MODEL_FILE).is_file():
+        if _is_file(Path(name) / MODEL_FILE):
             return Path(name) / MODEL_FILE
-        if not Path(name).is_file():
+        if not _is_file(Path(name)):
             raise WeightsError(f"{name}: no such file, and no preset of that name; {nearest(name, PRESETS)}")
         return Path(name)
     if preset.weights == "packaged":
@@ -317,6 +326,13 @@ def _find(name: str) -> Path:
             f"fewframes models pull {name} --file FILE"
         )
     return path
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False
 
 
 def _open_weights(name: str, url: str, file: str | None) -> IO[bytes]:
