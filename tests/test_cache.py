@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,46 @@ def test_weights_and_precision_make_the_key() -> None:
 
 def test_keys_depend_on_every_part() -> None:
     assert len({key_of("a", "b"), key_of("ab"), key_of({"a": 1}), key_of({"a": 2}), key_of("b", "a")}) == 5
+
+
+@pytest.mark.parametrize("kind", ["file", "below a file", "full"])
+def test_a_folder_that_takes_nothing_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    folder = {"file": tmp_path / "file", "below a file": tmp_path / "file" / "cache", "full": tmp_path / "full"}[kind]
+    if kind == "full":
+
+        def full(*_: object, **__: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(cache.tempfile, "NamedTemporaryFile", full)
+    store = EmbeddingCache(folder)
+    assert store.get("ab12") is None
+    assert [store.put_or_warn(f"ab{number}", torch.zeros(2)) for number in range(5)] == [False] * 5
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"{folder}: frame embeddings are not kept (")
+    assert store.num_damaged == 0
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_two_writers_of_one_key(tmp_path: Path) -> None:
+    """Whoever comes last wins, and no reader ever sees a part of one."""
+    stores = [EmbeddingCache(tmp_path) for _ in range(4)]
+    tensors = [torch.full((1000,), float(number)) for number in range(4)]
+    seen = []
+
+    def work(number: int) -> None:
+        for _ in range(50):
+            stores[number].put("ab12", tensors[number])
+            seen.append(stores[number].get("ab12"))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(seen) == 200
+    assert all(found is not None and len(found.unique()) == 1 for found in seen)
+    assert [store.num_damaged for store in stores] == [0] * 4
+    assert len(list(tmp_path.rglob("*.*"))) == 1

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
@@ -256,6 +257,106 @@ def test_an_answer_that_is_never_sure_is_that_of_all_frames(
     assert_close(late.scores, whole.scores)
     assert_close(late.frame_attention, whole.frame_attention)
     assert torch.equal(late.times_s, whole.times_s)
+
+
+@pytest.mark.parametrize(("temperature", "num_frames"), [(1e-4, 4), (1.0, 8), (1e4, 8)])
+def test_early_exit_asks_the_calibrated_confidence(
+    eight: Predictor, videos: Path, temperature: float, num_frames: int
+) -> None:
+    """The same logits are sure or doubtful by the temperature that was fitted for the stage."""
+    plan = ExitPlan(stages=stages_of(8), temperatures=(temperature, 1.0), threshold=0.95)
+    judge = Predictor(replace(eight.checkpoint, exits=plan), device="cpu", dtype="float32")
+    assert len(judge.predict(videos / "a.mp4", early_exit=True).times_s) == num_frames
+    assert len(judge.predict(videos / "a.mp4", early_exit=0.9).times_s) == num_frames
+
+
+BAD_ARGUMENTS: list[tuple[str, dict[str, Any]]] = [
+    *(("num_frames", {"num_frames": bad}) for bad in (0, -1, 4097, 10**12, 2.5, "8", True, float("nan"))),
+    *(("start_s", {"start_s": bad}) for bad in (float("nan"), float("inf"), "1", None, True)),
+    *(("end_s", {"end_s": bad}) for bad in (float("nan"), float("-inf"), "1", False)),
+    *(("tolerance", {"tolerance": bad}) for bad in (-0.1, 0.6, float("nan"), "0.1", None)),
+    *(("early_exit", {"early_exit": bad}) for bad in (0, 0.0, -1, 1.01, 5.0, float("nan"), float("inf"), "auto")),
+]
+
+
+@pytest.mark.parametrize(("name", "bad"), BAD_ARGUMENTS, ids=str)
+def test_values_out_of_range_are_refused_at_every_door(
+    eight: Predictor, videos: Path, name: str, bad: dict[str, Any]
+) -> None:
+    """One family: TypeError, or ConfigError, which is a ValueError; it names the argument."""
+    doors: list[Any] = [
+        lambda: eight.predict(videos / "a.mp4", **bad),
+        lambda: next(iter(eight.predict_many([videos / "a.mp4"], **bad))),
+    ]
+    if name in {"num_frames", "start_s", "end_s"}:
+        doors += [
+            lambda: eight.read_clip(videos / "a.mp4", **bad),
+            lambda: eight.read_views(videos / "a.mp4", Views(), **bad),
+        ]
+    for door in doors:
+        with pytest.raises((ConfigError, TypeError), match=name):
+            door()
+    with pytest.raises((ValueError, TypeError), match=name):
+        doors[0]()
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        ("fps", {"fps": 0}),
+        ("fps", {"fps": float("nan")}),
+        ("fps", {"fps": "25"}),
+    ],
+    ids=str,
+)
+def test_rates_that_are_none(eight: Predictor, videos: Path, name: str, bad: dict[str, Any]) -> None:
+    with pytest.raises((ConfigError, TypeError), match=name):
+        eight.predict(videos / "a.mp4", **bad)
+
+
+def test_wrong_values_of_the_public_names(tiny: Predictor, tiny_model: Path, videos: Path, tmp_path: Path) -> None:
+    """Each raises ValueError or TypeError, as Python callers expect, and says which value is wrong."""
+    said = tiny.predict(videos / "a.mp4")
+    checkpoint = load_checkpoint(tiny_model)
+    doors: list[tuple[Any, str]] = [
+        (lambda: fewframes.load(tiny_model, device="cuba"), "cuba"),
+        (lambda: fewframes.load(tiny_model, dtype="int8"), "int8"),  # type: ignore[arg-type]
+        (lambda: fewframes.load(tiny_model, dtype=torch.float32), "torch.float32"),  # type: ignore[arg-type]
+        (lambda: fewframes.load(tiny_model, backend="ffmpeg"), "backend 'ffmpeg'"),  # type: ignore[arg-type]
+        (lambda: fewframes.load(tiny_model, merge=-1), "merge = -1"),
+        (lambda: fewframes.load(tiny_model, merge=100), "100 patches"),
+        (lambda: fewframes.load(tiny_model, merge=1.5), "merge = 1.5"),  # type: ignore[arg-type]
+        (lambda: fewframes.load(7), "int"),  # type: ignore[arg-type]
+        (lambda: fewframes.Predictor(str(tiny_model)), "needs a Checkpoint"),  # type: ignore[arg-type]
+        (lambda: list(tiny.predict_many([videos / "a.mp4"], workers=-1)), "workers = -1"),
+        (lambda: list(tiny.predict_many([videos / "a.mp4"], workers=1.5)), "workers = 1.5"),  # type: ignore[arg-type]
+        (lambda: tiny.predict(None), ""),
+        (lambda: tiny.predict(3.5), ""),
+        (lambda: said.top(0), "k = 0"),
+        (lambda: said.top(-1), "k = -1"),
+        (lambda: said.top(1.5), "k = 1.5"),  # type: ignore[arg-type]
+        (lambda: said.to_dict(0), "k = 0"),
+        (lambda: fewframes.ModelConfig(num_classes=0), "num_classes"),
+        (lambda: fewframes.ModelConfig(num_frames=0), "num_frames"),
+        (lambda: fewframes.ViewConfig(mean=(float("nan"),) * 3), "mean"),
+        (lambda: fewframes.StreamConfig(window_s=0), "window_s"),
+        (lambda: fewframes.StreamConfig(enter=float("nan")), "enter"),
+        (lambda: fewframes.StreamConfig(leave=0.9), "leave 0.9 is above enter 0.5"),
+        (lambda: fewframes.save_checkpoint(tmp_path / "x", replace(checkpoint, labels=())), "0 labels"),
+        (lambda: fewframes.save_checkpoint(tmp_path / "x", checkpoint, dtype=torch.int32), "torch.int32"),
+    ]
+    for number, (door, words) in enumerate(doors):
+        with pytest.raises((ValueError, TypeError)) as caught:
+            door()
+        assert words in str(caught.value), (number, str(caught.value))
+    assert not (tmp_path / "x").exists()
+
+
+def test_numbers_of_numpy_are_numbers(tiny: Predictor, videos: Path) -> None:
+    plain = tiny.predict(videos / "a.mp4", num_frames=3, start_s=0.2, end_s=0.7)
+    same = tiny.predict(videos / "a.mp4", num_frames=np.int64(3), start_s=np.float64(0.2), end_s=np.float32(0.7))
+    assert_close(plain.scores, same.scores)
+    assert len(plain.top(np.int64(2))) == 2
 
 
 def test_many_stop_early_as_one_does(eight: Predictor, videos: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from fewframes.cache import EmbeddingCache
 from fewframes.config import StreamConfig
 from fewframes.errors import VideoError
 from fewframes.predictor import Predictor, load
-from fewframes.timeline import TimelineConfig, slide, sweep
+from fewframes.timeline import TimelineConfig, Windows, confidences, slide, spans_of, sweep
 from numbered import drifting
 
 WINDOW = TimelineConfig(window_s=1.0, lengths=(1, 2, 3), threshold=0.0)
@@ -192,8 +193,59 @@ def test_pictures_at_another_rate_are_others(tiny: Predictor, tmp_path: Path) ->
     pictures.mkdir()
     for number in range(60):
         Image.new("RGB", (48, 48), (4 * number, 255 - 4 * number, 90)).save(pictures / f"{number:03d}.png")
-    sweep(tiny, pictures, WINDOW, cache=store, fps=25)
-    again = sweep(tiny, pictures, WINDOW, cache=store, fps=20)
-    afresh = sweep(tiny, pictures, WINDOW, fps=20)
+    part: dict[str, Any] = {"end_s": 2.0}  # of both rates, so that the same moments are looked at
+    first = sweep(tiny, pictures, WINDOW, cache=store, fps=25, **part)
+    again = sweep(tiny, pictures, WINDOW, cache=store, fps=20, **part)
+    afresh = sweep(tiny, pictures, WINDOW, fps=20, **part)
+    assert torch.equal(first.times_s, afresh.times_s)
+    assert not torch.equal(first.scores, afresh.scores)
     assert again.num_encoded == afresh.num_encoded
     assert_close(again.scores, afresh.scores)
+
+
+def windows_of(logits: list[list[float]], changes: list[float]) -> Windows:
+    return Windows(1.0, torch.arange(len(logits)).double(), torch.tensor(logits), torch.tensor(changes))
+
+
+def softmax(logits_WK: Tensor) -> Tensor:
+    return logits_WK.softmax(dim=-1)
+
+
+def test_scores_of_windows_are_softened() -> None:
+    """Worked out by hand: logits 0 and 2 ln 3 at temperature 2 are shares of 1 : 3."""
+    config = TimelineConfig(still_share=0.0)
+    (found_WK,) = confidences([windows_of([[0.0, 2 * math.log(3)]], [1.0])], config, softmax)
+    assert found_WK.tolist()[0] == pytest.approx([0.25, 0.75])
+    (plain_WK,) = confidences(
+        [windows_of([[0.0, 2 * math.log(3)]], [1.0])], TimelineConfig(still_share=0.0, temperature=1.0), softmax
+    )
+    assert plain_WK.tolist()[0] == pytest.approx([0.1, 0.9])
+
+
+def test_where_nothing_moves_nothing_happens() -> None:
+    """Ten windows change by 2, the measure of the liveliest tenth; the factor is worked out by hand: sigmoid(8 (c / 2 - 0.5))."""
+    one = windows_of([[0.0, 0.0]] * 12, [2.0] * 10 + [1.0, 0.0])
+    (found_WK,) = confidences([one], TimelineConfig(), softmax)
+    lively, half, still = (0.5 / (1 + math.exp(-8 * (change / 2 - 0.5))) for change in (2.0, 1.0, 0.0))
+    assert found_WK[0].tolist() == pytest.approx([lively] * 2)
+    assert found_WK[10].tolist() == pytest.approx([half] * 2)
+    assert found_WK[11].tolist() == pytest.approx([still] * 2)
+    (all_WK,) = confidences([one], TimelineConfig(still_share=0.0), softmax)
+    assert torch.equal(all_WK, torch.full((12, 2), 0.5))
+
+
+def test_background_is_no_action() -> None:
+    sure_WK = torch.full((1, 5), 0.9)
+    labels = ("Background", "hug", "none", "No Action", "nothing")
+    spans = spans_of([windows_of([[0.0] * 5], [1.0])], [sure_WK], labels, (0.0, 1.0), 0.8)
+    assert [span.label for span in spans] == ["hug"]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"start_s": math.nan}, {"end_s": math.inf}, {"fps": 0}, {"fps": math.nan}, {"fps": "25"}, {"start_s": "1"}],
+    ids=str,
+)
+def test_wrong_arguments_of_a_sweep(tiny: Predictor, film: Path, bad: dict[str, Any]) -> None:
+    with pytest.raises((ValueError, TypeError), match=next(iter(bad))):
+        sweep(tiny, film, WINDOW, **bad)

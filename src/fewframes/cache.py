@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+
+log = logging.getLogger("fewframes")
 
 WHOLE_BYTES = 256 * 2**20
 """Files up to this size are hashed whole; of larger ones the size and `NUM_SPOTS` spots of `SPOT_BYTES`."""
@@ -30,6 +33,7 @@ class EmbeddingCache:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.num_found, self.num_damaged = 0, 0
+        self._takes_no_more = False
 
     def get(self, key: str) -> Tensor | None:
         """The tensor of this key, or None; one whose checksum is off is counted as damaged and None."""
@@ -38,7 +42,7 @@ class EmbeddingCache:
             with safe_open(path, framework="pt") as file:
                 tensor: Tensor = file.get_tensor("embeddings")
                 checksum = (file.metadata() or {}).get("checksum")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
             return None
         except (SafetensorError, OSError):
             self.num_damaged += 1
@@ -62,6 +66,19 @@ class EmbeddingCache:
             except BaseException:
                 Path(part.name).unlink()
                 raise
+
+    def put_or_warn(self, key: str, tensor: Tensor) -> bool:
+        """Keep the tensor, and return whether it is kept. A full or forbidden disk costs the next run its time, not this one its
+        work: it is said once, and nothing more is tried."""
+        if self._takes_no_more:
+            return False
+        try:
+            self.put(key, tensor)
+        except OSError as error:
+            self._takes_no_more = True
+            log.warning("%s: frame embeddings are not kept (%s)", self.folder, error.strerror or error)
+            return False
+        return True
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.safetensors"

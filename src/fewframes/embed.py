@@ -148,7 +148,7 @@ def see_videos(
         frames = predictor.encode_clips(result.tensor) if embeds else result.tensor
         network_s = time.perf_counter() - began
         if keeping and cache is not None and result.key:
-            keeping = put_or_warn(cache, result.key, frames)
+            keeping = cache.put_or_warn(result.key, frames)
         yield Seen(frames, False, result.length_s, network_s)
 
 
@@ -214,13 +214,3 @@ def _key(sample: Sample, setting: str) -> str:
     except OSError:
         return ""
     return key_of(content, {"start_s": sample.start_s, "end_s": sample.end_s}, setting)
-
-
-def put_or_warn(cache: EmbeddingCache, key: str, embeddings_VTD: Tensor) -> bool:
-    """Whether the cache took it: a full or forbidden disk costs the next run its time, not this one its work."""
-    try:
-        cache.put(key, embeddings_VTD)
-    except OSError as error:
-        log.warning("%s: frame embeddings are not kept (%s)", cache.folder, error.strerror or error)
-        return False
-    return True

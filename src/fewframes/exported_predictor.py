@@ -77,7 +77,7 @@ class ExportedPredictor:
     def _num_frames(self, asked: int | None) -> int:
         own = self.card.num_frames
         if asked is not None:
-            whole_number("num_frames", asked, 1, MOST_FRAMES)
+            asked = whole_number("num_frames", asked, 1, MOST_FRAMES)
         if asked is not None and asked != own and not self.card.any_num_frames:
             raise ConfigError(f"{asked} frames: {self.name} mixes frames inside its encoder and takes {own}, no others")
         if asked is not None and asked < LEAST_FRAMES:

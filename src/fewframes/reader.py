@@ -35,8 +35,12 @@ class Part:
     fps: float = DEFAULT_FPS
 
     def __post_init__(self) -> None:
-        whole_number("num_frames", self.num_frames, 1, MOST_FRAMES)
         check_time_range(self.start_s, self.end_s, self.fps)
+        object.__setattr__(
+            self, "num_frames", whole_number("num_frames", self.num_frames, 1, MOST_FRAMES)
+        )  # numpy's too
+        object.__setattr__(self, "start_s", float(self.start_s))
+        object.__setattr__(self, "end_s", None if self.end_s is None else float(self.end_s))
 
 
 @dataclass(frozen=True, eq=False)

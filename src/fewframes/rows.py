@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from fewframes.cache import EmbeddingCache, key_of
-from fewframes.embed import put_or_warn
 from fewframes.errors import Unreachable, VideoError
 from fewframes.predictor import Predictor
 from fewframes.transforms import fit_frame
@@ -144,7 +143,7 @@ class Row:
             if len(rows_ND):
                 whole_ND[chunk.good] = rows_ND
             return whole_ND
-        if self._cache is not None and chunk.key and not put_or_warn(self._cache, chunk.key, rows_ND):
+        if self._cache is not None and chunk.key and not self._cache.put_or_warn(chunk.key, rows_ND):
             self._cache = None
         return rows_ND
 
