@@ -5,15 +5,18 @@ from __future__ import annotations
 import sys
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from fewframes.errors import MissingDependency, VideoError
+from fewframes import torchcodec_video
+from fewframes.container import Limits
+from fewframes.errors import MissingDependency, TooLarge, VideoError
 from fewframes.predictor import choose_backend
 from fewframes.sampling import centre_times
 from fewframes.torchcodec_video import why_not
-from fewframes.video import open_video
+from fewframes.video import Backend, open_video
 from numbered import Numbered, numbers
 
 CPU = torch.device("cpu")
@@ -49,3 +52,19 @@ def test_its_frames_are_those_shown(tmp_path: Path) -> None:
     broken.write_bytes(b"no video")
     with pytest.raises(VideoError, match="torchcodec cannot read it .*; try the backend pyav"):
         open_video(broken, backend="torchcodec")
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        (Limits(max_pixels=1000), r"frames of 640x360 px; the limit is 0.001 million pixels"),
+        (Limits(max_s=2.0), r"3.0 s long; the limit is 2 s"),
+    ],
+)
+def test_limits_hold_for_it_too(monkeypatch: pytest.MonkeyPatch, limits: Limits, words: str) -> None:
+    """Of what torchcodec says of a video; it is not among the tests' packages."""
+    said = SimpleNamespace(width=640, height=360, begin_stream_seconds=0.0, end_stream_seconds=3.0)
+    monkeypatch.setattr(torchcodec_video, "_decoder_class", lambda: lambda *_, **__: SimpleNamespace(metadata=said))
+    with pytest.raises(TooLarge, match=words):
+        Backend("torchcodec", limits=limits).open("a.mp4", "a.mp4", 1)
+    assert Backend("torchcodec").open("a.mp4", "a.mp4", 1).duration_s == 3.0

@@ -256,6 +256,14 @@ def test_pull_refuses_what_does_not_load(small_stam: Path, tmp_path: Path) -> No
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
+def test_pull_into_a_folder_that_is_none(small_stam: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").write_text("text")
+    monkeypatch.setenv("FEWFRAMES_CACHE", str(tmp_path / "mine"))
+    with pytest.raises(WeightsError, match=r"stam_8\.pth: cannot be fetched and kept as .*mine"):
+        weights.pull("stam-8", file=str(small_stam))
+    assert (tmp_path / "mine").read_text() == "text"
+
+
 def test_pull_downloads(small_stam: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "RELEASE_URL", f"file://{small_stam.parent}/stam_{{num_frames}}.pth")
     assert weights.pull("stam-8").read_bytes() == small_stam.read_bytes()

@@ -63,6 +63,14 @@ class Limits:
         """What a decoder may be asked for, where a video's size changes midway."""
         return int(self.max_pixels * CODED_SHARE) + CODED_PIXELS
 
+    def check_size(self, name: str, width_px: int, height_px: int) -> None:
+        """Raise TooLarge for larger frames."""
+        if width_px * height_px > self.max_pixels:
+            raise TooLarge(
+                f"{name}: frames of {width_px}x{height_px} px; the limit is {self.max_pixels / 1e6:.3g} million pixels; scale "
+                "the video down"
+            )
+
     def check_length(self, name: str, duration_s: float) -> None:
         """TooLarge for a longer video."""
         if duration_s > self.max_s:
@@ -164,11 +172,7 @@ class VideoFile:
             raise VideoError(
                 f"{self.name}: FFmpeg here has no decoder for its video; re-encode it, to H.264 for example"
             )
-        if context.width * context.height > self.limits.max_pixels:
-            raise TooLarge(
-                f"{self.name}: frames of {context.width}x{context.height} px; the limit is "
-                f"{self.limits.max_pixels / 1e6:.3g} million pixels; scale the video down"
-            )
+        self.limits.check_size(self.name, context.width, context.height)
         if container.duration:
             self.limits.check_length(self.name, container.duration / av.time_base)
         return stream

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fewframes.clip import Clip, Reading
+from fewframes.container import NO_LIMITS, Limits
 from fewframes.errors import MissingDependency, VideoError, needed
 from fewframes.packets import SAME_S
 from fewframes.pictures import Prepare
@@ -26,7 +27,9 @@ PROBE_SIZE, PROBE_FRAMES = 256, 4
 class TorchcodecVideo:
     """An open video file, decoded by torchcodec on `device`: an `OpenVideo`."""
 
-    def __init__(self, file: str | bytes | IO[bytes], name: str, threads: int, device: str) -> None:
+    def __init__(
+        self, file: str | bytes | IO[bytes], name: str, threads: int, device: str, limits: Limits = NO_LIMITS
+    ) -> None:
         decoder_class = _decoder_class()
         self.name, self._device, self._file = name, device, file
         with unbroken(file):
@@ -40,6 +43,8 @@ class TorchcodecVideo:
         self._origin_s = float(metadata.begin_stream_seconds)
         self.duration_s = float(metadata.end_stream_seconds) - self._origin_s
         self._num_read = 0
+        limits.check_size(name, metadata.width or 0, metadata.height or 0)
+        limits.check_length(name, self.duration_s)
 
     def frames_at(self, times_s: Tensor, prepare: Prepare | None = None, slack_s: float = 0.0) -> Clip:  # noqa: ARG002
         """The frames shown at these moments (T,), in any order, and when each was first shown; no moment is moved. Raises

@@ -93,7 +93,7 @@ class Backend:
         if self.name == "torchcodec":
             from fewframes.torchcodec_video import TorchcodecVideo  # late: it loads torch
 
-            return TorchcodecVideo(file, name, self.threads, self.device)
+            return TorchcodecVideo(file, name, self.threads, self.device, self.limits)
         return FileVideo(file, name, size_bytes, self.threads, bytes_fetched, self.limits)
 
 

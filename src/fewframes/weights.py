@@ -260,9 +260,9 @@ def pull(name: str, *, file: str | None = None, progress: Callable[[int, int], N
     """
     url = release_url(name)
     target = downloaded_path(name)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with _open_weights(name, url, file) as source, part.open("wb") as out:
             total = int(getattr(source, "length", None) or 0)
             while block := source.read(2**20):
@@ -275,9 +275,13 @@ def pull(name: str, *, file: str | None = None, progress: Callable[[int, int], N
             raise WeightsError(f"{file or url}: built for {loaded} frames; {name!r} has {wanted}")
         _hash_path(target).write_text(_sha256(part) + "\n")
         part.replace(target)
+        return target
+    except OSError as error:  # a line that breaks off, a full disk, a folder that is none
+        reason = error.strerror or one_line(error)
+        raise WeightsError(f"{file or url}: cannot be fetched and kept as {target} ({reason})") from None
     finally:
-        part.unlink(missing_ok=True)
-    return target
+        if part.parent.is_dir():
+            part.unlink(missing_ok=True)
 
 
 def release_url(name: str) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from fewframes.errors import ConfigError, ExportError, MissingDependency, Weight
 from fewframes.export import Agreement, calibration_frames, checked_format, export, pans
 from fewframes.exported import OUTPUTS, open_graph
 from fewframes.exported_predictor import ExportedPredictor
-from fewframes.graphs import quantised, traced
+from fewframes.graphs import quantised, traced, write_openvino
 from fewframes.predictor import Predictor, load
 from fewframes.weights import Checkpoint, build_model, save_checkpoint
 from numbered import write_fading
@@ -303,3 +304,80 @@ def test_wrong_use_of_the_commands(tiny_model: Path, videos: Path, tiny_onnx: Pa
     done = run(app, ["predict", str(videos), str(tmp_path / "none.mp4"), "--model", str(tiny_onnx), "--csv"])
     assert done.exit_code == 3
     assert len(done.stdout.splitlines()) == 5
+
+
+def test_graphs_that_read_other_files_are_refused(tiny_onnx: Path, tmp_path: Path) -> None:
+    """A graph may keep its weights beside it; with a path it could read any file of this machine."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (tmp_path / "secret.bin").write_bytes(bytes(10**6))
+    for location in ("../secret.bin", str(tmp_path / "secret.bin"), "/etc/passwd", "/dev/zero"):
+        graph = onnx.load(tiny_onnx)
+        weight = max(graph.graph.initializer, key=lambda one: len(one.raw_data))
+        length = len(weight.raw_data)
+        weight.ClearField("raw_data")
+        weight.data_location = onnx.TensorProto.EXTERNAL
+        for key, value in (("location", location), ("offset", "0"), ("length", str(length))):
+            weight.external_data.add(key=key, value=value)
+        (folder / "evil.onnx").write_bytes(graph.SerializeToString())
+        with pytest.raises(WeightsError, match=r"evil\.onnx: cannot be read"):
+            open_graph(folder / "evil.onnx")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"labels": ["hug"]}, r"gives scores of shape \(1, 3\) and names 1 labels"),
+        ({"labels": [1, 2, 3]}, "labels"),
+        ({"labels": None}, "labels"),
+        ({"part": "most"}, "part"),
+        ({"part": "time"}, r"a half of a model \(time\)"),
+        ({"num_frames": 10**9}, "num_frames"),
+        ({"num_frames": 0}, "num_frames"),
+        ({"merge": -1}, "merge"),
+        ({"view": {"mean": [float("nan")] * 3}}, "mean"),
+        ({"view": {"crop_px": 10**8, "resize_px": 10**8}}, "crop_px"),
+        ({"view": {"crop_px": 24, "resize_px": 24}}, "cannot be run on"),
+        ({"colour": 1}, "unknown setting 'colour'"),
+    ],
+    ids=str,
+)
+def test_cards_that_are_not_of_the_graph(
+    tiny_onnx: Path, tmp_path: Path, videos: Path, change: dict[str, object], words: str
+) -> None:
+    graph = onnx.load(tiny_onnx)
+    card = json.loads(next(one.value for one in graph.metadata_props if one.key == "fewframes"))
+    onnx.helper.set_model_props(graph, {"fewframes": json.dumps({**card, **change})})
+    onnx.save(graph, tmp_path / "x.onnx")
+    with pytest.raises((WeightsError, ConfigError), match=words) as caught:
+        ExportedPredictor(tmp_path / "x.onnx").predict(videos / "a.mp4")
+    assert "x.onnx" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("ending", [".onnx", ".xml", ".bin"])
+def test_damaged_graphs(tiny: Predictor, tiny_onnx: Path, tmp_path: Path, ending: str) -> None:
+    """Cut or with bits flipped: refused in one line, or of other numbers; no other error."""
+    path, draw = tmp_path / "x.onnx", random.Random(0)
+    path.write_bytes(tiny_onnx.read_bytes())
+    if ending != ".onnx":
+        pytest.importorskip("openvino")
+        write_openvino(path, open_graph(path).card, path.with_suffix(".xml"))
+        path = path.with_suffix(".xml")
+    target = path.with_suffix(ending)
+    whole = target.read_bytes()
+    mutants = [whole[:cut] for cut in (0, 1, 10, len(whole) // 2, len(whole) - 1)]
+    for _ in range(25):
+        flipped = bytearray(whole)
+        flipped[draw.randrange(len(whole) if ending == ".xml" else min(len(whole), 4000))] ^= 1 << draw.randrange(8)
+        mutants.append(bytes(flipped))
+    frames = np.zeros((1, 4, 3, 32, 32), dtype=np.uint8)
+    for mutant in mutants:
+        target.write_bytes(mutant)
+        try:
+            open_graph(path, threads=1)(frames)
+        except WeightsError as error:
+            words = str(error)
+        else:
+            words = ""
+        assert "\n" not in words
