@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from pathlib import Path
 
@@ -114,7 +115,7 @@ def test_a_folder_that_takes_nothing_is_told_once(
         def full(*_: object, **__: object) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(cache.tempfile, "NamedTemporaryFile", full)
+        monkeypatch.setattr(tempfile, "NamedTemporaryFile", full)
     store = EmbeddingCache(folder)
     assert store.get("ab12") is None
     assert [store.put_or_warn(f"ab{number}", torch.zeros(2)) for number in range(5)] == [False] * 5

@@ -330,8 +330,8 @@ def test_wrong_values_of_the_public_names(tiny: Predictor, tiny_model: Path, vid
         (lambda: fewframes.Predictor(str(tiny_model)), "needs a Checkpoint"),  # type: ignore[arg-type]
         (lambda: list(tiny.predict_many([videos / "a.mp4"], workers=-1)), "workers = -1"),
         (lambda: list(tiny.predict_many([videos / "a.mp4"], workers=1.5)), "workers = 1.5"),  # type: ignore[arg-type]
-        (lambda: tiny.predict(None), ""),
-        (lambda: tiny.predict(3.5), ""),
+        (lambda: tiny.predict(None), ""),  # type: ignore[arg-type]
+        (lambda: tiny.predict(3.5), ""),  # type: ignore[arg-type]
         (lambda: said.top(0), "k = 0"),
         (lambda: said.top(-1), "k = -1"),
         (lambda: said.top(1.5), "k = 1.5"),  # type: ignore[arg-type]
@@ -354,9 +354,10 @@ def test_wrong_values_of_the_public_names(tiny: Predictor, tiny_model: Path, vid
 
 def test_numbers_of_numpy_are_numbers(tiny: Predictor, videos: Path) -> None:
     plain = tiny.predict(videos / "a.mp4", num_frames=3, start_s=0.2, end_s=0.7)
-    same = tiny.predict(videos / "a.mp4", num_frames=np.int64(3), start_s=np.float64(0.2), end_s=np.float32(0.7))
+    part: dict[str, Any] = {"num_frames": np.int64(3), "start_s": np.float64(0.2), "end_s": np.float32(0.7)}
+    same = tiny.predict(videos / "a.mp4", **part)
     assert_close(plain.scores, same.scores)
-    assert len(plain.top(np.int64(2))) == 2
+    assert len(plain.top(np.int64(2))) == 2  # type: ignore[arg-type]
 
 
 def test_many_stop_early_as_one_does(eight: Predictor, videos: Path) -> None:

@@ -172,7 +172,7 @@ def tell_problems(inspection: Inspection) -> None:
 
 def print_parts(videos: VideoSet) -> None:
     """The videos of each action in each part, and its groups; of many actions those with the fewest."""
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
     from fewframes.data import part_counts
@@ -180,7 +180,7 @@ def print_parts(videos: VideoSet) -> None:
     counts = part_counts(videos)
     rarest = sorted(sorted(counts, key=lambda label: counts[label]["videos"])[:SHOWN_ACTIONS])
     columns = list(counts[rarest[0]]) if rarest else []
-    table = Table("action", *(Text(plain(column)) for column in columns), box=None, pad_edge=False)
+    table = Table("action", *(Column(Text(plain(column))) for column in columns), box=None, pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
     for label in rarest:

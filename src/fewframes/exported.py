@@ -156,15 +156,15 @@ def _open_onnx(path: str, threads: int) -> Opened:
     options.intra_op_num_threads = threads
     # Threads that wait spin otherwise, and take the cores from those that decode.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    errors = _errors_of(runtime.capi.onnxruntime_pybind11_state)
+    errors = (*_errors_of(runtime.capi.onnxruntime_pybind11_state), ValueError, RuntimeError)
     try:
         session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         text = session.get_modelmeta().custom_metadata_map.get(CARD_KEY, "")
-    except (*errors, ValueError, RuntimeError) as error:
+    except errors as error:
         raise _unreadable(path, error) from None
     card = Card.from_json(text, path)
     run = lambda given: session.run(list(OUTPUTS[card.part]), {INPUT[card.part]: given})  # noqa: E731
-    return card, run, (*errors, ValueError, RuntimeError)
+    return card, run, errors
 
 
 def _open_openvino(path: str, threads: int) -> Opened:

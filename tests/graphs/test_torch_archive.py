@@ -52,7 +52,7 @@ def rewritten(source: Path, target: Path, change: Callable[[dict[str, bytes]], N
     return target
 
 
-def in_json(name: str, change: Callable[[Any], None]) -> Callable[[dict[str, bytes]], None]:
+def in_json(name: str, change: Callable[[Any], object]) -> Callable[[dict[str, bytes]], None]:
     def changed(entries: dict[str, bytes]) -> None:
         values = json.loads(entries[name])
         change(values)
