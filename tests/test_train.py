@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from fewframes.cache import EmbeddingCache
-from fewframes.config import DataConfig, RunConfig, TrainConfig, read_run
+from fewframes.config import AugmentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig, ViewConfig, read_run
 from fewframes.data import VideoSet, read_data
 from fewframes.errors import ConfigError, DataError
 from fewframes.evaluate import EvaluateConfig, evaluate
@@ -26,7 +26,7 @@ from fewframes.metrics import MultiLabelReport, Report
 from fewframes.predictor import load
 from fewframes.records import read_history
 from fewframes.train import Options, Trained, train
-from fewframes.weights import load_checkpoint
+from fewframes.weights import Checkpoint, build_model, load_checkpoint, save_checkpoint
 from numbered import write_fading
 
 QUICK = TrainConfig(epochs=1, min_steps=60)
@@ -232,6 +232,19 @@ def test_the_second_time_comes_from_the_cache_and_is_the_same(clips: Path, tiny_
     trained_from(clips, tmp_path / "first", run, cache, overwrite=True)
     with pytest.raises(ConfigError, match="holds a run that is done"):
         trained_from(clips, tmp_path / "first", run, cache, resume=True)
+
+
+def test_the_same_encoder_with_and_without_cells_shares_no_embeddings(clips: Path, tmp_path: Path) -> None:
+    """Both have the same weights, and embeddings of another width."""
+    view = ViewConfig(resize_px=36, crop_px=32)
+    config = ModelConfig(encoder="lite0", image_size=32, cells=2, temporal_depth=1, num_frames=4, num_classes=2)
+    start = tmp_path / "lite.safetensors"
+    save_checkpoint(start, Checkpoint(build_model(config, view), view, ("a", "b")))
+    cache, run = EmbeddingCache(tmp_path / "cache"), run_for(start)
+    run = replace(run, train=replace(QUICK, min_steps=2), augment=AugmentConfig(views=0))
+    for cells in (2, 0):
+        trained = trained_from(clips, tmp_path / str(cells), replace(run, model={**run.model, "cells": cells}), cache)
+        assert trained.num_cached == 0
 
 
 def test_nothing_held_out_and_no_mirror(clips: Path, tiny_model: Path, tmp_path: Path) -> None:
