@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from fewframes.batches import TokenExamples, VideoExamples
 from fewframes.blocks import Block
@@ -98,12 +99,38 @@ def test_mixup_has_an_effect_and_still_learns() -> None:
     assert accuracy(fitted(ORDERED, mixup=0.5)) > 0.95
 
 
+def descended(settings: TrainConfig, teacher_BK: Tensor | None = None) -> tuple[STAM, Step]:
+    """One step of plain descent, which unlike Adam's tells how large gradients are; and what it says of itself."""
+    embeddings_BVTD, targets_BK = rising_or_falling(40, seed=1)
+    model = built(PLAIN)
+    lesson = Lesson(token_examples(model, embeddings_BVTD), targets_BK, ["x"] * 80, teacher_BK)
+    settings = replace(settings, min_steps=1, warmup_share=0.0, max_grad_norm=1e9)
+    trainer = Trainer(model, lesson, RunConfig(train=settings), start_processes("cpu", settings))
+    trained = [weight for weight in trainer.learner.parameters() if weight.requires_grad]
+    trainer.optimiser = torch.optim.SGD([{"params": trained, "peak": 1.0}])  # type: ignore[assignment]
+    step = next(trainer.steps())
+    return trainer.trained(), step
+
+
 def test_accumulated_batches_are_one_step_of_the_whole() -> None:
-    # Without dropout two batches of 40, added up, are one of 80: the same step.
-    settings = replace(QUICK, min_steps=1, warmup_share=0.0, max_grad_norm=1e9)
-    whole = fitted(PLAIN, replace(settings, batch_size=80))
-    parts = fitted(PLAIN, replace(settings, batch_size=40, accumulate=2))
-    torch.testing.assert_close(whole.head.weight, parts.head.weight)
+    whole, _ = descended(replace(QUICK, batch_size=80))
+    parts, _ = descended(replace(QUICK, batch_size=40, accumulate=2))
+    moved = (whole.head.weight - built(PLAIN).head.weight).abs().max().item()
+    assert moved > 0.01
+    torch.testing.assert_close(parts.head.weight, whole.head.weight, rtol=0, atol=1e-3 * moved)
+
+
+def test_a_teachers_loss_is_scaled_by_its_temperature_squared() -> None:
+    embeddings_BVTD, targets_BK = rising_or_falling(40, seed=1)
+    settings = replace(
+        QUICK, batch_size=80, teacher="x", teacher_share=0.25, teacher_temperature=2.0, label_smoothing=0.0
+    )
+    _, step = descended(settings, targets_BK.flip(1))
+    with torch.no_grad():
+        logits_BK = built(PLAIN).encode_video(embeddings_BVTD[:, 0]).logits
+    labels = F.cross_entropy(logits_BK, targets_BK)
+    teacher = F.cross_entropy(logits_BK / 2, targets_BK.flip(1))
+    assert step.loss == pytest.approx(float(0.75 * labels + 0.25 * 4 * teacher), rel=1e-4)
 
 
 def test_steps_epochs_and_learning_rate() -> None:

@@ -32,10 +32,10 @@ from fewframes.metrics import (
     Interval,
     MultiLabelReport,
     Report,
-    bootstrap,
     calibration_error,
     count_cost,
     fit_temperature,
+    interval_of,
     rejection_curve,
     report_of,
 )
@@ -225,7 +225,7 @@ class Evaluation:
             "failed": [failure.to_dict() for failure in self.failures if not failure.missing],
             "missing": [failure.to_dict() for failure in self.failures if failure.missing],
             "report": self.report.to_dict(),
-            "interval": {"value": self.interval.value, "low": self.interval.low, "high": self.interval.high},
+            "interval": vars(self.interval),
             "official_subset": None if official is None else official.to_dict(),
             "early_exit": None if self.early_exit is None else self.early_exit.to_dict(),
             "cost": self.work.to_dict(),
@@ -286,7 +286,7 @@ def evaluate(
     single = predictor.config.task == "single"
     return Evaluation(
         report=report_of(predictor.config.task, logits_NK, targets_NK, predictor.labels),
-        interval=bootstrap(lambda rows: figure(logits_NK[rows], targets_NK[rows]), groups, generator),
+        interval=interval_of(lambda rows: figure(logits_NK[rows], targets_NK[rows]), groups, generator),
         order=_order(figure, judged, targets_NK) if config.order else None,
         calibration=calibrated(logits_NK, targets_NK.argmax(dim=1), groups) if single else None,
         rejection=rejection_curve(logits_NK, targets_NK.argmax(dim=1)) if single else [],

@@ -83,7 +83,7 @@ def report_page(evaluation: Evaluation, predictor: Predictor) -> str:
             "that were held out.</p>"
         )
     main = figure_name(report)
-    parts.append(f"<p><strong>{main} {escape(str(evaluation.interval))}</strong> (groups drawn anew 1000 times)</p>")
+    parts.append(f"<p><strong>{main} {escape(str(evaluation.interval))}</strong></p>")
     parts.append(_table(_facts(evaluation)))
     parts.append("<h2>By action</h2><pre class='long'>" + escape("\n".join(report.lines()[1:])) + "</pre>")
     if isinstance(report, Report):
