@@ -17,9 +17,10 @@ from fewframes.batches import TokenExamples, VideoExamples
 from fewframes.blocks import Block
 from fewframes.config import AugmentConfig, ModelConfig, RunConfig, TrainConfig, ViewConfig
 from fewframes.errors import ConfigError, MissingDependency
-from fewframes.fit import Lesson, Step, Trainer, class_weights, fit, start_processes, token_examples
+from fewframes.fit import Lesson, Step, Trainer, class_weights, fit, token_examples
 from fewframes.layouts import Sample
 from fewframes.model import STAM
+from fewframes.processes import ONE_THREAD_GFLOP, few_threads, start_processes
 from fewframes.weights import build_model
 
 VIEW = ViewConfig(resize_px=36, crop_px=32)
@@ -213,6 +214,40 @@ def test_what_is_unfrozen_moves_and_the_rest_does_not(clips: Path, what: str, mo
         if not torch.equal(before[key], after[key])
     }
     assert changed - {"norm", "cls_token", "pos_embed"} == moved
+
+
+def test_frames_through_blocks_that_do_not_learn_go_few_at_a_time(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = []
+    for at_once in (3, 10**6):
+        monkeypatch.setattr("fewframes.fit.FRAMES_AT_ONCE", at_once)
+        model = built(replace(WHOLE, drop_path=0.0))
+        most: list[int] = []
+        encode = model.frame_encoder.forward
+
+        def counted(frames_MCHW: Tensor, encode: Any = encode, most: list[int] = most) -> Tensor:
+            most.append(len(frames_MCHW))
+            encoded: Tensor = encode(frames_MCHW)
+            return encoded
+
+        trainer = trainer_of(videos(clips), model, unfreeze="last-1-blocks", min_steps=3)
+        monkeypatch.setattr(trainer.model.frame_encoder, "forward", counted)
+        losses.append([step.loss for step in trainer.steps()])
+        assert max(most) == min(at_once, 16)
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def test_small_steps_have_one_thread_and_large_ones_all() -> None:
+    embeddings_BVTD, targets_BK = rising_or_falling(4, seed=1)
+    trainer = trainer_of(Lesson(TokenExamples(embeddings_BVTD), targets_BK, ["x"] * 8), built(PLAIN))
+    num_weights = sum(weight.numel() for weight in trainer.learner.parameters() if weight.requires_grad)
+    assert trainer.step_gflop == pytest.approx(6 * num_weights * 4 * 9 / 1e9)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    for gflop, threads in ((trainer.step_gflop, 1), (ONE_THREAD_GFLOP + 1, 2)):
+        with few_threads(torch.device("cpu"), gflop):
+            assert torch.get_num_threads() == threads
+        assert torch.get_num_threads() == 2
+    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("layout", ["joint", "per_block"])
