@@ -66,6 +66,7 @@ def test_figures_that_can_be_foreseen(judged: Evaluation, clips: Path) -> None:
     assert judged.calibration is not None
     assert judged.worst(8) == []
     assert judged.provenance["trained_on_these"] is True
+    assert judged.provenance["num_trained_on"] == 12
 
 
 def test_labels_are_matched_by_name(fading: Predictor, clips: Path, judged: Evaluation) -> None:
@@ -105,7 +106,7 @@ def test_the_page_stands_alone_and_the_files_are_whole(judged: Evaluation, fadin
     page = report_page(judged, fading)
     assert page.count("data:image/png;base64,") == 3  # confusion, doubt, frames
     assert not re.search(r"(src|href)='(?!data:)", page)
-    assert "The model was trained on these data" in page
+    assert "The model was trained on 12 of these 12 videos" in page
     assert "broken.mp4" in page
     assert "12 evaluated, 1 failed, 0 missing" in page
     write_metrics(judged, tmp_path / "metrics.json")
