@@ -36,7 +36,7 @@ from fewframes.config import RunConfig
 from fewframes.errors import ConfigError
 from fewframes.model import STAM, SpatialEncoder
 from fewframes.optim import Average, parameter_groups, unfreeze, warmup_cosine
-from fewframes.processes import as_in_first, start_processes
+from fewframes.processes import as_in_first, few_threads, start_processes
 from fewframes.transforms import pixels_of
 
 STATE_FORMAT = 1
@@ -155,7 +155,7 @@ class Trainer:
 
     @property
     def step_gflop(self) -> float:
-        """About how much work a step on kept embeddings is, in units of 1e9: forwards and twice that backwards. 0-1 GFLOP is
+        """About how much work a step on kept embeddings is, in units of 1e9: forwards, and twice that backwards;
         small."""
         if not isinstance(self.lesson.examples, TokenExamples):
             return math.inf
@@ -203,13 +203,14 @@ class Trainer:
 
     def steps(self, workers: int = 0) -> Iterator[Step]:
         """Train from where the run stands to its end; yields each step. ConfigError when the loss is no number any more."""
-        accumulate = self.config.accumulate
+        accumulate, step_gflop = self.config.accumulate, self.step_gflop
         batches = read_batches(
             self.lesson.examples, self.order, self.num_done * accumulate, self.num_steps * accumulate, workers
         )
         while self.num_done < self.num_steps:
             self.learner.train()
-            step = self._step(list(itertools.islice(batches, accumulate)))
+            with few_threads(self.accelerator.device, step_gflop):
+                step = self._step(list(itertools.islice(batches, accumulate)))
             self.num_done += 1
             yield step
         self.learner.eval()

@@ -76,7 +76,7 @@ class RunVideos:
         try:
             for result in embed_videos(part, predictor, self.cache, mirror=mirror, drawn=drawn):
                 if isinstance(result, Embedded):
-                    self.num_cached += result.num_cached - num_new
+                    self.num_cached += max(0, result.num_cached - num_new)  # below 0 where the cache took nothing
                     self.note(result.failures)
                     return result
                 self._progress("embedding", result, len(part.samples), "")

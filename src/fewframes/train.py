@@ -34,7 +34,7 @@ from fewframes.fit import Lesson, Step, Trainer, solve, token_examples
 from fewframes.metrics import report_of
 from fewframes.model import STAM
 from fewframes.predictor import DtypeName, Predictor, name_of
-from fewframes.processes import as_in_first, few_threads, start_processes
+from fewframes.processes import as_in_first, start_processes
 from fewframes.records import Records, versions
 from fewframes.run_videos import Progress, RunVideos, failed
 from fewframes.shares import Share
@@ -168,8 +168,7 @@ class _Run:
         embedding_s, began = time.perf_counter() - began, time.perf_counter()
         trainer = Trainer(self.model, lesson, self.run, self.accelerator, torch.float32 if self.frozen else start.dtype)
         self._tell_steps(trainer)
-        with few_threads(self.accelerator.device, trainer.step_gflop):
-            self._loop(trainer)
+        self._loop(trainer)
         self._note_unread(trainer)
         last = self._solved_again(trainer.trained())
         training_s = time.perf_counter() - began
