@@ -59,11 +59,13 @@ def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bo
 def test_from_a_folder_to_a_model_that_predicts(clips: Path, tiny_model: Path, tmp_path: Path) -> None:
     stages: dict[str, list[tuple[int, int]]] = {}
     said: list[str] = []
+    before = torch.get_num_threads()
     run = run_for(tiny_model, holdout=0.34)
 
     def progress(stage: str, done: int, total: int, words: str) -> None:
         stages.setdefault(stage, []).append((done, total))
         said.append(words)
+        assert torch.get_num_threads() == before
 
     options = replace(CPU, cache=EmbeddingCache(tmp_path / "cache"), command="fewframes train clips")
     trained = train(read_data(clips), tmp_path / "out", run, options, progress)

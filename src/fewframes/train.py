@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import tempfile
 import time
 from collections import deque
@@ -34,7 +35,7 @@ from fewframes.fit import Lesson, Step, Trainer, solve, token_examples
 from fewframes.metrics import report_of
 from fewframes.model import STAM
 from fewframes.predictor import DtypeName, Predictor, name_of
-from fewframes.processes import as_in_first, start_processes
+from fewframes.processes import as_in_first, few_threads, start_processes
 from fewframes.records import Records, versions
 from fewframes.run_videos import Progress, RunVideos, failed
 from fewframes.shares import Share
@@ -344,8 +345,9 @@ class _Run:
         """Measure the model of now on held-out videos; keep the best so far where the run asks for it."""
         if not self.videos.choosing.samples:
             return
-        model = trainer.trained()
-        figure = self._figure(model)
+        with few_threads(self.accelerator.device, self._judging_gflop()):
+            model = trainer.trained()
+            figure = self._figure(model)
         if figure is None or not self.accelerator.is_main_process:
             return
         self.accelerator.log({"held_out/figure": figure}, step=step.number)
@@ -358,6 +360,14 @@ class _Run:
                     save_checkpoint(self.records.best, Checkpoint(model, self.view, self.data.labels))
         else:
             self.memory["stale"] += 1
+
+    def _judging_gflop(self) -> float:
+        """Return about how much work judging an epoch is, in units of 1e9."""
+        if self.choosing_embedded is None:
+            return math.inf
+        learned = (*self.model.temporal_encoder.parameters(), *self.model.head.parameters())
+        num_frames = self.choosing_embedded.embeddings[:, 0, :, 0].numel()
+        return 2 * sum(weight.numel() for weight in learned) * num_frames / 1e9
 
     def _figure(self, model: STAM) -> float | None:
         """Return top-1 (mAP for multi-label models) on the videos that are chosen by; None where none can be read."""
