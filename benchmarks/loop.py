@@ -22,11 +22,12 @@ from fewframes.batches import Order, TokenExamples, VideoExamples, read_batches
 from fewframes.config import AugmentConfig, RunConfig, TrainConfig
 from fewframes.data import read_data
 from fewframes.embed import Embedded, embed_videos
-from fewframes.fit import Lesson, Trainer, solve, start_processes, token_examples
+from fewframes.fit import Lesson, Trainer, solve, token_examples
 from fewframes.layouts import Sample
 from fewframes.model import STAM
 from fewframes.predictor import load
 from fewframes.presets import PRESETS
+from fewframes.processes import start_processes
 
 NUM_CLIPS, BATCH, TURNS, WORKERS = 96, 8, 3, 2
 SOAK_VIDEOS = 10_000

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import asdict, fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from conftest import LABELS, TINY
 from fewframes import embed as room
 from fewframes.cache import EmbeddingCache
 from fewframes.clip import Failure
+from fewframes.config import AugmentConfig, ModelConfig, ViewConfig
 from fewframes.data import VideoSet
-from fewframes.embed import Embedded, Seen, embed_videos, see_videos
+from fewframes.embed import WITHOUT_EFFECT, Embedded, Seen, embed_videos, encoder_key, see_videos
 from fewframes.errors import DataError
 from fewframes.layouts import Sample
 from fewframes.predictor import Predictor, load
 from fewframes.sampling import ONE_PASS, Views
+from fewframes.weights import Checkpoint, build_model
 
 
 @pytest.fixture(scope="module")
@@ -173,3 +178,98 @@ def test_what_changes_embeddings_is_part_of_their_key(
     again = embedded(data, predictor, store)
     assert again.num_cached == 3
     assert torch.equal(again.embeddings, plain)
+
+
+VIEW = ViewConfig(resize_px=36, crop_px=32)
+OTHER_MODELS: dict[str, dict[str, Any]] = {
+    "encoder": {"encoder": "lite0"}, "image_size": {"image_size": 24}, "patch_size": {"patch_size": 16},
+    "width": {"width": 96}, "depth": {"depth": 2}, "heads": {"heads": 6}, "cells": {"encoder": "lite0", "cells": 2},
+    "mlp_ratio": {"mlp_ratio": 2.0}, "qkv_bias": {"qkv_bias": False}, "norm_eps": {"norm_eps": 0.1},
+    "merge": {"merge": 1}, "layout": {"layout": "joint", "temporal": "mean"}, "temporal": {"temporal": "mean"},
+    "temporal_depth": {"temporal_depth": 2}, "temporal_heads": {"temporal_heads": 2}, "temporal_width": {"temporal_width": 16},
+    "temporal_mlp_width": {"temporal_mlp_width": 8}, "motion_width": {"motion_width": 8}, "moment_head": {"moment_head": True},
+    "temporal_positions": {"temporal_positions": "waves"}, "token_dropout": {"token_dropout": 0.5},
+    "temporal_dropout": {"temporal_dropout": 0.5}, "drop_path": {"drop_path": 0.5}, "num_frames": {"num_frames": 8},
+    "num_classes": {"num_classes": 2}, "task": {"task": "multilabel"},
+}  # fmt: skip
+"""A value other than the tiny model's for every setting of a model."""
+OTHER_VIEWS: dict[str, dict[str, Any]] = {
+    "fit": {"fit": "squash"}, "resize_px": {"resize_px": 40}, "crop_px": {"crop_px": 24},
+    "interpolation": {"interpolation": "bilinear"}, "mean": {"mean": (0.4, 0.5, 0.5)}, "std": {"std": (0.4, 0.5, 0.5)},
+}  # fmt: skip
+OTHER_DRAWS: dict[str, Any] = {
+    "views": 2, "scale": 1.2, "jitter": False, "colour": 0.1, "auto": "randaugment", "cutout": 0.3, "mixup": 0.5, "cutmix": 0.5,
+}  # fmt: skip
+
+
+def of(model: ModelConfig = TINY, view: ViewConfig = VIEW) -> Predictor:
+    torch.manual_seed(0)
+    view = replace(view, crop_px=model.image_size)
+    labels = LABELS[: model.num_classes]
+    return Predictor(Checkpoint(build_model(model, view), view, labels), device="cpu", dtype="float32")
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(ModelConfig)])
+def test_each_setting_of_a_model_is_in_the_key_or_changes_no_embedding(name: str) -> None:
+    plain, other = of(), of(replace(TINY, **OTHER_MODELS[name]))
+    if name == "cells":  # beside the same encoder without them
+        plain = of(replace(TINY, encoder="lite0"))
+    if name not in WITHOUT_EFFECT or name == "merge":
+        assert encoder_key(other) != encoder_key(plain)
+        return
+    assert encoder_key(other) == encoder_key(plain)
+    frames_TCHW = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(other.embed_frames(frames_TCHW), plain.embed_frames(frames_TCHW))
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(ViewConfig)])
+def test_each_setting_of_a_view_is_in_the_key(name: str) -> None:
+    view = replace(VIEW, **OTHER_VIEWS[name])
+    assert encoder_key(of(replace(TINY, image_size=view.crop_px), view)) != encoder_key(of())
+
+
+def test_the_precision_and_the_decoder_are_in_the_key(predictor: Predictor, tiny_model: Path) -> None:
+    keys = {encoder_key(predictor), encoder_key(load(tiny_model, device="cpu", dtype="bfloat16"))}
+    other = load(tiny_model, device="cpu", dtype="float32")
+    other.reader = replace(other.reader, backend="torchcodec")
+    assert len(keys | {encoder_key(other)}) == 3
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(AugmentConfig)])
+def test_each_setting_of_a_drawn_view_is_in_the_key_or_is_of_pairs(
+    name: str, data: VideoSet, predictor: Predictor, store: EmbeddingCache
+) -> None:
+    one = data.subset([0])
+    drawn = AugmentConfig(views=1)
+    list(embed_videos(one, predictor, store, mirror=False, drawn=drawn))
+    *_, again = embed_videos(one, predictor, store, mirror=False, drawn=replace(drawn, **{name: OTHER_DRAWS[name]}))
+    assert isinstance(again, Embedded)
+    assert again.num_cached == (name in ("mixup", "cutmix"))
+
+
+def test_numbers_of_frames_and_mirrored_views_do_not_mix(
+    data: VideoSet, predictor: Predictor, store: EmbeddingCache
+) -> None:
+    found = [
+        result
+        for num_frames in (4, 2)
+        for mirror in (False, True)
+        for result in embed_videos(data, predictor, store, mirror=mirror, num_frames=num_frames)
+        if isinstance(result, Embedded)
+    ]
+    assert [(each.num_cached, *each.embeddings.shape[:3]) for each in found] == [
+        (0, 3, 1, 4), (0, 3, 2, 4), (0, 3, 1, 2), (0, 3, 2, 2),
+    ]  # fmt: skip
+
+
+def test_the_same_weights_with_other_heads_embed_anew(
+    data: VideoSet, predictor: Predictor, store: EmbeddingCache
+) -> None:
+    """Heads have no tensor of their own, and attention of other heads is another network."""
+    other = of(replace(TINY, heads=6))
+    other.model.frame_encoder.load_state_dict(predictor.model.frame_encoder.state_dict())
+    for _ in range(2):
+        first, second = embedded(data, predictor, store), embedded(data, other, store)
+        assert (first.embeddings - second.embeddings).abs().max() > 1e-3
+    assert first.num_cached == second.num_cached == 3
+    assert asdict(other.config) == asdict(replace(predictor.config, heads=6))

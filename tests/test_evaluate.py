@@ -16,10 +16,10 @@ from fewframes.cache import EmbeddingCache
 from fewframes.config import DataConfig, Layout, RunConfig, TrainConfig, ViewConfig
 from fewframes.data import VideoSet, read_data
 from fewframes.errors import DataError
-from fewframes.evaluate import EvaluateConfig, Evaluation, evaluate, work_of
+from fewframes.evaluate import EvaluateConfig, Evaluation, calibrated, evaluate, work_of
 from fewframes.judge import Pace
 from fewframes.layouts import Sample
-from fewframes.metrics import Report, count_cost, score
+from fewframes.metrics import Report, calibration_error, count_cost, score
 from fewframes.pages import report_page
 from fewframes.predictor import Predictor, load
 from fewframes.presets import PRESETS
@@ -51,7 +51,10 @@ def judged(fading: Predictor, clips: Path) -> Evaluation:
 
 def test_figures_that_can_be_foreseen(judged: Evaluation, clips: Path) -> None:
     assert isinstance(judged.report, Report)
-    assert judged.report.top1 == judged.interval.value == judged.interval.low == 1
+    assert judged.report.top1 == judged.interval.value == judged.interval.high == 1
+    assert judged.interval.low == pytest.approx(0.025 ** (1 / 12))  # Clopper and Pearson's of 12 of 12
+    assert judged.to_dict()["interval"] == vars(judged.interval)
+    assert judged.interval.num_groups == 12
     assert len(judged.samples) == 12
     assert [failure.source for failure in judged.failures] == [str(clips / "redden" / "broken.mp4")]
     assert judged.order is not None
@@ -63,6 +66,7 @@ def test_figures_that_can_be_foreseen(judged: Evaluation, clips: Path) -> None:
     assert judged.calibration is not None
     assert judged.worst(8) == []
     assert judged.provenance["trained_on_these"] is True
+    assert judged.provenance["num_trained_on"] == 12
 
 
 def test_labels_are_matched_by_name(fading: Predictor, clips: Path, judged: Evaluation) -> None:
@@ -102,7 +106,7 @@ def test_the_page_stands_alone_and_the_files_are_whole(judged: Evaluation, fadin
     page = report_page(judged, fading)
     assert page.count("data:image/png;base64,") == 3  # confusion, doubt, frames
     assert not re.search(r"(src|href)='(?!data:)", page)
-    assert "The model was trained on these data" in page
+    assert "The model was trained on 12 of these 12 videos" in page
     assert "broken.mp4" in page
     assert "12 evaluated, 1 failed, 0 missing" in page
     write_metrics(judged, tmp_path / "metrics.json")
@@ -238,3 +242,16 @@ def test_embeddings_are_kept_for_the_next_time(fading: Predictor, clips: Path, t
     first, second = (evaluate(read_data(clips), fading, cache) for _ in range(2))
     assert (first.provenance["num_cached"], second.provenance["num_cached"]) == (0, 12)
     assert torch.equal(first.logits, second.logits)
+
+
+def test_a_temperature_is_fitted_on_the_other_half() -> None:
+    """One half is too sure, the other too doubtful: each is scaled by what suits the other, and gets worse."""
+    generator = torch.Generator().manual_seed(0)
+    logits_NK = torch.randn(4000, 3, generator=generator)
+    targets_N = torch.multinomial(logits_NK.softmax(1), 1, generator=generator).squeeze(1)
+    factors_N = torch.tensor([3.0, 1 / 3]).repeat(2000)
+    found = calibrated(logits_NK * factors_N[:, None], targets_N, ["a", "b"] * 2000)
+    swapped = torch.cat([9 * logits_NK[::2], logits_NK[1::2] / 9])
+    expected = calibration_error(swapped, torch.cat([targets_N[::2], targets_N[1::2]]))
+    assert found.scaled_error == pytest.approx(expected, abs=0.02)
+    assert found.scaled_error > found.error + 0.05

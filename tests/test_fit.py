@@ -11,14 +11,16 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from fewframes.batches import TokenExamples, VideoExamples
 from fewframes.blocks import Block
 from fewframes.config import AugmentConfig, ModelConfig, RunConfig, TrainConfig, ViewConfig
 from fewframes.errors import ConfigError, MissingDependency
-from fewframes.fit import Lesson, Step, Trainer, class_weights, fit, start_processes, token_examples
+from fewframes.fit import Lesson, Step, Trainer, class_weights, fit, token_examples
 from fewframes.layouts import Sample
 from fewframes.model import STAM
+from fewframes.processes import ONE_THREAD_GFLOP, few_threads, start_processes
 from fewframes.weights import build_model
 
 VIEW = ViewConfig(resize_px=36, crop_px=32)
@@ -98,12 +100,38 @@ def test_mixup_has_an_effect_and_still_learns() -> None:
     assert accuracy(fitted(ORDERED, mixup=0.5)) > 0.95
 
 
+def descended(settings: TrainConfig, teacher_BK: Tensor | None = None) -> tuple[STAM, Step]:
+    """One step of plain descent, which unlike Adam's tells how large gradients are; and what it says of itself."""
+    embeddings_BVTD, targets_BK = rising_or_falling(40, seed=1)
+    model = built(PLAIN)
+    lesson = Lesson(token_examples(model, embeddings_BVTD), targets_BK, ["x"] * 80, teacher_BK)
+    settings = replace(settings, min_steps=1, warmup_share=0.0, max_grad_norm=1e9)
+    trainer = Trainer(model, lesson, RunConfig(train=settings), start_processes("cpu", settings))
+    trained = [weight for weight in trainer.learner.parameters() if weight.requires_grad]
+    trainer.optimiser = torch.optim.SGD([{"params": trained, "peak": 1.0}])  # type: ignore[assignment]
+    step = next(trainer.steps())
+    return trainer.trained(), step
+
+
 def test_accumulated_batches_are_one_step_of_the_whole() -> None:
-    # Without dropout two batches of 40, added up, are one of 80: the same step.
-    settings = replace(QUICK, min_steps=1, warmup_share=0.0, max_grad_norm=1e9)
-    whole = fitted(PLAIN, replace(settings, batch_size=80))
-    parts = fitted(PLAIN, replace(settings, batch_size=40, accumulate=2))
-    torch.testing.assert_close(whole.head.weight, parts.head.weight)
+    whole, _ = descended(replace(QUICK, batch_size=80))
+    parts, _ = descended(replace(QUICK, batch_size=40, accumulate=2))
+    moved = (whole.head.weight - built(PLAIN).head.weight).abs().max().item()
+    assert moved > 0.01
+    torch.testing.assert_close(parts.head.weight, whole.head.weight, rtol=0, atol=1e-3 * moved)
+
+
+def test_a_teachers_loss_is_scaled_by_its_temperature_squared() -> None:
+    embeddings_BVTD, targets_BK = rising_or_falling(40, seed=1)
+    settings = replace(
+        QUICK, batch_size=80, teacher="x", teacher_share=0.25, teacher_temperature=2.0, label_smoothing=0.0
+    )
+    _, step = descended(settings, targets_BK.flip(1))
+    with torch.no_grad():
+        logits_BK = built(PLAIN).encode_video(embeddings_BVTD[:, 0]).logits
+    labels = F.cross_entropy(logits_BK, targets_BK)
+    teacher = F.cross_entropy(logits_BK / 2, targets_BK.flip(1))
+    assert step.loss == pytest.approx(float(0.75 * labels + 0.25 * 4 * teacher), rel=1e-4)
 
 
 def test_steps_epochs_and_learning_rate() -> None:
@@ -186,6 +214,40 @@ def test_what_is_unfrozen_moves_and_the_rest_does_not(clips: Path, what: str, mo
         if not torch.equal(before[key], after[key])
     }
     assert changed - {"norm", "cls_token", "pos_embed"} == moved
+
+
+def test_frames_through_blocks_that_do_not_learn_go_few_at_a_time(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = []
+    for at_once in (3, 10**6):
+        monkeypatch.setattr("fewframes.fit.FRAMES_AT_ONCE", at_once)
+        model = built(replace(WHOLE, drop_path=0.0))
+        most: list[int] = []
+        encode = model.frame_encoder.forward
+
+        def counted(frames_MCHW: Tensor, encode: Any = encode, most: list[int] = most) -> Tensor:
+            most.append(len(frames_MCHW))
+            encoded: Tensor = encode(frames_MCHW)
+            return encoded
+
+        trainer = trainer_of(videos(clips), model, unfreeze="last-1-blocks", min_steps=3)
+        monkeypatch.setattr(trainer.model.frame_encoder, "forward", counted)
+        losses.append([step.loss for step in trainer.steps()])
+        assert max(most) == min(at_once, 16)
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def test_small_steps_have_one_thread_and_large_ones_all() -> None:
+    embeddings_BVTD, targets_BK = rising_or_falling(4, seed=1)
+    trainer = trainer_of(Lesson(TokenExamples(embeddings_BVTD), targets_BK, ["x"] * 8), built(PLAIN))
+    num_weights = sum(weight.numel() for weight in trainer.learner.parameters() if weight.requires_grad)
+    assert trainer.step_gflop == pytest.approx(6 * num_weights * 4 * 9 / 1e9)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    for gflop, threads in ((trainer.step_gflop, 1), (ONE_THREAD_GFLOP + 1, 2)):
+        with few_threads(torch.device("cpu"), gflop):
+            assert torch.get_num_threads() == threads
+        assert torch.get_num_threads() == 2
+    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("layout", ["joint", "per_block"])

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from fewframes.blocks import Attention, Block, attend, resize_positions
+from fewframes.blocks import Attention, Block, DropPath, attend, resize_positions
 from fewframes.config import ModelConfig, ViewConfig
 from fewframes.model import STAM, SpatialEncoder
 from fewframes.presets import PLAIN_PIXELS, VIT_VIEW
@@ -261,3 +261,22 @@ def test_release_has_its_own_epsilon_and_mlp() -> None:
     assert first.norm1.eps == 1e-5
     assert first.mlp.fc1.out_features == 2048
     assert PLAIN_PIXELS.mean == (0.0, 0.0, 0.0)
+
+
+def test_loss_of_any_number_of_actions_by_hand() -> None:
+    model = tiny(num_classes=2, task="multilabel")
+    logits_BK, targets_BK = torch.tensor([[2.0, -1.0]]), torch.tensor([[1.0, 0.0]])
+    yes = [math.log1p(math.exp(-2)), math.log1p(math.exp(1))]  # what each costs where it is there
+    no = [math.log1p(math.exp(2)), math.log1p(math.exp(-1))]
+    # With a smoothing of 0.2 the targets are 0.9 and 0.1.
+    first, second = 0.9 * yes[0] + 0.1 * no[0], 0.1 * yes[1] + 0.9 * no[1]
+    assert model.loss(logits_BK, targets_BK, 0.2).item() == pytest.approx((first + second) / 2)
+    weighed = model.loss(logits_BK, targets_BK, 0.2, torch.tensor([0.5, 1.5]))
+    assert weighed.item() == pytest.approx((0.5 * first + 1.5 * second) / 2)
+
+
+def test_stochastic_depth_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    out = DropPath(0.75).train()(torch.ones(4000, 2, 2))
+    assert set(out.unique().tolist()) == {0.0, 4.0}
+    assert out.mean().item() == pytest.approx(1, abs=0.1)

@@ -72,10 +72,21 @@ def test_moments_by_hand() -> None:
     )
 
 
-def test_solved_weights_are_the_ridge_and_left_out_videos_are_left_out() -> None:
-    """Scaled by the gain that suits predictions made, the slow way, without each video in turn."""
-    frames_BVTD = torch.stack([videos(24), videos(24).flip(-1)], dim=1)
+@pytest.mark.parametrize("num_videos", [15, 24, 40])  # 36 moments: solved by the products of views, or of moments
+@pytest.mark.parametrize("by_lot", [False, True])
+def test_solved_weights_are_the_ridge_and_left_out_videos_are_left_out(
+    num_videos: int, by_lot: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scaled by the gain that suits predictions made, the slow way, without each video in turn, that is without all its views:
+    of labels by lot another view of the same video would tell, and no other video can."""
+    monkeypatch.setattr(MomentHead, "MAX_AT_ONCE", 8)  # many pieces
+    monkeypatch.setattr("fewframes.motion.BLOCK_SIDE", 10)
+    num_rows = 2 * num_videos
+    frames_BVTD = torch.stack([videos(num_videos), videos(num_videos).flip(-1)], dim=1)
     targets_B = (frames_BVTD[:, 0, -1, 0] > frames_BVTD[:, 0, 0, 0]).long()
+    if by_lot:
+        frames_BVTD[:, 1] = frames_BVTD[:, 0]
+        targets_B = torch.randint(2, (num_videos,), generator=torch.Generator().manual_seed(5))
     head = MomentHead(6, 2)
     head.fit(frames_BVTD, F.one_hot(targets_B, 2).float(), F.cross_entropy, generator())
     moments_MP = head._moments(frames_BVTD.flatten(0, 1))
@@ -93,15 +104,35 @@ def test_solved_weights_are_the_ridge_and_left_out_videos_are_left_out() -> None
 
     left_out_MK = torch.cat(
         [
-            scaled_MP[2 * video : 2 * video + 2] @ solve((torch.arange(48) // 2 != video).nonzero().squeeze(1))
+            scaled_MP[2 * video : 2 * video + 2] @ solve((torch.arange(num_rows) // 2 != video).nonzero().squeeze(1))
             + share_K
-            for video in range(24)
+            for video in range(num_videos)
         ]
     )
     losses = [float(F.cross_entropy(gain * left_out_MK, wanted_MK.argmax(1))) for gain in range(1, 41)]
     gain = losses.index(min(losses)) + 1
-    logits_MK = gain * (scaled_MP @ solve(torch.arange(48)) + share_K - 0.5)
+    logits_MK = gain * (scaled_MP @ solve(torch.arange(num_rows)) + share_K - 0.5)
     assert_close(head(frames_BVTD.flatten(0, 1)), logits_MK, rtol=1e-3, atol=2e-3)
+
+
+def test_every_video_counts_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawn ones choose the scale alone; what is solved rests on all."""
+    monkeypatch.setattr(MomentHead, "MAX_LEFT_OUT", 40)
+    frames_BVTD = videos(400)[:, None]
+    targets_BK = F.one_hot((frames_BVTD[:, 0, -1, 0] > frames_BVTD[:, 0, 0, 0]).long(), 2).float()
+    heads, counts = [], []
+
+    def loss(logits_MK: torch.Tensor, wanted_MK: torch.Tensor) -> torch.Tensor:
+        counts.append(len(logits_MK))
+        return F.cross_entropy(logits_MK, wanted_MK)
+
+    for last in (399, 400):
+        heads.append(MomentHead(6, 2))
+        heads[-1].fit(frames_BVTD[:last], targets_BK[:last], loss, generator())
+        heads[-1].linear.weight /= heads[-1].linear.weight.norm()
+    assert set(counts) == {40}
+    moved = (heads[0].linear.weight - heads[1].linear.weight).abs().max().item()
+    assert 1e-7 < moved < 0.05
 
 
 def test_positions_tell_early_from_late() -> None:

@@ -56,6 +56,17 @@ def test_a_row_too_short_for_a_window() -> None:
         steady_times(0.0, 1.0, 0.0)
 
 
+def test_moments_drawn_in_different_parts_are_independent() -> None:
+    generator = torch.Generator().manual_seed(0)
+    offsets_NT = torch.stack([jittered_times(4.0, 4, generator) - torch.arange(4) for _ in range(1000)])
+    assert offsets_NT.mean(dim=0).tolist() == pytest.approx([0.5] * 4, abs=0.05)
+
+
+def test_a_part_that_fits_but_for_rounding_counts() -> None:
+    assert 0.3 / 0.1 < 3
+    assert steady_times(0.0, 0.3, 0.1).tolist() == pytest.approx([0.05, 0.15, 0.25])
+
+
 def test_seed_decides() -> None:
     one, same, other = (jittered_times(5.0, 8, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
     assert one.tolist() == same.tolist() != other.tolist()

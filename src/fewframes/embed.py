@@ -31,6 +31,14 @@ from fewframes.video import open_video
 
 log = logging.getLogger("fewframes")
 
+FRAMES_VERSION = 2
+"""Raised when the same video begins to give other frames or embeddings, so that those cached before are not found."""
+WITHOUT_EFFECT = frozenset(
+    """temporal temporal_depth temporal_heads temporal_width temporal_mlp_width motion_width moment_head temporal_positions
+    token_dropout temporal_dropout drop_path num_frames num_classes task merge""".split()
+)
+"""Settings of a model that cannot change the embedding of a frame: they belong to the temporal part, the head or training. How
+many frames there are and what is merged stand in the key by themselves, for a predictor may be asked for others."""
 AHEAD_BYTES = 2**30
 """Pictures that are read ahead of the network: two videos a thread, fewer where many views would fill the memory."""
 
@@ -192,19 +200,28 @@ def _length_s(sample: Sample) -> float:
 
 
 def _setting(predictor: Predictor, views: Views, num_frames: int, mirror: bool, drawn: AugmentConfig | None) -> str:
-    """All that embeddings depend on beside the video; one pass is written as it was before there were views."""
+    """Return the key of all that embeddings depend on beside the video."""
     values: dict[str, object] = {"num_frames": num_frames, "sampling": "centre", "mirror": mirror}
     if views.span_s is not None:
         values["sampling"] = {"num_clips": views.num_clips, "clip_s": views.span_s}
     if views.num_crops > 1:
         values["num_crops"] = views.num_crops
-    if merged_per_block(predictor.model.frame_encoder):
-        values["merge"] = merged_per_block(predictor.model.frame_encoder)
     if views.tolerance:
         values["tolerance"] = views.tolerance
     if drawn is not None:
         values["drawn"] = asdict(replace(drawn, mixup=0.0, cutmix=0.0))  # these two are not of single videos
-    return key_of(module_key(predictor.model.frame_encoder), asdict(predictor.view), values)
+    return key_of(encoder_key(predictor), values)
+
+
+def encoder_key(predictor: Predictor) -> str:
+    """Return a key of everything of a predictor that decides what embedding a frame gets.
+
+    Weights do not tell all: heads, cells and the norms' epsilon have no tensor of their own.
+    """
+    settings = {name: value for name, value in asdict(predictor.config).items() if name not in WITHOUT_EFFECT}
+    settings |= {"frames_version": FRAMES_VERSION, "backend": predictor.reader.backend}
+    settings |= {"merge": merged_per_block(predictor.model.frame_encoder)}
+    return key_of(module_key(predictor.model.frame_encoder), settings, asdict(predictor.view))
 
 
 def _key(sample: Sample, setting: str) -> str:

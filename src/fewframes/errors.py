@@ -8,6 +8,7 @@
     │   └── TooLarge       1  a video above the limits that were set
     ├── DataError          1  a folder or list of videos that cannot be read as a data set
     ├── WeightsError       1  a checkpoint that is missing, damaged or of another shape
+    ├── OutputError        1  a result that cannot be written: a full or forbidden disk, a folder that went away
     ├── ExportError        1  an exported graph that cannot be made, or does not say what the model says
     ├── BenchError         1  something that is measured failed in its own process
     ├── Refusal            1  a request that the server does not take
@@ -64,6 +65,10 @@ class DataError(FewframesError):
 
 class WeightsError(FewframesError):
     """A checkpoint that is missing, damaged or of another shape."""
+
+
+class OutputError(FewframesError):
+    """A result that cannot be written: a full or forbidden disk, a folder that went away."""
 
 
 class ExportError(FewframesError):

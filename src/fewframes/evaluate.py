@@ -24,6 +24,7 @@ from fewframes.data import VideoSet
 from fewframes.errors import ConfigError, DataError, nearest
 from fewframes.exits import ExitFigures, ExitPlan, figures_of
 from fewframes.judge import Judged, Pace, Progress, judge
+from fewframes.known_videos import known_facts
 from fewframes.layouts import Sample
 from fewframes.machine import machine_name
 from fewframes.merging import merge_tokens, merged_per_block
@@ -32,10 +33,10 @@ from fewframes.metrics import (
     Interval,
     MultiLabelReport,
     Report,
-    bootstrap,
     calibration_error,
     count_cost,
     fit_temperature,
+    interval_of,
     rejection_curve,
     report_of,
 )
@@ -43,6 +44,7 @@ from fewframes.packets import SAME_S
 from fewframes.predictor import Predictor
 from fewframes.presets import PRESETS
 from fewframes.sampling import Views
+from fewframes.shares import ALONE, Share
 from fewframes.weights import build_model
 
 Figure = Callable[[Tensor, Tensor], float]
@@ -225,7 +227,7 @@ class Evaluation:
             "failed": [failure.to_dict() for failure in self.failures if not failure.missing],
             "missing": [failure.to_dict() for failure in self.failures if failure.missing],
             "report": self.report.to_dict(),
-            "interval": {"value": self.interval.value, "low": self.interval.low, "high": self.interval.high},
+            "interval": vars(self.interval),
             "official_subset": None if official is None else official.to_dict(),
             "early_exit": None if self.early_exit is None else self.early_exit.to_dict(),
             "cost": self.work.to_dict(),
@@ -248,11 +250,13 @@ def evaluate(
     cache: EmbeddingCache | None,
     config: EvaluateConfig = DEFAULTS,
     *,
+    share: Share = ALONE,
     progress: Progress = lambda stage, done, total: None,
 ) -> Evaluation:
     """Judge the model on these videos; nothing is written but the cache.
 
-    Labels are matched to the model's by name. Raises DataError for labels the model has not.
+    Labels are matched to the model's by name. With a `share` every process gets the whole evaluation. Raises DataError for
+    labels the model has not.
     """
     targets_BK = targets_for(data, predictor)
     generator = torch.Generator().manual_seed(config.seed)
@@ -269,6 +273,7 @@ def evaluate(
         orders_BOT=orders_BOT,
         with_lengths=config.official_subset,
         exits=exits,
+        share=share,
         progress=progress,
     )
     seconds = time.perf_counter() - began
@@ -281,12 +286,12 @@ def evaluate(
 
     sweep = {}
     for num_frames in config.sweep:
-        other = judge(data, predictor, cache, views=config.views, num_frames=num_frames, progress=progress)
+        other = judge(data, predictor, cache, views=config.views, num_frames=num_frames, share=share, progress=progress)
         sweep[num_frames] = figure(other.logits, targets_BK[other.places])
     single = predictor.config.task == "single"
     return Evaluation(
         report=report_of(predictor.config.task, logits_NK, targets_NK, predictor.labels),
-        interval=bootstrap(lambda rows: figure(logits_NK[rows], targets_NK[rows]), groups, generator),
+        interval=interval_of(lambda rows: figure(logits_NK[rows], targets_NK[rows]), groups, generator),
         order=_order(figure, judged, targets_NK) if config.order else None,
         calibration=calibrated(logits_NK, targets_NK.argmax(dim=1), groups) if single else None,
         rejection=rejection_curve(logits_NK, targets_NK.argmax(dim=1)) if single else [],
@@ -305,7 +310,7 @@ def evaluate(
             "data_fingerprint": data.fingerprint(),
             "num_data_videos": len(data.samples),
             "protocol": config.views.describe(predictor.config.num_frames),
-            "trained_on_these": predictor.checkpoint.provenance.get("data_fingerprint") == data.fingerprint(),
+            **known_facts(samples, predictor.checkpoint.provenance, data.fingerprint()),
             "precision": str(predictor.dtype).removeprefix("torch."),
             "num_cached": judged.num_cached,
             "seconds": round(seconds, 2),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 import os
 import pickle
 import time
@@ -16,12 +17,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -33,15 +32,17 @@ from torch.distributed.checkpoint.state_dict import (
 from fewframes.augment import mixed
 from fewframes.backbones import TimmFrameEncoder
 from fewframes.batches import Batch, Order, TokenExamples, VideoExamples, read_batches
-from fewframes.config import RunConfig, TrainConfig
-from fewframes.errors import ConfigError, MissingDependency, nearest
-from fewframes.machine import choose_device
+from fewframes.config import RunConfig
+from fewframes.errors import ConfigError
 from fewframes.model import STAM, SpatialEncoder
 from fewframes.optim import Average, parameter_groups, unfreeze, warmup_cosine
+from fewframes.processes import as_in_first, few_threads, start_processes
 from fewframes.transforms import pixels_of
 
 STATE_FORMAT = 1
 ADAM_BETAS = (0.9, 0.98)
+FRAMES_AT_ONCE = 32
+"""Frames that go through a frame encoder together whose first blocks do not learn, on a CPU."""
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 """States as if there were one process."""
 
@@ -78,10 +79,19 @@ class Learner(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         if self.frame_encoder is not None:
-            frames_BTD = self._model[0].encode_clips(inputs)
-            inputs = self.temporal_encoder.tokens(frames_BTD)
+            inputs = self.temporal_encoder.tokens(self._encoded(inputs))
         embedding_BD, _ = self.temporal_encoder.attend(inputs)
         return self.head(embedding_BD)
+
+    def _encoded(self, pixels_BTCHW: Tensor) -> Tensor:
+        """Return frame embeddings (B, T, D). Where only the last blocks learn, few frames at a time go through the first ones,
+        whose activations, the largest of all, nobody needs afterwards."""
+        model = self._model[0]
+        whole = next(model.frame_encoder.parameters()).requires_grad or model.config.layout != "factorised"
+        if whole or pixels_BTCHW.device.type != "cpu":
+            return model.encode_clips(pixels_BTCHW)
+        parts = [model.encode_frames(part) for part in pixels_BTCHW.flatten(0, 1).split(FRAMES_AT_ONCE)]
+        return torch.cat(parts).unflatten(0, pixels_BTCHW.shape[:2])
 
     def train(self, mode: bool = True) -> Learner:
         """Batch norms keep the statistics of their image weights: a batch of videos is too few and too alike for others."""
@@ -143,6 +153,16 @@ class Trainer:
         self.steps_an_epoch = -(-len(lesson.examples) // self.videos_a_step)
         self.num_steps = max(config.min_steps, config.epochs * self.steps_an_epoch)
 
+    @property
+    def step_gflop(self) -> float:
+        """About how much work a step on kept embeddings is, in units of 1e9: forwards, and twice that backwards;
+        small."""
+        if not isinstance(self.lesson.examples, TokenExamples):
+            return math.inf
+        num_weights = sum(weight.numel() for weight in self.learner.parameters() if weight.requires_grad)
+        num_tokens = self.order.batch_size * (1 + self.lesson.examples.tokens_BVTW.shape[2])
+        return 6 * num_weights * num_tokens / 1e9
+
     def _spread(self) -> nn.Module:
         """The learner over all processes: a copy in each (DDP), or parts of it (FSDP)."""
         if self.config.compile:
@@ -183,13 +203,14 @@ class Trainer:
 
     def steps(self, workers: int = 0) -> Iterator[Step]:
         """Train from where the run stands to its end; yields each step. ConfigError when the loss is no number any more."""
-        accumulate = self.config.accumulate
+        accumulate, step_gflop = self.config.accumulate, self.step_gflop
         batches = read_batches(
             self.lesson.examples, self.order, self.num_done * accumulate, self.num_steps * accumulate, workers
         )
         while self.num_done < self.num_steps:
             self.learner.train()
-            step = self._step(list(itertools.islice(batches, accumulate)))
+            with few_threads(self.accelerator.device, step_gflop):
+                step = self._step(list(itertools.islice(batches, accumulate)))
             self.num_done += 1
             yield step
         self.learner.eval()
@@ -269,10 +290,10 @@ class Trainer:
         with nullcontext() if self.average is None else self.average.applied():
             weights = get_model_state_dict(self.learner, options=WHOLE)  # on a CPU the very tensors, not copies
             model.load_state_dict({**model.state_dict(), **weights})
-        return model.eval()
+        return as_in_first(model.eval(), self.accelerator)  # the other processes were given no weights
 
     def save(self, path: Path, memory: dict[str, Any]) -> None:
-        """Write the state of the run, and plain values to `memory`, to one file: all of it or nothing."""
+        """Write the state of the run, and plain values to `memory`, to one file: all of it or nothing. Raises OSError."""
         weights, optimiser = get_state_dict(self.learner, self.optimiser, options=WHOLE)
         average = None if self.average is None else self.average.state_dict()
         state = {
@@ -287,10 +308,14 @@ class Trainer:
         }
         if self.accelerator.is_main_process:
             part = path.with_name(path.name + ".part")
-            with part.open("wb") as file:
-                torch.save(state, file)
-                file.flush()
-                os.fsync(file.fileno())
+            try:
+                with part.open("wb") as file:
+                    _write_state(state, file)
+                    file.flush()
+                    os.fsync(file.fileno())
+            except BaseException:
+                part.unlink(missing_ok=True)
+                raise
             part.replace(path)
 
     def restore(self, path: Path) -> dict[str, Any]:
@@ -350,22 +375,14 @@ def token_examples(model: STAM, embeddings_BVTD: Tensor) -> TokenExamples:
     return TokenExamples(torch.stack(views, dim=1))
 
 
-def start_processes(device: str, config: TrainConfig, folder: Path | None = None) -> Accelerator:
-    """This process among those that train together (torchrun starts several), on its device; with a `folder`, what is logged
-    goes to TensorBoard there and to the run's other trackers. MissingDependency for one that is not installed."""
-    chosen = choose_device(device)
-    if chosen.type == "cuda" and chosen.index is not None and "LOCAL_RANK" not in os.environ:
-        torch.cuda.set_device(chosen)
-    # accelerate keeps one state for the whole process; each run here is one by itself
-    AcceleratorState._reset_state(reset_partial_state=True)
-    available = [str(name) for name in get_available_trackers()]
-    for name in config.trackers:
-        if name not in LOGGER_TYPE_TO_CLASS:
-            raise ConfigError(f"tracker {name!r}: {nearest(name, LOGGER_TYPE_TO_CLASS)}")
-        if name not in available:
-            raise MissingDependency(f"tracker {name!r} is not installed; pip install {name}")
-    trackers = ["tensorboard", *config.trackers] if folder is not None else None
-    return Accelerator(cpu=chosen.type == "cpu", log_with=trackers, project_dir=folder)
+def _write_state(state: dict[str, Any], file: IO[bytes]) -> None:
+    """As torch.save, which on a full disk raises a RuntimeError about positions instead of what the disk said."""
+    try:
+        torch.save(state, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def share_right(model: STAM, logits_BK: Tensor, targets_BK: Tensor) -> float:

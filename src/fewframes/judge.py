@@ -22,6 +22,7 @@ from fewframes.embed import check_some, see_videos
 from fewframes.exits import ExitPlan, stage_logits
 from fewframes.predictor import Predictor
 from fewframes.sampling import ONE_PASS, Views
+from fewframes.shares import ALONE, Share
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage, how much of it is done, and how much there is."""
@@ -64,56 +65,73 @@ def judge(
     orders_BOT: Tensor | None = None,
     with_lengths: bool = False,
     exits: ExitPlan | None = None,
+    share: Share = ALONE,
     progress: Progress = lambda stage, done, total: None,
 ) -> Judged:
     """Run the model over every video, `num_frames` frames (its own number) a view; scores of several views are averaged.
 
     `orders_BOT` (B, O, T) are orders of frames to try as well, for each video of the data. Embeddings of single frames are
-    reordered as they are; for a model that mixes frames inside its encoder the pictures are, and it runs again. Raises
-    DataError when no video could be read.
+    reordered as they are; for a model that mixes frames inside its encoder the pictures are, and it runs again. With a
+    `share` the other processes do theirs at the same time, and each gets what is said of all. Raises DataError when no video
+    could be read.
     """
     num_frames = num_frames or predictor.config.num_frames
     mixes = predictor.config.layout != "factorised"
-    logits: list[Tensor] = []
-    others: list[Tensor] = []
-    stages: list[Tensor] = []
-    places: list[int] = []
-    lengths_s: list[float | None] = []
-    failures: list[Failure] = []
-    num_cached, total_s, network_s = 0, 0.0, 0.0
+    verdicts: list[_Verdict] = []
+    failures: list[tuple[int, Failure]] = []
+    total_s, network_s = 0.0, 0.0
+    mine = share.of(len(data.samples))
     began = time.perf_counter()
-    videos = see_videos(data, predictor, cache, views=views, num_frames=num_frames, with_lengths=with_lengths)
-    for place, seen in enumerate(videos):
+    videos = see_videos(
+        data.subset(mine), predictor, cache, views=views, num_frames=num_frames, with_lengths=with_lengths
+    )
+    for place, seen in zip(mine, videos, strict=True):
         if isinstance(seen, Failure):
-            failures.append(seen)
+            failures.append((place, seen))
         else:
             met = time.perf_counter()
-            logits.append(averaged(_logits(predictor, seen.frames), predictor.config.task))
+            logits_K = averaged(_logits(predictor, seen.frames), predictor.config.task)
             if not seen.cached:
                 network_s += seen.network_s + time.perf_counter() - met
                 total_s += time.perf_counter() - began
+            stages_SK, others_OK = logits_K[None][:0], logits_K[None][:0]
             if exits is not None:
                 frames_1TD = seen.frames[:1].to(predictor.device)
-                stages.append(stage_logits(predictor.model, frames_1TD, exits.stages)[:, 0].cpu())
+                stages_SK = stage_logits(predictor.model, frames_1TD, exits.stages)[:, 0].cpu()
             if orders_BOT is not None:
-                others.append(_in_other_orders(predictor, seen.frames, orders_BOT[place]))
-            places.append(place)
-            lengths_s.append(seen.length_s)
-            num_cached += seen.cached
+                others_OK = _in_other_orders(predictor, seen.frames, orders_BOT[place])
+            verdicts.append(_Verdict(place, logits_K, others_OK, stages_SK, seen.length_s, seen.cached))
         progress(f"judging by {num_frames} frames", place + 1, len(data.samples))
         began = time.perf_counter()
-    check_some(data, len(logits), failures)
-    logits_NK = torch.stack(logits)
+    verdicts = sorted(share.gathered(verdicts), key=lambda verdict: verdict.place)
+    failures = sorted(share.gathered(failures), key=lambda failed: failed[0])
+    seconds = share.gathered([(total_s, network_s)])
+    total_s, network_s = (sum(spent) / len(seconds) for spent in zip(*seconds, strict=True))
+    check_some(data, len(verdicts), [failure for _, failure in failures])
+    others_NOK = torch.stack([verdict.others for verdict in verdicts])
+    num_cached = sum(verdict.cached for verdict in verdicts)
     return Judged(
-        logits=logits_NK,
-        others=torch.stack(others) if others else logits_NK[:, None][:, :0],
-        stages=torch.stack(stages, dim=1) if stages else logits_NK[None][:0],
-        places=torch.tensor(places),
-        lengths_s=tuple(lengths_s),
-        failures=tuple(failures),
+        logits=torch.stack([verdict.logits for verdict in verdicts]),
+        others=others_NOK,
+        stages=torch.stack([verdict.stages for verdict in verdicts], dim=1),
+        places=torch.tensor([verdict.place for verdict in verdicts]),
+        lengths_s=tuple(verdict.length_s for verdict in verdicts),
+        failures=tuple(failure for _, failure in failures),
         num_cached=num_cached,
-        pace=Pace(len(logits) - num_cached, None if mixes and others else total_s, network_s),
+        pace=Pace(len(verdicts) - num_cached, None if mixes and others_NOK.shape[1] else total_s, network_s),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Verdict:
+    """What is said of one video: `logits` (K,), in other orders (O, K), after each stage (S, K)."""
+
+    place: int
+    logits: Tensor
+    others: Tensor
+    stages: Tensor
+    length_s: float | None
+    cached: bool
 
 
 def averaged(logits_VK: Tensor, task: Task) -> Tensor:

@@ -31,6 +31,8 @@ from fewframes.options import (
     frame_counts,
 )
 
+REPORT = "report.html"
+
 
 def train(
     data: Annotated[
@@ -45,7 +47,10 @@ def train(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the model and its figures.")],
     model: Annotated[
         str | None,
-        typer.Option(help="Start from this preset or checkpoint: its frame encoder is kept.", show_default="lite0-16"),
+        typer.Option(
+            help="Start from this preset, checkpoint or folder of a trained model: its frame encoder is kept.",
+            show_default="lite0-16",
+        ),
     ] = None,
     run: Annotated[
         Path | None, typer.Option("--run", help="A run file (TOML); options given here override it.")
@@ -77,7 +82,10 @@ def train(
     ] = None,
     unfreeze: Annotated[
         str | None,
-        typer.Option(help="Let the frame encoder learn too: none, last-N-blocks, all.", show_default="none"),
+        typer.Option(
+            help="Let the frame encoder learn too: none, last-N-blocks, all. Takes gigabytes: docs/training.md.",
+            show_default="none",
+        ),
     ] = None,
     teacher: Annotated[str | None, typer.Option(help="A model whose scores are learned beside the labels.")] = None,
     early_exit: Annotated[
@@ -99,7 +107,11 @@ def train(
     no_cache: NoCacheOption = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model in the output folder.")] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the interrupted run in the output folder, if there is one.")
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the interrupted run in the output folder, if there is one; one that is finished stays as it is.",
+        ),
     ] = False,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
@@ -117,6 +129,7 @@ def train(
     from fewframes.clip import tally
     from fewframes.config import RunConfig, changed, changed_by_words, read_run
     from fewframes.data import read_data
+    from fewframes.records import Records
     from fewframes.train import Options
     from fewframes.train import train as train_model
 
@@ -158,6 +171,10 @@ def train(
         resume=resume,
         command=shlex.join(["fewframes", *sys.argv[1:]]),
     )
+    if resume and Records(output, chosen, videos, options.command).finished():
+        if is_first_process():
+            tell(f"{output}: this run is finished; use it: fewframes predict VIDEO --model {output}")
+        return
     with StageProgress() as progress:
         trained = train_model(videos, output, chosen, options, progress.show)
     if not is_first_process():
@@ -233,6 +250,8 @@ def evaluate(
     from fewframes.data import read_data
     from fewframes.evaluate import EvaluateConfig
     from fewframes.evaluate import evaluate as evaluate_model
+    from fewframes.known_videos import known_words
+    from fewframes.outputs import check_writable, filled, writing
     from fewframes.pages import report_page
     from fewframes.predictor import load
     from fewframes.sampling import Views
@@ -247,6 +266,7 @@ def evaluate(
         seed=seed,
     )
     check_format(predictions)
+    check_writable(output)
     videos = read_data(data, DataConfig(task=task, group=group, videos=folder, official_split=official_split)).part(
         part
     )
@@ -256,17 +276,16 @@ def evaluate(
     store = embedding_cache(cache, unused=no_cache)
     with StageProgress() as progress:
         evaluation = evaluate_model(videos, predictor, store, settings, progress=progress.show)
-    output.mkdir(parents=True, exist_ok=True)
-    write_metrics(evaluation, output / "metrics.json")
-    for stale in ("csv", "parquet"):  # of an earlier run in the other format
-        (output / f"predictions.{stale}").unlink(missing_ok=True)
-    write_predictions(evaluation, predictor.labels, output / f"predictions.{predictions}")
-    (output / "report.html").write_text(report_page(evaluation, predictor), encoding="utf-8", errors="replace")
+    page = report_page(evaluation, predictor)
+    with writing(output), filled(output, ("metrics.json", "predictions.csv", "predictions.parquet", REPORT)) as new:
+        write_metrics(evaluation, new / "metrics.json")
+        write_predictions(evaluation, predictor.labels, new / f"predictions.{predictions}")
+        (new / REPORT).write_text(page, encoding="utf-8", errors="replace")
     for failure in evaluation.failures:
         tell(f"failed: {failure.error}")
-    if evaluation.provenance["trained_on_these"]:
-        tell("the model was trained on these data: held-out videos would say more")
+    if known := known_words(evaluation.provenance, len(evaluation.samples)):
+        tell(known)
     print_lines(evaluation_lines(evaluation))
-    tell(f"{tally(len(evaluation.samples), 'evaluated', evaluation.failures)}; {output / 'report.html'}")
+    tell(f"{tally(len(evaluation.samples), 'evaluated', evaluation.failures)}; {output / REPORT}")
     if evaluation.failures:
         raise typer.Exit(EXIT_SOME_FAILED)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from fewframes import __version__
 from fewframes.cache import EmbeddingCache, key_of, module_key
 from fewframes.clip import Failure
+from fewframes.embed import encoder_key
 from fewframes.errors import DataError, FewframesError
 from fewframes.lists import is_text
 from fewframes.merging import merged_per_block
@@ -75,7 +76,7 @@ class MomentWork:
     ) -> None:
         self._predictor, self._settings, self._cache, self._known = predictor, settings, cache, known or {}
         self._schema = schema_of(settings)
-        self._encoder = module_key(predictor.model.frame_encoder) if cache else ""
+        self._encoder = encoder_key(predictor) if cache else ""
 
     @cached_property
     def about(self) -> Mapping[str, str]:

@@ -9,13 +9,17 @@ read-out that is solved instead of trained.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+Solved = tuple[Tensor, Tensor, Tensor]
+"""Weights (K, P), what videos would get from the others (B', V, K), and which videos these are (B',)."""
 NUM_WAVES, WAVE_STD = 6, 0.3
+BLOCK_SIDE = 2048
+"""Rows of a symmetric matrix that are summed together, from the diagonal on."""
 STD_FLOOR = 0.3
 """Of the mean over channels, added to each channel's spread before it is divided by it: silent channels stay quiet."""
 
@@ -64,7 +68,7 @@ class MotionTokens(nn.Module):
         joined_MD = self._joined(frames_BTD[chosen_B]).flatten(0, 1)
         mean_D = joined_MD.mean(dim=0)
         width = frames_BTD.shape[-1]
-        scale_D = _one_over_spread(joined_MD[:, :width])
+        scale_D = _one_over(joined_MD[:, :width].std(dim=0))
         scale_D = torch.cat([self.CONTENT_SHARE * scale_D, scale_D, scale_D, scale_D])
         scaled_MD = (joined_MD - mean_D) * scale_D
         rank = min(self.reduce.out_features, *scaled_MD.shape)
@@ -94,7 +98,10 @@ class MomentHead(nn.Module):
 
     NUM_COSINES, NUM_MOMENTS = 4, 6
     RIDGE = 0.1  # of the mean of the kernel's diagonal
-    MAX_ROWS = 8192
+    MAX_LEFT_OUT = 8192
+    """Views whose answer without their own video is predicted to choose the scale; of more videos, some drawn at random."""
+    MAX_AT_ONCE = 2048
+    """Views whose moments lie in memory together."""
     GAINS = torch.linspace(1, 40, 40)
 
     def __init__(self, frame_width: int, num_classes: int) -> None:
@@ -112,29 +119,95 @@ class MomentHead(nn.Module):
         loss: Callable[[Tensor, Tensor], Tensor],
         generator: torch.Generator,
     ) -> None:
-        """Solve for these videos, V views of each, and targets in 0-1; scaled for the least `loss` of left-out videos."""
-        num_views = frames_BVTD.shape[1]
-        chosen_B = torch.randperm(len(frames_BVTD), generator=generator)[: max(1, self.MAX_ROWS // num_views)]
-        moments_MP = self._moments(frames_BVTD[chosen_B].flatten(0, 1))
-        mean_P = moments_MP.mean(dim=0)
-        scale_P = torch.cat([_one_over_spread(part) for part in moments_MP.chunk(self.NUM_MOMENTS, dim=1)])
-        scaled_MP = (moments_MP - mean_P) * scale_P
-        wanted_MK = targets_BK[chosen_B].repeat_interleave(num_views, dim=0)
-        share_K = wanted_MK.mean(dim=0)
+        """Solve for all these videos, V views of each, and targets in 0-1; scaled for the least `loss` of left-out videos.
+
+        With more views than moments (P) their P x P products are summed, piece by piece, so that memory does not grow with
+        the number of videos; with fewer the products of views are the smaller matrix.
+        """
+        num_videos, num_views = frames_BVTD.shape[:2]
+        mean_P, scale_P = self._mean_and_scale(frames_BVTD)
+        share_K = targets_BK.mean(dim=0)
+        solve = self._solve_by_moments if num_videos * num_views > len(mean_P) else self._solve_by_views
+        weights_KP, left_out_BVK, rows_B = solve(frames_BVTD, targets_BK - share_K, mean_P, scale_P, generator)
+        left_out_MK = left_out_BVK.flatten(0, 1) + share_K
+        wanted_MK = targets_BK[rows_B].repeat_interleave(num_views, dim=0)
+        gain = min(self.GAINS.tolist(), key=lambda gain: loss(gain * (left_out_MK - 0.5), wanted_MK).item())
+        self.linear.weight.copy_(gain * weights_KP * scale_P)
+        self.linear.bias.copy_(gain * (share_K - 0.5) - self.linear.weight @ mean_P)
+
+    def _pieces(self, frames_BVTD: Tensor, rows_B: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield some of these videos at a time, all without `rows_B`: which, and their moments (M, P), view after view of each."""
+        rows_B = torch.arange(len(frames_BVTD)) if rows_B is None else rows_B
+        for some_B in rows_B.split(max(1, self.MAX_AT_ONCE // frames_BVTD.shape[1])):
+            yield some_B, self._moments(frames_BVTD[some_B].flatten(0, 1))
+
+    def _mean_and_scale(self, frames_BVTD: Tensor) -> tuple[Tensor, Tensor]:
+        """Return each moment's mean and one over its spread, both (P,)."""
+        count, sums_P, squares_P, shift_P = 0, torch.zeros(()), torch.zeros(()), None
+        for _, moments_MP in self._pieces(frames_BVTD):
+            shift_P = moments_MP.mean(dim=0) if shift_P is None else shift_P  # squares of small numbers lose no digits
+            apart_MP = (moments_MP - shift_P).double()
+            count += len(apart_MP)
+            sums_P, squares_P = sums_P + apart_MP.sum(dim=0), squares_P + apart_MP.square().sum(dim=0)
+        assert shift_P is not None
+        variance_P = (squares_P - sums_P.square() / count).clamp(min=0) / (count - 1)
+        spread_P = variance_P.sqrt().to(shift_P.dtype)
+        scale_P = torch.cat([_one_over(part) for part in spread_P.chunk(self.NUM_MOMENTS)])
+        return (shift_P + sums_P / count).to(shift_P.dtype), scale_P
+
+    def _solve_by_views(
+        self, frames_BVTD: Tensor, wanted_BK: Tensor, mean_P: Tensor, scale_P: Tensor, _generator: torch.Generator
+    ) -> Solved:
+        """Solve by the products of the M views with each other."""
+        num_videos, num_views = frames_BVTD.shape[:2]
+        scaled_MP = torch.cat([(moments_MP - mean_P) * scale_P for _, moments_MP in self._pieces(frames_BVTD)])
+        wanted_MK = wanted_BK.repeat_interleave(num_views, dim=0)
         kernel_MM = scaled_MP @ scaled_MP.T
         kernel_MM.diagonal().add_(self.RIDGE * kernel_MM.diagonal().mean().clamp(min=1e-6))
         inverse_MM = torch.linalg.inv(kernel_MM)
-        dual_MK = inverse_MM @ (wanted_MK - share_K)
+        dual_MK = inverse_MM @ wanted_MK
         # What each video would get from the others: the residual of a block left out is its dual by its inverse's block.
-        num_videos = len(chosen_B)
         blocks_BVV = (
             inverse_MM.view(num_videos, num_views, num_videos, num_views).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
         )
         residual_BVK = torch.linalg.solve(blocks_BVV, dual_MK.unflatten(0, (num_videos, num_views)))
-        left_out_MK = wanted_MK - residual_BVK.flatten(0, 1)
-        gain = min(self.GAINS.tolist(), key=lambda gain: loss(gain * (left_out_MK - 0.5), wanted_MK).item())
-        self.linear.weight.copy_(gain * (dual_MK.T @ scaled_MP) * scale_P)
-        self.linear.bias.copy_(gain * (share_K - 0.5) - self.linear.weight @ mean_P)
+        return dual_MK.T @ scaled_MP, wanted_BK[:, None] - residual_BVK, torch.arange(num_videos)
+
+    def _solve_by_moments(
+        self, frames_BVTD: Tensor, wanted_BK: Tensor, mean_P: Tensor, scale_P: Tensor, generator: torch.Generator
+    ) -> Solved:
+        """Solve by the products of the P moments with each other, summed over pieces of the videos."""
+        num_videos, num_views = frames_BVTD.shape[:2]
+        gram_PP, answers_PK = (
+            mean_P.new_zeros(len(mean_P), len(mean_P)),
+            wanted_BK.new_zeros(len(mean_P), wanted_BK.shape[1]),
+        )
+        for some_B, moments_MP in self._pieces(frames_BVTD):
+            scaled_MP = (moments_MP - mean_P) * scale_P
+            for first in range(0, len(mean_P), BLOCK_SIDE):  # the other half is its mirror
+                part = slice(first, first + BLOCK_SIDE)
+                gram_PP[part, first:].addmm_(scaled_MP[:, part].T, scaled_MP[:, first:])
+            answers_PK += scaled_MP.T @ wanted_BK[some_B].repeat_interleave(num_views, dim=0)
+        ridge = self.RIDGE * gram_PP.trace() / (num_videos * num_views)
+        gram_PP.diagonal().add_(ridge.clamp(min=1e-6))
+        upper_PP = torch.linalg.cholesky(gram_PP, upper=True)
+        del gram_PP
+        weights_PK = torch.cholesky_solve(answers_PK, upper_PP, upper=True)
+        # What each video would get from the others: its residual by one minus how far its views answer for themselves.
+        rows_B = torch.randperm(num_videos, generator=generator)[: max(1, self.MAX_LEFT_OUT // num_views)]
+        left_out = []
+        for some_B, moments_MP in self._pieces(frames_BVTD, rows_B):
+            scaled_MP = (moments_MP - mean_P) * scale_P
+            roots_BVP = torch.linalg.solve_triangular(upper_PP, scaled_MP, upper=True, left=False).unflatten(
+                0, (-1, num_views)
+            )
+            own_BVV = torch.eye(num_views) - roots_BVP @ roots_BVP.mT
+            wanted_BVK = wanted_BK[some_B, None].expand(-1, num_views, -1)
+            residual_BVK = torch.linalg.solve(
+                own_BVV, wanted_BVK - (scaled_MP @ weights_PK).unflatten(0, (-1, num_views))
+            )
+            left_out.append(wanted_BVK - residual_BVK)
+        return weights_PK.T, torch.cat(left_out), rows_B
 
     def _moments(self, frames_BTD: Tensor) -> Tensor:
         num_frames = frames_BTD.shape[1]
@@ -164,6 +237,5 @@ def slow_waves(num_frames: int, width: int) -> Tensor:
     return positions_TD * (WAVE_STD / positions_TD.std().clamp(min=1e-6))
 
 
-def _one_over_spread(values_MD: Tensor) -> Tensor:
-    spread_D = values_MD.std(dim=0)
+def _one_over(spread_D: Tensor) -> Tensor:
     return 1 / (spread_D + STD_FLOOR * spread_D.mean()).clamp(min=1e-6)

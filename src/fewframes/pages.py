@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from fewframes.clip import tally
 from fewframes.evaluate import RELEASE_FPS, Evaluation, figure_name
+from fewframes.known_videos import known_words
 from fewframes.metrics import Report
 from fewframes.moments import Hit
 from fewframes.plots import MOST_COUNTED, confusion_png, curve_png
@@ -77,13 +78,10 @@ def report_page(evaluation: Evaluation, predictor: Predictor) -> str:
     """The report of an evaluation; frames of its worst mistakes are read again from their videos."""
     report, facts = evaluation.report, evaluation.provenance
     parts = [f"<h1>{for_html(str(facts['model']))} on {for_html(str(facts['data']))}</h1>"]
-    if facts["trained_on_these"]:
-        parts.append(
-            "<p class='warning'>The model was trained on these data: what it has seen it may simply know. Judge it on videos "
-            "that were held out.</p>"
-        )
+    if known := known_words(facts, len(evaluation.samples)):
+        parts.append(f"<p class='warning'>{for_html(known)}</p>")
     main = figure_name(report)
-    parts.append(f"<p><strong>{main} {for_html(str(evaluation.interval))}</strong> (groups drawn anew 1000 times)</p>")
+    parts.append(f"<p><strong>{main} {for_html(str(evaluation.interval))}</strong></p>")
     parts.append(_table(_facts(evaluation)))
     parts.append("<h2>By action</h2><pre class='long'>" + "\n".join(map(for_html, report.lines()[1:])) + "</pre>")
     if isinstance(report, Report):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import platform
 import shutil
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,17 +15,20 @@ from typing import Any
 import accelerate
 import av
 import torch
-from safetensors import SafetensorError
+from filelock import FileLock, Timeout
 
 from fewframes import __version__
 from fewframes.config import RunConfig, run_to_toml
 from fewframes.data import VideoSet
-from fewframes.errors import ConfigError
+from fewframes.errors import ConfigError, OutputError
 from fewframes.evaluate import Evaluation
+from fewframes.event_file import EventFile
 from fewframes.metrics import Report
+from fewframes.outputs import check_writable, filled, remove_parts, writing
 from fewframes.plots import confusion_png, training_png
 from fewframes.tables import write_predictions
-from fewframes.weights import MODEL_FILE, Checkpoint, save_checkpoint
+from fewframes.tensor_files import read_header
+from fewframes.weights import HEADER_KEY, MODEL_FILE, Checkpoint, save_checkpoint
 
 RUN_FILE, METRICS_FILE, HISTORY_FILE, PREDICTIONS_FILE = "run.toml", "metrics.json", "history.csv", "predictions.csv"
 CURVES_FILE, CONFUSION_FILE, LAST_FILE = "curves.png", "confusion.png", "last.safetensors"
@@ -35,7 +37,7 @@ OUTPUT_FILES = (
     RUN_FILE, HISTORY_FILE, METRICS_FILE, PREDICTIONS_FILE, CURVES_FILE, CONFUSION_FILE, LAST_FILE, MODEL_FILE,
 )  # fmt: skip
 """What a run writes; the model last, so that a folder with a model is complete."""
-LOGS_FOLDER = "logs"
+LOGS_FOLDER, LOCK_FILE = "logs", ".running"
 WITHOUT_EFFECT = {"workers": None, "save_every_s": 60.0, "trackers": ()}
 """Settings of a run that may differ when it goes on: they do not change its weights."""
 
@@ -47,36 +49,93 @@ class Records:
         self.folder, self.run, self.data, self.command = folder, run, data, command
         self.state, self.best, self.logs = folder / STATE_FILE, folder / BEST_FILE, folder / LOGS_FOLDER
         self.steps = folder / STEPS_FILE
+        self._events: EventFile | None = None
 
     def check(self, *, overwrite: bool, resume: bool) -> None:
         """Before minutes of work, not after: ConfigError when the folder cannot take the run."""
-        done = [name for name in OUTPUT_FILES if (self.folder / name).exists()]
         if resume and overwrite:
             raise ConfigError("--resume goes on with a run, --overwrite starts it anew; take one of them")
-        if done and not overwrite:
-            what = "a run that is done" if resume else f"{', '.join(done)} already"
-            raise ConfigError(f"{self.folder}: holds {what}; take another folder, or --overwrite")
-        if self.state.exists() and not (overwrite or resume):
+        interrupted = self.state.exists()
+        if interrupted and not (overwrite or resume):
             raise ConfigError(f"{self.folder}: holds a run that was interrupted; go on with --resume, or --overwrite")
-        folder = self.folder.resolve()
-        nearest_folder = next(parent for parent in (folder, *folder.parents) if parent.exists())
-        if not nearest_folder.is_dir() or not os.access(nearest_folder, os.W_OK):
-            raise ConfigError(f"{folder}: {nearest_folder} is not a folder that can be written to; take another")
+        done = [name for name in OUTPUT_FILES if (self.folder / name).exists()]
+        if done and not overwrite and not (interrupted and resume):
+            what = "a run that is finished" if resume and self.finished() else f"{', '.join(done)} already"
+            raise ConfigError(f"{self.folder}: holds {what}; take another folder, or --overwrite")
+        check_writable(self.folder)
+
+    def finished(self) -> bool:
+        """Return whether the folder holds this very run, finished. Raises ConfigError where it holds another's model."""
+        if self.state.exists() or not (self.folder / MODEL_FILE).is_file():
+            return False
+        provenance = (read_header(self.folder / MODEL_FILE, HEADER_KEY) or {}).get("provenance", {})
+        then = _flat(provenance.get("run", {})) | {"data": provenance.get("data_fingerprint")}
+        now = _flat(asdict(self.run)) | {"data": self.data.fingerprint()}
+        differing = [f"{name} was {then.get(name)}, is {now[name]}" for name in now if then.get(name) != now[name]]
+        if differing:
+            raise ConfigError(
+                f"{self.folder}: holds another run's model ({'; '.join(differing)}); take another folder, or --overwrite"
+            )
+        return True
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder, made if need be, against other runs. Nothing stays of a run that could not be written at all."""
+        made = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
+        lock = FileLock(self.folder / LOCK_FILE, timeout=0)
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire()
+            except Timeout:
+                raise ConfigError(
+                    f"{self.folder}: another run is writing to it; wait, or take another folder"
+                ) from None
+        try:
+            yield
+        except OutputError:
+            if not self.state.exists():  # else --resume can go on
+                self._drop_unfinished()
+                shutil.rmtree(self.logs, ignore_errors=True)
+            raise
+        finally:
+            with suppress(PermissionError):  # Windows removes it itself when it is released
+                (self.folder / LOCK_FILE).unlink(missing_ok=True)
+            lock.release()
+            for folder in made:
+                if folder.is_dir() and not any(folder.iterdir()):
+                    folder.rmdir()
 
     def clear(self) -> None:
         """Leave nothing of an earlier run that was not finished; what is finished stays until the new one is."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._drop_unfinished()
-        shutil.rmtree(self.logs, ignore_errors=True)
+        with self.writing():
+            self._drop_unfinished()
+            shutil.rmtree(self.logs, ignore_errors=True)
+
+    def writing(self) -> AbstractContextManager[None]:
+        """Raise OutputError for what goes wrong with files inside the block."""
+        then = " and go on with --resume" if self.state.exists() else ""
+        return writing(self.folder, f"make room{then}, or take another folder")
 
     def add_step(self, step: Mapping[str, float]) -> None:
-        """A row for each step, there to be read while the run goes on."""
-        fresh = not self.steps.exists()
-        with self.steps.open("a", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(step), lineterminator="\n")
-            if fresh:
-                writer.writeheader()
-            writer.writerow(step)
+        """Write a row for each step, there to be read while the run goes on."""
+        with self.writing():
+            fresh = not self.steps.exists()
+            with self.steps.open("a", encoding="utf-8", newline="") as file:
+                writer = csv.DictWriter(file, list(step), lineterminator="\n")
+                if fresh:
+                    writer.writeheader()
+                writer.writerow(step)
+            if self._events is None:
+                self._events = EventFile(self.logs / "fewframes")
+            number = int(step["number"])
+            self._events.add({f"train/{name}": step[name] for name in ("loss", "accuracy", "learning_rate")}, number)
+
+    def add_figure(self, figure: float, number: int) -> None:
+        """Write how good the model was on held-out videos after a step, which has its row."""
+        with self.writing():
+            assert self._events is not None
+            self._events.add({"held_out/figure": figure}, number)
 
     def keep_steps(self, num_done: int) -> None:
         """Forget the steps after this one, which a run that goes on from there makes again; a row cut short is one of them."""
@@ -114,10 +173,8 @@ class Records:
             "command": self.command,
             "held_out": None if evaluation is None else evaluation.to_dict(),
         }
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=self.folder, prefix=".part-") as name:
-                part = Path(name)
+        with self.writing():
+            with filled(self.folder, OUTPUT_FILES) as part:
                 (part / RUN_FILE).write_text(run_to_toml(self.run), encoding="utf-8", errors="surrogateescape")
                 (part / METRICS_FILE).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
                 shutil.copyfile(self.steps, part / HISTORY_FILE)
@@ -130,30 +187,31 @@ class Records:
                 if last is not None:
                     save_checkpoint(part / LAST_FILE, last)
                 save_checkpoint(part / MODEL_FILE, kept)
-                for file in OUTPUT_FILES:
-                    if (part / file).exists():
-                        (part / file).replace(self.folder / file)
-                    else:
-                        (self.folder / file).unlink(missing_ok=True)
-        except (OSError, SafetensorError) as error:
-            raise ConfigError(
-                f"{self.folder}: the model cannot be written ({error}); make room or take another folder"
-            ) from None
-        self._drop_unfinished()
+            self._drop_unfinished()
 
     def _drop_unfinished(self) -> None:
         for path in (self.state, self.best, self.steps):
             path.unlink(missing_ok=True)
             path.with_name(path.name + ".part").unlink(missing_ok=True)  # of a run that was killed while it wrote
+        remove_parts(self.folder)
+
+    def close(self) -> None:
+        """Give back the files that were written to while the run went on."""
+        if self._events is not None:
+            self._events.close()
+            self._events = None
 
     def _settings(self, num_processes: int) -> dict[str, str]:
-        values = asdict(self.run)
-        values["train"] |= WITHOUT_EFFECT
-        flat = {"data": self.data.fingerprint(), "processes": str(num_processes)}
-        for name, value in values.items():
-            inner = value.items() if isinstance(value, dict) else [("", value)]
-            flat |= {f"{name}.{key}".rstrip("."): json.dumps(setting) for key, setting in inner}
-        return flat
+        return {"data": self.data.fingerprint(), "processes": str(num_processes)} | _flat(asdict(self.run))
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return the settings of a run that change its weights, each by its table and name, as JSON."""
+    flat = {}
+    for name, value in values.items():
+        inner = value | (WITHOUT_EFFECT if name == "train" else {}) if isinstance(value, dict) else {"": value}
+        flat |= {f"{name}.{key}".rstrip("."): json.dumps(setting) for key, setting in inner.items()}
+    return flat
 
 
 def read_history(path: Path) -> list[dict[str, float]]:

@@ -13,7 +13,7 @@ import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated
 
 import torch
@@ -22,10 +22,10 @@ from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
 from fewframes.arguments import check_time_range
-from fewframes.cache import EmbeddingCache, content_key, key_of, module_key
+from fewframes.cache import EmbeddingCache, content_key, key_of
 from fewframes.config import STRICT, Positive
+from fewframes.embed import encoder_key
 from fewframes.errors import ConfigError, VideoError
-from fewframes.merging import merged_per_block
 from fewframes.packets import SAME_S
 from fewframes.predictor import Predictor
 from fewframes.rows import Gap, Row
@@ -309,14 +309,8 @@ def _setting(predictor: Predictor, source: Source, fps: float, encoder: str, con
         return ""
     return key_of(
         content,
-        encoder or module_key(predictor.model.frame_encoder),
-        asdict(predictor.view),
-        {
-            "steady": 1,
-            "merge": merged_per_block(predictor.model.frame_encoder),
-            "fps": fps,
-            "backend": predictor.reader.backend,
-        },
+        encoder or encoder_key(predictor),
+        {"steady": 1, "fps": fps},
     )
 
 

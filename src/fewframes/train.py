@@ -7,11 +7,13 @@ one that learns, videos are decoded and changed anew each time. The loop is the 
 from __future__ import annotations
 
 import copy
+import logging
+import math
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,28 +21,27 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from torch import Tensor
 
 from fewframes.batches import VideoExamples
 from fewframes.cache import EmbeddingCache
 from fewframes.clip import Failure
-from fewframes.config import AugmentConfig, RunConfig
+from fewframes.config import RunConfig, TrainConfig
 from fewframes.data import VideoSet, hold_out
-from fewframes.embed import Embedded, embed_videos
+from fewframes.embed import Embedded
 from fewframes.errors import ConfigError, DataError
-from fewframes.evaluate import Evaluation, evaluate, figure_of, places_of
-from fewframes.exits import ExitPlan, check_can_exit, fit_plan, stage_logits, stages_of, with_stages
-from fewframes.fit import Lesson, Step, Trainer, solve, start_processes, token_examples
-from fewframes.judge import judge
-from fewframes.layouts import Sample
+from fewframes.evaluate import Evaluation, evaluate, figure_of
+from fewframes.exits import ExitPlan, check_can_exit, fit_plan, stage_logits, stages_of
+from fewframes.fit import Lesson, Step, Trainer, solve, token_examples
 from fewframes.metrics import report_of
 from fewframes.model import STAM
-from fewframes.predictor import DtypeName, Predictor, load, name_of
+from fewframes.predictor import DtypeName, Predictor, name_of
+from fewframes.processes import as_in_first, few_threads, start_processes
 from fewframes.records import Records, versions
+from fewframes.run_videos import Progress, RunVideos, failed
+from fewframes.shares import Share
 from fewframes.weights import Checkpoint, load_checkpoint, save_checkpoint, start_run
 
-Progress = Callable[[str, int, int, str], None]
-"""Called with the stage, how much of it is done, how much there is, and what else there is to say."""
+log = logging.getLogger("fewframes")
 
 
 @dataclass(frozen=True)
@@ -85,15 +86,28 @@ def train(
     records = Records(output, run, data, options.command)
     records.check(overwrite=options.overwrite, resume=options.resume)
     training, held = hold_out(data, run.data.holdout, run.train.seed)
+    teacher = load_checkpoint(run.train.teacher) if run.train.teacher else None  # before minutes of work, not after
     with ExitStack() as until_done:
-        if options.cache is None:
-            folder = until_done.enter_context(tempfile.TemporaryDirectory(prefix="fewframes-"))
-            options = replace(options, cache=EmbeddingCache(Path(folder)))
         accelerator = start_processes(options.device, run.train, records.logs)
         until_done.callback(accelerator.end_training)
-        if not accelerator.is_main_process:
+        share = Share(accelerator.process_index, accelerator.num_processes)
+        if accelerator.is_main_process:
+            until_done.enter_context(records.held())
+            until_done.callback(records.close)
+        else:
             progress = lambda stage, done, total, words: None  # noqa: E731
-        return _Run(data, training, held, run, options, records, accelerator, progress).result()
+        cache = options.cache or EmbeddingCache(until_done.enter_context(_shared_folder(share)))
+        videos = RunVideos(data, training, held, run, cache, share, progress)
+        return _Run(videos, teacher, run, options, records, accelerator, progress).result()
+
+
+@contextmanager
+def _shared_folder(share: Share) -> Iterator[Path]:
+    """Yield a new folder, of all processes of this machine the same; it goes when the block ends."""
+    with tempfile.TemporaryDirectory(prefix="fewframes-") as own:
+        first, *_ = share.gathered([own])
+        yield Path(first) if Path(first).is_dir() else Path(own)
+        share.gathered([own])  # no process takes it away from another
 
 
 class _Run:
@@ -101,26 +115,21 @@ class _Run:
 
     def __init__(
         self,
-        data: VideoSet,
-        training: list[int],
-        held: list[int],
+        videos: RunVideos,
+        teacher: Checkpoint | None,
         run: RunConfig,
         options: Options,
         records: Records,
         accelerator: Accelerator,
         progress: Progress,
     ) -> None:
-        self.data, self.run, self.options, self.records = data, run, options, records
+        self.videos, self.teacher, self.run, self.options, self.records = videos, teacher, run, options, records
         self.accelerator, self.progress = accelerator, progress
-        tested = [place for place in held if data.samples[place].split == "test"]
-        choosing = [place for place in held if place not in tested] or held
-        self.training, self.choosing, self.reporting = (
-            data.subset(part) for part in (training, choosing, tested or held)
-        )
-        self.targets_BK, self.choosing_targets_BK = data.multi_hot()[training], data.multi_hot()[choosing]
+        self.data, self.cache = videos.data, videos.cache
+        self.share = videos.share
         torch.manual_seed(run.train.seed)
         self.model, self.view, self.licences = start_run(
-            run, num_classes=len(data.labels), task="multilabel" if data.multilabel else "single"
+            run, num_classes=len(self.data.labels), task="multilabel" if self.data.multilabel else "single"
         )
         self.frozen = run.train.unfreeze == "none"
         if self.frozen and self.model.config.layout != "factorised":
@@ -134,8 +143,6 @@ class _Run:
             raise ConfigError(
                 "augment.cutmix pastes pictures, and a frozen frame encoder's embeddings are kept; take mixup"
             )
-        self.failures: dict[tuple[str, float, float | None], Failure] = {}
-        self.num_cached = 0
         self.choosing_embedded: Embedded | None = None
         self.recent: deque[Step] = deque(maxlen=20)
 
@@ -148,33 +155,34 @@ class _Run:
             raise ConfigError(
                 "train.early_exit learns from kept embeddings of few frames; leave the frame encoder frozen (train.unfreeze=none)"
             )
-        if not self.choosing.samples:
+        if not self.videos.choosing.samples:
             raise ConfigError(
                 "train.early_exit fits when to stop on held-out videos, and none are; hold some out (--holdout)"
             )
 
     def result(self) -> Trained:
-        """All of it."""
+        """Do all of it."""
         began = time.perf_counter()
         start = self._predictor(self.model)
         self.dtype = name_of(start.dtype)  # measured once
-        with self.accelerator.main_process_first():  # the others find embeddings in the cache
-            lesson = self._lesson(start)
+        lesson = self._lesson(start)
         embedding_s, began = time.perf_counter() - began, time.perf_counter()
         trainer = Trainer(self.model, lesson, self.run, self.accelerator, torch.float32 if self.frozen else start.dtype)
+        self._tell_steps(trainer)
         self._loop(trainer)
         self._note_unread(trainer)
         last = self._solved_again(trainer.trained())
         training_s = time.perf_counter() - began
         kept = last
-        if self.run.train.keep == "best" and self.records.best.exists():
-            kept = self._solved_again(load_checkpoint(self.records.best).model)
+        if self.run.train.keep == "best" and self._agreed(self.records.best.exists())[0]:
+            kept = load_checkpoint(self.records.best).model if self.accelerator.is_main_process else copy.deepcopy(last)
+            kept = self._solved_again(as_in_first(kept, self.accelerator))
         trained = Trained(
             checkpoint=self._checkpoint(kept, start),
-            evaluation=self._evaluation(kept) if self.accelerator.is_main_process else None,
-            num_held_out=len(self.reporting.samples),
-            failures=tuple(self.failures.values()),
-            num_cached=self.num_cached,
+            evaluation=self._evaluation(kept),
+            num_held_out=len(self.videos.reporting.samples),
+            failures=tuple(self.videos.failures.values()),
+            num_cached=self.videos.num_cached,
             embedding_s=embedding_s,
             training_s=training_s,
         )
@@ -187,20 +195,35 @@ class _Run:
         self.accelerator.wait_for_everyone()
         return trained
 
+    def _tell_steps(self, trainer: Trainer) -> None:
+        """Say it where there are more steps than the epochs that were asked for."""
+        settings = self.run.train
+        num_asked = settings.epochs * trainer.steps_an_epoch
+        if self.accelerator.is_main_process and settings.epochs != TrainConfig.epochs and trainer.num_steps > num_asked:
+            log.warning(
+                "%d steps are made, the least by train.min_steps, and not the %d of train.epochs = %d; for these: "
+                "--set train.min_steps=1",
+                trainer.num_steps,
+                num_asked,
+                settings.epochs,
+            )
+
     def _solved_again(self, model: STAM) -> STAM:
-        """The read-out of moments for a frame encoder that has changed."""
-        if self.frozen or model.moment_head is None or not self.accelerator.is_main_process:
+        """Return the model with the read-out of moments for a frame encoder that has changed."""
+        if self.frozen or model.moment_head is None:
             return model
-        embedded = self._embedded_views(self._predictor(model))
+        predictor, videos = self._predictor(model), self.videos
+        videos.embed_share(videos.training, predictor, mirror=self.run.data.mirror, drawn=self.run.augment)
+        embedded = videos.embedded_views(predictor) if self.accelerator.is_main_process else None
         if embedded is not None:
             generator = torch.Generator().manual_seed(self.run.train.seed)
-            targets_BK = self.targets_BK[embedded.places]
+            targets_BK = videos.targets_BK[embedded.places]
             model.moment_head.fit(embedded.embeddings, targets_BK, model.loss, generator)
-        return model
+        return as_in_first(model, self.accelerator)
 
     def _facts(self, trained: Trained) -> dict[str, object]:
         return {
-            **trained.checkpoint.provenance,
+            **{name: fact for name, fact in trained.checkpoint.provenance.items() if name != "training_videos"},
             "failed": [failure.to_dict() for failure in trained.failures if not failure.missing],
             "missing": [failure.to_dict() for failure in trained.failures if failure.missing],
             "seconds": {"embedding": round(trained.embedding_s, 2), "training": round(trained.training_s, 2)},
@@ -210,83 +233,56 @@ class _Run:
         }
 
     def _lesson(self, start: Predictor) -> Lesson:
-        """What is learned: embeddings, where the frame encoder is frozen, else videos."""
-        names = [sample.path for sample in self.training.samples]
-        teacher_BK = self._teacher_scores() if self.run.train.teacher else None
+        """Return what is learned: embeddings, where the frame encoder is frozen, else videos."""
+        videos = self.videos
+        names = [sample.path for sample in videos.training.samples]
+        teacher_BK = None
+        if self.teacher is not None:
+            teacher = Predictor(
+                self.teacher, device=self.options.device, dtype=self.options.dtype, name=self.run.train.teacher
+            )
+            teacher_BK = videos.teacher_scores(teacher)
         config = self.model.config
-        if self.frozen and self.choosing.samples:
-            self.choosing_embedded = self._embedded(self.choosing, start)
+        if self.frozen and videos.choosing.samples:
+            self.choosing_embedded = videos.embedded(videos.choosing, start)
         if not self.frozen:
             if config.motion_width or config.moment_head:
                 self._solved(start)
             examples = VideoExamples(
-                self.training.samples, config.num_frames, self.view, self.run.augment, self.run.data.mirror
+                videos.training.samples, config.num_frames, self.view, self.run.augment, self.run.data.mirror
             )
-            return Lesson(examples, self.targets_BK, names, teacher_BK)
+            return Lesson(examples, videos.targets_BK, names, teacher_BK)
         embedded = self._solved(start)
         return Lesson(
             token_examples(self.model, embedded.embeddings),
-            self.targets_BK[embedded.places],
+            videos.targets_BK[embedded.places],
             [names[place] for place in embedded.places.tolist()],
             None if teacher_BK is None else teacher_BK[embedded.places],
         )
 
     def _solved(self, start: Predictor) -> Embedded:
-        """The embeddings of the training videos, and what of the model is solved on them set."""
-        embedded = self._embedded_views(start)
-        targets_BK = self.targets_BK if embedded is None else self.targets_BK[embedded.places]
+        """Return the embeddings of the training videos, and set what of the model is solved on them."""
+        videos = self.videos
+        embedded = videos.embedded_views(start)
+        targets_BK = videos.targets_BK if embedded is None else videos.targets_BK[embedded.places]
         if embedded is None or not (targets_BK.sum(dim=0) > 0).all():
             absent = [] if embedded is None else (targets_BK.sum(dim=0) == 0).nonzero().flatten().tolist()
             names = ", ".join(self.data.labels[index] for index in absent) or "any action"
-            first = next(iter(self.failures.values())).error
+            first = next(iter(videos.failures.values())).error
             raise DataError(
-                f"{self.data.name}: no training video of {names} could be read; {len(self.failures)} failed, the first: {first}"
+                f"{self.data.name}: no training video of {names} could be read; {len(videos.failures)} failed, the first: {first}"
             )
         solve(self.model, embedded.embeddings, targets_BK, self.run.train.seed)
         return embedded
 
-    def _embedded_views(self, predictor: Predictor) -> Embedded | None:
-        """The training videos as they are, mirrored, and as they are drawn; with few frames too, where they are learned from."""
-        mirror = self.run.data.mirror
-        embedded = self._embedded(self.training, predictor, mirror=mirror, drawn=self.run.augment)
-        if embedded is None or not self.run.train.early_exit:
-            return embedded
-        stages = stages_of(self.model.config.num_frames)
-        return replace(embedded, embeddings=with_stages(embedded.embeddings, stages, 1 + mirror))
-
     def _exits(self, model: STAM) -> ExitPlan | None:
-        """When the trained model may stop early, fitted on held-out videos."""
+        """Return when the trained model may stop early, fitted on held-out videos."""
         embedded = self.choosing_embedded
         if not self.run.train.early_exit or embedded is None:
             return None
         stages = stages_of(model.config.num_frames)
-        targets_N = self.choosing_targets_BK[embedded.places].argmax(dim=1)
+        targets_N = self.videos.choosing_targets_BK[embedded.places].argmax(dim=1)
         return fit_plan(stages, stage_logits(model, embedded.embeddings[:, 0], stages), targets_N)
-
-    def _embedded(
-        self, part: VideoSet, predictor: Predictor, *, mirror: bool = False, drawn: AugmentConfig | None = None
-    ) -> Embedded | None:
-        """The embeddings of a part of the data; None where no video of it could be read."""
-        try:
-            for result in embed_videos(part, predictor, self.options.cache, mirror=mirror, drawn=drawn):
-                if isinstance(result, Embedded):
-                    self.num_cached += result.num_cached
-                    self._note(result.failures)
-                    return result
-                self.progress("embedding", result, len(part.samples), "")
-        except DataError as error:
-            self._note(failed(sample, str(error)) for sample in part.samples)
-        return None
-
-    def _teacher_scores(self) -> Tensor:
-        """The teacher's scores (B, K) of the training videos at the run's temperature, in the labels of the data."""
-        settings = self.run.train
-        teacher = load(settings.teacher, device=self.options.device, dtype=self.options.dtype)
-        columns = places_of(self.data.labels, teacher.labels, f"teacher {settings.teacher!r}")
-        judged = judge(self.training, teacher, self.options.cache, progress=self._judging)
-        scores_BK = torch.zeros_like(self.targets_BK)
-        scores_BK[judged.places] = teacher.model.scores(judged.logits[:, columns] / settings.teacher_temperature)
-        return scores_BK
 
     def _loop(self, trainer: Trainer) -> None:
         """Train to the end, or until nothing better came for long; log, measure each epoch, keep the state."""
@@ -298,7 +294,8 @@ class _Run:
         elif self.accelerator.is_main_process:
             self.records.clear()
         self.memory = memory
-        self.accelerator.init_trackers("fewframes")
+        if self.run.train.trackers:
+            self.accelerator.init_trackers("fewframes")
         workers = 0 if self.frozen else self._num_workers()
         saved = time.monotonic()
         for step in trainer.steps(workers):
@@ -313,7 +310,8 @@ class _Run:
             if stop:
                 break
             if due and step.number < step.num_steps:
-                trainer.save(self.records.state, self.records.marked(memory, self.accelerator.num_processes))
+                with self.records.writing():
+                    trainer.save(self.records.state, self.records.marked(memory, self.accelerator.num_processes))
                 saved = time.monotonic()
 
     def _num_workers(self) -> int:
@@ -344,58 +342,68 @@ class _Run:
         self.progress("training", step.number, step.num_steps, words)
 
     def _judge_epoch(self, trainer: Trainer, step: Step) -> None:
-        """How the model of now does on held-out videos; the best so far is kept where the run asks for it."""
-        if not self.choosing.samples:
+        """Measure the model of now on held-out videos; keep the best so far where the run asks for it."""
+        if not self.videos.choosing.samples:
             return
-        model = trainer.trained()
-        if not self.accelerator.is_main_process:
-            return
-        figure = self._figure(model)
-        if figure is None:
+        with few_threads(self.accelerator.device, self._judging_gflop()):
+            model = trainer.trained()
+            figure = self._figure(model)
+        if figure is None or not self.accelerator.is_main_process:
             return
         self.accelerator.log({"held_out/figure": figure}, step=step.number)
+        self.records.add_figure(figure, step.number)
         self.memory["held_out"].append([step.number, figure])
         if self.memory["best"] is None or figure > self.memory["best"]:
             self.memory["best"], self.memory["stale"] = figure, 0
             if self.run.train.keep == "best":
-                save_checkpoint(self.records.best, Checkpoint(model, self.view, self.data.labels))
+                with self.records.writing():
+                    save_checkpoint(self.records.best, Checkpoint(model, self.view, self.data.labels))
         else:
             self.memory["stale"] += 1
 
+    def _judging_gflop(self) -> float:
+        """Return about how much work judging an epoch is, in units of 1e9."""
+        if self.choosing_embedded is None:
+            return math.inf
+        learned = (*self.model.temporal_encoder.parameters(), *self.model.head.parameters())
+        num_frames = self.choosing_embedded.embeddings[:, 0, :, 0].numel()
+        return 2 * sum(weight.numel() for weight in learned) * num_frames / 1e9
+
     def _figure(self, model: STAM) -> float | None:
-        """Top-1 (mAP for multi-label models) on the videos that are chosen by."""
-        if self.frozen:
-            if self.choosing_embedded is None:
+        """Return top-1 (mAP for multi-label models) on the videos that are chosen by; None where none can be read."""
+        if not self.frozen:
+            try:
+                judged = self.videos.judged(self.videos.choosing, self._predictor(model), None)
+            except DataError:  # each of them is noted when the model is evaluated
                 return None
+            places, logits_NK = judged.places, judged.logits
+        elif self.choosing_embedded is None or not self.accelerator.is_main_process:  # it takes one process a moment
+            return None
+        else:
             places = self.choosing_embedded.places
             with torch.inference_mode():
                 logits_NK = model.encode_video(self.choosing_embedded.embeddings[:, 0]).logits
-        else:
-            judged = judge(self.choosing, self._predictor(model), None, progress=self._judging)
-            places, logits_NK = judged.places, judged.logits
-        report = report_of(model.config.task, logits_NK, self.choosing_targets_BK[places], self.data.labels)
-        return figure_of(report)
+        targets_NK = self.videos.choosing_targets_BK[places]
+        return figure_of(report_of(model.config.task, logits_NK, targets_NK, self.data.labels))
 
     def _note_unread(self, trainer: Trainer) -> None:
-        """Videos that the workers could not read."""
-        self._note(failed(self.training.samples[row], reason) for row, reason in trainer.failed.items())
-
-    def _note(self, failures: Iterable[Failure]) -> None:
-        self.failures |= {(failure.source, failure.start_s, failure.end_s): failure for failure in failures}
-
-    def _judging(self, stage: str, done: int, total: int) -> None:
-        self.progress(stage, done, total, "")
+        """Note the videos that the workers could not read."""
+        samples = self.videos.training.samples
+        self.videos.note(failed(samples[row], reason) for row, reason in trainer.failed.items())
 
     def _evaluation(self, model: STAM) -> Evaluation | None:
-        """What `fewframes evaluate` says of the held-out videos; None where none could be read."""
-        if not self.reporting.samples:
+        """Return what `fewframes evaluate` says of the held-out videos; None where none could be read."""
+        videos = self.videos
+        if not videos.reporting.samples:
             return None
         try:
-            evaluation = evaluate(self.reporting, self._predictor(model), self.options.cache, progress=self._judging)
+            evaluation = evaluate(
+                videos.reporting, self._predictor(model), self.cache, share=self.share, progress=videos.judging
+            )
         except DataError as error:
-            self._note(failed(sample, str(error)) for sample in self.reporting.samples)
+            videos.note_unread(videos.reporting, error)
             return None
-        self._note(evaluation.failures)
+        videos.note(evaluation.failures)
         return evaluation
 
     def _predictor(self, model: STAM) -> Predictor:
@@ -408,11 +416,12 @@ class _Run:
             "data": self.data.name,
             "data_fingerprint": self.data.fingerprint(),
             "num_videos": {
-                "training": len(self.training.samples),
-                "held_out": len(self.reporting.samples),
-                "chosen_by": len(self.choosing.samples) if self.run.train.keep == "best" else 0,
-                "unread": len(self.failures),
+                "training": len(self.videos.training.samples),
+                "held_out": len(self.videos.reporting.samples),
+                "chosen_by": len(self.videos.choosing.samples) if self.run.train.keep == "best" else 0,
+                "unread": len(self.videos.failures),
             },
+            "training_videos": self.videos.training_marks,
             "run": asdict(self.run),
             "frame_encoder_precision": str(start.dtype).removeprefix("torch."),
             "versions": versions(),
@@ -424,11 +433,6 @@ class _Run:
         if evaluation is None:
             return {}
         protocol = f"held-out videos of {self.data.name}, {evaluation.provenance['protocol']}"
-        if self.run.train.keep == "best" and self.choosing.samples == self.reporting.samples:
+        if self.run.train.keep == "best" and self.videos.choosing.samples == self.videos.reporting.samples:
             protocol += "; the epoch was chosen by these same videos, so the figure is too kind"
         return {"protocol": protocol, **evaluation.report.to_dict()}
-
-
-def failed(sample: Sample, reason: str) -> Failure:
-    """That this video, or this part of one, could not be read."""
-    return Failure(sample.path, reason, start_s=sample.start_s, end_s=sample.end_s)

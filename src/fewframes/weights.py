@@ -66,10 +66,12 @@ class Checkpoint:
 def start_model(config: ModelConfig, view: ViewConfig, init: str) -> STAM:
     """A new model whose frame encoder starts from image weights; the temporal part is random.
 
-    `init` is one of our own models (a preset that has weights, or a file), whose frame encoder is taken; a file of
-    weights under timm's key names; or a timm name with its tag, which is downloaded.
+    `init` is one of our own models (a preset that has weights, a file, or training's output folder), whose frame encoder is
+    taken; a file of weights under timm's key names; or a timm name with its tag, which is downloaded.
     """
     model = build_model(config, view)
+    if init not in PRESETS and (Path(init) / MODEL_FILE).is_file():
+        init = str(Path(init) / MODEL_FILE)
     if init in PRESETS or (Path(init).is_file() and read_header(Path(init), HEADER_KEY) is not None):
         state = load_checkpoint(init).model.frame_encoder.state_dict()
     elif Path(init).is_file():
