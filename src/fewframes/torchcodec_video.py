@@ -31,7 +31,9 @@ class TorchcodecVideo:
         self.name, self._device, self._file = name, device, file
         with unbroken(file):
             try:
-                self._decoder = decoder_class(file, num_ffmpeg_threads=threads, device=device)
+                # After file: stands a path as it is, whatever its name looks like.
+                source = f"file:{file}" if isinstance(file, str) else file
+                self._decoder = decoder_class(source, num_ffmpeg_threads=threads, device=device)
             except (RuntimeError, ValueError) as error:
                 raise VideoError(
                     f"{name}: torchcodec cannot read it ({_first_line(error)}); try the backend pyav"
