@@ -331,6 +331,7 @@ class Predictor:
             frame_embeddings=frames_TD,
             timing=timing,
             reading=clip.reading,
+            steps=clip.steps,
         )
 
     def _choose_dtype(self, name: DtypeName) -> torch.dtype:

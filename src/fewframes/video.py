@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from typing_extensions import TypeIs
 
-from fewframes.clip import Clip, Reading
+from fewframes.clip import Clip, Reading, Step
 from fewframes.container import NO_LIMITS, Limits, check_readable
 from fewframes.decoder import FileVideo
 from fewframes.errors import MissingVideo, VideoError
@@ -69,6 +69,9 @@ class OpenVideo(Protocol):
 
     def span_s(self, times_s: Tensor) -> float:
         """How many seconds of the video are decoded, about, for the frames at these moments."""
+
+    def steps(self) -> tuple[Step, ...]:
+        """Return where its clock steps on, by its packets; nothing is decoded."""
 
     def check(self, start_s: float, end_s: float) -> None:
         """Decode every picture that is shown between these moments; VideoError where one cannot be."""
@@ -263,6 +266,10 @@ class PictureVideo:
     def span_s(self, times_s: Tensor) -> float:
         """How long the pictures at these moments are shown: no others are read."""
         return len(times_s) / self._fps
+
+    def steps(self) -> tuple[Step, ...]:
+        """Return none: pictures come at a steady rate."""
+        return ()
 
     def check(self, start_s: float, end_s: float) -> None:
         """Read every picture that is shown between these moments; VideoError where one cannot be."""
