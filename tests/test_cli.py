@@ -52,7 +52,17 @@ def test_json_lines(videos: Path, fast: list[str]) -> None:
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [Path(line["source"]).name for line in lines] == ["a.mp4", "b.mp4", "c.mp4"]
     for line in lines:
-        assert set(line) == {"source", "top", "times_s", "frame_attention", "timing_s", "reading"}
+        assert set(line) == {
+            "source",
+            "top",
+            "times_s",
+            "frame_attention",
+            "timing_s",
+            "reading",
+            "distinct_frames",
+            "notices",
+        }
+        assert (line["distinct_frames"], line["notices"]) == (4, [])
         assert len(line["top"]) == 2
         assert line["top"][0]["score"] >= line["top"][1]["score"]
         assert len(line["times_s"]) == len(line["frame_attention"]) == 4

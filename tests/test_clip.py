@@ -40,6 +40,8 @@ def test_json_is_what_the_command_promises(prediction: Prediction) -> None:
         "top": [{"label": "kick", "score": 0.7}, {"label": "hug", "score": 0.2}],
         "times_s": [0.5, 1.5],
         "frame_attention": [0.25, 0.75],
+        "distinct_frames": 2,
+        "notices": [],
         "timing_s": {"decode": 0.1, "transform": 0.02, "network": 0.3},
         "reading": {"frames_decoded": 7, "frames_left_out": 5, "jumps": 1, "bytes_read": 900},
     }

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import stat
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import av
 from av.container import InputContainer
-from av.error import FFmpegError
+from av.error import ArgumentError, FFmpegError
 
-from fewframes.container import in_its_words, video_of
+from fewframes.container import in_its_words, open_alone, video_of
 from fewframes.errors import MissingVideo, VideoError
+from fewframes.stores import as_path, is_address, with_plain_scheme
+from fewframes.unreadable import why_unreadable
 
 
 class Readable(Protocol):
@@ -58,13 +61,15 @@ class Address:
             return cls("pipe", Pipe(source), str(getattr(source, "name", "<pipe>")))
         text = os.fspath(source)
         if text == "-":
+            if sys.stdin is None:
+                raise VideoError("-: standard input is closed; pipe a video into it, or name a file, camera or address")
             # Unbuffered: a thread that waits inside a buffer holds its lock, which ends the process with an abort.
             return cls("pipe", Pipe(open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)), "<standard input>")
-        if text == "camera" or text.startswith(("camera:", "/dev/video")):
+        if text == "camera" or (text.startswith(("camera:", "/dev/video")) and not os.path.isfile(text)):
             return cls._camera(text)
-        if text.startswith("file://"):
-            text = unquote(urlsplit(text).path)
-        if "://" in text:
+        text = as_path(text)
+        if is_address(text):
+            text = with_plain_scheme(text)
             try:
                 parts = urlsplit(text)
             except ValueError as error:
@@ -86,22 +91,48 @@ class Address:
     def open(self, silent_s: float) -> InputContainer:
         """The source opened, with a video stream in it; a network that is silent for so many seconds ends. Raises VideoError."""
         try:
-            container = av.open(
-                self.file,
-                "r",
-                format=self.format,
-                options=self.options,
-                timeout=(max(silent_s, OPEN_S), silent_s) if self.kind == "network" else None,
-                buffer_size=PIPE_BYTES if self.kind == "pipe" else 32768,
-                metadata_errors="replace",
-            )
+            container = self._container(silent_s)
         except (FFmpegError, OSError, ValueError) as error:
-            raise VideoError(f"{self.name}: cannot be opened as a stream ({in_its_words(error)}){self.hint}") from None
+            raise VideoError(f"{self.name}: {self._why_not(error)}") from None
         stream = video_of(container)
         if stream is None or stream.codec_context is None:
             container.close()
-            raise VideoError(f"{self.name}: no video stream that can be decoded here; name another source")
+            known = self._known() or "no video stream that can be decoded here; name another source"
+            raise VideoError(f"{self.name}: {known}")
         return container
+
+    def _container(self, silent_s: float) -> InputContainer:
+        if self.kind in ("file", "pipe"):
+            return open_alone(self.file, self.options, PIPE_BYTES if self.kind == "pipe" else 32768)
+        return av.open(
+            self.file,
+            "r",
+            format=self.format,
+            options=self.options,
+            timeout=(max(silent_s, OPEN_S), silent_s) if self.kind == "network" else None,
+            metadata_errors="replace",
+        )
+
+    def _why_not(self, error: Exception) -> str:
+        words = in_its_words(error)
+        if self.kind == "camera":
+            return f"no camera can be opened there ({words}){_cameras()}"
+        if known := self._known():
+            return known
+        if self.kind == "pipe" and isinstance(error, ArgumentError):  # its format is not among those allowed
+            words = "a playlist, which opens no other files here"
+        if self.kind == "network" and urlsplit(self.file).path.lower().endswith(".mpd"):
+            words += "; a DASH manifest cannot be played here, name the HLS playlist (.m3u8) of the same stream"
+        return f"cannot be opened as a stream ({words}){self.hint}"
+
+    def _known(self) -> str:
+        """Return what is known of a file that is no video; empty for others."""
+        return why_unreadable(self._bytes, os.path.getsize(self.file), self.name) if self.kind == "file" else ""
+
+    def _bytes(self, offset: int, size: int) -> bytes:
+        with open(self.file, "rb") as file:
+            file.seek(offset)
+            return file.read(size)
 
     def is_file_elsewhere(self, container: InputContainer) -> bool:
         """Whether what was opened is a file somewhere, with an end, and not a stream."""
@@ -115,6 +146,21 @@ class Address:
         if sys.platform == "win32":
             return cls("camera", f"video={name}", text, "dshow")
         return cls("camera", text if text.startswith("/") else f"/dev/video{name}", text, "v4l2")
+
+
+def _cameras() -> str:
+    """Return which cameras this machine has, as far as it tells, and what else can be named."""
+    others = "or name an rtsp:// or http:// address, or a file"
+    if sys.platform == "darwin":
+        return f"; allow this program the camera in the system's settings, try camera:1, {others}"
+    if sys.platform == "win32":
+        return f"; name it as the system does, such as camera:Integrated Camera, {others}"
+    found = sorted(glob.glob("/dev/video*"))
+    if not found:
+        return (
+            f"; this machine shows no /dev/video* at all: plug one in, give a container --device=/dev/video0, {others}"
+        )
+    return f"; there are {', '.join(found)}: take another, join the group video to be permitted, {others}"
 
 
 class Pipe:

@@ -42,6 +42,13 @@ class Reading:
     bytes_read: int
 
 
+class Step(NamedTuple):
+    """A step of a recording's clock: at `at_s` (seconds from the start) it goes on by `by_s` seconds without a picture."""
+
+    at_s: float
+    by_s: float
+
+
 @dataclass(frozen=True, eq=False)
 class Clip(Generic[Array]):
     """Frames of one video: `frames` (T, C, H, W) uint8 RGB, and `times_s` (T,), the moment each was first shown, in
@@ -52,6 +59,8 @@ class Clip(Generic[Array]):
     duration_s: float
     source: str
     reading: Reading
+    steps: tuple[Step, ...] = ()
+    """Steps of the video's clock, around which the moments were chosen."""
 
     def __repr__(self) -> str:
         num_frames, _, height, width = self.frames.shape
@@ -97,7 +106,7 @@ class Prediction(Generic[Array]):
     `scores` (K,) in the order of `labels` sum to 1, or are each for itself where the model is multi-label; `times_s` (T,)
     are the moments looked at; `frame_attention` (T,) says how much each counted (Fig. 2; rows sum to 1); `embedding` (D,)
     is the paper's y (Eq. 12), `frame_embeddings` (T, D) its f_t (Eq. 10). All are float32 on the CPU. `timing` and
-    `reading` say what it took.
+    `reading` say what it took; `steps` of the video's clock were left out, as `notices` say.
     """
 
     source: str
@@ -109,6 +118,25 @@ class Prediction(Generic[Array]):
     frame_embeddings: Array
     timing: Timing
     reading: Reading
+    steps: tuple[Step, ...] = ()
+
+    @property
+    def distinct_frames(self) -> int:
+        """Return how many different pictures were looked at: fewer than `times_s` where one is shown for long."""
+        return len(set(self.times_s.tolist()))
+
+    @property
+    def notices(self) -> list[str]:
+        """Return what should be known before the answer is believed, a line each."""
+        lines = [
+            f"its clock steps on by {step.by_s:.2f} s at {step.at_s:.2f} s; looked at both sides of that"
+            for step in self.steps
+        ]
+        if self.distinct_frames < len(self.times_s):
+            lines.append(
+                f"{len(self.times_s)} frames were looked at, {self.distinct_frames} of them different pictures"
+            )
+        return lines
 
     def top(self, k: int = 5) -> list[Label]:
         """The `k` likeliest actions (all of them when there are fewer), best first."""
@@ -127,6 +155,8 @@ class Prediction(Generic[Array]):
                 "network": round(self.timing.network_s, 6),
             },
             "reading": asdict(self.reading),
+            "distinct_frames": self.distinct_frames,
+            "notices": self.notices,
         }
 
     def to_json(self, topk: int = 5) -> str:
@@ -144,6 +174,7 @@ class Prediction(Generic[Array]):
             "transform_s": self.timing.transform_s,
             "network_s": self.timing.network_s,
             **asdict(self.reading),
+            "distinct_frames": self.distinct_frames,
             **{f"score_{label}": score for label, score in zip(self.labels, self.scores.tolist(), strict=True)},
         }
 

@@ -46,14 +46,16 @@ def write_csv(results: Results, topk: int) -> Iterator[Prediction[Any] | Explana
 
     ranks = range(1, topk + 1)
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["source", "error", *(f"{what}_{rank}" for rank in ranks for what in ("label", "score"))])
+    writer.writerow(
+        ["source", "error", *(f"{what}_{rank}" for rank in ranks for what in ("label", "score")), "distinct_frames"]
+    )
     for result in results:
         if isinstance(result, Failure):
-            writer.writerow([for_csv(result.source), for_csv(result.error)] + [""] * 2 * topk)
+            writer.writerow([for_csv(result.source), for_csv(result.error)] + [""] * (2 * topk + 1))
         else:
-            top = prediction_of(result).top(topk)
-            pairs = [cell for label, score in top for cell in (for_csv(label), f"{score:.6f}")]
-            writer.writerow([for_csv(result.source), "", *pairs, *[""] * (2 * topk - len(pairs))])
+            said = prediction_of(result)
+            pairs = [cell for label, score in said.top(topk) for cell in (for_csv(label), f"{score:.6f}")]
+            writer.writerow([for_csv(result.source), "", *pairs, *[""] * (2 * topk - len(pairs)), said.distinct_frames])
         yield result
 
 
@@ -90,6 +92,7 @@ def block(prediction: Prediction[Any], topk: int) -> str:
             f"{times[attention.index(max(attention))]:.2f} s",
             f"  decode {timing.decode_s:.3f} s, transform {timing.transform_s:.3f} s, network {timing.network_s:.3f} s; "
             f"{reading.frames_decoded} pictures decoded, {reading.bytes_read / 1e6:.2g} MB read",
+            *(f"  note: {notice}" for notice in prediction.notices),
         ]
     )
 

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import IO
+from typing import IO, Any
 
 import av
 from av.container import InputContainer
@@ -20,6 +19,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from fewframes.errors import TooLarge, VideoError
+from fewframes.unreadable import looks_like, why_unreadable
 
 log = logging.getLogger("fewframes")
 
@@ -39,6 +39,10 @@ END_NOT_LENGTH = frozenset({"matroska,webm", "flv"})
 """Containers whose header has the end of the last picture where others have how long the whole file lasts."""
 NOT_VIDEO = frozenset({"tty", "lrc", "srt", "ass", "webvtt", "microdvd", "subviewer"})
 """What FFmpeg takes plain text for."""
+LEADING_ELSEWHERE = frozenset("concat dash hls imf lavfi rtp rtsp sap sdp vobsub webm_dash_manifest".split())
+"""Formats that open what a file names: other files, addresses, the network."""
+SELF_CONTAINED = ",".join(sorted(av.formats_available - LEADING_ELSEWHERE))
+"""The others, as FFmpeg takes them."""
 GIF_END = b"\x00;"
 """The last bytes of a GIF; its decoder does not notice when the last picture is cut."""
 
@@ -141,16 +145,15 @@ class VideoFile:
 
     def open(self) -> Opened:
         """The file opened afresh. Raises VideoError where there is no video in it that can be decoded here."""
-        options = {}
         if not isinstance(self.file, str):
             self.file.seek(0)
-            # A playlist would have FFmpeg fetch what it names, from the network that this machine is in.
-            options = {"protocol_whitelist": "none"}
         try:
-            container = av.open(self.file, "r", options=options, metadata_errors="replace")
+            container = open_alone(self.file)
         except (FFmpegError, ValueError) as error:
+            known = why_unreadable(self._bytes, self.size_bytes, self.name)
+            about = f"{looks_like(self._bytes, self.size_bytes)}; {in_its_words(error)}"
             raise VideoError(
-                f"{self.name}: not a video that FFmpeg can read ({self._looks_like()}; {in_its_words(error)})"
+                f"{self.name}: {known}" if known else f"{self.name}: not a video that FFmpeg can read ({about})"
             ) from None
         try:
             return Opened(container, self._video_stream(container), self._is_cut_avi(container.format.name))
@@ -160,12 +163,15 @@ class VideoFile:
 
     def _video_stream(self, container: InputContainer) -> VideoStream:
         if container.format.name in NOT_VIDEO:
-            raise VideoError(f"{self.name}: not a video but {self._looks_like()}")
+            known = why_unreadable(self._bytes, self.size_bytes, self.name)
+            raise VideoError(f"{self.name}: not a video but {known or looks_like(self._bytes, self.size_bytes)}")
         stream = video_of(container)
         if stream is None:
+            if known := why_unreadable(self._bytes, self.size_bytes, self.name):
+                raise VideoError(f"{self.name}: {known}")
             found = [f"{len(kind)} {what}" for what, kind in _other_streams(container) if kind] or ["nothing"]
             raise VideoError(f"{self.name}: no video stream (found: {', '.join(found)}); pass a file with pictures")
-        if container.format.name == "gif" and self._bytes(-2, os.SEEK_END, 2) != GIF_END:
+        if container.format.name == "gif" and self._bytes(self.size_bytes - 2, 2) != GIF_END:
             raise VideoError(f"{self.name}: cut short (a GIF without its end mark); copy the file again")
         context = stream.codec_context
         if context is None:
@@ -177,21 +183,14 @@ class VideoFile:
             self.limits.check_length(self.name, container.duration / av.time_base)
         return stream
 
-    def _bytes(self, offset: int, whence: int, size: int) -> bytes:
-        """Some bytes of the file as it is."""
+    def _bytes(self, offset: int, size: int) -> bytes:
+        """Return some bytes of the file as it is, from there on."""
         with nullcontext(self.file) if not isinstance(self.file, str) else open(self.file, "rb") as file:
             position = file.tell()  # an open container reads on from here
-            file.seek(offset, whence)
+            file.seek(offset)
             content = file.read(size)
             file.seek(position)
             return content
-
-    def _looks_like(self) -> str:
-        start = self._bytes(0, os.SEEK_SET, 64)
-        text = start.decode("utf-8", errors="replace")
-        readable = sum(character.isprintable() or character.isspace() for character in text) > 0.95 * len(text)
-        kind = "text" if readable and "\ufffd" not in text[:-1] else "data"
-        return f"{self.size_bytes} bytes of {kind} that begin {start[:16]!r}"
 
     def index(self, opened: Opened, origin_s: float) -> Index:
         """Where key frames and the end are, in seconds on the container's clock, on which the first picture is shown at
@@ -219,7 +218,7 @@ class VideoFile:
         return replace(index, has_moved=True, has_jumped=has_jumped)
 
     def _is_cut_avi(self, format_name: str) -> bool:
-        return format_name == "avi" and int.from_bytes(self._bytes(4, os.SEEK_SET, 4), "little") + 8 > self.size_bytes
+        return format_name == "avi" and int.from_bytes(self._bytes(4, 4), "little") + 8 > self.size_bytes
 
     def _index_of(self, found: _Listing, keys_s: list[float], origin_s: float, announced_end_s: float | None) -> Index:
         """What packets say of the file: all of them, or those after the last key frame. Raises as `index`."""
@@ -333,6 +332,36 @@ def _other_streams(container: InputContainer) -> list[tuple[str, tuple[object, .
         ("subtitle streams", tuple(streams.subtitles)),
         ("data streams", tuple(streams.data)),
     ]
+
+
+def check_readable(file: str | IO[bytes], name: str, size_bytes: int, limits: Limits) -> None:
+    """Raise VideoError where a file holds no video, leads to others, or is above the limits."""
+    VideoFile(file, name, size_bytes, limits=limits).open().container.close()
+    if not isinstance(file, str):
+        file.seek(0)
+
+
+def open_alone(
+    file: str | IO[bytes] | Any, options: dict[str, str] | None = None, buffer_size: int = 32768
+) -> InputContainer:
+    """Open a path, or an open file, and nothing that it names: no playlist leads on, no name is an address or a pattern.
+
+    Raises FFmpegError and ValueError.
+    """
+    is_path = isinstance(file, str)
+    alone = {
+        "protocol_whitelist": "file" if is_path else "none",
+        "format_whitelist": SELF_CONTAINED,
+        "pattern_type": "none",  # img%03d.png is that file, and not img001.png and those after it
+    }
+    return av.open(
+        # 10:00.mp4 and concat:a|b are names of files: what follows file: is a path, as it stands there.
+        f"file:{file}" if is_path else file,
+        "r",
+        options=alone | (options or {}),
+        buffer_size=buffer_size,
+        metadata_errors="replace",
+    )
 
 
 def video_of(container: InputContainer) -> VideoStream | None:

@@ -24,7 +24,8 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from fewframes.clip import Clip, Reading
+from fewframes.clip import Clip, Reading, Step
+from fewframes.clock import steps_of
 from fewframes.container import (
     DECODE_CLOCK,
     FROM_THE_START,
@@ -54,8 +55,7 @@ JUMP_S = 10.0
 MOST_LATE_FRAMES = 6
 """How many pictures a key frame may be shown later than its index says, which has times of decoding."""
 PROBED_SHARES = (0.07, 0.31, 0.55, 0.83)
-"""Which of the key frames in question are asked how late they are: at odd places, for those at the joints of a joined file differ
-from the others, and lie at regular distances."""
+"""Which key frames are asked how late they are: at odd places, for those at a joined file's joints differ, at regular distances."""
 WORTH_FRAMES = 4
 """A move by fewer frames than this saves nothing: it may end at a picture that needs later ones."""
 MAX_LEADING_FRAMES = 300
@@ -241,6 +241,12 @@ class FileVideo:
             total_s += run[-1] - keys_s[max(0, bisect_right(keys_s, run[0] + SAME_S) - 1)]
             moments_s = moments_s[len(run) :]
         return total_s
+
+    def steps(self) -> tuple[Step, ...]:
+        """Return where its clock steps on (`clock.steps_of`)."""
+        found = steps_of(self._file, self._origin_s)
+        self._rewind()  # a file that the caller opened has moved
+        return found
 
     def check(self, start_s: float, end_s: float) -> None:
         """Decode every picture that is shown between these moments.

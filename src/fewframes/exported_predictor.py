@@ -6,17 +6,19 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 
 from fewframes.ahead import worked_ahead
 from fewframes.arguments import check_time_range, whole_number
 from fewframes.clip import Clip, Failure, Prediction, Timing
+from fewframes.clock import moments_around
 from fewframes.config import MOST_FRAMES
 from fewframes.decoder import FileVideo
 from fewframes.errors import ConfigError, FewframesError, VideoError
 from fewframes.exported import LEAST_FRAMES, Array, Graph, open_graph
-from fewframes.instants import part_centres
+from fewframes.instants import checked_range, part_centres
 from fewframes.pixels import ViewStack
 from fewframes.video import DEFAULT_FPS, PictureVideo, Source, open_video, range_in
 
@@ -99,6 +101,14 @@ class ExportedPredictor:
                 return stacks[-1]
 
             clip = video.clip_at(times_s, new_stack)
+            steps = video.steps() if len(set(clip.times_s.tolist())) < num_frames else ()
+            if steps:
+
+                def centres(duration_s: float, start_s: float, end_s: float | None) -> list[float]:
+                    return part_centres(*checked_range(duration_s, start_s, end_s), num_frames)
+
+                times_s = moments_around(steps, centres, video.duration_s, start_s, end_s)
+                clip = replace(video.clip_at(times_s, new_stack), steps=steps)
         transform_s = sum(stack.transform_s for stack in stacks)
         return clip, time.perf_counter() - began - transform_s, transform_s
 
@@ -117,6 +127,7 @@ class ExportedPredictor:
             frame_embeddings=said["frame_embeddings"][0],
             timing=Timing(decode_s, transform_s, time.perf_counter() - began),
             reading=clip.reading,
+            steps=clip.steps,
         )
 
 

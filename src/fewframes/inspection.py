@@ -22,6 +22,7 @@ from fewframes.instants import checked_range
 from fewframes.layouts import Sample
 from fewframes.lists import unlistable
 from fewframes.sampling import centre_times
+from fewframes.stores import is_address
 from fewframes.video import OpenVideo, open_video
 
 NUM_FRAMES = 16
@@ -157,7 +158,7 @@ def look_at(samples: Sequence[Sample], num_frames: int, *, thorough: bool) -> li
     try:
         with closing(open_video(path, threads=1)) as video:
             looks = [_look(video, sample, num_frames, thorough=thorough) for sample in samples]
-        content = path if "://" in path else content_key(path)
+        content = path if is_address(path) else content_key(path)
     except VideoError as error:
         return [_failed(path, error)] * len(samples)
     except OSError as error:

@@ -27,6 +27,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fewframes.errors import DataError, nearest
+from fewframes.stores import as_path, is_address
 from fewframes.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -364,7 +365,8 @@ def _named(path: Path, line: int, columns: Sequence[str], names: Sequence[str]) 
 
 
 def _path(source: Path, name: str, places: Places) -> str:
-    return name if "://" in name else places.find(source, name)
+    name = as_path(name)
+    return name if is_address(name) else places.find(source, name)
 
 
 def _split(where: str, name: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fewframes.errors import ConfigError, DataError
 from fewframes.layouts import Places, Sample, read_layout
+from fewframes.stores import as_path, is_address
 
 COLUMNS = ("path", "label", "start_s", "end_s", "split", "group")
 LABEL_MARK = ";"
@@ -67,7 +68,8 @@ def is_text(name: str) -> bool:
 
 def absolute(path: str) -> str:
     """Where the video is, from wherever one looks; URLs as they are."""
-    return path if "://" in path else os.path.abspath(path)
+    path = as_path(path)
+    return path if is_address(path) else os.path.abspath(path)
 
 
 def _cells(sample: Sample) -> list[str]:

@@ -23,6 +23,7 @@ from fewframes.moments import Kind, Settings, content_of, rows_of, schema_of
 from fewframes.predictor import BackendChoice, DtypeName, Predictor, load
 from fewframes.rows import Gap
 from fewframes.spans import Span
+from fewframes.stores import is_address
 from fewframes.timeline import look
 
 
@@ -124,7 +125,7 @@ class MomentWork:
             hops=(hop,),
             cache=self._cache,
             encoder=self._encoder,
-            content="" if "://" in path else content,
+            content="" if is_address(path) else content,
         )
         length_s, starts_s, found = swept.windows[0]
         good_W = ~found.isnan().any(dim=1)

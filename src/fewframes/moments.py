@@ -21,7 +21,7 @@ from fewframes.errors import DataError, needed
 from fewframes.lists import absolute
 from fewframes.rows import Gap
 from fewframes.spans import Span, without_repeats
-from fewframes.stores import store_errors, version_of
+from fewframes.stores import is_address, store_errors, version_of
 
 Kind = Literal["video", "frames", "both"]
 """What stands for a window: the video embedding y, the mean of its frame embeddings, or both in one vector."""
@@ -140,7 +140,7 @@ def lancedb() -> Any:
 def tables_at(url: str) -> tuple[Any, Any] | None:
     """The database there and its windows; None where there are none. Nothing is made."""
     package, place = lancedb(), url.removeprefix("file:")
-    if "://" not in place and not os.path.isdir(place):  # connecting would make the folder
+    if not is_address(place) and not os.path.isdir(place):  # connecting would make the folder
         return None
     database = package.connect(url)
     return (database, database.open_table(WINDOWS)) if WINDOWS in database.list_tables().tables else None
@@ -210,7 +210,7 @@ def content_of(path: str) -> str:
     """The key of a video's content; of its address and version where it is no file here. Empty where it cannot be read, which
     fails where it is opened. Raises MissingDependency."""
     try:
-        return key_of(path, version_of(path)) if "://" in path else content_key(path)
+        return key_of(path, version_of(path)) if is_address(path) else content_key(path)
     except store_errors():  # ValueError among them: a null character in the name, or a protocol that nobody knows
         return ""
 

@@ -18,6 +18,7 @@ from fewframes.predictor import Predictor
 from fewframes.reader import Part
 from fewframes.sampling import ONE_PASS
 from fewframes.spans import clock
+from fewframes.stores import is_address
 from fewframes.strips import strip_png
 from fewframes.thumbnails import data_url
 from fewframes.timeline import Timeline
@@ -141,7 +142,7 @@ def search_page(title: str, hits: Sequence[Hit], pictures: Mapping[str, bytes]) 
     label. `pictures` are JPEGs by the id of the hit."""
     cards = []
     for number, hit in enumerate(hits, 1):
-        address = hit.source if "://" in hit.source else Path(hit.source).as_uri()
+        address = hit.source if is_address(hit.source) else Path(hit.source).as_uri()
         picture = pictures.get(hit.id)
         image = "<p>(no picture)</p>" if picture is None else f"<img alt='' src='{data_url(picture)}'>"
         marks = "".join(

@@ -343,6 +343,7 @@ class Predictor:
             frame_embeddings=frames_TD,
             timing=timing,
             reading=clip.reading,
+            steps=clip.steps,
         )
 
 

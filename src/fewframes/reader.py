@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fewframes.arguments import check_time_range, whole_number
 from fewframes.clip import Clip
+from fewframes.clock import moments_around
 from fewframes.config import MOST_FRAMES, ViewConfig
 from fewframes.container import NO_LIMITS, Limits
 from fewframes.errors import VideoError
@@ -71,7 +72,7 @@ class Reader:
         """All clips of this part, one after the other, of each its crops. Raises VideoError."""
         began = time.perf_counter()
         with self.opened(source, part, threads=threads) as video:
-            whole = video.look(range(len(video.times_s)))
+            whole = video.look_at_all()
         num_frames = part.num_frames
         clips = tuple(
             replace(whole, frames=crop_TCHW, times_s=times_T)
@@ -89,18 +90,33 @@ class Reader:
                 slack_s = part.views.slack_s(video.duration_s, part.num_frames, start_s=part.start_s, end_s=part.end_s)
             except ValueError as error:
                 raise VideoError(f"{video.name}: {error}") from None
-            yield OpenPart(video, times_CT.flatten(), slack_s, self.view, part.views.num_crops)
+            yield OpenPart(video, times_CT.flatten(), slack_s, self.view, part)
 
 
 class OpenPart:
     """The moments of an open video that a model may look at: `times_s` (M,), clip after clip."""
 
-    def __init__(self, video: OpenVideo, times_s: Tensor, slack_s: float, view: ViewConfig, num_crops: int) -> None:
+    def __init__(self, video: OpenVideo, times_s: Tensor, slack_s: float, view: ViewConfig, part: Part) -> None:
         self.video, self.times_s = video, times_s
         self.transform_s = 0.0
         """Seconds that making the network's input of frames took so far."""
-        self._slack_s, self._view, self._num_crops = slack_s, view, num_crops
+        self._slack_s, self._view, self._part = slack_s, view, part
         self._all: Clip | None = None
+
+    def look_at_all(self) -> Clip:
+        """Return the frames of all moments; where pictures come twice, the moments are chosen anew around steps of the clock."""
+        whole = self.look(range(len(self.times_s)))
+        steps = self.video.steps() if len(set(whole.times_s.tolist())) < len(whole.times_s) else ()
+        if not steps:
+            return whole
+        part = self._part
+
+        def centres(duration_s: float, start_s: float, end_s: float | None) -> list[float]:
+            return part.views.times(duration_s, part.num_frames, start_s=start_s, end_s=end_s).flatten().tolist()
+
+        moments_s = moments_around(steps, centres, self.video.duration_s, part.start_s, part.end_s)
+        self.times_s = self.times_s.new_tensor(moments_s)
+        return replace(self.look(range(len(self.times_s))), steps=steps)
 
     def look(self, places: Sequence[int]) -> Clip:
         """The frames at these places among the moments, each as its crops: `frames` (N, S, C, crop_px, crop_px)."""
@@ -121,6 +137,6 @@ class OpenPart:
 
     def _prepared(self, frame_CHW: Tensor) -> Tensor:
         began = time.perf_counter()
-        crops_SCHW = crops_of(frame_CHW, self._view, self._num_crops)
+        crops_SCHW = crops_of(frame_CHW, self._view, self._part.views.num_crops)
         self.transform_s += time.perf_counter() - began
         return crops_SCHW

@@ -50,6 +50,7 @@ from fewframes.moments import (
 )
 from fewframes.predictor import Predictor
 from fewframes.rows import Gap
+from fewframes.stores import is_address
 from fewframes.timeline import Progress
 
 WINDOW_S, HOP_S = 4.0, 2.0
@@ -166,7 +167,7 @@ class Index:
 
     def prune(self) -> int:
         """Forget the videos whose files are gone; how many. Addresses (`https://...`) stay."""
-        return self.remove(path for path in self.videos() if "://" not in path and not os.path.exists(path))
+        return self.remove(path for path in self.videos() if not is_address(path) and not os.path.exists(path))
 
     def optimize(self, *, indexed_from: int = INDEXED_FROM) -> None:
         """Join small files, drop what old versions held, and bring the indexes of vectors, ids, labels and paths up to date, or

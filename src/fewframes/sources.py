@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import os
 import sys
@@ -9,8 +10,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from fewframes.errors import FewframesError
-from fewframes.stores import file_system, store_errors
+from fewframes.stores import as_path, file_system, is_address, store_errors
 from fewframes.video import find_videos
+
+STANDARD_INPUT = "standard input"
+START_BYTES = 2**16
+"""What is looked at of standard input before all of it is read."""
+MARKS = ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+"""What texts begin with that are not UTF-8: PowerShell's, for example."""
 
 
 def expand(sources: Iterable[str], opened: tuple[str, ...] = ()) -> Iterator[str]:
@@ -19,14 +26,15 @@ def expand(sources: Iterable[str], opened: tuple[str, ...] = ()) -> Iterator[str
     What stands for nothing comes out as it is, to be named among the failures. `opened` are the lists that led here.
     """
     for source in sources:
+        source = as_path(source)
         if source == "-":
-            yield from expand(listed(sys.stdin.read()), opened)
-        elif source.endswith(".txt") and ("://" in source or Path(source).is_file()):
-            place = source if "://" in source else os.path.realpath(source)
+            yield from expand(listed(read_piped()), opened)
+        elif source.endswith(".txt") and (is_address(source) or Path(source).is_file()):
+            place = source if is_address(source) else os.path.realpath(source)
             if place in opened:
                 raise FewframesError(f"{source}: a list that leads to itself")
             yield from expand(listed(read_list(source)), (*opened, place))
-        elif not os.path.exists(source) and glob.has_magic(source) and "://" not in source:
+        elif not os.path.exists(source) and glob.has_magic(source) and not is_address(source):
             found = sorted(glob.glob(source, recursive=True))
             yield from expand(found, opened) if found else [source]
         elif os.path.isdir(source):
@@ -39,13 +47,40 @@ def read_list(path: str) -> str:
     """The text of a list of sources, from a file or a URL of fsspec's."""
     try:
         system, place = file_system(path)
-        return bytes(system.cat_file(place)).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise FewframesError(
-            f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
-        ) from None
+        return text_of(bytes(system.cat_file(place)), path)
     except store_errors() as error:
         raise FewframesError(f"{path}: cannot be read ({error}); check the address and the network") from None
+
+
+def read_piped() -> str:
+    """Return the text on standard input. Raises FewframesError where that is closed, or no text."""
+    if sys.stdin is None:
+        raise FewframesError("-: standard input is closed; pipe a list of videos into it, one a line, or name them")
+    start = sys.stdin.buffer.read(START_BYTES)
+    text_of(start, STANDARD_INPUT, is_whole=False)  # a video may be long, and is known by its start
+    return text_of(start + sys.stdin.buffer.read(), STANDARD_INPUT)
+
+
+def text_of(content: bytes, name: str, *, is_whole: bool = True) -> str:
+    """Return a list of sources as text: UTF-8, UTF-16 with its mark, or the bytes of names of files that are there.
+
+    Raises FewframesError for anything else.
+    """
+    marked = next((encoding for mark, encoding in MARKS if content.startswith(mark)), None)
+    if marked is None and b"\0" in content:
+        raise FewframesError(
+            f"{name}: not text but data (a video?), where a list of videos is read, one a line; name the video itself, or "
+            "read one that comes through a pipe with `fewframes stream -`"
+        )
+    try:
+        return content.decode(marked or "utf-8-sig", errors="strict" if is_whole else "ignore")
+    except UnicodeDecodeError as error:
+        names = os.fsdecode(content)
+        if all(os.path.lexists(line) for line in listed(names)):
+            return names
+        raise FewframesError(
+            f"{name}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
+        ) from None
 
 
 def listed(text: str) -> list[str]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
+from urllib.request import url2pathname
 
 import fsspec
 
@@ -23,8 +26,31 @@ CLIENTS_ERRORS = (
     ("aiohttp.client_exceptions", "ClientError"),
 )
 """What clients of object stores raise beside OSError: where credentials are missing, a connection breaks."""
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:(//|:.*://)", re.IGNORECASE)
+"""What an address begins with: `s3://`, and fsspec's `simplecache::s3://`."""
+LOCAL = "file://"
 NO_FILE = (None, 404, 410)
 """What HTTP servers answer of a file that is not there; None is no answer of one."""
+
+
+def is_address(text: str) -> bool:
+    """Return whether a text is an address such as s3://bucket/a.mp4. A path that exists is a path, whatever its name."""
+    return ADDRESS.match(text) is not None and not os.path.lexists(text)
+
+
+def as_path(text: str) -> str:
+    """Return the path that a file:// address stands for; any other text as it is."""
+    if text[: len(LOCAL)].lower() != LOCAL or os.path.lexists(text):
+        return text
+    path = text[len(LOCAL) :]
+    path = path.removeprefix("localhost") if path.startswith("localhost/") and not os.path.lexists(path) else path
+    return path if os.path.lexists(path) else url2pathname(path)  # %20 is a blank, unless a name has it
+
+
+def with_plain_scheme(address: str) -> str:
+    """Return an address that begins in lower case: HTTP:// is http://."""
+    scheme, separator, rest = address.partition(":")
+    return scheme.lower() + separator + rest
 
 
 def store_errors() -> tuple[type[Exception], ...]:
@@ -36,6 +62,7 @@ def store_errors() -> tuple[type[Exception], ...]:
 def file_system(url: str) -> tuple[Any, str]:
     """What reaches a path or URL, and what it calls it. MissingDependency where its package is not there, ValueError for a
     protocol that nobody knows."""
+    url = with_plain_scheme(url) if is_address(url) else url
     try:
         system, path = fsspec.core.url_to_fs(url)
     except ImportError as error:

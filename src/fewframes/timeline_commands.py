@@ -169,6 +169,7 @@ def write_plot(found: Timeline, plot: Path) -> None:
 def write_thumbnails(found: Timeline, folder: Path) -> None:
     """A JPEG of each span, an index of them, and a page on which they lead into the video."""
     from fewframes.pages import timeline_page
+    from fewframes.stores import is_address
     from fewframes.thumbnails import jpeg, middle_frames
 
     for former in folder.glob("[0-9][0-9][0-9][0-9].jpg"):
@@ -178,7 +179,7 @@ def write_thumbnails(found: Timeline, folder: Path) -> None:
         (folder / name).write_bytes(jpeg(frame_CHW))
     index = [{"file": name, **span.to_dict()} for name, span in zip(names, found.spans, strict=True)]
     (folder / "index.json").write_text(json_line(index, indent=1) + "\n", encoding="utf-8")
-    video = found.source if "://" in found.source else Path(found.source).resolve().as_uri()
+    video = found.source if is_address(found.source) else Path(found.source).resolve().as_uri()
     page = timeline_page(found, video, names)
     (folder / "index.html").write_text(page, encoding="utf-8", errors="replace")
     tell(f"{len(names)} thumbnails; open {folder / 'index.html'} to jump to a moment")

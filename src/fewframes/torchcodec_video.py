@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewframes.clip import Clip, Reading
-from fewframes.container import NO_LIMITS, Limits
+from fewframes.clip import Clip, Reading, Step
+from fewframes.clock import steps_of
+from fewframes.container import NO_LIMITS, Limits, VideoFile
 from fewframes.errors import MissingDependency, VideoError, needed
 from fewframes.packets import SAME_S
 from fewframes.pictures import Prepare
@@ -34,7 +35,9 @@ class TorchcodecVideo:
         self.name, self._device, self._file = name, device, file
         with unbroken(file):
             try:
-                self._decoder = decoder_class(file, num_ffmpeg_threads=threads, device=device)
+                # After file: stands a path as it is, whatever its name looks like.
+                source = f"file:{file}" if isinstance(file, str) else file
+                self._decoder = decoder_class(source, num_ffmpeg_threads=threads, device=device)
             except (RuntimeError, ValueError) as error:
                 raise VideoError(
                     f"{name}: torchcodec cannot read it ({_first_line(error)}); try the backend pyav"
@@ -70,6 +73,10 @@ class TorchcodecVideo:
     def span_s(self, times_s: Tensor) -> float:  # noqa: ARG002
         """The whole video's length: what is decoded is torchcodec's own affair."""
         return self.duration_s
+
+    def steps(self) -> tuple[Step, ...]:
+        """Return where its clock steps on; not looked for in a file that the caller opened."""
+        return steps_of(VideoFile(self._file, self.name, 0), self._origin_s) if isinstance(self._file, str) else ()
 
     def check(self, start_s: float, end_s: float) -> None:
         """Decode every picture that is shown between these moments; VideoError where one cannot be."""

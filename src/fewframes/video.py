@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from typing_extensions import TypeIs
 
-from fewframes.clip import Clip, Reading
-from fewframes.container import NO_LIMITS, Limits
+from fewframes.clip import Clip, Reading, Step
+from fewframes.container import NO_LIMITS, Limits, check_readable
 from fewframes.decoder import FileVideo
 from fewframes.errors import MissingVideo, VideoError
 from fewframes.instants import checked_range
 from fewframes.packets import SAME_S
 from fewframes.pixels import NewStack, Pixels, pixels_of_image
-from fewframes.stores import open_far
+from fewframes.stores import as_path, is_address, open_far
 
 if TYPE_CHECKING:  # exported graphs read videos without torch
     from torch import Tensor
@@ -70,6 +70,9 @@ class OpenVideo(Protocol):
     def span_s(self, times_s: Tensor) -> float:
         """How many seconds of the video are decoded, about, for the frames at these moments."""
 
+    def steps(self) -> tuple[Step, ...]:
+        """Return where its clock steps on, by its packets; nothing is decoded."""
+
     def check(self, start_s: float, end_s: float) -> None:
         """Decode every picture that is shown between these moments; VideoError where one cannot be."""
 
@@ -93,6 +96,7 @@ class Backend:
         if self.name == "torchcodec":
             from fewframes.torchcodec_video import TorchcodecVideo  # late: it loads torch
 
+            check_readable(file, name, size_bytes, self.limits)
             return TorchcodecVideo(file, name, self.threads, self.device, self.limits)
         return FileVideo(file, name, size_bytes, self.threads, bytes_fetched, self.limits)
 
@@ -165,28 +169,38 @@ def _is_array(source: object) -> TypeIs[NDArray[np.uint8] | Tensor]:
 
 
 def _open_path(path: str, fps: float, decode: Backend) -> OpenVideo:
-    if "://" in path:
+    path = as_path(path)
+    if is_address(path):
         return _open_url(path, decode)
     try:
         if os.path.isdir(path):
             return _open_folder(Path(path), fps)
         size_bytes = os.path.getsize(path)
+        if not os.path.isfile(path):  # asked first: opening a pipe waits for whoever writes into it
+            raise VideoError(
+                f"{path}: a pipe or device, in which one cannot go back; read it with `fewframes stream`, or save it as a file"
+            )
         if size_bytes == 0:
             raise VideoError(f"{path}: the file is empty (0 bytes); copy or download it again")
         with open(path, "rb"):
             pass  # FFmpeg would say the same of a forbidden file and of a broken one
     except FileNotFoundError:
-        what = (
-            "the pattern matches nothing; check it, and quote it for the shell"
-            if "*" in path
-            else "no such file; check the path"
-        )
-        raise MissingVideo(f"{path}: {what}") from None
+        raise MissingVideo(f"{path}: {_why_missing(path)}") from None
     except PermissionError:
         raise VideoError(f"{path}: no permission to read it; check its owner and mode") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         raise VideoError(f"{path!r}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
     return decode.open(path, path, size_bytes)
+
+
+def _why_missing(path: str) -> str:
+    if os.path.lexists(path):
+        return "a link that leads nowhere; check what it links to"
+    if "*" in path:
+        return "the pattern matches nothing; check it, and quote it for the shell"
+    if path.startswith("~"):
+        return "no such file; only the shell knows ~ as the home folder, so write that out"
+    return "no such file; check the path"
 
 
 def _open_url(url: str, decode: Backend) -> OpenVideo:
@@ -252,6 +266,10 @@ class PictureVideo:
     def span_s(self, times_s: Tensor) -> float:
         """How long the pictures at these moments are shown: no others are read."""
         return len(times_s) / self._fps
+
+    def steps(self) -> tuple[Step, ...]:
+        """Return none: pictures come at a steady rate."""
+        return ()
 
     def check(self, start_s: float, end_s: float) -> None:
         """Read every picture that is shown between these moments; VideoError where one cannot be."""

@@ -1,0 +1,63 @@
+"""A clock that steps: looked at around the step, and said; fewer pictures than frames are said too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fewframes.clip import Prediction, Step
+from fewframes.clock import moments_around
+from fewframes.instants import checked_range, part_centres
+from fewframes.predictor import Predictor
+from numbered import Numbered
+
+
+def stepping(at: int, by_s: float, num_frames: int = 100) -> list[int]:
+    return [40 * number + (round(1000 * by_s) if number >= at else 0) for number in range(num_frames)]
+
+
+def said(predictor: Predictor, path: Path, *, as_bytes: bool = False) -> Prediction:
+    return predictor.predict(path.read_bytes() if as_bytes else path)
+
+
+def centres(duration_s: float, start_s: float, end_s: float | None) -> list[float]:
+    return part_centres(*checked_range(duration_s, start_s, end_s), 4)
+
+
+def test_moments_around_steps() -> None:
+    steps = (Step(2.0, 100.0), Step(103.0, 50.0))  # pictures: 0-2, 102-103, 153-154
+    assert moments_around(steps, centres, 154.0, 0.0, None) == pytest.approx([0.5, 1.5, 102.5, 153.5])
+    assert moments_around(steps, centres, 154.0, 1.0, 103.0) == pytest.approx([1.25, 1.75, 102.25, 102.75])
+    assert moments_around((), centres, 4.0, 0.0, None) == pytest.approx([0.5, 1.5, 2.5, 3.5])
+
+
+@pytest.mark.parametrize("suffix", [".ts", ".mkv", ".mp4"])
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_a_clock_that_steps_hides_no_pictures(
+    tmp_path: Path, predictor: Predictor, suffix: str, as_bytes: bool
+) -> None:
+    recipe = Numbered(suffix=suffix, bframes=0, times_ms=stepping(50, 600.0))
+    found = said(predictor, recipe.write(tmp_path / "a"), as_bytes=as_bytes)
+    assert found.times_s.tolist() == pytest.approx([0.48, 1.48, 602.48, 603.48], abs=0.05)
+    assert [tuple(step) for step in found.steps] == [pytest.approx((2.0, 600.0), abs=0.05)]
+    assert found.notices == ["its clock steps on by 600.00 s at 2.00 s; looked at both sides of that"]
+    assert found.to_dict()["distinct_frames"] == 4
+
+
+def test_two_steps_and_one_near_the_end(tmp_path: Path, predictor: Predictor) -> None:
+    times_ms = [time + (86_400_000 if number >= 96 else 0) for number, time in enumerate(stepping(30, 7200.0))]
+    found = said(predictor, Numbered(suffix=".mkv", bframes=0, times_ms=times_ms).write(tmp_path / "a"))
+    assert [round(step.by_s) for step in found.steps] == [7200, 86400]
+    assert found.distinct_frames == 4
+
+
+def test_long_pictures_are_no_steps_but_told(tmp_path: Path, predictor: Predictor) -> None:
+    slides = said(predictor, Numbered(bframes=0, times_ms=[0, 15_000, 30_000]).write(tmp_path / "slides"))
+    assert slides.steps == ()
+    assert slides.notices == [f"4 frames were looked at, {slides.distinct_frames} of them different pictures"]
+    assert slides.distinct_frames < 4
+    short = said(predictor, Numbered(times_ms=range(0, 120, 40)).write(tmp_path / "short"))
+    assert (short.distinct_frames, short.to_row()["distinct_frames"], len(short.notices)) == (3, 3, 1)
+    steady = said(predictor, Numbered().write(tmp_path / "steady"))
+    assert (steady.distinct_frames, steady.notices) == (4, [])
