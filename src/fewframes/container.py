@@ -19,7 +19,9 @@ from av.error import FFmpegError
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from fewframes.display import check_pixels
 from fewframes.errors import TooLarge, VideoError
+from fewframes.gifs import is_cut
 
 log = logging.getLogger("fewframes")
 
@@ -40,7 +42,7 @@ END_NOT_LENGTH = frozenset({"matroska,webm", "flv"})
 NOT_VIDEO = frozenset({"tty", "lrc", "srt", "ass", "webvtt", "microdvd", "subviewer"})
 """What FFmpeg takes plain text for."""
 GIF_END = b"\x00;"
-"""The last bytes of a GIF; its decoder does not notice when the last picture is cut."""
+"""The last bytes of a GIF as most writers leave it; others are read for it (gifs.py)."""
 
 READ_ERRORS = (FFmpegError, IndexError)
 """What ends reading early; PyAV 18 raises IndexError at the end of a file in which a new stream turned up midway."""
@@ -157,18 +159,14 @@ class VideoFile:
         if stream is None:
             found = [f"{len(kind)} {what}" for what, kind in _other_streams(container) if kind] or ["nothing"]
             raise VideoError(f"{self.name}: no video stream (found: {', '.join(found)}); pass a file with pictures")
-        if container.format.name == "gif" and self._bytes(-2, os.SEEK_END, 2) != GIF_END:
-            raise VideoError(f"{self.name}: cut short (a GIF without its end mark); copy the file again")
+        if container.format.name == "gif" and self._is_cut_gif():
+            raise VideoError(f"{self.name}: cut short (a GIF that ends within a picture); copy the file again")
         context = stream.codec_context
         if context is None:
             raise VideoError(
                 f"{self.name}: FFmpeg here has no decoder for its video; re-encode it, to H.264 for example"
             )
-        if context.width * context.height > self.limits.max_pixels:
-            raise TooLarge(
-                f"{self.name}: frames of {context.width}x{context.height} px; the limit is "
-                f"{self.limits.max_pixels / 1e6:.3g} million pixels; scale the video down"
-            )
+        check_pixels(self.name, context.width, context.height, self.limits.max_pixels)
         if container.duration:
             self.limits.check_length(self.name, container.duration / av.time_base)
         return stream
@@ -181,6 +179,15 @@ class VideoFile:
             content = file.read(size)
             file.seek(position)
             return content
+
+    def _is_cut_gif(self) -> bool:
+        if self._bytes(-2, os.SEEK_END, 2) == GIF_END:
+            return False  # a file elsewhere is not fetched for it
+        with nullcontext(self.file) if not isinstance(self.file, str) else open(self.file, "rb") as file:
+            position = file.tell()
+            cut = is_cut(file)
+            file.seek(position)
+            return cut
 
     def _looks_like(self) -> str:
         start = self._bytes(0, os.SEEK_SET, 64)
