@@ -100,3 +100,12 @@ def test_weights_and_precision_make_the_key() -> None:
 
 def test_keys_depend_on_every_part() -> None:
     assert len({key_of("a", "b"), key_of("ab"), key_of({"a": 1}), key_of({"a": 2}), key_of("b", "a")}) == 5
+
+
+def test_a_folder_of_images_has_the_key_of_their_order(tmp_path: Path) -> None:
+    """Three pictures under names that sort alike as text, and differ in the order of their numbers."""
+    for folder, names in (("a", ("1", "2", "10")), ("b", ("01", "02", "10")), ("c", ("1", "10", "2"))):
+        (tmp_path / folder).mkdir()
+        for content, name in zip((b"A", b"B", b"C"), names, strict=True):
+            (tmp_path / folder / f"{name}.png").write_bytes(content)
+    assert content_key(str(tmp_path / "a")) == content_key(str(tmp_path / "b")) != content_key(str(tmp_path / "c"))

@@ -83,8 +83,9 @@ def write(
 def seen(frame_CHW: Tensor) -> str:
     """The four quarters of a picture by name."""
     height, width = frame_CHW.shape[-2:]
+    bright = (frame_CHW > 128).int()
     return "".join(
-        NAMES[tuple(int(level > 128) for level in frame_CHW[:, y, x])]
+        NAMES[int(bright[0, y, x]), int(bright[1, y, x]), int(bright[2, y, x])]
         for y in (height // 4, 3 * height // 4)
         for x in (width // 4, 3 * width // 4)
     )

@@ -39,6 +39,8 @@ SCANNED_END_S = 0.25
 """The same where all packets, sound too, were listed."""
 END_NOT_LENGTH = frozenset({"matroska,webm", "flv"})
 """Containers whose header has the end of the last picture where others have how long the whole file lasts."""
+STILL_KINDS = frozenset({"heic", "heix", "mif1", "avif"})
+"""What an MP4 calls itself that holds a photograph: phones cut it into tiles, which FFmpeg takes for as many videos."""
 NOT_VIDEO = frozenset({"tty", "lrc", "srt", "ass", "webvtt", "microdvd", "subviewer"})
 """What FFmpeg takes plain text for."""
 GIF_END = b"\x00;"
@@ -165,6 +167,11 @@ class VideoFile:
         if context is None:
             raise VideoError(
                 f"{self.name}: FFmpeg here has no decoder for its video; re-encode it, to H.264 for example"
+            )
+        tiles = [one for one in container.streams.video if (one.width, one.height) == (context.width, context.height)]
+        if len(tiles) > 1 and container.metadata.get("major_brand", "").strip() in STILL_KINDS:
+            raise VideoError(
+                f"{self.name}: a photograph in {len(tiles)} tiles, which are not put together here; save it as JPEG or PNG"
             )
         check_pixels(self.name, context.width, context.height, self.limits.max_pixels)
         if container.duration:

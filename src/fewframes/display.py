@@ -71,7 +71,8 @@ class Display:
         BT.709 and smaller ones as BT.601, as players do. Interlaced pictures are deinterlaced (from their own fields alone, so
         that no other moment leaks in). Transparent parts are black. The display matrix is applied at last. Raises TooLarge.
         """
-        matrix = frame.side_data.get(SideData.DISPLAYMATRIX)
+        stated = frame.side_data
+        matrix = stated[SideData.DISPLAYMATRIX] if SideData.DISPLAYMATRIX in stated else None
         if frame.color_trc == ColorTrc.SMPTE2084:
             self._say("HDR (PQ): its brightness is shown without tone mapping, flatter than players do")
         if frame.interlaced_frame:

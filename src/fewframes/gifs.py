@@ -17,7 +17,9 @@ def is_cut(file: IO[bytes]) -> bool:
     writers pad with zeros, or forget it. The file is read from its start."""
     file.seek(0)
     header = file.read(HEADER_BYTES)
-    awaits_image = not _pass(file, _table_bytes(header[10]) if len(header) == HEADER_BYTES else -1)
+    if len(header) < HEADER_BYTES or not _pass(file, _table_bytes(header[-3])):
+        return True
+    awaits_image = True
     while kind := file.read(1):
         if kind[0] == END:
             break
@@ -52,4 +54,4 @@ def _pass_blocks(file: IO[bytes]) -> bool:
 
 
 def _pass(file: IO[bytes], num_bytes: int) -> bool:
-    return num_bytes >= 0 and len(file.read(num_bytes)) == num_bytes
+    return len(file.read(num_bytes)) == num_bytes

@@ -42,6 +42,7 @@ def pixels_of_pil(image: Image.Image) -> Pixels:
 
     16 bits are scaled to 8. Raises ValueError for values that do not say what is white.
     """
+    image.load()  # a TIFF turns itself while it is loaded, and says no more of it then
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         image = _eight_bits(image)
     elif image.mode in ("I", "F"):

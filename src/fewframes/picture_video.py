@@ -155,7 +155,7 @@ def is_image(file: str | IO[bytes], name: str) -> bool:
     if start[:2] == b"BM" and start[6:10] == bytes(4):
         return True
     if start[4:12] in AVIF_KINDS:
-        return features.check("avif")
+        return bool(features.check("avif"))
     return start.startswith(JPEG_START) and not _is_motion_jpeg(file, name)
 
 

@@ -98,16 +98,15 @@ def _as_array(image: Any) -> NDArray[np.uint8]:
     """Return an array of bytes that lies where the image lay, if that is in this machine's memory. Raises ValueError."""
     if np.ma.is_masked(image):
         raise ValueError("a frame that is masked in parts: fill these first, with frame.filled(0) for black")
+    given = getattr(image, "dtype", None)
     if hasattr(image, "detach"):  # a tensor
         image = image.detach().cpu()
     try:
-        pixels = (
-            np.asarray(image) if str(getattr(image, "dtype", "")) != "torch.bfloat16" else np.asarray(image.float())
-        )
-    except (TypeError, RuntimeError) as error:
-        raise ValueError(f"a frame of type {type(image).__name__}: cannot be made an array ({error})") from None
+        pixels = np.asarray(image)
+    except (TypeError, RuntimeError) as error:  # what numpy has no word for
+        raise ValueError(f"a frame of dtype {given}: needs uint8 values 0-255 ({error})") from None
     if pixels.dtype != np.uint8:
         raise ValueError(
-            f"a frame of dtype {getattr(image, 'dtype', pixels.dtype)}: needs uint8 values 0-255 (floats in 0-1: multiply by 255)"
+            f"a frame of dtype {given or pixels.dtype}: needs uint8 values 0-255 (floats in 0-1: multiply by 255)"
         )
     return pixels

@@ -47,7 +47,8 @@ DEFAULT_FPS = 25.0
 BackendName = Literal["pyav", "torchcodec"]
 Source: TypeAlias = "str | os.PathLike[str] | bytes | IO[bytes] | Sequence[Any] | NDArray[np.uint8] | Tensor"
 """A path, a URL (fsspec), a folder of images, the bytes of a file, an open binary file, or frames as a list of PIL
-images or arrays, or as one array or tensor with the frames on its first axis."""
+images or arrays, or as one array or tensor with the frames on its first axis. A file is a video or an image: an animation,
+the pages of a TIFF, one picture."""
 
 
 class OpenVideo(Protocol):
@@ -163,8 +164,10 @@ def _is_array(source: object) -> TypeIs[NDArray[np.uint8] | Tensor]:
 
 
 def _check_several(shape: tuple[int, ...]) -> None:
-    """Raise ValueError for an array that is one picture, or may be."""
-    if len(shape) < 3 or (len(shape) == 3 and shape[-1] in CHANNELS):
+    """Raise ValueError for an array that is one picture or less, or may be."""
+    if len(shape) < 2:
+        raise ValueError(f"an array of shape {shape}: no pictures; needs (T, H, W, 3) or (T, 3, H, W)")
+    if len(shape) == 2 or (len(shape) == 3 and shape[-1] in CHANNELS):
         raise ValueError(f"an array of shape {shape}: one picture; pass a list of pictures, [array]")
     if len(shape) == 3 and shape[0] == 3:
         raise ValueError(
