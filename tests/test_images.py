@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import av
+import fsspec
 import numpy as np
 import pytest
 import torch
 from PIL import Image, features
 
 from fewframes.container import Limits
-from fewframes.errors import TooLarge, VideoError
+from fewframes.errors import TooLarge, Unreachable, VideoError
 from fewframes.images import pixels_of_pil
 from fewframes.video import open_video, read_frames
 from numbered import numbers, picture
@@ -249,3 +250,28 @@ def test_limits_hold_for_images() -> None:
 def test_pixels_keep_what_pillow_gives() -> None:
     pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
     assert pixels_of_pil(Image.fromarray(pixels)).tolist() == pixels.tolist()
+
+
+class Breaking(io.BytesIO):
+    """A file elsewhere that fails after so many bytes, as `stores.FarFile` does."""
+
+    failure: Unreachable | None = None
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        content = super().read(size)
+        if self.tell() <= 600:
+            return content
+        self.failure = Unreachable("far.webp: cannot be read to its end")
+        return b""
+
+
+def test_a_store_that_fails_is_not_taken_for_damage() -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    for form in ("png", "tiff", "bmp"):
+        with pytest.raises(Unreachable, match=r"far\.webp: cannot be read to its end"):
+            first(Breaking(saved(Image.fromarray(noise), form)))
+
+
+def test_images_by_address() -> None:
+    fsspec.filesystem("memory").pipe("/images/moving.webp", animation("webp", duration=100, lossless=True))
+    assert numbers(read_frames("memory://images/moving.webp", torch.tensor([0.05, 0.35])).frames) == [0, 3]

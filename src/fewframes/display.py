@@ -23,6 +23,7 @@ UNSPECIFIED_COLORSPACE = 2
 HD_WIDTH_PX, SD_HEIGHT_PX = 1280, 576
 MOST_ASPECT = 8
 """Pixels stated to be longer than this are a writer's mistake: recordings of one field, or of half the width, have at most 4."""
+SQUARE = Fraction(1)
 FULL_TURN = 1 << 16
 """A display matrix's 1.0."""
 EXACT = 0.02
@@ -55,14 +56,15 @@ class Display:
         What the container states goes before what the codec does, as in FFmpeg; the codec's may change midway, as broadcasts do
         between programmes.
         """
-        stated = self._container_aspect or self._stream.codec_context.sample_aspect_ratio or Fraction(1)
-        if 1 / MOST_ASPECT <= stated <= MOST_ASPECT:
+        stated = self._container_aspect or self._stream.codec_context.sample_aspect_ratio or SQUARE
+        width, height = stated.numerator, stated.denominator  # as whole numbers: every decoded frame comes by here
+        if width <= MOST_ASPECT * height and height <= MOST_ASPECT * width:
             return stated
         self._say(
             f"its pixels are stated to be {float(stated):.4g} times as wide as high; beyond 1:{MOST_ASPECT} and {MOST_ASPECT}:1 "
             "that is taken for a mistake, and they are shown square"
         )
-        return Fraction(1)
+        return SQUARE
 
     def pixels(self, frame: VideoFrame, aspect: Fraction) -> Pixels:
         """Return a frame as it is shown: (H, W, C) uint8 RGB with square pixels.
@@ -71,8 +73,7 @@ class Display:
         BT.709 and smaller ones as BT.601, as players do. Interlaced pictures are deinterlaced (from their own fields alone, so
         that no other moment leaks in). Transparent parts are black. The display matrix is applied at last. Raises TooLarge.
         """
-        stated = frame.side_data
-        matrix = stated[SideData.DISPLAYMATRIX] if SideData.DISPLAYMATRIX in stated else None
+        matrix = _display_matrix(frame)
         if frame.color_trc == ColorTrc.SMPTE2084:
             self._say("HDR (PQ): its brightness is shown without tone mapping, flatter than players do")
         if frame.interlaced_frame:
@@ -95,11 +96,11 @@ class Display:
         pixels_HWC = _seen(rgb, 4 if transparent else 3)
         if transparent:
             pixels_HWC = over_black(pixels_HWC)
-        return pixels_HWC if matrix is None else self._oriented(pixels_HWC, np.frombuffer(matrix, np.int32))
+        return pixels_HWC if matrix is None else self._oriented(pixels_HWC, matrix)
 
     def shows_as_stored(self, frame: VideoFrame, aspect: Fraction) -> bool:
         """Return whether nothing but colours has to be made of a frame."""
-        is_plain = SideData.DISPLAYMATRIX not in frame.side_data and not frame.interlaced_frame
+        is_plain = _display_matrix(frame) is None and not frame.interlaced_frame
         return is_plain and aspect == 1 and not _has_alpha(frame.format.name)
 
     def _oriented(self, pixels_HWC: Pixels, matrix: NDArray[np.int32]) -> Pixels:
@@ -148,6 +149,14 @@ def over_black(pixels_HWC: Pixels) -> Pixels:
     if alpha.min(initial=255) == 255 or alpha.max(initial=0) == 0:
         return np.ascontiguousarray(colours)
     return np.asarray((colours.astype(np.uint16) * alpha + 127) // 255, dtype=np.uint8)
+
+
+def _display_matrix(frame: VideoFrame) -> NDArray[np.int32] | None:
+    """Return what the container or the frame itself (H.264 and HEVC can) says of its orientation: (9,) with 1.0 as `FULL_TURN`."""
+    for stated in frame.side_data:
+        if stated.type == SideData.DISPLAYMATRIX:
+            return np.frombuffer(stated, np.int32)
+    return None
 
 
 @cache

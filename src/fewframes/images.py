@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from PIL import Image, TiffImagePlugin
+from PIL import Image, TiffImagePlugin, features
 
 from fewframes.display import Pixels, check_pixels, over_black
 from fewframes.errors import VideoError
@@ -28,6 +28,18 @@ UPRIGHT = {
 BITS_PER_SAMPLE, PHOTOMETRIC, NEW_SUBFILE_TYPE = 258, 262, 254
 REDUCED_OR_MASK = 0b101
 """Bits of a TIFF page's kind that make it no picture of its own."""
+FORMATS = [
+    "BMP",
+    "GIF",
+    "JPEG",
+    "JPEG2000",
+    "PNG",
+    "PPM",
+    "TIFF",
+    "WEBP",
+    *(["AVIF"] if features.check("avif") else []),
+]
+"""What is read as an image, whatever it is called: Pillow knows more, some of which start other programs."""
 PAGED = frozenset({"TIFF"})
 ANIMATED = frozenset({"AVIF", "GIF", "PNG", "WEBP"})
 """Formats whose further pictures are pages, and those whose are frames. An MPO's belong to its first: previews, depth."""
@@ -83,7 +95,7 @@ def shown_s(image: Image.Image) -> float:
 @contextmanager
 def opened(file: Any, name: str, max_pixels: int) -> Iterator[Image.Image]:
     """Open an image file by path or as a binary file; all damage, then and while it is open, is a VideoError with its name."""
-    with reading(name), Image.open(file) as image:
+    with reading(name), Image.open(file, formats=FORMATS) as image:
         check_pixels(name, image.width, image.height, max_pixels)
         yield image
 

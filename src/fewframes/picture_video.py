@@ -23,6 +23,7 @@ from fewframes.images import ANIMATED, opened, pages_of, pixels_of_pil, reading,
 from fewframes.natural import equal_groups, in_natural_order, repeated_numbers
 from fewframes.packets import SAME_S
 from fewframes.pixels import NewStack
+from fewframes.stores import unbroken
 
 if TYPE_CHECKING:  # exported graphs read videos without torch
     from torch import Tensor
@@ -164,7 +165,7 @@ def open_image(file: str | IO[bytes], name: str, fps: float, limits: Limits) -> 
 
     Raises VideoError where it is damaged, TooLarge above the limits.
     """
-    with ExitStack() as stack:
+    with unbroken(file), ExitStack() as stack:
         image = stack.enter_context(opened(file, name, limits.max_pixels))
         pages = pages_of(image)
         if len(pages) > 1 and image.format in ANIMATED:
@@ -175,7 +176,7 @@ def open_image(file: str | IO[bytes], name: str, fps: float, limits: Limits) -> 
         held = stack.pop_all()
 
     def read_page(index: int) -> Pixels:
-        with reading(name):
+        with unbroken(file), reading(name):
             image.seek(pages[index])
             check_pixels(name, image.width, image.height, limits.max_pixels)  # pages have sizes of their own
             return pixels_of_pil(image)
