@@ -99,12 +99,12 @@ def _as_array(image: Any) -> NDArray[np.uint8]:
     if np.ma.is_masked(image):
         raise ValueError("a frame that is masked in parts: fill these first, with frame.filled(0) for black")
     given = getattr(image, "dtype", None)
-    if hasattr(image, "detach"):  # a tensor
-        image = image.detach().cpu()
     try:
-        pixels = np.asarray(image)
-    except (TypeError, RuntimeError) as error:  # what numpy has no word for
-        raise ValueError(f"a frame of dtype {given}: needs uint8 values 0-255 ({error})") from None
+        pixels = np.asarray(image.detach().cpu() if hasattr(image, "detach") else image)
+    except (TypeError, RuntimeError) as error:  # what numpy has no word for, and tensors without values
+        raise ValueError(
+            f"a frame of dtype {given}: cannot be made an array; needs uint8 values 0-255 ({error})"
+        ) from None
     if pixels.dtype != np.uint8:
         raise ValueError(
             f"a frame of dtype {given or pixels.dtype}: needs uint8 values 0-255 (floats in 0-1: multiply by 255)"
