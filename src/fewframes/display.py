@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from fractions import Fraction
 from functools import cache
+from typing import Any
 
 import av.filter
 import numpy as np
@@ -153,6 +154,7 @@ def over_black(pixels_HWC: Pixels) -> Pixels:
 
 def _display_matrix(frame: VideoFrame) -> NDArray[np.int32] | None:
     """Return what the container or the frame itself (H.264 and HEVC can) says of its orientation: (9,) with 1.0 as `FULL_TURN`."""
+    stated: Any  # PyAV's stubs take these for text
     for stated in frame.side_data:
         if stated.type == SideData.DISPLAYMATRIX:
             return np.frombuffer(stated, np.int32)
