@@ -19,7 +19,7 @@ from fewframes.config import StreamConfig, ViewConfig
 from fewframes.container import Limits
 from fewframes.display import over_black, shown_size
 from fewframes.errors import TooLarge
-from fewframes.live import LiveReader, Sample
+from fewframes.live import Event, LiveReader, Sample
 from fewframes.pixels import ViewStack
 from fewframes.spans import Span
 from fewframes.thumbnails import middle_frames
@@ -202,6 +202,11 @@ def test_a_broadcast_that_changes_its_shape_midway(tmp_path: Path) -> None:
     with closing(open_video(joined)) as video:
         frames = [video.frames_at(torch.tensor([time_s])).frames for time_s in (0.1, 0.9, 0.1)]
     assert [tuple(shown.shape[2:]) for shown in frames] == [(72, 96), (64, 114), (72, 96)]
+    reader, events = LiveReader(str(joined), StreamConfig(), 0.1, lambda picture: picture), []
+    with closing(reader):
+        while (items := reader.take(8, 1.0)) is not None:
+            events += [item.words for item in items if isinstance(item, Event)]
+    assert "its pictures are 114x64 px now, not 96x72" in events
 
 
 @pytest.mark.parametrize("aspect", [Fraction(30), Fraction(1, 50)])
