@@ -145,3 +145,12 @@ def test_two_writers_of_one_key(tmp_path: Path) -> None:
     assert all(found is not None and len(found.unique()) == 1 for found in seen)
     assert [store.num_damaged for store in stores] == [0] * 4
     assert len(list(tmp_path.rglob("*.*"))) == 1
+
+
+def test_a_folder_of_images_has_the_key_of_their_order(tmp_path: Path) -> None:
+    """Three pictures under names that sort alike as text, and differ in the order of their numbers."""
+    for folder, names in (("a", ("1", "2", "10")), ("b", ("01", "02", "10")), ("c", ("1", "10", "2"))):
+        (tmp_path / folder).mkdir()
+        for content, name in zip((b"A", b"B", b"C"), names, strict=True):
+            (tmp_path / folder / f"{name}.png").write_bytes(content)
+    assert content_key(str(tmp_path / "a")) == content_key(str(tmp_path / "b")) != content_key(str(tmp_path / "c"))

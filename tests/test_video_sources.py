@@ -75,6 +75,72 @@ def test_folder_of_images(tmp_path: Path) -> None:
     assert numbers(read_frames(tmp_path, torch.tensor([0.5, 1.1])).frames) == [12, 27]
 
 
+@pytest.mark.parametrize("pattern", ["frame_{}.png", "f-{}.jpg", "{}.webp", "IMG ({}).PNG", "cam1_{}_left.bmp"])
+def test_images_are_in_the_order_of_their_numbers(tmp_path: Path, pattern: str) -> None:
+    for number in range(8, 13):
+        Image.fromarray(picture(number)).save(tmp_path / pattern.format(number))
+    assert numbers(read_frames(tmp_path, torch.arange(5) / 25).frames) == [8, 9, 10, 11, 12]
+
+
+def test_what_systems_leave_among_images_is_passed_over(tmp_path: Path) -> None:
+    for number in (9, 10):
+        Image.fromarray(picture(number)).save(tmp_path / f"{number}.png")
+        (tmp_path / f"._{number}.png").write_bytes(b"\0\x05\x16\x07 a resource fork")
+    (tmp_path / "Thumbs.db").write_bytes(b"thumbnails")
+    (tmp_path / ".DS_Store").write_bytes(b"positions")
+    (tmp_path / "11.png").mkdir()
+    with closing(open_video(tmp_path)) as opened:
+        assert opened.duration_s == 2 / 25
+        assert numbers(opened.frames_at(torch.tensor([0.0, 0.05])).frames) == [9, 10]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["left_1.png", "left_2.png", "right_1.png", "right_2.png"], "4 of its 4 images .* such as left_1.png and right_1.png"),
+        (["1.png", "2.png", "1.jpg"], "2 of its 3 images share their number with another one, such as 1.jpg and 1.png"),
+    ],
+)  # fmt: skip
+def test_several_sequences_in_one_folder_are_refused(tmp_path: Path, names: list[str], message: str) -> None:
+    for number, name in enumerate(names):
+        Image.fromarray(picture(number)).save(tmp_path / name)
+    with pytest.raises(VideoError, match=f"{message}.*: more than one sequence; give each a folder of its own"):
+        open_video(tmp_path)
+
+
+def test_groups_of_images_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(6):
+        Image.fromarray(picture(number)).save(tmp_path / f"cam{number // 3}_{number % 3}.png")
+    assert numbers(read_frames(tmp_path, torch.arange(6) / 25).frames) == [0, 1, 2, 3, 4, 5]
+    assert [record.message for record in caplog.records] == [
+        f"{tmp_path}: its images are numbered alike in 2 groups, which are read one after the other; where these are several "
+        "cameras, give each a folder of its own"
+    ]
+
+
+def test_an_image_of_a_folder_that_cannot_be_one_is_refused_by_name(tmp_path: Path) -> None:
+    images = [Image.fromarray(picture(number)) for number in range(4)]
+    for number, image in enumerate(images):
+        image.save(tmp_path / f"{number}.webp", lossless=True)
+    images[0].save(tmp_path / "1.webp", save_all=True, append_images=images[1:], duration=100)
+    (tmp_path / "2.webp").write_bytes((tmp_path / "0.webp").read_bytes()[:-20])
+    with closing(open_video(tmp_path)) as opened:
+        assert numbers(opened.frames_at(torch.tensor([0.0, 0.13])).frames) == [0, 3]
+        with pytest.raises(
+            VideoError, match=r"1\.webp: holds 4 pictures \(a WEBP animation, or pages\), one of 4 images"
+        ):
+            opened.frames_at(torch.tensor([0.05]))
+        with pytest.raises(VideoError, match=r"2\.webp: cannot be read as an image"):
+            opened.check(0.08, 0.12)
+
+
+def test_deep_images_of_a_folder_keep_their_greys(tmp_path: Path) -> None:
+    ramp = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (32, 1))
+    for number in range(2):
+        Image.fromarray(ramp.astype(np.uint16) * 257).save(tmp_path / f"{number}.png")
+    assert (read_frames(tmp_path, torch.tensor([0.05])).frames[0, 1].numpy() == ramp).all()
+
+
 def test_photographs_turned_by_exif_stand_upright(tmp_path: Path) -> None:
     image = Image.fromarray(picture(5)).rotate(90, expand=True)
     exif = Image.Exif()

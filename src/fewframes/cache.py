@@ -20,10 +20,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from fewframes.natural import in_natural_order
+
 log = logging.getLogger("fewframes")
 
 WHOLE_BYTES = 256 * 2**20
 """Files up to this size are hashed whole; of larger ones the size and `NUM_SPOTS` spots of `SPOT_BYTES`."""
+SHOWN = b"shown 2"
+"""Which pictures are made of a file's bytes; another one where embeddings of the former pictures are not to be found any more."""
 NUM_SPOTS, SPOT_BYTES = 64, 2**20
 
 
@@ -90,10 +94,10 @@ def key_of(*parts: Mapping[str, Any] | str) -> str:
 
 
 def content_key(path: str) -> str:
-    """A key of what a file (or each file of a folder) holds, whatever it is called."""
+    """Return a key of the pictures that a file (or each file of a folder) holds, whatever it is called."""
     if os.path.isdir(path):
-        return key_of(*(content_key(entry.path) for entry in sorted(os.scandir(path), key=lambda entry: entry.name)))
-    digest = hashlib.blake2b(digest_size=20)
+        return key_of(*(content_key(os.path.join(path, name)) for name in in_natural_order(os.listdir(path))))
+    digest = hashlib.blake2b(digest_size=20, person=SHOWN)
     size_bytes = os.path.getsize(path)
     digest.update(str(size_bytes).encode())
     with open(path, "rb") as file:

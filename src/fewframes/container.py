@@ -18,7 +18,9 @@ from av.error import FFmpegError
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from fewframes.display import check_pixels
 from fewframes.errors import TooLarge, VideoError
+from fewframes.gifs import is_cut
 from fewframes.unreadable import looks_like, why_unreadable
 
 log = logging.getLogger("fewframes")
@@ -37,6 +39,8 @@ SCANNED_END_S = 0.25
 """The same where all packets, sound too, were listed."""
 END_NOT_LENGTH = frozenset({"matroska,webm", "flv"})
 """Containers whose header has the end of the last picture where others have how long the whole file lasts."""
+STILL_KINDS = frozenset({"heic", "heix", "mif1", "avif"})
+"""What an MP4 calls itself that holds a photograph: phones cut it into tiles, which FFmpeg takes for as many videos."""
 NOT_VIDEO = frozenset({"tty", "lrc", "srt", "ass", "webvtt", "microdvd", "subviewer"})
 """What FFmpeg takes plain text for."""
 LEADING_ELSEWHERE = frozenset("concat dash hls imf lavfi rtp rtsp sap sdp vobsub webm_dash_manifest".split())
@@ -44,7 +48,7 @@ LEADING_ELSEWHERE = frozenset("concat dash hls imf lavfi rtp rtsp sap sdp vobsub
 SELF_CONTAINED = ",".join(sorted(av.formats_available - LEADING_ELSEWHERE))
 """The others, as FFmpeg takes them."""
 GIF_END = b"\x00;"
-"""The last bytes of a GIF; its decoder does not notice when the last picture is cut."""
+"""The last bytes of a GIF as most writers leave it; others are read for it (gifs.py)."""
 
 READ_ERRORS = (FFmpegError, IndexError)
 """What ends reading early; PyAV 18 raises IndexError at the end of a file in which a new stream turned up midway."""
@@ -69,11 +73,7 @@ class Limits:
 
     def check_size(self, name: str, width_px: int, height_px: int) -> None:
         """Raise TooLarge for larger frames."""
-        if width_px * height_px > self.max_pixels:
-            raise TooLarge(
-                f"{name}: frames of {width_px}x{height_px} px; the limit is {self.max_pixels / 1e6:.3g} million pixels; scale "
-                "the video down"
-            )
+        check_pixels(name, width_px, height_px, self.max_pixels)
 
     def check_length(self, name: str, duration_s: float) -> None:
         """TooLarge for a longer video."""
@@ -171,12 +171,17 @@ class VideoFile:
                 raise VideoError(f"{self.name}: {known}")
             found = [f"{len(kind)} {what}" for what, kind in _other_streams(container) if kind] or ["nothing"]
             raise VideoError(f"{self.name}: no video stream (found: {', '.join(found)}); pass a file with pictures")
-        if container.format.name == "gif" and self._bytes(self.size_bytes - 2, 2) != GIF_END:
-            raise VideoError(f"{self.name}: cut short (a GIF without its end mark); copy the file again")
+        if container.format.name == "gif" and self._is_cut_gif():
+            raise VideoError(f"{self.name}: cut short (a GIF that ends within a picture); copy the file again")
         context = stream.codec_context
         if context is None:
             raise VideoError(
                 f"{self.name}: FFmpeg here has no decoder for its video; re-encode it, to H.264 for example"
+            )
+        tiles = [one for one in container.streams.video if (one.width, one.height) == (context.width, context.height)]
+        if len(tiles) > 1 and container.metadata.get("major_brand", "").strip() in STILL_KINDS:
+            raise VideoError(
+                f"{self.name}: a photograph in {len(tiles)} tiles, which are not put together here; save it as JPEG or PNG"
             )
         self.limits.check_size(self.name, context.width, context.height)
         if container.duration:
@@ -191,6 +196,15 @@ class VideoFile:
             content = file.read(size)
             file.seek(position)
             return content
+
+    def _is_cut_gif(self) -> bool:
+        if self._bytes(self.size_bytes - 2, 2) == GIF_END:
+            return False  # a file elsewhere is not fetched for it
+        with nullcontext(self.file) if not isinstance(self.file, str) else open(self.file, "rb") as file:
+            position = file.tell()
+            cut = is_cut(file)
+            file.seek(position)
+            return cut
 
     def index(self, opened: Opened, origin_s: float) -> Index:
         """Where key frames and the end are, in seconds on the container's clock, on which the first picture is shown at

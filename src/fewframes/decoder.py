@@ -15,13 +15,13 @@ import logging
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import islice
 from typing import IO, TYPE_CHECKING, Any
 
 from av.error import FFmpegError
 from av.packet import Packet
 from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from fewframes.clip import Clip, Reading, Step
@@ -37,10 +37,11 @@ from fewframes.container import (
     VideoFile,
     cut_short,
 )
+from fewframes.display import Display
 from fewframes.errors import VideoError
 from fewframes.instants import cheapest_times
 from fewframes.packets import SAME_S, Feed, left_out_test
-from fewframes.pixels import NewStack, Stack, pixels_of_frame
+from fewframes.pixels import NewStack, Stack
 from fewframes.stores import unbroken
 
 if TYPE_CHECKING:  # exported graphs read videos without torch, by `clip_at`
@@ -69,6 +70,7 @@ class _Shown:
     start_s: float
     end_s: float
     frame: VideoFrame
+    aspect: Fraction
     damaged: bool
 
 
@@ -89,7 +91,7 @@ class FileVideo:
         self._file = VideoFile(file, name, size_bytes, is_far=bytes_fetched is not None, limits=limits)
         self._threads = threads
         self._bytes_fetched = bytes_fetched
-        self._reformatter = VideoReformatter()
+        self._display = Display(name, limits.max_pixels, threads)
         self._opened: Opened | None = None
         self._frames: Iterator[_Shown]
         self._feed: Feed
@@ -214,7 +216,7 @@ class FileVideo:
                 if last is None or shown is not last[0]:
                     if last is not None:
                         self._check_order(last[0], shown)
-                    last = shown, stack.add(pixels_of_frame(shown.frame, self._reformatter, self._threads))
+                    last = shown, stack.add(self._display.pixels(shown.frame, shown.aspect))
                 prepared[time_s] = last[1], max(0.0, shown.start_s - self._origin_s)
         return prepared
 
@@ -380,6 +382,7 @@ class FileVideo:
         self.close()
         self._opened = self._source = self._file.open()
         self._stream, self._tick_s, self._frame_s = self._source.stream, self._source.tick_s, self._source.frame_s
+        self._display.begin(self._stream)
         self._stream.thread_type = "AUTO"
         self._stream.codec_context.thread_count = self._threads
         # Pictures that FFmpeg would patch up (greying, smearing, holding back) are errors here.
@@ -421,7 +424,7 @@ class FileVideo:
                 damaged = damaged or (self._source.is_cut and frame.dts is None)
                 duration_s = frame.duration * self._tick_s if frame.duration else self._frame_s
                 last_s = time_s
-                yield _Shown(time_s, time_s + duration_s, frame, damaged or frame.is_corrupt)
+                yield _Shown(time_s, time_s + duration_s, frame, self._display.aspect(), damaged or frame.is_corrupt)
 
     def _packets(self) -> Iterator[Packet[VideoStream]]:
         """Packets up to the end of what can be read; an unreadable rest shows as a video that ends too early."""

@@ -19,8 +19,9 @@ from fewframes.decoder import FileVideo
 from fewframes.errors import ConfigError, FewframesError, VideoError
 from fewframes.exported import LEAST_FRAMES, Array, Graph, open_graph
 from fewframes.instants import checked_range, part_centres
+from fewframes.picture_video import PictureVideo
 from fewframes.pixels import ViewStack
-from fewframes.video import DEFAULT_FPS, PictureVideo, Source, open_video, range_in
+from fewframes.video import DEFAULT_FPS, Source, open_video, range_in
 
 
 class ExportedPredictor:

@@ -27,8 +27,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fewframes.errors import DataError, nearest
+from fewframes.picture_video import IMAGE_SUFFIXES
 from fewframes.stores import as_path, is_address
-from fewframes.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from fewframes.video import VIDEO_SUFFIXES
 
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """Names of parts, of folders and in lists, and what they stand for."""

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from typing import Literal
 
 import av
@@ -19,16 +20,16 @@ from av.error import ExitError, FFmpegError
 from av.error import InvalidDataError as InvalidData
 from av.packet import Packet
 from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from torch import Tensor
 
 from fewframes.addresses import Address, LiveSource
 from fewframes.config import StreamConfig
-from fewframes.container import DECODE_CLOCK, END_NOT_LENGTH, in_its_words, video_of
+from fewframes.container import DECODE_CLOCK, END_NOT_LENGTH, MAX_PIXELS, in_its_words, video_of
+from fewframes.display import Display, shown_size
 from fewframes.errors import VideoError
 from fewframes.packets import SAME_S
-from fewframes.pictures import rgb_of_frame
+from fewframes.pictures import rgb_of_pixels
 
 EventKind = Literal["size", "clock", "damaged", "stall", "cut", "reconnected", "end"]
 
@@ -157,7 +158,7 @@ class LiveReader:
         self._config, self._spacing_s, self._prepare = config, spacing_s, prepare
         self._stop = threading.Event()
         self._error: BaseException | None = None
-        self._reformatter = VideoReformatter()
+        self._display = Display(self.address.name, MAX_PIXELS)
         self._num_tries = 0
         self._last: _Shown | None = None
         self._size = (0, 0)
@@ -256,6 +257,7 @@ class LiveReader:
         """Read to the end of what comes; how it ended."""
         stream = video_of(container)
         assert stream is not None
+        self._display.begin(stream)
         stream.thread_type = "SLICE" if self.is_live else "AUTO"  # whole frames in threads come late
         # Pictures that FFmpeg would patch up (greying, smearing) are errors here, as for files.
         stream.codec_context.options = {"err_detect": "explode"}
@@ -318,7 +320,8 @@ class LiveReader:
 
     def _receive(self, frame: VideoFrame, stamp_s: float, frame_s: float) -> None:
         """One picture: what was shown before it fills the moments up to it."""
-        self._note_size(frame)
+        aspect = self._display.aspect()
+        self._note_size(shown_size(frame.width, frame.height, aspect))
         last = self._last
         if self._offset_s is not None and last is not None:
             step_s = stamp_s + self._offset_s - last.time_s
@@ -340,11 +343,10 @@ class LiveReader:
         self._last_at, self._stalled, self._num_tries = time.monotonic(), False, 0
         lasts_s = frame.duration * float(frame.time_base) if frame.duration and frame.time_base else frame_s
         self._last = _Shown(
-            frame, time_s, time_s + min(lasts_s, JUMP_S), due_at if self._config.live else self._last_at
+            frame, aspect, time_s, time_s + min(lasts_s, JUMP_S), due_at if self._config.live else self._last_at
         )
 
-    def _note_size(self, frame: VideoFrame) -> None:
-        size = (frame.width, frame.height)
+    def _note_size(self, size: tuple[int, int]) -> None:
         if self._size not in (size, (0, 0)):
             was = f"{self._size[0]}x{self._size[1]}"
             self._box.put(self._event("size", f"its pictures are {size[0]}x{size[1]} px now, not {was}"))
@@ -369,7 +371,7 @@ class LiveReader:
             if moment_s + SAME_S >= until_s or self._stop.is_set():
                 return
             if shown.picture is None:
-                shown.picture = self._prepare(rgb_of_frame(shown.frame, self._reformatter))
+                shown.picture = self._prepare(rgb_of_pixels(self._display.pixels(shown.frame, shown.aspect)))
             self._box.put(Sample(moment_s, self._stretch, self._place, shown.picture, shown.arrived))
             self._place += 1
 
@@ -387,6 +389,7 @@ class _Shown:
     """The picture that is shown, from when until when, and what the network takes of it once that is asked for."""
 
     frame: VideoFrame
+    aspect: Fraction
     time_s: float
     end_s: float
     arrived: float

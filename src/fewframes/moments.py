@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewframes.cache import content_key, key_of
+from fewframes.cache import SHOWN, content_key, key_of
 from fewframes.clip import Failure
 from fewframes.errors import DataError, needed
 from fewframes.lists import absolute
@@ -210,7 +210,7 @@ def content_of(path: str) -> str:
     """The key of a video's content; of its address and version where it is no file here. Empty where it cannot be read, which
     fails where it is opened. Raises MissingDependency."""
     try:
-        return key_of(path, version_of(path)) if is_address(path) else content_key(path)
+        return key_of(path, version_of(path), SHOWN.decode()) if is_address(path) else content_key(path)
     except store_errors():  # ValueError among them: a null character in the name, or a protocol that nobody knows
         return ""
 

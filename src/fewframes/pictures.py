@@ -6,21 +6,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
 from torch import Tensor
 from torch.nn import functional as F
 
 from fewframes.clip import Clip, Reading
-from fewframes.pixels import Pixels, pixels_of_frame, pixels_of_image
+from fewframes.display import Pixels
+from fewframes.pixels import pixels_of_image
 
 Prepare = Callable[[Tensor], Tensor]
 """Applied to each full-size frame (C, H, W) as soon as it is decoded, so that full-size frames are not piled up."""
-
-
-def rgb_of_frame(frame: VideoFrame, reformatter: VideoReformatter, threads: int = 1) -> Tensor:
-    """`pixels_of_frame` as a tensor (C, H, W)."""
-    return rgb_of_pixels(pixels_of_frame(frame, reformatter, threads))
 
 
 def rgb_of_image(image: Any) -> Tensor:
@@ -29,8 +23,10 @@ def rgb_of_image(image: Any) -> Tensor:
 
 
 def rgb_of_pixels(pixels_HWC: Pixels) -> Tensor:
-    """The same picture as a tensor (C, H, W) that lies where it lay; one that may not be written to is copied."""
-    pixels_HWC = pixels_HWC if pixels_HWC.flags.writeable else pixels_HWC.copy()
+    """Return the picture as a tensor (C, H, W) that lies where it lay; what torch does not take is copied: pixels that may not be
+    written to, or stand backwards."""
+    if not pixels_HWC.flags.writeable or min(pixels_HWC.strides) < 0:
+        pixels_HWC = pixels_HWC.copy()
     return torch.from_numpy(pixels_HWC).permute(2, 0, 1)
 
 

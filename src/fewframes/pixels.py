@@ -1,4 +1,4 @@
-"""Decoded pictures -> arrays of pixels: colour matrix, fields, rotation; one view of them for a network. No torch."""
+"""Pictures that lie ready -> arrays of pixels; one view of pixels for a network. No torch."""
 
 from __future__ import annotations
 
@@ -6,22 +6,18 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-import av.filter
 import numpy as np
-from av.video.frame import VideoFrame
-from av.video.reformatter import Colorspace, VideoReformatter
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from fewframes.clip import Clip, Reading
 from fewframes.config import ViewConfig
+from fewframes.display import Pixels, over_black
 from fewframes.fitting import centre_fitted, put_inside
+from fewframes.images import pixels_of_pil
 
-UNSPECIFIED_COLORSPACE = 2
-HD_WIDTH_PX, SD_HEIGHT_PX = 1280, 576
-
-Pixels = NDArray[np.uint8]
-"""(H, W, C) RGB."""
+CHANNELS = (1, 3, 4)
+"""Of grey, RGB and RGBA pictures."""
 
 
 class Stack(Protocol):
@@ -73,63 +69,44 @@ def resized(pixels_CHW: Pixels, height: int, width: int, view: ViewConfig) -> Pi
     return np.asarray(image.resize((width, height), filters[view.interpolation])).transpose(2, 0, 1)
 
 
-def pixels_of_frame(frame: VideoFrame, reformatter: VideoReformatter, threads: int = 1) -> Pixels:
-    """A decoder's frame as it should be shown: (H, W, C) uint8 RGB.
-
-    `reformatter` keeps what is prepared for frames of one kind; give the same for all of a video.
-    Colour matrix, range and bit depth follow the frame's own flags; where it does not name its matrix, HD sizes are
-    read as BT.709 and smaller ones as BT.601, as players do. Interlaced pictures are deinterlaced (from their own
-    fields alone, so that no other moment leaks in) and rotation metadata is applied.
-    """
-    quarter_turns = round(frame.rotation / 90) % 4
-    if frame.interlaced_frame:
-        frame = _deinterlaced(frame)
-    unnamed_hd = frame.colorspace == UNSPECIFIED_COLORSPACE and (
-        frame.width >= HD_WIDTH_PX or frame.height > SD_HEIGHT_PX
-    )
-    rgb = reformatter.reformat(
-        frame, format="rgb24", src_colorspace=Colorspace.ITU709 if unnamed_hd else None, threads=threads
-    )
-    plane = rgb.planes[0]  # seen as it lies there; the array keeps it
-    rows: Pixels = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
-    pixels_HWC = rows[: rgb.height, : 3 * rgb.width].reshape(rgb.height, rgb.width, 3)
-    if quarter_turns:
-        pixels_HWC = np.ascontiguousarray(np.rot90(pixels_HWC, quarter_turns))
-    return pixels_HWC
-
-
 def pixels_of_image(image: Any) -> Pixels:
-    """A still image as it should be shown: (H, W, C) uint8 RGB.
+    """Return a still image as it is shown: (H, W, C) uint8 RGB.
 
-    Takes a PIL image (its EXIF rotation is applied), an array or tensor of shape (H, W, 3), (3, H, W) or (H, W)
-    that is uint8 0-255. Raises ValueError for anything else, with what was found.
+    Takes a PIL image (see `images.pixels_of_pil`), or an array or tensor of uint8 values 0-255 of shape (H, W, 3), (3, H, W),
+    (H, W), or with 1 or 4 channels for grey and RGBA. Raises ValueError for anything else, with what was found.
     """
     if isinstance(image, Image.Image):
-        image = ImageOps.exif_transpose(image).convert("RGB")
-    pixels: NDArray[Any] = np.asarray(image.cpu() if hasattr(image, "cpu") else image)
-    if pixels.dtype != np.uint8:
-        raise ValueError(f"a frame of dtype {pixels.dtype}: needs uint8 values 0-255 (floats in 0-1: multiply by 255)")
+        return pixels_of_pil(image)
+    pixels = _as_array(image)
+    shape = pixels.shape
     if pixels.ndim == 2:
-        pixels = np.broadcast_to(pixels[..., None], (*pixels.shape, 3))
-    elif pixels.ndim == 3 and pixels.shape[-1] != 3:
+        pixels = pixels[..., None]
+    elif pixels.ndim == 3 and shape[0] == 3 == shape[-1] and shape[1] > 3:
+        raise ValueError(
+            f"a frame of shape {shape}: its colours may be first or last; pass frames more than 3 pixels wide and high"
+        )
+    elif pixels.ndim == 3 and shape[-1] != 3 and (shape[0] == 3 or (shape[0] == 1 and shape[-1] not in CHANNELS)):
         pixels = pixels.transpose(1, 2, 0)
-    if pixels.ndim != 3 or pixels.shape[-1] != 3 or 0 in pixels.shape:
-        raise ValueError(f"a frame of shape {np.shape(image)}: needs (H, W, 3), (3, H, W) or (H, W)")
+    if pixels.ndim != 3 or pixels.shape[-1] not in CHANNELS or 0 in shape:
+        raise ValueError(f"a frame of shape {shape}: needs (H, W, 3), (3, H, W) or (H, W), or 1 or 4 channels")
+    if pixels.shape[-1] == 4:
+        return over_black(pixels)
+    return np.broadcast_to(pixels, (*pixels.shape[:2], 3)) if pixels.shape[-1] == 1 else pixels
+
+
+def _as_array(image: Any) -> NDArray[np.uint8]:
+    """Return an array of bytes that lies where the image lay, if that is in this machine's memory. Raises ValueError."""
+    if np.ma.is_masked(image):
+        raise ValueError("a frame that is masked in parts: fill these first, with frame.filled(0) for black")
+    given = getattr(image, "dtype", None)
+    try:
+        pixels = np.asarray(image.detach().cpu() if hasattr(image, "detach") else image)
+    except (TypeError, RuntimeError) as error:  # what numpy has no word for, and tensors without values
+        raise ValueError(
+            f"a frame of dtype {given}: cannot be made an array; needs uint8 values 0-255 ({error})"
+        ) from None
+    if pixels.dtype != np.uint8:
+        raise ValueError(
+            f"a frame of dtype {given or pixels.dtype}: needs uint8 values 0-255 (floats in 0-1: multiply by 255)"
+        )
     return pixels
-
-
-def _deinterlaced(frame: VideoFrame) -> VideoFrame:
-    graph = av.filter.Graph()
-    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)
-    deinterlace = graph.add("estdif", "mode=frame:deint=interlaced")
-    sink = graph.add("buffersink")
-    source.link_to(deinterlace)
-    deinterlace.link_to(sink)
-    graph.configure()
-    source.push(frame)
-    source.push(None)
-    result = sink.pull()
-    assert isinstance(result, VideoFrame)
-    # The graph is told sizes and pixel format only; the colour flags go round it.
-    result.colorspace, result.color_range = frame.colorspace, frame.color_range
-    return result

@@ -6,17 +6,20 @@ On a CPU `decoder.FileVideo` decodes less for the same frames; this is for GPUs,
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from tempfile import TemporaryDirectory
 from typing import IO, Any
 
 import av
 import numpy as np
 import torch
+from av.error import FFmpegError
 from torch import Tensor
 
 from fewframes.clip import Clip, Reading, Step
 from fewframes.clock import steps_of
-from fewframes.container import NO_LIMITS, Limits, VideoFile
+from fewframes.container import MAX_PIXELS, NO_LIMITS, Limits, VideoFile, in_its_words
+from fewframes.display import Display
 from fewframes.errors import MissingDependency, VideoError, needed
 from fewframes.packets import SAME_S
 from fewframes.pictures import Prepare
@@ -89,6 +92,23 @@ class TorchcodecVideo:
     def close(self) -> None:
         """Give back the file."""
         del self._decoder
+
+
+def shows_as_stored(file: str | IO[bytes], name: str, size_bytes: int) -> bool:
+    """Return whether the first picture is shown as it is decoded. Orientation, long pixels and fields are what each version of
+    torchcodec treats in its own way, or not at all. Raises VideoError."""
+    position = None if isinstance(file, str) else file.tell()  # torchcodec reads on from here
+    opened, display = VideoFile(file, name, size_bytes).open(), Display(name, MAX_PIXELS)
+    with closing(opened.container), unbroken(file):
+        display.begin(opened.stream)
+        try:
+            frame = next(opened.container.decode(opened.stream), None)
+        except FFmpegError as error:
+            raise VideoError(f"{name}: cannot be decoded ({in_its_words(error)})") from None
+        is_plain = frame is None or display.shows_as_stored(frame, display.aspect())
+    if position is not None and not isinstance(file, str):
+        file.seek(position)
+    return is_plain
 
 
 def why_not(device: str) -> str:

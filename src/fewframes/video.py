@@ -7,7 +7,6 @@ the last one whose own time is not after t.
 from __future__ import annotations
 
 import io
-import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -18,16 +17,15 @@ from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from typing_extensions import TypeIs
 
-from fewframes.clip import Clip, Reading, Step
+from fewframes.clip import Clip, Step
 from fewframes.container import NO_LIMITS, Limits, check_readable
 from fewframes.decoder import FileVideo
 from fewframes.errors import MissingVideo, VideoError
 from fewframes.instants import checked_range
-from fewframes.packets import SAME_S
-from fewframes.pixels import NewStack, Pixels, pixels_of_image
+from fewframes.picture_video import IMAGE_SUFFIXES, PictureVideo, is_image, open_folder, open_image, steady_times
+from fewframes.pixels import CHANNELS, pixels_of_image
 from fewframes.stores import as_path, is_address, open_far
 
 if TYPE_CHECKING:  # exported graphs read videos without torch
@@ -41,9 +39,6 @@ VIDEO_SUFFIXES = frozenset(
 )
 """File name endings taken for videos when a folder is searched; a file named outright is tried whatever its ending."""
 
-IMAGE_SUFFIXES = frozenset(".bmp .jpeg .jpg .png .tif .tiff .webp".split())
-"""File name endings taken for the pictures of a folder of images."""
-
 BLOCK_BYTES = 2**17
 """What is fetched at a time of a file elsewhere: some frames' worth, so that little comes which is not needed."""
 DEFAULT_FPS = 25.0
@@ -52,7 +47,8 @@ DEFAULT_FPS = 25.0
 BackendName = Literal["pyav", "torchcodec"]
 Source: TypeAlias = "str | os.PathLike[str] | bytes | IO[bytes] | Sequence[Any] | NDArray[np.uint8] | Tensor"
 """A path, a URL (fsspec), a folder of images, the bytes of a file, an open binary file, or frames as a list of PIL
-images or arrays, or as one array or tensor with the frames on its first axis."""
+images or arrays, or as one array or tensor with the frames on its first axis. A file is a video or an image: an animation,
+the pages of a TIFF, one picture."""
 
 
 class OpenVideo(Protocol):
@@ -94,10 +90,13 @@ class Backend:
     ) -> OpenVideo:
         """The file opened by it. Raises VideoError and MissingDependency."""
         if self.name == "torchcodec":
-            from fewframes.torchcodec_video import TorchcodecVideo  # late: it loads torch
+            from fewframes.torchcodec_video import TorchcodecVideo, shows_as_stored  # late: it loads torch
 
             check_readable(file, name, size_bytes, self.limits)
-            return TorchcodecVideo(file, name, self.threads, self.device, self.limits)
+            video = TorchcodecVideo(file, name, self.threads, self.device, self.limits)
+            if shows_as_stored(file, name, size_bytes):
+                return video
+            video.close()
         return FileVideo(file, name, size_bytes, self.threads, bytes_fetched, self.limits)
 
 
@@ -117,20 +116,20 @@ def open_video(
     """
     decode = Backend(backend, threads, device, limits)
     if isinstance(source, bytes | bytearray | memoryview):
-        return decode.open(io.BytesIO(source), f"<{len(source)} bytes>", len(source))
+        return _opened(decode, io.BytesIO(source), f"<{len(source)} bytes>", len(source), fps)
     if isinstance(source, str | os.PathLike):
         return _open_path(os.fspath(source), fps, decode)
     if _is_array(source) or isinstance(source, Sequence):
-        if _is_array(source) and source.ndim == 3 and source.shape[-1] in (3, 4):
-            raise ValueError(f"an array of shape {tuple(source.shape)}: one picture; pass a list of pictures, [array]")
+        if _is_array(source):
+            _check_several(tuple(source.shape))
         given = list(source)
         if given and isinstance(given[0], str | os.PathLike | bytes):
             raise TypeError("a list of paths: pass one path, or the list to predict_many")
-        name = f"<{len(given)} frames>"
-        return PictureVideo(name, len(given), lambda index: pixels_of_image(given[index]), fps)
+        times = steady_times(len(given), fps)
+        return PictureVideo(f"<{len(given)} frames>", *times, lambda index: pixels_of_image(given[index]))
     if not (hasattr(source, "read") and hasattr(source, "seek")):
         raise TypeError(f"a source of type {type(source).__name__}: needs a path, bytes, a binary file or frames")
-    return decode.open(source, str(getattr(source, "name", "<file>")), _size_of_file(source))
+    return _opened(decode, source, str(getattr(source, "name", "<file>")), _size_of_file(source), fps)
 
 
 def read_frames(source: Source, times_s: Tensor, *, fps: float = DEFAULT_FPS, slack_s: float = 0.0) -> Clip:
@@ -168,13 +167,27 @@ def _is_array(source: object) -> TypeIs[NDArray[np.uint8] | Tensor]:
     )
 
 
+def _check_several(shape: tuple[int, ...]) -> None:
+    """Raise ValueError for an array that is one picture or less, or may be."""
+    if len(shape) < 2:
+        raise ValueError(f"an array of shape {shape}: no pictures; needs (T, H, W, 3) or (T, 3, H, W)")
+    if len(shape) == 2 or (len(shape) == 3 and shape[-1] in CHANNELS):
+        raise ValueError(f"an array of shape {shape}: one picture; pass a list of pictures, [array]")
+    if len(shape) == 3 and shape[0] == 3:
+        raise ValueError(
+            f"an array of shape {shape}: one picture with its colours first, or three grey ones; pass [array], or array[:, None]"
+        )
+
+
 def _open_path(path: str, fps: float, decode: Backend) -> OpenVideo:
     path = as_path(path)
     if is_address(path):
-        return _open_url(path, decode)
+        file, fetched = open_far(path, BLOCK_BYTES)
+        return _opened(decode, file, path, _size_of_file(file), fps, fetched)
     try:
         if os.path.isdir(path):
-            return _open_folder(Path(path), fps)
+            num_videos = sum(os.path.splitext(entry)[1].lower() in VIDEO_SUFFIXES for entry in os.listdir(path))
+            return open_folder(Path(path), fps, decode.limits, num_videos)
         size_bytes = os.path.getsize(path)
         if not os.path.isfile(path):  # asked first: opening a pipe waits for whoever writes into it
             raise VideoError(
@@ -190,7 +203,7 @@ def _open_path(path: str, fps: float, decode: Backend) -> OpenVideo:
         raise VideoError(f"{path}: no permission to read it; check its owner and mode") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         raise VideoError(f"{path!r}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    return decode.open(path, path, size_bytes)
+    return _opened(decode, path, path, size_bytes, fps)
 
 
 def _why_missing(path: str) -> str:
@@ -203,28 +216,20 @@ def _why_missing(path: str) -> str:
     return "no such file; check the path"
 
 
-def _open_url(url: str, decode: Backend) -> OpenVideo:
-    file, fetched = open_far(url, BLOCK_BYTES)
-    return decode.open(file, url, _size_of_file(file), fetched)
-
-
-def _open_folder(folder: Path, fps: float) -> OpenVideo:
-    entries = sorted(folder.iterdir())
-    images = [entry for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES]
-    if not images:
-        num_videos = sum(entry.suffix.lower() in VIDEO_SUFFIXES for entry in entries)
-        raise VideoError(
-            f"{folder}: a folder with {num_videos} videos and no images in it; pass a video, or a folder of images"
-        )
-
-    def read_image(index: int) -> Pixels:
-        try:
-            with Image.open(images[index]) as image:
-                return pixels_of_image(image)
-        except (OSError, Image.DecompressionBombError) as error:
-            raise VideoError(f"{images[index]}: cannot be read as an image ({error})") from None
-
-    return PictureVideo(str(folder), len(images), read_image, fps)
+def _opened(
+    decode: Backend,
+    file: str | IO[bytes],
+    name: str,
+    size_bytes: int,
+    fps: float,
+    fetched: Callable[[], int] | None = None,
+) -> OpenVideo:
+    """Return a file opened by what it holds: an image, or what the backend decodes."""
+    return (
+        open_image(file, name, fps, decode.limits)
+        if is_image(file, name)
+        else decode.open(file, name, size_bytes, fetched)
+    )
 
 
 def _size_of_file(file: IO[bytes]) -> int:
@@ -232,50 +237,3 @@ def _size_of_file(file: IO[bytes]) -> int:
     size_bytes = file.tell()
     file.seek(0)
     return size_bytes
-
-
-class PictureVideo:
-    """Pictures that lie ready, at a steady rate: an `OpenVideo` of arrays or image files."""
-
-    def __init__(self, name: str, num_pictures: int, read: Callable[[int], Pixels], fps: float) -> None:
-        if num_pictures == 0:
-            raise VideoError(f"{name}: no frames in it; needs at least one")
-        if not fps > 0:
-            raise ValueError(f"fps = {fps}: needs to be above 0")
-        self.name = name
-        self.duration_s = num_pictures / fps
-        self._num_pictures, self._read, self._fps, self._num_read = num_pictures, read, fps, 0
-
-    def frames_at(self, times_s: Tensor, prepare: Prepare | None = None, slack_s: float = 0.0) -> Clip:  # noqa: ARG002
-        """The frames shown at these moments (T,), and when each was first shown; all are equally cheap."""
-        from fewframes.pictures import FrameStack  # late: it loads torch
-
-        return self.clip_at(times_s.tolist(), lambda count: FrameStack(count, prepare))
-
-    def clip_at(self, times_s: Sequence[float], new_stack: NewStack, slack_s: float = 0.0) -> Clip[Any]:  # noqa: ARG002
-        """As `frames_at`, of what a stack makes of the pictures."""
-        indices = [min(max(0, math.floor((time_s + SAME_S) * self._fps)), self._num_pictures - 1) for time_s in times_s]
-        distinct = sorted(set(indices))
-        stack = new_stack(len(distinct))
-        place_of = {index: stack.add(self._read(index)) for index in distinct}
-        self._num_read += len(distinct)
-        shown_s = [index / self._fps for index in indices]
-        places = [place_of[index] for index in indices]
-        return stack.clip(places, shown_s, self.duration_s, self.name, Reading(self._num_read, 0, 0, 0))
-
-    def span_s(self, times_s: Tensor) -> float:
-        """How long the pictures at these moments are shown: no others are read."""
-        return len(times_s) / self._fps
-
-    def steps(self) -> tuple[Step, ...]:
-        """Return none: pictures come at a steady rate."""
-        return ()
-
-    def check(self, start_s: float, end_s: float) -> None:
-        """Read every picture that is shown between these moments; VideoError where one cannot be."""
-        for index in range(self._num_pictures):
-            if (index + 1) / self._fps > start_s + SAME_S and index / self._fps < end_s - SAME_S:
-                self._read(index)
-
-    def close(self) -> None:
-        """Nothing to give back."""

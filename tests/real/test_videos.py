@@ -8,9 +8,10 @@ from pathlib import Path
 import av
 import pytest
 import torch
-from av.video.reformatter import VideoReformatter
 
-from fewframes.pictures import rgb_of_frame
+from fewframes.container import MAX_PIXELS
+from fewframes.display import Display
+from fewframes.pictures import rgb_of_pixels
 from fewframes.sampling import centre_times
 from fewframes.video import find_videos, open_video
 
@@ -20,6 +21,8 @@ def frames_by_decoding_everything(path: str, times_s: torch.Tensor) -> torch.Ten
     with av.open(path) as container:
         stream = container.streams.video[0]
         assert stream.time_base is not None
+        display = Display(path, MAX_PIXELS)
+        display.begin(stream)
         frames = list(container.decode(stream))
         stamps = [frame.dts if container.format.name == "avi" else frame.pts for frame in frames]
         known = [stamp for stamp in stamps if stamp is not None]
@@ -33,8 +36,7 @@ def frames_by_decoding_everything(path: str, times_s: torch.Tensor) -> torch.Ten
         ]
         starts_s = torch.tensor(starts, dtype=torch.float64) * float(stream.time_base)
     shown = (torch.searchsorted(starts_s, times_s + 1e-6, right=True) - 1).clamp(min=0)
-    reformatter = VideoReformatter()
-    return torch.stack([rgb_of_frame(frames[index], reformatter) for index in shown.tolist()])
+    return torch.stack([rgb_of_pixels(display.pixels(frames[index], display.aspect())) for index in shown.tolist()])
 
 
 @pytest.mark.parametrize("folder", ["clips", "ut_interaction", "fir_rgb"])

@@ -1,0 +1,57 @@
+"""Whether a GIF is whole: FFmpeg's decoder does not notice when the last picture is cut."""
+
+from __future__ import annotations
+
+from typing import IO
+
+HEADER_BYTES, IMAGE_BYTES = 13, 9
+EXTENSION, IMAGE, END = 0x21, 0x2C, 0x3B
+CONTROL = 0xF9
+"""The extension that says how long the image after it is shown."""
+TABLE, TABLE_SIZE = 0x80, 0x07
+"""Bits of the flags before a table of colours: whether there is one, and how many (3 * 2^(n + 1) bytes)."""
+
+
+def is_cut(file: IO[bytes]) -> bool:
+    """Return whether a GIF ends within an image. What follows its end mark says nothing, and the mark itself may be missing:
+    writers pad with zeros, or forget it. The file is read from its start."""
+    file.seek(0)
+    header = file.read(HEADER_BYTES)
+    if len(header) < HEADER_BYTES or not _pass(file, _table_bytes(header[-3])):
+        return True
+    awaits_image = True
+    while kind := file.read(1):
+        if kind[0] == END:
+            break
+        if kind[0] == EXTENSION:
+            label = file.read(1)
+            if not label or not _pass_blocks(file):
+                return True
+            awaits_image = awaits_image or label[0] == CONTROL
+        elif kind[0] == IMAGE:
+            image = file.read(IMAGE_BYTES)
+            whole = len(image) == IMAGE_BYTES and _pass(file, _table_bytes(image[-1]) + 1) and _pass_blocks(file)
+            if not whole:
+                return True
+            awaits_image = False
+        elif kind[0] != 0:  # zeros between blocks are passed over
+            return True
+    return awaits_image
+
+
+def _table_bytes(flags: int) -> int:
+    return 3 * 2 ** ((flags & TABLE_SIZE) + 1) if flags & TABLE else 0
+
+
+def _pass_blocks(file: IO[bytes]) -> bool:
+    """Pass over the blocks of an image or extension, up to the empty one; False where the file ends before."""
+    while size := file.read(1):
+        if size[0] == 0:
+            return True
+        if not _pass(file, size[0]):
+            return False
+    return False
+
+
+def _pass(file: IO[bytes], num_bytes: int) -> bool:
+    return len(file.read(num_bytes)) == num_bytes

@@ -1,0 +1,217 @@
+"""Pictures that lie ready, as videos: lists of arrays, folders of images, image files with one picture, pages or an animation."""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import av
+from av.error import FFmpegError
+from PIL import Image, features
+
+from fewframes.clip import Clip, Reading, Step
+from fewframes.container import Limits
+from fewframes.display import Pixels, check_pixels
+from fewframes.errors import VideoError
+from fewframes.images import ANIMATED, opened, pages_of, pixels_of_pil, reading, shown_s
+from fewframes.natural import equal_groups, in_natural_order, repeated_numbers
+from fewframes.packets import SAME_S
+from fewframes.pixels import NewStack
+from fewframes.stores import unbroken
+
+if TYPE_CHECKING:  # exported graphs read videos without torch
+    from torch import Tensor
+
+    from fewframes.pictures import Prepare
+
+log = logging.getLogger("fewframes")
+
+IMAGE_SUFFIXES = frozenset(".bmp .jpeg .jpg .png .tif .tiff .webp".split())
+"""File name endings taken for the pictures of a folder of images."""
+
+START_BYTES = 16
+IMAGE_STARTS = (b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""How the files begin that Pillow reads better than FFmpeg does, which knows one of their pictures, or nothing of their depth."""
+JPEG_START, PROBED_BYTES = b"\xff\xd8\xff", 2**20
+AVIF_KINDS = (b"ftypavif", b"ftypavis")
+
+
+class PictureVideo:
+    """Pictures that lie ready and when each is shown: an `OpenVideo`."""
+
+    def __init__(
+        self,
+        name: str,
+        starts_s: Sequence[float],
+        duration_s: float,
+        read: Callable[[int], Pixels],
+        close: Callable[[], None] | None = None,
+    ) -> None:
+        """`read` gives the picture at an index of `starts_s`."""
+        if not starts_s:
+            raise VideoError(f"{name}: no frames in it; needs at least one")
+        self.name, self.duration_s = name, duration_s
+        self._starts_s, self._read, self._close, self._num_read = starts_s, read, close, 0
+
+    def frames_at(self, times_s: Tensor, prepare: Prepare | None = None, slack_s: float = 0.0) -> Clip:  # noqa: ARG002
+        """The frames shown at these moments (T,), and when each was first shown; all are equally cheap."""
+        from fewframes.pictures import FrameStack  # late: it loads torch
+
+        return self.clip_at(times_s.tolist(), lambda count: FrameStack(count, prepare))
+
+    def clip_at(self, times_s: Sequence[float], new_stack: NewStack, slack_s: float = 0.0) -> Clip[Any]:  # noqa: ARG002
+        """As `frames_at`, of what a stack makes of the pictures."""
+        indices = [self._index(time_s) for time_s in times_s]
+        distinct = sorted(set(indices))
+        stack = new_stack(len(distinct))
+        place_of = {index: stack.add(self._read(index)) for index in distinct}
+        self._num_read += len(distinct)
+        first_s = [self._starts_s[index] for index in indices]
+        places = [place_of[index] for index in indices]
+        return stack.clip(places, first_s, self.duration_s, self.name, Reading(self._num_read, 0, 0, 0))
+
+    def span_s(self, times_s: Tensor) -> float:
+        """How long the pictures at these moments are shown: no others are read."""
+        return len(times_s) * self.duration_s / len(self._starts_s)
+
+    def steps(self) -> tuple[Step, ...]:
+        """Return none: when pictures are shown is said by nobody's clock."""
+        return ()
+
+    def check(self, start_s: float, end_s: float) -> None:
+        """Read every picture that is shown between these moments; VideoError where one cannot be."""
+        for index, first_s in enumerate(self._starts_s):
+            ends_s = self._starts_s[index + 1] if index + 1 < len(self._starts_s) else self.duration_s
+            if ends_s > start_s + SAME_S and first_s < end_s - SAME_S:
+                self._read(index)
+
+    def close(self) -> None:
+        """Give back the file, where there is one."""
+        if self._close is not None:
+            self._close()
+
+    def _index(self, time_s: float) -> int:
+        return max(0, bisect_right(self._starts_s, time_s + SAME_S) - 1)
+
+
+def steady_times(num_pictures: int, fps: float) -> tuple[list[float], float]:
+    """Return when each picture begins at a steady rate, and when the last ends. Raises ValueError for a rate that is none."""
+    if not 0 < fps < math.inf:
+        raise ValueError(f"fps = {fps}: needs to be above 0")
+    return [index / fps for index in range(num_pictures)], num_pictures / fps
+
+
+def open_folder(folder: Path, fps: float, limits: Limits, num_videos: int) -> PictureVideo:
+    """Return a folder of images as a video, in the order of their numbers; hidden files are not looked at.
+
+    Raises VideoError where there are no images, or those of several cameras or in several formats.
+    """
+    names = [
+        entry.name
+        for entry in folder.iterdir()
+        if entry.suffix.lower() in IMAGE_SUFFIXES and not entry.name.startswith(".") and not entry.is_dir()
+    ]
+    if not names:
+        raise VideoError(
+            f"{folder}: a folder with {num_videos} videos and no images in it; pass a video, or a folder of images"
+        )
+    if twice := repeated_numbers(names):
+        raise VideoError(
+            f"{folder}: {len(twice)} of its {len(names)} images share their number with another one, such as {twice[0]} and "
+            f"{twice[1]}: more than one sequence; give each a folder of its own"
+        )
+    if groups := equal_groups(names):
+        log.warning(
+            "%s: its images are numbered alike in %d groups, which are read one after the other; where these are several cameras, "
+            "give each a folder of its own",
+            folder,
+            groups,
+        )
+    paths = [folder / name for name in in_natural_order(names)]
+
+    def read_image(index: int) -> Pixels:
+        with opened(paths[index], str(paths[index]), limits.max_pixels) as image:
+            pages = pages_of(image)
+            if len(pages) > 1:
+                raise VideoError(
+                    f"{paths[index]}: holds {len(pages)} pictures (a {image.format} animation, or pages), one of "
+                    f"{len(paths)} images in a folder; pass it by itself, or save them one by one"
+                )
+            return pixels_of_pil(image)
+
+    return PictureVideo(str(folder), *steady_times(len(paths), fps), read_image)
+
+
+def is_image(file: str | IO[bytes], name: str) -> bool:
+    """Return whether a file is one that Pillow reads: by its first bytes, whatever it is called. It is left at its start."""
+    if isinstance(file, str):
+        with open(file, "rb") as opened_file:
+            return is_image(opened_file, name)
+    start = file.read(START_BYTES)
+    file.seek(0)
+    if start.startswith(IMAGE_STARTS) or (start[:4] == b"RIFF" and start[8:12] == b"WEBP"):
+        return True
+    if start[:2] == b"BM" and start[6:10] == bytes(4):
+        return True
+    if start[4:12] in AVIF_KINDS:
+        return bool(features.check("avif"))
+    return start.startswith(JPEG_START) and not _is_motion_jpeg(file, name)
+
+
+def open_image(file: str | IO[bytes], name: str, fps: float, limits: Limits) -> PictureVideo:
+    """Return an image file as a video: one picture or a TIFF's pages at a steady rate, an animation at its own times.
+
+    Raises VideoError where it is damaged, TooLarge above the limits.
+    """
+    with unbroken(file), ExitStack() as stack:
+        image = stack.enter_context(opened(file, name, limits.max_pixels))
+        pages = pages_of(image)
+        if len(pages) > 1 and image.format in ANIMATED:
+            starts_s, duration_s = _times(image, pages, name, limits)
+        else:
+            starts_s, duration_s = steady_times(len(pages), fps)
+            limits.check_length(name, duration_s)
+        held = stack.pop_all()
+
+    def read_page(index: int) -> Pixels:
+        with unbroken(file), reading(name):
+            image.seek(pages[index])
+            check_pixels(name, image.width, image.height, limits.max_pixels)  # pages have sizes of their own
+            return pixels_of_pil(image)
+
+    return PictureVideo(name, starts_s, duration_s, read_page, held.close)
+
+
+def _times(image: Image.Image, pages: Sequence[int], name: str, limits: Limits) -> tuple[list[float], float]:
+    """When each frame begins, and when the last ends; a frame's own time is known once it has been decoded."""
+    ends_s = [0.0]
+    for page in pages:
+        image.seek(page)
+        image.load()
+        ends_s.append(ends_s[-1] + shown_s(image))
+        limits.check_length(name, ends_s[-1])
+    return ends_s[:-1], ends_s[-1]
+
+
+def _is_motion_jpeg(file: IO[bytes], name: str) -> bool:
+    """Return whether JPEGs stand one after the other as a video: not where the first says that the others belong to it."""
+    if name.lower().endswith((".mjpeg", ".mjpg")):
+        return True
+    start = file.read(PROBED_BYTES)
+    file.seek(0)
+    try:
+        with av.open(io.BytesIO(start)) as container:
+            if container.format.name != "mjpeg":
+                return False
+    except FFmpegError:
+        return False
+    with reading(name), Image.open(file) as image:
+        is_photo = image.format == "MPO"
+    file.seek(0)
+    return not is_photo
