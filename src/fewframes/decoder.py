@@ -5,17 +5,20 @@ needs are left out unless they are wanted, and nothing is decoded after the last
 compared with what the packets promised; where the two differ, everything is decoded and looked at instead.
 
 A jump to a key frame is only trusted once the key frame has been decoded and found not to lie after the wanted moment,
-so that neither a container's index nor an open group of pictures can put a wrong frame in. Frames that FFmpeg marks as
-damaged, or that stand between an error and the next key frame, are refused rather than returned.
+so that neither a container's index nor an open group of pictures can put a wrong frame in.
+
+At the first sign of damage a decoder with several threads is given up for one with a single thread, for they part an error from the
+packet that it is about, or lose it. `damage.Damage` says which pictures are built on what is damaged; these are refused.
 """
 
 from __future__ import annotations
 
 import logging
+import math
+import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import IO, TYPE_CHECKING, Any
 
 from av.error import FFmpegError
@@ -25,6 +28,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from fewframes.clip import Clip, Reading
+from fewframes.complaints import Complaints
 from fewframes.container import (
     DECODE_CLOCK,
     FROM_THE_START,
@@ -36,6 +40,7 @@ from fewframes.container import (
     VideoFile,
     cut_short,
 )
+from fewframes.damage import Damage
 from fewframes.errors import VideoError
 from fewframes.instants import cheapest_times
 from fewframes.packets import SAME_S, Feed, left_out_test
@@ -58,6 +63,8 @@ PROBED_SHARES = (0.07, 0.31, 0.55, 0.83)
 from the others, and lie at regular distances."""
 WORTH_FRAMES = 4
 """A move by fewer frames than this saves nothing: it may end at a picture that needs later ones."""
+ERRORS = "explode+crccheck+bitstream+buffer+careful"
+"""What is an error to FFmpeg: all damage that it would patch up in silence, and what no encoder writes."""
 MAX_LEADING_FRAMES = 300
 """Frames before the first key frame that are passed over (a recording cut in the middle) before it is done without."""
 
@@ -87,7 +94,7 @@ class FileVideo:
         """`bytes_fetched` tells how much of a file elsewhere has come here so far."""
         self.name = name
         self._file = VideoFile(file, name, size_bytes, is_far=bytes_fetched is not None, limits=limits)
-        self._threads = threads
+        self._threads = self._threads_now = threads
         self._bytes_fetched = bytes_fetched
         self._reformatter = VideoReformatter()
         self._opened: Opened | None = None
@@ -103,12 +110,14 @@ class FileVideo:
         self._late_keys: tuple[int, list[float]] = 0, []
         self._is_astray = False
         """Whether the container stands elsewhere than where decoding would go on."""
-        self._starts_whole = False
+        self._damage: Damage | None = None
+        """What went wrong in a decoder with one thread; one with several is given up where something does."""
+        self._repeats_until_s = -math.inf
         self._num_undecodable = self._num_decoded = self._num_left_out = self._num_jumps = self._num_bytes = 0
         try:
             with unbroken(file):
                 self._rewind()
-                self._origin_s = self._current.start_s
+                self._origin_s = self._start_s()
                 self._index = self._file.index(self._source, self._origin_s)
                 self._is_astray = self._index.has_jumped
                 if self._index.has_moved and not isinstance(file, str):
@@ -122,8 +131,13 @@ class FileVideo:
     def close(self) -> None:
         """Give back the file (one that the caller opened stays open)."""
         if self._opened is not None:
+            if self._opened.stream.codec_context.is_open:
+                self._opened.stream.codec_context.flush_buffers()
+            self._complaints.close()
             self._opened.container.close()
             self._opened = None
+
+    __del__ = close  # its threads must not outlive its hearing
 
     def frames_at(self, times_s: Tensor, prepare: Prepare | None = None, slack_s: float = 0.0) -> Clip:
         """The frames shown at these moments (T,), in any order, and when each was first shown.
@@ -145,11 +159,13 @@ class FileVideo:
         moved_s = dict(zip(given_s, self._moved(given_s, slack_s), strict=True))
         moments_s = sorted(set(moved_s.values()))  # two may have moved to the same
         wanted_s = [moved_s[time_s] for time_s in times_s]
+        self._threads_now = self._threads
         try:
             stack = new_stack(len(moments_s))
             prepared = self._prepared(moments_s, stack)
         except (_Unsure, VideoError) as reason:
             log.debug("%s: everything is decoded: %s", self.name, reason)
+            self._threads_now = 1
             self._rewind()
             stack = new_stack(len(moments_s))
             prepared = self._prepared(moments_s, stack, careful=True)
@@ -247,23 +263,35 @@ class FileVideo:
 
         Raises VideoError for a damaged one, a packet that cannot be decoded, or where the file ends before.
         """
+        self._threads_now = self._threads
         with unbroken(self._file.file):
-            self._frame_at(self._origin_s + start_s)
-            num_before = self._num_undecodable
-            while True:
-                if self._ahead is None:
-                    self._ahead = next(self._frames, None)
-                if self._ahead is None:
-                    self._check_end(self._origin_s + end_s)
-                    break
-                if self._ahead.start_s > self._origin_s + end_s - SAME_S:
-                    break
-                self._frame_at(self._ahead.start_s)
+            try:
+                num_before = self._check(start_s, end_s)
+            except _Unsure as reason:
+                log.debug("%s: checked with one thread: %s", self.name, reason)
+                self._threads_now = 1
+                self._rewind()
+                num_before = self._check(start_s, end_s)
         if self._num_undecodable > num_before:
             raise VideoError(
                 f"{self.name}: {self._num_undecodable - num_before} packets between {start_s:.2f} s and {end_s:.2f} s cannot "
                 "be decoded; copy the file again or re-encode it"
             )
+
+    def _check(self, start_s: float, end_s: float) -> int:
+        """Decode these pictures; how many packets could not be decoded before them."""
+        self._frame_at(self._origin_s + start_s)
+        num_before = self._num_undecodable
+        while True:
+            if self._ahead is None:
+                self._ahead = next(self._frames, None)
+            if self._ahead is None:
+                self._check_end(self._origin_s + end_s)
+                break
+            if self._ahead.start_s > self._origin_s + end_s - SAME_S:
+                break
+            self._frame_at(self._ahead.start_s)
+        return num_before
 
     def _frame_at(self, time_s: float) -> _Shown:
         """The frame shown at `time_s` of the container's clock."""
@@ -282,13 +310,19 @@ class FileVideo:
             self._current, self._ahead = self._ahead, None
         if self._run_s:
             self._compare(time_s)
-        if self._current.damaged:
-            at_s = self._current.start_s - self._origin_s
+        if self._current.damaged or self._current.start_s > time_s + SAME_S or self._is_lost(time_s):
+            at_s = (self._current.start_s if self._current.damaged else time_s) - self._origin_s
             raise VideoError(
                 f"{self.name}: the picture at {at_s:.2f} s is damaged; copy the file again, re-encode it, "
                 "or leave that part out with a start and an end"
             )
         return self._current
+
+    def _is_lost(self, time_s: float) -> bool:
+        """Whether another picture should be shown at this moment than the current one, and could not be decoded."""
+        if self._damage is None:
+            return False
+        return self._damage.lost((self._current.start_s + SAME_S) / self._tick_s, (time_s + SAME_S) / self._tick_s)
 
     def _compare(self, time_s: float) -> None:
         """Raise _Unsure when the packets promised another picture at this moment than the decoder gave."""
@@ -351,34 +385,53 @@ class FileVideo:
         self._rewind()
 
     def _rewind(self) -> None:
-        """Open the file (again) and decode its first sound picture.
+        """Open the file (again) and decode its first picture; with one thread where several meet damage."""
+        try:
+            self._begin()
+        except _Unsure as reason:
+            log.debug("%s: opened with one thread: %s", self.name, reason)
+            self._threads_now = 1
+            self._begin()
 
-        In a recording that was cut, pictures before the first key frame lack what they build on and are passed over.
-        """
+    def _begin(self) -> None:
+        """Decode from the start. In a recording that was cut, pictures before the first key frame lack what
+        they build on and are passed over, as are those shown before it that build on what was cut off."""
         self._frames = self._reopened()
-        for shown in islice(self._frames, MAX_LEADING_FRAMES):
-            if shown.frame.key_frame or (self._starts_whole and not shown.damaged):
-                break
-        else:
-            self._frames = self._reopened()
-            first = next(self._frames, None)
-            if first is None:
-                raise VideoError(
-                    f"{self.name}: its video stream ({self._stream.codec_context.name}) holds no picture that can be "
-                    "decoded; copy the file again or re-encode it"
-                )
-            shown = first
+        shown = next((one for one in self._frames if not (one.damaged and self._is_before_start(one))), None)
+        if shown is None:
+            raise VideoError(
+                f"{self.name}: its video stream ({self._stream.codec_context.name}) holds no picture that can be "
+                "decoded; copy the file again or re-encode it"
+            )
         self._current, self._ahead = shown, None
+
+    def _is_before_start(self, shown: _Shown) -> bool:
+        start = None if self._damage is None else self._damage.start
+        return start is not None and shown.start_s < start * self._tick_s - SAME_S
+
+    def _start_s(self) -> float:
+        """When the first picture is shown, decoded or not, on the container's clock."""
+        if self._damage is None or not self._damage.lost_start:
+            return self._current.start_s
+        start = self._damage.start
+        if start is None or self._source.format in DECODE_CLOCK:
+            raise VideoError(
+                f"{self.name}: its first picture is damaged, and nothing says when the others are shown; copy the file again "
+                "or re-encode it"
+            )
+        return start * self._tick_s
 
     def _reopened(self) -> Iterator[_Shown]:
         self.close()
         self._opened = self._source = self._file.open()
+        self._complaints = Complaints(has_threads=self._threads_now != 1)
         self._stream, self._tick_s, self._frame_s = self._source.stream, self._source.tick_s, self._source.frame_s
-        self._stream.thread_type = "AUTO"
-        self._stream.codec_context.thread_count = self._threads
+        context, is_single = self._stream.codec_context, self._threads_now == 1
+        # Threads for the slices of one picture lose their errors; only decoders that have no others do without threads for that.
+        context.thread_type, context.thread_count, context.copy_opaque = "FRAME", self._threads_now, is_single
         # Pictures that FFmpeg would patch up (greying, smearing, holding back) are errors here.
         max_pixels = str(self._file.limits.coded_pixels)
-        self._stream.codec_context.options = {"err_detect": "explode", "max_pixels": max_pixels}
+        context.options = {"err_detect": ERRORS, "max_pixels": max_pixels}
         return self._decode(from_start=True)
 
     def _decode(self, *, from_start: bool) -> Iterator[_Shown]:
@@ -386,58 +439,90 @@ class FileVideo:
         self._is_astray = False
         if not from_start:
             self._num_left_out += self._feed.num_left_out
-        self._feed = Feed(self._packets(), self._tick_s, left_out_test(self._stream))
+        self._damage = Damage() if self._stream.codec_context.copy_opaque else None
+        packets = self._packets(MAX_LEADING_FRAMES if from_start else sys.maxsize)
+        self._feed = Feed(packets, self._tick_s, left_out_test(self._stream))
         self._feed.wanted_s = self._run_s
-        return self._decoded(self._feed, from_start=from_start)
+        return self._decoded(self._feed, self._damage, from_start=from_start)
 
-    def _decoded(self, feed: Feed, *, from_start: bool) -> Iterator[_Shown]:
+    def _decoded(self, feed: Feed, damage: Damage | None, *, from_start: bool) -> Iterator[_Shown]:
         last_s = -self._frame_s if from_start else None  # a frame without a time follows the one before it
-        damaged = False
-        for number, packet in enumerate(feed):
-            if number == 0 and from_start and packet is not None:
-                self._starts_whole = packet.is_keyframe
+        first: Packet[VideoStream] | None = None
+        for packet in feed:
+            first = first or packet
+            if damage is not None and packet is not None and packet.size:
+                damage.add(packet, self._stamp_of(packet))
             try:
-                frames = self._stream.codec_context.decode(None) if packet is None else packet.decode()
-            except FFmpegError:
-                damaged = True
+                with self._complaints:
+                    frames = self._stream.codec_context.decode(None) if packet is None else packet.decode()
+            except FFmpegError as error:
+                if damage is None:
+                    raise _Unsure(f"a packet cannot be decoded: {error}") from None
+                # Nothing is built on a picture that can be left out, so that reading it or not gives the same others.
+                damage.blame(alone=packet is not None and self._feed.can_go(packet))
                 self._num_undecodable += 1
                 continue
-            is_corrupt = packet is not None and packet.is_corrupt
-            damaged = damaged or is_corrupt
+            if damage is None and (self._complaints.found or (packet is not None and packet.is_corrupt)):
+                raise _Unsure("a packet is marked as corrupt, or what comes of it was patched up")
+            if damage is not None and self._complaints.found:
+                damage.blame()
             self._num_decoded += len(frames)
             for frame in frames:
                 frame.time_base = self._stream.time_base  # those of an emptied decoder have none
-                if frame.key_frame:
-                    damaged = is_corrupt
+                if damage is None and (frame.is_corrupt or (frame.pts == first.pts and not frame.key_frame)):
+                    raise _Unsure("a frame is marked as corrupt, or begins with what it has not")
+                is_damaged = damage is not None and damage.taints(frame)
                 time_s = self._time_of(frame, last_s)
                 if time_s is None:
                     continue  # nothing says when it is shown
-                damaged = damaged or (self._source.is_cut and frame.dts is None)
+                is_damaged = is_damaged or (self._source.is_cut and frame.dts is None)
                 duration_s = frame.duration * self._tick_s if frame.duration else self._frame_s
                 last_s = time_s
-                yield _Shown(time_s, time_s + duration_s, frame, damaged or frame.is_corrupt)
+                yield _Shown(time_s, time_s + duration_s, frame, is_damaged)
 
-    def _packets(self) -> Iterator[Packet[VideoStream]]:
-        """Packets up to the end of what can be read; an unreadable rest shows as a video that ends too early."""
+    def _packets(self, most_passed: int) -> Iterator[Packet[VideoStream]]:
+        """Packets from the first key frame on, or after so many others, up to the end of what can be read; an unreadable rest
+        shows as a video that ends too early."""
+        num_passed, said = 0, Complaints(has_threads=False)
+        packets = self._source.container.demux(self._stream)
         try:
-            for packet in self._source.container.demux(self._stream):
+            while True:
+                with said:
+                    packet = next(packets, None)
+                if packet is None:
+                    return
+                if said.found and not packet.is_keyframe:
+                    packet.is_corrupt = True  # something is lost that it may build on
                 self._num_bytes += packet.size
+                stamp = self._stamp_of(packet)
+                if packet.size == 0 and stamp is not None:  # the last picture is shown on; a decoder would take it for the end
+                    shown_s = packet.duration * self._tick_s if packet.duration else self._frame_s
+                    self._repeats_until_s = max(self._repeats_until_s, stamp * self._tick_s + shown_s)
+                    continue
+                if packet.size and not packet.is_keyframe and 0 <= num_passed < most_passed:
+                    num_passed += 1
+                    continue
+                num_passed = -1
                 if packet.is_keyframe and packet.pts is not None and packet.dts is not None:
                     self._key_delays.append(packet.pts - packet.dts)
                 yield packet
         except READ_ERRORS as error:
             log.debug("%s: reading stopped: %s", self.name, error)
 
+    def _stamp_of(self, one: Packet[VideoStream] | VideoFrame) -> int | None:
+        return one.dts if self._source.format in DECODE_CLOCK else one.pts
+
     def _time_of(self, frame: VideoFrame, last_s: float | None) -> float | None:
-        stamp = frame.dts if self._source.format in DECODE_CLOCK else frame.pts
+        stamp = self._stamp_of(frame)
         if stamp is None:
             return None if last_s is None else last_s + self._frame_s
         return stamp * self._tick_s
 
     def _check_end(self, time_s: float) -> None:
         """Raise VideoError when the file ended before the frame of `time_s` could be decoded."""
-        if time_s > self._current.end_s + self._index.slack_s:
-            raise cut_short(self.name, self._current.end_s - self._origin_s, self.duration_s)
+        end_s = max(self._current.end_s, self._repeats_until_s)
+        if time_s > end_s + self._index.slack_s:
+            raise cut_short(self.name, end_s - self._origin_s, self.duration_s)
 
 
 class _Unsure(Exception):
