@@ -23,7 +23,7 @@ class _Place:
 
     def __init__(self, number: int, stamp: int | None) -> None:
         self.number, self.stamp = number, stamp
-        self.has_frame = self.is_alone = False
+        self.has_frame = False
 
 
 class Damage:
@@ -46,9 +46,8 @@ class Damage:
         if packet.is_corrupt:
             self.blame()
 
-    def blame(self, *, alone: bool = False) -> None:
-        """Note that the last packet could not be decoded, or not all of it; `alone` where nothing is built on its picture."""
-        self._last.is_alone = alone and self._last.stamp is not None and self._last not in self._bad
+    def blame(self) -> None:
+        """Note that the last packet could not be decoded, or not all of it."""
         self._blame(self._last)
 
     def taints(self, frame: VideoFrame) -> bool:
@@ -64,14 +63,12 @@ class Damage:
                 insort(self._entries, place, key=_number)
         entry = self._entries[bisect_right(self._entries, place.number, key=_number) - 1]
         since = self._bad[bisect_left(self._bad, entry.number, key=_number) :]
-        return any(
-            bad is place or (bad.number < place.number and not bad.is_alone and not _leads(bad, entry)) for bad in since
-        )
+        return any(bad.number <= place.number and not _leads(bad, entry) for bad in since)
 
     @property
     def lost_start(self) -> bool:
-        """Whether the first packet was bad and no picture came of it."""
-        return self._first in self._bad and not self._first.has_frame
+        """Whether no picture came of the first packet, and something went wrong."""
+        return bool(self._bad) and not self._first.has_frame
 
     @property
     def start(self) -> int | None:

@@ -159,20 +159,30 @@ class FileVideo:
         moved_s = dict(zip(given_s, self._moved(given_s, slack_s), strict=True))
         moments_s = sorted(set(moved_s.values()))  # two may have moved to the same
         wanted_s = [moved_s[time_s] for time_s in times_s]
-        self._threads_now = self._threads
         try:
-            stack = new_stack(len(moments_s))
-            prepared = self._prepared(moments_s, stack)
-        except (_Unsure, VideoError) as reason:
-            log.debug("%s: everything is decoded: %s", self.name, reason)
-            self._threads_now = 1
-            self._rewind()
-            stack = new_stack(len(moments_s))
-            prepared = self._prepared(moments_s, stack, careful=True)
+            stack, prepared = self._tried(moments_s, new_stack)
         finally:
             self._set_run([])
         places, shown_s = zip(*(prepared[time_s] for time_s in wanted_s), strict=True)
         return stack.clip(list(places), shown_s, self.duration_s, self.name, self._reading())
+
+    def _tried(self, moments_s: list[float], new_stack: NewStack) -> tuple[Stack, dict[float, tuple[int, float]]]:
+        """The pictures of these moments, and where they are; with less and less left to chance: with one thread where several met
+        damage, so that the number of threads changes nothing, and with nothing left out."""
+        self._threads_now = self._threads
+        ways = [(self._threads, False), *([(1, False)] if self._threads != 1 else []), (1, True)]
+        for number, (threads, careful) in enumerate(ways):
+            try:
+                if number > 0:
+                    self._threads_now = threads
+                    self._rewind()
+                stack = new_stack(len(moments_s))
+                return stack, self._prepared(moments_s, stack, careful=careful)
+            except (_Unsure, VideoError) as reason:
+                if careful:
+                    raise
+                log.debug("%s: read again: %s", self.name, reason)
+        raise AssertionError
 
     def _moved(self, moments_s: list[float], slack_s: float) -> list[float]:
         if slack_s <= 0 or not self._index.key_times_s:
@@ -245,8 +255,8 @@ class FileVideo:
         return moments_s[: next(ends, len(moments_s))]
 
     def _set_run(self, run_s: list[float]) -> None:
-        """What is read next; where packets do not say when they are shown, everything is."""
-        self._run_s = self._feed.wanted_s = [] if self._source.format in DECODE_CLOCK else run_s
+        """Set what is read next. Where packets do not say when they are shown, or not of all, everything is."""
+        self._run_s = self._feed.wanted_s = [] if self._source.format in DECODE_CLOCK | FROM_THE_START else run_s
 
     def span_s(self, times_s: Tensor) -> float:
         """How many seconds of the video are decoded, about, for the frames at these moments."""
@@ -458,8 +468,7 @@ class FileVideo:
             except FFmpegError as error:
                 if damage is None:
                     raise _Unsure(f"a packet cannot be decoded: {error}") from None
-                # Nothing is built on a picture that can be left out, so that reading it or not gives the same others.
-                damage.blame(alone=packet is not None and self._feed.can_go(packet))
+                damage.blame()
                 self._num_undecodable += 1
                 continue
             if damage is None and (self._complaints.found or (packet is not None and packet.is_corrupt)):
@@ -491,8 +500,8 @@ class FileVideo:
                     packet = next(packets, None)
                 if packet is None:
                     return
-                if said.found and not packet.is_keyframe:
-                    packet.is_corrupt = True  # something is lost that it may build on
+                # Something is lost that it may build on; in Ogg, where packets are put together from pages, of itself too.
+                packet.is_corrupt |= said.found and (self._source.format == "ogg" or not packet.is_keyframe)
                 self._num_bytes += packet.size
                 stamp = self._stamp_of(packet)
                 if packet.size == 0 and stamp is not None:  # the last picture is shown on; a decoder would take it for the end
