@@ -1,11 +1,12 @@
-"""What becomes of damaged videos: of a thousand mutants of small files of all containers and codecs, how many are read right, refused,
-or read wrong without a word.
+"""What becomes of damaged videos: of a thousand mutants of small files of all containers and codecs, how many are read right, are
+refused, or are read wrong without a word.
 
     PYTHONPATH=tests python benchmarks/damage.py > benchmarks/results/damage.json
 
-The seeds, the mutants and the judge are those of `tests/mutated.py`, of which `tests/test_damage.py` runs a hundred. Each mutant is read
-with one decoder thread, two, and one a core, at the same moments; the three answers must be one. `wrong`: a picture that is neither
-the unmutated file's at the time it came with, nor the mutant's own full decoding's there with nothing raised, marked or logged.
+The seeds, the mutants and the judge are those of `tests/mutated.py`, of which `tests/test_damage.py` runs a hundred. Each mutant is
+read with one decoder thread, two, and one a core, at the same moments; the three answers must be one. `wrong`: a picture that is
+neither the unmutated file's at the time it came with, nor the mutant's own full decoding's there with nothing raised, marked or
+logged. `undefined` of these: full decodings of the mutant differ among themselves, and FFmpeg says nothing of it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import machine
+
 from mutated import CHANGES, Trial, trials
 
 
@@ -38,11 +40,12 @@ def main() -> None:
     print(
         json.dumps(
             {
-                "command": "PYTHONPATH=tests python benchmarks/damage.py",
+                "command": "PYTHONPATH=tests python benchmarks/damage.py > benchmarks/results/damage.json",
                 "machine": machine.describe(),
                 "mutants": len(found),
                 "seed": arguments.seed,
                 "verdicts": Counter(trial.verdict for trial in found),
+                "undefined": sum(trial.verdict == "wrong" and trial.is_undefined for trial in found),
                 "answers that differ with the number of threads": sum(not trial.is_one for trial in found),
                 "by change": {
                     change: Counter(trial.verdict for trial in found if trial.change == change) for change in CHANGES

@@ -1,4 +1,4 @@
-"""Damaged videos in plenty: small seeds of all containers and codecs, mutants of their bytes and packets, and a judge of what is read.
+"""Damaged videos in plenty: small seeds of all containers and codecs, mutants of their bytes and packets, and a judge of readings.
 
 The judge decodes a mutant from the start to the end with one thread, and holds against a picture all that FFmpeg raises, marks or
 logs. A picture that is read is right when the unmutated file shows it at that time, or when the judge's decoding shows it there and
@@ -8,7 +8,6 @@ has nothing against it.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -99,7 +98,7 @@ SEEDS = {
     "vp8-webm": Seed(codec="libvpx", suffix=".webm", options={"deadline": "good", "cpu-used": "5"}),
     "vp8-ogv": Seed(codec="libvpx", suffix=".ogv", options={"deadline": "good", "cpu-used": "5"}),
     "vp9-webm": Seed(codec="libvpx-vp9", suffix=".webm", options={"deadline": "good", "cpu-used": "5"}),
-    "vp9-hidden-mkv": Seed(codec="libvpx-vp9", suffix=".mkv", options={"lag-in-frames": "16", "auto-alt-ref": "1", "cpu-used": "8"}),
+    "vp9-hidden-mkv": Seed(codec="libvpx-vp9", suffix=".mkv", options={"lag-in-frames": "16", "cpu-used": "8"}),
     "av1-mp4": Seed(codec="libsvtav1", suffix=".mp4", options={"preset": "12"}, mux_options={"movflags": "faststart"}),
     "av1-webm": Seed(codec="libsvtav1", suffix=".webm", options={"preset": "12"}),
     "mjpeg-avi": Seed(codec="mjpeg", suffix=".avi", pix_fmt="yuvj420p"),
@@ -185,23 +184,28 @@ def mutate(seed: Path, mutant: Path, kind: str, rng: np.random.Generator) -> Non
         if kind == "packets lost":
             del packets[place : place + int(rng.integers(1, 4))]
         elif kind == "packet doubled":
-            packets[place + 1] = _refilled(packets[place + 1], bytes(packets[place]))
+            packets[place + 1] = refilled(packets[place + 1], bytes(packets[place]))
         elif kind == "packets swapped":
             one, other = packets[place : place + 2]
-            packets[place : place + 2] = _refilled(one, bytes(other)), _refilled(other, bytes(one))
+            packets[place : place + 2] = refilled(one, bytes(other)), refilled(other, bytes(one))
         else:
             content = bytes(packets[place])
-            packets[place] = _refilled(packets[place], content[: max(1, int(len(content) * rng.uniform(0.1, 0.95)))])
+            packets[place] = refilled(packets[place], content[: max(1, int(len(content) * rng.uniform(0.1, 0.95)))])
         copied = target.add_stream_from_template(stream)
         for packet in packets:
             packet.stream = copied
             target.mux(packet)
 
 
-def _refilled(packet: VideoPacket, content: bytes) -> VideoPacket:
-    """Another content at the same time."""
+def refilled(packet: VideoPacket, content: bytes) -> VideoPacket:
+    """Return a packet with another content at the same time."""
     filled: VideoPacket = Packet(content)
-    filled.pts, filled.dts, filled.time_base, filled.duration = packet.pts, packet.dts, packet.time_base, packet.duration
+    filled.pts, filled.dts, filled.time_base, filled.duration = (
+        packet.pts,
+        packet.dts,
+        packet.time_base,
+        packet.duration,
+    )
     filled.is_keyframe = packet.is_keyframe
     return filled
 
@@ -255,7 +259,10 @@ def decoded(path: Path, *, hold: bool = False) -> list[Picture]:
 
 
 def _judged(container: InputContainer, logged: list[tuple[int, str, str]], hold: bool) -> list[Picture]:
-    positions, tick_s = _positions(container, logged, hold), float(container.streams.video[0].time_base or Fraction(1, 1000))
+    positions, tick_s = (
+        _positions(container, logged, hold),
+        float(container.streams.video[0].time_base or Fraction(1, 1000)),
+    )
     shown = [position for position in positions if position.has_frame]
     if not shown:
         return []
@@ -311,7 +318,7 @@ def _positions(container: InputContainer, logged: list[tuple[int, str, str]], ho
                 of.has_frame, of.time_s, of.is_corrupt = True, last_s, bool(frame.is_corrupt)
                 of.is_entry = bool(frame.key_frame) and frame.pict_type == PictureType.I
                 held += [frame] if hold else []
-                of.pixels = _digest(pixels_of_frame(frame, reformatter))
+                of.pixels = digest(pixels_of_frame(frame, reformatter))
             position.complaint = position.complaint or bool(logged)
             logged.clear()
     except READ_ERRORS:
@@ -319,7 +326,8 @@ def _positions(container: InputContainer, logged: list[tuple[int, str, str]], ho
     return positions
 
 
-def _digest(pixels_HWC: Pixels) -> bytes:
+def digest(pixels_HWC: Pixels) -> bytes:
+    """Return what is the same for the same pixels alone."""
     return hashlib.sha256(np.ascontiguousarray(pixels_HWC).tobytes() + str(pixels_HWC.shape).encode()).digest()
 
 
@@ -351,11 +359,17 @@ def read(path: Path, wanted: list[float], threads: int, whole: list[Picture], fo
         return Answer(threads, "refused", str(error).removeprefix(f"{path}: "))
     times_s = tuple(round(time_s, 4) for time_s in clip.times_s.tolist())
     first = [one.pixels for one in found if abs(one.time_s) < SAME_TIME_S]
-    cut_s = next((one.time_s for one in whole if one.pixels in first), 0.0)  # where it begins, when its beginning was cut off
+    cut_s = next(
+        (one.time_s for one in whole if one.pixels in first), 0.0
+    )  # where it begins, when its beginning was cut off
     wrong = []
     for frame_CHW, time_s in zip(clip.frames, times_s, strict=True):
-        pixels = _digest(frame_CHW.permute(1, 2, 0).numpy())
-        sound = [*shown_at(whole, time_s), *shown_at(whole, time_s + cut_s), *(one for one in shown_at(found, time_s) if not one.damaged)]
+        pixels = digest(frame_CHW.permute(1, 2, 0).numpy())
+        sound = [
+            *shown_at(whole, time_s),
+            *shown_at(whole, time_s + cut_s),
+            *(one for one in shown_at(found, time_s) if not one.damaged),
+        ]
         if pixels not in {picture.pixels for picture in sound}:
             wrong.append(time_s)
     return Answer(threads, "wrong" if wrong else "right", f"wrong at {wrong}" if wrong else "", times_s)

@@ -113,7 +113,7 @@ def drifting(
     pix_fmt: str = "yuv420p",
     mux_options: dict[str, str] | None = None,
 ) -> Path:
-    """Write a video of 25 frames a second in which a picture of noise drifts under grain: all kinds of pictures are worth coding."""
+    """Write a video of 25 frames/s in which a picture of noise drifts under grain: all kinds of pictures are worth coding."""
     noise = np.random.default_rng(0)
     scene = noise.integers(0, 255, (size // 8, size, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
     with own_priority(), av.open(str(path), "w", options=mux_options or {}) as container:

@@ -1,8 +1,9 @@
 """FFmpeg's log as a sign of damage: some decoders only log what they patch up.
 
-PyAV passes on what a decoder's own threads log under Python's lock, which its owner has while it ends them: both would wait for each
-other. So a decoder with threads is heard from its opening until it has been flushed (`flush_buffers` waits for its threads without
-the lock), and only then ended. One without is heard while a packet is being decoded. Else PyAV ignores the log, as by default.
+PyAV passes on what a decoder's own threads log under Python's lock, which its owner has while it ends them: both would wait for
+each other. So a decoder with threads is heard from its opening until it has been flushed (`flush_buffers` waits for its threads
+without the lock), and only then ended. One without is heard while a packet is being decoded. Else PyAV ignores the log, as it does
+by default.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ WRONG_PIXELS = re.compile(
     r"|LZW decode failed|no keyframe|could not find ref|missing reference|overread|exceeds containing|EBML",
     re.IGNORECASE,
 )
-"""What FFmpeg logs of pictures that it patches up, and of parts of a file that it passes over. Other errors in the log are of what no
-picture depends on."""
+"""What FFmpeg logs of pictures that it patches up, and of parts of a file that it passes over. Other errors in the log are of what
+no picture depends on."""
 
 Message = tuple[int, str, str]
 
@@ -62,14 +63,14 @@ class Complaints:
     def __init__(self, *, has_threads: bool) -> None:
         self.found = False
         """Whether anything was, in the last packet; with threads, which may be anybody's, since the decoder was opened."""
-        self._has_threads = has_threads
+        self.has_threads = has_threads
         if has_threads:
             _log.open()
             self._num_before = len(_log.of_threads)
 
     def close(self) -> None:
         """Hear no more: the decoder has been flushed."""
-        if self._has_threads:
+        if self.has_threads:
             _log.close()
 
     def __enter__(self) -> None:
@@ -79,6 +80,6 @@ class Complaints:
 
     def __exit__(self, *error: object) -> None:
         self._capture.__exit__(None, None, None)
-        said = [*self._said, *_log.of_threads[self._num_before :]] if self._has_threads else self._said
+        said = [*self._said, *_log.of_threads[self._num_before :]] if self.has_threads else self._said
         self.found = any(WRONG_PIXELS.search(message) for _, _, message in said)
         _log.close()

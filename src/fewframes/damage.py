@@ -1,7 +1,7 @@
 """Damage in a stream of packets: which decoded pictures are built on it.
 
-Pictures leave a decoder in the order of showing, errors in the order of decoding: a key frame may come out after the error of a packet
-behind it. So each picture is held against the packets up to its own in the order of decoding, from the last clean entry point on.
+Pictures leave a decoder in the order of showing, errors in the order of decoding: a key frame may come out after the error of a
+packet behind it. So each picture is held against the packets up to its own in the order of decoding, from the last clean entry on.
 FFmpeg hands the mark of a packet on to its frame. It does so for one thread only here: PyAV takes marks back under Python's lock,
 for which a decoder's threads must not wait while they are being ended.
 """
@@ -57,10 +57,10 @@ class Damage:
         is_entry = frame.key_frame and frame.pict_type in WHOLE
         if frame.is_corrupt or (place is self._first and not is_entry):
             self._blame(place)
-        if is_entry and place not in self._bad and (place.stamp is not None or not self._bad):
-            # Without stamps nothing says where in time decoding goes on after a loss.
-            if place is not self._first:
-                insort(self._entries, place, key=_number)
+        # Without stamps nothing says where in time decoding goes on after a loss.
+        is_clean = place not in self._bad and (place.stamp is not None or not self._bad)
+        if is_entry and is_clean and place is not self._first:
+            insort(self._entries, place, key=_number)
         entry = self._entries[bisect_right(self._entries, place.number, key=_number) - 1]
         since = self._bad[bisect_left(self._bad, entry.number, key=_number) :]
         return any(bad.number <= place.number and not _leads(bad, entry) for bad in since)
@@ -77,9 +77,7 @@ class Damage:
 
     def lost(self, after: float, up_to: float) -> bool:
         """Whether a picture that should be shown later than the one time and not later than the other, in ticks, did not come."""
-        return any(
-            bad.stamp is not None and after < bad.stamp <= up_to and not bad.has_frame for bad in self._bad
-        )
+        return any(bad.stamp is not None and after < bad.stamp <= up_to and not bad.has_frame for bad in self._bad)
 
     def _blame(self, place: _Place) -> None:
         if place not in self._bad:

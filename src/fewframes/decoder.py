@@ -14,18 +14,12 @@ packet that it is about, or lose it. `damage.Damage` says which pictures are bui
 from __future__ import annotations
 
 import logging
-import math
-import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 from av.error import FFmpegError
-from av.packet import Packet
-from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
-from av.video.stream import VideoStream
 
 from fewframes.clip import Clip, Reading
 from fewframes.complaints import Complaints
@@ -40,10 +34,10 @@ from fewframes.container import (
     VideoFile,
     cut_short,
 )
-from fewframes.damage import Damage
+from fewframes.decoding import Counts, Decoding, Shown, Unsure
 from fewframes.errors import VideoError
 from fewframes.instants import cheapest_times
-from fewframes.packets import SAME_S, Feed, left_out_test
+from fewframes.packets import SAME_S, Feed
 from fewframes.pixels import NewStack, Stack, pixels_of_frame
 from fewframes.stores import unbroken
 
@@ -65,18 +59,6 @@ WORTH_FRAMES = 4
 """A move by fewer frames than this saves nothing: it may end at a picture that needs later ones."""
 ERRORS = "explode+crccheck+bitstream+buffer+careful"
 """What is an error to FFmpeg: all damage that it would patch up in silence, and what no encoder writes."""
-MAX_LEADING_FRAMES = 300
-"""Frames before the first key frame that are passed over (a recording cut in the middle) before it is done without."""
-
-
-@dataclass(frozen=True)
-class _Shown:
-    """A decoded frame and the time it is shown, in seconds on the container's clock."""
-
-    start_s: float
-    end_s: float
-    frame: VideoFrame
-    damaged: bool
 
 
 class FileVideo:
@@ -93,27 +75,24 @@ class FileVideo:
     ) -> None:
         """`bytes_fetched` tells how much of a file elsewhere has come here so far."""
         self.name = name
+        self._opened: Opened | None = None
         self._file = VideoFile(file, name, size_bytes, is_far=bytes_fetched is not None, limits=limits)
         self._threads = self._threads_now = threads
         self._bytes_fetched = bytes_fetched
         self._reformatter = VideoReformatter()
-        self._opened: Opened | None = None
-        self._frames: Iterator[_Shown]
+        self._frames: Iterator[Shown]
         self._feed: Feed
         self._run_s: list[float] = []
         """The moments that are being read, on the container's clock; empty where every picture is to be decoded."""
-        self._current: _Shown
-        self._ahead: _Shown | None
+        self._current: Shown
+        self._ahead: Shown | None
         self._index: Index
-        self._key_delays: list[int] = []
-        """How much later than decoded each key frame that was met is shown, in ticks."""
         self._late_keys: tuple[int, list[float]] = 0, []
         self._is_astray = False
         """Whether the container stands elsewhere than where decoding would go on."""
-        self._damage: Damage | None = None
-        """What went wrong in a decoder with one thread; one with several is given up where something does."""
-        self._repeats_until_s = -math.inf
-        self._num_undecodable = self._num_decoded = self._num_left_out = self._num_jumps = self._num_bytes = 0
+        self._decoding: Decoding
+        self._counts = Counts()
+        self._num_left_out = self._num_jumps = 0
         try:
             with unbroken(file):
                 self._rewind()
@@ -178,7 +157,7 @@ class FileVideo:
                     self._rewind()
                 stack = new_stack(len(moments_s))
                 return stack, self._prepared(moments_s, stack, careful=careful)
-            except (_Unsure, VideoError) as reason:
+            except (Unsure, VideoError) as reason:
                 if careful:
                     raise
                 log.debug("%s: read again: %s", self.name, reason)
@@ -220,10 +199,10 @@ class FileVideo:
 
     def _reading(self) -> Reading:
         return Reading(
-            frames_decoded=self._num_decoded,
+            frames_decoded=self._counts.decoded,
             frames_left_out=self._num_left_out + self._feed.num_left_out,
             jumps=self._num_jumps,
-            bytes_read=self._num_bytes if self._bytes_fetched is None else self._bytes_fetched(),
+            bytes_read=self._counts.bytes if self._bytes_fetched is None else self._bytes_fetched(),
         )
 
     def _prepared(
@@ -231,7 +210,7 @@ class FileVideo:
     ) -> dict[float, tuple[int, float]]:
         """For each moment where its picture is put and when that was first shown, in seconds from the start of the video."""
         prepared: dict[float, tuple[int, float]] = {}
-        last: tuple[_Shown, int] | None = None
+        last: tuple[Shown, int] | None = None
         while len(prepared) < len(moments_s):
             run = self._run(moments_s[len(prepared) :])
             self._set_run([] if careful else [self._origin_s + time_s for time_s in run])
@@ -277,21 +256,21 @@ class FileVideo:
         with unbroken(self._file.file):
             try:
                 num_before = self._check(start_s, end_s)
-            except _Unsure as reason:
+            except Unsure as reason:
                 log.debug("%s: checked with one thread: %s", self.name, reason)
                 self._threads_now = 1
                 self._rewind()
                 num_before = self._check(start_s, end_s)
-        if self._num_undecodable > num_before:
+        if self._counts.undecodable > num_before:
             raise VideoError(
-                f"{self.name}: {self._num_undecodable - num_before} packets between {start_s:.2f} s and {end_s:.2f} s cannot "
+                f"{self.name}: {self._counts.undecodable - num_before} packets between {start_s:.2f} s and {end_s:.2f} s cannot "
                 "be decoded; copy the file again or re-encode it"
             )
 
     def _check(self, start_s: float, end_s: float) -> int:
         """Decode these pictures; how many packets could not be decoded before them."""
         self._frame_at(self._origin_s + start_s)
-        num_before = self._num_undecodable
+        num_before = self._counts.undecodable
         while True:
             if self._ahead is None:
                 self._ahead = next(self._frames, None)
@@ -303,7 +282,7 @@ class FileVideo:
             self._frame_at(self._ahead.start_s)
         return num_before
 
-    def _frame_at(self, time_s: float) -> _Shown:
+    def _frame_at(self, time_s: float) -> Shown:
         """The frame shown at `time_s` of the container's clock."""
         if self._worth_a_jump(time_s):
             self._jump(time_s)
@@ -330,19 +309,21 @@ class FileVideo:
 
     def _is_lost(self, time_s: float) -> bool:
         """Whether another picture should be shown at this moment than the current one, and could not be decoded."""
-        if self._damage is None:
+        if self._decoding.damage is None:
             return False
-        return self._damage.lost((self._current.start_s + SAME_S) / self._tick_s, (time_s + SAME_S) / self._tick_s)
+        return self._decoding.damage.lost(
+            (self._current.start_s + SAME_S) / self._tick_s, (time_s + SAME_S) / self._tick_s
+        )
 
     def _compare(self, time_s: float) -> None:
-        """Raise _Unsure when the packets promised another picture at this moment than the decoder gave."""
+        """Raise Unsure when the packets promised another picture at this moment than the decoder gave."""
         promised_s = self._feed.shown_s(time_s)
         if promised_s is None and (self._feed.complete or self._feed.num_left_out):
-            raise _Unsure(f"no packet says what is shown at {time_s - self._origin_s:.3f} s")
+            raise Unsure(f"no packet says what is shown at {time_s - self._origin_s:.3f} s")
         if promised_s is not None and abs(promised_s - self._current.start_s) > SAME_S:
-            raise _Unsure(f"{promised_s:.6f} s was promised for {time_s:.6f} s, {self._current.start_s:.6f} s came")
+            raise Unsure(f"{promised_s:.6f} s was promised for {time_s:.6f} s, {self._current.start_s:.6f} s came")
 
-    def _check_order(self, before: _Shown, after: _Shown) -> None:
+    def _check_order(self, before: Shown, after: Shown) -> None:
         if after.start_s < before.start_s - SAME_S:
             raise VideoError(
                 f"{self.name}: its times run backwards after {before.start_s - self._origin_s:.2f} s (joined from parts, "
@@ -367,9 +348,9 @@ class FileVideo:
     def _key_times_s(self) -> list[float] | None:
         """When key frames are shown, as far as is known, ascending on the container's clock."""
         keys_s = self._index.key_times_s
-        if keys_s is None or not self._index.by_decoding or len(self._key_delays) < 2:
+        if keys_s is None or not self._index.by_decoding or len(self._counts.key_delays) < 2:
             return keys_s
-        late = self._key_delays[-1] - self._key_delays[0]
+        late = self._counts.key_delays[-1] - self._counts.key_delays[0]
         if late != self._late_keys[0]:  # asked for every moment, and changes once or twice
             self._late_keys = late, keys_s[:1] + [key_s + late * self._tick_s for key_s in keys_s[1:]]
         return self._late_keys[1] if late else keys_s
@@ -398,7 +379,7 @@ class FileVideo:
         """Open the file (again) and decode its first picture; with one thread where several meet damage."""
         try:
             self._begin()
-        except _Unsure as reason:
+        except Unsure as reason:
             log.debug("%s: opened with one thread: %s", self.name, reason)
             self._threads_now = 1
             self._begin()
@@ -415,15 +396,15 @@ class FileVideo:
             )
         self._current, self._ahead = shown, None
 
-    def _is_before_start(self, shown: _Shown) -> bool:
-        start = None if self._damage is None else self._damage.start
+    def _is_before_start(self, shown: Shown) -> bool:
+        start = None if self._decoding.damage is None else self._decoding.damage.start
         return start is not None and shown.start_s < start * self._tick_s - SAME_S
 
     def _start_s(self) -> float:
         """When the first picture is shown, decoded or not, on the container's clock."""
-        if self._damage is None or not self._damage.lost_start:
+        if self._decoding.damage is None or not self._decoding.damage.lost_start:
             return self._current.start_s
-        start = self._damage.start
+        start = self._decoding.damage.start
         if start is None or self._source.format in DECODE_CLOCK:
             raise VideoError(
                 f"{self.name}: its first picture is damaged, and nothing says when the others are shown; copy the file again "
@@ -431,7 +412,7 @@ class FileVideo:
             )
         return start * self._tick_s
 
-    def _reopened(self) -> Iterator[_Shown]:
+    def _reopened(self) -> Iterator[Shown]:
         self.close()
         self._opened = self._source = self._file.open()
         self._complaints = Complaints(has_threads=self._threads_now != 1)
@@ -444,95 +425,18 @@ class FileVideo:
         context.options = {"err_detect": ERRORS, "max_pixels": max_pixels}
         return self._decode(from_start=True)
 
-    def _decode(self, *, from_start: bool) -> Iterator[_Shown]:
+    def _decode(self, *, from_start: bool) -> Iterator[Shown]:
         """Frames in the order of showing, from where the container stands."""
         self._is_astray = False
         if not from_start:
             self._num_left_out += self._feed.num_left_out
-        self._damage = Damage() if self._stream.codec_context.copy_opaque else None
-        packets = self._packets(MAX_LEADING_FRAMES if from_start else sys.maxsize)
-        self._feed = Feed(packets, self._tick_s, left_out_test(self._stream))
+        self._decoding = Decoding(self._source, self._counts, self._complaints, from_start=from_start)
+        self._feed = self._decoding.feed
         self._feed.wanted_s = self._run_s
-        return self._decoded(self._feed, self._damage, from_start=from_start)
-
-    def _decoded(self, feed: Feed, damage: Damage | None, *, from_start: bool) -> Iterator[_Shown]:
-        last_s = -self._frame_s if from_start else None  # a frame without a time follows the one before it
-        first: Packet[VideoStream] | None = None
-        for packet in feed:
-            first = first or packet
-            if damage is not None and packet is not None and packet.size:
-                damage.add(packet, self._stamp_of(packet))
-            try:
-                with self._complaints:
-                    frames = self._stream.codec_context.decode(None) if packet is None else packet.decode()
-            except FFmpegError as error:
-                if damage is None:
-                    raise _Unsure(f"a packet cannot be decoded: {error}") from None
-                damage.blame()
-                self._num_undecodable += 1
-                continue
-            if damage is None and (self._complaints.found or (packet is not None and packet.is_corrupt)):
-                raise _Unsure("a packet is marked as corrupt, or what comes of it was patched up")
-            if damage is not None and self._complaints.found:
-                damage.blame()
-            self._num_decoded += len(frames)
-            for frame in frames:
-                frame.time_base = self._stream.time_base  # those of an emptied decoder have none
-                if damage is None and (frame.is_corrupt or (frame.pts == first.pts and not frame.key_frame)):
-                    raise _Unsure("a frame is marked as corrupt, or begins with what it has not")
-                is_damaged = damage is not None and damage.taints(frame)
-                time_s = self._time_of(frame, last_s)
-                if time_s is None:
-                    continue  # nothing says when it is shown
-                is_damaged = is_damaged or (self._source.is_cut and frame.dts is None)
-                duration_s = frame.duration * self._tick_s if frame.duration else self._frame_s
-                last_s = time_s
-                yield _Shown(time_s, time_s + duration_s, frame, is_damaged)
-
-    def _packets(self, most_passed: int) -> Iterator[Packet[VideoStream]]:
-        """Packets from the first key frame on, or after so many others, up to the end of what can be read; an unreadable rest
-        shows as a video that ends too early."""
-        num_passed, said = 0, Complaints(has_threads=False)
-        packets = self._source.container.demux(self._stream)
-        try:
-            while True:
-                with said:
-                    packet = next(packets, None)
-                if packet is None:
-                    return
-                # Something is lost that it may build on; in Ogg, where packets are put together from pages, of itself too.
-                packet.is_corrupt |= said.found and (self._source.format == "ogg" or not packet.is_keyframe)
-                self._num_bytes += packet.size
-                stamp = self._stamp_of(packet)
-                if packet.size == 0 and stamp is not None:  # the last picture is shown on; a decoder would take it for the end
-                    shown_s = packet.duration * self._tick_s if packet.duration else self._frame_s
-                    self._repeats_until_s = max(self._repeats_until_s, stamp * self._tick_s + shown_s)
-                    continue
-                if packet.size and not packet.is_keyframe and 0 <= num_passed < most_passed:
-                    num_passed += 1
-                    continue
-                num_passed = -1
-                if packet.is_keyframe and packet.pts is not None and packet.dts is not None:
-                    self._key_delays.append(packet.pts - packet.dts)
-                yield packet
-        except READ_ERRORS as error:
-            log.debug("%s: reading stopped: %s", self.name, error)
-
-    def _stamp_of(self, one: Packet[VideoStream] | VideoFrame) -> int | None:
-        return one.dts if self._source.format in DECODE_CLOCK else one.pts
-
-    def _time_of(self, frame: VideoFrame, last_s: float | None) -> float | None:
-        stamp = self._stamp_of(frame)
-        if stamp is None:
-            return None if last_s is None else last_s + self._frame_s
-        return stamp * self._tick_s
+        return self._decoding.frames()
 
     def _check_end(self, time_s: float) -> None:
         """Raise VideoError when the file ended before the frame of `time_s` could be decoded."""
-        end_s = max(self._current.end_s, self._repeats_until_s)
+        end_s = max(self._current.end_s, self._counts.repeats_until_s)
         if time_s > end_s + self._index.slack_s:
             raise cut_short(self.name, end_s - self._origin_s, self.duration_s)
-
-
-class _Unsure(Exception):
-    """What came out of the decoder is not what the packets promised."""
