@@ -102,14 +102,24 @@ def write_fading(path: Path, num_frames: int, *, turned: bool) -> None:
         container.mux(stream.encode())
 
 
-def drifting(path: Path, codec: str, num_frames: int, *, gop: int, options: dict[str, str], size: int = 96) -> Path:
-    """A video of 25 frames a second in which a picture of noise drifts under grain: all kinds of pictures are worth coding."""
+def drifting(
+    path: Path,
+    codec: str,
+    num_frames: int,
+    *,
+    gop: int,
+    options: dict[str, str],
+    size: int = 96,
+    pix_fmt: str = "yuv420p",
+    mux_options: dict[str, str] | None = None,
+) -> Path:
+    """Write a video of 25 frames/s in which a picture of noise drifts under grain: all kinds of pictures are worth coding."""
     noise = np.random.default_rng(0)
     scene = noise.integers(0, 255, (size // 8, size, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
-    with own_priority(), av.open(str(path), "w") as container:
+    with own_priority(), av.open(str(path), "w", options=mux_options or {}) as container:
         stream = container.add_stream(codec, rate=25, options=options)
         assert isinstance(stream, VideoStream)
-        stream.width, stream.height, stream.pix_fmt, stream.gop_size = size, size, "yuv420p", gop
+        stream.width, stream.height, stream.pix_fmt, stream.gop_size = size, size, pix_fmt, gop
         for number in range(num_frames):
             part = scene[:size, 3 * number % (6 * size) :][:, :size].astype(np.int16)
             pixels = np.clip(part + noise.integers(-9, 9, part.shape), 0, 255).astype(np.uint8)

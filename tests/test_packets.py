@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fewframes.decoder import FileVideo
-from fewframes.packets import left_out_test
+from fewframes.packets import Test, left_out_test
 from fewframes.video import open_video, read_frames
 from numbered import drifting
 
@@ -114,6 +114,63 @@ def test_promises_that_are_not_kept_lead_to_decoding_everything(
     monkeypatch.setattr(FileVideo, "_decode", losing)
     clip = read_frames(path, moments([7, 33, 60]))
     assert torch.equal(clip.frames, expected)
+
+
+def test_a_picture_other_than_promised_leads_to_decoding_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A decoder that loses a wanted picture would have the one before it taken for it."""
+    path = drifting(tmp_path / "v.mp4", "libx264", NUM_FRAMES, gop=25, options={"bf": "0"})
+    expected = read_frames(path, moments([7, 33, 60])).frames
+    decode = FileVideo._decode
+
+    def losing(self: FileVideo, *, from_start: bool) -> Iterator[object]:
+        frames = decode(self, from_start=from_start)
+        return (shown for shown in frames if not self._run_s or abs(shown.start_s - 33 / FPS) > 0.01)
+
+    monkeypatch.setattr(FileVideo, "_decode", losing)
+    for threads in (1, 2):
+        with closing(open_video(path, threads=threads)) as video:
+            assert torch.equal(video.frames_at(moments([7, 33, 60])).frames, expected)
+
+
+def packets_of(kind: str, folder: Path) -> tuple[Test, list[bytes]]:
+    """The test for a stream of this kind, and what its packets hold."""
+    codec, suffix, options = KINDS[kind]
+    path = drifting(folder / f"v{suffix}", codec, 30, gop=25, options=options)
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        unused = left_out_test(stream)
+        assert unused is not None
+        return unused, [bytes(packet) for packet in container.demux(stream) if packet.size]
+
+
+def test_hevc_pictures_of_a_lower_layer_stay(tmp_path: Path) -> None:
+    """That their own layer does not refer to them says nothing of the layers above."""
+    unused, packets = packets_of("hevc-layers", tmp_path)
+    data = next(data for data in packets if unused(data))
+    assert data[5] & 7 == 3  # behind four bytes of length and one with the type: the highest layer, counted from one
+    for layer, can_go in ((1, False), (2, False), (3, True)):
+        assert unused(data[:5] + bytes([data[5] & 0xF8 | layer]) + data[6:]) == can_go
+
+
+def test_two_mpeg4_pictures_in_a_packet_stay(tmp_path: Path) -> None:
+    """A packed bitstream has a B-picture in the packet of the one it builds on, in AVI files of DivX and Xvid."""
+    unused, packets = packets_of("mpeg4", tmp_path)
+    b_picture = next(data for data in packets if unused(data))
+    p_picture = next(data for data in packets[1:] if not unused(data))
+    assert not unused(p_picture + b_picture)
+    assert not unused(b_picture + b_picture)
+
+
+def test_an_av1_frame_that_shows_one_decoded_before_stays(tmp_path: Path) -> None:
+    unused, packets = packets_of("av1", tmp_path)
+    assert any(unused(data) for data in packets)  # so that its frame headers are understood
+    header, delimiter = 3 << 3 | 2, bytes([2 << 3 | 2, 0])
+    for shows_another, can_go in ((1, False), (0, True)):
+        # show_existing_frame, an inter frame, shown, and none of the references refreshed
+        bits = shows_another << 7 | 1 << 5 | 1 << 4
+        assert unused(delimiter + bytes([header, 9, bits, *bytes(8)])) == can_go
 
 
 @pytest.mark.parametrize("kind", ["h264", "hevc", "mpeg4", "vp9"])

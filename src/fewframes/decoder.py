@@ -5,8 +5,10 @@ needs are left out unless they are wanted, and nothing is decoded after the last
 compared with what the packets promised; where the two differ, everything is decoded and looked at instead.
 
 A jump to a key frame is only trusted once the key frame has been decoded and found not to lie after the wanted moment,
-so that neither a container's index nor an open group of pictures can put a wrong frame in. Frames that FFmpeg marks as
-damaged, or that stand between an error and the next key frame, are refused rather than returned.
+so that neither a container's index nor an open group of pictures can put a wrong frame in.
+
+At the first sign of damage a decoder with several threads is given up for one with a single thread, for they part an error from the
+packet that it is about, or lose it. `damage.Damage` says which pictures are built on what is damaged; these are refused.
 """
 
 from __future__ import annotations
@@ -14,18 +16,13 @@ from __future__ import annotations
 import logging
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
-from itertools import islice
 from typing import IO, TYPE_CHECKING, Any
 
 from av.error import FFmpegError
-from av.packet import Packet
-from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 
 from fewframes.clip import Clip, Reading, Step
 from fewframes.clock import steps_of
+from fewframes.complaints import Complaints
 from fewframes.container import (
     DECODE_CLOCK,
     FROM_THE_START,
@@ -37,10 +34,11 @@ from fewframes.container import (
     VideoFile,
     cut_short,
 )
+from fewframes.decoding import Counts, Decoding, Shown, Unsure
 from fewframes.display import Display
 from fewframes.errors import VideoError
 from fewframes.instants import cheapest_times
-from fewframes.packets import SAME_S, Feed, left_out_test
+from fewframes.packets import SAME_S, Feed
 from fewframes.pixels import NewStack, Stack
 from fewframes.stores import unbroken
 
@@ -59,19 +57,8 @@ PROBED_SHARES = (0.07, 0.31, 0.55, 0.83)
 """Which key frames are asked how late they are: at odd places, for those at a joined file's joints differ, at regular distances."""
 WORTH_FRAMES = 4
 """A move by fewer frames than this saves nothing: it may end at a picture that needs later ones."""
-MAX_LEADING_FRAMES = 300
-"""Frames before the first key frame that are passed over (a recording cut in the middle) before it is done without."""
-
-
-@dataclass(frozen=True)
-class _Shown:
-    """A decoded frame and the time it is shown, in seconds on the container's clock."""
-
-    start_s: float
-    end_s: float
-    frame: VideoFrame
-    aspect: Fraction
-    damaged: bool
+ERRORS = "explode+crccheck+bitstream+buffer+careful"
+"""What is an error to FFmpeg: all damage that it would patch up in silence, and what no encoder writes."""
 
 
 class FileVideo:
@@ -88,29 +75,28 @@ class FileVideo:
     ) -> None:
         """`bytes_fetched` tells how much of a file elsewhere has come here so far."""
         self.name = name
+        self._opened: Opened | None = None
         self._file = VideoFile(file, name, size_bytes, is_far=bytes_fetched is not None, limits=limits)
-        self._threads = threads
+        self._threads = self._threads_now = threads
         self._bytes_fetched = bytes_fetched
         self._display = Display(name, limits.max_pixels, threads)
-        self._opened: Opened | None = None
-        self._frames: Iterator[_Shown]
+        self._frames: Iterator[Shown]
         self._feed: Feed
         self._run_s: list[float] = []
         """The moments that are being read, on the container's clock; empty where every picture is to be decoded."""
-        self._current: _Shown
-        self._ahead: _Shown | None
+        self._current: Shown
+        self._ahead: Shown | None
         self._index: Index
-        self._key_delays: list[int] = []
-        """How much later than decoded each key frame that was met is shown, in ticks."""
         self._late_keys: tuple[int, list[float]] = 0, []
         self._is_astray = False
         """Whether the container stands elsewhere than where decoding would go on."""
-        self._starts_whole = False
-        self._num_undecodable = self._num_decoded = self._num_left_out = self._num_jumps = self._num_bytes = 0
+        self._decoding: Decoding
+        self._counts = Counts()
+        self._num_left_out = self._num_jumps = 0
         try:
             with unbroken(file):
                 self._rewind()
-                self._origin_s = self._current.start_s
+                self._origin_s = self._start_s()
                 self._index = self._file.index(self._source, self._origin_s)
                 self._is_astray = self._index.has_jumped
                 if self._index.has_moved and not isinstance(file, str):
@@ -124,8 +110,13 @@ class FileVideo:
     def close(self) -> None:
         """Give back the file (one that the caller opened stays open)."""
         if self._opened is not None:
+            if self._opened.stream.codec_context.is_open:
+                self._opened.stream.codec_context.flush_buffers()
+            self._complaints.close()
             self._opened.container.close()
             self._opened = None
+
+    __del__ = close  # its threads must not outlive its hearing
 
     def frames_at(self, times_s: Tensor, prepare: Prepare | None = None, slack_s: float = 0.0) -> Clip:
         """The frames shown at these moments (T,), in any order, and when each was first shown.
@@ -148,17 +139,29 @@ class FileVideo:
         moments_s = sorted(set(moved_s.values()))  # two may have moved to the same
         wanted_s = [moved_s[time_s] for time_s in times_s]
         try:
-            stack = new_stack(len(moments_s))
-            prepared = self._prepared(moments_s, stack)
-        except (_Unsure, VideoError) as reason:
-            log.debug("%s: everything is decoded: %s", self.name, reason)
-            self._rewind()
-            stack = new_stack(len(moments_s))
-            prepared = self._prepared(moments_s, stack, careful=True)
+            stack, prepared = self._tried(moments_s, new_stack)
         finally:
             self._set_run([])
         places, shown_s = zip(*(prepared[time_s] for time_s in wanted_s), strict=True)
         return stack.clip(list(places), shown_s, self.duration_s, self.name, self._reading())
+
+    def _tried(self, moments_s: list[float], new_stack: NewStack) -> tuple[Stack, dict[float, tuple[int, float]]]:
+        """The pictures of these moments, and where they are; with less and less left to chance: with one thread where several met
+        damage, so that the number of threads changes nothing, and with nothing left out."""
+        self._threads_now = self._threads
+        ways = [(self._threads, False), *([(1, False)] if self._threads != 1 else []), (1, True)]
+        for number, (threads, careful) in enumerate(ways):
+            try:
+                if number > 0:
+                    self._threads_now = threads
+                    self._rewind()
+                stack = new_stack(len(moments_s))
+                return stack, self._prepared(moments_s, stack, careful=careful)
+            except (Unsure, VideoError) as reason:
+                if careful:
+                    raise
+                log.debug("%s: read again: %s", self.name, reason)
+        raise AssertionError
 
     def _moved(self, moments_s: list[float], slack_s: float) -> list[float]:
         if slack_s <= 0 or not self._index.key_times_s:
@@ -196,10 +199,10 @@ class FileVideo:
 
     def _reading(self) -> Reading:
         return Reading(
-            frames_decoded=self._num_decoded,
+            frames_decoded=self._counts.decoded,
             frames_left_out=self._num_left_out + self._feed.num_left_out,
             jumps=self._num_jumps,
-            bytes_read=self._num_bytes if self._bytes_fetched is None else self._bytes_fetched(),
+            bytes_read=self._counts.bytes if self._bytes_fetched is None else self._bytes_fetched(),
         )
 
     def _prepared(
@@ -207,7 +210,7 @@ class FileVideo:
     ) -> dict[float, tuple[int, float]]:
         """For each moment where its picture is put and when that was first shown, in seconds from the start of the video."""
         prepared: dict[float, tuple[int, float]] = {}
-        last: tuple[_Shown, int] | None = None
+        last: tuple[Shown, int] | None = None
         while len(prepared) < len(moments_s):
             run = self._run(moments_s[len(prepared) :])
             self._set_run([] if careful else [self._origin_s + time_s for time_s in run])
@@ -231,8 +234,8 @@ class FileVideo:
         return moments_s[: next(ends, len(moments_s))]
 
     def _set_run(self, run_s: list[float]) -> None:
-        """What is read next; where packets do not say when they are shown, everything is."""
-        self._run_s = self._feed.wanted_s = [] if self._source.format in DECODE_CLOCK else run_s
+        """Set what is read next. Where packets do not say when they are shown, or not of all, everything is."""
+        self._run_s = self._feed.wanted_s = [] if self._source.format in DECODE_CLOCK | FROM_THE_START else run_s
 
     def span_s(self, times_s: Tensor) -> float:
         """How many seconds of the video are decoded, about, for the frames at these moments."""
@@ -255,25 +258,37 @@ class FileVideo:
 
         Raises VideoError for a damaged one, a packet that cannot be decoded, or where the file ends before.
         """
+        self._threads_now = self._threads
         with unbroken(self._file.file):
-            self._frame_at(self._origin_s + start_s)
-            num_before = self._num_undecodable
-            while True:
-                if self._ahead is None:
-                    self._ahead = next(self._frames, None)
-                if self._ahead is None:
-                    self._check_end(self._origin_s + end_s)
-                    break
-                if self._ahead.start_s > self._origin_s + end_s - SAME_S:
-                    break
-                self._frame_at(self._ahead.start_s)
-        if self._num_undecodable > num_before:
+            try:
+                num_before = self._check(start_s, end_s)
+            except Unsure as reason:
+                log.debug("%s: checked with one thread: %s", self.name, reason)
+                self._threads_now = 1
+                self._rewind()
+                num_before = self._check(start_s, end_s)
+        if self._counts.undecodable > num_before:
             raise VideoError(
-                f"{self.name}: {self._num_undecodable - num_before} packets between {start_s:.2f} s and {end_s:.2f} s cannot "
+                f"{self.name}: {self._counts.undecodable - num_before} packets between {start_s:.2f} s and {end_s:.2f} s cannot "
                 "be decoded; copy the file again or re-encode it"
             )
 
-    def _frame_at(self, time_s: float) -> _Shown:
+    def _check(self, start_s: float, end_s: float) -> int:
+        """Decode these pictures; how many packets could not be decoded before them."""
+        self._frame_at(self._origin_s + start_s)
+        num_before = self._counts.undecodable
+        while True:
+            if self._ahead is None:
+                self._ahead = next(self._frames, None)
+            if self._ahead is None:
+                self._check_end(self._origin_s + end_s)
+                break
+            if self._ahead.start_s > self._origin_s + end_s - SAME_S:
+                break
+            self._frame_at(self._ahead.start_s)
+        return num_before
+
+    def _frame_at(self, time_s: float) -> Shown:
         """The frame shown at `time_s` of the container's clock."""
         if self._worth_a_jump(time_s):
             self._jump(time_s)
@@ -290,23 +305,31 @@ class FileVideo:
             self._current, self._ahead = self._ahead, None
         if self._run_s:
             self._compare(time_s)
-        if self._current.damaged:
-            at_s = self._current.start_s - self._origin_s
+        if self._current.damaged or self._current.start_s > time_s + SAME_S or self._is_lost(time_s):
+            at_s = (self._current.start_s if self._current.damaged else time_s) - self._origin_s
             raise VideoError(
                 f"{self.name}: the picture at {at_s:.2f} s is damaged; copy the file again, re-encode it, "
                 "or leave that part out with a start and an end"
             )
         return self._current
 
+    def _is_lost(self, time_s: float) -> bool:
+        """Whether another picture should be shown at this moment than the current one, and could not be decoded."""
+        if self._decoding.damage is None:
+            return False
+        return self._decoding.damage.lost(
+            (self._current.start_s + SAME_S) / self._tick_s, (time_s + SAME_S) / self._tick_s
+        )
+
     def _compare(self, time_s: float) -> None:
-        """Raise _Unsure when the packets promised another picture at this moment than the decoder gave."""
+        """Raise Unsure when the packets promised another picture at this moment than the decoder gave."""
         promised_s = self._feed.shown_s(time_s)
         if promised_s is None and (self._feed.complete or self._feed.num_left_out):
-            raise _Unsure(f"no packet says what is shown at {time_s - self._origin_s:.3f} s")
+            raise Unsure(f"no packet says what is shown at {time_s - self._origin_s:.3f} s")
         if promised_s is not None and abs(promised_s - self._current.start_s) > SAME_S:
-            raise _Unsure(f"{promised_s:.6f} s was promised for {time_s:.6f} s, {self._current.start_s:.6f} s came")
+            raise Unsure(f"{promised_s:.6f} s was promised for {time_s:.6f} s, {self._current.start_s:.6f} s came")
 
-    def _check_order(self, before: _Shown, after: _Shown) -> None:
+    def _check_order(self, before: Shown, after: Shown) -> None:
         if after.start_s < before.start_s - SAME_S:
             raise VideoError(
                 f"{self.name}: its times run backwards after {before.start_s - self._origin_s:.2f} s (joined from parts, "
@@ -331,9 +354,9 @@ class FileVideo:
     def _key_times_s(self) -> list[float] | None:
         """When key frames are shown, as far as is known, ascending on the container's clock."""
         keys_s = self._index.key_times_s
-        if keys_s is None or not self._index.by_decoding or len(self._key_delays) < 2:
+        if keys_s is None or not self._index.by_decoding or len(self._counts.key_delays) < 2:
             return keys_s
-        late = self._key_delays[-1] - self._key_delays[0]
+        late = self._counts.key_delays[-1] - self._counts.key_delays[0]
         if late != self._late_keys[0]:  # asked for every moment, and changes once or twice
             self._late_keys = late, keys_s[:1] + [key_s + late * self._tick_s for key_s in keys_s[1:]]
         return self._late_keys[1] if late else keys_s
@@ -359,95 +382,68 @@ class FileVideo:
         self._rewind()
 
     def _rewind(self) -> None:
-        """Open the file (again) and decode its first sound picture.
+        """Open the file (again) and decode its first picture; with one thread where several meet damage."""
+        try:
+            self._begin()
+        except Unsure as reason:
+            log.debug("%s: opened with one thread: %s", self.name, reason)
+            self._threads_now = 1
+            self._begin()
 
-        In a recording that was cut, pictures before the first key frame lack what they build on and are passed over.
-        """
+    def _begin(self) -> None:
+        """Decode from the start. In a recording that was cut, pictures before the first key frame lack what
+        they build on and are passed over, as are those shown before it that build on what was cut off."""
         self._frames = self._reopened()
-        for shown in islice(self._frames, MAX_LEADING_FRAMES):
-            if shown.frame.key_frame or (self._starts_whole and not shown.damaged):
-                break
-        else:
-            self._frames = self._reopened()
-            first = next(self._frames, None)
-            if first is None:
-                raise VideoError(
-                    f"{self.name}: its video stream ({self._stream.codec_context.name}) holds no picture that can be "
-                    "decoded; copy the file again or re-encode it"
-                )
-            shown = first
+        shown = next((one for one in self._frames if not (one.damaged and self._is_before_start(one))), None)
+        if shown is None:
+            raise VideoError(
+                f"{self.name}: its video stream ({self._stream.codec_context.name}) holds no picture that can be "
+                "decoded; copy the file again or re-encode it"
+            )
         self._current, self._ahead = shown, None
 
-    def _reopened(self) -> Iterator[_Shown]:
+    def _is_before_start(self, shown: Shown) -> bool:
+        start = None if self._decoding.damage is None else self._decoding.damage.start
+        return start is not None and shown.start_s < start * self._tick_s - SAME_S
+
+    def _start_s(self) -> float:
+        """When the first picture is shown, decoded or not, on the container's clock."""
+        if self._decoding.damage is None or not self._decoding.damage.lost_start:
+            return self._current.start_s
+        start = self._decoding.damage.start
+        if start is None or self._source.format in DECODE_CLOCK:
+            raise VideoError(
+                f"{self.name}: its first picture is damaged, and nothing says when the others are shown; copy the file again "
+                "or re-encode it"
+            )
+        return start * self._tick_s
+
+    def _reopened(self) -> Iterator[Shown]:
         self.close()
         self._opened = self._source = self._file.open()
+        self._complaints = Complaints(has_threads=self._threads_now != 1)
         self._stream, self._tick_s, self._frame_s = self._source.stream, self._source.tick_s, self._source.frame_s
         self._display.begin(self._stream)
-        self._stream.thread_type = "AUTO"
-        self._stream.codec_context.thread_count = self._threads
+        context, is_single = self._stream.codec_context, self._threads_now == 1
+        # Threads for the slices of one picture lose their errors; only decoders that have no others do without threads for that.
+        context.thread_type, context.thread_count, context.copy_opaque = "FRAME", self._threads_now, is_single
         # Pictures that FFmpeg would patch up (greying, smearing, holding back) are errors here.
         max_pixels = str(self._file.limits.coded_pixels)
-        self._stream.codec_context.options = {"err_detect": "explode", "max_pixels": max_pixels}
+        context.options = {"err_detect": ERRORS, "max_pixels": max_pixels}
         return self._decode(from_start=True)
 
-    def _decode(self, *, from_start: bool) -> Iterator[_Shown]:
+    def _decode(self, *, from_start: bool) -> Iterator[Shown]:
         """Frames in the order of showing, from where the container stands."""
         self._is_astray = False
         if not from_start:
             self._num_left_out += self._feed.num_left_out
-        self._feed = Feed(self._packets(), self._tick_s, left_out_test(self._stream))
+        self._decoding = Decoding(self._source, self._display, self._counts, self._complaints, from_start=from_start)
+        self._feed = self._decoding.feed
         self._feed.wanted_s = self._run_s
-        return self._decoded(self._feed, from_start=from_start)
-
-    def _decoded(self, feed: Feed, *, from_start: bool) -> Iterator[_Shown]:
-        last_s = -self._frame_s if from_start else None  # a frame without a time follows the one before it
-        damaged = False
-        for number, packet in enumerate(feed):
-            if number == 0 and from_start and packet is not None:
-                self._starts_whole = packet.is_keyframe
-            try:
-                frames = self._stream.codec_context.decode(None) if packet is None else packet.decode()
-            except FFmpegError:
-                damaged = True
-                self._num_undecodable += 1
-                continue
-            is_corrupt = packet is not None and packet.is_corrupt
-            damaged = damaged or is_corrupt
-            self._num_decoded += len(frames)
-            for frame in frames:
-                frame.time_base = self._stream.time_base  # those of an emptied decoder have none
-                if frame.key_frame:
-                    damaged = is_corrupt
-                time_s = self._time_of(frame, last_s)
-                if time_s is None:
-                    continue  # nothing says when it is shown
-                damaged = damaged or (self._source.is_cut and frame.dts is None)
-                duration_s = frame.duration * self._tick_s if frame.duration else self._frame_s
-                last_s = time_s
-                yield _Shown(time_s, time_s + duration_s, frame, self._display.aspect(), damaged or frame.is_corrupt)
-
-    def _packets(self) -> Iterator[Packet[VideoStream]]:
-        """Packets up to the end of what can be read; an unreadable rest shows as a video that ends too early."""
-        try:
-            for packet in self._source.container.demux(self._stream):
-                self._num_bytes += packet.size
-                if packet.is_keyframe and packet.pts is not None and packet.dts is not None:
-                    self._key_delays.append(packet.pts - packet.dts)
-                yield packet
-        except READ_ERRORS as error:
-            log.debug("%s: reading stopped: %s", self.name, error)
-
-    def _time_of(self, frame: VideoFrame, last_s: float | None) -> float | None:
-        stamp = frame.dts if self._source.format in DECODE_CLOCK else frame.pts
-        if stamp is None:
-            return None if last_s is None else last_s + self._frame_s
-        return stamp * self._tick_s
+        return self._decoding.frames()
 
     def _check_end(self, time_s: float) -> None:
         """Raise VideoError when the file ended before the frame of `time_s` could be decoded."""
-        if time_s > self._current.end_s + self._index.slack_s:
-            raise cut_short(self.name, self._current.end_s - self._origin_s, self.duration_s)
-
-
-class _Unsure(Exception):
-    """What came out of the decoder is not what the packets promised."""
+        end_s = max(self._current.end_s, self._counts.repeats_until_s)
+        if time_s > end_s + self._index.slack_s:
+            raise cut_short(self.name, end_s - self._origin_s, self.duration_s)

@@ -87,9 +87,13 @@ class Feed:
             return None
         return self._seen_s[before - 1]
 
+    def can_go(self, packet: Packet[VideoStream]) -> bool:
+        """Whether no other picture needs this one. The mark of a corrupt one says that more than itself may be lost."""
+        return self._left_out is not None and not packet.is_corrupt and self._left_out(bytes(packet))
+
     def _useless(self, packet: Packet[VideoStream], stamp_s: float) -> bool:
         """Whether no other picture needs this one, and it is shown at no wanted moment."""
-        if self._left_out is None or not self._left_out(bytes(packet)):
+        if not self.can_go(packet):
             return False
         place = bisect_left(self.wanted_s, stamp_s - SAME_S)
         next_wanted_s = self.wanted_s[place] if place < len(self.wanted_s) else float("inf")

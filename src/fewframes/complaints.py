@@ -1,0 +1,85 @@
+"""FFmpeg's log as a sign of damage: some decoders only log what they patch up.
+
+PyAV passes on what a decoder's own threads log under Python's lock, which its owner has while it ends them: both would wait for
+each other. So a decoder with threads is heard from its opening until it has been flushed (`flush_buffers` waits for its threads
+without the lock), and only then ended. One without is heard while a packet is being decoded. Else PyAV ignores the log, as it does
+by default.
+"""
+
+from __future__ import annotations
+
+import re
+from threading import Lock
+
+import av.logging
+
+WRONG_PIXELS = re.compile(
+    r"co located POCs unavailable|error while decoding|error at MB|conceal|damaged|CRC mismatch|slice mismatch|end mismatch"
+    r"|LZW decode failed|no keyframe|could not find ref|missing reference|overread|exceeds containing|EBML",
+    re.IGNORECASE,
+)
+"""What FFmpeg logs of pictures that it patches up, and of parts of a file that it passes over. Other errors in the log are of what
+no picture depends on."""
+
+Message = tuple[int, str, str]
+
+
+class _Log:
+    """FFmpeg's log, switched on for as long as anybody hears it."""
+
+    def __init__(self) -> None:
+        self._lock, self._num_hearing, self._is_ours, self._skipped = Lock(), 0, False, True
+        self._of_threads = av.logging.Capture(local=False)
+        self.of_threads: list[Message] = []
+        """What decoders' threads said, whosoever they are. It is kept from the program's own log."""
+
+    def open(self) -> None:
+        with self._lock:
+            if self._num_hearing == 0 and av.logging.get_level() is None:  # else the program has it already
+                self.of_threads = self._of_threads.__enter__()
+                self.of_threads.clear()
+                self._skipped = av.logging.get_skip_repeated()
+                av.logging.set_skip_repeated(False)
+                av.logging.set_level(av.logging.ERROR)
+                self._is_ours = True
+            self._num_hearing += 1
+
+    def close(self) -> None:
+        with self._lock:
+            self._num_hearing -= 1
+            if self._num_hearing == 0 and self._is_ours:
+                av.logging.set_level(None)
+                av.logging.set_skip_repeated(self._skipped)
+                self._of_threads.__exit__(None, None, None)
+                self._is_ours = False
+
+
+_log = _Log()
+
+
+class Complaints:
+    """What is logged of wrong pixels by a decoder, with threads of its own or without."""
+
+    def __init__(self, *, has_threads: bool) -> None:
+        self.found = False
+        """Whether anything was, in the last packet; with threads, which may be anybody's, since the decoder was opened."""
+        self.has_threads = has_threads
+        if has_threads:
+            _log.open()
+            self._num_before = len(_log.of_threads)
+
+    def close(self) -> None:
+        """Hear no more: the decoder has been flushed."""
+        if self.has_threads:
+            _log.close()
+
+    def __enter__(self) -> None:
+        _log.open()
+        self._capture = av.logging.Capture()  # of the thread that makes it
+        self._said: list[Message] = self._capture.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        self._capture.__exit__(None, None, None)
+        said = [*self._said, *_log.of_threads[self._num_before :]] if self.has_threads else self._said
+        self.found = any(WRONG_PIXELS.search(message) for _, _, message in said)
+        _log.close()

@@ -1,0 +1,168 @@
+"""Decoding from where a container stands: its packets -> frames in the order of showing, with their times, and what is damaged.
+
+A decoder with one thread gives every frame, and says which are damaged (`Damage`). With several, errors come out of step with the
+frames, or get lost: at the first sign of damage it is given up (`Unsure`), for one with one thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from av.error import FFmpegError
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from fewframes.complaints import Complaints
+from fewframes.container import DECODE_CLOCK, READ_ERRORS, Opened
+from fewframes.damage import Damage
+from fewframes.display import Display
+from fewframes.packets import Feed, left_out_test
+
+log = logging.getLogger("fewframes")
+
+MAX_LEADING_PACKETS = 300
+"""Packets before the first key frame that are passed over (a recording cut in the middle) before it is done without."""
+
+
+class Unsure(Exception):
+    """What came out of the decoder cannot be trusted, or is not what the packets promised."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A decoded frame and the time it is shown, in seconds on the container's clock."""
+
+    start_s: float
+    end_s: float
+    frame: VideoFrame
+    aspect: Fraction
+    damaged: bool
+
+
+@dataclass
+class Counts:
+    """What all decodings of a video did, and what they met."""
+
+    decoded: int = 0
+    undecodable: int = 0
+    bytes: int = 0
+    key_delays: list[int] = field(default_factory=list)
+    """How much later than decoded each key frame that was met is shown, in ticks."""
+    repeats_until_s: float = -math.inf
+    """Until when packets without content have the picture before them shown."""
+
+
+class Decoding:
+    """A decoder's way through the packets of a stream, from where its container stands."""
+
+    def __init__(
+        self, source: Opened, display: Display, counts: Counts, complaints: Complaints, *, from_start: bool
+    ) -> None:
+        self._source, self._stream, self._tick_s = source, source.stream, source.tick_s
+        self._display = display
+        self._counts, self._complaints, self._from_start = counts, complaints, from_start
+        self.damage = None if complaints.has_threads else Damage()
+        """What went wrong in a decoder with one thread."""
+        self.feed = Feed(self._packets(), source.tick_s, left_out_test(source.stream))
+
+    def frames(self) -> Iterator[Shown]:
+        """Yield frames in the order of showing. Raises Unsure at the first sign of damage in a decoder with several threads."""
+        last_s = -self._source.frame_s if self._from_start else None  # a frame without a time follows the one before it
+        first: Packet[VideoStream] | None = None
+        for packet in self.feed:
+            first = first or packet
+            for frame in self._frames_of(packet):
+                frame.time_base = self._stream.time_base  # those of an emptied decoder have none
+                is_damaged = self._is_damaged(frame, first)
+                time_s = self._time_of(frame, last_s)
+                if time_s is None:
+                    continue  # nothing says when it is shown
+                duration_s = frame.duration * self._tick_s if frame.duration else self._source.frame_s
+                last_s = time_s
+                yield Shown(time_s, time_s + duration_s, frame, self._display.aspect(), is_damaged)
+
+    def _frames_of(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
+        is_packet = packet is not None and packet.size > 0
+        if self.damage is not None and packet is not None and is_packet:
+            self.damage.add(packet, self._stamp_of(packet))
+        try:
+            with self._complaints:
+                frames = self._stream.codec_context.decode(None) if packet is None else packet.decode()
+        except FFmpegError as error:
+            self._blame(f"a packet cannot be decoded: {error}")
+            self._counts.undecodable += 1
+            return []
+        if self._complaints.found or (packet is not None and packet.is_corrupt):
+            self._blame("a packet is marked as corrupt, or what comes of it was patched up")
+        self._counts.decoded += len(frames)
+        return frames
+
+    def _blame(self, reason: str) -> None:
+        if self.damage is None:
+            raise Unsure(reason)
+        self.damage.blame()
+
+    def _is_damaged(self, frame: VideoFrame, first: Packet[VideoStream] | None) -> bool:
+        if self.damage is not None:
+            is_damaged = self.damage.taints(frame)
+        elif frame.is_corrupt or (first is not None and frame.pts == first.pts and not frame.key_frame):
+            raise Unsure("a frame is marked as corrupt, or is no key frame where one was announced")
+        else:
+            is_damaged = False
+        return is_damaged or (self._source.is_cut and frame.dts is None)
+
+    def _packets(self) -> Iterator[Packet[VideoStream]]:
+        """Packets from the first key frame on, or after so many others, up to the end of what can be read; an unreadable rest
+        shows as a video that ends too early."""
+        most_passed = MAX_LEADING_PACKETS if self._from_start else sys.maxsize
+        num_passed, said = 0, Complaints(has_threads=False)
+        packets = self._source.container.demux(self._stream)
+        try:
+            while True:
+                with said:
+                    packet = next(packets, None)
+                if packet is None:
+                    return
+                # Something is lost that it may build on; in Ogg, where packets are put together from pages, of itself too.
+                packet.is_corrupt |= said.found and (self._source.format == "ogg" or not packet.is_keyframe)
+                self._counts.bytes += packet.size
+                if packet.size == 0 and self._repeats(packet):
+                    continue
+                if num_passed == 0 and self._from_start and self._is_listed_as_key(packet):
+                    packet.is_keyframe = True  # it is too damaged to look like one: the video begins here even so
+                if packet.size and not packet.is_keyframe and 0 <= num_passed < most_passed:
+                    num_passed += 1
+                    continue
+                num_passed = -1
+                if packet.is_keyframe and packet.pts is not None and packet.dts is not None:
+                    self._counts.key_delays.append(packet.pts - packet.dts)
+                yield packet
+        except READ_ERRORS as error:
+            log.debug("%s: reading stopped: %s", self._source.container.name, error)
+
+    def _is_listed_as_key(self, packet: Packet[VideoStream]) -> bool:
+        entries = self._stream.index_entries
+        return len(entries) > 0 and entries[0].is_keyframe and entries[0].timestamp in {packet.dts, packet.pts}
+
+    def _repeats(self, packet: Packet[VideoStream]) -> bool:
+        """Whether a packet without content has the last picture shown on; a decoder would take it for the end."""
+        stamp = self._stamp_of(packet)
+        if stamp is not None:
+            shown_s = packet.duration * self._tick_s if packet.duration else self._source.frame_s
+            self._counts.repeats_until_s = max(self._counts.repeats_until_s, stamp * self._tick_s + shown_s)
+        return stamp is not None
+
+    def _stamp_of(self, one: Packet[VideoStream] | VideoFrame) -> int | None:
+        return one.dts if self._source.format in DECODE_CLOCK else one.pts
+
+    def _time_of(self, frame: VideoFrame, last_s: float | None) -> float | None:
+        stamp = self._stamp_of(frame)
+        if stamp is None:
+            return None if last_s is None else last_s + self._source.frame_s
+        return stamp * self._tick_s
