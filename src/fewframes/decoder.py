@@ -37,6 +37,7 @@ from fewframes.container import (
     cut_short,
 )
 from fewframes.errors import VideoError
+from fewframes.forks import keep_in_forks
 from fewframes.instants import cheapest_times
 from fewframes.packets import SAME_S, Feed, left_out_test
 from fewframes.pixels import NewStack, Stack, pixels_of_frame
@@ -105,6 +106,7 @@ class FileVideo:
         """Whether the container stands elsewhere than where decoding would go on."""
         self._starts_whole = False
         self._num_undecodable = self._num_decoded = self._num_left_out = self._num_jumps = self._num_bytes = 0
+        keep_in_forks(self)
         try:
             with unbroken(file):
                 self._rewind()
@@ -120,10 +122,14 @@ class FileVideo:
             raise
 
     def close(self) -> None:
-        """Give back the file (one that the caller opened stays open)."""
+        """Give back the file (one that the caller opened stays open), the decoder and its threads."""
         if self._opened is not None:
             self._opened.container.close()
             self._opened = None
+        # The generators below hold this object, and it holds them: with them the decoder would live until the collector runs.
+        for name in ("_frames", "_feed", "_current", "_ahead", "_source", "_stream"):
+            self.__dict__.pop(name, None)
+        self._reformatter = VideoReformatter()
 
     def frames_at(self, times_s: Tensor, prepare: Prepare | None = None, slack_s: float = 0.0) -> Clip:
         """The frames shown at these moments (T,), in any order, and when each was first shown.
