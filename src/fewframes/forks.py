@@ -7,6 +7,8 @@ import os
 from weakref import WeakSet
 
 _owners: WeakSet[object] = WeakSet()
+_held: list[object] = []
+"""Owners during a fork: a child frees what other threads held before it calls anything of ours."""
 
 
 def keep_in_forks(owner: object) -> None:
@@ -18,11 +20,16 @@ def keep_in_forks(owner: object) -> None:
     _owners.add(owner)
 
 
+def _hold() -> None:
+    _held.extend(_owners)
+
+
 def _keep() -> None:
-    for owner in list(_owners):
+    for owner in _held:
         # A list would not do: what modules hold is freed when the interpreter ends.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(owner))
+    _held.clear()
 
 
 if hasattr(os, "register_at_fork"):  # Windows has no forks
-    os.register_at_fork(after_in_child=_keep)
+    os.register_at_fork(before=_hold, after_in_parent=_held.clear, after_in_child=_keep)
