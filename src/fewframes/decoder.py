@@ -37,6 +37,7 @@ from fewframes.container import (
 from fewframes.decoding import Counts, Decoding, Shown, Unsure
 from fewframes.display import Display
 from fewframes.errors import VideoError
+from fewframes.forks import keep_in_forks
 from fewframes.instants import cheapest_times
 from fewframes.packets import SAME_S, Feed
 from fewframes.pixels import NewStack, Stack
@@ -93,6 +94,7 @@ class FileVideo:
         self._decoding: Decoding
         self._counts = Counts()
         self._num_left_out = self._num_jumps = 0
+        keep_in_forks(self)
         try:
             with unbroken(file):
                 self._rewind()
@@ -108,13 +110,17 @@ class FileVideo:
             raise
 
     def close(self) -> None:
-        """Give back the file (one that the caller opened stays open)."""
+        """Give back the file (one that the caller opened stays open), the decoder and its threads."""
         if self._opened is not None:
             if self._opened.stream.codec_context.is_open:
                 self._opened.stream.codec_context.flush_buffers()
             self._complaints.close()
             self._opened.container.close()
             self._opened = None
+        # Whatever holds the decoder goes with it, so that its threads end here.
+        for name in ("_frames", "_decoding", "_feed", "_current", "_ahead", "_source", "_stream"):
+            self.__dict__.pop(name, None)
+        self._display.close()
 
     __del__ = close  # its threads must not outlive its hearing
 
@@ -438,9 +444,9 @@ class FileVideo:
         if not from_start:
             self._num_left_out += self._feed.num_left_out
         self._decoding = Decoding(self._source, self._display, self._counts, self._complaints, from_start=from_start)
-        self._feed = self._decoding.feed
+        self._feed = self._decoding.feed()
         self._feed.wanted_s = self._run_s
-        return self._decoding.frames()
+        return self._decoding.frames(self._feed)
 
     def _check_end(self, time_s: float) -> None:
         """Raise VideoError when the file ended before the frame of `time_s` could be decoded."""

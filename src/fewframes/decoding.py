@@ -69,13 +69,16 @@ class Decoding:
         self._counts, self._complaints, self._from_start = counts, complaints, from_start
         self.damage = None if complaints.has_threads else Damage()
         """What went wrong in a decoder with one thread."""
-        self.feed = Feed(self._packets(), source.tick_s, left_out_test(source.stream))
 
-    def frames(self) -> Iterator[Shown]:
+    def feed(self) -> Feed:
+        """Return the packets to decode. It is not kept here: the two would hold each other, and the decoder with its threads."""
+        return Feed(self._packets(), self._tick_s, left_out_test(self._stream))
+
+    def frames(self, feed: Feed) -> Iterator[Shown]:
         """Yield frames in the order of showing. Raises Unsure at the first sign of damage in a decoder with several threads."""
         last_s = -self._source.frame_s if self._from_start else None  # a frame without a time follows the one before it
         first: Packet[VideoStream] | None = None
-        for packet in self.feed:
+        for packet in feed:
             first = first or packet
             for frame in self._frames_of(packet):
                 frame.time_base = self._stream.time_base  # those of an emptied decoder have none

@@ -51,6 +51,11 @@ class Display:
         # Until then, the codec's value is the header's; where the two are the same, the container has none of its own.
         self._container_aspect = None if stated == stream.codec_context.sample_aspect_ratio else stated
 
+    def close(self) -> None:
+        """Give back the stream, and the scaler with its threads; `begin` may follow."""
+        self.__dict__.pop("_stream", None)
+        self._reformatter = VideoReformatter()
+
     def aspect(self) -> Fraction:
         """Return the width of a pixel over its height, for the frame that was decoded last.
 

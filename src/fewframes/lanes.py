@@ -61,3 +61,12 @@ def _lanes(process_id: int, cores: int) -> ThreadPoolExecutor | None:  # noqa: A
 
 def _share(cores: int) -> int:
     return -(-cores // MOST_LANES)
+
+
+def _take_one_thread() -> None:
+    # A fork has none of the threads that torch splits its work over, and torch would wait for them for ever.
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no forks
+    os.register_at_fork(after_in_child=_take_one_thread)

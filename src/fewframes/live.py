@@ -28,6 +28,7 @@ from fewframes.config import StreamConfig
 from fewframes.container import DECODE_CLOCK, END_NOT_LENGTH, MAX_PIXELS, in_its_words, video_of
 from fewframes.display import Display, shown_size
 from fewframes.errors import VideoError
+from fewframes.forks import keep_in_forks
 from fewframes.packets import SAME_S
 from fewframes.pictures import rgb_of_pixels
 
@@ -171,6 +172,7 @@ class LiveReader:
         """Whether the source is opened again when it breaks off; whether pictures come at their own pace."""
         self._box = Mailbox(self.counts)
         self._opened = threading.Event()
+        keep_in_forks(self)
         # In the thread too: a pipe that says nothing cannot be interrupted while it is opened.
         self._thread = threading.Thread(target=self._run, daemon=True, name="fewframes-live")
         self._thread.start()

@@ -347,5 +347,7 @@ def _errors_in(folder: Folder, shard: Shard) -> list[str]:
     from pyarrow import parquet
 
     with folder.open(name_of(shard.number)) as file:
-        cells = parquet.read_table(file, columns=["error"]).column("error").to_pylist()
+        # Not `read_table`: its threads let go of Python's file late, and abort the process where the interpreter is gone by then.
+        table = parquet.ParquetFile(file, pre_buffer=False).read(columns=["error"], use_threads=False)
+    cells = table.column("error").to_pylist()
     return [cell for cell in cells if cell]
