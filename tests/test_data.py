@@ -40,8 +40,13 @@ def test_folders_already_split(tmp_path: Path) -> None:
     assert [data.samples[index].split for index in held] == ["test", "val"]
 
 
-def test_actions_may_be_called_train_and_test(tmp_path: Path) -> None:
-    assert read_data(touch(tmp_path, "train/a.mp4", "test/b.mp4")).labels == ("test", "train")
+def test_actions_may_be_called_train_and_test_in_a_list(tmp_path: Path) -> None:
+    touch(tmp_path, "train/a.mp4", "test/b.mp4")
+    with pytest.raises(DataError, match="is named as a part of a split, with 1 videos in it and no folders of actions"):
+        read_data(tmp_path)
+    (tmp_path / "list.csv").write_text("path,label\ntrain/a.mp4,train\ntest/b.mp4,test\n")
+    assert read_data(tmp_path / "list.csv").labels == ("test", "train")
+    assert read_data(touch(tmp_path / "more", "train/a.mp4", "hug/b.mp4")).labels == ("hug", "train")
 
 
 def test_csv_with_everything(tmp_path: Path) -> None:

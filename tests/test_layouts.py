@@ -98,11 +98,11 @@ def test_hmdb51(tmp_path: Path) -> None:
 def test_kinetics(tmp_path: Path) -> None:
     list_file = write(
         tmp_path / "train.csv",
-        "label,youtube_id,time_start,time_end,split\nshaking hands,-aB_1,28,38,train\nhugging,xyz,3.5,13.5,validate\n",
+        "label,youtube_id,time_start,time_end,split\nshaking hands,-aB_1,28,38,train\nhugging,xyz,3.5,13.5,validaton\n",
     )
-    with pytest.raises(DataError, match=r"train\.csv:3: split 'validate'; did you mean 'validation'"):
+    with pytest.raises(DataError, match=r"train\.csv:3: split 'validaton'; did you mean 'validation'"):
         read(list_file)
-    write(list_file, list_file.read_text().replace("validate", "val"))
+    write(list_file, list_file.read_text().replace("validaton", "val"))
     assert pairs(read(list_file), tmp_path) == [
         ("-aB_1_000028_000038.mp4", "shaking hands"),
         ("xyz_000004_000014.mp4", "hugging"),
@@ -170,11 +170,11 @@ def test_segments_of_long_files(tmp_path: Path) -> None:
         ("x.txt", "a.mp4 hug\nb.mp4\n", r"x\.txt:2: 'b\.mp4': needs a path and a label"),
         ("x.txt", "a.mp4,hug\nb.mp4,hug,kick\n", r"x\.txt:2: 'b\.mp4,hug,kick': needs a path and a label"),
         ("x.txt", "one two three\n", r"x\.txt:1: 'one two three': needs a path and a label; quote"),
-        ("x.csv", "name,label\na.mp4,hug\n", r"x\.csv:1: no column 'path' in name, label"),
+        ("x.csv", "name,label\nx,hug\n", r"x\.csv:1: no column 'path' in name, label"),
         ("x.json", "{", "not JSON"),
         ("x.json", "[]", "needs a list of objects"),
         ("x.json", '[{"file": "a.mp4"}]', r"x\.json:1: no column 'label' in file"),
-        ("x.json", '[{"file": "a", "label": "b"}, {"file": ""}]', "object 2 has no 'file' or no 'label'"),
+        ("x.json", '[{"file": "a", "label": "b"}, {"file": ""}]', "object 2: file '', label None: needs both"),
     ],
 )
 def test_mistakes(tmp_path: Path, name: str, text: str, message: str) -> None:
@@ -183,6 +183,6 @@ def test_mistakes(tmp_path: Path, name: str, text: str, message: str) -> None:
 
 
 def test_what_is_no_text(tmp_path: Path) -> None:
-    (tmp_path / "x.txt").write_bytes(b"\xff\xfe\x00a")
+    (tmp_path / "x.txt").write_bytes(b"caf\xe9.mp4 hug")
     with pytest.raises(DataError, match="not UTF-8 text"):
         read(tmp_path / "x.txt")

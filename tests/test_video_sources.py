@@ -18,8 +18,9 @@ from PIL import Image
 
 from fewframes import container, decoder
 from fewframes.errors import VideoError
+from fewframes.folders import find_videos
 from fewframes.sampling import centre_times
-from fewframes.video import find_videos, open_video, read_frames
+from fewframes.video import open_video, read_frames
 from numbered import Numbered, numbers, picture
 
 HALVES = torch.tensor([0.1, 0.9, 1.7], dtype=torch.float64)

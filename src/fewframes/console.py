@@ -139,6 +139,12 @@ def tell_data(source: str, videos: VideoSet) -> None:
     tell(f"  fingerprint of these {len(videos.samples)} videos: {videos.fingerprint()}")
     for sample in videos.samples[:3]:
         tell(f"  {parsed(sample)}")
+    for note in videos.notes:
+        tell(f"  {note}")
+    if videos.left_out:
+        from fewframes.folders import counted_reasons
+
+        tell(f"  left out: {counted_reasons(videos.left_out)}")
 
 
 def print_inspection(inspection: Inspection) -> None:
@@ -167,7 +173,9 @@ def tell_problems(inspection: Inspection) -> None:
         tell(f"{PROBLEMS[kind]}:")
         named = [problem for problem in inspection.problems if problem.kind == kind]
         for problem in named[:SHOWN_PROBLEMS]:
-            what = f"{problem.path} ({problem.label})" if problem.path else problem.label
+            what = (
+                f"{problem.path} ({problem.label})" if problem.path and problem.label else problem.path or problem.label
+            )
             tell(f"  {what}: {problem.reason}")
         if found > SHOWN_PROBLEMS:
             tell(f"  ... and {found - SHOWN_PROBLEMS} more, all in the report")

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fewframes.config import DataConfig
 from fewframes.errors import DataError
+from fewframes.folders import LeftOut
 from fewframes.layouts import Places, Sample, read_layout
 
 
@@ -31,6 +32,10 @@ class VideoSet:
     """What the folder or list looked like."""
     multilabel: bool = False
     """Whether a video may have any number of labels; else each has one."""
+    notes: tuple[str, ...] = ()
+    """What users should know of how it was read: columns used and not used, paths found otherwise than written."""
+    left_out: tuple[LeftOut, ...] = ()
+    """Files and folders beside the videos that were not taken, with their reasons."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -103,7 +108,7 @@ def read_data(source: str | Path, config: DataConfig | None = None) -> VideoSet:
     if layout.multilabel and config.task == "single":
         raise DataError(f"{source}: {layout.name} has several labels for a video; take the task 'multilabel' or 'auto'")
     multilabel = layout.multilabel or config.task == "multilabel"
-    data = VideoSet(layout.samples, str(source), layout.name, multilabel)
+    data = VideoSet(layout.samples, str(source), layout.name, multilabel, layout.notes, layout.left_out)
     if len(data.labels) < 2:
         raise DataError(f"{source}: {len(data.samples)} videos of {len(data.labels)} action; telling apart takes two")
     return data

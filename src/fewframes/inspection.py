@@ -40,6 +40,7 @@ PROBLEMS = {
     "group leak": "group in another part of the split",
     "lost action": "action without a usable video",
     "untrained action": "action held out, but not in training",
+    "left out": "lies among the videos and is not one",
     "single group": "action of one group only: cannot be held out",
 }
 """What can be found, worst first, and what people read."""
@@ -116,6 +117,8 @@ class Inspection:
                 label: {"listed": count, **usable.get(label, {"videos": 0, "groups": 0})}
                 for label, count in self.data.counts().items()
             },
+            "notes": list(self.data.notes),
+            "left_out": [vars(left) for left in self.data.left_out],
             "problems": [problem.to_dict() for problem in self.problems],
         }
 
@@ -206,6 +209,11 @@ def judge(
     problems += _torn_groups(data, _left(data, problems))
     usable = data.subset(_left(data, problems))
     problems += _actions(data, usable)
+    problems += [
+        Problem(kind="left out", label="", path=left.path, reason=left.reason)
+        for left in data.left_out
+        if not left.is_harmless
+    ]
     order = list(PROBLEMS)
     problems.sort(key=lambda problem: order.index(problem.kind))
     return Inspection(data, usable, tuple(problems), num_frames, thorough)

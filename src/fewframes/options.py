@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from fewframes.console import tell
 from fewframes.errors import ConfigError, FewframesError
 
 if TYPE_CHECKING:
@@ -74,9 +75,15 @@ def named_videos(sources: list[str]) -> list[str]:
     """Every video that the sources stand for; at least one."""
     from fewframes.sources import expand  # late: it loads torch
 
-    paths = list(expand(sources))
-    if not paths:
+    named = list(expand(sources, note=tell))
+    if not named:
         raise FewframesError("no videos were named; pass files, folders, globs, URLs or a list of them")
+    first: dict[str, str] = {}
+    for path in named:
+        first.setdefault(os.path.normpath(path) if os.path.exists(path) else path, path)
+    paths = list(first.values())
+    if len(paths) < len(named):
+        tell(f"{len(named) - len(paths)} of {len(named)} videos are named again, each is taken once")
     return paths
 
 

@@ -6,12 +6,12 @@ import codecs
 import glob
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from fewframes.errors import FewframesError
+from fewframes.folders import counted_reasons, search
 from fewframes.stores import as_path, file_system, is_address, store_errors
-from fewframes.video import find_videos
 
 STANDARD_INPUT = "standard input"
 START_BYTES = 2**16
@@ -20,25 +20,31 @@ MARKS = ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"), (code
 """What texts begin with that are not UTF-8: PowerShell's, for example."""
 
 
-def expand(sources: Iterable[str], opened: tuple[str, ...] = ()) -> Iterator[str]:
+def expand(
+    sources: Iterable[str], opened: tuple[str, ...] = (), *, note: Callable[[str], None] = lambda _: None
+) -> Iterator[str]:
     """Every video that the sources stand for: files and URLs as they are, folders searched, lists and globs opened.
 
-    What stands for nothing comes out as it is, to be named among the failures. `opened` are the lists that led here.
+    What stands for nothing comes out as it is, to be named among the failures. `opened` are the lists that led here; `note`
+    is given a line on what a folder holds beside its videos.
     """
     for source in sources:
         source = as_path(source)
         if source == "-":
-            yield from expand(listed(read_piped()), opened)
+            yield from expand(listed(read_piped()), opened, note=note)
         elif source.endswith(".txt") and (is_address(source) or Path(source).is_file()):
             place = source if is_address(source) else os.path.realpath(source)
             if place in opened:
                 raise FewframesError(f"{source}: a list that leads to itself")
-            yield from expand(listed(read_list(source)), (*opened, place))
+            yield from expand(listed(read_list(source)), (*opened, place), note=note)
         elif not os.path.exists(source) and glob.has_magic(source) and not is_address(source):
             found = sorted(glob.glob(source, recursive=True))
-            yield from expand(found, opened) if found else [source]
+            yield from expand(found, opened, note=note) if found else [source]
         elif os.path.isdir(source):
-            yield from find_videos(source) or [source]
+            below = search(source)
+            if left := counted_reasons(below.left_out):
+                note(f"{source}: {len(below.videos)} videos; left out: {left}")
+            yield from below.videos or [source]
         else:
             yield source
 

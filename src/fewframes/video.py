@@ -34,8 +34,9 @@ if TYPE_CHECKING:  # exported graphs read videos without torch
     from fewframes.pictures import Prepare
 
 VIDEO_SUFFIXES = frozenset(
-    ".3gp .asf .avi .flv .gif .h264 .hevc .m2ts .m4v .mjpeg .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .ts .vob .webm "
-    ".wmv".split()
+    ".264 .265 .3g2 .3gp .3gpp .amv .apng .asf .av1 .avi .divx .dv .f4v .flv .gif .h264 .h265 .hevc .ismv .ivf .m1v .m2t .m2ts "
+    ".m2v .m4v .mjpeg .mjpg .mk3d .mkv .mod .mov .mp4 .mp4v .mpe .mpeg .mpg .mpv .mts .mxf .nut .ogg .ogm .ogv .qt .rm .rmvb "
+    ".tod .ts .vob .webm .wmv .wtv .xvid .y4m".split()
 )
 """File name endings taken for videos when a folder is searched; a file named outright is tried whatever its ending."""
 
@@ -139,25 +140,12 @@ def read_frames(source: Source, times_s: Tensor, *, fps: float = DEFAULT_FPS, sl
         return video.frames_at(times_s, slack_s=slack_s)
 
 
-def find_videos(folder: str | os.PathLike[str]) -> list[str]:
-    """Every video below a folder, sorted; the folder itself when it holds images and no videos; nothing hidden."""
-    files = sorted(path for path in Path(folder).rglob("*") if path.is_file() and not is_hidden(path, folder))
-    videos = [str(path) for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
-    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES and path.parent == Path(folder)]
-    return videos or ([os.fspath(folder)] if images else [])
-
-
 def range_in(video: OpenVideo, start_s: float, end_s: float | None) -> tuple[float, float]:
     """The range in seconds to look at, its end cut to the video's; VideoError when nothing is left of it."""
     try:
         return checked_range(video.duration_s, start_s, end_s)
     except ValueError as error:
         raise VideoError(f"{video.name}: {error}") from None
-
-
-def is_hidden(path: Path, folder: str | os.PathLike[str]) -> bool:
-    """Whether the path, or a folder above it and below `folder`, is hidden: what systems put beside people's files."""
-    return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
 def _is_array(source: object) -> TypeIs[NDArray[np.uint8] | Tensor]:

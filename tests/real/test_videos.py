@@ -11,9 +11,10 @@ import torch
 
 from fewframes.container import MAX_PIXELS
 from fewframes.display import Display
+from fewframes.folders import find_videos
 from fewframes.pictures import rgb_of_pixels
 from fewframes.sampling import centre_times
-from fewframes.video import find_videos, open_video
+from fewframes.video import open_video
 
 
 def frames_by_decoding_everything(path: str, times_s: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,298 @@
+"""The header of a list -> the column that each thing is in, and the rows -> samples.
+
+A column is used, or named as not used, or refused: one that looks like a time, a part or a fold and is not understood would give
+other videos than the list means.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fewframes.errors import DataError, nearest
+from fewframes.list_text import is_file
+from fewframes.samples import SPLITS, Places, Sample, as_label, part_of
+
+PATHS = (
+    "path", "video", "file", "file_name", "filename", "video_path", "filepath", "file_path", "video_file", "video_filename",
+    "video_name", "videoname", "clip", "clip_path", "clip_name", "relative_path", "rel_path", "full_path", "fname", "vid",
+    "vid_name", "frame_dir", "frames_dir", "frames_path", "folder", "video_id", "clip_id", "videos", "uri", "url", "src",
+)  # fmt: skip
+LABELS = (
+    "label", "class", "action", "label_name", "class_name", "action_name", "labels", "classes", "actions", "activity", "category",
+    "tag", "tags", "target", "targets", "class_label", "action_label", "gesture", "gloss", "verb", "ground_truth", "gt", "cls",
+    "classname", "labelname", "label_id", "class_id", "action_id", "category_id", "target_id", "label_idx", "class_idx",
+    "label_index", "class_index", "labelid", "classid", "y",
+)  # fmt: skip
+"""What columns and keys are called; the first is ours. Of several that are there the first is taken."""
+STARTS = (
+    "start_s", "start", "start_time", "start_sec", "start_secs", "start_second", "start_seconds", "start_time_s", "begin",
+    "begin_s", "begin_time", "begin_sec", "begin_seconds", "time_start", "t_start", "t0", "tstart", "starttime", "start_timestamp",
+    "clip_start", "segment_start", "temporal_start", "onset", "from", "start_t", "video_start", "action_start",
+)  # fmt: skip
+ENDS = (
+    "end_s", "end", "end_time", "end_sec", "end_secs", "end_second", "end_seconds", "end_time_s", "stop", "stop_s", "stop_time",
+    "stop_sec", "stop_seconds", "time_end", "t_end", "t1", "tend", "endtime", "end_timestamp", "stop_timestamp", "clip_end",
+    "segment_end", "temporal_end", "offset", "to", "end_t", "video_end", "finish", "action_end",
+)  # fmt: skip
+MILLISECONDS = re.compile(r"(?P<side>start|begin|end|stop)(_?time)?_?(ms|msec|msecs|millis|milliseconds?)")
+FRAMES = re.compile(
+    r"((start|end|begin|stop|first|last)_?(frame|frames|f|idx|index)(_.*)?)|(frame|f)_?(start|end|begin|stop|from|to)"
+)
+TIME_WORDS = frozenset({"start", "end", "begin", "stop", "finish", "onset", "offset", "t0", "t1", "t2"})
+TIME_NAMES = frozenset(
+    "time times timestamp timestamps segment segments interval intervals window range span timecode trim trims from to start_end "
+    "temporal_segment time_range frame_range frames_range time_interval".split()
+)
+SPLIT_NAMES = (
+    "split",
+    "subset",
+    "part",
+    "partition",
+    "data_split",
+    "split_name",
+    "dataset_split",
+    "usage",
+    "phase",
+    "set",
+    "mode",
+)
+MAYBE_SPLITS = frozenset({"part", "set", "mode", "phase"})
+"""Names that are used for other things as well: a split where the cells say so."""
+PART_FLAGS = re.compile(
+    r"(is_?)?(train|training|test|testing|val|valid|validation)(_?set)?|(k_?)?folds?(_?(id|index|idx|number|no))?"
+)
+CLOCK = re.compile(r"(?:(?P<hours>\d+):)?(?P<minutes>\d{1,2}):(?P<seconds>\d{1,2}(?:[.,]\d+)?)")
+WAY_OUT = "rename it to one of ours (path, label, start_s, end_s, split, group), or take it out"
+
+Cells = Mapping[str, object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """Which column holds what; empty where none does."""
+
+    path: str
+    label: str
+    start: str = ""
+    end: str = ""
+    scale: float = 1.0
+    """Seconds in one of the times' units."""
+    split: str = ""
+    group: str = ""
+    unused: tuple[str, ...] = ()
+
+    def note(self) -> str:
+        """Return a line for people: what was read from which column, and which were not used."""
+        unit = " in seconds" if self.scale == 1 else " in milliseconds"
+        used = [
+            f"{what} from {column!r}{unit if what in ('start', 'end') else ''}"
+            for what, column in vars(self).items()
+            if what in ("path", "label", "start", "end", "split", "group") and column
+        ]
+        return f"columns: {', '.join(used)}" + (f"; not used: {', '.join(self.unused)}" if self.unused else "")
+
+
+def as_column(name: str) -> str:
+    """Return a column's name as it is compared: `Start Time (s)` is start_time_s."""
+    parted = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip())
+    return re.sub(r"[^\w]+", "_", parted.lower()).strip("_")
+
+
+def is_header(cells: Sequence[str], *, has_separator: bool) -> bool:
+    """Return whether cells are names of columns: those of a path and of a label; between separators one of them is enough, where
+    no file is named."""
+    names = [as_column(cell) for cell in cells]
+    both = any(name in PATHS for name in names) and any(name in LABELS for name in names)
+    return both or (has_separator and any(name in (*PATHS, *LABELS) for name in names) and not any(map(is_file, cells)))
+
+
+def columns_of(where: str, rows: Sequence[Cells], places: Places, *, path_column: str = "") -> Columns:
+    """Return what the columns of these rows hold; `path_column` is told by its cells where its name says nothing.
+
+    Raises DataError where there is no path or no label, and for columns that look like times, parts or folds and are not
+    understood.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    by_name = {}
+    for name in names:
+        if as_column(name) in by_name:
+            raise DataError(f"{where}: two columns are called {name!r}; rename one")
+        by_name[as_column(name)] = name
+    filled = {key for key, name in by_name.items() if any(row.get(name) not in (None, "", []) for row in rows)}
+    path = next((key for key in PATHS if key in by_name), "") or as_column(path_column)
+    label = next((key for key in LABELS if key in by_name and key != path), "")
+    if path and not label and len(by_name) == 2 and path_column:
+        label = next(key for key in by_name if key != path)
+    if not path or not label:
+        missing, known = ("path", PATHS) if not path else ("label", LABELS)
+        raise DataError(
+            f"{where}: no column {missing!r} in {', '.join(map(str, names))}; call it {missing}, or another of "
+            f"{', '.join(known[:6])}"
+        )
+    group = as_column(places.group_column)
+    if group not in ("group", *by_name):
+        raise DataError(f"{where}: no column {places.group_column!r} for groups; {nearest(group, by_name)}")
+    used = {path, label, group}
+    start, end, scale = _times(where, by_name, filled - used)
+    split = _split_column(where, by_name, filled - used - {start, end}, rows)
+    used |= {start, end, split}
+    for key in sorted(filled - used):
+        _refuse_unknown(where, by_name[key], key, is_timed=bool(start and end))
+    return Columns(
+        path=by_name[path],
+        label=by_name[label],
+        start=by_name.get(start, ""),
+        end=by_name.get(end, ""),
+        scale=scale,
+        split=by_name.get(split, ""),
+        group=by_name.get(group, ""),
+        unused=tuple(name for key, name in by_name.items() if key not in used and name),
+    )
+
+
+def sample_of(where: str, row: Cells, columns: Columns, path: str, names: Mapping[str, str], places: Places) -> Sample:
+    """Return the sample of a row. Raises DataError for times, parts and labels that cannot be right."""
+    start_s, end_s = (
+        seconds_of(where, column, row.get(column), columns.scale) if column else None
+        for column in (columns.start, columns.end)
+    )
+    if end_s is not None and end_s <= (start_s or 0.0):
+        raise DataError(
+            f"{where}: {columns.end} {end_s:g} is not after {columns.start or 'the start'} {start_s or 0.0:g}"
+        )
+    return Sample(
+        path=path,
+        labels=labels_of(where, columns.label, row.get(columns.label), names, places),
+        start_s=start_s or 0.0,
+        end_s=end_s,
+        split=split_of(where, columns.split, as_text(where, columns.split, row.get(columns.split)))
+        if columns.split
+        else "",
+        group=as_text(where, columns.group, row.get(columns.group)) if columns.group else "",
+    )
+
+
+def labels_of(where: str, column: str, value: object, names: Mapping[str, str], places: Places) -> tuple[str, ...]:
+    """Return the labels in a cell or value, by their names where they are numbers of a class list."""
+    if isinstance(value, list):
+        cells = sorted({as_label(as_text(where, column, item)) for item in value} - {""})
+        if len(cells) > 1 and not places.label_mark:
+            raise DataError(f"{where}: {column} holds {len(cells)} labels; take the task 'multilabel', or write one")
+        labels = tuple(cells)
+    else:
+        labels = places.labels(as_text(where, column, value))
+    if names and (unnamed := [label for label in labels if label not in names]):
+        raise DataError(
+            f"{where}: label {unnamed[0]!r} is not in the class list beside the list ({len(names)} classes)"
+        )
+    return tuple(sorted({names[label] for label in labels})) if names else labels
+
+
+def as_text(where: str, column: str, value: object) -> str:
+    """Return a cell as text. Raises DataError for what is nested, as it may be in JSON."""
+    if value is None:
+        return ""
+    if isinstance(value, bool | int | float):
+        return json.dumps(value)
+    if not isinstance(value, str):
+        raise DataError(
+            f"{where}: {column} holds {type(value).__name__} {json.dumps(value)[:60]}; needs a text or a number"
+        )
+    return value.strip()
+
+
+def split_of(where: str, column: str, name: str) -> str:
+    """Return the part that a cell names."""
+    if name and not part_of(name):
+        raise DataError(f"{where}: {column} {name!r}; {nearest(name, SPLITS)}")
+    return part_of(name)
+
+
+def _times(where: str, by_name: Mapping[str, str], free: set[str]) -> tuple[str, str, float]:
+    """Return the columns of the start and the end, and how many seconds one of their units is."""
+    start = next((key for key in STARTS if key in free), "")
+    end = next((key for key in ENDS if key in free and (key != "offset" or start == "onset")), "")
+    if start and end:
+        return start, end, 1.0
+    milliseconds = {match["side"]: key for key in free if (match := MILLISECONDS.fullmatch(key))}
+    if milliseconds and not start and not end:
+        start = milliseconds.get("start") or milliseconds.get("begin", "")
+        return start, milliseconds.get("end") or milliseconds.get("stop", ""), 1e-3
+    for key in sorted(free):
+        if FRAMES.fullmatch(key):
+            raise DataError(
+                f"{where}: {by_name[key]!r} counts frames, and lists differ in whether they count from 0 or 1 and mean the last "
+                "one too; write start_s and end_s in seconds (frame / frames per second)"
+            )
+    if (start in ("from", "onset") and not end) or (end == "to" and not start):
+        column = by_name[start or end]
+        raise DataError(f"{where}: column {column!r} looks like a time, and there is no other side of it; {WAY_OUT}")
+    others = [key for key in ("duration", "length", "duration_s", "clip_duration", "dur") if key in free]
+    if start and not end and others:
+        raise DataError(
+            f"{where}: {by_name[start]!r} beside {by_name[others[0]]!r}: a segment, or how long the video is? write end_s, or take "
+            f"{by_name[others[0]]!r} out"
+        )
+    return start, end, 1.0
+
+
+def _split_column(where: str, by_name: Mapping[str, str], free: set[str], rows: Sequence[Cells]) -> str:
+    for key in SPLIT_NAMES:
+        if key not in free:
+            continue
+        cells = Counter(str(row.get(by_name[key]) or "") for row in rows)
+        unknown = [cell for cell in cells if cell and not part_of(cell)]
+        if key == "split" or not unknown:
+            return key  # a part that is not known is refused with its line
+        if key not in MAYBE_SPLITS or any(part_of(cell) for cell in cells):
+            raise DataError(
+                f"{where}: column {by_name[key]!r} looks like parts of a split, but {unknown[0]!r} is none; call them train, val "
+                f"and test, or {WAY_OUT}"
+            )
+    return ""
+
+
+def _refuse_unknown(where: str, name: str, key: str, *, is_timed: bool) -> None:
+    """Raise DataError for a column that would change which videos are meant. Where start and end are known another time says the
+    same again."""
+    words = set(key.split("_"))
+    if not is_timed and (
+        key in TIME_NAMES or words & TIME_WORDS or MILLISECONDS.fullmatch(key) or FRAMES.fullmatch(key)
+    ):
+        raise DataError(f"{where}: column {name!r} looks like a time and is not understood; {WAY_OUT}")
+    if PART_FLAGS.fullmatch(key):
+        fold = "; --group keeps what has one number together" if "fold" in key else ""
+        raise DataError(f"{where}: column {name!r} looks like parts of a split and is not understood; {WAY_OUT}{fold}")
+
+
+def seconds_of(where: str, name: str, value: object, scale: float) -> float | None:
+    """Return a time in seconds from a number or HH:MM:SS; None for an empty cell."""
+    text = as_text(where, name, value)
+    if not text:
+        return None
+    if match := CLOCK.fullmatch(text):
+        minutes, seconds = int(match["minutes"]), float(match["seconds"].replace(",", "."))
+        if seconds < 60 and (minutes < 60 or not match["hours"]) and scale == 1:
+            return 3600 * int(match["hours"] or 0) + 60 * minutes + seconds
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        unit = "seconds, 0 or more, or HH:MM:SS" if scale == 1 else "milliseconds, 0 or more"
+        raise DataError(f"{where}: {name} {text!r}: needs {unit}")
+    return number * scale
+
+
+def path_of(where: str, source: Path, columns: Columns, row: Cells, places: Places) -> str:
+    """Return where the video of a row is. Raises DataError where the row names none."""
+    text = as_text(where, columns.path, row.get(columns.path))
+    if not text:
+        raise DataError(f"{where}: no {columns.path!r}; each row needs a path and a label")
+    return places.find_written(source, text)

@@ -1,0 +1,192 @@
+"""Folders of labelled videos -> samples: a folder for each action, with or without parts above or below them.
+
+A part (`train`, `testing`, `val_set`) is told by its name and by the folders of actions in it. What is neither all parts nor all
+actions is refused: a part that is learned as an action gives figures that mean nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from fewframes.errors import DataError
+from fewframes.folders import (
+    BROKEN_LINK,
+    HARMLESS,
+    HIDDEN,
+    IMAGE,
+    LOOP,
+    Found,
+    LeftOut,
+    is_clutter,
+    leads_up,
+    search,
+    why_no_video,
+)
+from fewframes.samples import Layout, Sample, alike, as_label, is_fold, part_of
+
+WAY_OUT = "write a list with the header path,label,split"
+NO_VIDEOS = "a folder without a video"
+BESIDE = "a video beside the folders of actions"
+
+
+def read_folder(root: Path) -> Layout:
+    """Return the videos of a folder that has a folder for each action. Raises DataError where parts and actions are mixed."""
+    found = _found_in(root)
+    filled = {folder: videos for folder, videos in found.items() if videos.videos}
+    left_out = [*_beside(root), *(left for folder in found.values() for left in folder.left_out)]
+    if not filled:
+        names = ", ".join(folder.name for folder in list(found)[:5]) or "no folders"
+        pictures = any(left.reason == IMAGE for left in left_out)
+        hint = "; images need a folder for each video: ROOT/<action>/<video>/0001.jpg" if pictures else ""
+        why = next((f"; {left.path}: {left.reason}" for left in left_out if not left.is_harmless), "")
+        raise DataError(
+            f"{root}: no videos in folders of actions (found: {names}); expected {root}/<action>/<video>{hint}{why}"
+        )
+    _check_linked_twice(root, list(filled))
+    parts = [folder for folder in filled if part_of(folder.name)]
+    if folds := [folder.name for folder in filled if is_fold(folder.name)]:
+        raise DataError(f"{root}: {_named(folds)} look like folds, not like actions; {WAY_OUT}, one for each fold")
+    if parts and len(parts) < len(filled) and any(_by_action(part, filled[part])[0] for part in parts):
+        others = [folder.name for folder in filled if folder not in parts]
+        raise DataError(
+            f"{root}: {_named([part.name for part in parts])} look like parts of a split, {_named(others)} like actions; move "
+            f"the ones away, or {WAY_OUT}"
+        )
+    if len(parts) == len(filled):
+        samples = []
+        for part in parts:
+            by_action, direct = _by_action(part, filled[part])
+            if not by_action:
+                raise DataError(
+                    f"{root}: {part.name} is named as a part of a split, with {len(direct)} videos in it and no folders of "
+                    f"actions; expected {part}/<action>/<video>; if {part.name!r} is an action, {WAY_OUT}"
+                )
+            for action in by_action:
+                if part_of(action) or is_fold(action):
+                    raise DataError(
+                        f"{part}: {action!r} in it looks like a part too; move its actions up, or {WAY_OUT}"
+                    )
+            left_out += [LeftOut(path, BESIDE) for path in direct]
+            samples += [
+                Sample(path=path, labels=(as_label(action),), split=part_of(part.name))
+                for action, paths in by_action.items()
+                for path in paths
+            ]
+        name = "a folder for each action, already split"
+        told = [f"parts: {', '.join(f'{part.name} is {part_of(part.name)}' for part in parts)}"]
+    else:
+        samples, split = _samples_of_actions(root, filled)
+        name = "a folder for each action" + (", parts below them" if split else "")
+        told = [f"{_named([part.name for part in parts])} taken for actions, not for parts"] if parts else []
+    empty = [folder for folder in found if folder not in filled]
+    left_out += [LeftOut(str(folder), NO_VIDEOS) for folder in empty if _is_lost(found[folder])]
+    return Layout(tuple(samples), name, notes=(*told, *notes_of_labels(samples)), left_out=tuple(left_out))
+
+
+def _found_in(root: Path) -> dict[Path, Found]:
+    try:
+        folders = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"{root}: cannot be read ({error.strerror}); check its owner and mode") from None
+    return {
+        folder: search(folder, is_action=True)
+        for folder in folders
+        if not leads_up(str(folder), os.path.realpath(folder))
+    }
+
+
+def _beside(root: Path) -> list[LeftOut]:
+    """Return what lies beside the folders of actions: videos there have no action."""
+    left_out: list[LeftOut] = []
+    for entry in sorted(root.iterdir()):
+        if entry.name.startswith("."):
+            left_out += [LeftOut(str(entry), HIDDEN)] if not is_clutter(entry.name) else []
+        elif entry.is_symlink() and not entry.exists():
+            left_out.append(LeftOut(str(entry), BROKEN_LINK))
+        elif entry.is_symlink() and entry.is_dir() and leads_up(str(entry), os.path.realpath(entry)):
+            left_out.append(LeftOut(str(entry), LOOP))
+        elif entry.is_file():
+            left_out.append(LeftOut(str(entry), why_no_video(str(entry), entry.name) or BESIDE))
+    return left_out
+
+
+def _check_linked_twice(root: Path, folders: Sequence[Path]) -> None:
+    """Raise DataError where two names are one folder: each of its videos would have two actions, or stand in two parts."""
+    first: dict[str, Path] = {}
+    for folder in folders:
+        other = first.setdefault(os.path.realpath(folder), folder)
+        if other != folder:
+            raise DataError(f"{root}: {folder.name} and {other.name} are one folder by a link; remove one of them")
+
+
+def _by_action(part: Path, found: Found) -> tuple[dict[str, list[str]], list[str]]:
+    """Return the videos of a part by the folders of actions in it, and those that lie in none."""
+    by_action: dict[str, list[str]] = {}
+    direct = []
+    for path in found.videos:
+        below = Path(path).relative_to(part).parts
+        if len(below) > 1:
+            by_action.setdefault(below[0], []).append(path)
+        else:
+            direct.append(path)
+    return by_action, direct
+
+
+def _samples_of_actions(root: Path, filled: Mapping[Path, Found]) -> tuple[list[Sample], bool]:
+    """Return the samples of folders of actions, and whether parts lie below them (`hug/train/1.mp4`)."""
+    samples = []
+    below = {}
+    for action, found in filled.items():
+        by_folder, direct = _by_action(action, found)
+        below[action] = [folder for folder in by_folder if part_of(folder)]
+        others = len(by_folder) - len(below[action]) + len(direct)
+        if below[action] and others:
+            raise DataError(
+                f"{action}: {_named(below[action])} looks like a part of a split, beside {others} other videos or folders; move "
+                f"them into parts, or {WAY_OUT}"
+            )
+        samples += [
+            Sample(
+                path=path,
+                labels=(as_label(action.name),),
+                split=part_of(Path(path).relative_to(action).parts[0]) if below[action] else "",
+            )
+            for path in found.videos
+        ]
+    if any(below.values()) and not all(below.values()):
+        with_parts = next(action for action in below if below[action])
+        without = next(action for action in below if not below[action])
+        raise DataError(f"{root}: {with_parts.name} has parts of a split below it, {without.name} has none; {WAY_OUT}")
+    if len(filled) == 1:
+        ((only, found),) = filled.items()
+        inner = list(_by_action(only, found)[0])
+        if inner and not any(below.values()):
+            raise DataError(
+                f"{root}: one action only, {only.name!r} ({len(found.videos)} videos); telling apart takes two. If the folders in "
+                f"it ({_named(inner)}) are the actions, pass {only}"
+            )
+    return samples, any(below.values())
+
+
+def _is_lost(found: Found) -> bool:
+    """Return whether a folder without videos may have been meant for an action: it is empty, or holds more than notes."""
+    return not found.left_out or any(left.reason not in HARMLESS or left.reason == IMAGE for left in found.left_out)
+
+
+def notes_of_labels(samples: Sequence[Sample]) -> list[str]:
+    """Return a line for each pair of actions that differ in case, spaces or marks alone."""
+    first: dict[str, str] = {}
+    pairs = set()
+    for label in sorted({label for sample in samples for label in sample.labels}):
+        key = alike(label).replace("_", " ").replace("-", " ")
+        if (other := first.setdefault(" ".join(key.split()), label)) != label:
+            pairs.add(
+                f"the actions {other!r} and {label!r} differ in case, spaces or marks alone; they are taken for two"
+            )
+    return sorted(pairs)
+
+
+def _named(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

@@ -1,0 +1,191 @@
+"""The bytes of a list -> rows of cells with their line numbers; separator and comments are decided by all lines."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fewframes.errors import DataError
+from fewframes.folders import is_video_name
+from fewframes.video import VIDEO_SUFFIXES
+
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+SEPARATORS = "\t,;|"
+SUFFIXED = re.compile(rf"(.+?(?:{'|'.join(map(re.escape, sorted(VIDEO_SUFFIXES)))}))\s+(\S.*)", re.IGNORECASE)
+COLUMNS = ("path", "label", "start_s", "end_s", "split", "group")
+"""The header of our own lists."""
+NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
+MAX_CELL = 2**31 - 1
+"""Characters in a cell: a cell of many labels may be long."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """The cells of a row, and the line in which it ends."""
+
+    line: int
+    cells: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of a list, and what parts their cells; empty for spaces."""
+
+    rows: tuple[Row, ...]
+    separator: str
+    num_comments: int = 0
+
+
+def text_of(path: Path) -> str:
+    """Return the text of a list, its lines ended by \\n. Raises DataError for what is no text."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    encoding = next((name for mark, name in MARKS if content.startswith(mark)), "")
+    if not encoding and b"\0" in content:  # UTF-16 without its mark: of mostly Latin letters each second byte is 0
+        even, odd = content[::2].count(0), content[1::2].count(0)
+        encoding = "utf-16-le" if odd > 10 * even else "utf-16-be" if even > 10 * odd else ""
+        if not encoding or 2 * max(even, odd) < len(content) // 4:
+            raise DataError(f"{path}: holds null bytes, text does not; pass a list saved as UTF-8 text")
+    try:
+        text = content.decode(encoding or "utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: not {encoding or 'UTF-8'} text ({error.reason} at byte {error.start}); save it as UTF-8"
+        ) from None
+    if "\0" in text:
+        raise DataError(f"{path}: holds a null character; pass a list saved as UTF-8 text")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def lines_of(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the lines with something in them, with their numbers."""
+    for number, line in enumerate(text_of(path).split("\n"), 1):
+        if line.strip():
+            yield number, line.strip()
+
+
+def read_table(path: Path) -> Table:
+    """Return the rows of a list. The separator is the one by which most lines fall into equally many cells, the first of them a
+    file's name. Raises DataError where there are none, or where quotes do not end."""
+    text = text_of(path)
+    if text.startswith(",".join(COLUMNS) + "\n"):
+        return Table(tuple(_split(path, text, ",")), ",")  # ours: as it was written
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    comments = {number for number, line in lines if is_comment(path, line)}
+    if '"' not in text:
+        lines = [(number, line) for number, line in lines if number not in comments]
+        kept = text.split("\n")
+        text = "\n".join("" if number in comments else line for number, line in enumerate(kept, 1))
+    else:  # a line that begins with # may stand within quotes
+        first = lines[0][0] if lines else 0
+        leading = 0
+        for number, _ in lines:
+            if number not in comments:
+                break
+            leading = number
+        comments = {number for number in comments if first <= number <= leading}
+        text = "\n".join("" if number in comments else line for number, line in enumerate(text.split("\n"), 1))
+    if not text.strip():
+        raise DataError(f"{path}: empty; needs a line for each video: its path and its label")
+    tables: list[tuple[str, list[Row]]] = []
+    failed: list[DataError] = []
+    for separator in (separator for separator in SEPARATORS if separator in text):
+        try:
+            tables.append((separator, _split(path, text, separator)))
+        except DataError as error:
+            failed.append(error)
+    tables.append(("", _split_at_spaces(text)))
+    separator, rows = max(tables, key=lambda table: _fitness(*table))
+    if failed and _fitness(separator, rows)[1] < 1:
+        raise failed[0]
+    return Table(tuple(_without_last_separator(rows)), separator, len(comments))
+
+
+def is_comment(path: Path, line: str) -> bool:
+    """Return whether a line that begins with # is a comment, and not a header or a file of such a name."""
+    text = line.strip()
+    if not text.startswith("#"):
+        return False
+    cells = [cell.strip().strip("\"'").lower() for cell in re.split(r"[\t,;|\s]+", text[1:].strip())]
+    if {"path", "label"} <= set(cells):
+        return False
+    name = match[1] if (match := SUFFIXED.fullmatch(text)) else re.split(r"[\t,;|]", text)[0].strip()
+    if not is_video_name(name):
+        return True
+    return not os.path.exists(path.parent / name) and (
+        text[1:2].isspace() or os.path.exists(path.parent / name.lstrip("# "))
+    )
+
+
+def _split(path: Path, text: str, separator: str) -> list[Row]:
+    csv.field_size_limit(MAX_CELL)
+    reader = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True, strict=True)
+    try:
+        rows = [Row(reader.line_num, tuple(cell.strip() for cell in cells)) for cells in reader]
+    except csv.Error as error:
+        raise DataError(f"{path}:{reader.line_num}: {error}") from None
+    return [row for row in rows if any(row.cells)]
+
+
+def _split_at_spaces(text: str) -> list[Row]:
+    rows = []
+    for number, line in enumerate(text.split("\n"), 1):
+        line = line.strip()
+        if not line:
+            continue
+        if line.startswith('"'):
+            cells = [cell.strip() for cell in next(csv.reader([line], delimiter=" ", skipinitialspace=True))]
+        elif match := SUFFIXED.fullmatch(line):
+            rest = match[2].split()
+            numbers = len(rest) > 1 and all(NUMBER.fullmatch(cell) for cell in rest)
+            cells = [match[1], *rest] if numbers else [match[1], match[2].strip("\"'")]
+        elif is_video_name(line):
+            cells = [line]  # a path alone, labelled by its folder
+        else:
+            cells = line.split()
+        rows.append(Row(number, tuple(cells)))
+    return rows
+
+
+def _fitness(separator: str, rows: Sequence[Row]) -> tuple[float, float, int]:
+    """Return how well rows look like a list: the share of equally many cells, weighed by that of file names in a column of their
+    own; the first of these alone; the number of cells, where more is better."""
+    counts = [len(row.cells) for row in rows]
+    usual = max(set(counts), key=counts.count)
+    even = counts.count(usual) / len(rows) if usual > 1 else 0.0
+    columns = list(zip(*(row.cells for row in rows if len(row.cells) == usual), strict=True))
+    named = max((sum(map(is_file, column)) for column in columns), default=0)
+    if separator:  # `world.mp4 0` is a cell of a list that is parted by spaces
+        named -= sum(any(SUFFIXED.fullmatch(cell) and not is_video_name(cell) for cell in row.cells) for row in rows)
+    return round(even * (0.2 + max(0, named) / len(rows)), 6), even, usual
+
+
+def is_file(cell: str) -> bool:
+    """Return whether a cell names a file: it ends like a video, or holds a path."""
+    return is_video_name(cell) or (("/" in cell or "\\" in cell) and not SUFFIXED.fullmatch(cell))
+
+
+def _without_last_separator(rows: list[Row]) -> list[Row]:
+    """Take away empty cells at the end of rows that all rows longer than the others have."""
+    usual = min(len(row.cells) for row in rows)
+    while any(len(row.cells) > usual for row in rows):
+        if any(cell for row in rows for cell in row.cells[usual:]):
+            return rows
+        rows = [Row(row.line, row.cells[:usual]) for row in rows]
+    while len(rows[0].cells) > 1 and all(not row.cells[-1] for row in rows):
+        rows = [Row(row.line, row.cells[:-1]) for row in rows]
+    return rows

@@ -1,0 +1,130 @@
+"""Lists of published data sets, as they were published -> samples."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from fewframes.columns import as_text, seconds_of, split_of
+from fewframes.errors import DataError
+from fewframes.list_text import lines_of
+from fewframes.samples import Layout, Places, Sample, part_of
+
+CHARADES_CLASSES = "Charades_v1_classes.txt"
+CHARADES_PARTS = {"train": "train", "val": "val", "test": "test"}
+HMDB51_LIST = re.compile(r"(?P<label>.+)_test_split(?P<number>\d)\.txt")
+UCF101_LIST = re.compile(r"(?P<split>train|test)list(?P<number>\d\d)\.txt")
+UCF101_GROUP = re.compile(r"_g(\d+)_c\d+$")
+SOMETHING_LIST = re.compile(r"something-something-v2-(?P<split>train|validation)\.json")
+
+Row = Mapping[str, str]
+Rows = Iterable[tuple[int, Row]]
+
+
+def read_hmdb51(root: Path, places: Places) -> Layout:
+    """Return the videos of HMDB51's lists, one for each action and split."""
+    samples = []
+    for path in sorted(root.iterdir()):
+        match = HMDB51_LIST.fullmatch(path.name)
+        if match is None or int(match["number"]) != places.split_number:
+            continue
+        for line, text in lines_of(path):
+            name, _, number = text.rpartition(" ")
+            if number not in ("0", "1", "2") or not name:
+                raise DataError(f"{path}:{line}: {text!r}: needs a file and 1 (train), 2 (test) or 0 (neither)")
+            if number != "0":
+                where = places.find(path, f"{match['label']}/{name}", name)
+                samples.append(Sample(path=where, labels=(match["label"],), split="train" if number == "1" else "test"))
+    if not samples:
+        raise DataError(f"{root}: no lists of official split {places.split_number}")
+    return Layout(tuple(samples), f"HMDB51, official split {places.split_number}")
+
+
+def something_samples(path: Path, rows: Sequence[Mapping[str, object]], places: Places) -> list[Sample]:
+    """Return the videos of a list of Something-Something: an id each, named by its template."""
+    match = SOMETHING_LIST.fullmatch(path.name)
+    return [
+        Sample(
+            path=places.find(path, f"{row['id']}.webm", f"{row['id']}.mp4"),
+            labels=(re.sub(r"[\[\]]", "", str(row.get("template", row.get("label")))),),
+            split=part_of(match["split"]) if match else "",
+        )
+        for row in rows
+    ]
+
+
+def activitynet_samples(path: Path, database: Mapping[str, object], places: Places) -> list[Sample]:
+    """Return a sample for each annotation of a `database` as ActivityNet has it. Raises DataError where one is not of that kind."""
+    samples = []
+    for name, video in database.items():
+        where = f"{path}: {name}"
+        annotations = video.get("annotations") if isinstance(video, dict) else None
+        if not isinstance(video, dict) or not isinstance(annotations, list):
+            raise DataError(f"{where}: needs `annotations`, a list of objects with `segment` and `label`")
+        files = [f"{prefix}{name}{ending}" for prefix in ("v_", "") for ending in (".mp4", ".mkv", ".webm", ".avi")]
+        for annotation in annotations:
+            segment = annotation.get("segment") if isinstance(annotation, dict) else None
+            if not isinstance(segment, list) or len(segment) != 2 or not annotation.get("label"):
+                raise DataError(f"{where}: {annotation!r}: needs a `segment` of two times in seconds, and a `label`")
+            start_s, end_s = (seconds_of(where, "segment", time, 1.0) or 0.0 for time in segment)
+            if end_s <= start_s:
+                raise DataError(f"{where}: segment {segment}: its end is not after its start")
+            split = split_of(where, "subset", as_text(where, "subset", video.get("subset")))
+            label = as_text(where, "label", annotation["label"])
+            samples.append(
+                Sample(
+                    path=places.find(path, *files),
+                    labels=(label,),
+                    start_s=start_s,
+                    end_s=end_s,
+                    split=split,
+                    group=name,
+                )
+            )
+    return samples
+
+
+def _kinetics_samples(path: Path, places: Places, rows: Rows) -> Iterator[Sample]:
+    for line, row in rows:
+        where = f"{path}:{line}"
+        label, name, split = row["label"], row["youtube_id"], row.get("split", "")
+        start_s, end_s = (seconds_of(where, key, row[key], 1.0) for key in ("time_start", "time_end"))
+        if not label or not name or start_s is None or end_s is None:
+            raise DataError(f"{where}: needs label, youtube_id, time_start and time_end; got {', '.join(row.values())}")
+        cut = f"{name}_{round(start_s):06}_{round(end_s):06}.mp4"
+        folders = ("", f"{label}/", f"{split}/", f"{split}/{label}/")
+        found = places.find(path, *(folder + cut for folder in folders))
+        whole = places.find(path, *(f"{folder}{name}.mp4" for folder in folders))
+        sample = Sample(path=found, labels=(label,), split=split_of(where, "split", split), group=name)
+        if not Path(found).exists() and Path(whole).exists():  # the video as uploaded, not yet cut
+            sample = replace(sample, path=whole, start_s=start_s, end_s=end_s)
+        yield sample
+
+
+def _charades_samples(path: Path, places: Places, rows: Rows) -> Iterator[Sample]:
+    names = {}
+    if (path.parent / CHARADES_CLASSES).is_file():
+        names = dict(text.split(" ", 1) for _, text in lines_of(path.parent / CHARADES_CLASSES) if " " in text)
+    split = next((part for word, part in CHARADES_PARTS.items() if word in path.stem.lower()), "")
+    for line, row in rows:
+        codes = [action.split() for action in row["actions"].split(";") if action.strip()]
+        if not row["id"] or any(len(code) != 3 for code in codes):
+            raise DataError(f"{path}:{line}: actions {row['actions']!r}: needs `c092 11.90 21.20;...`")
+        labels = tuple(sorted({names.get(code, code) for code, _, _ in codes}))
+        group = row.get("subject", "")
+        yield Sample(path=places.find(path, f"{row['id']}.mp4"), labels=labels, split=split, group=group)
+
+
+TABLES: tuple[tuple[set[str], str, Callable[[Path, Places, Rows], Iterator[Sample]]], ...] = (
+    ({"label", "youtube_id", "time_start", "time_end"}, "Kinetics", _kinetics_samples),
+    ({"id", "actions"}, "Charades", _charades_samples),
+)
+"""Published tables: the columns that tell them, what they are called, and who reads them."""
+
+
+def ucf101_group(name: str) -> str:
+    """Return the group of a file: `v_Archery_g08_c01.avi` is of group 8 of its class; takes of one group look alike."""
+    match = UCF101_GROUP.search(Path(name).stem)
+    return f"{Path(name).parent.name} {match[1]}" if match else ""
