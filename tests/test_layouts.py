@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -186,3 +187,317 @@ def test_what_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_bytes(b"caf\xe9.mp4 hug")
     with pytest.raises(DataError, match="not UTF-8 text"):
         read(tmp_path / "x.txt")
+
+
+# -- lists as others write them ----------------------------------------------------------------------------------------
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        write(root / name, "")
+    return root
+
+
+def times(layout: Layout) -> set[tuple[float, float | None]]:
+    return {(sample.start_s, sample.end_s) for sample in layout.samples}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Video Name;Gesture\na.mp4;hug\nb.mp4;kick\n",
+        "clip,action\na.mp4,hug\nb.mp4,kick\n",
+        "file class\na.mp4 hug\nb.mp4 kick\n",
+        "entry,meaning\na.mp4,hug\nb.mp4,kick\n",  # told by what is in the columns
+        "#path,label\na.mp4,hug\nb.mp4,kick\n",
+        "# made by hand\npath|label\na.mp4|hug\n# a comment\nb.mp4|kick\n",
+        "path,label,\na.mp4,hug,\nb.mp4,kick,\n",
+        "path,label\ra.mp4,hug\rb.mp4,kick\r",
+        "label,path,width,num_frames\nhug,a.mp4,64,20\nkick,b.mp4,64,20\n",
+    ],
+)
+def test_headers_of_other_names(tmp_path: Path, text: str) -> None:
+    layout = read(write(tmp_path / "list.txt", text))
+    assert pairs(layout, tmp_path) == [("a.mp4", "hug"), ("b.mp4", "kick")]
+    assert layout.notes[0].startswith("columns: path from ")
+
+
+def test_columns_used_and_not_used_are_told(tmp_path: Path) -> None:
+    list_file = write(tmp_path / "l.csv", "file,label,fps,person\na.mp4,hug,25,p\nb.mp4,kick,25,q\n")
+    assert read(list_file).notes[0] == "columns: path from 'file', label from 'label'; not used: fps, person"
+    assert read(list_file, group_column="person").notes[0].endswith("group from 'person'; not used: fps")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("Hello, world.mp4 0", "b.mp4 1"),
+        ("a.mp4 0", "b, c, d.mp4 1"),
+        ("x/Hello, world.mp4 0", "x/b, c.mp4 1"),
+        ("a;b.mp4\t0", "c, d.mp4\t1"),
+    ],
+)
+def test_separators_are_decided_by_all_lines(tmp_path: Path, first: str, second: str) -> None:
+    layout = read(write(tmp_path / "l.txt", f"{first}\n{second}\n"))
+    assert [sample.labels for sample in layout.samples] == [("0",), ("1",)]
+    assert all(sample.path.endswith(".mp4") for sample in layout.samples)
+
+
+@pytest.mark.parametrize(
+    ("header", "cells", "expected"),
+    [
+        ("begin,end", "0.5,1.5", (0.5, 1.5)),
+        ("clip_start_time,clip_end_time", "0.5,1.5", (0.5, 1.5)),
+        ("t0,t1", "0.5,1.5", (0.5, 1.5)),
+        ("Start (s),Stop (s)", "0.5,1.5", (0.5, 1.5)),
+        ("startTime,endTime", "00:01:02.5,01:00:00", (62.5, 3600.0)),
+        ("start,end", "1:02,1:03", (62.0, 63.0)),
+        ("start_ms,end_ms", "500,1500", (0.5, 1.5)),
+        ("from,to", "0.5,1.5", (0.5, 1.5)),
+        ("start_timestamp,stop_timestamp,start_frame,stop_frame", "0.5,1.5,12,37", (0.5, 1.5)),
+        ("start,end,timestamp", ",,", (0.0, None)),
+    ],
+)
+def test_times_by_other_names(tmp_path: Path, header: str, cells: str, expected: tuple[float, float | None]) -> None:
+    layout = read(write(tmp_path / "l.csv", f"path,label,{header}\na.mp4,hug,{cells}\nb.mp4,kick,{cells}\n"))
+    assert times(layout) == {expected}
+
+
+@pytest.mark.parametrize(
+    ("header", "cells", "message"),
+    [
+        ("start_frame,end_frame,fps", "5,12,25", "'end_frame' counts frames"),
+        ("begin,duration", "1,2", "'begin' beside 'duration': a segment, or how long"),
+        ("segment", "1-2", "column 'segment' looks like a time"),
+        ("timestamp", "3", "column 'timestamp' looks like a time"),
+        ("in,out", "1,2", "column 'in' looks like a time"),
+        ("fold", "1", "column 'fold' looks like parts of a split .* --group keeps"),
+        ("is_train", "1", "column 'is_train' looks like parts"),
+        ("subset", "labelled", "column 'subset' looks like parts of a split, but 'labelled' is none"),
+        ("start,end", "2,1", r"l\.csv:2: end 1 is not after start 2"),
+        ("start,end", "nan,1", r"l\.csv:2: start 'nan': needs seconds"),
+        ("start,end", "0,inf", r"l\.csv:2: end 'inf': needs seconds"),
+        ("start_ms", "soon", r"l\.csv:2: start_ms 'soon': needs milliseconds"),
+        ("LABEL", "hug", "two columns are called 'LABEL'"),
+    ],
+)
+def test_columns_that_are_not_understood_are_refused(tmp_path: Path, header: str, cells: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read(write(tmp_path / "l.csv", f"path,label,{header}\na.mp4,hug,{cells}\nb.mp4,kick,{cells}\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("frames/a 120 0\nframes/b 99 1\n", "2 numbers after the path"),
+        ("a.mp4 120 0\nb.mp4 99 1\n", "2 numbers after the path"),
+        ("a.mp4,120,0\nb.mp4,99,1\n", "2 numbers after the path"),
+        ("a.mp4 120 hug\nb.mp4 99 kick\n", "a number beside each label"),
+        ("hug,a.mp4\nkick,b.mp4\n", "the second column holds files"),
+        ("train/a.mp4\ntest/b.mp4\n", "all labels are names of parts"),
+        ('path,label\n"a.mp4,hug\nb.mp4,kick\n', "unexpected end of data"),
+        ("# nothing\n# at all\n", "empty; needs a line for each video"),
+        ("path,label\na.mp4,hug\0\n", "holds null bytes"),
+    ],
+)
+def test_lists_that_mean_something_else_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read(write(tmp_path / "l.txt", text))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8-sig"])
+def test_encodings(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "l.csv").write_bytes("path,label\na.mp4,h\u00fcg\nb.mp4,kick\n".encode(encoding))
+    assert pairs(read(tmp_path / "l.csv"), tmp_path) == [("a.mp4", "h\u00fcg"), ("b.mp4", "kick")]
+
+
+@pytest.mark.parametrize(
+    ("name", "note"),
+    [
+        ("Set\\one\\caf\u00e9.mp4", "with / for \\"),
+        ("Set/one/caf%C3%A9.mp4", "with percent signs decoded"),
+        ("set/ONE/Caf\u00e9.MP4", "by a name that differs in case, accents or ending"),
+        ("Set/one/caf\u00e9", "by a name that differs in case, accents or ending"),
+        (unicodedata.normalize("NFD", "Set/one/caf\u00e9.mp4"), "by a name that differs in case, accents or ending"),
+    ],
+)
+def test_paths_written_otherwise(tmp_path: Path, name: str, note: str) -> None:
+    touch(tmp_path, "Set/one/caf\u00e9.mp4", "Set/one/other.mp4")
+    layout = read(write(tmp_path / "l.csv", f"path,label\n{name},hug\nSet/one/other.mp4,kick\n"))
+    assert pairs(layout, tmp_path)[0] == ("Set/one/caf\u00e9.mp4", "hug")
+    assert f"paths found {note}: 1" in layout.notes
+
+
+def test_paths_of_the_working_folder_and_of_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "work/a.mp4")
+    monkeypatch.chdir(tmp_path / "work")
+    layout = read(write(tmp_path / "lists" / "l.csv", "path,label\na.mp4,hug\nC:\\v\\b.mp4,kick\nc.mp4,kick\n"))
+    assert layout.samples[0].path == "a.mp4"
+    assert layout.notes[1:] == (
+        "paths relative to the working folder, not to the list: 1",
+        "paths of a Windows drive, not on this machine; write them relative, and name their folder by --videos: 1",
+        "paths not found: 1",
+    )
+
+
+def test_numbers_and_their_class_list(tmp_path: Path) -> None:
+    list_file = write(tmp_path / "l.csv", "path,label\na.mp4,0\nb.mp4,1\n")
+    assert any("labels are numbers without names" in note for note in read(list_file).notes)
+    write(tmp_path / "classes.txt", "hug\nkick\n")
+    assert [sample.labels for sample in read(list_file).samples] == [("hug",), ("kick",)]
+    write(list_file, "path,label\na.mp4,0\nb.mp4,7\n")
+    with pytest.raises(DataError, match=r"l\.csv:3: label '7' is not in the class list beside the list \(2 classes\)"):
+        read(list_file)
+
+
+def test_rows_again_and_other_labels_are_told(tmp_path: Path) -> None:
+    layout = read(write(tmp_path / "l.csv", "path,label\na.mp4,hug\na.mp4,hug\na.mp4,kick\nb.mp4,Hug\n"))
+    told = " | ".join(layout.notes)
+    assert "rows that are there again: 1" in told
+    assert f"videos with different labels: 1, such as {tmp_path / 'a.mp4'} (hug and kick)" in told
+    assert "the actions 'Hug' and 'hug' differ in case" in told
+
+
+ROWS = [{"path": "a.mp4", "label": "hug", "start": 0.5, "end": 1.5, "subset": "training", "group": "p"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("l.json", json.dumps(ROWS)),
+        ("l.json", json.dumps({"version": 1, "clips": ROWS})),
+        ("l.json", json.dumps({"a.mp4": {key: value for key, value in ROWS[0].items() if key != "path"}})),
+        ("l.json", json.dumps([{"id": 3, **ROWS[0]}])),
+        ("l.jsonl", json.dumps(ROWS[0]) + "\n\n"),
+        ("l.txt", json.dumps(ROWS[0]) + "\n"),
+    ],
+)
+def test_json_knows_what_csv_knows(tmp_path: Path, name: str, text: str) -> None:
+    (sample,) = read(write(tmp_path / name, text)).samples
+    expected = {"start_s": 0.5, "end_s": 1.5, "split": "train", "group": "p"}
+    assert sample == Sample(path=str(tmp_path / "a.mp4"), labels=("hug",), **expected)  # type: ignore[arg-type]
+
+
+def test_json_of_paths_and_of_activitynet(tmp_path: Path) -> None:
+    assert pairs(read(write(tmp_path / "l.json", '{"a.mp4": "hug", "b.mp4": "kick"}')), tmp_path)[1] == (
+        "b.mp4",
+        "kick",
+    )
+    video = {
+        "subset": "validation",
+        "annotations": [{"segment": [1, 2.5], "label": "hug"}, {"segment": [3, 4], "label": "kick"}],
+    }
+    touch(tmp_path, "v_xyz.mkv")
+    layout = read(write(tmp_path / "l.json", json.dumps({"database": {"xyz": video}})))
+    assert times(layout) == {(1, 2.5), (3, 4)}
+    assert {(sample.path, sample.split, sample.group) for sample in layout.samples} == {
+        (str(tmp_path / "v_xyz.mkv"), "val", "xyz")
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([{"path": "a.mp4", "label": {"name": "hug"}}], "object 1: label holds dict"),
+        ([{"path": "a.mp4", "labels": ["hug", "kick"]}], "object 1: labels holds 2 labels; take the task 'multilabel'"),
+        ([{"path": "a.mp4", "label": "hug", "segment": [1, 2]}], "'segment' looks like a time"),
+        ([{"path": "a.mp4", "label": "hug", "start": float("nan")}], "object 1: start 'NaN'"),
+        ([{"id": 1, "data": {"video": "a.mp4"}, "annotations": []}], "no column 'path' in id, data, annotations"),
+        ({"images": [{"id": 1}], "annotations": [{"id": 1}]}, r"2 lists \(images, annotations\)"),
+        ({"database": {"a": {"annotations": [{"segment": [2, 1], "label": "x"}]}}}, "its end is not after its start"),
+    ],
+)
+def test_json_that_is_not_understood(tmp_path: Path, content: object, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read(write(tmp_path / "l.json", json.dumps(content)))
+
+
+def test_keys_that_are_there_twice(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"the key 'a\.mp4' is there twice"):
+        read(write(tmp_path / "l.json", '{"a.mp4": "hug", "a.mp4": "kick"}'))
+
+
+# -- folders -----------------------------------------------------------------------------------------------------------
+
+
+def actions(part: str, num_videos: int = 2) -> list[str]:
+    return [f"{part}{action}/{number}.mp4" for action in ("hug", "kick") for number in range(num_videos)]
+
+
+@pytest.mark.parametrize(
+    ("folder", "split"),
+    [
+        ("Testing", "test"),
+        ("test1", "test"),
+        ("val_set", "val"),
+        ("Validation", "val"),
+        ("dev", "val"),
+        ("eval", "val"),
+        ("hold-out", "test"),
+        ("testset", "test"),
+        ("valid_split", "val"),
+    ],
+)
+def test_parts_by_other_names(tmp_path: Path, folder: str, split: str) -> None:
+    layout = read(touch(tmp_path, *actions("train_split/"), *actions(f"{folder}/")))
+    assert {sample.labels for sample in layout.samples} == {("hug",), ("kick",)}
+    assert {sample.split for sample in layout.samples} == {"train", split}
+
+
+def test_parts_below_actions(tmp_path: Path) -> None:
+    layout = read(
+        touch(tmp_path, *(f"{action}/{part}/1.mp4" for action in ("hug", "kick") for part in ("training", "test")))
+    )
+    assert [(sample.labels, sample.split) for sample in layout.samples] == [
+        (("hug",), "test"), (("hug",), "train"), (("kick",), "test"), (("kick",), "train"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([*actions("train/"), "wave/a.mp4"], "train look like parts of a split, wave like actions"),
+        ([*actions("fold_1/"), *actions("fold_2/")], "fold_1, fold_2 look like folds"),
+        (["train/a.mp4", "testing/b.mp4"], "is named as a part of a split, with 1 videos in it"),
+        (["hug/train/a.mp4", "hug/test/a.mp4", "kick/a.mp4"], "hug has parts of a split below it, kick has none"),
+        (["hug/train/a.mp4", "hug/more/a.mp4", "kick/a.mp4"], "train looks like a part of a split, beside 1 other"),
+        ([*actions("train/"), *actions("test/test/")], "'test' in it looks like a part too"),
+        (actions("dataset/"), r"one action only, 'dataset' .* If the folders in it \(hug, kick\) .* pass .*/dataset"),
+        (actions("d/train/"), r"one action only, 'd' .* If the folders in it \(train\)"),
+        (["hug/1.jpg", "hug/2.jpg", "kick/1.jpg"], "images need a folder for each video"),
+        (["hug/a.zip", "kick/b.zip"], "no videos in folders of actions .*archive, unpack it"),
+    ],
+)
+def test_folders_that_mean_something_else_are_refused(tmp_path: Path, names: list[str], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read(touch(tmp_path, *names))
+
+
+def test_links_between_folders(tmp_path: Path) -> None:
+    touch(tmp_path, *actions(""))
+    (tmp_path / "hug" / "again").symlink_to(".")
+    (tmp_path / "hug" / "all").symlink_to("..")
+    (tmp_path / "all").symlink_to(".")
+    assert len(read(tmp_path).samples) == 4
+    (tmp_path / "kick" / "other.mp4").symlink_to("../hug/0.mp4")
+    assert any(note.startswith("files with several actions, by links: 1") for note in read(tmp_path).notes)
+    (tmp_path / "cuddle").symlink_to("hug")
+    with pytest.raises(DataError, match="hug and cuddle are one folder by a link"):
+        read(tmp_path)
+
+
+def test_names_of_actions(tmp_path: Path) -> None:
+    touch(tmp_path, "caf\u00e9/a.mp4", unicodedata.normalize("NFD", "caf\u00e9") + "/b.mp4", "Hug/c.mp4", "hug /d.mp4")
+    layout = read(tmp_path)
+    assert [sample.labels[0] for sample in layout.samples].count("caf\u00e9") == 2
+    assert {sample.labels[0] for sample in layout.samples} == {"caf\u00e9", "Hug", "hug"}
+    assert "the actions 'Hug' and 'hug' differ in case, spaces or marks alone; they are taken for two" in layout.notes
+
+
+def test_what_is_left_out_of_folders(tmp_path: Path) -> None:
+    touch(tmp_path, *actions(""), "lonely.mp4", "wave/a.xyz", "docs/read me.txt", ".old/a.mp4")
+    (tmp_path / "jump").mkdir()
+    left = {Path(left.path).name: left for left in read(tmp_path).left_out}
+    assert left["lonely.mp4"].reason == "a video beside the folders of actions"
+    assert left["jump"].reason == left["wave"].reason == "a folder without a video"
+    assert {name for name, what in left.items() if what.is_harmless} == {"read me.txt", ".old"}

@@ -30,24 +30,21 @@ LABELS = (
     "label_index", "class_index", "labelid", "classid", "y",
 )  # fmt: skip
 """What columns and keys are called; the first is ours. Of several that are there the first is taken."""
-STARTS = (
-    "start_s", "start", "start_time", "start_sec", "start_secs", "start_second", "start_seconds", "start_time_s", "begin",
-    "begin_s", "begin_time", "begin_sec", "begin_seconds", "time_start", "t_start", "t0", "tstart", "starttime", "start_timestamp",
-    "clip_start", "segment_start", "temporal_start", "onset", "from", "start_t", "video_start", "action_start",
-)  # fmt: skip
-ENDS = (
-    "end_s", "end", "end_time", "end_sec", "end_secs", "end_second", "end_seconds", "end_time_s", "stop", "stop_s", "stop_time",
-    "stop_sec", "stop_seconds", "time_end", "t_end", "t1", "tend", "endtime", "end_timestamp", "stop_timestamp", "clip_end",
-    "segment_end", "temporal_end", "offset", "to", "end_t", "video_end", "finish", "action_end",
-)  # fmt: skip
+STARTS = frozenset("start begin beginning starting onset t0 tstart startsec starttime from".split())
+ENDS = frozenset("end stop ending finish t1 tend tstop endsec endtime stoptime to".split())
+TIME_FILLERS = frozenset(
+    "s sec secs second seconds t time timestamp times clip segment video action temporal trim label at".split()
+)
+"""Words of the columns of times: `clip_start_time`, `t_end_sec`; beside one word for a side only fillers may stand."""
 MILLISECONDS = re.compile(r"(?P<side>start|begin|end|stop)(_?time)?_?(ms|msec|msecs|millis|milliseconds?)")
 FRAMES = re.compile(
     r"((start|end|begin|stop|first|last)_?(frame|frames|f|idx|index)(_.*)?)|(frame|f)_?(start|end|begin|stop|from|to)"
 )
-TIME_WORDS = frozenset({"start", "end", "begin", "stop", "finish", "onset", "offset", "t0", "t1", "t2"})
+TIME_WORDS = (STARTS | ENDS | {"offset", "t2"}) - {"from", "to"}
 TIME_NAMES = frozenset(
-    "time times timestamp timestamps segment segments interval intervals window range span timecode trim trims from to start_end "
-    "temporal_segment time_range frame_range frames_range time_interval".split()
+    "time times timestamp timestamps segment segments interval intervals window range span timecode trim trims from "
+    "to start_end temporal_segment in out sec secs second seconds first_second last_second first_sec last_sec "
+    "time_range frame_range frames_range time_interval".split()
 )
 SPLIT_NAMES = (
     "split",
@@ -216,8 +213,7 @@ def split_of(where: str, column: str, name: str) -> str:
 
 def _times(where: str, by_name: Mapping[str, str], free: set[str]) -> tuple[str, str, float]:
     """Return the columns of the start and the end, and how many seconds one of their units is."""
-    start = next((key for key in STARTS if key in free), "")
-    end = next((key for key in ENDS if key in free and (key != "offset" or start == "onset")), "")
+    start, end = _side(STARTS, free), _side(ENDS, free) or ("offset" if {"onset", "offset"} <= free else "")
     if start and end:
         return start, end, 1.0
     milliseconds = {match["side"]: key for key in free if (match := MILLISECONDS.fullmatch(key))}
@@ -230,7 +226,7 @@ def _times(where: str, by_name: Mapping[str, str], free: set[str]) -> tuple[str,
                 f"{where}: {by_name[key]!r} counts frames, and lists differ in whether they count from 0 or 1 and mean the last "
                 "one too; write start_s and end_s in seconds (frame / frames per second)"
             )
-    if (start in ("from", "onset") and not end) or (end == "to" and not start):
+    if (start and set(start.split("_")) & {"from", "onset"} and not end) or (end == "to" and not start):
         column = by_name[start or end]
         raise DataError(f"{where}: column {column!r} looks like a time, and there is no other side of it; {WAY_OUT}")
     others = [key for key in ("duration", "length", "duration_s", "clip_duration", "dur") if key in free]
@@ -240,6 +236,14 @@ def _times(where: str, by_name: Mapping[str, str], free: set[str]) -> tuple[str,
             f"{by_name[others[0]]!r} out"
         )
     return start, end, 1.0
+
+
+def _side(words: frozenset[str], free: set[str]) -> str:
+    """Return the column that is named as one side of a segment in seconds, the shortest of several; empty if none is."""
+    named = [
+        key for key in free if (found := set(key.split("_")) & words) and set(key.split("_")) - found <= TIME_FILLERS
+    ]
+    return min(named, key=lambda key: (len(key), key), default="")
 
 
 def _split_column(where: str, by_name: Mapping[str, str], free: set[str], rows: Sequence[Cells]) -> str:

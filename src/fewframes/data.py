@@ -110,7 +110,11 @@ def read_data(source: str | Path, config: DataConfig | None = None) -> VideoSet:
     multilabel = layout.multilabel or config.task == "multilabel"
     data = VideoSet(layout.samples, str(source), layout.name, multilabel, layout.notes, layout.left_out)
     if len(data.labels) < 2:
-        raise DataError(f"{source}: {len(data.samples)} videos of {len(data.labels)} action; telling apart takes two")
+        named = ", ".join(map(repr, data.labels)) or "none"
+        above = "; if that is a folder above those of the actions, move them up" if source.is_dir() else ""
+        raise DataError(
+            f"{source}: {len(data.samples)} videos of {len(data.labels)} action; telling apart takes two (found: {named}){above}"
+        )
     return data
 
 

@@ -7,7 +7,7 @@ actions is refused: a part that is learned as an action gives figures that mean 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fewframes.errors import DataError
@@ -82,7 +82,12 @@ def read_folder(root: Path) -> Layout:
         told = [f"{_named([part.name for part in parts])} taken for actions, not for parts"] if parts else []
     empty = [folder for folder in found if folder not in filled]
     left_out += [LeftOut(str(folder), NO_VIDEOS) for folder in empty if _is_lost(found[folder])]
-    return Layout(tuple(samples), name, notes=(*told, *notes_of_labels(samples)), left_out=tuple(left_out))
+    if name == "a folder for each action" and (same := _names_in_all(filled)):
+        told.append(
+            f"folders of the same names in all actions: {_named(same)}; if these are the actions, write a list: path,label"
+        )
+    notes = (*told, *notes_of_labels(samples), *_notes_of_files(samples))
+    return Layout(tuple(samples), name, notes=notes, left_out=tuple(left_out))
 
 
 def _found_in(root: Path) -> dict[Path, Found]:
@@ -162,17 +167,40 @@ def _samples_of_actions(root: Path, filled: Mapping[Path, Found]) -> tuple[list[
     if len(filled) == 1:
         ((only, found),) = filled.items()
         inner = list(_by_action(only, found)[0])
-        if inner and not any(below.values()):
+        if inner:
             raise DataError(
                 f"{root}: one action only, {only.name!r} ({len(found.videos)} videos); telling apart takes two. If the folders in "
-                f"it ({_named(inner)}) are the actions, pass {only}"
+                f"it ({_named(inner)}) are the actions, or the parts, pass {only}"
             )
     return samples, any(below.values())
+
+
+def _names_in_all(filled: Mapping[Path, Found]) -> list[str]:
+    """Return the names of folders that are in every folder, two at least: persons in actions, or actions in persons."""
+    inner = [set(_by_action(folder, found)[0]) for folder, found in filled.items()]
+    same = set.intersection(*inner)
+    return sorted(same) if len(same) > 1 else []
 
 
 def _is_lost(found: Found) -> bool:
     """Return whether a folder without videos may have been meant for an action: it is empty, or holds more than notes."""
     return not found.left_out or any(left.reason not in HARMLESS or left.reason == IMAGE for left in found.left_out)
+
+
+def _notes_of_files(samples: Sequence[Sample]) -> Iterator[str]:
+    """Yield a line where one file, by links, has several actions, and one where it is in several parts."""
+    same: dict[tuple[int, int], list[Sample]] = {}
+    for sample in samples:
+        status = os.stat(sample.path)
+        same.setdefault((status.st_dev, status.st_ino), []).append(sample)
+    torn = [linked for linked in same.values() if len({sample.labels for sample in linked}) > 1]
+    if torn:
+        named = _named([sample.path for sample in torn[0]])
+        yield f"files with several actions, by links: {len(torn)}, such as {named}; `data check` leaves them out"
+    parted = [linked for linked in same.values() if len({sample.split for sample in linked}) > 1]
+    if parted:
+        named = _named([sample.path for sample in parted[0]])
+        yield f"files in several parts, by links: {len(parted)}, such as {named}; `data check` leaves all but one out"
 
 
 def notes_of_labels(samples: Sequence[Sample]) -> list[str]:

@@ -317,7 +317,7 @@ def _notes_of_rows(layout: Layout) -> Iterator[str]:
     """Yield a line where rows are there twice, and one where the same video has several labels."""
     twice = sum(count - 1 for count in Counter(layout.samples).values())
     if twice:
-        yield f"{twice} rows stand there twice"
+        yield f"rows that are there again: {twice}"
     if not layout.multilabel and (example := contradiction(layout.samples)):
         yield example
 
@@ -332,4 +332,4 @@ def contradiction(samples: Sequence[Sample]) -> str:
         return ""
     path, found = torn[0]
     told = " and ".join(", ".join(label) or "none" for label in sorted(found))
-    return f"{len(torn)} videos with different labels: {path} is {told}; `data check` leaves them out"
+    return f"videos with different labels: {len(torn)}, such as {path} ({told}); `data check` leaves them out"

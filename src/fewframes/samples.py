@@ -16,7 +16,7 @@ from fewframes.stores import as_path, is_address
 SPLITS = {
     "train": "train", "training": "train", "trn": "train", "trainval": "train", "val": "val", "valid": "val", "validation": "val",
     "validate": "val", "dev": "val", "devel": "val", "development": "val", "eval": "val", "evaluation": "val", "test": "test",
-    "testing": "test", "tst": "test", "holdout": "test", "heldout": "test",
+    "testing": "test", "tests": "test", "tst": "test", "holdout": "test", "heldout": "test",
 }  # fmt: skip
 """Words for parts, and what they stand for."""
 FILLERS = frozenset(
@@ -115,7 +115,7 @@ class Places:
 
     def notes(self) -> list[str]:
         """Return a line for each way in which paths were found."""
-        return [f"{count} paths {way}" for way, count in self.found_by.items()]
+        return [f"paths {way}: {count}" for way, count in self.found_by.items()]
 
     def _alike(self, path: str) -> str:
         """Return the only path like this one, by letters in either case, composed or not, with or without a video's ending."""
@@ -125,7 +125,7 @@ class Places:
         if not os.path.isdir(parent or ".") and not (parent := self._alike(parent)):
             return ""
         if parent not in self.listings:
-            self.listings[parent] = _likenesses(parent)
+            self.listings[parent] = _likenesses(parent or ".")
         match = self.listings[parent].get(alike(name), "")
         return os.path.join(parent, match) if match else ""
 
