@@ -271,6 +271,32 @@ def test_names_that_are_not_utf8_are_left_out(tmp_path: Path) -> None:
     assert not (tmp_path / "list.csv").exists()
 
 
+def test_what_lies_among_the_videos_is_named(tmp_path: Path) -> None:
+    for label in ("hug", "kick"):
+        (tmp_path / "clips" / label).mkdir(parents=True)
+        for number in range(2):
+            write_fading(
+                tmp_path / "clips" / label / f"{number}.mp4", 20 + number + 5 * len(label), turned=label == "hug"
+            )
+    (tmp_path / "clips" / "hug" / "notes.txt").touch()
+    clean = run("data", "check", tmp_path / "clips", "-o", tmp_path / "out")
+    assert clean.returncode == 0, clean.stderr
+    assert "left out: 1 no video by its ending (.txt 1)" in clean.stderr
+    (tmp_path / "clips" / "wave").mkdir()
+    (tmp_path / "clips" / "wave" / "a.zip").touch()
+    (tmp_path / "clips" / "kick" / "far.mp4").symlink_to("nowhere.mp4")
+    done = run("data", "check", tmp_path / "clips", "-o", tmp_path / "out")
+    assert done.returncode == 3
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["counts"] == {"left out": 3}
+    assert {(Path(left["path"]).name, left["reason"]) for left in report["left_out"]} == {
+        ("notes.txt", "no video by its ending"),
+        ("a.zip", "archive, unpack it"),
+        ("wave", "a folder without a video"),
+        ("far.mp4", "link to nothing"),
+    }
+
+
 def test_nothing_to_check(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("path,label\na.mp4,hug\nb.mp4,kick\n")
     (tmp_path / "file").touch()

@@ -12,8 +12,9 @@ from pathlib import Path
 from fewframes.errors import ConfigError, DataError
 from fewframes.layouts import Places, Sample, read_layout
 from fewframes.stores import as_path, is_address
+from fewframes.list_text import COLUMNS
+from fewframes.samples import as_label
 
-COLUMNS = ("path", "label", "start_s", "end_s", "split", "group")
 LABEL_MARK = ";"
 """What parts several labels in one cell."""
 
@@ -52,6 +53,8 @@ def unlistable(sample: Sample, *, multilabel: bool = False) -> str:
                 return f"its {name} {cell!r} is not UTF-8, lists are; rename it"
             if cell != cell.strip() or "\r" in cell:
                 return f"its {name} {cell!r} begins or ends with a space, or holds a line break; rename it"
+            if name == "label" and cell != as_label(cell):
+                return f"its label {cell!r} is written in parts (accents beside letters), which reads back composed; rename it"
             if name == "label" and multilabel and LABEL_MARK in cell:
                 return f"its label {cell!r} holds the {LABEL_MARK} that parts several labels; rename it"
     return ""
