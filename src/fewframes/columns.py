@@ -72,7 +72,7 @@ Cells = Mapping[str, object]
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Which column holds what; empty where none does."""
+    """Name the column that holds each thing; empty where none does."""
 
     path: str
     label: str

@@ -51,7 +51,7 @@ HARMLESS = frozenset({HIDDEN, IMAGE, NOTE, AGAIN, LOOP})
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A file or folder that was not taken for a video, and why."""
+    """Name a file or folder that was not taken for a video, and why."""
 
     path: str
     reason: str
@@ -64,7 +64,7 @@ class LeftOut:
 
 @dataclass
 class Found:
-    """Videos and folders of images below a folder, sorted, and what was left out."""
+    """Hold the videos and folders of images below a folder, sorted, and what was left out."""
 
     videos: list[str] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
@@ -111,7 +111,7 @@ def _examples(reason: str, paths: Sequence[str]) -> str:
 
 
 class _Walk:
-    """A search for videos. Folders wait on a list, not on the stack: trees may be deep."""
+    """Search for videos. Folders wait on a list, not on the stack: trees may be deep."""
 
     def __init__(self) -> None:
         self.found = Found()

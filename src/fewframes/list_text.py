@@ -33,7 +33,7 @@ MAX_CELL = 2**31 - 1
 
 @dataclass(frozen=True)
 class Row:
-    """The cells of a row, and the line in which it ends."""
+    """Hold the cells of a row, and the line in which it ends."""
 
     line: int
     cells: tuple[str, ...]
@@ -41,7 +41,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of a list, and what parts their cells; empty for spaces."""
+    """Hold the rows of a list, and what parts their cells; empty for spaces."""
 
     rows: tuple[Row, ...]
     separator: str

@@ -72,7 +72,7 @@ NoCacheOption = Annotated[bool, typer.Option("--no-cache", help="Neither read no
 
 
 def named_videos(sources: list[str]) -> list[str]:
-    """Every video that the sources stand for; at least one."""
+    """Return every video that the sources stand for, each once; at least one."""
     from fewframes.sources import expand  # late: it loads torch
 
     named = list(expand(sources, note=tell))

@@ -29,7 +29,7 @@ WINDOWS_PATH = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One labelled video, or the part of it between two moments."""
+    """Describe a labelled video, or the part of it between two times."""
 
     path: str
     labels: tuple[str, ...]
@@ -43,7 +43,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Layout:
-    """Return value of `read_layout`: the samples, the name of the layout they were in, whether a sample may have any number of
+    """Hold what was read: the samples, the name of the layout they were in, whether a sample may have any number of
     labels, what users should know of how it was read, and what was left out."""
 
     samples: tuple[Sample, ...]
@@ -55,7 +55,7 @@ class Layout:
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
-    """Where to look: the folder of the videos when it is not the list's, the column of groups, which of several official
+    """Say where to look: the folder of the videos when it is not the list's, the column of groups, which of several official
     splits, and how labels are written."""
 
     videos: Path | None = None

@@ -23,7 +23,7 @@ MARKS = ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"), (code
 def expand(
     sources: Iterable[str], opened: tuple[str, ...] = (), *, note: Callable[[str], None] = lambda _: None
 ) -> Iterator[str]:
-    """Every video that the sources stand for: files and URLs as they are, folders searched, lists and globs opened.
+    """Yield every video that the sources stand for: files and URLs as they are, folders searched, lists and globs opened.
 
     What stands for nothing comes out as it is, to be named among the failures. `opened` are the lists that led here; `note`
     is given a line on what a folder holds beside its videos.
