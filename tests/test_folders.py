@@ -134,8 +134,9 @@ def test_what_was_left_out_is_a_line(tmp_path: Path) -> None:
     assert not LeftOut("x", "link to nothing").is_harmless
 
 
-def test_videos_named_again_are_taken_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_videos_named_again_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = touch(tmp_path, "a.mp4", "sub/b.mp4")
     named = [str(root / "sub" / "b.mp4"), str(root), f"{root}/./a.mp4", "gone.mp4"]
-    assert named_videos(named) == [named[0], str(root / "a.mp4"), "gone.mp4"]
-    assert "2 of 5 videos are named again, each is taken once" in capsys.readouterr().err
+    found = named_videos(named)
+    assert found == [named[0], str(root / "a.mp4"), str(root / "sub" / "b.mp4"), *named[2:]]
+    assert "2 of 5 videos are named again" in capsys.readouterr().err

@@ -72,19 +72,16 @@ NoCacheOption = Annotated[bool, typer.Option("--no-cache", help="Neither read no
 
 
 def named_videos(sources: list[str]) -> list[str]:
-    """Return every video that the sources stand for, each once; at least one."""
+    """Return every video that the sources stand for, in their order; at least one."""
     from fewframes.sources import expand  # late: it loads torch
 
     named = list(expand(sources, note=tell))
     if not named:
         raise FewframesError("no videos were named; pass files, folders, globs, URLs or a list of them")
-    first: dict[str, str] = {}
-    for path in named:
-        first.setdefault(os.path.normpath(path) if os.path.exists(path) else path, path)
-    paths = list(first.values())
-    if len(paths) < len(named):
-        tell(f"{len(named) - len(paths)} of {len(named)} videos are named again, each is taken once")
-    return paths
+    num_distinct = len({os.path.normpath(path) if os.path.exists(path) else path for path in named})
+    if num_distinct < len(named):  # an answer for each, as they were asked for
+        tell(f"{len(named) - num_distinct} of {len(named)} videos are named again")
+    return named
 
 
 def embedding_cache(folder: Path | None, *, unused: bool) -> EmbeddingCache | None:
