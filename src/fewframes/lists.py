@@ -11,9 +11,9 @@ from pathlib import Path
 
 from fewframes.errors import ConfigError, DataError
 from fewframes.layouts import Places, Sample, read_layout
-from fewframes.stores import as_path, is_address
 from fewframes.list_text import COLUMNS
 from fewframes.samples import as_label
+from fewframes.stores import as_path, is_address
 
 LABEL_MARK = ";"
 """What parts several labels in one cell."""

@@ -24,7 +24,7 @@ from fewframes.container import NO_LIMITS, Limits, check_readable
 from fewframes.decoder import FileVideo
 from fewframes.errors import MissingVideo, VideoError
 from fewframes.instants import checked_range
-from fewframes.picture_video import IMAGE_SUFFIXES, PictureVideo, is_image, open_folder, open_image, steady_times
+from fewframes.picture_video import PictureVideo, is_image, open_folder, open_image, steady_times
 from fewframes.pixels import CHANNELS, pixels_of_image
 from fewframes.stores import as_path, is_address, open_far
 
