@@ -29,9 +29,9 @@ import machine
 import psutil
 import torch
 
+from fewframes.folders import find_videos
 from fewframes.ray_shards import PIECE_VIDEOS, cluster, run_on_ray
 from fewframes.shards import begin, count, cut, remaining, run_here
-from fewframes.video import find_videos
 from fewframes.video_rows import VideoDecoder, VideoJob, VideoWork
 
 RESULTS = machine.ROOT / "benchmarks" / "results" / "scale.json"

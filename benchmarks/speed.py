@@ -17,7 +17,7 @@ from pathlib import Path
 import machine
 
 import fewframes
-from fewframes.video import find_videos
+from fewframes.folders import find_videos
 
 EXAMPLE = machine.ROOT / "examples" / "hug.mp4"
 REPEATS = 7

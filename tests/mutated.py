@@ -22,12 +22,11 @@ from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
 from av.video.frame import PictureType, VideoFrame
-from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from fewframes.container import DECODE_CLOCK, READ_ERRORS
+from fewframes.container import DECODE_CLOCK, MAX_PIXELS, READ_ERRORS
+from fewframes.display import Display, Pixels
 from fewframes.errors import VideoError
-from fewframes.pixels import Pixels, pixels_of_frame
 from fewframes.sampling import centre_times
 from fewframes.video import open_video
 from numbered import drifting
@@ -199,7 +198,7 @@ def mutate(seed: Path, mutant: Path, kind: str, rng: np.random.Generator) -> Non
 
 def refilled(packet: VideoPacket, content: bytes) -> VideoPacket:
     """Return a packet with another content at the same time."""
-    filled: VideoPacket = Packet(content)
+    filled: VideoPacket = Packet(content)  # type: ignore[assignment]
     filled.pts, filled.dts, filled.time_base, filled.duration = (
         packet.pts,
         packet.dts,
@@ -294,7 +293,8 @@ def _positions(container: InputContainer, logged: list[tuple[int, str, str]], ho
     frame_s = float(1 / (stream.average_rate or stream.guessed_rate or Fraction(25)))
     positions: list[_Position] = []
     held: list[VideoFrame] = []
-    last_s, reformatter = -frame_s, VideoReformatter()
+    last_s, display = -frame_s, Display("the reference", MAX_PIXELS)
+    display.begin(stream)
     logged.clear()
     try:
         for packet in container.demux(stream):
@@ -314,11 +314,11 @@ def _positions(container: InputContainer, logged: list[tuple[int, str, str]], ho
                 frame.time_base = stream.time_base
                 stamp = frame.dts if by_decoding else frame.pts
                 last_s = last_s + frame_s if stamp is None else stamp * tick_s
-                of = position if frame.opaque is None else frame.opaque
+                of = frame.opaque if isinstance(frame.opaque, _Position) else position
                 of.has_frame, of.time_s, of.is_corrupt = True, last_s, bool(frame.is_corrupt)
                 of.is_entry = bool(frame.key_frame) and frame.pict_type == PictureType.I
                 held += [frame] if hold else []
-                of.pixels = digest(pixels_of_frame(frame, reformatter))
+                of.pixels = digest(display.pixels(frame, display.aspect()))
             position.complaint = position.complaint or bool(logged)
             logged.clear()
     except READ_ERRORS:

@@ -151,6 +151,7 @@ def test_a_mark_on_a_picture_that_nothing_needs_marks_what_follows(tmp_path: Pat
         for threads in (1, 2):
             with closing(open_video(lossy, threads=threads)) as video:
                 assert isinstance(video, FileVideo)
+                assert behind.pts is not None
                 wanted_s = float(behind.pts * behind.time_base) - video._origin_s + 0.01
                 try:
                     clip = video.frames_at(torch.tensor([wanted_s], dtype=torch.float64))

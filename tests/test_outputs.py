@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -29,10 +30,10 @@ CPU = Options(device="cpu", dtype="float32")
 CLI = [sys.executable, "-m", "fewframes.cli"]
 
 
-def run_for(start: Path, **settings: object) -> RunConfig:
+def run_for(start: Path, **settings: Any) -> RunConfig:
     return RunConfig(
         start=str(start), data=DataConfig(holdout=0.34), train=TrainConfig(min_steps=2, epochs=1, **settings)
-    )  # type: ignore[arg-type]
+    )
 
 
 @pytest.fixture(scope="module")

@@ -52,7 +52,7 @@ class Damage:
 
     def taints(self, frame: VideoFrame) -> bool:
         """Whether a frame that came out is damaged, or built on what is."""
-        place: _Place = self._last if frame.opaque is None else frame.opaque
+        place = frame.opaque if isinstance(frame.opaque, _Place) else self._last
         place.has_frame = True
         is_entry = frame.key_frame and frame.pict_type in WHOLE
         if frame.is_corrupt or (place is self._first and not is_entry):

@@ -156,7 +156,11 @@ def _open_onnx(path: str, threads: int) -> Opened:
     options.intra_op_num_threads = threads
     # Threads that wait spin otherwise, and take the cores from those that decode.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    errors = (*_errors_of(runtime.capi.onnxruntime_pybind11_state), ValueError, RuntimeError)
+    errors: tuple[type[Exception], ...] = (
+        *_errors_of(runtime.capi.onnxruntime_pybind11_state),
+        ValueError,
+        RuntimeError,
+    )
     try:
         session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         text = session.get_modelmeta().custom_metadata_map.get(CARD_KEY, "")

@@ -207,7 +207,7 @@ class Records:
 
 def _flat(values: Mapping[str, Any]) -> dict[str, str]:
     """Return the settings of a run that change its weights, each by its table and name, as JSON."""
-    flat = {}
+    flat: dict[str, str] = {}
     for name, value in values.items():
         inner = value | (WITHOUT_EFFECT if name == "train" else {}) if isinstance(value, dict) else {"": value}
         flat |= {f"{name}.{key}".rstrip("."): json.dumps(setting) for key, setting in inner.items()}
