@@ -501,3 +501,10 @@ def test_what_is_left_out_of_folders(tmp_path: Path) -> None:
     assert left["lonely.mp4"].reason == "a video beside the folders of actions"
     assert left["jump"].reason == left["wave"].reason == "a folder without a video"
     assert {name for name, what in left.items() if what.is_harmless} == {"read me.txt", ".old"}
+
+
+def test_the_header_of_a_second_list_is_no_video(tmp_path: Path) -> None:
+    written = tmp_path / "both.csv"
+    written.write_text("path,label\na.mp4,hug\nb.mp4,kick\npath,label\nc.mp4,hug\n")
+    with pytest.raises(DataError, match=r"both\.csv:4: the header of line 1 stands here again; remove this line"):
+        read_layout(written, Places())

@@ -222,6 +222,8 @@ def _read_headed(path: Path, places: Places, header: Row, rows: Sequence[Row], p
     if not rows:
         raise DataError(f"{path}: a header and no rows")
     for row in rows:
+        if row.cells == header.cells:
+            raise DataError(f"{path}:{row.line}: the header of line {header.line} stands here again; remove this line")
         if len(row.cells) != len(header.cells):
             raise DataError(
                 f"{path}:{row.line}: the row has another number of cells than the header ({len(row.cells)}, not "
