@@ -273,3 +273,17 @@ def test_the_same_weights_with_other_heads_embed_anew(
         assert (first.embeddings - second.embeddings).abs().max() > 1e-3
     assert first.num_cached == second.num_cached == 3
     assert asdict(other.config) == asdict(replace(predictor.config, heads=6))
+
+
+def test_what_is_drawn_depends_on_the_video_alone(data: VideoSet, predictor: Predictor, tmp_path: Path) -> None:
+    """Neither a cache nor where the video lies draws others."""
+    copy = tmp_path / "copy.mp4"
+    copy.write_bytes(Path(data.samples[0].path).read_bytes())
+    one, moved = (VideoSet((Sample(path=path, labels=("hug",)),), "one") for path in (data.samples[0].path, str(copy)))
+    drawn = AugmentConfig(views=2)
+    *_, with_cache = embed_videos(one, predictor, EmbeddingCache(tmp_path / "cache"), mirror=False, drawn=drawn)
+    *_, without = embed_videos(moved, predictor, None, mirror=False, drawn=drawn)
+    assert isinstance(with_cache, Embedded)
+    assert isinstance(without, Embedded)
+    assert torch.equal(with_cache.embeddings, without.embeddings)
+    assert not torch.equal(with_cache.embeddings[:, 1], with_cache.embeddings[:, 2])

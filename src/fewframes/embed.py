@@ -116,7 +116,7 @@ def see_videos(
     drawn: AugmentConfig | None = None,
 ) -> Iterator[Seen | Failure]:
     """Each video of a data set, in its order, as the temporal half takes it; with `mirror`, all views a second time mirrored;
-    with `drawn`, its number of views more as training draws them, for each video from its own content.
+    with `drawn`, its number of views more as training draws them. A video's draws depend on its content and range alone.
 
     Only embeddings of single frames are cached: a model that mixes frames inside its encoder has none.
     """
@@ -129,7 +129,8 @@ def see_videos(
     setting = _setting(predictor, views, num_frames, mirror, drawn) if cache is not None else ""
 
     def read(sample: Sample) -> _Read:
-        key = _key(sample, setting) if cache is not None else ""
+        content = _content(sample) if cache is not None or drawn is not None else ""
+        key = key_of(content, setting) if cache is not None and content else ""
         found = cache.get(key) if cache is not None and key else None
         if found is not None:
             return _Read(found, key, True, _length_s(sample) if with_lengths else None)
@@ -140,7 +141,7 @@ def see_videos(
         if mirror:
             frames_VTCHW = torch.cat([frames_VTCHW, frames_VTCHW.flip(-1)])
         if drawn is not None:
-            seeds = [seed_of(key or sample.path, number) for number in range(drawn.views)]
+            seeds = [seed_of(content or sample.path, number) for number in range(drawn.views)]
             more_VTCHW = read_drawn(sample, num_frames, predictor.view, drawn, seeds, mirror=mirror)
             frames_VTCHW = torch.cat([frames_VTCHW, more_VTCHW])
         start_s, end_s = checked_range(clips[0].duration_s, sample.start_s, sample.end_s)
@@ -224,10 +225,13 @@ def encoder_key(predictor: Predictor) -> str:
     return key_of(module_key(predictor.model.frame_encoder), settings, asdict(predictor.view))
 
 
-def _key(sample: Sample, setting: str) -> str:
-    """The cache's key; empty for what is no file here: URLs are not cached, and a missing file fails where it is read."""
+def _content(sample: Sample) -> str:
+    """Return a key of what is embedded of a video, wherever it lies; empty for what is no file here.
+
+    Addresses are not cached, and a missing file fails where it is read.
+    """
     try:
         content = content_key(sample.path)
     except OSError:
         return ""
-    return key_of(content, {"start_s": sample.start_s, "end_s": sample.end_s}, setting)
+    return key_of(content, {"start_s": sample.start_s, "end_s": sample.end_s})
