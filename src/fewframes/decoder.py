@@ -15,7 +15,6 @@ import logging
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import islice
 from typing import IO, TYPE_CHECKING, Any
 
@@ -36,7 +35,7 @@ from fewframes.container import (
     VideoFile,
     cut_short,
 )
-from fewframes.display import Display
+from fewframes.display import Display, Geometry
 from fewframes.errors import VideoError
 from fewframes.instants import cheapest_times
 from fewframes.packets import SAME_S, Feed, left_out_test
@@ -70,7 +69,7 @@ class _Shown:
     start_s: float
     end_s: float
     frame: VideoFrame
-    aspect: Fraction
+    geometry: Geometry
     damaged: bool
 
 
@@ -216,7 +215,7 @@ class FileVideo:
                 if last is None or shown is not last[0]:
                     if last is not None:
                         self._check_order(last[0], shown)
-                    last = shown, stack.add(self._display.pixels(shown.frame, shown.aspect))
+                    last = shown, stack.add(self._display.pixels(shown.frame, shown.geometry))
                 prepared[time_s] = last[1], max(0.0, shown.start_s - self._origin_s)
         return prepared
 
@@ -412,13 +411,14 @@ class FileVideo:
                 frame.time_base = self._stream.time_base  # those of an emptied decoder have none
                 if frame.key_frame:
                     damaged = is_corrupt
+                geometry = self._display.geometry(frame)
                 time_s = self._time_of(frame, last_s)
                 if time_s is None:
                     continue  # nothing says when it is shown
                 damaged = damaged or (self._source.is_cut and frame.dts is None)
                 duration_s = frame.duration * self._tick_s if frame.duration else self._frame_s
                 last_s = time_s
-                yield _Shown(time_s, time_s + duration_s, frame, self._display.aspect(), damaged or frame.is_corrupt)
+                yield _Shown(time_s, time_s + duration_s, frame, geometry, damaged or frame.is_corrupt)
 
     def _packets(self) -> Iterator[Packet[VideoStream]]:
         """Packets up to the end of what can be read; an unreadable rest shows as a video that ends too early."""
