@@ -318,7 +318,7 @@ def _positions(container: InputContainer, logged: list[tuple[int, str, str]], ho
                 of.has_frame, of.time_s, of.is_corrupt = True, last_s, bool(frame.is_corrupt)
                 of.is_entry = bool(frame.key_frame) and frame.pict_type == PictureType.I
                 held += [frame] if hold else []
-                of.pixels = digest(display.pixels(frame, display.aspect()))
+                of.pixels = digest(display.pixels(frame, display.geometry(frame)))
             position.complaint = position.complaint or bool(logged)
             logged.clear()
     except READ_ERRORS:

@@ -11,6 +11,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from av.bitstream import BitStreamFilterContext
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from torch import Tensor
@@ -112,6 +113,26 @@ def test_all_turns_and_mirrors(tmp_path: Path, matrix: tuple[int, int, int, int]
         view = ViewConfig(resize_px=32, crop_px=32, fit="squash")
         array = video.clip_at([0.1], lambda count: ViewStack(count, view)).frames[0]  # type: ignore[attr-defined]
     assert seen(torch.from_numpy(array)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("stated", "wanted"),
+    [("rotate=90", "GWRB"), ("flip=vertical", "BWRG"), ("flip=horizontal", "GRWB"), ("rotate=180", "WBGR")],
+)
+def test_what_h264_states_holds_until_another_is_stated(tmp_path: Path, stated: str, wanted: str) -> None:
+    plain, turned = write(tmp_path / "plain.ts", options={"g": "6"}), tmp_path / "turned.ts"
+    with av.open(str(plain)) as source, av.open(str(turned), "w") as target:
+        stream = source.streams.video[0]
+        copy = target.add_stream_from_template(stream)
+        stating = BitStreamFilterContext(f"h264_metadata=display_orientation=insert:{stated}", stream)
+        for packet in source.demux(stream):
+            for changed in stating.filter(packet) if packet.dts is not None else ():
+                changed.stream = copy
+                target.mux(changed)
+    with closing(open_video(turned)) as video:
+        frames = [video.frames_at(torch.tensor([time_s])).frames[0] for time_s in (0.12, 0.0, 0.48, 0.32)]
+    assert [seen(frame_CHW) for frame_CHW in frames] == [wanted] * 4
+    assert seen(live_picture(turned)) == wanted
 
 
 def turn(degrees: float, size: float = 1.0) -> tuple[float, float, float, float]:

@@ -225,7 +225,7 @@ class FileVideo:
                 if last is None or shown is not last[0]:
                     if last is not None:
                         self._check_order(last[0], shown)
-                    last = shown, stack.add(self._display.pixels(shown.frame, shown.aspect))
+                    last = shown, stack.add(self._display.pixels(shown.frame, shown.geometry))
                 prepared[time_s] = last[1], max(0.0, shown.start_s - self._origin_s)
         return prepared
 

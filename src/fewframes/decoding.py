@@ -11,7 +11,6 @@ import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from fractions import Fraction
 
 from av.error import FFmpegError
 from av.packet import Packet
@@ -21,7 +20,7 @@ from av.video.stream import VideoStream
 from fewframes.complaints import Complaints
 from fewframes.container import DECODE_CLOCK, READ_ERRORS, Opened
 from fewframes.damage import Damage
-from fewframes.display import Display
+from fewframes.display import Display, Geometry
 from fewframes.packets import Feed, left_out_test
 
 log = logging.getLogger("fewframes")
@@ -41,7 +40,7 @@ class Shown:
     start_s: float
     end_s: float
     frame: VideoFrame
-    aspect: Fraction
+    geometry: Geometry
     damaged: bool
 
 
@@ -82,13 +81,14 @@ class Decoding:
             first = first or packet
             for frame in self._frames_of(packet):
                 frame.time_base = self._stream.time_base  # those of an emptied decoder have none
+                geometry = self._display.geometry(frame)
                 is_damaged = self._is_damaged(frame, first)
                 time_s = self._time_of(frame, last_s)
                 if time_s is None:
                     continue  # nothing says when it is shown
                 duration_s = frame.duration * self._tick_s if frame.duration else self._source.frame_s
                 last_s = time_s
-                yield Shown(time_s, time_s + duration_s, frame, self._display.aspect(), is_damaged)
+                yield Shown(time_s, time_s + duration_s, frame, geometry, is_damaged)
 
     def _frames_of(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
         is_packet = packet is not None and packet.size > 0

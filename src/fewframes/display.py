@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from fractions import Fraction
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import av.filter
 import numpy as np
@@ -34,9 +34,16 @@ Pixels = NDArray[np.uint8]
 """(H, W, C) RGB."""
 
 
+class Geometry(NamedTuple):
+    """What is stated of a frame: the width of a pixel over its height, and the display matrix, where there is one."""
+
+    aspect: Fraction
+    matrix: bytes | None
+
+
 class Display:
-    """Makes the shown pictures of one video: `begin` for each stream that is opened for it, `aspect` as its frames come,
-    `pixels` for those that are wanted."""
+    """Makes the shown pictures of one video: `begin` for each stream that is opened for it, `geometry` for each frame as it comes
+    out of the decoder, `pixels` for those that are wanted."""
 
     def __init__(self, name: str, max_pixels: int, threads: int = 1) -> None:
         self._name, self._max_pixels, self._threads = name, max_pixels, threads
@@ -44,24 +51,31 @@ class Display:
         self._said: set[str] = set()
         self._stream: VideoStream
         self._container_aspect: Fraction | None
+        self._matrix: bytes | None
 
     def begin(self, stream: VideoStream) -> None:
         """Note what the header of a newly opened stream states, before anything of it is decoded."""
         self._stream, stated = stream, stream.sample_aspect_ratio
         # Until then, the codec's value is the header's; where the two are the same, the container has none of its own.
         self._container_aspect = None if stated == stream.codec_context.sample_aspect_ratio else stated
+        self._matrix = None
 
     def close(self) -> None:
         """Give back the stream, and the scaler with its threads; `begin` may follow."""
         self.__dict__.pop("_stream", None)
         self._reformatter = VideoReformatter()
 
-    def aspect(self) -> Fraction:
-        """Return the width of a pixel over its height, for the frame that was decoded last.
+    def geometry(self, frame: VideoFrame) -> Geometry:
+        """Return what is stated of a frame that has just come out of the decoder; all frames are to be asked for, in this order.
 
-        What the container states goes before what the codec does, as in FFmpeg; the codec's may change midway, as broadcasts do
-        between programmes.
+        What the container states of pixels goes before what the codec does, as in FFmpeg; the codec's may change midway, as
+        broadcasts do between programmes. A matrix that H.264 or HEVC state at a frame holds until another is stated.
         """
+        own = _display_matrix(frame)
+        self._matrix = own or self._matrix
+        return Geometry(self._aspect(), self._matrix)
+
+    def _aspect(self) -> Fraction:
         stated = self._container_aspect or self._stream.codec_context.sample_aspect_ratio or SQUARE
         width, height = stated.numerator, stated.denominator  # as whole numbers: every decoded frame comes by here
         if width <= MOST_ASPECT * height and height <= MOST_ASPECT * width:
@@ -72,14 +86,13 @@ class Display:
         )
         return SQUARE
 
-    def pixels(self, frame: VideoFrame, aspect: Fraction) -> Pixels:
+    def pixels(self, frame: VideoFrame, geometry: Geometry) -> Pixels:
         """Return a frame as it is shown: (H, W, C) uint8 RGB with square pixels.
 
         Colour matrix, range and bit depth follow the frame's own flags. Where it does not name its matrix, HD sizes are read as
         BT.709 and smaller ones as BT.601, as players do. Interlaced pictures are deinterlaced (from their own fields alone, so
         that no other moment leaks in). Transparent parts are black. The display matrix is applied at last. Raises TooLarge.
         """
-        matrix = _display_matrix(frame)
         if frame.color_trc == ColorTrc.SMPTE2084:
             self._say("HDR (PQ): its brightness is shown without tone mapping, flatter than players do")
         if frame.interlaced_frame:
@@ -87,7 +100,7 @@ class Display:
         unnamed_hd = frame.colorspace == UNSPECIFIED_COLORSPACE and (
             frame.width >= HD_WIDTH_PX or frame.height > SD_HEIGHT_PX
         )
-        width, height = shown_size(frame.width, frame.height, aspect)
+        width, height = shown_size(frame.width, frame.height, geometry.aspect)
         check_pixels(self._name, width, height, self._max_pixels)
         transparent = _has_alpha(frame.format.name)
         rgb = self._reformatter.reformat(
@@ -102,16 +115,15 @@ class Display:
         pixels_HWC = _seen(rgb, 4 if transparent else 3)
         if transparent:
             pixels_HWC = over_black(pixels_HWC)
-        return pixels_HWC if matrix is None else self._oriented(pixels_HWC, matrix)
+        return pixels_HWC if geometry.matrix is None else self._oriented(pixels_HWC, geometry.matrix)
 
-    def shows_as_stored(self, frame: VideoFrame, aspect: Fraction) -> bool:
+    def shows_as_stored(self, frame: VideoFrame, geometry: Geometry) -> bool:
         """Return whether nothing but colours has to be made of a frame."""
-        is_plain = _display_matrix(frame) is None and not frame.interlaced_frame
-        return is_plain and aspect == 1 and not _has_alpha(frame.format.name)
+        return geometry == (SQUARE, None) and not frame.interlaced_frame and not _has_alpha(frame.format.name)
 
-    def _oriented(self, pixels_HWC: Pixels, matrix: NDArray[np.int32]) -> Pixels:
-        # Columns are where a step to the right and a step down in the stored picture lead.
-        (a, b), (c, d) = (matrix[[0, 1, 3, 4]] / FULL_TURN).reshape(2, 2).tolist()
+    def _oriented(self, pixels_HWC: Pixels, matrix: bytes) -> Pixels:
+        # (a, b) and (c, d) are where a step to the right and a step down in the stored picture lead.
+        a, b, _, c, d, *_ = (np.frombuffer(matrix, np.int32) / FULL_TURN).tolist()
         is_turned = abs(b) + abs(c) > abs(a) + abs(d)
         rest, whole = (abs(a) + abs(d), abs(b) + abs(c)) if is_turned else (abs(b) + abs(c), abs(a) + abs(d))
         if rest > EXACT * whole:
@@ -157,12 +169,12 @@ def over_black(pixels_HWC: Pixels) -> Pixels:
     return np.asarray((colours.astype(np.uint16) * alpha + 127) // 255, dtype=np.uint8)
 
 
-def _display_matrix(frame: VideoFrame) -> NDArray[np.int32] | None:
-    """Return what the container or the frame itself (H.264 and HEVC can) says of its orientation: (9,) with 1.0 as `FULL_TURN`."""
+def _display_matrix(frame: VideoFrame) -> bytes | None:
+    """Return what the container says of a frame's orientation, or itself: nine int32 with 1.0 as `FULL_TURN`."""
     stated: Any  # PyAV's stubs take these for text
     for stated in frame.side_data:
         if stated.type == SideData.DISPLAYMATRIX:
-            return np.frombuffer(stated, np.int32)
+            return bytes(stated)
     return None
 
 

@@ -11,7 +11,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from typing import Literal
 
 import av
@@ -26,7 +25,7 @@ from torch import Tensor
 from fewframes.addresses import Address, LiveSource
 from fewframes.config import StreamConfig
 from fewframes.container import DECODE_CLOCK, END_NOT_LENGTH, MAX_PIXELS, in_its_words, video_of
-from fewframes.display import Display, shown_size
+from fewframes.display import Display, Geometry, shown_size
 from fewframes.errors import VideoError
 from fewframes.forks import keep_in_forks
 from fewframes.packets import SAME_S
@@ -322,8 +321,8 @@ class LiveReader:
 
     def _receive(self, frame: VideoFrame, stamp_s: float, frame_s: float) -> None:
         """One picture: what was shown before it fills the moments up to it."""
-        aspect = self._display.aspect()
-        self._note_size(shown_size(frame.width, frame.height, aspect))
+        geometry = self._display.geometry(frame)
+        self._note_size(shown_size(frame.width, frame.height, geometry.aspect))
         last = self._last
         if self._offset_s is not None and last is not None:
             step_s = stamp_s + self._offset_s - last.time_s
@@ -345,7 +344,7 @@ class LiveReader:
         self._last_at, self._stalled, self._num_tries = time.monotonic(), False, 0
         lasts_s = frame.duration * float(frame.time_base) if frame.duration and frame.time_base else frame_s
         self._last = _Shown(
-            frame, aspect, time_s, time_s + min(lasts_s, JUMP_S), due_at if self._config.live else self._last_at
+            frame, geometry, time_s, time_s + min(lasts_s, JUMP_S), due_at if self._config.live else self._last_at
         )
 
     def _note_size(self, size: tuple[int, int]) -> None:
@@ -373,7 +372,7 @@ class LiveReader:
             if moment_s + SAME_S >= until_s or self._stop.is_set():
                 return
             if shown.picture is None:
-                shown.picture = self._prepare(rgb_of_pixels(self._display.pixels(shown.frame, shown.aspect)))
+                shown.picture = self._prepare(rgb_of_pixels(self._display.pixels(shown.frame, shown.geometry)))
             self._box.put(Sample(moment_s, self._stretch, self._place, shown.picture, shown.arrived))
             self._place += 1
 
@@ -391,7 +390,7 @@ class _Shown:
     """The picture that is shown, from when until when, and what the network takes of it once that is asked for."""
 
     frame: VideoFrame
-    aspect: Fraction
+    geometry: Geometry
     time_s: float
     end_s: float
     arrived: float

@@ -105,7 +105,7 @@ def shows_as_stored(file: str | IO[bytes], name: str, size_bytes: int) -> bool:
             frame = next(opened.container.decode(opened.stream), None)
         except FFmpegError as error:
             raise VideoError(f"{name}: cannot be decoded ({in_its_words(error)})") from None
-        is_plain = frame is None or display.shows_as_stored(frame, display.aspect())
+        is_plain = frame is None or display.shows_as_stored(frame, display.geometry(frame))
     if position is not None and not isinstance(file, str):
         file.seek(position)
     return is_plain

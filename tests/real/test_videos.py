@@ -25,6 +25,7 @@ def frames_by_decoding_everything(path: str, times_s: torch.Tensor) -> torch.Ten
         display = Display(path, MAX_PIXELS)
         display.begin(stream)
         frames = list(container.decode(stream))
+        geometries = [display.geometry(frame) for frame in frames]
         stamps = [frame.dts if container.format.name == "avi" else frame.pts for frame in frames]
         known = [stamp for stamp in stamps if stamp is not None]
         rate = 1 / (stream.average_rate or 25)
@@ -37,7 +38,7 @@ def frames_by_decoding_everything(path: str, times_s: torch.Tensor) -> torch.Ten
         ]
         starts_s = torch.tensor(starts, dtype=torch.float64) * float(stream.time_base)
     shown = (torch.searchsorted(starts_s, times_s + 1e-6, right=True) - 1).clamp(min=0)
-    return torch.stack([rgb_of_pixels(display.pixels(frames[index], display.aspect())) for index in shown.tolist()])
+    return torch.stack([rgb_of_pixels(display.pixels(frames[index], geometries[index])) for index in shown.tolist()])
 
 
 @pytest.mark.parametrize("folder", ["clips", "ut_interaction", "fir_rgb"])
