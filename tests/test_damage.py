@@ -204,3 +204,17 @@ def test_the_log_is_heard_by_us_alone_and_left_as_it_was(tmp_path: Path, capfd: 
         assert av.logging.get_level() == level
     av.logging.set_level(None)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+@pytest.mark.parametrize(
+    ("suffix", "codec", "pix_fmt"),
+    [("mov", "qtrle", "rgb24"), ("mov", "svq1", "yuv410p"), ("mov", "cfhd", "yuv422p10le"), ("flv", "flashsv", "bgr24")],
+)
+def test_decoders_that_mark_no_key_frames_give_sound_pictures(
+    tmp_path: Path, suffix: str, codec: str, pix_fmt: str, threads: int
+) -> None:
+    path = Numbered(codec=codec, pix_fmt=pix_fmt, suffix=f".{suffix}").write(tmp_path / "intact")
+    with closing(open_video(path, threads=threads)) as video:
+        clip = video.frames_at(torch.tensor([0.01, 0.21, 0.61], dtype=torch.float64))
+    assert numbers(clip.frames) == [0, 5, 15]

@@ -18,26 +18,33 @@ WHOLE = frozenset({PictureType.I, PictureType.NONE})
 """Kinds of pictures that nothing is needed for; a key frame of another kind refreshes the picture by and by."""
 
 
-class _Place:
-    """A packet in the order of decoding: its number, and when its picture is shown, in ticks."""
+KINDS_UNSAID = frozenset({"svq1"})
+"""Decoders that say of no picture that it is a key frame, but do say its kind; those that say neither call all kinds NONE."""
 
-    def __init__(self, number: int, stamp: int | None) -> None:
-        self.number, self.stamp = number, stamp
+
+class _Place:
+    """A packet in the order of decoding: its number, when its picture is shown, in ticks, and whether the container calls it a key
+    frame."""
+
+    def __init__(self, number: int, stamp: int | None, *, is_key: bool = False) -> None:
+        self.number, self.stamp, self.is_key = number, stamp, is_key
         self.has_frame = False
 
 
 class Damage:
     """What went wrong with the packets of a decoder with one thread, since it began at a key frame."""
 
-    def __init__(self) -> None:
+    def __init__(self, codec: str) -> None:
+        """`codec` is FFmpeg's name of the decoder."""
         self.num_packets = 0
+        self._is_unsaid = codec in KINDS_UNSAID
         self._last = self._first = _Place(0, None)
         self._entries: list[_Place] = []
         self._bad: list[_Place] = []
 
     def add(self, packet: Packet[VideoStream], stamp: int | None) -> None:
         """Note the packet that is decoded next."""
-        self._last = _Place(self.num_packets, stamp)
+        self._last = _Place(self.num_packets, stamp, is_key=bool(packet.is_keyframe))
         if self.num_packets == 0:
             self._first = self._last
             self._entries.append(self._last)  # until its picture shows otherwise
@@ -54,7 +61,8 @@ class Damage:
         """Whether a frame that came out is damaged, or built on what is."""
         place = frame.opaque if isinstance(frame.opaque, _Place) else self._last
         place.has_frame = True
-        is_entry = frame.key_frame and frame.pict_type in WHOLE
+        is_unsaid = self._is_unsaid or frame.pict_type == PictureType.NONE  # then the container's word counts
+        is_entry = (frame.key_frame or (is_unsaid and place.is_key)) and frame.pict_type in WHOLE
         if frame.is_corrupt or (place is self._first and not is_entry):
             self._blame(place)
         # Without stamps nothing says where in time decoding goes on after a loss.

@@ -89,6 +89,7 @@ class FileVideo:
         self._ahead: Shown | None
         self._index: Index
         self._late_keys: tuple[int, list[float]] = 0, []
+        self._is_careful = False
         self._is_astray = False
         """Whether the container stands elsewhere than where decoding would go on."""
         self._decoding: Decoding
@@ -111,16 +112,19 @@ class FileVideo:
 
     def close(self) -> None:
         """Give back the file (one that the caller opened stays open), the decoder and its threads."""
+        self._close_file()
+        # Whatever holds the decoder goes with it, so that its threads end here.
+        for name in ("_frames", "_decoding", "_feed", "_current", "_ahead", "_source", "_stream"):
+            self.__dict__.pop(name, None)
+        self._display.close()
+
+    def _close_file(self) -> None:
         if self._opened is not None:
             if self._opened.stream.codec_context.is_open:
                 self._opened.stream.codec_context.flush_buffers()
             self._complaints.close()
             self._opened.container.close()
             self._opened = None
-        # Whatever holds the decoder goes with it, so that its threads end here.
-        for name in ("_frames", "_decoding", "_feed", "_current", "_ahead", "_source", "_stream"):
-            self.__dict__.pop(name, None)
-        self._display.close()
 
     __del__ = close  # its threads must not outlive its hearing
 
@@ -153,7 +157,7 @@ class FileVideo:
 
     def _tried(self, moments_s: list[float], new_stack: NewStack) -> tuple[Stack, dict[float, tuple[int, float]]]:
         """The pictures of these moments, and where they are; with less and less left to chance: with one thread where several met
-        damage, so that the number of threads changes nothing, and with nothing left out."""
+        damage, so that the number of threads changes nothing; with nothing left out, and jumps that end a key frame earlier."""
         self._threads_now = self._threads
         ways = [(self._threads, False), *([(1, False)] if self._threads != 1 else []), (1, True)]
         for number, (threads, careful) in enumerate(ways):
@@ -161,6 +165,7 @@ class FileVideo:
                 if number > 0:
                     self._threads_now = threads
                     self._rewind()
+                self._is_careful = careful
                 stack = new_stack(len(moments_s))
                 return stack, self._prepared(moments_s, stack, careful=careful)
             except (Unsure, VideoError) as reason:
@@ -369,7 +374,7 @@ class FileVideo:
 
     def _jump(self, time_s: float) -> None:
         """Go on decoding at a key frame that is shown at or before `time_s`."""
-        back_s = 0.0
+        back_s = self._back_s(time_s) if self._is_careful else 0.0
         while time_s - back_s > self._origin_s and self._source.format not in FROM_THE_START:
             offset = int((time_s - back_s) / self._tick_s)
             try:
@@ -386,6 +391,15 @@ class FileVideo:
                     return
             back_s = 2 * back_s or 1.0
         self._rewind()
+
+    def _back_s(self, time_s: float) -> float:
+        """Return how far before a moment the key frame before the usual one lies.
+
+        Pictures behind an open group may give up ones before it, which FFmpeg takes for damage in the first group after a jump.
+        """
+        keys_s = self._key_times_s() or []
+        num_before = bisect_right(keys_s, time_s + SAME_S)
+        return time_s - keys_s[num_before - 2] if num_before >= 2 else JUMP_S
 
     def _rewind(self) -> None:
         """Open the file (again) and decode its first picture; with one thread where several meet damage."""
@@ -425,7 +439,7 @@ class FileVideo:
         return start * self._tick_s
 
     def _reopened(self) -> Iterator[Shown]:
-        self.close()
+        self._close_file()
         self._opened = self._source = self._file.open()
         self._complaints = Complaints(has_threads=self._threads_now != 1)
         self._stream, self._tick_s, self._frame_s = self._source.stream, self._source.tick_s, self._source.frame_s

@@ -66,7 +66,7 @@ class Decoding:
         self._source, self._stream, self._tick_s = source, source.stream, source.tick_s
         self._display = display
         self._counts, self._complaints, self._from_start = counts, complaints, from_start
-        self.damage = None if complaints.has_threads else Damage()
+        self.damage = None if complaints.has_threads else Damage(source.stream.codec_context.name)
         """What went wrong in a decoder with one thread."""
 
     def feed(self) -> Feed:
