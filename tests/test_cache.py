@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from fewframes import cache
@@ -42,7 +43,11 @@ def test_damage_is_noticed_and_counted(store: EmbeddingCache) -> None:
     assert store.get("ab12") is None
     path.write_bytes(b"")
     assert store.get("ab12") is None
-    assert (store.num_found, store.num_damaged) == (0, 3)
+    save_file({"others": torch.zeros(2)}, path)
+    assert store.get("ab12") is None
+    save_file({"embeddings": torch.zeros(2)}, path)  # no checksum
+    assert store.get("ab12") is None
+    assert (store.num_found, store.num_damaged) == (0, 5)
 
 
 def test_an_interrupted_write_leaves_nothing_behind_that_is_read(

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from fewframes.natural import in_natural_order
@@ -43,12 +43,14 @@ class EmbeddingCache:
         """The tensor of this key, or None; one whose checksum is off is counted as damaged and None."""
         path = self._path(key)
         try:
-            with safe_open(path, framework="pt") as file:
-                tensor: Tensor = file.get_tensor("embeddings")
-                checksum = (file.metadata() or {}).get("checksum")
+            # Read once: safe_open opens a file by its name twice, and in between another process may have put a new one there.
+            content = path.read_bytes()
+            tensor = load(content)["embeddings"]
+            head = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+            checksum = head.get("__metadata__", {}).get("checksum")
         except (FileNotFoundError, NotADirectoryError, PermissionError):
             return None
-        except (SafetensorError, OSError):
+        except (SafetensorError, OSError, LookupError):
             self.num_damaged += 1
             return None
         if checksum != _checksum(tensor):
