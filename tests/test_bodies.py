@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from starlette.requests import Request
 from starlette.testclient import TestClient
+from starlette.types import Message
 
+from fewframes import bodies
+from fewframes.bodies import read_request
+from fewframes.errors import Refusal
+from fewframes.service import Ask
 from served import send, service, told
 
 
@@ -68,3 +75,24 @@ def test_large_bodies_are_refused_announced_or_not(client: TestClient) -> None:
         == 413
     )
     assert service(client).num_inside == 0
+
+
+@pytest.mark.parametrize("pieces", [[], [b"{"], [b" "] * 40])
+def test_a_body_that_stands_still_or_drips_is_given_up(monkeypatch: pytest.MonkeyPatch, pieces: list[bytes]) -> None:
+    """The limits are a tenth of a second and a hundred bytes a second; forty bytes come one by one, then nothing."""
+    monkeypatch.setattr(bodies, "GRACE_S", 0.1)
+    monkeypatch.setattr(bodies, "LEAST_BYTES_S", 100)
+    coming = iter(pieces)
+
+    async def receive() -> Message:
+        if (piece := next(coming, None)) is not None:
+            return {"type": "http.request", "body": piece, "more_body": True}
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    scope = {"type": "http", "method": "POST", "headers": [(b"content-type", b"application/json")]}
+    with pytest.raises(
+        Refusal, match=f"^{len(b''.join(pieces))} bytes of the body came in 0 s; it must come at 100"
+    ) as refusal:
+        asyncio.run(read_request(Request(scope, receive), Ask, 1000))
+    assert refusal.value.status == 408

@@ -209,7 +209,12 @@ def test_the_log_is_heard_by_us_alone_and_left_as_it_was(tmp_path: Path, capfd: 
 @pytest.mark.parametrize("threads", [0, 1])
 @pytest.mark.parametrize(
     ("suffix", "codec", "pix_fmt"),
-    [("mov", "qtrle", "rgb24"), ("mov", "svq1", "yuv410p"), ("mov", "cfhd", "yuv422p10le"), ("flv", "flashsv", "bgr24")],
+    [
+        ("mov", "qtrle", "rgb24"),
+        ("mov", "svq1", "yuv410p"),
+        ("mov", "cfhd", "yuv422p10le"),
+        ("flv", "flashsv", "bgr24"),
+    ],
 )
 def test_decoders_that_mark_no_key_frames_give_sound_pictures(
     tmp_path: Path, suffix: str, codec: str, pix_fmt: str, threads: int

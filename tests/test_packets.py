@@ -31,6 +31,8 @@ KINDS = {
     "mpeg2": ("mpeg2video", ".ts", {"bf": "2"}),
     "vp9": ("libvpx-vp9", ".webm", {"cpu-used": "8", "deadline": "realtime"}),
 }  # fmt: skip
+READ_AGAIN = {"h264-open-gop": 35}
+"""Pictures of groups that are read again from the key frame before it: behind a jump into it FFmpeg misses what it gives up."""
 NOTHING_LEFT_OUT = {"vp9"}
 
 
@@ -69,7 +71,9 @@ def test_what_nothing_builds_on_is_left_out_and_nothing_after_the_last_is_decode
 ) -> None:
     kind, path, _ = made
     reading = read_frames(path, moments([0, 40])).reading
-    assert reading.frames_decoded + reading.frames_left_out <= 41 + 8  # some lie before the last in order of decoding
+    assert reading.frames_decoded + reading.frames_left_out <= 41 + 8 + READ_AGAIN.get(
+        kind, 0
+    )  # some lie before the last
     if kind in NOTHING_LEFT_OUT:
         assert reading.frames_left_out == 0
     else:
@@ -77,11 +81,12 @@ def test_what_nothing_builds_on_is_left_out_and_nothing_after_the_last_is_decode
 
 
 def test_all_pictures_when_all_are_wanted(made: tuple[str, Path, Tensor]) -> None:
-    _, path, frames_NCHW = made
+    kind, path, frames_NCHW = made
     with closing(open_video(path, threads=1)) as video:
         clip = video.frames_at(moments(list(range(NUM_FRAMES))))
     assert torch.equal(clip.frames, frames_NCHW)
-    assert clip.reading.frames_decoded <= NUM_FRAMES + 25  # a key frame that is shown late may cost that once
+    most = NUM_FRAMES + 25 + READ_AGAIN.get(kind, 0)  # a key frame that is shown late may cost that once
+    assert clip.reading.frames_decoded <= most
 
 
 def test_a_packet_that_can_be_left_out_changes_nothing_else(made: tuple[str, Path, Tensor]) -> None:

@@ -25,6 +25,7 @@ from fewframes.config import ModelConfig, ViewConfig
 from fewframes.errors import ConfigError, DataError, MissingDependency
 from fewframes.moments import Moment, Settings, among, lancedb, like, schema_of, settings_in
 from fewframes.moments import rows_of as rows_of_video
+from fewframes.outputs import held
 from fewframes.predictor import Predictor, load
 from fewframes.retrieve import Index
 from fewframes.spans import Span
@@ -165,6 +166,20 @@ def test_added_once_changed_replaced_gone_forgotten(predictor: Predictor, films:
     assert index.num_rows == 0
     with pytest.raises(DataError, match=r"not in the index"):
         index.remove([other])
+
+
+def test_one_process_writes_and_what_two_stored_is_mended(
+    predictor: Predictor, films: list[Path], tmp_path: Path
+) -> None:
+    index = Index.open(tmp_path / "index", predictor, window_s=2, hop_s=1)
+    index.add(films[:2])
+    once = rows_of(index)
+    with held(tmp_path / "index"), pytest.raises(ConfigError, match=r"index: process \d+ on .* is writing to it"):
+        Index.open(tmp_path / "index", predictor).add(films)
+    index._table.add(index._table.to_arrow())
+    assert index.num_rows == 2 * len(once)
+    assert index.add(films[:2]).num_added == 2
+    assert rows_of(index) == once
 
 
 def test_another_model_window_or_place_is_refused(index: Index, predictor: Predictor, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from fewframes.errors import Refusal
 from fewframes.explain import explain
 from fewframes.predictor import Predictor
 from fewframes.serve import HEADERS, create_app, listen, run
-from fewframes.service import NamedFile, PredictAsk, ServeConfig, Service, Task, gone
+from fewframes.service import MOST_COMING, NamedFile, PredictAsk, ServeConfig, Service, Task, gone
 from fewframes.timeline import sweep
 from fewframes.video import open_video
 from numbered import Numbered
@@ -187,14 +187,25 @@ def test_more_than_may_wait_are_refused_at_once_and_nobody_is_lost(serving: Any,
     door = Door(service(client))
     with ThreadPoolExecutor(3) as pool:
         inside = [pool.submit(client.post, "/v1/predict", json={"path": "a.mp4"}) for _ in range(3)]
-        until(lambda: service(client).num_inside == 3)
+        until(lambda: service(client).num_waiting == 2)
         answer = client.post("/v1/predict", json={"path": "a.mp4"})
         assert told(answer)[0] == 429
         assert int(answer.headers["Retry-After"]) >= 1
-        assert service(client).num_waiting == 2
         door.event.set()
         assert [future.result().status_code for future in inside] == [200, 200, 200]
     until(lambda: service(client).num_inside == 0)
+    assert client.post("/v1/predict", json={"path": "a.mp4"}).status_code == 200
+
+
+def test_requests_that_are_still_coming_take_no_place(serving: Any, videos: Path) -> None:
+    client = serving(root=str(videos), workers=1, max_waiting=0)
+    coming = [service(client).enter() for _ in range(20)]
+    assert client.post("/v1/predict", json={"path": "a.mp4"}).status_code == 200
+    coming += [service(client).enter() for _ in range(MOST_COMING - 20)]
+    status, words = told(client.post("/v1/predict", json={"path": "a.mp4"}))
+    assert (status, words) == (429, "64 requests are still coming, as many as may; ask again")
+    for task in coming:
+        service(client).leave(task)
     assert client.post("/v1/predict", json={"path": "a.mp4"}).status_code == 200
 
 

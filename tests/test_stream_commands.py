@@ -51,7 +51,7 @@ def test_lines_of_json_and_a_summary(video: Path, fast: list[str]) -> None:
         (["nowhere.mp4"], 1, "nowhere.mp4: no such file"),
         (["VIDEO", "--window", "0"], 2, "window_s = 0.0: Input should be greater than 0"),
         (["VIDEO", "--enter", "0.2"], 2, "leave 0.3 is above enter 0.2"),
-        (["camera:77"], 1, "camera:77: cannot be opened as a stream"),
+        (["camera:77"], 1, "camera:77: no camera can be opened there"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(

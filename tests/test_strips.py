@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from fewframes.clip import Prediction, Reading, Timing
-from fewframes.errors import ConfigError
+from fewframes.errors import ConfigError, OutputError
 from fewframes.explain import Explanation
 from fewframes.strips import HEAT, check_picture, explanation_figure, strip_png, write_picture
 
@@ -105,5 +105,5 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(ConfigError, match=r"folder\.png: pictures are written"):
         write_picture(explained(2), tmp_path / "folder.png")
-    with pytest.raises(ConfigError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot be written"):
         write_picture(explained(2), tmp_path / "none" / "a.png")

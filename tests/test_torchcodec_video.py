@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -57,14 +58,16 @@ def test_its_frames_are_those_shown(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("limits", "words"),
     [
-        (Limits(max_pixels=1000), r"frames of 640x360 px; the limit is 0.001 million pixels"),
-        (Limits(max_s=2.0), r"3.0 s long; the limit is 2 s"),
+        (Limits(max_pixels=200_000), r"frames of 640x360 px; the limit is 0.2 million pixels"),
+        (Limits(max_s=2.9), r"3.0 s long; the limit is 2.9 s"),
     ],
 )
-def test_limits_hold_for_it_too(monkeypatch: pytest.MonkeyPatch, limits: Limits, words: str) -> None:
+def test_limits_hold_for_it_too(monkeypatch: pytest.MonkeyPatch, videos: Path, limits: Limits, words: str) -> None:
     """Of what torchcodec says of a video; it is not among the tests' packages."""
+    path = str(videos / "a.mp4")
+    size_bytes = os.path.getsize(path)
     said = SimpleNamespace(width=640, height=360, begin_stream_seconds=0.0, end_stream_seconds=3.0)
     monkeypatch.setattr(torchcodec_video, "_decoder_class", lambda: lambda *_, **__: SimpleNamespace(metadata=said))
     with pytest.raises(TooLarge, match=words):
-        Backend("torchcodec", limits=limits).open("a.mp4", "a.mp4", 1)
-    assert Backend("torchcodec").open("a.mp4", "a.mp4", 1).duration_s == 3.0
+        Backend("torchcodec", limits=limits).open(path, path, size_bytes)
+    assert Backend("torchcodec").open(path, path, size_bytes).duration_s == 3.0

@@ -10,6 +10,7 @@ import typer
 from fewframes.console import StageProgress, console, tell
 from fewframes.errors import EXIT_SOME_FAILED, ConfigError
 from fewframes.options import DeviceOption, MergeOption, ToleranceOption, check_writable, frame_counts, make_folder
+from fewframes.outputs import write_file
 
 if TYPE_CHECKING:
     from fewframes.bench import Bench
@@ -159,7 +160,7 @@ def _write(result: Bench, output: Path | None, plot: list[Path]) -> None:
 
     if output is not None:
         for name, form in BENCH_FILES:
-            (output / name).write_text(compared.bench_text(result.to_dict(), form) + "\n", encoding="utf-8")
+            write_file(output / name, compared.bench_text(result.to_dict(), form) + "\n")
         plot = [*plot, output / "figure1.png"]
     for path in plot:
         compared.write_picture(compared.figure_1(result.to_dict()), path)
@@ -182,7 +183,7 @@ def _scale(
     typer.echo(compared.scaling_text(points, form))
     if output is not None:
         for name, kind in SCALING_FILES:
-            (output / name).write_text(compared.scaling_text(points, kind) + "\n", encoding="utf-8")
+            write_file(output / name, compared.scaling_text(points, kind) + "\n")
         plot = [*plot, output / "scaling.png"]
     for path in plot:
         compared.write_picture(compared.scaling_figure(points, preset), path)

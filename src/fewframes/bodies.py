@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import fields
@@ -20,6 +22,8 @@ from fewframes.service import Ask, gone
 FORM_BYTES = 2**16
 """What a form may have beside the video."""
 MOST_FIELDS = 16
+GRACE_S, LEAST_BYTES_S = 10.0, 1000
+"""How long a body may stand still, and from then on how fast it must come on the whole: a slow telephone's rate, and not a clog."""
 
 
 class Sent(NamedTuple):
@@ -99,11 +103,20 @@ def _limited(request: Request, most: int, max_bytes: int) -> Receive:
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > most:
         raise too_large("upload", max_bytes)
-    num_bytes = 0
+    began, num_bytes = time.monotonic(), 0
 
     async def receive() -> Message:
         nonlocal num_bytes
-        message = await request.receive()
+        left_s = began + GRACE_S + num_bytes / LEAST_BYTES_S - time.monotonic()
+        try:
+            async with asyncio.timeout(max(0.0, min(GRACE_S, left_s))):
+                message = await request.receive()
+        except TimeoutError:
+            raise Refusal(
+                408,
+                f"{num_bytes} bytes of the body came in {time.monotonic() - began:.0f} s; it must come at {LEAST_BYTES_S} bytes a "
+                f"second or more, and never stand still for {GRACE_S:g} s",
+            ) from None
         num_bytes += len(message.get("body", b""))
         if num_bytes > most:
             raise too_large("upload", max_bytes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -56,12 +57,19 @@ if TYPE_CHECKING:  # the command line must not load torch before a command needs
     from fewframes.explain import Explanation
 
 
+NOT_WRITTEN = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
+"""What the system says where something cannot be written: no bug of ours."""
+
+
 class Commands(TyperGroup):
     """The commands, with every end that is no bug as one line and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()  # else what cannot be written shows when the interpreter ends, as a traceback
         except FewframesError as error:
             tell(f"error: {error}")
             sys.exit(error.exit_code)
@@ -69,8 +77,18 @@ class Commands(TyperGroup):
             tell("interrupted; what is in the cache stays there, so the same command goes on from it")
             sys.exit(130)
         except BrokenPipeError:  # the reader of standard output, `head` for example, has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _discard_output()
             sys.exit(0)
+        except OSError as error:
+            if error.errno not in NOT_WRITTEN:
+                raise
+            _discard_output()
+            tell(f"error: {error.filename or 'standard output'}: cannot be written ({error.strerror}); make room")
+            sys.exit(1)
+
+
+def _discard_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 app = typer.Typer(

@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from fewframes.contenders import CONTENDERS, OURS, PUBLISHED_ONLY
+from fewframes.outputs import write_file, writing
 from fewframes.plots import DPI
 from fewframes.scaling import LAYOUTS, Point
 
@@ -135,10 +136,13 @@ def scaling_figure(points: Sequence[Point], preset: str) -> Figure:
 
 
 def write_picture(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG or SVG, as the name says."""
+    """Write a figure as PNG or SVG, as the name says. Raises OutputError."""
     FigureCanvasAgg(figure)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI)
+    content = io.BytesIO()
+    figure.savefig(content, dpi=DPI, format=path.suffix.lower().removeprefix(".") or "png")
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, content.getvalue())
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

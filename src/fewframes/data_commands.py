@@ -10,6 +10,7 @@ import typer
 from fewframes.console import StageProgress, print_inspection, print_parts, tell, tell_data, tell_problems
 from fewframes.errors import EXIT_SOME_FAILED, ConfigError, DataError
 from fewframes.options import DataArgument, GroupOption, OfficialOption, TaskOption, VideosOption, make_folder
+from fewframes.outputs import write_file
 
 if TYPE_CHECKING:  # the command line must not load torch before a command needs it
     from fewframes.data import VideoSet
@@ -138,7 +139,7 @@ def report(inspection: Inspection, output: Path) -> None:
 
     values = inspection.to_dict()
     clean, usable = output / CLEAN_FILE, inspection.usable
-    (output / REPORT_FILE).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    write_file(output / REPORT_FILE, json.dumps(values, indent=1) + "\n")
     if usable.samples:
         write_list(usable.samples, clean, multilabel=usable.multilabel)
     else:

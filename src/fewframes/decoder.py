@@ -89,7 +89,7 @@ class FileVideo:
         self._ahead: Shown | None
         self._index: Index
         self._late_keys: tuple[int, list[float]] = 0, []
-        self._is_careful = False
+        self._goes_back = False
         self._is_astray = False
         """Whether the container stands elsewhere than where decoding would go on."""
         self._decoding: Decoding
@@ -159,13 +159,13 @@ class FileVideo:
         """The pictures of these moments, and where they are; with less and less left to chance: with one thread where several met
         damage, so that the number of threads changes nothing; with nothing left out, and jumps that end a key frame earlier."""
         self._threads_now = self._threads
-        ways = [(self._threads, False), *([(1, False)] if self._threads != 1 else []), (1, True)]
+        ways = ((self._threads, False), (1, False), (1, True))
         for number, (threads, careful) in enumerate(ways):
             try:
                 if number > 0:
                     self._threads_now = threads
                     self._rewind()
-                self._is_careful = careful
+                self._goes_back = number > 0
                 stack = new_stack(len(moments_s))
                 return stack, self._prepared(moments_s, stack, careful=careful)
             except (Unsure, VideoError) as reason:
@@ -374,7 +374,7 @@ class FileVideo:
 
     def _jump(self, time_s: float) -> None:
         """Go on decoding at a key frame that is shown at or before `time_s`."""
-        back_s = self._back_s(time_s) if self._is_careful else 0.0
+        back_s = self._back_s(time_s) if self._goes_back else 0.0
         while time_s - back_s > self._origin_s and self._source.format not in FROM_THE_START:
             offset = int((time_s - back_s) / self._tick_s)
             try:

@@ -1,20 +1,26 @@
-"""Folders that results are written to: checked before the work, filled whole or not at all, and errors in one line."""
+"""Files and folders of results: checked before the work, written whole or not at all, by one process at a time."""
 
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import tempfile
+import time
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from fewframes.errors import ConfigError, OutputError
 
 PART_PREFIX = ".part-"
-"""How folders begin in which files wait until all of them are whole."""
+"""How folders and files begin that wait until they are whole."""
+LOCK_FILE, WRITER_FILE = ".lock", ".writer"
+"""What a folder holds while somebody writes to it; who that is."""
 
 
 def check_writable(folder: Path) -> None:
@@ -56,3 +62,43 @@ def remove_parts(folder: Path) -> None:
     """Remove what `filled` left in the folder when its process was killed."""
     for part in folder.glob(f"{PART_PREFIX}*"):
         shutil.rmtree(part, ignore_errors=True)
+
+
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all; text as UTF-8, with a question mark for what is none. Raises OutputError."""
+    data = content.encode("utf-8", "replace") if isinstance(content, str) else content
+    with writing(path, "make room or take another place"):
+        if path.exists() and not path.is_file():  # a device or a pipe: nothing can take its place
+            path.write_bytes(data)
+            return
+        target = path.resolve()  # a link stays one
+        part = target.with_name(f"{PART_PREFIX}{uuid.uuid4().hex[:12]}")
+        try:
+            part.write_bytes(data)
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a folder against other processes that would write to it. Raises ConfigError, which names the one that does.
+
+    The system gives the lock back when its process ends, however that is.
+    """
+    lock, writer = FileLock(folder / LOCK_FILE, timeout=0), folder / WRITER_FILE
+    with writing(folder):
+        try:
+            lock.acquire()
+        except Timeout:
+            who = writer.read_text(encoding="utf-8") if writer.exists() else "another process"
+            raise ConfigError(f"{folder}: {who} is writing to it; wait for it, or take another folder") from None
+        began = time.strftime("%Y-%m-%d %H:%M:%S")
+        writer.write_text(f"process {os.getpid()} on {platform.node()}, since {began},", encoding="utf-8")
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # the folder may be gone; Windows removes the lock itself when it is released
+            writer.unlink(missing_ok=True)
+            (folder / LOCK_FILE).unlink(missing_ok=True)
+        lock.release()

@@ -10,8 +10,10 @@ import importlib
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,6 +50,7 @@ from fewframes.moments import (
     tables_at,
     told,
 )
+from fewframes.outputs import held
 from fewframes.predictor import Predictor
 from fewframes.rows import Gap
 from fewframes.stores import is_address
@@ -116,10 +119,14 @@ class Index:
         return int(self._table.count_rows())
 
     def videos(self) -> dict[str, str]:
-        """Each video, and the key of its content."""
+        """Return each video and the key of its content; an empty key for one that two writers stored twice, so that `add` replaces
+        it."""
+        found: dict[str, str] = {}
         with told(self.url):
             batches = self._table.search().where("number = 0").select(["source", "content"]).to_batches()
-            return {row["source"]: row["content"] for batch in batches for row in batch.to_pylist()}
+            for row in (row for batch in batches for row in batch.to_pylist()):
+                found[row["source"]] = "" if row["source"] in found else row["content"]
+        return found
 
     def add(
         self,
@@ -136,7 +143,21 @@ class Index:
         `look` has others look at the videos, as `ray_moments` does; only this process writes."""
         look = look or MomentWork(self._needed_predictor(), self.settings, cache).look_at
         paths = list(dict.fromkeys(absolute(os.fspath(video)) for video in videos))
+        with self._held():
+            return self._added(paths, look, commit_s, progress)
+
+    def _held(self) -> AbstractContextManager[None]:
+        """Keep other processes of this machine from writing; nothing locks an index in a store."""
+        return nullcontext() if is_address(self.url) else held(Path(self.url))
+
+    def _added(self, paths: Sequence[str], look: LookAt, commit_s: float, progress: Progress) -> Added:
         known, batch, done = self.videos(), Batch(self._table, self.url, commit_s), _Tally()
+        if twice := [
+            path for path in paths if known.get(path) == ""
+        ]:  # merging would keep both, for their ids are the same
+            with told(self.url):
+                self._table.delete(among("source", twice))
+            known = {path: key for path, key in known.items() if path not in set(twice)}
         progress("videos", 0, len(paths))
         try:
             for number, seen in enumerate(look(paths, known), 1):
@@ -155,6 +176,10 @@ class Index:
 
     def remove(self, videos: Iterable[str | os.PathLike[str]]) -> int:
         """Forget these videos, in one step; how many there were. Raises DataError for one that is not in the index."""
+        with self._held():
+            return self._removed(videos)
+
+    def _removed(self, videos: Iterable[str | os.PathLike[str]]) -> int:
         known = self.videos()
         paths = {absolute(os.fspath(video)) for video in videos}
         for path in sorted(paths):

@@ -27,6 +27,7 @@ from fewframes.options import (
     embedding_cache,
     named_videos,
 )
+from fewframes.outputs import write_file
 from fewframes.words import for_csv, json_line
 
 if TYPE_CHECKING:  # the command line must not load torch before a command needs it
@@ -252,7 +253,7 @@ def write_page(found: tuple[Hit, ...], title: str, page: Path) -> None:
                 pictures[hit.id] = jpeg(frame_CHW)
         except VideoError as error:
             tell(f"no pictures: {error}")
-    page.write_text(search_page(title, found, pictures), encoding="utf-8", errors="replace")
+    write_file(page, search_page(title, found, pictures))
     tell(f"open {page} to see and play them")
 
 

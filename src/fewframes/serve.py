@@ -119,6 +119,7 @@ class Desk:
         try:
             async with _in_time(task):
                 ask, upload = await read_request(request, kind, self.service.config.max_bytes)
+            self.service.take_place(task)
             file, name = (upload.file, upload.filename or "upload") if upload else (None, "")
             future = self.service.submit(ask, file, name, task, lines.told)
         except BaseException:

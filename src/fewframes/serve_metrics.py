@@ -26,7 +26,9 @@ class Metrics:
             registry=registry,
         )
         self.frames = Counter("fewframes_frames_embedded", "Frames embedded.", registry=registry)
-        self.inside = Gauge("fewframes_requests_inside", "Requests being answered or waiting.", registry=registry)
+        self.inside = Gauge(
+            "fewframes_requests_inside", "Requests being answered, waiting or still coming.", registry=registry
+        )
         self.waiting = Gauge("fewframes_requests_waiting", "Requests beyond the workers.", registry=registry)
 
     def round(self, num_frames: int) -> None:

@@ -32,6 +32,8 @@ from fewframes.timeline import TimelineConfig, sweep
 
 PICTURE_PX = 112
 """Side of the frames that are sent back for people to see."""
+MOST_COMING = 64
+"""Requests whose bodies are still coming, at most: they take no place, but memory and a connection each."""
 TOLD_FRAMES = 64
 """Frames of a long video after which it is told how far it is."""
 CLIENT_GONE = 499
@@ -131,6 +133,8 @@ class Task:
 
     timeout_s: float
     began: float = field(default_factory=time.monotonic)
+    has_place: bool = False
+    """Whether it counts among those that are worked on or wait: once all of it has come."""
     cut: Refusal | None = None
     """Why it ends before its time."""
     woken: Callable[[], object] = lambda: None
@@ -195,7 +199,7 @@ class Service:
 
     @property
     def num_inside(self) -> int:
-        """Requests being answered or waiting."""
+        """Requests being answered, waiting or still coming."""
         return len(self._inside)
 
     @property
@@ -206,21 +210,41 @@ class Service:
 
     @property
     def num_waiting(self) -> int:
-        """Requests that wait for a worker, or whose video is still coming."""
-        return max(0, self.num_inside - self.config.num_workers)
+        """Requests that wait for a worker."""
+        with self._lock:
+            return max(0, self._num_placed() - self.config.num_workers)
 
     def enter(self) -> Task:
-        """A place inside, until `leave`. Refusal (503) when stopping, (429) when all places are taken."""
+        """Let a request in, until `leave`; it takes a place by `take_place`, when all of it has come.
+
+        Raises Refusal (503) when stopping, (429) when all places are taken or too many requests are still coming.
+        """
         with self._lock:
             if self.is_stopping:
                 raise stopping()
-            if self.num_inside >= self.config.num_workers + self.config.max_waiting:
-                waits = f"{self.num_inside} requests are inside, {self.config.max_waiting} of them waiting"
-                retry_s = math.ceil(self._usual_s)
-                raise Refusal(429, f"{waits}, as many as may; ask again in {retry_s} s", retry_s=retry_s)
+            self._check_places()
+            num_coming = len(self._inside) - self._num_placed()
+            if num_coming >= MOST_COMING:
+                raise Refusal(429, f"{num_coming} requests are still coming, as many as may; ask again", retry_s=5)
             task = Task(self.config.timeout_s)
             self._inside.add(task)
         return task
+
+    def take_place(self, task: Task) -> None:
+        """Count a request among those that are worked on or wait. Raises Refusal (429) when all places are taken."""
+        with self._lock:
+            self._check_places()
+            task.has_place = True
+
+    def _num_placed(self) -> int:
+        return sum(task.has_place for task in self._inside)
+
+    def _check_places(self) -> None:
+        num_taken = self._num_placed()
+        if num_taken >= self.config.num_workers + self.config.max_waiting:
+            waits = f"{num_taken} requests are inside, {self.config.max_waiting} of them waiting"
+            retry_s = math.ceil(self._usual_s)
+            raise Refusal(429, f"{waits}, as many as may; ask again in {retry_s} s", retry_s=retry_s)
 
     def leave(self, task: Task) -> None:
         """Give the place back."""

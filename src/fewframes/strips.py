@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from fewframes.errors import ConfigError
 from fewframes.explain import Explanation
 from fewframes.maps import Method
+from fewframes.outputs import write_file
 from fewframes.plots import DPI, shortened
 
 HEAT = mpl.colormaps["YlOrRd"]
@@ -42,21 +43,14 @@ def check_picture(path: Path) -> None:
 
 
 def write_picture(explanation: Explanation, path: Path) -> None:
-    """The explanation as a picture, .png or .svg; nothing half written gets the name. Raises ConfigError."""
+    """Write an explanation as a picture, .png or .svg, whole or not at all. Raises ConfigError, OutputError."""
     check_picture(path)
     form = path.suffix.lower().removeprefix(".")
     content = io.BytesIO()
     metadata = {"Date": None} if form == "svg" else None  # the same explanation is the same file
     with mpl.rc_context({"svg.hashsalt": "fewframes"}):
         explanation_figure(explanation).savefig(content, format=form, dpi=DPI, metadata=metadata)
-    part = path.with_name(f"{path.name}.part")
-    try:
-        part.write_bytes(content.getvalue())
-        part.replace(path)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written ({error.strerror or error}); take another place") from None
-    finally:
-        part.unlink(missing_ok=True)
+    write_file(path, content.getvalue())
 
 
 def strip_png(frames_TCHW: Tensor, times_s: Sequence[float], attention_T: Tensor) -> bytes:

@@ -26,6 +26,7 @@ from fewframes.options import (
     make_folder,
     named_videos,
 )
+from fewframes.outputs import write_file
 from fewframes.words import json_line, plain
 
 SHOWN_FRAMES = 9
@@ -149,7 +150,7 @@ def print_spans(found: Timeline) -> None:
 def write_files(found: Timeline, vtt: Path | None, plot: Path | None, thumbnails: Path | None) -> None:
     """Subtitles, the picture, and the folder of thumbnails; frames for people are read again from the video."""
     if vtt is not None:
-        vtt.write_text(found.to_vtt(), encoding="utf-8")
+        write_file(vtt, found.to_vtt())
     if plot is not None:
         write_plot(found, plot)
     if thumbnails is not None:
@@ -163,7 +164,7 @@ def write_plot(found: Timeline, plot: Path) -> None:
 
     surest = sorted(found.spans, key=lambda span: -span.confidence)[:SHOWN_FRAMES]
     shown = sorted(surest, key=lambda span: span.start_s)
-    plot.write_bytes(timeline_png(found, shown, list(middle_frames(found.source, shown))))
+    write_file(plot, timeline_png(found, shown, list(middle_frames(found.source, shown))))
 
 
 def write_thumbnails(found: Timeline, folder: Path) -> None:
@@ -176,10 +177,10 @@ def write_thumbnails(found: Timeline, folder: Path) -> None:
         former.unlink()
     names = [f"{number:04d}.jpg" for number in range(1, len(found.spans) + 1)]
     for name, frame_CHW in zip(names, middle_frames(found.source, found.spans), strict=True):
-        (folder / name).write_bytes(jpeg(frame_CHW))
+        write_file(folder / name, jpeg(frame_CHW))
     index = [{"file": name, **span.to_dict()} for name, span in zip(names, found.spans, strict=True)]
-    (folder / "index.json").write_text(json_line(index, indent=1) + "\n", encoding="utf-8")
+    write_file(folder / "index.json", json_line(index, indent=1) + "\n")
     video = found.source if is_address(found.source) else Path(found.source).resolve().as_uri()
     page = timeline_page(found, video, names)
-    (folder / "index.html").write_text(page, encoding="utf-8", errors="replace")
+    write_file(folder / "index.html", page)
     tell(f"{len(names)} thumbnails; open {folder / 'index.html'} to jump to a moment")
