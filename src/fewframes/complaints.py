@@ -20,6 +20,8 @@ WRONG_PIXELS = re.compile(
 )
 """What FFmpeg logs of pictures that it patches up, and of parts of a file that it passes over. Other errors in the log are of what
 no picture depends on."""
+OF_THE_PAST = "unref short failure"
+"""What H.264 logs, as an error, where a picture gives up one that is not there, and is complete itself."""
 
 Message = tuple[int, str, str]
 
@@ -61,7 +63,7 @@ class Complaints:
     """What is logged of wrong pixels by a decoder, with threads of its own or without."""
 
     def __init__(self, *, has_threads: bool) -> None:
-        self.found = False
+        self.found = self.only_of_the_past = False
         """Whether anything was, in the last packet; with threads, which may be anybody's, since the decoder was opened."""
         self.has_threads = has_threads
         if has_threads:
@@ -82,4 +84,5 @@ class Complaints:
         self._capture.__exit__(None, None, None)
         said = [*self._said, *_log.of_threads[self._num_before :]] if self.has_threads else self._said
         self.found = any(WRONG_PIXELS.search(message) for _, _, message in said)
+        self.only_of_the_past = bool(said) and all(OF_THE_PAST in message for _, _, message in said)
         _log.close()

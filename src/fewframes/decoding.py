@@ -66,6 +66,7 @@ class Decoding:
         self._source, self._stream, self._tick_s = source, source.stream, source.tick_s
         self._display = display
         self._counts, self._complaints, self._from_start = counts, complaints, from_start
+        self._num_keys = 0
         self.damage = None if complaints.has_threads else Damage(source.stream.codec_context.name)
         """What went wrong in a decoder with one thread."""
 
@@ -91,13 +92,16 @@ class Decoding:
                 yield Shown(time_s, time_s + duration_s, frame, geometry, is_damaged)
 
     def _frames_of(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
-        is_packet = packet is not None and packet.size > 0
-        if self.damage is not None and packet is not None and is_packet:
-            self.damage.add(packet, self._stamp_of(packet))
+        if packet is not None and packet.size > 0:
+            self._num_keys += packet.is_keyframe
+            if self.damage is not None:
+                self.damage.add(packet, self._stamp_of(packet))
         try:
             with self._complaints:
                 frames = self._stream.codec_context.decode(None) if packet is None else packet.decode()
         except FFmpegError as error:
+            if self._complaints.only_of_the_past and not self._from_start and self._num_keys == 1:
+                return []  # what it misses stands before the jump, which led into an open group
             self._blame(f"a packet cannot be decoded: {error}")
             self._counts.undecodable += 1
             return []
