@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from contextlib import closing
 from fractions import Fraction
@@ -26,6 +27,7 @@ from fewframes.spans import Span
 from fewframes.thumbnails import middle_frames
 from fewframes.torchcodec_video import shows_as_stored
 from fewframes.video import open_video, read_frames
+from numbered import Numbered
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 NAMES = {(1, 0, 0): "R", (0, 1, 0): "G", (0, 0, 1): "B", (1, 1, 1): "W"}
@@ -303,3 +305,17 @@ def test_hdr_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert [record.message for record in caplog.records] == [
         f"{path}: HDR (PQ): its brightness is shown without tone mapping, flatter than players do"
     ]
+
+
+def test_decoded_frames_are_let_go_at_once(tmp_path: Path) -> None:
+    """Asked for its side data, a frame of PyAV lies in a cycle: a long video of large pictures then fills the memory."""
+    path = Numbered(bframes=0, gop=60).write(tmp_path / "v")
+    gc.collect()
+    gc.disable()
+    try:
+        with closing(open_video(path, threads=1)) as video:
+            video.frames_at(torch.tensor([2.3], dtype=torch.float64))
+            num_left = sum(type(one) is av.VideoFrame for one in gc.get_objects())
+    finally:
+        gc.enable()
+    assert num_left < 10

@@ -1,9 +1,8 @@
 """FFmpeg's log as a sign of damage: some decoders only log what they patch up.
 
 PyAV passes on what a decoder's own threads log under Python's lock, which its owner has while it ends them: both would wait for
-each other. So a decoder with threads is heard from its opening until it has been flushed (`flush_buffers` waits for its threads
-without the lock), and only then ended. One without is heard while a packet is being decoded. Else PyAV ignores the log, as it does
-by default.
+each other. So a decoder is heard from its opening until it has been flushed (`flush_buffers` waits for its threads without the
+lock), and only then ended. Where none is open PyAV ignores the log, as it does by default.
 """
 
 from __future__ import annotations
@@ -60,29 +59,29 @@ _log = _Log()
 
 
 class Complaints:
-    """What is logged of wrong pixels by a decoder, with threads of its own or without."""
+    """What is logged of wrong pixels by a decoder, with threads of its own or without, until it is closed."""
 
     def __init__(self, *, has_threads: bool) -> None:
         self.found = self.only_of_the_past = False
         """Whether anything was, in the last packet; with threads, which may be anybody's, since the decoder was opened."""
         self.has_threads = has_threads
-        if has_threads:
-            _log.open()
-            self._num_before = len(_log.of_threads)
+        _log.open()
+        self._num_before = len(_log.of_threads)
 
     def close(self) -> None:
         """Hear no more: the decoder has been flushed."""
-        if self.has_threads:
-            _log.close()
+        _log.close()
 
     def __enter__(self) -> None:
-        _log.open()
         self._capture = av.logging.Capture()  # of the thread that makes it
         self._said: list[Message] = self._capture.__enter__()
 
     def __exit__(self, *error: object) -> None:
         self._capture.__exit__(None, None, None)
-        said = [*self._said, *_log.of_threads[self._num_before :]] if self.has_threads else self._said
-        self.found = any(WRONG_PIXELS.search(message) for _, _, message in said)
-        self.only_of_the_past = bool(said) and all(OF_THE_PAST in message for _, _, message in said)
-        _log.close()
+        said = self._said
+        if self.has_threads and len(_log.of_threads) > self._num_before:
+            said = [*said, *_log.of_threads[self._num_before :]]
+        self.found = self.only_of_the_past = False
+        if said:  # rarely: this is asked twice a packet
+            self.found = any(WRONG_PIXELS.search(message) for _, _, message in said)
+            self.only_of_the_past = all(OF_THE_PAST in message for _, _, message in said)

@@ -61,6 +61,8 @@ class Damage:
         """Whether a frame that came out is damaged, or built on what is."""
         place = frame.opaque if isinstance(frame.opaque, _Place) else self._last
         place.has_frame = True
+        if not (self._bad or place is self._first or frame.is_corrupt or frame.key_frame or place.is_key):
+            return False  # almost always: this is asked of every frame
         is_unsaid = self._is_unsaid or frame.pict_type == PictureType.NONE  # then the container's word counts
         is_entry = (frame.key_frame or (is_unsaid and place.is_key)) and frame.pict_type in WHOLE
         if frame.is_corrupt or (place is self._first and not is_entry):

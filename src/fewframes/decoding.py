@@ -66,7 +66,7 @@ class Decoding:
         self._source, self._stream, self._tick_s = source, source.stream, source.tick_s
         self._display = display
         self._counts, self._complaints, self._from_start = counts, complaints, from_start
-        self._num_keys = 0
+        self._num_keys, self._is_by_decoding = 0, source.format in DECODE_CLOCK
         self.damage = None if complaints.has_threads else Damage(source.stream.codec_context.name)
         """What went wrong in a decoder with one thread."""
 
@@ -76,18 +76,19 @@ class Decoding:
 
     def frames(self, feed: Feed) -> Iterator[Shown]:
         """Yield frames in the order of showing. Raises Unsure at the first sign of damage in a decoder with several threads."""
-        last_s = -self._source.frame_s if self._from_start else None  # a frame without a time follows the one before it
+        frame_s, time_base = self._source.frame_s, self._stream.time_base
+        last_s = -frame_s if self._from_start else None  # a frame without a time follows the one before it
         first: Packet[VideoStream] | None = None
         for packet in feed:
             first = first or packet
             for frame in self._frames_of(packet):
-                frame.time_base = self._stream.time_base  # those of an emptied decoder have none
+                frame.time_base = time_base  # those of an emptied decoder have none
                 geometry = self._display.geometry(frame)
                 is_damaged = self._is_damaged(frame, first)
-                time_s = self._time_of(frame, last_s)
+                time_s = self._time_of(frame, last_s, frame_s)
                 if time_s is None:
                     continue  # nothing says when it is shown
-                duration_s = frame.duration * self._tick_s if frame.duration else self._source.frame_s
+                duration_s = frame.duration * self._tick_s if frame.duration else frame_s
                 last_s = time_s
                 yield Shown(time_s, time_s + duration_s, frame, geometry, is_damaged)
 
@@ -128,16 +129,17 @@ class Decoding:
         """Packets from the first key frame on, or after so many others, up to the end of what can be read; an unreadable rest
         shows as a video that ends too early."""
         most_passed = MAX_LEADING_PACKETS if self._from_start else sys.maxsize
-        num_passed, said = 0, Complaints(has_threads=False)
+        num_passed, is_in_pages = 0, self._source.format == "ogg"
         packets = self._source.container.demux(self._stream)
         try:
             while True:
-                with said:
+                with self._complaints:
                     packet = next(packets, None)
                 if packet is None:
                     return
-                # Something is lost that it may build on; in Ogg, where packets are put together from pages, of itself too.
-                packet.is_corrupt |= said.found and (self._source.format == "ogg" or not packet.is_keyframe)
+                if self._complaints.found and (is_in_pages or not packet.is_keyframe):
+                    # Something is lost that it may build on; in Ogg, where packets are put together from pages, of itself too.
+                    packet.is_corrupt = True
                 self._counts.bytes += packet.size
                 if packet.size == 0 and self._repeats(packet):
                     continue
@@ -166,10 +168,10 @@ class Decoding:
         return stamp is not None
 
     def _stamp_of(self, one: Packet[VideoStream] | VideoFrame) -> int | None:
-        return one.dts if self._source.format in DECODE_CLOCK else one.pts
+        return one.dts if self._is_by_decoding else one.pts
 
-    def _time_of(self, frame: VideoFrame, last_s: float | None) -> float | None:
+    def _time_of(self, frame: VideoFrame, last_s: float | None, frame_s: float) -> float | None:
         stamp = self._stamp_of(frame)
         if stamp is None:
-            return None if last_s is None else last_s + self._source.frame_s
+            return None if last_s is None else last_s + frame_s
         return stamp * self._tick_s

@@ -52,13 +52,14 @@ class Display:
         self._stream: VideoStream
         self._container_aspect: Fraction | None
         self._matrix: bytes | None
+        self._rotation: float | None
 
     def begin(self, stream: VideoStream) -> None:
         """Note what the header of a newly opened stream states, before anything of it is decoded."""
         self._stream, stated = stream, stream.sample_aspect_ratio
         # Until then, the codec's value is the header's; where the two are the same, the container has none of its own.
         self._container_aspect = None if stated == stream.codec_context.sample_aspect_ratio else stated
-        self._matrix = None
+        self._matrix, self._rotation = None, None
 
     def close(self) -> None:
         """Give back the stream, and the scaler with its threads; `begin` may follow."""
@@ -71,8 +72,10 @@ class Display:
         What the container states of pixels goes before what the codec does, as in FFmpeg; the codec's may change midway, as
         broadcasts do between programmes. A matrix that H.264 or HEVC state at a frame holds until another is stated.
         """
-        own = _display_matrix(frame)
-        self._matrix = own or self._matrix
+        # Whoever looks at PyAV's side data keeps the frame until Python collects cycles: hundreds of them, were each looked at. The
+        # rotation is free, and changes where the matrix does, but for a turn upside down of a video that is mirrored midway.
+        if frame.rotation != self._rotation:
+            self._rotation, self._matrix = frame.rotation, _display_matrix(frame) or self._matrix
         return Geometry(self._aspect(), self._matrix)
 
     def _aspect(self) -> Fraction:
