@@ -227,10 +227,11 @@ def test_decoders_that_mark_no_key_frames_give_sound_pictures(
 
 @pytest.mark.parametrize("threads", THREADS)
 def test_what_an_open_group_misses_before_a_jump_is_no_damage(threads: int, tmp_path: Path) -> None:
-    """Pictures behind its key frame give up ones before it, which H.264 calls an error. Nothing is read twice for that."""
+    """Pictures behind its key frame give up ones before it, which H.264 calls an error. Nothing is read twice for that with one
+    thread; of several, each makes a new error of it."""
     params = "keyint=12:min-keyint=12:bframes=3:b-adapt=0:open-gop=1"
     path = Numbered(bframes=3, options={"x264-params": params}).write(tmp_path / "v")
     with closing(open_video(path, threads=threads)) as video:
         clip = video.frames_at(torch.tensor([1.17, 2.02], dtype=torch.float64))
     assert numbers(clip.frames) == [29, 50]
-    assert clip.reading.frames_decoded <= 40
+    assert clip.reading.frames_decoded <= (40 if threads == 1 else 60)
