@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from itertools import pairwise
 from statistics import median
 
 from fewframes.clip import Step
@@ -40,14 +41,10 @@ def steps_of(file: VideoFile, origin_s: float) -> tuple[Step, ...]:
         except READ_ERRORS as error:
             log.debug("%s: listing its packets stopped: %s", file.name, error)
     times_s.sort()
-    apart_s = [after - before for before, after in zip(times_s, times_s[1:], strict=False)]
-    usual_s = median(apart_s) if apart_s else 0.0
+    gaps = [(before_s, after_s - before_s) for before_s, after_s in pairwise(times_s)]
+    usual_s = median(gap_s for _, gap_s in gaps) if gaps else 0.0
     least_s = max(STEP_S, STEP_FRAMES * usual_s)
-    return tuple(
-        Step(before_s + usual_s, gap_s - usual_s)
-        for before_s, gap_s in zip(times_s, apart_s, strict=False)
-        if gap_s >= least_s
-    )
+    return tuple(Step(before_s + usual_s, gap_s - usual_s) for before_s, gap_s in gaps if gap_s >= least_s)
 
 
 def moments_around(
