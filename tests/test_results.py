@@ -1,47 +1,60 @@
-"""Result files: each names the commit it was measured on, and that commit can be looked at."""
+"""What travels: predictions that print, sort and serialise."""
 
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
-
-
-def commits_in(value: object) -> Iterator[str]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            if key == "commit":
-                yield inner
-            else:
-                yield from commits_in(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from commits_in(inner)
+from fewframes.clip import Clip, Prediction, Reading, Timing
 
 
-def git(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+@pytest.fixture
+def prediction() -> Prediction:
+    return Prediction(
+        source="a.mp4",
+        labels=("hug", "kick", "push"),
+        scores=torch.tensor([0.2, 0.7, 0.1]),
+        times_s=torch.tensor([0.5, 1.5]),
+        frame_attention=torch.tensor([0.25, 0.75]),
+        embedding=torch.zeros(4),
+        frame_embeddings=torch.zeros(2, 4),
+        timing=Timing(0.1, 0.02, 0.3),
+        reading=Reading(frames_decoded=7, frames_left_out=5, jumps=1, bytes_read=900),
+    )
 
 
-@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
-def test_a_result_names_the_commit_that_it_was_measured_on(path: Path) -> None:
-    assert list(commits_in(json.loads(path.read_text(encoding="utf-8"))))
+def test_top_is_sorted_and_cut(prediction: Prediction) -> None:
+    assert [label for label, _ in prediction.top(5)] == ["kick", "hug", "push"]
+    assert prediction.top(1)[0].label == "kick"
+    assert prediction.top(1)[0].score == pytest.approx(0.7)
+    with pytest.raises(ValueError, match="k = 0"):
+        prediction.top(0)
 
 
-@pytest.mark.skipif(
-    not (ROOT / ".git").exists()
-    or shutil.which("git") is None
-    or git("rev-parse", "--is-shallow-repository").stdout != "false\n",
-    reason="the history is not here",
-)
-@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
-def test_the_commit_of_a_result_is_in_the_history(path: Path) -> None:
-    for commit in commits_in(json.loads(path.read_text(encoding="utf-8"))):
-        assert git("merge-base", "--is-ancestor", commit, "HEAD").returncode == 0, commit
+def test_json_is_what_the_command_promises(prediction: Prediction) -> None:
+    values = json.loads(prediction.to_json(2))
+    assert values == {
+        "source": "a.mp4",
+        "top": [{"label": "kick", "score": 0.7}, {"label": "hug", "score": 0.2}],
+        "times_s": [0.5, 1.5],
+        "frame_attention": [0.25, 0.75],
+        "distinct_frames": 2,
+        "notices": [],
+        "timing_s": {"decode": 0.1, "transform": 0.02, "network": 0.3},
+        "reading": {"frames_decoded": 7, "frames_left_out": 5, "jumps": 1, "bytes_read": 900},
+    }
+
+
+def test_row_is_flat(prediction: Prediction) -> None:
+    row = prediction.to_row()
+    assert row["label"] == "kick"
+    assert row["score_push"] == pytest.approx(0.1)
+    assert all(isinstance(value, str | float | int) for value in row.values())
+
+
+def test_they_print_well(prediction: Prediction) -> None:
+    assert repr(prediction) == "Prediction('a.mp4': kick 70.0%, hug 20.0%, push 10.0%; 2 frames, 0.42 s)"
+    clip = Clip(torch.zeros(4, 3, 20, 30, dtype=torch.uint8), torch.zeros(4), 2.5, "a.mp4", Reading(4, 0, 0, 0))
+    assert repr(clip) == "Clip('a.mp4', 4 frames of 30x20 px out of 2.50 s)"
