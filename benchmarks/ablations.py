@@ -28,19 +28,19 @@ from accuracy import DARK, MEAN, PACKAGED, PLAIN, rows_of
 from paired import difference, spread
 from torch import Tensor
 
-from fewframes.cache import EmbeddingCache
-from fewframes.clip import Failure
-from fewframes.config import ModelConfig, RunConfig, TrainConfig
-from fewframes.data import VideoSet
-from fewframes.embed import Embedded, embed_videos, see_videos
-from fewframes.fit import fit
-from fewframes.judge import averaged
-from fewframes.layouts import Sample
-from fewframes.model import STAM
-from fewframes.predictor import Predictor, load
-from fewframes.presets import LITE_VIEW, PRESETS
-from fewframes.sampling import Views
-from fewframes.weights import Checkpoint, start_model
+from fewframes.core.cache import EmbeddingCache
+from fewframes.core.settings import ModelConfig, RunConfig, TrainConfig
+from fewframes.data.dataset import VideoSet
+from fewframes.data.layouts import Sample
+from fewframes.inference.predictor import Predictor, load
+from fewframes.models.checkpoint import Checkpoint, start_model
+from fewframes.models.presets import LITE_VIEW, PRESETS
+from fewframes.models.stam import STAM
+from fewframes.results import Failure
+from fewframes.training.features import Embedded, embed_videos, see_videos
+from fewframes.training.loop import fit
+from fewframes.training.scoring import averaged
+from fewframes.video.sampling import Views
 
 FOLDS, SEEDS = 5, 3
 POOLED = 1280  # of Lite0's features, before the grid of its middle

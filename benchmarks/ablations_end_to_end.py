@@ -32,11 +32,11 @@ from accuracy import rows_of
 from paired import difference, spread
 from torch import Tensor
 
-from fewframes.cache import EmbeddingCache
-from fewframes.config import RunConfig, TrainConfig
-from fewframes.data import VideoSet
-from fewframes.layouts import Sample
-from fewframes.train import Options, train
+from fewframes.core.cache import EmbeddingCache
+from fewframes.core.settings import RunConfig, TrainConfig
+from fewframes.data.dataset import VideoSet
+from fewframes.data.layouts import Sample
+from fewframes.training.train import Options, train
 
 SIZE = {"image_size": 112, "num_frames": 8}
 AFTER = {"temporal": "paper", "temporal_depth": 2, "temporal_positions": "waves"}

@@ -36,15 +36,15 @@ import machine
 import torch
 from torch import Tensor
 
-from fewframes.cache import EmbeddingCache
-from fewframes.config import AugmentConfig, ModelConfig, RunConfig, TrainConfig
-from fewframes.data import VideoSet
-from fewframes.embed import Embedded, embed_videos
-from fewframes.fit import fit
-from fewframes.layouts import Sample
-from fewframes.model import STAM
-from fewframes.predictor import Predictor, load
-from fewframes.presets import PRESETS
+from fewframes.core.cache import EmbeddingCache
+from fewframes.core.settings import AugmentConfig, ModelConfig, RunConfig, TrainConfig
+from fewframes.data.dataset import VideoSet
+from fewframes.data.layouts import Sample
+from fewframes.inference.predictor import Predictor, load
+from fewframes.models.presets import PRESETS
+from fewframes.models.stam import STAM
+from fewframes.training.features import Embedded, embed_videos
+from fewframes.training.loop import fit
 
 PACKAGED = PRESETS["lite0-16"].model
 MEAN = replace(PACKAGED, temporal="mean", temporal_width=None, motion_width=0, moment_head=False)

@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 
 import machine
 
-from mutated import CHANGES, Trial, trials
+from helpers.mutated import CHANGES, Trial, trials
 
 
 def main() -> None:

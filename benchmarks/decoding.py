@@ -145,8 +145,8 @@ def read(reader: str, path: str, threads: int) -> tuple[float, str, dict[str, in
 
 
 def read_ours(path: str, threads: int, tolerance: float) -> tuple[torch.Tensor, dict[str, int]]:
-    from fewframes.sampling import Views
-    from fewframes.video import open_video
+    from fewframes.video.sampling import Views
+    from fewframes.video.source import open_video
 
     views = Views(tolerance=tolerance)
     with closing(open_video(path, threads=threads)) as video:
@@ -199,7 +199,7 @@ def read_torchcodec(path: str, threads: int, _: float) -> tuple[torch.Tensor, di
 
 def floor_s(path: str, threads: int) -> float:
     """Seconds of decoding alone, of the packets that ours decodes."""
-    from fewframes.packets import Feed
+    from fewframes.video.decode.packets import Feed
 
     runs: list[list[Packet[VideoStream] | None]] = []
     plain = Feed.__iter__

@@ -11,8 +11,8 @@ import json
 
 import machine
 
-from fewframes.compared import bench_text, figure_1, scaling_figure, write_picture
-from fewframes.scaling import Point
+from fewframes.bench.scaling import Point
+from fewframes.bench.tables import bench_text, figure_1, scaling_figure, write_picture
 
 DOCS, RESULTS = machine.ROOT / "docs", machine.ROOT / "benchmarks" / "results"
 

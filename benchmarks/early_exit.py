@@ -40,16 +40,24 @@ from paired import difference, spread
 from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
 
-from fewframes.cache import EmbeddingCache
-from fewframes.config import RunConfig, TrainConfig
-from fewframes.data import VideoSet
-from fewframes.embed import Embedded, embed_videos
-from fewframes.exits import PERMITTED_LOSS, figures_of, fit_plan, leave, stage_logits, stages_of, with_stages
-from fewframes.fit import fit
-from fewframes.layouts import Sample
-from fewframes.model import STAM
-from fewframes.predictor import Predictor, load
-from fewframes.presets import PRESETS
+from fewframes.core.cache import EmbeddingCache
+from fewframes.core.settings import RunConfig, TrainConfig
+from fewframes.data.dataset import VideoSet
+from fewframes.data.layouts import Sample
+from fewframes.inference.early_exit import (
+    PERMITTED_LOSS,
+    figures_of,
+    fit_plan,
+    leave,
+    stage_logits,
+    stages_of,
+    with_stages,
+)
+from fewframes.inference.predictor import Predictor, load
+from fewframes.models.presets import PRESETS
+from fewframes.models.stam import STAM
+from fewframes.training.features import Embedded, embed_videos
+from fewframes.training.loop import fit
 
 STAGES = stages_of(16)
 FIXED = {

@@ -26,12 +26,12 @@ import torch
 from accuracy import DARK, rows_of
 from torch import Tensor
 
-from fewframes.cache import EmbeddingCache
-from fewframes.data import VideoSet
-from fewframes.embed import Seen, see_videos
-from fewframes.explain import correlations, score_drops, without
-from fewframes.layouts import Sample
-from fewframes.predictor import Predictor, load
+from fewframes.core.cache import EmbeddingCache
+from fewframes.data.dataset import VideoSet
+from fewframes.data.layouts import Sample
+from fewframes.inference.explain import correlations, score_drops, without
+from fewframes.inference.predictor import Predictor, load
+from fewframes.training.features import Seen, see_videos
 
 
 def main() -> None:

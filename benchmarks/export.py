@@ -28,10 +28,10 @@ import torch
 from accuracy import DARK, rows_of
 from numpy.typing import NDArray
 
-from fewframes.clip import Clip
-from fewframes.export import export
-from fewframes.exported import Array, open_graph
-from fewframes.predictor import Predictor, load
+from fewframes.export.exporter import export
+from fewframes.export.runtime import Array, open_graph
+from fewframes.inference.predictor import Predictor, load
+from fewframes.results import Clip
 
 EXPORTS = {
     "onnx float32": ("float32.onnx", "float32"),
@@ -42,7 +42,7 @@ EXPORTS = {
 }
 JUDGED = ("onnx int8", "openvino int8")
 TURNS, STARTS, NUM_CALIBRATION, NUM_DAILY = 5, 3, 8, 60
-COMMAND = "from fewframes.cli import main; main()"
+COMMAND = "from fewframes.cli.main import main; main()"
 LAUNCHER = """
 import os, subprocess, sys
 process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

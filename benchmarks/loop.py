@@ -18,16 +18,16 @@ from pathlib import Path
 import machine
 import torch
 
-from fewframes.batches import Order, TokenExamples, VideoExamples, read_batches
-from fewframes.config import AugmentConfig, RunConfig, TrainConfig
-from fewframes.data import read_data
-from fewframes.embed import Embedded, embed_videos
-from fewframes.fit import Lesson, Trainer, solve, token_examples
-from fewframes.layouts import Sample
-from fewframes.model import STAM
-from fewframes.predictor import load
-from fewframes.presets import PRESETS
-from fewframes.processes import start_processes
+from fewframes.core.settings import AugmentConfig, RunConfig, TrainConfig
+from fewframes.data.dataset import read_data
+from fewframes.data.layouts import Sample
+from fewframes.inference.predictor import load
+from fewframes.models.presets import PRESETS
+from fewframes.models.stam import STAM
+from fewframes.training.features import Embedded, embed_videos
+from fewframes.training.loader import Order, TokenExamples, VideoExamples, read_batches
+from fewframes.training.loop import Lesson, Trainer, solve, token_examples
+from fewframes.training.processes import start_processes
 
 NUM_CLIPS, BATCH, TURNS, WORKERS = 96, 8, 3, 2
 SOAK_VIDEOS = 10_000

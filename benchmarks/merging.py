@@ -29,14 +29,14 @@ from ablations import SETTINGS, TRANSFORMER, fold_of, protocols
 from paired import difference, spread
 from torch import Tensor
 
-from fewframes.cache import EmbeddingCache, content_key, key_of, module_key
-from fewframes.config import ModelConfig, RunConfig
-from fewframes.fit import fit
-from fewframes.merging import merge_tokens
-from fewframes.model import STAM
-from fewframes.predictor import Predictor, name_of
-from fewframes.presets import LITE_VIEW, PRESETS
-from fewframes.weights import Checkpoint, build_model, start_model
+from fewframes.core.cache import EmbeddingCache, content_key, key_of, module_key
+from fewframes.core.settings import ModelConfig, RunConfig
+from fewframes.inference.predictor import Predictor, name_of
+from fewframes.models.checkpoint import Checkpoint, build_model, start_model
+from fewframes.models.presets import LITE_VIEW, PRESETS
+from fewframes.models.stam import STAM
+from fewframes.models.token_merging import merge_tokens
+from fewframes.training.loop import fit
 
 PER_BLOCK = (0, 8, 13, 16, 18)
 TURNS = 5

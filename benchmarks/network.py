@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 
 import fewframes
-from fewframes.lanes import side_by_side
-from fewframes.memory import keep_memory
-from fewframes.transforms import pixels_of
+from fewframes.core.memory import keep_memory
+from fewframes.inference.threads import side_by_side
+from fewframes.video.transforms import pixels_of
 
 ROUNDS = 7
 SPLIT_FRAMES, LANE_FRAMES = 8, 4

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from fewframes.metrics import bootstrap
+from fewframes.core.metrics import bootstrap
 
 NUM_DRAWS = 2000
 

@@ -43,14 +43,14 @@ from paired import NUM_DRAWS, spread
 from torch import Tensor
 from torch.nn import functional as F
 
-from fewframes.cache import EmbeddingCache
-from fewframes.config import RunConfig, TrainConfig
-from fewframes.fit import fit
-from fewframes.metrics import bootstrap
-from fewframes.model import STAM
-from fewframes.predictor import Predictor, load
-from fewframes.presets import PRESETS
-from fewframes.retrieve import taught_head
+from fewframes.core.cache import EmbeddingCache
+from fewframes.core.metrics import bootstrap
+from fewframes.core.settings import RunConfig, TrainConfig
+from fewframes.inference.predictor import Predictor, load
+from fewframes.models.presets import PRESETS
+from fewframes.models.stam import STAM
+from fewframes.search.index import taught_head
+from fewframes.training.loop import fit
 
 RAW_WIDTH = 1280
 

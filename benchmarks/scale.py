@@ -29,10 +29,10 @@ import machine
 import psutil
 import torch
 
-from fewframes.folders import find_videos
-from fewframes.ray_shards import PIECE_VIDEOS, cluster, run_on_ray
-from fewframes.shards import begin, count, cut, remaining, run_here
-from fewframes.video_rows import VideoDecoder, VideoJob, VideoWork
+from fewframes.batch.output import begin, count, cut, remaining, run_here
+from fewframes.batch.ray import PIECE_VIDEOS, cluster, run_on_ray
+from fewframes.batch.rows import VideoDecoder, VideoJob, VideoWork
+from fewframes.data.folders import find_videos
 
 RESULTS = machine.ROOT / "benchmarks" / "results" / "scale.json"
 NUM_VIDEOS, SHARD_ROWS, SAMPLED_S = 32, 16, 0.2

@@ -28,8 +28,8 @@ import machine
 import numpy as np
 import pyarrow as pa
 
-from fewframes.moments import Moment, Settings, lancedb, schema_of
-from fewframes.retrieve import PROBES, REFINE, Index
+from fewframes.search.index import PROBES, REFINE, Index
+from fewframes.search.table import Moment, Settings, lancedb, schema_of
 
 WIDTH, CENTRES, A_VIDEO, AT_ONCE = 128, 1000, 10, 100_000
 WARM, NUM_OTHERS = 10, 20

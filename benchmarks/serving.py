@@ -24,7 +24,7 @@ import httpx2
 import machine
 
 import fewframes
-from fewframes.memory import keep_memory
+from fewframes.core.memory import keep_memory
 
 CLIPS = [machine.ROOT / "examples" / name for name in ("hug.mp4", "kick.mp4")]
 ROUNDS, CLIPS_A_ROUND, CLIENTS = 4, 12, 6
@@ -41,7 +41,7 @@ class Server:
     def __init__(self, port: int) -> None:
         words = ["serve", "--port", str(port), "--device", "cpu", "--dtype", "float32"]
         words += ["--workers", str(WORKERS), "--max-waiting", str(WAITING)]
-        command = [sys.executable, "-c", "from fewframes.cli import main; main()", *words]
+        command = [sys.executable, "-c", "from fewframes.cli.main import main; main()", *words]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         assert self.process.stderr is not None
         self.url = ""

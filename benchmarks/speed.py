@@ -17,7 +17,7 @@ from pathlib import Path
 import machine
 
 import fewframes
-from fewframes.folders import find_videos
+from fewframes.data.folders import find_videos
 
 EXAMPLE = machine.ROOT / "examples" / "hug.mp4"
 REPEATS = 7
@@ -84,7 +84,7 @@ def main() -> None:
         },
         "import seconds": {
             name: import_seconds(f"import {name}")
-            for name in ("torch", "fewframes.predictor", "timm", "torchvision.transforms.v2")
+            for name in ("torch", "fewframes.inference.predictor", "timm", "torchvision.transforms.v2")
         },
         "seconds of one video": {name: split_seconds(find_videos(folder)[::10]) for name, folder in sets.items()},
         "videos a second, a folder at a time": {name: folder_seconds(folder) for name, folder in sets.items()},

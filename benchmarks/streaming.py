@@ -43,15 +43,15 @@ from early_exit import Videos, both_ways, folds_of, interactions
 from paired import difference, spread
 from torch import Tensor
 
-from fewframes.cache import EmbeddingCache
-from fewframes.config import ModelConfig, RunConfig, StreamConfig, TrainConfig
-from fewframes.fit import fit
-from fewframes.memory import keep_memory
-from fewframes.model import STAM
-from fewframes.predictor import Predictor, load
-from fewframes.presets import PRESETS
-from fewframes.stream import Ring
-from fewframes.weights import Checkpoint, build_model
+from fewframes.core.cache import EmbeddingCache
+from fewframes.core.memory import keep_memory
+from fewframes.core.settings import ModelConfig, RunConfig, StreamConfig, TrainConfig
+from fewframes.inference.predictor import Predictor, load
+from fewframes.inference.stream import Ring
+from fewframes.models.checkpoint import Checkpoint, build_model
+from fewframes.models.presets import PRESETS
+from fewframes.models.stam import STAM
+from fewframes.training.loop import fit
 
 RESULTS = machine.ROOT / "benchmarks" / "results" / "streaming.json"
 FIRST = (4, 8, 12)

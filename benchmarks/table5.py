@@ -33,17 +33,17 @@ from pytorchvideo.models.x3d import create_x3d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fewframes.cache import EmbeddingCache
-from fewframes.config import RunConfig, ViewConfig
-from fewframes.contenders import Rival
-from fewframes.data import VideoSet
-from fewframes.evaluate import EvaluateConfig, evaluate
-from fewframes.metrics import count_cost
-from fewframes.optim import warmup_cosine
-from fewframes.predictor import Predictor
-from fewframes.sampling import Views, centre_times, clip_times
-from fewframes.train import Options, train
-from fewframes.video import open_video
+from fewframes.bench.contenders import Rival
+from fewframes.core.cache import EmbeddingCache
+from fewframes.core.metrics import count_cost
+from fewframes.core.settings import RunConfig, ViewConfig
+from fewframes.data.dataset import VideoSet
+from fewframes.inference.predictor import Predictor
+from fewframes.training.evaluate import EvaluateConfig, evaluate
+from fewframes.training.optim import warmup_cosine
+from fewframes.training.train import Options, train
+from fewframes.video.sampling import Views, centre_times, clip_times
+from fewframes.video.source import open_video
 
 sys.path.insert(0, str(machine.ROOT / "runs"))
 from packaged import folds_of, videos_of

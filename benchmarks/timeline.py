@@ -42,18 +42,18 @@ from early_exit import MOVEMENTS
 from torch import Tensor
 from torch.nn import functional as F
 
-from fewframes.cache import EmbeddingCache
-from fewframes.config import RunConfig, TrainConfig
-from fewframes.data import VideoSet
-from fewframes.embed import Embedded, embed_videos
-from fewframes.fit import fit
-from fewframes.layouts import Sample
-from fewframes.model import STAM
-from fewframes.predictor import Predictor, load
-from fewframes.presets import PRESETS
-from fewframes.spans import Span, mean_average_precision
-from fewframes.timeline import DEFAULTS, Timeline, TimelineConfig, confidences, spans_of, sweep
-from fewframes.video import open_video
+from fewframes.core.cache import EmbeddingCache
+from fewframes.core.settings import RunConfig, TrainConfig
+from fewframes.data.dataset import VideoSet
+from fewframes.data.layouts import Sample
+from fewframes.inference.predictor import Predictor, load
+from fewframes.inference.spans import Span, mean_average_precision
+from fewframes.inference.timeline import DEFAULTS, Timeline, TimelineConfig, confidences, spans_of, sweep
+from fewframes.models.presets import PRESETS
+from fewframes.models.stam import STAM
+from fewframes.training.features import Embedded, embed_videos
+from fewframes.training.loop import fit
+from fewframes.video.source import open_video
 
 SIDE_PX, FPS = 240, 25
 STILL_S = (2.0, 6.0)

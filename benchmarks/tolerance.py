@@ -22,17 +22,17 @@ import torch
 from accuracy import DARK, PACKAGED, rows_of
 from sklearn.model_selection import GroupKFold
 
-from fewframes.cache import EmbeddingCache
-from fewframes.config import RunConfig, TrainConfig, changed
-from fewframes.data import VideoSet
-from fewframes.embed import Embedded, Seen, embed_videos, see_videos
-from fewframes.fit import fit
-from fewframes.layouts import Sample
-from fewframes.model import STAM
-from fewframes.predictor import load
-from fewframes.presets import PRESETS
-from fewframes.sampling import Views
-from fewframes.video import open_video
+from fewframes.core.cache import EmbeddingCache
+from fewframes.core.settings import RunConfig, TrainConfig, changed
+from fewframes.data.dataset import VideoSet
+from fewframes.data.layouts import Sample
+from fewframes.inference.predictor import load
+from fewframes.models.presets import PRESETS
+from fewframes.models.stam import STAM
+from fewframes.training.features import Embedded, Seen, embed_videos, see_videos
+from fewframes.training.loop import fit
+from fewframes.video.sampling import Views
+from fewframes.video.source import open_video
 
 TOLERANCES = (0.0, 0.05, 0.1, 0.25, 0.5)
 NUM_FRAMES, FOLDS, TURNS, TIMED = 16, 5, 3, 40

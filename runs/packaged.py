@@ -31,14 +31,14 @@ from safetensors.torch import save_file
 from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
 
-from fewframes.cache import EmbeddingCache
-from fewframes.config import RunConfig, changed, read_run
-from fewframes.data import VideoSet
-from fewframes.layouts import Sample
-from fewframes.metrics import Report, bootstrap, score
-from fewframes.plots import confusion_png
-from fewframes.train import Options, Trained, train
-from fewframes.weights import save_checkpoint
+from fewframes.core.cache import EmbeddingCache
+from fewframes.core.metrics import Report, bootstrap, score
+from fewframes.core.settings import RunConfig, changed, read_run
+from fewframes.data.dataset import VideoSet
+from fewframes.data.layouts import Sample
+from fewframes.models.checkpoint import save_checkpoint
+from fewframes.training.train import Options, Trained, train
+from fewframes.viz.charts import confusion_png
 
 FOLDS, SEEDS = 5, 3
 MOVEMENTS = {"walk": "walk", "standup": "stand up", "sitdown": "sit down", "falling": "fall", "lying": "lie down"}

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 import fewframes
-from fewframes.config import ModelConfig, ViewConfig
-from fewframes.predictor import Predictor
-from fewframes.weights import Checkpoint, build_model, save_checkpoint
-from numbered import Numbered, write_fading
+from fewframes.core.settings import ModelConfig, ViewConfig
+from fewframes.inference.predictor import Predictor
+from fewframes.models.checkpoint import Checkpoint, build_model, save_checkpoint
+from helpers.numbered import Numbered, write_fading
 
 if TYPE_CHECKING:
     from starlette.testclient import TestClient
@@ -56,8 +56,8 @@ def serving(predictor: Predictor) -> Iterator[Callable[..., TestClient]]:
     """Makes a server with settings of its own."""
     from starlette.testclient import TestClient  # an extra's packages
 
-    from fewframes.serve import create_app
-    from fewframes.service import ServeConfig
+    from fewframes.serve.app import create_app
+    from fewframes.serve.service import ServeConfig
 
     with ExitStack() as stack:
         yield lambda **settings: stack.enter_context(TestClient(create_app(predictor, ServeConfig(**settings))))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fewframes.config import DataConfig, RunConfig, TrainConfig, run_to_toml
+from fewframes.core.settings import DataConfig, RunConfig, TrainConfig, run_to_toml
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from fewframes.predictor import DEFAULT_MODEL, Predictor, load
-from fewframes.presets import PRESETS
-from fewframes.weights import packaged_path
+from fewframes.inference.predictor import DEFAULT_MODEL, Predictor, load
+from fewframes.models.checkpoint import packaged_path
+from fewframes.models.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
 

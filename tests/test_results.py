@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from fewframes.clip import Clip, Prediction, Reading, Timing
+from fewframes.results import Clip, Prediction, Reading, Timing
 
 
 @pytest.fixture

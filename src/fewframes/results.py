@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol
 
 from typing_extensions import TypeVar
 
-from fewframes.arguments import whole_number
+from fewframes.core.arguments import whole_number
+from fewframes.core.text import json_line
 from fewframes.errors import FewframesError, MissingVideo
-from fewframes.words import json_line
 
 if TYPE_CHECKING:  # exported graphs answer in arrays, and where they do torch is not loaded
     from torch import Tensor

@@ -13,12 +13,12 @@ from pyarrow import parquet
 from safetensors import safe_open
 from torch.testing import assert_close
 
-from fewframes import embedding_files as room
-from fewframes.cache import module_key
-from fewframes.clip import Failure, Prediction
-from fewframes.embedding_files import check_embedding_file, write_embeddings
+from fewframes.batch import embeddings as room
+from fewframes.batch.embeddings import check_embedding_file, write_embeddings
+from fewframes.core.cache import module_key
 from fewframes.errors import ConfigError, DataError, MissingDependency
-from fewframes.predictor import Predictor, load
+from fewframes.inference.predictor import Predictor, load
+from fewframes.results import Failure, Prediction
 
 MISSING = Failure("n\udcffne.mp4", "n\udcffne.mp4: no such file", missing=True)
 

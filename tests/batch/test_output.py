@@ -13,10 +13,10 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from fewframes.batch.output import Folder, Gather, begin, count, cut, name_of, pieces, remaining, run_here
+from fewframes.cli.sources import expand
+from fewframes.core.storage import file_system
 from fewframes.errors import ConfigError, MissingDependency
-from fewframes.shards import Folder, Gather, begin, count, cut, name_of, pieces, remaining, run_here
-from fewframes.sources import expand
-from fewframes.stores import file_system
 
 SOURCES = ["/v/a.mp4", "/v/b.mp4", "/v/bad.mp4", "/v/c.mp4", "/v/a.mp4"]
 

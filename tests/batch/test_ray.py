@@ -18,11 +18,11 @@ import torch
 from pyarrow import parquet
 from torch.testing import assert_close
 
-from fewframes import ray_shards
+from fewframes.batch import ray as ray_shards
+from fewframes.batch.output import begin, count, cut, remaining, run_here
+from fewframes.batch.ray import Worker, check_ray, run_on_ray
+from fewframes.batch.rows import VideoJob
 from fewframes.errors import ConfigError, MissingDependency
-from fewframes.ray_shards import Worker, check_ray, run_on_ray
-from fewframes.shards import begin, count, cut, remaining, run_here
-from fewframes.video_rows import VideoJob
 
 ray: Any = pytest.importorskip("ray", reason="Ray is not installed: pip install 'fewframes[ray]'")
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own, of every kind

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
-from fewframes.baselines import (
+from fewframes.bench.baselines import (
     FastGRU,
     InflatedResNet,
     NonLocal,

@@ -12,10 +12,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_cli import run
 from torch import nn
 from torch.testing import assert_close
 
-from fewframes.bench import (
+from fewframes.bench.contenders import (
+    CONTENDERS,
+    MODERN,
+    OF_THE_PAPER,
+    OURS,
+    Contender,
+    Published,
+    Rival,
+    build,
+    contender_of,
+)
+from fewframes.bench.measure import (
     Bench,
     Levers,
     Missed,
@@ -28,30 +40,18 @@ from fewframes.bench import (
     take_turn,
     write_clip,
 )
-from fewframes.compared import bench_text, figure_1, scaling_figure, scaling_text, write_picture
-from fewframes.config import ViewConfig
-from fewframes.contenders import (
-    CONTENDERS,
-    MODERN,
-    OF_THE_PAPER,
-    OURS,
-    Contender,
-    Published,
-    Rival,
-    build,
-    contender_of,
-)
-from fewframes.data import VideoSet
+from fewframes.bench.scaling import Point, scale
+from fewframes.bench.stopwatch import Memory, Runner, Way, in_own_process, percentile, significant
+from fewframes.bench.tables import bench_text, figure_1, scaling_figure, scaling_text, write_picture
+from fewframes.core.devices import may_pay
+from fewframes.core.metrics import Cost
+from fewframes.core.settings import ViewConfig
+from fewframes.data.dataset import VideoSet
+from fewframes.data.layouts import Sample
 from fewframes.errors import BenchError, ConfigError, MissingDependency, MissingVideo, WeightsError
-from fewframes.layouts import Sample
-from fewframes.machine import may_pay
-from fewframes.metrics import Cost
-from fewframes.presets import PRESETS
-from fewframes.sampling import Views
-from fewframes.scaling import Point, scale
-from fewframes.stopwatch import Memory, Runner, Way, in_own_process, percentile, significant
-from fewframes.video import open_video
-from test_cli import run
+from fewframes.models.presets import PRESETS
+from fewframes.video.sampling import Views
+from fewframes.video.source import open_video
 
 CPU = torch.device("cpu")
 TOO_LARGE = {"stam-32", "stam-64", "nonlocal-r101", "faster32", "vivit-b", "vjepa2-l", "swin3d-b"}
@@ -285,7 +285,7 @@ def test_contenders_take_turns_and_one_that_fails_stops_no_other(
             taken.append((str(arguments[0]), arguments[3] is None))
         return work(*arguments)
 
-    monkeypatch.setattr("fewframes.bench.in_own_process", noted)
+    monkeypatch.setattr("fewframes.bench.measure.in_own_process", noted)
     one, other = str(tiny_model), str(tmp_path / "other.safetensors")
     Path(other).write_bytes(tiny_model.read_bytes())
     result = bench([one, "tsm-r50", other, one], rounds=2, seconds=0.01, device="cpu")
@@ -304,7 +304,7 @@ def test_an_interruption_leaves_what_was_measured(monkeypatch: pytest.MonkeyPatc
             raise KeyboardInterrupt
         return work(*arguments)
 
-    monkeypatch.setattr("fewframes.bench.in_own_process", interrupted)
+    monkeypatch.setattr("fewframes.bench.measure.in_own_process", interrupted)
     result = bench([str(tiny_model)], rounds=2, seconds=0.01, device="cpu")
     assert result.interrupted
     assert len(result.rows[0].turns) == 1
@@ -371,8 +371,8 @@ def test_tables_and_pictures(tmp_path: Path) -> None:
 
 
 def test_joint_attention_grows_with_the_square_of_frames(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fewframes.scaling.in_own_process", lambda work, *arguments: work(*arguments))
-    monkeypatch.setattr("fewframes.scaling._measure", lambda *arguments: (0.1, 1))
+    monkeypatch.setattr("fewframes.bench.scaling.in_own_process", lambda work, *arguments: work(*arguments))
+    monkeypatch.setattr("fewframes.bench.scaling._measure", lambda *arguments: (0.1, 1))
     points = scale(frames=[4, 8], device="cpu")
     attention = {(point.layout, point.frames): point.attention_gmacs for point in points}
     assert attention["joint", 8] / attention["joint", 4] == pytest.approx(4, rel=0.01)

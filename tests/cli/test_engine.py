@@ -8,7 +8,7 @@ import pytest
 from pyarrow import parquet
 from typer.testing import CliRunner
 
-from fewframes.cli import app
+from fewframes.cli.main import app
 
 
 def run(*arguments: str | Path) -> tuple[int, str]:

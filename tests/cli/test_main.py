@@ -14,7 +14,7 @@ import pytest
 
 from fewframes import __version__
 
-NO_TORCH = "import sys; sys.modules['torch'] = None; from fewframes.cli import main; main()"
+NO_TORCH = "import sys; sys.modules['torch'] = None; from fewframes.cli.main import main; main()"
 
 
 def run(
@@ -284,7 +284,7 @@ def test_evaluate(videos: Path, fast: list[str], tmp_path: Path) -> None:
     assert "telling apart takes two" in bad.stderr
 
 
-NO_PYARROW = "import sys; sys.modules['pyarrow'] = None; from fewframes.cli import main; main()"
+NO_PYARROW = "import sys; sys.modules['pyarrow'] = None; from fewframes.cli.main import main; main()"
 
 
 def test_evaluate_refuses_before_it_works(videos: Path, tmp_path: Path) -> None:

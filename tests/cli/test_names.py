@@ -14,13 +14,13 @@ import pytest
 import torch
 from PIL import Image
 
-from fewframes.addresses import Address
-from fewframes.container import video_of
+from fewframes.cli.sources import expand
+from fewframes.core.storage import as_path, is_address
 from fewframes.errors import MissingVideo, VideoError
-from fewframes.sources import expand
-from fewframes.stores import as_path, is_address
-from fewframes.video import open_video, read_frames
-from numbered import Numbered, numbers, picture
+from fewframes.video.decode.container import video_of
+from fewframes.video.live_source import Address
+from fewframes.video.source import open_video, read_frames
+from helpers.numbered import Numbered, numbers, picture
 
 NAMES = (
     "2021-11-30 08:15:00.mp4 cam0:door.mp4 file:inner.ts concat:inner.ts|inner.ts subfile,,start,0,end,0,,:inner.ts pipe:0 "

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fewframes.cli import app
-from numbered import drifting, write_fading
+from fewframes.cli.main import app
+from helpers.numbered import drifting, write_fading
 
 
 @pytest.fixture(scope="module")

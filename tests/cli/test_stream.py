@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fewframes.cli import app
-from fewframes.config import StreamConfig
-from fewframes.predictor import load
-from fewframes.stream_commands import lines_of
-from numbered import drifting
+from fewframes.cli.main import app
+from fewframes.cli.stream import lines_of
+from fewframes.core.settings import StreamConfig
+from fewframes.inference.predictor import load
+from helpers.numbered import drifting
 
 # What is started in the background ignores interruptions, and so would what these tests start there.
 HEARS_INTERRUPTIONS = (
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from fewframes.cli import main; main()"
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from fewframes.cli.main import main; main()"
 )
 COMMAND = [sys.executable, "-m", "fewframes.cli", "stream"]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fewframes.cli import app
-from numbered import drifting
+from fewframes.cli.main import app
+from helpers.numbered import drifting
 
 
 @pytest.fixture(scope="module")

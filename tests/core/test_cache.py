@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from fewframes import cache
-from fewframes.cache import EmbeddingCache, content_key, key_of, module_key
+from fewframes.core import cache
+from fewframes.core.cache import EmbeddingCache, content_key, key_of, module_key
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import threading
 import pytest
 import torch
 
-from fewframes.cache import module_key
-from fewframes.machine import PROBE_SIDE, auto_dtype, choose_device, machine_name, matrix_flops_s, may_pay
-from fewframes.predictor import load
+from fewframes.core.cache import module_key
+from fewframes.core.devices import PROBE_SIDE, auto_dtype, choose_device, machine_name, matrix_flops_s, may_pay
+from fewframes.inference.predictor import load
 
 CPU = torch.device("cpu")
 

@@ -17,14 +17,14 @@ import pytest
 from filelock import FileLock
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fewframes.cache import EmbeddingCache
-from fewframes.config import DataConfig, RunConfig, TrainConfig
-from fewframes.data import read_data
+from fewframes.core.cache import EmbeddingCache
+from fewframes.core.files import check_writable, filled
+from fewframes.core.settings import DataConfig, RunConfig, TrainConfig
+from fewframes.data.dataset import read_data
 from fewframes.errors import ConfigError, OutputError, WeightsError
-from fewframes.event_file import EventFile
-from fewframes.outputs import check_writable, filled
-from fewframes.records import Records
-from fewframes.train import Options, train
+from fewframes.training.event_file import EventFile
+from fewframes.training.run_folder import Records
+from fewframes.training.train import Options, train
 
 CPU = Options(device="cpu", dtype="float32")
 CLI = [sys.executable, "-m", "fewframes.cli"]
@@ -111,7 +111,7 @@ def test_a_state_stays_where_the_model_cannot_be_written(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("fewframes.records.save_checkpoint", full)
+        patch.setattr("fewframes.training.run_folder.save_checkpoint", full)
         with pytest.raises(
             OutputError, match="No space left on device.; make room and go on with --resume, or take another"
         ):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "hug.mp4"
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "hug.mp4"
 
 SCRIPT = """
 import gc, os, sys, threading

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.stats import beta, t
 
-from fewframes.metrics import (
+from fewframes.core.metrics import (
     bootstrap,
     calibration_error,
     count_cost,
@@ -20,8 +20,8 @@ from fewframes.metrics import (
     score,
     score_multilabel,
 )
-from fewframes.presets import PRESETS
-from fewframes.weights import build_model
+from fewframes.models.checkpoint import build_model
+from fewframes.models.presets import PRESETS
 
 PAPER_GMACS = {  # its "Flops [G]" column: multiply-adds without attention's products
     "stam-paper-4": 67,

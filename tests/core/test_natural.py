@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fewframes.natural import equal_groups, in_natural_order, repeated_numbers
+from fewframes.core.natural import equal_groups, in_natural_order, repeated_numbers
 
 
 @pytest.mark.parametrize(

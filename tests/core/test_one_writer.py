@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from fewframes.core.files import held, write_file
 from fewframes.errors import ConfigError, OutputError
-from fewframes.outputs import held, write_file
 
 CLI = [sys.executable, "-m", "fewframes.cli"]
 FULL = Path("/dev/full")
 HOLDER = """
 import sys
 from pathlib import Path
-from fewframes.outputs import held
+from fewframes.core.files import held
 with held(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from fewframes.config import (
+from fewframes.core.settings import (
     DataConfig,
     ModelConfig,
     RunConfig,
@@ -23,7 +23,7 @@ from fewframes.config import (
     settings_from,
 )
 from fewframes.errors import ConfigError
-from fewframes.presets import PRESETS
+from fewframes.models.presets import PRESETS
 
 
 def test_settings_survive_json() -> None:
@@ -161,7 +161,7 @@ def test_bad_words_say_what_they_need(word: str, words: str) -> None:
 
 
 def test_run_files_of_the_project_are_complete_runs(tmp_path: Path) -> None:
-    paths = sorted((Path(__file__).parents[1] / "runs").glob("*.toml"))
+    paths = sorted((Path(__file__).parents[2] / "runs").glob("*.toml"))
     assert len(paths) >= 4
     for path in paths:
         run = read_run(path)
@@ -172,7 +172,7 @@ def test_run_files_of_the_project_are_complete_runs(tmp_path: Path) -> None:
 
 
 def test_the_papers_recipe_is_the_papers() -> None:
-    run = read_run(Path(__file__).parents[1] / "runs" / "paper-16.toml")
+    run = read_run(Path(__file__).parents[2] / "runs" / "paper-16.toml")
     view = PRESETS[run.start].view
     assert (view.resize_px, round(view.resize_px * run.augment.scale), view.crop_px) == (256, 320, 224)
     assert (run.augment.cutout, run.augment.auto, run.data.mirror, run.augment.jitter) == (0.5, "imagenet", True, False)

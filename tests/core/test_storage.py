@@ -13,17 +13,17 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from fewframes.clip import Failure
+from fewframes.batch.output import begin, cut
+from fewframes.cli.sources import read_list
+from fewframes.core.storage import file_system
 from fewframes.errors import ConfigError, FewframesError, MissingVideo, Unreachable, VideoError
-from fewframes.moments import content_of
-from fewframes.predictor import Predictor
-from fewframes.retrieve import Index
-from fewframes.shards import begin, cut
-from fewframes.sources import read_list
-from fewframes.stores import file_system
-from fewframes.timeline import TimelineConfig, sweep
-from fewframes.video import open_video
-from numbered import drifting
+from fewframes.inference.predictor import Predictor
+from fewframes.inference.timeline import TimelineConfig, sweep
+from fewframes.results import Failure
+from fewframes.search.index import Index
+from fewframes.search.table import content_of
+from fewframes.video.source import open_video
+from helpers.numbered import drifting
 
 
 class BotoCoreError(Exception):

@@ -20,16 +20,16 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from conftest import TINY
-from fewframes.cli import app
-from fewframes.config import ViewConfig
-from fewframes.console import print_lines, tell
-from fewframes.moments import Hit
-from fewframes.pages import search_page, timeline_page
-from fewframes.plots import timeline_png
-from fewframes.spans import Span, subtitles
-from fewframes.timeline import Timeline
-from fewframes.weights import Checkpoint, build_model, save_checkpoint
-from fewframes.words import for_csv, for_html, for_subtitles, json_line, plain
+from fewframes.cli.console import print_lines, tell
+from fewframes.cli.main import app
+from fewframes.core.settings import ViewConfig
+from fewframes.core.text import for_csv, for_html, for_subtitles, json_line, plain
+from fewframes.inference.spans import Span, subtitles
+from fewframes.inference.timeline import Timeline
+from fewframes.models.checkpoint import Checkpoint, build_model, save_checkpoint
+from fewframes.search.table import Hit
+from fewframes.viz.charts import timeline_png
+from fewframes.viz.html import search_page, timeline_page
 
 EVIL = (
     "\x1b[2J\x1b]0;mine\x07",

@@ -13,16 +13,16 @@ from pathlib import Path
 import av
 import pytest
 from PIL import Image
-
-from fewframes.config import DataConfig
-from fewframes.data import VideoSet, hold_out, read_data
-from fewframes.errors import VideoError
-from fewframes.inspection import Inspection, Look, inspect, judge
-from fewframes.layouts import Sample
-from fewframes.video import open_video
-from numbered import Numbered, write_fading
 from test_cli import run
 from test_video_faults import write_sound
+
+from fewframes.core.settings import DataConfig
+from fewframes.data.check import Inspection, Look, inspect, judge
+from fewframes.data.dataset import VideoSet, hold_out, read_data
+from fewframes.data.layouts import Sample
+from fewframes.errors import VideoError
+from fewframes.video.source import open_video
+from helpers.numbered import Numbered, write_fading
 
 
 def inspected(data: VideoSet, **options: object) -> Inspection:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from fewframes.config import DataConfig
-from fewframes.data import VideoSet, hold_out, read_data
+from fewframes.core.settings import DataConfig
+from fewframes.data.dataset import VideoSet, hold_out, read_data
+from fewframes.data.layouts import Sample
 from fewframes.errors import DataError
-from fewframes.layouts import Sample
 
 
 def touch(root: Path, *names: str) -> Path:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from fewframes.folders import LeftOut, counted_reasons, find_videos, looks_like_video, search
-from fewframes.options import named_videos
-from fewframes.sources import expand
+from fewframes.cli.options import named_videos
+from fewframes.cli.sources import expand
+from fewframes.data.folders import LeftOut, counted_reasons, find_videos, looks_like_video, search
 
 
 def touch(root: Path, *names: str) -> Path:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fewframes.known_videos import SPOT_BYTES, known_facts, known_words, marks_of, num_known
-from fewframes.layouts import Sample
+from fewframes.data.known_videos import SPOT_BYTES, known_facts, known_words, marks_of, num_known
+from fewframes.data.layouts import Sample
 
 
 def video(path: Path | str, start_s: float = 0.0, end_s: float | None = None) -> Sample:

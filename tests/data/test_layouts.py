@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from fewframes.data.layouts import Layout, Places, Sample, read_layout
 from fewframes.errors import DataError
-from fewframes.layouts import Layout, Places, Sample, read_layout
 
 
 def write(path: Path, text: str) -> Path:

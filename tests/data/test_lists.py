@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewframes.config import DataConfig
-from fewframes.data import read_data
+from fewframes.core.settings import DataConfig
+from fewframes.data.dataset import read_data
+from fewframes.data.layouts import Sample
+from fewframes.data.lists import unlistable, write_list
 from fewframes.errors import ConfigError, DataError
-from fewframes.layouts import Sample
-from fewframes.lists import unlistable, write_list
 
 ODD = (
     Sample(path="/data/a, b.mp4", labels=('say "hi"',), split="train", group="p 1"),

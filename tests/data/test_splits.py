@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from fewframes.data import VideoSet, part_counts
+from fewframes.data.dataset import VideoSet, part_counts
+from fewframes.data.layouts import Sample
+from fewframes.data.splits import contents_of, folds, split
 from fewframes.errors import DataError
-from fewframes.layouts import Sample
-from fewframes.splits import contents_of, folds, split
 
 LABELS = ("hug", "kick", "push")
 

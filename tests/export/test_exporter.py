@@ -15,17 +15,17 @@ import torch
 from typer.testing import CliRunner
 
 from conftest import LABELS, TINY
-from fewframes.cli import app
-from fewframes.clip import Clip, Prediction
-from fewframes.config import ModelConfig, ViewConfig
+from fewframes.cli.main import app
+from fewframes.core.settings import ModelConfig, ViewConfig
 from fewframes.errors import ConfigError, ExportError, MissingDependency, WeightsError
-from fewframes.export import Agreement, calibration_frames, checked_format, export, pans
-from fewframes.exported import OUTPUTS, open_graph
-from fewframes.exported_predictor import ExportedPredictor
-from fewframes.graphs import quantised, traced, write_openvino
-from fewframes.predictor import Predictor, load
-from fewframes.weights import Checkpoint, build_model, save_checkpoint
-from numbered import write_fading
+from fewframes.export.exporter import Agreement, calibration_frames, checked_format, export, pans
+from fewframes.export.graphs import quantised, traced, write_openvino
+from fewframes.export.predictor import ExportedPredictor
+from fewframes.export.runtime import OUTPUTS, open_graph
+from fewframes.inference.predictor import Predictor, load
+from fewframes.models.checkpoint import Checkpoint, build_model, save_checkpoint
+from fewframes.results import Clip, Prediction
+from helpers.numbered import write_fading
 
 onnx = pytest.importorskip("onnx")
 VIEW = ViewConfig(resize_px=36, crop_px=32)
@@ -94,7 +94,7 @@ def test_predict_needs_no_torch_and_agrees_with_the_model(tiny: Predictor, tiny_
         "    def find_spec(self, name, *_):\n"
         "        if name.split('.')[0] in ('torch', 'torchvision', 'timm'): raise ImportError(name)\n"
         "sys.meta_path.insert(0, Absent())\n"
-        "from fewframes.cli import main\n"
+        "from fewframes.cli.main import main\n"
         "main()"
     )
     command = [sys.executable, "-c", without_torch, "predict", str(tmp_path), "--model", str(tiny_onnx), "--json"]
@@ -158,7 +158,7 @@ def test_an_export_that_differs_is_not_kept_and_what_was_there_stays(
     some_clips: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = predictor_of(JOINT, seed=1).model
-    monkeypatch.setattr("fewframes.export.traced", lambda _, part: traced(other, part))
+    monkeypatch.setattr("fewframes.export.exporter.traced", lambda _, part: traced(other, part))
     earlier = tmp_path / "tiny.pt2"
     earlier.write_bytes(b"an earlier export")
     with pytest.raises(

@@ -16,14 +16,14 @@ import pytest
 import timm
 import torch
 
-from fewframes.backbones import EfficientNetLite0
-from fewframes.config import ModelConfig, ViewConfig
-from fewframes.exported import Card, Graph, Part, open_graph
-from fewframes.graphs import onnx_of, traced, write_onnx
-from fewframes.model import STAM
-from fewframes.presets import PRESETS
-from fewframes.transforms import pixels_of
-from fewframes.weights import build_model
+from fewframes.core.settings import ModelConfig, ViewConfig
+from fewframes.export.graphs import onnx_of, traced, write_onnx
+from fewframes.export.runtime import Card, Graph, Part, open_graph
+from fewframes.models.backbones import EfficientNetLite0
+from fewframes.models.checkpoint import build_model
+from fewframes.models.presets import PRESETS
+from fewframes.models.stam import STAM
+from fewframes.video.transforms import pixels_of
 
 pytest.importorskip("onnx")
 VIEW = ViewConfig(resize_px=36, crop_px=32)

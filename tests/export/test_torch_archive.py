@@ -16,12 +16,12 @@ import pytest
 import torch
 
 from conftest import LABELS, TINY
-from fewframes.config import ViewConfig
+from fewframes.core.settings import ViewConfig
 from fewframes.errors import WeightsError
-from fewframes.exported import Card, open_graph
-from fewframes.graphs import traced, write_torch
-from fewframes.torch_archive import plain_archive
-from fewframes.weights import build_model
+from fewframes.export.graphs import traced, write_torch
+from fewframes.export.runtime import Card, open_graph
+from fewframes.export.torch_archive import plain_archive
+from fewframes.models.checkpoint import build_model
 
 VIEW = ViewConfig(resize_px=36, crop_px=32)
 FRAMES = np.random.default_rng(0).integers(0, 256, (1, 4, 3, 32, 32), dtype=np.uint8)

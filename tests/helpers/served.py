@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
-from fewframes.service import Service
+from fewframes.serve.service import Service
 
 
 def service(client: TestClient) -> Service:

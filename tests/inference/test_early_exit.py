@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from conftest import TINY
-from fewframes.config import Layout, ViewConfig
+from fewframes.core.settings import Layout, ViewConfig
 from fewframes.errors import ConfigError
-from fewframes.exits import (
+from fewframes.inference.early_exit import (
     LEAST_THRESHOLD,
     ExitPlan,
     answer,
@@ -29,8 +29,8 @@ from fewframes.exits import (
     stages_of,
     with_stages,
 )
-from fewframes.model import STAM
-from fewframes.weights import build_model
+from fewframes.models.checkpoint import build_model
+from fewframes.models.stam import STAM
 
 STAGES = stages_of(16)
 PLAN = ExitPlan(stages=STAGES, temperatures=(2.0, 1.0, 1.0), threshold=0.8)

@@ -10,11 +10,11 @@ import torch
 from torch.testing import assert_close
 
 from conftest import LABELS, TINY
-from fewframes.config import ViewConfig
+from fewframes.core.settings import ViewConfig
 from fewframes.errors import ConfigError, VideoError
-from fewframes.explain import correlations, explain, score_drops, without
-from fewframes.predictor import Predictor, load
-from fewframes.weights import Checkpoint, build_model
+from fewframes.inference.explain import correlations, explain, score_drops, without
+from fewframes.inference.predictor import Predictor, load
+from fewframes.models.checkpoint import Checkpoint, build_model
 
 
 @pytest.fixture(scope="module")

@@ -15,18 +15,18 @@ from torch.testing import assert_close
 
 import fewframes
 from conftest import LABELS, TINY
-from fewframes import reader
-from fewframes.clip import Failure, Prediction, tally
-from fewframes.config import ViewConfig
+from fewframes.core.settings import ViewConfig
 from fewframes.errors import ConfigError, VideoError
-from fewframes.exits import ExitPlan, filled, stages_of
-from fewframes.merging import merged_per_block
-from fewframes.predictor import Predictor, load
-from fewframes.sampling import Views, centre_times
-from fewframes.transforms import crops_of, fit_frame, pixels_of
-from fewframes.video import open_video, read_frames
-from fewframes.weights import Checkpoint, build_model, load_checkpoint, save_checkpoint
-from numbered import drifting
+from fewframes.inference import clips as reader
+from fewframes.inference.early_exit import ExitPlan, filled, stages_of
+from fewframes.inference.predictor import Predictor, load
+from fewframes.models.checkpoint import Checkpoint, build_model, load_checkpoint, save_checkpoint
+from fewframes.models.token_merging import merged_per_block
+from fewframes.results import Failure, Prediction, tally
+from fewframes.video.sampling import Views, centre_times
+from fewframes.video.source import open_video, read_frames
+from fewframes.video.transforms import crops_of, fit_frame, pixels_of
+from helpers.numbered import drifting
 
 
 @pytest.fixture(scope="module")

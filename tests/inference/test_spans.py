@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fewframes.spans import Span, average_precision, mean_average_precision, most_over_time, overlap, without_repeats
+from fewframes.inference.spans import (
+    Span,
+    average_precision,
+    mean_average_precision,
+    most_over_time,
+    overlap,
+    without_repeats,
+)
 
 
 def test_overlap_is_shared_over_union() -> None:

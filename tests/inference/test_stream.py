@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from conftest import LABELS, TINY
-from fewframes.config import StreamConfig, ViewConfig, settings_from
+from fewframes.core.settings import StreamConfig, ViewConfig, settings_from
 from fewframes.errors import ConfigError
-from fewframes.predictor import Predictor, load
-from fewframes.stream import Ring, Smoother, StreamPrediction
-from fewframes.weights import Checkpoint, build_model
-from numbered import Numbered, drifting
+from fewframes.inference.predictor import Predictor, load
+from fewframes.inference.stream import Ring, Smoother, StreamPrediction
+from fewframes.models.checkpoint import Checkpoint, build_model
+from helpers.numbered import Numbered, drifting
 
 WINDOW = StreamConfig(window_s=0.8, smooth_s=0.0)
 
@@ -166,7 +166,7 @@ def test_a_late_network_keeps_to_its_budget_by_dropping(
 
 def test_memory_is_flat(predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = Numbered(suffix=".ts", format="mpegts", times_ms=range(0, 20_000, 40), gop=50).write(tmp_path / "long")
-    monkeypatch.setattr("fewframes.stream.MOST_KEPT", 50)
+    monkeypatch.setattr("fewframes.inference.stream.MOST_KEPT", 50)
     stream = predictor.stream(str(path), StreamConfig(window_s=0.4))
     kept = {(len(stream._ring.frames_TD), len(stream._latencies_s) <= 50, len(stream._new_events)) for _ in stream}
     assert kept == {(4, True, 0)}

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from fewframes.lanes import MOST_LANES, num_lanes, side_by_side
+from fewframes.inference.threads import MOST_LANES, num_lanes, side_by_side
 
 
 @pytest.fixture

@@ -8,18 +8,18 @@ from typing import get_args
 
 import pytest
 import torch
+from test_backbones import with_statistics
+from test_merging import shaken, timm_vit
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from fewframes.backbones import EfficientNetLite0, TimmFrameEncoder, timm_frame_encoder
-from fewframes.config import ModelConfig, ViewConfig
+from fewframes.core.settings import ModelConfig, ViewConfig
 from fewframes.errors import ConfigError
-from fewframes.maps import MapChoice, Method, attention_maps, choose_method, frame_maps, grad_cam
-from fewframes.merging import merge_tokens
-from fewframes.model import STAM, SpatialEncoder
-from fewframes.weights import build_model
-from test_backbones import with_statistics
-from test_merging import shaken, timm_vit
+from fewframes.models.attention_maps import MapChoice, Method, attention_maps, choose_method, frame_maps, grad_cam
+from fewframes.models.backbones import EfficientNetLite0, TimmFrameEncoder, timm_frame_encoder
+from fewframes.models.checkpoint import build_model
+from fewframes.models.stam import STAM, SpatialEncoder
+from fewframes.models.token_merging import merge_tokens
 
 TINY = ModelConfig(
     image_size=32, patch_size=8, width=48, depth=3, heads=3, temporal_depth=1, temporal_heads=4, num_frames=4, num_classes=2

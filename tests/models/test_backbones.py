@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from fewframes.backbones import EfficientNetLite0, _fused_dtypes, timm_frame_encoder
 from fewframes.errors import ConfigError
+from fewframes.models.backbones import EfficientNetLite0, _fused_dtypes, timm_frame_encoder
 
 NUM_RESIDUALS = 9
 """Blocks of Lite0 that add their input: all but the first of each stage."""

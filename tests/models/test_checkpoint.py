@@ -14,12 +14,19 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
-from fewframes import weights
-from fewframes.config import ModelConfig, ViewConfig
+from fewframes.core.settings import ModelConfig, ViewConfig
 from fewframes.errors import ConfigError, WeightsError
-from fewframes.model import STAM
-from fewframes.presets import PRESETS, RELEASE
-from fewframes.weights import Checkpoint, build_model, load_checkpoint, load_release, save_checkpoint, start_model
+from fewframes.models import checkpoint as weights
+from fewframes.models.checkpoint import (
+    Checkpoint,
+    build_model,
+    load_checkpoint,
+    load_release,
+    save_checkpoint,
+    start_model,
+)
+from fewframes.models.presets import PRESETS, RELEASE
+from fewframes.models.stam import STAM
 
 TINY = ModelConfig(
     image_size=32, patch_size=8, width=48, depth=2, heads=3, temporal_depth=1, temporal_heads=4, num_frames=4, num_classes=3

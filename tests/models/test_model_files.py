@@ -23,13 +23,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from conftest import LABELS, TINY
-from fewframes.config import MOST_FRAMES, ModelConfig, ViewConfig, settings_from
+from fewframes.core.settings import MOST_FRAMES, ModelConfig, ViewConfig, settings_from
 from fewframes.errors import ConfigError, WeightsError
-from fewframes.exits import ExitPlan, stages_of
-from fewframes.networks import planned_model
-from fewframes.predictor import load
-from fewframes.presets import PRESETS
-from fewframes.weights import Checkpoint, build_model, load_checkpoint, save_checkpoint
+from fewframes.inference.early_exit import ExitPlan, stages_of
+from fewframes.inference.predictor import load
+from fewframes.models.checkpoint import Checkpoint, build_model, load_checkpoint, save_checkpoint
+from fewframes.models.networks import planned_model
+from fewframes.models.presets import PRESETS
 
 ROOM_BYTES = 2 * 2**30
 

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from fewframes.motion import STD_FLOOR, WAVE_STD, MomentHead, MotionTokens, slow_waves
+from fewframes.models.motion import STD_FLOOR, WAVE_STD, MomentHead, MotionTokens, slow_waves
 
 
 def generator() -> torch.Generator:
@@ -80,7 +80,7 @@ def test_solved_weights_are_the_ridge_and_left_out_videos_are_left_out(
     """Scaled by the gain that suits predictions made, the slow way, without each video in turn, that is without all its views:
     of labels by lot another view of the same video would tell, and no other video can."""
     monkeypatch.setattr(MomentHead, "MAX_AT_ONCE", 8)  # many pieces
-    monkeypatch.setattr("fewframes.motion.BLOCK_SIDE", 10)
+    monkeypatch.setattr("fewframes.models.motion.BLOCK_SIDE", 10)
     num_rows = 2 * num_videos
     frames_BVTD = torch.stack([videos(num_videos), videos(num_videos).flip(-1)], dim=1)
     targets_B = (frames_BVTD[:, 0, -1, 0] > frames_BVTD[:, 0, 0, 0]).long()

@@ -9,11 +9,11 @@ import torch
 from torch.testing import assert_close
 
 from conftest import TINY
-from fewframes.config import ModelConfig, RunConfig, TrainConfig, ViewConfig, settings_from
+from fewframes.core.settings import ModelConfig, RunConfig, TrainConfig, ViewConfig, settings_from
 from fewframes.errors import ConfigError
-from fewframes.fit import fit
-from fewframes.model import STAM
-from fewframes.stream import Ring
+from fewframes.inference.stream import Ring
+from fewframes.models.stam import STAM
+from fewframes.training.loop import fit
 
 VIEW = ViewConfig(resize_px=36, crop_px=32)
 WIDTH = 24

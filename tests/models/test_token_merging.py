@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from fewframes.backbones import EfficientNetLite0, TimmFrameEncoder, timm_frame_encoder
-from fewframes.blocks import Block, attend
-from fewframes.config import ModelConfig
+from fewframes.core.settings import ModelConfig
 from fewframes.errors import ConfigError
-from fewframes.merging import merge_tokens, merged, merged_per_block, through_blocks
-from fewframes.model import SpatialEncoder
+from fewframes.models.backbones import EfficientNetLite0, TimmFrameEncoder, timm_frame_encoder
+from fewframes.models.layers import Block, attend
+from fewframes.models.stam import SpatialEncoder
+from fewframes.models.token_merging import merge_tokens, merged, merged_per_block, through_blocks
 
 TINY = ModelConfig(
     image_size=32, patch_size=8, width=48, depth=7, heads=3, temporal_depth=1, temporal_heads=4, num_frames=4, num_classes=5

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from fewframes.config import DataConfig
-from fewframes.data import read_data
-from fewframes.inspection import Inspection, inspect
+from fewframes.core.settings import DataConfig
+from fewframes.data.check import Inspection, inspect
+from fewframes.data.dataset import read_data
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fewframes.clip import Prediction
-from fewframes.export import export
-from fewframes.exported import Precision
-from fewframes.exported_predictor import ExportedPredictor
-from fewframes.predictor import load
+from fewframes.export.exporter import export
+from fewframes.export.predictor import ExportedPredictor
+from fewframes.export.runtime import Precision
+from fewframes.inference.predictor import load
+from fewframes.results import Prediction
 
 pytest.importorskip("onnx")
 NUM_CALIBRATION = 8

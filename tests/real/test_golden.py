@@ -11,8 +11,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
-from fewframes.presets import PRESETS
-from fewframes.weights import load_release, start_model
+from fewframes.models.checkpoint import load_release, start_model
+from fewframes.models.presets import PRESETS
 
 
 def test_release_is_reproduced(shared: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fewframes.predictor import load
+from fewframes.inference.predictor import load
 
 MOVEMENTS = {"standup": "stand up", "sitdown": "sit down", "falling": "fall", "lying": "lie down", "walk": "walk"}
 

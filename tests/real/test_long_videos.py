@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
-from fewframes.predictor import load
-from fewframes.spans import Span, overlap
-from fewframes.timeline import sweep
-from fewframes.transforms import fit_frame
-from fewframes.video import open_video
+from fewframes.inference.predictor import load
+from fewframes.inference.spans import Span, overlap
+from fewframes.inference.timeline import sweep
+from fewframes.video.source import open_video
+from fewframes.video.transforms import fit_frame
 
 FPS, STILL_S = 25, 4
 

@@ -9,12 +9,12 @@ import av
 import pytest
 import torch
 
-from fewframes.container import MAX_PIXELS
-from fewframes.display import Display
-from fewframes.folders import find_videos
-from fewframes.pictures import rgb_of_pixels
-from fewframes.sampling import centre_times
-from fewframes.video import open_video
+from fewframes.data.folders import find_videos
+from fewframes.video.decode.container import MAX_PIXELS
+from fewframes.video.pictures.display import Display
+from fewframes.video.pictures.tensors import rgb_of_pixels
+from fewframes.video.sampling import centre_times
+from fewframes.video.source import open_video
 
 
 def frames_by_decoding_everything(path: str, times_s: torch.Tensor) -> torch.Tensor:

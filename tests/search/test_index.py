@@ -19,19 +19,21 @@ import pyarrow as pa
 import pytest
 import torch
 
-from fewframes import moments, retrieve, timeline
-from fewframes.cache import EmbeddingCache, content_key
-from fewframes.config import ModelConfig, ViewConfig
+from fewframes.core.cache import EmbeddingCache, content_key
+from fewframes.core.files import held
+from fewframes.core.settings import ModelConfig, ViewConfig
 from fewframes.errors import ConfigError, DataError, MissingDependency
-from fewframes.moments import Moment, Settings, among, lancedb, like, schema_of, settings_in
-from fewframes.moments import rows_of as rows_of_video
-from fewframes.outputs import held
-from fewframes.predictor import Predictor, load
-from fewframes.retrieve import Index
-from fewframes.spans import Span
-from fewframes.timeline import TimelineConfig, sweep
-from fewframes.weights import Checkpoint, build_model
-from numbered import drifting, write_fading
+from fewframes.inference import timeline
+from fewframes.inference.predictor import Predictor, load
+from fewframes.inference.spans import Span
+from fewframes.inference.timeline import TimelineConfig, sweep
+from fewframes.models.checkpoint import Checkpoint, build_model
+from fewframes.search import index as retrieve
+from fewframes.search import table as moments
+from fewframes.search.index import Index
+from fewframes.search.table import Moment, Settings, among, lancedb, like, schema_of, settings_in
+from fewframes.search.table import rows_of as rows_of_video
+from helpers.numbered import drifting, write_fading
 
 
 @pytest.fixture(scope="module")
@@ -310,9 +312,9 @@ def test_a_taught_label_finds_its_kind_and_learns_on(index: Index, films: list[P
 
 KILLED = """
 import sys
-from fewframes.predictor import load
-from fewframes.retrieve import Index
-from fewframes.spans import Span
+from fewframes.inference.predictor import load
+from fewframes.search.index import Index
+from fewframes.inference.spans import Span
 index = Index.open(sys.argv[1], load(sys.argv[2], device="cpu", dtype="float32"), window_s=2, hop_s=1)
 index.add(sys.argv[3:], commit_s=0)
 """

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fewframes import ray_shards
-from fewframes.moment_rows import MomentJob, MomentWork
-from fewframes.predictor import load
-from fewframes.ray_moments import LookOnRay
-from fewframes.retrieve import Index
-from fewframes.shards import Shard, pieces
-from numbered import write_fading
+from fewframes.batch import ray as ray_shards
+from fewframes.batch.output import Shard, pieces
+from fewframes.inference.predictor import load
+from fewframes.search.index import Index
+from fewframes.search.ray import LookOnRay
+from fewframes.search.rows import MomentJob, MomentWork
+from helpers.numbered import write_fading
 
 ray: Any = pytest.importorskip("ray", reason="Ray is not installed: pip install 'fewframes[ray]'")
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own, of every kind
@@ -71,7 +71,7 @@ def test_a_video_that_kills_is_a_failure(tiny_model: Path, tmp_path: Path, monke
 
     paths = [str(tmp_path / "deadly.mp4"), str(tmp_path / "a.mp4")]
     everything = pieces([Shard(0, 0, tuple(paths))], 2)
-    monkeypatch.setattr("fewframes.ray_moments.rows_on_ray", rows)
+    monkeypatch.setattr("fewframes.search.ray.rows_on_ray", rows)
     job = MomentJob(model=str(tiny_model), settings=index.settings, device="cpu")
     added = index.add(paths, look=LookOnRay(job, predictor))
     assert [failure.error for failure in added.failures] == [f"{paths[0]}: killed the process that read it"]

@@ -23,14 +23,14 @@ from starlette.testclient import TestClient
 
 import fewframes
 from fewframes.errors import Refusal
-from fewframes.explain import explain
-from fewframes.predictor import Predictor
-from fewframes.serve import HEADERS, create_app, listen, run
-from fewframes.service import MOST_COMING, NamedFile, PredictAsk, ServeConfig, Service, Task, gone
-from fewframes.timeline import sweep
-from fewframes.video import open_video
-from numbered import Numbered
-from served import send, service, told, until
+from fewframes.inference.explain import explain
+from fewframes.inference.predictor import Predictor
+from fewframes.inference.timeline import sweep
+from fewframes.serve.app import HEADERS, create_app, listen, run
+from fewframes.serve.service import MOST_COMING, NamedFile, PredictAsk, ServeConfig, Service, Task, gone
+from fewframes.video.source import open_video
+from helpers.numbered import Numbered
+from helpers.served import send, service, told, until
 
 VERBS = ("/v1/predict", "/v1/timeline", "/v1/embed")
 
@@ -74,7 +74,7 @@ def test_explanation_and_pictures(client: TestClient, predictor: Predictor, vide
 
 def test_timeline_whole_and_line_by_line(client: TestClient, predictor: Predictor, tmp_path: Path) -> None:
     film = Numbered(times_ms=range(0, 12000, 40)).write(tmp_path / "film")
-    truth = sweep(predictor, film, fewframes.timeline.TimelineConfig(window_s=0.5, threshold=0.2)).to_dict()
+    truth = sweep(predictor, film, fewframes.inference.timeline.TimelineConfig(window_s=0.5, threshold=0.2)).to_dict()
     found = send(client, "/v1/timeline", film, window_s=0.5, threshold=0.2).json()
     assert found == truth | {"source": "sent.mp4"}
     answer = send(client, "/v1/timeline", film, window_s=0.5, threshold=0.2, progress="true")
@@ -364,7 +364,7 @@ def test_a_stop_that_hangs_ends_with_the_process(
         await shutdown(self, sockets)
 
     monkeypatch.setattr("uvicorn.Server.shutdown", hang)
-    monkeypatch.setattr("fewframes.serve.LAST_S", 0.3)
+    monkeypatch.setattr("fewframes.serve.app.LAST_S", 0.3)
     app = create_app(predictor, ServeConfig(root=str(videos), workers=1))
     inside: Service = app.state.service
     door = Door(inside)

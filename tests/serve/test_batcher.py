@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fewframes.batcher import ROUND_FRAMES, SHARE_FRAMES, Batcher
+from fewframes.serve.batcher import ROUND_FRAMES, SHARE_FRAMES, Batcher
 
 
 def row_of(frames_TCHW: Tensor) -> Tensor:

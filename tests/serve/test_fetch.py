@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from fewframes.errors import Refusal
-from fewframes.fetching import SPOOLED_BYTES, checked_address, fetch, is_public
+from fewframes.serve.fetch import SPOOLED_BYTES, checked_address, fetch, is_public
 
 VIDEO = bytes(range(256)) * 8
 DRIPPING = {"/drip/headers": b"X-Slow: ", "/drip/body": b"\r\n"}

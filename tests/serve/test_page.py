@@ -14,8 +14,8 @@ import pytest
 import uvicorn
 
 import fewframes
-from fewframes.serve import create_app, listen
-from fewframes.service import ServeConfig
+from fewframes.serve.app import create_app, listen
+from fewframes.serve.service import ServeConfig
 
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="the page is tested in a browser: pip install playwright"
@@ -24,7 +24,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="the page is tested in Chromium, which is not installed here")
 FLAGS = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update
 --disable-sync""".split()
-HUG = Path(__file__).parents[1] / "examples" / "hug.mp4"
+HUG = Path(__file__).parents[2] / "examples" / "hug.mp4"
 WAIT_MS = 60_000
 # Ratios of text to what lies behind it, as WCAG 2 counts them; the smallest on the page.
 CONTRAST = """() => {

@@ -12,11 +12,11 @@ from starlette.requests import Request
 from starlette.testclient import TestClient
 from starlette.types import Message
 
-from fewframes import bodies
-from fewframes.bodies import read_request
 from fewframes.errors import Refusal
-from fewframes.service import Ask
-from served import send, service, told
+from fewframes.serve import requests as bodies
+from fewframes.serve.requests import read_request
+from fewframes.serve.service import Ask
+from helpers.served import send, service, told
 
 
 def test_a_form_is_read_as_json_is(client: TestClient, videos: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from served import told
+from helpers.served import told
 
 OTHERS: tuple[dict[str, str], ...] = (
     {"Origin": "http://evil.example"},

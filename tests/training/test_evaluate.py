@@ -12,22 +12,22 @@ import pytest
 import torch
 
 from conftest import TINY
-from fewframes.cache import EmbeddingCache
-from fewframes.config import DataConfig, Layout, RunConfig, TrainConfig, ViewConfig
-from fewframes.data import VideoSet, read_data
+from fewframes.core.cache import EmbeddingCache
+from fewframes.core.metrics import Report, calibration_error, count_cost, score
+from fewframes.core.settings import DataConfig, Layout, RunConfig, TrainConfig, ViewConfig
+from fewframes.data.dataset import VideoSet, read_data
+from fewframes.data.layouts import Sample
 from fewframes.errors import DataError
-from fewframes.evaluate import EvaluateConfig, Evaluation, calibrated, evaluate, work_of
-from fewframes.judge import Pace
-from fewframes.layouts import Sample
-from fewframes.metrics import Report, calibration_error, count_cost, score
-from fewframes.pages import report_page
-from fewframes.predictor import Predictor, load
-from fewframes.presets import PRESETS
-from fewframes.sampling import Views
-from fewframes.tables import write_metrics, write_predictions
-from fewframes.train import Options, train
-from fewframes.weights import Checkpoint, build_model
-from numbered import write_fading
+from fewframes.inference.predictor import Predictor, load
+from fewframes.models.checkpoint import Checkpoint, build_model
+from fewframes.models.presets import PRESETS
+from fewframes.training.evaluate import EvaluateConfig, Evaluation, calibrated, evaluate, work_of
+from fewframes.training.report import write_metrics, write_predictions
+from fewframes.training.scoring import Pace
+from fewframes.training.train import Options, train
+from fewframes.video.sampling import Views
+from fewframes.viz.html import report_page
+from helpers.numbered import write_fading
 
 
 @pytest.fixture(scope="module")

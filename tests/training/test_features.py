@@ -11,17 +11,17 @@ import pytest
 import torch
 
 from conftest import LABELS, TINY
-from fewframes import embed as room
-from fewframes.cache import EmbeddingCache
-from fewframes.clip import Failure
-from fewframes.config import AugmentConfig, ModelConfig, ViewConfig
-from fewframes.data import VideoSet
-from fewframes.embed import WITHOUT_EFFECT, Embedded, Seen, embed_videos, encoder_key, see_videos
+from fewframes.core.cache import EmbeddingCache
+from fewframes.core.settings import AugmentConfig, ModelConfig, ViewConfig
+from fewframes.data.dataset import VideoSet
+from fewframes.data.layouts import Sample
 from fewframes.errors import DataError
-from fewframes.layouts import Sample
-from fewframes.predictor import Predictor, load
-from fewframes.sampling import ONE_PASS, Views
-from fewframes.weights import Checkpoint, build_model
+from fewframes.inference.predictor import Predictor, load
+from fewframes.models.checkpoint import Checkpoint, build_model
+from fewframes.results import Failure
+from fewframes.training import features as room
+from fewframes.training.features import WITHOUT_EFFECT, Embedded, Seen, embed_videos, encoder_key, see_videos
+from fewframes.video.sampling import ONE_PASS, Views
 
 
 @pytest.fixture(scope="module")

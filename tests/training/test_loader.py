@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from fewframes.batches import Order, TokenExamples, VideoExamples, read_batches
-from fewframes.config import AugmentConfig, ViewConfig
+from fewframes.core.settings import AugmentConfig, ViewConfig
+from fewframes.data.layouts import Sample
 from fewframes.errors import DataError
-from fewframes.layouts import Sample
+from fewframes.training.loader import Order, TokenExamples, VideoExamples, read_batches
 
 VIEW = ViewConfig(resize_px=36, crop_px=32)
 

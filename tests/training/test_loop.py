@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fewframes.batches import TokenExamples, VideoExamples
-from fewframes.blocks import Block
-from fewframes.config import AugmentConfig, ModelConfig, RunConfig, TrainConfig, ViewConfig
+from fewframes.core.settings import AugmentConfig, ModelConfig, RunConfig, TrainConfig, ViewConfig
+from fewframes.data.layouts import Sample
 from fewframes.errors import ConfigError, MissingDependency
-from fewframes.fit import Lesson, Step, Trainer, class_weights, fit, token_examples
-from fewframes.layouts import Sample
-from fewframes.model import STAM
-from fewframes.processes import ONE_THREAD_GFLOP, few_threads, start_processes
-from fewframes.weights import build_model
+from fewframes.models.checkpoint import build_model
+from fewframes.models.layers import Block
+from fewframes.models.stam import STAM
+from fewframes.training.loader import TokenExamples, VideoExamples
+from fewframes.training.loop import Lesson, Step, Trainer, class_weights, fit, token_examples
+from fewframes.training.processes import ONE_THREAD_GFLOP, few_threads, start_processes
 
 VIEW = ViewConfig(resize_px=36, crop_px=32)
 QUICK = TrainConfig(epochs=1, min_steps=60)
@@ -219,7 +219,7 @@ def test_what_is_unfrozen_moves_and_the_rest_does_not(clips: Path, what: str, mo
 def test_frames_through_blocks_that_do_not_learn_go_few_at_a_time(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     losses = []
     for at_once in (3, 10**6):
-        monkeypatch.setattr("fewframes.fit.FRAMES_AT_ONCE", at_once)
+        monkeypatch.setattr("fewframes.training.loop.FRAMES_AT_ONCE", at_once)
         model = built(replace(WHOLE, drop_path=0.0))
         most: list[int] = []
         encode = model.frame_encoder.forward

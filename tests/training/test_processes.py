@@ -8,12 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from test_train import command
 
 COUNTING = """
 import sys
-from fewframes.predictor import Predictor
+from fewframes.inference.predictor import Predictor
 encoded, plain = [], Predictor.encode_clips
 
 def counted(self, frames):
@@ -21,7 +20,7 @@ def counted(self, frames):
     return plain(self, frames)
 
 Predictor.encode_clips = counted
-from fewframes.cli import main
+from fewframes.cli.main import main
 try:
     main()
 finally:

@@ -11,17 +11,17 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from conftest import LABELS, TINY
-from fewframes.cache import EmbeddingCache
-from fewframes.config import Layout, ViewConfig
-from fewframes.data import VideoSet
+from fewframes.core.cache import EmbeddingCache
+from fewframes.core.settings import Layout, ViewConfig
+from fewframes.data.dataset import VideoSet
+from fewframes.data.layouts import Sample
 from fewframes.errors import ConfigError, DataError
-from fewframes.judge import averaged, judge
-from fewframes.layouts import Sample
-from fewframes.predictor import Predictor, load
-from fewframes.sampling import Views, clip_times
-from fewframes.transforms import crops_of, pixels_of
-from fewframes.video import read_frames
-from fewframes.weights import Checkpoint, build_model
+from fewframes.inference.predictor import Predictor, load
+from fewframes.models.checkpoint import Checkpoint, build_model
+from fewframes.training.scoring import averaged, judge
+from fewframes.video.sampling import Views, clip_times
+from fewframes.video.source import read_frames
+from fewframes.video.transforms import crops_of, pixels_of
 
 ORDERS = torch.tensor([[3, 2, 1, 0], [1, 3, 0, 2]])
 

@@ -17,17 +17,17 @@ from typing import Any
 import pytest
 import torch
 
-from fewframes.cache import EmbeddingCache
-from fewframes.config import AugmentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig, ViewConfig, read_run
-from fewframes.data import VideoSet, read_data
+from fewframes.core.cache import EmbeddingCache
+from fewframes.core.metrics import MultiLabelReport, Report
+from fewframes.core.settings import AugmentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig, ViewConfig, read_run
+from fewframes.data.dataset import VideoSet, read_data
 from fewframes.errors import ConfigError, DataError, OutputError
-from fewframes.evaluate import EvaluateConfig, evaluate
-from fewframes.metrics import MultiLabelReport, Report
-from fewframes.predictor import load
-from fewframes.records import read_history
-from fewframes.train import Options, Trained, train
-from fewframes.weights import Checkpoint, build_model, load_checkpoint, save_checkpoint
-from numbered import write_fading
+from fewframes.inference.predictor import load
+from fewframes.models.checkpoint import Checkpoint, build_model, load_checkpoint, save_checkpoint
+from fewframes.training.evaluate import EvaluateConfig, evaluate
+from fewframes.training.run_folder import read_history
+from fewframes.training.train import Options, Trained, train
+from helpers.numbered import write_fading
 
 QUICK = TrainConfig(epochs=1, min_steps=60)
 CPU = Options(device="cpu", dtype="float32")
@@ -273,7 +273,7 @@ def test_an_overwritten_run_leaves_nothing_of_the_old(
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
     assert "confusion.png" in before
     with monkeypatch.context() as patch:
-        patch.setattr("fewframes.records.save_checkpoint", full_disk)
+        patch.setattr("fewframes.training.run_folder.save_checkpoint", full_disk)
         with pytest.raises(OutputError, match=r"out: cannot be written \(No space left"):
             again(holdout=0.0)
     left = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}

@@ -16,12 +16,12 @@ import torch
 from av.video.stream import VideoStream
 from PIL import Image
 
-from fewframes import container, decoder
+from fewframes.data.folders import find_videos
 from fewframes.errors import VideoError
-from fewframes.folders import find_videos
-from fewframes.sampling import centre_times
-from fewframes.video import open_video, read_frames
-from numbered import Numbered, numbers, picture
+from fewframes.video.decode import container, decoder
+from fewframes.video.sampling import centre_times
+from fewframes.video.source import open_video, read_frames
+from helpers.numbered import Numbered, numbers, picture
 
 HALVES = torch.tensor([0.1, 0.9, 1.7], dtype=torch.float64)
 EXPECTED = [2, 22, 42]

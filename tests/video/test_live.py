@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from fewframes.addresses import Address, LiveSource
-from fewframes.config import StreamConfig
+from fewframes.core.settings import StreamConfig
 from fewframes.errors import MissingVideo, VideoError
-from fewframes.live import WAITING, Counts, Event, LiveReader, Mailbox, Sample
-from fewframes.sampling import steady_times
-from fewframes.video import read_frames
-from numbered import Numbered, drifting, numbers
+from fewframes.video.live import WAITING, Counts, Event, LiveReader, Mailbox, Sample
+from fewframes.video.live_source import Address, LiveSource
+from fewframes.video.sampling import steady_times
+from fewframes.video.source import read_frames
+from helpers.numbered import Numbered, drifting, numbers
 
 SPACING_S = 0.1
 TS = Numbered(suffix=".ts", format="mpegts", gop=10, bframes=0)

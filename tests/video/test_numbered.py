@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from numbered import Numbered, drifting
+from helpers.numbered import Numbered, drifting
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="no scheduling policies here")

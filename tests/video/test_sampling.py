@@ -7,10 +7,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fewframes.config import settings_from
+from fewframes.core.settings import settings_from
 from fewframes.errors import ConfigError
-from fewframes.instants import cheapest_times
-from fewframes.sampling import ONE_PASS, Views, centre_times, clip_times, jittered_times, steady_times, window_places
+from fewframes.video.sampling import (
+    ONE_PASS,
+    Views,
+    centre_times,
+    clip_times,
+    jittered_times,
+    steady_times,
+    window_places,
+)
+from fewframes.video.times import cheapest_times
 
 DURATIONS = st.floats(1e-3, 1e5)
 

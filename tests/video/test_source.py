@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from fewframes.container import VideoFile
-from fewframes.decoder import FileVideo
-from fewframes.sampling import centre_times
-from fewframes.video import open_video, read_frames
-from numbered import Numbered, numbers
+from fewframes.video.decode.container import VideoFile
+from fewframes.video.decode.decoder import FileVideo
+from fewframes.video.sampling import centre_times
+from fewframes.video.source import open_video, read_frames
+from helpers.numbered import Numbered, numbers
 
 STEADY = tuple(range(0, 2400, 40))
 UNEVEN = tuple(int(time) for time in np.cumsum([0, *np.random.default_rng(0).choice([20, 40, 100, 400], 59)]))

@@ -11,14 +11,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from fewframes import torchcodec_video
-from fewframes.container import Limits
 from fewframes.errors import MissingDependency, TooLarge, VideoError
-from fewframes.predictor import choose_backend
-from fewframes.sampling import centre_times
-from fewframes.torchcodec_video import why_not
-from fewframes.video import Backend, open_video
-from numbered import Numbered, numbers
+from fewframes.inference.predictor import choose_backend
+from fewframes.video import torchcodec as torchcodec_video
+from fewframes.video.decode.container import Limits
+from fewframes.video.sampling import centre_times
+from fewframes.video.source import Backend, open_video
+from fewframes.video.torchcodec import why_not
+from helpers.numbered import Numbered, numbers
 
 CPU = torch.device("cpu")
 

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewframes.config import ViewConfig
-from fewframes.transforms import crops_of, fit_frame, pixels_of
+from fewframes.core.settings import ViewConfig
+from fewframes.video.transforms import crops_of, fit_frame, pixels_of
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])

@@ -16,11 +16,11 @@ import torch
 from av.audio.stream import AudioStream
 from torch import Tensor
 
-from fewframes.container import NO_LIMITS, Limits
 from fewframes.errors import MissingVideo, TooLarge, VideoError
-from fewframes.sampling import centre_times
-from fewframes.video import open_video, read_frames
-from numbered import Numbered, numbers
+from fewframes.video.decode.container import NO_LIMITS, Limits
+from fewframes.video.sampling import centre_times
+from fewframes.video.source import open_video, read_frames
+from helpers.numbered import Numbered, numbers
 
 AT_START = torch.tensor([0.0], dtype=torch.float64)
 
@@ -219,9 +219,9 @@ import numpy as np
 from contextlib import closing
 from pathlib import Path
 from fewframes.errors import VideoError
-from fewframes.sampling import centre_times
-from fewframes.video import open_video
-from numbered import numbers
+from fewframes.video.sampling import centre_times
+from fewframes.video.source import open_video
+from helpers.numbered import numbers
 
 originals = [path.read_bytes() for path in sorted(Path(sys.argv[1]).iterdir())]
 suffixes = [path.suffix for path in sorted(Path(sys.argv[1]).iterdir())]
@@ -277,7 +277,7 @@ def fuzz(tmp_path: Path, rounds: int, seed: int) -> tuple[int, int]:
         recipe.write(tmp_path / "originals" / name)
     run = subprocess.run(  # a crash of the decoder must not take the tests with it
         [sys.executable, "-c", FUZZ]
-        + [str(tmp_path / "originals"), str(tmp_path / "work"), str(seed), str(rounds), str(Path(__file__).parent)],
+        + [str(tmp_path / "originals"), str(tmp_path / "work"), str(seed), str(rounds), str(Path(__file__).parents[1])],
         capture_output=True,
         text=True,
         timeout=600,

@@ -7,8 +7,8 @@ import io
 import torch
 from PIL import Image
 
-from fewframes.metrics import score
-from fewframes.plots import confusion_png, curve_png, shortened
+from fewframes.core.metrics import score
+from fewframes.viz.charts import confusion_png, curve_png, shortened
 
 LABELS = ("hug", "kick", "push", "wave")
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from fewframes.clip import Prediction, Reading, Timing
 from fewframes.errors import ConfigError, OutputError
-from fewframes.explain import Explanation
-from fewframes.strips import HEAT, check_picture, explanation_figure, strip_png, write_picture
+from fewframes.inference.explain import Explanation
+from fewframes.results import Prediction, Reading, Timing
+from fewframes.viz.explanation import HEAT, check_picture, explanation_figure, strip_png, write_picture
 
 
 def explained(num_frames: int, *, maps: bool = True) -> Explanation:

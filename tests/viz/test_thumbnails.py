@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from fewframes.spans import Span
-from fewframes.thumbnails import data_url, jpeg, middle_frames
-from numbered import Numbered, numbers
+from fewframes.inference.spans import Span
+from fewframes.viz.thumbnails import data_url, jpeg, middle_frames
+from helpers.numbered import Numbered, numbers
 
 
 def test_the_frame_in_the_middle_of_each_span_in_their_order(tmp_path: Path) -> None:

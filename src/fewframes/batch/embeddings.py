@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from fewframes import __version__
-from fewframes.cache import module_key
-from fewframes.clip import Failure, Prediction
+from fewframes.core.cache import module_key
 from fewframes.errors import ConfigError, DataError
-from fewframes.predictor import Predictor
-from fewframes.tables import check_format, printable
+from fewframes.inference.predictor import Predictor
+from fewframes.results import Failure, Prediction
+from fewframes.training.report import check_format, printable
 
 ENDINGS = (".parquet", ".safetensors")
 ROW_VALUES = 2**20

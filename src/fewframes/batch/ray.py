@@ -16,9 +16,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
+from fewframes.batch.output import Folder, Gather, Job, Row, Rows, Shard, Work, pieces, put_shard
 from fewframes.errors import ConfigError, FewframesError, needed
-from fewframes.shards import Folder, Gather, Job, Row, Rows, Shard, Work, pieces, put_shard
-from fewframes.tables import printable
+from fewframes.training.report import printable
 
 PIECE_VIDEOS = 16
 """At most so many videos go to a worker at once: what is done again when it dies, and what a GPU computes together."""

@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from fewframes import __version__
-from fewframes.cache import module_key
-from fewframes.clip import Failure, Prediction
-from fewframes.embedding_files import embedding_columns, embedding_row
+from fewframes.batch.embeddings import embedding_columns, embedding_row
+from fewframes.core.cache import module_key
 from fewframes.errors import FewframesError
-from fewframes.predictor import BackendChoice, DtypeName, Predictor, one_pass
-from fewframes.reader import Part, Read, Reader
-from fewframes.tables import printable
-from fewframes.weights import load_checkpoint
+from fewframes.inference.clips import Part, Read, Reader
+from fewframes.inference.predictor import BackendChoice, DtypeName, Predictor, one_pass
+from fewframes.models.checkpoint import load_checkpoint
+from fewframes.results import Failure, Prediction
+from fewframes.training.report import printable
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,14 +16,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from fewframes import baselines
-from fewframes.config import ModelConfig, ViewConfig
+from fewframes.bench import baselines
+from fewframes.core.settings import ModelConfig, ViewConfig
 from fewframes.errors import ConfigError, MissingDependency, nearest
-from fewframes.model import STAM
-from fewframes.presets import PRESETS
-from fewframes.sampling import ONE_PASS, Views
-from fewframes.tensor_files import read_tensors
-from fewframes.weights import build_model, downloaded_path, load_checkpoint, load_strictly
+from fewframes.models.checkpoint import build_model, downloaded_path, load_checkpoint, load_strictly
+from fewframes.models.presets import PRESETS
+from fewframes.models.stam import STAM
+from fewframes.models.tensor_files import read_tensors
+from fewframes.video.sampling import ONE_PASS, Views
 
 Input = Literal["clip", "frames", "pathways", "clips"]
 """What a network takes: a clip (B, C, T, H, W); frames (B, T, C, H, W); the slow and the fast pathway of SlowFast, each a

@@ -20,8 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fewframes.config import settings_from
-from fewframes.contenders import (
+from fewframes.bench.contenders import (
     CONTENDERS,
     FPS,
     NUM_CLASSES,
@@ -33,20 +32,21 @@ from fewframes.contenders import (
     has_weights,
     load_weights,
 )
-from fewframes.data import VideoSet
+from fewframes.bench.stopwatch import Energy, Memory, Runner, Way, in_own_process, percentile, significant
+from fewframes.core.devices import choose_device, machine_name, matrix_flops_s
+from fewframes.core.metrics import Cost, Report, count_cost, score
+from fewframes.core.settings import settings_from
+from fewframes.data.dataset import VideoSet
 from fewframes.errors import ConfigError, DataError, FewframesError, VideoError, nearest
-from fewframes.evaluate import places_of, targets_for
-from fewframes.judge import judge
-from fewframes.machine import choose_device, machine_name, matrix_flops_s
-from fewframes.merging import merge_tokens
-from fewframes.metrics import Cost, Report, count_cost, score
-from fewframes.model import STAM, SpatialEncoder
-from fewframes.predictor import DTYPES, Predictor
-from fewframes.sampling import Views
-from fewframes.stopwatch import Energy, Memory, Runner, Way, in_own_process, percentile, significant
-from fewframes.transforms import crops_of
-from fewframes.video import open_video
-from fewframes.weights import kinetics_labels, load_checkpoint
+from fewframes.inference.predictor import DTYPES, Predictor
+from fewframes.models.checkpoint import kinetics_labels, load_checkpoint
+from fewframes.models.stam import STAM, SpatialEncoder
+from fewframes.models.token_merging import merge_tokens
+from fewframes.training.evaluate import places_of, targets_for
+from fewframes.training.scoring import judge
+from fewframes.video.sampling import Views
+from fewframes.video.source import open_video
+from fewframes.video.transforms import crops_of
 
 Progress = Callable[[str, int, int, str], None]
 """Called with the stage, how much of it is done, how much there is, and what is done now."""

@@ -10,15 +10,15 @@ from typing import Literal
 
 import torch
 
-from fewframes.bench import Progress
-from fewframes.config import ModelConfig
-from fewframes.contenders import Contender, build
+from fewframes.bench.contenders import Contender, build
+from fewframes.bench.measure import Progress
+from fewframes.bench.stopwatch import Memory, Runner, in_own_process, significant
+from fewframes.core.devices import choose_device
+from fewframes.core.metrics import count_cost
+from fewframes.core.settings import ModelConfig
 from fewframes.errors import BenchError, ConfigError, nearest
-from fewframes.machine import choose_device
-from fewframes.metrics import count_cost
-from fewframes.presets import PRESETS
-from fewframes.stopwatch import Memory, Runner, in_own_process, significant
-from fewframes.weights import build_model
+from fewframes.models.checkpoint import build_model
+from fewframes.models.presets import PRESETS
 
 Layout = Literal["factorised", "per_block", "joint"]
 LAYOUTS: dict[Layout, str] = {

@@ -16,14 +16,14 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from fewframes.contenders import Contender
+from fewframes.bench.contenders import Contender
+from fewframes.core.devices import may_pay, synchronise
+from fewframes.core.memory import keep_memory
 from fewframes.errors import BenchError, ConfigError, FewframesError
-from fewframes.machine import may_pay, synchronise
-from fewframes.memory import keep_memory
-from fewframes.model import STAM
-from fewframes.predictor import DTYPES, Predictor, name_of
-from fewframes.transforms import pixels_of
-from fewframes.weights import Checkpoint
+from fewframes.inference.predictor import DTYPES, Predictor, name_of
+from fewframes.models.checkpoint import Checkpoint
+from fewframes.models.stam import STAM
+from fewframes.video.transforms import pixels_of
 
 Result = TypeVar("Result")
 LONGEST_PASS_S = 10.0

@@ -13,10 +13,10 @@ from typing import Any, Literal
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from fewframes.contenders import CONTENDERS, OURS, PUBLISHED_ONLY
-from fewframes.outputs import write_file, writing
-from fewframes.plots import DPI
-from fewframes.scaling import LAYOUTS, Point
+from fewframes.bench.contenders import CONTENDERS, OURS, PUBLISHED_ONLY
+from fewframes.bench.scaling import LAYOUTS, Point
+from fewframes.core.files import write_file, writing
+from fewframes.viz.charts import DPI
 
 Plain = Mapping[str, Any]
 Format = Literal["table", "markdown", "json", "csv"]

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fewframes.console import StageProgress, console, tell
+from fewframes.cli.console import StageProgress, console, tell
+from fewframes.cli.options import DeviceOption, MergeOption, ToleranceOption, check_writable, frame_counts, make_folder
+from fewframes.core.files import write_file
 from fewframes.errors import EXIT_SOME_FAILED, ConfigError
-from fewframes.options import DeviceOption, MergeOption, ToleranceOption, check_writable, frame_counts, make_folder
-from fewframes.outputs import write_file
 
 if TYPE_CHECKING:
-    from fewframes.bench import Bench
-    from fewframes.compared import Format
+    from fewframes.bench.measure import Bench
+    from fewframes.bench.tables import Format
 
 BENCH_FILES: tuple[tuple[str, Format], ...] = (("bench.json", "json"), ("bench.csv", "csv"), ("table.md", "markdown"))
 SCALING_FILES: tuple[tuple[str, Format], ...] = (("scaling.json", "json"), ("scaling.csv", "csv"))
@@ -91,7 +91,7 @@ def bench(
     form: Format = "json" if as_json else "csv" if as_csv else "markdown" if table else "table"
     if output is not None:
         make_folder(output)
-    from fewframes import compared
+    from fewframes.bench import tables as compared
 
     if scaling:
         _scale(preset, frame_counts(frames, "--frames"), seconds, device, form, output, plot or [])
@@ -122,10 +122,10 @@ def _measured(
 ) -> Bench:
     from tempfile import TemporaryDirectory
 
-    from fewframes.bench import bench as measure
-    from fewframes.bench import write_clip
-    from fewframes.contenders import CONTENDERS, contender_of
-    from fewframes.data import read_data
+    from fewframes.bench.contenders import CONTENDERS, contender_of
+    from fewframes.bench.measure import bench as measure
+    from fewframes.bench.measure import write_clip
+    from fewframes.data.dataset import read_data
 
     files = dict(_weights_of(text) for text in weights or ())
     names = [name for part in contenders or DEFAULT_CONTENDERS for name in (CONTENDERS if part == "all" else [part])]
@@ -156,7 +156,7 @@ def _weights_of(text: str) -> tuple[str, str]:
 
 
 def _write(result: Bench, output: Path | None, plot: list[Path]) -> None:
-    from fewframes import compared
+    from fewframes.bench import tables as compared
 
     if output is not None:
         for name, form in BENCH_FILES:
@@ -175,8 +175,8 @@ def _scale(
     output: Path | None,
     plot: list[Path],
 ) -> None:
-    from fewframes import compared
-    from fewframes.scaling import scale
+    from fewframes.bench import tables as compared
+    from fewframes.bench.scaling import scale
 
     with StageProgress() as progress:
         points = scale(preset, frames=counts, device=device, seconds=seconds, progress=progress.show)
@@ -199,7 +199,7 @@ def _check_picture(path: Path) -> None:
 def _list() -> None:
     from rich.table import Table
 
-    from fewframes.contenders import CONTENDERS
+    from fewframes.bench.contenders import CONTENDERS
 
     table = Table("name", "protocol", "frames read", "px", "needs", "published top-1", box=None, pad_edge=False)
     for name, contender in CONTENDERS.items():

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from fewframes.words import for_csv, json_line, plain
+from fewframes.core.text import for_csv, json_line, plain
 
 if TYPE_CHECKING:  # the command line must not load torch before a command needs it
     from rich.progress import TaskID
 
-    from fewframes.clip import Failure, Prediction
-    from fewframes.data import VideoSet
-    from fewframes.evaluate import Evaluation
-    from fewframes.explain import Explanation
-    from fewframes.inspection import Inspection
-    from fewframes.layouts import Sample
-    from fewframes.predictor import Predictor
+    from fewframes.data.check import Inspection
+    from fewframes.data.dataset import VideoSet
+    from fewframes.data.layouts import Sample
+    from fewframes.inference.explain import Explanation
+    from fewframes.inference.predictor import Predictor
+    from fewframes.results import Failure, Prediction
+    from fewframes.training.evaluate import Evaluation
 
 Results = Iterable["Prediction[Any] | Explanation | Failure"]
 Result = TypeVar("Result")
@@ -32,7 +32,7 @@ SHOWN_PROBLEMS, SHOWN_ACTIONS = 3, 20
 
 def write_json(results: Results, topk: int) -> Iterator[Prediction[Any] | Explanation | Failure]:
     """One JSON object a line, each written as soon as it is known."""
-    from fewframes.clip import Failure
+    from fewframes.results import Failure
 
     for result in results:
         values = result.to_dict() if isinstance(result, Failure) else result.to_dict(topk)
@@ -42,7 +42,7 @@ def write_json(results: Results, topk: int) -> Iterator[Prediction[Any] | Explan
 
 def write_csv(results: Results, topk: int) -> Iterator[Prediction[Any] | Explanation | Failure]:
     """A row for each video, failed ones with their reason; `topk` pairs of label and score."""
-    from fewframes.clip import Failure
+    from fewframes.results import Failure
 
     ranks = range(1, topk + 1)
     writer = csv.writer(sys.stdout, lineterminator="\n")
@@ -61,7 +61,7 @@ def write_csv(results: Results, topk: int) -> Iterator[Prediction[Any] | Explana
 
 def write_table(results: Results, topk: int) -> Iterator[Prediction[Any] | Explanation | Failure]:
     """For people: a block for each video with its likeliest actions, and where the model looked."""
-    from fewframes.clip import Failure
+    from fewframes.results import Failure
 
     for result in results:
         if not isinstance(result, Failure):
@@ -71,7 +71,7 @@ def write_table(results: Results, topk: int) -> Iterator[Prediction[Any] | Expla
 
 def prediction_of(result: Prediction[Any] | Explanation) -> Prediction[Any]:
     """What the model says, explained or not."""
-    from fewframes.clip import Prediction
+    from fewframes.results import Prediction
 
     return result if isinstance(result, Prediction) else result.prediction
 
@@ -142,7 +142,7 @@ def tell_data(source: str, videos: VideoSet) -> None:
     for note in videos.notes:
         tell(f"  {note}")
     if videos.left_out:
-        from fewframes.folders import counted_reasons
+        from fewframes.data.folders import counted_reasons
 
         tell(f"  left out: {counted_reasons(videos.left_out)}")
 
@@ -151,7 +151,7 @@ def print_inspection(inspection: Inspection) -> None:
     """How many problems there are of each kind, and what became of them; the usable videos of each action."""
     from rich.table import Table
 
-    from fewframes.inspection import PROBLEMS
+    from fewframes.data.check import PROBLEMS
 
     if inspection.problems:
         table = Table("problem", "found", "left out", box=None, pad_edge=False)
@@ -167,7 +167,7 @@ def print_inspection(inspection: Inspection) -> None:
 
 def tell_problems(inspection: Inspection) -> None:
     """The first few of each kind, by name."""
-    from fewframes.inspection import PROBLEMS
+    from fewframes.data.check import PROBLEMS
 
     for kind, found in inspection.counts.items():
         tell(f"{PROBLEMS[kind]}:")
@@ -186,7 +186,7 @@ def print_parts(videos: VideoSet) -> None:
     from rich.table import Column, Table
     from rich.text import Text
 
-    from fewframes.data import part_counts
+    from fewframes.data.dataset import part_counts
 
     counts = part_counts(videos)
     rarest = sorted(sorted(counts, key=lambda label: counts[label]["videos"])[:SHOWN_ACTIONS])
@@ -223,7 +223,7 @@ def describe(predictor: Predictor) -> str:
 
 def summary(results: list[Prediction[Any] | Explanation | Failure], seconds: float) -> str:
     """How many were labelled, failed and missing, and how fast it went."""
-    from fewframes.clip import Failure, tally
+    from fewframes.results import Failure, tally
 
     failures = [result for result in results if isinstance(result, Failure)]
     labelled = len(results) - len(failures)

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fewframes.console import StageProgress, print_inspection, print_parts, tell, tell_data, tell_problems
+from fewframes.cli.console import StageProgress, print_inspection, print_parts, tell, tell_data, tell_problems
+from fewframes.cli.options import DataArgument, GroupOption, OfficialOption, TaskOption, VideosOption, make_folder
+from fewframes.core.files import write_file
 from fewframes.errors import EXIT_SOME_FAILED, ConfigError, DataError
-from fewframes.options import DataArgument, GroupOption, OfficialOption, TaskOption, VideosOption, make_folder
-from fewframes.outputs import write_file
 
 if TYPE_CHECKING:  # the command line must not load torch before a command needs it
-    from fewframes.data import VideoSet
-    from fewframes.inspection import Inspection
+    from fewframes.data.check import Inspection
+    from fewframes.data.dataset import VideoSet
 
 REPORT_FILE, CLEAN_FILE = "report.json", "clean.csv"
 
@@ -40,7 +40,7 @@ def check(
     Writes report.json (every problem) and clean.csv (a list of what is usable, for `train`). Exit codes: 0 nothing wrong, 1
     the data cannot be read at all, 2 wrong use, 3 problems were found.
     """
-    from fewframes.inspection import inspect
+    from fewframes.data.check import inspect
 
     videos = read(data, task, group, folder, official_split)
     make_folder(output)
@@ -97,10 +97,10 @@ def split(
     there = [str(path) for path in paths if path.exists()]
     if there and not overwrite:
         raise ConfigError(f"{there[0]}: is there already; take another name, or --overwrite")
-    from fewframes.data import part_counts
-    from fewframes.lists import write_list
-    from fewframes.splits import folds
-    from fewframes.splits import split as split_once
+    from fewframes.data.dataset import part_counts
+    from fewframes.data.lists import write_list
+    from fewframes.data.splits import folds
+    from fewframes.data.splits import split as split_once
 
     videos = read(data, task, group, folder, official_split)
     named = sorted({sample.split for sample in videos.samples} - {""})
@@ -123,8 +123,8 @@ def split(
 
 def read(data: str, task: Literal["auto", "single", "multilabel"], group: str, folder: str, official: int) -> VideoSet:
     """The labelled videos, and a word on how they were understood."""
-    from fewframes.config import DataConfig
-    from fewframes.data import read_data
+    from fewframes.core.settings import DataConfig
+    from fewframes.data.dataset import read_data
 
     videos = read_data(data, DataConfig(task=task, group=group, videos=folder, official_split=official))
     tell_data(data, videos)
@@ -135,7 +135,7 @@ def report(inspection: Inspection, output: Path) -> None:
     """Write what was found, and tell it. Raises DataError where nothing is usable."""
     import json
 
-    from fewframes.lists import write_list
+    from fewframes.data.lists import write_list
 
     values = inspection.to_dict()
     clean, usable = output / CLEAN_FILE, inspection.usable
@@ -159,7 +159,7 @@ def report(inspection: Inspection, output: Path) -> None:
 
 def compare(videos: VideoSet) -> dict[str, str]:
     """The content key of each file, by path."""
-    from fewframes.splits import contents_of
+    from fewframes.data.splits import contents_of
 
     num_files = len({sample.path for sample in videos.samples})
     with StageProgress() as progress:

@@ -11,10 +11,10 @@ import av
 import torch
 
 from fewframes import __version__
-from fewframes.config import cache_dir
-from fewframes.machine import PROBE_SIDE, auto_dtype, choose_device, machine_name, matrix_flops_s, may_pay
-from fewframes.predictor import choose_backend
-from fewframes.torchcodec_video import why_not
+from fewframes.core.devices import PROBE_SIDE, auto_dtype, choose_device, machine_name, matrix_flops_s, may_pay
+from fewframes.core.settings import cache_dir
+from fewframes.inference.predictor import choose_backend
+from fewframes.video.torchcodec import why_not
 
 NEEDED = (
     "torch", "torchvision", "timm", "av", "safetensors", "scikit-learn", "matplotlib", "numpy", "pillow",

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from fewframes.console import describe, tell, with_progress
-from fewframes.errors import EXIT_SOME_FAILED
-from fewframes.options import (
+from fewframes.cli.console import describe, tell, with_progress
+from fewframes.cli.engine import EngineOption, ShardRowsOption, write_folder
+from fewframes.cli.options import (
     BackendOption,
     DeviceOption,
     DtypeOption,
@@ -25,7 +25,7 @@ from fewframes.options import (
     make_folder,
     named_videos,
 )
-from fewframes.shard_commands import EngineOption, ShardRowsOption, write_folder
+from fewframes.errors import EXIT_SOME_FAILED
 
 
 def embed(
@@ -52,12 +52,12 @@ def embed(
     A row for each video: source, label, score, times, embedding (Parquet: failed videos too, with their reason). Exit codes: 0 all
     embedded, 1 none could be read, 2 wrong use, 3 some of many failed, 4 Parquet without pyarrow.
     """
-    from fewframes.clip import tally
-    from fewframes.embedding_files import check_embedding_file, write_embeddings
-    from fewframes.predictor import load
+    from fewframes.batch.embeddings import check_embedding_file, write_embeddings
+    from fewframes.inference.predictor import load
+    from fewframes.results import tally
 
     if engine is not None:
-        from fewframes.video_rows import VideoJob
+        from fewframes.batch.rows import VideoJob
 
         job = VideoJob(
             columns="embeddings", model=model, per_frame=per_frame, num_frames=frames, start_s=start, end_s=end,

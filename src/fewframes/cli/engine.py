@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fewframes.console import StageProgress, describe, tell
+from fewframes.cli.console import StageProgress, describe, tell
+from fewframes.cli.options import named_videos
 from fewframes.errors import EXIT_SOME_FAILED, ConfigError
-from fewframes.options import named_videos
 
 if TYPE_CHECKING:  # the command line must not load torch before a command needs it
-    from fewframes.video_rows import VideoJob
+    from fewframes.batch.rows import VideoJob
 
 Engine = Literal["local", "ray"]
 EngineOption = Annotated[
@@ -25,10 +25,10 @@ ShardRowsOption = Annotated[int, typer.Option("--shard-rows", min=1, help="Input
 
 def write_folder(job: VideoJob, sources: list[str], place: str, engine: Engine, shard_rows: int, doing: str) -> None:
     """Compute what is not in the folder yet, and say what is in it in the end."""
-    from fewframes.lists import absolute
-    from fewframes.ray_shards import check_ray, run_on_ray
-    from fewframes.shards import begin, count, cut, remaining, run_here
-    from fewframes.tables import check_format
+    from fewframes.batch.output import begin, count, cut, remaining, run_here
+    from fewframes.batch.ray import check_ray, run_on_ray
+    from fewframes.data.lists import absolute
+    from fewframes.training.report import check_format
 
     check_format("parquet")
     if engine == "ray":

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fewframes.console import tell
+from fewframes.cli.console import tell
+from fewframes.cli.options import make_folder
 from fewframes.errors import ConfigError, MissingDependency, VideoError
-from fewframes.options import make_folder
 
 if TYPE_CHECKING:  # the command line must not load torch before a command needs it
-    from fewframes.clip import Failure
-    from fewframes.explain import Explanation
-    from fewframes.predictor import Predictor
+    from fewframes.inference.explain import Explanation
+    from fewframes.inference.predictor import Predictor
+    from fewframes.results import Failure
 
 ExplainOption = Annotated[
     Path | None,
@@ -34,7 +34,7 @@ MapOption = Annotated[
 
 def plan_pictures(target: Path, sources: Sequence[str]) -> list[Path]:
     """A picture's path for each video, in a place that can be written to. ConfigError where the two do not fit."""
-    from fewframes.strips import check_picture
+    from fewframes.viz.explanation import check_picture
 
     if target.suffix and not target.is_dir():
         check_picture(target)
@@ -59,10 +59,10 @@ def explained(
     end_s: float | None,
 ) -> Iterator[Explanation | Failure]:
     """Each video's explanation, its picture written and its correlation told; failures stop nothing."""
-    from fewframes.clip import Failure
-    from fewframes.explain import explain
-    from fewframes.maps import choose_method
-    from fewframes.strips import write_picture
+    from fewframes.inference.explain import explain
+    from fewframes.models.attention_maps import choose_method
+    from fewframes.results import Failure
+    from fewframes.viz.explanation import write_picture
 
     choose_method(predictor.model.frame_encoder, maps)  # what cannot be had is said once
     for source, picture in zip(sources, pictures, strict=True):

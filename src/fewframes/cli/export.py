@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fewframes.console import describe, print_lines, tell, with_progress
-from fewframes.options import MergeOption, make_folder, named_videos
+from fewframes.cli.console import describe, print_lines, tell, with_progress
+from fewframes.cli.options import MergeOption, make_folder, named_videos
 
 if TYPE_CHECKING:  # the command line must not load torch before a command needs it
-    from fewframes.clip import Clip, Failure, Prediction
-    from fewframes.predictor import Predictor
+    from fewframes.inference.predictor import Predictor
+    from fewframes.results import Clip, Failure, Prediction
 
 
 def export(
@@ -51,7 +51,7 @@ def export(
     Each file is run on real frames and compared with the model before it is kept. `predict --model FILE` runs it. Exit codes: 0
     written and compared, 1 it does not say what the model says, 2 wrong use, 4 an optional package is missing.
     """
-    from fewframes.exported import SUFFIXES
+    from fewframes.export.runtime import SUFFIXES
 
     endings = {kind: ending for ending, kind in SUFFIXES.items()}
     if output is not None and format is not None and output.suffix != endings[format]:
@@ -60,9 +60,9 @@ def export(
         output = Path(Path(model).name.removesuffix(".safetensors") + endings[format or "onnx"])
     import logging
 
-    from fewframes.export import checked_format
-    from fewframes.export import export as export_model
-    from fewframes.predictor import load
+    from fewframes.export.exporter import checked_format
+    from fewframes.export.exporter import export as export_model
+    from fewframes.inference.predictor import load
 
     make_folder(output.parent)
     began = time.perf_counter()
@@ -97,7 +97,7 @@ def labelled_by_graph(
     given = [option for option, is_given in unused.items() if is_given]
     if given:
         raise typer.BadParameter(f"{model} is an exported graph, for which {', '.join(given)} cannot be changed")
-    from fewframes.exported_predictor import ExportedPredictor
+    from fewframes.export.predictor import ExportedPredictor
 
     began = time.perf_counter()
     predictor = ExportedPredictor(model)

@@ -9,9 +9,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from fewframes.console import StageProgress, describe, evaluation_lines, is_first_process, print_lines, tell, tell_data
-from fewframes.errors import EXIT_SOME_FAILED
-from fewframes.options import (
+from fewframes.cli.console import (
+    StageProgress,
+    describe,
+    evaluation_lines,
+    is_first_process,
+    print_lines,
+    tell,
+    tell_data,
+)
+from fewframes.cli.options import (
     BackendOption,
     CacheOption,
     DataArgument,
@@ -30,6 +37,7 @@ from fewframes.options import (
     exit_at,
     frame_counts,
 )
+from fewframes.errors import EXIT_SOME_FAILED
 
 REPORT = "report.html"
 
@@ -126,12 +134,12 @@ def train(
     run.toml and TensorBoard logs. Exit codes: 0 done, 1 the data cannot be used, 2 wrong use, 3 done but some videos could
     not be read.
     """
-    from fewframes.clip import tally
-    from fewframes.config import RunConfig, changed, changed_by_words, read_run
-    from fewframes.data import read_data
-    from fewframes.records import Records
-    from fewframes.train import Options
-    from fewframes.train import train as train_model
+    from fewframes.core.settings import RunConfig, changed, changed_by_words, read_run
+    from fewframes.data.dataset import read_data
+    from fewframes.results import tally
+    from fewframes.training.run_folder import Records
+    from fewframes.training.train import Options
+    from fewframes.training.train import train as train_model
 
     chosen = changed(
         read_run(run) if run is not None else RunConfig(),
@@ -245,17 +253,17 @@ def evaluate(
     Writes report.html (one file), metrics.json and predictions.csv (or .parquet). Exit codes: 0 done, 1 the data cannot be
     used, 2 wrong use, 3 done but some videos could not be read, 4 Parquet without pyarrow.
     """
-    from fewframes.clip import tally
-    from fewframes.config import DataConfig
-    from fewframes.data import read_data
-    from fewframes.evaluate import EvaluateConfig
-    from fewframes.evaluate import evaluate as evaluate_model
-    from fewframes.known_videos import known_words
-    from fewframes.outputs import check_writable, filled, writing
-    from fewframes.pages import report_page
-    from fewframes.predictor import load
-    from fewframes.sampling import Views
-    from fewframes.tables import check_format, write_metrics, write_predictions
+    from fewframes.core.files import check_writable, filled, writing
+    from fewframes.core.settings import DataConfig
+    from fewframes.data.dataset import read_data
+    from fewframes.data.known_videos import known_words
+    from fewframes.inference.predictor import load
+    from fewframes.results import tally
+    from fewframes.training.evaluate import EvaluateConfig
+    from fewframes.training.evaluate import evaluate as evaluate_model
+    from fewframes.training.report import check_format, write_metrics, write_predictions
+    from fewframes.video.sampling import Views
+    from fewframes.viz.html import report_page
 
     settings = EvaluateConfig(
         views=Views.parse(views, clip_s, tolerance),

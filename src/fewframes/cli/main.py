@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from fewframes.bench_commands import bench
-from fewframes.console import (
+from fewframes.cli.bench import bench
+from fewframes.cli.console import (
     Results,
     console,
     describe,
@@ -23,14 +23,13 @@ from fewframes.console import (
     write_json,
     write_table,
 )
-from fewframes.data_commands import data_app
-from fewframes.embed_commands import embed
-from fewframes.errors import EXIT_SOME_FAILED, FewframesError
-from fewframes.explain_commands import ExplainOption, MapOption, explained, plan_pictures
-from fewframes.export_commands import export, labelled_by_graph
-from fewframes.learning_commands import evaluate, train
-from fewframes.memory import keep_memory
-from fewframes.options import (
+from fewframes.cli.data import data_app
+from fewframes.cli.embed import embed
+from fewframes.cli.engine import EngineOption, ShardRowsOption, write_folder
+from fewframes.cli.explain import ExplainOption, MapOption, explained, plan_pictures
+from fewframes.cli.export import export, labelled_by_graph
+from fewframes.cli.learning import evaluate, train
+from fewframes.cli.options import (
     BackendOption,
     DeviceOption,
     DtypeOption,
@@ -46,15 +45,16 @@ from fewframes.options import (
     exit_at,
     named_videos,
 )
-from fewframes.search_commands import index, search
-from fewframes.serve_commands import serve
-from fewframes.shard_commands import EngineOption, ShardRowsOption, write_folder
-from fewframes.stream_commands import stream
-from fewframes.timeline_commands import timeline
+from fewframes.cli.search import index, search
+from fewframes.cli.serve import serve
+from fewframes.cli.stream import stream
+from fewframes.cli.timeline import timeline
+from fewframes.core.memory import keep_memory
+from fewframes.errors import EXIT_SOME_FAILED, FewframesError
 
 if TYPE_CHECKING:  # the command line must not load torch before a command needs it
-    from fewframes.clip import Failure, Prediction
-    from fewframes.explain import Explanation
+    from fewframes.inference.explain import Explanation
+    from fewframes.results import Failure, Prediction
 
 
 NOT_WRITTEN = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
@@ -167,7 +167,7 @@ def predict(
         if wrong:
             raise typer.BadParameter(words)
     if engine is not None and output is not None:
-        from fewframes.video_rows import VideoJob
+        from fewframes.batch.rows import VideoJob
 
         job = VideoJob(
             columns="actions", model=model, topk=topk, num_frames=frames, start_s=start, end_s=end, tolerance=tolerance,
@@ -175,7 +175,7 @@ def predict(
         )  # fmt: skip
         write_folder(job, sources, output, engine, shard_rows, "labelling")
         return
-    from fewframes.exported import format_of
+    from fewframes.export.runtime import format_of
 
     paths = named_videos(sources)
     pictures = [] if explain is None else plan_pictures(explain, paths)
@@ -193,7 +193,7 @@ def predict(
             model, paths, unused, num_frames=frames, start_s=start, end_s=end, workers=workers
         )
     else:
-        from fewframes.predictor import load
+        from fewframes.inference.predictor import load
 
         began = time.perf_counter()
         predictor = load(model, device=device, dtype=dtype, backend=backend, merge=merge)
@@ -218,7 +218,7 @@ def predict(
 
 def _end(shown: list[Prediction | Explanation | Failure], seconds: float) -> None:
     """Name what failed, and end with the exit code that says so."""
-    from fewframes.clip import Failure
+    from fewframes.results import Failure
 
     failures = [result for result in shown if isinstance(result, Failure)]
     for failure in failures:
@@ -235,7 +235,7 @@ def models(context: typer.Context) -> None:
         return
     from rich.table import Table
 
-    from fewframes.presets import PRESETS
+    from fewframes.models.presets import PRESETS
 
     table = Table("name", "params", "GMACs", "frames", "weights", "licence", "of the paper", box=None, pad_edge=False)
     for column in table.columns[:5]:
@@ -272,7 +272,7 @@ def pull(
     """Fetch the weights the paper's authors published, check that they load, and keep them."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
-    from fewframes.weights import pull as pull_weights
+    from fewframes.models.checkpoint import pull as pull_weights
 
     with Progress(BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=console(stderr=True)) as progress:
         task = progress.add_task(name, total=None)
@@ -285,7 +285,7 @@ def pull(
 @app.command()
 def doctor(device: DeviceOption = "auto") -> None:
     """What this installation has, what it will use, and what to install for what is missing."""
-    from fewframes.doctor import examine
+    from fewframes.cli.doctor import examine
 
     for line in examine(device):
         console().print(line, highlight=False, markup=False, soft_wrap=True)
@@ -307,7 +307,3 @@ def options(
     ] = False,
 ) -> None:
     """Options before the command."""
-
-
-if __name__ == "__main__":
-    main()

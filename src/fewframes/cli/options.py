@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fewframes.console import tell
+from fewframes.cli.console import tell
 from fewframes.errors import ConfigError, FewframesError
 
 if TYPE_CHECKING:
-    from fewframes.cache import EmbeddingCache
+    from fewframes.core.cache import EmbeddingCache
 
 SourcesArgument = Annotated[
     list[str],
@@ -73,7 +73,7 @@ NoCacheOption = Annotated[bool, typer.Option("--no-cache", help="Neither read no
 
 def named_videos(sources: list[str]) -> list[str]:
     """Return every video that the sources stand for, in their order; at least one."""
-    from fewframes.sources import expand  # late: it loads torch
+    from fewframes.cli.sources import expand  # late: it loads torch
 
     named = list(expand(sources, note=tell))
     if not named:
@@ -86,8 +86,8 @@ def named_videos(sources: list[str]) -> list[str]:
 
 def embedding_cache(folder: Path | None, *, unused: bool) -> EmbeddingCache | None:
     """The frame embeddings in that folder, or in the user's cache; None where they are not to be used."""
-    from fewframes.cache import EmbeddingCache  # late: it loads torch
-    from fewframes.config import cache_dir
+    from fewframes.core.cache import EmbeddingCache  # late: it loads torch
+    from fewframes.core.settings import cache_dir
 
     return None if unused else EmbeddingCache(folder or cache_dir() / "embeddings")
 

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fewframes.console import StageProgress, describe, print_lines, speaks_unicode, tell
-from fewframes.errors import EXIT_SOME_FAILED, ConfigError, DataError, VideoError
-from fewframes.options import (
+from fewframes.cli.console import StageProgress, describe, print_lines, speaks_unicode, tell
+from fewframes.cli.options import (
     BackendOption,
     CacheOption,
     DeviceOption,
@@ -27,12 +26,13 @@ from fewframes.options import (
     embedding_cache,
     named_videos,
 )
-from fewframes.outputs import write_file
-from fewframes.words import for_csv, json_line
+from fewframes.core.files import write_file
+from fewframes.core.text import for_csv, json_line
+from fewframes.errors import EXIT_SOME_FAILED, ConfigError, DataError, VideoError
 
 if TYPE_CHECKING:  # the command line must not load torch before a command needs it
-    from fewframes.moments import Hit
-    from fewframes.retrieve import Index
+    from fewframes.search.index import Index
+    from fewframes.search.table import Hit
 
 IndexOption = Annotated[
     str, typer.Option("--index", metavar="FOLDER|URL", help="Where the index is, e.g. moments or s3://bucket/moments.")
@@ -78,11 +78,11 @@ def index(
     if not (sources or remove or prune):
         raise typer.BadParameter("name videos to index, or --remove VIDEO, or --prune")
     on_ray = check_engine(engine, workers)
-    from fewframes.clip import tally
-    from fewframes.moment_rows import MomentJob
-    from fewframes.predictor import load
-    from fewframes.ray_moments import LookOnRay
-    from fewframes.retrieve import Index
+    from fewframes.inference.predictor import load
+    from fewframes.results import tally
+    from fewframes.search.index import Index
+    from fewframes.search.ray import LookOnRay
+    from fewframes.search.rows import MomentJob
 
     paths = named_videos(sources) if sources else []
     if remove or prune:
@@ -164,8 +164,8 @@ def search(
     check_asked([video, label, like], teach, yes + no)
     if page is not None:
         check_writable(page, "--page")
-    from fewframes.predictor import load
-    from fewframes.retrieve import Index
+    from fewframes.inference.predictor import load
+    from fewframes.search.index import Index
 
     there = Index.open(where)
     if video is not None:
@@ -189,7 +189,7 @@ def search(
 def check_engine(engine: Literal["local", "ray"], workers: int | None) -> bool:
     """Whether it is Ray, which then is there."""
     if engine == "ray":
-        from fewframes.ray_shards import check_ray
+        from fewframes.batch.ray import check_ray
 
         check_ray()
     elif workers is not None:
@@ -219,13 +219,13 @@ def show(found: tuple[Hit, ...], form: Literal["json", "csv", "table"]) -> None:
         for hit in found:
             typer.echo(json_line(hit.to_dict()))
     elif form == "csv":
-        from fewframes.moments import Hit
+        from fewframes.search.table import Hit
 
         writer = csv.DictWriter(sys.stdout, [column.name for column in fields(Hit)], lineterminator="\n")
         writer.writeheader()
         writer.writerows({name: for_csv(cell) for name, cell in hit.to_dict().items()} for hit in found)
     else:
-        from fewframes.spans import clock
+        from fewframes.inference.spans import clock
 
         full = "█" if speaks_unicode() else "#"
         print_lines(
@@ -240,9 +240,9 @@ def show(found: tuple[Hit, ...], form: Literal["json", "csv", "table"]) -> None:
 
 def write_page(found: tuple[Hit, ...], title: str, page: Path) -> None:
     """The page, with frames that are read again from the videos; of those that cannot be read none is shown."""
-    from fewframes.pages import search_page
-    from fewframes.spans import Span
-    from fewframes.thumbnails import jpeg, middle_frames
+    from fewframes.inference.spans import Span
+    from fewframes.viz.html import search_page
+    from fewframes.viz.thumbnails import jpeg, middle_frames
 
     pictures: dict[str, bytes] = {}
     for source in dict.fromkeys(hit.source for hit in found):
@@ -276,7 +276,7 @@ def _in_index(there: Index, named: list[str]) -> list[str]:
     """The videos that these names stand for: themselves, or what lies below them, whether the files are still there or not."""
     import fnmatch
 
-    from fewframes.lists import absolute
+    from fewframes.data.lists import absolute
 
     paths, found = there.videos(), []
     for name in named:

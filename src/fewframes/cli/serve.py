@@ -11,9 +11,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from fewframes.console import describe, tell
+from fewframes.cli.console import describe, tell
+from fewframes.cli.options import DeviceOption, DtypeOption, MergeOption, ModelOption
 from fewframes.errors import EXIT_SOME_FAILED, ConfigError, MissingDependency
-from fewframes.options import DeviceOption, DtypeOption, MergeOption, ModelOption
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 """What this machine is called by its own browsers."""
@@ -55,15 +55,15 @@ def serve(
     if root is not None and not root.is_dir():
         raise ConfigError(f"--root {root}: no such folder; name one")
     try:
-        from fewframes.serve import create_app, listen, run
+        from fewframes.serve.app import create_app, listen, run
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in PACKAGES:
             raise
         raise MissingDependency(f"serve needs {error.name}; pip install 'fewframes[serve]'") from None
-    from fewframes.config import settings_from
-    from fewframes.origins import in_address
-    from fewframes.predictor import load
-    from fewframes.service import ServeConfig
+    from fewframes.core.settings import settings_from
+    from fewframes.inference.predictor import load
+    from fewframes.serve.security import in_address
+    from fewframes.serve.service import ServeConfig
 
     listening = listen(host, port)
     is_here = ipaddress.ip_address(listening.getsockname()[0]).is_loopback

@@ -9,9 +9,9 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from fewframes.core.storage import as_path, file_system, is_address, store_errors
+from fewframes.data.folders import counted_reasons, search
 from fewframes.errors import FewframesError
-from fewframes.folders import counted_reasons, search
-from fewframes.stores import as_path, file_system, is_address, store_errors
 
 STANDARD_INPUT = "standard input"
 START_BYTES = 2**16

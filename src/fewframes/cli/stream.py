@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fewframes.console import console, describe, speaks_unicode, tell
-from fewframes.options import DeviceOption, DtypeOption, MergeOption, ModelOption
-from fewframes.words import json_line, plain
+from fewframes.cli.console import console, describe, speaks_unicode, tell
+from fewframes.cli.options import DeviceOption, DtypeOption, MergeOption, ModelOption
+from fewframes.core.text import json_line, plain
 
 if TYPE_CHECKING:  # the command line must not load torch before a command needs it
-    from fewframes.stream import Stream, StreamPrediction
+    from fewframes.inference.stream import Stream, StreamPrediction
 
 SHOWN_EVENTS = 5
 
@@ -65,8 +65,8 @@ def stream(
     lines of JSON; what happens to the source goes to standard error. Ctrl-C ends it with a summary. Exit codes: 0 ended, 1 the
     source cannot be opened or is lost, 2 wrong use.
     """
-    from fewframes.config import StreamConfig, settings_from
-    from fewframes.predictor import load
+    from fewframes.core.settings import StreamConfig, settings_from
+    from fewframes.inference.predictor import load
 
     values = {
         "window_s": window,
@@ -129,7 +129,7 @@ def show_live(answers: Stream, topk: int) -> None:
 
 def lines_of(answers: Stream, answer: StreamPrediction, topk: int) -> list[str]:
     """One answer for people."""
-    from fewframes.clip import top_labels
+    from fewframes.results import top_labels
 
     full = "█" if speaks_unicode() else "#"
     top = [(plain(label), score) for label, score in top_labels(answer.smoothed, answer.labels, topk)]

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fewframes.console import StageProgress, describe, print_lines, speaks_unicode, tell
-from fewframes.errors import EXIT_SOME_FAILED, ConfigError, FewframesError
-from fewframes.options import (
+from fewframes.cli.console import StageProgress, describe, print_lines, speaks_unicode, tell
+from fewframes.cli.options import (
     BackendOption,
     CacheOption,
     DeviceOption,
@@ -26,14 +25,15 @@ from fewframes.options import (
     make_folder,
     named_videos,
 )
-from fewframes.outputs import write_file
-from fewframes.words import json_line, plain
+from fewframes.core.files import write_file
+from fewframes.core.text import json_line, plain
+from fewframes.errors import EXIT_SOME_FAILED, ConfigError, FewframesError
 
 SHOWN_FRAMES = 9
 """Spans, the surest, that have a frame in the picture."""
 
 if TYPE_CHECKING:  # the command line must not load torch before a command needs it
-    from fewframes.timeline import Timeline
+    from fewframes.inference.timeline import Timeline
 
 
 def timeline(
@@ -70,9 +70,9 @@ def timeline(
     """
     if json and as_csv:
         raise typer.BadParameter("--json and --csv exclude each other")
-    from fewframes.config import settings_from
-    from fewframes.predictor import load
-    from fewframes.timeline import CSV_COLUMNS, TimelineConfig, sweep
+    from fewframes.core.settings import settings_from
+    from fewframes.inference.predictor import load
+    from fewframes.inference.timeline import CSV_COLUMNS, TimelineConfig, sweep
 
     config = settings_from(
         TimelineConfig,
@@ -135,7 +135,7 @@ def show(found: Timeline, form: Literal["json", "csv", "table"], seconds: float)
 
 def print_spans(found: Timeline) -> None:
     """For people: a line for each span."""
-    from fewframes.spans import clock
+    from fewframes.inference.spans import clock
 
     width = max((len(plain(span.label)) for span in found.spans), default=0)
     full = "█" if speaks_unicode() else "#"
@@ -159,8 +159,8 @@ def write_files(found: Timeline, vtt: Path | None, plot: Path | None, thumbnails
 
 def write_plot(found: Timeline, plot: Path) -> None:
     """The picture, with frames of the surest spans, in the order of time."""
-    from fewframes.plots import timeline_png
-    from fewframes.thumbnails import middle_frames
+    from fewframes.viz.charts import timeline_png
+    from fewframes.viz.thumbnails import middle_frames
 
     surest = sorted(found.spans, key=lambda span: -span.confidence)[:SHOWN_FRAMES]
     shown = sorted(surest, key=lambda span: span.start_s)
@@ -169,9 +169,9 @@ def write_plot(found: Timeline, plot: Path) -> None:
 
 def write_thumbnails(found: Timeline, folder: Path) -> None:
     """A JPEG of each span, an index of them, and a page on which they lead into the video."""
-    from fewframes.pages import timeline_page
-    from fewframes.stores import is_address
-    from fewframes.thumbnails import jpeg, middle_frames
+    from fewframes.core.storage import is_address
+    from fewframes.viz.html import timeline_page
+    from fewframes.viz.thumbnails import jpeg, middle_frames
 
     for former in folder.glob("[0-9][0-9][0-9][0-9].jpg"):
         former.unlink()

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from fewframes.natural import in_natural_order
+from fewframes.core.natural import in_natural_order
 
 log = logging.getLogger("fewframes")
 

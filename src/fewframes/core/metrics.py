@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fewframes.config import Task
+from fewframes.core.settings import Task
 
 LOW, HIGH = 0.025, 0.975
 """Ends of an interval of 95 %."""

@@ -15,15 +15,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fewframes.cache import content_key
-from fewframes.data import VideoSet, part_counts
+from fewframes.core.cache import content_key
+from fewframes.core.storage import is_address
+from fewframes.data.dataset import VideoSet, part_counts
+from fewframes.data.layouts import Sample
+from fewframes.data.lists import unlistable
 from fewframes.errors import MissingVideo, VideoError
-from fewframes.instants import checked_range
-from fewframes.layouts import Sample
-from fewframes.lists import unlistable
-from fewframes.sampling import centre_times
-from fewframes.stores import is_address
-from fewframes.video import OpenVideo, open_video
+from fewframes.video.sampling import centre_times
+from fewframes.video.source import OpenVideo, open_video
+from fewframes.video.times import checked_range
 
 NUM_FRAMES = 16
 """How many frames the packaged model looks at."""

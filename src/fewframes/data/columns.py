@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fewframes.data.list_text import is_file
+from fewframes.data.samples import SPLITS, Places, Sample, as_label, part_of
 from fewframes.errors import DataError, nearest
-from fewframes.list_text import is_file
-from fewframes.samples import SPLITS, Places, Sample, as_label, part_of
 
 PATHS = (
     "path", "video", "file", "file_name", "filename", "video_path", "filepath", "file_path", "video_file", "video_filename",

@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fewframes.config import DataConfig
+from fewframes.core.settings import DataConfig
+from fewframes.data.folders import LeftOut
+from fewframes.data.layouts import Places, Sample, read_layout
 from fewframes.errors import DataError
-from fewframes.folders import LeftOut
-from fewframes.layouts import Places, Sample, read_layout
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from fewframes.errors import DataError
-from fewframes.folders import (
+from fewframes.data.folders import (
     BROKEN_LINK,
     HARMLESS,
     HIDDEN,
@@ -24,7 +23,8 @@ from fewframes.folders import (
     search,
     why_no_video,
 )
-from fewframes.samples import Layout, Sample, alike, as_label, is_fold, part_of
+from fewframes.data.samples import Layout, Sample, alike, as_label, is_fold, part_of
+from fewframes.errors import DataError
 
 WAY_OUT = "write a list with the header path,label,split"
 NO_VIDEOS = "a folder without a video"

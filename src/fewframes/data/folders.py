@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from fewframes.picture_video import IMAGE_SUFFIXES
-from fewframes.video import VIDEO_SUFFIXES
+from fewframes.video.picture_source import IMAGE_SUFFIXES
+from fewframes.video.source import VIDEO_SUFFIXES
 
 ARCHIVE_SUFFIXES = frozenset(".7z .bz2 .gz .rar .tar .tgz .xz .zip .zst".split())
 NOTE_SUFFIXES = frozenset(

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fewframes.layouts import Sample
+from fewframes.data.layouts import Sample
 
 SPOT_BYTES = 2**16
 """What is read at the start, in the middle and at the end of a file: enough to tell videos apart, little enough for any number."""

@@ -25,11 +25,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fewframes.columns import PATHS, Cells, as_column, columns_of, is_header, labels_of, path_of, sample_of
-from fewframes.errors import DataError
-from fewframes.folder_layouts import notes_of_labels, read_folder
-from fewframes.list_text import COLUMNS, NUMBER, Row, Table, is_file, lines_of, read_table, text_of
-from fewframes.official_lists import (
+from fewframes.data.columns import PATHS, Cells, as_column, columns_of, is_header, labels_of, path_of, sample_of
+from fewframes.data.folder_layouts import notes_of_labels, read_folder
+from fewframes.data.list_text import COLUMNS, NUMBER, Row, Table, is_file, lines_of, read_table, text_of
+from fewframes.data.official_lists import (
     HMDB51_LIST,
     SOMETHING_LIST,
     TABLES,
@@ -39,7 +38,8 @@ from fewframes.official_lists import (
     something_samples,
     ucf101_group,
 )
-from fewframes.samples import Layout, Places, Sample, part_of
+from fewframes.data.samples import Layout, Places, Sample, part_of
+from fewframes.errors import DataError
 
 __all__ = ["Layout", "Places", "Sample", "read_layout"]
 

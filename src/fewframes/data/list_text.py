@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fewframes.data.folders import is_video_name
 from fewframes.errors import DataError
-from fewframes.folders import is_video_name
-from fewframes.video import VIDEO_SUFFIXES
+from fewframes.video.source import VIDEO_SUFFIXES
 
 MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from fewframes.core.storage import as_path, is_address
+from fewframes.data.layouts import Places, Sample, read_layout
+from fewframes.data.list_text import COLUMNS
+from fewframes.data.samples import as_label
 from fewframes.errors import ConfigError, DataError
-from fewframes.layouts import Places, Sample, read_layout
-from fewframes.list_text import COLUMNS
-from fewframes.samples import as_label
-from fewframes.stores import as_path, is_address
 
 LABEL_MARK = ";"
 """What parts several labels in one cell."""

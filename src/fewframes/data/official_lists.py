@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fewframes.columns import as_text, seconds_of, split_of
+from fewframes.data.columns import as_text, seconds_of, split_of
+from fewframes.data.list_text import lines_of
+from fewframes.data.samples import Layout, Places, Sample, part_of
 from fewframes.errors import DataError
-from fewframes.list_text import lines_of
-from fewframes.samples import Layout, Places, Sample, part_of
 
 CHARADES_CLASSES = "Charades_v1_classes.txt"
 CHARADES_PARTS = {"train": "train", "val": "val", "test": "test"}

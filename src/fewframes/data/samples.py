@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
 
-from fewframes.folders import LeftOut, is_video_name
-from fewframes.stores import as_path, is_address
+from fewframes.core.storage import as_path, is_address
+from fewframes.data.folders import LeftOut, is_video_name
 
 SPLITS = {
     "train": "train", "training": "train", "trn": "train", "trainval": "train", "val": "val", "valid": "val", "validation": "val",

@@ -13,8 +13,8 @@ from dataclasses import replace
 
 import torch
 
-from fewframes.cache import content_key
-from fewframes.data import VideoSet, hold_out
+from fewframes.core.cache import content_key
+from fewframes.data.dataset import VideoSet, hold_out
 from fewframes.errors import DataError
 
 NUM_DRAWS = 16

@@ -18,13 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from fewframes.clip import Clip
 from fewframes.errors import ConfigError, ExportError, needed
-from fewframes.exported import SUFFIXES, Array, Card, Format, Graph, Part, Precision, format_of, open_graph
-from fewframes.graphs import joined, onnx_of, quantised, traced, write_onnx, write_openvino, write_torch
-from fewframes.merging import merged_per_block
-from fewframes.model import STAM
-from fewframes.predictor import Predictor
+from fewframes.export.graphs import joined, onnx_of, quantised, traced, write_onnx, write_openvino, write_torch
+from fewframes.export.runtime import SUFFIXES, Array, Card, Format, Graph, Part, Precision, format_of, open_graph
+from fewframes.inference.predictor import Predictor
+from fewframes.models.stam import STAM
+from fewframes.models.token_merging import merged_per_block
+from fewframes.results import Clip
 
 TOLERANCES: dict[Precision, tuple[float, float]] = {"float32": (1e-4, 1e-4), "float16": (1e-2, 3e-2)}
 """The largest differences of scores and of embeddings, as shares of their largest value, up to which an export is the model."""

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from fewframes.errors import ExportError, needed
-from fewframes.exported import CARD_KEY, INPUT, LEAST_FRAMES, OUTPUTS, Array, Card, Part
-from fewframes.model import STAM
-from fewframes.transforms import pixels_of
+from fewframes.export.runtime import CARD_KEY, INPUT, LEAST_FRAMES, OUTPUTS, Array, Card, Part
+from fewframes.models.stam import STAM
+from fewframes.video.transforms import pixels_of
 
 OPSET = 18
 """Of ONNX: the first that the exporter of torch writes without converting."""

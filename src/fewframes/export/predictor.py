@@ -10,18 +10,18 @@ from dataclasses import replace
 
 import numpy as np
 
-from fewframes.ahead import worked_ahead
-from fewframes.arguments import check_time_range, whole_number
-from fewframes.clip import Clip, Failure, Prediction, Timing
-from fewframes.clock import moments_around
-from fewframes.config import MOST_FRAMES
-from fewframes.decoder import FileVideo
+from fewframes.core.ahead import worked_ahead
+from fewframes.core.arguments import check_time_range, whole_number
+from fewframes.core.settings import MOST_FRAMES
 from fewframes.errors import ConfigError, FewframesError, VideoError
-from fewframes.exported import LEAST_FRAMES, Array, Graph, open_graph
-from fewframes.instants import checked_range, part_centres
-from fewframes.picture_video import PictureVideo
-from fewframes.pixels import ViewStack
-from fewframes.video import DEFAULT_FPS, Source, open_video, range_in
+from fewframes.export.runtime import LEAST_FRAMES, Array, Graph, open_graph
+from fewframes.results import Clip, Failure, Prediction, Timing
+from fewframes.video.decode.clock import moments_around
+from fewframes.video.decode.decoder import FileVideo
+from fewframes.video.picture_source import PictureVideo
+from fewframes.video.pictures.arrays import ViewStack
+from fewframes.video.source import DEFAULT_FPS, Source, open_video, range_in
+from fewframes.video.times import checked_range, part_centres
 
 
 class ExportedPredictor:

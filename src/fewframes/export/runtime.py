@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass as settings
 
-from fewframes.config import STRICT, Count, NumFrames, ViewConfig, settings_from
+from fewframes.core.settings import STRICT, Count, NumFrames, ViewConfig, settings_from
 from fewframes.errors import ConfigError, WeightsError, needed
-from fewframes.torch_archive import plain_archive
+from fewframes.export.torch_archive import plain_archive
 
 Format = Literal["onnx", "openvino", "torch"]
 Precision = Literal["float32", "float16", "int8"]

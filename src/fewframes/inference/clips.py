@@ -9,15 +9,15 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from fewframes.arguments import check_time_range, whole_number
-from fewframes.clip import Clip
-from fewframes.clock import moments_around
-from fewframes.config import MOST_FRAMES, ViewConfig
-from fewframes.container import NO_LIMITS, Limits
+from fewframes.core.arguments import check_time_range, whole_number
+from fewframes.core.settings import MOST_FRAMES, ViewConfig
 from fewframes.errors import VideoError
-from fewframes.sampling import Views
-from fewframes.transforms import crops_of
-from fewframes.video import DEFAULT_FPS, BackendName, OpenVideo, Source, open_video
+from fewframes.results import Clip
+from fewframes.video.decode.clock import moments_around
+from fewframes.video.decode.container import NO_LIMITS, Limits
+from fewframes.video.sampling import Views
+from fewframes.video.source import DEFAULT_FPS, BackendName, OpenVideo, Source, open_video
+from fewframes.video.transforms import crops_of
 
 WORTH_STAGES = 0.5
 """Share of the decoding for all stages, up to which the first stage is read alone: a later one may have to go back, which

@@ -17,10 +17,10 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
-from fewframes.config import STRICT, Positive, settings_from
+from fewframes.core.metrics import fit_temperature
+from fewframes.core.settings import STRICT, Positive, settings_from
 from fewframes.errors import ConfigError
-from fewframes.metrics import fit_temperature
-from fewframes.model import STAM, VideoEncoding
+from fewframes.models.stam import STAM, VideoEncoding
 
 FIRST_FRAMES = 4
 """Frames of the first stage: fewer do not show what changes."""

@@ -14,15 +14,15 @@ import torch
 from scipy.stats import pearsonr, spearmanr
 from torch import Tensor
 
-from fewframes.clip import Prediction
 from fewframes.errors import ConfigError, nearest
-from fewframes.exits import filled
-from fewframes.maps import MapChoice, Method, choose_method, frame_maps
-from fewframes.predictor import Predictor
-from fewframes.reader import Part
-from fewframes.sampling import ONE_PASS
-from fewframes.transforms import pixels_of
-from fewframes.video import DEFAULT_FPS, Source
+from fewframes.inference.clips import Part
+from fewframes.inference.early_exit import filled
+from fewframes.inference.predictor import Predictor
+from fewframes.models.attention_maps import MapChoice, Method, choose_method, frame_maps
+from fewframes.results import Prediction
+from fewframes.video.sampling import ONE_PASS
+from fewframes.video.source import DEFAULT_FPS, Source
+from fewframes.video.transforms import pixels_of
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fewframes.cache import EmbeddingCache, key_of
+from fewframes.core.cache import EmbeddingCache, key_of
 from fewframes.errors import Unreachable, VideoError
-from fewframes.predictor import Predictor
-from fewframes.transforms import fit_frame
-from fewframes.video import OpenVideo
+from fewframes.inference.predictor import Predictor
+from fewframes.video.source import OpenVideo
+from fewframes.video.transforms import fit_frame
 
 log = logging.getLogger("fewframes")
 

@@ -16,26 +16,26 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fewframes.addresses import LiveSource
-from fewframes.ahead import worked_ahead
-from fewframes.arguments import real_number, whole_number
-from fewframes.clip import Clip, Failure, Prediction, Timing
-from fewframes.config import StreamConfig
-from fewframes.container import Limits
+from fewframes.core.ahead import worked_ahead
+from fewframes.core.arguments import real_number, whole_number
+from fewframes.core.devices import auto_dtype, choose_device
+from fewframes.core.settings import StreamConfig
 from fewframes.errors import ConfigError, FewframesError, MissingDependency, VideoError, nearest
-from fewframes.exits import ExitPlan, answer, check_can_exit, confidence, stages_of
-from fewframes.lanes import num_lanes, side_by_side
-from fewframes.machine import auto_dtype, choose_device
-from fewframes.merging import merge_tokens
-from fewframes.model import VideoEncoding
-from fewframes.networks import sharing_copy
-from fewframes.reader import Part, Read, Reader
-from fewframes.sampling import ONE_PASS, Views
-from fewframes.stream import OnEvent, Stream
-from fewframes.torchcodec_video import why_not
-from fewframes.transforms import pixels_of
-from fewframes.video import DEFAULT_FPS, BackendName, Source
-from fewframes.weights import Checkpoint, load_checkpoint
+from fewframes.inference.clips import Part, Read, Reader
+from fewframes.inference.early_exit import ExitPlan, answer, check_can_exit, confidence, stages_of
+from fewframes.inference.stream import OnEvent, Stream
+from fewframes.inference.threads import num_lanes, side_by_side
+from fewframes.models.checkpoint import Checkpoint, load_checkpoint
+from fewframes.models.networks import sharing_copy
+from fewframes.models.stam import VideoEncoding
+from fewframes.models.token_merging import merge_tokens
+from fewframes.results import Clip, Failure, Prediction, Timing
+from fewframes.video.decode.container import Limits
+from fewframes.video.live_source import LiveSource
+from fewframes.video.sampling import ONE_PASS, Views
+from fewframes.video.source import DEFAULT_FPS, BackendName, Source
+from fewframes.video.torchcodec import why_not
+from fewframes.video.transforms import pixels_of
 
 DEFAULT_MODEL = "lite0-16"
 """The model inside the package."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewframes.words import for_subtitles
+from fewframes.core.text import for_subtitles
 
 TIOUS = (0.3, 0.4, 0.5, 0.6, 0.7)
 """Overlaps from which a found span counts as right: mean average precision is the mean over labels and these."""

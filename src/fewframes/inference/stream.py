@@ -16,13 +16,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fewframes.addresses import LiveSource
-from fewframes.clip import top_labels
-from fewframes.config import ModelConfig, StreamConfig, ViewConfig
+from fewframes.core.settings import ModelConfig, StreamConfig, ViewConfig
 from fewframes.errors import ConfigError
-from fewframes.live import POLL_S, WAITING, Event, LiveReader, Sample
-from fewframes.model import STAM, VideoEncoding
-from fewframes.transforms import fit_frame
+from fewframes.models.stam import STAM, VideoEncoding
+from fewframes.results import top_labels
+from fewframes.video.live import POLL_S, WAITING, Event, LiveReader, Sample
+from fewframes.video.live_source import LiveSource
+from fewframes.video.transforms import fit_frame
 
 MOST_KEPT = 100_000
 """Latencies of which the summary's percentiles are, the last ones; a stream runs for days in flat memory."""

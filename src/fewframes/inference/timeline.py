@@ -21,18 +21,18 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
-from fewframes.arguments import check_time_range
-from fewframes.cache import EmbeddingCache, content_key, key_of
-from fewframes.config import STRICT, Positive
-from fewframes.embed import encoder_key
+from fewframes.core.arguments import check_time_range
+from fewframes.core.cache import EmbeddingCache, content_key, key_of
+from fewframes.core.settings import STRICT, Positive
+from fewframes.core.text import for_csv
 from fewframes.errors import ConfigError, VideoError
-from fewframes.packets import SAME_S
-from fewframes.predictor import Predictor
-from fewframes.rows import Gap, Row
-from fewframes.sampling import centre_times, steady_times, window_places
-from fewframes.spans import Span, most_over_time, subtitles, without_repeats
-from fewframes.video import DEFAULT_FPS, Source, range_in
-from fewframes.words import for_csv
+from fewframes.inference.frame_features import Gap, Row
+from fewframes.inference.predictor import Predictor
+from fewframes.inference.spans import Span, most_over_time, subtitles, without_repeats
+from fewframes.training.features import encoder_key
+from fewframes.video.decode.packets import SAME_S
+from fewframes.video.sampling import centre_times, steady_times, window_places
+from fewframes.video.source import DEFAULT_FPS, Source, range_in
 
 HOPS = 8
 """Windows begun while one lasts."""

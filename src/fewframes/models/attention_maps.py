@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fewframes.backbones import EfficientNetLite0, TimmFrameEncoder
-from fewframes.blocks import mean_weights
 from fewframes.errors import ConfigError, nearest
-from fewframes.merging import merged_per_block, per_head, unlike_plain_vit
-from fewframes.model import STAM, SpatialEncoder
+from fewframes.models.backbones import EfficientNetLite0, TimmFrameEncoder
+from fewframes.models.layers import mean_weights
+from fewframes.models.stam import STAM, SpatialEncoder
+from fewframes.models.token_merging import merged_per_block, per_head, unlike_plain_vit
 
 Method = Literal["rollout", "attention", "grad-cam"]
 MapChoice = Literal["auto", "rollout", "attention", "grad-cam", "none"]

@@ -24,17 +24,17 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fewframes.backbones import TimmFrameEncoder, timm_frame_encoder
-from fewframes.config import ModelConfig, RunConfig, Task, ViewConfig, cache_dir, settings_from
+from fewframes.core.settings import ModelConfig, RunConfig, Task, ViewConfig, cache_dir, settings_from
 from fewframes.errors import ConfigError, WeightsError, nearest
-from fewframes.exits import ExitPlan
-from fewframes.exported import format_of
-from fewframes.model import STAM, SpatialEncoder
-from fewframes.networks import build_model as build_model  # noqa: PLC0414 (whoever loads models takes it from here)
-from fewframes.networks import check_fit, planned_model
-from fewframes.networks import load_strictly as load_strictly  # noqa: PLC0414
-from fewframes.presets import PLAIN_PIXELS, PRESETS, RELEASE, RELEASE_URL
-from fewframes.tensor_files import one_line, read_header, read_shapes, read_tensors
+from fewframes.export.runtime import format_of
+from fewframes.inference.early_exit import ExitPlan
+from fewframes.models.backbones import TimmFrameEncoder, timm_frame_encoder
+from fewframes.models.networks import build_model as build_model  # noqa: PLC0414 (whoever loads models takes it from here)
+from fewframes.models.networks import check_fit, planned_model
+from fewframes.models.networks import load_strictly as load_strictly  # noqa: PLC0414
+from fewframes.models.presets import PLAIN_PIXELS, PRESETS, RELEASE, RELEASE_URL
+from fewframes.models.stam import STAM, SpatialEncoder
+from fewframes.models.tensor_files import one_line, read_header, read_shapes, read_tensors
 
 MODEL_FILE = "model.safetensors"
 """What training calls the model in its output folder; the folder's name stands for it."""

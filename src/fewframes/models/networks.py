@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from fewframes.backbones import EfficientNetLite0, timm_frame_encoder
-from fewframes.config import ModelConfig, ViewConfig
+from fewframes.core.settings import ModelConfig, ViewConfig
 from fewframes.errors import ConfigError, WeightsError
-from fewframes.model import STAM, SpatialEncoder
+from fewframes.models.backbones import EfficientNetLite0, timm_frame_encoder
+from fewframes.models.stam import STAM, SpatialEncoder
 
 
 def build_model(config: ModelConfig, view: ViewConfig) -> STAM:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
-from fewframes.config import STRICT, ModelConfig, ViewConfig
+from fewframes.core.settings import STRICT, ModelConfig, ViewConfig
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

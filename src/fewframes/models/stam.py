@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from fewframes.blocks import Attention, Block, resize_positions
-from fewframes.config import ModelConfig, ViewConfig
-from fewframes.motion import MomentHead
-from fewframes.temporal import TemporalEncoder
+from fewframes.core.settings import ModelConfig, ViewConfig
+from fewframes.models.layers import Attention, Block, resize_positions
+from fewframes.models.motion import MomentHead
+from fewframes.models.temporal import TemporalEncoder
 
 
 @dataclass(frozen=True)

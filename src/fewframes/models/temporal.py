@@ -7,9 +7,9 @@ import logging
 import torch
 from torch import Tensor, nn
 
-from fewframes.blocks import Block, continued_positions, resize_positions
-from fewframes.config import ModelConfig
-from fewframes.motion import MotionTokens, slow_waves
+from fewframes.core.settings import ModelConfig
+from fewframes.models.layers import Block, continued_positions, resize_positions
+from fewframes.models.motion import MotionTokens, slow_waves
 
 log = logging.getLogger("fewframes")
 

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fewframes.backbones import TimmFrameEncoder
-from fewframes.blocks import Block, attend
 from fewframes.errors import ConfigError
-from fewframes.model import SpatialEncoder
+from fewframes.models.backbones import TimmFrameEncoder
+from fewframes.models.layers import Block, attend
+from fewframes.models.stam import SpatialEncoder
 
 WHOLE_SHARE = 6
 """One block in this many, the first ones, merges nothing. The paper merges in all, but then embeddings are further from the

@@ -20,13 +20,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fewframes.cache import EmbeddingCache
-from fewframes.clip import Failure
+from fewframes.core.cache import EmbeddingCache
+from fewframes.core.files import held
+from fewframes.core.storage import is_address
+from fewframes.data.lists import absolute
 from fewframes.errors import ConfigError, DataError, nearest
-from fewframes.lists import absolute
-from fewframes.merging import merged_per_block
-from fewframes.moment_rows import LookAt, Looked, MomentWork, model_key_of, vectors_of
-from fewframes.moments import (
+from fewframes.inference.frame_features import Gap
+from fewframes.inference.predictor import Predictor
+from fewframes.inference.timeline import Progress
+from fewframes.models.token_merging import merged_per_block
+from fewframes.results import Failure
+from fewframes.search.rows import LookAt, Looked, MomentWork, model_key_of, vectors_of
+from fewframes.search.table import (
     COLUMNS,
     COMMIT_S,
     TAUGHT,
@@ -50,11 +55,6 @@ from fewframes.moments import (
     tables_at,
     told,
 )
-from fewframes.outputs import held
-from fewframes.predictor import Predictor
-from fewframes.rows import Gap
-from fewframes.stores import is_address
-from fewframes.timeline import Progress
 
 WINDOW_S, HOP_S = 4.0, 2.0
 MOST_FPS, MOST_WINDOW_S = 240, 86_400

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fewframes.clip import Failure
-from fewframes.moment_rows import Looked, MomentJob, MomentWork
-from fewframes.predictor import Predictor
-from fewframes.ray_shards import rows_on_ray
-from fewframes.shards import cut
+from fewframes.batch.output import cut
+from fewframes.batch.ray import rows_on_ray
+from fewframes.inference.predictor import Predictor
+from fewframes.results import Failure
+from fewframes.search.rows import Looked, MomentJob, MomentWork
 
 PIECE_VIDEOS = 4
 """Videos that go to a worker at once: they may be hours long, and are in the index when all of them have been seen."""

@@ -13,18 +13,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fewframes import __version__
-from fewframes.cache import EmbeddingCache, key_of, module_key
-from fewframes.clip import Failure
-from fewframes.embed import encoder_key
+from fewframes.core.cache import EmbeddingCache, key_of, module_key
+from fewframes.core.storage import is_address
+from fewframes.data.lists import is_text
 from fewframes.errors import DataError, FewframesError
-from fewframes.lists import is_text
-from fewframes.merging import merged_per_block
-from fewframes.moments import Kind, Settings, content_of, rows_of, schema_of
-from fewframes.predictor import BackendChoice, DtypeName, Predictor, load
-from fewframes.rows import Gap
-from fewframes.spans import Span
-from fewframes.stores import is_address
-from fewframes.timeline import look
+from fewframes.inference.frame_features import Gap
+from fewframes.inference.predictor import BackendChoice, DtypeName, Predictor, load
+from fewframes.inference.spans import Span
+from fewframes.inference.timeline import look
+from fewframes.models.token_merging import merged_per_block
+from fewframes.results import Failure
+from fewframes.search.table import Kind, Settings, content_of, rows_of, schema_of
+from fewframes.training.features import encoder_key
 
 
 @dataclass(frozen=True, eq=False)

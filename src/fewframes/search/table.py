@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewframes.cache import SHOWN, content_key, key_of
-from fewframes.clip import Failure
+from fewframes.core.cache import SHOWN, content_key, key_of
+from fewframes.core.storage import is_address, store_errors, version_of
+from fewframes.data.lists import absolute
 from fewframes.errors import DataError, needed
-from fewframes.lists import absolute
-from fewframes.rows import Gap
-from fewframes.spans import Span, without_repeats
-from fewframes.stores import is_address, store_errors, version_of
+from fewframes.inference.frame_features import Gap
+from fewframes.inference.spans import Span, without_repeats
+from fewframes.results import Failure
 
 Kind = Literal["video", "frames", "both"]
 """What stands for a window: the video embedding y, the mean of its frame embeddings, or both in one vector."""

@@ -26,12 +26,12 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fewframes import __version__
-from fewframes.bodies import read_request
 from fewframes.errors import EXIT_SOME_FAILED, ConfigError, FewframesError, Refusal
-from fewframes.origins import OwnPages
-from fewframes.predictor import Predictor
-from fewframes.serve_metrics import Metrics
-from fewframes.service import (
+from fewframes.inference.predictor import Predictor
+from fewframes.serve.metrics import Metrics
+from fewframes.serve.requests import read_request
+from fewframes.serve.security import OwnPages
+from fewframes.serve.service import (
     CLIENT_GONE,
     Ask,
     EmbedAsk,

@@ -14,10 +14,10 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive
 
-from fewframes.config import settings_from
+from fewframes.core.settings import settings_from
 from fewframes.errors import Refusal
-from fewframes.fetching import too_large
-from fewframes.service import Ask, gone
+from fewframes.serve.fetch import too_large
+from fewframes.serve.service import Ask, gone
 
 FORM_BYTES = 2**16
 """What a form may have beside the video."""

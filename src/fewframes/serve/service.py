@@ -18,17 +18,17 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
-from fewframes.batcher import Batcher
-from fewframes.config import STRICT, Count, Positive
-from fewframes.container import Limits
+from fewframes.core.settings import STRICT, Count, Positive
 from fewframes.errors import FewframesError, MissingVideo, Refusal, TooLarge
-from fewframes.explain import explain
-from fewframes.fetching import fetch, is_public, too_large
-from fewframes.predictor import Predictor
-from fewframes.reader import Part
-from fewframes.sampling import ONE_PASS
-from fewframes.thumbnails import data_url, jpeg
-from fewframes.timeline import TimelineConfig, sweep
+from fewframes.inference.clips import Part
+from fewframes.inference.explain import explain
+from fewframes.inference.predictor import Predictor
+from fewframes.inference.timeline import TimelineConfig, sweep
+from fewframes.serve.batcher import Batcher
+from fewframes.serve.fetch import fetch, is_public, too_large
+from fewframes.video.decode.container import Limits
+from fewframes.video.sampling import ONE_PASS
+from fewframes.viz.thumbnails import data_url, jpeg
 
 PICTURE_PX = 112
 """Side of the frames that are sent back for people to see."""

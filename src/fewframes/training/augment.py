@@ -9,12 +9,12 @@ from contextlib import closing
 import torch
 from torch import Tensor
 
-from fewframes.config import AugmentConfig, ViewConfig
+from fewframes.core.settings import AugmentConfig, ViewConfig
+from fewframes.data.layouts import Sample
 from fewframes.errors import VideoError
-from fewframes.layouts import Sample
-from fewframes.sampling import centre_times, jittered_times
-from fewframes.transforms import fit_frame
-from fewframes.video import open_video
+from fewframes.video.sampling import centre_times, jittered_times
+from fewframes.video.source import open_video
+from fewframes.video.transforms import fit_frame
 
 
 def read_drawn(

@@ -17,18 +17,9 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
-from fewframes.cache import EmbeddingCache
-from fewframes.clip import Failure
-from fewframes.config import STRICT, Count
-from fewframes.data import VideoSet
-from fewframes.errors import ConfigError, DataError, nearest
-from fewframes.exits import ExitFigures, ExitPlan, figures_of
-from fewframes.judge import Judged, Pace, Progress, judge
-from fewframes.known_videos import known_facts
-from fewframes.layouts import Sample
-from fewframes.machine import machine_name
-from fewframes.merging import merge_tokens, merged_per_block
-from fewframes.metrics import (
+from fewframes.core.cache import EmbeddingCache
+from fewframes.core.devices import machine_name
+from fewframes.core.metrics import (
     Cost,
     Interval,
     MultiLabelReport,
@@ -40,12 +31,21 @@ from fewframes.metrics import (
     rejection_curve,
     report_of,
 )
-from fewframes.packets import SAME_S
-from fewframes.predictor import Predictor
-from fewframes.presets import PRESETS
-from fewframes.sampling import Views
-from fewframes.shares import ALONE, Share
-from fewframes.weights import build_model
+from fewframes.core.settings import STRICT, Count
+from fewframes.data.dataset import VideoSet
+from fewframes.data.known_videos import known_facts
+from fewframes.data.layouts import Sample
+from fewframes.errors import ConfigError, DataError, nearest
+from fewframes.inference.early_exit import ExitFigures, ExitPlan, figures_of
+from fewframes.inference.predictor import Predictor
+from fewframes.models.checkpoint import build_model
+from fewframes.models.presets import PRESETS
+from fewframes.models.token_merging import merge_tokens, merged_per_block
+from fewframes.results import Failure
+from fewframes.training.scoring import Judged, Pace, Progress, judge
+from fewframes.training.shares import ALONE, Share
+from fewframes.video.decode.packets import SAME_S
+from fewframes.video.sampling import Views
 
 Figure = Callable[[Tensor, Tensor], float]
 NUM_SHUFFLES = 5

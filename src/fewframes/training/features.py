@@ -16,18 +16,18 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from torch import Tensor
 
-from fewframes.augment import read_drawn, seed_of
-from fewframes.cache import EmbeddingCache, content_key, key_of, module_key
-from fewframes.clip import Failure
-from fewframes.config import AugmentConfig
-from fewframes.data import VideoSet
+from fewframes.core.cache import EmbeddingCache, content_key, key_of, module_key
+from fewframes.core.settings import AugmentConfig
+from fewframes.data.dataset import VideoSet
+from fewframes.data.layouts import Sample
 from fewframes.errors import DataError, FewframesError
-from fewframes.instants import checked_range
-from fewframes.layouts import Sample
-from fewframes.merging import merged_per_block
-from fewframes.predictor import Predictor
-from fewframes.sampling import ONE_PASS, Views
-from fewframes.video import open_video
+from fewframes.inference.predictor import Predictor
+from fewframes.models.token_merging import merged_per_block
+from fewframes.results import Failure
+from fewframes.training.augment import read_drawn, seed_of
+from fewframes.video.sampling import ONE_PASS, Views
+from fewframes.video.source import open_video
+from fewframes.video.times import checked_range
 
 log = logging.getLogger("fewframes")
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from fewframes.augment import read_drawn, seed_of
-from fewframes.config import AugmentConfig, ViewConfig
+from fewframes.core.settings import AugmentConfig, ViewConfig
+from fewframes.data.layouts import Sample
 from fewframes.errors import DataError, VideoError
-from fewframes.layouts import Sample
+from fewframes.training.augment import read_drawn, seed_of
 
 Draw = tuple[int, int]
 """Which example, and the seed of what is drawn for it."""

@@ -29,15 +29,15 @@ from torch.distributed.checkpoint.state_dict import (
     set_state_dict,
 )
 
-from fewframes.augment import mixed
-from fewframes.backbones import TimmFrameEncoder
-from fewframes.batches import Batch, Order, TokenExamples, VideoExamples, read_batches
-from fewframes.config import RunConfig
+from fewframes.core.settings import RunConfig
 from fewframes.errors import ConfigError
-from fewframes.model import STAM, SpatialEncoder
-from fewframes.optim import Average, parameter_groups, unfreeze, warmup_cosine
-from fewframes.processes import as_in_first, few_threads, start_processes
-from fewframes.transforms import pixels_of
+from fewframes.models.backbones import TimmFrameEncoder
+from fewframes.models.stam import STAM, SpatialEncoder
+from fewframes.training.augment import mixed
+from fewframes.training.loader import Batch, Order, TokenExamples, VideoExamples, read_batches
+from fewframes.training.optim import Average, parameter_groups, unfreeze, warmup_cosine
+from fewframes.training.processes import as_in_first, few_threads, start_processes
+from fewframes.video.transforms import pixels_of
 
 STATE_FORMAT = 1
 ADAM_BETAS = (0.9, 0.98)

@@ -14,10 +14,10 @@ from accelerate.state import AcceleratorState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import InitProcessGroupKwargs
 
-from fewframes.config import TrainConfig
+from fewframes.core.devices import choose_device
+from fewframes.core.settings import TrainConfig
 from fewframes.errors import ConfigError, MissingDependency, nearest
-from fewframes.machine import choose_device
-from fewframes.model import STAM
+from fewframes.models.stam import STAM
 
 LONGEST_WAIT = timedelta(hours=6)
 """How long processes wait for one that embeds or judges longer than they, or writes, before they take it for dead."""

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from fewframes.core.text import for_csv
 from fewframes.errors import needed
-from fewframes.words import for_csv
 
 if TYPE_CHECKING:  # each worker of Ray would load it and what it needs
-    from fewframes.evaluate import Evaluation
+    from fewframes.training.evaluate import Evaluation
 
 TableFormat = Literal["csv", "parquet"]
 COLUMNS = ("source", "start_s", "end_s", "labels", "predicted", "score", "error")

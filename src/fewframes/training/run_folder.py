@@ -18,17 +18,17 @@ import torch
 from filelock import FileLock, Timeout
 
 from fewframes import __version__
-from fewframes.config import RunConfig, run_to_toml
-from fewframes.data import VideoSet
+from fewframes.core.files import check_writable, filled, remove_parts, writing
+from fewframes.core.metrics import Report
+from fewframes.core.settings import RunConfig, run_to_toml
+from fewframes.data.dataset import VideoSet
 from fewframes.errors import ConfigError, OutputError
-from fewframes.evaluate import Evaluation
-from fewframes.event_file import EventFile
-from fewframes.metrics import Report
-from fewframes.outputs import check_writable, filled, remove_parts, writing
-from fewframes.plots import confusion_png, training_png
-from fewframes.tables import write_predictions
-from fewframes.tensor_files import read_header
-from fewframes.weights import HEADER_KEY, MODEL_FILE, Checkpoint, save_checkpoint
+from fewframes.models.checkpoint import HEADER_KEY, MODEL_FILE, Checkpoint, save_checkpoint
+from fewframes.models.tensor_files import read_header
+from fewframes.training.evaluate import Evaluation
+from fewframes.training.event_file import EventFile
+from fewframes.training.report import write_predictions
+from fewframes.viz.charts import confusion_png, training_png
 
 RUN_FILE, METRICS_FILE, HISTORY_FILE, PREDICTIONS_FILE = "run.toml", "metrics.json", "history.csv", "predictions.csv"
 CURVES_FILE, CONFUSION_FILE, LAST_FILE = "curves.png", "confusion.png", "last.safetensors"

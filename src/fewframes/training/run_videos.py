@@ -9,19 +9,19 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from fewframes.cache import EmbeddingCache
-from fewframes.clip import Failure
-from fewframes.config import AugmentConfig, RunConfig
-from fewframes.data import VideoSet
-from fewframes.embed import Embedded, Seen, embed_videos, see_videos
+from fewframes.core.cache import EmbeddingCache
+from fewframes.core.settings import AugmentConfig, RunConfig
+from fewframes.data.dataset import VideoSet
+from fewframes.data.known_videos import marks_of
+from fewframes.data.layouts import Sample
 from fewframes.errors import DataError
-from fewframes.evaluate import places_of
-from fewframes.exits import stages_of, with_stages
-from fewframes.judge import Judged, judge
-from fewframes.known_videos import marks_of
-from fewframes.layouts import Sample
-from fewframes.predictor import Predictor
-from fewframes.shares import Share
+from fewframes.inference.early_exit import stages_of, with_stages
+from fewframes.inference.predictor import Predictor
+from fewframes.results import Failure
+from fewframes.training.evaluate import places_of
+from fewframes.training.features import Embedded, Seen, embed_videos, see_videos
+from fewframes.training.scoring import Judged, judge
+from fewframes.training.shares import Share
 
 Progress = Callable[[str, int, int, str], None]
 """Called with the stage, how much of it is done, how much there is, and what else there is to say."""

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fewframes.cache import EmbeddingCache
-from fewframes.clip import Failure
-from fewframes.config import Task
-from fewframes.data import VideoSet
-from fewframes.embed import check_some, see_videos
-from fewframes.exits import ExitPlan, stage_logits
-from fewframes.predictor import Predictor
-from fewframes.sampling import ONE_PASS, Views
-from fewframes.shares import ALONE, Share
+from fewframes.core.cache import EmbeddingCache
+from fewframes.core.settings import Task
+from fewframes.data.dataset import VideoSet
+from fewframes.inference.early_exit import ExitPlan, stage_logits
+from fewframes.inference.predictor import Predictor
+from fewframes.results import Failure
+from fewframes.training.features import check_some, see_videos
+from fewframes.training.shares import ALONE, Share
+from fewframes.video.sampling import ONE_PASS, Views
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage, how much of it is done, and how much there is."""

@@ -22,24 +22,24 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from fewframes.batches import VideoExamples
-from fewframes.cache import EmbeddingCache
-from fewframes.clip import Failure
-from fewframes.config import RunConfig, TrainConfig
-from fewframes.data import VideoSet, hold_out
-from fewframes.embed import Embedded
+from fewframes.core.cache import EmbeddingCache
+from fewframes.core.metrics import report_of
+from fewframes.core.settings import RunConfig, TrainConfig
+from fewframes.data.dataset import VideoSet, hold_out
 from fewframes.errors import ConfigError, DataError
-from fewframes.evaluate import Evaluation, evaluate, figure_of
-from fewframes.exits import ExitPlan, check_can_exit, fit_plan, stage_logits, stages_of
-from fewframes.fit import Lesson, Step, Trainer, solve, token_examples
-from fewframes.metrics import report_of
-from fewframes.model import STAM
-from fewframes.predictor import DtypeName, Predictor, name_of
-from fewframes.processes import as_in_first, few_threads, start_processes
-from fewframes.records import Records, versions
-from fewframes.run_videos import Progress, RunVideos, failed
-from fewframes.shares import Share
-from fewframes.weights import Checkpoint, load_checkpoint, save_checkpoint, start_run
+from fewframes.inference.early_exit import ExitPlan, check_can_exit, fit_plan, stage_logits, stages_of
+from fewframes.inference.predictor import DtypeName, Predictor, name_of
+from fewframes.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, start_run
+from fewframes.models.stam import STAM
+from fewframes.results import Failure
+from fewframes.training.evaluate import Evaluation, evaluate, figure_of
+from fewframes.training.features import Embedded
+from fewframes.training.loader import VideoExamples
+from fewframes.training.loop import Lesson, Step, Trainer, solve, token_examples
+from fewframes.training.processes import as_in_first, few_threads, start_processes
+from fewframes.training.run_folder import Records, versions
+from fewframes.training.run_videos import Progress, RunVideos, failed
+from fewframes.training.shares import Share
 
 log = logging.getLogger("fewframes")
 

@@ -22,14 +22,14 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from torch import Tensor
 
-from fewframes.addresses import Address, LiveSource
-from fewframes.config import StreamConfig
-from fewframes.container import DECODE_CLOCK, END_NOT_LENGTH, MAX_PIXELS, in_its_words, video_of
-from fewframes.display import Display, Geometry, shown_size
+from fewframes.core.forks import keep_in_forks
+from fewframes.core.settings import StreamConfig
 from fewframes.errors import VideoError
-from fewframes.forks import keep_in_forks
-from fewframes.packets import SAME_S
-from fewframes.pictures import rgb_of_pixels
+from fewframes.video.decode.container import DECODE_CLOCK, END_NOT_LENGTH, MAX_PIXELS, in_its_words, video_of
+from fewframes.video.decode.packets import SAME_S
+from fewframes.video.live_source import Address, LiveSource
+from fewframes.video.pictures.display import Display, Geometry, shown_size
+from fewframes.video.pictures.tensors import rgb_of_pixels
 
 EventKind = Literal["size", "clock", "damaged", "stall", "cut", "reconnected", "end"]
 

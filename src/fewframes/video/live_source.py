@@ -15,10 +15,10 @@ import av
 from av.container import InputContainer
 from av.error import ArgumentError, FFmpegError
 
-from fewframes.container import in_its_words, open_alone, video_of
+from fewframes.core.storage import as_path, is_address, with_plain_scheme
 from fewframes.errors import MissingVideo, VideoError
-from fewframes.stores import as_path, is_address, with_plain_scheme
-from fewframes.unreadable import why_unreadable
+from fewframes.video.decode.container import in_its_words, open_alone, video_of
+from fewframes.video.decode.unreadable import why_unreadable
 
 
 class Readable(Protocol):

@@ -15,20 +15,20 @@ import av
 from av.error import FFmpegError
 from PIL import Image, features
 
-from fewframes.clip import Clip, Reading, Step
-from fewframes.container import Limits
-from fewframes.display import Pixels, check_pixels
+from fewframes.core.natural import equal_groups, in_natural_order, repeated_numbers
+from fewframes.core.storage import unbroken
 from fewframes.errors import VideoError
-from fewframes.images import ANIMATED, opened, pages_of, pixels_of_pil, reading, shown_s
-from fewframes.natural import equal_groups, in_natural_order, repeated_numbers
-from fewframes.packets import SAME_S
-from fewframes.pixels import NewStack
-from fewframes.stores import unbroken
+from fewframes.results import Clip, Reading, Step
+from fewframes.video.decode.container import Limits
+from fewframes.video.decode.packets import SAME_S
+from fewframes.video.pictures.arrays import NewStack
+from fewframes.video.pictures.display import Pixels, check_pixels
+from fewframes.video.pictures.images import ANIMATED, opened, pages_of, pixels_of_pil, reading, shown_s
 
 if TYPE_CHECKING:  # exported graphs read videos without torch
     from torch import Tensor
 
-    from fewframes.pictures import Prepare
+    from fewframes.video.pictures.tensors import Prepare
 
 log = logging.getLogger("fewframes")
 
@@ -61,7 +61,7 @@ class PictureVideo:
 
     def frames_at(self, times_s: Tensor, prepare: Prepare | None = None, slack_s: float = 0.0) -> Clip:  # noqa: ARG002
         """The frames shown at these moments (T,), and when each was first shown; all are equally cheap."""
-        from fewframes.pictures import FrameStack  # late: it loads torch
+        from fewframes.video.pictures.tensors import FrameStack  # late: it loads torch
 
         return self.clip_at(times_s.tolist(), lambda count: FrameStack(count, prepare))
 

@@ -11,9 +11,9 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from fewframes.config import STRICT, Positive, settings_from
+from fewframes.core.settings import STRICT, Positive, settings_from
 from fewframes.errors import ConfigError
-from fewframes.instants import checked_range, part_centres
+from fewframes.video.times import checked_range, part_centres
 
 CLIP_S = 16 * 5 / 30
 """What a clip of other methods spans: 16 frames, every fifth of a video of 30 a second."""

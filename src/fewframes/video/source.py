@@ -19,19 +19,19 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import TypeIs
 
-from fewframes.clip import Clip, Step
-from fewframes.container import NO_LIMITS, Limits, check_readable
-from fewframes.decoder import FileVideo
+from fewframes.core.storage import as_path, is_address, open_far
 from fewframes.errors import MissingVideo, VideoError
-from fewframes.instants import checked_range
-from fewframes.picture_video import PictureVideo, is_image, open_folder, open_image, steady_times
-from fewframes.pixels import CHANNELS, pixels_of_image
-from fewframes.stores import as_path, is_address, open_far
+from fewframes.results import Clip, Step
+from fewframes.video.decode.container import NO_LIMITS, Limits, check_readable
+from fewframes.video.decode.decoder import FileVideo
+from fewframes.video.picture_source import PictureVideo, is_image, open_folder, open_image, steady_times
+from fewframes.video.pictures.arrays import CHANNELS, pixels_of_image
+from fewframes.video.times import checked_range
 
 if TYPE_CHECKING:  # exported graphs read videos without torch
     from torch import Tensor
 
-    from fewframes.pictures import Prepare
+    from fewframes.video.pictures.tensors import Prepare
 
 VIDEO_SUFFIXES = frozenset(
     ".264 .265 .3g2 .3gp .3gpp .amv .apng .asf .av1 .avi .divx .dv .f4v .flv .gif .h264 .h265 .hevc .ismv .ivf .m1v .m2t .m2ts "
@@ -91,7 +91,7 @@ class Backend:
     ) -> OpenVideo:
         """The file opened by it. Raises VideoError and MissingDependency."""
         if self.name == "torchcodec":
-            from fewframes.torchcodec_video import TorchcodecVideo, shows_as_stored  # late: it loads torch
+            from fewframes.video.torchcodec import TorchcodecVideo, shows_as_stored  # late: it loads torch
 
             check_readable(file, name, size_bytes, self.limits)
             video = TorchcodecVideo(file, name, self.threads, self.device, self.limits)

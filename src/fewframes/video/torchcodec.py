@@ -16,14 +16,14 @@ import torch
 from av.error import FFmpegError
 from torch import Tensor
 
-from fewframes.clip import Clip, Reading, Step
-from fewframes.clock import steps_of
-from fewframes.container import MAX_PIXELS, NO_LIMITS, Limits, VideoFile, in_its_words
-from fewframes.display import Display
+from fewframes.core.storage import unbroken
 from fewframes.errors import MissingDependency, VideoError, needed
-from fewframes.packets import SAME_S
-from fewframes.pictures import Prepare
-from fewframes.stores import unbroken
+from fewframes.results import Clip, Reading, Step
+from fewframes.video.decode.clock import steps_of
+from fewframes.video.decode.container import MAX_PIXELS, NO_LIMITS, Limits, VideoFile, in_its_words
+from fewframes.video.decode.packets import SAME_S
+from fewframes.video.pictures.display import Display
+from fewframes.video.pictures.tensors import Prepare
 
 PROBE_SIZE, PROBE_FRAMES = 256, 4
 

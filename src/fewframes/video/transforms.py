@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fewframes.config import ViewConfig
-from fewframes.fitting import centre_fitted, cut, put_inside, short_side_resized
+from fewframes.core.settings import ViewConfig
+from fewframes.video.view import centre_fitted, cut, put_inside, short_side_resized
 
 
 def fit_frame(frame_CHW: Tensor, view: ViewConfig) -> Tensor:

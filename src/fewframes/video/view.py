@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from fewframes.config import ViewConfig
+from fewframes.core.settings import ViewConfig
 
 Frame = TypeVar("Frame", bound=Any)
 Resize = Callable[[Frame, int, int, ViewConfig], Frame]

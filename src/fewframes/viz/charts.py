@@ -13,10 +13,10 @@ from matplotlib.patches import ConnectionPatch
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from fewframes.metrics import Report
-from fewframes.spans import Span, clock
-from fewframes.timeline import Timeline
-from fewframes.words import plain
+from fewframes.core.metrics import Report
+from fewframes.core.text import plain
+from fewframes.inference.spans import Span, clock
+from fewframes.inference.timeline import Timeline
 
 DPI = 110
 MOST_COUNTED, MOST_NAMED = 30, 150

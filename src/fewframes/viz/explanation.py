@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
+from fewframes.core.files import write_file
 from fewframes.errors import ConfigError
-from fewframes.explain import Explanation
-from fewframes.maps import Method
-from fewframes.outputs import write_file
-from fewframes.plots import DPI, shortened
+from fewframes.inference.explain import Explanation
+from fewframes.models.attention_maps import Method
+from fewframes.viz.charts import DPI, shortened
 
 HEAT = mpl.colormaps["YlOrRd"]
 """Lighter to darker as well as yellow to red, so that it can be read without telling colours apart."""

@@ -8,21 +8,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from fewframes.clip import tally
-from fewframes.evaluate import RELEASE_FPS, Evaluation, figure_name
-from fewframes.known_videos import known_words
-from fewframes.metrics import Report
-from fewframes.moments import Hit
-from fewframes.plots import MOST_COUNTED, confusion_png, curve_png
-from fewframes.predictor import Predictor
-from fewframes.reader import Part
-from fewframes.sampling import ONE_PASS
-from fewframes.spans import clock
-from fewframes.stores import is_address
-from fewframes.strips import strip_png
-from fewframes.thumbnails import data_url
-from fewframes.timeline import Timeline
-from fewframes.words import for_html
+from fewframes.core.metrics import Report
+from fewframes.core.storage import is_address
+from fewframes.core.text import for_html
+from fewframes.data.known_videos import known_words
+from fewframes.inference.clips import Part
+from fewframes.inference.predictor import Predictor
+from fewframes.inference.spans import clock
+from fewframes.inference.timeline import Timeline
+from fewframes.results import tally
+from fewframes.search.table import Hit
+from fewframes.training.evaluate import RELEASE_FPS, Evaluation, figure_name
+from fewframes.video.sampling import ONE_PASS
+from fewframes.viz.charts import MOST_COUNTED, confusion_png, curve_png
+from fewframes.viz.explanation import strip_png
+from fewframes.viz.thumbnails import data_url
 
 WORST, MOST_PAIRS = 8, 20
 STYLE = """

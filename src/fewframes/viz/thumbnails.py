@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fewframes.errors import VideoError
-from fewframes.spans import Span
-from fewframes.video import Source, open_video
+from fewframes.inference.spans import Span
+from fewframes.video.source import Source, open_video
 
 log = logging.getLogger("fewframes")
 

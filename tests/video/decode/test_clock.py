@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from fewframes.clip import Prediction, Step
-from fewframes.clock import moments_around
-from fewframes.instants import checked_range, part_centres
-from fewframes.predictor import Predictor
-from numbered import Numbered
+from fewframes.inference.predictor import Predictor
+from fewframes.results import Prediction, Step
+from fewframes.video.decode.clock import moments_around
+from fewframes.video.times import checked_range, part_centres
+from helpers.numbered import Numbered
 
 
 def stepping(at: int, by_s: float, num_frames: int = 100) -> list[int]:

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from fewframes.decoder import FileVideo
 from fewframes.errors import VideoError
-from fewframes.packets import left_out_test
-from fewframes.video import open_video
-from mutated import SEEDS, Seed, decoded, digest, refilled, trials
-from numbered import Numbered, numbers
+from fewframes.video.decode.decoder import FileVideo
+from fewframes.video.decode.packets import left_out_test
+from fewframes.video.source import open_video
+from helpers.mutated import SEEDS, Seed, decoded, digest, refilled, trials
+from helpers.numbered import Numbered, numbers
 
 THREADS = (1, 2, 0)
 

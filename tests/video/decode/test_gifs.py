@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from fewframes.errors import VideoError
-from fewframes.gifs import is_cut
-from fewframes.video import read_frames
-from numbered import numbers, picture
+from fewframes.video.decode.gifs import is_cut
+from fewframes.video.source import read_frames
+from helpers.numbered import numbers, picture
 
 TIMES = torch.arange(6, dtype=torch.float64) / 10 + 0.01
 

@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fewframes.decoder import FileVideo
-from fewframes.packets import Test, left_out_test
-from fewframes.video import open_video, read_frames
-from numbered import drifting
+from fewframes.video.decode.decoder import FileVideo
+from fewframes.video.decode.packets import Test, left_out_test
+from fewframes.video.source import open_video, read_frames
+from helpers.numbered import drifting
 
 NUM_FRAMES, FPS = 75, 25
 KINDS = {

@@ -10,10 +10,10 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from fewframes.addresses import Address
 from fewframes.errors import VideoError
-from fewframes.video import open_video
-from numbered import Numbered
+from fewframes.video.live_source import Address
+from fewframes.video.source import open_video
+from helpers.numbered import Numbered
 
 SUBTITLES = "1\n00:00:00,500 --> 00:00:02,000\nHello\n\n2\n00:00:03,000 --> 00:00:04,000\nBye\n"
 SAID = {

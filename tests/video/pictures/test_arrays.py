@@ -13,13 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from fewframes.config import Fit, Interpolation, ViewConfig
+from fewframes.core.settings import Fit, Interpolation, ViewConfig
 from fewframes.errors import VideoError
-from fewframes.pictures import rgb_of_pixels
-from fewframes.pixels import ViewStack, pixels_of_image
-from fewframes.transforms import fit_frame
-from fewframes.video import open_video, read_frames
-from numbered import Numbered, numbers, picture
+from fewframes.video.pictures.arrays import ViewStack, pixels_of_image
+from fewframes.video.pictures.tensors import rgb_of_pixels
+from fewframes.video.source import open_video, read_frames
+from fewframes.video.transforms import fit_frame
+from helpers.numbered import Numbered, numbers, picture
 
 VIEW = ViewConfig(resize_px=36, crop_px=32, mean=(0.485, 0.456, 0.406))
 

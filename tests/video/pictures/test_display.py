@@ -17,17 +17,17 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewframes.config import StreamConfig, ViewConfig
-from fewframes.container import Limits
-from fewframes.display import over_black, shown_size
+from fewframes.core.settings import StreamConfig, ViewConfig
 from fewframes.errors import TooLarge
-from fewframes.live import Event, LiveReader, Sample
-from fewframes.pixels import ViewStack
-from fewframes.spans import Span
-from fewframes.thumbnails import middle_frames
-from fewframes.torchcodec_video import shows_as_stored
-from fewframes.video import open_video, read_frames
-from numbered import Numbered
+from fewframes.inference.spans import Span
+from fewframes.video.decode.container import Limits
+from fewframes.video.live import Event, LiveReader, Sample
+from fewframes.video.pictures.arrays import ViewStack
+from fewframes.video.pictures.display import over_black, shown_size
+from fewframes.video.source import open_video, read_frames
+from fewframes.video.torchcodec import shows_as_stored
+from fewframes.viz.thumbnails import middle_frames
+from helpers.numbered import Numbered
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 NAMES = {(1, 0, 0): "R", (0, 1, 0): "G", (0, 0, 1): "B", (1, 1, 1): "W"}

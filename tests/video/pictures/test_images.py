@@ -13,11 +13,11 @@ import pytest
 import torch
 from PIL import Image, features
 
-from fewframes.container import Limits
 from fewframes.errors import TooLarge, Unreachable, VideoError
-from fewframes.images import pixels_of_pil
-from fewframes.video import open_video, read_frames
-from numbered import numbers, picture
+from fewframes.video.decode.container import Limits
+from fewframes.video.pictures.images import pixels_of_pil
+from fewframes.video.source import open_video, read_frames
+from helpers.numbered import numbers, picture
 
 RAMP = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (32, 1))
 """(32, 64) grey, dark at the left."""

@@ -12,8 +12,8 @@ from contextlib import closing
 from itertools import pairwise
 from statistics import median
 
-from fewframes.clip import Step
-from fewframes.container import DECODE_CLOCK, READ_ERRORS, VideoFile
+from fewframes.results import Step
+from fewframes.video.decode.container import DECODE_CLOCK, READ_ERRORS, VideoFile
 
 log = logging.getLogger("fewframes")
 

@@ -18,10 +18,10 @@ from av.error import FFmpegError
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from fewframes.display import check_pixels
 from fewframes.errors import TooLarge, VideoError
-from fewframes.gifs import is_cut
-from fewframes.unreadable import looks_like, why_unreadable
+from fewframes.video.decode.gifs import is_cut
+from fewframes.video.decode.unreadable import looks_like, why_unreadable
+from fewframes.video.pictures.display import check_pixels
 
 log = logging.getLogger("fewframes")
 

@@ -20,10 +20,13 @@ from typing import IO, TYPE_CHECKING, Any
 
 from av.error import FFmpegError
 
-from fewframes.clip import Clip, Reading, Step
-from fewframes.clock import steps_of
-from fewframes.complaints import Complaints
-from fewframes.container import (
+from fewframes.core.forks import keep_in_forks
+from fewframes.core.storage import unbroken
+from fewframes.errors import VideoError
+from fewframes.results import Clip, Reading, Step
+from fewframes.video.decode.clock import steps_of
+from fewframes.video.decode.complaints import Complaints
+from fewframes.video.decode.container import (
     DECODE_CLOCK,
     FROM_THE_START,
     NO_LIMITS,
@@ -34,19 +37,16 @@ from fewframes.container import (
     VideoFile,
     cut_short,
 )
-from fewframes.decoding import Counts, Decoding, Shown, Unsure
-from fewframes.display import Display
-from fewframes.errors import VideoError
-from fewframes.forks import keep_in_forks
-from fewframes.instants import cheapest_times
-from fewframes.packets import SAME_S, Feed
-from fewframes.pixels import NewStack, Stack
-from fewframes.stores import unbroken
+from fewframes.video.decode.packets import SAME_S, Feed
+from fewframes.video.decode.passes import Counts, Decoding, Shown, Unsure
+from fewframes.video.pictures.arrays import NewStack, Stack
+from fewframes.video.pictures.display import Display
+from fewframes.video.times import cheapest_times
 
 if TYPE_CHECKING:  # exported graphs read videos without torch, by `clip_at`
     from torch import Tensor
 
-    from fewframes.pictures import Prepare
+    from fewframes.video.pictures.tensors import Prepare
 
 log = logging.getLogger("fewframes")
 
@@ -134,7 +134,7 @@ class FileVideo:
         Each moment may move by up to `slack_s` to where a frame is cheaper, which only key frames that are known make it.
         Raises VideoError when a wanted frame is damaged, or the file ends before it.
         """
-        from fewframes.pictures import FrameStack  # late: it loads torch
+        from fewframes.video.pictures.tensors import FrameStack  # late: it loads torch
 
         return self.clip_at(times_s.tolist(), lambda count: FrameStack(count, prepare), slack_s)
 

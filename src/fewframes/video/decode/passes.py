@@ -17,11 +17,11 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from fewframes.complaints import Complaints
-from fewframes.container import DECODE_CLOCK, READ_ERRORS, Opened
-from fewframes.damage import Damage
-from fewframes.display import Display, Geometry
-from fewframes.packets import Feed, left_out_test
+from fewframes.video.decode.complaints import Complaints
+from fewframes.video.decode.container import DECODE_CLOCK, READ_ERRORS, Opened
+from fewframes.video.decode.damage import Damage
+from fewframes.video.decode.packets import Feed, left_out_test
+from fewframes.video.pictures.display import Display, Geometry
 
 log = logging.getLogger("fewframes")
 

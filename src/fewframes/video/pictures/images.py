@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, TiffImagePlugin, features
 
-from fewframes.display import Pixels, check_pixels, over_black
 from fewframes.errors import VideoError
+from fewframes.video.pictures.display import Pixels, check_pixels, over_black
 
 ORIENTATION = 0x0112
 """EXIF's tag, and what undoes each of its values."""

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fewframes.clip import Clip, Reading
-from fewframes.display import Pixels
-from fewframes.pixels import pixels_of_image
+from fewframes.results import Clip, Reading
+from fewframes.video.pictures.arrays import pixels_of_image
+from fewframes.video.pictures.display import Pixels
 
 Prepare = Callable[[Tensor], Tensor]
 """Applied to each full-size frame (C, H, W) as soon as it is decoded, so that full-size frames are not piled up."""

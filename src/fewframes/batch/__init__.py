@@ -1,0 +1,1 @@
+"""Many videos, many processes, many machines. Ray takes the extra `ray`."""

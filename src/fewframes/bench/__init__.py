@@ -1,0 +1,1 @@
+"""Systems side by side: cost, speed, memory, energy. Some of them take the extra `baselines`."""

@@ -1,0 +1,1 @@
+"""Labelled videos: read from folders and lists, checked, split. Imports `video` and `core`."""

@@ -1,0 +1,4 @@
+"""A model as graphs for other runtimes, and those graphs at work.
+
+Making them takes the extra `export`.
+"""
