@@ -33,7 +33,8 @@ from fewframes.core.settings import ModelConfig, RunConfig, TrainConfig
 from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
 from fewframes.inference.predictor import Predictor, load
-from fewframes.models.checkpoint import Checkpoint, start_model
+from fewframes.models.checkpoint import Checkpoint
+from fewframes.models.image_weights import start_model
 from fewframes.models.presets import LITE_VIEW, PRESETS
 from fewframes.models.stam import STAM
 from fewframes.results import Failure

@@ -32,7 +32,9 @@ from torch import Tensor
 from fewframes.core.cache import EmbeddingCache, content_key, key_of, module_key
 from fewframes.core.settings import ModelConfig, RunConfig
 from fewframes.inference.predictor import Predictor, name_of
-from fewframes.models.checkpoint import Checkpoint, build_model, start_model
+from fewframes.models.checkpoint import Checkpoint
+from fewframes.models.image_weights import start_model
+from fewframes.models.networks import build_model
 from fewframes.models.presets import LITE_VIEW, PRESETS
 from fewframes.models.stam import STAM
 from fewframes.models.token_merging import merge_tokens

@@ -48,7 +48,8 @@ from fewframes.core.memory import keep_memory
 from fewframes.core.settings import ModelConfig, RunConfig, StreamConfig, TrainConfig
 from fewframes.inference.predictor import Predictor, load
 from fewframes.inference.stream import Ring
-from fewframes.models.checkpoint import Checkpoint, build_model
+from fewframes.models.checkpoint import Checkpoint
+from fewframes.models.networks import build_model
 from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM
 from fewframes.training.loop import fit

@@ -193,7 +193,9 @@ def main() -> None:
     figures = figures_of(reports, right_SB, videos)
     (options.output / "held_out.json").write_text(json.dumps(figures, indent=1) + "\n")
     title = f"{len(videos.samples)} held-out videos, seed 0: top-1 {reports[0].top1:.1%}"
-    (options.output / "confusion.png").write_bytes(confusion_png(reports[0], title))
+    (options.output / "confusion.png").write_bytes(
+        confusion_png(reports[0].labels, reports[0].confusion.numpy(), title)
+    )
     print(json.dumps(figures, indent=1))
     if options.measure_only:
         return

@@ -11,18 +11,15 @@ import pytest
 import torch
 
 import fewframes
-from fewframes.core.settings import ModelConfig, ViewConfig
+from fewframes.core.settings import ViewConfig
 from fewframes.inference.predictor import Predictor
-from fewframes.models.checkpoint import Checkpoint, build_model, save_checkpoint
+from fewframes.models.checkpoint import Checkpoint, save_checkpoint
+from fewframes.models.networks import build_model
+from helpers.models import LABELS, TINY
 from helpers.numbered import Numbered, write_fading
 
 if TYPE_CHECKING:
     from starlette.testclient import TestClient
-
-TINY = ModelConfig(
-    image_size=32, patch_size=8, width=48, depth=1, heads=3, temporal_depth=1, temporal_heads=4, num_frames=4, num_classes=3
-)  # fmt: skip
-LABELS = ("hug", "kick", "push")
 
 
 @pytest.fixture(scope="session")

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from fewframes.inference.stream import Stream as Stream
     from fewframes.inference.stream import StreamPrediction as StreamPrediction
     from fewframes.models.checkpoint import Checkpoint as Checkpoint
-    from fewframes.models.checkpoint import load_checkpoint as load_checkpoint
     from fewframes.models.checkpoint import save_checkpoint as save_checkpoint
-    from fewframes.models.checkpoint import start_model as start_model
+    from fewframes.models.hub import load_checkpoint as load_checkpoint
+    from fewframes.models.image_weights import start_model as start_model
     from fewframes.models.presets import PRESETS as PRESETS
     from fewframes.models.stam import STAM as STAM
     from fewframes.results import Clip as Clip

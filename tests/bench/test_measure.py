@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_cli import run
 from torch import nn
 from torch.testing import assert_close
 
@@ -52,6 +51,7 @@ from fewframes.errors import BenchError, ConfigError, MissingDependency, Missing
 from fewframes.models.presets import PRESETS
 from fewframes.video.sampling import Views
 from fewframes.video.source import open_video
+from helpers.commands import run
 
 CPU = torch.device("cpu")
 TOO_LARGE = {"stam-32", "stam-64", "nonlocal-r101", "faster32", "vivit-b", "vjepa2-l", "swin3d-b"}

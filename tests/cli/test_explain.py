@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from safetensors import safe_open
-from test_cli import run
 
 from fewframes.cli.explain import plan_pictures
 from fewframes.errors import ConfigError
+from helpers.commands import run
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,23 +12,9 @@ from pathlib import Path
 import pytest
 
 from fewframes import __version__
+from helpers.commands import run
 
 NO_TORCH = "import sys; sys.modules['torch'] = None; from fewframes.cli.main import main; main()"
-
-
-def run(
-    *arguments: str | Path, code: str | None = None, stdin: str = "", **environment: str
-) -> subprocess.CompletedProcess[str]:
-    command = ["-c", code] if code else ["-m", "fewframes.cli"]
-    return subprocess.run(
-        [sys.executable, *command, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        input=stdin,
-        env={**os.environ, "COLUMNS": "200", **environment},
-        check=False,
-        timeout=400,
-    )
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ from helpers.numbered import drifting
 
 # What is started in the background ignores interruptions, and so would what these tests start there.
 HEARS_INTERRUPTIONS = (
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from fewframes.cli.main import main; main()"
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from fewframes.cli.main import main; main()"
 )
 COMMAND = [sys.executable, "-m", "fewframes.cli", "stream"]
 

@@ -19,17 +19,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from conftest import TINY
 from fewframes.cli.console import print_lines, tell
 from fewframes.cli.main import app
 from fewframes.core.settings import ViewConfig
 from fewframes.core.text import for_csv, for_html, for_subtitles, json_line, plain
 from fewframes.inference.spans import Span, subtitles
 from fewframes.inference.timeline import Timeline
-from fewframes.models.checkpoint import Checkpoint, build_model, save_checkpoint
+from fewframes.models.checkpoint import Checkpoint, save_checkpoint
+from fewframes.models.networks import build_model
+from fewframes.search.page import search_page
 from fewframes.search.table import Hit
 from fewframes.viz.charts import timeline_png
-from fewframes.viz.html import search_page, timeline_page
+from fewframes.viz.timeline import timeline_page
+from helpers.models import TINY
 
 EVIL = (
     "\x1b[2J\x1b]0;mine\x07",

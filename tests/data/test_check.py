@@ -13,8 +13,6 @@ from pathlib import Path
 import av
 import pytest
 from PIL import Image
-from test_cli import run
-from test_video_faults import write_sound
 
 from fewframes.core.settings import DataConfig
 from fewframes.data.check import Inspection, Look, inspect, judge
@@ -22,7 +20,9 @@ from fewframes.data.dataset import VideoSet, hold_out, read_data
 from fewframes.data.layouts import Sample
 from fewframes.errors import VideoError
 from fewframes.video.source import open_video
+from helpers.commands import run
 from helpers.numbered import Numbered, write_fading
+from helpers.videos import write_sound
 
 
 def inspected(data: VideoSet, **options: object) -> Inspection:

@@ -14,7 +14,6 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from conftest import LABELS, TINY
 from fewframes.cli.main import app
 from fewframes.core.settings import ModelConfig, ViewConfig
 from fewframes.errors import ConfigError, ExportError, MissingDependency, WeightsError
@@ -23,8 +22,10 @@ from fewframes.export.graphs import quantised, traced, write_openvino
 from fewframes.export.predictor import ExportedPredictor
 from fewframes.export.runtime import OUTPUTS, open_graph
 from fewframes.inference.predictor import Predictor, load
-from fewframes.models.checkpoint import Checkpoint, build_model, save_checkpoint
+from fewframes.models.checkpoint import Checkpoint, save_checkpoint
+from fewframes.models.networks import build_model
 from fewframes.results import Clip, Prediction
+from helpers.models import LABELS, TINY
 from helpers.numbered import write_fading
 
 onnx = pytest.importorskip("onnx")

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import LABELS, TINY
 from fewframes.core.settings import ViewConfig
 from fewframes.errors import WeightsError
 from fewframes.export.graphs import traced, write_torch
 from fewframes.export.runtime import Card, open_graph
 from fewframes.export.torch_archive import plain_archive
-from fewframes.models.checkpoint import build_model
+from fewframes.models.networks import build_model
+from helpers.models import LABELS, TINY
 
 VIEW = ViewConfig(resize_px=36, crop_px=32)
 FRAMES = np.random.default_rng(0).integers(0, 256, (1, 4, 3, 32, 32), dtype=np.uint8)

@@ -12,14 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from conftest import TINY
 from fewframes.core.settings import Layout, ViewConfig
 from fewframes.errors import ConfigError
 from fewframes.inference.early_exit import (
     LEAST_THRESHOLD,
-    ExitPlan,
     answer,
-    check_can_exit,
     confidence,
     figures_of,
     filled,
@@ -29,8 +26,10 @@ from fewframes.inference.early_exit import (
     stages_of,
     with_stages,
 )
-from fewframes.models.checkpoint import build_model
+from fewframes.models.exit_plan import ExitPlan, check_can_exit
+from fewframes.models.networks import build_model
 from fewframes.models.stam import STAM
+from helpers.models import TINY
 
 STAGES = stages_of(16)
 PLAN = ExitPlan(stages=STAGES, temperatures=(2.0, 1.0, 1.0), threshold=0.8)

@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from conftest import LABELS, TINY
 from fewframes.core.settings import ViewConfig
 from fewframes.errors import ConfigError, VideoError
 from fewframes.inference.explain import correlations, explain, score_drops, without
 from fewframes.inference.predictor import Predictor, load
-from fewframes.models.checkpoint import Checkpoint, build_model
+from fewframes.models.checkpoint import Checkpoint
+from fewframes.models.networks import build_model
+from helpers.models import LABELS, TINY
 
 
 @pytest.fixture(scope="module")

@@ -14,18 +14,21 @@ import torch
 from torch.testing import assert_close
 
 import fewframes
-from conftest import LABELS, TINY
 from fewframes.core.settings import ViewConfig
 from fewframes.errors import ConfigError, VideoError
 from fewframes.inference import clips as reader
-from fewframes.inference.early_exit import ExitPlan, filled, stages_of
+from fewframes.inference.early_exit import filled, stages_of
 from fewframes.inference.predictor import Predictor, load
-from fewframes.models.checkpoint import Checkpoint, build_model, load_checkpoint, save_checkpoint
+from fewframes.models.checkpoint import Checkpoint, save_checkpoint
+from fewframes.models.exit_plan import ExitPlan
+from fewframes.models.hub import load_checkpoint
+from fewframes.models.networks import build_model
 from fewframes.models.token_merging import merged_per_block
 from fewframes.results import Failure, Prediction, tally
 from fewframes.video.sampling import Views, centre_times
 from fewframes.video.source import open_video, read_frames
 from fewframes.video.transforms import crops_of, fit_frame, pixels_of
+from helpers.models import LABELS, TINY
 from helpers.numbered import drifting
 
 

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from conftest import LABELS, TINY
 from fewframes.core.settings import StreamConfig, ViewConfig, settings_from
 from fewframes.errors import ConfigError
 from fewframes.inference.predictor import Predictor, load
 from fewframes.inference.stream import Ring, Smoother, StreamPrediction
-from fewframes.models.checkpoint import Checkpoint, build_model
+from fewframes.models.checkpoint import Checkpoint
+from fewframes.models.networks import build_model
+from helpers.models import LABELS, TINY
 from helpers.numbered import Numbered, drifting
 
 WINDOW = StreamConfig(window_s=0.8, smooth_s=0.0)

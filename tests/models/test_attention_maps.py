@@ -8,8 +8,6 @@ from typing import get_args
 
 import pytest
 import torch
-from test_backbones import with_statistics
-from test_merging import shaken, timm_vit
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -17,9 +15,10 @@ from fewframes.core.settings import ModelConfig, ViewConfig
 from fewframes.errors import ConfigError
 from fewframes.models.attention_maps import MapChoice, Method, attention_maps, choose_method, frame_maps, grad_cam
 from fewframes.models.backbones import EfficientNetLite0, TimmFrameEncoder, timm_frame_encoder
-from fewframes.models.checkpoint import build_model
+from fewframes.models.networks import build_model
 from fewframes.models.stam import STAM, SpatialEncoder
 from fewframes.models.token_merging import merge_tokens
+from helpers.models import shaken, timm_vit, with_statistics
 
 TINY = ModelConfig(
     image_size=32, patch_size=8, width=48, depth=3, heads=3, temporal_depth=1, temporal_heads=4, num_frames=4, num_classes=2

@@ -11,23 +11,10 @@ from torch.testing import assert_close
 
 from fewframes.errors import ConfigError
 from fewframes.models.backbones import EfficientNetLite0, _fused_dtypes, timm_frame_encoder
+from helpers.models import with_statistics
 
 NUM_RESIDUALS = 9
 """Blocks of Lite0 that add their input: all but the first of each stage."""
-
-
-def with_statistics(network: nn.Module) -> nn.Module:
-    """Batch norms as after training: fresh ones would hide mistakes."""
-    generator = torch.Generator().manual_seed(0)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            assert module.running_mean is not None
-            assert module.running_var is not None
-            module.running_mean.normal_(generator=generator)
-            module.running_var.uniform_(0.5, 2, generator=generator)
-            nn.init.uniform_(module.weight, 0.5, 2, generator=generator)
-            nn.init.normal_(module.bias, generator=generator)
-    return network.eval()
 
 
 @pytest.mark.parametrize("name", ["mobilenetv3_small_050", "resnet18", "vit_tiny_patch16_224"])

@@ -16,16 +16,13 @@ from torch.testing import assert_close
 
 from fewframes.core.settings import ModelConfig, ViewConfig
 from fewframes.errors import ConfigError, WeightsError
-from fewframes.models import checkpoint as weights
-from fewframes.models.checkpoint import (
-    Checkpoint,
-    build_model,
-    load_checkpoint,
-    load_release,
-    save_checkpoint,
-    start_model,
-)
+from fewframes.models import hub
+from fewframes.models.checkpoint import Checkpoint, save_checkpoint
+from fewframes.models.hub import load_checkpoint
+from fewframes.models.image_weights import start_model
+from fewframes.models.networks import build_model
 from fewframes.models.presets import PRESETS, RELEASE
+from fewframes.models.release import load_release
 from fewframes.models.stam import STAM
 
 TINY = ModelConfig(
@@ -122,7 +119,7 @@ def test_a_save_that_fails_leaves_the_old_file(
     def full(*_: object, **__: object) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(weights, "save_file", full)
+    monkeypatch.setattr("fewframes.models.checkpoint.save_file", full)
     with pytest.raises(OSError, match="No space"):
         save_checkpoint(saved, checkpoint)
     assert saved.read_bytes() == before
@@ -241,7 +238,7 @@ def test_pull_takes_a_file_and_remembers_its_hash(small_stam: Path) -> None:
     with pytest.raises(WeightsError, match="fewframes models pull stam-8"):
         load_checkpoint("stam-8")
     blocks: list[int] = []
-    kept = weights.pull("stam-8", file=str(small_stam), progress=lambda done, total: blocks.append(done))
+    kept = hub.pull("stam-8", file=str(small_stam), progress=lambda done, total: blocks.append(done))
     assert kept.read_bytes() == small_stam.read_bytes()
     assert blocks[-1] == small_stam.stat().st_size
     assert load_checkpoint("stam-8").model.config == SMALL_RELEASE
@@ -254,12 +251,12 @@ def test_pull_takes_a_file_and_remembers_its_hash(small_stam: Path) -> None:
 
 def test_pull_refuses_what_does_not_load(small_stam: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="built for 8 frames; 'stam-16' has 16"):
-        weights.pull("stam-16", file=str(small_stam))
+        hub.pull("stam-16", file=str(small_stam))
     (tmp_path / "page.html").write_text("<html>not found</html>")
     with pytest.raises(WeightsError):
-        weights.pull("stam-8", file=str(tmp_path / "page.html"))
+        hub.pull("stam-8", file=str(tmp_path / "page.html"))
     with pytest.raises(WeightsError, match="no/such: cannot be read"):
-        weights.pull("stam-8", file="no/such")
+        hub.pull("stam-8", file="no/such")
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
@@ -267,27 +264,27 @@ def test_pull_into_a_folder_that_is_none(small_stam: Path, tmp_path: Path, monke
     (tmp_path / "mine").write_text("text")
     monkeypatch.setenv("FEWFRAMES_CACHE", str(tmp_path / "mine"))
     with pytest.raises(WeightsError, match=r"stam_8\.pth: cannot be fetched and kept as .*mine"):
-        weights.pull("stam-8", file=str(small_stam))
+        hub.pull("stam-8", file=str(small_stam))
     assert (tmp_path / "mine").read_text() == "text"
 
 
 def test_pull_downloads(small_stam: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "RELEASE_URL", f"file://{small_stam.parent}/stam_{{num_frames}}.pth")
-    assert weights.pull("stam-8").read_bytes() == small_stam.read_bytes()
+    monkeypatch.setattr(hub, "RELEASE_URL", f"file://{small_stam.parent}/stam_{{num_frames}}.pth")
+    assert hub.pull("stam-8").read_bytes() == small_stam.read_bytes()
 
 
 def test_pull_without_a_network_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FEWFRAMES_CACHE", str(tmp_path))
-    monkeypatch.setattr(weights, "RELEASE_URL", "http://127.0.0.1:9/stam_{num_frames}.pth")
+    monkeypatch.setattr(hub, "RELEASE_URL", "http://127.0.0.1:9/stam_{num_frames}.pth")
     with pytest.raises(WeightsError, match=r"cannot be fetched .* fewframes models pull stam-16 --file stam_16\.pth"):
-        weights.pull("stam-16")
+        hub.pull("stam-16")
 
 
 def test_only_published_weights_can_be_pulled() -> None:
     with pytest.raises(WeightsError, match=r"no weights to pull; these have: stam-8, stam-16"):
-        weights.pull("vit-s-16")
+        hub.pull("vit-s-16")
     with pytest.raises(ConfigError, match="did you mean"):
-        weights.pull("stam16")
+        hub.pull("stam16")
 
 
 # -- starting from image weights -------------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from fewframes.core.settings import ModelConfig, ViewConfig
-from fewframes.models.checkpoint import build_model
 from fewframes.models.layers import Attention, Block, DropPath, attend, resize_positions
+from fewframes.models.networks import build_model
 from fewframes.models.presets import PLAIN_PIXELS, VIT_VIEW
 from fewframes.models.stam import STAM, SpatialEncoder
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from conftest import TINY
 from fewframes.core.settings import ModelConfig, RunConfig, TrainConfig, ViewConfig, settings_from
 from fewframes.errors import ConfigError
 from fewframes.inference.stream import Ring
 from fewframes.models.stam import STAM
 from fewframes.training.loop import fit
+from helpers.models import TINY
 
 VIEW = ViewConfig(resize_px=36, crop_px=32)
 WIDTH = 24

@@ -18,6 +18,7 @@ from fewframes.models.backbones import EfficientNetLite0, TimmFrameEncoder, timm
 from fewframes.models.layers import Block, attend
 from fewframes.models.stam import SpatialEncoder
 from fewframes.models.token_merging import merge_tokens, merged, merged_per_block, through_blocks
+from helpers.models import shaken, timm_vit
 
 TINY = ModelConfig(
     image_size=32, patch_size=8, width=48, depth=7, heads=3, temporal_depth=1, temporal_heads=4, num_frames=4, num_classes=5
@@ -25,25 +26,9 @@ TINY = ModelConfig(
 FRAMES = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
-def shaken(module: nn.Module) -> nn.Module:
-    torch.manual_seed(0)
-    for parameter in module.parameters():  # zeros and ones would hide mistakes
-        nn.init.normal_(parameter, std=0.15)
-    return module.eval()
-
-
 def own() -> SpatialEncoder:
     encoder = shaken(SpatialEncoder(TINY))
     assert isinstance(encoder, SpatialEncoder)
-    return encoder
-
-
-def timm_vit(**options: Any) -> TimmFrameEncoder:
-    from timm.models.vision_transformer import VisionTransformer
-
-    sizes: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 7, "num_heads": 3}
-    encoder = shaken(TimmFrameEncoder(VisionTransformer(**sizes, num_classes=0, **options), 48))
-    assert isinstance(encoder, TimmFrameEncoder)
     return encoder
 
 

@@ -27,7 +27,8 @@ from fewframes.inference import timeline
 from fewframes.inference.predictor import Predictor, load
 from fewframes.inference.spans import Span
 from fewframes.inference.timeline import TimelineConfig, sweep
-from fewframes.models.checkpoint import Checkpoint, build_model
+from fewframes.models.checkpoint import Checkpoint
+from fewframes.models.networks import build_model
 from fewframes.search import index as retrieve
 from fewframes.search import table as moments
 from fewframes.search.index import Index

@@ -21,11 +21,10 @@ import torch
 import uvicorn
 from starlette.testclient import TestClient
 
-import fewframes
 from fewframes.errors import Refusal
 from fewframes.inference.explain import explain
 from fewframes.inference.predictor import Predictor
-from fewframes.inference.timeline import sweep
+from fewframes.inference.timeline import TimelineConfig, sweep
 from fewframes.serve.app import HEADERS, create_app, listen, run
 from fewframes.serve.service import MOST_COMING, NamedFile, PredictAsk, ServeConfig, Service, Task, gone
 from fewframes.video.source import open_video
@@ -74,7 +73,7 @@ def test_explanation_and_pictures(client: TestClient, predictor: Predictor, vide
 
 def test_timeline_whole_and_line_by_line(client: TestClient, predictor: Predictor, tmp_path: Path) -> None:
     film = Numbered(times_ms=range(0, 12000, 40)).write(tmp_path / "film")
-    truth = sweep(predictor, film, fewframes.inference.timeline.TimelineConfig(window_s=0.5, threshold=0.2)).to_dict()
+    truth = sweep(predictor, film, TimelineConfig(window_s=0.5, threshold=0.2)).to_dict()
     found = send(client, "/v1/timeline", film, window_s=0.5, threshold=0.2).json()
     assert found == truth | {"source": "sent.mp4"}
     answer = send(client, "/v1/timeline", film, window_s=0.5, threshold=0.2, progress="true")

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import TINY
 from fewframes.core.cache import EmbeddingCache
 from fewframes.core.metrics import Report, calibration_error, count_cost, score
 from fewframes.core.settings import DataConfig, Layout, RunConfig, TrainConfig, ViewConfig
@@ -19,14 +18,16 @@ from fewframes.data.dataset import VideoSet, read_data
 from fewframes.data.layouts import Sample
 from fewframes.errors import DataError
 from fewframes.inference.predictor import Predictor, load
-from fewframes.models.checkpoint import Checkpoint, build_model
+from fewframes.models.checkpoint import Checkpoint
+from fewframes.models.networks import build_model
 from fewframes.models.presets import PRESETS
 from fewframes.training.evaluate import EvaluateConfig, Evaluation, calibrated, evaluate, work_of
 from fewframes.training.report import write_metrics, write_predictions
+from fewframes.training.report_page import read_mistakes, report_page
 from fewframes.training.scoring import Pace
 from fewframes.training.train import Options, train
 from fewframes.video.sampling import Views
-from fewframes.viz.html import report_page
+from helpers.models import TINY
 from helpers.numbered import write_fading
 
 
@@ -95,7 +96,7 @@ def test_what_is_wrong_is_shown_surest_first(fading: Predictor, clips: Path) -> 
     assert len(worst) == 5
     sureness = [float(judged.scores[row].max()) for row in worst]
     assert sureness == sorted(sureness, reverse=True)
-    page = report_page(judged, fading)
+    page = report_page(judged, read_mistakes(judged, fading))
     assert "Wrong, and sure of it" in page
     assert page.count("<figure>") == 8
     assert "<b>turn blue</b>, taken for <b>redden</b>" in page
@@ -103,7 +104,7 @@ def test_what_is_wrong_is_shown_surest_first(fading: Predictor, clips: Path) -> 
 
 
 def test_the_page_stands_alone_and_the_files_are_whole(judged: Evaluation, fading: Predictor, tmp_path: Path) -> None:
-    page = report_page(judged, fading)
+    page = report_page(judged, read_mistakes(judged, fading))
     assert page.count("data:image/png;base64,") == 3  # confusion, doubt, frames
     assert not re.search(r"(src|href)='(?!data:)", page)
     assert "The model was trained on 12 of these 12 videos" in page
@@ -132,11 +133,11 @@ def test_a_page_of_many_labels_can_be_scrolled(judged: Evaluation, fading: Predi
     named_N = torch.arange(101)
     named_N[:60] = named_N[:60].roll(1)  # sixty pairs of one each, of which the first twenty are listed
     report = score(torch.eye(101)[named_N], torch.arange(101), labels)
-    page = report_page(replace(judged, report=report), fading)
+    page = report_page(replace(judged, report=report), read_mistakes(replace(judged, report=report), fading))
     assert page.count("<p class='wide'><img alt='confusion matrix'") == 1
     assert page.count("taken for action ") == 20
     assert "<b>" not in page
-    assert "class='wide'" not in report_page(judged, fading)
+    assert "class='wide'" not in report_page(judged, read_mistakes(judged, fading))
 
 
 def test_what_it_costs(judged: Evaluation, fading: Predictor, clips: Path, tmp_path: Path) -> None:
@@ -163,7 +164,7 @@ def test_what_it_costs(judged: Evaluation, fading: Predictor, clips: Path, tmp_p
     assert many.provenance["protocol"] == "2 clips of 0.30 s and 4 frames x 3 crops, scores averaged"
     assert again.work.to_dict()["computed"] is None  # nothing was
     assert len(again.work.lines()) == 1
-    assert "videos/s" not in report_page(again, fading)
+    assert "videos/s" not in report_page(again, read_mistakes(again, fading))
 
 
 def test_cost_of_a_preset_is_the_pinned_one() -> None:
@@ -188,7 +189,9 @@ def test_official_subset_is_what_the_release_does_not_drop(fading: Predictor, cl
     assert none.official is not None
     assert (none.official.shortest_s, none.official.num_videos, none.official.report) == (shortest_s, 0, None)
     assert str(none.official) == "0 of 12 videos (none lasts 2.5 s)"
-    assert "drops, without a word, every video shorter than 2.5 s" in report_page(none, fading).replace("&#x27;", "'")
+    assert "drops, without a word, every video shorter than 2.5 s" in report_page(
+        none, read_mistakes(none, fading)
+    ).replace("&#x27;", "'")
     assert none.to_dict()["official_subset"] == {"shortest_s": 2.5, "num_videos": 0}
 
 
@@ -233,7 +236,7 @@ def test_models_that_mix_frames_are_judged_too(layout: Layout, tiny_model: Path,
     assert plain.order is None
     assert plain.to_dict()["order"] is None
     assert "videos/s with decoding" in plain.work.lines()[1]
-    assert "frames backwards" not in report_page(plain, predictor)
+    assert "frames backwards" not in report_page(plain)
     assert torch.equal(plain.logits, judged.logits)
 
 

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from fewframes.core.settings import AugmentConfig, ModelConfig, RunConfig, TrainConfig, ViewConfig
 from fewframes.data.layouts import Sample
 from fewframes.errors import ConfigError, MissingDependency
-from fewframes.models.checkpoint import build_model
 from fewframes.models.layers import Block
+from fewframes.models.networks import build_model
 from fewframes.models.stam import STAM
 from fewframes.training.loader import TokenExamples, VideoExamples
 from fewframes.training.loop import Lesson, Step, Trainer, class_weights, fit, token_examples

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_train import command
+
+from helpers.training import command
 
 COUNTING = """
 import sys

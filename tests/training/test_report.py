@@ -10,12 +10,13 @@ import pytest
 import torch
 from pyarrow import parquet
 
+from fewframes.core.files import check_format
 from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
 from fewframes.errors import MissingDependency
 from fewframes.inference.predictor import Predictor, load
 from fewframes.training.evaluate import Evaluation, evaluate
-from fewframes.training.report import check_format, write_predictions
+from fewframes.training.report import write_predictions
 
 ODD = ("error", "kick", "p\udcffsh")
 """One like a column, and one that is no text, as names of folders may be."""

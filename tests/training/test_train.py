@@ -23,11 +23,14 @@ from fewframes.core.settings import AugmentConfig, DataConfig, ModelConfig, RunC
 from fewframes.data.dataset import VideoSet, read_data
 from fewframes.errors import ConfigError, DataError, OutputError
 from fewframes.inference.predictor import load
-from fewframes.models.checkpoint import Checkpoint, build_model, load_checkpoint, save_checkpoint
+from fewframes.models.checkpoint import Checkpoint, save_checkpoint
+from fewframes.models.hub import load_checkpoint
+from fewframes.models.networks import build_model
 from fewframes.training.evaluate import EvaluateConfig, evaluate
 from fewframes.training.run_folder import read_history
 from fewframes.training.train import Options, Trained, train
 from helpers.numbered import write_fading
+from helpers.training import command
 
 QUICK = TrainConfig(epochs=1, min_steps=60)
 CPU = Options(device="cpu", dtype="float32")
@@ -317,20 +320,6 @@ def test_what_cannot_be_trained(clips: Path, tiny_model: Path, tmp_path: Path) -
     assert not (tmp_path / "out").exists()
     diverging = replace(run, train=replace(QUICK, learning_rate=1e30))
     fails(read_data(clips), diverging, ConfigError, r"training diverged: the loss is nan at step \d+ of 60 .* lower it")
-
-
-TRAINING = ["--holdout", "0.34", "--unfreeze", "all", "--device", "cpu", "--dtype", "float32", "--no-cache"]
-SETTINGS = {
-    "train.epochs": 10, "train.min_steps": 1, "train.batch_size": 2, "train.workers": 0, "train.ema_decay": 0.9,
-    "augment.auto": "imagenet", "augment.cutmix": 1.0, "model.temporal_dropout": 0.1,
-}  # fmt: skip
-
-
-def command(clips: Path, model: Path, output: Path, *more: str, **settings: object) -> list[str]:
-    # `module` instead of `script` so that torchrun can start it too
-    chosen = SETTINGS | {f"train.{name}": value for name, value in settings.items()}
-    sets = [part for name, value in chosen.items() for part in ("--set", f"{name}={str(value).lower()}")]
-    return ["fewframes.cli", "train", str(clips), "-o", str(output), "--model", str(model), *TRAINING, *sets, *more]
 
 
 def test_killed_at_any_moment_it_ends_in_the_same_weights(clips: Path, tiny_model: Path, tmp_path: Path) -> None:

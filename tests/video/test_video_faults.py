@@ -6,14 +6,12 @@ import os
 import subprocess
 import sys
 from contextlib import closing
-from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 import torch
-from av.audio.stream import AudioStream
 from torch import Tensor
 
 from fewframes.errors import MissingVideo, TooLarge, VideoError
@@ -21,19 +19,9 @@ from fewframes.video.decode.container import NO_LIMITS, Limits
 from fewframes.video.sampling import centre_times
 from fewframes.video.source import open_video, read_frames
 from helpers.numbered import Numbered, numbers
+from helpers.videos import write_sound
 
 AT_START = torch.tensor([0.0], dtype=torch.float64)
-
-
-def write_sound(path: Path) -> Path:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac" if path.suffix == ".mp4" else "pcm_s16le", rate=8000)
-        assert isinstance(stream, AudioStream)
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 8192), np.int16), format="s16", layout="mono")
-        frame.sample_rate, frame.pts, frame.time_base = 8000, 0, Fraction(1, 8000)
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
 
 
 def test_missing_file(tmp_path: Path) -> None:

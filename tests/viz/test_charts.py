@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -20,7 +21,7 @@ def size_of(content: bytes) -> tuple[int, int]:
 
 
 def test_pictures() -> None:
-    width, height = size_of(confusion_png(score(torch.eye(4), torch.arange(4), LABELS), "held out"))
+    width, height = size_of(confusion_png(LABELS, np.eye(4), "held out"))
     assert min(width, height) > 300
     assert size_of(curve_png([(0.1, 1.0), (1.0, 0.8)], "answered", "right", "doubt")) == (572, 396)
 
@@ -30,7 +31,7 @@ def test_many_and_odd_labels_still_make_a_readable_picture() -> None:
     for num_labels in (30, 101, 400):
         labels = tuple(f"$5 for _a_ ^ {number} and a very long story about a table" for number in range(num_labels))
         report = score(torch.eye(num_labels), torch.arange(num_labels), labels)
-        sizes[num_labels] = size_of(confusion_png(report, "in $ and _"))
+        sizes[num_labels] = size_of(confusion_png(report.labels, report.confusion.numpy(), "in $ and _"))
     assert 101 * 13 < sizes[101][1] < 2000  # 13 pixels a label hold letters of 6.5 points
     assert max(sizes[30] + sizes[400]) < 2700
     assert shortened("Pushing something from left to right 17") == "Pushing something…o right 17"

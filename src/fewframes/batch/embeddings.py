@@ -18,10 +18,11 @@ from torch import Tensor
 
 from fewframes import __version__
 from fewframes.core.cache import module_key
+from fewframes.core.files import check_format
+from fewframes.core.text import printable
 from fewframes.errors import ConfigError, DataError
 from fewframes.inference.predictor import Predictor
 from fewframes.results import Failure, Prediction
-from fewframes.training.report import check_format, printable
 
 ENDINGS = (".parquet", ".safetensors")
 ROW_VALUES = 2**20

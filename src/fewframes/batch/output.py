@@ -21,9 +21,10 @@ from typing import Any, Protocol
 
 from fsspec.implementations.local import LocalFileSystem
 
+from fewframes.core.files import check_format
 from fewframes.core.storage import file_system, store_errors
+from fewframes.core.text import printable
 from fewframes.errors import ConfigError
-from fewframes.training.report import check_format, printable
 
 RUN_FILE = "_run.json"
 """What was run, in the folder beside the shards; readers of Parquet folders leave out what begins with _."""

@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 from fewframes.batch.output import Folder, Gather, Job, Row, Rows, Shard, Work, pieces, put_shard
+from fewframes.core.text import printable
 from fewframes.errors import ConfigError, FewframesError, needed
-from fewframes.training.report import printable
 
 PIECE_VIDEOS = 16
 """At most so many videos go to a worker at once: what is done again when it dies, and what a GPU computes together."""

@@ -10,12 +10,12 @@ from typing import Any, Literal
 from fewframes import __version__
 from fewframes.batch.embeddings import embedding_columns, embedding_row
 from fewframes.core.cache import module_key
+from fewframes.core.text import printable
 from fewframes.errors import FewframesError
 from fewframes.inference.clips import Part, Read, Reader
 from fewframes.inference.predictor import BackendChoice, DtypeName, Predictor, one_pass
-from fewframes.models.checkpoint import load_checkpoint
+from fewframes.models.hub import load_checkpoint
 from fewframes.results import Failure, Prediction
-from fewframes.training.report import printable
 
 
 @dataclass(frozen=True, kw_only=True)

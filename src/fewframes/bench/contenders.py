@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from fewframes.bench import baselines
 from fewframes.core.settings import ModelConfig, ViewConfig
 from fewframes.errors import ConfigError, MissingDependency, nearest
-from fewframes.models.checkpoint import build_model, downloaded_path, load_checkpoint, load_strictly
+from fewframes.models.hub import downloaded_path, load_checkpoint
+from fewframes.models.networks import build_model, load_strictly
 from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM
 from fewframes.models.tensor_files import read_tensors

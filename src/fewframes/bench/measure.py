@@ -39,7 +39,8 @@ from fewframes.core.settings import settings_from
 from fewframes.data.dataset import VideoSet
 from fewframes.errors import ConfigError, DataError, FewframesError, VideoError, nearest
 from fewframes.inference.predictor import DTYPES, Predictor
-from fewframes.models.checkpoint import kinetics_labels, load_checkpoint
+from fewframes.models.hub import load_checkpoint
+from fewframes.models.release import kinetics_labels
 from fewframes.models.stam import STAM, SpatialEncoder
 from fewframes.models.token_merging import merge_tokens
 from fewframes.training.evaluate import places_of, targets_for

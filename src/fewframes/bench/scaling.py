@@ -17,7 +17,7 @@ from fewframes.core.devices import choose_device
 from fewframes.core.metrics import count_cost
 from fewframes.core.settings import ModelConfig
 from fewframes.errors import BenchError, ConfigError, nearest
-from fewframes.models.checkpoint import build_model
+from fewframes.models.networks import build_model
 from fewframes.models.presets import PRESETS
 
 Layout = Literal["factorised", "per_block", "joint"]

@@ -27,8 +27,8 @@ def write_folder(job: VideoJob, sources: list[str], place: str, engine: Engine, 
     """Compute what is not in the folder yet, and say what is in it in the end."""
     from fewframes.batch.output import begin, count, cut, remaining, run_here
     from fewframes.batch.ray import check_ray, run_on_ray
+    from fewframes.core.files import check_format
     from fewframes.data.lists import absolute
-    from fewframes.training.report import check_format
 
     check_format("parquet")
     if engine == "ray":

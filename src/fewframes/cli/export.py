@@ -51,7 +51,7 @@ def export(
     Each file is run on real frames and compared with the model before it is kept. `predict --model FILE` runs it. Exit codes: 0
     written and compared, 1 it does not say what the model says, 2 wrong use, 4 an optional package is missing.
     """
-    from fewframes.export.runtime import SUFFIXES
+    from fewframes.models.formats import SUFFIXES
 
     endings = {kind: ending for ending, kind in SUFFIXES.items()}
     if output is not None and format is not None and output.suffix != endings[format]:

@@ -253,7 +253,7 @@ def evaluate(
     Writes report.html (one file), metrics.json and predictions.csv (or .parquet). Exit codes: 0 done, 1 the data cannot be
     used, 2 wrong use, 3 done but some videos could not be read, 4 Parquet without pyarrow.
     """
-    from fewframes.core.files import check_writable, filled, writing
+    from fewframes.core.files import check_format, check_writable, filled, writing
     from fewframes.core.settings import DataConfig
     from fewframes.data.dataset import read_data
     from fewframes.data.known_videos import known_words
@@ -261,9 +261,9 @@ def evaluate(
     from fewframes.results import tally
     from fewframes.training.evaluate import EvaluateConfig
     from fewframes.training.evaluate import evaluate as evaluate_model
-    from fewframes.training.report import check_format, write_metrics, write_predictions
+    from fewframes.training.report import write_metrics, write_predictions
+    from fewframes.training.report_page import read_mistakes, report_page
     from fewframes.video.sampling import Views
-    from fewframes.viz.html import report_page
 
     settings = EvaluateConfig(
         views=Views.parse(views, clip_s, tolerance),
@@ -284,7 +284,7 @@ def evaluate(
     store = embedding_cache(cache, unused=no_cache)
     with StageProgress() as progress:
         evaluation = evaluate_model(videos, predictor, store, settings, progress=progress.show)
-    page = report_page(evaluation, predictor)
+    page = report_page(evaluation, read_mistakes(evaluation, predictor))
     with writing(output), filled(output, ("metrics.json", "predictions.csv", "predictions.parquet", REPORT)) as new:
         write_metrics(evaluation, new / "metrics.json")
         write_predictions(evaluation, predictor.labels, new / f"predictions.{predictions}")

@@ -175,7 +175,7 @@ def predict(
         )  # fmt: skip
         write_folder(job, sources, output, engine, shard_rows, "labelling")
         return
-    from fewframes.export.runtime import format_of
+    from fewframes.models.formats import format_of
 
     paths = named_videos(sources)
     pictures = [] if explain is None else plan_pictures(explain, paths)
@@ -272,7 +272,7 @@ def pull(
     """Fetch the weights the paper's authors published, check that they load, and keep them."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
-    from fewframes.models.checkpoint import pull as pull_weights
+    from fewframes.models.hub import pull as pull_weights
 
     with Progress(BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=console(stderr=True)) as progress:
         task = progress.add_task(name, total=None)

@@ -241,7 +241,7 @@ def show(found: tuple[Hit, ...], form: Literal["json", "csv", "table"]) -> None:
 def write_page(found: tuple[Hit, ...], title: str, page: Path) -> None:
     """The page, with frames that are read again from the videos; of those that cannot be read none is shown."""
     from fewframes.inference.spans import Span
-    from fewframes.viz.html import search_page
+    from fewframes.search.page import search_page
     from fewframes.viz.thumbnails import jpeg, middle_frames
 
     pictures: dict[str, bytes] = {}

@@ -170,8 +170,8 @@ def write_plot(found: Timeline, plot: Path) -> None:
 def write_thumbnails(found: Timeline, folder: Path) -> None:
     """A JPEG of each span, an index of them, and a page on which they lead into the video."""
     from fewframes.core.storage import is_address
-    from fewframes.viz.html import timeline_page
     from fewframes.viz.thumbnails import jpeg, middle_frames
+    from fewframes.viz.timeline import timeline_page
 
     for former in folder.glob("[0-9][0-9][0-9][0-9].jpg"):
         former.unlink()

@@ -11,11 +11,14 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Literal
 
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
-from fewframes.errors import ConfigError, OutputError
+from fewframes.errors import ConfigError, OutputError, needed
+
+TableFormat = Literal["csv", "parquet"]
 
 PART_PREFIX = ".part-"
 """How folders and files begin that wait until they are whole."""
@@ -102,3 +105,9 @@ def held(folder: Path) -> Iterator[None]:
             writer.unlink(missing_ok=True)
             (folder / LOCK_FILE).unlink(missing_ok=True)
         lock.release()
+
+
+def check_format(form: TableFormat) -> None:
+    """MissingDependency where Parquet is asked for and pyarrow is not there: before the work, not after."""
+    if form == "parquet":
+        needed("pyarrow", "parquet", "Parquet needs pyarrow")

@@ -54,3 +54,8 @@ class OneLine(logging.Filter):
         """Put the finished words into the record."""
         record.msg, record.args = plain(record.getMessage()), ()
         return True
+
+
+def printable(cell: str | None) -> str | None:
+    """Names of files need not be text; Parquet's strings are."""
+    return None if cell is None else cell.encode(errors="replace").decode()

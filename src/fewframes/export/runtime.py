@@ -22,13 +22,11 @@ from pydantic.dataclasses import dataclass as settings
 from fewframes.core.settings import STRICT, Count, NumFrames, ViewConfig, settings_from
 from fewframes.errors import ConfigError, WeightsError, needed
 from fewframes.export.torch_archive import plain_archive
+from fewframes.models.formats import SUFFIXES, Format, format_of
 
-Format = Literal["onnx", "openvino", "torch"]
 Precision = Literal["float32", "float16", "int8"]
 Part = Literal["whole", "frames", "time"]
 
-SUFFIXES: dict[str, Format] = {".onnx": "onnx", ".xml": "openvino", ".pt2": "torch"}
-"""Endings of exported files. OpenVINO keeps the weights beside the graph, in a file that ends in .bin."""
 INPUT: dict[Part, str] = {"whole": "frames", "frames": "frames", "time": "frame_embeddings"}
 """`frames` are uint8 RGB that fit the view: (B, T, C, H, W) of the whole, (M, C, H, W) of the frame encoder; `frame_embeddings`
 (B, T, D) float32."""
@@ -130,11 +128,6 @@ class Graph:
                 f"{self.path}: gives scores of shape {scores.shape} and names {len(self.card.labels)} labels; export it again"
             )
         return found
-
-
-def format_of(path: str | os.PathLike[str]) -> Format | None:
-    """The format of an exported file by its name; None for what is none."""
-    return SUFFIXES.get(Path(path).suffix.lower())
 
 
 def open_graph(path: str | os.PathLike[str], *, threads: int = 0) -> Graph:

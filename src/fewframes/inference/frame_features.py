@@ -9,16 +9,26 @@ import logging
 from collections import deque
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 
-from fewframes.core.cache import EmbeddingCache, key_of
+from fewframes.core.cache import EmbeddingCache, key_of, module_key
 from fewframes.errors import Unreachable, VideoError
 from fewframes.inference.predictor import Predictor
+from fewframes.models.token_merging import merged_per_block
 from fewframes.video.source import OpenVideo
 from fewframes.video.transforms import fit_frame
+
+FRAMES_VERSION = 2
+"""Raised when the same video begins to give other frames or embeddings, so that those cached before are not found."""
+WITHOUT_EFFECT = frozenset(
+    """temporal temporal_depth temporal_heads temporal_width temporal_mlp_width motion_width moment_head temporal_positions
+    token_dropout temporal_dropout drop_path num_frames num_classes task merge""".split()
+)
+"""Settings of a model that cannot change the embedding of a frame: they belong to the temporal part, the head or training. How
+many frames there are and what is merged stand in the key by themselves, for a predictor may be asked for others."""
 
 log = logging.getLogger("fewframes")
 
@@ -156,3 +166,14 @@ class _Chunk:
     embeddings: Tensor | None = None
     frames: Tensor | None = None
     good: Tensor | None = None
+
+
+def encoder_key(predictor: Predictor) -> str:
+    """Return a key of everything of a predictor that decides what embedding a frame gets.
+
+    Weights do not tell all: heads, cells and the norms' epsilon have no tensor of their own.
+    """
+    settings = {name: value for name, value in asdict(predictor.config).items() if name not in WITHOUT_EFFECT}
+    settings |= {"frames_version": FRAMES_VERSION, "backend": predictor.reader.backend}
+    settings |= {"merge": merged_per_block(predictor.model.frame_encoder)}
+    return key_of(module_key(predictor.model.frame_encoder), settings, asdict(predictor.view))

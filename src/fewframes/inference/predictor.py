@@ -22,10 +22,12 @@ from fewframes.core.devices import auto_dtype, choose_device
 from fewframes.core.settings import StreamConfig
 from fewframes.errors import ConfigError, FewframesError, MissingDependency, VideoError, nearest
 from fewframes.inference.clips import Part, Read, Reader
-from fewframes.inference.early_exit import ExitPlan, answer, check_can_exit, confidence, stages_of
+from fewframes.inference.early_exit import answer, confidence, stages_of
 from fewframes.inference.stream import OnEvent, Stream
 from fewframes.inference.threads import num_lanes, side_by_side
-from fewframes.models.checkpoint import Checkpoint, load_checkpoint
+from fewframes.models.checkpoint import Checkpoint
+from fewframes.models.exit_plan import ExitPlan, check_can_exit
+from fewframes.models.hub import load_checkpoint
 from fewframes.models.networks import sharing_copy
 from fewframes.models.stam import VideoEncoding
 from fewframes.models.token_merging import merge_tokens

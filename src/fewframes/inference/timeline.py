@@ -26,10 +26,9 @@ from fewframes.core.cache import EmbeddingCache, content_key, key_of
 from fewframes.core.settings import STRICT, Positive
 from fewframes.core.text import for_csv
 from fewframes.errors import ConfigError, VideoError
-from fewframes.inference.frame_features import Gap, Row
+from fewframes.inference.frame_features import Gap, Row, encoder_key
 from fewframes.inference.predictor import Predictor
 from fewframes.inference.spans import Span, most_over_time, subtitles, without_repeats
-from fewframes.training.features import encoder_key
 from fewframes.video.decode.packets import SAME_S
 from fewframes.video.sampling import centre_times, steady_times, window_places
 from fewframes.video.source import DEFAULT_FPS, Source, range_in

@@ -17,14 +17,13 @@ from fewframes.core.cache import EmbeddingCache, key_of, module_key
 from fewframes.core.storage import is_address
 from fewframes.data.lists import is_text
 from fewframes.errors import DataError, FewframesError
-from fewframes.inference.frame_features import Gap
+from fewframes.inference.frame_features import Gap, encoder_key
 from fewframes.inference.predictor import BackendChoice, DtypeName, Predictor, load
 from fewframes.inference.spans import Span
 from fewframes.inference.timeline import look
 from fewframes.models.token_merging import merged_per_block
 from fewframes.results import Failure
 from fewframes.search.table import Kind, Settings, content_of, rows_of, schema_of
-from fewframes.training.features import encoder_key
 
 
 @dataclass(frozen=True, eq=False)

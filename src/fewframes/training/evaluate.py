@@ -36,9 +36,10 @@ from fewframes.data.dataset import VideoSet
 from fewframes.data.known_videos import known_facts
 from fewframes.data.layouts import Sample
 from fewframes.errors import ConfigError, DataError, nearest
-from fewframes.inference.early_exit import ExitFigures, ExitPlan, figures_of
+from fewframes.inference.early_exit import ExitFigures, figures_of
 from fewframes.inference.predictor import Predictor
-from fewframes.models.checkpoint import build_model
+from fewframes.models.exit_plan import ExitPlan
+from fewframes.models.networks import build_model
 from fewframes.models.presets import PRESETS
 from fewframes.models.token_merging import merge_tokens, merged_per_block
 from fewframes.results import Failure

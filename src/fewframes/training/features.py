@@ -16,13 +16,13 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from torch import Tensor
 
-from fewframes.core.cache import EmbeddingCache, content_key, key_of, module_key
+from fewframes.core.cache import EmbeddingCache, content_key, key_of
 from fewframes.core.settings import AugmentConfig
 from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
 from fewframes.errors import DataError, FewframesError
+from fewframes.inference.frame_features import encoder_key
 from fewframes.inference.predictor import Predictor
-from fewframes.models.token_merging import merged_per_block
 from fewframes.results import Failure
 from fewframes.training.augment import read_drawn, seed_of
 from fewframes.video.sampling import ONE_PASS, Views
@@ -31,14 +31,6 @@ from fewframes.video.times import checked_range
 
 log = logging.getLogger("fewframes")
 
-FRAMES_VERSION = 2
-"""Raised when the same video begins to give other frames or embeddings, so that those cached before are not found."""
-WITHOUT_EFFECT = frozenset(
-    """temporal temporal_depth temporal_heads temporal_width temporal_mlp_width motion_width moment_head temporal_positions
-    token_dropout temporal_dropout drop_path num_frames num_classes task merge""".split()
-)
-"""Settings of a model that cannot change the embedding of a frame: they belong to the temporal part, the head or training. How
-many frames there are and what is merged stand in the key by themselves, for a predictor may be asked for others."""
 AHEAD_BYTES = 2**30
 """Pictures that are read ahead of the network: two videos a thread, fewer where many views would fill the memory."""
 
@@ -212,17 +204,6 @@ def _setting(predictor: Predictor, views: Views, num_frames: int, mirror: bool, 
     if drawn is not None:
         values["drawn"] = asdict(replace(drawn, mixup=0.0, cutmix=0.0))  # these two are not of single videos
     return key_of(encoder_key(predictor), values)
-
-
-def encoder_key(predictor: Predictor) -> str:
-    """Return a key of everything of a predictor that decides what embedding a frame gets.
-
-    Weights do not tell all: heads, cells and the norms' epsilon have no tensor of their own.
-    """
-    settings = {name: value for name, value in asdict(predictor.config).items() if name not in WITHOUT_EFFECT}
-    settings |= {"frames_version": FRAMES_VERSION, "backend": predictor.reader.backend}
-    settings |= {"merge": merged_per_block(predictor.model.frame_encoder)}
-    return key_of(module_key(predictor.model.frame_encoder), settings, asdict(predictor.view))
 
 
 def _content(sample: Sample) -> str:

@@ -6,15 +6,14 @@ import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from fewframes.core.text import for_csv
-from fewframes.errors import needed
+from fewframes.core.files import check_format
+from fewframes.core.text import for_csv, printable
 
 if TYPE_CHECKING:  # each worker of Ray would load it and what it needs
     from fewframes.training.evaluate import Evaluation
 
-TableFormat = Literal["csv", "parquet"]
 COLUMNS = ("source", "start_s", "end_s", "labels", "predicted", "score", "error")
 """What stands before the scores, which have a column for each label."""
 WORDS = ("source", "labels", "predicted", "error")
@@ -26,12 +25,6 @@ Cell = str | float | None
 def write_metrics(evaluation: Evaluation, path: Path) -> None:
     """`to_dict` as JSON."""
     path.write_text(json.dumps(evaluation.to_dict(), indent=1) + "\n", encoding="utf-8")
-
-
-def check_format(form: TableFormat) -> None:
-    """MissingDependency where Parquet is asked for and pyarrow is not there: before the work, not after."""
-    if form == "parquet":
-        needed("pyarrow", "parquet", "Parquet needs pyarrow")
 
 
 def write_predictions(evaluation: Evaluation, labels: tuple[str, ...], path: Path) -> None:
@@ -76,8 +69,3 @@ def _write_parquet(names: list[str], rows: list[list[Cell]], path: Path) -> None
     ]
     names = [printable(name) or "" for name in names]
     parquet.write_table(pyarrow.Table.from_arrays(columns, names=names), path)
-
-
-def printable(cell: str | None) -> str | None:
-    """Names of files need not be text; Parquet's strings are."""
-    return None if cell is None else cell.encode(errors="replace").decode()

@@ -183,7 +183,8 @@ class Records:
                     write_predictions(evaluation, kept.labels, part / PREDICTIONS_FILE)
                 if evaluation is not None and isinstance(evaluation.report, Report):
                     title = f"{evaluation.report.num_videos} held-out videos, top-1 {evaluation.report.top1:.1%}"
-                    (part / CONFUSION_FILE).write_bytes(confusion_png(evaluation.report, title))
+                    labels, counts_KK = evaluation.report.labels, evaluation.report.confusion.numpy()
+                    (part / CONFUSION_FILE).write_bytes(confusion_png(labels, counts_KK, title))
                 if last is not None:
                     save_checkpoint(part / LAST_FILE, last)
                 save_checkpoint(part / MODEL_FILE, kept)

@@ -17,8 +17,9 @@ from torch.nn import functional as F
 from fewframes.core.cache import EmbeddingCache
 from fewframes.core.settings import Task
 from fewframes.data.dataset import VideoSet
-from fewframes.inference.early_exit import ExitPlan, stage_logits
+from fewframes.inference.early_exit import stage_logits
 from fewframes.inference.predictor import Predictor
+from fewframes.models.exit_plan import ExitPlan
 from fewframes.results import Failure
 from fewframes.training.features import check_some, see_videos
 from fewframes.training.shares import ALONE, Share

@@ -12,7 +12,7 @@ import math
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,12 +24,16 @@ from accelerate.utils import broadcast_object_list
 
 from fewframes.core.cache import EmbeddingCache
 from fewframes.core.metrics import report_of
-from fewframes.core.settings import RunConfig, TrainConfig
+from fewframes.core.settings import ModelConfig, RunConfig, Task, TrainConfig, ViewConfig, settings_from
 from fewframes.data.dataset import VideoSet, hold_out
 from fewframes.errors import ConfigError, DataError
-from fewframes.inference.early_exit import ExitPlan, check_can_exit, fit_plan, stage_logits, stages_of
+from fewframes.inference.early_exit import fit_plan, stage_logits, stages_of
 from fewframes.inference.predictor import DtypeName, Predictor, name_of
-from fewframes.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, start_run
+from fewframes.models.checkpoint import Checkpoint, save_checkpoint
+from fewframes.models.exit_plan import ExitPlan, check_can_exit
+from fewframes.models.hub import load_checkpoint
+from fewframes.models.image_weights import start_model
+from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM
 from fewframes.results import Failure
 from fewframes.training.evaluate import Evaluation, evaluate, figure_of
@@ -436,3 +440,24 @@ class _Run:
         if self.run.train.keep == "best" and self.videos.choosing.samples == self.videos.reporting.samples:
             protocol += "; the epoch was chosen by these same videos, so the figure is too kind"
         return {"protocol": protocol, **evaluation.report.to_dict()}
+
+
+def start_run(run: RunConfig, *, num_classes: int, task: Task = "single") -> tuple[STAM, ViewConfig, Mapping[str, str]]:
+    """A new model for a run, its view, and the licences of what it starts from: the start's frame encoder (or that of
+    `init`), the rest random."""
+    preset = PRESETS.get(run.start)
+    if preset is not None:
+        model, view = preset.model, preset.view
+        init = run.init or (run.start if preset.weights else preset.init)
+        licences = {"frame encoder": f"{preset.licence} ({init})"}
+    else:
+        started = load_checkpoint(run.start)
+        model, view, init = started.model.config, started.view, run.init or run.start
+        licences = {name: text for name, text in started.licences.items() if name != "data"}
+    if run.init:
+        licences = {"frame encoder": f"that of {run.init}"}
+    config = settings_from(
+        ModelConfig, {**asdict(model), **run.model, "num_classes": num_classes, "task": task}, f"{run.start}: model"
+    )
+    view = settings_from(ViewConfig, {**asdict(view), **run.view}, f"{run.start}: view")
+    return start_model(config, view, init), view, licences

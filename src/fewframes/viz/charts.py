@@ -6,6 +6,8 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -13,7 +15,6 @@ from matplotlib.patches import ConnectionPatch
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from fewframes.core.metrics import Report
 from fewframes.core.text import plain
 from fewframes.inference.spans import Span, clock
 from fewframes.inference.timeline import Timeline
@@ -32,41 +33,46 @@ TRACK_COLOURS = (
 )  # fmt: skip
 
 
-def confusion_png(report: Report, title: str) -> bytes:
-    """Confusion counts: true labels down, predicted ones across, shade by share of the row.
+def confusion_png(labels: Sequence[str], counts_KK: npt.NDArray[np.generic], title: str) -> bytes:
+    """Draw confusion counts: true labels down, predicted ones across, shade by fraction of the row.
+
+    Args:
+        labels: Names of the K classes.
+        counts_KK: How often a video of the class of the row was taken for that of the column.
+        title: Title of the picture.
 
     With many labels the cells shrink: first the numbers go, and rare mistakes get more shade; then the names go.
     """
-    counts, num_labels = report.confusion, len(report.labels)
-    shares = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
+    num_labels = len(labels)
+    fractions = counts_KK / counts_KK.sum(axis=1, keepdims=True).clip(min=1)
     cell_in, letters_pt = (0.55, 10.0) if num_labels <= MOST_COUNTED else (0.13, 6.5)
     side_in = 2.2 + min(cell_in * num_labels, MOST_NAMED * 0.13)
     figure = Figure(figsize=(side_in + 0.8, side_in), layout="constrained")
     axes = figure.add_subplot()
-    shade = shares if num_labels <= MOST_COUNTED else shares.sqrt()
-    axes.imshow(shade.numpy(), cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    shade = fractions if num_labels <= MOST_COUNTED else np.sqrt(fractions)
+    axes.imshow(shade, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     if num_labels <= MOST_NAMED:
-        labels = [shortened(label) for label in report.labels]
+        shown = [shortened(label) for label in labels]
         places = range(num_labels)
         turned = 45 if num_labels <= MOST_COUNTED else 90
         # A label may hold dollar signs, which would begin a formula.
         axes.set_xticks(
             places,
-            labels,
+            shown,
             rotation=turned,
             ha="right" if turned == 45 else "center",
             fontsize=letters_pt,
             parse_math=False,
         )
-        axes.set_yticks(places, labels, fontsize=letters_pt, parse_math=False)
+        axes.set_yticks(places, shown, fontsize=letters_pt, parse_math=False)
     numbered = "" if num_labels <= MOST_NAMED else " (labels numbered in their order, from 0)"
     axes.set_xlabel(f"predicted{numbered}")
     axes.set_ylabel(f"true{numbered}")
     axes.set_title(title, parse_math=False)
     if num_labels <= MOST_COUNTED:
-        for row, column in counts.nonzero().tolist():
-            colour = "white" if shares[row, column] > 0.55 else "black"
-            axes.text(column, row, str(int(counts[row, column])), ha="center", va="center", color=colour)
+        for row, column in np.argwhere(counts_KK).tolist():
+            colour = "white" if fractions[row, column] > 0.55 else "black"
+            axes.text(column, row, str(int(counts_KK[row, column])), ha="center", va="center", color=colour)
     return _png(figure)
 
 

@@ -1,0 +1,91 @@
+"""Start a network from image weights: a model of ours, a file with timm's keys, or a name of timm."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from fewframes.core.settings import ModelConfig, ViewConfig
+from fewframes.errors import WeightsError
+from fewframes.models.backbones import TimmFrameEncoder, timm_frame_encoder
+from fewframes.models.checkpoint import HEADER_KEY, MODEL_FILE
+from fewframes.models.hub import load_checkpoint
+from fewframes.models.networks import build_model, load_strictly
+from fewframes.models.presets import PRESETS
+from fewframes.models.stam import STAM, SpatialEncoder
+from fewframes.models.tensor_files import read_header, read_tensors
+
+
+def start_model(config: ModelConfig, view: ViewConfig, init: str) -> STAM:
+    """A new model whose frame encoder starts from image weights; the temporal part is random.
+
+    `init` is one of our own models (a preset that has weights, a file, or training's output folder), whose frame encoder is
+    taken; a file of weights under timm's key names; or a timm name with its tag, which is downloaded.
+    """
+    model = build_model(config, view)
+    if init not in PRESETS and (Path(init) / MODEL_FILE).is_file():
+        init = str(Path(init) / MODEL_FILE)
+    if init in PRESETS or (Path(init).is_file() and read_header(Path(init), HEADER_KEY) is not None):
+        state = load_checkpoint(init).model.frame_encoder.state_dict()
+    elif Path(init).is_file():
+        state = _without_classifier(read_tensors(Path(init)))
+        if isinstance(model.frame_encoder, TimmFrameEncoder):
+            state = {f"backbone.{key}": tensor for key, tensor in state.items()}
+    else:
+        state = _download_timm(config, init)
+    _load_frame_encoder(model, state, init)
+    return model
+
+
+def _download_timm(config: ModelConfig, name: str) -> dict[str, Tensor]:
+    """The weights of a timm model without its classifier, under the names of our frame encoder."""
+    from timm import is_model, list_models  # late: timm is slow to import
+
+    if not is_model(name.split(".", maxsplit=1)[0]):
+        close = difflib.get_close_matches(name, list_models(), n=1)
+        raise WeightsError(
+            f"{name}: no such file, and timm has no network of that name"
+            + (f"; did you mean {close[0]!r}?" if close else "")
+        )
+    try:
+        backbone = timm_frame_encoder(name, image_size=config.image_size, pretrained=True)
+    except (OSError, RuntimeError, urllib.error.URLError) as error:
+        raise WeightsError(
+            f"{name}: timm could not fetch its weights ({str(error).splitlines()[0]}); pass a file with timm's keys"
+        ) from None
+    state = backbone.state_dict()
+    if config.encoder.startswith("timm:"):
+        return dict(state)
+    return {key.removeprefix("backbone."): tensor for key, tensor in state.items()}
+
+
+def _without_classifier(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    heads = ("head.", "head_dist.", "fc.", "classifier.", "pre_logits.")
+    return {key: tensor for key, tensor in state.items() if not key.startswith(heads)}
+
+
+def _load_frame_encoder(model: STAM, state: dict[str, Tensor], source: str) -> None:
+    encoder = model.frame_encoder
+    own = encoder.state_dict()
+    positions = state.get("pos_embed")
+    if isinstance(encoder, SpatialEncoder) and positions is not None and _is_other_grid(positions, own["pos_embed"]):
+        from timm.layers.pos_embed import resample_abs_pos_embed  # late: timm is slow to import
+
+        grid = encoder.image_size_px // encoder.patch_embed.proj.kernel_size[0]
+        state = {**state, "pos_embed": resample_abs_pos_embed(positions, [grid, grid], num_prefix_tokens=1)}
+    # Attention over time inside the frame encoder has no counterpart in image weights.
+    untrained = {key: tensor for key, tensor in own.items() if "time_" in key}
+    load_strictly(encoder, {**untrained, **state}, source)
+
+
+def _is_other_grid(positions: Tensor, own: Tensor) -> bool:
+    """Return whether positions are those of a square of patches of another size, and not merely of another network."""
+    if positions.ndim != 3 or positions.shape == own.shape or positions.shape[-1] != own.shape[-1]:
+        return False
+    return math.isqrt(positions.shape[1] - 1) ** 2 == positions.shape[1] - 1 if positions.shape[1] > 1 else False

@@ -1,0 +1,146 @@
+"""Draw the report of an evaluation as one page of HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fewframes.core.metrics import Report
+from fewframes.core.text import for_html
+from fewframes.data.known_videos import known_words
+from fewframes.data.layouts import Sample
+from fewframes.inference.clips import Part
+from fewframes.inference.predictor import Predictor
+from fewframes.results import Clip, tally
+from fewframes.training.evaluate import RELEASE_FPS, Evaluation, figure_name
+from fewframes.video.sampling import ONE_PASS
+from fewframes.viz.charts import MOST_COUNTED, confusion_png, curve_png
+from fewframes.viz.explanation import strip_png
+from fewframes.viz.html import STYLE, image, page, table
+
+WORST = 8
+MOST_PAIRS = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Mistake:
+    """A video that was labelled wrongly: its true labels, the predicted one with its score (0-1), and the frames that were
+    looked at with their attention (T,)."""
+
+    sample: Sample
+    predicted: str
+    score: float
+    clip: Clip
+    attention: Tensor
+
+
+def read_mistakes(evaluation: Evaluation, predictor: Predictor) -> tuple[Mistake, ...]:
+    """Return the mistakes of which the model was surest; their videos are decoded and labelled again for frames and attention."""
+    found = []
+    for row in evaluation.worst(WORST) if isinstance(evaluation.report, Report) else ():
+        sample = evaluation.samples[row]
+        part = Part(ONE_PASS, predictor.config.num_frames, sample.start_s, sample.end_s)
+        read = predictor.reader.read(sample.path, part, threads=0)
+        score, index = evaluation.scores[row].max(dim=0)
+        attention_T = predictor.label(read).frame_attention
+        found.append(Mistake(sample, predictor.labels[int(index)], float(score), read.clips[0], attention_T))
+    return tuple(found)
+
+
+def report_page(evaluation: Evaluation, mistakes: Sequence[Mistake] = ()) -> str:
+    """Return the report of an evaluation as a page of HTML; `mistakes` are those of `read_mistakes`."""
+    report, facts = evaluation.report, evaluation.provenance
+    parts = [f"<h1>{for_html(str(facts['model']))} on {for_html(str(facts['data']))}</h1>"]
+    if known := known_words(facts, len(evaluation.samples)):
+        parts.append(f"<p class='warning'>{for_html(known)}</p>")
+    main = figure_name(report)
+    parts.append(f"<p><strong>{main} {for_html(str(evaluation.interval))}</strong></p>")
+    parts.append(table(_facts(evaluation)))
+    parts.append("<h2>By action</h2><pre class='long'>" + "\n".join(map(for_html, report.lines()[1:])) + "</pre>")
+    if isinstance(report, Report):
+        parts.append(
+            image(
+                confusion_png(report.labels, report.confusion.numpy(), "confusion"),
+                "confusion matrix",
+                wide=len(report.labels) > MOST_COUNTED,
+            )
+        )
+        if pairs := _pairs(report):
+            parts.append("<h2>Taken for each other</h2>" + table(pairs))
+        curve = curve_png(
+            evaluation.rejection, "videos answered", "of these right", "leaving the most doubtful unanswered"
+        )
+        parts.append("<h2>Doubt</h2>" + image(curve, "share right over share answered"))
+    if evaluation.sweep:
+        points = sorted(evaluation.sweep.items())
+        picture = curve_png(points, "frames a view", main, "frames against accuracy", shares=False)
+        parts.append("<h2>Frames</h2>" + image(picture, "accuracy over number of frames"))
+    if mistakes:
+        note = "<p><small>Borders: attention, from pale yellow (none) to dark red (the most in the video).</small></p>"
+        parts.append("<h2>Wrong, and sure of it</h2>" + note + "".join(map(_strip, mistakes)))
+    if evaluation.failures:
+        failed = [(failure.source, failure.error) for failure in evaluation.failures]
+        parts.append("<h2>Could not be read</h2>" + table(failed))
+    return page(f"{facts['model']} on {facts['data']}", STYLE, "".join(parts))
+
+
+def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
+    facts, order, calibration = evaluation.provenance, evaluation.order, evaluation.calibration
+    rows = [
+        ("videos", tally(len(evaluation.samples), "evaluated", evaluation.failures)),
+        ("protocol", f"{facts['protocol']}, {facts['precision']}"),
+        ("data", f"{facts['num_data_videos']} videos, fingerprint {facts['data_fingerprint']}"),
+    ]
+    if isinstance(evaluation.report, Report):
+        rows.append(("top-5, mean over actions", f"{evaluation.report.top5:.1%}, {evaluation.report.mean_class:.1%}"))
+    if evaluation.official is not None:
+        official = evaluation.official
+        rows.append(
+            (
+                "official subset",
+                f"{official}. The 2021 release's loader takes {official.num_frames} frames at {RELEASE_FPS} a second and drops, "
+                f"without a word, every video shorter than {official.shortest_s:.1f} s; what it prints is the accuracy on the "
+                "others.",
+            )
+        )
+    if evaluation.early_exit is not None:
+        rows.append(("early exit", str(evaluation.early_exit)))
+    rows += [("cost" if number == 0 else "speed", line) for number, line in enumerate(evaluation.work.lines())]
+    if order is not None:
+        rows.append(("frames backwards", f"{order.backwards:.1%}"))
+        rows.append(("frames in random order", f"{order.shuffled:.1%} (in order {order.forwards:.1%})"))
+    if calibration is not None:
+        rows.append(
+            (
+                "calibration error",
+                f"{calibration.error:.3f}; {calibration.scaled_error:.3f} with a temperature fitted on the other half of the "
+                f"groups ({calibration.temperature:.2f} fits all)",
+            )
+        )
+    return rows
+
+
+def _pairs(report: Report) -> list[tuple[str, str]]:
+    """What was taken for what, most often first."""
+    wrong_KK = report.confusion.clone().fill_diagonal_(0)
+    found = sorted(wrong_KK.nonzero().tolist(), key=lambda pair: -int(wrong_KK[pair[0], pair[1]]))
+    totals = report.confusion.sum(dim=1)
+    return [
+        (report.labels[true], f"taken for {report.labels[named]}: {int(wrong_KK[true, named])} of {int(totals[true])}")
+        for true, named in found[:MOST_PAIRS]
+    ]
+
+
+def _strip(mistake: Mistake) -> str:
+    """Return a mistake as HTML: its true and predicted label, and the frames with their times and attention."""
+    true, named = for_html(", ".join(mistake.sample.labels)), for_html(mistake.predicted)
+    said = f"<b>{true}</b>, taken for <b>{named}</b> ({mistake.score:.0%})"
+    clip = mistake.clip
+    picture = image(
+        strip_png(clip.frames.cpu(), clip.times_s.tolist(), mistake.attention), f"frames of {mistake.sample.path}"
+    )
+    return (
+        f"<figure><figcaption>{said}<br><small>{for_html(mistake.sample.path)}</small></figcaption>{picture}</figure>"
+    )

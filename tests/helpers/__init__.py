@@ -1,0 +1,1 @@
+"""What tests share: small networks and videos, commands, and requests."""
