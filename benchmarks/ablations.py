@@ -29,15 +29,16 @@ from paired import difference, spread
 from torch import Tensor
 
 from fewframes.core.cache import EmbeddingCache
-from fewframes.core.settings import ModelConfig, RunConfig, TrainConfig
 from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
 from fewframes.inference.predictor import Predictor, load
 from fewframes.models.checkpoint import Checkpoint
+from fewframes.models.config import ModelConfig
 from fewframes.models.image_weights import start_model
 from fewframes.models.presets import LITE_VIEW, PRESETS
 from fewframes.models.stam import STAM
 from fewframes.results import Failure
+from fewframes.training.config import RunConfig, TrainConfig
 from fewframes.training.features import Embedded, embed_videos, see_videos
 from fewframes.training.loop import fit
 from fewframes.training.scoring import averaged

@@ -33,9 +33,9 @@ from paired import difference, spread
 from torch import Tensor
 
 from fewframes.core.cache import EmbeddingCache
-from fewframes.core.settings import RunConfig, TrainConfig
 from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
+from fewframes.training.config import RunConfig, TrainConfig
 from fewframes.training.train import Options, train
 
 SIZE = {"image_size": 112, "num_frames": 8}

@@ -37,12 +37,14 @@ import torch
 from torch import Tensor
 
 from fewframes.core.cache import EmbeddingCache
-from fewframes.core.settings import AugmentConfig, ModelConfig, RunConfig, TrainConfig
 from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
 from fewframes.inference.predictor import Predictor, load
+from fewframes.models.config import ModelConfig
 from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM
+from fewframes.training.augment import AugmentConfig
+from fewframes.training.config import RunConfig, TrainConfig
 from fewframes.training.features import Embedded, embed_videos
 from fewframes.training.loop import fit
 

@@ -41,7 +41,6 @@ from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
 
 from fewframes.core.cache import EmbeddingCache
-from fewframes.core.settings import RunConfig, TrainConfig
 from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
 from fewframes.inference.early_exit import (
@@ -56,6 +55,7 @@ from fewframes.inference.early_exit import (
 from fewframes.inference.predictor import Predictor, load
 from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM
+from fewframes.training.config import RunConfig, TrainConfig
 from fewframes.training.features import Embedded, embed_videos
 from fewframes.training.loop import fit
 

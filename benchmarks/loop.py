@@ -18,12 +18,13 @@ from pathlib import Path
 import machine
 import torch
 
-from fewframes.core.settings import AugmentConfig, RunConfig, TrainConfig
 from fewframes.data.dataset import read_data
 from fewframes.data.layouts import Sample
 from fewframes.inference.predictor import load
 from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM
+from fewframes.training.augment import AugmentConfig
+from fewframes.training.config import RunConfig, TrainConfig
 from fewframes.training.features import Embedded, embed_videos
 from fewframes.training.loader import Order, TokenExamples, VideoExamples, read_batches
 from fewframes.training.loop import Lesson, Trainer, solve, token_examples

@@ -30,14 +30,15 @@ from paired import difference, spread
 from torch import Tensor
 
 from fewframes.core.cache import EmbeddingCache, content_key, key_of, module_key
-from fewframes.core.settings import ModelConfig, RunConfig
 from fewframes.inference.predictor import Predictor, name_of
 from fewframes.models.checkpoint import Checkpoint
+from fewframes.models.config import ModelConfig
 from fewframes.models.image_weights import start_model
 from fewframes.models.networks import build_model
 from fewframes.models.presets import LITE_VIEW, PRESETS
 from fewframes.models.stam import STAM
 from fewframes.models.token_merging import merge_tokens
+from fewframes.training.config import RunConfig
 from fewframes.training.loop import fit
 
 PER_BLOCK = (0, 8, 13, 16, 18)

@@ -45,11 +45,11 @@ from torch.nn import functional as F
 
 from fewframes.core.cache import EmbeddingCache
 from fewframes.core.metrics import bootstrap
-from fewframes.core.settings import RunConfig, TrainConfig
 from fewframes.inference.predictor import Predictor, load
 from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM
 from fewframes.search.index import taught_head
+from fewframes.training.config import RunConfig, TrainConfig
 from fewframes.training.loop import fit
 
 RAW_WIDTH = 1280

@@ -45,14 +45,16 @@ from torch import Tensor
 
 from fewframes.core.cache import EmbeddingCache
 from fewframes.core.memory import keep_memory
-from fewframes.core.settings import ModelConfig, RunConfig, StreamConfig, TrainConfig
 from fewframes.inference.predictor import Predictor, load
 from fewframes.inference.stream import Ring
 from fewframes.models.checkpoint import Checkpoint
+from fewframes.models.config import ModelConfig
 from fewframes.models.networks import build_model
 from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM
+from fewframes.training.config import RunConfig, TrainConfig
 from fewframes.training.loop import fit
+from fewframes.video.live_settings import StreamConfig
 
 RESULTS = machine.ROOT / "benchmarks" / "results" / "streaming.json"
 FIRST = (4, 8, 12)

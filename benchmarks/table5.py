@@ -36,14 +36,15 @@ from torch.nn import functional as F
 from fewframes.bench.contenders import Rival
 from fewframes.core.cache import EmbeddingCache
 from fewframes.core.metrics import count_cost
-from fewframes.core.settings import RunConfig, ViewConfig
 from fewframes.data.dataset import VideoSet
 from fewframes.inference.predictor import Predictor
+from fewframes.training.config import RunConfig
 from fewframes.training.evaluate import EvaluateConfig, evaluate
 from fewframes.training.optim import warmup_cosine
 from fewframes.training.train import Options, train
 from fewframes.video.sampling import Views, centre_times, clip_times
 from fewframes.video.source import open_video
+from fewframes.video.view import ViewConfig
 
 sys.path.insert(0, str(machine.ROOT / "runs"))
 from packaged import folds_of, videos_of

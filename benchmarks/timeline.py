@@ -43,7 +43,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fewframes.core.cache import EmbeddingCache
-from fewframes.core.settings import RunConfig, TrainConfig
 from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
 from fewframes.inference.predictor import Predictor, load
@@ -51,6 +50,7 @@ from fewframes.inference.spans import Span, mean_average_precision
 from fewframes.inference.timeline import DEFAULTS, Timeline, TimelineConfig, confidences, spans_of, sweep
 from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM
+from fewframes.training.config import RunConfig, TrainConfig
 from fewframes.training.features import Embedded, embed_videos
 from fewframes.training.loop import fit
 from fewframes.video.source import open_video

@@ -23,12 +23,12 @@ from accuracy import DARK, PACKAGED, rows_of
 from sklearn.model_selection import GroupKFold
 
 from fewframes.core.cache import EmbeddingCache
-from fewframes.core.settings import RunConfig, TrainConfig, changed
 from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
 from fewframes.inference.predictor import load
 from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM
+from fewframes.training.config import RunConfig, TrainConfig, changed
 from fewframes.training.features import Embedded, Seen, embed_videos, see_videos
 from fewframes.training.loop import fit
 from fewframes.video.sampling import Views

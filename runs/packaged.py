@@ -33,10 +33,10 @@ from torch import Tensor
 
 from fewframes.core.cache import EmbeddingCache
 from fewframes.core.metrics import Report, bootstrap, score
-from fewframes.core.settings import RunConfig, changed, read_run
 from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
 from fewframes.models.checkpoint import save_checkpoint
+from fewframes.training.config import RunConfig, changed, read_run
 from fewframes.training.train import Options, Trained, train
 from fewframes.viz.charts import confusion_png
 

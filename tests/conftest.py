@@ -11,10 +11,10 @@ import pytest
 import torch
 
 import fewframes
-from fewframes.core.settings import ViewConfig
 from fewframes.inference.predictor import Predictor
 from fewframes.models.checkpoint import Checkpoint, save_checkpoint
 from fewframes.models.networks import build_model
+from fewframes.video.view import ViewConfig
 from helpers.models import LABELS, TINY
 from helpers.numbered import Numbered, write_fading
 

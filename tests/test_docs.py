@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fewframes.core.settings import DataConfig, RunConfig, TrainConfig, run_to_toml
+from fewframes.data.dataset import DataConfig
+from fewframes.training.config import RunConfig, TrainConfig, run_to_toml
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 

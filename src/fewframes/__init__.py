@@ -15,9 +15,6 @@ from typing import TYPE_CHECKING
 from fewframes.core.text import OneLine
 
 if TYPE_CHECKING:
-    from fewframes.core.settings import ModelConfig as ModelConfig
-    from fewframes.core.settings import StreamConfig as StreamConfig
-    from fewframes.core.settings import ViewConfig as ViewConfig
     from fewframes.errors import FewframesError as FewframesError
     from fewframes.inference.explain import Explanation as Explanation
     from fewframes.inference.predictor import Predictor as Predictor
@@ -26,6 +23,7 @@ if TYPE_CHECKING:
     from fewframes.inference.stream import StreamPrediction as StreamPrediction
     from fewframes.models.checkpoint import Checkpoint as Checkpoint
     from fewframes.models.checkpoint import save_checkpoint as save_checkpoint
+    from fewframes.models.config import ModelConfig as ModelConfig
     from fewframes.models.hub import load_checkpoint as load_checkpoint
     from fewframes.models.image_weights import start_model as start_model
     from fewframes.models.presets import PRESETS as PRESETS
@@ -35,8 +33,10 @@ if TYPE_CHECKING:
     from fewframes.results import Label as Label
     from fewframes.results import Prediction as Prediction
     from fewframes.results import Timing as Timing
+    from fewframes.video.live_settings import StreamConfig as StreamConfig
     from fewframes.video.source import open_video as open_video
     from fewframes.video.source import read_frames as read_frames
+    from fewframes.video.view import ViewConfig as ViewConfig
 
 _MODULE_OF = {
     "Clip": "results",
@@ -44,9 +44,9 @@ _MODULE_OF = {
     "Prediction": "results",
     "Timing": "results",
     "PRESETS": "models.presets",
-    "ModelConfig": "core.settings",
-    "StreamConfig": "core.settings",
-    "ViewConfig": "core.settings",
+    "ModelConfig": "models.config",
+    "StreamConfig": "video.live_settings",
+    "ViewConfig": "video.view",
     "FewframesError": "errors",
     "Explanation": "inference.explain",
     "STAM": "models.stam",
@@ -58,9 +58,9 @@ _MODULE_OF = {
     "open_video": "video.source",
     "read_frames": "video.source",
     "Checkpoint": "models.checkpoint",
-    "load_checkpoint": "models.checkpoint",
+    "load_checkpoint": "models.hub",
     "save_checkpoint": "models.checkpoint",
-    "start_model": "models.checkpoint",
+    "start_model": "models.image_weights",
 }
 
 __all__ = sorted(_MODULE_OF)  # noqa: PLE0605

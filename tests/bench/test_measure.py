@@ -44,13 +44,13 @@ from fewframes.bench.stopwatch import Memory, Runner, Way, in_own_process, perce
 from fewframes.bench.tables import bench_text, figure_1, scaling_figure, scaling_text, write_picture
 from fewframes.core.devices import may_pay
 from fewframes.core.metrics import Cost
-from fewframes.core.settings import ViewConfig
 from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
 from fewframes.errors import BenchError, ConfigError, MissingDependency, MissingVideo, WeightsError
 from fewframes.models.presets import PRESETS
 from fewframes.video.sampling import Views
 from fewframes.video.source import open_video
+from fewframes.video.view import ViewConfig
 from helpers.commands import run
 
 CPU = torch.device("cpu")

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from fewframes.cli.main import app
 from fewframes.cli.stream import lines_of
-from fewframes.core.settings import StreamConfig
 from fewframes.inference.predictor import load
+from fewframes.video.live_settings import StreamConfig
 from helpers.numbered import drifting
 
 # What is started in the background ignores interruptions, and so would what these tests start there.

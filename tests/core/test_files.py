@@ -19,9 +19,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fewframes.core.cache import EmbeddingCache
 from fewframes.core.files import check_writable, filled
-from fewframes.core.settings import DataConfig, RunConfig, TrainConfig
-from fewframes.data.dataset import read_data
+from fewframes.data.dataset import DataConfig, read_data
 from fewframes.errors import ConfigError, OutputError, WeightsError
+from fewframes.training.config import RunConfig, TrainConfig
 from fewframes.training.event_file import EventFile
 from fewframes.training.run_folder import Records
 from fewframes.training.train import Options, train

@@ -9,21 +9,13 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from fewframes.core.settings import (
-    DataConfig,
-    ModelConfig,
-    RunConfig,
-    TrainConfig,
-    ViewConfig,
-    cache_dir,
-    changed,
-    changed_by_words,
-    read_run,
-    run_to_toml,
-    settings_from,
-)
+from fewframes.core.settings import cache_dir, settings_from
+from fewframes.data.dataset import DataConfig
 from fewframes.errors import ConfigError
+from fewframes.models.config import ModelConfig
 from fewframes.models.presets import PRESETS
+from fewframes.training.config import RunConfig, TrainConfig, changed, changed_by_words, read_run, run_to_toml
+from fewframes.video.view import ViewConfig
 
 
 def test_settings_survive_json() -> None:

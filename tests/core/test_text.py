@@ -21,7 +21,6 @@ from typer.testing import CliRunner
 
 from fewframes.cli.console import print_lines, tell
 from fewframes.cli.main import app
-from fewframes.core.settings import ViewConfig
 from fewframes.core.text import for_csv, for_html, for_subtitles, json_line, plain
 from fewframes.inference.spans import Span, subtitles
 from fewframes.inference.timeline import Timeline
@@ -29,6 +28,7 @@ from fewframes.models.checkpoint import Checkpoint, save_checkpoint
 from fewframes.models.networks import build_model
 from fewframes.search.page import search_page
 from fewframes.search.table import Hit
+from fewframes.video.view import ViewConfig
 from fewframes.viz.charts import timeline_png
 from fewframes.viz.timeline import timeline_page
 from helpers.models import TINY

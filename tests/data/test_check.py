@@ -14,9 +14,8 @@ import av
 import pytest
 from PIL import Image
 
-from fewframes.core.settings import DataConfig
 from fewframes.data.check import Inspection, Look, inspect, judge
-from fewframes.data.dataset import VideoSet, hold_out, read_data
+from fewframes.data.dataset import DataConfig, VideoSet, hold_out, read_data
 from fewframes.data.layouts import Sample
 from fewframes.errors import VideoError
 from fewframes.video.source import open_video

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fewframes.core.settings import DataConfig
-from fewframes.data.dataset import VideoSet, hold_out, read_data
+from fewframes.data.dataset import DataConfig, VideoSet, hold_out, read_data
 from fewframes.data.layouts import Sample
 from fewframes.errors import DataError
 

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewframes.core.settings import DataConfig
-from fewframes.data.dataset import read_data
+from fewframes.data.dataset import DataConfig, read_data
 from fewframes.data.layouts import Sample
 from fewframes.data.lists import unlistable, write_list
 from fewframes.errors import ConfigError, DataError

@@ -15,7 +15,6 @@ import torch
 from typer.testing import CliRunner
 
 from fewframes.cli.main import app
-from fewframes.core.settings import ModelConfig, ViewConfig
 from fewframes.errors import ConfigError, ExportError, MissingDependency, WeightsError
 from fewframes.export.exporter import Agreement, calibration_frames, checked_format, export, pans
 from fewframes.export.graphs import quantised, traced, write_openvino
@@ -23,8 +22,10 @@ from fewframes.export.predictor import ExportedPredictor
 from fewframes.export.runtime import OUTPUTS, open_graph
 from fewframes.inference.predictor import Predictor, load
 from fewframes.models.checkpoint import Checkpoint, save_checkpoint
+from fewframes.models.config import ModelConfig
 from fewframes.models.networks import build_model
 from fewframes.results import Clip, Prediction
+from fewframes.video.view import ViewConfig
 from helpers.models import LABELS, TINY
 from helpers.numbered import write_fading
 

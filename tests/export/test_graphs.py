@@ -16,14 +16,15 @@ import pytest
 import timm
 import torch
 
-from fewframes.core.settings import ModelConfig, ViewConfig
 from fewframes.export.graphs import onnx_of, traced, write_onnx
 from fewframes.export.runtime import Card, Graph, Part, open_graph
 from fewframes.models.backbones import EfficientNetLite0
+from fewframes.models.config import ModelConfig
 from fewframes.models.networks import build_model
 from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM
 from fewframes.video.transforms import pixels_of
+from fewframes.video.view import ViewConfig
 
 pytest.importorskip("onnx")
 VIEW = ViewConfig(resize_px=36, crop_px=32)

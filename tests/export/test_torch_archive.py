@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import torch
 
-from fewframes.core.settings import ViewConfig
 from fewframes.errors import WeightsError
 from fewframes.export.graphs import traced, write_torch
 from fewframes.export.runtime import Card, open_graph
 from fewframes.export.torch_archive import plain_archive
 from fewframes.models.networks import build_model
+from fewframes.video.view import ViewConfig
 from helpers.models import LABELS, TINY
 
 VIEW = ViewConfig(resize_px=36, crop_px=32)

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from fewframes.core.settings import ModelConfig
 from fewframes.models.backbones import TimmFrameEncoder
+from fewframes.models.config import ModelConfig
 
 TINY = ModelConfig(
     image_size=32, patch_size=8, width=48, depth=1, heads=3, temporal_depth=1, temporal_heads=4, num_frames=4, num_classes=3

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from fewframes.core.settings import Layout, ViewConfig
 from fewframes.errors import ConfigError
 from fewframes.inference.early_exit import (
     LEAST_THRESHOLD,
@@ -26,9 +25,11 @@ from fewframes.inference.early_exit import (
     stages_of,
     with_stages,
 )
+from fewframes.models.config import Layout
 from fewframes.models.exit_plan import ExitPlan, check_can_exit
 from fewframes.models.networks import build_model
 from fewframes.models.stam import STAM
+from fewframes.video.view import ViewConfig
 from helpers.models import TINY
 
 STAGES = stages_of(16)

@@ -14,7 +14,6 @@ import torch
 from torch.testing import assert_close
 
 import fewframes
-from fewframes.core.settings import ViewConfig
 from fewframes.errors import ConfigError, VideoError
 from fewframes.inference import clips as reader
 from fewframes.inference.early_exit import filled, stages_of
@@ -28,6 +27,7 @@ from fewframes.results import Failure, Prediction, tally
 from fewframes.video.sampling import Views, centre_times
 from fewframes.video.source import open_video, read_frames
 from fewframes.video.transforms import crops_of, fit_frame, pixels_of
+from fewframes.video.view import ViewConfig
 from helpers.models import LABELS, TINY
 from helpers.numbered import drifting
 

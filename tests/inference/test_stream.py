@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from fewframes.core.settings import StreamConfig, ViewConfig, settings_from
+from fewframes.core.settings import settings_from
 from fewframes.errors import ConfigError
 from fewframes.inference.predictor import Predictor, load
 from fewframes.inference.stream import Ring, Smoother, StreamPrediction
 from fewframes.models.checkpoint import Checkpoint
 from fewframes.models.networks import build_model
+from fewframes.video.live_settings import StreamConfig
+from fewframes.video.view import ViewConfig
 from helpers.models import LABELS, TINY
 from helpers.numbered import Numbered, drifting
 

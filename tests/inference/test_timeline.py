@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from fewframes.core.cache import EmbeddingCache
-from fewframes.core.settings import StreamConfig
 from fewframes.errors import VideoError
 from fewframes.inference import frame_features as rows
 from fewframes.inference.predictor import Predictor, load
 from fewframes.inference.timeline import TimelineConfig, Windows, confidences, slide, spans_of, sweep
+from fewframes.video.live_settings import StreamConfig
 from helpers.numbered import drifting
 
 WINDOW = TimelineConfig(window_s=1.0, lengths=(1, 2, 3), threshold=0.0)

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from fewframes.core.settings import ModelConfig, ViewConfig
 from fewframes.errors import ConfigError
 from fewframes.models.attention_maps import MapChoice, Method, attention_maps, choose_method, frame_maps, grad_cam
 from fewframes.models.backbones import EfficientNetLite0, TimmFrameEncoder, timm_frame_encoder
+from fewframes.models.config import ModelConfig
 from fewframes.models.networks import build_model
 from fewframes.models.stam import STAM, SpatialEncoder
 from fewframes.models.token_merging import merge_tokens
+from fewframes.video.view import ViewConfig
 from helpers.models import shaken, timm_vit, with_statistics
 
 TINY = ModelConfig(

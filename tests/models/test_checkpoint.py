@@ -14,16 +14,17 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
-from fewframes.core.settings import ModelConfig, ViewConfig
 from fewframes.errors import ConfigError, WeightsError
 from fewframes.models import hub
 from fewframes.models.checkpoint import Checkpoint, save_checkpoint
+from fewframes.models.config import ModelConfig
 from fewframes.models.hub import load_checkpoint
 from fewframes.models.image_weights import start_model
 from fewframes.models.networks import build_model
 from fewframes.models.presets import PRESETS, RELEASE
 from fewframes.models.release import load_release
 from fewframes.models.stam import STAM
+from fewframes.video.view import ViewConfig
 
 TINY = ModelConfig(
     image_size=32, patch_size=8, width=48, depth=2, heads=3, temporal_depth=1, temporal_heads=4, num_frames=4, num_classes=3

@@ -11,11 +11,12 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from fewframes.core.settings import ModelConfig, ViewConfig
+from fewframes.models.config import ModelConfig
 from fewframes.models.layers import Attention, Block, DropPath, attend, resize_positions
 from fewframes.models.networks import build_model
 from fewframes.models.presets import PLAIN_PIXELS, VIT_VIEW
 from fewframes.models.stam import STAM, SpatialEncoder
+from fewframes.video.view import ViewConfig
 
 TINY = ModelConfig(
     image_size=32, patch_size=8, width=48, depth=2, heads=3, temporal_depth=2, temporal_heads=4, num_frames=6, num_classes=5

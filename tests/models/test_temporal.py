@@ -8,11 +8,14 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from fewframes.core.settings import ModelConfig, RunConfig, TrainConfig, ViewConfig, settings_from
+from fewframes.core.settings import settings_from
 from fewframes.errors import ConfigError
 from fewframes.inference.stream import Ring
+from fewframes.models.config import ModelConfig
 from fewframes.models.stam import STAM
+from fewframes.training.config import RunConfig, TrainConfig
 from fewframes.training.loop import fit
+from fewframes.video.view import ViewConfig
 from helpers.models import TINY
 
 VIEW = ViewConfig(resize_px=36, crop_px=32)

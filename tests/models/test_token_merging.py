@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from fewframes.core.settings import ModelConfig
 from fewframes.errors import ConfigError
 from fewframes.models.backbones import EfficientNetLite0, TimmFrameEncoder, timm_frame_encoder
+from fewframes.models.config import ModelConfig
 from fewframes.models.layers import Block, attend
 from fewframes.models.stam import SpatialEncoder
 from fewframes.models.token_merging import merge_tokens, merged, merged_per_block, through_blocks

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fewframes.core.settings import DataConfig
 from fewframes.data.check import Inspection, inspect
-from fewframes.data.dataset import read_data
+from fewframes.data.dataset import DataConfig, read_data
 
 
 @pytest.mark.parametrize(

@@ -21,19 +21,20 @@ import torch
 
 from fewframes.core.cache import EmbeddingCache, content_key
 from fewframes.core.files import held
-from fewframes.core.settings import ModelConfig, ViewConfig
 from fewframes.errors import ConfigError, DataError, MissingDependency
 from fewframes.inference import timeline
 from fewframes.inference.predictor import Predictor, load
 from fewframes.inference.spans import Span
 from fewframes.inference.timeline import TimelineConfig, sweep
 from fewframes.models.checkpoint import Checkpoint
+from fewframes.models.config import ModelConfig
 from fewframes.models.networks import build_model
 from fewframes.search import index as retrieve
 from fewframes.search import table as moments
 from fewframes.search.index import Index
 from fewframes.search.table import Moment, Settings, among, lancedb, like, schema_of, settings_in
 from fewframes.search.table import rows_of as rows_of_video
+from fewframes.video.view import ViewConfig
 from helpers.numbered import drifting, write_fading
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fewframes.core.settings import AugmentConfig, ViewConfig
 from fewframes.data.layouts import Sample
-from fewframes.training.augment import TrainingView, mixed, read_drawn, seed_of
+from fewframes.training.augment import AugmentConfig, TrainingView, mixed, read_drawn, seed_of
+from fewframes.video.view import ViewConfig
 
 VIEW = ViewConfig(resize_px=36, crop_px=32)
 

@@ -13,20 +13,22 @@ import torch
 
 from fewframes.core.cache import EmbeddingCache
 from fewframes.core.metrics import Report, calibration_error, count_cost, score
-from fewframes.core.settings import DataConfig, Layout, RunConfig, TrainConfig, ViewConfig
-from fewframes.data.dataset import VideoSet, read_data
+from fewframes.data.dataset import DataConfig, VideoSet, read_data
 from fewframes.data.layouts import Sample
 from fewframes.errors import DataError
 from fewframes.inference.predictor import Predictor, load
 from fewframes.models.checkpoint import Checkpoint
+from fewframes.models.config import Layout
 from fewframes.models.networks import build_model
 from fewframes.models.presets import PRESETS
+from fewframes.training.config import RunConfig, TrainConfig
 from fewframes.training.evaluate import EvaluateConfig, Evaluation, calibrated, evaluate, work_of
 from fewframes.training.report import write_metrics, write_predictions
 from fewframes.training.report_page import read_mistakes, report_page
 from fewframes.training.scoring import Pace
 from fewframes.training.train import Options, train
 from fewframes.video.sampling import Views
+from fewframes.video.view import ViewConfig
 from helpers.models import TINY
 from helpers.numbered import write_fading
 

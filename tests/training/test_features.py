@@ -11,18 +11,20 @@ import pytest
 import torch
 
 from fewframes.core.cache import EmbeddingCache
-from fewframes.core.settings import AugmentConfig, ModelConfig, ViewConfig
 from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
 from fewframes.errors import DataError
 from fewframes.inference.frame_features import WITHOUT_EFFECT, encoder_key
 from fewframes.inference.predictor import Predictor, load
 from fewframes.models.checkpoint import Checkpoint
+from fewframes.models.config import ModelConfig
 from fewframes.models.networks import build_model
 from fewframes.results import Failure
 from fewframes.training import features as room
+from fewframes.training.augment import AugmentConfig
 from fewframes.training.features import Embedded, Seen, embed_videos, see_videos
 from fewframes.video.sampling import ONE_PASS, Views
+from fewframes.video.view import ViewConfig
 from helpers.models import LABELS, TINY
 
 

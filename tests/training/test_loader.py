@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from fewframes.core.settings import AugmentConfig, ViewConfig
 from fewframes.data.layouts import Sample
 from fewframes.errors import DataError
+from fewframes.training.augment import AugmentConfig
 from fewframes.training.loader import Order, TokenExamples, VideoExamples, read_batches
+from fewframes.video.view import ViewConfig
 
 VIEW = ViewConfig(resize_px=36, crop_px=32)
 

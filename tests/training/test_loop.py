@@ -13,15 +13,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fewframes.core.settings import AugmentConfig, ModelConfig, RunConfig, TrainConfig, ViewConfig
 from fewframes.data.layouts import Sample
 from fewframes.errors import ConfigError, MissingDependency
+from fewframes.models.config import ModelConfig
 from fewframes.models.layers import Block
 from fewframes.models.networks import build_model
 from fewframes.models.stam import STAM
+from fewframes.training.augment import AugmentConfig
+from fewframes.training.config import RunConfig, TrainConfig
 from fewframes.training.loader import TokenExamples, VideoExamples
 from fewframes.training.loop import Lesson, Step, Trainer, class_weights, fit, token_examples
 from fewframes.training.processes import ONE_THREAD_GFLOP, few_threads, start_processes
+from fewframes.video.view import ViewConfig
 
 VIEW = ViewConfig(resize_px=36, crop_px=32)
 QUICK = TrainConfig(epochs=1, min_steps=60)

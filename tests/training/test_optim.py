@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from fewframes.core.settings import TrainConfig, ViewConfig
 from fewframes.errors import ConfigError
 from fewframes.models.backbones import EfficientNetLite0, timm_frame_encoder
 from fewframes.models.networks import build_model
 from fewframes.models.stam import SpatialEncoder
+from fewframes.training.config import TrainConfig
 from fewframes.training.optim import Average, layers_of, parameter_groups, unfreeze, warmup_cosine
+from fewframes.video.view import ViewConfig
 from helpers.models import TINY
 
 SETTINGS = TrainConfig(learning_rate=1e-3, encoder_learning_rate=1e-4, layer_decay=0.5, weight_decay=0.05)

@@ -11,17 +11,18 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from fewframes.core.cache import EmbeddingCache
-from fewframes.core.settings import Layout, ViewConfig
 from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
 from fewframes.errors import ConfigError, DataError
 from fewframes.inference.predictor import Predictor, load
 from fewframes.models.checkpoint import Checkpoint
+from fewframes.models.config import Layout
 from fewframes.models.networks import build_model
 from fewframes.training.scoring import averaged, judge
 from fewframes.video.sampling import Views, clip_times
 from fewframes.video.source import read_frames
 from fewframes.video.transforms import crops_of, pixels_of
+from fewframes.video.view import ViewConfig
 from helpers.models import LABELS, TINY
 
 ORDERS = torch.tensor([[3, 2, 1, 0], [1, 3, 0, 2]])

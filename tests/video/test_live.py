@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from fewframes.core.settings import StreamConfig
 from fewframes.errors import MissingVideo, VideoError
 from fewframes.video.live import WAITING, Counts, Event, LiveReader, Mailbox, Sample
+from fewframes.video.live_settings import StreamConfig
 from fewframes.video.live_source import Address, LiveSource
 from fewframes.video.sampling import steady_times
 from fewframes.video.source import read_frames

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewframes.core.settings import ViewConfig
 from fewframes.video.transforms import crops_of, fit_frame, pixels_of
+from fewframes.video.view import ViewConfig
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])

@@ -17,14 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from fewframes.bench import baselines
-from fewframes.core.settings import ModelConfig, ViewConfig
 from fewframes.errors import ConfigError, MissingDependency, nearest
+from fewframes.models.config import ModelConfig
 from fewframes.models.hub import downloaded_path, load_checkpoint
 from fewframes.models.networks import build_model, load_strictly
 from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM
 from fewframes.models.tensor_files import read_tensors
 from fewframes.video.sampling import ONE_PASS, Views
+from fewframes.video.view import ViewConfig
 
 Input = Literal["clip", "frames", "pathways", "clips"]
 """What a network takes: a clip (B, C, T, H, W); frames (B, T, C, H, W); the slow and the fast pathway of SlowFast, each a

@@ -15,8 +15,8 @@ from fewframes.bench.measure import Progress
 from fewframes.bench.stopwatch import Memory, Runner, in_own_process, significant
 from fewframes.core.devices import choose_device
 from fewframes.core.metrics import count_cost
-from fewframes.core.settings import ModelConfig
 from fewframes.errors import BenchError, ConfigError, nearest
+from fewframes.models.config import ModelConfig
 from fewframes.models.networks import build_model
 from fewframes.models.presets import PRESETS
 

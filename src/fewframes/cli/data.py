@@ -123,8 +123,7 @@ def split(
 
 def read(data: str, task: Literal["auto", "single", "multilabel"], group: str, folder: str, official: int) -> VideoSet:
     """The labelled videos, and a word on how they were understood."""
-    from fewframes.core.settings import DataConfig
-    from fewframes.data.dataset import read_data
+    from fewframes.data.dataset import DataConfig, read_data
 
     videos = read_data(data, DataConfig(task=task, group=group, videos=folder, official_split=official))
     tell_data(data, videos)

@@ -134,9 +134,9 @@ def train(
     run.toml and TensorBoard logs. Exit codes: 0 done, 1 the data cannot be used, 2 wrong use, 3 done but some videos could
     not be read.
     """
-    from fewframes.core.settings import RunConfig, changed, changed_by_words, read_run
     from fewframes.data.dataset import read_data
     from fewframes.results import tally
+    from fewframes.training.config import RunConfig, changed, changed_by_words, read_run
     from fewframes.training.run_folder import Records
     from fewframes.training.train import Options
     from fewframes.training.train import train as train_model
@@ -254,8 +254,7 @@ def evaluate(
     used, 2 wrong use, 3 done but some videos could not be read, 4 Parquet without pyarrow.
     """
     from fewframes.core.files import check_format, check_writable, filled, writing
-    from fewframes.core.settings import DataConfig
-    from fewframes.data.dataset import read_data
+    from fewframes.data.dataset import DataConfig, read_data
     from fewframes.data.known_videos import known_words
     from fewframes.inference.predictor import load
     from fewframes.results import tally

@@ -65,8 +65,9 @@ def stream(
     lines of JSON; what happens to the source goes to standard error. Ctrl-C ends it with a summary. Exit codes: 0 ended, 1 the
     source cannot be opened or is lost, 2 wrong use.
     """
-    from fewframes.core.settings import StreamConfig, settings_from
+    from fewframes.core.settings import settings_from
     from fewframes.inference.predictor import load
+    from fewframes.video.live_settings import StreamConfig
 
     values = {
         "window_s": window,

@@ -12,14 +12,36 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
+from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
-from fewframes.core.settings import DataConfig
+from fewframes.core.settings import STRICT, Count, Share
 from fewframes.data.folders import LeftOut
 from fewframes.data.layouts import Places, Sample, read_layout
 from fewframes.errors import DataError
+
+
+@settings(frozen=True, kw_only=True, config=STRICT)
+class DataConfig:
+    """How labels are read, which videos are held out, and how the others are seen."""
+
+    task: Literal["auto", "single", "multilabel"] = "auto"
+    """Whether a video shows one action or any number (labels in one cell then parted by semicolons); `auto`: as the data
+    are published."""
+
+    holdout: Share = 0.2
+    """Share of each action's videos that is held out to measure on, where the data name no split; 0 trains on all."""
+    group: str = "group"
+    """The CSV's column of groups: what must not stand on both sides of the split (a recording, a person)."""
+    videos: str = ""
+    """Folder of the videos, when their paths are not relative to the list."""
+    official_split: Count = 1
+    """Which of the official splits, where the data have several (UCF101, HMDB51)."""
+    mirror: bool = True
+    """Train on each video mirrored left to right as well; not for actions that differ in left and right."""
 
 
 @dataclass(frozen=True)

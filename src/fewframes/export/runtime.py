@@ -19,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass as settings
 
-from fewframes.core.settings import STRICT, Count, NumFrames, ViewConfig, settings_from
+from fewframes.core.settings import STRICT, Count, NumFrames, settings_from
 from fewframes.errors import ConfigError, WeightsError, needed
 from fewframes.export.torch_archive import plain_archive
 from fewframes.models.formats import SUFFIXES, Format, format_of
+from fewframes.video.view import ViewConfig
 
 Precision = Literal["float32", "float16", "int8"]
 Part = Literal["whole", "frames", "time"]

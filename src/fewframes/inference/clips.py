@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from fewframes.core.arguments import check_time_range, whole_number
-from fewframes.core.settings import MOST_FRAMES, ViewConfig
+from fewframes.core.settings import MOST_FRAMES
 from fewframes.errors import VideoError
 from fewframes.results import Clip
 from fewframes.video.decode.clock import moments_around
@@ -18,6 +18,7 @@ from fewframes.video.decode.container import NO_LIMITS, Limits
 from fewframes.video.sampling import Views
 from fewframes.video.source import DEFAULT_FPS, BackendName, OpenVideo, Source, open_video
 from fewframes.video.transforms import crops_of
+from fewframes.video.view import ViewConfig
 
 WORTH_STAGES = 0.5
 """Share of the decoding for all stages, up to which the first stage is read alone: a later one may have to go back, which

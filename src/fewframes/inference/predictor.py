@@ -19,7 +19,6 @@ from torch import Tensor
 from fewframes.core.ahead import worked_ahead
 from fewframes.core.arguments import real_number, whole_number
 from fewframes.core.devices import auto_dtype, choose_device
-from fewframes.core.settings import StreamConfig
 from fewframes.errors import ConfigError, FewframesError, MissingDependency, VideoError, nearest
 from fewframes.inference.clips import Part, Read, Reader
 from fewframes.inference.early_exit import answer, confidence, stages_of
@@ -33,6 +32,7 @@ from fewframes.models.stam import VideoEncoding
 from fewframes.models.token_merging import merge_tokens
 from fewframes.results import Clip, Failure, Prediction, Timing
 from fewframes.video.decode.container import Limits
+from fewframes.video.live_settings import StreamConfig
 from fewframes.video.live_source import LiveSource
 from fewframes.video.sampling import ONE_PASS, Views
 from fewframes.video.source import DEFAULT_FPS, BackendName, Source

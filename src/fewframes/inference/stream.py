@@ -16,13 +16,15 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fewframes.core.settings import ModelConfig, StreamConfig, ViewConfig
 from fewframes.errors import ConfigError
+from fewframes.models.config import ModelConfig
 from fewframes.models.stam import STAM, VideoEncoding
 from fewframes.results import top_labels
 from fewframes.video.live import POLL_S, WAITING, Event, LiveReader, Sample
+from fewframes.video.live_settings import StreamConfig
 from fewframes.video.live_source import LiveSource
 from fewframes.video.transforms import fit_frame
+from fewframes.video.view import ViewConfig
 
 MOST_KEPT = 100_000
 """Latencies of which the summary's percentiles are, the last ones; a stream runs for days in flat memory."""

@@ -18,12 +18,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from fewframes.core.settings import ModelConfig, ViewConfig, settings_from
+from fewframes.core.settings import settings_from
 from fewframes.errors import ConfigError, WeightsError
+from fewframes.models.config import ModelConfig
 from fewframes.models.exit_plan import ExitPlan
 from fewframes.models.networks import build_model, check_fit, load_strictly, planned_model
 from fewframes.models.stam import STAM
 from fewframes.models.tensor_files import one_line, read_shapes, read_tensors
+from fewframes.video.view import ViewConfig
 
 MODEL_FILE = "model.safetensors"
 """What training calls the model in its output folder; the folder's name stands for it."""

@@ -11,15 +11,16 @@ from pathlib import Path
 
 from torch import Tensor
 
-from fewframes.core.settings import ModelConfig, ViewConfig
 from fewframes.errors import WeightsError
 from fewframes.models.backbones import TimmFrameEncoder, timm_frame_encoder
 from fewframes.models.checkpoint import HEADER_KEY, MODEL_FILE
+from fewframes.models.config import ModelConfig
 from fewframes.models.hub import load_checkpoint
 from fewframes.models.networks import build_model, load_strictly
 from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM, SpatialEncoder
 from fewframes.models.tensor_files import read_header, read_tensors
+from fewframes.video.view import ViewConfig
 
 
 def start_model(config: ModelConfig, view: ViewConfig, init: str) -> STAM:

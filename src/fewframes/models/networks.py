@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from fewframes.core.settings import ModelConfig, ViewConfig
 from fewframes.errors import ConfigError, WeightsError
 from fewframes.models.backbones import EfficientNetLite0, timm_frame_encoder
+from fewframes.models.config import ModelConfig
 from fewframes.models.stam import STAM, SpatialEncoder
+from fewframes.video.view import ViewConfig
 
 
 def build_model(config: ModelConfig, view: ViewConfig) -> STAM:

@@ -7,7 +7,9 @@ from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
-from fewframes.core.settings import STRICT, ModelConfig, ViewConfig
+from fewframes.core.settings import STRICT
+from fewframes.models.config import ModelConfig
+from fewframes.video.view import ViewConfig
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from fewframes.core.settings import ModelConfig, ViewConfig
+from fewframes.models.config import ModelConfig
 from fewframes.models.layers import Attention, Block, resize_positions
 from fewframes.models.motion import MomentHead
 from fewframes.models.temporal import TemporalEncoder
+from fewframes.video.view import ViewConfig
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import logging
 import torch
 from torch import Tensor, nn
 
-from fewframes.core.settings import ModelConfig
+from fewframes.models.config import ModelConfig
 from fewframes.models.layers import Block, continued_positions, resize_positions
 from fewframes.models.motion import MotionTokens, slow_waves
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from contextlib import closing
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from fewframes.core.settings import AugmentConfig, ViewConfig
+from fewframes.core.settings import STRICT, Share
 from fewframes.data.layouts import Sample
 from fewframes.errors import VideoError
 from fewframes.video.sampling import centre_times, jittered_times
 from fewframes.video.source import open_video
 from fewframes.video.transforms import fit_frame
+from fewframes.video.view import ViewConfig
 
 
 def read_drawn(
@@ -57,6 +61,30 @@ def shrunk(frame_CHW: Tensor, short_px: int) -> Tensor:
 
     smaller_CHW: Tensor = v2.functional.resize(frame_CHW, [short_px], v2.InterpolationMode.BILINEAR, antialias=True)
     return smaller_CHW
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class AugmentConfig:
+    """How training videos are changed, each draw for all frames of a video alike."""
+
+    views: Annotated[int, Field(ge=0)] = 6
+    """With a frozen frame encoder: draws of each video that are embedded and kept, beside the video as it is and mirrored
+    (`data.mirror`). An encoder that learns draws anew each time."""
+    scale: Annotated[float, Field(ge=1)] = 1.4
+    """Short side before the random crop: between the view's `resize_px` and this many times it (the paper: 256 to 320)."""
+    jitter: bool = True
+    """A random moment in each part of the video instead of its centre."""
+    colour: Share = 0.2
+    """By how much brightness, contrast and saturation may change."""
+    auto: Literal["none", "imagenet", "randaugment"] = "none"
+    """AutoAugment's policy for ImageNet, as in the paper, or RandAugment."""
+    cutout: Share = 0.0
+    """Side of a square that is painted over, as a share of the frame's; the paper has 0.5."""
+    mixup: Annotated[float, Field(ge=0)] = 0.0
+    """Alpha of mixing pairs of videos and their labels; 0 does not."""
+    cutmix: Annotated[float, Field(ge=0)] = 0.0
+    """Alpha of pasting a box of one video into another, labels by area; 0 does not. With both, each has every other batch.
+    It takes pictures: with a frozen frame encoder it is refused."""
 
 
 class TrainingView:

@@ -17,14 +17,13 @@ import torch
 from torch import Tensor
 
 from fewframes.core.cache import EmbeddingCache, content_key, key_of
-from fewframes.core.settings import AugmentConfig
 from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
 from fewframes.errors import DataError, FewframesError
 from fewframes.inference.frame_features import encoder_key
 from fewframes.inference.predictor import Predictor
 from fewframes.results import Failure
-from fewframes.training.augment import read_drawn, seed_of
+from fewframes.training.augment import AugmentConfig, read_drawn, seed_of
 from fewframes.video.sampling import ONE_PASS, Views
 from fewframes.video.source import open_video
 from fewframes.video.times import checked_range

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from fewframes.core.settings import AugmentConfig, ViewConfig
 from fewframes.data.layouts import Sample
 from fewframes.errors import DataError, VideoError
-from fewframes.training.augment import read_drawn, seed_of
+from fewframes.training.augment import AugmentConfig, read_drawn, seed_of
+from fewframes.video.view import ViewConfig
 
 Draw = tuple[int, int]
 """Which example, and the seed of what is drawn for it."""

@@ -29,11 +29,11 @@ from torch.distributed.checkpoint.state_dict import (
     set_state_dict,
 )
 
-from fewframes.core.settings import RunConfig
 from fewframes.errors import ConfigError
 from fewframes.models.backbones import TimmFrameEncoder
 from fewframes.models.stam import STAM, SpatialEncoder
 from fewframes.training.augment import mixed
+from fewframes.training.config import RunConfig
 from fewframes.training.loader import Batch, Order, TokenExamples, VideoExamples, read_batches
 from fewframes.training.optim import Average, parameter_groups, unfreeze, warmup_cosine
 from fewframes.training.processes import as_in_first, few_threads, start_processes

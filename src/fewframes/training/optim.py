@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewframes.core.settings import TrainConfig
 from fewframes.errors import ConfigError
 from fewframes.models.backbones import TimmFrameEncoder
+from fewframes.training.config import TrainConfig
 
 BLOCK = re.compile(r"blocks\.(\d+)\.")
 FIRST_LAYER = ("patch_embed.", "cls_token", "pos_embed", "time_embed", "conv_stem.", "bn1.")

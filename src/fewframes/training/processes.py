@@ -15,9 +15,9 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import InitProcessGroupKwargs
 
 from fewframes.core.devices import choose_device
-from fewframes.core.settings import TrainConfig
 from fewframes.errors import ConfigError, MissingDependency, nearest
 from fewframes.models.stam import STAM
+from fewframes.training.config import TrainConfig
 
 LONGEST_WAIT = timedelta(hours=6)
 """How long processes wait for one that embeds or judges longer than they, or writes, before they take it for dead."""

@@ -20,11 +20,11 @@ from filelock import FileLock, Timeout
 from fewframes import __version__
 from fewframes.core.files import check_writable, filled, remove_parts, writing
 from fewframes.core.metrics import Report
-from fewframes.core.settings import RunConfig, run_to_toml
 from fewframes.data.dataset import VideoSet
 from fewframes.errors import ConfigError, OutputError
 from fewframes.models.checkpoint import HEADER_KEY, MODEL_FILE, Checkpoint, save_checkpoint
 from fewframes.models.tensor_files import read_header
+from fewframes.training.config import RunConfig, run_to_toml
 from fewframes.training.evaluate import Evaluation
 from fewframes.training.event_file import EventFile
 from fewframes.training.report import write_predictions

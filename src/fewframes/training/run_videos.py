@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from fewframes.core.cache import EmbeddingCache
-from fewframes.core.settings import AugmentConfig, RunConfig
 from fewframes.data.dataset import VideoSet
 from fewframes.data.known_videos import marks_of
 from fewframes.data.layouts import Sample
@@ -18,6 +17,8 @@ from fewframes.errors import DataError
 from fewframes.inference.early_exit import stages_of, with_stages
 from fewframes.inference.predictor import Predictor
 from fewframes.results import Failure
+from fewframes.training.augment import AugmentConfig
+from fewframes.training.config import RunConfig
 from fewframes.training.evaluate import places_of
 from fewframes.training.features import Embedded, Seen, embed_videos, see_videos
 from fewframes.training.scoring import Judged, judge

@@ -24,18 +24,20 @@ from accelerate.utils import broadcast_object_list
 
 from fewframes.core.cache import EmbeddingCache
 from fewframes.core.metrics import report_of
-from fewframes.core.settings import ModelConfig, RunConfig, Task, TrainConfig, ViewConfig, settings_from
+from fewframes.core.settings import Task, settings_from
 from fewframes.data.dataset import VideoSet, hold_out
 from fewframes.errors import ConfigError, DataError
 from fewframes.inference.early_exit import fit_plan, stage_logits, stages_of
 from fewframes.inference.predictor import DtypeName, Predictor, name_of
 from fewframes.models.checkpoint import Checkpoint, save_checkpoint
+from fewframes.models.config import ModelConfig
 from fewframes.models.exit_plan import ExitPlan, check_can_exit
 from fewframes.models.hub import load_checkpoint
 from fewframes.models.image_weights import start_model
 from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM
 from fewframes.results import Failure
+from fewframes.training.config import RunConfig, TrainConfig
 from fewframes.training.evaluate import Evaluation, evaluate, figure_of
 from fewframes.training.features import Embedded
 from fewframes.training.loader import VideoExamples
@@ -44,6 +46,7 @@ from fewframes.training.processes import as_in_first, few_threads, start_process
 from fewframes.training.run_folder import Records, versions
 from fewframes.training.run_videos import Progress, RunVideos, failed
 from fewframes.training.shares import Share
+from fewframes.video.view import ViewConfig
 
 log = logging.getLogger("fewframes")
 

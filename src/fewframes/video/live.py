@@ -23,10 +23,10 @@ from av.video.stream import VideoStream
 from torch import Tensor
 
 from fewframes.core.forks import keep_in_forks
-from fewframes.core.settings import StreamConfig
 from fewframes.errors import VideoError
 from fewframes.video.decode.container import DECODE_CLOCK, END_NOT_LENGTH, MAX_PIXELS, in_its_words, video_of
 from fewframes.video.decode.packets import SAME_S
+from fewframes.video.live_settings import StreamConfig
 from fewframes.video.live_source import Address, LiveSource
 from fewframes.video.pictures.display import Display, Geometry, shown_size
 from fewframes.video.pictures.tensors import rgb_of_pixels

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fewframes.core.settings import ViewConfig
-from fewframes.video.view import centre_fitted, cut, put_inside, short_side_resized
+from fewframes.video.view import ViewConfig, centre_fitted, cut, put_inside, short_side_resized
 
 
 def fit_frame(frame_CHW: Tensor, view: ViewConfig) -> Tensor:

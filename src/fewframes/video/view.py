@@ -3,9 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from fewframes.core.settings import ViewConfig
+from pydantic import model_validator
+from pydantic.dataclasses import dataclass
+
+from fewframes.core.settings import STRICT, Finite, Pixels, Positive
+
+Fit = Literal["crop", "squash", "pad"]
+Interpolation = Literal["bilinear", "bicubic"]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ViewConfig:
+    """How a decoded frame becomes the network's square input."""
+
+    fit: Fit = "crop"
+    """`crop`: short side to `resize_px`, then the centre `crop_px` square (the paper); `squash`: the whole frame to
+    `crop_px` square, proportions changed; `pad`: the whole frame inside the square, the rest filled with the mean colour."""
+    resize_px: Pixels = 256
+    """Short side before cropping, in pixels (`crop` only)."""
+    crop_px: Pixels = 224
+    """Side of the square that goes into the network, in pixels."""
+    interpolation: Interpolation = "bicubic"
+    """Resampling filter, antialiased."""
+    mean: tuple[Finite, Finite, Finite] = (0.5, 0.5, 0.5)
+    """Subtracted from each colour channel (R, G, B), on the scale 0-1."""
+    std: tuple[Positive, Positive, Positive] = (0.5, 0.5, 0.5)
+    """Each colour channel is divided by this after the mean is subtracted."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> ViewConfig:
+        if self.fit == "crop" and self.resize_px < self.crop_px:
+            raise ValueError(f"resize_px {self.resize_px} is below crop_px {self.crop_px}")
+        return self
+
 
 Frame = TypeVar("Frame", bound=Any)
 Resize = Callable[[Frame, int, int, ViewConfig], Frame]

@@ -13,12 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-from fewframes.core.settings import Fit, Interpolation, ViewConfig
 from fewframes.errors import VideoError
 from fewframes.video.pictures.arrays import ViewStack, pixels_of_image
 from fewframes.video.pictures.tensors import rgb_of_pixels
 from fewframes.video.source import open_video, read_frames
 from fewframes.video.transforms import fit_frame
+from fewframes.video.view import Fit, Interpolation, ViewConfig
 from helpers.numbered import Numbered, numbers, picture
 
 VIEW = ViewConfig(resize_px=36, crop_px=32, mean=(0.485, 0.456, 0.406))

@@ -17,15 +17,16 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewframes.core.settings import StreamConfig, ViewConfig
 from fewframes.errors import TooLarge
 from fewframes.inference.spans import Span
 from fewframes.video.decode.container import Limits
 from fewframes.video.live import Event, LiveReader, Sample
+from fewframes.video.live_settings import StreamConfig
 from fewframes.video.pictures.arrays import ViewStack
 from fewframes.video.pictures.display import over_black, shown_size
 from fewframes.video.source import open_video, read_frames
 from fewframes.video.torchcodec import shows_as_stored
+from fewframes.video.view import ViewConfig
 from fewframes.viz.thumbnails import middle_frames
 from helpers.numbered import Numbered
 

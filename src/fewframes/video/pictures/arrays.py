@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fewframes.core.settings import ViewConfig
 from fewframes.results import Clip, Reading
 from fewframes.video.pictures.display import Pixels, over_black
 from fewframes.video.pictures.images import pixels_of_pil
-from fewframes.video.view import centre_fitted, put_inside
+from fewframes.video.view import ViewConfig, centre_fitted, put_inside
 
 CHANNELS = (1, 3, 4)
 """Of grey, RGB and RGBA pictures."""
