@@ -39,7 +39,7 @@ from fewframes.models.presets import LITE_VIEW, PRESETS
 from fewframes.models.stam import STAM
 from fewframes.results import Failure
 from fewframes.training.config import RunConfig, TrainConfig
-from fewframes.training.features import Embedded, embed_videos, see_videos
+from fewframes.training.features import EmbeddedVideos, embed_videos, see_videos
 from fewframes.training.loop import fit
 from fewframes.training.scoring import averaged
 from fewframes.video.sampling import Views
@@ -68,7 +68,7 @@ def embedded(
 ) -> Tensor:
     data = VideoSet(tuple(Sample(path=str(folder / row["path"]), labels=(row["label"],)) for row in rows), folder.name)
     for result in embed_videos(data, predictor, cache, mirror=True, num_frames=frames):
-        if isinstance(result, Embedded):
+        if isinstance(result, EmbeddedVideos):
             assert not result.failures
             print(f"{folder.name}: {frames} frames of {predictor.name}", file=sys.stderr)
             return result.embeddings

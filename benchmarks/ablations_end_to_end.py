@@ -36,7 +36,7 @@ from fewframes.core.cache import EmbeddingCache
 from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
 from fewframes.training.config import RunConfig, TrainConfig
-from fewframes.training.train import Options, train
+from fewframes.training.train import TrainOptions, train
 
 SIZE = {"image_size": 112, "num_frames": 8}
 AFTER = {"temporal": "paper", "temporal_depth": 2, "temporal_positions": "waves"}
@@ -100,7 +100,7 @@ def run(job: Job) -> tuple[dict[str, float], float]:
     with tempfile.TemporaryDirectory() as output:
         data = VideoSet(tuple(samples), f"UT-Interaction, {job.way}")
         cache = EmbeddingCache(job.cache)
-        trained = train(data, Path(output), settings, Options(cache=cache, device="cpu", overwrite=True))
+        trained = train(data, Path(output), settings, TrainOptions(cache=cache, device="cpu", overwrite=True))
     evaluation = trained.evaluation
     assert evaluation is not None
     right_N = (evaluation.logits.argmax(dim=1) == evaluation.targets.argmax(dim=1)).float()

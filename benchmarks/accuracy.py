@@ -45,7 +45,7 @@ from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM
 from fewframes.training.augment import AugmentConfig
 from fewframes.training.config import RunConfig, TrainConfig
-from fewframes.training.features import Embedded, embed_videos
+from fewframes.training.features import EmbeddedVideos, embed_videos
 from fewframes.training.loop import fit
 
 PACKAGED = PRESETS["lite0-16"].model
@@ -78,7 +78,7 @@ def embed(
 ) -> Tensor:
     data = VideoSet(tuple(Sample(path=str(folder / row["path"]), labels=(row["label"],)) for row in rows), folder.name)
     for result in embed_videos(data, predictor, cache, mirror=True, drawn=AugmentConfig(views=num_drawn)):
-        if isinstance(result, Embedded):
+        if isinstance(result, EmbeddedVideos):
             assert not result.failures
             return result.embeddings
     raise AssertionError

@@ -56,7 +56,7 @@ from fewframes.inference.predictor import Predictor, load
 from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM
 from fewframes.training.config import RunConfig, TrainConfig
-from fewframes.training.features import Embedded, embed_videos
+from fewframes.training.features import EmbeddedVideos, embed_videos
 from fewframes.training.loop import fit
 
 STAGES = stages_of(16)
@@ -99,7 +99,7 @@ class Fold:
 def embedded(folder: Path, rows: list[dict[str, str]], predictor: Predictor, cache: EmbeddingCache) -> Tensor:
     data = VideoSet(tuple(Sample(path=str(folder / row["path"]), labels=(row["label"],)) for row in rows), folder.name)
     for result in embed_videos(data, predictor, cache, mirror=True):
-        if isinstance(result, Embedded):
+        if isinstance(result, EmbeddedVideos):
             assert not result.failures
             return result.embeddings
     raise AssertionError

@@ -31,7 +31,7 @@ from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
 from fewframes.inference.explain import correlations, score_drops, without
 from fewframes.inference.predictor import Predictor, load
-from fewframes.training.features import Seen, see_videos
+from fewframes.training.features import VideoFeatures, see_videos
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def main() -> None:
         data = VideoSet(tuple(Sample(path=path, labels=("any",)) for path in paths), name)
         videos = []
         for number, seen in enumerate(see_videos(data, whole, EmbeddingCache(options.cache))):
-            assert isinstance(seen, Seen)
+            assert isinstance(seen, VideoFeatures)
             videos.append(seen.frames[0])
             if number % 20 == 0:
                 print(f"{name}: {number}", file=sys.stderr)

@@ -25,9 +25,9 @@ from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM
 from fewframes.training.augment import AugmentConfig
 from fewframes.training.config import RunConfig, TrainConfig
-from fewframes.training.features import Embedded, embed_videos
-from fewframes.training.loader import Order, TokenExamples, VideoExamples, read_batches
-from fewframes.training.loop import Lesson, Trainer, solve, token_examples
+from fewframes.training.features import EmbeddedVideos, embed_videos
+from fewframes.training.loader import ExampleOrder, TokenExamples, VideoExamples, read_batches
+from fewframes.training.loop import Trainer, TrainingSet, solve, token_examples
 from fewframes.training.processes import start_processes
 
 NUM_CLIPS, BATCH, TURNS, WORKERS = 96, 8, 3, 2
@@ -40,9 +40,9 @@ def samples_of(folder: Path) -> tuple[Sample, ...]:
     return read_data(folder).samples
 
 
-def lesson_of_videos(samples: tuple[Sample, ...], targets: torch.Tensor) -> Lesson:
+def lesson_of_videos(samples: tuple[Sample, ...], targets: torch.Tensor) -> TrainingSet:
     examples = VideoExamples(samples, 16, VIEW, AugmentConfig(), mirror=True)
-    return Lesson(examples, targets, [sample.path for sample in samples])
+    return TrainingSet(examples, targets, [sample.path for sample in samples])
 
 
 def model_and_tokens(folder: Path, targets: torch.Tensor) -> tuple[STAM, TokenExamples]:
@@ -50,7 +50,7 @@ def model_and_tokens(folder: Path, targets: torch.Tensor) -> tuple[STAM, TokenEx
     model = load("lite0-16", device="cpu", dtype="float32").checkpoint.model
     data = replace(read_data(folder), samples=samples_of(folder)[:NUM_CLIPS])
     for result in embed_videos(data, predictor, None, mirror=True):
-        if isinstance(result, Embedded):
+        if isinstance(result, EmbeddedVideos):
             solve(model, result.embeddings, targets, 0)
             return model, token_examples(model, result.embeddings)
     raise AssertionError
@@ -78,7 +78,7 @@ def speeds(folder: Path) -> dict[str, object]:
     for _ in range(TURNS):
         run = RunConfig(train=CONFIG)
         names = [sample.path for sample in samples]
-        trainer = Trainer(model, Lesson(tokens, targets, names), run, start_processes("cpu", CONFIG))
+        trainer = Trainer(model, TrainingSet(tokens, targets, names), run, start_processes("cpu", CONFIG))
         kept.append(videos_a_second(trainer, 200, 0)[0])
         lesson = lesson_of_videos(samples, targets)
         trainer = Trainer(model, lesson, run, start_processes("cpu", CONFIG), torch.bfloat16)
@@ -112,7 +112,9 @@ def soak(folder: Path) -> dict[str, object]:
     marks: list[dict[str, object]] = []
     num_batches = SOAK_VIDEOS // BATCH
     done = 0
-    for number, batch in enumerate(read_batches(examples, Order(len(samples), BATCH, 0), 0, num_batches, WORKERS), 1):
+    for number, batch in enumerate(
+        read_batches(examples, ExampleOrder(len(samples), BATCH, 0), 0, num_batches, WORKERS), 1
+    ):
         done += len(batch.rows)
         if number in (num_batches // 20, num_batches // 4, num_batches // 2, 3 * num_batches // 4, num_batches - 8):
             marks.append({"videos": done, "MB of each worker": [round(size) for size in children_mb()]})

@@ -29,7 +29,7 @@ import numpy as np
 import pyarrow as pa
 
 from fewframes.search.index import PROBES, REFINE, Index
-from fewframes.search.table import Moment, Settings, lancedb, schema_of
+from fewframes.search.table import IndexSettings, SearchQuery, lancedb, schema_of
 
 WIDTH, CENTRES, A_VIDEO, AT_ONCE = 128, 1000, 10, 100_000
 WARM, NUM_OTHERS = 10, 20
@@ -43,7 +43,7 @@ def drawn(count: int, centres: Any, generator: np.random.Generator) -> Any:
 
 
 def filled(folder: str, num_rows: int, num_queries: int) -> tuple[Index, Any]:
-    settings = Settings("synthetic", "", LABELS, WIDTH, 4.0, 2.0, "video")
+    settings = IndexSettings("synthetic", "", LABELS, WIDTH, 4.0, 2.0, "video")
     database = lancedb().connect(folder)
     table = database.create_table("windows", schema=schema_of(settings))
     generator = np.random.default_rng(0)
@@ -102,7 +102,7 @@ def others(index: Index, queries: Any) -> dict[str, float]:
             taken.append(1000 * (time.perf_counter() - began))
         return round(statistics.median(taken), 1)
 
-    moments = [Moment(query) for query in queries[:NUM_OTHERS]]
+    moments = [SearchQuery(query) for query in queries[:NUM_OTHERS]]
     return {
         "moment_ms": median_ms(partial(index.search, one) for one in moments),
         "moment_score_above_0.1_ms": median_ms(partial(index.search, one, where="score > 0.1") for one in moments),

@@ -46,7 +46,7 @@ from torch import Tensor
 from fewframes.core.cache import EmbeddingCache
 from fewframes.core.memory import keep_memory
 from fewframes.inference.predictor import Predictor, load
-from fewframes.inference.stream import Ring
+from fewframes.inference.stream import EmbeddingRing
 from fewframes.models.checkpoint import Checkpoint
 from fewframes.models.config import ModelConfig
 from fewframes.models.networks import build_model
@@ -77,7 +77,7 @@ def cost() -> dict[str, Any]:
 def cost_of(network: Predictor, rounds: int) -> dict[str, Any]:
     size, num_frames = network.config.image_size, network.config.num_frames
     frames_TCHW = torch.randint(0, 256, (num_frames, 3, size, size), dtype=torch.uint8)
-    ring = Ring(num_frames, network.keep)
+    ring = EmbeddingRing(num_frames, network.keep)
     for place, frame_D in enumerate(network.embed_frames(frames_TCHW)):
         ring.push(place, frame_D)
 

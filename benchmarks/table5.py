@@ -33,7 +33,7 @@ from pytorchvideo.models.x3d import create_x3d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fewframes.bench.contenders import Rival
+from fewframes.bench.contenders import BaselineNetwork
 from fewframes.core.cache import EmbeddingCache
 from fewframes.core.metrics import count_cost
 from fewframes.data.dataset import VideoSet
@@ -41,7 +41,7 @@ from fewframes.inference.predictor import Predictor
 from fewframes.training.config import RunConfig
 from fewframes.training.evaluate import EvaluateConfig, evaluate
 from fewframes.training.optim import warmup_cosine
-from fewframes.training.train import Options, train
+from fewframes.training.train import TrainOptions, train
 from fewframes.video.sampling import Views, centre_times, clip_times
 from fewframes.video.source import open_video
 from fewframes.video.view import ViewConfig
@@ -63,14 +63,14 @@ def x3d_small(num_classes: int) -> nn.Module:
         depth_factor=1.0,
         head_activation=None,
     )
-    return Rival(network, "clip", VIEW)
+    return BaselineNetwork(network, "clip", VIEW)
 
 
 def slowfast_small(num_classes: int) -> nn.Module:
     network = create_slowfast(
         model_depth=18, model_num_class=num_classes, head_pool_kernel_sizes=((4, 4, 4), (16, 4, 4))
     )
-    return Rival(network, "pathways", VIEW)
+    return BaselineNetwork(network, "pathways", VIEW)
 
 
 RIVALS: dict[str, tuple[Callable[[int], nn.Module], torch.dtype]] = {
@@ -155,7 +155,7 @@ def ours(fold: VideoSet, seed: int, cache: EmbeddingCache) -> tuple[float, float
     run = RunConfig()
     run = replace(run, train=replace(run.train, seed=seed))
     with tempfile.TemporaryDirectory() as folder:
-        trained = train(fold, Path(folder) / "out", run, Options(cache=cache, device="cpu"))
+        trained = train(fold, Path(folder) / "out", run, TrainOptions(cache=cache, device="cpu"))
     held = VideoSet(tuple(sample for sample in fold.samples if sample.split == "test"), fold.name)
     predictor = Predictor(trained.checkpoint, device="cpu")
     config = EvaluateConfig(views=Views(num_clips=NUM_CLIPS, num_crops=1, clip_s=CLIP_S), order=False)

@@ -51,7 +51,7 @@ from fewframes.inference.timeline import DEFAULTS, Timeline, TimelineConfig, con
 from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM
 from fewframes.training.config import RunConfig, TrainConfig
-from fewframes.training.features import Embedded, embed_videos
+from fewframes.training.features import EmbeddedVideos, embed_videos
 from fewframes.training.loop import fit
 from fewframes.video.source import open_video
 
@@ -193,7 +193,7 @@ def taught(segments: list[Segment], embeddings_BVTD: Tensor, labels: list[str]) 
 def embedded(segments: list[Segment], predictor: Predictor, cache: EmbeddingCache) -> Tensor:
     samples = tuple(Sample(path=segment.path, labels=(segment.label or "background",)) for segment in segments)
     for result in embed_videos(VideoSet(samples, "segments"), predictor, cache, mirror=True):
-        if isinstance(result, Embedded):
+        if isinstance(result, EmbeddedVideos):
             assert not result.failures
             return result.embeddings
     raise AssertionError

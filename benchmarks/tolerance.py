@@ -29,7 +29,7 @@ from fewframes.inference.predictor import load
 from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM
 from fewframes.training.config import RunConfig, TrainConfig, changed
-from fewframes.training.features import Embedded, Seen, embed_videos, see_videos
+from fewframes.training.features import EmbeddedVideos, VideoFeatures, embed_videos, see_videos
 from fewframes.training.loop import fit
 from fewframes.video.sampling import Views
 from fewframes.video.source import open_video
@@ -49,11 +49,13 @@ def main() -> None:
     samples = tuple(Sample(path=str(folder / row["path"]), labels=(row["direction"],)) for row in rows)
     data, cache = VideoSet(samples, "daily movements"), EmbeddingCache(options.cache)
     predictor = load("lite0-16", device="cpu", dtype="float32")
-    taught = next(found for found in embed_videos(data, predictor, cache, mirror=True) if isinstance(found, Embedded))
+    taught = next(
+        found for found in embed_videos(data, predictor, cache, mirror=True) if isinstance(found, EmbeddedVideos)
+    )
     judged = {}
     for tolerance in TOLERANCES:
         seen = list(see_videos(data, predictor, cache, views=Views(tolerance=tolerance)))
-        judged[tolerance] = torch.stack([one.frames[0] for one in seen if isinstance(one, Seen)])
+        judged[tolerance] = torch.stack([one.frames[0] for one in seen if isinstance(one, VideoFeatures)])
         print(f"embedded at {tolerance}", file=sys.stderr)
     upwards = torch.tensor([int(row["direction"] == "up") for row in rows])
     targets, groups = torch.cat([upwards, 1 - upwards]), [row["recording"] for row in rows]

@@ -37,7 +37,7 @@ from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
 from fewframes.models.checkpoint import save_checkpoint
 from fewframes.training.config import RunConfig, changed, read_run
-from fewframes.training.train import Options, Trained, train
+from fewframes.training.train import TrainingResult, TrainOptions, train
 from fewframes.viz.charts import confusion_png
 
 FOLDS, SEEDS = 5, 3
@@ -123,8 +123,8 @@ def held_out(videos: VideoSet, run: RunConfig, output: Path, cache: EmbeddingCac
     return reports, torch.stack(right)
 
 
-def trained_on(videos: VideoSet, run: RunConfig, output: Path, cache: EmbeddingCache) -> Trained:
-    trained = train(videos, output, run, Options(cache=cache, dtype="float32", overwrite=True))
+def trained_on(videos: VideoSet, run: RunConfig, output: Path, cache: EmbeddingCache) -> TrainingResult:
+    trained = train(videos, output, run, TrainOptions(cache=cache, dtype="float32", overwrite=True))
     if trained.failures:
         raise SystemExit(f"{len(trained.failures)} videos failed, the first: {trained.failures[0]}")
     return trained

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # exported graphs answer in arrays, and where they do torch i
     from torch import Tensor
 
 
-class Numbers(Protocol):
+class ArrayLike(Protocol):
     """What tensors and arrays have in common here."""
 
     @property
@@ -27,7 +27,7 @@ class Numbers(Protocol):
     def __len__(self) -> int: ...
 
 
-Array = TypeVar("Array", bound=Numbers, default="Tensor")
+Array = TypeVar("Array", bound=ArrayLike, default="Tensor")
 """Tensors everywhere but where exported graphs run (exported_predictor.py): there numpy arrays."""
 
 
@@ -42,7 +42,7 @@ class Reading:
     bytes_read: int
 
 
-class Step(NamedTuple):
+class ClockStep(NamedTuple):
     """A step of a recording's clock: at `at_s` (seconds from the start) it goes on by `by_s` seconds without a picture."""
 
     at_s: float
@@ -59,7 +59,7 @@ class Clip(Generic[Array]):
     duration_s: float
     source: str
     reading: Reading
-    steps: tuple[Step, ...] = ()
+    steps: tuple[ClockStep, ...] = ()
     """Steps of the video's clock, around which the moments were chosen."""
 
     def __repr__(self) -> str:
@@ -74,7 +74,7 @@ class Label(NamedTuple):
     score: float
 
 
-def top_labels(scores_K: Numbers, labels: tuple[str, ...], k: int) -> list[Label]:
+def top_labels(scores_K: ArrayLike, labels: tuple[str, ...], k: int) -> list[Label]:
     """The `k` labels of the highest scores (K,), all when there are fewer, best first."""
     whole_number("k", k, 1)
     scores: list[float] = scores_K.tolist()
@@ -118,7 +118,7 @@ class Prediction(Generic[Array]):
     frame_embeddings: Array
     timing: Timing
     reading: Reading
-    steps: tuple[Step, ...] = ()
+    steps: tuple[ClockStep, ...] = ()
 
     @property
     def distinct_frames(self) -> int:

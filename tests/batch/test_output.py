@@ -13,7 +13,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from fewframes.batch.output import Folder, Gather, begin, count, cut, name_of, pieces, remaining, run_here
+from fewframes.batch.output import ShardFolder, ShardWriter, begin, count, cut, name_of, pieces, remaining, run_here
 from fewframes.cli.sources import expand
 from fewframes.core.storage import file_system
 from fewframes.errors import ConfigError, MissingDependency
@@ -50,7 +50,7 @@ def rows_of(place: str) -> list[dict[str, Any]]:
     return [row for name in files for row in parquet.read_table(system.open(name, "rb")).to_pylist()]
 
 
-def finish(place: str, work: Lengths, sources: Sequence[str] = SOURCES, shard_rows: int = 2) -> Folder:
+def finish(place: str, work: Lengths, sources: Sequence[str] = SOURCES, shard_rows: int = 2) -> ShardFolder:
     shards = cut(sources, shard_rows)
     folder = begin(place, work.about, shards)
     list(run_here(folder, work, remaining(folder, shards)))
@@ -179,7 +179,7 @@ def test_shards_come_together_from_pieces_in_any_order() -> None:
     shards = cut(SOURCES, 3)
     parts = pieces(shards, 2)
     assert [(part.number, part.first, len(part.sources)) for part in parts] == [(0, 0, 2), (0, 2, 1), (1, 3, 2)]
-    gather = Gather(shards)
+    gather = ShardWriter(shards)
     rows = {part.first: [{"source": source} for source in part.sources] for part in parts}
     assert gather.add(parts[1], rows[2]) is None
     assert gather.add(parts[2], rows[3]) == (shards[1], rows[3])

@@ -20,18 +20,18 @@ from fewframes.bench.contenders import (
     MODERN,
     OF_THE_PAPER,
     OURS,
-    Contender,
+    Baseline,
+    BaselineNetwork,
     Published,
-    Rival,
     build,
     contender_of,
 )
 from fewframes.bench.measure import (
     Bench,
-    Levers,
-    Missed,
-    Row,
-    Turn,
+    BenchResult,
+    Measurement,
+    Shortcuts,
+    UnmeasuredBaseline,
     bench,
     costs_of,
     read_views,
@@ -40,7 +40,7 @@ from fewframes.bench.measure import (
     write_clip,
 )
 from fewframes.bench.scaling import Point, scale
-from fewframes.bench.stopwatch import Memory, Runner, Way, in_own_process, percentile, significant
+from fewframes.bench.stopwatch import Memory, RunMode, Runner, in_own_process, percentile, significant
 from fewframes.bench.tables import bench_text, figure_1, scaling_figure, scaling_text, write_picture
 from fewframes.core.devices import may_pay
 from fewframes.core.metrics import Cost
@@ -77,21 +77,23 @@ class Summing(nn.Module):
         return sum(part.flatten(1).sum(1, keepdim=True) for part in parts) * self.weight * torch.tensor([[1.0, 0.0]])
 
 
-def row(name: str = "tiny", *, passes: int = 2, batch: int = 4, decode_s: float | None = None) -> Row:
-    contender = Contender(
+def row(name: str = "tiny", *, passes: int = 2, batch: int = 4, decode_s: float | None = None) -> BenchResult:
+    contender = Baseline(
         build=Summing,
         frames=8,
         view=square(32),
         views=Views(num_clips=passes, num_crops=1),
         published=Published(top1=70.0),
     )
-    way = Way("float32", channels_last=False, batch=batch)
+    way = RunMode("float32", channels_last=False, batch=batch)
     turns = tuple(
-        Turn(way, (seconds,) * 3, (0.1, 0.2), None if decode_s is None else decode_s * seconds, 5_000_000, 6.0, 1e12)
+        Measurement(
+            way, (seconds,) * 3, (0.1, 0.2), None if decode_s is None else decode_s * seconds, 5_000_000, 6.0, 1e12
+        )
         for seconds in (1.0, 2.0, 4.0)
     )
     cost = Cost(2_000_000, 30.0, 10.0)
-    return Row(name, contender, cost, cost, turns)
+    return BenchResult(name, contender, cost, cost, turns)
 
 
 def test_seconds_of_a_video_are_those_of_all_its_views() -> None:
@@ -130,7 +132,7 @@ def test_every_contender_is_built_for_its_own_protocol() -> None:
 @pytest.mark.parametrize("name", CONTENDERS)
 def test_cost_of_a_view_is_what_was_published(name: str) -> None:
     contender = CONTENDERS[name]
-    cost, _ = costs_of(name, Levers())
+    cost, _ = costs_of(name, Shortcuts())
     if name in PRESETS:
         assert (cost.num_parameters, round(cost.gmacs, 3)) == (PRESETS[name].num_parameters, PRESETS[name].gmacs)
         return
@@ -149,7 +151,7 @@ def test_every_contender_runs_on_its_own_views(name: str) -> None:
     contender = CONTENDERS[name]
     runner = Runner(build(contender), contender, CPU)
     precision = "bfloat16" if may_pay(torch.bfloat16, CPU) else "float32"  # where a CPU has none, one takes minutes
-    runner.take(Way(precision, channels_last=True))
+    runner.take(RunMode(precision, channels_last=True))
     logits_VK = runner.run(runner.input_of(1))
     assert logits_VK.shape == (1, PRESETS[name].model.num_classes if name in PRESETS else 400)
     assert logits_VK.isfinite().all()
@@ -189,7 +191,7 @@ def test_a_rival_gets_its_own_kind_of_input() -> None:
     normal = (pixels_BTCHW - torch.tensor(view.mean).view(3, 1, 1)) / torch.tensor(view.std).view(3, 1, 1)
     for takes, wanted in shapes.items():
         network = Summing()
-        logits_BK = Rival(network, takes, view)(pixels_BTCHW)  # type: ignore[arg-type]
+        logits_BK = BaselineNetwork(network, takes, view)(pixels_BTCHW)  # type: ignore[arg-type]
         assert network.seen == wanted
         slow = normal[:, [0, 4, 8, 13, 17, 22, 26, 31]].sum() if takes == "pathways" else 0
         assert_close(logits_BK[0, 0], normal.sum() + slow)
@@ -198,12 +200,12 @@ def test_a_rival_gets_its_own_kind_of_input() -> None:
 def test_ways_are_found_and_taken() -> None:
     first = nn.Conv3d(3, 8, 3, padding=1)
     network = nn.Sequential(first, nn.AdaptiveAvgPool3d(1), nn.Flatten())
-    contender = Contender(build=Summing, frames=4, view=square(16))
-    runner = Runner(Rival(network, "clip", square(16)), contender, CPU)
+    contender = Baseline(build=Summing, frames=4, view=square(16))
+    runner = Runner(BaselineNetwork(network, "clip", square(16)), contender, CPU)
     way = runner.best_way(0.01)
     assert way.dtype in {"float32", "bfloat16"}
     assert way.batch >= 1
-    runner.take(Way("bfloat16", channels_last=True))
+    runner.take(RunMode("bfloat16", channels_last=True))
     assert first.weight.dtype == torch.bfloat16
     assert first.weight.is_contiguous(memory_format=torch.channels_last_3d)
     assert runner.input_of(3).shape == (3, 4, 3, 16, 16)
@@ -213,7 +215,9 @@ def test_ways_are_found_and_taken() -> None:
 
 
 def test_scores_are_the_mean_over_views() -> None:
-    runner = Runner(Rival(Summing(), "clip", square(1)), Contender(build=Summing, frames=1, view=square(1)), CPU)
+    runner = Runner(
+        BaselineNetwork(Summing(), "clip", square(1)), Baseline(build=Summing, frames=1, view=square(1)), CPU
+    )
     views_VTCHW = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1, 1).expand(2, 1, 3, 1, 1)
     sums = torch.tensor([0.0, 3.0])
     expected = torch.stack([sums, torch.zeros(2)], 1).softmax(1).mean(0)
@@ -265,9 +269,9 @@ def test_a_made_clip_is_ten_seconds(tmp_path: Path) -> None:
 
 def test_views_are_read_clip_after_clip(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4")
-    contender = Contender(build=Summing, frames=4, view=square(64), views=Views(num_clips=2, num_crops=3, clip_s=1.0))
+    contender = Baseline(build=Summing, frames=4, view=square(64), views=Views(num_clips=2, num_crops=3, clip_s=1.0))
     assert read_views(contender, str(clip)).shape == (6, 4, 3, 64, 64)
-    merged = Contender(
+    merged = Baseline(
         build=Summing, frames=4, view=square(64), views=Views(num_clips=2, num_crops=1, clip_s=1.0), takes="clips"
     )
     assert read_views(merged, str(clip)).shape == (1, 8, 3, 64, 64)
@@ -294,7 +298,7 @@ def test_contenders_take_turns_and_one_that_fails_stops_no_other(
     for measured in result.rows:
         assert measured.videos_s > 0
         assert measured.turns[0].way == measured.turns[1].way
-    assert result.missed == (Missed("tsm-r50", "out of something"),)
+    assert result.missed == (UnmeasuredBaseline("tsm-r50", "out of something"),)
     assert set(result.matrix_gflops_s) <= {"float32", "bfloat16"}
 
 
@@ -330,7 +334,7 @@ def test_a_rival_with_weights_is_judged_by_kinetics_names(
         head.bias[:] = torch.eye(400)[5]  # always arm wrestling
     network = nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Flatten(), head)
     torch.save({"model_state": network.state_dict(), "epoch": 7}, tmp_path / "weights.pth")  # as PyTorchVideo has them
-    monkeypatch.setitem(CONTENDERS, "always", Contender(build=lambda: network, frames=2, view=square(16)))
+    monkeypatch.setitem(CONTENDERS, "always", Baseline(build=lambda: network, frames=2, view=square(16)))
     labelled = VideoSet(
         (
             Sample(path=str(videos / "a.mp4"), labels=("Arm_Wrestling",)),
@@ -419,11 +423,11 @@ def test_the_command_measures_in_processes_of_their_own(tiny_model: Path, tmp_pa
 
 
 def test_levers_are_of_ours_alone() -> None:
-    levers = Levers(tolerance=0.25, merge=13)
+    levers = Shortcuts(tolerance=0.25, merge=13)
     assert levers.contender("stam-16").views.tolerance == 0.25
     assert levers.contender("x3d-m") == contender_of("x3d-m")
     whole, merged = costs_of("stam-16", levers)
-    _, plain = costs_of("stam-16", Levers())
+    _, plain = costs_of("stam-16", Shortcuts())
     # 12 blocks; of the last one nothing but keys, values and the class token are computed: about a sixth of it is left.
     assert 0.92 < plain.gmacs / whole.gmacs < 0.94
     assert 0.6 < merged.gmacs / whole.gmacs < 0.75

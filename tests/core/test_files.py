@@ -23,10 +23,10 @@ from fewframes.data.dataset import DataConfig, read_data
 from fewframes.errors import ConfigError, OutputError, WeightsError
 from fewframes.training.config import RunConfig, TrainConfig
 from fewframes.training.event_file import EventFile
-from fewframes.training.run_folder import Records
-from fewframes.training.train import Options, train
+from fewframes.training.run_folder import RunFolder
+from fewframes.training.train import TrainOptions, train
 
-CPU = Options(device="cpu", dtype="float32")
+CPU = TrainOptions(device="cpu", dtype="float32")
 CLI = [sys.executable, "-m", "fewframes.cli"]
 
 
@@ -153,13 +153,13 @@ def test_what_a_killed_run_left_goes_with_the_next(
 
 def test_a_finished_run_is_not_gone_on_with(clips: Path, tiny_model: Path, finished: Path) -> None:
     data, run = read_data(clips), run_for(tiny_model)
-    assert Records(finished, run, data, "").finished()
-    assert Records(finished, replace(run, train=replace(run.train, workers=3)), data, "").finished()
+    assert RunFolder(finished, run, data, "").finished()
+    assert RunFolder(finished, replace(run, train=replace(run.train, workers=3)), data, "").finished()
     other = replace(run, train=replace(run.train, learning_rate=0.5))
     with pytest.raises(ConfigError, match=r"holds another run's model \(train.learning_rate was 0.001, is 0.5\)"):
-        Records(finished, other, data, "").finished()
+        RunFolder(finished, other, data, "").finished()
     with pytest.raises(ConfigError, match="holds another run's model .data was "):
-        Records(finished, run, data.subset(range(8)), "").finished()
+        RunFolder(finished, run, data.subset(range(8)), "").finished()
     command = ["train", str(clips), "-o", str(finished), "--model", str(tiny_model), "--holdout", "0.34", "--resume"]
     command += ["--set", "train.min_steps=2", "--set", "train.epochs=1", "--device", "cpu", "--dtype", "float32"]
     before = (finished / "model.safetensors").stat().st_mtime_ns

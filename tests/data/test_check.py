@@ -14,7 +14,7 @@ import av
 import pytest
 from PIL import Image
 
-from fewframes.data.check import Inspection, Look, inspect, judge
+from fewframes.data.check import Inspection, SampleCheck, inspect, judge
 from fewframes.data.dataset import DataConfig, VideoSet, hold_out, read_data
 from fewframes.data.layouts import Sample
 from fewframes.errors import VideoError
@@ -152,11 +152,11 @@ def test_thorough_finds_what_lies_between_the_frames_looked_at(codec: str, suffi
             opened.check(2.0, 3.0)
 
 
-def seen(*moments: tuple[str, float, float]) -> list[Look]:
-    return [Look(content=content, start_s=start, end_s=end, num_distinct=16) for content, start, end in moments]
+def seen(*moments: tuple[str, float, float]) -> list[SampleCheck]:
+    return [SampleCheck(content=content, start_s=start, end_s=end, num_distinct=16) for content, start, end in moments]
 
 
-def judged(rows: Sequence[tuple[str, str, str]], looks: list[Look]) -> tuple[dict[str, str], list[str]]:
+def judged(rows: Sequence[tuple[str, str, str]], looks: list[SampleCheck]) -> tuple[dict[str, str], list[str]]:
     samples = tuple(
         Sample(path=f"/{n}", labels=(label,), split=part, group=group) for n, (label, part, group) in enumerate(rows)
     )

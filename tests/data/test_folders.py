@@ -10,7 +10,7 @@ import pytest
 
 from fewframes.cli.options import named_videos
 from fewframes.cli.sources import expand
-from fewframes.data.folders import LeftOut, counted_reasons, find_videos, looks_like_video, search
+from fewframes.data.folders import IgnoredFile, counted_reasons, find_videos, looks_like_video, search
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -130,8 +130,8 @@ def test_what_was_left_out_is_a_line(tmp_path: Path) -> None:
     )
     assert "1 empty folder" in said[0]
     assert counted_reasons([]) == ""
-    assert LeftOut("x", "hidden").is_harmless
-    assert not LeftOut("x", "link to nothing").is_harmless
+    assert IgnoredFile("x", "hidden").is_harmless
+    assert not IgnoredFile("x", "link to nothing").is_harmless
 
 
 def test_videos_named_again_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

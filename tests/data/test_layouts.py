@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fewframes.data.layouts import Layout, Places, Sample, read_layout
+from fewframes.data.layouts import LabelledList, ReadOptions, Sample, read_layout
 from fewframes.errors import DataError
 
 
@@ -18,11 +18,11 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def read(source: Path, **places: object) -> Layout:
-    return read_layout(source, Places(**places))  # type: ignore[arg-type]
+def read(source: Path, **places: object) -> LabelledList:
+    return read_layout(source, ReadOptions(**places))  # type: ignore[arg-type]
 
 
-def pairs(layout: Layout, root: Path) -> list[tuple[str, str]]:
+def pairs(layout: LabelledList, root: Path) -> list[tuple[str, str]]:
     return [(Path(sample.path).relative_to(root).as_posix(), sample.labels[0]) for sample in layout.samples]
 
 
@@ -198,7 +198,7 @@ def touch(root: Path, *names: str) -> Path:
     return root
 
 
-def times(layout: Layout) -> set[tuple[float, float | None]]:
+def times(layout: LabelledList) -> set[tuple[float, float | None]]:
     return {(sample.start_s, sample.end_s) for sample in layout.samples}
 
 
@@ -507,4 +507,4 @@ def test_the_header_of_a_second_list_is_no_video(tmp_path: Path) -> None:
     written = tmp_path / "both.csv"
     written.write_text("path,label\na.mp4,hug\nb.mp4,kick\npath,label\nc.mp4,hug\n")
     with pytest.raises(DataError, match=r"both\.csv:4: the header of line 1 stands here again; remove this line"):
-        read_layout(written, Places())
+        read_layout(written, ReadOptions())

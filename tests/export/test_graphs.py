@@ -17,7 +17,7 @@ import timm
 import torch
 
 from fewframes.export.graphs import onnx_of, traced, write_onnx
-from fewframes.export.runtime import Card, Graph, Part, open_graph
+from fewframes.export.runtime import Card, Graph, GraphPart, open_graph
 from fewframes.models.backbones import EfficientNetLite0
 from fewframes.models.config import ModelConfig
 from fewframes.models.networks import build_model
@@ -73,7 +73,7 @@ def shallow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(EfficientNetLite0, "STAGES", stages)
 
 
-def graph_of(model: STAM, part: Part, folder: Path) -> Graph:
+def graph_of(model: STAM, part: GraphPart, folder: Path) -> Graph:
     path = folder / f"{part}.onnx"
     card = Card(
         part=part, name="small", labels=("a", "b", "c"), view=VIEW, num_frames=NUM_FRAMES, any_num_frames=True,

@@ -25,7 +25,7 @@ from fewframes.inference.early_exit import (
     stages_of,
     with_stages,
 )
-from fewframes.models.config import Layout
+from fewframes.models.config import AttentionLayout
 from fewframes.models.exit_plan import ExitPlan, check_can_exit
 from fewframes.models.networks import build_model
 from fewframes.models.stam import STAM
@@ -37,7 +37,7 @@ PLAN = ExitPlan(stages=STAGES, temperatures=(2.0, 1.0, 1.0), threshold=0.8)
 SURE, UNSURE = [9.0, 0.0, 0.0], [0.1, 0.0, 0.0]
 
 
-def model_of(layout: Layout = "factorised", *, multilabel: bool = False) -> STAM:
+def model_of(layout: AttentionLayout = "factorised", *, multilabel: bool = False) -> STAM:
     """A tiny network of 16 frames whose every part counts."""
     factorised = layout == "factorised"
     config = replace(

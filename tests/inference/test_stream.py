@@ -16,7 +16,7 @@ from torch.testing import assert_close
 from fewframes.core.settings import settings_from
 from fewframes.errors import ConfigError
 from fewframes.inference.predictor import Predictor, load
-from fewframes.inference.stream import Ring, Smoother, StreamPrediction
+from fewframes.inference.stream import EmbeddingRing, Smoother, StreamPrediction
 from fewframes.models.checkpoint import Checkpoint
 from fewframes.models.networks import build_model
 from fewframes.video.live_settings import StreamConfig
@@ -113,7 +113,7 @@ def test_a_label_is_given_up_below_leave() -> None:
 
 
 def test_a_dropped_moment_shows_the_one_before_it() -> None:
-    ring = Ring(4, lambda before_D, frame_D: torch.stack([frame_D, frame_D - before_D]))
+    ring = EmbeddingRing(4, lambda before_D, frame_D: torch.stack([frame_D, frame_D - before_D]))
     for place in (0, 1, 4):
         ring.push(place, torch.tensor([float(place)]))
     assert ring.frames_TD.squeeze(1).tolist() == [1, 1, 1, 4]

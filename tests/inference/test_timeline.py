@@ -17,7 +17,7 @@ from fewframes.core.cache import EmbeddingCache
 from fewframes.errors import VideoError
 from fewframes.inference import frame_features as rows
 from fewframes.inference.predictor import Predictor, load
-from fewframes.inference.timeline import TimelineConfig, Windows, confidences, slide, spans_of, sweep
+from fewframes.inference.timeline import TimelineConfig, WindowScores, confidences, slide, spans_of, sweep
 from fewframes.video.live_settings import StreamConfig
 from helpers.numbered import drifting
 
@@ -203,8 +203,8 @@ def test_pictures_at_another_rate_are_others(tiny: Predictor, tmp_path: Path) ->
     assert_close(again.scores, afresh.scores)
 
 
-def windows_of(logits: list[list[float]], changes: list[float]) -> Windows:
-    return Windows(1.0, torch.arange(len(logits)).double(), torch.tensor(logits), torch.tensor(changes))
+def windows_of(logits: list[list[float]], changes: list[float]) -> WindowScores:
+    return WindowScores(1.0, torch.arange(len(logits)).double(), torch.tensor(logits), torch.tensor(changes))
 
 
 def softmax(logits_WK: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from fewframes.core.settings import settings_from
 from fewframes.errors import ConfigError
-from fewframes.inference.stream import Ring
+from fewframes.inference.stream import EmbeddingRing
 from fewframes.models.config import ModelConfig
 from fewframes.models.stam import STAM
 from fewframes.training.config import RunConfig, TrainConfig
@@ -60,7 +60,7 @@ def test_a_stream_of_frames_equals_the_full_pass() -> None:
     model, frames_TD = model_of(CAUSAL), torch.randn(10, WIDTH)
     motion = model.temporal_encoder.motion
     assert motion is not None
-    ring = Ring(6, lambda before_D, frame_D: motion.kept(before_D[None], frame_D[None])[0])
+    ring = EmbeddingRing(6, lambda before_D, frame_D: motion.kept(before_D[None], frame_D[None])[0])
     for place, frame_D in enumerate(frames_TD):
         ring.push(place, frame_D)
         assert ring.kept_T2W is not None

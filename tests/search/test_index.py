@@ -32,7 +32,7 @@ from fewframes.models.networks import build_model
 from fewframes.search import index as retrieve
 from fewframes.search import table as moments
 from fewframes.search.index import Index
-from fewframes.search.table import Moment, Settings, among, lancedb, like, schema_of, settings_in
+from fewframes.search.table import IndexSettings, SearchQuery, among, lancedb, like, schema_of, settings_in
 from fewframes.search.table import rows_of as rows_of_video
 from fewframes.video.view import ViewConfig
 from helpers.numbered import drifting, write_fading
@@ -115,7 +115,7 @@ def test_numbers_of_numpy_and_names_with_marks(predictor: Predictor, films: list
     one, three = np.float32(1), np.float32(3)
     query, numbers = index.moment(films[0], 1, 3), index.moment(films[0], one, three)  # type: ignore[arg-type]
     assert index.search(numbers, num=9) == index.search(query, num=9)
-    by_hand = Moment(query.vector, query.content, one, three)  # type: ignore[arg-type]
+    by_hand = SearchQuery(query.vector, query.content, one, three)  # type: ignore[arg-type]
     assert index.search(by_hand, num=9) == index.search(query, num=9)
     for path in odd:
         assert [hit.source for hit in index.search(query, videos=f"*{path.name}", num=9)] == [str(path)]
@@ -355,7 +355,7 @@ def test_killed_at_any_moment_it_holds_whole_videos_and_goes_on(
 
 def drawn_index(folder: Path, count: int) -> tuple[Index, np.ndarray]:
     """An index of unit vectors, each a video of its own."""
-    settings = Settings("drawn", "", ("none",), 16, 4.0, 2.0, "video")
+    settings = IndexSettings("drawn", "", ("none",), 16, 4.0, 2.0, "video")
     table = lancedb().connect(folder).create_table("windows", schema=schema_of(settings))
     Index.open(folder).optimize(indexed_from=1)  # of an empty table
     vectors = np.random.default_rng(0).standard_normal((count, 16), dtype=np.float32)
@@ -377,7 +377,7 @@ def test_above_a_number_of_rows_a_vector_index_finds_the_same(tmp_path: Path) ->
     index, vectors = drawn_index(tmp_path / "drawn", 300)
     index.optimize(indexed_from=301)
     assert not index._table.list_indices()
-    query = Moment(vectors[7] + 0.3 * vectors[8])
+    query = SearchQuery(vectors[7] + 0.3 * vectors[8])
     exact = index.search(query, num=10)
     index.optimize(indexed_from=300)
     assert {one.columns[0]: one.index_type for one in index._table.list_indices()} == {
@@ -408,10 +408,10 @@ def test_one_video_of_many_windows_does_not_crowd_out_the_others(
     index._table.add(rows_of_video(index._table.schema, ("/it's.mp4", "x", 800.0), spans, torch.tensor(crowd)))
     index = Index.open(index.url)
     by_likeness = [f"/{place}.mp4" for place in (-(vectors @ vectors[0])).argsort(kind="stable")]
-    found = index.search(Moment(vectors[0]), num=20, distinct=True)
+    found = index.search(SearchQuery(vectors[0]), num=20, distinct=True)
     assert {hit.source for hit in found[:2]} == {"/it's.mp4", "/0.mp4"}
     assert [hit.source for hit in found if hit.source != "/it's.mp4"] == by_likeness[:19]
-    assert len(index.search(Moment(vectors[0]), num=50, distinct=True)) == 21
+    assert len(index.search(SearchQuery(vectors[0]), num=50, distinct=True)) == 21
     assert len(index.search("none", num=50, distinct=True)) == 21
 
 
@@ -423,7 +423,7 @@ def test_a_narrow_condition_is_looked_for_in_all_parts_of_the_vector_index(
     index._table.create_index("embedding", config=lancedb().index.IvfSq(distance_type="cosine", num_partitions=8))
     index = Index.open(index.url)
     paths = [f"/{number}.mp4" for number in range(0, 600, 30)]
-    found = index.search(Moment(vectors[7]), where=among("source", paths), num=20)
+    found = index.search(SearchQuery(vectors[7]), where=among("source", paths), num=20)
     assert {hit.source for hit in found} == {*paths}
 
 

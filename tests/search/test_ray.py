@@ -14,8 +14,8 @@ from fewframes.batch import ray as ray_shards
 from fewframes.batch.output import Shard, pieces
 from fewframes.inference.predictor import load
 from fewframes.search.index import Index
-from fewframes.search.ray import LookOnRay
-from fewframes.search.rows import MomentJob, MomentWork
+from fewframes.search.ray import EncodeOnRay
+from fewframes.search.rows import WindowEncoder, WindowJob
 from helpers.numbered import write_fading
 
 ray: Any = pytest.importorskip("ray", reason="Ray is not installed: pip install 'fewframes[ray]'")
@@ -42,8 +42,8 @@ def test_the_rows_of_the_local_engine_and_only_what_is_new(tiny_model: Path, tmp
     predictor = load(tiny_model, device="cpu", dtype="float32")
     here, there = (Index.open(tmp_path / name, predictor, window_s=0.4, hop_s=0.2) for name in ("here", "there"))
     local = here.add([missing, *films, unnamed])
-    job = MomentJob(model=str(tiny_model), settings=there.settings, device="cpu")
-    look = LookOnRay(job, predictor, workers=1)
+    job = WindowJob(model=str(tiny_model), settings=there.settings, device="cpu")
+    look = EncodeOnRay(job, predictor, workers=1)
     added = there.add([missing, *films, unnamed], look=look)
     assert added == local
     assert [failure.source for failure in added.failures] == [str(missing), str(unnamed)]
@@ -61,7 +61,7 @@ def test_a_video_that_kills_is_a_failure(tiny_model: Path, tmp_path: Path, monke
     predictor = load(tiny_model, device="cpu", dtype="float32")
     index = Index.open(tmp_path / "index", predictor, window_s=0.4, hop_s=0.2)
     write_fading(tmp_path / "a.mp4", 16, turned=False)
-    whole = MomentWork(predictor, index.settings, None)
+    whole = WindowEncoder(predictor, index.settings, None)
 
     def rows(*_: object, **__: object) -> Iterator[Any]:
         for piece in pieces(everything, 1):
@@ -72,7 +72,7 @@ def test_a_video_that_kills_is_a_failure(tiny_model: Path, tmp_path: Path, monke
     paths = [str(tmp_path / "deadly.mp4"), str(tmp_path / "a.mp4")]
     everything = pieces([Shard(0, 0, tuple(paths))], 2)
     monkeypatch.setattr("fewframes.search.ray.rows_on_ray", rows)
-    job = MomentJob(model=str(tiny_model), settings=index.settings, device="cpu")
-    added = index.add(paths, look=LookOnRay(job, predictor))
+    job = WindowJob(model=str(tiny_model), settings=index.settings, device="cpu")
+    added = index.add(paths, look=EncodeOnRay(job, predictor))
     assert [failure.error for failure in added.failures] == [f"{paths[0]}: killed the process that read it"]
     assert list(index.videos()) == [paths[1]]

@@ -26,7 +26,7 @@ from fewframes.inference.explain import explain
 from fewframes.inference.predictor import Predictor
 from fewframes.inference.timeline import TimelineConfig, sweep
 from fewframes.serve.app import HEADERS, create_app, listen, run
-from fewframes.serve.service import MOST_COMING, NamedFile, PredictAsk, ServeConfig, Service, Task, gone
+from fewframes.serve.service import MOST_COMING, NamedFile, PredictRequest, RequestTask, ServeConfig, Service, gone
 from fewframes.video.source import open_video
 from helpers.numbered import Numbered
 from helpers.served import send, service, told, until
@@ -221,7 +221,7 @@ def test_time_that_is_over(serving: Any, videos: Path) -> None:
 
 @pytest.mark.parametrize("is_open", [False, True])
 def test_a_file_whose_time_is_over_ends_with_the_reason(is_open: bool, videos: Path) -> None:
-    task = Task(60)
+    task = RequestTask(60)
     with (videos / "a.mp4").open("rb") as content:
         file: Any = NamedFile(content, "a.mp4", task)
         if not is_open:
@@ -383,7 +383,7 @@ def test_a_place_taken_before_it_closed_is_given_back(predictor: Predictor) -> N
     task = inside.enter()
     inside.close()
     with pytest.raises(Refusal, match="stopping") as caught:
-        inside.submit(PredictAsk(path="a.mp4"), None, "", task)
+        inside.submit(PredictRequest(path="a.mp4"), None, "", task)
     assert caught.value.status == 503
 
 

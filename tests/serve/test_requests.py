@@ -15,7 +15,7 @@ from starlette.types import Message
 from fewframes.errors import Refusal
 from fewframes.serve import requests as bodies
 from fewframes.serve.requests import read_request
-from fewframes.serve.service import Ask
+from fewframes.serve.service import VideoRequest
 from helpers.served import send, service, told
 
 
@@ -94,5 +94,5 @@ def test_a_body_that_stands_still_or_drips_is_given_up(monkeypatch: pytest.Monke
     with pytest.raises(
         Refusal, match=f"^{len(b''.join(pieces))} bytes of the body came in 0 s; it must come at 100"
     ) as refusal:
-        asyncio.run(read_request(Request(scope, receive), Ask, 1000))
+        asyncio.run(read_request(Request(scope, receive), VideoRequest, 1000))
     assert refusal.value.status == 408

@@ -18,15 +18,15 @@ from fewframes.data.layouts import Sample
 from fewframes.errors import DataError
 from fewframes.inference.predictor import Predictor, load
 from fewframes.models.checkpoint import Checkpoint
-from fewframes.models.config import Layout
+from fewframes.models.config import AttentionLayout
 from fewframes.models.networks import build_model
 from fewframes.models.presets import PRESETS
 from fewframes.training.config import RunConfig, TrainConfig
 from fewframes.training.evaluate import EvaluateConfig, Evaluation, calibrated, evaluate, work_of
 from fewframes.training.report import write_metrics, write_predictions
 from fewframes.training.report_page import read_mistakes, report_page
-from fewframes.training.scoring import Pace
-from fewframes.training.train import Options, train
+from fewframes.training.scoring import ScoringSpeed
+from fewframes.training.train import TrainOptions, train
 from fewframes.video.sampling import Views
 from fewframes.video.view import ViewConfig
 from helpers.models import TINY
@@ -43,7 +43,7 @@ def fading(clips: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFacto
         data=DataConfig(holdout=0.0),
         train=TrainConfig(epochs=1, min_steps=60),
     )
-    train(read_data(clips), output, run, Options(device="cpu", dtype="float32"))
+    train(read_data(clips), output, run, TrainOptions(device="cpu", dtype="float32"))
     return load(output / "model.safetensors", device="cpu", dtype="float32")
 
 
@@ -176,7 +176,7 @@ def test_cost_of_a_preset_is_the_pinned_one() -> None:
         device="cpu",
         dtype="float32",
     )
-    cost = work_of(predictor, Views.parse("10x3"), Pace(0, None, 0.0))
+    cost = work_of(predictor, Views.parse("10x3"), ScoringSpeed(0, None, 0.0))
     assert cost.lines() == [
         "a video: 160 frames read, 30 views of 6.185 + 0 GMACs, 185.5 + 0 in all (+ attention's products); 6.2 M parameters"
     ]
@@ -219,7 +219,9 @@ def test_official_subset_counts_a_video_that_just_fits(fading: Predictor, tmp_pa
 
 
 @pytest.mark.parametrize("layout", ["joint", "per_block"])
-def test_models_that_mix_frames_are_judged_too(layout: Layout, tiny_model: Path, clips: Path, tmp_path: Path) -> None:
+def test_models_that_mix_frames_are_judged_too(
+    layout: AttentionLayout, tiny_model: Path, clips: Path, tmp_path: Path
+) -> None:
     view = ViewConfig(resize_px=36, crop_px=32)
     torch.manual_seed(1)
     config = replace(TINY, layout=layout, temporal="mean", num_classes=2)

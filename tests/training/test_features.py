@@ -22,7 +22,7 @@ from fewframes.models.networks import build_model
 from fewframes.results import Failure
 from fewframes.training import features as room
 from fewframes.training.augment import AugmentConfig
-from fewframes.training.features import Embedded, Seen, embed_videos, see_videos
+from fewframes.training.features import EmbeddedVideos, VideoFeatures, embed_videos, see_videos
 from fewframes.video.sampling import ONE_PASS, Views
 from fewframes.video.view import ViewConfig
 from helpers.models import LABELS, TINY
@@ -44,10 +44,12 @@ def data(videos: Path) -> VideoSet:
     return VideoSet(tuple(Sample(path=str(path), labels=("hug",)) for path in paths), "three")
 
 
-def embedded(data: VideoSet, predictor: Predictor, cache: EmbeddingCache | None, *, mirror: bool = False) -> Embedded:
+def embedded(
+    data: VideoSet, predictor: Predictor, cache: EmbeddingCache | None, *, mirror: bool = False
+) -> EmbeddedVideos:
     *counts, result = embed_videos(data, predictor, cache, mirror=mirror)
     assert counts == list(range(1, len(data.samples) + 1))
-    assert isinstance(result, Embedded)
+    assert isinstance(result, EmbeddedVideos)
     return result
 
 
@@ -123,7 +125,9 @@ def test_a_cache_that_cannot_be_written_is_said_once(
     assert "are not kept" in caplog.text
 
 
-def seen(data: VideoSet, predictor: Predictor, cache: EmbeddingCache | None, views: Views = ONE_PASS) -> list[Seen]:
+def seen(
+    data: VideoSet, predictor: Predictor, cache: EmbeddingCache | None, views: Views = ONE_PASS
+) -> list[VideoFeatures]:
     found = list(see_videos(data, predictor, cache, views=views))
     return [each for each in found if not isinstance(each, Failure)]
 
@@ -164,8 +168,8 @@ def test_lengths_are_those_of_the_parts(data: VideoSet, predictor: Predictor, st
     samples = tuple(Sample(path=path, labels=("hug",), start_s=start_s, end_s=end_s) for start_s, end_s in parts)
     for cached in (False, True):
         found = list(see_videos(VideoSet(samples, "parts"), predictor, store, with_lengths=True))
-        assert [isinstance(each, Seen) and each.cached for each in found] == [cached] * 3
-        lengths = [each.length_s for each in found if isinstance(each, Seen)]
+        assert [isinstance(each, VideoFeatures) and each.cached for each in found] == [cached] * 3
+        lengths = [each.length_s for each in found if isinstance(each, VideoFeatures)]
         assert lengths == pytest.approx([0.8, 0.4, 0.6])
 
 
@@ -178,7 +182,7 @@ def test_what_changes_embeddings_is_part_of_their_key(
     merged = embedded(data, merging, store)
     assert merged.num_cached == 0
     moved = list(see_videos(data, predictor, store, views=Views(tolerance=0.5)))
-    assert not any(seen.cached for seen in moved if isinstance(seen, Seen))
+    assert not any(seen.cached for seen in moved if isinstance(seen, VideoFeatures))
     again = embedded(data, predictor, store)
     assert again.num_cached == 3
     assert torch.equal(again.embeddings, plain)
@@ -247,7 +251,7 @@ def test_each_setting_of_a_drawn_view_is_in_the_key_or_is_of_pairs(
     drawn = AugmentConfig(views=1)
     list(embed_videos(one, predictor, store, mirror=False, drawn=drawn))
     *_, again = embed_videos(one, predictor, store, mirror=False, drawn=replace(drawn, **{name: OTHER_DRAWS[name]}))
-    assert isinstance(again, Embedded)
+    assert isinstance(again, EmbeddedVideos)
     assert again.num_cached == (name in ("mixup", "cutmix"))
 
 
@@ -259,7 +263,7 @@ def test_numbers_of_frames_and_mirrored_views_do_not_mix(
         for num_frames in (4, 2)
         for mirror in (False, True)
         for result in embed_videos(data, predictor, store, mirror=mirror, num_frames=num_frames)
-        if isinstance(result, Embedded)
+        if isinstance(result, EmbeddedVideos)
     ]
     assert [(each.num_cached, *each.embeddings.shape[:3]) for each in found] == [
         (0, 3, 1, 4), (0, 3, 2, 4), (0, 3, 1, 2), (0, 3, 2, 2),
@@ -287,7 +291,7 @@ def test_what_is_drawn_depends_on_the_video_alone(data: VideoSet, predictor: Pre
     drawn = AugmentConfig(views=2)
     *_, with_cache = embed_videos(one, predictor, EmbeddingCache(tmp_path / "cache"), mirror=False, drawn=drawn)
     *_, without = embed_videos(moved, predictor, None, mirror=False, drawn=drawn)
-    assert isinstance(with_cache, Embedded)
-    assert isinstance(without, Embedded)
+    assert isinstance(with_cache, EmbeddedVideos)
+    assert isinstance(without, EmbeddedVideos)
     assert torch.equal(with_cache.embeddings, without.embeddings)
     assert not torch.equal(with_cache.embeddings[:, 1], with_cache.embeddings[:, 2])

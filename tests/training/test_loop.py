@@ -22,7 +22,7 @@ from fewframes.models.stam import STAM
 from fewframes.training.augment import AugmentConfig
 from fewframes.training.config import RunConfig, TrainConfig
 from fewframes.training.loader import TokenExamples, VideoExamples
-from fewframes.training.loop import Lesson, Step, Trainer, class_weights, fit, token_examples
+from fewframes.training.loop import Trainer, TrainingSet, TrainingStep, class_weights, fit, token_examples
 from fewframes.training.processes import ONE_THREAD_GFLOP, few_threads, start_processes
 from fewframes.video.view import ViewConfig
 
@@ -103,11 +103,11 @@ def test_mixup_has_an_effect_and_still_learns() -> None:
     assert accuracy(fitted(ORDERED, mixup=0.5)) > 0.95
 
 
-def descended(settings: TrainConfig, teacher_BK: Tensor | None = None) -> tuple[STAM, Step]:
+def descended(settings: TrainConfig, teacher_BK: Tensor | None = None) -> tuple[STAM, TrainingStep]:
     """One step of plain descent, which unlike Adam's tells how large gradients are; and what it says of itself."""
     embeddings_BVTD, targets_BK = rising_or_falling(40, seed=1)
     model = built(PLAIN)
-    lesson = Lesson(token_examples(model, embeddings_BVTD), targets_BK, ["x"] * 80, teacher_BK)
+    lesson = TrainingSet(token_examples(model, embeddings_BVTD), targets_BK, ["x"] * 80, teacher_BK)
     settings = replace(settings, min_steps=1, warmup_share=0.0, max_grad_norm=1e9)
     trainer = Trainer(model, lesson, RunConfig(train=settings), start_processes("cpu", settings))
     trained = [weight for weight in trainer.learner.parameters() if weight.requires_grad]
@@ -167,7 +167,7 @@ def test_a_teacher_is_followed() -> None:
     embeddings_BVTD, targets_BK = rising_or_falling(40, seed=1)
     model = built(PLAIN)
     turned_BK = targets_BK.flip(1)  # a teacher that is always wrong
-    lesson = Lesson(token_examples(model, embeddings_BVTD), targets_BK, ["x"] * 80, turned_BK)
+    lesson = TrainingSet(token_examples(model, embeddings_BVTD), targets_BK, ["x"] * 80, turned_BK)
     run = RunConfig(train=replace(QUICK, teacher="x", teacher_share=1.0, teacher_temperature=2.0))
     trainer = Trainer(model, lesson, run, start_processes("cpu", run.train))
     losses = [step.loss for step in trainer.steps()]
@@ -179,22 +179,22 @@ def test_diverging_names_the_videos() -> None:
     embeddings_BVTD, targets_BK = rising_or_falling(2, seed=1)
     model = built(PLAIN)
     run = RunConfig(train=replace(QUICK, learning_rate=1e30))
-    lesson = Lesson(token_examples(model, embeddings_BVTD), targets_BK, ["a.mp4", "b.mp4", "c.mp4", "d.mp4"])
+    lesson = TrainingSet(token_examples(model, embeddings_BVTD), targets_BK, ["a.mp4", "b.mp4", "c.mp4", "d.mp4"])
     trainer = Trainer(model, lesson, run, start_processes("cpu", run.train))
     with pytest.raises(ConfigError, match=r"the loss is nan at step \d+ of 60 .* lower it, or look at .*[abcd]\.mp4, "):
         list(trainer.steps())
 
 
-def videos(clips: Path) -> Lesson:
+def videos(clips: Path) -> TrainingSet:
     labels = ("redden", "turn blue")
     samples = tuple(
         Sample(path=str(clips / label / f"{number}.mp4"), labels=(label,)) for label in labels for number in range(6)
     )
     examples = VideoExamples(samples, 4, VIEW, AugmentConfig(), mirror=True)
-    return Lesson(examples, torch.eye(2).repeat_interleave(6, dim=0), [sample.path for sample in samples])
+    return TrainingSet(examples, torch.eye(2).repeat_interleave(6, dim=0), [sample.path for sample in samples])
 
 
-def trainer_of(lesson: Lesson, model: STAM, **settings: Any) -> Trainer:
+def trainer_of(lesson: TrainingSet, model: STAM, **settings: Any) -> Trainer:
     config = TrainConfig(**{"epochs": 1, "min_steps": 4, "batch_size": 4, **settings})
     return Trainer(model, lesson, RunConfig(train=config), start_processes("cpu", config))
 
@@ -241,7 +241,7 @@ def test_frames_through_blocks_that_do_not_learn_go_few_at_a_time(clips: Path, m
 
 def test_small_steps_have_one_thread_and_large_ones_all() -> None:
     embeddings_BVTD, targets_BK = rising_or_falling(4, seed=1)
-    trainer = trainer_of(Lesson(TokenExamples(embeddings_BVTD), targets_BK, ["x"] * 8), built(PLAIN))
+    trainer = trainer_of(TrainingSet(TokenExamples(embeddings_BVTD), targets_BK, ["x"] * 8), built(PLAIN))
     num_weights = sum(weight.numel() for weight in trainer.learner.parameters() if weight.requires_grad)
     assert trainer.step_gflop == pytest.approx(6 * num_weights * 4 * 9 / 1e9)
     before = torch.get_num_threads()
@@ -307,7 +307,7 @@ def test_a_run_goes_on_where_it_was_cut_off(clips: Path, tmp_path: Path) -> None
     steps = [replace(step, seconds=0.0, waited_s=0.0) for step in through.steps()]
 
     first = trainer_of(videos(clips), built(WHOLE), **settings)
-    seen: list[Step] = []
+    seen: list[TrainingStep] = []
     for step in first.steps():
         seen.append(replace(step, seconds=0.0, waited_s=0.0))
         if step.number == 2:
@@ -325,7 +325,7 @@ def test_a_run_goes_on_where_it_was_cut_off(clips: Path, tmp_path: Path) -> None
 def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
     model = built(PLAIN)
     embeddings_BVTD, targets_BK = rising_or_falling(4, seed=1)
-    lesson = Lesson(TokenExamples(embeddings_BVTD), targets_BK, ["x"] * 8)
+    lesson = TrainingSet(TokenExamples(embeddings_BVTD), targets_BK, ["x"] * 8)
     trainer = trainer_of(lesson, model)
     next(trainer.steps())
     trainer.save(tmp_path / "state.pt", {})
@@ -338,7 +338,7 @@ def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_started() -> None:
-    lesson = Lesson(TokenExamples(torch.zeros(2, 1, 8, 24)), torch.eye(2), ["x", "y"])
+    lesson = TrainingSet(TokenExamples(torch.zeros(2, 1, 8, 24)), torch.eye(2), ["x", "y"])
     with pytest.raises(ConfigError, match="shard = true spreads a network over processes, and this is one"):
         trainer_of(lesson, built(PLAIN), shard=True)
     with pytest.raises(MissingDependency, match="tracker 'clearml' is not installed; pip install clearml"):

@@ -16,7 +16,7 @@ from fewframes.data.layouts import Sample
 from fewframes.errors import ConfigError, DataError
 from fewframes.inference.predictor import Predictor, load
 from fewframes.models.checkpoint import Checkpoint
-from fewframes.models.config import Layout
+from fewframes.models.config import AttentionLayout
 from fewframes.models.networks import build_model
 from fewframes.training.scoring import averaged, judge
 from fewframes.video.sampling import Views, clip_times
@@ -28,7 +28,7 @@ from helpers.models import LABELS, TINY
 ORDERS = torch.tensor([[3, 2, 1, 0], [1, 3, 0, 2]])
 
 
-def model_of(layout: Layout) -> Predictor:
+def model_of(layout: AttentionLayout) -> Predictor:
     """A tiny network whose every part counts."""
     view = ViewConfig(resize_px=36, crop_px=32)
     torch.manual_seed(3)

@@ -30,13 +30,13 @@ from fewframes.training.augment import AugmentConfig
 from fewframes.training.config import RunConfig, TrainConfig, read_run
 from fewframes.training.evaluate import EvaluateConfig, evaluate
 from fewframes.training.run_folder import read_history
-from fewframes.training.train import Options, Trained, train
+from fewframes.training.train import TrainingResult, TrainOptions, train
 from fewframes.video.view import ViewConfig
 from helpers.numbered import write_fading
 from helpers.training import command
 
 QUICK = TrainConfig(epochs=1, min_steps=60)
-CPU = Options(device="cpu", dtype="float32")
+CPU = TrainOptions(device="cpu", dtype="float32")
 FILES = [
     "confusion.png",
     "curves.png",
@@ -226,7 +226,7 @@ def test_any_number_of_actions(clips: Path, tiny_model: Path, tmp_path: Path) ->
     assert not (tmp_path / "out" / "confusion.png").exists()
 
 
-def trained_from(clips: Path, folder: Path, run: RunConfig, cache: EmbeddingCache, **options: Any) -> Trained:
+def trained_from(clips: Path, folder: Path, run: RunConfig, cache: EmbeddingCache, **options: Any) -> TrainingResult:
     return train(read_data(clips), folder, run, replace(CPU, cache=cache, **options))
 
 

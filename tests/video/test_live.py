@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from fewframes.errors import MissingVideo, VideoError
-from fewframes.video.live import WAITING, Counts, Event, LiveReader, Mailbox, Sample
+from fewframes.video.live import WAITING, LiveCounts, LiveEvent, LiveFrame, LiveQueue, LiveReader
 from fewframes.video.live_settings import StreamConfig
 from fewframes.video.live_source import Address, LiveSource
 from fewframes.video.sampling import steady_times
@@ -30,21 +30,21 @@ def open_live(source: LiveSource, config: StreamConfig) -> LiveReader:
     return LiveReader(source, config, SPACING_S, lambda frame_CHW: frame_CHW)
 
 
-def collect(reader: LiveReader, samples: list[Sample], events: list[Event]) -> None:
+def collect(reader: LiveReader, samples: list[LiveFrame], events: list[LiveEvent]) -> None:
     while (items := reader.take(WAITING, 0.05)) is not None:
-        samples += [item for item in items if isinstance(item, Sample)]
-        events += [item for item in items if isinstance(item, Event)]
+        samples += [item for item in items if isinstance(item, LiveFrame)]
+        events += [item for item in items if isinstance(item, LiveEvent)]
 
 
-def read_all(source: LiveSource, config: StreamConfig = QUIET) -> tuple[list[Sample], list[Event], LiveReader]:
-    samples: list[Sample] = []
-    events: list[Event] = []
+def read_all(source: LiveSource, config: StreamConfig = QUIET) -> tuple[list[LiveFrame], list[LiveEvent], LiveReader]:
+    samples: list[LiveFrame] = []
+    events: list[LiveEvent] = []
     with closing(open_live(source, config)) as reader:
         collect(reader, samples, events)
     return samples, events, reader
 
 
-def shown(samples: list[Sample]) -> list[int]:
+def shown(samples: list[LiveFrame]) -> list[int]:
     return [numbers(sample.picture[None])[0] for sample in samples]
 
 
@@ -79,7 +79,7 @@ def test_moments_show_what_a_file_shows_there(tmp_path: Path, form: Numbered) ->
     assert [sample.time_s for sample in samples] == pytest.approx(times_s.tolist(), abs=1e-9)
     assert shown(samples) == numbers(read_frames(path, times_s).frames)
     assert [event.kind for event in events] == ["end"]
-    assert reader.counts == Counts(pictures=len(form.times_ms))
+    assert reader.counts == LiveCounts(pictures=len(form.times_ms))
     assert len(samples) >= (form.times_ms[-1] - 50) // 100
 
 
@@ -103,7 +103,7 @@ def test_a_file_played_live_takes_its_time_and_drops_when_nobody_looks(tmp_path:
     assert 1.4 < time.monotonic() - began < 4
     assert reader.counts.dropped == 0
     assert len(samples) == 16
-    kept: list[Sample] = []
+    kept: list[LiveFrame] = []
     with closing(open_live(str(path), replace(QUIET, live=True))) as reader:
         reader._thread.join()
         collect(reader, kept, [])
@@ -194,8 +194,8 @@ def server(*bodies: list[bytes | float]) -> Iterator[str]:
 
 def test_a_network_stream_that_breaks_off_is_opened_again(tmp_path: Path) -> None:
     content = TS.write(tmp_path / "video").read_bytes()
-    samples: list[Sample] = []
-    events: list[Event] = []
+    samples: list[LiveFrame] = []
+    events: list[LiveEvent] = []
     with server([content[: len(content) // 2]], [content]) as url, closing(open_live(url, QUIET)) as reader:
         assert reader.is_live
         with pytest.raises(VideoError, match=r"live.ts: it broke off .*2 tries to open it again brought no picture"):
@@ -213,32 +213,32 @@ def test_a_network_stream_that_falls_silent_is_opened_again(tmp_path: Path) -> N
     config = replace(QUIET, reconnects=1)
     with server([content, 3.0], [content]) as url, closing(open_live(url, config)) as reader:
         while "reconnected" not in kinds:
-            kinds += [item.kind for item in reader.take(WAITING, 0.05) or [] if isinstance(item, Event)]
+            kinds += [item.kind for item in reader.take(WAITING, 0.05) or [] if isinstance(item, LiveEvent)]
     assert kinds == ["stall", "reconnected"]
 
 
-def sample(place: int, arrived: float) -> Sample:
-    return Sample(place * SPACING_S, 0, place, torch.zeros(1), arrived)
+def sample(place: int, arrived: float) -> LiveFrame:
+    return LiveFrame(place * SPACING_S, 0, place, torch.zeros(1), arrived)
 
 
 def test_a_full_mailbox_drops_the_oldest_and_no_event() -> None:
-    counts = Counts()
-    box = Mailbox(counts, drops=True)
-    box.put(Event("size", 0.0, "first"))
+    counts = LiveCounts()
+    box = LiveQueue(counts, drops=True)
+    box.put(LiveEvent("size", 0.0, "first"))
     for place in range(WAITING + 3):
         box.put(sample(place, 0.0))
     items = box.take(100, 0.0)
-    assert isinstance(items[0], Event)
-    assert [item.place for item in items[1:] if isinstance(item, Sample)] == list(range(3, WAITING + 3))
+    assert isinstance(items[0], LiveEvent)
+    assert [item.place for item in items[1:] if isinstance(item, LiveFrame)] == list(range(3, WAITING + 3))
     assert counts.dropped == 3
 
 
 def test_late_samples_are_dropped_but_never_the_newest() -> None:
-    counts = Counts()
-    box = Mailbox(counts, drops=True)
+    counts = LiveCounts()
+    box = LiveQueue(counts, drops=True)
     for place, arrived in enumerate((1.0, 2.0, 3.0)):
         box.put(sample(place, arrived))
-    assert [item.place for item in box.take(1, 0.0, not_before=9.0) if isinstance(item, Sample)] == [2]
+    assert [item.place for item in box.take(1, 0.0, not_before=9.0) if isinstance(item, LiveFrame)] == [2]
     assert counts.dropped == 2
 
 
@@ -285,13 +285,13 @@ def test_a_pipe_that_cannot_be_read_front_to_back_says_what_can(tmp_path: Path) 
 
 
 def test_a_reader_that_is_closed_drops_nothing() -> None:
-    counts = Counts()
-    box = Mailbox(counts)
+    counts = LiveCounts()
+    box = LiveQueue(counts)
     for place in range(WAITING):
-        box.put(Sample(float(place), 0, place, torch.empty(0), 0.0))
+        box.put(LiveFrame(float(place), 0, place, torch.empty(0), 0.0))
     box.close()
-    box.put(Sample(99.0, 0, 99, torch.empty(0), 0.0))
-    taken = [item for item in box.take(WAITING + 1, 0.0) if isinstance(item, Sample)]
+    box.put(LiveFrame(99.0, 0, 99, torch.empty(0), 0.0))
+    taken = [item for item in box.take(WAITING + 1, 0.0) if isinstance(item, LiveFrame)]
     assert [sample.place for sample in taken] == list(range(WAITING))
     assert counts.dropped == 0
 

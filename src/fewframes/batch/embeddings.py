@@ -32,7 +32,7 @@ ALIGN_BYTES = 8
 
 
 @dataclass(frozen=True)
-class Written:
+class EmbeddingSummary:
     """How many videos are in the file, and which are not."""
 
     num_videos: int
@@ -49,7 +49,7 @@ def check_embedding_file(path: Path) -> None:
 
 def write_embeddings(
     results: Iterable[Prediction | Failure], path: Path, predictor: Predictor, *, per_frame: bool = False
-) -> Written:
+) -> EmbeddingSummary:
     """Video embeddings y (Eq. 12), with `per_frame` also frame embeddings f_t (Eq. 10), in the order of the results.
 
     Parquet has the columns source, label, score, times_s, embedding, frame_embeddings, error: videos that failed are rows with
@@ -89,7 +89,7 @@ def write_embeddings(
             whole.replace(path)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written ({error.strerror or error}); take another place") from None
-    return Written(num_videos, tuple(failures))
+    return EmbeddingSummary(num_videos, tuple(failures))
 
 
 def embedding_columns(predictor: Predictor, *, per_frame: bool) -> dict[str, Any]:

@@ -40,7 +40,7 @@ NO_DIGEST = b"0" * 2 * DIGEST_BYTES
 FORMAT = 2
 """Of what is written here: 2 has digests."""
 
-Row = Mapping[str, object]
+RowValues = Mapping[str, object]
 """A row's values by column; those left out are null."""
 
 
@@ -51,11 +51,11 @@ class Rows(Protocol):
     def about(self) -> Mapping[str, str]:
         """All that rows depend on beside the videos."""
 
-    def rows(self, sources: Sequence[str]) -> Iterator[Row]:
+    def rows(self, sources: Sequence[str]) -> Iterator[RowValues]:
         """One row for each source, in their order; what cannot be read is a row with an `error`."""
 
 
-class Work(Rows, Protocol):
+class RowTable(Rows, Protocol):
     """The same, where rows become a table."""
 
     @property
@@ -80,7 +80,7 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Tally:
+class ShardSummary:
     """What a finished run holds: rows, those of them with an error, files, and the first few errors."""
 
     num_rows: int
@@ -90,7 +90,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Folder:
+class ShardFolder:
     """Where shards lie: a path, or a URL of fsspec's."""
 
     place: str
@@ -167,14 +167,14 @@ def pieces(shards: Sequence[Shard], most: int) -> list[Shard]:
     ]
 
 
-class Gather:
+class ShardWriter:
     """Puts shards together from rows of pieces, which come in any order."""
 
     def __init__(self, shards: Sequence[Shard]) -> None:
         self._shards = {shard.number: shard for shard in shards}
-        self._waiting: dict[int, dict[int, Row]] = {}
+        self._waiting: dict[int, dict[int, RowValues]] = {}
 
-    def add(self, piece: Shard, rows: Sequence[Row]) -> tuple[Shard, list[Row]] | None:
+    def add(self, piece: Shard, rows: Sequence[RowValues]) -> tuple[Shard, list[RowValues]] | None:
         """The shard and its rows, where these were the last of it."""
         shard, there = self._shards[piece.number], self._waiting.setdefault(piece.number, {})
         there.update(enumerate(rows, piece.first))
@@ -184,7 +184,7 @@ class Gather:
         return shard, [there[place] for place in sorted(there)]
 
 
-def begin(place: str, about: Mapping[str, str], shards: Sequence[Shard]) -> Folder:
+def begin(place: str, about: Mapping[str, str], shards: Sequence[Shard]) -> ShardFolder:
     """The folder of a run, new or to be gone on with. ConfigError where it holds anything else, or cannot be written."""
     check_format("parquet")
     run: dict[str, str | int] = {
@@ -194,7 +194,7 @@ def begin(place: str, about: Mapping[str, str], shards: Sequence[Shard]) -> Fold
         "num_inputs": sum(len(shard.sources) for shard in shards),
         "num_shards": len(shards),
     }
-    folder = Folder(place, _key_of(run))
+    folder = ShardFolder(place, _key_of(run))
     with writing_to(place):
         found = folder.read(RUN_FILE)
         if found is None:
@@ -230,7 +230,7 @@ def writing_to(place: str) -> Iterator[None]:
         raise ConfigError(f"{place}: cannot be written or read ({reason}); take another folder") from None
 
 
-def remaining(folder: Folder, shards: Sequence[Shard]) -> list[Shard]:
+def remaining(folder: ShardFolder, shards: Sequence[Shard]) -> list[Shard]:
     """The shards that are not there, or not whole; ConfigError for one of another run."""
     with writing_to(folder.place), ThreadPoolExecutor(FOOTERS_AT_ONCE) as pool:
         names = folder.names()
@@ -243,7 +243,7 @@ def remaining(folder: Folder, shards: Sequence[Shard]) -> list[Shard]:
     return [shard for shard in shards if shard.number not in whole]
 
 
-def put_shard(folder: Folder, shard: Shard, work: Work, rows: Iterable[Row]) -> None:
+def put_shard(folder: ShardFolder, shard: Shard, work: RowTable, rows: Iterable[RowValues]) -> None:
     """Write one shard; its rows get their numbers. Nothing is written unless there is exactly one for each source."""
     import pyarrow  # late: an optional package
     from pyarrow import parquet
@@ -295,7 +295,7 @@ def _footer_in(file: Any) -> bytes | None:
     return footer if SEAL in footer and _with_digest(footer) == footer else None
 
 
-def run_here(folder: Folder, work: Work, shards: Iterable[Shard]) -> Iterator[int]:
+def run_here(folder: ShardFolder, work: RowTable, shards: Iterable[Shard]) -> Iterator[int]:
     """Compute shards in this process, one after another; yields how many rows are new each time."""
     for shard in shards:
         rows = []
@@ -305,7 +305,7 @@ def run_here(folder: Folder, work: Work, shards: Iterable[Shard]) -> Iterator[in
         put_shard(folder, shard, work, rows)
 
 
-def count(folder: Folder, shards: Sequence[Shard]) -> Tally:
+def count(folder: ShardFolder, shards: Sequence[Shard]) -> ShardSummary:
     """What a finished run holds, from the files' ends. ConfigError where a shard is not there."""
     with writing_to(folder.place), ThreadPoolExecutor(FOOTERS_AT_ONCE) as pool:
         found = list(pool.map(lambda shard: _rows_in(folder, shard), shards))
@@ -320,10 +320,10 @@ def count(folder: Folder, shards: Sequence[Shard]) -> Tally:
         if len(errors) < SHOWN_FAILURES:
             errors += _errors_in(folder, shard)
     num_rows = sum(len(shard.sources) for shard in shards)
-    return Tally(num_rows, sum(number for _, number in failed), len(shards), tuple(errors[:SHOWN_FAILURES]))
+    return ShardSummary(num_rows, sum(number for _, number in failed), len(shards), tuple(errors[:SHOWN_FAILURES]))
 
 
-def _rows_in(folder: Folder, shard: Shard) -> tuple[int, int] | None:
+def _rows_in(folder: ShardFolder, shard: Shard) -> tuple[int, int] | None:
     """Rows of a shard's file and those with an error; None where it, or its end, is not there or damaged. ConfigError for another
     run's."""
     from pyarrow import parquet
@@ -344,7 +344,7 @@ def _rows_in(folder: Folder, shard: Shard) -> tuple[int, int] | None:
     return footer.num_rows, footer.num_rows - sum(group.null_count for group in groups)
 
 
-def _errors_in(folder: Folder, shard: Shard) -> list[str]:
+def _errors_in(folder: ShardFolder, shard: Shard) -> list[str]:
     from pyarrow import parquet
 
     with folder.open(name_of(shard.number)) as file:

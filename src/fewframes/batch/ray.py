@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
-from fewframes.batch.output import Folder, Gather, Job, Row, Rows, Shard, Work, pieces, put_shard
+from fewframes.batch.output import Job, Rows, RowTable, RowValues, Shard, ShardFolder, ShardWriter, pieces, put_shard
 from fewframes.core.text import printable
 from fewframes.errors import ConfigError, FewframesError, needed
 
@@ -40,13 +40,13 @@ class Decode(Protocol):
 
 
 @runtime_checkable
-class Parted(Rows, Protocol):
+class SplitWork(Rows, Protocol):
     """Work whose decoding can be done elsewhere."""
 
     def decoder(self) -> Decode | None:
         """That part; None where these settings do not allow it."""
 
-    def rows_of(self, read: Sequence[Any]) -> Iterable[Row]:
+    def rows_of(self, read: Sequence[Any]) -> Iterable[RowValues]:
         """The second half: a row for each thing that was read."""
 
 
@@ -56,16 +56,16 @@ def check_ray() -> None:
 
 
 def run_on_ray(
-    folder: Folder,
+    folder: ShardFolder,
     job: Job,
-    here: Work,
+    here: RowTable,
     shards: Sequence[Shard],
     *,
     workers: int | None = None,
     decode_apart: bool | None = None,
 ) -> Iterator[int]:
     """Compute shards on Ray and write them here; yields how many rows are new each time. Arguments as for `rows_on_ray`."""
-    gather = Gather(shards)
+    gather = ShardWriter(shards)
     for piece, rows in rows_on_ray(job, here, shards, workers=workers, decode_apart=decode_apart):
         whole = gather.add(piece, rows)
         if whole is not None:
@@ -81,7 +81,7 @@ def rows_on_ray(
     workers: int | None = None,
     decode_apart: bool | None = None,
     most: int = PIECE_VIDEOS,
-) -> Iterator[tuple[Shard, list[Row]]]:
+) -> Iterator[tuple[Shard, list[RowValues]]]:
     """Pieces of these shards, of at most so many videos, with their rows, in any order, each exactly once whatever dies.
 
     On the cluster that RAY_ADDRESS names, or on this machine, `workers` processes (default: one a core) do all of a piece;
@@ -97,7 +97,7 @@ def rows_on_ray(
         todo = dict(enumerate(pieces(shards, most)))
         decode = None
         if decode_apart or (decode_apart is None and _have("GPU")):
-            decode = here.decoder() if isinstance(here, Parted) else None
+            decode = here.decoder() if isinstance(here, SplitWork) else None
         for number, rows in _together(job, here.about, todo, workers, decode):
             piece = todo.pop(number, None)
             if piece is not None:  # what was done twice counts once
@@ -106,7 +106,7 @@ def rows_on_ray(
             yield piece, _one_by_one(job, here.about, piece)
 
 
-class Tries:
+class RetryWorker:
     """What runs in a process of its own and counts, for Ray gives a piece to worker after worker for ever."""
 
     def __init__(self, most: int) -> None:
@@ -168,13 +168,13 @@ def _may_try(tries: Any, stage: str, number: int) -> bool:
 
 def _together(
     job: Job, about: Mapping[str, str], todo: Mapping[int, Shard], workers: int, decode: Decode | None
-) -> Iterator[tuple[int, list[Row]]]:
+) -> Iterator[tuple[int, list[RowValues]]]:
     import ray
     from ray.data import ActorPoolStrategy, DataContext
 
     context = DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
-    counting: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Tries)
+    counting: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(RetryWorker)
     tries = counting.remote(TRIES)
     gpus = _have("GPU")
     items = [
@@ -205,7 +205,7 @@ def _together(
             yield int(row["number"]), pickle.loads(row["rows"])
 
 
-def _one_by_one(job: Job, about: Mapping[str, str], piece: Shard) -> list[Row]:
+def _one_by_one(job: Job, about: Mapping[str, str], piece: Shard) -> list[RowValues]:
     """A piece whose every worker died: each video alone, and the one that kills is a row that says so."""
     import ray
 
@@ -216,7 +216,7 @@ def _one_by_one(job: Job, about: Mapping[str, str], piece: Shard) -> list[Row]:
         return actor
 
     actor = another()
-    rows: list[Row] = []
+    rows: list[RowValues] = []
     for source in piece.sources:
         for left in reversed(range(TRIES_ALONE)):
             try:

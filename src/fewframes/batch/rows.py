@@ -12,7 +12,7 @@ from fewframes.batch.embeddings import embedding_columns, embedding_row
 from fewframes.core.cache import module_key
 from fewframes.core.text import printable
 from fewframes.errors import FewframesError
-from fewframes.inference.clips import Part, Read, Reader
+from fewframes.inference.clips import ClipReader, ClipRequest, DecodedClips
 from fewframes.inference.predictor import BackendChoice, DtypeName, Predictor, one_pass
 from fewframes.models.hub import load_checkpoint
 from fewframes.results import Failure, Prediction
@@ -104,12 +104,12 @@ class VideoWork:
         job, own = self._job, self.predictor
         if job.early_exit is not False or job.backend != "pyav":
             return None
-        part = Part(one_pass(job.tolerance), job.num_frames or own.config.num_frames, job.start_s, job.end_s)
-        return VideoDecoder(Reader(own.view), part)
+        part = ClipRequest(one_pass(job.tolerance), job.num_frames or own.config.num_frames, job.start_s, job.end_s)
+        return VideoDecoder(ClipReader(own.view), part)
 
-    def rows_of(self, read: Sequence[Read | Failure]) -> Iterator[dict[str, object]]:
+    def rows_of(self, read: Sequence[DecodedClips | Failure]) -> Iterator[dict[str, object]]:
         """A row for each video that a decoder has read, all through the network together."""
-        good = [one for one in read if isinstance(one, Read)]
+        good = [one for one in read if isinstance(one, DecodedClips)]
         labelled = iter(self.predictor.label_many(good) if good else [])
         for one in read:
             yield self._row(one if isinstance(one, Failure) else next(labelled))
@@ -132,14 +132,14 @@ class VideoWork:
 class VideoDecoder:
     """Reads videos for a model, without the model."""
 
-    reader: Reader
-    part: Part
+    reader: ClipReader
+    part: ClipRequest
 
-    def __call__(self, sources: Sequence[str]) -> list[Read | Failure]:
+    def __call__(self, sources: Sequence[str]) -> list[DecodedClips | Failure]:
         """The frames of each source, or why it cannot be read."""
         return [self._read(source) for source in sources]
 
-    def _read(self, source: str) -> Read | Failure:
+    def _read(self, source: str) -> DecodedClips | Failure:
         try:
             return self.reader.read(source, self.part, threads=1)
         except FewframesError as error:

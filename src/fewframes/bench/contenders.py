@@ -54,7 +54,7 @@ class Published:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contender:
+class Baseline:
     """A system and its protocol."""
 
     build: Callable[[], nn.Module]
@@ -89,7 +89,7 @@ class Contender:
         return self.views.num_crops if self.takes == "clips" else len(self.views)
 
 
-class Rival(nn.Module):
+class BaselineNetwork(nn.Module):
     """A contender's network behind the input that all share: (B, T, C, H, W) in 0-1 -> logits (B, K)."""
 
     mean: Tensor
@@ -118,15 +118,15 @@ class Rival(nn.Module):
         return self.network(clip_BCTHW)
 
 
-def build(contender: Contender) -> nn.Module:
+def build(contender: Baseline) -> nn.Module:
     """The network of a contender, eval mode. MissingDependency where its package is not installed."""
     if contender.package and importlib.util.find_spec(contender.package) is None:
         raise MissingDependency(f"needs {contender.package}; pip install 'fewframes[baselines]'")
     network = contender.build()
-    return (network if isinstance(network, STAM) else Rival(network, contender.takes, contender.view)).eval()
+    return (network if isinstance(network, STAM) else BaselineNetwork(network, contender.takes, contender.view)).eval()
 
 
-def load_weights(rival: Rival, contender: Contender, path: str) -> None:
+def load_weights(rival: BaselineNetwork, contender: Baseline, path: str) -> None:
     """Published weights under the names of the contender's library: a file, or for transformers a folder as its
     `save_pretrained` writes. WeightsError lists what does not fit."""
     if contender.package == TRANSFORMERS and Path(path).is_dir():
@@ -136,7 +136,7 @@ def load_weights(rival: Rival, contender: Contender, path: str) -> None:
     load_strictly(rival.network, read_tensors(Path(path)), path)
 
 
-def contender_of(name: str) -> Contender:
+def contender_of(name: str) -> Baseline:
     """A contender by its name, or a model of ours by its file; ConfigError names the nearest."""
     if name in CONTENDERS:
         return CONTENDERS[name]
@@ -144,7 +144,7 @@ def contender_of(name: str) -> Contender:
         raise ConfigError(f"no contender {name!r}, and no file of that name; {nearest(name, CONTENDERS)}")
     checkpoint = load_checkpoint(name)
     frames = checkpoint.model.config.num_frames
-    return Contender(build=lambda: checkpoint.model, frames=frames, view=checkpoint.view, takes="frames")
+    return Baseline(build=lambda: checkpoint.model, frames=frames, view=checkpoint.view, takes="frames")
 
 
 def has_weights(name: str) -> bool:
@@ -218,10 +218,10 @@ def _transformers(kind: str, **settings: object) -> Callable[[], nn.Module]:
     return make
 
 
-def _ours(name: str, published: Published) -> Contender:
+def _ours(name: str, published: Published) -> Baseline:
     model: ModelConfig = PRESETS[name].model
     view: ViewConfig = PRESETS[name].view
-    return Contender(
+    return Baseline(
         build=lambda: build_model(model, view),
         frames=model.num_frames,
         view=view,
@@ -230,11 +230,11 @@ def _ours(name: str, published: Published) -> Contender:
     )
 
 
-def _published_stam(name: str, top1: float | None, gmacs: float | None, videos_s: float | None = None) -> Contender:
+def _published_stam(name: str, top1: float | None, gmacs: float | None, videos_s: float | None = None) -> Baseline:
     return _ours(name, Published(top1=top1, gmacs=gmacs, params_m=96, videos_s=videos_s, source="Tables 1 and 4"))
 
 
-OURS: dict[str, Contender] = {
+OURS: dict[str, Baseline] = {
     "stam-16": _published_stam("stam-16", 79.3, 270, 20.0),
     "stam-64": _published_stam("stam-64", 80.5, 1080, 4.8),
     "stam-8": _published_stam("stam-8", 77.1, 135),
@@ -246,94 +246,94 @@ OURS: dict[str, Contender] = {
     "lite0-16": _ours("lite0-16", Published()),
 }
 PYTORCHVIDEO, TRANSFORMERS = "pytorchvideo", "transformers"
-OF_THE_PAPER: dict[str, Contender] = {
-    "x3d-m": Contender(
+OF_THE_PAPER: dict[str, Baseline] = {
+    "x3d-m": Baseline(
         build=_hub("x3d_m"), frames=16, view=_view(256), views=_dense(16, 5, 10, 3), package=PYTORCHVIDEO,
         published=Published(top1=76.0, gmacs=6.2, params_m=3.8, videos_s=1.3, source="Table 1"),
     ),
-    "x3d-l": Contender(
+    "x3d-l": Baseline(
         build=_hub("x3d_l"), frames=16, view=_view(356), views=_dense(16, 5, 10, 3), package=PYTORCHVIDEO,
         published=Published(top1=77.5, gmacs=24.8, params_m=6.1, videos_s=0.46, source="Tables 1 and 5"),
     ),
-    "x3d-xl": Contender(
+    "x3d-xl": Baseline(
         build=_x3d_xl, frames=16, view=_view(356), views=_dense(16, 5, 10, 3), package=PYTORCHVIDEO,
         published=Published(top1=79.1, gmacs=48.4, params_m=11.0, charades=43.4, source="Tables 1 and 7"),
     ),
-    "slowfast-8x8-r50": Contender(
+    "slowfast-8x8-r50": Baseline(
         build=_hub("slowfast_r50"), frames=32, view=_view(256), views=_dense(32, 2, 10, 3), takes="pathways",
         package=PYTORCHVIDEO,
         published=Published(top1=77.0, gmacs=65.7, params_m=34.4, videos_s=1.4, source="Tables 1 and 5"),
     ),
-    "tsm-r50": Contender(
+    "tsm-r50": Baseline(
         build=baselines.tsm_resnet50, frames=16, view=_view(224, IMAGENET, 256), views=_dense(16, 4, 10, 1),
         published=Published(top1=74.7, gmacs=65, params_m=24.3, source="Table 1"),
     ),
-    "i3d-r50": Contender(
+    "i3d-r50": Baseline(
         build=_hub("i3d_r50"), frames=8, view=_view(256), views=_dense(8, 8, 10, 3), package=PYTORCHVIDEO,
         published=Published(params_m=28.0, gmacs=37.5, top1=73.3, source="PyTorchVideo's model zoo"),
     ),
-    "i3d-r50-nl": Contender(
+    "i3d-r50-nl": Baseline(
         build=baselines.nonlocal_i3d, frames=8, view=_view(256), views=_dense(8, 8, 10, 3),
         published=Published(params_m=35.3, source="SlowFast's model zoo"),
     ),
-    "nonlocal-r101": Contender(
+    "nonlocal-r101": Baseline(
         build=lambda: baselines.nonlocal_i3d(depth=101), frames=32, view=_view(256), views=_dense(32, 4, 10, 3),
         published=Published(top1=77.7, gmacs=359, params_m=54.3, source="Table 1"),
     ),
-    "oct-i3d-nl": Contender(
+    "oct-i3d-nl": Baseline(
         build=baselines.octave_i3d_nonlocal, frames=8, view=_view(224, resize_px=256), views=_dense(8, 8, 10, 3),
         published=Published(top1=75.7, gmacs=28.9, params_m=33.6, source="Table 1"),
     ),
-    "eco": Contender(
+    "eco": Baseline(
         build=baselines.eco, frames=16, view=_view(224, resize_px=240),
         published=Published(gmacs=64, params_m=47.5, ucf101=93.6, videos_s=20.8, source="Table 6; cost: TSM's authors"),
     ),
-    "faster32": Contender(
+    "faster32": Baseline(
         build=baselines.faster32, frames=32, view=_view(224, resize_px=256), views=_dense(32, 2, 8, 1), takes="clips",
         published=Published(top1=75.3, gmacs=8 * 67.7, ucf101=96.9, videos_s=2.8, source="Table 6; cost: its authors"),
     ),
-    "r2plus1d-34": Contender(
+    "r2plus1d-34": Baseline(
         build=baselines.r2plus1d_34, frames=32, view=_view(112, S3D, 128), views=_dense(32, 2, 10, 1),
         published=Published(params_m=63.6, gmacs=152, ucf101=96.8, source="Table 6; cost: its authors"),
     ),
-    "s3d": Contender(
+    "s3d": Baseline(
         build=_torchvision("s3d"), frames=128, view=_view(224, S3D, 256), views=_dense(128, 2, 1, 1),
         published=Published(top1=68.4, params_m=8.3, ucf101=96.8, source="Table 6; top-1, protocol: torchvision"),
     ),
 }  # fmt: skip
-MODERN: dict[str, Contender] = {
-    "timesformer-b": Contender(
+MODERN: dict[str, Baseline] = {
+    "timesformer-b": Baseline(
         build=_transformers("Timesformer", num_frames=8), frames=8, view=_view(224), takes="frames",
         views=_dense(8, 32, 1, 3), package=TRANSFORMERS,
         published=Published(top1=77.9, gmacs=196, params_m=121.4, source="its authors"),
     ),
-    "vivit-b": Contender(
+    "vivit-b": Baseline(
         build=_transformers("Vivit"), frames=32, view=_view(224, HALF), views=_dense(32, 2, 4, 3), takes="frames",
         package=TRANSFORMERS, published=Published(top1=79.9, params_m=88.9, source="its authors"),
     ),
-    "videomae-b": Contender(
+    "videomae-b": Baseline(
         build=_transformers("VideoMAE", use_mean_pooling=True), frames=16, view=_view(224, IMAGENET), views=_dense(16, 4, 5, 3),
         takes="frames", package=TRANSFORMERS,
         published=Published(top1=81.5, gmacs=180, params_m=87, source="its authors"),
     ),
-    "vjepa2-l": Contender(
+    "vjepa2-l": Baseline(
         build=_transformers("VJEPA2", frames_per_clip=16), frames=16, view=_view(256, IMAGENET, 292), views=_dense(16, 4, 2, 3),
         takes="frames", package=TRANSFORMERS, published=Published(source="its authors give Something-Something"),
     ),
-    "mvit-v2-s": Contender(
+    "mvit-v2-s": Baseline(
         build=_torchvision("mvit_v2_s"), frames=16, view=_view(224, resize_px=256), views=_dense(16, 4, 5, 1),
         published=Published(top1=81.0, gmacs=64.2, params_m=34.5, source="its authors"),
     ),
-    "swin3d-t": Contender(
+    "swin3d-t": Baseline(
         build=_torchvision("swin3d_t"), frames=32, view=_view(224, IMAGENET), views=_dense(32, 2, 4, 3),
         published=Published(top1=78.8, gmacs=88, params_m=28.2, source="its authors"),
     ),
-    "swin3d-b": Contender(
+    "swin3d-b": Baseline(
         build=_torchvision("swin3d_b"), frames=32, view=_view(224, IMAGENET), views=_dense(32, 2, 4, 3),
         published=Published(top1=80.6, gmacs=282, params_m=88.1, source="its authors"),
     ),
 }  # fmt: skip
-CONTENDERS: dict[str, Contender] = {**OURS, **OF_THE_PAPER, **MODERN}
+CONTENDERS: dict[str, Baseline] = {**OURS, **OF_THE_PAPER, **MODERN}
 
 PUBLISHED_ONLY: dict[str, Published] = {
     "STRG + NL": Published(charades=39.7, gmacs=630, source="Table 7; needs a detector's boxes"),

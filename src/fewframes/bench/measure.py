@@ -25,14 +25,14 @@ from fewframes.bench.contenders import (
     FPS,
     NUM_CLASSES,
     OURS,
-    Contender,
-    Rival,
+    Baseline,
+    BaselineNetwork,
     build,
     contender_of,
     has_weights,
     load_weights,
 )
-from fewframes.bench.stopwatch import Energy, Memory, Runner, Way, in_own_process, percentile, significant
+from fewframes.bench.stopwatch import Energy, Memory, RunMode, Runner, in_own_process, percentile, significant
 from fewframes.core.devices import choose_device, machine_name, matrix_flops_s
 from fewframes.core.metrics import Cost, Report, count_cost, score
 from fewframes.core.settings import settings_from
@@ -57,13 +57,13 @@ RATE_SIDES = {"cpu": 4096, "cuda": 8192}
 
 
 @dataclass(frozen=True)
-class Levers:
+class Shortcuts:
     """What of ours is made cheaper; others are as they are."""
 
     tolerance: float = 0.0
     merge: int = 0
 
-    def contender(self, name: str) -> Contender:
+    def contender(self, name: str) -> Baseline:
         """The contender of this name, its moments as free as they may be."""
         contender = contender_of(name)
         if not self.tolerance or (name in CONTENDERS and name not in OURS):
@@ -76,37 +76,37 @@ class Levers:
         return self.merge if isinstance(getattr(network, "frame_encoder", None), SpatialEncoder) else 0
 
 
-NO_LEVERS = Levers()
+NO_LEVERS = Shortcuts()
 
 
 @dataclass(frozen=True)
-class Turn:
+class Measurement:
     """What one turn measured: seconds of each pass of `way.batch` views, seconds of each pass of one view, seconds to decode all
     views of the clip, bytes of memory above an empty process, joules of all passes where the platform counts them, and the
     machine's rate of matrix products in `way`'s precision, in FLOP/s."""
 
-    way: Way
+    way: RunMode
     pass_s: tuple[float, ...]
     view_s: tuple[float, ...]
     decode_s: float | None
     memory_bytes: int | None
     joules: float | None
     matrix_flops_s: float
-    tried: Mapping[Way, float | None] = field(default_factory=dict)
+    tried: Mapping[RunMode, float | None] = field(default_factory=dict)
     """Seconds of a view in each way that was looked at; None where it failed."""
 
 
 @dataclass(frozen=True)
-class Row:
+class BenchResult:
     """One contender: what it costs by count, what was measured in each turn, and how it did on labelled videos."""
 
     name: str
-    contender: Contender = field(repr=False)
+    contender: Baseline = field(repr=False)
     cost: Cost
     """By the whole network."""
     computed: Cost
     """As it is run: ours without the part of the last block that nothing reads, and with patches merged."""
-    turns: tuple[Turn, ...]
+    turns: tuple[Measurement, ...]
     report: Report | None = None
     """On the user's videos, where it has weights."""
 
@@ -179,7 +179,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Missed:
+class UnmeasuredBaseline:
     """A contender that could not be measured, and why."""
 
     name: str
@@ -190,8 +190,8 @@ class Missed:
 class Bench:
     """All of it: the rows, who is missing, the machine, and what was done."""
 
-    rows: tuple[Row, ...]
-    missed: tuple[Missed, ...]
+    rows: tuple[BenchResult, ...]
+    missed: tuple[UnmeasuredBaseline, ...]
     machine: str
     rounds: int
     seconds: float
@@ -233,7 +233,7 @@ def bench(
     patches are merged in each block of a ViT. One that cannot be built, run or judged is reported, the others go on; an
     interruption (Ctrl-C) ends it with what was measured. Raises ConfigError for a name that is unknown and VideoError for a clip
     that cannot be read."""
-    names, weights, levers = list(dict.fromkeys(names)), weights or {}, Levers(tolerance, merge)
+    names, weights, levers = list(dict.fromkeys(names)), weights or {}, Shortcuts(tolerance, merge)
     _check(names, weights, rounds, data)
     if clip is not None:
         read_views(contender_of(names[0]), clip)
@@ -271,11 +271,11 @@ def bench(
 class _State:
     """What is known so far, by name."""
 
-    turns: dict[str, list[Turn]]
+    turns: dict[str, list[Measurement]]
     costs: dict[str, tuple[Cost, Cost]]
     reports: dict[str, Report | None]
-    missed: dict[str, Missed]
-    levers: Levers
+    missed: dict[str, UnmeasuredBaseline]
+    levers: Shortcuts
 
     def measure(self, name: str, device: str, seconds: float, clip: str | None) -> None:
         """One more turn of this contender, unless it failed before."""
@@ -287,19 +287,19 @@ class _State:
             way = self.turns[name][0].way if self.turns[name] else None
             self.turns[name].append(in_own_process(take_turn, name, device, seconds, way, clip, self.levers))
         except FewframesError as error:
-            self.missed[name] = Missed(name, str(error))
+            self.missed[name] = UnmeasuredBaseline(name, str(error))
 
     def judge(self, name: str, data: VideoSet | None, weights: str | None, device: str) -> None:
         """How often this contender is right, where it has weights."""
         try:
             self.reports[name] = in_own_process(report_on, name, data, weights, device, self.levers)
         except FewframesError as error:
-            self.missed.setdefault(name, Missed(name, f"not judged: {error}"))
+            self.missed.setdefault(name, UnmeasuredBaseline(name, f"not judged: {error}"))
 
-    def rows(self) -> tuple[Row, ...]:
+    def rows(self) -> tuple[BenchResult, ...]:
         """Of those that had a turn."""
         return tuple(
-            Row(name, self.levers.contender(name), *self.costs[name], tuple(turns), self.reports.get(name))
+            BenchResult(name, self.levers.contender(name), *self.costs[name], tuple(turns), self.reports.get(name))
             for name, turns in self.turns.items()
             if turns
         )
@@ -326,7 +326,7 @@ def _check(names: Sequence[str], weights: Mapping[str, str], rounds: int, data: 
         raise DataError(f"{data.name}: its videos have any number of actions; only single-label data is judged here")
 
 
-def costs_of(name: str, levers: Levers) -> tuple[Cost, Cost]:
+def costs_of(name: str, levers: Shortcuts) -> tuple[Cost, Cost]:
     """What one view of a contender costs by the whole network, and as it is run; nothing is computed but for a file of ours,
     whose weights are there already."""
     contender = contender_of(name)
@@ -340,8 +340,8 @@ def costs_of(name: str, levers: Levers) -> tuple[Cost, Cost]:
 
 
 def take_turn(
-    name: str, device_name: str, seconds: float, way: Way | None, clip: str | None, levers: Levers = NO_LEVERS
-) -> Turn:
+    name: str, device_name: str, seconds: float, way: RunMode | None, clip: str | None, levers: Shortcuts = NO_LEVERS
+) -> Measurement:
     """One turn: without a `way` the best one is looked for first."""
     device = torch.device(device_name)
     memory = Memory(device)
@@ -356,7 +356,7 @@ def take_turn(
     with memory, Energy(device) as energy:
         pass_s = runner.seconds_of(way.batch, seconds)
     view_s = pass_s if way.batch == 1 else runner.seconds_of(1, seconds / 2)
-    return Turn(
+    return Measurement(
         way=way,
         pass_s=tuple(pass_s),
         view_s=tuple(view_s),
@@ -370,7 +370,9 @@ def take_turn(
     )
 
 
-def report_on(name: str, data: VideoSet, weights: str | None, device: str, levers: Levers = NO_LEVERS) -> Report | None:
+def report_on(
+    name: str, data: VideoSet, weights: str | None, device: str, levers: Shortcuts = NO_LEVERS
+) -> Report | None:
     """How often a contender is right by its own protocol; None where it has no weights. Ours are judged as `evaluate` judges
     them; a rival in float32 by `weights` under its library's names of tensors, with Kinetics-400's labels. A video that cannot
     be read is a DataError: figures over different videos cannot stand side by side."""
@@ -387,7 +389,7 @@ def report_on(name: str, data: VideoSet, weights: str | None, device: str, lever
     contender, labels = contender_of(name), kinetics_labels(NUM_CLASSES)
     places = torch.tensor(places_of(data.labels, labels, f"{data.name}: {name}"))
     rival = build(contender)
-    assert isinstance(rival, Rival)
+    assert isinstance(rival, BaselineNetwork)
     load_weights(rival, contender, weights)
     runner = Runner(rival, contender, choose_device(device))
     scores = [
@@ -396,14 +398,14 @@ def report_on(name: str, data: VideoSet, weights: str | None, device: str, lever
     return score(torch.stack(scores).log(), places[data.multi_hot().argmax(dim=1)], labels)
 
 
-def decoding_s(contender: Contender, clip: str) -> float:
+def decoding_s(contender: Baseline, clip: str) -> float:
     """Seconds to open a video and read the frames of all views of a contender, resized and cropped."""
     began = time.perf_counter()
     read_views(contender, clip)
     return time.perf_counter() - began
 
 
-def read_views(contender: Contender, path: str, start_s: float = 0.0, end_s: float | None = None) -> Tensor:
+def read_views(contender: Baseline, path: str, start_s: float = 0.0, end_s: float | None = None) -> Tensor:
     """All views of a video as the contender's protocol has them: (V, T, C, H, W) uint8, clip after clip, of each its crops."""
     num_crops = contender.views.num_crops
     with closing(open_video(path, threads=0)) as video:

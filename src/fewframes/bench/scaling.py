@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from fewframes.bench.contenders import Contender, build
+from fewframes.bench.contenders import Baseline, build
 from fewframes.bench.measure import Progress
 from fewframes.bench.stopwatch import Memory, Runner, in_own_process, significant
 from fewframes.core.devices import choose_device
@@ -20,8 +20,8 @@ from fewframes.models.config import ModelConfig
 from fewframes.models.networks import build_model
 from fewframes.models.presets import PRESETS
 
-Layout = Literal["factorised", "per_block", "joint"]
-LAYOUTS: dict[Layout, str] = {
+AttentionLayout = Literal["factorised", "per_block", "joint"]
+LAYOUTS: dict[AttentionLayout, str] = {
     "factorised": "each frame, then time (factorised)",
     "per_block": "time inside every block",
     "joint": "joint space-time (Eq. 5)",
@@ -36,7 +36,7 @@ class Point:
     """One layout with so many frames: multiply-adds of a video in 1e9, of these attention's products; seconds of a pass, the
     median; and bytes above an empty process. None where it was not run: too long, or `reason`."""
 
-    layout: Layout
+    layout: AttentionLayout
     frames: int
     gmacs: float
     attention_gmacs: float
@@ -82,7 +82,7 @@ def scale(
     return points
 
 
-def _config(preset: str, layout: Layout, frames: int) -> ModelConfig:
+def _config(preset: str, layout: AttentionLayout, frames: int) -> ModelConfig:
     model = PRESETS[preset].model
     if layout == "factorised":
         return replace(model, num_frames=frames)
@@ -100,7 +100,7 @@ def _measure(preset: str, config: ModelConfig, device_name: str, seconds: float)
     device = torch.device(device_name)
     memory = Memory(device)
     view = PRESETS[preset].view
-    contender = Contender(build=lambda: build_model(config, view), frames=config.num_frames, view=view, takes="frames")
+    contender = Baseline(build=lambda: build_model(config, view), frames=config.num_frames, view=view, takes="frames")
     runner = Runner(build(contender), contender, device)
     runner.take(runner.best_way(seconds / 4, one_view=True))
     runner.seconds_of(1, 0)  # warm-up

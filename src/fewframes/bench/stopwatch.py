@@ -16,7 +16,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from fewframes.bench.contenders import Contender
+from fewframes.bench.contenders import Baseline
 from fewframes.core.devices import may_pay, synchronise
 from fewframes.core.memory import keep_memory
 from fewframes.errors import BenchError, ConfigError, FewframesError
@@ -39,7 +39,7 @@ RAPL = Path("/sys/class/powercap")
 
 
 @dataclass(frozen=True)
-class Way:
+class RunMode:
     """How a network is run: precision, whether its memory has channels last, and how many views a pass takes."""
 
     dtype: str
@@ -54,10 +54,10 @@ class Way:
 class Runner:
     """A contender's network, ours as `Predictor` runs it, that can be run in several ways."""
 
-    def __init__(self, network: nn.Module, contender: Contender, device: torch.device, merge: int = 0) -> None:
+    def __init__(self, network: nn.Module, contender: Baseline, device: torch.device, merge: int = 0) -> None:
         self.contender, self.device = contender, device
         self.dtype = torch.float32
-        self.tried: dict[Way, float | None] = {}
+        self.tried: dict[RunMode, float | None] = {}
         """Seconds of a view in each way that was tried; None where it failed."""
         self.predictor: Predictor | None = None
         if isinstance(network, STAM):
@@ -69,16 +69,16 @@ class Runner:
             self.cast = network.to(device)
         torch.backends.cudnn.benchmark = True
 
-    def best_way(self, seconds: float, *, one_view: bool = False) -> Way:
+    def best_way(self, seconds: float, *, one_view: bool = False) -> RunMode:
         """In each precision the better layout by the clock, then the batch up to which a view gets cheaper (unless `one_view`);
         of these the cheapest. A precision that fails, or whose output is not finite, is left out."""
         names = [torch.bfloat16, torch.float32] if self.device.type == "cpu" else list(DTYPES.values())
         dtypes = [dtype for dtype in names if dtype == torch.float32 or may_pay(dtype, self.device)]
-        taken: dict[Way, float] = {}
+        taken: dict[RunMode, float] = {}
         for dtype in dtypes:
             layouts = {
                 way: view_s
-                for way in (Way(name_of(dtype), last) for last in (False, True))
+                for way in (RunMode(name_of(dtype), last) for last in (False, True))
                 if (view_s := self._view_s(way, seconds)) is not None
             }
             if not layouts:
@@ -96,7 +96,7 @@ class Runner:
             raise ConfigError(f"its network runs in none of {', '.join(name_of(dtype) for dtype in dtypes)} here")
         return min(taken, key=taken.__getitem__)
 
-    def _view_s(self, way: Way, seconds: float) -> float | None:
+    def _view_s(self, way: RunMode, seconds: float) -> float | None:
         self.tried[way] = None
         try:
             self.take(way)
@@ -112,7 +112,7 @@ class Runner:
                 torch.cuda.empty_cache()
         return self.tried[way]
 
-    def take(self, way: Way) -> None:
+    def take(self, way: RunMode) -> None:
         """Turn the network to this way."""
         self.dtype = DTYPES[way.dtype]
         self.cast.to(self.dtype)

@@ -19,7 +19,7 @@ from fewframes.core.files import write_file, writing
 from fewframes.viz.charts import DPI
 
 Plain = Mapping[str, Any]
-Format = Literal["table", "markdown", "json", "csv"]
+TableFormat = Literal["table", "markdown", "json", "csv"]
 BLUE, GREY, ORANGE = "#1f5fa8", "#6b7683", "#c2410c"
 HEAD = (
     "model", "top-1 %", "GMACs x views", "params M", "frames read", "videos/s, network", "with decoding", "ms a view, p50/p95",
@@ -27,7 +27,7 @@ HEAD = (
 )  # fmt: skip
 
 
-def bench_text(result: Plain, form: Format) -> str:
+def bench_text(result: Plain, form: TableFormat) -> str:
     """All rows of a bench, as its `to_dict` or its JSON has them, in one of the forms."""
     rows = result["rows"]
     if form == "json":
@@ -47,7 +47,7 @@ def bench_text(result: Plain, form: Format) -> str:
     return _aligned([list(HEAD), *lines])
 
 
-def scaling_text(points: Sequence[Point], form: Format) -> str:
+def scaling_text(points: Sequence[Point], form: TableFormat) -> str:
     """All points in one of the forms."""
     if form == "json":
         return json.dumps([asdict(point) for point in points], indent=1)

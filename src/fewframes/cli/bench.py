@@ -14,10 +14,14 @@ from fewframes.errors import EXIT_SOME_FAILED, ConfigError
 
 if TYPE_CHECKING:
     from fewframes.bench.measure import Bench
-    from fewframes.bench.tables import Format
+    from fewframes.bench.tables import TableFormat
 
-BENCH_FILES: tuple[tuple[str, Format], ...] = (("bench.json", "json"), ("bench.csv", "csv"), ("table.md", "markdown"))
-SCALING_FILES: tuple[tuple[str, Format], ...] = (("scaling.json", "json"), ("scaling.csv", "csv"))
+BENCH_FILES: tuple[tuple[str, TableFormat], ...] = (
+    ("bench.json", "json"),
+    ("bench.csv", "csv"),
+    ("table.md", "markdown"),
+)
+SCALING_FILES: tuple[tuple[str, TableFormat], ...] = (("scaling.json", "json"), ("scaling.csv", "csv"))
 DEFAULT_CONTENDERS = ("lite0-16", "stam-16", "x3d-m", "x3d-l", "slowfast-8x8-r50", "tsm-r50")
 
 
@@ -88,7 +92,7 @@ def bench(
         )
     for path in plot or ():
         _check_picture(path)
-    form: Format = "json" if as_json else "csv" if as_csv else "markdown" if table else "table"
+    form: TableFormat = "json" if as_json else "csv" if as_csv else "markdown" if table else "table"
     if output is not None:
         make_folder(output)
     from fewframes.bench import tables as compared
@@ -171,7 +175,7 @@ def _scale(
     counts: tuple[int, ...],
     seconds: float,
     device: str,
-    form: Format,
+    form: TableFormat,
     output: Path | None,
     plot: list[Path],
 ) -> None:

@@ -137,8 +137,8 @@ def train(
     from fewframes.data.dataset import read_data
     from fewframes.results import tally
     from fewframes.training.config import RunConfig, changed, changed_by_words, read_run
-    from fewframes.training.run_folder import Records
-    from fewframes.training.train import Options
+    from fewframes.training.run_folder import RunFolder
+    from fewframes.training.train import TrainOptions
     from fewframes.training.train import train as train_model
 
     chosen = changed(
@@ -171,7 +171,7 @@ def train(
     tell_data(data, videos)
     if holdout is not None and {"val", "test"} & {sample.split for sample in videos.samples}:
         tell("the data name what is held out themselves, so --holdout has no say")
-    options = Options(
+    options = TrainOptions(
         cache=embedding_cache(cache, unused=no_cache),
         device=device,
         dtype=dtype,
@@ -179,7 +179,7 @@ def train(
         resume=resume,
         command=shlex.join(["fewframes", *sys.argv[1:]]),
     )
-    if resume and Records(output, chosen, videos, options.command).finished():
+    if resume and RunFolder(output, chosen, videos, options.command).finished():
         if is_first_process():
             tell(f"{output}: this run is finished; use it: fewframes predict VIDEO --model {output}")
         return

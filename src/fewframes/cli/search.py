@@ -81,8 +81,8 @@ def index(
     from fewframes.inference.predictor import load
     from fewframes.results import tally
     from fewframes.search.index import Index
-    from fewframes.search.ray import LookOnRay
-    from fewframes.search.rows import MomentJob
+    from fewframes.search.ray import EncodeOnRay
+    from fewframes.search.rows import WindowJob
 
     paths = named_videos(sources) if sources else []
     if remove or prune:
@@ -98,10 +98,10 @@ def index(
     look = None
     if on_ray:
         folder = None if store is None else store.folder
-        job = MomentJob(
+        job = WindowJob(
             model=model, settings=there.settings, device=device, dtype=dtype, backend=backend, merge=merge, cache=folder
         )
-        look = LookOnRay(job, predictor, workers)
+        look = EncodeOnRay(job, predictor, workers)
     began = time.perf_counter()
     with StageProgress() as progress:
         added = there.add(paths, cache=store, progress=progress.show, look=look)

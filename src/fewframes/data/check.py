@@ -49,7 +49,7 @@ RANKS = {"test": 2, "val": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class SampleCheck:
     """What looking at a sample showed: its moments in seconds, how many distinct frames a model would see, the key of its
     file's content; or why it could not be looked at."""
 
@@ -139,7 +139,7 @@ def inspect(
     core).
     """
     rows_of = together(range(len(data.samples)), lambda row: data.samples[row].path)
-    looks = [Look()] * len(data.samples)
+    looks = [SampleCheck()] * len(data.samples)
     pool = ThreadPoolExecutor(workers or torch.get_num_threads(), thread_name_prefix="fewframes-inspect")
     done = 0
     try:
@@ -155,7 +155,7 @@ def inspect(
     yield judge(data, looks, num_frames=num_frames, min_s=min_s, thorough=thorough, drop_short=drop_short)
 
 
-def look_at(samples: Sequence[Sample], num_frames: int, *, thorough: bool) -> list[Look]:
+def look_at(samples: Sequence[Sample], num_frames: int, *, thorough: bool) -> list[SampleCheck]:
     """One look for each sample of a file."""
     path = samples[0].path
     try:
@@ -165,11 +165,11 @@ def look_at(samples: Sequence[Sample], num_frames: int, *, thorough: bool) -> li
     except VideoError as error:
         return [_failed(path, error)] * len(samples)
     except OSError as error:
-        return [Look(error=f"cannot be read ({error.strerror or error})")] * len(samples)
+        return [SampleCheck(error=f"cannot be read ({error.strerror or error})")] * len(samples)
     return [replace(look, content=content) for look in looks]
 
 
-def _look(video: OpenVideo, sample: Sample, num_frames: int, *, thorough: bool) -> Look:
+def _look(video: OpenVideo, sample: Sample, num_frames: int, *, thorough: bool) -> SampleCheck:
     try:
         start_s, end_s = checked_range(video.duration_s, sample.start_s, sample.end_s)
         centres_T = centre_times(video.duration_s, num_frames, start_s=start_s, end_s=end_s)
@@ -178,14 +178,14 @@ def _look(video: OpenVideo, sample: Sample, num_frames: int, *, thorough: bool) 
         if thorough:
             video.check(start_s, end_s)
     except ValueError as error:
-        return Look(error=str(error))
+        return SampleCheck(error=str(error))
     except VideoError as error:
         return _failed(sample.path, error)
-    return Look(start_s=start_s, end_s=end_s, num_distinct=len(clip.times_s[:num_frames].unique()))
+    return SampleCheck(start_s=start_s, end_s=end_s, num_distinct=len(clip.times_s[:num_frames].unique()))
 
 
-def _failed(path: str, error: VideoError) -> Look:
-    return Look(error=str(error).removeprefix(f"{path}: "), missing=isinstance(error, MissingVideo))
+def _failed(path: str, error: VideoError) -> SampleCheck:
+    return SampleCheck(error=str(error).removeprefix(f"{path}: "), missing=isinstance(error, MissingVideo))
 
 
 def _one_pixel(frame_CHW: Tensor) -> Tensor:
@@ -195,7 +195,7 @@ def _one_pixel(frame_CHW: Tensor) -> Tensor:
 
 def judge(
     data: VideoSet,
-    looks: Sequence[Look],
+    looks: Sequence[SampleCheck],
     *,
     num_frames: int = NUM_FRAMES,
     min_s: float = 0.0,
@@ -239,7 +239,7 @@ def _problem(data: VideoSet, row: int, kind: str, reason: str, *, kept: bool = F
     )
 
 
-def _unreadable(data: VideoSet, looks: Sequence[Look]) -> Iterator[Problem]:
+def _unreadable(data: VideoSet, looks: Sequence[SampleCheck]) -> Iterator[Problem]:
     for row, (sample, look) in enumerate(zip(data.samples, looks, strict=True)):
         if look.error:
             yield _problem(data, row, "missing" if look.missing else "failed", look.error)
@@ -248,7 +248,7 @@ def _unreadable(data: VideoSet, looks: Sequence[Look]) -> Iterator[Problem]:
 
 
 def _too_short(
-    data: VideoSet, looks: Sequence[Look], rows: Iterable[int], num_frames: int, min_s: float, *, kept: bool
+    data: VideoSet, looks: Sequence[SampleCheck], rows: Iterable[int], num_frames: int, min_s: float, *, kept: bool
 ) -> Iterator[Problem]:
     for row in rows:
         look = looks[row]
@@ -261,7 +261,7 @@ def _too_short(
         yield _problem(data, row, "short", reason, kept=kept)
 
 
-def _repeated(data: VideoSet, looks: Sequence[Look], rows: Iterable[int]) -> Iterator[Problem]:
+def _repeated(data: VideoSet, looks: Sequence[SampleCheck], rows: Iterable[int]) -> Iterator[Problem]:
     """Content that stands there more than once. The part of the highest rank keeps it, there the first; where the labels
     disagree within that part nobody can tell which is right, and all go."""
 

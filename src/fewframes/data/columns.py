@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fewframes.data.list_text import is_file
-from fewframes.data.samples import SPLITS, Places, Sample, as_label, part_of
+from fewframes.data.samples import SPLITS, ReadOptions, Sample, as_label, part_of
 from fewframes.errors import DataError, nearest
 
 PATHS = (
@@ -109,7 +109,7 @@ def is_header(cells: Sequence[str], *, has_separator: bool) -> bool:
     return both or (has_separator and any(name in (*PATHS, *LABELS) for name in names) and not any(map(is_file, cells)))
 
 
-def columns_of(where: str, rows: Sequence[Cells], places: Places, *, path_column: str = "") -> Columns:
+def columns_of(where: str, rows: Sequence[Cells], places: ReadOptions, *, path_column: str = "") -> Columns:
     """Return what the columns of these rows hold; `path_column` is told by its cells where its name says nothing.
 
     Raises DataError where there is no path or no label, and for columns that look like times, parts or folds and are not
@@ -153,7 +153,9 @@ def columns_of(where: str, rows: Sequence[Cells], places: Places, *, path_column
     )
 
 
-def sample_of(where: str, row: Cells, columns: Columns, path: str, names: Mapping[str, str], places: Places) -> Sample:
+def sample_of(
+    where: str, row: Cells, columns: Columns, path: str, names: Mapping[str, str], places: ReadOptions
+) -> Sample:
     """Return the sample of a row. Raises DataError for times, parts and labels that cannot be right."""
     start_s, end_s = (
         seconds_of(where, column, row.get(column), columns.scale) if column else None
@@ -175,7 +177,7 @@ def sample_of(where: str, row: Cells, columns: Columns, path: str, names: Mappin
     )
 
 
-def labels_of(where: str, column: str, value: object, names: Mapping[str, str], places: Places) -> tuple[str, ...]:
+def labels_of(where: str, column: str, value: object, names: Mapping[str, str], places: ReadOptions) -> tuple[str, ...]:
     """Return the labels in a cell or value, by their names where they are numbers of a class list."""
     if isinstance(value, list):
         cells = sorted({as_label(as_text(where, column, item)) for item in value} - {""})
@@ -294,7 +296,7 @@ def seconds_of(where: str, name: str, value: object, scale: float) -> float | No
     return number * scale
 
 
-def path_of(where: str, source: Path, columns: Columns, row: Cells, places: Places) -> str:
+def path_of(where: str, source: Path, columns: Columns, row: Cells, places: ReadOptions) -> str:
     """Return where the video of a row is. Raises DataError where the row names none."""
     text = as_text(where, columns.path, row.get(columns.path))
     if not text:

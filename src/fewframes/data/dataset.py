@@ -19,8 +19,8 @@ from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
 from fewframes.core.settings import STRICT, Count, Share
-from fewframes.data.folders import LeftOut
-from fewframes.data.layouts import Places, Sample, read_layout
+from fewframes.data.folders import IgnoredFile
+from fewframes.data.layouts import ReadOptions, Sample, read_layout
 from fewframes.errors import DataError
 
 
@@ -56,7 +56,7 @@ class VideoSet:
     """Whether a video may have any number of labels; else each has one."""
     notes: tuple[str, ...] = ()
     """What users should know of how it was read: columns used and not used, paths found otherwise than written."""
-    left_out: tuple[LeftOut, ...] = ()
+    left_out: tuple[IgnoredFile, ...] = ()
     """Files and folders beside the videos that were not taken, with their reasons."""
 
     @property
@@ -120,7 +120,7 @@ def read_data(source: str | Path, config: DataConfig | None = None) -> VideoSet:
     """Labelled videos from a folder or a list in any of the layouts of `layouts.py`; DataError says what is expected."""
     source, config = Path(source), config or DataConfig()
     videos = Path(config.videos) if config.videos else None
-    places = Places(
+    places = ReadOptions(
         videos=videos,
         group_column=config.group,
         split_number=config.official_split,

@@ -16,14 +16,14 @@ from fewframes.data.folders import (
     HIDDEN,
     IMAGE,
     LOOP,
-    Found,
-    LeftOut,
+    FoundVideos,
+    IgnoredFile,
     is_clutter,
     leads_up,
     search,
     why_no_video,
 )
-from fewframes.data.samples import Layout, Sample, alike, as_label, is_fold, part_of
+from fewframes.data.samples import LabelledList, Sample, alike, as_label, is_fold, part_of
 from fewframes.errors import DataError
 
 WAY_OUT = "write a list with the header path,label,split"
@@ -31,7 +31,7 @@ NO_VIDEOS = "a folder without a video"
 BESIDE = "a video beside the folders of actions"
 
 
-def read_folder(root: Path) -> Layout:
+def read_folder(root: Path) -> LabelledList:
     """Return the videos of a folder that has a folder for each action. Raises DataError where parts and actions are mixed."""
     found = _found_in(root)
     filled = {folder: videos for folder, videos in found.items() if videos.videos}
@@ -68,7 +68,7 @@ def read_folder(root: Path) -> Layout:
                     raise DataError(
                         f"{part}: {action!r} in it looks like a part too; move its actions up, or {WAY_OUT}"
                     )
-            left_out += [LeftOut(path, BESIDE) for path in direct]
+            left_out += [IgnoredFile(path, BESIDE) for path in direct]
             samples += [
                 Sample(path=path, labels=(as_label(action),), split=part_of(part.name))
                 for action, paths in by_action.items()
@@ -81,16 +81,16 @@ def read_folder(root: Path) -> Layout:
         name = "a folder for each action" + (", parts below them" if split else "")
         told = [f"{_named([part.name for part in parts])} taken for actions, not for parts"] if parts else []
     empty = [folder for folder in found if folder not in filled]
-    left_out += [LeftOut(str(folder), NO_VIDEOS) for folder in empty if _is_lost(found[folder])]
+    left_out += [IgnoredFile(str(folder), NO_VIDEOS) for folder in empty if _is_lost(found[folder])]
     if name == "a folder for each action" and (same := _names_in_all(filled)):
         told.append(
             f"folders of the same names in all actions: {_named(same)}; if these are the actions, write a list: path,label"
         )
     notes = (*told, *notes_of_labels(samples), *_notes_of_files(samples))
-    return Layout(tuple(samples), name, notes=notes, left_out=tuple(left_out))
+    return LabelledList(tuple(samples), name, notes=notes, left_out=tuple(left_out))
 
 
-def _found_in(root: Path) -> dict[Path, Found]:
+def _found_in(root: Path) -> dict[Path, FoundVideos]:
     try:
         folders = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     except OSError as error:
@@ -102,18 +102,18 @@ def _found_in(root: Path) -> dict[Path, Found]:
     }
 
 
-def _beside(root: Path) -> list[LeftOut]:
+def _beside(root: Path) -> list[IgnoredFile]:
     """Return what lies beside the folders of actions: videos there have no action."""
-    left_out: list[LeftOut] = []
+    left_out: list[IgnoredFile] = []
     for entry in sorted(root.iterdir()):
         if entry.name.startswith("."):
-            left_out += [LeftOut(str(entry), HIDDEN)] if not is_clutter(entry.name) else []
+            left_out += [IgnoredFile(str(entry), HIDDEN)] if not is_clutter(entry.name) else []
         elif entry.is_symlink() and not entry.exists():
-            left_out.append(LeftOut(str(entry), BROKEN_LINK))
+            left_out.append(IgnoredFile(str(entry), BROKEN_LINK))
         elif entry.is_symlink() and entry.is_dir() and leads_up(str(entry), os.path.realpath(entry)):
-            left_out.append(LeftOut(str(entry), LOOP))
+            left_out.append(IgnoredFile(str(entry), LOOP))
         elif entry.is_file():
-            left_out.append(LeftOut(str(entry), why_no_video(str(entry), entry.name) or BESIDE))
+            left_out.append(IgnoredFile(str(entry), why_no_video(str(entry), entry.name) or BESIDE))
     return left_out
 
 
@@ -126,7 +126,7 @@ def _check_linked_twice(root: Path, folders: Sequence[Path]) -> None:
             raise DataError(f"{root}: {folder.name} and {other.name} are one folder by a link; remove one of them")
 
 
-def _by_action(part: Path, found: Found) -> tuple[dict[str, list[str]], list[str]]:
+def _by_action(part: Path, found: FoundVideos) -> tuple[dict[str, list[str]], list[str]]:
     """Return the videos of a part by the folders of actions in it, and those that lie in none."""
     by_action: dict[str, list[str]] = {}
     direct = []
@@ -139,7 +139,7 @@ def _by_action(part: Path, found: Found) -> tuple[dict[str, list[str]], list[str
     return by_action, direct
 
 
-def _samples_of_actions(root: Path, filled: Mapping[Path, Found]) -> tuple[list[Sample], bool]:
+def _samples_of_actions(root: Path, filled: Mapping[Path, FoundVideos]) -> tuple[list[Sample], bool]:
     """Return the samples of folders of actions, and whether parts lie below them (`hug/train/1.mp4`)."""
     samples = []
     below = {}
@@ -175,14 +175,14 @@ def _samples_of_actions(root: Path, filled: Mapping[Path, Found]) -> tuple[list[
     return samples, any(below.values())
 
 
-def _names_in_all(filled: Mapping[Path, Found]) -> list[str]:
+def _names_in_all(filled: Mapping[Path, FoundVideos]) -> list[str]:
     """Return the names of folders that are in every folder, two at least: persons in actions, or actions in persons."""
     inner = [set(_by_action(folder, found)[0]) for folder, found in filled.items()]
     same = set.intersection(*inner)
     return sorted(same) if len(same) > 1 else []
 
 
-def _is_lost(found: Found) -> bool:
+def _is_lost(found: FoundVideos) -> bool:
     """Return whether a folder without videos may have been meant for an action: it is empty, or holds more than notes."""
     return not found.left_out or any(left.reason not in HARMLESS or left.reason == IMAGE for left in found.left_out)
 

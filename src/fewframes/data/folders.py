@@ -50,7 +50,7 @@ HARMLESS = frozenset({HIDDEN, IMAGE, NOTE, AGAIN, LOOP})
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class IgnoredFile:
     """Name a file or folder that was not taken for a video, and why."""
 
     path: str
@@ -63,11 +63,11 @@ class LeftOut:
 
 
 @dataclass
-class Found:
+class FoundVideos:
     """Hold the videos and folders of images below a folder, sorted, and what was left out."""
 
     videos: list[str] = field(default_factory=list)
-    left_out: list[LeftOut] = field(default_factory=list)
+    left_out: list[IgnoredFile] = field(default_factory=list)
 
 
 def find_videos(folder: str | os.PathLike[str]) -> list[str]:
@@ -75,7 +75,7 @@ def find_videos(folder: str | os.PathLike[str]) -> list[str]:
     return search(folder).videos
 
 
-def search(folder: str | os.PathLike[str], *, is_action: bool = False) -> Found:
+def search(folder: str | os.PathLike[str], *, is_action: bool = False) -> FoundVideos:
     """Return the videos below a folder and what was left out.
 
     Links are followed; each file is taken once. A folder of two images or more is a video of frames where no video file lies
@@ -90,7 +90,7 @@ def search(folder: str | os.PathLike[str], *, is_action: bool = False) -> Found:
     return walk.found
 
 
-def counted_reasons(left_out: Iterable[LeftOut]) -> str:
+def counted_reasons(left_out: Iterable[IgnoredFile]) -> str:
     """Return a line such as `3 no video by its ending (.txt 2, .json 1), 1 hidden`; empty where nothing was left out."""
     reasons: dict[str, list[str]] = {}
     for left in left_out:
@@ -114,7 +114,7 @@ class _Walk:
     """Search for videos. Folders wait on a list, not on the stack: trees may be deep."""
 
     def __init__(self) -> None:
-        self.found = Found()
+        self.found = FoundVideos()
         self._images: dict[str, list[str]] = {}
         self._files: set[tuple[int, int]] = set()
         self._folders: set[str] = set()
@@ -178,7 +178,7 @@ class _Walk:
                     self._leave(path, IMAGE)
 
     def _leave(self, path: str, reason: str) -> None:
-        self.found.left_out.append(LeftOut(path, reason))
+        self.found.left_out.append(IgnoredFile(path, reason))
 
 
 def is_clutter(name: str) -> bool:

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from fewframes.data.columns import PATHS, Cells, as_column, columns_of, is_header, labels_of, path_of, sample_of
 from fewframes.data.folder_layouts import notes_of_labels, read_folder
-from fewframes.data.list_text import COLUMNS, NUMBER, Row, Table, is_file, lines_of, read_table, text_of
+from fewframes.data.list_text import COLUMNS, NUMBER, ListRow, ListTable, is_file, lines_of, read_table, text_of
 from fewframes.data.official_lists import (
     HMDB51_LIST,
     SOMETHING_LIST,
@@ -38,10 +38,10 @@ from fewframes.data.official_lists import (
     something_samples,
     ucf101_group,
 )
-from fewframes.data.samples import Layout, Places, Sample, part_of
+from fewframes.data.samples import LabelledList, ReadOptions, Sample, part_of
 from fewframes.errors import DataError
 
-__all__ = ["Layout", "Places", "Sample", "read_layout"]
+__all__ = ["LabelledList", "ReadOptions", "Sample", "read_layout"]
 
 CLASS_LISTS = ("classInd.txt", "class_list.txt", "classes.txt", "labels.txt", "label_map*.txt")
 """Files that name numbered classes: `1 ApplyEyeMakeup` a line, or one name a line counted from 0."""
@@ -49,7 +49,7 @@ HEADER_ADVICE = "write a header that says what they are, such as path,label,star
 JSON_LINES = frozenset({".jsonl", ".ndjson", ".jsonlines"})
 
 
-def read_layout(source: Path, places: Places) -> Layout:
+def read_layout(source: Path, places: ReadOptions) -> LabelledList:
     """Return the labelled videos of a folder or a list; DataError says what was found, in which line, and what is expected."""
     if source.is_dir():
         return _read_folder(source, places)
@@ -61,7 +61,7 @@ def read_layout(source: Path, places: Places) -> Layout:
     )
 
 
-def _read_list(source: Path, places: Places) -> Layout:
+def _read_list(source: Path, places: ReadOptions) -> LabelledList:
     if source.suffix.lower() == ".json":
         return _read_json(source, places)
     if source.suffix.lower() in JSON_LINES or text_of(source).lstrip()[:1] == "{":
@@ -69,7 +69,7 @@ def _read_list(source: Path, places: Places) -> Layout:
     return _read_text(source, places)
 
 
-def _read_folder(root: Path, places: Places) -> Layout:
+def _read_folder(root: Path, places: ReadOptions) -> LabelledList:
     try:
         files = sorted(entry.name for entry in root.iterdir() if entry.is_file())
     except OSError as error:
@@ -82,37 +82,37 @@ def _read_folder(root: Path, places: Places) -> Layout:
     return read_folder(root)
 
 
-def _read_ucf101(root: Path, places: Places) -> Layout:
+def _read_ucf101(root: Path, places: ReadOptions) -> LabelledList:
     samples: list[Sample] = []
     for name in (f"trainlist{places.split_number:02}.txt", f"testlist{places.split_number:02}.txt"):
         if not (root / name).is_file():
             raise DataError(f"{root}: no {name}, so no official split {places.split_number}")
         samples += _read_text(root / name, places).samples
-    return Layout(tuple(samples), f"UCF101, official split {places.split_number}")
+    return LabelledList(tuple(samples), f"UCF101, official split {places.split_number}")
 
 
-def _read_something(root: Path, places: Places) -> Layout:
+def _read_something(root: Path, places: ReadOptions) -> LabelledList:
     samples: list[Sample] = []
     for path in sorted(root.iterdir()):
         if SOMETHING_LIST.fullmatch(path.name):
             samples += _read_json(path, places).samples
-    return Layout(tuple(samples), "Something-Something")
+    return LabelledList(tuple(samples), "Something-Something")
 
 
-def _read_json(path: Path, places: Places) -> Layout:
+def _read_json(path: Path, places: ReadOptions) -> LabelledList:
     try:
         rows = json.loads(text_of(path), object_pairs_hook=_without_repeats)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON: {error}") from None
     if isinstance(rows, dict) and isinstance(database := rows.get("database"), dict):
-        return Layout(tuple(activitynet_samples(path, database, places)), "ActivityNet")
+        return LabelledList(tuple(activitynet_samples(path, database, places)), "ActivityNet")
     if isinstance(rows, dict):
         rows = _rows_of_object(path, rows)
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise DataError(f"{path}: needs a list of objects, each with a path and a label")
     has_path = any(as_column(key) in PATHS for row in rows for key in row)
     if not has_path and all("id" in row and ("template" in row or "label" in row) for row in rows):
-        return Layout(tuple(something_samples(path, rows, places)), "Something-Something")
+        return LabelledList(tuple(something_samples(path, rows, places)), "Something-Something")
     return _read_objects(
         path, [(f"{path}: object {number}", row) for number, row in enumerate(rows, 1)], "a JSON list", places
     )
@@ -138,7 +138,7 @@ def _rows_of_object(path: Path, content: Mapping[str, object]) -> object:
     return content
 
 
-def _read_json_lines(path: Path, places: Places) -> Layout:
+def _read_json_lines(path: Path, places: ReadOptions) -> LabelledList:
     rows = []
     for line, text in lines_of(path):
         try:
@@ -162,13 +162,15 @@ def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return content
 
 
-def _read_objects(path: Path, rows: Sequence[tuple[str, Mapping[str, object]]], name: str, places: Places) -> Layout:
+def _read_objects(
+    path: Path, rows: Sequence[tuple[str, Mapping[str, object]]], name: str, places: ReadOptions
+) -> LabelledList:
     return _read_rows(path, f"{path}:1", rows, name, places, path_column="")
 
 
 def _read_rows(
-    path: Path, header: str, rows: Sequence[tuple[str, Cells]], name: str, places: Places, *, path_column: str
-) -> Layout:
+    path: Path, header: str, rows: Sequence[tuple[str, Cells]], name: str, places: ReadOptions, *, path_column: str
+) -> LabelledList:
     """Return the samples of rows whose columns have names."""
     columns = columns_of(header, [row for _, row in rows], places, path_column=path_column)
     ours = tuple(rows[0][1]) == COLUMNS
@@ -184,17 +186,17 @@ def _read_rows(
     split = match["split"] if (match := SOMETHING_LIST.fullmatch(path.name)) else ""
     if split:
         samples = [replace(sample, split=part_of(split)) for sample in samples]
-    return Layout(tuple(samples), name, notes=(columns.note(), *([classes] if classes else [])))
+    return LabelledList(tuple(samples), name, notes=(columns.note(), *([classes] if classes else [])))
 
 
-def _read_text(path: Path, places: Places) -> Layout:
+def _read_text(path: Path, places: ReadOptions) -> LabelledList:
     table = read_table(path)
     rows = list(table.rows)
     first = rows[0]
     if first.cells[0].startswith("#") and not is_file(first.cells[0]):
-        first = Row(first.line, (first.cells[0].lstrip("# "), *first.cells[1:]))
+        first = ListRow(first.line, (first.cells[0].lstrip("# "), *first.cells[1:]))
         if not first.cells[0]:
-            first = Row(first.line, first.cells[1:])
+            first = ListRow(first.line, first.cells[1:])
     path_column = _unnamed_path(first, rows[1:])
     if is_header(first.cells, has_separator=bool(table.separator)) or path_column or _is_published(first):
         return _read_headed(path, places, first, rows[1:], path_column)
@@ -202,7 +204,7 @@ def _read_text(path: Path, places: Places) -> Layout:
     return _read_pairs(path, places, table, notes)
 
 
-def _unnamed_path(first: Row, rest: Sequence[Row]) -> str:
+def _unnamed_path(first: ListRow, rest: Sequence[ListRow]) -> str:
     """Return the name of the column that holds a file in all rows but the first, which is a header then; empty if there is
     none."""
     if any(is_file(cell) for cell in first.cells) or not rest or len(first.cells) < 2:
@@ -214,11 +216,13 @@ def _unnamed_path(first: Row, rest: Sequence[Row]) -> str:
     return columns[0] if columns else ""
 
 
-def _is_published(first: Row) -> bool:
+def _is_published(first: ListRow) -> bool:
     return any(wanted <= {cell.lower() for cell in first.cells} for wanted, _, _ in TABLES)
 
 
-def _read_headed(path: Path, places: Places, header: Row, rows: Sequence[Row], path_column: str) -> Layout:
+def _read_headed(
+    path: Path, places: ReadOptions, header: ListRow, rows: Sequence[ListRow], path_column: str
+) -> LabelledList:
     if not rows:
         raise DataError(f"{path}: a header and no rows")
     for row in rows:
@@ -236,7 +240,7 @@ def _read_headed(path: Path, places: Places, header: Row, rows: Sequence[Row], p
             samples = tuple(
                 reader(path, places, ((row.line, dict(zip(lower, row.cells, strict=True))) for row in rows))
             )
-            return Layout(samples, name, multilabel=name == "Charades")
+            return LabelledList(samples, name, multilabel=name == "Charades")
     named = [(f"{path}:{row.line}", dict(zip(header.cells, row.cells, strict=True))) for row in rows]
     return _read_rows(path, f"{path}:{header.line}", named, "a list with a header", places, path_column=path_column)
 
@@ -247,7 +251,7 @@ def _check_columns(where: str, names: Sequence[str]) -> None:
         raise DataError(f"{where}: {'two columns are called ' + repr(twice[0])}; rename one")
 
 
-def _read_pairs(path: Path, places: Places, table: Table, notes: Sequence[str]) -> Layout:
+def _read_pairs(path: Path, places: ReadOptions, table: ListTable, notes: Sequence[str]) -> LabelledList:
     """Return the samples of lines of path and label."""
     match = UCF101_LIST.fullmatch(path.name)
     pairs = [_pair(path, row, table.separator) for row in table.rows]
@@ -264,10 +268,10 @@ def _read_pairs(path: Path, places: Places, table: Table, notes: Sequence[str]) 
         for row, (name, label) in zip(table.rows, pairs, strict=True)
     )
     told = (*notes, *([classes] if classes else []))
-    return Layout(samples, f"UCF101, {path.name}" if match else "lines of path and label", notes=told)
+    return LabelledList(samples, f"UCF101, {path.name}" if match else "lines of path and label", notes=told)
 
 
-def _pair(path: Path, row: Row, separator: str) -> tuple[str, str]:
+def _pair(path: Path, row: ListRow, separator: str) -> tuple[str, str]:
     """Return path and label of a line; a path alone is labelled by its folder."""
     cells, where = row.cells, f"{path}:{row.line}"
     if len(cells) == 1 and is_file(cells[0]) and (folder := cells[0].replace("\\", "/").split("/")[:-1]) and folder[-1]:
@@ -284,7 +288,7 @@ def _pair(path: Path, row: Row, separator: str) -> tuple[str, str]:
     return cells[0], cells[1]
 
 
-def _check_pairs(path: Path, table: Table, pairs: Sequence[tuple[str, str]]) -> None:
+def _check_pairs(path: Path, table: ListTable, pairs: Sequence[tuple[str, str]]) -> None:
     """Raise DataError where all labels look like something else: files, parts, or a label with a count."""
     first, labels = table.rows[0], [label for _, label in pairs]
     where = f"{path}:{first.line}"
@@ -315,7 +319,7 @@ def _class_names(path: Path, labels: Sequence[str]) -> tuple[dict[str, str], str
     return {}, f"labels are numbers without names; {', '.join(CLASS_LISTS[1:3])} beside the list would name them"
 
 
-def _notes_of_rows(layout: Layout) -> Iterator[str]:
+def _notes_of_rows(layout: LabelledList) -> Iterator[str]:
     """Yield a line where rows are there twice, and one where the same video has several labels."""
     twice = sum(count - 1 for count in Counter(layout.samples).values())
     if twice:

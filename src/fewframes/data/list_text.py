@@ -32,7 +32,7 @@ MAX_CELL = 2**31 - 1
 
 
 @dataclass(frozen=True)
-class Row:
+class ListRow:
     """Hold the cells of a row, and the line in which it ends."""
 
     line: int
@@ -40,10 +40,10 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
+class ListTable:
     """Hold the rows of a list, and what parts their cells; empty for spaces."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[ListRow, ...]
     separator: str
     num_comments: int = 0
 
@@ -78,12 +78,12 @@ def lines_of(path: Path) -> Iterator[tuple[int, str]]:
             yield number, line.strip()
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path) -> ListTable:
     """Return the rows of a list. The separator is the one by which most lines fall into equally many cells, the first of them a
     file's name. Raises DataError where there are none, or where quotes do not end."""
     text = text_of(path)
     if text.startswith(",".join(COLUMNS) + "\n"):
-        return Table(tuple(_split(path, text, ",")), ",")  # ours: as it was written
+        return ListTable(tuple(_split(path, text, ",")), ",")  # ours: as it was written
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     comments = {number for number, line in lines if is_comment(path, line)}
     if '"' not in text:
@@ -101,7 +101,7 @@ def read_table(path: Path) -> Table:
         text = "\n".join("" if number in comments else line for number, line in enumerate(text.split("\n"), 1))
     if not text.strip():
         raise DataError(f"{path}: empty; needs a line for each video: its path and its label")
-    tables: list[tuple[str, list[Row]]] = []
+    tables: list[tuple[str, list[ListRow]]] = []
     failed: list[DataError] = []
     for separator in (separator for separator in SEPARATORS if separator in text):
         try:
@@ -112,7 +112,7 @@ def read_table(path: Path) -> Table:
     separator, rows = max(tables, key=lambda table: _fitness(*table))
     if failed and _fitness(separator, rows)[1] < 1:
         raise failed[0]
-    return Table(tuple(_without_last_separator(rows)), separator, len(comments))
+    return ListTable(tuple(_without_last_separator(rows)), separator, len(comments))
 
 
 def is_comment(path: Path, line: str) -> bool:
@@ -131,17 +131,17 @@ def is_comment(path: Path, line: str) -> bool:
     )
 
 
-def _split(path: Path, text: str, separator: str) -> list[Row]:
+def _split(path: Path, text: str, separator: str) -> list[ListRow]:
     csv.field_size_limit(MAX_CELL)
     reader = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True, strict=True)
     try:
-        rows = [Row(reader.line_num, tuple(cell.strip() for cell in cells)) for cells in reader]
+        rows = [ListRow(reader.line_num, tuple(cell.strip() for cell in cells)) for cells in reader]
     except csv.Error as error:
         raise DataError(f"{path}:{reader.line_num}: {error}") from None
     return [row for row in rows if any(row.cells)]
 
 
-def _split_at_spaces(text: str) -> list[Row]:
+def _split_at_spaces(text: str) -> list[ListRow]:
     rows = []
     for number, line in enumerate(text.split("\n"), 1):
         line = line.strip()
@@ -157,11 +157,11 @@ def _split_at_spaces(text: str) -> list[Row]:
             cells = [line]  # a path alone, labelled by its folder
         else:
             cells = line.split()
-        rows.append(Row(number, tuple(cells)))
+        rows.append(ListRow(number, tuple(cells)))
     return rows
 
 
-def _fitness(separator: str, rows: Sequence[Row]) -> tuple[float, float, int]:
+def _fitness(separator: str, rows: Sequence[ListRow]) -> tuple[float, float, int]:
     """Return how well rows look like a list: the share of equally many cells, weighed by that of file names in a column of their
     own; the first of these alone; the number of cells, where more is better."""
     counts = [len(row.cells) for row in rows]
@@ -179,13 +179,13 @@ def is_file(cell: str) -> bool:
     return is_video_name(cell) or (("/" in cell or "\\" in cell) and not SUFFIXED.fullmatch(cell))
 
 
-def _without_last_separator(rows: list[Row]) -> list[Row]:
+def _without_last_separator(rows: list[ListRow]) -> list[ListRow]:
     """Take away empty cells at the end of rows that all rows longer than the others have."""
     usual = min(len(row.cells) for row in rows)
     while any(len(row.cells) > usual for row in rows):
         if any(cell for row in rows for cell in row.cells[usual:]):
             return rows
-        rows = [Row(row.line, row.cells[:usual]) for row in rows]
+        rows = [ListRow(row.line, row.cells[:usual]) for row in rows]
     while len(rows[0].cells) > 1 and all(not row.cells[-1] for row in rows):
-        rows = [Row(row.line, row.cells[:-1]) for row in rows]
+        rows = [ListRow(row.line, row.cells[:-1]) for row in rows]
     return rows

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fewframes.core.storage import as_path, is_address
-from fewframes.data.layouts import Places, Sample, read_layout
+from fewframes.data.layouts import ReadOptions, Sample, read_layout
 from fewframes.data.list_text import COLUMNS
 from fewframes.data.samples import as_label
 from fewframes.errors import ConfigError, DataError
@@ -36,7 +36,7 @@ def write_list(samples: Sequence[Sample], path: Path, *, multilabel: bool = Fals
                 writer = csv.writer(file, lineterminator="\n")
                 writer.writerow(COLUMNS)
                 writer.writerows(_cells(sample) for sample in placed)
-            again = read_layout(part, Places(label_mark=LABEL_MARK if multilabel else "")).samples
+            again = read_layout(part, ReadOptions(label_mark=LABEL_MARK if multilabel else "")).samples
             for sample, other in zip(placed, again, strict=True):
                 if sample != other:
                     raise DataError(f"{path}: {sample} would be read back as {other}; rename it")

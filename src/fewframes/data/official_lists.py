@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fewframes.data.columns import as_text, seconds_of, split_of
 from fewframes.data.list_text import lines_of
-from fewframes.data.samples import Layout, Places, Sample, part_of
+from fewframes.data.samples import LabelledList, ReadOptions, Sample, part_of
 from fewframes.errors import DataError
 
 CHARADES_CLASSES = "Charades_v1_classes.txt"
@@ -19,11 +19,11 @@ UCF101_LIST = re.compile(r"(?P<split>train|test)list(?P<number>\d\d)\.txt")
 UCF101_GROUP = re.compile(r"_g(\d+)_c\d+$")
 SOMETHING_LIST = re.compile(r"something-something-v2-(?P<split>train|validation)\.json")
 
-Row = Mapping[str, str]
-Rows = Iterable[tuple[int, Row]]
+OfficialRow = Mapping[str, str]
+Rows = Iterable[tuple[int, OfficialRow]]
 
 
-def read_hmdb51(root: Path, places: Places) -> Layout:
+def read_hmdb51(root: Path, places: ReadOptions) -> LabelledList:
     """Return the videos of HMDB51's lists, one for each action and split."""
     samples = []
     for path in sorted(root.iterdir()):
@@ -39,10 +39,10 @@ def read_hmdb51(root: Path, places: Places) -> Layout:
                 samples.append(Sample(path=where, labels=(match["label"],), split="train" if number == "1" else "test"))
     if not samples:
         raise DataError(f"{root}: no lists of official split {places.split_number}")
-    return Layout(tuple(samples), f"HMDB51, official split {places.split_number}")
+    return LabelledList(tuple(samples), f"HMDB51, official split {places.split_number}")
 
 
-def something_samples(path: Path, rows: Sequence[Mapping[str, object]], places: Places) -> list[Sample]:
+def something_samples(path: Path, rows: Sequence[Mapping[str, object]], places: ReadOptions) -> list[Sample]:
     """Return the videos of a list of Something-Something: an id each, named by its template."""
     match = SOMETHING_LIST.fullmatch(path.name)
     return [
@@ -55,7 +55,7 @@ def something_samples(path: Path, rows: Sequence[Mapping[str, object]], places: 
     ]
 
 
-def activitynet_samples(path: Path, database: Mapping[str, object], places: Places) -> list[Sample]:
+def activitynet_samples(path: Path, database: Mapping[str, object], places: ReadOptions) -> list[Sample]:
     """Return a sample for each annotation of a `database` as ActivityNet has it. Raises DataError where one is not of that kind."""
     samples = []
     for name, video in database.items():
@@ -86,7 +86,7 @@ def activitynet_samples(path: Path, database: Mapping[str, object], places: Plac
     return samples
 
 
-def _kinetics_samples(path: Path, places: Places, rows: Rows) -> Iterator[Sample]:
+def _kinetics_samples(path: Path, places: ReadOptions, rows: Rows) -> Iterator[Sample]:
     for line, row in rows:
         where = f"{path}:{line}"
         label, name, split = row["label"], row["youtube_id"], row.get("split", "")
@@ -103,7 +103,7 @@ def _kinetics_samples(path: Path, places: Places, rows: Rows) -> Iterator[Sample
         yield sample
 
 
-def _charades_samples(path: Path, places: Places, rows: Rows) -> Iterator[Sample]:
+def _charades_samples(path: Path, places: ReadOptions, rows: Rows) -> Iterator[Sample]:
     names = {}
     if (path.parent / CHARADES_CLASSES).is_file():
         names = dict(text.split(" ", 1) for _, text in lines_of(path.parent / CHARADES_CLASSES) if " " in text)
@@ -117,7 +117,7 @@ def _charades_samples(path: Path, places: Places, rows: Rows) -> Iterator[Sample
         yield Sample(path=places.find(path, f"{row['id']}.mp4"), labels=labels, split=split, group=group)
 
 
-TABLES: tuple[tuple[set[str], str, Callable[[Path, Places, Rows], Iterator[Sample]]], ...] = (
+TABLES: tuple[tuple[set[str], str, Callable[[Path, ReadOptions, Rows], Iterator[Sample]]], ...] = (
     ({"label", "youtube_id", "time_start", "time_end"}, "Kinetics", _kinetics_samples),
     ({"id", "actions"}, "Charades", _charades_samples),
 )

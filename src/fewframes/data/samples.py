@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from fewframes.core.storage import as_path, is_address
-from fewframes.data.folders import LeftOut, is_video_name
+from fewframes.data.folders import IgnoredFile, is_video_name
 
 SPLITS = {
     "train": "train", "training": "train", "trn": "train", "trainval": "train", "val": "val", "valid": "val", "validation": "val",
@@ -42,7 +42,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Layout:
+class LabelledList:
     """Hold what was read: the samples, the name of the layout they were in, whether a sample may have any number of
     labels, what users should know of how it was read, and what was left out."""
 
@@ -50,11 +50,11 @@ class Layout:
     name: str
     multilabel: bool = False
     notes: tuple[str, ...] = ()
-    left_out: tuple[LeftOut, ...] = ()
+    left_out: tuple[IgnoredFile, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Places:
+class ReadOptions:
     """Say where to look: the folder of the videos when it is not the list's, the column of groups, which of several official
     splits, and how labels are written."""
 

@@ -20,9 +20,9 @@ from torch import nn
 
 from fewframes.errors import ConfigError, ExportError, needed
 from fewframes.export.graphs import joined, onnx_of, quantised, traced, write_onnx, write_openvino, write_torch
-from fewframes.export.runtime import Array, Card, Graph, Part, Precision, open_graph
+from fewframes.export.runtime import Array, Card, Graph, GraphPart, Precision, open_graph
 from fewframes.inference.predictor import Predictor
-from fewframes.models.formats import SUFFIXES, Format, format_of
+from fewframes.models.formats import SUFFIXES, GraphFormat, format_of
 from fewframes.models.stam import STAM
 from fewframes.models.token_merging import merged_per_block
 from fewframes.results import Clip
@@ -117,7 +117,7 @@ def export(
     return Export(files, agreement, checked_on)
 
 
-def checked_format(predictor: Predictor, output: Path, precision: Precision, *, calibrated: bool) -> Format:
+def checked_format(predictor: Predictor, output: Path, precision: Precision, *, calibrated: bool) -> GraphFormat:
     """The format by the file's ending. ConfigError where this precision cannot be had in it, or needs videos to calibrate with;
     MissingDependency where a package is missing that makes or runs it."""
     kind = format_of(output)
@@ -152,7 +152,7 @@ def pans(predictor: Predictor) -> list[Clip]:
     return clips
 
 
-def agreement_of(predictor: Predictor, graphs: dict[Part, Graph], clips: Sequence[Clip]) -> Agreement:
+def agreement_of(predictor: Predictor, graphs: dict[GraphPart, Graph], clips: Sequence[Clip]) -> Agreement:
     """How near the whole comes to the model on these clips, and its halves, one after the other, on the first two."""
     differences = np.zeros(3)
     num_same = 0
@@ -188,13 +188,15 @@ def _apart(found: Array, live: Array) -> float:
 
 
 def _written(
-    predictor: Predictor, path: Path, kind: Format, precision: Precision, calibration: Sequence[Array]
-) -> dict[Part, Path]:
+    predictor: Predictor, path: Path, kind: GraphFormat, precision: Precision, calibration: Sequence[Array]
+) -> dict[GraphPart, Path]:
     """The files of each part."""
     model = copy.deepcopy(predictor.model).to(memory_format=torch.contiguous_format).eval()
     if precision == "float16" and kind != "openvino":  # which keeps the weights so, and computes in float32 on a CPU
         model.frame_encoder.half()
-    parts: tuple[Part, ...] = ("whole", "frames", "time") if predictor.config.layout == "factorised" else ("whole",)
+    parts: tuple[GraphPart, ...] = (
+        ("whole", "frames", "time") if predictor.config.layout == "factorised" else ("whole",)
+    )
     paths = {part: path if part == "whole" else path.with_suffix(f".{part}{path.suffix}") for part in parts}
     cards = {part: _card(predictor, part, precision) for part in parts}
     if kind == "torch":
@@ -203,7 +205,7 @@ def _written(
         return paths
     graphs = {part: onnx_of(traced(model, part), part) for part in parts if part != "whole" or len(parts) == 1}
     if precision == "int8":
-        encoder: Part = "frames" if "frames" in graphs else "whole"
+        encoder: GraphPart = "frames" if "frames" in graphs else "whole"
         frames = calibration_frames(calibration) if _is_convolutional(model) else []
         with tempfile.TemporaryDirectory(dir=path.parent.parent) as folder:
             graphs[encoder] = quantised(graphs[encoder], Path(folder), frames)
@@ -225,7 +227,7 @@ def calibration_frames(clips: Sequence[Array]) -> list[Array]:
     return [clip[np.linspace(0, len(clip) - 1, min(each, len(clip))).round().astype(int)] for clip in chosen]
 
 
-def _card(predictor: Predictor, part: Part, precision: Precision) -> Card:
+def _card(predictor: Predictor, part: GraphPart, precision: Precision) -> Card:
     return Card(
         part=part,
         name=predictor.name,

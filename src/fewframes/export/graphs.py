@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fewframes.errors import ExportError, needed
-from fewframes.export.runtime import CARD_KEY, INPUT, LEAST_FRAMES, OUTPUTS, Array, Card, Part
+from fewframes.export.runtime import CARD_KEY, INPUT, LEAST_FRAMES, OUTPUTS, Array, Card, GraphPart
 from fewframes.models.stam import STAM
 from fewframes.video.transforms import pixels_of
 
@@ -64,10 +64,10 @@ class WholeGraph(nn.Module):
         return *self.time(frames_BTD), frames_BTD
 
 
-GRAPHS: dict[Part, type[nn.Module]] = {"whole": WholeGraph, "frames": FramesGraph, "time": TimeGraph}
+GRAPHS: dict[GraphPart, type[nn.Module]] = {"whole": WholeGraph, "frames": FramesGraph, "time": TimeGraph}
 
 
-def traced(model: STAM, part: Part) -> torch.export.ExportedProgram:
+def traced(model: STAM, part: GraphPart) -> torch.export.ExportedProgram:
     """This part of a model in eval mode, for any number of videos (and of frames). Raises ExportError."""
     size, num_frames = model.config.image_size, model.config.num_frames
     mixes = model.config.layout != "factorised"
@@ -90,7 +90,7 @@ def traced(model: STAM, part: Part) -> torch.export.ExportedProgram:
         raise ExportError(f"the {part} graph cannot be traced: {' '.join(reason[:2])[:300]}") from error
 
 
-def onnx_of(program: torch.export.ExportedProgram, part: Part) -> Any:
+def onnx_of(program: torch.export.ExportedProgram, part: GraphPart) -> Any:
     """An onnx.ModelProto of a traced graph, with the names of `INPUT` and `OUTPUTS`. Raises ExportError and MissingDependency."""
     needed("onnxscript", "export")
     try:

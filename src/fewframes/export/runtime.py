@@ -22,16 +22,16 @@ from pydantic.dataclasses import dataclass as settings
 from fewframes.core.settings import STRICT, Count, NumFrames, settings_from
 from fewframes.errors import ConfigError, WeightsError, needed
 from fewframes.export.torch_archive import plain_archive
-from fewframes.models.formats import SUFFIXES, Format, format_of
+from fewframes.models.formats import SUFFIXES, GraphFormat, format_of
 from fewframes.video.view import ViewConfig
 
 Precision = Literal["float32", "float16", "int8"]
-Part = Literal["whole", "frames", "time"]
+GraphPart = Literal["whole", "frames", "time"]
 
-INPUT: dict[Part, str] = {"whole": "frames", "frames": "frames", "time": "frame_embeddings"}
+INPUT: dict[GraphPart, str] = {"whole": "frames", "frames": "frames", "time": "frame_embeddings"}
 """`frames` are uint8 RGB that fit the view: (B, T, C, H, W) of the whole, (M, C, H, W) of the frame encoder; `frame_embeddings`
 (B, T, D) float32."""
-OUTPUTS: dict[Part, tuple[str, ...]] = {
+OUTPUTS: dict[GraphPart, tuple[str, ...]] = {
     "whole": ("scores", "frame_attention", "embedding", "frame_embeddings"),
     "frames": ("frame_embeddings",),
     "time": ("scores", "frame_attention", "embedding"),
@@ -65,7 +65,7 @@ Run = Callable[[Array], list[Array]]
 class Card:
     """What a graph is, as it travels inside its file."""
 
-    part: Part
+    part: GraphPart
     name: str
     labels: tuple[str, ...]
     view: ViewConfig
@@ -205,7 +205,7 @@ def _open_torch(path: str, threads: int) -> Opened:
     return card, run, BAD_GRAPH
 
 
-OPENERS: dict[Format, Callable[[str, int], Opened]] = {
+OPENERS: dict[GraphFormat, Callable[[str, int], Opened]] = {
     "onnx": _open_onnx,
     "openvino": _open_openvino,
     "torch": _open_torch,

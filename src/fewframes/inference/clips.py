@@ -26,7 +26,7 @@ costs a video with few key frames more than reading all at once."""
 
 
 @dataclass(frozen=True)
-class Part:
+class ClipRequest:
     """What is looked at of a video: which views, with how many frames each, between which seconds; `fps` is the rate of inputs
     that have none of their own."""
 
@@ -46,7 +46,7 @@ class Part:
 
 
 @dataclass(frozen=True, eq=False)
-class Read:
+class DecodedClips:
     """The views of one video, and the seconds that decoding and resizing took."""
 
     clips: tuple[Clip, ...]
@@ -55,7 +55,7 @@ class Read:
 
 
 @dataclass(frozen=True)
-class Reader:
+class ClipReader:
     """How videos are read for a model: its view of a frame, what decodes where, and what at most."""
 
     view: ViewConfig
@@ -69,7 +69,7 @@ class Reader:
             source, fps=fps, threads=threads, backend=self.backend, device=self.device, limits=self.limits
         )
 
-    def read(self, source: Source, part: Part, *, threads: int) -> Read:
+    def read(self, source: Source, part: ClipRequest, *, threads: int) -> DecodedClips:
         """All clips of this part, one after the other, of each its crops. Raises VideoError."""
         began = time.perf_counter()
         with self.opened(source, part, threads=threads) as video:
@@ -80,10 +80,10 @@ class Reader:
             for clip_TSCHW, times_T in zip(whole.frames.split(num_frames), whole.times_s.split(num_frames), strict=True)
             for crop_TCHW in clip_TSCHW.unbind(1)
         )
-        return Read(clips, time.perf_counter() - began - video.transform_s, video.transform_s)
+        return DecodedClips(clips, time.perf_counter() - began - video.transform_s, video.transform_s)
 
     @contextmanager
-    def opened(self, source: Source, part: Part, *, threads: int) -> Iterator[OpenPart]:
+    def opened(self, source: Source, part: ClipRequest, *, threads: int) -> Iterator[OpenRequest]:
         """The part of the video, opened; closed when the block is left. Raises VideoError."""
         with closing(self.open_video(source, fps=part.fps, threads=threads)) as video:
             try:
@@ -91,13 +91,13 @@ class Reader:
                 slack_s = part.views.slack_s(video.duration_s, part.num_frames, start_s=part.start_s, end_s=part.end_s)
             except ValueError as error:
                 raise VideoError(f"{video.name}: {error}") from None
-            yield OpenPart(video, times_CT.flatten(), slack_s, self.view, part)
+            yield OpenRequest(video, times_CT.flatten(), slack_s, self.view, part)
 
 
-class OpenPart:
+class OpenRequest:
     """The moments of an open video that a model may look at: `times_s` (M,), clip after clip."""
 
-    def __init__(self, video: OpenVideo, times_s: Tensor, slack_s: float, view: ViewConfig, part: Part) -> None:
+    def __init__(self, video: OpenVideo, times_s: Tensor, slack_s: float, view: ViewConfig, part: ClipRequest) -> None:
         self.video, self.times_s = video, times_s
         self.transform_s = 0.0
         """Seconds that making the network's input of frames took so far."""

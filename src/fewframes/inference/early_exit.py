@@ -33,7 +33,7 @@ NEVER = 2.0
 
 
 @dataclass(frozen=True, eq=False)
-class Left:
+class ExitResult:
     """Where videos leave: the stage of each (B,), its logits there (B, K), and the frames looked at (B,)."""
 
     stages: Tensor
@@ -139,13 +139,13 @@ def confidence(logits_BK: Tensor, temperature: float) -> Tensor:
     return (logits_BK / temperature).softmax(dim=1).amax(dim=1)
 
 
-def leave(plan: ExitPlan, logits_SBK: Tensor) -> Left:
+def leave(plan: ExitPlan, logits_SBK: Tensor) -> ExitResult:
     """Where each video leaves: at the first stage whose confidence reaches the threshold, at the last at the latest."""
     sure_SB = _confidences(logits_SBK, plan.temperatures) >= plan.threshold
     sure_SB[-1] = True
     stages_B = sure_SB.int().argmax(dim=0)
     sizes_S = torch.tensor([len(places) for places in plan.stages])
-    return Left(stages_B, logits_SBK[stages_B, torch.arange(len(stages_B))], sizes_S[stages_B])
+    return ExitResult(stages_B, logits_SBK[stages_B, torch.arange(len(stages_B))], sizes_S[stages_B])
 
 
 def figures_of(plan: ExitPlan, logits_SBK: Tensor, targets_B: Tensor) -> ExitFigures:

@@ -15,7 +15,7 @@ from scipy.stats import pearsonr, spearmanr
 from torch import Tensor
 
 from fewframes.errors import ConfigError, nearest
-from fewframes.inference.clips import Part
+from fewframes.inference.clips import ClipRequest
 from fewframes.inference.early_exit import filled
 from fewframes.inference.predictor import Predictor
 from fewframes.models.attention_maps import MapChoice, Method, choose_method, frame_maps
@@ -106,7 +106,7 @@ def explain(
     if label is not None and label not in predictor.labels:
         raise ConfigError(f"the model has no {label!r}; {nearest(label, predictor.labels)}")
     method = choose_method(predictor.model.frame_encoder, maps)
-    read = predictor.reader.read(source, Part(ONE_PASS, frames, start_s, end_s, fps), threads=0)
+    read = predictor.reader.read(source, ClipRequest(ONE_PASS, frames, start_s, end_s, fps), threads=0)
     prediction, clip = predictor.label(read), read.clips[0]
     label = prediction.top(1)[0].label if label is None else label
     index = predictor.labels.index(label)

@@ -51,7 +51,7 @@ class Gap:
         return {"start_s": round(self.start_s, 3), "end_s": round(self.end_s, 3), "error": self.error}
 
 
-class Row:
+class FrameFeatures:
     """The embeddings of a steady row of moments of an open video, chunk by chunk, from the cache where they lie there."""
 
     def __init__(

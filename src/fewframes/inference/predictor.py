@@ -20,7 +20,7 @@ from fewframes.core.ahead import worked_ahead
 from fewframes.core.arguments import real_number, whole_number
 from fewframes.core.devices import auto_dtype, choose_device
 from fewframes.errors import ConfigError, FewframesError, MissingDependency, VideoError, nearest
-from fewframes.inference.clips import Part, Read, Reader
+from fewframes.inference.clips import ClipReader, ClipRequest, DecodedClips
 from fewframes.inference.early_exit import answer, confidence, stages_of
 from fewframes.inference.stream import OnEvent, Stream
 from fewframes.inference.threads import num_lanes, side_by_side
@@ -79,7 +79,7 @@ class Predictor:
         self.config = checkpoint.model.config
         self.checkpoint = checkpoint
         self.device = choose_device(device)
-        self.reader = Reader(self.view, choose_backend(backend, self.device), str(self.device))
+        self.reader = ClipReader(self.view, choose_backend(backend, self.device), str(self.device))
         self.model = sharing_copy(checkpoint.model).eval().to(self.device).to(memory_format=torch.channels_last)
         fold_norms = getattr(self.model.frame_encoder, "fold_norms", None)
         if fold_norms is not None:
@@ -116,7 +116,7 @@ class Predictor:
         own. Raises VideoError, and ConfigError where this model cannot stop early.
         """
         frames = self.config.num_frames if num_frames is None else num_frames
-        part = Part(one_pass(tolerance), frames, start_s, end_s, fps)
+        part = ClipRequest(one_pass(tolerance), frames, start_s, end_s, fps)
         plan = self.exit_plan(early_exit, num_frames)
         return (
             self.label(self.reader.read(source, part, threads=0))
@@ -143,9 +143,9 @@ class Predictor:
             raise TypeError(f"sources = {sources!r}: needs several; use predict for one")
         workers = whole_number("workers", workers or torch.get_num_threads(), 1)
         frames = self.config.num_frames if num_frames is None else num_frames
-        part, plan = Part(one_pass(tolerance), frames, start_s, end_s), self.exit_plan(early_exit, num_frames)
+        part, plan = ClipRequest(one_pass(tolerance), frames, start_s, end_s), self.exit_plan(early_exit, num_frames)
 
-        def work(source: str | os.PathLike[str]) -> Read | Prediction:
+        def work(source: str | os.PathLike[str]) -> DecodedClips | Prediction:
             return self.reader.read(source, part, threads=1) if plan is None else self._glance(source, part, plan, 1)
 
         for source, done in worked_ahead(sources, work, workers):
@@ -179,7 +179,7 @@ class Predictor:
     ) -> Clip:
         """The frames that `predict` looks at, as the model's view has them; `threads` decode (0: as many as help)."""
         frames = self.config.num_frames if num_frames is None else num_frames
-        return self.reader.read(source, Part(ONE_PASS, frames, start_s, end_s, fps), threads=threads).clips[0]
+        return self.reader.read(source, ClipRequest(ONE_PASS, frames, start_s, end_s, fps), threads=threads).clips[0]
 
     def read_views(
         self,
@@ -194,7 +194,7 @@ class Predictor:
         ConfigError where the model's view leaves nothing to crop."""
         self.check_views(views)
         frames = self.config.num_frames if num_frames is None else num_frames
-        return self.reader.read(source, Part(views, frames, start_s, end_s), threads=1).clips
+        return self.reader.read(source, ClipRequest(views, frames, start_s, end_s), threads=1).clips
 
     def check_views(self, views: Views) -> None:
         """ConfigError where the model's view leaves nothing to crop."""
@@ -286,7 +286,7 @@ class Predictor:
         plan.check(self.model)
         return plan if early_exit is True else replace(plan, threshold=float(early_exit))
 
-    def _glance(self, source: Source, part: Part, plan: ExitPlan, threads: int) -> Prediction:
+    def _glance(self, source: Source, part: ClipRequest, plan: ExitPlan, threads: int) -> Prediction:
         """Frames stage by stage, until the answer is sure enough."""
         network_s, began = 0.0, time.perf_counter()
         times_N, frames_ND = torch.empty(0), torch.empty(0)
@@ -310,11 +310,11 @@ class Predictor:
         prediction = self._prediction(replace(clip, times_s=times_N), frames_ND, encoded, timing)
         return replace(prediction, frame_attention=prediction.frame_attention @ shares_TN.cpu())
 
-    def label(self, read: Read) -> Prediction:
+    def label(self, read: DecodedClips) -> Prediction:
         """What happens in a video whose frames have been read; of several views, the first's."""
         return self.label_many([read])[0]
 
-    def label_many(self, reads: Sequence[Read]) -> list[Prediction]:
+    def label_many(self, reads: Sequence[DecodedClips]) -> list[Prediction]:
         """The same of videos with equally many frames, which go through the network together."""
         began = time.perf_counter()
         clips = [read.clips[0] for read in reads]

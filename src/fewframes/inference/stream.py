@@ -20,7 +20,7 @@ from fewframes.errors import ConfigError
 from fewframes.models.config import ModelConfig
 from fewframes.models.stam import STAM, VideoEncoding
 from fewframes.results import top_labels
-from fewframes.video.live import POLL_S, WAITING, Event, LiveReader, Sample
+from fewframes.video.live import POLL_S, WAITING, LiveEvent, LiveFrame, LiveReader
 from fewframes.video.live_settings import StreamConfig
 from fewframes.video.live_source import LiveSource
 from fewframes.video.transforms import fit_frame
@@ -28,10 +28,10 @@ from fewframes.video.view import ViewConfig
 
 MOST_KEPT = 100_000
 """Latencies of which the summary's percentiles are, the last ones; a stream runs for days in flat memory."""
-OnEvent = Callable[[Event], None]
+OnEvent = Callable[[LiveEvent], None]
 
 
-class Network(Protocol):
+class FrameNetwork(Protocol):
     """What of a `Predictor` a stream needs."""
 
     labels: tuple[str, ...]
@@ -69,7 +69,7 @@ class StreamPrediction:
     """Moments of the window that have been seen; fewer than the model's own at the beginning of a causal one."""
     num_dropped: int
     """Moments dropped so far because the network was behind."""
-    events: tuple[Event, ...]
+    events: tuple[LiveEvent, ...]
 
     def to_dict(self, topk: int = 5) -> dict[str, object]:
         """Plain values, as `fewframes stream --json` writes them."""
@@ -158,7 +158,7 @@ class Smoother:
         return self._smoothed_K
 
 
-class Ring:
+class EmbeddingRing:
     """The embeddings of the last T steady moments, `frames_TD`, oldest first, and what `keep` made of each; a moment that was
     dropped shows what the one before it showed."""
 
@@ -192,7 +192,7 @@ class Stream:
     """
 
     def __init__(
-        self, network: Network, source: LiveSource, config: StreamConfig, on_event: OnEvent | None = None
+        self, network: FrameNetwork, source: LiveSource, config: StreamConfig, on_event: OnEvent | None = None
     ) -> None:
         if network.config.layout != "factorised":
             raise ConfigError(
@@ -204,9 +204,9 @@ class Stream:
         self._spacing_s = config.window_s / self._size
         self._hop = max(1, round((config.every_s or 0.0) / self._spacing_s))
         self._min_frames = 1 if network.config.temporal == "causal" else self._size
-        self.events: deque[Event] = deque(maxlen=1000)
+        self.events: deque[LiveEvent] = deque(maxlen=1000)
         """What happened, the last thousand."""
-        self._new_events: list[Event] = []
+        self._new_events: list[LiveEvent] = []
         self._event_counts: Counter[str] = Counter()
         self._latencies_s: deque[float] = deque(maxlen=MOST_KEPT)
         self._num_predictions = self._num_moments = self._num_encoded = 0
@@ -222,10 +222,10 @@ class Stream:
         most = 1 if self._reader.is_live else WAITING
         with self:
             while (items := self._reader.take(most, POLL_S, self._oldest_s())) is not None:
-                samples = [item for item in items if isinstance(item, Sample)]
+                samples = [item for item in items if isinstance(item, LiveFrame)]
                 frames = iter(self._embedded(samples))
                 for item in items:
-                    if isinstance(item, Event):
+                    if isinstance(item, LiveEvent):
                         self._note(item)
                     elif (prediction := self._step(item, next(frames))) is not None:
                         yield prediction
@@ -270,14 +270,14 @@ class Stream:
         budget_s = self._config.max_latency_s
         return 0.0 if budget_s is None else max(1e-3, budget_s - self._cost_s)
 
-    def _note(self, event: Event) -> None:
+    def _note(self, event: LiveEvent) -> None:
         self.events.append(event)
         self._new_events = [*self._new_events[-99:], event]
         self._event_counts[event.kind] += 1
         if self._on_event is not None:
             self._on_event(event)
 
-    def _embedded(self, samples: list[Sample]) -> list[Tensor]:
+    def _embedded(self, samples: list[LiveFrame]) -> list[Tensor]:
         """The embedding (D,) of each sample; a picture that is shown at several moments is encoded once."""
         pictures = [sample.picture for sample in samples]
         known = {id(self._last[0]): self._last[1]} if self._last is not None else {}
@@ -294,10 +294,10 @@ class Stream:
 
     def _restart(self, stretch: int) -> None:
         self._stretch = stretch
-        self._ring = Ring(self._size, self._network.keep)
+        self._ring = EmbeddingRing(self._size, self._network.keep)
         self._smoother = Smoother(self._config.smooth_s, self._config.enter, self._config.leave)
 
-    def _step(self, sample: Sample, frame_D: Tensor) -> StreamPrediction | None:
+    def _step(self, sample: LiveFrame, frame_D: Tensor) -> StreamPrediction | None:
         """One moment more; the answer, where one is due."""
         if sample.stretch != self._stretch:
             self._restart(sample.stretch)
@@ -307,7 +307,7 @@ class Stream:
         is_due = (sample.place + 1) // self._hop > num_before // self._hop
         return self._answer(sample) if is_due and len(self._ring.frames_TD) >= self._min_frames else None
 
-    def _answer(self, sample: Sample) -> StreamPrediction:
+    def _answer(self, sample: LiveFrame) -> StreamPrediction:
         window_TD, kept_T2W = self._ring.frames_TD, self._ring.kept_T2W
         encoded = self._network.encode_windows(window_TD[None], kept_BT2W=None if kept_T2W is None else kept_T2W[None])
         scores_K = self._network.model.scores(encoded.logits)[0]

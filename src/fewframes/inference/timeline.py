@@ -26,7 +26,7 @@ from fewframes.core.cache import EmbeddingCache, content_key, key_of
 from fewframes.core.settings import STRICT, Positive
 from fewframes.core.text import for_csv
 from fewframes.errors import ConfigError, VideoError
-from fewframes.inference.frame_features import Gap, Row, encoder_key
+from fewframes.inference.frame_features import FrameFeatures, Gap, encoder_key
 from fewframes.inference.predictor import Predictor
 from fewframes.inference.spans import Span, most_over_time, subtitles, without_repeats
 from fewframes.video.decode.packets import SAME_S
@@ -73,7 +73,7 @@ DEFAULTS = TimelineConfig()
 
 
 @dataclass(frozen=True, eq=False)
-class Windows:
+class WindowScores:
     """What the model says of windows of one length: window w looks at `starts_s[w]` (W,) up to `length_s` later, and its
     `logits` (W, K) are those of `predict` there, NaN where a frame could not be decoded. `changes` (W,) say how much the
     embeddings change from frame to frame, as a share of their size.
@@ -106,7 +106,7 @@ class Timeline:
     scores: Tensor
     spans: tuple[Span, ...]
     gaps: tuple[Gap, ...]
-    windows: tuple[Windows, ...]
+    windows: tuple[WindowScores, ...]
     num_encoded: int
     num_missing: int
 
@@ -186,13 +186,14 @@ def sweep(
         progress=progress,
     )
     windows = tuple(
-        Windows(length_s, starts_s, found_WK[:, :-1], found_WK[:, -1]) for length_s, starts_s, found_WK in swept.windows
+        WindowScores(length_s, starts_s, found_WK[:, :-1], found_WK[:, -1])
+        for length_s, starts_s, found_WK in swept.windows
     )
     return _timeline(predictor, swept, windows, config)
 
 
 @dataclass(frozen=True, eq=False)
-class Swept:
+class VideoScores:
     """One look at each frame of a video between `range_s`, at the moments `times_s` (N,), and what was found in windows over
     them: for each length that has any, seconds that it lasts, where they start (W,), and what was said of each (W, ...).
 
@@ -227,7 +228,7 @@ def look(
     end_s: float | None = None,
     fps: float = DEFAULT_FPS,
     progress: Progress = lambda stage, done, total: None,
-) -> Swept:
+) -> VideoScores:
     """What `encode`, (W, T, D) -> (W, ...), says of the windows of a video, of which one begins every `hops` frames of each length.
 
     `encoder`, `content` (of a file): their keys, where they are at hand; those of large ones take a while. Raises VideoError, and
@@ -244,7 +245,7 @@ def look(
         start_s, end_s = range_in(video, start_s, end_s)
         grid = _grid(video.duration_s, start_s, end_s, window_s, num_frames)
         setting = _setting(predictor, source, fps, encoder, content) if cache else ""
-        row = Row(video, predictor, grid.spacing_s, cache, setting)
+        row = FrameFeatures(video, predictor, grid.spacing_s, cache, setting)
 
         def chunks(found: Iterator[Tensor]) -> Iterator[Tensor]:
             done = 0
@@ -264,7 +265,7 @@ def look(
         for part, stride in zip(parts, strides, strict=True)
         if part  # a short video has no windows of the longer lengths
     )
-    return Swept(
+    return VideoScores(
         video.name,
         video.duration_s,
         (start_s, end_s),
@@ -365,7 +366,9 @@ def _placed(
     return window_frames * stride * grid.spacing_s, starts_s, found_W
 
 
-def confidences(windows: Sequence[Windows], config: TimelineConfig, scores: Callable[[Tensor], Tensor]) -> list[Tensor]:
+def confidences(
+    windows: Sequence[WindowScores], config: TimelineConfig, scores: Callable[[Tensor], Tensor]
+) -> list[Tensor]:
     """How far each window of each length is to be trusted to show each action: (W, K) in 0-1, NaN where it could not be decoded.
 
     Softened scores, times a factor that is small where a window changes little for this video."""
@@ -381,7 +384,7 @@ def confidences(windows: Sequence[Windows], config: TimelineConfig, scores: Call
 
 
 def spans_of(
-    windows: Sequence[Windows],
+    windows: Sequence[WindowScores],
     found: Sequence[Tensor],
     labels: Sequence[str],
     range_s: tuple[float, float],
@@ -402,7 +405,9 @@ def spans_of(
     return tuple(sorted(without_repeats(candidates), key=lambda span: (span.start_s, span.end_s)))
 
 
-def _timeline(predictor: Predictor, swept: Swept, windows: tuple[Windows, ...], config: TimelineConfig) -> Timeline:
+def _timeline(
+    predictor: Predictor, swept: VideoScores, windows: tuple[WindowScores, ...], config: TimelineConfig
+) -> Timeline:
     """Scores and spans of what the windows said. Raises VideoError where nothing could be decoded."""
     if all(bool(one.logits.isnan().any(dim=-1).all()) for one in windows):
         raise swept.nothing_seen()

@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from fewframes.core.settings import STRICT, NumFrames, Pixels, Share, Task
 
-Layout = Literal["factorised", "joint", "per_block"]
+AttentionLayout = Literal["factorised", "joint", "per_block"]
 
 
 Temporal = Literal["paper", "release", "mean", "causal"]
@@ -53,7 +53,7 @@ class ModelConfig:
     merge: Annotated[int, Field(ge=0)] = 0
     """Patches that look alike, so many of them, that are merged away in each block when it does not train (ViT and timm's plain
     ViTs)."""
-    layout: Layout = "factorised"
+    layout: AttentionLayout = "factorised"
     """Where attention looks: each frame alone, then over frames (the paper's choice); `joint`, all patches of all frames
     (Eq. 5); `per_block`, over time inside every block after the spatial attention (end of section 3)."""
     temporal: Temporal = "paper"

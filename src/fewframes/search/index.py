@@ -30,19 +30,19 @@ from fewframes.inference.predictor import Predictor
 from fewframes.inference.timeline import Progress
 from fewframes.models.token_merging import merged_per_block
 from fewframes.results import Failure
-from fewframes.search.rows import LookAt, Looked, MomentWork, model_key_of, vectors_of
+from fewframes.search.rows import EncodedVideo, LookAt, WindowEncoder, model_key_of, vectors_of
 from fewframes.search.table import (
     COLUMNS,
     COMMIT_S,
     TAUGHT,
     WINDOWS,
-    Added,
-    Batch,
+    AddSummary,
     Hit,
+    IndexSettings,
     Kind,
-    Moment,
-    Settings,
-    Taught,
+    RowBatch,
+    SearchQuery,
+    TaughtLabel,
     among,
     apart,
     content_of,
@@ -77,7 +77,9 @@ OLD = timedelta(hours=1)
 class Index:
     """An index at a folder or URL; see `open`."""
 
-    def __init__(self, url: str, database: Any, table: Any, settings: Settings, predictor: Predictor | None) -> None:
+    def __init__(
+        self, url: str, database: Any, table: Any, settings: IndexSettings, predictor: Predictor | None
+    ) -> None:
         self.url, self.settings = url, settings
         self._database, self._table, self._predictor = database, table, predictor
 
@@ -136,12 +138,12 @@ class Index:
         commit_s: float = COMMIT_S,
         progress: Progress = lambda stage, done, total: None,
         look: LookAt | None = None,
-    ) -> Added:
+    ) -> AddSummary:
         """Index these videos (files or URLs); those whose content is there already under the same path are skipped, rows of a
         changed file are replaced. Ended in any way it leaves whole videos alone, and called again goes on after them.
 
         `look` has others look at the videos, as `ray_moments` does; only this process writes."""
-        look = look or MomentWork(self._needed_predictor(), self.settings, cache).look_at
+        look = look or WindowEncoder(self._needed_predictor(), self.settings, cache).look_at
         paths = list(dict.fromkeys(absolute(os.fspath(video)) for video in videos))
         with self._held():
             return self._added(paths, look, commit_s, progress)
@@ -150,8 +152,8 @@ class Index:
         """Keep other processes of this machine from writing; nothing locks an index in a store."""
         return nullcontext() if is_address(self.url) else held(Path(self.url))
 
-    def _added(self, paths: Sequence[str], look: LookAt, commit_s: float, progress: Progress) -> Added:
-        known, batch, done = self.videos(), Batch(self._table, self.url, commit_s), _Tally()
+    def _added(self, paths: Sequence[str], look: LookAt, commit_s: float, progress: Progress) -> AddSummary:
+        known, batch, done = self.videos(), RowBatch(self._table, self.url, commit_s), _Tally()
         if twice := [
             path for path in paths if known.get(path) == ""
         ]:  # merging would keep both, for their ids are the same
@@ -172,7 +174,7 @@ class Index:
         place = {path: number for number, path in enumerate(paths)}  # others look in any order
         failures = sorted(done.failures, key=lambda failure: place[failure.source])
         gaps = sorted(done.gaps, key=lambda gap: (place[gap[0]], gap[1].start_s))
-        return Added(done.num_added, done.num_kept, done.num_rows, tuple(failures), tuple(gaps))
+        return AddSummary(done.num_added, done.num_kept, done.num_rows, tuple(failures), tuple(gaps))
 
     def remove(self, videos: Iterable[str | os.PathLike[str]]) -> int:
         """Forget these videos, in one step; how many there were. Raises DataError for one that is not in the index."""
@@ -212,16 +214,16 @@ class Index:
                         self._table.create_index(column, config=kind)
             self._table.optimize(cleanup_older_than=OLD)
 
-    def moment(self, video: str | os.PathLike[str], start_s: float = 0.0, end_s: float | None = None) -> Moment:
+    def moment(self, video: str | os.PathLike[str], start_s: float = 0.0, end_s: float | None = None) -> SearchQuery:
         """A moment of a video, in the index or not, to search for: one look at it, as `predict` does. Raises VideoError."""
         predictor, path = self._needed_predictor(), os.fspath(video)
         seen = predictor.predict(path, start_s=start_s, end_s=end_s)
         frames_1TD, y_1D = seen.frame_embeddings[None], seen.embedding[None]
         vector_1D = vectors_of(self.settings.embedding, frames_1TD, y_1D)
         last_s = float("inf") if end_s is None else end_s
-        return Moment(vector_1D[0].numpy(), content_of(absolute(path)), start_s, last_s)
+        return SearchQuery(vector_1D[0].numpy(), content_of(absolute(path)), start_s, last_s)
 
-    def row(self, row_id: str) -> Moment:
+    def row(self, row_id: str) -> SearchQuery:
         """The moment of a row, to search for more like it. Raises DataError where there is no such row."""
         rows = self._rows_by_id([row_id])
         if not rows:
@@ -229,23 +231,23 @@ class Index:
                 f"{row_id!r}: no such row in {self.url}; `fewframes search --json` shows the ids of what it finds"
             )
         row = rows[0]
-        return Moment(np.array(row["embedding"], np.float32), row["content"], row["start_s"], row["end_s"])
+        return SearchQuery(np.array(row["embedding"], np.float32), row["content"], row["start_s"], row["end_s"])
 
-    def taught(self) -> dict[str, Taught]:
+    def taught(self) -> dict[str, TaughtLabel]:
         """The labels that were taught here, by name."""
         with told(self.url):
             if TAUGHT not in self._database.list_tables().tables:
                 return {}
             rows = self._database.open_table(TAUGHT).to_arrow().to_pylist()
         return {
-            row["name"]: Taught(
+            row["name"]: TaughtLabel(
                 row["name"], np.array(row["weights"], np.float32), row["bias"], tuple(row["yes"]), tuple(row["no"])
             )
             for row in rows
         }
 
     def search(
-        self, query: Moment | str, *, where: str = "", videos: str = "", num: int = 20, distinct: bool = False
+        self, query: SearchQuery | str, *, where: str = "", videos: str = "", num: int = 20, distinct: bool = False
     ) -> tuple[Hit, ...]:
         """The `num` moments most like a moment, or of a label (the model's, or a taught one, which goes first), best first.
 
@@ -264,7 +266,7 @@ class Index:
                 return self._by_score(query, taught, conditions, num, distinct=distinct)
             head = taught[query]
             size = float(np.linalg.norm(head.weights))
-            found = self._nearest(Moment(head.weights), conditions, num, distinct=distinct)
+            found = self._nearest(SearchQuery(head.weights), conditions, num, distinct=distinct)
             odds = (float(np.exp(-(size * hit.similarity + head.bias))) for hit in found)
             return tuple(replace(hit, similarity=1 / (1 + one)) for hit, one in zip(found, odds, strict=True))
         if query.content:
@@ -273,7 +275,7 @@ class Index:
             conditions.append(f"NOT (content = {quoted(query.content)}{last_s} AND end_s > {start_s})")
         return self._nearest(query, conditions, num, distinct=distinct)
 
-    def teach(self, name: str, yes: Sequence[str], no: Sequence[str] = (), *, seed: int = 0) -> Taught:
+    def teach(self, name: str, yes: Sequence[str], no: Sequence[str] = (), *, seed: int = 0) -> TaughtLabel:
         """A label from rows that show it and rows that do not (ids), kept in the index; examples of the same name given before
         count too, unless they are now said to be the opposite. Other rows, drawn at random, stand for all the rest.
 
@@ -295,11 +297,11 @@ class Index:
             raise DataError(f"{name!r} needs at least one row that shows it")
         others = [row["embedding"] for row in self._drawn(seed) if row["id"] not in found]
         weights, bias = taught_head([found[i] for i in yes], [found[i] for i in no], others)
-        taught = Taught(name, weights, bias, yes, no, num_gone=len(old - {*found}))
+        taught = TaughtLabel(name, weights, bias, yes, no, num_gone=len(old - {*found}))
         self._keep_taught(taught)
         return taught
 
-    def _keep_taught(self, taught: Taught) -> None:
+    def _keep_taught(self, taught: TaughtLabel) -> None:
         pa = importlib.import_module("pyarrow")
         columns: dict[str, Any] = {"name": pa.string(), "weights": pa.list_(pa.float32()), "bias": pa.float64()}
         schema = pa.schema([*columns.items(), ("yes", pa.list_(pa.string())), ("no", pa.list_(pa.string()))])
@@ -328,7 +330,7 @@ class Index:
             drawn: list[dict[str, Any]] = self._table.take_offsets(sorted(places.tolist())).to_list()
         return drawn
 
-    def _nearest(self, query: Moment, conditions: list[str], num: int, *, distinct: bool) -> tuple[Hit, ...]:
+    def _nearest(self, query: SearchQuery, conditions: list[str], num: int, *, distinct: bool) -> tuple[Hit, ...]:
         def nearest(count: int, where: str, most_probes: int) -> list[dict[str, Any]]:
             builder = self._table.search(query.vector, vector_column_name="embedding").distance_type("cosine")
             builder = builder.minimum_nprobes(PROBES).maximum_nprobes(most_probes).refine_factor(REFINE).limit(count)
@@ -384,7 +386,7 @@ class _Tally:
     failures: list[Failure] = field(default_factory=list)
     gaps: list[tuple[str, Gap]] = field(default_factory=list)
 
-    def note(self, seen: Looked) -> None:
+    def note(self, seen: EncodedVideo) -> None:
         """Count what became of a video."""
         if seen.failure is not None:
             self.failures.append(seen.failure)
@@ -396,7 +398,7 @@ class _Tally:
             self.gaps += [(seen.path, gap) for gap in seen.gaps]
 
 
-def _new_settings(predictor: Predictor, window_s: float | None, hop_s: float | None, embedding: Kind) -> Settings:
+def _new_settings(predictor: Predictor, window_s: float | None, hop_s: float | None, embedding: Kind) -> IndexSettings:
     num_frames = predictor.config.num_frames
     window_s = WINDOW_S if window_s is None else float(window_s)
     least_s = math.ceil(1000 * num_frames / MOST_FPS) / 1000
@@ -417,12 +419,12 @@ def _new_settings(predictor: Predictor, window_s: float | None, hop_s: float | N
     # A checkpoint is found again from any folder.
     name = os.path.abspath(predictor.name) if os.path.isfile(predictor.name) else predictor.name
     merge = merged_per_block(predictor.model.frame_encoder)
-    return Settings(name, model_key_of(predictor), predictor.labels, width, window_s, hop_s, embedding, merge)
+    return IndexSettings(name, model_key_of(predictor), predictor.labels, width, window_s, hop_s, embedding, merge)
 
 
 def _check_same(
     url: str,
-    settings: Settings,
+    settings: IndexSettings,
     predictor: Predictor | None,
     window_s: float | None,
     hop_s: float | None,

@@ -23,11 +23,11 @@ from fewframes.inference.spans import Span
 from fewframes.inference.timeline import look
 from fewframes.models.token_merging import merged_per_block
 from fewframes.results import Failure
-from fewframes.search.table import Kind, Settings, content_of, rows_of, schema_of
+from fewframes.search.table import IndexSettings, Kind, content_of, rows_of, schema_of
 
 
 @dataclass(frozen=True, eq=False)
-class Looked:
+class EncodedVideo:
     """What became of a video: a table of its `rows` and `gaps` in them, or a `failure`; neither where what is known of it still
     holds."""
 
@@ -37,17 +37,17 @@ class Looked:
     failure: Failure | None = None
 
 
-LookAt = Callable[[Sequence[str], Mapping[str, str]], Iterator[Looked]]
+LookAt = Callable[[Sequence[str], Mapping[str, str]], Iterator[EncodedVideo]]
 """Looks once at each of these videos, in any order; those whose content has the key that is known of it are left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class MomentJob:
+class WindowJob:
     """What a process needs to look at videos for an index; it can be pickled. `known` has the key of each video's content that
     is in the index; the cache's folder is each machine's own."""
 
     model: str
-    settings: Settings
+    settings: IndexSettings
     device: str = "auto"
     dtype: DtypeName = "float32"
     """`auto` is float32 too: what is measured to be faster may differ from machine to machine, and so would the rows."""
@@ -56,21 +56,21 @@ class MomentJob:
     cache: Path | None = None
     known: Mapping[str, str] = field(default_factory=dict)
 
-    def start(self) -> MomentWork:
+    def start(self) -> WindowEncoder:
         """Load the model. Raises WeightsError or ConfigError."""
         dtype: DtypeName = "float32" if self.dtype == "auto" else self.dtype
         predictor = load(self.model, device=self.device, dtype=dtype, backend=self.backend, merge=self.merge)
         cache = None if self.cache is None else EmbeddingCache(self.cache)
-        return MomentWork(predictor, self.settings, cache, self.known)
+        return WindowEncoder(predictor, self.settings, cache, self.known)
 
 
-class MomentWork:
+class WindowEncoder:
     """A loaded model that looks at videos as an index's settings say; a `shards.Rows`."""
 
     def __init__(
         self,
         predictor: Predictor,
-        settings: Settings,
+        settings: IndexSettings,
         cache: EmbeddingCache | None,
         known: Mapping[str, str] | None = None,
     ) -> None:
@@ -83,7 +83,7 @@ class MomentWork:
         """What workers must have in common; nobody asks where there is one process."""
         return {"fewframes": __version__, "weights": model_key_of(self._predictor)}
 
-    def look_at(self, paths: Sequence[str], known: Mapping[str, str]) -> Iterator[Looked]:
+    def look_at(self, paths: Sequence[str], known: Mapping[str, str]) -> Iterator[EncodedVideo]:
         """Each video, in this order."""
         for path in paths:
             yield self.look(path, known.get(path, ""))
@@ -93,17 +93,17 @@ class MomentWork:
         for seen in self.look_at(sources, self._known):
             yield {"looked": seen}
 
-    def look(self, path: str, known: str) -> Looked:
+    def look(self, path: str, known: str) -> EncodedVideo:
         """One video, unless its content has the key that is known."""
         try:
             content = content_of(path)
             if content and known == content:
-                return Looked(path)
+                return EncodedVideo(path)
             return self._windows(path, content)
         except FewframesError as error:
-            return Looked(path, failure=Failure.of(path, error))
+            return EncodedVideo(path, failure=Failure.of(path, error))
 
-    def _windows(self, path: str, content: str) -> Looked:
+    def _windows(self, path: str, content: str) -> EncodedVideo:
         """Raises VideoError, also where nothing could be decoded, and DataError for a file whose name no table can hold."""
         if content and not is_text(path):
             raise DataError(f"{path}: its name is not UTF-8, and an index holds text; rename it")
@@ -135,7 +135,7 @@ class MomentWork:
             for start_s, score, label in zip(starts_s[good_W].tolist(), *_best(found[good_W, :num_labels]), strict=True)
         ]
         video = path, content, swept.duration_s
-        return Looked(path, rows_of(self._schema, video, spans, found[good_W, num_labels:].float()), swept.gaps)
+        return EncodedVideo(path, rows_of(self._schema, video, spans, found[good_W, num_labels:].float()), swept.gaps)
 
 
 def model_key_of(predictor: Predictor) -> str:

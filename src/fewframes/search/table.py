@@ -34,7 +34,7 @@ COMMIT_ROWS, COMMIT_S = 1024, 5.0
 
 
 @dataclass(frozen=True)
-class Settings:
+class IndexSettings:
     """What all rows of an index have in common; a table of other settings takes and answers nothing."""
 
     model: str
@@ -68,7 +68,7 @@ class Hit:
 
 
 @dataclass(frozen=True, eq=False)
-class Moment:
+class SearchQuery:
     """What is looked for: rows in the direction of `vector` (D,), but for those that overlap the moment itself."""
 
     vector: NDArray[np.float32]
@@ -78,7 +78,7 @@ class Moment:
 
 
 @dataclass(frozen=True, eq=False)
-class Taught:
+class TaughtLabel:
     """A label from examples: rows are scored by sigmoid(weights x embedding + bias). Of its examples `num_gone` are there no
     longer."""
 
@@ -91,7 +91,7 @@ class Taught:
 
 
 @dataclass(frozen=True)
-class Added:
+class AddSummary:
     """What became of the videos: rows are windows; `gaps` are what could not be decoded of videos that were added."""
 
     num_added: int = 0
@@ -101,7 +101,7 @@ class Added:
     gaps: tuple[tuple[str, Gap], ...] = ()
 
 
-class Batch:
+class RowBatch:
     """Whole videos on their way into the table; each commit is one step, which happens or does not."""
 
     def __init__(self, table: Any, url: str, commit_s: float) -> None:
@@ -156,7 +156,7 @@ def told(url: str) -> Iterator[None]:
         raise DataError(f"{url}: {words[:300]}") from None
 
 
-def schema_of(settings: Settings) -> Any:
+def schema_of(settings: IndexSettings) -> Any:
     """The columns, and the settings among the schema's metadata."""
     pa = importlib.import_module("pyarrow")
     columns = {
@@ -195,15 +195,15 @@ def rows_of(schema: Any, video: tuple[str, str, float], spans: Sequence[Span], v
     return pa.Table.from_arrays([*arrays, pa.FixedSizeListArray.from_arrays(flat, vectors_WD.shape[1])], schema=schema)
 
 
-def settings_in(url: str, table: Any) -> Settings:
+def settings_in(url: str, table: Any) -> IndexSettings:
     """The settings that a table was made with. Raises DataError for one that is not ours."""
     about = (table.schema.metadata or {}).get(b"fewframes")
     if about is None:
         raise DataError(f"{url}: its table {WINDOWS!r} was not made by fewframes; take another place")
     values = json.loads(about)
-    if unknown := sorted({*values} - {one.name for one in fields(Settings)}):
+    if unknown := sorted({*values} - {one.name for one in fields(IndexSettings)}):
         raise DataError(f"{url}: made by a newer fewframes ({', '.join(unknown)} not known here); install that one")
-    return Settings(**{**values, "labels": tuple(values["labels"])})
+    return IndexSettings(**{**values, "labels": tuple(values["labels"])})
 
 
 def content_of(path: str) -> str:

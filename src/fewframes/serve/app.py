@@ -33,13 +33,13 @@ from fewframes.serve.requests import read_request
 from fewframes.serve.security import OwnPages
 from fewframes.serve.service import (
     CLIENT_GONE,
-    Ask,
-    EmbedAsk,
-    PredictAsk,
+    EmbedRequest,
+    PredictRequest,
+    RequestTask,
     ServeConfig,
     Service,
-    Task,
-    TimelineAsk,
+    TimelineRequest,
+    VideoRequest,
     gone,
     status_of,
     stopping,
@@ -51,7 +51,11 @@ LAST_S = 3.0
 """From the end of `stop_s` to the end of the process, whatever hangs: the answers' last bytes need two."""
 MOST_CHARS = 1000
 """Characters of an error."""
-VERBS: dict[str, type[Ask]] = {"/v1/predict": PredictAsk, "/v1/timeline": TimelineAsk, "/v1/embed": EmbedAsk}
+VERBS: dict[str, type[VideoRequest]] = {
+    "/v1/predict": PredictRequest,
+    "/v1/timeline": TimelineRequest,
+    "/v1/embed": EmbedRequest,
+}
 OTHER_ROUTES = ("/", "/healthz", "/readyz", "/metrics", "/v1/about", "/openapi.json")
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; media-src 'self' blob:; frame-ancestors 'none'; "
@@ -61,10 +65,10 @@ HEADERS = {
 }
 
 
-class Counted:
+class RequestCounter:
     """An application whose requests are counted, and whose answers have `Desk.headers`."""
 
-    def __init__(self, app: ASGIApp, desk: Desk) -> None:
+    def __init__(self, app: ASGIApp, desk: RequestHandler) -> None:
         self.app, self.desk, self.metrics = app, desk, desk.metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -91,7 +95,7 @@ class Counted:
             self.metrics.seconds.labels(route).observe(time.perf_counter() - began)
 
 
-class Desk:
+class RequestHandler:
     """Where requests about videos are taken: a place, the body, the answer."""
 
     def __init__(self, service: Service, metrics: Metrics) -> None:
@@ -110,12 +114,12 @@ class Desk:
         if token and not hmac.compare_digest(shown, token.encode()):
             raise Refusal(401, "this server asks for a token; send it as 'Authorization: Bearer TOKEN'")
 
-    async def answer(self, request: Request, kind: type[Ask]) -> Response:
+    async def answer(self, request: Request, kind: type[VideoRequest]) -> Response:
         """The answer to a question of this kind. Raises FewframesError."""
         self.check_token(request)
         if self.service.is_stopping:
             await _drained(request)
-        task, lines, upload = self.service.enter(), Lines(asyncio.get_running_loop()), None
+        task, lines, upload = self.service.enter(), ProgressLines(asyncio.get_running_loop()), None
         try:
             async with _in_time(task):
                 ask, upload = await read_request(request, kind, self.service.config.max_bytes)
@@ -135,19 +139,21 @@ class Desk:
             future.cancel()
 
         future.add_done_callback(done)
-        if isinstance(ask, TimelineAsk) and ask.progress:
-            return Streamed(self._streamed(lines, future, task), left)
+        if isinstance(ask, TimelineRequest) and ask.progress:
+            return StreamedLines(self._streamed(lines, future, task), left)
         try:
             return JSONResponse(await self._awaited(request, future, task))
         finally:
             left()
 
-    def _is_through(self, task: Task, upload: UploadFile | None) -> None:
+    def _is_through(self, task: RequestTask, upload: UploadFile | None) -> None:
         if upload is not None:
             upload.file.close()
         self.service.leave(task)
 
-    async def _awaited(self, request: Request, future: Future[dict[str, object]], task: Task) -> dict[str, object]:
+    async def _awaited(
+        self, request: Request, future: Future[dict[str, object]], task: RequestTask
+    ) -> dict[str, object]:
         """The answer, unless time runs out or the client goes away."""
         answer = asyncio.wrap_future(future)
         answer.add_done_callback(
@@ -164,7 +170,9 @@ class Desk:
             return answer.result()
         raise gone()
 
-    async def _streamed(self, lines: Lines, future: Future[dict[str, object]], task: Task) -> AsyncIterator[str]:
+    async def _streamed(
+        self, lines: ProgressLines, future: Future[dict[str, object]], task: RequestTask
+    ) -> AsyncIterator[str]:
         """Lines of JSON: progress, and last the result or the error, for by then the status is sent."""
         try:
             while True:
@@ -183,7 +191,7 @@ class Desk:
         return {"error": _in_a_line(error), "status": status_of(error)}
 
 
-class Streamed(StreamingResponse):
+class StreamedLines(StreamingResponse):
     """Lines of JSON, and word of their end: a client may go before the first, and then nothing in their generator runs."""
 
     media_type = "application/x-ndjson"
@@ -200,7 +208,7 @@ class Streamed(StreamingResponse):
 
 
 @asynccontextmanager
-async def _in_time(task: Task) -> AsyncIterator[None]:
+async def _in_time(task: RequestTask) -> AsyncIterator[None]:
     """Refusal where the task's time is over, or it is cut, before what is awaited here comes."""
     loop = asyncio.get_running_loop()
 
@@ -224,7 +232,7 @@ def _in_a_line(error: FewframesError) -> str:
     return line if len(line) <= MOST_CHARS else f"{line[: MOST_CHARS // 2]} ... {line[-MOST_CHARS // 2 :]}"
 
 
-class Lines:
+class ProgressLines:
     """How far a task is, from the thread that works on it to the one that writes; the newest word is enough."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -265,7 +273,7 @@ def create_app(predictor: Predictor, config: ServeConfig) -> FastAPI:
     service = Service(predictor, config, metrics.round)
     metrics.inside.set_function(lambda: service.num_inside)
     metrics.waiting.set_function(lambda: service.num_waiting)
-    desk = Desk(service, metrics)
+    desk = RequestHandler(service, metrics)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -290,7 +298,7 @@ def create_app(predictor: Predictor, config: ServeConfig) -> FastAPI:
         return JSONResponse({"error": "this server failed at it; its log says how", "status": 500}, 500, desk.headers)
 
     app.add_middleware(OwnPages, names=config.names, refused=refused)
-    app.add_middleware(Counted, desk=desk)  # the last is outermost
+    app.add_middleware(RequestCounter, desk=desk)  # the last is outermost
     app.add_exception_handler(FewframesError, refused)
     app.add_exception_handler(HTTPException, unknown)
     app.add_exception_handler(Exception, failed)
@@ -301,7 +309,7 @@ def create_app(predictor: Predictor, config: ServeConfig) -> FastAPI:
     return app
 
 
-def _route(desk: Desk, kind: type[Ask]) -> Callable[[Request], Awaitable[Response]]:
+def _route(desk: RequestHandler, kind: type[VideoRequest]) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         return await desk.answer(request, kind)
 
@@ -309,7 +317,7 @@ def _route(desk: Desk, kind: type[Ask]) -> Callable[[Request], Awaitable[Respons
     return answer
 
 
-def _body_schema(kind: type[Ask]) -> dict[str, Any]:
+def _body_schema(kind: type[VideoRequest]) -> dict[str, Any]:
     """What a request's body may be, for OpenAPI."""
     plain = TypeAdapter(kind).json_schema()
     file = {"file": {"type": "string", "format": "binary"}}
@@ -318,7 +326,7 @@ def _body_schema(kind: type[Ask]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
-def _add_plain_routes(app: FastAPI, desk: Desk) -> None:
+def _add_plain_routes(app: FastAPI, desk: RequestHandler) -> None:
     service, config = desk.service, desk.service.config
 
     @app.head("/healthz", include_in_schema=False)

@@ -17,7 +17,7 @@ from starlette.types import Message, Receive
 from fewframes.core.settings import settings_from
 from fewframes.errors import Refusal
 from fewframes.serve.fetch import too_large
-from fewframes.serve.service import Ask, gone
+from fewframes.serve.service import VideoRequest, gone
 
 FORM_BYTES = 2**16
 """What a form may have beside the video."""
@@ -26,14 +26,14 @@ GRACE_S, LEAST_BYTES_S = 10.0, 1000
 """How long a body may stand still, and from then on how fast it must come on the whole: a slow telephone's rate, and not a clog."""
 
 
-class Sent(NamedTuple):
+class RequestBody(NamedTuple):
     """What came with a request."""
 
-    ask: Ask
+    ask: VideoRequest
     upload: UploadFile | None
 
 
-async def read_request(request: Request, kind: type[Ask], max_bytes: int) -> Sent:
+async def read_request(request: Request, kind: type[VideoRequest], max_bytes: int) -> RequestBody:
     """The question, and the uploaded video if there is one. Raises Refusal and ConfigError.
 
     An upload of more than a megabyte goes into a file without a name, so nothing can be left behind.
@@ -51,17 +51,17 @@ async def read_request(request: Request, kind: type[Ask], max_bytes: int) -> Sen
         raise Refusal(400, "the body is nested too deeply; fields are numbers, words, true or false") from None
 
 
-async def _read_json(request: Request, kind: type[Ask]) -> Sent:
+async def _read_json(request: Request, kind: type[VideoRequest]) -> RequestBody:
     try:
         values = json.loads(await request.body())
     except ValueError as error:
         raise Refusal(400, f"the body is not JSON ({error})") from None
     if not isinstance(values, dict):
         raise Refusal(400, f"the body is JSON of type {type(values).__name__}; send an object")
-    return Sent(_ask_of(kind, values, is_upload=False), None)
+    return RequestBody(_ask_of(kind, values, is_upload=False), None)
 
 
-async def _read_form(request: Request, kind: type[Ask]) -> Sent:
+async def _read_form(request: Request, kind: type[VideoRequest]) -> RequestBody:
     try:
         values = await request.form(max_files=1, max_fields=MOST_FIELDS)
     except ValueError as error:  # its charset is Python's, but not for this
@@ -69,20 +69,20 @@ async def _read_form(request: Request, kind: type[Ask]) -> Sent:
     file = values.get("file")
     upload = file if isinstance(file, UploadFile) else None
     try:
-        return Sent(_ask_of(kind, _plain(kind, values), is_upload=upload is not None), upload)
+        return RequestBody(_ask_of(kind, _plain(kind, values), is_upload=upload is not None), upload)
     except BaseException:
         await values.close()
         raise
 
 
-def _ask_of(kind: type[Ask], values: Mapping[str, Any], *, is_upload: bool) -> Ask:
+def _ask_of(kind: type[VideoRequest], values: Mapping[str, Any], *, is_upload: bool) -> VideoRequest:
     ask = settings_from(kind, values, "request")
     if is_upload + (ask.url is not None) + (ask.path is not None) != 1:
         raise Refusal(422, "request: needs one video: a 'file' in a form, or a 'url', or a 'path'")
     return ask
 
 
-def _plain(kind: type[Ask], form: FormData) -> dict[str, Any]:
+def _plain(kind: type[VideoRequest], form: FormData) -> dict[str, Any]:
     """The fields of a form as JSON has them: numbers and truth values where the question has these."""
     texts = {field.name for field in fields(kind) if "str" in str(field.type)}  # type: ignore[arg-type]
     found: dict[str, Any] = {}

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fewframes.core.settings import STRICT, Count, Positive
 from fewframes.errors import FewframesError, MissingVideo, Refusal, TooLarge
-from fewframes.inference.clips import Part
+from fewframes.inference.clips import ClipRequest
 from fewframes.inference.explain import explain
 from fewframes.inference.predictor import Predictor
 from fewframes.inference.timeline import TimelineConfig, sweep
@@ -86,7 +86,7 @@ class ServeConfig:
 
 
 @settings(frozen=True, kw_only=True, config=STRICT)
-class Ask:
+class VideoRequest:
     """A question about one video: the one uploaded, or one by `url` or `path`; the whole of it, or the part between two seconds."""
 
     url: str | None = None
@@ -96,7 +96,7 @@ class Ask:
 
 
 @settings(frozen=True, kw_only=True, config=STRICT)
-class PredictAsk(Ask):
+class PredictRequest(VideoRequest):
     """What is done in it."""
 
     topk: Count = 5
@@ -108,7 +108,7 @@ class PredictAsk(Ask):
 
 
 @settings(frozen=True, kw_only=True, config=STRICT)
-class TimelineAsk(Ask):
+class TimelineRequest(VideoRequest):
     """What happens when in it."""
 
     window_s: Annotated[float, Field(ge=0.5, allow_inf_nan=False)] = 4.0
@@ -120,7 +120,7 @@ class TimelineAsk(Ask):
 
 
 @settings(frozen=True, kw_only=True, config=STRICT)
-class EmbedAsk(Ask):
+class EmbedRequest(VideoRequest):
     """Its embedding y (Eq. 12)."""
 
     per_frame: bool = False
@@ -128,7 +128,7 @@ class EmbedAsk(Ask):
 
 
 @dataclass(eq=False)
-class Task:
+class RequestTask:
     """One request's place and time, and whether anybody still waits for it."""
 
     timeout_s: float
@@ -165,7 +165,7 @@ class Task:
 class NamedFile:
     """An open file under the name that its sender gave it, which ends early when its task is over (`stores.unbroken`)."""
 
-    def __init__(self, file: IO[bytes], name: str, task: Task) -> None:
+    def __init__(self, file: IO[bytes], name: str, task: RequestTask) -> None:
         self.name, self._file, self._task = name, file, task
         self.seek, self.tell = file.seek, file.tell
 
@@ -193,7 +193,7 @@ class Service:
         self._predictor = predictor
         self._pool = ThreadPoolExecutor(config.num_workers, thread_name_prefix="fewframes-serve")
         self._lock = threading.Lock()
-        self._inside: set[Task] = set()
+        self._inside: set[RequestTask] = set()
         self._usual_s = 1.0
         """How long a request has been inside lately."""
 
@@ -214,7 +214,7 @@ class Service:
         with self._lock:
             return max(0, self._num_placed() - self.config.num_workers)
 
-    def enter(self) -> Task:
+    def enter(self) -> RequestTask:
         """Let a request in, until `leave`; it takes a place by `take_place`, when all of it has come.
 
         Raises Refusal (503) when stopping, (429) when all places are taken or too many requests are still coming.
@@ -226,11 +226,11 @@ class Service:
             num_coming = len(self._inside) - self._num_placed()
             if num_coming >= MOST_COMING:
                 raise Refusal(429, f"{num_coming} requests are still coming, as many as may; ask again", retry_s=5)
-            task = Task(self.config.timeout_s)
+            task = RequestTask(self.config.timeout_s)
             self._inside.add(task)
         return task
 
-    def take_place(self, task: Task) -> None:
+    def take_place(self, task: RequestTask) -> None:
         """Count a request among those that are worked on or wait. Raises Refusal (429) when all places are taken."""
         with self._lock:
             self._check_places()
@@ -246,28 +246,35 @@ class Service:
             retry_s = math.ceil(self._usual_s)
             raise Refusal(429, f"{waits}, as many as may; ask again in {retry_s} s", retry_s=retry_s)
 
-    def leave(self, task: Task) -> None:
+    def leave(self, task: RequestTask) -> None:
         """Give the place back."""
         with self._lock:
             self._inside.remove(task)
             self._usual_s += 0.1 * (time.monotonic() - task.began - self._usual_s)
 
     def submit(
-        self, ask: Ask, upload: IO[bytes] | None, name: str, task: Task, told: Told = lambda done, total: None
+        self,
+        ask: VideoRequest,
+        upload: IO[bytes] | None,
+        name: str,
+        task: RequestTask,
+        told: Told = lambda done, total: None,
     ) -> Future[dict[str, object]]:
         """The answer in the future, as plain values, or the FewframesError that stands for it. Refusal (503) when closed."""
         with self._lock:
             task.check()  # those inside when it is closed are cut, so the pool below is open
             return self._pool.submit(self._work, ask, upload, name, task, told)
 
-    def _work(self, ask: Ask, upload: IO[bytes] | None, name: str, task: Task, told: Told) -> dict[str, object]:
+    def _work(
+        self, ask: VideoRequest, upload: IO[bytes] | None, name: str, task: RequestTask, told: Told
+    ) -> dict[str, object]:
         task.check()
         if upload is not None:
             return self._answer(ask, NamedFile(upload, name, task), task, told)
         with closing(self._open(ask, task)) as file:
             return self._answer(ask, NamedFile(file, ask.path or ask.url or "", task), task, told)
 
-    def _open(self, ask: Ask, task: Task) -> IO[bytes]:
+    def _open(self, ask: VideoRequest, task: RequestTask) -> IO[bytes]:
         """The file that is meant. Raises Refusal and MissingVideo."""
         if ask.path is not None:
             return open_below(self.config.root, ask.path, self.config.max_bytes)
@@ -277,19 +284,19 @@ class Service:
         allows = is_public if self.config.urls == "public" else lambda address: True
         return fetch(ask.url, self.config.max_bytes, allows=allows, check=task.check)
 
-    def _answer(self, ask: Ask, file: Any, task: Task, told: Told) -> dict[str, object]:
-        if isinstance(ask, TimelineAsk):
+    def _answer(self, ask: VideoRequest, file: Any, task: RequestTask, told: Told) -> dict[str, object]:
+        if isinstance(ask, TimelineRequest):
             return self._timeline(ask, file, task, told)
         predictor = self._predictor.through(self._batcher.embed, self.config.limits)
-        if isinstance(ask, PredictAsk) and ask.explain:
+        if isinstance(ask, PredictRequest) and ask.explain:
             found = explain(predictor, file, maps="none", start_s=ask.start_s, end_s=ask.end_s)
             return found.to_dict(ask.topk) | (pictures_of(found.frames) if ask.pictures else {})
-        part = Part(ONE_PASS, predictor.config.num_frames, ask.start_s, ask.end_s)
+        part = ClipRequest(ONE_PASS, predictor.config.num_frames, ask.start_s, ask.end_s)
         read = predictor.reader.read(file, part, threads=1)
         prediction = predictor.label(read)
-        if isinstance(ask, PredictAsk):
+        if isinstance(ask, PredictRequest):
             return prediction.to_dict(ask.topk) | (pictures_of(read.clips[0].frames) if ask.pictures else {})
-        assert isinstance(ask, EmbedAsk)
+        assert isinstance(ask, EmbedRequest)
         frames = {"frame_embeddings": prediction.frame_embeddings.tolist()} if ask.per_frame else {}
         return {
             "source": prediction.source,
@@ -298,7 +305,7 @@ class Service:
             **frames,
         }
 
-    def _timeline(self, ask: TimelineAsk, file: Any, task: Task, told: Told) -> dict[str, object]:
+    def _timeline(self, ask: TimelineRequest, file: Any, task: RequestTask, told: Told) -> dict[str, object]:
         num_done = total = 0
 
         def swept(_: str, done: int, of: int) -> None:

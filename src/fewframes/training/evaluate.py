@@ -43,7 +43,7 @@ from fewframes.models.networks import build_model
 from fewframes.models.presets import PRESETS
 from fewframes.models.token_merging import merge_tokens, merged_per_block
 from fewframes.results import Failure
-from fewframes.training.scoring import Judged, Pace, Progress, judge
+from fewframes.training.scoring import Progress, Scores, ScoringSpeed, judge
 from fewframes.training.shares import ALONE, Share
 from fewframes.video.decode.packets import SAME_S
 from fewframes.video.sampling import Views
@@ -78,7 +78,7 @@ DEFAULTS = EvaluateConfig()
 
 
 @dataclass(frozen=True)
-class Order:
+class FrameOrder:
     """Top-1 (mAP for multi-label models) with the frames as they are, backwards, and in random order (mean of five)."""
 
     forwards: float
@@ -144,14 +144,14 @@ class EarlyExit:
 
 
 @dataclass(frozen=True)
-class Work:
+class EvaluationCost:
     """What judging one video takes: `frames_read` from it, `num_views` passes of `view_cost` each; how fast that went, on which
     machine in which precision."""
 
     frames_read: int
     num_views: int
     view_cost: Cost
-    pace: Pace
+    pace: ScoringSpeed
     machine: str
     precision: str
 
@@ -205,13 +205,13 @@ class Evaluation:
 
     report: Report | MultiLabelReport
     interval: Interval
-    order: Order | None
+    order: FrameOrder | None
     calibration: Calibration | None
     rejection: list[tuple[float, float]]
     sweep: dict[int, float]
     official: OfficialSubset | None
     early_exit: EarlyExit | None
-    work: Work
+    work: EvaluationCost
     samples: tuple[Sample, ...]
     logits: Tensor
     targets: Tensor
@@ -329,7 +329,7 @@ def figure_name(report: Report | MultiLabelReport) -> str:
     return "top-1" if isinstance(report, Report) else "mAP"
 
 
-def work_of(predictor: Predictor, views: Views, pace: Pace) -> Work:
+def work_of(predictor: Predictor, views: Views, pace: ScoringSpeed) -> EvaluationCost:
     """What this model takes for a video in these views; counted without computing anything."""
     config = predictor.config
     merged = merged_per_block(predictor.model.frame_encoder)
@@ -342,7 +342,7 @@ def work_of(predictor: Predictor, views: Views, pace: Pace) -> Work:
         if merged:
             merge_tokens(model.frame_encoder, merged)
         cost = count_cost(model.eval(), config.num_frames, config.image_size)
-    return Work(
+    return EvaluationCost(
         frames_read=views.num_clips * config.num_frames,
         num_views=len(views),
         view_cost=cost,
@@ -405,9 +405,9 @@ def _other_orders(num_videos: int, num_frames: int, generator: torch.Generator) 
     return torch.stack([torch.arange(num_frames).flip(0).expand(num_videos, -1), *shuffled], dim=1)
 
 
-def _order(figure: Figure, judged: Judged, targets_NK: Tensor) -> Order:
+def _order(figure: Figure, judged: Scores, targets_NK: Tensor) -> FrameOrder:
     backwards, *shuffled = (figure(logits_NK, targets_NK) for logits_NK in judged.others.unbind(1))
-    return Order(figure(judged.logits, targets_NK), backwards, sum(shuffled) / NUM_SHUFFLES)
+    return FrameOrder(figure(judged.logits, targets_NK), backwards, sum(shuffled) / NUM_SHUFFLES)
 
 
 def _early_exit(plan: ExitPlan, logits_SNK: Tensor, targets_N: Tensor) -> EarlyExit:
@@ -422,7 +422,7 @@ def _early_exit(plan: ExitPlan, logits_SNK: Tensor, targets_N: Tensor) -> EarlyE
     )
 
 
-def _official_subset(judged: Judged, targets_NK: Tensor, predictor: Predictor) -> OfficialSubset:
+def _official_subset(judged: Scores, targets_NK: Tensor, predictor: Predictor) -> OfficialSubset:
     num_frames = predictor.config.num_frames
     shortest_s = num_frames / RELEASE_FPS
     rows = [

@@ -35,7 +35,7 @@ AHEAD_BYTES = 2**30
 
 
 @dataclass(frozen=True, eq=False)
-class Embedded:
+class EmbeddedVideos:
     """Frame embeddings of the videos that could be read: `embeddings` (B, V, T, D) float32 with V views of each (as it is
     and, when asked for, mirrored), `places` (B,) of these videos in the data, `failures` the others, `num_cached` how many
     came from the cache."""
@@ -54,7 +54,7 @@ def embed_videos(
     mirror: bool,
     num_frames: int | None = None,
     drawn: AugmentConfig | None = None,
-) -> Iterator[int | Embedded]:
+) -> Iterator[int | EmbeddedVideos]:
     """The frame embeddings of a data set, of `num_frames` frames or the model's own number; yields how many videos are done
     as it goes, at last the result. `drawn` adds its number of views as training draws them. Raises DataError when no video at
     all could be read."""
@@ -72,7 +72,7 @@ def embed_videos(
             num_cached += seen.cached
         yield number + 1
     check_some(data, len(kept), failures)
-    yield Embedded(torch.stack(tensors), torch.tensor(kept), tuple(failures), num_cached)
+    yield EmbeddedVideos(torch.stack(tensors), torch.tensor(kept), tuple(failures), num_cached)
 
 
 def check_some(data: VideoSet, num_read: int, failures: list[Failure]) -> None:
@@ -84,7 +84,7 @@ def check_some(data: VideoSet, num_read: int, failures: list[Failure]) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class VideoFeatures:
     """One video in V views: `frames` are embeddings (V, T, D) float32, or, for a model that mixes frames inside its encoder,
     the pictures (V, T, C, H, W) uint8; whether they came from the cache; how long the video, or the part of it that is looked
     at, lasts (None when it came from the cache and nobody asked); and the seconds that embedding took."""
@@ -105,7 +105,7 @@ def see_videos(
     num_frames: int | None = None,
     with_lengths: bool = False,
     drawn: AugmentConfig | None = None,
-) -> Iterator[Seen | Failure]:
+) -> Iterator[VideoFeatures | Failure]:
     """Each video of a data set, in its order, as the temporal half takes it; with `mirror`, all views a second time mirrored;
     with `drawn`, its number of views more as training draws them. A video's draws depend on its content and range alone.
 
@@ -142,14 +142,14 @@ def see_videos(
     bytes_a_video = num_views * num_frames * 3 * predictor.view.crop_px**2
     for result in _read_ahead(data.samples, read, AHEAD_BYTES // bytes_a_video):
         if isinstance(result, Failure) or result.cached:
-            yield result if isinstance(result, Failure) else Seen(result.tensor, True, result.length_s)
+            yield result if isinstance(result, Failure) else VideoFeatures(result.tensor, True, result.length_s)
             continue
         began = time.perf_counter()
         frames = predictor.encode_clips(result.tensor) if embeds else result.tensor
         network_s = time.perf_counter() - began
         if keeping and cache is not None and result.key:
             keeping = cache.put_or_warn(result.key, frames)
-        yield Seen(frames, False, result.length_s, network_s)
+        yield VideoFeatures(frames, False, result.length_s, network_s)
 
 
 @dataclass(frozen=True, eq=False)

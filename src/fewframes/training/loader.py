@@ -23,7 +23,7 @@ Draw = tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
+class TrainingBatch:
     """`inputs` (B, T, D) tokens or (B, T, C, H, W) uint8 frames of the examples `rows` (B,); `failed` maps the rows that could
     not be read to the reason; `waited_s` is how long the batch was waited for."""
 
@@ -33,7 +33,7 @@ class Batch:
     waited_s: float = 0.0
 
 
-class TokenExamples(Dataset[Batch]):
+class TokenExamples(Dataset[TrainingBatch]):
     """Tokens (B, V, T, W) that lie ready, one view drawn each time."""
 
     def __init__(self, tokens_BVTW: Tensor) -> None:
@@ -42,14 +42,14 @@ class TokenExamples(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.tokens_BVTW)
 
-    def __getitem__(self, draws: Sequence[Draw]) -> Batch:
+    def __getitem__(self, draws: Sequence[Draw]) -> TrainingBatch:
         rows_B = torch.tensor([row for row, _ in draws])
         views_B = torch.tensor([seed % self.tokens_BVTW.shape[1] for _, seed in draws])
-        return Batch(self.tokens_BVTW[rows_B, views_B], rows_B)
+        return TrainingBatch(self.tokens_BVTW[rows_B, views_B], rows_B)
 
 
 @dataclass(frozen=True)
-class VideoExamples(Dataset[Batch]):
+class VideoExamples(Dataset[TrainingBatch]):
     """Videos that are decoded and changed each time anew."""
 
     samples: tuple[Sample, ...]
@@ -61,7 +61,7 @@ class VideoExamples(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, draws: Sequence[Draw]) -> Batch:
+    def __getitem__(self, draws: Sequence[Draw]) -> TrainingBatch:
         frames: list[Tensor] = []
         rows: list[int] = []
         failed: dict[int, str] = {}
@@ -73,11 +73,11 @@ class VideoExamples(Dataset[Batch]):
                 rows.append(row)
             except VideoError as error:
                 failed[row] = str(error)
-        return Batch(torch.stack(frames) if frames else torch.empty(0), torch.tensor(rows), failed)
+        return TrainingBatch(torch.stack(frames) if frames else torch.empty(0), torch.tensor(rows), failed)
 
 
 @dataclass(frozen=True)
-class Order:
+class ExampleOrder:
     """Which examples come when: each once in every pass, in an order of its own; or drawn with `weights`.
 
     Of each batch of the run, numbered from 0, this is the part of process `rank`.
@@ -114,8 +114,8 @@ class Order:
 
 
 def read_batches(
-    examples: TokenExamples | VideoExamples, order: Order, start: int, stop: int, workers: int
-) -> Iterator[Batch]:
+    examples: TokenExamples | VideoExamples, order: ExampleOrder, start: int, stop: int, workers: int
+) -> Iterator[TrainingBatch]:
     """The batches `start` to `stop` of an order, made ahead by `workers` processes."""
     loader = DataLoader(
         examples,
@@ -135,12 +135,12 @@ def read_batches(
             return
         if len(batch.rows) == 0:
             raise DataError(f"not one video of a batch could be read: {'; '.join(batch.failed.values())}")
-        yield Batch(batch.inputs, batch.rows, batch.failed, time.perf_counter() - began)
+        yield TrainingBatch(batch.inputs, batch.rows, batch.failed, time.perf_counter() - began)
 
 
 @dataclass(frozen=True)
 class _Numbers:
-    order: Order
+    order: ExampleOrder
     start: int
     stop: int
 

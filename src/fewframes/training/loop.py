@@ -34,7 +34,7 @@ from fewframes.models.backbones import TimmFrameEncoder
 from fewframes.models.stam import STAM, SpatialEncoder
 from fewframes.training.augment import mixed
 from fewframes.training.config import RunConfig
-from fewframes.training.loader import Batch, Order, TokenExamples, VideoExamples, read_batches
+from fewframes.training.loader import ExampleOrder, TokenExamples, TrainingBatch, VideoExamples, read_batches
 from fewframes.training.optim import Average, parameter_groups, unfreeze, warmup_cosine
 from fewframes.training.processes import as_in_first, few_threads, start_processes
 from fewframes.video.transforms import pixels_of
@@ -48,7 +48,7 @@ WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 @dataclass(frozen=True)
-class Step:
+class TrainingStep:
     """One step of training: its number from 1, all there are, the passes over the videos made so far, learning rate (of the
     temporal part), loss, share of the videos that were right (of their labels, where a video has any number), how many videos
     it took, seconds, and how many of these were spent waiting for data."""
@@ -64,7 +64,7 @@ class Step:
     waited_s: float
 
 
-class Learner(nn.Module):
+class TrainedPart(nn.Module):
     """What is trained of a model, as one function from a batch's inputs to logits (B, K).
 
     `embedded`: inputs are tokens (B, T, W) of the temporal encoder, and it and the head learn; else they are frames
@@ -93,7 +93,7 @@ class Learner(nn.Module):
         parts = [model.encode_frames(part) for part in pixels_BTCHW.flatten(0, 1).split(FRAMES_AT_ONCE)]
         return torch.cat(parts).unflatten(0, pixels_BTCHW.shape[:2])
 
-    def train(self, mode: bool = True) -> Learner:
+    def train(self, mode: bool = True) -> TrainedPart:
         """Batch norms keep the statistics of their image weights: a batch of videos is too few and too alike for others."""
         super().train(mode)
         for module in self.modules():
@@ -107,7 +107,7 @@ class Learner(nn.Module):
 
 
 @dataclass(frozen=True, eq=False)
-class Lesson:
+class TrainingSet:
     """What is learned: the examples, their targets (B, K) in 0-1, what to call them in messages, and, where a teacher is
     followed, its scores (B, K) at the temperature of the run."""
 
@@ -121,7 +121,12 @@ class Trainer:
     """A run between two steps: network, average, optimiser, and the place in the data."""
 
     def __init__(
-        self, model: STAM, lesson: Lesson, run: RunConfig, accelerator: Accelerator, dtype: torch.dtype = torch.float32
+        self,
+        model: STAM,
+        lesson: TrainingSet,
+        run: RunConfig,
+        accelerator: Accelerator,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         config = self.config = run.train
         self.augment, self.accelerator, self.dtype = run.augment, accelerator, dtype
@@ -131,7 +136,7 @@ class Trainer:
         self._start = model
         layout = torch.contiguous_format if config.shard else torch.channels_last  # FSDP takes no other
         model = self.model = copy.deepcopy(model).to(accelerator.device).to(memory_format=layout)
-        self.learner = Learner(model, embedded=isinstance(lesson.examples, TokenExamples))
+        self.learner = TrainedPart(model, embedded=isinstance(lesson.examples, TokenExamples))
         model.temporal_encoder.requires_grad_(True)
         if model.temporal_encoder.motion is not None:
             model.temporal_encoder.motion.requires_grad_(False)  # fitted, not trained
@@ -188,11 +193,11 @@ class Trainer:
         fully_shard(self.learner, mesh=mesh)
         return self.learner
 
-    def _order(self) -> Order:
+    def _order(self) -> ExampleOrder:
         weights: tuple[float, ...] = ()
         if self.config.balance == "sampling":
             weights = tuple((self.lesson.targets * class_weights(self.lesson.targets)).amax(dim=1).tolist())
-        return Order(
+        return ExampleOrder(
             num_examples=len(self.lesson.examples),
             batch_size=min(self.config.batch_size, len(self.lesson.examples)),
             seed=self.config.seed,
@@ -201,7 +206,7 @@ class Trainer:
             weights=weights,
         )
 
-    def steps(self, workers: int = 0) -> Iterator[Step]:
+    def steps(self, workers: int = 0) -> Iterator[TrainingStep]:
         """Train from where the run stands to its end; yields each step. ConfigError when the loss is no number any more."""
         accumulate, step_gflop = self.config.accumulate, self.step_gflop
         batches = read_batches(
@@ -215,7 +220,7 @@ class Trainer:
             yield step
         self.learner.eval()
 
-    def _step(self, batches: list[Batch]) -> Step:
+    def _step(self, batches: list[TrainingBatch]) -> TrainingStep:
         began = time.perf_counter()
         warmup_steps = round(self.config.warmup_share * self.num_steps)
         share = warmup_cosine(self.num_done, self.num_steps, warmup_steps)
@@ -242,7 +247,7 @@ class Trainer:
         if self.accelerator.num_processes > 1:  # of all the step's videos, not of this process's alone
             shown = self.accelerator.reduce(shown, "mean")
         mean_loss, mean_right = shown.tolist()
-        return Step(
+        return TrainingStep(
             number=self.num_done + 1,
             num_steps=self.num_steps,
             epoch=(self.num_done + 1) / self.steps_an_epoch,
@@ -254,7 +259,7 @@ class Trainer:
             waited_s=waited_s,
         )
 
-    def _loss(self, batch: Batch, number: int) -> tuple[Tensor, float]:
+    def _loss(self, batch: TrainingBatch, number: int) -> tuple[Tensor, float]:
         """The loss of a batch, the `number`-th of the run, and the share of it that was right."""
         device, config = self.accelerator.device, self.config
         inputs, rows_B = batch.inputs.to(device, non_blocking=True), batch.rows.to(device)
@@ -346,11 +351,11 @@ class Trainer:
 
 def fit(
     model: STAM, embeddings_BVTD: Tensor, targets_BK: Tensor, run: RunConfig, accelerator: Accelerator | None = None
-) -> Iterator[Step]:
+) -> Iterator[TrainingStep]:
     """Train the temporal encoder and the head of `model` in place on frame embeddings, V views of each video, with targets
     (B, K) in 0-1; yields each step. The frame encoder is not touched. Same seed, same weights on the same machine."""
     solve(model, embeddings_BVTD, targets_BK, run.train.seed)
-    lesson = Lesson(
+    lesson = TrainingSet(
         token_examples(model, embeddings_BVTD), targets_BK, [f"video {row}" for row in range(len(targets_BK))]
     )
     trainer = Trainer(model, lesson, run, accelerator or start_processes("cpu", run.train))

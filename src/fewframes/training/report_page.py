@@ -11,7 +11,7 @@ from fewframes.core.metrics import Report
 from fewframes.core.text import for_html
 from fewframes.data.known_videos import known_words
 from fewframes.data.layouts import Sample
-from fewframes.inference.clips import Part
+from fewframes.inference.clips import ClipRequest
 from fewframes.inference.predictor import Predictor
 from fewframes.results import Clip, tally
 from fewframes.training.evaluate import RELEASE_FPS, Evaluation, figure_name
@@ -41,7 +41,7 @@ def read_mistakes(evaluation: Evaluation, predictor: Predictor) -> tuple[Mistake
     found = []
     for row in evaluation.worst(WORST) if isinstance(evaluation.report, Report) else ():
         sample = evaluation.samples[row]
-        part = Part(ONE_PASS, predictor.config.num_frames, sample.start_s, sample.end_s)
+        part = ClipRequest(ONE_PASS, predictor.config.num_frames, sample.start_s, sample.end_s)
         read = predictor.reader.read(sample.path, part, threads=0)
         score, index = evaluation.scores[row].max(dim=0)
         attention_T = predictor.label(read).frame_attention

@@ -42,7 +42,7 @@ WITHOUT_EFFECT = {"workers": None, "save_every_s": 60.0, "trackers": ()}
 """Settings of a run that may differ when it goes on: they do not change its weights."""
 
 
-class Records:
+class RunFolder:
     """The folder of one run."""
 
     def __init__(self, folder: Path, run: RunConfig, data: VideoSet, command: str) -> None:

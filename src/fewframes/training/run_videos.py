@@ -20,8 +20,8 @@ from fewframes.results import Failure
 from fewframes.training.augment import AugmentConfig
 from fewframes.training.config import RunConfig
 from fewframes.training.evaluate import places_of
-from fewframes.training.features import Embedded, Seen, embed_videos, see_videos
-from fewframes.training.scoring import Judged, judge
+from fewframes.training.features import EmbeddedVideos, VideoFeatures, embed_videos, see_videos
+from fewframes.training.scoring import Scores, judge
 from fewframes.training.shares import Share
 
 Progress = Callable[[str, int, int, str], None]
@@ -71,12 +71,12 @@ class RunVideos:
 
     def embedded(
         self, part: VideoSet, predictor: Predictor, *, mirror: bool = False, drawn: AugmentConfig | None = None
-    ) -> Embedded | None:
+    ) -> EmbeddedVideos | None:
         """Return the embeddings of a part of the data; None where no video of it could be read."""
         num_new = self.embed_share(part, predictor, mirror=mirror, drawn=drawn)
         try:
             for result in embed_videos(part, predictor, self.cache, mirror=mirror, drawn=drawn):
-                if isinstance(result, Embedded):
+                if isinstance(result, EmbeddedVideos):
                     self.num_cached += max(0, result.num_cached - num_new)  # below 0 where the cache took nothing
                     self.note(result.failures)
                     return result
@@ -85,7 +85,7 @@ class RunVideos:
             self.note_unread(part, error)
         return None
 
-    def embedded_views(self, predictor: Predictor) -> Embedded | None:
+    def embedded_views(self, predictor: Predictor) -> EmbeddedVideos | None:
         """Return the training videos as they are, mirrored, and as they are drawn; with few frames too for early exit."""
         mirror = self._run.data.mirror
         embedded = self.embedded(self.training, predictor, mirror=mirror, drawn=self._run.augment)
@@ -103,11 +103,11 @@ class RunVideos:
         num_new = 0
         mine = part.subset(self.share.of(len(part.samples)))
         for number, seen in enumerate(see_videos(mine, predictor, self.cache, mirror=mirror, drawn=drawn)):
-            num_new += isinstance(seen, Seen) and not seen.cached
+            num_new += isinstance(seen, VideoFeatures) and not seen.cached
             self._progress("embedding its share", number + 1, len(mine.samples), "")
         return sum(self.share.gathered([num_new]))
 
-    def judged(self, part: VideoSet, predictor: Predictor, cache: EmbeddingCache | None) -> Judged:
+    def judged(self, part: VideoSet, predictor: Predictor, cache: EmbeddingCache | None) -> Scores:
         """Return what a model says of a part of the data. Raises DataError."""
         return judge(part, predictor, cache, share=self.share, progress=self.judging)
 

@@ -30,7 +30,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Pace:
+class ScoringSpeed:
     """What was computed here and how long it took, waiting for frames included and without; what came from the cache and other
     orders of the frames do not count. `total_s` is None where decoding went on while other orders were tried."""
 
@@ -40,7 +40,7 @@ class Pace:
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class Scores:
     """What a model says of the videos that could be read: `logits` (N, K), `others` (N, O, K) the same with the frames in
     other orders, `places` (N,) of these videos in the data, `lengths_s` how long each lasts (None where nobody asked and it
     came from the cache), `failures` the other videos, `num_cached` how many came from the cache, and how fast it went. `stages`
@@ -53,7 +53,7 @@ class Judged:
     lengths_s: tuple[float | None, ...]
     failures: tuple[Failure, ...]
     num_cached: int
-    pace: Pace
+    pace: ScoringSpeed
 
 
 def judge(
@@ -68,7 +68,7 @@ def judge(
     exits: ExitPlan | None = None,
     share: Share = ALONE,
     progress: Progress = lambda stage, done, total: None,
-) -> Judged:
+) -> Scores:
     """Run the model over every video, `num_frames` frames (its own number) a view; scores of several views are averaged.
 
     `orders_BOT` (B, O, T) are orders of frames to try as well, for each video of the data. Embeddings of single frames are
@@ -111,7 +111,7 @@ def judge(
     check_some(data, len(verdicts), [failure for _, failure in failures])
     others_NOK = torch.stack([verdict.others for verdict in verdicts])
     num_cached = sum(verdict.cached for verdict in verdicts)
-    return Judged(
+    return Scores(
         logits=torch.stack([verdict.logits for verdict in verdicts]),
         others=others_NOK,
         stages=torch.stack([verdict.stages for verdict in verdicts], dim=1),
@@ -119,7 +119,7 @@ def judge(
         lengths_s=tuple(verdict.length_s for verdict in verdicts),
         failures=tuple(failure for _, failure in failures),
         num_cached=num_cached,
-        pace=Pace(len(verdicts) - num_cached, None if mixes and others_NOK.shape[1] else total_s, network_s),
+        pace=ScoringSpeed(len(verdicts) - num_cached, None if mixes and others_NOK.shape[1] else total_s, network_s),
     )
 
 

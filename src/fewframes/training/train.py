@@ -39,11 +39,11 @@ from fewframes.models.stam import STAM
 from fewframes.results import Failure
 from fewframes.training.config import RunConfig, TrainConfig
 from fewframes.training.evaluate import Evaluation, evaluate, figure_of
-from fewframes.training.features import Embedded
+from fewframes.training.features import EmbeddedVideos
 from fewframes.training.loader import VideoExamples
-from fewframes.training.loop import Lesson, Step, Trainer, solve, token_examples
+from fewframes.training.loop import Trainer, TrainingSet, TrainingStep, solve, token_examples
 from fewframes.training.processes import as_in_first, few_threads, start_processes
-from fewframes.training.run_folder import Records, versions
+from fewframes.training.run_folder import RunFolder, versions
 from fewframes.training.run_videos import Progress, RunVideos, failed
 from fewframes.training.shares import Share
 from fewframes.video.view import ViewConfig
@@ -52,7 +52,7 @@ log = logging.getLogger("fewframes")
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingResult:
     """What came out of a run: the model; how it does on held-out videos (None when none were held out, or none of these could
     be read), and how many were held out; videos that could not be read; how many came from the cache; and where the seconds
     went."""
@@ -67,7 +67,7 @@ class Trained:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class TrainOptions:
     """What of a run does not change its result: where embeddings are kept (None: nowhere), the device, the precision of the
     frame encoder, whether the output folder may be replaced or gone on with, and the command that was typed."""
 
@@ -83,14 +83,14 @@ def train(
     data: VideoSet,
     output: Path,
     run: RunConfig,
-    options: Options,
+    options: TrainOptions,
     progress: Progress = lambda stage, done, total, words: None,
-) -> Trained:
+) -> TrainingResult:
     """Teach a model the actions of `data` and write it, with its figures, to the folder `output`.
 
     Raises DataError, ConfigError or WeightsError before anything is written.
     """
-    records = Records(output, run, data, options.command)
+    records = RunFolder(output, run, data, options.command)
     records.check(overwrite=options.overwrite, resume=options.resume)
     training, held = hold_out(data, run.data.holdout, run.train.seed)
     teacher = load_checkpoint(run.train.teacher) if run.train.teacher else None  # before minutes of work, not after
@@ -125,8 +125,8 @@ class _Run:
         videos: RunVideos,
         teacher: Checkpoint | None,
         run: RunConfig,
-        options: Options,
-        records: Records,
+        options: TrainOptions,
+        records: RunFolder,
         accelerator: Accelerator,
         progress: Progress,
     ) -> None:
@@ -150,8 +150,8 @@ class _Run:
             raise ConfigError(
                 "augment.cutmix pastes pictures, and a frozen frame encoder's embeddings are kept; take mixup"
             )
-        self.choosing_embedded: Embedded | None = None
-        self.recent: deque[Step] = deque(maxlen=20)
+        self.choosing_embedded: EmbeddedVideos | None = None
+        self.recent: deque[TrainingStep] = deque(maxlen=20)
 
     def _check_early_exit(self) -> None:
         """Before anything is written."""
@@ -167,7 +167,7 @@ class _Run:
                 "train.early_exit fits when to stop on held-out videos, and none are; hold some out (--holdout)"
             )
 
-    def result(self) -> Trained:
+    def result(self) -> TrainingResult:
         """Do all of it."""
         began = time.perf_counter()
         start = self._predictor(self.model)
@@ -184,7 +184,7 @@ class _Run:
         if self.run.train.keep == "best" and self._agreed(self.records.best.exists())[0]:
             kept = load_checkpoint(self.records.best).model if self.accelerator.is_main_process else copy.deepcopy(last)
             kept = self._solved_again(as_in_first(kept, self.accelerator))
-        trained = Trained(
+        trained = TrainingResult(
             checkpoint=self._checkpoint(kept, start),
             evaluation=self._evaluation(kept),
             num_held_out=len(self.videos.reporting.samples),
@@ -228,7 +228,7 @@ class _Run:
             model.moment_head.fit(embedded.embeddings, targets_BK, model.loss, generator)
         return as_in_first(model, self.accelerator)
 
-    def _facts(self, trained: Trained) -> dict[str, object]:
+    def _facts(self, trained: TrainingResult) -> dict[str, object]:
         return {
             **{name: fact for name, fact in trained.checkpoint.provenance.items() if name != "training_videos"},
             "failed": [failure.to_dict() for failure in trained.failures if not failure.missing],
@@ -239,7 +239,7 @@ class _Run:
             "device": str(self.accelerator.device),
         }
 
-    def _lesson(self, start: Predictor) -> Lesson:
+    def _lesson(self, start: Predictor) -> TrainingSet:
         """Return what is learned: embeddings, where the frame encoder is frozen, else videos."""
         videos = self.videos
         names = [sample.path for sample in videos.training.samples]
@@ -258,16 +258,16 @@ class _Run:
             examples = VideoExamples(
                 videos.training.samples, config.num_frames, self.view, self.run.augment, self.run.data.mirror
             )
-            return Lesson(examples, videos.targets_BK, names, teacher_BK)
+            return TrainingSet(examples, videos.targets_BK, names, teacher_BK)
         embedded = self._solved(start)
-        return Lesson(
+        return TrainingSet(
             token_examples(self.model, embedded.embeddings),
             videos.targets_BK[embedded.places],
             [names[place] for place in embedded.places.tolist()],
             None if teacher_BK is None else teacher_BK[embedded.places],
         )
 
-    def _solved(self, start: Predictor) -> Embedded:
+    def _solved(self, start: Predictor) -> EmbeddedVideos:
         """Return the embeddings of the training videos, and set what of the model is solved on them."""
         videos = self.videos
         embedded = videos.embedded_views(start)
@@ -336,7 +336,7 @@ class _Run:
             broadcast_object_list(said)
         return said
 
-    def _tell(self, step: Step) -> None:
+    def _tell(self, step: TrainingStep) -> None:
         values = {"loss": step.loss, "accuracy": step.accuracy, "learning_rate": step.learning_rate}
         self.accelerator.log({f"train/{name}": value for name, value in values.items()}, step=step.number)
         self.recent.append(step)
@@ -348,7 +348,7 @@ class _Run:
         )
         self.progress("training", step.number, step.num_steps, words)
 
-    def _judge_epoch(self, trainer: Trainer, step: Step) -> None:
+    def _judge_epoch(self, trainer: Trainer, step: TrainingStep) -> None:
         """Measure the model of now on held-out videos; keep the best so far where the run asks for it."""
         if not self.videos.choosing.samples:
             return

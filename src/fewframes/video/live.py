@@ -50,7 +50,7 @@ MOST_ERRORS = 100
 
 
 @dataclass(frozen=True)
-class Event:
+class LiveEvent:
     """What happened to a stream, and when on its clock (seconds): `size` its pictures have another one; `clock` its times jumped,
     windows begin anew; `damaged` some of it could not be decoded; `stall` nothing comes; `cut` it broke off; `reconnected`;
     `end`."""
@@ -65,7 +65,7 @@ class Event:
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
+class LiveFrame:
     """What is shown at a steady moment: `picture` (C, H, W) uint8 RGB as `prepare` made it, the same object where nothing new is
     shown. `time_s` is the moment, `place` its number since the clock last began anew (`stretch`); `arrived` when the picture came
     here (time.monotonic)."""
@@ -78,7 +78,7 @@ class Sample:
 
 
 @dataclass
-class Counts:
+class LiveCounts:
     """What became of a stream so far: pictures decoded, those left out as late or damaged, packets that could not be decoded,
     moments dropped because the network was behind, times it was opened again."""
 
@@ -89,20 +89,20 @@ class Counts:
     reconnects: int = 0
 
 
-class Mailbox:
+class LiveQueue:
     """What the reading thread hands over: events, and up to `WAITING` samples. When these are too many, the oldest is dropped
     (`drops`), or the reader waits."""
 
-    def __init__(self, counts: Counts, *, drops: bool = False) -> None:
+    def __init__(self, counts: LiveCounts, *, drops: bool = False) -> None:
         self.closed, self.drops = False, drops
         self._counts = counts
-        self._items: deque[Sample | Event] = deque()
+        self._items: deque[LiveFrame | LiveEvent] = deque()
         self._changed = threading.Condition()
 
-    def put(self, item: Sample | Event) -> None:
+    def put(self, item: LiveFrame | LiveEvent) -> None:
         """Hand over; nothing after `close`."""
         with self._changed:
-            if isinstance(item, Sample):
+            if isinstance(item, LiveFrame):
                 while self._num_samples() >= WAITING and not self.drops and not self.closed:
                     self._changed.wait()
                 if self.closed:
@@ -112,15 +112,15 @@ class Mailbox:
             self._items.append(item)
             self._changed.notify_all()
 
-    def take(self, most: int, timeout_s: float, not_before: float = 0.0) -> list[Sample | Event]:
+    def take(self, most: int, timeout_s: float, not_before: float = 0.0) -> list[LiveFrame | LiveEvent]:
         """The oldest items in order, up to `most` samples; none when nothing comes in time or it is closed. Samples that arrived
         before `not_before` are dropped where newer ones wait."""
         with self._changed:
             self._changed.wait_for(lambda: self._items or self.closed, timeout_s)
-            taken: list[Sample | Event] = []
+            taken: list[LiveFrame | LiveEvent] = []
             while self._items and most:
                 item = self._items.popleft()
-                if isinstance(item, Sample):
+                if isinstance(item, LiveFrame):
                     if item.arrived < not_before and self._num_samples():
                         self._counts.dropped += 1
                         continue
@@ -136,10 +136,10 @@ class Mailbox:
             self._changed.notify_all()
 
     def _num_samples(self) -> int:
-        return sum(isinstance(item, Sample) for item in self._items)
+        return sum(isinstance(item, LiveFrame) for item in self._items)
 
     def _drop_oldest(self) -> None:
-        place = next(place for place, item in enumerate(self._items) if isinstance(item, Sample))
+        place = next(place for place, item in enumerate(self._items) if isinstance(item, LiveFrame))
         del self._items[place]
         self._counts.dropped += 1
 
@@ -154,7 +154,7 @@ class LiveReader:
         self, source: LiveSource, config: StreamConfig, spacing_s: float, prepare: Callable[[Tensor], Tensor]
     ) -> None:
         self.address = Address.of(source)
-        self.counts = Counts()
+        self.counts = LiveCounts()
         self._config, self._spacing_s, self._prepare = config, spacing_s, prepare
         self._stop = threading.Event()
         self._error: BaseException | None = None
@@ -169,7 +169,7 @@ class LiveReader:
         self._stalled = False
         self.can_return = self.is_live = False
         """Whether the source is opened again when it breaks off; whether pictures come at their own pace."""
-        self._box = Mailbox(self.counts)
+        self._box = LiveQueue(self.counts)
         self._opened = threading.Event()
         keep_in_forks(self)
         # In the thread too: a pipe that says nothing cannot be interrupted while it is opened.
@@ -183,7 +183,7 @@ class LiveReader:
         if self._error is not None and not self.counts.pictures:
             raise self._error
 
-    def take(self, most: int, timeout_s: float, max_age_s: float = 0.0) -> list[Sample | Event] | None:
+    def take(self, most: int, timeout_s: float, max_age_s: float = 0.0) -> list[LiveFrame | LiveEvent] | None:
         """What has come, in order, up to `most` samples; None at the end. Of samples older than `max_age_s` (0: any age) all but
         the newest are dropped. Raises what ended the reading."""
         items = self._box.take(most, timeout_s, time.monotonic() - max_age_s if max_age_s else 0.0)
@@ -236,7 +236,7 @@ class LiveReader:
         self._last_at = time.monotonic()
         return container
 
-    def _reopened(self, ending: Event) -> InputContainer | None:
+    def _reopened(self, ending: LiveEvent) -> InputContainer | None:
         limit, began = self._config.reconnects, time.monotonic()
         while self._num_tries < limit:
             pause_s = min(MOST_PAUSE_S, FIRST_PAUSE_S * 2**self._num_tries)
@@ -254,7 +254,7 @@ class LiveReader:
             return container
         raise VideoError(f"{self.address.name}: {ending.words}; {limit} tries to open it again brought no picture")
 
-    def _play(self, container: InputContainer) -> Event:
+    def _play(self, container: InputContainer) -> LiveEvent:
         """Read to the end of what comes; how it ended."""
         stream = video_of(container)
         assert stream is not None
@@ -275,7 +275,7 @@ class LiveReader:
                 break
         return self._ending(container, packets.ended)
 
-    def _ending(self, container: InputContainer, error: Exception | None) -> Event:
+    def _ending(self, container: InputContainer, error: Exception | None) -> LiveEvent:
         if isinstance(error, ExitError):
             return self._event("stall", f"nothing came for {self._config.stall_s:g} s")
         announced_s, stream = (container.duration or 0) / av.time_base, video_of(container)
@@ -373,7 +373,7 @@ class LiveReader:
                 return
             if shown.picture is None:
                 shown.picture = self._prepare(rgb_of_pixels(self._display.pixels(shown.frame, shown.geometry)))
-            self._box.put(Sample(moment_s, self._stretch, self._place, shown.picture, shown.arrived))
+            self._box.put(LiveFrame(moment_s, self._stretch, self._place, shown.picture, shown.arrived))
             self._place += 1
 
     def _flush(self) -> None:
@@ -381,8 +381,8 @@ class LiveReader:
         if self._last is not None:
             self._fill(self._last.end_s - self._spacing_s / 2 + 2 * SAME_S)
 
-    def _event(self, kind: EventKind, words: str) -> Event:
-        return Event(kind, 0.0 if self._last is None else self._last.time_s, words)
+    def _event(self, kind: EventKind, words: str) -> LiveEvent:
+        return LiveEvent(kind, 0.0 if self._last is None else self._last.time_s, words)
 
 
 @dataclass(eq=False)

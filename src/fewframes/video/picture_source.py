@@ -18,7 +18,7 @@ from PIL import Image, features
 from fewframes.core.natural import equal_groups, in_natural_order, repeated_numbers
 from fewframes.core.storage import unbroken
 from fewframes.errors import VideoError
-from fewframes.results import Clip, Reading, Step
+from fewframes.results import Clip, ClockStep, Reading
 from fewframes.video.decode.container import Limits
 from fewframes.video.decode.packets import SAME_S
 from fewframes.video.pictures.arrays import NewStack
@@ -80,7 +80,7 @@ class PictureVideo:
         """How long the pictures at these moments are shown: no others are read."""
         return len(times_s) * self.duration_s / len(self._starts_s)
 
-    def steps(self) -> tuple[Step, ...]:
+    def steps(self) -> tuple[ClockStep, ...]:
         """Return none: when pictures are shown is said by nobody's clock."""
         return ()
 

@@ -21,7 +21,7 @@ from typing_extensions import TypeIs
 
 from fewframes.core.storage import as_path, is_address, open_far
 from fewframes.errors import MissingVideo, VideoError
-from fewframes.results import Clip, Step
+from fewframes.results import Clip, ClockStep
 from fewframes.video.decode.container import NO_LIMITS, Limits, check_readable
 from fewframes.video.decode.decoder import FileVideo
 from fewframes.video.picture_source import PictureVideo, is_image, open_folder, open_image, steady_times
@@ -67,7 +67,7 @@ class OpenVideo(Protocol):
     def span_s(self, times_s: Tensor) -> float:
         """How many seconds of the video are decoded, about, for the frames at these moments."""
 
-    def steps(self) -> tuple[Step, ...]:
+    def steps(self) -> tuple[ClockStep, ...]:
         """Return where its clock steps on, by its packets; nothing is decoded."""
 
     def check(self, start_s: float, end_s: float) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fewframes.core.storage import unbroken
 from fewframes.errors import MissingDependency, VideoError, needed
-from fewframes.results import Clip, Reading, Step
+from fewframes.results import Clip, ClockStep, Reading
 from fewframes.video.decode.clock import steps_of
 from fewframes.video.decode.container import MAX_PIXELS, NO_LIMITS, Limits, VideoFile, in_its_words
 from fewframes.video.decode.packets import SAME_S
@@ -77,7 +77,7 @@ class TorchcodecVideo:
         """The whole video's length: what is decoded is torchcodec's own affair."""
         return self.duration_s
 
-    def steps(self) -> tuple[Step, ...]:
+    def steps(self) -> tuple[ClockStep, ...]:
         """Return where its clock steps on; not looked for in a file that the caller opened."""
         return steps_of(VideoFile(self._file, self.name, 0), self._origin_s) if isinstance(self._file, str) else ()
 

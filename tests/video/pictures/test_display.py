@@ -20,7 +20,7 @@ from torch import Tensor
 from fewframes.errors import TooLarge
 from fewframes.inference.spans import Span
 from fewframes.video.decode.container import Limits
-from fewframes.video.live import Event, LiveReader, Sample
+from fewframes.video.live import LiveEvent, LiveFrame, LiveReader
 from fewframes.video.live_settings import StreamConfig
 from fewframes.video.pictures.arrays import ViewStack
 from fewframes.video.pictures.display import over_black, shown_size
@@ -101,7 +101,7 @@ def live_picture(path: Path) -> Tensor:
     with closing(reader):
         while True:
             for item in reader.take(1, 1.0) or []:
-                if isinstance(item, Sample):
+                if isinstance(item, LiveFrame):
                     return item.picture
 
 
@@ -229,7 +229,7 @@ def test_a_broadcast_that_changes_its_shape_midway(tmp_path: Path) -> None:
     reader, events = LiveReader(str(joined), StreamConfig(), 0.1, lambda picture: picture), []
     with closing(reader):
         while (items := reader.take(8, 1.0)) is not None:
-            events += [item.words for item in items if isinstance(item, Event)]
+            events += [item.words for item in items if isinstance(item, LiveEvent)]
     assert "its pictures are 114x64 px now, not 96x72" in events
 
 

@@ -12,7 +12,7 @@ from contextlib import closing
 from itertools import pairwise
 from statistics import median
 
-from fewframes.results import Step
+from fewframes.results import ClockStep
 from fewframes.video.decode.container import DECODE_CLOCK, READ_ERRORS, VideoFile
 
 log = logging.getLogger("fewframes")
@@ -23,7 +23,7 @@ STEP_FRAMES = 50
 """They are one when they are also this many times further apart than usual: a slide show has long pictures and no steps."""
 
 
-def steps_of(file: VideoFile, origin_s: float) -> tuple[Step, ...]:
+def steps_of(file: VideoFile, origin_s: float) -> tuple[ClockStep, ...]:
     """Return the steps in seconds from the first picture, at `origin_s`; the packets are all read, nothing is decoded.
 
     Of a file elsewhere there are none: all of it would have to come here.
@@ -44,11 +44,11 @@ def steps_of(file: VideoFile, origin_s: float) -> tuple[Step, ...]:
     gaps = [(before_s, after_s - before_s) for before_s, after_s in pairwise(times_s)]
     usual_s = median(gap_s for _, gap_s in gaps) if gaps else 0.0
     least_s = max(STEP_S, STEP_FRAMES * usual_s)
-    return tuple(Step(before_s + usual_s, gap_s - usual_s) for before_s, gap_s in gaps if gap_s >= least_s)
+    return tuple(ClockStep(before_s + usual_s, gap_s - usual_s) for before_s, gap_s in gaps if gap_s >= least_s)
 
 
 def moments_around(
-    steps: Sequence[Step], centres: Callable[[float, float, float | None], list[float]], duration_s: float,
+    steps: Sequence[ClockStep], centres: Callable[[float, float, float | None], list[float]], duration_s: float,
     start_s: float, end_s: float | None,
 ) -> list[float]:  # fmt: skip
     """Return what `centres(duration, start, end)` gives on a clock without the steps, on the clock with them."""
@@ -57,11 +57,11 @@ def moments_around(
     return [_with(steps, moment_s) for moment_s in moments_s]
 
 
-def _without(steps: Sequence[Step], time_s: float) -> float:
+def _without(steps: Sequence[ClockStep], time_s: float) -> float:
     return time_s - sum(min(step.by_s, max(0.0, time_s - step.at_s)) for step in steps)
 
 
-def _with(steps: Sequence[Step], time_s: float) -> float:
+def _with(steps: Sequence[ClockStep], time_s: float) -> float:
     for step in steps:  # ascending
         if time_s >= step.at_s:
             time_s += step.by_s

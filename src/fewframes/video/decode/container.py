@@ -85,7 +85,7 @@ NO_LIMITS = Limits()
 
 
 @dataclass(frozen=True)
-class Index:
+class ContainerIndex:
     """What the packets or the header say, in seconds on the container's clock."""
 
     key_times_s: list[float] | None
@@ -104,7 +104,7 @@ class Index:
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenContainer:
     """A container at the start of its file, and its video stream."""
 
     container: InputContainer
@@ -143,7 +143,7 @@ class VideoFile:
         self.file, self.name, self.size_bytes, self.is_far = file, name, size_bytes, is_far
         self.limits = limits
 
-    def open(self) -> Opened:
+    def open(self) -> OpenContainer:
         """The file opened afresh. Raises VideoError where there is no video in it that can be decoded here."""
         if not isinstance(self.file, str):
             self.file.seek(0)
@@ -156,7 +156,7 @@ class VideoFile:
                 f"{self.name}: {known}" if known else f"{self.name}: not a video that FFmpeg can read ({about})"
             ) from None
         try:
-            return Opened(container, self._video_stream(container), self._is_cut_avi(container.format.name))
+            return OpenContainer(container, self._video_stream(container), self._is_cut_avi(container.format.name))
         except VideoError:
             container.close()
             raise
@@ -206,25 +206,25 @@ class VideoFile:
             file.seek(position)
             return cut
 
-    def index(self, opened: Opened, origin_s: float) -> Index:
+    def index(self, opened: OpenContainer, origin_s: float) -> ContainerIndex:
         """Where key frames and the end are, in seconds on the container's clock, on which the first picture is shown at
         `origin_s`; from the header, or by listing all packets. Raises VideoError where the file is found cut short."""
         header_s = _header_end_s(opened, origin_s)
         if header_s is not None:
             keys_s = _listed_key_times(opened.stream, opened.tick_s, origin_s)
-            return Index(keys_s, header_s, 2 * opened.frame_s + 0.1, by_decoding=True)
+            return ContainerIndex(keys_s, header_s, 2 * opened.frame_s + 0.1, by_decoding=True)
         whole_end_s = opened.container.duration / av.time_base if opened.container.duration else None
         if whole_end_s is not None and opened.format not in END_NOT_LENGTH:
             whole_end_s += origin_s
         if whole_end_s is not None and self.is_far:
-            return Index(_key_times_after_jump(opened, origin_s), whole_end_s, LOOSE_END_S, has_jumped=True)
+            return ContainerIndex(_key_times_after_jump(opened, origin_s), whole_end_s, LOOSE_END_S, has_jumped=True)
         has_jumped = opened.format == LISTED_AT_THE_END
         if has_jumped:
             keys_s, found = self._after_last_key(opened, origin_s, whole_end_s)
             if found is not None:
                 return replace(self._index_of(found, keys_s, origin_s, whole_end_s), has_jumped=True)
         if whole_end_s is not None and self.size_bytes > SCAN_LIMIT_BYTES:
-            return Index(None, whole_end_s, LOOSE_END_S, has_jumped=has_jumped)
+            return ContainerIndex(None, whole_end_s, LOOSE_END_S, has_jumped=has_jumped)
         again = self.open()
         with closing(again.container):
             found = self._listing(again, origin_s)
@@ -234,17 +234,19 @@ class VideoFile:
     def _is_cut_avi(self, format_name: str) -> bool:
         return format_name == "avi" and int.from_bytes(self._bytes(4, 4), "little") + 8 > self.size_bytes
 
-    def _index_of(self, found: _Listing, keys_s: list[float], origin_s: float, announced_end_s: float | None) -> Index:
+    def _index_of(
+        self, found: _Listing, keys_s: list[float], origin_s: float, announced_end_s: float | None
+    ) -> ContainerIndex:
         """What packets say of the file: all of them, or those after the last key frame. Raises as `index`."""
         if found.end_s <= origin_s:  # a raw stream: no times at all, so packets are counted
             end_s = origin_s + found.num_packets * found.frame_s
-            return Index(None, end_s, LOOSE_END_S)
+            return ContainerIndex(None, end_s, LOOSE_END_S)
         if announced_end_s is not None and found.whole_end_s < announced_end_s - SCANNED_END_S:
             raise cut_short(self.name, found.end_s - origin_s, announced_end_s - origin_s)
-        return Index(sorted(keys_s), found.end_s, 2 * found.tick_s)
+        return ContainerIndex(sorted(keys_s), found.end_s, 2 * found.tick_s)
 
     def _after_last_key(
-        self, opened: Opened, origin_s: float, announced_end_s: float | None
+        self, opened: OpenContainer, origin_s: float, announced_end_s: float | None
     ) -> tuple[list[float], _Listing | None]:
         """Matroska's list of key frames, and the packets after the last of them; None where there is no list, or it is damaged,
         or what follows says that all packets must be looked at: more key frames, or an end before the announced one (which the
@@ -262,7 +264,7 @@ class VideoFile:
         is_last = len(found.keys_s) <= 1
         return keys_s, found if found.end_s > origin_s and is_whole and is_last else None
 
-    def _listing(self, opened: Opened, origin_s: float) -> _Listing:
+    def _listing(self, opened: OpenContainer, origin_s: float) -> _Listing:
         """What the packets say from where the container stands."""
         found = _Listing(origin_s, opened.frame_s, opened.tick_s)
         ticks_s = {one.index: float(one.time_base) for one in opened.container.streams if one.time_base is not None}
@@ -305,7 +307,7 @@ def cut_short(name: str, found_s: float, announced_s: float) -> VideoError:
     )
 
 
-def _header_end_s(opened: Opened, origin_s: float) -> float | None:
+def _header_end_s(opened: OpenContainer, origin_s: float) -> float | None:
     """When the pictures end by the header, where it tells of the pictures and not only of the whole file."""
     stream = opened.stream
     if stream.duration is None or stream.duration <= 0 or opened.format in FROM_THE_START:
@@ -331,7 +333,7 @@ def _listed_key_times(stream: VideoStream, tick_s: float, origin_s: float) -> li
     return keys_s
 
 
-def _key_times_after_jump(opened: Opened, origin_s: float) -> list[float] | None:
+def _key_times_after_jump(opened: OpenContainer, origin_s: float) -> list[float] | None:
     """As `_listed_key_times`; a jump makes FFmpeg read the list of key frames that Matroska has at its end."""
     with suppress(FFmpegError):
         opened.container.seek(0)

@@ -23,7 +23,7 @@ from av.error import FFmpegError
 from fewframes.core.forks import keep_in_forks
 from fewframes.core.storage import unbroken
 from fewframes.errors import VideoError
-from fewframes.results import Clip, Reading, Step
+from fewframes.results import Clip, ClockStep, Reading
 from fewframes.video.decode.clock import steps_of
 from fewframes.video.decode.complaints import Complaints
 from fewframes.video.decode.container import (
@@ -31,14 +31,14 @@ from fewframes.video.decode.container import (
     FROM_THE_START,
     NO_LIMITS,
     READ_ERRORS,
-    Index,
+    ContainerIndex,
     Limits,
-    Opened,
+    OpenContainer,
     VideoFile,
     cut_short,
 )
 from fewframes.video.decode.packets import SAME_S, Feed
-from fewframes.video.decode.passes import Counts, Decoding, Shown, Unsure
+from fewframes.video.decode.passes import DecodeCounts, Decoding, ShownFrame, UnreliableOutput
 from fewframes.video.pictures.arrays import NewStack, Stack
 from fewframes.video.pictures.display import Display
 from fewframes.video.times import cheapest_times
@@ -76,24 +76,24 @@ class FileVideo:
     ) -> None:
         """`bytes_fetched` tells how much of a file elsewhere has come here so far."""
         self.name = name
-        self._opened: Opened | None = None
+        self._opened: OpenContainer | None = None
         self._file = VideoFile(file, name, size_bytes, is_far=bytes_fetched is not None, limits=limits)
         self._threads = self._threads_now = threads
         self._bytes_fetched = bytes_fetched
         self._display = Display(name, limits.max_pixels, threads)
-        self._frames: Iterator[Shown]
+        self._frames: Iterator[ShownFrame]
         self._feed: Feed
         self._run_s: list[float] = []
         """The moments that are being read, on the container's clock; empty where every picture is to be decoded."""
-        self._current: Shown
-        self._ahead: Shown | None
-        self._index: Index
+        self._current: ShownFrame
+        self._ahead: ShownFrame | None
+        self._index: ContainerIndex
         self._late_keys: tuple[int, list[float]] = 0, []
         self._goes_back = False
         self._is_astray = False
         """Whether the container stands elsewhere than where decoding would go on."""
         self._decoding: Decoding
-        self._counts = Counts()
+        self._counts = DecodeCounts()
         self._num_left_out = self._num_jumps = 0
         keep_in_forks(self)
         try:
@@ -168,7 +168,7 @@ class FileVideo:
                 self._goes_back = number > 0
                 stack = new_stack(len(moments_s))
                 return stack, self._prepared(moments_s, stack, careful=careful)
-            except (Unsure, VideoError) as reason:
+            except (UnreliableOutput, VideoError) as reason:
                 if careful:
                     raise
                 log.debug("%s: read again: %s", self.name, reason)
@@ -221,7 +221,7 @@ class FileVideo:
     ) -> dict[float, tuple[int, float]]:
         """For each moment where its picture is put and when that was first shown, in seconds from the start of the video."""
         prepared: dict[float, tuple[int, float]] = {}
-        last: tuple[Shown, int] | None = None
+        last: tuple[ShownFrame, int] | None = None
         while len(prepared) < len(moments_s):
             run = self._run(moments_s[len(prepared) :])
             self._set_run([] if careful else [self._origin_s + time_s for time_s in run])
@@ -258,7 +258,7 @@ class FileVideo:
             moments_s = moments_s[len(run) :]
         return total_s
 
-    def steps(self) -> tuple[Step, ...]:
+    def steps(self) -> tuple[ClockStep, ...]:
         """Return where its clock steps on (`clock.steps_of`)."""
         found = steps_of(self._file, self._origin_s)
         self._rewind()  # a file that the caller opened has moved
@@ -273,7 +273,7 @@ class FileVideo:
         with unbroken(self._file.file):
             try:
                 num_before = self._check(start_s, end_s)
-            except Unsure as reason:
+            except UnreliableOutput as reason:
                 log.debug("%s: checked with one thread: %s", self.name, reason)
                 self._threads_now = 1
                 self._rewind()
@@ -299,7 +299,7 @@ class FileVideo:
             self._frame_at(self._ahead.start_s)
         return num_before
 
-    def _frame_at(self, time_s: float) -> Shown:
+    def _frame_at(self, time_s: float) -> ShownFrame:
         """The frame shown at `time_s` of the container's clock."""
         if self._worth_a_jump(time_s):
             self._jump(time_s)
@@ -336,11 +336,13 @@ class FileVideo:
         """Raise Unsure when the packets promised another picture at this moment than the decoder gave."""
         promised_s = self._feed.shown_s(time_s)
         if promised_s is None and (self._feed.complete or self._feed.num_left_out):
-            raise Unsure(f"no packet says what is shown at {time_s - self._origin_s:.3f} s")
+            raise UnreliableOutput(f"no packet says what is shown at {time_s - self._origin_s:.3f} s")
         if promised_s is not None and abs(promised_s - self._current.start_s) > SAME_S:
-            raise Unsure(f"{promised_s:.6f} s was promised for {time_s:.6f} s, {self._current.start_s:.6f} s came")
+            raise UnreliableOutput(
+                f"{promised_s:.6f} s was promised for {time_s:.6f} s, {self._current.start_s:.6f} s came"
+            )
 
-    def _check_order(self, before: Shown, after: Shown) -> None:
+    def _check_order(self, before: ShownFrame, after: ShownFrame) -> None:
         if after.start_s < before.start_s - SAME_S:
             raise VideoError(
                 f"{self.name}: its times run backwards after {before.start_s - self._origin_s:.2f} s (joined from parts, "
@@ -405,7 +407,7 @@ class FileVideo:
         """Open the file (again) and decode its first picture; with one thread where several meet damage."""
         try:
             self._begin()
-        except Unsure as reason:
+        except UnreliableOutput as reason:
             log.debug("%s: opened with one thread: %s", self.name, reason)
             self._threads_now = 1
             self._begin()
@@ -422,7 +424,7 @@ class FileVideo:
             )
         self._current, self._ahead = shown, None
 
-    def _is_before_start(self, shown: Shown) -> bool:
+    def _is_before_start(self, shown: ShownFrame) -> bool:
         start = None if self._decoding.damage is None else self._decoding.damage.start
         return start is not None and shown.start_s < start * self._tick_s - SAME_S
 
@@ -438,7 +440,7 @@ class FileVideo:
             )
         return start * self._tick_s
 
-    def _reopened(self) -> Iterator[Shown]:
+    def _reopened(self) -> Iterator[ShownFrame]:
         self._close_file()
         self._opened = self._source = self._file.open()
         self._complaints = Complaints(has_threads=self._threads_now != 1)
@@ -452,7 +454,7 @@ class FileVideo:
         context.options = {"err_detect": ERRORS, "max_pixels": max_pixels}
         return self._decode(from_start=True)
 
-    def _decode(self, *, from_start: bool) -> Iterator[Shown]:
+    def _decode(self, *, from_start: bool) -> Iterator[ShownFrame]:
         """Frames in the order of showing, from where the container stands."""
         self._is_astray = False
         if not from_start:

@@ -18,7 +18,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from fewframes.video.decode.complaints import Complaints
-from fewframes.video.decode.container import DECODE_CLOCK, READ_ERRORS, Opened
+from fewframes.video.decode.container import DECODE_CLOCK, READ_ERRORS, OpenContainer
 from fewframes.video.decode.damage import Damage
 from fewframes.video.decode.packets import Feed, left_out_test
 from fewframes.video.pictures.display import Display, Geometry
@@ -29,12 +29,12 @@ MAX_LEADING_PACKETS = 300
 """Packets before the first key frame that are passed over (a recording cut in the middle) before it is done without."""
 
 
-class Unsure(Exception):
+class UnreliableOutput(Exception):
     """What came out of the decoder cannot be trusted, or is not what the packets promised."""
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownFrame:
     """A decoded frame and the time it is shown, in seconds on the container's clock."""
 
     start_s: float
@@ -45,7 +45,7 @@ class Shown:
 
 
 @dataclass
-class Counts:
+class DecodeCounts:
     """What all decodings of a video did, and what they met."""
 
     decoded: int = 0
@@ -61,7 +61,7 @@ class Decoding:
     """A decoder's way through the packets of a stream, from where its container stands."""
 
     def __init__(
-        self, source: Opened, display: Display, counts: Counts, complaints: Complaints, *, from_start: bool
+        self, source: OpenContainer, display: Display, counts: DecodeCounts, complaints: Complaints, *, from_start: bool
     ) -> None:
         self._source, self._stream, self._tick_s = source, source.stream, source.tick_s
         self._display = display
@@ -74,7 +74,7 @@ class Decoding:
         """Return the packets to decode. It is not kept here: the two would hold each other, and the decoder with its threads."""
         return Feed(self._packets(), self._tick_s, left_out_test(self._stream))
 
-    def frames(self, feed: Feed) -> Iterator[Shown]:
+    def frames(self, feed: Feed) -> Iterator[ShownFrame]:
         """Yield frames in the order of showing. Raises Unsure at the first sign of damage in a decoder with several threads."""
         frame_s, time_base = self._source.frame_s, self._stream.time_base
         last_s = -frame_s if self._from_start else None  # a frame without a time follows the one before it
@@ -90,7 +90,7 @@ class Decoding:
                     continue  # nothing says when it is shown
                 duration_s = frame.duration * self._tick_s if frame.duration else frame_s
                 last_s = time_s
-                yield Shown(time_s, time_s + duration_s, frame, geometry, is_damaged)
+                yield ShownFrame(time_s, time_s + duration_s, frame, geometry, is_damaged)
 
     def _frames_of(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
         if packet is not None and packet.size > 0:
@@ -113,14 +113,14 @@ class Decoding:
 
     def _blame(self, reason: str) -> None:
         if self.damage is None:
-            raise Unsure(reason)
+            raise UnreliableOutput(reason)
         self.damage.blame()
 
     def _is_damaged(self, frame: VideoFrame, first: Packet[VideoStream] | None) -> bool:
         if self.damage is not None:
             is_damaged = self.damage.taints(frame)
         elif frame.is_corrupt or (first is not None and frame.pts == first.pts and not frame.key_frame):
-            raise Unsure("a frame is marked as corrupt, or is no key frame where one was announced")
+            raise UnreliableOutput("a frame is marked as corrupt, or is no key frame where one was announced")
         else:
             is_damaged = False
         return is_damaged or (self._source.is_cut and frame.dts is None)
