@@ -1,4 +1,4 @@
-"""The pictures of docs/ablations.md from the result files, and their tables on standard output.
+"""The pictures of docs/explanation/ablations.md from the result files, and their tables on standard output.
 
 python benchmarks/draw_ablations.py
 """
@@ -14,7 +14,7 @@ import machine
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-DOCS, RESULTS = machine.ROOT / "docs", machine.ROOT / "benchmarks" / "results"
+DOCS, RESULTS = machine.ROOT / "docs" / "images", machine.ROOT / "benchmarks" / "results"
 BLUE, GREY, ORANGE = "#1f5fa8", "#9aa5b1", "#c2410c"
 PROTOCOLS = {"ut": "UT-Interaction, five folds", "order": "forwards or backwards, five folds"}
 

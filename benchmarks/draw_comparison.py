@@ -1,8 +1,8 @@
-"""The pictures of docs/comparison.md from the result files, and its table on standard output.
+"""The pictures of docs/explanation/comparison.md from the result files, and its table on standard output.
 
     python benchmarks/draw_comparison.py
 
-The files hold what `fewframes bench --output` writes, and the commit; how they were made stands in docs/comparison.md.
+The files hold what `fewframes bench --output` writes, and the commit; how they were made stands in docs/explanation/comparison.md.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import machine
 from fewframes.bench.scaling import Point
 from fewframes.bench.tables import bench_text, figure_1, scaling_figure, write_picture
 
-DOCS, RESULTS = machine.ROOT / "docs", machine.ROOT / "benchmarks" / "results"
+DOCS, RESULTS = machine.ROOT / "docs" / "images", machine.ROOT / "benchmarks" / "results"
 
 
 def main() -> None:

@@ -312,7 +312,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--cache", type=Path, default=Path("build/early-exit-cache"))
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--picture", type=Path, default=machine.ROOT / "docs" / "performance-exits.png")
+    parser.add_argument("--picture", type=Path, default=machine.ROOT / "docs" / "images" / "performance-exits.png")
     options = parser.parse_args()
     predictor = load("lite0-16", device="cpu", dtype="float32")
     for protocol in options.protocols:

@@ -12,7 +12,7 @@ processor time counts, for others use the machine too. `lite0-16` has its packag
 speed through `Predictor.stream(live=True)`, which drops what it cannot keep up with. Latency is from the moment a picture is due to
 the answer that it is the newest of. Memory is the process's resident set, sampled each `every_s`.
 
-`accuracy`: UT-Interaction and the order test (docs/decisions.md) in five folds, whole groups held out, each video as it is and
+`accuracy`: UT-Interaction and the order test (docs/decisions) in five folds, whole groups held out, each video as it is and
 mirrored, `train.fit` with the package's settings: the preset `lite0-16`, and the same with `temporal="causal"`. `first n`: the
 causal answer after the first n of 16 frames; the windowed one has none. Both have the read-out of moments; `without moments` is
 the temporal encoder alone.

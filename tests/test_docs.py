@@ -18,7 +18,7 @@ def test_training_in_python(
     clips: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     blocks = re.findall(
-        r"^```python\n(.*?)^```", (DOCS / "training.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+        r"^```python\n(.*?)^```", (DOCS / "guide" / "train.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
     )
     assert len(blocks) == 1
     shutil.copytree(clips, tmp_path / "clips")

@@ -91,7 +91,7 @@ def train(
     unfreeze: Annotated[
         str | None,
         typer.Option(
-            help="Let the frame encoder learn too: none, last-N-blocks, all. Takes gigabytes: docs/training.md.",
+            help="Let the frame encoder learn too: none, last-N-blocks, all. Takes gigabytes: docs/guide/train.md.",
             show_default="none",
         ),
     ] = None,
@@ -128,7 +128,7 @@ def train(
 
     As it is, each video is encoded once and kept, and a small network learns on that; with --unfreeze the frame encoder
     learns too, on videos that are cropped and coloured anew each time. On several processors: torchrun
-    --nproc-per-node 8 -m fewframes.cli train ... All settings: docs/training.md.
+    --nproc-per-node 8 -m fewframes.cli train ... All settings: docs/guide/train.md.
 
     Writes model.safetensors (for `predict --model`), metrics.json, predictions.csv, curves.png, confusion.png, history.csv,
     run.toml and TensorBoard logs. Exit codes: 0 done, 1 the data cannot be used, 2 wrong use, 3 done but some videos could

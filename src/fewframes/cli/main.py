@@ -260,7 +260,7 @@ def models(context: typer.Context) -> None:
     console().print(table)
     tell(
         "GMACs: multiply-adds of one video in units of 1e9, without attention's products as the paper counts, + those; "
-        "FLOPs are twice the sum. The paper's own figures stand beside its rows; docs/paper.md explains differences."
+        "FLOPs are twice the sum. The paper's own figures stand beside its rows; docs/explanation/paper.md explains differences."
     )
 
 

@@ -24,7 +24,7 @@ from fewframes.video.transforms import pixels_of
 OPSET = 18
 """Of ONNX: the first that the exporter of torch writes without converting."""
 SENSITIVE_SHARE = 6
-"""One convolution in this many, the first ones, stays in float32 when the others become int8 (docs/export.md)."""
+"""One convolution in this many, the first ones, stays in float32 when the others become int8 (docs/guide/export.md)."""
 CALIBRATED_AT_ONCE = 8
 
 

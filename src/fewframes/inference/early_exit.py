@@ -26,7 +26,7 @@ PERMITTED_LOSS = 0.005
 """Share of right answers that may be lost against looking at every frame."""
 LEAST_THRESHOLD = 0.92
 """Confidence below which no plan that is fitted stops, however well that went: videos from other places are less sure than they
-look (docs/performance.md)."""
+look (docs/explanation/performance.md)."""
 MOST_THRESHOLDS = 1000
 NEVER = 2.0
 """A threshold that no confidence reaches."""

@@ -399,7 +399,7 @@ def choose_backend(name: BackendChoice, device: torch.device) -> BackendName:
     if name not in BACKENDS:
         raise ConfigError(f"backend {name!r}: {nearest(str(name), BACKENDS)}")
     if name == "pyav" or (name == "auto" and device.type != "cuda"):
-        return "pyav"  # which decodes less for the same frames (docs/performance.md)
+        return "pyav"  # which decodes less for the same frames (docs/explanation/performance.md)
     reason = why_not(str(device))
     if reason and name == "torchcodec":
         raise MissingDependency(f"the backend torchcodec cannot be used on {device} ({reason}); take 'auto' or 'pyav'")

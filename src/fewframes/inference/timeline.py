@@ -55,7 +55,7 @@ class TimelineConfig:
     lengths: tuple[Annotated[int, Field(ge=1, le=16)], ...] = (1, 2)
     """Windows of so many times `window_s`, from the same frames: every second, every fourth of them."""
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.8
-    """Confidence from which something is said to happen (docs/timeline.md says how it was chosen)."""
+    """Confidence from which something is said to happen (docs/guide/timeline.md says how it was chosen)."""
     temperature: Positive = 2.0
     """What logits are divided by before they become scores: windows need not begin and end with an action, as clips do."""
     still_share: Annotated[float, Field(ge=0, le=1)] = 0.5
