@@ -15,12 +15,18 @@ from typing import TYPE_CHECKING
 from fewframes.core.text import OneLine
 
 if TYPE_CHECKING:
+    from fewframes.data.dataset import DataConfig as DataConfig
+    from fewframes.data.dataset import VideoSet as VideoSet
+    from fewframes.data.dataset import read_data as read_data
     from fewframes.errors import FewframesError as FewframesError
     from fewframes.inference.explain import Explanation as Explanation
     from fewframes.inference.predictor import Predictor as Predictor
     from fewframes.inference.predictor import load as load
+    from fewframes.inference.spans import Span as Span
     from fewframes.inference.stream import Stream as Stream
     from fewframes.inference.stream import StreamPrediction as StreamPrediction
+    from fewframes.inference.timeline import Timeline as Timeline
+    from fewframes.inference.timeline import TimelineConfig as TimelineConfig
     from fewframes.models.checkpoint import Checkpoint as Checkpoint
     from fewframes.models.checkpoint import save_checkpoint as save_checkpoint
     from fewframes.models.config import ModelConfig as ModelConfig
@@ -33,34 +39,56 @@ if TYPE_CHECKING:
     from fewframes.results import Label as Label
     from fewframes.results import Prediction as Prediction
     from fewframes.results import Timing as Timing
+    from fewframes.training.config import RunConfig as RunConfig
+    from fewframes.training.config import read_run as read_run
+    from fewframes.training.evaluate import EvaluateConfig as EvaluateConfig
+    from fewframes.training.evaluate import Evaluation as Evaluation
+    from fewframes.training.evaluate import evaluate as evaluate
+    from fewframes.training.train import TrainingResult as TrainingResult
+    from fewframes.training.train import TrainOptions as TrainOptions
+    from fewframes.training.train import train as train
     from fewframes.video.live_settings import StreamConfig as StreamConfig
     from fewframes.video.source import open_video as open_video
     from fewframes.video.source import read_frames as read_frames
     from fewframes.video.view import ViewConfig as ViewConfig
 
 _MODULE_OF = {
-    "Clip": "results",
-    "Label": "results",
-    "Prediction": "results",
-    "Timing": "results",
-    "PRESETS": "models.presets",
-    "ModelConfig": "models.config",
-    "StreamConfig": "video.live_settings",
-    "ViewConfig": "video.view",
-    "FewframesError": "errors",
-    "Explanation": "inference.explain",
-    "STAM": "models.stam",
-    "Failure": "results",
-    "Predictor": "inference.predictor",
-    "load": "inference.predictor",
-    "Stream": "inference.stream",
-    "StreamPrediction": "inference.stream",
-    "open_video": "video.source",
-    "read_frames": "video.source",
     "Checkpoint": "models.checkpoint",
+    "Clip": "results",
+    "DataConfig": "data.dataset",
+    "evaluate": "training.evaluate",
+    "EvaluateConfig": "training.evaluate",
+    "Evaluation": "training.evaluate",
+    "Explanation": "inference.explain",
+    "Failure": "results",
+    "FewframesError": "errors",
+    "Label": "results",
+    "load": "inference.predictor",
     "load_checkpoint": "models.hub",
+    "ModelConfig": "models.config",
+    "open_video": "video.source",
+    "Prediction": "results",
+    "Predictor": "inference.predictor",
+    "PRESETS": "models.presets",
+    "read_data": "data.dataset",
+    "read_frames": "video.source",
+    "read_run": "training.config",
+    "RunConfig": "training.config",
     "save_checkpoint": "models.checkpoint",
+    "Span": "inference.spans",
+    "STAM": "models.stam",
     "start_model": "models.image_weights",
+    "Stream": "inference.stream",
+    "StreamConfig": "video.live_settings",
+    "StreamPrediction": "inference.stream",
+    "Timeline": "inference.timeline",
+    "TimelineConfig": "inference.timeline",
+    "Timing": "results",
+    "train": "training.train",
+    "TrainingResult": "training.train",
+    "TrainOptions": "training.train",
+    "VideoSet": "data.dataset",
+    "ViewConfig": "video.view",
 }
 
 __all__ = sorted(_MODULE_OF)  # noqa: PLE0605
