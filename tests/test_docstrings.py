@@ -24,10 +24,12 @@ def docstrings(path: Path) -> list[tuple[int, str]]:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
     ]
     found = [(getattr(node, "lineno", 1), text) for node in nodes if (text := ast.get_docstring(node))]
-    for node in nodes:
-        for statement in node.body[1:]:
-            if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
-                found.append((statement.lineno, str(statement.value.value)))
+    found += [
+        (statement.lineno, str(statement.value.value))
+        for node in nodes
+        for statement in node.body[1:]
+        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+    ]
     return found
 
 

@@ -31,7 +31,7 @@ def _section(command: Any, name: str) -> list[str]:
         is_option = parameter.param_type_name == "option"
         shown = ", ".join(f"`{option}`" for option in parameter.opts) if is_option else f"`{parameter.name.upper()}`"
         default = parameter.get_default(context)
-        told = default not in (None, False, "") and default != [] and default != () and not callable(default)
+        told = default not in (None, False, "", [], ()) and not callable(default)
         rows.append(f"| {shown} | {_plain(words)}{f' Default: `{default}`.' if told else ''} |")
     table = ["| option | what it does |", "|---|---|", *rows, ""] if rows else []
     return [f"## {name}", "", _plain(command.help or ""), "", *table]
