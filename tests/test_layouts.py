@@ -552,6 +552,7 @@ def actions(part: str, num_videos: int = 2) -> list[str]:
         ("eval", "val"),
         ("hold-out", "test"),
         ("testset", "test"),
+        ("te", "test"),
         ("valid_split", "val"),
     ],
 )
@@ -559,6 +560,27 @@ def test_parts_by_other_names(tmp_path: Path, folder: str, split: str) -> None:
     layout = read(touch(tmp_path, *actions("train_split/"), *actions(f"{folder}/")))
     assert {sample.labels for sample in layout.samples} == {("hug",), ("kick",)}
     assert {sample.split for sample in layout.samples} == {"train", split}
+
+
+@pytest.mark.parametrize("name", ["hmdb_{}", "UCF-101-{}", "{} of Ours"])
+def test_parts_beside_a_name_that_they_share(tmp_path: Path, name: str) -> None:
+    parts = [name.format(part) for part in ("train", "test")]
+    layout = read(touch(tmp_path, *(video for part in parts for video in actions(f"{part}/"))))
+    assert {sample.labels for sample in layout.samples} == {("hug",), ("kick",)}
+    assert {sample.split for sample in layout.samples} == {"train", "test"}
+
+
+def test_shared_words_alone_make_no_parts(tmp_path: Path) -> None:
+    layout = read(touch(tmp_path, "test jump/p/1.mp4", "test run/p/1.mp4"))
+    assert {sample.labels for sample in layout.samples} == {("test jump",), ("test run",)}
+
+
+@pytest.mark.parametrize("folder", ["__MACOSX", "$RECYCLE.BIN", "@eaDir", "System Volume Information"])
+def test_folders_of_systems_are_no_actions(tmp_path: Path, folder: str) -> None:
+    layout = read(touch(tmp_path, *actions(""), f"{folder}/1.mp4", f"hug/{folder}/2.mp4"))
+    assert {sample.labels for sample in layout.samples} == {("hug",), ("kick",)}
+    assert {left.path for left in layout.left_out} == {str(tmp_path / folder), str(tmp_path / "hug" / folder)}
+    assert all(left.is_harmless for left in layout.left_out)
 
 
 def test_parts_below_actions(tmp_path: Path) -> None:
