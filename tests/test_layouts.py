@@ -466,6 +466,8 @@ def test_times_that_may_mean_something_else(tmp_path: Path, header: str, cells: 
 def test_words_of_times_are_names_too(tmp_path: Path) -> None:
     layout = read(write(tmp_path / "l.csv", "path,label,first,last\na.mp4,hug,Ada,Lovelace\n"))
     assert "not used: first, last" in layout.notes[0]
+    layout = read(write(tmp_path / "l.csv", "path,label,s,first_id\na.mp4,hug,3,17\n"))
+    assert "not used: s, first_id" in layout.notes[0]
 
 
 def test_of_two_starts_the_one_that_is_a_time_is_taken(tmp_path: Path) -> None:

@@ -42,9 +42,9 @@ FRAMES = re.compile(
 )
 TIME_WORDS = (STARTS | ENDS | {"offset", "t2"}) - {"from", "to"}
 MAYBE_TIMES = frozenset(
-    "first last beg s e anfang beginn ende von bis début debut fin inicio inizio fine 开始 结束 开始时间 结束时间 開始 終了".split()
+    "first last beg e anfang beginn ende von bis début debut fin inicio inizio 开始 结束 开始时间 结束时间 開始 終了".split()
 )
-"""Names of columns that may be times: they are where their cells are numbers or HH:MM:SS."""
+"""Names of columns that may be times: they are where their cells are numbers or HH:MM:SS. The other side of `e` is `s`."""
 FRAME_RATES = ("fps", "frame_rate", "framerate")
 TIME_NAMES = frozenset(
     "time times timestamp timestamps segment segments interval intervals window range span timecode trim trims from "
@@ -315,7 +315,8 @@ def _refuse_unknown(where: str, name: str, key: str, cells: Sequence[str], *, is
     """Raise DataError for a column that would change which videos are meant. Where start and end are known another time says the
     same again."""
     words = set(key.split("_"))
-    may_be_time = bool(words & MAYBE_TIMES) and all(NUMBER.fullmatch(cell) or CLOCK.fullmatch(cell) for cell in cells)
+    is_named = bool(words & MAYBE_TIMES) and words <= MAYBE_TIMES | TIME_FILLERS
+    may_be_time = is_named and all(NUMBER.fullmatch(cell) or CLOCK.fullmatch(cell) for cell in cells)
     if not is_timed and (
         key in TIME_NAMES or words & TIME_WORDS or MILLISECONDS.fullmatch(key) or FRAMES.fullmatch(key) or may_be_time
     ):
