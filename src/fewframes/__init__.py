@@ -13,6 +13,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from fewframes.core.text import OneLine
+from fewframes.core.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from fewframes.data.dataset import DataConfig as DataConfig
@@ -92,7 +93,7 @@ _MODULE_OF = {
 }
 
 __all__ = sorted(_MODULE_OF)  # noqa: PLE0605
-__version__ = "0.1.0"
+
 logging.getLogger("fewframes").addFilter(OneLine())
 
 

@@ -139,6 +139,14 @@ def test_a_list_piped_in_is_read_in_any_encoding(here: Path, tiny_model: Path) -
         assert (done.returncode, words in done.stderr, done.stderr.count(b"\n")) == (1, True, 1), done.stderr
 
 
+def test_names_in_lists_that_look_like_comments_or_hold_rare_line_ends(here: Path) -> None:
+    names = ["#1.mp4", "a\u2028b.mp4", "c\x85d.mp4"]
+    for name in names:
+        (here / name).touch()
+    (here / "LIST.TXT").write_text("# a comment\r\n" + "\r\n".join(names), encoding="utf-8")
+    assert list(expand(["LIST.TXT"])) == names
+
+
 @pytest.mark.parametrize("verb", ["predict", "stream"])
 def test_a_closed_standard_input_is_told_so(verb: str) -> None:
     command = f"{sys.executable} -m fewframes.cli {verb} - <&-"

@@ -9,6 +9,7 @@ import torch
 
 from fewframes.core.cache import module_key
 from fewframes.core.devices import PROBE_SIDE, auto_dtype, choose_device, machine_name, matrix_flops_s, may_pay
+from fewframes.errors import ConfigError
 from fewframes.inference.predictor import load
 
 CPU = torch.device("cpu")
@@ -76,6 +77,11 @@ def test_a_busy_machine_chooses_as_an_idle_one() -> None:
             thread.join()
     assert len({module_key(predictor.model.frame_encoder) for predictor in loaded}) == 1
     assert {predictor.dtype for predictor in loaded} == {auto_dtype(CPU)[0]}
+
+
+def test_a_device_without_numbers_is_refused() -> None:
+    with pytest.raises(ConfigError, match="device 'meta' cannot be used here"):
+        choose_device("meta")
 
 
 def test_rate_is_that_of_products() -> None:

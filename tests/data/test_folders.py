@@ -105,6 +105,14 @@ def test_folders_of_images(tmp_path: Path) -> None:
     assert set(reasons(tmp_path)) == {"one/thumbs/1.png", "one/thumbs/2.png", "two/1.jpg", "two/2.jpg", "cover.jpg"}
 
 
+def test_images_of_the_video_beside_them(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "a/1.jpg", "a/2.jpg", "thumbs/1.jpg", "thumbs/2.jpg", "b/1.jpg", "b/2.jpg")
+    assert found(tmp_path) == ["a.mp4", "b"]
+    assert reasons(tmp_path) == dict.fromkeys(["a", "thumbs"], "images of the video beside them")
+    touch(tmp_path / "frames", "thumbs/1.jpg", "thumbs/2.jpg")
+    assert found(tmp_path / "frames") == ["thumbs"]
+
+
 def test_very_deep_trees(tmp_path: Path) -> None:
     here = os.open(tmp_path, os.O_RDONLY)
     for _ in range(1100):  # deeper than Python's stack

@@ -412,9 +412,128 @@ def test_json_that_is_not_understood(tmp_path: Path, content: object, message: s
         read(write(tmp_path / "l.json", json.dumps(content)))
 
 
+OF_ACTIONS = {"hug": ["a.mp4"], "kick": ["b.mp4"]}
+OF_PATHS = [{"path": "a.mp4", "label": "hug"}, {"path": "b.mp4", "label": "kick"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "split"),
+    [
+        ("l.json", json.dumps(OF_ACTIONS), ""),
+        ("l.json", json.dumps({"file": ["a.mp4", "b.mp4"], "action": ["hug", "kick"]}), ""),
+        ("l.json", json.dumps({"testing": OF_PATHS}), "test"),
+        ("l.json", json.dumps({"train": OF_ACTIONS}), "train"),
+        ("l.json", json.dumps({"train": [], "val": {"a.mp4": "hug", "b.mp4": "kick"}}), "val"),
+        ("l.json", "\n".join(map(json.dumps, OF_PATHS)), ""),
+        ("l.txt", json.dumps(OF_PATHS, indent=1), ""),
+        ("l.csv", json.dumps({"a.mp4": "hug", "b.mp4": "kick"}, indent=1), ""),
+    ],
+)
+def test_json_of_other_shapes(tmp_path: Path, name: str, text: str, split: str) -> None:
+    layout = read(write(tmp_path / name, text))
+    assert pairs(layout, tmp_path) == [("a.mp4", "hug"), ("b.mp4", "kick")]
+    assert {sample.split for sample in layout.samples} == {split}
+
+
+def test_json_whose_shape_contradicts_itself(tmp_path: Path) -> None:
+    for content, message in (
+        ({"path": ["a.mp4", "b.mp4"], "label": ["hug"]}, "not equally long"),
+        ({"train": [{**OF_PATHS[0], "split": "test"}]}, "a row in 'train' says that it is of 'test'"),
+        ({"train": "hug", "test": "kick"}, "'train' needs a list of objects"),
+    ):
+        with pytest.raises(DataError, match=message):
+            read(write(tmp_path / "l.json", json.dumps(content)))
+
+
 def test_keys_that_are_there_twice(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"the key 'a\.mp4' is there twice"):
         read(write(tmp_path / "l.json", '{"a.mp4": "hug", "a.mp4": "kick"}'))
+
+
+@pytest.mark.parametrize(
+    ("header", "cells", "message"),
+    [
+        ("path,label,inicio,fin", "0.5,1.5", "'fin' looks like a time"),
+        ("path,label,von,bis", "0:05,0:15", "'bis' looks like a time"),
+        ("path,label,start,end,fps", "10,50,25", "'start' and 'end' are whole numbers beside 'fps'"),
+    ],
+)
+def test_times_that_may_mean_something_else(tmp_path: Path, header: str, cells: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read(write(tmp_path / "l.csv", f"{header}\na.mp4,hug,{cells}\n"))
+
+
+def test_words_of_times_are_names_too(tmp_path: Path) -> None:
+    layout = read(write(tmp_path / "l.csv", "path,label,first,last\na.mp4,hug,Ada,Lovelace\n"))
+    assert "not used: first, last" in layout.notes[0]
+    layout = read(write(tmp_path / "l.csv", "path,label,s,first_id\na.mp4,hug,3,17\n"))
+    assert "not used: s, first_id" in layout.notes[0]
+
+
+def test_of_two_starts_the_one_that_is_a_time_is_taken(tmp_path: Path) -> None:
+    text = "file,label,start,end,fps,start_time,end_time\na.mp4,hug,0,83,30.0,0.5,2.75\n"
+    assert times(read(write(tmp_path / "l.csv", text))) == {(0.5, 2.75)}
+
+
+def test_numbers_with_a_decimal_comma(tmp_path: Path) -> None:
+    list_file = write(tmp_path / "l.csv", "sep=;\npath;label;start;end\na.mp4;hug;0,5;1,25\n")
+    assert times(read(list_file)) == {(0.5, 1.25)}
+    with pytest.raises(DataError, match="'1,500': needs seconds"):
+        read(write(list_file, "path;label;end\na.mp4;hug;1,500\n"))
+
+
+@pytest.mark.parametrize("name", ["type", "dataset", "group"])
+def test_a_column_whose_cells_are_parts(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match=rf"column '{name}' holds parts of a split \(test, training\)"):
+        read(write(tmp_path / "l.csv", f"path,label,{name}\na.mp4,hug,training\nb.mp4,hug,test\n"))
+
+
+@pytest.mark.parametrize("label", ["nan", "N/A"])
+def test_missing_labels_are_no_actions(tmp_path: Path, label: str) -> None:
+    for text in (f"path,label\na.mp4,hug\nb.mp4,{label}\n", f"\na.mp4 hug\nb.mp4 {label}\n"):
+        with pytest.raises(DataError, match=f"l.csv:3: label '{label}' is what tables write for a missing one"):
+            read(write(tmp_path / "l.csv", text))
+
+
+def test_y_beside_x_is_no_label(tmp_path: Path) -> None:
+    assert read(write(tmp_path / "l.csv", "path,y\na.mp4,hug\n")).samples[0].labels == ("hug",)
+    with pytest.raises(DataError, match="no column 'label' in path, x, y, motion"):
+        read(write(tmp_path / "l.csv", "path,x,y,motion\na.mp4,1,2,hug\n"))
+
+
+def test_tables_drawn_with_characters_and_single_quotes(tmp_path: Path) -> None:
+    expected = [("a.mp4", "hug"), ("b.mp4", "kick")]
+    drawn = "| path | label |\n|:---|---|\n| a.mp4 | hug |\n| b.mp4 | kick |\n"
+    assert pairs(read(write(tmp_path / "l.md", drawn)), tmp_path) == expected
+    assert pairs(read(write(tmp_path / "l.csv", "'a.mp4','hug'\n'b.mp4','kick'\n")), tmp_path) == expected
+
+
+def test_labels_that_look_like_several_are_told(tmp_path: Path) -> None:
+    layout = read(write(tmp_path / "l.csv", "path,label\na.mp4,hug;run\nb.mp4,hug\n"))
+    assert "labels that look like several: 1, such as 'hug;run'; --task multilabel parts them at ;" in layout.notes
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("l.xlsx", b"PK\x03\x04\x14\x00\x06\x00", "an Excel workbook or a ZIP"),
+        ("l.csv", b"\xd0\xcf\x11\xe0\xa1\xb1", "an Excel workbook"),
+        ("l.csv", b"\n<!DOCTYPE html><html>a.mp4</html>", "HTML or XML, not a list"),
+        ("l.csv", b"version https://git-lfs.github.com/spec/v1\nsize 12\n", "git lfs pull"),
+        ("l.yaml", b"a.mp4: hug\n", "YAML is not read"),
+        ("hug_test_split1.txt", b"a.avi 1\nb.avi 2\n", "a list of HMDB51 for one action"),
+    ],
+)
+def test_files_that_are_no_lists(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read(tmp_path / name)
+
+
+def test_labels_before_paths(tmp_path: Path) -> None:
+    touch(tmp_path, "clips/a.mp4")
+    with pytest.raises(DataError, match="'hug' stands before the file"):
+        read(write(tmp_path / "l.txt", "hug clips/a.mp4\n"))
 
 
 # -- folders -----------------------------------------------------------------------------------------------------------
@@ -435,6 +554,7 @@ def actions(part: str, num_videos: int = 2) -> list[str]:
         ("eval", "val"),
         ("hold-out", "test"),
         ("testset", "test"),
+        ("te", "test"),
         ("valid_split", "val"),
     ],
 )
@@ -442,6 +562,27 @@ def test_parts_by_other_names(tmp_path: Path, folder: str, split: str) -> None:
     layout = read(touch(tmp_path, *actions("train_split/"), *actions(f"{folder}/")))
     assert {sample.labels for sample in layout.samples} == {("hug",), ("kick",)}
     assert {sample.split for sample in layout.samples} == {"train", split}
+
+
+@pytest.mark.parametrize("name", ["hmdb_{}", "UCF-101-{}", "{} of Ours"])
+def test_parts_beside_a_name_that_they_share(tmp_path: Path, name: str) -> None:
+    parts = [name.format(part) for part in ("train", "test")]
+    layout = read(touch(tmp_path, *(video for part in parts for video in actions(f"{part}/"))))
+    assert {sample.labels for sample in layout.samples} == {("hug",), ("kick",)}
+    assert {sample.split for sample in layout.samples} == {"train", "test"}
+
+
+def test_shared_words_alone_make_no_parts(tmp_path: Path) -> None:
+    layout = read(touch(tmp_path, "test jump/p/1.mp4", "test run/p/1.mp4"))
+    assert {sample.labels for sample in layout.samples} == {("test jump",), ("test run",)}
+
+
+@pytest.mark.parametrize("folder", ["__MACOSX", "$RECYCLE.BIN", "@eaDir", "System Volume Information"])
+def test_folders_of_systems_are_no_actions(tmp_path: Path, folder: str) -> None:
+    layout = read(touch(tmp_path, *actions(""), f"{folder}/1.mp4", f"hug/{folder}/2.mp4"))
+    assert {sample.labels for sample in layout.samples} == {("hug",), ("kick",)}
+    assert {left.path for left in layout.left_out} == {str(tmp_path / folder), str(tmp_path / "hug" / folder)}
+    assert all(left.is_harmless for left in layout.left_out)
 
 
 def test_parts_below_actions(tmp_path: Path) -> None:

@@ -217,6 +217,11 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes) -> Non
         load_checkpoint(tmp_path / "x.pth")
 
 
+def test_a_folder_without_a_model_is_called_so(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"a folder without model\.safetensors, and no preset of that name"):
+        load_checkpoint(str(tmp_path))
+
+
 def test_unknown_names_offer_the_nearest() -> None:
     with pytest.raises(WeightsError, match=r"did you mean 'stam-16'\?"):
         load_checkpoint("stam_16")

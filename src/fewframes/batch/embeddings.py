@@ -16,10 +16,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from fewframes import __version__
 from fewframes.core.cache import module_key
 from fewframes.core.files import check_format
 from fewframes.core.text import printable
+from fewframes.core.version import __version__
 from fewframes.errors import ConfigError, DataError
 from fewframes.inference.predictor import Predictor
 from fewframes.results import Failure, Prediction

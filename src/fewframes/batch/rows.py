@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from fewframes import __version__
 from fewframes.batch.embeddings import embedding_columns, embedding_row
 from fewframes.core.cache import module_key
 from fewframes.core.text import printable
+from fewframes.core.version import __version__
 from fewframes.errors import FewframesError
 from fewframes.inference.clips import ClipReader, ClipRequest, DecodedClips
 from fewframes.inference.predictor import BackendChoice, DtypeName, Predictor, one_pass

@@ -294,7 +294,7 @@ def doctor(device: DeviceOption = "auto") -> None:
 def version(value: bool) -> None:
     """Print the version and stop."""
     if value:
-        from fewframes import __version__
+        from fewframes.core.version import __version__
 
         console().print(__version__, highlight=False)
         raise typer.Exit

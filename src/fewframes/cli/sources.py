@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import glob
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -32,7 +33,7 @@ def expand(
         source = as_path(source)
         if source == "-":
             yield from expand(listed(read_piped()), opened, note=note)
-        elif source.endswith(".txt") and (is_address(source) or Path(source).is_file()):
+        elif source.lower().endswith(".txt") and (is_address(source) or Path(source).is_file()):
             place = source if is_address(source) else os.path.realpath(source)
             if place in opened:
                 raise FewframesError(f"{source}: a list that leads to itself")
@@ -90,6 +91,6 @@ def text_of(content: bytes, name: str, *, is_whole: bool = True) -> str:
 
 
 def listed(text: str) -> list[str]:
-    """The lines that name something: no blanks, no # comments."""
-    lines = (line.strip() for line in text.splitlines())
-    return [line for line in lines if line and not line.startswith("#")]
+    """The lines that name something: no blanks, no # comments; a file may be called so."""
+    lines = (line.strip() for line in re.split(r"\r\n|\r|\n", text))  # splitlines parts names at rarer characters too
+    return [line for line in lines if line and (not line.startswith("#") or os.path.lexists(line))]

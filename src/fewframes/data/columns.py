@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fewframes.data.list_text import is_file
+from fewframes.data.list_text import NUMBER, is_file
 from fewframes.data.samples import SPLITS, ReadOptions, Sample, as_label, part_of
 from fewframes.errors import DataError, nearest
 
@@ -41,6 +41,11 @@ FRAMES = re.compile(
     r"((start|end|begin|stop|first|last)_?(frame|frames|f|idx|index)(_.*)?)|(frame|f)_?(start|end|begin|stop|from|to)"
 )
 TIME_WORDS = (STARTS | ENDS | {"offset", "t2"}) - {"from", "to"}
+MAYBE_TIMES = frozenset(
+    "first last beg e anfang beginn ende von bis début debut fin inicio inizio 开始 结束 开始时间 结束时间 開始 終了".split()
+)
+"""Names of columns that may be times: they are where their cells are numbers or HH:MM:SS. The other side of `e` is `s`."""
+FRAME_RATES = ("fps", "frame_rate", "framerate")
 TIME_NAMES = frozenset(
     "time times timestamp timestamps segment segments interval intervals window range span timecode trim trims from "
     "to start_end temporal_segment in out sec secs second seconds first_second last_second first_sec last_sec "
@@ -65,6 +70,10 @@ PART_FLAGS = re.compile(
     r"(is_?)?(train|training|test|testing|val|valid|validation)(_?set)?|(k_?)?folds?(_?(id|index|idx|number|no))?"
 )
 CLOCK = re.compile(r"(?:(?P<hours>\d+):)?(?P<minutes>\d{1,2}):(?P<seconds>\d{1,2}(?:[.,]\d+)?)")
+DECIMAL_COMMA = re.compile(r"\d+,(\d{1,2}|\d{4,})")
+"""A number as it is written where a comma parts decimals; 1,500 may be a thousand and a half."""
+NO_LABEL = frozenset({"nan", "n/a", "#n/a", "<na>"})
+"""What tables write where a label is missing."""
 WAY_OUT = "rename it to one of ours (path, label, start_s, end_s, split, group), or take it out"
 
 Cells = Mapping[str, object]
@@ -123,7 +132,8 @@ def columns_of(where: str, rows: Sequence[Cells], places: ReadOptions, *, path_c
         by_name[as_column(name)] = name
     filled = {key for key, name in by_name.items() if any(row.get(name) not in (None, "", []) for row in rows)}
     path = next((key for key in PATHS if key in by_name), "") or as_column(path_column)
-    label = next((key for key in LABELS if key in by_name and key != path), "")
+    no_labels = {path, "y"} if "x" in by_name else {path}  # y beside x is a place in the picture
+    label = next((key for key in LABELS if key in by_name and key not in no_labels), "")
     if path and not label and len(by_name) == 2 and path_column:
         label = next(key for key in by_name if key != path)
     if not path or not label:
@@ -137,10 +147,13 @@ def columns_of(where: str, rows: Sequence[Cells], places: ReadOptions, *, path_c
         raise DataError(f"{where}: no column {places.group_column!r} for groups; {nearest(group, by_name)}")
     used = {path, label, group}
     start, end, scale = _times(where, by_name, filled - used)
+    _check_unit(where, by_name, filled, (start, end), rows)
     split = _split_column(where, by_name, filled - used - {start, end}, rows)
     used |= {start, end, split}
     for key in sorted(filled - used):
-        _refuse_unknown(where, by_name[key], key, is_timed=bool(start and end))
+        _refuse_unknown(where, by_name[key], key, _cells(rows, by_name[key]), is_timed=bool(start and end))
+    if group in filled:
+        _refuse_parts(where, by_name[group], _cells(rows, by_name[group]))
     return Columns(
         path=by_name[path],
         label=by_name[label],
@@ -193,6 +206,14 @@ def labels_of(where: str, column: str, value: object, names: Mapping[str, str], 
     return tuple(sorted({names[label] for label in labels})) if names else labels
 
 
+def check_labelled(where: str, labels: Sequence[str]) -> None:
+    """Raise DataError for what a table writes where a label is missing."""
+    if missing := next((label for label in labels if label.lower() in NO_LABEL), ""):
+        raise DataError(
+            f"{where}: label {missing!r} is what tables write for a missing one; take the row out, or label it"
+        )
+
+
 def as_text(where: str, column: str, value: object) -> str:
     """Return a cell as text. Raises DataError for what is nested, as it may be in JSON."""
     if value is None:
@@ -215,7 +236,7 @@ def split_of(where: str, column: str, name: str) -> str:
 
 def _times(where: str, by_name: Mapping[str, str], free: set[str]) -> tuple[str, str, float]:
     """Return the columns of the start and the end, and how many seconds one of their units is."""
-    start, end = _side(STARTS, free), _side(ENDS, free) or ("offset" if {"onset", "offset"} <= free else "")
+    start, end = _sides(free)
     if start and end:
         return start, end, 1.0
     milliseconds = {match["side"]: key for key in free if (match := MILLISECONDS.fullmatch(key))}
@@ -240,12 +261,40 @@ def _times(where: str, by_name: Mapping[str, str], free: set[str]) -> tuple[str,
     return start, end, 1.0
 
 
-def _side(words: frozenset[str], free: set[str]) -> str:
-    """Return the column that is named as one side of a segment in seconds, the shortest of several; empty if none is."""
-    named = [
-        key for key in free if (found := set(key.split("_")) & words) and set(key.split("_")) - found <= TIME_FILLERS
-    ]
-    return min(named, key=lambda key: (len(key), key), default="")
+def _sides(free: set[str]) -> tuple[str, str]:
+    """Return the columns that are named as the start and the end of a segment in seconds, empty where none is.
+
+    Of several, those whose other words are the same belong together; `start_time` goes before `start`, which may count frames.
+    """
+    starts, ends = _side(STARTS, free), _side(ENDS, free)
+    if {"onset", "offset"} <= free and not ends:
+        ends = {"offset": starts["onset"]}
+    together = [(start, end) for start, words in starts.items() for end in ends if ends[end] == words]
+    if together:
+        return min(together, key=lambda pair: (not starts[pair[0]], len(pair[0]), pair))
+    first = (min(side, key=lambda key: (len(key), key), default="") for side in (starts, ends))
+    return next(first), next(first)
+
+
+def _side(words: frozenset[str], free: set[str]) -> dict[str, frozenset[str]]:
+    """Return the columns that are named as one side of a segment in seconds, with their other words."""
+    parted = {key: frozenset(key.split("_")) for key in free}
+    return {key: found - words for key, found in parted.items() if found & words and found - words <= TIME_FILLERS}
+
+
+def _check_unit(
+    where: str, by_name: Mapping[str, str], filled: set[str], times: tuple[str, str], rows: Sequence[Cells]
+) -> None:
+    """Raise DataError for whole numbers whose unit is not named, beside a rate of frames: they may count frames."""
+    start, end = times
+    rate = next((key for key in FRAME_RATES if key in filled), "")
+    if not rate or start not in STARTS or end not in ENDS or "sec" in start or "time" in start:
+        return
+    if all(cell.isdecimal() for key in times for cell in _cells(rows, by_name[key])):
+        raise DataError(
+            f"{where}: {by_name[start]!r} and {by_name[end]!r} are whole numbers beside {by_name[rate]!r}: frames, or seconds? "
+            "write start_s and end_s in seconds (frame / frames per second)"
+        )
 
 
 def _split_column(where: str, by_name: Mapping[str, str], free: set[str], rows: Sequence[Cells]) -> str:
@@ -264,17 +313,33 @@ def _split_column(where: str, by_name: Mapping[str, str], free: set[str], rows: 
     return ""
 
 
-def _refuse_unknown(where: str, name: str, key: str, *, is_timed: bool) -> None:
+def _refuse_unknown(where: str, name: str, key: str, cells: Sequence[str], *, is_timed: bool) -> None:
     """Raise DataError for a column that would change which videos are meant. Where start and end are known another time says the
     same again."""
     words = set(key.split("_"))
+    is_named = bool(words & MAYBE_TIMES) and words <= MAYBE_TIMES | TIME_FILLERS
+    may_be_time = is_named and all(NUMBER.fullmatch(cell) or CLOCK.fullmatch(cell) for cell in cells)
     if not is_timed and (
-        key in TIME_NAMES or words & TIME_WORDS or MILLISECONDS.fullmatch(key) or FRAMES.fullmatch(key)
+        key in TIME_NAMES or words & TIME_WORDS or MILLISECONDS.fullmatch(key) or FRAMES.fullmatch(key) or may_be_time
     ):
         raise DataError(f"{where}: column {name!r} looks like a time and is not understood; {WAY_OUT}")
     if PART_FLAGS.fullmatch(key):
         fold = "; --group keeps what has one number together" if "fold" in key else ""
         raise DataError(f"{where}: column {name!r} looks like parts of a split and is not understood; {WAY_OUT}{fold}")
+    _refuse_parts(where, name, cells)
+
+
+def _refuse_parts(where: str, name: str, cells: Sequence[str]) -> None:
+    """Raise DataError for a column of other things whose cells are the names of several parts."""
+    if len({part_of(cell) for cell in cells}) > 1 and all(map(part_of, cells)):
+        raise DataError(
+            f"{where}: column {name!r} holds parts of a split ({', '.join(sorted(set(cells))[:3])}); call it split, or take it out"
+        )
+
+
+def _cells(rows: Sequence[Cells], name: str) -> list[str]:
+    """Return what stands in a column, without empty cells."""
+    return [str(row[name]).strip() for row in rows if row.get(name) not in (None, "", [])]
 
 
 def seconds_of(where: str, name: str, value: object, scale: float) -> float | None:
@@ -287,7 +352,7 @@ def seconds_of(where: str, name: str, value: object, scale: float) -> float | No
         if seconds < 60 and (minutes < 60 or not match["hours"]) and scale == 1:
             return 3600 * int(match["hours"] or 0) + 60 * minutes + seconds
     try:
-        number = float(text)
+        number = float(text.replace(",", ".") if DECIMAL_COMMA.fullmatch(text) else text)
     except ValueError:
         number = math.nan
     if not 0 <= number < math.inf:

@@ -16,14 +16,16 @@ from fewframes.data.folders import (
     HIDDEN,
     IMAGE,
     LOOP,
+    SYSTEM,
     FoundVideos,
     IgnoredFile,
     is_clutter,
+    is_system_folder,
     leads_up,
     search,
     why_no_video,
 )
-from fewframes.data.samples import LabelledList, Sample, alike, as_label, is_fold, part_of
+from fewframes.data.samples import LabelledList, Sample, alike, as_label, is_fold, part_of, parts_of
 from fewframes.errors import DataError
 
 WAY_OUT = "write a list with the header path,label,split"
@@ -45,7 +47,8 @@ def read_folder(root: Path) -> LabelledList:
             f"{root}: no videos in folders of actions (found: {names}); expected {root}/<action>/<video>{hint}{why}"
         )
     _check_linked_twice(root, list(filled))
-    parts = [folder for folder in filled if part_of(folder.name)]
+    part_names = parts_of([folder.name for folder in filled])
+    parts = [folder for folder in filled if folder.name in part_names]
     if folds := [folder.name for folder in filled if is_fold(folder.name)]:
         raise DataError(f"{root}: {_named(folds)} look like folds, not like actions; {WAY_OUT}, one for each fold")
     if parts and len(parts) < len(filled) and any(_by_action(part, filled[part])[0] for part in parts):
@@ -70,12 +73,12 @@ def read_folder(root: Path) -> LabelledList:
                     )
             left_out += [IgnoredFile(path, BESIDE) for path in direct]
             samples += [
-                Sample(path=path, labels=(as_label(action),), split=part_of(part.name))
+                Sample(path=path, labels=(as_label(action),), split=part_names[part.name])
                 for action, paths in by_action.items()
                 for path in paths
             ]
         name = "a folder for each action, already split"
-        told = [f"parts: {', '.join(f'{part.name} is {part_of(part.name)}' for part in parts)}"]
+        told = [f"parts: {', '.join(f'{part.name} is {part_names[part.name]}' for part in parts)}"]
     else:
         samples, split = _samples_of_actions(root, filled)
         name = "a folder for each action" + (", parts below them" if split else "")
@@ -98,7 +101,7 @@ def _found_in(root: Path) -> dict[Path, FoundVideos]:
     return {
         folder: search(folder, is_action=True)
         for folder in folders
-        if not leads_up(str(folder), os.path.realpath(folder))
+        if not is_system_folder(folder.name) and not leads_up(str(folder), os.path.realpath(folder))
     }
 
 
@@ -108,6 +111,8 @@ def _beside(root: Path) -> list[IgnoredFile]:
     for entry in sorted(root.iterdir()):
         if entry.name.startswith("."):
             left_out += [IgnoredFile(str(entry), HIDDEN)] if not is_clutter(entry.name) else []
+        elif is_system_folder(entry.name) and entry.is_dir():
+            left_out.append(IgnoredFile(str(entry), SYSTEM))
         elif entry.is_symlink() and not entry.exists():
             left_out.append(IgnoredFile(str(entry), BROKEN_LINK))
         elif entry.is_symlink() and entry.is_dir() and leads_up(str(entry), os.path.realpath(entry)):

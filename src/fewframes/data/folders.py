@@ -21,6 +21,21 @@ NOTE_SUFFIXES = frozenset(
 )
 """File name endings of what lies beside videos and is none."""
 CLUTTER = frozenset({".ds_store", "thumbs.db", "desktop.ini"})
+SYSTEM_FOLDERS = frozenset(
+    {
+        "__macosx",
+        "@eadir",
+        "#recycle",
+        "@recycle",
+        "#snapshot",
+        "$recycle.bin",
+        "recycler",
+        "system volume information",
+        "lost+found",
+    }
+)
+"""What systems and network drives keep among people's folders: copies, previews, what was thrown away."""
+PREVIEWS = frozenset("thumb thumbs thumbnail thumbnails preview previews poster posters screenshot screenshots".split())
 START_BYTES = 4096
 """What is read of a file whose ending says nothing."""
 SIGNATURES = (
@@ -45,7 +60,8 @@ UNREADABLE, BROKEN_LINK, LOOP, AGAIN = (
 ARCHIVE, HIDDEN, IMAGE, NOTE, UNKNOWN, EMPTY, SPECIAL = (
     "archive, unpack it", "hidden", "image", "no video by its ending", "no video by its content", "empty folder", "pipe or device"
 )  # fmt: skip
-HARMLESS = frozenset({HIDDEN, IMAGE, NOTE, AGAIN, LOOP})
+SYSTEM, BESIDE_VIDEO = "folder of the system", "images of the video beside them"
+HARMLESS = frozenset({HIDDEN, IMAGE, NOTE, AGAIN, LOOP, SYSTEM, BESIDE_VIDEO})
 """Reasons that nobody needs to act on."""
 
 
@@ -147,6 +163,8 @@ class _Walk:
                 continue
             if entry.name.startswith("."):
                 self._leave(entry.path, HIDDEN)
+            elif is_system_folder(entry.name) and _is_folder(entry):
+                self._leave(entry.path, SYSTEM)
             elif _is_folder(entry):
                 self._waiting.append(entry.path)
             elif not (reason := _why_not(entry, self._files)):
@@ -158,11 +176,17 @@ class _Walk:
 
     def take_frames(self, top: str, fewest: int) -> None:
         """Take folders of images for videos where no video file lies in them or below; `top` from `fewest` images on, others
-        from two on, and none that lies in one that was taken."""
+        from two on, and none that lies in one that was taken, or that is of a video file beside it."""
+        stems = {os.path.splitext(path)[0] for path in self.found.videos}
+        beside = {os.path.dirname(path) for path in self.found.videos}
         with_videos = {parent for path in self.found.videos for parent in _parents(path, top)}
         taken: set[str] = set()
         below = [folder for folder in self._images if folder != top]
         for folder in sorted(below, key=_parts):  # a folder comes before those in it
+            parent, name = os.path.split(folder)
+            if folder in stems or (name.lower() in PREVIEWS and parent in beside):
+                self._leave(folder, BESIDE_VIDEO)
+                continue
             enough = len(self._images[folder]) >= 2 and folder not in with_videos
             if enough and not taken.intersection(_parents(folder, top)):
                 taken.add(folder)
@@ -184,6 +208,11 @@ class _Walk:
 def is_clutter(name: str) -> bool:
     """Return whether systems put files of this name beside people's."""
     return name.lower() in CLUTTER or name.startswith("._")
+
+
+def is_system_folder(name: str) -> bool:
+    """Return whether systems keep folders of this name among people's."""
+    return name.lower() in SYSTEM_FOLDERS
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

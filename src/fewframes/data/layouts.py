@@ -19,14 +19,26 @@ their columns, `official_lists.py` published ones.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fewframes.data.columns import PATHS, Cells, as_column, columns_of, is_header, labels_of, path_of, sample_of
+from fewframes.data.columns import (
+    PATHS,
+    Cells,
+    as_column,
+    check_labelled,
+    columns_of,
+    is_header,
+    labels_of,
+    path_of,
+    sample_of,
+)
 from fewframes.data.folder_layouts import notes_of_labels, read_folder
+from fewframes.data.json_rows import rows_of_object
 from fewframes.data.list_text import COLUMNS, NUMBER, ListRow, ListTable, is_file, lines_of, read_table, text_of
 from fewframes.data.official_lists import (
     HMDB51_LIST,
@@ -47,6 +59,9 @@ CLASS_LISTS = ("classInd.txt", "class_list.txt", "classes.txt", "labels.txt", "l
 """Files that name numbered classes: `1 ApplyEyeMakeup` a line, or one name a line counted from 0."""
 HEADER_ADVICE = "write a header that says what they are, such as path,label,start_s,end_s,split"
 JSON_LINES = frozenset({".jsonl", ".ndjson", ".jsonlines"})
+JOINED = re.compile(r"[^\s;|][;|][^\s;|]")
+JSON_START = re.compile(r"\s*(\{|\[\s*[\[{\"])")
+"""How JSON begins, in a file of any ending."""
 
 
 def read_layout(source: Path, places: ReadOptions) -> LabelledList:
@@ -62,11 +77,21 @@ def read_layout(source: Path, places: ReadOptions) -> LabelledList:
 
 
 def _read_list(source: Path, places: ReadOptions) -> LabelledList:
-    if source.suffix.lower() == ".json":
-        return _read_json(source, places)
-    if source.suffix.lower() in JSON_LINES or text_of(source).lstrip()[:1] == "{":
-        return _read_json_lines(source, places)
+    text = text_of(source)
+    if source.suffix.lower() in (".json", *JSON_LINES) or JSON_START.match(text):
+        return _read_json_lines(source, places) if _is_json_lines(source, text) else _read_json(source, places)
     return _read_text(source, places)
+
+
+def _is_json_lines(source: Path, text: str) -> bool:
+    """Return whether the first line is an object by itself: of several, or of a path and a label."""
+    first, _, rest = text.strip().partition("\n")
+    try:
+        row = json.loads(first)
+    except (ValueError, RecursionError):
+        return source.suffix.lower() in JSON_LINES
+    names = {as_column(key) for key, value in row.items() if isinstance(value, str)} if isinstance(row, dict) else set()
+    return isinstance(row, dict) and (bool(rest) or not names.isdisjoint(PATHS))
 
 
 def _read_folder(root: Path, places: ReadOptions) -> LabelledList:
@@ -107,7 +132,7 @@ def _read_json(path: Path, places: ReadOptions) -> LabelledList:
     if isinstance(rows, dict) and isinstance(database := rows.get("database"), dict):
         return LabelledList(tuple(activitynet_samples(path, database, places)), "ActivityNet")
     if isinstance(rows, dict):
-        rows = _rows_of_object(path, rows)
+        rows = rows_of_object(path, rows)
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise DataError(f"{path}: needs a list of objects, each with a path and a label")
     has_path = any(as_column(key) in PATHS for row in rows for key in row)
@@ -116,26 +141,6 @@ def _read_json(path: Path, places: ReadOptions) -> LabelledList:
     return _read_objects(
         path, [(f"{path}: object {number}", row) for number, row in enumerate(rows, 1)], "a JSON list", places
     )
-
-
-def _rows_of_object(path: Path, content: Mapping[str, object]) -> object:
-    """Return the rows of a JSON object: {path: label}, {path: {...}}, or the only list of objects in it."""
-    lists = [
-        key for key, value in content.items() if isinstance(value, list) and any(isinstance(row, dict) for row in value)
-    ]
-    if len(lists) == 1:
-        return content[lists[0]]
-    if lists:
-        raise DataError(
-            f"{path}: {len(lists)} lists ({', '.join(lists)}), tables that refer to each other; write path,label"
-        )
-    if content and all(isinstance(value, dict) for value in content.values()):
-        return [{"path": key, **value} for key, value in content.items() if isinstance(value, dict)]
-    if content and all(isinstance(value, str | int | list) for value in content.values()):
-        if not all(is_file(key) for key in content):
-            raise DataError(f"{path}: {next(iter(content))!r} is no path; needs {{path: label}}, or a list of objects")
-        return [{"path": key, "label": value} for key, value in content.items()]
-    return content
 
 
 def _read_json_lines(path: Path, places: ReadOptions) -> LabelledList:
@@ -182,6 +187,8 @@ def _read_rows(
             raise DataError(
                 f"{where}: {columns.path} {row.get(columns.path)!r}, {columns.label} {row.get(columns.label)!r}: needs both"
             )
+        if not ours:
+            check_labelled(where, labels_of(where, columns.label, row.get(columns.label), {}, places))
         samples.append(sample_of(where, row, columns, path_of(where, path, columns, row, places), names, places))
     split = match["split"] if (match := SOMETHING_LIST.fullmatch(path.name)) else ""
     if split:
@@ -254,8 +261,13 @@ def _check_columns(where: str, names: Sequence[str]) -> None:
 def _read_pairs(path: Path, places: ReadOptions, table: ListTable, notes: Sequence[str]) -> LabelledList:
     """Return the samples of lines of path and label."""
     match = UCF101_LIST.fullmatch(path.name)
+    if HMDB51_LIST.fullmatch(path.name) and all(row.cells[-1] in ("0", "1", "2") for row in table.rows):
+        raise DataError(
+            f"{path}: a list of HMDB51 for one action, whose numbers are parts; pass its folder, {path.parent}"
+        )
     pairs = [_pair(path, row, table.separator) for row in table.rows]
     if not match:
+        _check_order(path, table, places)
         _check_pairs(path, table, pairs)
     names, classes = _class_names(path, [label for _, label in pairs])
     samples = tuple(
@@ -288,12 +300,25 @@ def _pair(path: Path, row: ListRow, separator: str) -> tuple[str, str]:
     return cells[0], cells[1]
 
 
+def _check_order(path: Path, table: ListTable, places: ReadOptions) -> None:
+    """Raise DataError where a label stands before a path that exists, parted by a space, which a path alone may hold too."""
+    for row in table.rows:
+        label, _, name = row.cells[0].partition(" ")
+        is_missing = len(row.cells) == 1 and name and not os.path.exists(places.find(path, row.cells[0]))
+        if is_missing and os.path.exists(places.find(path, name.strip())):
+            raise DataError(
+                f"{path}:{row.line}: {label!r} stands before the file; write the path first, then the label"
+            )
+
+
 def _check_pairs(path: Path, table: ListTable, pairs: Sequence[tuple[str, str]]) -> None:
     """Raise DataError where all labels look like something else: files, parts, or a label with a count."""
     first, labels = table.rows[0], [label for _, label in pairs]
     where = f"{path}:{first.line}"
     if all(map(is_file, labels)) and not any(is_file(name) for name, _ in pairs):
         raise DataError(f"{where}: the second column holds files, the first does not; write the header label,path")
+    for row, label in zip(table.rows, labels, strict=True):
+        check_labelled(f"{path}:{row.line}", [label])
     if all(part_of(label) for label in labels):
         raise DataError(f"{where}: all labels are names of parts ({labels[0]!r}); actions are needed: path,label,split")
     words = [label.split() for label in labels]
@@ -324,6 +349,9 @@ def _notes_of_rows(layout: LabelledList) -> Iterator[str]:
     twice = sum(count - 1 for count in Counter(layout.samples).values())
     if twice:
         yield f"rows that are there again: {twice}"
+    labels = [label for sample in layout.samples for label in sample.labels if JOINED.search(label)]
+    if labels and not layout.multilabel:
+        yield f"labels that look like several: {len(labels)}, such as {labels[0]!r}; --task multilabel parts them at ;"
     if not layout.multilabel and (example := contradiction(layout.samples)):
         yield example
 

@@ -22,6 +22,23 @@ MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+NO_LISTS = (
+    (b"PK\x03\x04", "an Excel workbook or a ZIP archive; save the table as CSV (UTF-8)"),
+    (b"\xd0\xcf\x11\xe0", "an Excel workbook; save the table as CSV (UTF-8)"),
+    (b"PAR1", "a Parquet file; save the table as CSV (UTF-8)"),
+    (b"SQLite format 3", "a database; save the table as CSV (UTF-8)"),
+    (b"\x1f\x8b", "a gzip archive; unpack it"),
+    (b"{\\rtf", "a document of a word processor (RTF); save the table as plain text (UTF-8)"),
+    (b"version https://git-lfs", "a pointer of Git LFS, not the list; fetch it with: git lfs pull"),
+    (b"<", "HTML or XML, not a list; download the file itself, or save the table as CSV"),
+)
+"""What other kinds of files begin with, and what to say."""
+OTHER_TEXTS = frozenset({".yaml", ".yml", ".toml", ".xml", ".html", ".htm"})
+"""Endings of texts that are read neither as lines of cells nor as JSON."""
+EXCELS_SEPARATOR = re.compile(r"\s*\"?sep=(.)\"?\s*\n", re.IGNORECASE)
+"""A first line that is for Excel alone."""
+RULE = re.compile(r":?-{2,}:?|={2,}")
+"""A cell of the line below the header of a table drawn with characters."""
 SEPARATORS = "\t,;|"
 SUFFIXED = re.compile(rf"(.+?(?:{'|'.join(map(re.escape, sorted(VIDEO_SUFFIXES)))}))\s+(\S.*)", re.IGNORECASE)
 COLUMNS = ("path", "label", "start_s", "end_s", "split", "group")
@@ -54,6 +71,12 @@ def text_of(path: Path) -> str:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    if words := next(
+        (words for start, words in NO_LISTS if content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(start)), ""
+    ):
+        raise DataError(f"{path}: {words}")
+    if path.suffix.lower() in OTHER_TEXTS:
+        raise DataError(f"{path}: {path.suffix[1:].upper()} is not read; save the list as CSV or JSON")
     encoding = next((name for mark, name in MARKS if content.startswith(mark)), "")
     if not encoding and b"\0" in content:  # UTF-16 without its mark: of mostly Latin letters each second byte is 0
         even, odd = content[::2].count(0), content[1::2].count(0)
@@ -84,6 +107,7 @@ def read_table(path: Path) -> ListTable:
     text = text_of(path)
     if text.startswith(",".join(COLUMNS) + "\n"):
         return ListTable(tuple(_split(path, text, ",")), ",")  # ours: as it was written
+    text = EXCELS_SEPARATOR.sub("\n", text, count=1) if EXCELS_SEPARATOR.match(text) else text
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     comments = {number for number, line in lines if is_comment(path, line)}
     if '"' not in text:
@@ -112,7 +136,8 @@ def read_table(path: Path) -> ListTable:
     separator, rows = max(tables, key=lambda table: _fitness(*table))
     if failed and _fitness(separator, rows)[1] < 1:
         raise failed[0]
-    return ListTable(tuple(_without_last_separator(rows)), separator, len(comments))
+    rows = [row for row in rows if not all(RULE.fullmatch(cell) for cell in row.cells if cell)]
+    return ListTable(tuple(_without_quotes(_without_last_separator(rows))), separator, len(comments))
 
 
 def is_comment(path: Path, line: str) -> bool:
@@ -177,6 +202,14 @@ def _fitness(separator: str, rows: Sequence[ListRow]) -> tuple[float, float, int
 def is_file(cell: str) -> bool:
     """Return whether a cell names a file: it ends like a video, or holds a path."""
     return is_video_name(cell) or (("/" in cell or "\\" in cell) and not SUFFIXED.fullmatch(cell))
+
+
+def _without_quotes(rows: list[ListRow]) -> list[ListRow]:
+    """Take single quotes away where all first cells but a header's stand in them, as programs write texts."""
+    quoted = [row for row in rows if re.fullmatch(r"'[^']*'", row.cells[0])]
+    if len(quoted) < max(1, len(rows) - 1):
+        return rows
+    return [ListRow(row.line, tuple(re.sub(r"^'([^']*)'$", r"\1", cell) for cell in row.cells)) for row in rows]
 
 
 def _without_last_separator(rows: list[ListRow]) -> list[ListRow]:

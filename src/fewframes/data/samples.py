@@ -6,6 +6,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
@@ -16,7 +17,8 @@ from fewframes.data.folders import IgnoredFile, is_video_name
 SPLITS = {
     "train": "train", "training": "train", "trn": "train", "trainval": "train", "val": "val", "valid": "val", "validation": "val",
     "validate": "val", "dev": "val", "devel": "val", "development": "val", "eval": "val", "evaluation": "val", "test": "test",
-    "testing": "test", "tests": "test", "tst": "test", "holdout": "test", "heldout": "test",
+    "testing": "test", "tests": "test", "tst": "test", "holdout": "test", "heldout": "test", "tr": "train",
+    "te": "test",
 }  # fmt: skip
 """Words for parts, and what they stand for."""
 FILLERS = frozenset(
@@ -150,6 +152,16 @@ def part_of(name: str) -> str:
             if words[0].endswith(ending) and (word := words[0].removesuffix(ending)) in SPLITS:
                 return SPLITS[word]
     return ""
+
+
+def parts_of(names: Collection[str]) -> dict[str, str]:
+    """Return the parts that names stand for, of those that name one; what all names have in common, as in `ucf_train` and
+    `ucf_test`, is passed over where all name parts then."""
+    parts = {name: part for name in names if (part := part_of(name))}
+    words = {name: re.split(r"[^a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()) for name in names}
+    common = set.intersection(*map(set, words.values())) if words else set()
+    bare = {name: part_of(" ".join(word for word in words[name] if word not in common)) for name in names}
+    return bare if len(parts) < len(bare) and len(set(bare.values())) > 1 and all(bare.values()) else parts
 
 
 def is_fold(name: str) -> bool:

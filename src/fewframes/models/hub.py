@@ -76,7 +76,8 @@ def _find(name: str) -> Path:
         if _is_file(Path(name) / MODEL_FILE):
             return Path(name) / MODEL_FILE
         if not _is_file(Path(name)):
-            raise WeightsError(f"{name}: no such file, and no preset of that name; {nearest(name, PRESETS)}")
+            found = f"a folder without {MODEL_FILE}" if Path(name).is_dir() else "no such file"
+            raise WeightsError(f"{name}: {found}, and no preset of that name; {nearest(name, PRESETS)}")
         return Path(name)
     if preset.weights == "packaged":
         path = packaged_path(name)

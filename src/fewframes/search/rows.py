@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fewframes import __version__
 from fewframes.core.cache import EmbeddingCache, key_of, module_key
 from fewframes.core.storage import is_address
+from fewframes.core.version import __version__
 from fewframes.data.lists import is_text
 from fewframes.errors import DataError, FewframesError
 from fewframes.inference.frame_features import Gap, encoder_key

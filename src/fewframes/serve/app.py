@@ -25,7 +25,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fewframes import __version__
+from fewframes.core.version import __version__
 from fewframes.errors import EXIT_SOME_FAILED, ConfigError, FewframesError, Refusal
 from fewframes.inference.predictor import Predictor
 from fewframes.serve.metrics import Metrics

@@ -17,9 +17,9 @@ import av
 import torch
 from filelock import FileLock, Timeout
 
-from fewframes import __version__
 from fewframes.core.files import check_writable, filled, remove_parts, writing
 from fewframes.core.metrics import Report
+from fewframes.core.version import __version__
 from fewframes.data.dataset import VideoSet
 from fewframes.errors import ConfigError, OutputError
 from fewframes.models.checkpoint import HEADER_KEY, MODEL_FILE, Checkpoint, save_checkpoint

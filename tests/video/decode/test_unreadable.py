@@ -18,6 +18,13 @@ from helpers.numbered import Numbered
 SUBTITLES = "1\n00:00:00,500 --> 00:00:02,000\nHello\n\n2\n00:00:03,000 --> 00:00:04,000\nBye\n"
 SAID = {
     b"\n  <!doctype HTML>\n<html><body>Sign in</body></html>": "a web page",
+    b"<!-- x -->\n<head><title>403</title></head>": "a web page",
+    b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code></Error>': "the answer of a server",
+    b'{"error": "too many requests"}': "the answer of a server",
+    b"[InternetShortcut]\nURL=https://example.org/a.mp4\n": "an address as text",
+    b"https://example.org/a.mp4\n": "an address as text",
+    b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(60): "a picture",
+    b"../../.git/annex/objects/SHA256E-s3--12.mp4\n": "git annex get",
     b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 3\n": "git lfs pull",
     b"/annex/objects/SHA256E-s3--12.mp4\n": "git annex get",
     b"PK\x03\x04" + bytes(200): "a ZIP archive; unpack it",

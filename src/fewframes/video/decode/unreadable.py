@@ -31,9 +31,17 @@ SIGNATURES = (
 """What other kinds of files begin with: where, the bytes, and what to say."""
 PARTS = "give the files that it names"
 TEXTS = (
-    (r"<!doctype html|<html", "a web page (HTML), not the video: its download may need a login; download it again"),
+    (
+        r"(<!--.*?-->\s*)*<(!doctype html|html|head|body|title|script)\b",
+        "a web page (HTML), not the video: its download may need a login; download it again",
+    ),
     (r"version https://git-lfs", "a pointer of Git LFS, not the video; fetch it with: git lfs pull"),
-    (r"/annex/objects/", "a pointer of git-annex, not the video; fetch it with: git annex get"),
+    (r"(\.\./)*(\.git)?/annex/objects/", "a pointer of git-annex, not the video; fetch it with: git annex get"),
+    (
+        r"(<\?xml[^>]*>\s*)?<error\b|\{\s*\"",
+        "the answer of a server (XML or JSON), not the video; read it, and download it again",
+    ),
+    (r"\[internetshortcut\]|https?://\S+\s*$", "an address as text, not the video; name the address itself"),
     (r"#EXTM3U", f"an HLS or M3U playlist, and files open no others; {PARTS}, or `fewframes stream` its http address"),
     (r"ffconcat version|(#.*\n\s*)*file\s+['\"]?\S", f"a list of FFmpeg's (concat), and files open no others; {PARTS}"),
     (r"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?<mpd[\s>]", "a DASH manifest, and files open no others; give a whole video"),
@@ -42,6 +50,8 @@ TEXTS = (
     (r"webvtt|\d+\r?\n\d\d:\d\d:\d\d,\d{3} -->|\[script info\]", "subtitles without pictures; name the video"),
 )
 """What texts begin with, upper case or lower, and what to say."""
+STILLS = (b"heic", b"heix", b"mif1", b"avif")
+"""Brands of single pictures in the container of MP4."""
 UNFINISHED = frozenset(".part .crdownload .download .opdownload .partial .!qb .!ut .aria2 .tmp".split())
 """Endings that programs give to what they have not wholly downloaded."""
 
@@ -77,6 +87,8 @@ def looks_like(read: ReadAt, size_bytes: int) -> str:
 
 
 def _why_no_mp4(read: ReadAt, size_bytes: int) -> str:
+    if read(4, 8).startswith(tuple(b"ftyp" + brand for brand in STILLS)):
+        return "a picture (HEIC or AVIF), not a video; save it as JPEG or PNG"
     boxes, end = _boxes(read, size_bytes)
     if "moov" in boxes:
         if end > size_bytes:
