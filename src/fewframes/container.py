@@ -178,7 +178,8 @@ class VideoFile:
             raise VideoError(
                 f"{self.name}: FFmpeg here has no decoder for its video; re-encode it, to H.264 for example"
             )
-        tiles = [one for one in container.streams.video if (one.width, one.height) == (context.width, context.height)]
+        contexts = [one.codec_context for one in container.streams.video if one.codec_context is not None]
+        tiles = [one for one in contexts if (one.width, one.height) == (context.width, context.height)]
         if len(tiles) > 1 and container.metadata.get("major_brand", "").strip() in STILL_KINDS:
             raise VideoError(
                 f"{self.name}: a photograph in {len(tiles)} tiles, which are not put together here; save it as JPEG or PNG"
