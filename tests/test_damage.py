@@ -183,8 +183,14 @@ def test_packets_without_content_show_the_last_picture_on(threads: int, tmp_path
 
 @pytest.mark.parametrize(
     ("seed", "change"),
-    [(SEEDS["ffv1-mkv"], "spoilt"), (SEEDS["gif"], "cut"), (Seed(codec="msmpeg4", suffix=".mkv"), "spoilt")],
-    ids=["checksum", "packed", "patched"],
+    [
+        (SEEDS["ffv1-mkv"], "spoilt"),
+        (SEEDS["gif"], "cut"),
+        (Seed(codec="msmpeg4", suffix=".mkv"), "spoilt"),
+        (Seed(codec="cinepak", suffix=".avi", pix_fmt="rgb24"), "cut"),
+        (Seed(codec="flashsv", suffix=".flv", pix_fmt="bgr24"), "spoilt"),
+    ],
+    ids=["checksum", "packed", "patched", "given up", "screen"],
 )
 def test_damage_that_a_decoder_only_logs_or_checks_when_asked(seed: Seed, change: str, tmp_path: Path) -> None:
     path = with_packet(seed.write(tmp_path / "v"), 5, change)

@@ -33,6 +33,7 @@ from fewframes.container import (
     Opened,
     VideoFile,
     cut_short,
+    goes_back,
 )
 from fewframes.decoding import Counts, Decoding, Shown, Unsure
 from fewframes.display import Display
@@ -342,10 +343,7 @@ class FileVideo:
 
     def _check_order(self, before: Shown, after: Shown) -> None:
         if after.start_s < before.start_s - SAME_S:
-            raise VideoError(
-                f"{self.name}: its times run backwards after {before.start_s - self._origin_s:.2f} s (joined from parts, "
-                "or damaged); write it anew, for example with ffmpeg"
-            )
+            raise goes_back(self.name, before.start_s - self._origin_s)
 
     def _worth_a_jump(self, time_s: float) -> bool:
         if time_s < self._current.start_s - SAME_S:
