@@ -47,6 +47,13 @@ def test_a_clock_that_steps_hides_no_pictures(
     assert found.to_dict()["distinct_frames"] == 4
 
 
+def test_an_early_exit_goes_around_steps_too(tmp_path: Path, predictor: Predictor) -> None:
+    recipe = Numbered(suffix=".ts", bframes=0, times_ms=stepping(50, 600.0))
+    found = predictor.predict(recipe.write(tmp_path / "a"), early_exit=1.0)  # never sure enough: all stages
+    assert found.times_s.tolist() == pytest.approx([0.48, 1.48, 602.48, 603.48], abs=0.05)
+    assert found.notices == ["its clock steps on by 600.00 s at 2.00 s; looked at both sides of that"]
+
+
 def test_two_steps_and_one_near_the_end(tmp_path: Path, predictor: Predictor) -> None:
     times_ms = [time + (86_400_000 if number >= 96 else 0) for number, time in enumerate(stepping(30, 7200.0))]
     found = said(predictor, Numbered(suffix=".mkv", bframes=0, times_ms=times_ms).write(tmp_path / "a"))
