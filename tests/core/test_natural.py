@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fewframes.core.natural import equal_groups, in_natural_order, repeated_numbers
+from fewframes.core.natural import equal_groups, in_natural_order, repeated_numbers, unclear_order
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,13 @@ from fewframes.core.natural import equal_groups, in_natural_order, repeated_numb
         ["cam1.8.png", "cam1.9.png", "cam1.10.png"],  # a counter after a point
         ["0.0.jpg", "0.04.jpg", "0.08.jpg", "0.12.jpg", "0.2.jpg", "0.24.jpg", "1.0.jpg"],  # seconds
         ["t0.png", "t0.05.png", "t0.5.png", "t1.png", "t10.25.png"],
+        [
+            "1700000000.0.png",
+            "1700000000.142857.png",
+            "1700000000.2857144.png",
+            "1700000000.571.png",
+            "1700000001.0.png",
+        ],
         ["12345678901234567890.png", "12345678901234567891.png"],
         ["ann.png", "bob.png"],
     ],
@@ -48,6 +55,7 @@ def test_text_before_the_numbers_goes_first() -> None:
         (["ann.png", "bob.png"], []),
         (["cam1_1.png", "cam1_2.png", "cam2_1.png"], []),
         (["shot.png", "shot_1.png", "shot_2.png"], []),
+        (["0.03333333333333333.png", "0.3333333333333333.png", "0.1.png"], []),  # seconds: 1/30 and 10/30
     ],
 )
 def test_pictures_that_share_their_number(names: list[str], wanted: list[str]) -> None:
@@ -67,3 +75,20 @@ def test_pictures_that_share_their_number(names: list[str], wanted: list[str]) -
 )
 def test_groups_that_are_numbered_alike(names: list[str], wanted: int) -> None:
     assert equal_groups(f"{name}.png" for name in names) == wanted
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted"),
+    [
+        (["0.0", "0.25", "0.5", "0.75", "1.0"], ("0.25.png", "0.5.png")),
+        (["cam1.7", "cam1.127", "cam1.233"], ("cam1.127.png", "cam1.7.png")),
+        (["cam1.8", "cam1.9", "cam1.11"], None),  # goes on by one
+        (["cam1.5", "cam1.25", "cam1.100"], None),  # no fraction ends with a zero
+        (["0.04", "0.2", "0.5"], None),  # no counter begins with one
+        (["0.25", "0.50", "0.75"], None),
+        (["1.5", "2.25", "3.75"], None),  # both ways the same
+        (["1", "2", "10"], None),
+    ],
+)
+def test_digits_after_a_point_that_may_be_either(names: list[str], wanted: tuple[str, str] | None) -> None:
+    assert unclear_order(f"{name}.png" for name in names) == wanted

@@ -19,7 +19,7 @@ from fewframes.inference import frame_features as rows
 from fewframes.inference.predictor import Predictor, load
 from fewframes.inference.timeline import TimelineConfig, WindowScores, confidences, slide, spans_of, sweep
 from fewframes.video.live_settings import StreamConfig
-from helpers.numbered import drifting
+from helpers.numbered import Numbered, drifting
 
 WINDOW = TimelineConfig(window_s=1.0, lengths=(1, 2, 3), threshold=0.0)
 
@@ -164,6 +164,17 @@ def test_what_cannot_be_decoded_is_a_gap(tiny: Predictor, film: Path, tmp_path: 
     assert broken.scores[broken.times_s > gap.end_s].sum(dim=1).min() > 0
     with pytest.raises(VideoError, match="damaged|decoded|picture"):
         sweep(tiny, damaged(film, tmp_path / "none.mp4", (0.03, 0.95)), WINDOW)
+
+
+def test_a_picture_that_is_shown_for_long_is_told(
+    tiny: Predictor, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    times_ms = [40 * number + (15_000 if number >= 25 else 0) for number in range(50)]
+    sweep(tiny, Numbered(suffix=".mkv", bframes=0, times_ms=times_ms).write(tmp_path / "stepping"), WINDOW)
+    sweep(tiny, Numbered(suffix=".mkv").write(tmp_path / "steady"), WINDOW)
+    assert [record.message.split(": ")[1] for record in caplog.records] == [
+        "the picture of 0.96 s is shown for 10 s and longer"
+    ]
 
 
 def test_settings_are_checked() -> None:

@@ -21,7 +21,7 @@ from fewframes.errors import VideoError
 from fewframes.video.decode import container, decoder
 from fewframes.video.sampling import centre_times
 from fewframes.video.source import open_video, read_frames
-from helpers.numbered import Numbered, numbers, picture
+from helpers.numbered import HEIGHT_PX, WIDTH_PX, Numbered, numbers, picture
 
 HALVES = torch.tensor([0.1, 0.9, 1.7], dtype=torch.float64)
 EXPECTED = [2, 22, 42]
@@ -117,6 +117,46 @@ def test_groups_of_images_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixt
         f"{tmp_path}: its images are numbered alike in 2 groups, which are read one after the other; where these are several "
         "cameras, give each a folder of its own"
     ]
+
+
+@pytest.mark.parametrize("ending", ["jp2", "ppm", "jfif"])
+def test_all_kinds_of_images_that_are_read_alone_are_read_in_folders(tmp_path: Path, ending: str) -> None:
+    for number in range(3):
+        Image.fromarray(picture(number)).save(tmp_path / f"{number}.{ending}", format={"jfif": "JPEG"}.get(ending))
+    assert numbers(read_frames(tmp_path, torch.arange(3) / 25).frames) == [0, 1, 2]
+
+
+def test_images_that_are_not_read_are_told_or_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(2):
+        (tmp_path / f"{number}.HEIC").write_bytes(b"a photograph")
+    with pytest.raises(
+        VideoError, match=r"2 of its 2 images, such as 0\.HEIC, are of a kind .*; save them as JPEG or PNG"
+    ):
+        open_video(tmp_path)
+    for number in range(2, 5):
+        Image.fromarray(picture(number)).save(tmp_path / f"{number}.png")
+    assert numbers(read_frames(tmp_path, torch.arange(3) / 25).frames) == [2, 3, 4]
+    assert [record.message for record in caplog.records] == [
+        f"{tmp_path}: 2 images are left out, such as 0.HEIC; save them as JPEG or PNG"
+    ]
+
+
+def test_an_image_without_a_number_among_numbered_ones_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("f1", "f2", "f3", "cover"):
+        Image.fromarray(picture(1)).save(tmp_path / f"{name}.png")
+    open_video(tmp_path).close()
+    assert "1 of its 4 images have no number, such as cover.png, and are frames too" in caplog.text
+
+
+def test_an_order_that_is_not_clear_is_refused(tmp_path: Path) -> None:
+    for name in ("0.0", "0.25", "0.5", "0.75"):
+        Image.fromarray(picture(1)).save(tmp_path / f"{name}.png")
+    with pytest.raises(
+        VideoError, match=r"the order of 0\.25\.png and 0\.5\.png is not clear: .*; write all with equally many"
+    ):
+        open_video(tmp_path)
 
 
 def test_an_image_of_a_folder_that_cannot_be_one_is_refused_by_name(tmp_path: Path) -> None:
@@ -249,6 +289,24 @@ def test_recording_cut_in_the_middle_starts_at_its_first_key_frame(tmp_path: Pat
                 target.mux(packet)
     with closing(open_video(tmp_path / "cut.ts")) as opened:
         assert numbers(opened.frames_at(torch.tensor([0.0, 0.2, 1.0])).frames) == [12, 17, 37]
+
+
+def test_a_second_video_stream_of_an_unknown_codec_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "two.mp4"
+    with av.open(str(path), "w") as written:
+        streams = [written.add_stream(codec, rate=25) for codec in ("libx264", "mpeg4")]
+        for stream in streams:
+            assert isinstance(stream, VideoStream)
+            stream.width, stream.height, stream.pix_fmt = WIDTH_PX, HEIGHT_PX, "yuv420p"
+        for number in range(10):
+            for stream in streams:
+                frame = av.VideoFrame.from_ndarray(picture(number), format="rgb24")
+                frame.pts = number
+                written.mux(stream.encode(frame))
+        for stream in streams:
+            written.mux(stream.encode())
+    path.write_bytes(path.read_bytes().replace(b"mp4v", b"none"))
+    assert numbers(read_frames(path, torch.tensor([0.2])).frames) == [5]
 
 
 def test_size_that_changes_midway_takes_the_first(tmp_path: Path) -> None:

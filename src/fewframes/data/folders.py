@@ -247,7 +247,7 @@ def why_no_video(path: str, name: str) -> str:
         return ARCHIVE
     if ending in NOTE_SUFFIXES:
         return NOTE
-    if ending in IMAGE_SUFFIXES - {".webp"}:
+    if ending in IMAGE_SUFFIXES - {".avif", ".webp"}:  # which may be animations
         return IMAGE
     try:
         with open(path, "rb") as file:

@@ -12,7 +12,7 @@ from torch import Tensor
 from fewframes.core.arguments import check_time_range, whole_number
 from fewframes.core.settings import MOST_FRAMES
 from fewframes.errors import VideoError
-from fewframes.results import Clip
+from fewframes.results import Clip, ClockStep
 from fewframes.video.decode.clock import moments_around
 from fewframes.video.decode.container import NO_LIMITS, Limits
 from fewframes.video.sampling import Views
@@ -103,28 +103,40 @@ class OpenRequest:
         """Seconds that making the network's input of frames took so far."""
         self._slack_s, self._view, self._part = slack_s, view, part
         self._all: Clip | None = None
+        self._steps: tuple[ClockStep, ...] = ()
 
     def look_at_all(self) -> Clip:
         """Return the frames of all moments; where pictures come twice, the moments are chosen anew around steps of the clock."""
         whole = self.look(range(len(self.times_s)))
-        steps = self.video.steps() if len(set(whole.times_s.tolist())) < len(whole.times_s) else ()
-        if not steps:
-            return whole
-        part = self._part
+        return self.look(range(len(self.times_s))) if self._goes_around_steps(whole) else whole
+
+    def _goes_around_steps(self, clip: Clip) -> bool:
+        """Choose the moments anew, once, where pictures come twice and the clock steps; return whether that was so."""
+        if self._steps or len(set(clip.times_s.tolist())) == len(clip.times_s):
+            return False
+        self._steps, part = self.video.steps(), self._part
+        if not self._steps:
+            return False
 
         def centres(duration_s: float, start_s: float, end_s: float | None) -> list[float]:
             return part.views.times(duration_s, part.num_frames, start_s=start_s, end_s=end_s).flatten().tolist()
 
-        moments_s = moments_around(steps, centres, self.video.duration_s, part.start_s, part.end_s)
-        self.times_s = self.times_s.new_tensor(moments_s)
-        return replace(self.look(range(len(self.times_s))), steps=steps)
+        moments_s = moments_around(self._steps, centres, self.video.duration_s, part.start_s, part.end_s)
+        self.times_s, self._all = self.times_s.new_tensor(moments_s), None
+        return True
 
     def look(self, places: Sequence[int]) -> Clip:
         """The frames at these places among the moments, each as its crops: `frames` (N, S, C, crop_px, crop_px)."""
-        return self.video.frames_at(self.times_s[list(places)], self._prepared, self._slack_s)
+        found = self.video.frames_at(self.times_s[list(places)], self._prepared, self._slack_s)
+        return replace(found, steps=self._steps) if self._steps else found
 
     def look_first(self, places: Sequence[int]) -> Clip:
-        """As `look`, where other places may be looked at later: all are read now where going back would cost more."""
+        """As `look`, where other places may be looked at later: all are read now where going back would cost more. Where pictures
+        come twice, the moments are chosen anew as in `look_at_all`."""
+        found = self._look_first(places)
+        return self._look_first(places) if self._goes_around_steps(found) else found
+
+    def _look_first(self, places: Sequence[int]) -> Clip:
         first_s, all_s = self.video.span_s(self.times_s[list(places)]), self.video.span_s(self.times_s)
         if self._all is None and first_s > WORTH_STAGES * all_s:
             self._all = self.look(range(len(self.times_s)))

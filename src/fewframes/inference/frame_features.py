@@ -18,6 +18,7 @@ from fewframes.core.cache import EmbeddingCache, key_of, module_key
 from fewframes.errors import Unreachable, VideoError
 from fewframes.inference.predictor import Predictor
 from fewframes.models.token_merging import merged_per_block
+from fewframes.video.decode.clock import STEP_S
 from fewframes.video.source import OpenVideo
 from fewframes.video.transforms import fit_frame
 
@@ -67,6 +68,8 @@ class FrameFeatures:
         self.num_missing = 0
         """Frames that could not be decoded so far."""
         self._untried = self._num_failed = 0
+        self._is_still = False
+        """Whether a picture that is shown for long was met, and told."""
 
     def chunks(self, times_s: Tensor, first: int = 0) -> Generator[Tensor, None, None]:
         """Embeddings (n, D) float32 of chunk after chunk of ascending moments (N,), NaN for what could not be decoded.
@@ -107,7 +110,18 @@ class FrameFeatures:
         return self._in_parts(times_s)
 
     def _frames(self, times_s: Tensor) -> Tensor:
-        return self._video.frames_at(times_s, lambda frame_CHW: fit_frame(frame_CHW, self._predictor.view)).frames
+        clip = self._video.frames_at(times_s, lambda frame_CHW: fit_frame(frame_CHW, self._predictor.view))
+        still = (times_s.double() - clip.times_s.double() >= STEP_S).nonzero()
+        if len(still) and not self._is_still:
+            self._is_still = True
+            log.warning(
+                "%s: the picture of %.2f s is shown for %g s and longer: a clock that steps on, or nothing was recorded; leave "
+                "that out with a start and an end where it matters",
+                self._video.name,
+                float(clip.times_s[still[0, 0]]),
+                STEP_S,
+            )
+        return clip.frames
 
     def _in_parts(self, times_s: Tensor) -> _Chunk:
         """What can be decoded of a chunk.

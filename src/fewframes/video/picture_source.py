@@ -15,7 +15,7 @@ import av
 from av.error import FFmpegError
 from PIL import Image, features
 
-from fewframes.core.natural import equal_groups, in_natural_order, repeated_numbers
+from fewframes.core.natural import equal_groups, in_natural_order, repeated_numbers, unclear_order, without_numbers
 from fewframes.core.storage import unbroken
 from fewframes.errors import VideoError
 from fewframes.results import Clip, ClockStep, Reading
@@ -32,8 +32,14 @@ if TYPE_CHECKING:  # exported graphs read videos without torch
 
 log = logging.getLogger("fewframes")
 
-IMAGE_SUFFIXES = frozenset(".bmp .jpeg .jpg .png .tif .tiff .webp".split())
+IMAGE_SUFFIXES = frozenset(
+    ".avif .bmp .j2k .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split()
+)
 """File name endings taken for the pictures of a folder of images."""
+OTHER_IMAGE_SUFFIXES = frozenset(
+    ".arw .cr2 .cr3 .dng .dpx .exr .hdr .heic .heif .jxl .nef .orf .pcx .psd .raw .rw2 .svg .tga".split()
+)
+"""Those of images that are not read as frames; they are told where they lie in a folder of images."""
 
 START_BYTES = 16
 IMAGE_STARTS = (b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -112,11 +118,14 @@ def open_folder(folder: Path, fps: float, limits: Limits, num_videos: int) -> Pi
 
     Raises VideoError where there are no images, or those of several cameras or in several formats.
     """
-    names = [
-        entry.name
-        for entry in folder.iterdir()
-        if entry.suffix.lower() in IMAGE_SUFFIXES and not entry.name.startswith(".") and not entry.is_dir()
-    ]
+    files = [entry for entry in folder.iterdir() if not entry.name.startswith(".") and not entry.is_dir()]
+    names = [entry.name for entry in files if entry.suffix.lower() in IMAGE_SUFFIXES]
+    others = in_natural_order(entry.name for entry in files if entry.suffix.lower() in OTHER_IMAGE_SUFFIXES)
+    if others and len(others) >= len(names):
+        raise VideoError(
+            f"{folder}: {len(others)} of its {len(names) + len(others)} images, such as {others[0]}, are of a kind that is not "
+            "read as frames; save them as JPEG or PNG"
+        )
     if not names:
         raise VideoError(
             f"{folder}: a folder with {num_videos} videos and no images in it; pass a video, or a folder of images"
@@ -126,12 +135,28 @@ def open_folder(folder: Path, fps: float, limits: Limits, num_videos: int) -> Pi
             f"{folder}: {len(twice)} of its {len(names)} images share their number with another one, such as {twice[0]} and "
             f"{twice[1]}: more than one sequence; give each a folder of its own"
         )
+    if unclear := unclear_order(names):
+        raise VideoError(
+            f"{folder}: the order of {unclear[0]} and {unclear[1]} is not clear: the digits after the point may be a fraction or a "
+            "counter; write all with equally many digits"
+        )
     if groups := equal_groups(names):
         log.warning(
             "%s: its images are numbered alike in %d groups, which are read one after the other; where these are several cameras, "
             "give each a folder of its own",
             folder,
             groups,
+        )
+    if others:
+        log.warning("%s: %d images are left out, such as %s; save them as JPEG or PNG", folder, len(others), others[0])
+    if strangers := without_numbers(names):
+        log.warning(
+            "%s: %d of its %d images have no number, such as %s, and are frames too; where they are a cover or a preview, move "
+            "them elsewhere",
+            folder,
+            len(strangers),
+            len(names),
+            strangers[0],
         )
     paths = [folder / name for name in in_natural_order(names)]
 

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from fewframes.errors import VideoError
 from fewframes.inference.predictor import Predictor
 from fewframes.results import ClockStep, Prediction
 from fewframes.video.decode.clock import moments_around
+from fewframes.video.source import open_video
 from fewframes.video.times import checked_range, part_centres
 from helpers.numbered import Numbered
 
@@ -45,11 +47,46 @@ def test_a_clock_that_steps_hides_no_pictures(
     assert found.to_dict()["distinct_frames"] == 4
 
 
+def test_an_early_exit_goes_around_steps_too(tmp_path: Path, predictor: Predictor) -> None:
+    recipe = Numbered(suffix=".ts", bframes=0, times_ms=stepping(50, 600.0))
+    found = predictor.predict(recipe.write(tmp_path / "a"), early_exit=1.0)  # never sure enough: all stages
+    assert found.times_s.tolist() == pytest.approx([0.48, 1.48, 602.48, 603.48], abs=0.05)
+    assert found.notices == ["its clock steps on by 600.00 s at 2.00 s; looked at both sides of that"]
+
+
 def test_two_steps_and_one_near_the_end(tmp_path: Path, predictor: Predictor) -> None:
     times_ms = [time + (86_400_000 if number >= 96 else 0) for number, time in enumerate(stepping(30, 7200.0))]
     found = said(predictor, Numbered(suffix=".mkv", bframes=0, times_ms=times_ms).write(tmp_path / "a"))
     assert [round(step.by_s) for step in found.steps] == [7200, 86400]
     assert found.distinct_frames == 4
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "starts_s"),
+    [
+        (".ts", "libx264", (0, 0)),  # a second recording whose clock begins anew, as the first's
+        (".ts", "libx264", (50, 10)),
+        (".ts", "libx264", (50, 51)),  # by less than the first lasts
+        (".mpg", "mpeg2video", (0, 0)),
+        (".flv", "libx264", (0, 0)),
+        (".mkv", "libx264", (0, 0)),
+    ],
+)
+def test_a_clock_that_goes_back_hides_no_pictures(
+    tmp_path: Path, suffix: str, codec: str, starts_s: tuple[int, int]
+) -> None:
+    parts = []
+    for start_s in starts_s:
+        times_ms = range(1000 * start_s, 1000 * start_s + 2400, 40)
+        recipe = Numbered(codec=codec, suffix=suffix, bframes=0, times_ms=times_ms)
+        parts.append(recipe.write(tmp_path / "part").read_bytes())
+    joined = (tmp_path / "joined").with_suffix(suffix)
+    header_bytes = 13 if suffix == ".flv" else 0  # as recorders go on writing to a file
+    joined.write_bytes(parts[0] + parts[1][header_bytes:])
+    with pytest.raises(
+        VideoError, match=r"its times run backwards after 2\.3\d s \(joined from parts, or damaged\); write it"
+    ):
+        open_video(joined)
 
 
 def test_long_pictures_are_no_steps_but_told(tmp_path: Path, predictor: Predictor) -> None:

@@ -183,8 +183,14 @@ def test_packets_without_content_show_the_last_picture_on(threads: int, tmp_path
 
 @pytest.mark.parametrize(
     ("seed", "change"),
-    [(SEEDS["ffv1-mkv"], "spoilt"), (SEEDS["gif"], "cut"), (Seed(codec="msmpeg4", suffix=".mkv"), "spoilt")],
-    ids=["checksum", "packed", "patched"],
+    [
+        (SEEDS["ffv1-mkv"], "spoilt"),
+        (SEEDS["gif"], "cut"),
+        (Seed(codec="msmpeg4", suffix=".mkv"), "spoilt"),
+        (Seed(codec="cinepak", suffix=".avi", pix_fmt="rgb24"), "cut"),
+        (Seed(codec="flashsv", suffix=".flv", pix_fmt="bgr24"), "spoilt"),
+    ],
+    ids=["checksum", "packed", "patched", "given up", "screen"],
 )
 def test_damage_that_a_decoder_only_logs_or_checks_when_asked(seed: Seed, change: str, tmp_path: Path) -> None:
     path = with_packet(seed.write(tmp_path / "v"), 5, change)
@@ -235,3 +241,39 @@ def test_what_an_open_group_misses_before_a_jump_is_no_damage(threads: int, tmp_
         clip = video.frames_at(torch.tensor([1.17, 2.02], dtype=torch.float64))
     assert numbers(clip.frames) == [29, 50]
     assert clip.reading.frames_decoded <= (40 if threads == 1 else 60)
+
+
+@pytest.mark.parametrize("threads", THREADS)
+@pytest.mark.parametrize("suffix", [".mp4", ".ts", ".mkv"])
+def test_a_file_that_was_cut_before_an_open_group_is_whole(threads: int, suffix: str, tmp_path: Path) -> None:
+    """As tools cut that encode nothing: pictures behind the first key frame give up ones that were cut off."""
+    params = "keyint=12:min-keyint=12:bframes=3:b-adapt=0:open-gop=1"
+    path = Numbered(bframes=3, suffix=".ts", options={"x264-params": params}).write(tmp_path / "whole")
+    rest = (tmp_path / "rest").with_suffix(suffix)
+    with av.open(str(path)) as source, av.open(str(rest), "w") as target:
+        packets = [packet for packet in source.demux(source.streams.video[0]) if packet.size]
+        keys = [place for place, packet in enumerate(packets) if packet.is_keyframe]
+        copied = target.add_stream_from_template(source.streams.video[0])
+        for packet in packets[keys[2] :]:
+            packet.stream = copied
+            target.mux(packet)
+    assert said(rest, [0.01, 0.05, 0.13, 0.33, 0.65], threads) == [24, 25, 27, 32, 40]
+
+
+@pytest.mark.parametrize("threads", THREADS)
+@pytest.mark.parametrize("codec", ["libx264", "mpeg2video"])
+def test_a_recording_that_was_joined_on_is_no_damage_to_the_picture_before_it(
+    threads: int, codec: str, tmp_path: Path
+) -> None:
+    """FFmpeg marks that picture, for the second recording counts its packets anew. Where it is lost, it is not shown."""
+    first, second = (
+        Numbered(codec=codec, suffix=".ts", bframes=0, times_ms=range(start_ms, start_ms + 2400, 40))
+        .write(tmp_path / "part")
+        .read_bytes()
+        for start_ms in (1000, 3400)
+    )
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(first + second)
+    assert said(joined, [2.3, 2.37, 2.41, 3.0], threads) == [57, 59, 0, 15]
+    joined.write_bytes(first[:-188] + second)
+    assert said(joined, [2.37], threads) in (["the picture"], [58])

@@ -239,6 +239,18 @@ def test_a_cut_animation_is_refused_with_its_name(tmp_path: Path, form: str) -> 
             read_frames(path, torch.tensor([0.05, 0.55]))
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+@pytest.mark.parametrize("form", ["AVIF", "TIFF"])
+def test_a_damaged_picture_is_refused_whatever_pillow_raises(form: str) -> None:
+    if form == "AVIF" and not features.check("avif"):
+        pytest.skip("Pillow here reads no AVIF")
+    content = animation(form)
+    rest = len(content) // 4
+    damaged = content[:-rest] + bytes(rest) if form == "AVIF" else content[: len(content) // 2]
+    with pytest.raises(VideoError, match="cannot be read as an image"):
+        read_frames(damaged, torch.arange(6) / 25)
+
+
 def test_limits_hold_for_images() -> None:
     still, moving = saved(Image.fromarray(picture(0)), "png"), animation("webp", duration=1000)
     with pytest.raises(TooLarge, match=r"<\d+ bytes>: frames of 160x64 px; the limit is 0.01 million pixels"):

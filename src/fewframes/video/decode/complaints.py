@@ -14,7 +14,8 @@ import av.logging
 
 WRONG_PIXELS = re.compile(
     r"co located POCs unavailable|error while decoding|error at MB|conceal|damaged|CRC mismatch|slice mismatch|end mismatch"
-    r"|LZW decode failed|no keyframe|could not find ref|missing reference|overread|exceeds containing|EBML",
+    r"|decode failed|no keyframe|could not find ref|missing reference|overread|exceeds containing|EBML"
+    r"|zlib resync|inflat|decompress|used \d+ of \d+ bytes",
     re.IGNORECASE,
 )
 """What FFmpeg logs of pictures that it patches up, and of parts of a file that it passes over. Other errors in the log are of what

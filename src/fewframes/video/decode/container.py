@@ -37,6 +37,10 @@ LOOSE_END_S = 1.0
 """How much earlier than the whole file its pictures may end before it counts as cut short: sound often ends later."""
 SCANNED_END_S = 0.25
 """The same where all packets, sound too, were listed."""
+JOINED_AS_THEY_ARE = frozenset({"mpegts"})
+"""Containers whose header tells the length, but of a file put together from several only that of one: the clock is looked at."""
+MOST_BACK_S = 0.5
+"""How far times of decoding may go back before it is another clock: writers' mistakes of some pictures are passed over here."""
 END_NOT_LENGTH = frozenset({"matroska,webm", "flv"})
 """Containers whose header has the end of the last picture where others have how long the whole file lasts."""
 STILL_KINDS = frozenset({"heic", "heix", "mif1", "avif"})
@@ -178,7 +182,8 @@ class VideoFile:
             raise VideoError(
                 f"{self.name}: FFmpeg here has no decoder for its video; re-encode it, to H.264 for example"
             )
-        tiles = [one for one in container.streams.video if (one.width, one.height) == (context.width, context.height)]
+        contexts = [one.codec_context for one in container.streams.video if one.codec_context is not None]
+        tiles = [one for one in contexts if (one.width, one.height) == (context.width, context.height)]
         if len(tiles) > 1 and container.metadata.get("major_brand", "").strip() in STILL_KINDS:
             raise VideoError(
                 f"{self.name}: a photograph in {len(tiles)} tiles, which are not put together here; save it as JPEG or PNG"
@@ -212,7 +217,10 @@ class VideoFile:
         header_s = _header_end_s(opened, origin_s)
         if header_s is not None:
             keys_s = _listed_key_times(opened.stream, opened.tick_s, origin_s)
-            return ContainerIndex(keys_s, header_s, 2 * opened.frame_s + 0.1, by_decoding=True)
+            is_listed = opened.format in JOINED_AS_THEY_ARE and not self.is_far and self.size_bytes <= SCAN_LIMIT_BYTES
+            if is_listed:
+                self._check_clock(self._listing(opened, origin_s), origin_s)
+            return ContainerIndex(keys_s, header_s, 2 * opened.frame_s + 0.1, by_decoding=True, has_jumped=is_listed)
         whole_end_s = opened.container.duration / av.time_base if opened.container.duration else None
         if whole_end_s is not None and opened.format not in END_NOT_LENGTH:
             whole_end_s += origin_s
@@ -238,12 +246,17 @@ class VideoFile:
         self, found: _Listing, keys_s: list[float], origin_s: float, announced_end_s: float | None
     ) -> ContainerIndex:
         """What packets say of the file: all of them, or those after the last key frame. Raises as `index`."""
+        self._check_clock(found, origin_s)
         if found.end_s <= origin_s:  # a raw stream: no times at all, so packets are counted
             end_s = origin_s + found.num_packets * found.frame_s
             return ContainerIndex(None, end_s, LOOSE_END_S)
         if announced_end_s is not None and found.whole_end_s < announced_end_s - SCANNED_END_S:
             raise cut_short(self.name, found.end_s - origin_s, announced_end_s - origin_s)
         return ContainerIndex(sorted(keys_s), found.end_s, 2 * found.tick_s)
+
+    def _check_clock(self, found: _Listing, origin_s: float) -> None:
+        if found.back_s is not None:
+            raise goes_back(self.name, found.back_s - origin_s)
 
     def _after_last_key(
         self, opened: OpenContainer, origin_s: float, announced_end_s: float | None
@@ -273,6 +286,8 @@ class VideoFile:
                 stamp, tick_s = packet.pts if packet.pts is not None else packet.dts, ticks_s.get(packet.stream_index)
                 is_picture = packet.stream_index == opened.stream.index
                 found.num_packets += is_picture and packet.size > 0
+                if is_picture and packet.dts is not None:
+                    found.add_decoding(packet.dts * opened.tick_s)
                 if stamp is not None and tick_s is not None:
                     found.add(stamp * tick_s, (packet.duration or 0) * tick_s, is_picture, packet.is_keyframe)
         except READ_ERRORS as error:
@@ -290,6 +305,15 @@ class _Listing:
     whole_end_s: float = 0.0
     num_packets: int = 0
     keys_s: list[float] = field(default_factory=list)
+    back_s: float | None = None
+    """After when the clock first goes back."""
+    decoded_s: float = -math.inf
+
+    def add_decoding(self, decode_s: float) -> None:
+        """Note when a picture is decoded, which is later for each."""
+        if self.back_s is None and decode_s < self.decoded_s - MOST_BACK_S:
+            self.back_s = self.decoded_s
+        self.decoded_s = decode_s
 
     def add(self, start_s: float, shown_s: float, is_picture: bool, is_key: bool) -> None:
         self.whole_end_s = max(self.whole_end_s, start_s + shown_s)
@@ -304,6 +328,14 @@ def cut_short(name: str, found_s: float, announced_s: float) -> VideoError:
     return VideoError(
         f"{name}: its pictures end at {found_s:.2f} s of the {announced_s:.2f} s it announces: cut short or "
         f"damaged; copy it again, or use what is there with an end of {max(0.0, found_s - 0.01):.2f} s"
+    )
+
+
+def goes_back(name: str, after_s: float) -> VideoError:
+    """What to say of a video whose clock goes back, after so many seconds from its start."""
+    return VideoError(
+        f"{name}: its times run backwards after {after_s:.2f} s (joined from parts, or damaged); write it anew, for example with "
+        "ffmpeg"
     )
 
 

@@ -36,6 +36,7 @@ from fewframes.video.decode.container import (
     OpenContainer,
     VideoFile,
     cut_short,
+    goes_back,
 )
 from fewframes.video.decode.packets import SAME_S, Feed
 from fewframes.video.decode.passes import DecodeCounts, Decoding, ShownFrame, UnreliableOutput
@@ -344,10 +345,7 @@ class FileVideo:
 
     def _check_order(self, before: ShownFrame, after: ShownFrame) -> None:
         if after.start_s < before.start_s - SAME_S:
-            raise VideoError(
-                f"{self.name}: its times run backwards after {before.start_s - self._origin_s:.2f} s (joined from parts, "
-                "or damaged); write it anew, for example with ffmpeg"
-            )
+            raise goes_back(self.name, before.start_s - self._origin_s)
 
     def _worth_a_jump(self, time_s: float) -> bool:
         if time_s < self._current.start_s - SAME_S:

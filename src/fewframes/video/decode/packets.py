@@ -20,8 +20,8 @@ SAME_S = 1e-6
 MOST_AHEAD = 32
 """Packets read ahead of the decoder, at most: pictures are never moved by more than 16 places."""
 START_CODE = b"\x00\x00\x01"
-H264_SLICE, H264_BESIDE = 1, frozenset({6, 9, 12})
-"""NAL units of a picture that is no instant refresh; information, delimiter and filler beside it."""
+H264_SLICE, H264_REFRESH, H264_BESIDE = 1, 5, frozenset({6, 9, 12})
+"""NAL units of a picture that is no instant refresh, and of one that is; information, delimiter and filler beside them."""
 HEVC_FIRST_PARAMETERS, HEVC_BESIDE = 32, frozenset({35, 38, 39, 40})
 AV1_SEQUENCE, AV1_DELIMITER, AV1_FRAME_HEADER, AV1_TILES, AV1_METADATA, AV1_FRAME = 1, 2, 3, 4, 5, 6
 SELECT = 2
@@ -150,7 +150,7 @@ def left_out_test(stream: VideoStream) -> Test | None:
     context = stream.codec_context
     extradata = bytes(context.extradata or b"")
     if context.name == "h264":
-        length = (extradata[4] & 3) + 1 if extradata[:1] == b"\x01" and len(extradata) > 4 else 0
+        length = _h264_length_bytes(extradata)
         return lambda data: _h264_unused(data, length)
     if context.name == "hevc":
         length = (extradata[21] & 3) + 1 if extradata[:1] == b"\x01" and len(extradata) > 21 else 0
@@ -161,6 +161,19 @@ def left_out_test(stream: VideoStream) -> Test | None:
     if context.name == "mpeg4":
         return _mpeg4_unused
     return _mpeg2_unused if context.name in {"mpeg1video", "mpeg2video"} else None
+
+
+def begins_open(stream: VideoStream, data: bytes) -> bool:
+    """Return whether a key frame of H.264 is no instant refresh, so that pictures behind it may still speak of ones before it."""
+    context = stream.codec_context
+    if context.name != "h264":
+        return False
+    length = _h264_length_bytes(bytes(context.extradata or b""))
+    return all(not unit or unit[0] & 31 != H264_REFRESH for unit in _units(data, length))
+
+
+def _h264_length_bytes(extradata: bytes) -> int:
+    return (extradata[4] & 3) + 1 if extradata[:1] == b"\x01" and len(extradata) > 4 else 0
 
 
 def _units(data: bytes, length_bytes: int) -> Iterator[bytes]:

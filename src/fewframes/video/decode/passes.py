@@ -9,8 +9,11 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TypeAlias
 
 from av.error import FFmpegError
 from av.packet import Packet
@@ -20,13 +23,18 @@ from av.video.stream import VideoStream
 from fewframes.video.decode.complaints import Complaints
 from fewframes.video.decode.container import DECODE_CLOCK, READ_ERRORS, OpenContainer
 from fewframes.video.decode.damage import Damage
-from fewframes.video.decode.packets import Feed, left_out_test
+from fewframes.video.decode.packets import Feed, begins_open, left_out_test
 from fewframes.video.pictures.display import Display, Geometry
 
 log = logging.getLogger("fewframes")
 
+JOINED_AFTER = 2
+"""Within so many packets another recording begins behind one that is marked for it: FFmpeg's parsers are a picture late."""
 MAX_LEADING_PACKETS = 300
 """Packets before the first key frame that are passed over (a recording cut in the middle) before it is done without."""
+
+_Heard: TypeAlias = "tuple[Packet[VideoStream] | None, bool]"
+"""A packet, None at the end, and whether FFmpeg logged anything of what it lies among."""
 
 
 class UnreliableOutput(Exception):
@@ -67,6 +75,8 @@ class Decoding:
         self._display = display
         self._counts, self._complaints, self._from_start = counts, complaints, from_start
         self._num_keys, self._is_by_decoding = 0, source.format in DECODE_CLOCK
+        self._is_open = not from_start
+        """Whether decoding began at an open group of pictures, as a jump may."""
         self.damage = None if complaints.has_threads else Damage(source.stream.codec_context.name)
         """What went wrong in a decoder with one thread."""
 
@@ -94,6 +104,8 @@ class Decoding:
 
     def _frames_of(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
         if packet is not None and packet.size > 0:
+            if packet.is_keyframe and self._num_keys == 0 and self._from_start:
+                self._is_open = begins_open(self._stream, bytes(packet))
             self._num_keys += packet.is_keyframe
             if self.damage is not None:
                 self.damage.add(packet, self._stamp_of(packet))
@@ -101,8 +113,8 @@ class Decoding:
             with self._complaints:
                 frames = self._stream.codec_context.decode(None) if packet is None else packet.decode()
         except FFmpegError as error:
-            if self._complaints.only_of_the_past and not self._from_start and self._num_keys == 1:
-                return []  # what it misses stands before the jump, which led into an open group
+            if self._complaints.only_of_the_past and self._is_open and self._num_keys == 1:
+                return []  # what it misses stands before the jump, or before the cut where the file begins
             self._blame(f"a packet cannot be decoded: {error}")
             self._counts.undecodable += 1
             return []
@@ -131,13 +143,13 @@ class Decoding:
         most_passed = MAX_LEADING_PACKETS if self._from_start else sys.maxsize
         num_passed, is_in_pages = 0, self._source.format == "ogg"
         packets = self._source.container.demux(self._stream)
+        ahead: deque[_Heard] = deque()
         try:
             while True:
-                with self._complaints:
-                    packet = next(packets, None)
+                packet, is_complained_of = self._next(packets, ahead)
                 if packet is None:
                     return
-                if self._complaints.found and (is_in_pages or not packet.is_keyframe):
+                if is_complained_of and (is_in_pages or not packet.is_keyframe):
                     # Something is lost that it may build on; in Ogg, where packets are put together from pages, of itself too.
                     packet.is_corrupt = True
                 self._counts.bytes += packet.size
@@ -154,6 +166,36 @@ class Decoding:
                 yield packet
         except READ_ERRORS as error:
             log.debug("%s: reading stopped: %s", self._source.container.name, error)
+
+    def _next(self, packets: Iterator[Packet[VideoStream]], ahead: deque[_Heard]) -> _Heard:
+        """Return the next packet, of those that were read ahead first; one that is marked for no damage without its mark."""
+        packet, is_complained_of = ahead.popleft() if ahead else self._read(packets)
+        if packet is not None and packet.is_corrupt and self._source.format == "mpegts":
+            while len(ahead) < JOINED_AFTER:
+                ahead.append(self._read(packets))
+            packet.is_corrupt = not self._is_joined([packet, *(one for one, _ in ahead)])
+        return packet, is_complained_of
+
+    def _read(self, packets: Iterator[Packet[VideoStream]]) -> _Heard:
+        with self._complaints:
+            packet = next(packets, None)
+        return packet, self._complaints.found
+
+    def _is_joined(self, packets: Sequence[Packet[VideoStream] | None]) -> bool:
+        """Return whether the first of these packets of a transport stream is marked only for another recording that was joined on.
+
+        That counts its packets anew, begins with a key frame, and goes on in time without a gap. Whether the last picture before it
+        is whole, its decoder says.
+        """
+        frame_s = self._source.frame_s
+        for before, after in pairwise(packets):
+            if before is None or after is None or before.dts is None or after.dts is None:
+                return False
+            if abs((after.dts - before.dts) * self._tick_s - frame_s) > frame_s / 2 or after.is_corrupt:
+                return False
+            if after.is_keyframe:
+                return True
+        return False
 
     def _is_listed_as_key(self, packet: Packet[VideoStream]) -> bool:
         entries = self._stream.index_entries

@@ -45,7 +45,9 @@ ANIMATED = frozenset({"AVIF", "GIF", "PNG", "WEBP"})
 """Formats whose further pictures are pages, and those whose are frames. An MPO's belong to its first: previews, depth."""
 SHORTEST_MS, INSTEAD_MS = 10, 100
 """A frame that is to be shown no longer than the one is shown for the other, as browsers do."""
-DAMAGE = (OSError, SyntaxError, EOFError, ValueError, struct.error, zlib.error, Image.DecompressionBombError)
+DAMAGE = (
+    OSError, SyntaxError, EOFError, ValueError, TypeError, RuntimeError, struct.error, zlib.error, Image.DecompressionBombError
+)  # fmt: skip
 """What Pillow raises where a file is damaged, or more than it says."""
 
 
