@@ -76,7 +76,7 @@ def _find(name: str) -> Path:
         if _is_file(Path(name) / MODEL_FILE):
             return Path(name) / MODEL_FILE
         if not _is_file(Path(name)):
-            found = f"a folder without {MODEL_FILE}" if Path(name).is_dir() else "no such file"
+            found = f"a folder without {MODEL_FILE}" if os.path.isdir(name) else "no such file"
             raise WeightsError(f"{name}: {found}, and no preset of that name; {nearest(name, PRESETS)}")
         return Path(name)
     if preset.weights == "packaged":
