@@ -27,7 +27,7 @@ from fewframes.options import (
     embedding_cache,
     named_videos,
 )
-from fewframes.outputs import write_file
+from fewframes.outputs import check_not_read, write_file
 from fewframes.words import for_csv, json_line
 
 if TYPE_CHECKING:  # the command line must not load torch before a command needs it
@@ -164,6 +164,7 @@ def search(
     check_asked([video, label, like], teach, yes + no)
     if page is not None:
         check_writable(page, "--page")
+        check_not_read(page, [] if video is None else [video])
     from fewframes.predictor import load
     from fewframes.retrieve import Index
 
