@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,9 +109,25 @@ def test_what_cannot_be_written_is_said_before_the_work(tmp_path: Path, monkeypa
     with pytest.raises(ConfigError, match=r"out\.npz: embeddings are written as \.parquet or \.safetensors"):
         check_embedding_file(Path("out.npz"))
     (tmp_path / "a.parquet").mkdir()
-    with pytest.raises(ConfigError, match="name a file that ends so"):
+    with pytest.raises(ConfigError, match="name one that ends so"):
         check_embedding_file(tmp_path / "a.parquet")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     check_embedding_file(Path("out.safetensors"))
     with pytest.raises(MissingDependency, match=r"pip install 'fewframes\[parquet\]'"):
         check_embedding_file(Path("out.parquet"))
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".safetensors"])
+def test_a_link_stays_a_link_and_a_pipe_is_refused(
+    tiny: Predictor, answers: list[Prediction], tmp_path: Path, ending: str
+) -> None:
+    link, target = tmp_path / f"link{ending}", tmp_path / "disk" / f"all{ending}"
+    target.parent.mkdir()
+    link.symlink_to(target)
+    write_embeddings(answers, link, tiny)
+    assert link.is_symlink()
+    assert target.is_file()
+    assert sorted(path.name for path in target.parent.iterdir()) == [target.name]
+    os.mkfifo(tmp_path / f"pipe{ending}")
+    with pytest.raises(ConfigError, match="written as .parquet or .safetensors files"):
+        check_embedding_file(tmp_path / f"pipe{ending}")

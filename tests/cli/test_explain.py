@@ -41,6 +41,15 @@ def test_one_video_has_a_file_and_many_have_a_folder(tmp_path: Path) -> None:
         plan_pictures(tmp_path / "file", ["a.mp4"])
 
 
+def test_pictures_do_not_replace_what_is_explained(tmp_path: Path) -> None:
+    source = tmp_path / "a.png"
+    source.write_bytes(b"an animation")
+    for target in (source, tmp_path):
+        with pytest.raises(ConfigError, match=r"a.png: is itself read"):
+            plan_pictures(target, [str(source)])
+    assert source.read_bytes() == b"an animation"
+
+
 def test_a_folder_of_pictures_and_json_with_occlusion(videos: Path, fast: list[str], tmp_path: Path) -> None:
     done = run("predict", videos / "a.mp4", "none.mp4", *fast, "--json", "--explain", tmp_path / "out")
     assert done.returncode == 3, done.stderr

@@ -51,6 +51,17 @@ def test_every_output(film: Path, options: list[str], tmp_path: Path) -> None:
     assert [row["label"] for row in csv.DictReader(out.splitlines())] == [span["label"] for span in found["spans"]]
 
 
+def test_what_is_in_the_way_of_files(film: Path, options: list[str], tmp_path: Path) -> None:
+    (tmp_path / "thumbs" / "0001.jpg").mkdir(parents=True)
+    code, _, err = run(film, *options, "--thumbnails", tmp_path / "thumbs")
+    assert code == 1
+    assert f"error: {tmp_path / 'thumbs'}: cannot be written" in err
+    before = film.read_bytes()
+    code, _, err = run(film, *options, "--vtt", film)
+    assert (code, film.read_bytes() == before) == (2, True)
+    assert "is itself read" in err
+
+
 def test_wrong_use_and_failures(film: Path, options: list[str], tmp_path: Path) -> None:
     assert run(film, *options, "--json", "--csv")[0] == 2
     assert run(film, *options, "--threshold", "2")[0] == 2

@@ -18,7 +18,7 @@ from filelock import FileLock
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fewframes.core.cache import EmbeddingCache
-from fewframes.core.files import check_writable, filled
+from fewframes.core.files import check_not_read, check_writable, filled
 from fewframes.data.dataset import DataConfig, read_data
 from fewframes.errors import ConfigError, OutputError, WeightsError
 from fewframes.training.config import RunConfig, TrainConfig
@@ -54,6 +54,18 @@ def test_files_appear_together_or_not_at_all(tmp_path: Path) -> None:
         (part / "a").write_text("new")
         (part / "b").write_text("new")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "new", "b": "new"}
+
+
+def test_a_result_does_not_take_the_place_of_what_is_read(tmp_path: Path) -> None:
+    video, other = tmp_path / "a.mp4", tmp_path / "b.mp4"
+    video.write_bytes(b"a")
+    check_not_read(other, [str(video)])  # not there yet
+    other.write_bytes(b"b")
+    check_not_read(other, [str(video), "https://example.org/a.mp4"])
+    (tmp_path / "link.vtt").symlink_to(video)
+    for path in (video, tmp_path / "link.vtt", tmp_path / "." / "a.mp4"):
+        with pytest.raises(ConfigError, match=r"is itself read, and the result would replace it; take another file"):
+            check_not_read(path, [str(other), str(video)])
 
 
 def test_where_nothing_can_be_written_is_known_before_the_work(tmp_path: Path) -> None:

@@ -357,6 +357,26 @@ def test_cards_that_are_not_of_the_graph(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ("embedding", "gives embedding with 3 axes, not 2"),
+        ("frame_attention", "gives frame_attention with 3 axes, not 2"),
+    ],
+)
+def test_outputs_that_are_exchanged(tiny_onnx: Path, tmp_path: Path, videos: Path, output: str, words: str) -> None:
+    graph = onnx.load(tiny_onnx)
+    names = {output: "frame_embeddings", "frame_embeddings": output}
+    for one in graph.graph.output:
+        one.name = names.get(one.name, one.name)
+    for node in graph.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    onnx.save(graph, tmp_path / "x.onnx")
+    with pytest.raises(WeightsError, match=words):
+        ExportedPredictor(tmp_path / "x.onnx").predict(videos / "a.mp4")
+
+
 @pytest.mark.parametrize("ending", [".onnx", ".xml", ".bin"])
 def test_damaged_graphs(tiny: Predictor, tiny_onnx: Path, tmp_path: Path, ending: str) -> None:
     """Cut or with bits flipped: refused in one line, or of other numbers; no other error."""

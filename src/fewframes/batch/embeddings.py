@@ -41,8 +41,8 @@ class EmbeddingSummary:
 
 def check_embedding_file(path: Path) -> None:
     """ConfigError for another kind of file, MissingDependency where Parquet needs pyarrow: before the work, not after."""
-    if path.suffix not in ENDINGS or path.is_dir():
-        raise ConfigError(f"{path}: embeddings are written as .parquet or .safetensors; name a file that ends so")
+    if path.suffix not in ENDINGS or (path.exists() and not path.is_file()):  # a folder, a pipe
+        raise ConfigError(f"{path}: embeddings are written as .parquet or .safetensors files; name one that ends so")
     if path.suffix == ".parquet":
         check_format("parquet")
 
@@ -66,8 +66,9 @@ def write_embeddings(
         "labels": json.dumps([printable(label) for label in predictor.labels]),
     }
     num_videos, failures = 0, []
+    target = path.resolve()  # a link stays one
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part-") as name:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".part-") as name:
             whole = Path(name) / path.name
             writer: _Writer = (
                 _Parquet(whole, about, predictor, per_frame=per_frame)
@@ -86,7 +87,7 @@ def write_embeddings(
             if not num_videos:
                 first = f"; the first: {failures[0].error}" if failures else ""
                 raise DataError(f"{path}: not written, none of {len(failures)} videos could be read{first}")
-            whole.replace(path)
+            whole.replace(target)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written ({error.strerror or error}); take another place") from None
     return EmbeddingSummary(num_videos, tuple(failures))

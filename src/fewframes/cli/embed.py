@@ -25,6 +25,7 @@ from fewframes.cli.options import (
     make_folder,
     named_videos,
 )
+from fewframes.core.files import check_not_read
 from fewframes.errors import EXIT_SOME_FAILED
 
 
@@ -68,6 +69,7 @@ def embed(
     path = Path(output)
     check_embedding_file(path)
     paths = named_videos(sources)
+    check_not_read(path, paths)
     make_folder(path.parent)
     predictor = load(model, device=device, dtype=dtype, backend=backend, merge=merge)
     tell(describe(predictor))

@@ -10,6 +10,7 @@ import typer
 
 from fewframes.cli.console import tell
 from fewframes.cli.options import make_folder
+from fewframes.core.files import check_not_read
 from fewframes.errors import ConfigError, MissingDependency, VideoError
 
 if TYPE_CHECKING:  # the command line must not load torch before a command needs it
@@ -43,9 +44,14 @@ def plan_pictures(target: Path, sources: Sequence[str]) -> list[Path]:
                 f"--explain {target}: one picture for {len(sources)} videos; name a folder, which gets one for each"
             )
         make_folder(target.parent)
-        return [target]
-    make_folder(target)
-    return [target / f"{name}.png" for name in _unique([PurePath(source.split("?")[0]).stem for source in sources])]
+        pictures = [target]
+    else:
+        make_folder(target)
+        stems = [PurePath(source.split("?")[0]).stem for source in sources]
+        pictures = [target / f"{name}.png" for name in _unique(stems)]
+    for picture in pictures:
+        check_not_read(picture, sources)
+    return pictures
 
 
 def explained(

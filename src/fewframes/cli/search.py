@@ -26,7 +26,7 @@ from fewframes.cli.options import (
     embedding_cache,
     named_videos,
 )
-from fewframes.core.files import write_file
+from fewframes.core.files import check_not_read, write_file
 from fewframes.core.text import for_csv, json_line
 from fewframes.errors import EXIT_SOME_FAILED, ConfigError, DataError, VideoError
 
@@ -164,6 +164,7 @@ def search(
     check_asked([video, label, like], teach, yes + no)
     if page is not None:
         check_writable(page, "--page")
+        check_not_read(page, [] if video is None else [video])
     from fewframes.inference.predictor import load
     from fewframes.search.index import Index
 

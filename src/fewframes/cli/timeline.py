@@ -25,7 +25,7 @@ from fewframes.cli.options import (
     make_folder,
     named_videos,
 )
-from fewframes.core.files import write_file
+from fewframes.core.files import check_not_read, write_file, writing
 from fewframes.core.text import json_line, plain
 from fewframes.errors import EXIT_SOME_FAILED, ConfigError, FewframesError
 
@@ -83,6 +83,8 @@ def timeline(
     if len(paths) != 1 and (vtt or plot or thumbnails):
         raise typer.BadParameter(f"--vtt, --plot and --thumbnails are of one video, and {len(paths)} are given")
     check_outputs(vtt, plot, thumbnails)
+    for file in filter(None, (vtt, plot)):
+        check_not_read(file, paths)
     predictor = load(model, device=device, dtype=dtype, backend=backend, merge=merge)
     tell(describe(predictor))
     store = embedding_cache(cache, unused=no_cache)
@@ -173,8 +175,9 @@ def write_thumbnails(found: Timeline, folder: Path) -> None:
     from fewframes.viz.thumbnails import jpeg, middle_frames
     from fewframes.viz.timeline import timeline_page
 
-    for former in folder.glob("[0-9][0-9][0-9][0-9].jpg"):
-        former.unlink()
+    with writing(folder):
+        for former in folder.glob("[0-9][0-9][0-9][0-9].jpg"):
+            former.unlink(missing_ok=True)
     names = [f"{number:04d}.jpg" for number in range(1, len(found.spans) + 1)]
     for name, frame_CHW in zip(names, middle_frames(found.source, found.spans), strict=True):
         write_file(folder / name, jpeg(frame_CHW))

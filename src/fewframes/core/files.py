@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
@@ -32,6 +32,12 @@ def check_writable(folder: Path) -> None:
     nearest_folder = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not nearest_folder.is_dir() or not os.access(nearest_folder, os.W_OK):
         raise ConfigError(f"{folder}: {nearest_folder} is not a folder that can be written to; take another")
+
+
+def check_not_read(path: Path, sources: Iterable[str]) -> None:
+    """Raise ConfigError where a result would take the place of a file that it is made from."""
+    if path.exists() and any(os.path.exists(source) and path.samefile(source) for source in sources):
+        raise ConfigError(f"{path}: is itself read, and the result would replace it; take another file")
 
 
 @contextmanager

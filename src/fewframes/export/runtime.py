@@ -123,10 +123,21 @@ class Graph:
         if len(outputs) != len(names):
             raise WeightsError(f"{self.path}: gives {len(outputs)} outputs, not {', '.join(names)}; export it again")
         found = dict(zip(names, outputs, strict=True))
-        scores = found.get("scores")
+        num_axes = {name: np.ndim(found[name]) for name in names}
+        wanted = {name: 3 if name == "frame_embeddings" and self.card.part == "whole" else 2 for name in names}
+        wrong = next((name for name in names if num_axes[name] != wanted[name]), None)
+        if wrong is not None:
+            raise WeightsError(
+                f"{self.path}: gives {wrong} with {num_axes[wrong]} axes, not {wanted[wrong]}; export it again"
+            )
+        scores, attention = found.get("scores"), found.get("frame_attention")
         if scores is not None and scores.shape[1:] != (len(self.card.labels),):
             raise WeightsError(
                 f"{self.path}: gives scores of shape {scores.shape} and names {len(self.card.labels)} labels; export it again"
+            )
+        if attention is not None and attention.shape != given.shape[:2]:
+            raise WeightsError(
+                f"{self.path}: gives frame attention of shape {attention.shape} for {given.shape[1]} frames; export it again"
             )
         return found
 

@@ -15,6 +15,7 @@ import av
 from av.error import FFmpegError
 from PIL import Image, features
 
+from fewframes.core.guards import Guard
 from fewframes.core.natural import equal_groups, in_natural_order, repeated_numbers, unclear_order, without_numbers
 from fewframes.core.storage import unbroken
 from fewframes.errors import VideoError
@@ -63,6 +64,7 @@ class PictureVideo:
         if not starts_s:
             raise VideoError(f"{name}: no frames in it; needs at least one")
         self.name, self.duration_s = name, duration_s
+        self._guard = Guard(name)
         self._starts_s, self._read, self._close, self._num_read = starts_s, read, close, 0
 
     def frames_at(self, times_s: Tensor, prepare: Prepare | None = None, slack_s: float = 0.0) -> Clip:  # noqa: ARG002
@@ -76,8 +78,9 @@ class PictureVideo:
         indices = [self._index(time_s) for time_s in times_s]
         distinct = sorted(set(indices))
         stack = new_stack(len(distinct))
-        place_of = {index: stack.add(self._read(index)) for index in distinct}
-        self._num_read += len(distinct)
+        with self._guard:
+            place_of = {index: stack.add(self._read(index)) for index in distinct}
+            self._num_read += len(distinct)
         first_s = [self._starts_s[index] for index in indices]
         places = [place_of[index] for index in indices]
         return stack.clip(places, first_s, self.duration_s, self.name, Reading(self._num_read, 0, 0, 0))
@@ -95,11 +98,12 @@ class PictureVideo:
         for index, first_s in enumerate(self._starts_s):
             ends_s = self._starts_s[index + 1] if index + 1 < len(self._starts_s) else self.duration_s
             if ends_s > start_s + SAME_S and first_s < end_s - SAME_S:
-                self._read(index)
+                with self._guard:
+                    self._read(index)
 
     def close(self) -> None:
         """Give back the file, where there is one."""
-        if self._close is not None:
+        if self._guard.close() and self._close is not None:
             self._close()
 
     def _index(self, time_s: float) -> int:

@@ -7,8 +7,9 @@ lock), and only then ended. Where none is open PyAV ignores the log, as it does 
 
 from __future__ import annotations
 
+import os
 import re
-from threading import Lock
+from threading import RLock
 
 import av.logging
 
@@ -30,13 +31,13 @@ class _Log:
     """FFmpeg's log, switched on for as long as anybody hears it."""
 
     def __init__(self) -> None:
-        self._lock, self._num_hearing, self._is_ours, self._skipped = Lock(), 0, False, True
+        self.lock, self._num_hearing, self._is_ours, self._skipped = RLock(), 0, False, True
         self._of_threads = av.logging.Capture(local=False)
         self.of_threads: list[Message] = []
         """What decoders' threads said, whosoever they are. It is kept from the program's own log."""
 
     def open(self) -> None:
-        with self._lock:
+        with self.lock:
             if self._num_hearing == 0 and av.logging.get_level() is None:  # else the program has it already
                 self.of_threads = self._of_threads.__enter__()
                 self.of_threads.clear()
@@ -47,7 +48,7 @@ class _Log:
             self._num_hearing += 1
 
     def close(self) -> None:
-        with self._lock:
+        with self.lock:
             self._num_hearing -= 1
             if self._num_hearing == 0 and self._is_ours:
                 av.logging.set_level(None)
@@ -57,6 +58,9 @@ class _Log:
 
 
 _log = _Log()
+if hasattr(os, "register_at_fork"):  # Windows has no forks
+    # Were another thread to hold the lock at a fork, nobody in the child would ever release it.
+    os.register_at_fork(before=_log.lock.acquire, after_in_parent=_log.lock.release, after_in_child=_log.lock.release)
 
 
 class Complaints:

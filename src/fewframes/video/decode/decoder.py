@@ -21,6 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 from av.error import FFmpegError
 
 from fewframes.core.forks import keep_in_forks
+from fewframes.core.guards import Guard
 from fewframes.core.storage import unbroken
 from fewframes.errors import VideoError
 from fewframes.results import Clip, ClockStep, Reading
@@ -77,6 +78,7 @@ class FileVideo:
     ) -> None:
         """`bytes_fetched` tells how much of a file elsewhere has come here so far."""
         self.name = name
+        self._guard = Guard(name)
         self._opened: OpenContainer | None = None
         self._file = VideoFile(file, name, size_bytes, is_far=bytes_fetched is not None, limits=limits)
         self._threads = self._threads_now = threads
@@ -113,6 +115,8 @@ class FileVideo:
 
     def close(self) -> None:
         """Give back the file (one that the caller opened stays open), the decoder and its threads."""
+        if not self._guard.close():
+            return
         self._close_file()
         # Whatever holds the decoder goes with it, so that its threads end here.
         for name in ("_frames", "_decoding", "_feed", "_current", "_ahead", "_source", "_stream"):
@@ -141,7 +145,7 @@ class FileVideo:
 
     def clip_at(self, times_s: Sequence[float], new_stack: NewStack, slack_s: float = 0.0) -> Clip[Any]:
         """As `frames_at`, of what a stack makes of the pictures."""
-        with unbroken(self._file.file):
+        with self._guard, unbroken(self._file.file):
             return self._clip_at(times_s, new_stack, slack_s)
 
     def _clip_at(self, times_s: Sequence[float], new_stack: NewStack, slack_s: float) -> Clip[Any]:
@@ -261,17 +265,18 @@ class FileVideo:
 
     def steps(self) -> tuple[ClockStep, ...]:
         """Return where its clock steps on (`clock.steps_of`)."""
-        found = steps_of(self._file, self._origin_s)
-        self._rewind()  # a file that the caller opened has moved
-        return found
+        with self._guard:
+            found = steps_of(self._file, self._origin_s)
+            self._rewind()  # a file that the caller opened has moved
+            return found
 
     def check(self, start_s: float, end_s: float) -> None:
         """Decode every picture that is shown between these moments.
 
         Raises VideoError for a damaged one, a packet that cannot be decoded, or where the file ends before.
         """
-        self._threads_now = self._threads
-        with unbroken(self._file.file):
+        with self._guard, unbroken(self._file.file):
+            self._threads_now = self._threads
             try:
                 num_before = self._check(start_s, end_s)
             except UnreliableOutput as reason:
