@@ -36,7 +36,8 @@ def test_it_is_its_preset_and_fits_the_wheel(packaged: Predictor) -> None:
 
 def test_readme_says_what_was_measured(packaged: Predictor) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| ([a-z ]+) \| (\d+) \| ([\d.]+) % \| ([\d.]+)-([\d.]+) \|$", readme, re.MULTILINE)
+    cell = r"\| \**([a-z ]+?)\** \| \**(\d+)\** \| \**([\d.]+) % \(([\d.]+)-([\d.]+)\)\**(?= \|)"
+    rows = re.findall(cell, readme)
     stated = {label: tuple(map(float, figures)) for label, *figures in rows}
     metrics = packaged.checkpoint.metrics
     per_class = metrics["per_class_percent"]

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -24,7 +25,14 @@ from torch import Tensor
 
 from fewframes.core.forks import keep_in_forks
 from fewframes.errors import VideoError
-from fewframes.video.decode.container import DECODE_CLOCK, END_NOT_LENGTH, MAX_PIXELS, in_its_words, video_of
+from fewframes.video.decode.container import (
+    DECODE_CLOCK,
+    END_NOT_LENGTH,
+    MAX_PIXELS,
+    in_its_words,
+    packets_of,
+    video_of,
+)
 from fewframes.video.decode.packets import SAME_S
 from fewframes.video.live_settings import StreamConfig
 from fewframes.video.live_source import Address, LiveSource
@@ -409,9 +417,10 @@ class _Packets:
         num_in_a_row = 0
         while True:
             try:
-                for packet in self._container.demux(self._stream):
-                    num_in_a_row = 0
-                    yield packet
+                with closing(packets_of(self._container, self._stream)) as packets:
+                    for packet in packets:
+                        num_in_a_row = 0
+                        yield packet
                 return
             except (InvalidData, IndexError) as error:  # IndexError: a new stream turned up midway
                 self.num_bad += 1

@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from typing import IO, TYPE_CHECKING, Any
 
 from av.error import FFmpegError
@@ -38,6 +39,7 @@ from fewframes.video.decode.container import (
     VideoFile,
     cut_short,
     goes_back,
+    packets_of,
 )
 from fewframes.video.decode.packets import SAME_S, Feed
 from fewframes.video.decode.passes import DecodeCounts, Decoding, ShownFrame, UnreliableOutput
@@ -205,7 +207,8 @@ class FileVideo:
         for key_s in {keys_s[int(len(keys_s) * share)] for share in PROBED_SHARES} if keys_s else ():
             try:
                 self._source.container.seek(int((self._origin_s + key_s + most_s) / self._tick_s), stream=self._stream)
-                packet = next(self._source.container.demux(self._stream))
+                with closing(packets_of(self._source.container, self._stream)) as packets:
+                    packet = next(packets)
             except (*READ_ERRORS, StopIteration) as error:
                 log.debug("%s: the key frame at %.3f s: %s", self.name, key_s, error)
                 continue

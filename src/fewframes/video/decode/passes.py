@@ -21,7 +21,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from fewframes.video.decode.complaints import Complaints
-from fewframes.video.decode.container import DECODE_CLOCK, READ_ERRORS, OpenContainer
+from fewframes.video.decode.container import DECODE_CLOCK, READ_ERRORS, OpenContainer, packets_of
 from fewframes.video.decode.damage import Damage
 from fewframes.video.decode.packets import Feed, begins_open, left_out_test
 from fewframes.video.pictures.display import Display, Geometry
@@ -142,7 +142,7 @@ class Decoding:
         shows as a video that ends too early."""
         most_passed = MAX_LEADING_PACKETS if self._from_start else sys.maxsize
         num_passed, is_in_pages = 0, self._source.format == "ogg"
-        packets = self._source.container.demux(self._stream)
+        packets = packets_of(self._source.container, self._stream)
         ahead: deque[_Heard] = deque()
         try:
             while True:
@@ -166,6 +166,8 @@ class Decoding:
                 yield packet
         except READ_ERRORS as error:
             log.debug("%s: reading stopped: %s", self._source.container.name, error)
+        finally:
+            packets.close()
 
     def _next(self, packets: Iterator[Packet[VideoStream]], ahead: deque[_Heard]) -> _Heard:
         """Return the next packet, of those that were read ahead first; one that is marked for no damage without its mark."""
