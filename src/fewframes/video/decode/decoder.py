@@ -150,7 +150,7 @@ class FileVideo:
         Raises:
             VideoError: if a wanted frame is damaged, or the file ends before it.
         """
-        from fewframes.video.pictures.tensors import FrameStack  # imported late, because it loads torch
+        from fewframes.video.pictures.tensors import FrameStack  # imported late: it loads torch
 
         return self.clip_at(times_s.tolist(), lambda count: FrameStack(count, prepare), slack_s)
 
