@@ -312,5 +312,5 @@ def test_a_matroska_file_that_starts_late_is_whole(tmp_path: Path) -> None:
 
 
 def test_an_address_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(VideoError, match=r"rtsp://\[foo/x: no address"):
+    with pytest.raises(VideoError, match=r"rtsp://\[foo/x: no address that can be read"):
         Address.of("rtsp://[foo/x")
