@@ -400,6 +400,7 @@ class LiveReader:
             self._fill(self._last.end_s - self._interval_s / 2 + 2 * SAME_S)
 
     def _event(self, kind: EventKind, words: str) -> LiveEvent:
+        """Return an event at the time of the picture that is shown."""
         return LiveEvent(kind, 0.0 if self._last is None else self._last.time_s, words)
 
 

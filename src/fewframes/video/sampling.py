@@ -123,8 +123,17 @@ def jittered_times(
 ) -> Tensor:
     """Return a random timestamp in each of `num_frames` equal parts of [start_s, end_s]: (T,) float64 seconds, ascending.
 
-    This is uniform sampling for training. `generator` draws the timestamps; the other arguments and the errors are those of
-    `centre_times`.
+    This is uniform sampling for training.
+
+    Args:
+        duration_s: the length of the video, in seconds.
+        num_frames: the number of parts, T.
+        generator: the random numbers.
+        start_s: the start of the range.
+        end_s: the end of the range; None is the end of the video.
+
+    Raises:
+        ValueError: if the range is empty or outside the video.
     """
     start_s, end_s = checked_range(duration_s, start_s, end_s)
     offsets = torch.rand(num_frames, generator=generator, dtype=torch.float64)

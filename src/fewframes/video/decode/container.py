@@ -28,15 +28,15 @@ log = logging.getLogger("fewframes")
 MAX_PIXELS = 16384 * 8640
 """The most pixels of a frame. It leaves room for 16K, and refuses a header that asks for terabytes."""
 CODED_FACTOR, CODED_PIXELS = 1.25, 2**16
-"""How much larger than shown a decoder's pictures may be, as a factor and in pixels, because they are coded in whole blocks."""
+"""The factor and the pixels by which a decoder's pictures may be larger than shown, because they are coded in whole blocks."""
 LISTED_AT_THE_END = "matroska,webm"
 """The container whose list of key frames stands at its end, where FFmpeg reads it only after a jump."""
 SCAN_LIMIT_BYTES = 64 * 2**20
 """The largest size of a file whose packets are listed where its header does not say how long the pictures last."""
 LOOSE_END_S = 1.0
-"""How much earlier than the whole file its pictures may end before the file counts as cut short. Sound often ends later."""
+"""The seconds by which the pictures may end before the whole file, which is not cut short then. Sound often ends later."""
 SCANNED_END_S = 0.25
-"""The same limit where all packets were listed, those of the sound too."""
+"""The seconds that stand in for `LOOSE_END_S` where all packets were listed, those of the sound too."""
 END_NOT_LENGTH = frozenset({"matroska,webm", "flv"})
 """Containers whose header gives the time at which the last picture ends, where others give the length of the file."""
 STILL_KINDS = frozenset({"heic", "heix", "mif1", "avif"})
@@ -97,7 +97,7 @@ class ContainerIndex:
     end_s: float
     """The time at which the last picture ends."""
     slack_s: float
-    """How many seconds earlier the pictures may end before the file counts as cut short."""
+    """The seconds by which the pictures may end before `end_s`, while the file does not count as cut short."""
     by_decoding: bool = False
     """True if `key_times_s` says when key frames are decoded. The first time is right even so; the other key frames may be shown
     somewhat later."""
@@ -207,6 +207,7 @@ class VideoFile:
             return content
 
     def _is_cut_gif(self) -> bool:
+        """Return whether a GIF ends within a picture."""
         if self._bytes(self.size_bytes - 2, 2) == GIF_END:
             return False  # so that a remote file need not be fetched
         with nullcontext(self.file) if not isinstance(self.file, str) else open(self.file, "rb") as file:
@@ -248,6 +249,7 @@ class VideoFile:
         return replace(index, has_moved=True, has_jumped=has_jumped)
 
     def _is_cut_avi(self, format_name: str) -> bool:
+        """Return whether an AVI is shorter than its first chunk says."""
         return format_name == "avi" and int.from_bytes(self._bytes(4, 4), "little") + 8 > self.size_bytes
 
     def _index_of(
@@ -315,7 +317,7 @@ class _Listing:
     end_s: float
     """The end of the last picture."""
     frame_s: float
-    """How long a picture is shown where its packet does not say so."""
+    """The time that a picture is shown where its packet does not say so."""
     tick_s: float
     """The unit of the video stream's times."""
     whole_end_s: float = 0.0

@@ -93,6 +93,7 @@ class Damage:
         return any(bad.stamp is not None and after < bad.stamp <= up_to and not bad.has_frame for bad in self._bad)
 
     def _blame(self, record: _PacketRecord) -> None:
+        """Note a damaged packet."""
         if record not in self._bad:
             insort(self._bad, record, key=_number)
 

@@ -49,7 +49,7 @@ if TYPE_CHECKING:  # exported graphs read videos through `clip_at`, and run with
 log = logging.getLogger("fewframes")
 
 ERRORS = "explode+crccheck+bitstream+buffer+careful"
-"""FFmpeg's settings of what is an error: damage that it would patch up in silence, and data that no encoder writes."""
+"""The settings of FFmpeg for what is an error: damage that it would patch up in silence, and data that no encoder writes."""
 
 
 class FileVideo:
@@ -128,6 +128,7 @@ class FileVideo:
         self._display.close()
 
     def _close_file(self) -> None:
+        """Close the container and stop listening to its decoder."""
         if self._opened is not None:
             if self._opened.stream.codec_context.is_open:
                 # Flushing waits for the decoder's threads, which may log until then; only after that nobody needs to listen.
@@ -155,13 +156,7 @@ class FileVideo:
         return self.clip_at(times_s.tolist(), lambda count: FrameStack(count, prepare), slack_s)
 
     def clip_at(self, times_s: Sequence[float], new_stack: NewStack, slack_s: float = 0.0) -> Clip[Any]:
-        """Return a clip as `frames_at` does, of what a stack makes of the frames.
-
-        Args:
-            times_s: timestamps in seconds, in any order.
-            new_stack: a function that makes a stack for a number of frames.
-            slack_s: the most seconds by which a timestamp may move to where a frame is cheaper to decode.
-        """
+        """Return a clip as `frames_at` does, of what a stack makes of the frames; `new_stack` makes one for a number of frames."""
         with unbroken(self._file.file):
             return self._clip_at(times_s, new_stack, slack_s)
 
@@ -209,6 +204,7 @@ class FileVideo:
         return self._keys.cheaper_times(self._source, times_s, slack_s, self.duration_s)
 
     def _reading(self) -> Reading:
+        """Return the work done since the video was opened."""
         return Reading(
             frames_decoded=self._counts.decoded,
             frames_left_out=self._num_left_out + self._feed.num_left_out,
@@ -395,6 +391,7 @@ class FileVideo:
         self._current, self._ahead = shown, None
 
     def _is_before_start(self, shown: ShownFrame) -> bool:
+        """Return whether a frame is shown before the picture of the first packet."""
         start = None if self._decoding.damage is None else self._decoding.damage.start
         return start is not None and shown.start_s < start * self._tick_s - SAME_S
 

@@ -60,9 +60,9 @@ class Feed:
         self._ahead: deque[tuple[Packet[VideoStream], float | None]] = deque()
         """The packets that were read and not given out yet, each with the time at which its picture is shown."""
         self._seen_s: list[float] = []
-        """When the pictures of all packets read so far are shown, ascending."""
+        """The times at which the pictures of all packets read so far are shown, ascending."""
         self._sent_s: set[float] = set()
-        """When the pictures of the packets given out so far are shown."""
+        """The times at which the pictures of the packets given out so far are shown."""
         self._complete_for: Sequence[float] | None = None
         """The value of `wanted_s` for which everything has gone out."""
         self._decode_s: float | None = None

@@ -57,7 +57,7 @@ class DecodeCounts:
     bytes: int = 0
     """The number of bytes of the packets that were read."""
     key_delays: list[int] = field(default_factory=list)
-    """How much later than decoded each key frame that was met is shown, in ticks."""
+    """The delay from decoding to showing of each key frame that was met, in ticks."""
     repeats_until_s: float = -math.inf
     """The time until which packets without content repeat the picture before them."""
 

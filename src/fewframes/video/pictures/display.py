@@ -93,10 +93,8 @@ class Display:
     def _aspect(self) -> Fraction:
         """Return the width of a pixel over its height."""
         stated = self._container_aspect or self._stream.codec_context.sample_aspect_ratio or SQUARE
-        width, height = (
-            stated.numerator,
-            stated.denominator,
-        )  # whole numbers compare fast, and this runs for every frame
+        # This runs for every frame, and whole numbers compare faster than fractions.
+        width, height = stated.numerator, stated.denominator
         if width <= MOST_ASPECT * height and height <= MOST_ASPECT * width:
             return stated
         self._say(
