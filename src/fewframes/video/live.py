@@ -75,7 +75,7 @@ class LiveFrame:
     """The timestamp on the stream's clock, in seconds."""
     stretch: int
     """The number of times that the timestamps have begun anew before this frame."""
-    place: int
+    index: int
     """The index of the timestamp since the timestamps last began anew."""
     picture: Tensor
     """The picture (C, H, W) uint8 RGB as `prepare` made it; the same object as before where nothing new is shown."""

@@ -73,19 +73,19 @@ class PictureVideo:
         self.name, self.duration_s = name, duration_s
         self._starts_s, self._read, self._close, self._num_read = starts_s, read, close, 0
 
-    def frames_at(self, times_s: Tensor, prepare: Prepare | None = None, slack_s: float = 0.0) -> Clip:  # noqa: ARG002
+    def frames_at(self, times_s: Tensor, prepare: Prepare | None = None, tolerance_s: float = 0.0) -> Clip:  # noqa: ARG002
         """Return a clip as `OpenVideo.frames_at` does. No timestamp moves, because all frames are equally cheap."""
         from fewframes.video.pictures.tensors import FrameStack  # imported late: it loads torch
 
         return self.clip_at(times_s.tolist(), lambda count: FrameStack(count, prepare))
 
-    def clip_at(self, times_s: Sequence[float], new_stack: NewStack, slack_s: float = 0.0) -> Clip[Any]:  # noqa: ARG002
+    def clip_at(self, times_s: Sequence[float], new_stack: NewStack, tolerance_s: float = 0.0) -> Clip[Any]:  # noqa: ARG002
         """Return a clip as `frames_at` does, of what a stack makes of the pictures.
 
         Args:
             times_s: timestamps in seconds, in any order.
             new_stack: a function that makes a stack for a number of pictures.
-            slack_s: not used, because all frames are equally cheap.
+            tolerance_s: not used, because all frames are equally cheap.
         """
         indices = [self._index(time_s) for time_s in times_s]
         distinct = sorted(set(indices))

@@ -74,7 +74,9 @@ class Views:
         start_s, end_s = checked_range(duration_s, start_s, end_s)
         return clip_times(start_s, end_s, num_frames, num_clips=self.num_clips, clip_s=self.span_s)
 
-    def slack_s(self, duration_s: float, num_frames: int, *, start_s: float = 0.0, end_s: float | None = None) -> float:
+    def tolerance_s(
+        self, duration_s: float, num_frames: int, *, start_s: float = 0.0, end_s: float | None = None
+    ) -> float:
         """Return how far each timestamp may move, in seconds. The arguments and errors are those of `times`."""
         start_s, end_s = checked_range(duration_s, start_s, end_s)
         length_s = end_s - start_s if self.span_s is None else min(self.span_s, end_s - start_s)
@@ -160,7 +162,7 @@ def clip_times(start_s: float, end_s: float, num_frames: int, *, num_clips: int,
     return start_s + spare_s * along_C[:, None] + offsets_T
 
 
-def steady_times(start_s: float, end_s: float, spacing_s: float) -> Tensor:
+def steady_times(start_s: float, end_s: float, interval_s: float) -> Tensor:
     """Return timestamps at a fixed interval, the centres of the parts of a range: (N,) float64 seconds, ascending.
 
     Any T neighbouring timestamps are the `centre_times` of the T parts around them. So windows over a long video, over a live
@@ -169,18 +171,18 @@ def steady_times(start_s: float, end_s: float, spacing_s: float) -> Tensor:
     Args:
         start_s: the start of the range, in seconds.
         end_s: the end of the range. A last part that does not fit has no timestamp.
-        spacing_s: the length of a part, in seconds.
+        interval_s: the length of a part, in seconds.
 
     Raises:
         ValueError: if that length is not above 0.
     """
-    if not spacing_s > 0:
-        raise ValueError(f"spacing_s = {spacing_s:g}: needs to be above 0")
-    num_parts = math.floor((end_s - start_s) / spacing_s + 1e-9)  # a part that fits but for rounding counts
-    return start_s + (torch.arange(num_parts, dtype=torch.float64) + 0.5) * spacing_s
+    if not interval_s > 0:
+        raise ValueError(f"interval_s = {interval_s:g}: needs to be above 0")
+    num_parts = math.floor((end_s - start_s) / interval_s + 1e-9)  # a part that fits but for rounding counts
+    return start_s + (torch.arange(num_parts, dtype=torch.float64) + 0.5) * interval_s
 
 
-def window_places(num_frames: int, window_frames: int, *, stride: int = 1, hop: int = 1) -> Tensor:
+def window_indices(num_frames: int, window_frames: int, *, stride: int = 1, interval: int = 1) -> Tensor:
     """Return the indices of the frames in each window over a sequence of frames: (W, T).
 
     W is 0 if the sequence is too short for a window.
@@ -189,10 +191,10 @@ def window_places(num_frames: int, window_frames: int, *, stride: int = 1, hop: 
         num_frames: the number of frames in the sequence.
         window_frames: the number of frames in a window, T.
         stride: the step from one frame of a window to the next.
-        hop: the step from the start of one window to that of the next.
+        interval: the step from the start of one window to that of the next.
     """
-    num_windows = max(0, (num_frames - (window_frames - 1) * stride - 1) // hop + 1)
-    starts_W = torch.arange(num_windows) * hop
+    num_windows = max(0, (num_frames - (window_frames - 1) * stride - 1) // interval + 1)
+    starts_W = torch.arange(num_windows) * interval
     return starts_W[:, None] + torch.arange(window_frames) * stride
 
 

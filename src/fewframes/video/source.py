@@ -60,13 +60,13 @@ class OpenVideo(Protocol):
     duration_s: float
     """The length of the video, in seconds."""
 
-    def frames_at(self, times_s: Tensor, prepare: Prepare | None = None, slack_s: float = 0.0) -> Clip:
+    def frames_at(self, times_s: Tensor, prepare: Prepare | None = None, tolerance_s: float = 0.0) -> Clip:
         """Return the frames shown at timestamps (T,), and when each was first shown.
 
         Args:
             times_s: timestamps (T,) in seconds, in any order.
             prepare: a function that is applied to each frame (C, H, W) as soon as it is decoded.
-            slack_s: the most seconds by which a timestamp may move to where a frame is cheaper to read.
+            tolerance_s: the most seconds by which a timestamp may move to where a frame is cheaper to read.
 
         Raises:
             VideoError: if a frame cannot be decoded.
@@ -169,20 +169,20 @@ def open_video(
     return _open_file(decode, source, str(getattr(source, "name", "<file>")), _size_of_file(source), fps)
 
 
-def read_frames(source: Source, times_s: Tensor, *, fps: float = DEFAULT_FPS, slack_s: float = 0.0) -> Clip:
+def read_frames(source: Source, times_s: Tensor, *, fps: float = DEFAULT_FPS, tolerance_s: float = 0.0) -> Clip:
     """Return the frames of a video shown at timestamps (T,), with their true times.
 
     Args:
         source: the input (see `Source`).
         times_s: timestamps (T,) in seconds from the start of the video, in any order.
         fps: the frame rate of inputs that have none of their own.
-        slack_s: the most seconds by which a timestamp may move to where a frame is cheaper to read.
+        tolerance_s: the most seconds by which a timestamp may move to where a frame is cheaper to read.
 
     Raises:
         VideoError: if the input cannot be read, or a frame cannot be decoded.
     """
     with closing(open_video(source, fps=fps)) as video:
-        return video.frames_at(times_s, slack_s=slack_s)
+        return video.frames_at(times_s, tolerance_s=tolerance_s)
 
 
 def range_in(video: OpenVideo, start_s: float, end_s: float | None) -> tuple[float, float]:

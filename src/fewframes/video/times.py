@@ -33,7 +33,7 @@ def checked_range(duration_s: float, start_s: float, end_s: float | None) -> tup
 
 
 def cheapest_times(
-    times_s: Sequence[float], key_times_s: Sequence[float], slack_s: float, *, worth_s: float = 0.0
+    times_s: Sequence[float], key_times_s: Sequence[float], tolerance_s: float, *, worth_s: float = 0.0
 ) -> list[float]:
     """Return ascending timestamps, each moved to where the least must be decoded for its frame.
 
@@ -43,19 +43,19 @@ def cheapest_times(
     Args:
         times_s: the timestamps, in seconds, ascending.
         key_times_s: when key frames are shown, ascending.
-        slack_s: the largest move, in seconds.
+        tolerance_s: the largest move, in seconds.
         worth_s: the least move to an earlier time that is worth it.
     """
     moved_s = []
     for index, time_s in enumerate(times_s):
         near = bisect_left(key_times_s, time_s)
-        keys_s = [key_s for key_s in key_times_s[max(0, near - 1) : near + 1] if abs(key_s - time_s) <= slack_s]
+        keys_s = [key_s for key_s in key_times_s[max(0, near - 1) : near + 1] if abs(key_s - time_s) <= tolerance_s]
         following_s = times_s[index + 1] if index + 1 < len(times_s) else math.inf
         next_key_s = key_times_s[near] if near < len(key_times_s) else math.inf
         if keys_s:
             moved_s.append(min(keys_s, key=lambda key_s: abs(key_s - time_s)))
-        elif slack_s >= worth_s and next_key_s <= following_s:
-            moved_s.append(max(0.0, time_s - slack_s))
+        elif tolerance_s >= worth_s and next_key_s <= following_s:
+            moved_s.append(max(0.0, time_s - tolerance_s))
         else:
             moved_s.append(time_s)
     return moved_s

@@ -67,7 +67,7 @@ class TorchcodecVideo:
         limits.check_size(name, metadata.width or 0, metadata.height or 0)
         limits.check_length(name, self.duration_s)
 
-    def frames_at(self, times_s: Tensor, prepare: Prepare | None = None, slack_s: float = 0.0) -> Clip:  # noqa: ARG002
+    def frames_at(self, times_s: Tensor, prepare: Prepare | None = None, tolerance_s: float = 0.0) -> Clip:  # noqa: ARG002
         """Return a clip as `OpenVideo.frames_at` does. No timestamp moves. Raises VideoError if a frame cannot be decoded."""
         wanted_s = sorted(set(times_s.double().clamp(max=self.duration_s - SAME_S).tolist()))
         with unbroken(self._file):

@@ -52,7 +52,7 @@ def steps_of(file: VideoFile, origin_s: float) -> tuple[ClockStep, ...]:
     return tuple(ClockStep(before_s + usual_s, gap_s - usual_s) for before_s, gap_s in gaps if gap_s >= least_s)
 
 
-def moments_around(
+def times_around(
     steps: Sequence[ClockStep], centres: Callable[[float, float, float | None], list[float]], duration_s: float,
     start_s: float, end_s: float | None,
 ) -> list[float]:  # fmt: skip

@@ -96,7 +96,7 @@ class ContainerIndex:
     """The times of the key frames, ascending; None if they are not known."""
     end_s: float
     """The time at which the last picture ends."""
-    slack_s: float
+    tolerance_s: float
     """The seconds by which the pictures may end before `end_s`, while the file does not count as cut short."""
     by_decoding: bool = False
     """True if `key_times_s` says when key frames are decoded. The first time is right even so; the other key frames may be shown

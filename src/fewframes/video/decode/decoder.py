@@ -139,13 +139,13 @@ class FileVideo:
 
     __del__ = close  # a video that nobody closed: its threads must not log after `Complaints` has stopped listening
 
-    def frames_at(self, times_s: Tensor, prepare: Prepare | None = None, slack_s: float = 0.0) -> Clip:
+    def frames_at(self, times_s: Tensor, prepare: Prepare | None = None, tolerance_s: float = 0.0) -> Clip:
         """Return the frames shown at timestamps (T,), and when each was first shown.
 
         Args:
             times_s: timestamps (T,) in seconds, in any order.
             prepare: a function that is applied to each frame (C, H, W) as soon as it is decoded.
-            slack_s: the most seconds by which a timestamp may move to where a frame is cheaper to decode; nothing moves
+            tolerance_s: the most seconds by which a timestamp may move to where a frame is cheaper to decode; nothing moves
                 where the key frames are not known.
 
         Raises:
@@ -153,16 +153,16 @@ class FileVideo:
         """
         from fewframes.video.pictures.tensors import FrameStack  # imported late: it loads torch
 
-        return self.clip_at(times_s.tolist(), lambda count: FrameStack(count, prepare), slack_s)
+        return self.clip_at(times_s.tolist(), lambda count: FrameStack(count, prepare), tolerance_s)
 
-    def clip_at(self, times_s: Sequence[float], new_stack: NewStack, slack_s: float = 0.0) -> Clip[Any]:
+    def clip_at(self, times_s: Sequence[float], new_stack: NewStack, tolerance_s: float = 0.0) -> Clip[Any]:
         """Return a clip as `frames_at` does, of what a stack makes of the frames; `new_stack` makes one for a number of frames."""
         with unbroken(self._file.file):
-            return self._clip_at(times_s, new_stack, slack_s)
+            return self._clip_at(times_s, new_stack, tolerance_s)
 
-    def _clip_at(self, times_s: Sequence[float], new_stack: NewStack, slack_s: float) -> Clip[Any]:
+    def _clip_at(self, times_s: Sequence[float], new_stack: NewStack, tolerance_s: float) -> Clip[Any]:
         given_s = sorted(set(times_s))
-        moved_s = dict(zip(given_s, self._moved(given_s, slack_s), strict=True))
+        moved_s = dict(zip(given_s, self._moved(given_s, tolerance_s), strict=True))
         distinct_s = sorted(set(moved_s.values()))  # two timestamps may have moved to the same one
         wanted_s = [moved_s[time_s] for time_s in times_s]
         try:
@@ -194,14 +194,14 @@ class FileVideo:
                 log.debug("%s: read again: %s", self.name, reason)
         raise AssertionError
 
-    def _moved(self, times_s: list[float], slack_s: float) -> list[float]:
-        """Return each of ascending timestamps moved to where a frame is cheapest, by at most `slack_s` seconds."""
-        if slack_s <= 0 or not self._index.key_times_s:
+    def _moved(self, times_s: list[float], tolerance_s: float) -> list[float]:
+        """Return each of ascending timestamps moved to where a frame is cheapest, by at most `tolerance_s` seconds."""
+        if tolerance_s <= 0 or not self._index.key_times_s:
             return times_s
         self._is_astray = (
             self._is_astray or self._index.by_decoding
         )  # such an index is corrected by seeking in the file
-        return self._keys.cheaper_times(self._source, times_s, slack_s, self.duration_s)
+        return self._keys.cheaper_times(self._source, times_s, tolerance_s, self.duration_s)
 
     def _reading(self) -> Reading:
         """Return the work done since the video was opened."""
@@ -436,5 +436,5 @@ class FileVideo:
     def _check_end(self, time_s: float) -> None:
         """Raise VideoError if the file ended before the frame shown at `time_s`, on the container's clock."""
         end_s = max(self._current.end_s, self._counts.repeats_until_s)
-        if time_s > end_s + self._index.slack_s:
+        if time_s > end_s + self._index.tolerance_s:
             raise cut_short(self.name, end_s - self._origin_s, self.duration_s)
