@@ -359,7 +359,7 @@ def _header_end_s(opened: OpenContainer, origin_s: float) -> float | None:
 def _listed_key_times(stream: VideoStream, tick_s: float, origin_s: float) -> list[float] | None:
     """Return the key frames of the container's own index; None if it has none.
 
-    The index has times of decoding. They are shifted so that the first key frame is shown at `origin_s`.
+    Most containers list times of decoding. The list is shifted so that its first key frame is shown at `origin_s`.
     """
     entries = stream.index_entries
     if len(entries) == 0:
