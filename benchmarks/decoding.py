@@ -151,7 +151,7 @@ def read_ours(path: str, threads: int, tolerance: float) -> tuple[torch.Tensor, 
     views = Views(tolerance=tolerance)
     with closing(open_video(path, threads=threads)) as video:
         times_T = views.times(video.duration_s, NUM_FRAMES)[0]
-        clip = video.frames_at(times_T, lambda frame: frame, views.slack_s(video.duration_s, NUM_FRAMES))
+        clip = video.frames_at(times_T, lambda frame: frame, views.tolerance_s(video.duration_s, NUM_FRAMES))
     return clip.frames, vars(clip.reading)
 
 

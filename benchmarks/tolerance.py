@@ -119,7 +119,7 @@ def read(samples: tuple[Sample, ...], tolerance: float) -> tuple[int, int]:
     for sample in samples:
         with closing(open_video(sample.path, threads=1)) as video:
             times_T = views.times(video.duration_s, NUM_FRAMES)[0]
-            reading = video.frames_at(times_T, None, views.slack_s(video.duration_s, NUM_FRAMES)).reading
+            reading = video.frames_at(times_T, None, views.tolerance_s(video.duration_s, NUM_FRAMES)).reading
         pictures, num_bytes = pictures + reading.frames_decoded, num_bytes + reading.bytes_read
     return pictures, num_bytes
 

@@ -17,7 +17,7 @@ from PIL import Image
 from fewframes.cli.sources import expand
 from fewframes.core.storage import as_path, is_address
 from fewframes.errors import MissingVideo, VideoError
-from fewframes.video.decode.container import video_of
+from fewframes.video.decode.opening import video_of
 from fewframes.video.live_source import Address
 from fewframes.video.source import open_video, read_frames
 from helpers.numbered import Numbered, numbers, picture

@@ -18,7 +18,7 @@ from PIL import Image
 
 from fewframes.data.folders import find_videos
 from fewframes.errors import VideoError
-from fewframes.video.decode import container, decoder
+from fewframes.video.decode import container, key_frames
 from fewframes.video.sampling import centre_times
 from fewframes.video.source import open_video, read_frames
 from helpers.numbered import HEIGHT_PX, WIDTH_PX, Numbered, numbers, picture
@@ -243,7 +243,7 @@ def test_large_files_are_not_scanned_and_stay_exact(
     tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(container, "SCAN_LIMIT_BYTES", 0)
-    monkeypatch.setattr(decoder, "JUMP_S", 0.3)
+    monkeypatch.setattr(key_frames, "JUMP_S", 0.3)
     codec = "libvpx-vp9" if suffix == ".webm" else "libx264"
     path = Numbered(codec=codec, suffix=suffix).write(tmp_path / "large")
     times_s = torch.tensor(np.random.default_rng(0).uniform(0, 2.3, 30))

@@ -1,4 +1,4 @@
-"""A live source: what is shown at steady moments, and every fault survived and reported."""
+"""A live source: what is shown at steady times, and every fault survived and reported."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from fewframes.video.sampling import steady_times
 from fewframes.video.source import read_frames
 from helpers.numbered import Numbered, drifting, numbers
 
-SPACING_S = 0.1
+INTERVAL_S = 0.1
 TS = Numbered(suffix=".ts", format="mpegts", gop=10, bframes=0)
 QUIET = StreamConfig(stall_s=0.4, reconnects=2)
 
 
 def open_live(source: LiveSource, config: StreamConfig) -> LiveReader:
-    return LiveReader(source, config, SPACING_S, lambda frame_CHW: frame_CHW)
+    return LiveReader(source, config, INTERVAL_S, lambda frame_CHW: frame_CHW)
 
 
 def collect(reader: LiveReader, samples: list[LiveFrame], events: list[LiveEvent]) -> None:
@@ -72,10 +72,10 @@ class Trickle:
     [Numbered(), TS, Numbered(bframes=2, gop=25), Numbered(times_ms=[0, 40, 300, 320, 360, 900, 1400, 1440])],
     ids=["mp4", "ts", "b-pictures", "unsteady"],
 )
-def test_moments_show_what_a_file_shows_there(tmp_path: Path, form: Numbered) -> None:
+def test_times_show_what_a_file_shows_there(tmp_path: Path, form: Numbered) -> None:
     path = form.write(tmp_path / "video")
     samples, events, reader = read_all(str(path))
-    times_s = steady_times(0.0, 10.0, SPACING_S)[: len(samples)]
+    times_s = steady_times(0.0, 10.0, INTERVAL_S)[: len(samples)]
     assert [sample.time_s for sample in samples] == pytest.approx(times_s.tolist(), abs=1e-9)
     assert shown(samples) == numbers(read_frames(path, times_s).frames)
     assert [event.kind for event in events] == ["end"]
@@ -107,7 +107,7 @@ def test_a_file_played_live_takes_its_time_and_drops_when_nobody_looks(tmp_path:
     with closing(open_live(str(path), replace(QUIET, live=True))) as reader:
         reader._thread.join()
         collect(reader, kept, [])
-    assert [sample.place for sample in kept] == list(range(8, 16))  # the newest
+    assert [sample.index for sample in kept] == list(range(8, 16))  # the newest
     assert reader.counts.dropped == 8
 
 
@@ -129,7 +129,7 @@ def test_garbage_is_passed_over(tmp_path: Path) -> None:
     samples, events, reader = read_all(Trickle(bytes(content)))
     assert {"damaged"} <= {event.kind for event in events} <= {"damaged", "end", "clock"}
     assert reader.counts.bad_packets > 0
-    assert shown(samples)[-1] == 58  # of the last moment: it goes on to the end
+    assert shown(samples)[-1] == 58  # of the last timestamp: it goes on to the end
     assert len(samples) >= 20
 
 
@@ -151,7 +151,7 @@ def test_a_jump_ahead_begins_anew_and_fills_no_hole(tmp_path: Path) -> None:
     samples, events, _ = read_all(str(Numbered(times_ms=times_ms).write(tmp_path / "jump")))
     assert "jumped by +99.04 s" in next(event.words for event in events if event.kind == "clock")
     assert len(samples) == 20
-    assert [sample.place for sample in samples] == [*range(10), *range(10)]
+    assert [sample.index for sample in samples] == [*range(10), *range(10)]
 
 
 def test_a_stall_is_said_and_waited_for(tmp_path: Path) -> None:
@@ -217,28 +217,28 @@ def test_a_network_stream_that_falls_silent_is_opened_again(tmp_path: Path) -> N
     assert kinds == ["stall", "reconnected"]
 
 
-def sample(place: int, arrived: float) -> LiveFrame:
-    return LiveFrame(place * SPACING_S, 0, place, torch.zeros(1), arrived)
+def sample(index: int, arrived: float) -> LiveFrame:
+    return LiveFrame(index * INTERVAL_S, 0, index, torch.zeros(1), arrived)
 
 
 def test_a_full_mailbox_drops_the_oldest_and_no_event() -> None:
     counts = LiveCounts()
     box = LiveQueue(counts, drops=True)
     box.put(LiveEvent("size", 0.0, "first"))
-    for place in range(WAITING + 3):
-        box.put(sample(place, 0.0))
+    for index in range(WAITING + 3):
+        box.put(sample(index, 0.0))
     items = box.take(100, 0.0)
     assert isinstance(items[0], LiveEvent)
-    assert [item.place for item in items[1:] if isinstance(item, LiveFrame)] == list(range(3, WAITING + 3))
+    assert [item.index for item in items[1:] if isinstance(item, LiveFrame)] == list(range(3, WAITING + 3))
     assert counts.dropped == 3
 
 
 def test_late_samples_are_dropped_but_never_the_newest() -> None:
     counts = LiveCounts()
     box = LiveQueue(counts, drops=True)
-    for place, arrived in enumerate((1.0, 2.0, 3.0)):
-        box.put(sample(place, arrived))
-    assert [item.place for item in box.take(1, 0.0, not_before=9.0) if isinstance(item, LiveFrame)] == [2]
+    for index, arrived in enumerate((1.0, 2.0, 3.0)):
+        box.put(sample(index, arrived))
+    assert [item.index for item in box.take(1, 0.0, not_before=9.0) if isinstance(item, LiveFrame)] == [2]
     assert counts.dropped == 2
 
 
@@ -287,12 +287,12 @@ def test_a_pipe_that_cannot_be_read_front_to_back_says_what_can(tmp_path: Path) 
 def test_a_reader_that_is_closed_drops_nothing() -> None:
     counts = LiveCounts()
     box = LiveQueue(counts)
-    for place in range(WAITING):
-        box.put(LiveFrame(float(place), 0, place, torch.empty(0), 0.0))
+    for index in range(WAITING):
+        box.put(LiveFrame(float(index), 0, index, torch.empty(0), 0.0))
     box.close()
     box.put(LiveFrame(99.0, 0, 99, torch.empty(0), 0.0))
     taken = [item for item in box.take(WAITING + 1, 0.0) if isinstance(item, LiveFrame)]
-    assert [sample.place for sample in taken] == list(range(WAITING))
+    assert [sample.index for sample in taken] == list(range(WAITING))
     assert counts.dropped == 0
 
 
@@ -305,12 +305,12 @@ def test_a_file_by_its_url_is_a_file(tmp_path: Path) -> None:
 
 
 def test_a_matroska_file_that_starts_late_is_whole(tmp_path: Path) -> None:
-    path = Numbered(suffix=".mkv", bframes=0, times_ms=tuple(5000 + 40 * place for place in range(50))).write(
+    path = Numbered(suffix=".mkv", bframes=0, times_ms=tuple(5000 + 40 * index for index in range(50))).write(
         tmp_path / "late"
     )
     assert [event.kind for event in read_all(path)[1]] == ["end"]
 
 
 def test_an_address_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(VideoError, match=r"rtsp://\[foo/x: no address"):
+    with pytest.raises(VideoError, match=r"rtsp://\[foo/x: no address that can be read"):
         Address.of("rtsp://[foo/x")

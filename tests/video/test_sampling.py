@@ -1,4 +1,4 @@
-"""Moments by hand, and what holds for every length and number."""
+"""Timestamps by hand, and what holds for every length and number."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fewframes.video.sampling import (
     clip_times,
     jittered_times,
     steady_times,
-    window_places,
+    window_indices,
 )
 from fewframes.video.times import cheapest_times
 
@@ -31,7 +31,7 @@ def test_centres_of_equal_parts() -> None:
 
 
 @given(DURATIONS, st.integers(1, 200), st.integers(0, 2**31))
-def test_one_moment_in_each_part(duration_s: float, num_frames: int, seed: int) -> None:
+def test_one_time_in_each_part(duration_s: float, num_frames: int, seed: int) -> None:
     times_T = jittered_times(duration_s, num_frames, torch.Generator().manual_seed(seed))
     parts_T = times_T * num_frames / duration_s
     low_T = torch.arange(num_frames, dtype=torch.float64)
@@ -49,22 +49,22 @@ def test_centres_are_evenly_spaced_and_inside(duration_s: float, num_frames: int
 def test_windows_of_a_steady_row_are_the_centres_of_their_parts(stride: int) -> None:
     times_N = steady_times(1.0, 11.0, 0.25)
     assert len(times_N) == 40
-    places_WT = window_places(40, 4, stride=stride, hop=5)
-    assert places_WT[0].tolist() == [0, stride, 2 * stride, 3 * stride]
-    assert places_WT[-1, -1] < 40 <= places_WT[-1, -1] + 5
-    for window_T in times_N[places_WT]:
+    indices_WT = window_indices(40, 4, stride=stride, interval=5)
+    assert indices_WT[0].tolist() == [0, stride, 2 * stride, 3 * stride]
+    assert indices_WT[-1, -1] < 40 <= indices_WT[-1, -1] + 5
+    for window_T in times_N[indices_WT]:
         start_s = float(window_T[0]) - stride * 0.25 / 2
         assert torch.allclose(window_T, centre_times(99.0, 4, start_s=start_s, end_s=start_s + stride))
 
 
 def test_a_row_too_short_for_a_window() -> None:
-    assert window_places(6, 4, stride=2).shape == (0, 4)
-    assert window_places(7, 4, stride=2).tolist() == [[0, 2, 4, 6]]
-    with pytest.raises(ValueError, match="spacing_s = 0"):
+    assert window_indices(6, 4, stride=2).shape == (0, 4)
+    assert window_indices(7, 4, stride=2).tolist() == [[0, 2, 4, 6]]
+    with pytest.raises(ValueError, match="interval_s = 0"):
         steady_times(0.0, 1.0, 0.0)
 
 
-def test_moments_drawn_in_different_parts_are_independent() -> None:
+def test_times_drawn_in_different_parts_are_independent() -> None:
     generator = torch.Generator().manual_seed(0)
     offsets_NT = torch.stack([jittered_times(4.0, 4, generator) - torch.arange(4) for _ in range(1000)])
     assert offsets_NT.mean(dim=0).tolist() == pytest.approx([0.5] * 4, abs=0.05)
@@ -161,17 +161,17 @@ def test_cheapest_times_are_the_nearest_key_frames_or_as_early_as_may_be() -> No
 @given(
     times_s=st.lists(st.floats(0, 100), min_size=1, max_size=20).map(sorted),
     keys_s=st.lists(st.floats(0, 100), max_size=20).map(sorted),
-    slack_s=st.floats(0, 5),
+    tolerance_s=st.floats(0, 5),
 )
-def test_no_time_moves_further_than_it_may(times_s: list[float], keys_s: list[float], slack_s: float) -> None:
-    moved_s = cheapest_times(times_s, keys_s, slack_s)
-    assert all(abs(after - before) <= slack_s + 1e-9 for before, after in zip(times_s, moved_s, strict=True))
+def test_no_time_moves_further_than_it_may(times_s: list[float], keys_s: list[float], tolerance_s: float) -> None:
+    moved_s = cheapest_times(times_s, keys_s, tolerance_s)
+    assert all(abs(after - before) <= tolerance_s + 1e-9 for before, after in zip(times_s, moved_s, strict=True))
 
 
-def test_slack_is_a_share_of_the_spacing_between_frames() -> None:
-    assert Views(tolerance=0.25).slack_s(8.0, 4) == 0.5
-    assert Views(tolerance=0.25).slack_s(8.0, 4, start_s=2.0, end_s=4.0) == 0.125
-    assert Views(num_clips=2, clip_s=1.0, tolerance=0.5).slack_s(8.0, 4) == 0.125
-    assert ONE_PASS.slack_s(8.0, 4) == 0
+def test_tolerance_is_a_fraction_of_the_interval_between_frames() -> None:
+    assert Views(tolerance=0.25).tolerance_s(8.0, 4) == 0.5
+    assert Views(tolerance=0.25).tolerance_s(8.0, 4, start_s=2.0, end_s=4.0) == 0.125
+    assert Views(num_clips=2, clip_s=1.0, tolerance=0.5).tolerance_s(8.0, 4) == 0.125
+    assert ONE_PASS.tolerance_s(8.0, 4) == 0
     with pytest.raises(ConfigError, match=r"tolerance = 0\.7: .*less than or equal to 0\.5"):
         settings_from(Views, {"tolerance": 0.7}, "views")

@@ -168,8 +168,8 @@ def test_an_avi_with_the_sizes_of_its_whole_is_cut_however_early(tmp_path: Path)
     """One key frame only: FFmpeg then believes what is there to be all."""
     path = Numbered(codec="mpeg4", suffix=".avi", gop=600, times_ms=range(0, 4000, 40)).write(tmp_path / "v")
     content = path.read_bytes()
-    for share in (0.5, 0.65):
-        path.write_bytes(content[: int(share * len(content))])
+    for fraction in (0.5, 0.65):
+        path.write_bytes(content[: int(fraction * len(content))])
         with closing(open_video(path)) as video:
             assert video.duration_s == pytest.approx(4, abs=0.05)
         with pytest.raises(VideoError, match="cut short|damaged"):
@@ -220,8 +220,8 @@ for round in range(int(sys.argv[4])):
     which = round % len(originals)
     content = bytearray(originals[which])
     if round % 3:
-        for place in rng.integers(0, len(content), rng.integers(1, 30)):
-            content[place] ^= 1 << rng.integers(8)
+        for position in rng.integers(0, len(content), rng.integers(1, 30)):
+            content[position] ^= 1 << rng.integers(8)
     else:
         content = content[: rng.integers(1, len(content))]
     path = work / f"fuzzed{suffixes[which]}"

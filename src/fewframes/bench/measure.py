@@ -411,7 +411,7 @@ def read_views(contender: Baseline, path: str, start_s: float = 0.0, end_s: floa
     with closing(open_video(path, threads=0)) as video:
         try:
             times_s = contender.views.times(video.duration_s, contender.frames, start_s=start_s, end_s=end_s)
-            slack_s = contender.views.slack_s(video.duration_s, contender.frames, start_s=start_s, end_s=end_s)
+            slack_s = contender.views.tolerance_s(video.duration_s, contender.frames, start_s=start_s, end_s=end_s)
         except ValueError as error:
             raise VideoError(f"{video.name}: {error}") from None
         frames_NSCHW = video.frames_at(

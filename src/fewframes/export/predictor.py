@@ -16,7 +16,7 @@ from fewframes.core.settings import MOST_FRAMES
 from fewframes.errors import ConfigError, FewframesError, VideoError
 from fewframes.export.runtime import LEAST_FRAMES, Array, Graph, open_graph
 from fewframes.results import Clip, Failure, Prediction, Timing
-from fewframes.video.decode.clock import moments_around
+from fewframes.video.decode.clock import times_around
 from fewframes.video.decode.decoder import FileVideo
 from fewframes.video.picture_source import PictureVideo
 from fewframes.video.pictures.arrays import ViewStack
@@ -108,7 +108,7 @@ class ExportedPredictor:
                 def centres(duration_s: float, start_s: float, end_s: float | None) -> list[float]:
                     return part_centres(*checked_range(duration_s, start_s, end_s), num_frames)
 
-                times_s = moments_around(steps, centres, video.duration_s, start_s, end_s)
+                times_s = times_around(steps, centres, video.duration_s, start_s, end_s)
                 clip = replace(video.clip_at(times_s, new_stack), steps=steps)
         transform_s = sum(stack.transform_s for stack in stacks)
         return clip, time.perf_counter() - began - transform_s, transform_s

@@ -13,7 +13,7 @@ from fewframes.core.arguments import check_time_range, whole_number
 from fewframes.core.settings import MOST_FRAMES
 from fewframes.errors import VideoError
 from fewframes.results import Clip, ClockStep
-from fewframes.video.decode.clock import moments_around
+from fewframes.video.decode.clock import times_around
 from fewframes.video.decode.container import NO_LIMITS, Limits
 from fewframes.video.sampling import Views
 from fewframes.video.source import DEFAULT_FPS, BackendName, OpenVideo, Source, open_video
@@ -88,7 +88,9 @@ class ClipReader:
         with closing(self.open_video(source, fps=part.fps, threads=threads)) as video:
             try:
                 times_CT = part.views.times(video.duration_s, part.num_frames, start_s=part.start_s, end_s=part.end_s)
-                slack_s = part.views.slack_s(video.duration_s, part.num_frames, start_s=part.start_s, end_s=part.end_s)
+                slack_s = part.views.tolerance_s(
+                    video.duration_s, part.num_frames, start_s=part.start_s, end_s=part.end_s
+                )
             except ValueError as error:
                 raise VideoError(f"{video.name}: {error}") from None
             yield OpenRequest(video, times_CT.flatten(), slack_s, self.view, part)
@@ -121,7 +123,7 @@ class OpenRequest:
         def centres(duration_s: float, start_s: float, end_s: float | None) -> list[float]:
             return part.views.times(duration_s, part.num_frames, start_s=start_s, end_s=end_s).flatten().tolist()
 
-        moments_s = moments_around(self._steps, centres, self.video.duration_s, part.start_s, part.end_s)
+        moments_s = times_around(self._steps, centres, self.video.duration_s, part.start_s, part.end_s)
         self.times_s, self._all = self.times_s.new_tensor(moments_s), None
         return True
 

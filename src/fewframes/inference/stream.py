@@ -303,8 +303,8 @@ class Stream:
             self._restart(sample.stretch)
         self._num_moments += 1
         num_before = self._ring.place + 1
-        self._ring.push(sample.place, frame_D)
-        is_due = (sample.place + 1) // self._hop > num_before // self._hop
+        self._ring.push(sample.index, frame_D)
+        is_due = (sample.index + 1) // self._hop > num_before // self._hop
         return self._answer(sample) if is_due and len(self._ring.frames_TD) >= self._min_frames else None
 
     def _answer(self, sample: LiveFrame) -> StreamPrediction:

@@ -30,7 +30,7 @@ from fewframes.inference.frame_features import FrameFeatures, Gap, encoder_key
 from fewframes.inference.predictor import Predictor
 from fewframes.inference.spans import Span, most_over_time, subtitles, without_repeats
 from fewframes.video.decode.packets import SAME_S
-from fewframes.video.sampling import centre_times, steady_times, window_places
+from fewframes.video.sampling import centre_times, steady_times, window_indices
 from fewframes.video.source import DEFAULT_FPS, Source, range_in
 
 HOPS = 8
@@ -331,7 +331,7 @@ def slide(
 
     def whole(number: int, hop: int) -> tuple[Tensor, Tensor]:
         offset = starts[number] - first
-        places_WT = window_places(len(held_ND) - offset, window_frames, stride=strides[number], hop=hop) + offset
+        places_WT = window_indices(len(held_ND) - offset, window_frames, stride=strides[number], interval=hop) + offset
         starts[number] += len(places_WT) * hop
         return places_WT[:, 0] + first, encode(held_ND[places_WT]) if len(places_WT) else torch.empty(0)
 

@@ -1,1 +1,1 @@
-"""Files, streams and cameras -> frames at timestamps, as uint8 pixels. Imports `core` alone."""
+"""Decode files, streams and cameras into frames at timestamps, as uint8 pixels. Of the wings this one imports `core` alone."""

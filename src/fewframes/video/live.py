@@ -1,7 +1,7 @@
-"""A camera, a network stream, a file or a pipe -> the pictures shown at steady moments, as they come.
+"""Read a camera, a network stream, a file or a pipe as it comes, and give the picture shown at each of steady timestamps.
 
-A thread decodes without a pause; only pictures that a moment needs become RGB. What goes wrong on the way (a cut, a stall, bytes
-that are no video, another size, a clock that jumps) is survived where it can be, and always reported.
+A thread decodes without a pause; only pictures that a timestamp needs become RGB. Faults on the way (an interruption, a stall,
+bytes that are no video, another size, a clock that jumps) are survived where that is possible, and always reported.
 """
 
 from __future__ import annotations
@@ -25,14 +25,8 @@ from torch import Tensor
 
 from fewframes.core.forks import keep_in_forks
 from fewframes.errors import VideoError
-from fewframes.video.decode.container import (
-    DECODE_CLOCK,
-    END_NOT_LENGTH,
-    MAX_PIXELS,
-    in_its_words,
-    packets_of,
-    video_of,
-)
+from fewframes.video.decode.container import DECODE_CLOCK, END_NOT_LENGTH, MAX_PIXELS, packets_of
+from fewframes.video.decode.opening import in_its_words, video_of
 from fewframes.video.decode.packets import SAME_S
 from fewframes.video.live_settings import StreamConfig
 from fewframes.video.live_source import Address, LiveSource
@@ -42,53 +36,59 @@ from fewframes.video.pictures.tensors import rgb_of_pixels
 EventKind = Literal["size", "clock", "damaged", "stall", "cut", "reconnected", "end"]
 
 WAITING = 8
-"""Pictures that may wait for the network."""
+"""The most frames that wait for the network (the model)."""
 JUMP_S = 10.0
-"""Times further apart than this are a clock that jumped (or a source that was away), and windows do not reach across."""
+"""The largest step in seconds from one picture to the next. After a larger one (the clock jumped, or the source was away) windows
+begin anew."""
 BACK_S = 1.0
-"""A picture this much earlier than the one before it is late and left out; one that is earlier still means a new clock."""
+"""A picture that is up to this many seconds earlier than the one before it is late and left out. A picture that is earlier still
+means a new clock."""
 FIRST_PAUSE_S, MOST_PAUSE_S = 0.5, 10.0
-"""Before a source is opened again: the first pause and, doubled each time, the longest."""
+"""The first pause before a source is opened again, and the longest; each pause is twice the one before."""
 POLL_S = 0.25
-"""How often a silent source is asked again, so that an interruption is noticed."""
+"""The interval in seconds at which a waiting thread wakes up, so that it notices signals."""
 MOST_WITHOUT_KEY = 300
-"""Pictures passed over, at the start and after damage, while waiting for a key frame; some streams never have another one."""
+"""The most pictures that are left out at the start and after damage while a key frame is awaited. Some streams have only one."""
 MOST_ERRORS = 100
-"""Failures in a row to read a packet, after which the source counts as cut."""
+"""The most packets in a row that cannot be read before the source counts as interrupted."""
 
 
 @dataclass(frozen=True)
 class LiveEvent:
-    """What happened to a stream, and when on its clock (seconds): `size` its pictures have another one; `clock` its times jumped,
-    windows begin anew; `damaged` some of it could not be decoded; `stall` nothing comes; `cut` it broke off; `reconnected`;
-    `end`."""
+    """An event in a stream: the size of its pictures changed (`size`), its timestamps jumped (`clock`), a part could not be decoded
+    (`damaged`), nothing comes (`stall`), it broke off (`cut`), it was opened again (`reconnected`), or it ended (`end`)."""
 
     kind: EventKind
     time_s: float
+    """The time of the event on the stream's clock, in seconds."""
     words: str
+    """A description in one line."""
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values."""
+        """Return plain values."""
         return {**asdict(self), "time_s": round(self.time_s, 3)}
 
 
 @dataclass(frozen=True, eq=False)
 class LiveFrame:
-    """What is shown at a steady moment: `picture` (C, H, W) uint8 RGB as `prepare` made it, the same object where nothing new is
-    shown. `time_s` is the moment, `place` its number since the clock last began anew (`stretch`); `arrived` when the picture came
-    here (time.monotonic)."""
+    """The picture shown at one of steady timestamps."""
 
     time_s: float
+    """The timestamp on the stream's clock, in seconds."""
     stretch: int
-    place: int
+    """The number of times that the timestamps have begun anew before this frame."""
+    index: int
+    """The index of the timestamp since the timestamps last began anew."""
     picture: Tensor
+    """The picture (C, H, W) uint8 RGB as `prepare` made it; the same object as before where nothing new is shown."""
     arrived: float
+    """The time at which the picture came in (time.monotonic)."""
 
 
 @dataclass
 class LiveCounts:
-    """What became of a stream so far: pictures decoded, those left out as late or damaged, packets that could not be decoded,
-    moments dropped because the network was behind, times it was opened again."""
+    """The counts of a stream so far: pictures decoded, pictures left out as late or damaged, packets that could not be decoded,
+    timestamps dropped because the network (the model) was behind, and times that the source was opened again."""
 
     pictures: int = 0
     left_out: int = 0
@@ -98,8 +98,8 @@ class LiveCounts:
 
 
 class LiveQueue:
-    """What the reading thread hands over: events, and up to `WAITING` samples. When these are too many, the oldest is dropped
-    (`drops`), or the reader waits."""
+    """The queue from the reading thread: events, and up to `WAITING` frames. When it is full of frames, the oldest is dropped if
+    `drops`; else the reading thread waits."""
 
     def __init__(self, counts: LiveCounts, *, drops: bool = False) -> None:
         self.closed, self.drops = False, drops
@@ -108,28 +108,29 @@ class LiveQueue:
         self._changed = threading.Condition()
 
     def put(self, item: LiveFrame | LiveEvent) -> None:
-        """Hand over; nothing after `close`."""
+        """Add an item. Frames that come after `close` are discarded."""
         with self._changed:
             if isinstance(item, LiveFrame):
-                while self._num_samples() >= WAITING and not self.drops and not self.closed:
+                while self._num_frames() >= WAITING and not self.drops and not self.closed:
                     self._changed.wait()
                 if self.closed:
                     return
-                if self._num_samples() >= WAITING:
+                if self._num_frames() >= WAITING:
                     self._drop_oldest()
             self._items.append(item)
             self._changed.notify_all()
 
     def take(self, most: int, timeout_s: float, not_before: float = 0.0) -> list[LiveFrame | LiveEvent]:
-        """The oldest items in order, up to `most` samples; none when nothing comes in time or it is closed. Samples that arrived
-        before `not_before` are dropped where newer ones wait."""
+        """Return the oldest items in order, at most `most` frames; nothing if nothing comes within `timeout_s`, or after `close`.
+
+        Frames that arrived before `not_before` (time.monotonic) are dropped where newer ones wait."""
         with self._changed:
             self._changed.wait_for(lambda: self._items or self.closed, timeout_s)
             taken: list[LiveFrame | LiveEvent] = []
             while self._items and most:
                 item = self._items.popleft()
                 if isinstance(item, LiveFrame):
-                    if item.arrived < not_before and self._num_samples():
+                    if item.arrived < not_before and self._num_frames():
                         self._counts.dropped += 1
                         continue
                     most -= 1
@@ -138,82 +139,89 @@ class LiveQueue:
             return taken
 
     def close(self) -> None:
-        """Nothing waits any more; what is inside can still be taken."""
+        """Let nobody wait any more. Items that are inside can still be taken."""
         with self._changed:
             self.closed = True
             self._changed.notify_all()
 
-    def _num_samples(self) -> int:
+    def _num_frames(self) -> int:
         return sum(isinstance(item, LiveFrame) for item in self._items)
 
     def _drop_oldest(self) -> None:
-        place = next(place for place, item in enumerate(self._items) if isinstance(item, LiveFrame))
-        del self._items[place]
+        index = next(index for index, item in enumerate(self._items) if isinstance(item, LiveFrame))
+        del self._items[index]
         self._counts.dropped += 1
 
 
 class LiveReader:
-    """An open source, read in a thread of its own from the start; `prepare` makes of an RGB picture what the network takes.
-
-    Raises VideoError where it cannot be opened; later failures come out of `take`.
-    """
+    """A live source that is read in a thread of its own, as frames at steady timestamps. Later failures come out of `take`."""
 
     def __init__(
-        self, source: LiveSource, config: StreamConfig, spacing_s: float, prepare: Callable[[Tensor], Tensor]
+        self, source: LiveSource, config: StreamConfig, interval_s: float, prepare: Callable[[Tensor], Tensor]
     ) -> None:
+        """Open a source and begin to read it. Raises VideoError if it cannot be opened.
+
+        Args:
+            source: the source (see `LiveSource`).
+            config: the settings.
+            interval_s: the seconds between two timestamps.
+            prepare: a function that makes the network's input of an RGB picture (C, H, W).
+        """
         self.address = Address.of(source)
         self.counts = LiveCounts()
-        self._config, self._spacing_s, self._prepare = config, spacing_s, prepare
+        self._config, self._interval_s, self._prepare = config, interval_s, prepare
         self._stop = threading.Event()
         self._error: BaseException | None = None
         self._display = Display(self.address.name, MAX_PIXELS)
         self._num_tries = 0
-        self._last: _Shown | None = None
+        self._last: _CurrentPicture | None = None
         self._size = (0, 0)
-        self._stretch, self._place, self._began_s = -1, 0, 0.0
+        self._stretch, self._frame_index, self._began_s = -1, 0, 0.0
         self._offset_s: float | None = None
         self._wall_began = time.monotonic()
         self._last_at = self._wall_began
         self._stalled = False
         self.can_return = self.is_live = False
-        """Whether the source is opened again when it breaks off; whether pictures come at their own pace."""
-        self._box = LiveQueue(self.counts)
+        """Two facts: the source is opened again when it breaks off; its pictures come at their own pace."""
+        self._queue = LiveQueue(self.counts)
         self._opened = threading.Event()
         keep_in_forks(self)
-        # In the thread too: a pipe that says nothing cannot be interrupted while it is opened.
+        # The thread also opens the source, because opening a silent pipe cannot be interrupted.
         self._thread = threading.Thread(target=self._run, daemon=True, name="fewframes-live")
         self._thread.start()
-        while not self._opened.wait(POLL_S):  # again and again, so that a signal is noticed
+        while not self._opened.wait(POLL_S):  # short waits, so that signals are noticed
             waited_s = time.monotonic() - self._wall_began
             if config.open_s is not None and waited_s > config.open_s:
                 self._stop.set()
-                raise VideoError(f"{self.address.name}: not open after {waited_s:.1f} s, and no more are given to it")
+                raise VideoError(f"{self.address.name}: not open after {waited_s:.1f} s, its time limit; allow more")
         if self._error is not None and not self.counts.pictures:
             raise self._error
 
     def take(self, most: int, timeout_s: float, max_age_s: float = 0.0) -> list[LiveFrame | LiveEvent] | None:
-        """What has come, in order, up to `most` samples; None at the end. Of samples older than `max_age_s` (0: any age) all but
-        the newest are dropped. Raises what ended the reading."""
-        items = self._box.take(most, timeout_s, time.monotonic() - max_age_s if max_age_s else 0.0)
+        """Return what has come, in order, with at most `most` frames; None at the end. Raises the error that ended the reading.
+
+        Of frames older than `max_age_s` (0 allows any age) all but the newest are dropped."""
+        items = self._queue.take(most, timeout_s, time.monotonic() - max_age_s if max_age_s else 0.0)
         if items:
             return items
-        if self._box.closed:
+        if self._queue.closed:
             if self._error is not None:
                 raise self._error
             return None
         silent_s = time.monotonic() - self._last_at
         if silent_s > self._config.stall_s and not self._stalled and self.address.kind != "network":
-            self._stalled = True  # a network's is noticed by who reads it
+            self._stalled = True  # a silent network ends FFmpeg's reading instead (`_ending`)
             return [self._event("stall", f"no picture for {silent_s:.1f} s; waiting for more")]
         return []
 
     def close(self) -> None:
-        """End reading; a read that is under way in the system is not waited for."""
+        """End the reading. A read that the system has not finished is not waited for."""
         self._stop.set()
-        self._box.close()
+        self._queue.close()
         self._thread.join(1.0)
 
     def _run(self) -> None:
+        """Read the source to its end, and open it again where that helps: the work of the thread."""
         try:
             container: InputContainer | None = self._first_opened()
             self._opened.set()
@@ -227,24 +235,26 @@ class LiveReader:
                     raise VideoError(
                         f"{self.address.name}: no picture could be decoded: {ending.words}{self.address.hint}"
                     )
-                self._box.put(ending)
+                self._queue.put(ending)
                 container = self._reopened(ending) if self.can_return else None
         except BaseException as error:
-            self._error = error  # for `take`, which raises it where somebody listens
+            self._error = error  # `take` raises it in the caller's thread
         finally:
-            self._box.close()
+            self._queue.close()
             self._opened.set()
 
     def _first_opened(self) -> InputContainer:
+        """Open the source, and note what kind of source it is."""
         container = self.address.open(self._config.stall_s)
         is_file = self.address.kind in ("file", "pipe") or self.address.is_file_elsewhere(container)
         self.can_return = not is_file
         self.is_live = self._config.live or not is_file
-        self._box.drops = self.is_live if self._config.drop == "auto" else self._config.drop == "newest"
+        self._queue.drops = self.is_live if self._config.drop == "auto" else self._config.drop == "newest"
         self._last_at = time.monotonic()
         return container
 
     def _reopened(self, ending: LiveEvent) -> InputContainer | None:
+        """Open the source again after pauses. Return None if the reader was closed. Raises VideoError after the last try."""
         limit, began = self._config.reconnects, time.monotonic()
         while self._num_tries < limit:
             pause_s = min(MOST_PAUSE_S, FIRST_PAUSE_S * 2**self._num_tries)
@@ -258,17 +268,17 @@ class LiveReader:
             self.counts.reconnects += 1
             self._offset_s = None
             away_s = time.monotonic() - began
-            self._box.put(self._event("reconnected", f"after {away_s:.1f} s, try {self._num_tries} of {limit}"))
+            self._queue.put(self._event("reconnected", f"after {away_s:.1f} s, try {self._num_tries} of {limit}"))
             return container
         raise VideoError(f"{self.address.name}: {ending.words}; {limit} tries to open it again brought no picture")
 
     def _play(self, container: InputContainer) -> LiveEvent:
-        """Read to the end of what comes; how it ended."""
+        """Read a container to its end. Return how it ended."""
         stream = video_of(container)
         assert stream is not None
         self._display.begin(stream)
-        stream.thread_type = "SLICE" if self.is_live else "AUTO"  # whole frames in threads come late
-        # Pictures that FFmpeg would patch up (greying, smearing) are errors here, as for files.
+        stream.thread_type = "SLICE" if self.is_live else "AUTO"  # threads for whole frames hand pictures out late
+        # Pictures that FFmpeg would patch up (by greying or smearing) are errors here, as for files.
         stream.codec_context.options = {"err_detect": "explode"}
         frame_s = float(1 / (stream.average_rate or stream.guessed_rate or 25))
         by_decoding = container.format.name in DECODE_CLOCK
@@ -284,6 +294,7 @@ class LiveReader:
         return self._ending(container, packets.ended)
 
     def _ending(self, container: InputContainer, error: Exception | None) -> LiveEvent:
+        """Return how a container ended: by an error, too early, or at its end."""
         if isinstance(error, ExitError):
             return self._event("stall", f"nothing came for {self._config.stall_s:g} s")
         announced_s, stream = (container.duration or 0) / av.time_base, video_of(container)
@@ -299,7 +310,7 @@ class LiveReader:
         return self._event("cut", f"it broke off ({'no more data' if error is None else in_its_words(error)})")
 
     def _decoded(self, packets: _Packets) -> Iterator[VideoFrame]:
-        """Sound pictures in the order of showing."""
+        """Yield the pictures that are not damaged, in the order of showing."""
         num_to_pass, num_bad = MOST_WITHOUT_KEY, packets.num_bad
         for packet in packets:
             try:
@@ -321,14 +332,14 @@ class LiveReader:
                 if packets.num_bad > num_bad:
                     bad, num_bad = packets.num_bad - num_bad, packets.num_bad
                     self.counts.bad_packets += bad
-                    self._box.put(
+                    self._queue.put(
                         self._event("damaged", f"{bad} packets could not be decoded; it goes on at a key frame")
                     )
                 yield frame
         self.counts.bad_packets += packets.num_bad - num_bad
 
     def _receive(self, frame: VideoFrame, stamp_s: float, frame_s: float) -> None:
-        """One picture: what was shown before it fills the moments up to it."""
+        """Take in a picture of `stamp_s` (source's clock) that lasts `frame_s`. The one before it fills the timestamps up to it."""
         geometry = self._display.geometry(frame)
         self._note_size(shown_size(frame.width, frame.height, geometry.aspect))
         last = self._last
@@ -340,7 +351,7 @@ class LiveReader:
             if not 0 < step_s <= JUMP_S:
                 self._flush()
                 self._offset_s = None
-                self._box.put(self._event("clock", f"its times jumped by {step_s:+.2f} s; windows begin anew"))
+                self._queue.put(self._event("clock", f"its timestamps jumped by {step_s:+.2f} s; windows begin anew"))
         if self._offset_s is None:
             self._begin(stamp_s)
         assert self._offset_s is not None
@@ -351,51 +362,53 @@ class LiveReader:
         self._fill(time_s)
         self._last_at, self._stalled, self._num_tries = time.monotonic(), False, 0
         lasts_s = frame.duration * float(frame.time_base) if frame.duration and frame.time_base else frame_s
-        self._last = _Shown(
+        self._last = _CurrentPicture(
             frame, geometry, time_s, time_s + min(lasts_s, JUMP_S), due_at if self._config.live else self._last_at
         )
 
     def _note_size(self, size: tuple[int, int]) -> None:
+        """Report a picture of another size than the one before."""
         if self._size not in (size, (0, 0)):
             was = f"{self._size[0]}x{self._size[1]}"
-            self._box.put(self._event("size", f"its pictures are {size[0]}x{size[1]} px now, not {was}"))
+            self._queue.put(self._event("size", f"its pictures are {size[0]}x{size[1]} px now, not {was}"))
         self._size = size
 
     def _begin(self, stamp_s: float) -> None:
-        """A new stretch of steady moments from this picture on; a live stream's clock goes on by the time it was away."""
+        """Begin a new stretch of steady timestamps at a picture. A live stream's clock goes on by the time it was away."""
         self._began_s = 0.0 if self._last is None else self._last.end_s
         if self._last is not None and self.is_live and not self._config.live:
             self._began_s = max(self._began_s, self._last.time_s + time.monotonic() - self._last_at)
         self._offset_s = self._began_s - stamp_s
-        self._stretch, self._place = self._stretch + 1, 0
+        self._stretch, self._frame_index = self._stretch + 1, 0
         self._last = None
         if self._stretch == 0:
             self._wall_began = time.monotonic()
 
     def _fill(self, until_s: float) -> None:
-        """Hand over what has been shown at each steady moment before `until_s`."""
+        """Hand over a frame for each steady timestamp before `until_s`."""
         shown = self._last
         while shown is not None:
-            moment_s = self._began_s + (self._place + 0.5) * self._spacing_s
-            if moment_s + SAME_S >= until_s or self._stop.is_set():
+            time_s = self._began_s + (self._frame_index + 0.5) * self._interval_s
+            if time_s + SAME_S >= until_s or self._stop.is_set():
                 return
             if shown.picture is None:
                 shown.picture = self._prepare(rgb_of_pixels(self._display.pixels(shown.frame, shown.geometry)))
-            self._box.put(LiveFrame(moment_s, self._stretch, self._place, shown.picture, shown.arrived))
-            self._place += 1
+            self._queue.put(LiveFrame(time_s, self._stretch, self._frame_index, shown.picture, shown.arrived))
+            self._frame_index += 1
 
     def _flush(self) -> None:
-        """The moments to the end of what came; a part of the grid that does not fit any more has none, as in `steady_times`."""
+        """Fill the timestamps to the end of what came. A last interval that is not complete has none, as in `steady_times`."""
         if self._last is not None:
-            self._fill(self._last.end_s - self._spacing_s / 2 + 2 * SAME_S)
+            self._fill(self._last.end_s - self._interval_s / 2 + 2 * SAME_S)
 
     def _event(self, kind: EventKind, words: str) -> LiveEvent:
+        """Return an event at the time of the picture that is shown."""
         return LiveEvent(kind, 0.0 if self._last is None else self._last.time_s, words)
 
 
 @dataclass(eq=False)
-class _Shown:
-    """The picture that is shown, from when until when, and what the network takes of it once that is asked for."""
+class _CurrentPicture:
+    """The picture that is shown from `time_s` to `end_s`. `picture` is the network's input, made when it is first needed."""
 
     frame: VideoFrame
     geometry: Geometry
@@ -406,7 +419,7 @@ class _Shown:
 
 
 class _Packets:
-    """The packets of a stream; what cannot be read is counted and passed over. `ended`: the error that ended it, if one did."""
+    """The packets of a stream. Packets that cannot be read are counted and skipped; `ended` is the error that ended the stream."""
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self.num_bad = 0

@@ -1,4 +1,4 @@
-"""Settings of a live source and of the answers about it."""
+"""The settings of a live source and of the answers about it."""
 
 from __future__ import annotations
 
@@ -12,31 +12,32 @@ from fewframes.core.settings import STRICT, Positive
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class StreamConfig:
-    """How a stream is looked at, and what is said of it."""
+    """The settings for reading a stream and answering about it."""
 
     window_s: Positive = 3.2
-    """Seconds that each answer is about: the model's number of frames lie in them, evenly."""
+    """The seconds that each answer is about. The model's frames are spread over them evenly."""
     every_s: Positive | None = None
-    """Seconds between answers, taken to the nearest number of frames; None answers after each one."""
+    """The seconds between answers, rounded to a whole number of frames; None answers after each frame."""
     smooth_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
-    """Time constant of the smoothed scores: of what an answer said, 1/e is left after as many seconds; 0 smooths nothing."""
+    """The time constant of the smoothed scores, in seconds: after that time 1/e of an answer is left. 0 smooths nothing."""
     enter: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Smoothed score from which the likeliest action becomes the label."""
+    """The smoothed score from which the likeliest action becomes the label."""
     leave: Annotated[float, Field(ge=0, le=1)] = 0.3
-    """Smoothed score below which the label is given up."""
+    """The smoothed score below which the label is given up."""
     max_latency_s: Positive | None = None
-    """Answers that would be older than this have their frames dropped, so that the newest get theirs in time."""
+    """The greatest age of an answer, in seconds. Frames whose answers would be older are dropped, so that newer ones come in time.
+    None sets no limit."""
     drop: Literal["auto", "newest", "never"] = "auto"
-    """When frames come faster than they are looked at: keep the `newest`, or `never` drop any and let the source wait; `auto`
-    keeps the newest of cameras, networks and `live` files."""
+    """The frames to drop if they come faster than the model takes them. `newest` keeps the newest; `never` drops none and lets the
+    source wait; `auto` keeps the newest of cameras, networks and `live` files, and drops none of others."""
     live: bool = False
-    """Play a file at its own speed, as if a camera gave it."""
+    """True to play a file at its own speed, as if it came from a camera."""
     stall_s: Positive = 5.0
-    """Seconds without a picture after which a source counts as stalled."""
+    """The seconds without a picture after which a source counts as stalled."""
     reconnects: Annotated[int, Field(ge=0)] = 10
-    """Tries in a row to open a camera or network stream again."""
+    """The number of tries in a row to open a camera or network stream again."""
     open_s: Positive | None = None
-    """Seconds that opening the source may take, a pipe that says nothing for example; None waits for ever."""
+    """The most seconds that opening the source may take (a silent pipe takes for ever); None sets no limit."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> StreamConfig:
@@ -44,6 +45,6 @@ class StreamConfig:
             raise ValueError(f"leave {self.leave:g} is above enter {self.enter:g}: a label would be given up at once")
         if self.drop == "never" and self.max_latency_s is not None:
             raise ValueError(
-                "drop never, and a greatest latency, which is kept to by dropping; leave one of the two out"
+                "drop 'never' and max_latency_s exclude each other, because a limit on latency drops frames; leave one out"
             )
         return self

@@ -1,4 +1,4 @@
-"""What a person calls a live source -> what FFmpeg opens: cameras by platform, URLs, paths, pipes."""
+"""Turn what a person calls a live source into what FFmpeg opens: cameras of each platform, URLs, paths, pipes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from av.error import ArgumentError, FFmpegError
 
 from fewframes.core.storage import as_path, is_address, with_plain_scheme
 from fewframes.errors import MissingVideo, VideoError
-from fewframes.video.decode.container import in_its_words, open_alone, video_of
+from fewframes.video.decode.opening import in_its_words, open_alone, video_of
 from fewframes.video.decode.unreadable import why_unreadable
 
 
@@ -25,45 +25,49 @@ class Readable(Protocol):
     """An open binary file, or anything that gives bytes."""
 
     def read(self, size: int, /) -> bytes:
-        """At most so many bytes; none at the end."""
+        """Return at most `size` bytes; none at the end."""
 
 
 LiveSource = str | os.PathLike[str] | Readable
-"""`camera`, `camera:1`, `camera:NAME` or /dev/video0; an rtsp, http or other URL of FFmpeg's; a path; `-`, standard input; or an
-open binary file, of which only `read` is used."""
+"""A live source: `camera`, `camera:1`, `camera:NAME` or /dev/video0; an rtsp, http or other URL that FFmpeg knows; a path; `-` for
+standard input; or an open binary file, of which only `read` is used."""
 PIPE_BYTES = 4096
-"""What is read of a pipe at once: waiting for more would make its pictures late."""
+"""The number of bytes that are read of a pipe at once. Waiting for more would make its pictures late."""
 OPEN_S = 10.0
-"""What a network has for answering, at least."""
+"""The least number of seconds that a network is given to answer."""
 
 
 @dataclass(frozen=True, eq=False)
 class Address:
-    """What FFmpeg is told to open, and what messages call it."""
+    """The address of a live source: what FFmpeg opens, and what messages call it."""
 
     kind: Literal["camera", "network", "file", "pipe"]
     file: Any
+    """A path, URL, name of a camera, or `Pipe`, as FFmpeg takes it."""
     name: str
+    """The name in messages, without passwords."""
     format: str | None = None
+    """FFmpeg's input format; None lets FFmpeg find it."""
     options: dict[str, str] = field(default_factory=dict)
+    """Further options of FFmpeg."""
 
     @property
     def hint(self) -> str:
-        """What may help when nothing can be decoded."""
+        """Return what may help if nothing can be decoded; empty if nothing is known to help."""
         if self.kind != "pipe":
             return ""
         return "; a pipe needs MPEG-TS, Matroska, or MP4 with its index at the front (ffmpeg -movflags faststart)"
 
     @classmethod
     def of(cls, source: LiveSource) -> Address:
-        """Raises MissingVideo and VideoError for a path that cannot be read."""
+        """Return the address of a source. Raises MissingVideo and VideoError for a path that cannot be read."""
         if not isinstance(source, str | os.PathLike):
             return cls("pipe", Pipe(source), str(getattr(source, "name", "<pipe>")))
         text = os.fspath(source)
         if text == "-":
             if sys.stdin is None:
                 raise VideoError("-: standard input is closed; pipe a video into it, or name a file, camera or address")
-            # Unbuffered: a thread that waits inside a buffer holds its lock, which ends the process with an abort.
+            # Unbuffered, because a thread that waits in a buffer holds its lock, and Python then aborts when the process ends.
             return cls("pipe", Pipe(open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)), "<standard input>")
         if text == "camera" or (text.startswith(("camera:", "/dev/video")) and not os.path.isfile(text)):
             return cls._camera(text)
@@ -73,7 +77,7 @@ class Address:
             try:
                 parts = urlsplit(text)
             except ValueError as error:
-                raise VideoError(f"{text}: no address ({error}); check it") from None
+                raise VideoError(f"{text}: no address that can be read ({error}); check it") from None
             shown = text.replace(f"{parts.username}:{parts.password}@", "***@") if parts.password else text
             options = {"rtsp_transport": "tcp"} if parts.scheme.startswith("rtsp") else {}
             return cls("network", text, shown, options=options)
@@ -89,7 +93,10 @@ class Address:
         return cls("pipe" if with_pipe else "file", text, text)
 
     def open(self, silent_s: float) -> InputContainer:
-        """The source opened, with a video stream in it; a network that is silent for so many seconds ends. Raises VideoError."""
+        """Open the source. Raises VideoError if it holds no video stream that can be decoded.
+
+        A network that is silent for `silent_s` seconds counts as interrupted.
+        """
         try:
             container = self._container(silent_s)
         except (FFmpegError, OSError, ValueError) as error:
@@ -97,11 +104,12 @@ class Address:
         stream = video_of(container)
         if stream is None or stream.codec_context is None:
             container.close()
-            known = self._known() or "no video stream that can be decoded here; name another source"
+            known = self._known() or "no video stream that can be decoded here; pass another source"
             raise VideoError(f"{self.name}: {known}")
         return container
 
     def _container(self, silent_s: float) -> InputContainer:
+        """Open the source with FFmpeg, whatever is in it."""
         if self.kind in ("file", "pipe"):
             return open_alone(self.file, self.options, PIPE_BYTES if self.kind == "pipe" else 32768)
         return av.open(
@@ -114,19 +122,20 @@ class Address:
         )
 
     def _why_not(self, error: Exception) -> str:
+        """Return why the source cannot be opened, and what helps."""
         words = in_its_words(error)
         if self.kind == "camera":
             return f"no camera can be opened there ({words}){_cameras()}"
         if known := self._known():
             return known
-        if self.kind == "pipe" and isinstance(error, ArgumentError):  # its format is not among those allowed
-            words = "a playlist, which opens no other files here"
+        if self.kind == "pipe" and isinstance(error, ArgumentError):  # the format is none of those allowed
+            words = "a playlist, which is not followed"
         if self.kind == "network" and urlsplit(self.file).path.lower().endswith(".mpd"):
-            words += "; a DASH manifest cannot be played here, name the HLS playlist (.m3u8) of the same stream"
+            words += "; DASH manifests cannot be played here, pass the HLS playlist (.m3u8) of the same stream"
         return f"cannot be opened as a stream ({words}){self.hint}"
 
     def _known(self) -> str:
-        """Return what is known of a file that is no video; empty for others."""
+        """Return why a file is no video, and what helps; empty if that is not known, and for other sources."""
         return why_unreadable(self._bytes, os.path.getsize(self.file), self.name) if self.kind == "file" else ""
 
     def _bytes(self, offset: int, size: int) -> bytes:
@@ -135,11 +144,12 @@ class Address:
             return file.read(size)
 
     def is_file_elsewhere(self, container: InputContainer) -> bool:
-        """Whether what was opened is a file somewhere, with an end, and not a stream."""
+        """Return whether what was opened over the network is a file with an end, and not a stream."""
         return self.kind == "network" and container.duration is not None
 
     @classmethod
     def _camera(cls, text: str) -> Address:
+        """Return the address of a camera, by the names that this system gives to cameras."""
         name = text.partition(":")[2] or "0"
         if sys.platform == "darwin":
             return cls("camera", name, text, "avfoundation", {"framerate": "30"})
@@ -149,7 +159,7 @@ class Address:
 
 
 def _cameras() -> str:
-    """Return which cameras this machine has, as far as it tells, and what else can be named."""
+    """Return the cameras that this machine shows, and what else helps, as the end of an error."""
     others = "or name an rtsp:// or http:// address, or a file"
     if sys.platform == "darwin":
         return f"; allow this program the camera in the system's settings, try camera:1, {others}"
@@ -164,11 +174,14 @@ def _cameras() -> str:
 
 
 class Pipe:
-    """An open file of which only `read` is used, a little at a time, so that pictures are not late."""
+    """An open file of which only `read` is used.
+
+    It reads what is there (`read1`, if the file has that) instead of waiting for more, so that pictures are not late.
+    """
 
     def __init__(self, file: Readable) -> None:
         self._read: Callable[[int], bytes] = getattr(file, "read1", file.read)
 
     def read(self, size: int) -> bytes:
-        """Some bytes, at most `size`; none at the end."""
+        """Return some bytes, at most `size`; none at the end."""
         return self._read(size)

@@ -1,4 +1,4 @@
-"""Pictures that lie ready, as videos: lists of arrays, folders of images, image files with one picture, pages or an animation."""
+"""Read pictures as a video: lists of arrays, folders of images, image files with one picture, pages or an animation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from fewframes.video.pictures.arrays import NewStack
 from fewframes.video.pictures.display import Pixels, check_pixels
 from fewframes.video.pictures.images import ANIMATED, opened, pages_of, pixels_of_pil, reading, shown_s
 
-if TYPE_CHECKING:  # exported graphs read videos without torch
+if TYPE_CHECKING:  # exported graphs read videos without loading torch
     from torch import Tensor
 
     from fewframes.video.pictures.tensors import Prepare
@@ -36,21 +36,24 @@ log = logging.getLogger("fewframes")
 IMAGE_SUFFIXES = frozenset(
     ".avif .bmp .j2k .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split()
 )
-"""File name endings taken for the pictures of a folder of images."""
+"""The file name endings of the pictures in a folder of images."""
 OTHER_IMAGE_SUFFIXES = frozenset(
     ".arw .cr2 .cr3 .dng .dpx .exr .hdr .heic .heif .jxl .nef .orf .pcx .psd .raw .rw2 .svg .tga".split()
 )
-"""Those of images that are not read as frames; they are told where they lie in a folder of images."""
+"""The file name endings of images that are not read as frames; those in a folder of images are named."""
 
 START_BYTES = 16
+"""The number of first bytes that tell an image file."""
 IMAGE_STARTS = (b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-"""How the files begin that Pillow reads better than FFmpeg does, which knows one of their pictures, or nothing of their depth."""
+"""The first bytes of files that Pillow reads better. FFmpeg finds one of their pictures only, or ignores their depth."""
 JPEG_START, PROBED_BYTES = b"\xff\xd8\xff", 2**20
+"""The first bytes of a JPEG, and how many bytes are read to tell a photograph from a video of JPEGs."""
 AVIF_KINDS = (b"ftypavif", b"ftypavis")
+"""Bytes 4 to 11 of an AVIF picture and of an AVIF animation."""
 
 
 class PictureVideo:
-    """Pictures that lie ready and when each is shown: an `OpenVideo`."""
+    """A video of pictures that can each be read by itself: an `OpenVideo`."""
 
     def __init__(
         self,
@@ -60,41 +63,58 @@ class PictureVideo:
         read: Callable[[int], Pixels],
         close: Callable[[], None] | None = None,
     ) -> None:
-        """`read` gives the picture at an index of `starts_s`."""
+        """Make a video of pictures.
+
+        Args:
+            name: what messages call the video.
+            starts_s: when each picture begins, in seconds, ascending.
+            duration_s: when the last picture ends.
+            read: a function of an index that returns the picture (H, W, C) there.
+            close: a function that closes the file, if there is one.
+
+        Raises:
+            VideoError: if there are no pictures.
+        """
         if not starts_s:
-            raise VideoError(f"{name}: no frames in it; needs at least one")
+            raise VideoError(f"{name}: no frames in it; pass at least one")
         self.name, self.duration_s = name, duration_s
         self._guard = Guard(name)
         self._starts_s, self._read, self._close, self._num_read = starts_s, read, close, 0
 
-    def frames_at(self, times_s: Tensor, prepare: Prepare | None = None, slack_s: float = 0.0) -> Clip:  # noqa: ARG002
-        """The frames shown at these moments (T,), and when each was first shown; all are equally cheap."""
-        from fewframes.video.pictures.tensors import FrameStack  # late: it loads torch
+    def frames_at(self, times_s: Tensor, prepare: Prepare | None = None, tolerance_s: float = 0.0) -> Clip:  # noqa: ARG002
+        """Return a clip as `OpenVideo.frames_at` does. No timestamp moves, because all frames are equally cheap."""
+        from fewframes.video.pictures.tensors import FrameStack  # imported late: it loads torch
 
         return self.clip_at(times_s.tolist(), lambda count: FrameStack(count, prepare))
 
-    def clip_at(self, times_s: Sequence[float], new_stack: NewStack, slack_s: float = 0.0) -> Clip[Any]:  # noqa: ARG002
-        """As `frames_at`, of what a stack makes of the pictures."""
+    def clip_at(self, times_s: Sequence[float], new_stack: NewStack, tolerance_s: float = 0.0) -> Clip[Any]:  # noqa: ARG002
+        """Return a clip as `frames_at` does, of what a stack makes of the pictures.
+
+        Args:
+            times_s: timestamps in seconds, in any order.
+            new_stack: a function that makes a stack for a number of pictures.
+            tolerance_s: not used, because all frames are equally cheap.
+        """
         indices = [self._index(time_s) for time_s in times_s]
         distinct = sorted(set(indices))
         stack = new_stack(len(distinct))
         with self._guard:
-            place_of = {index: stack.add(self._read(index)) for index in distinct}
+            stacked = {index: stack.add(self._read(index)) for index in distinct}
             self._num_read += len(distinct)
         first_s = [self._starts_s[index] for index in indices]
-        places = [place_of[index] for index in indices]
-        return stack.clip(places, first_s, self.duration_s, self.name, Reading(self._num_read, 0, 0, 0))
+        indices_in_stack = [stacked[index] for index in indices]
+        return stack.clip(indices_in_stack, first_s, self.duration_s, self.name, Reading(self._num_read, 0, 0, 0))
 
     def span_s(self, times_s: Tensor) -> float:
-        """How long the pictures at these moments are shown: no others are read."""
+        """Return for how many seconds the pictures at timestamps (T,) are shown, on average; no others are read."""
         return len(times_s) * self.duration_s / len(self._starts_s)
 
     def steps(self) -> tuple[ClockStep, ...]:
-        """Return none: when pictures are shown is said by nobody's clock."""
+        """Return no gaps, because no clock says when the pictures are shown."""
         return ()
 
     def check(self, start_s: float, end_s: float) -> None:
-        """Read every picture that is shown between these moments; VideoError where one cannot be."""
+        """Read every picture that is shown between two times, in seconds. Raises VideoError if one cannot be read."""
         for index, first_s in enumerate(self._starts_s):
             ends_s = self._starts_s[index + 1] if index + 1 < len(self._starts_s) else self.duration_s
             if ends_s > start_s + SAME_S and first_s < end_s - SAME_S:
@@ -102,25 +122,36 @@ class PictureVideo:
                     self._read(index)
 
     def close(self) -> None:
-        """Give back the file, where there is one."""
+        """Close the file, if there is one."""
         if self._guard.close() and self._close is not None:
             self._close()
 
     def _index(self, time_s: float) -> int:
+        """Return the index of the picture shown at `time_s`."""
         return max(0, bisect_right(self._starts_s, time_s + SAME_S) - 1)
 
 
 def steady_times(num_pictures: int, fps: float) -> tuple[list[float], float]:
-    """Return when each picture begins at a steady rate, and when the last ends. Raises ValueError for a rate that is none."""
+    """Return when each picture begins at a steady rate, and when the last one ends, in seconds.
+
+    Raises ValueError if `fps` is not a number above 0.
+    """
     if not 0 < fps < math.inf:
         raise ValueError(f"fps = {fps}: needs to be above 0")
     return [index / fps for index in range(num_pictures)], num_pictures / fps
 
 
 def open_folder(folder: Path, fps: float, limits: Limits, num_videos: int) -> PictureVideo:
-    """Return a folder of images as a video, in the order of their numbers; hidden files are not looked at.
+    """Open a folder of images as a video, in the order of their numbers. Hidden files are ignored.
 
-    Raises VideoError where there are no images, or those of several cameras or in several formats.
+    Args:
+        folder: the folder.
+        fps: the frame rate.
+        limits: the largest frames that are read.
+        num_videos: the number of videos in the folder, which the error of a folder without images names.
+
+    Raises:
+        VideoError: if there are no images, or images of several sequences (several cameras, or several formats).
     """
     files = [entry for entry in folder.iterdir() if not entry.name.startswith(".") and not entry.is_dir()]
     names = [entry.name for entry in files if entry.suffix.lower() in IMAGE_SUFFIXES]
@@ -165,6 +196,7 @@ def open_folder(folder: Path, fps: float, limits: Limits, num_videos: int) -> Pi
     paths = [folder / name for name in in_natural_order(names)]
 
     def read_image(index: int) -> Pixels:
+        """Read the image at an index of the folder. Raises VideoError if it holds several pictures."""
         with opened(paths[index], str(paths[index]), limits.max_pixels) as image:
             pages = pages_of(image)
             if len(pages) > 1:
@@ -178,7 +210,7 @@ def open_folder(folder: Path, fps: float, limits: Limits, num_videos: int) -> Pi
 
 
 def is_image(file: str | IO[bytes], name: str) -> bool:
-    """Return whether a file is one that Pillow reads: by its first bytes, whatever it is called. It is left at its start."""
+    """Return whether Pillow reads a file. Its first bytes decide, not its name. An open file is left at its start."""
     if isinstance(file, str):
         with open(file, "rb") as opened_file:
             return is_image(opened_file, name)
@@ -194,9 +226,19 @@ def is_image(file: str | IO[bytes], name: str) -> bool:
 
 
 def open_image(file: str | IO[bytes], name: str, fps: float, limits: Limits) -> PictureVideo:
-    """Return an image file as a video: one picture or a TIFF's pages at a steady rate, an animation at its own times.
+    """Open an image file as a video.
 
-    Raises VideoError where it is damaged, TooLarge above the limits.
+    One picture or the pages of a TIFF have a steady rate; an animation has its own times.
+
+    Args:
+        file: a path, or an open binary file.
+        name: what messages call the file.
+        fps: the frame rate of pages.
+        limits: the largest frames and the longest video that are read.
+
+    Raises:
+        VideoError: if the file is damaged.
+        TooLarge: if it is above the limits.
     """
     with unbroken(file), ExitStack() as stack:
         image = stack.enter_context(opened(file, name, limits.max_pixels))
@@ -209,16 +251,20 @@ def open_image(file: str | IO[bytes], name: str, fps: float, limits: Limits) -> 
         held = stack.pop_all()
 
     def read_page(index: int) -> Pixels:
+        """Read the page or frame at an index of `pages`."""
         with unbroken(file), reading(name):
             image.seek(pages[index])
-            check_pixels(name, image.width, image.height, limits.max_pixels)  # pages have sizes of their own
+            check_pixels(name, image.width, image.height, limits.max_pixels)  # each page has a size of its own
             return pixels_of_pil(image)
 
     return PictureVideo(name, starts_s, duration_s, read_page, held.close)
 
 
 def _times(image: Image.Image, pages: Sequence[int], name: str, limits: Limits) -> tuple[list[float], float]:
-    """When each frame begins, and when the last ends; a frame's own time is known once it has been decoded."""
+    """Return when each frame of an animation begins, and when the last one ends, in seconds.
+
+    Each frame is decoded, because its own duration is known only then. Raises TooLarge above the limits.
+    """
     ends_s = [0.0]
     for page in pages:
         image.seek(page)
@@ -229,7 +275,10 @@ def _times(image: Image.Image, pages: Sequence[int], name: str, limits: Limits) 
 
 
 def _is_motion_jpeg(file: IO[bytes], name: str) -> bool:
-    """Return whether JPEGs stand one after the other as a video: not where the first says that the others belong to it."""
+    """Return whether a file is a video of JPEGs, one after the other.
+
+    A photograph may hold further JPEGs too, such as a preview. Its first JPEG says that they belong to it (the format MPO).
+    """
     if name.lower().endswith((".mjpeg", ".mjpg")):
         return True
     start = file.read(PROBED_BYTES)

@@ -1,7 +1,7 @@
-"""The front door for video: any input -> the frames shown at given moments, and their true times.
+"""Open any kind of video, and return the frames shown at given timestamps, with their true times.
 
-Times are seconds from the start of the video, that is from its first decodable picture. The frame shown at time t is
-the last one whose own time is not after t.
+Times are seconds from the start of the video, that is from its first decodable picture. The frame shown at time t is the last one
+that begins at t or before.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from fewframes.video.picture_source import PictureVideo, is_image, open_folder, 
 from fewframes.video.pictures.arrays import CHANNELS, pixels_of_image
 from fewframes.video.times import checked_range
 
-if TYPE_CHECKING:  # exported graphs read videos without torch
+if TYPE_CHECKING:  # exported graphs read videos without loading torch
     from torch import Tensor
 
     from fewframes.video.pictures.tensors import Prepare
@@ -38,60 +38,88 @@ VIDEO_SUFFIXES = frozenset(
     ".m2v .m4v .mjpeg .mjpg .mk3d .mkv .mod .mov .mp4 .mp4v .mpe .mpeg .mpg .mpv .mts .mxf .nut .ogg .ogm .ogv .qt .rm .rmvb "
     ".tod .ts .vob .webm .wmv .wtv .xvid .y4m".split()
 )
-"""File name endings taken for videos when a folder is searched; a file named outright is tried whatever its ending."""
+"""The file name endings of videos in a folder that is searched. A file that is named itself may have any ending."""
 
 BLOCK_BYTES = 2**17
-"""What is fetched at a time of a file elsewhere: some frames' worth, so that little comes which is not needed."""
+"""The number of bytes of a remote file that are fetched at once: enough for some frames, so that little is fetched in vain."""
 DEFAULT_FPS = 25.0
-"""Frames per second taken for what has none: a folder of images, a list of arrays, a raw stream."""
+"""The frame rate of inputs that have none of their own: a folder of images, a list of arrays, the pages of a TIFF."""
 
 BackendName = Literal["pyav", "torchcodec"]
 Source: TypeAlias = "str | os.PathLike[str] | bytes | IO[bytes] | Sequence[Any] | NDArray[np.uint8] | Tensor"
-"""A path, a URL (fsspec), a folder of images, the bytes of a file, an open binary file, or frames as a list of PIL
-images or arrays, or as one array or tensor with the frames on its first axis. A file is a video or an image: an animation,
-the pages of a TIFF, one picture."""
+"""An input: a path, a URL (fsspec), a folder of images, the bytes of a file, or an open binary file. Frames may also be given as a
+list of PIL images or arrays, or as one array or tensor with the frames on its first axis. A file is a video or an image, and an
+image may be an animation, the pages of a TIFF, or one picture."""
 
 
 class OpenVideo(Protocol):
-    """An open video of either kind: a file that is decoded, or pictures that lie ready."""
+    """An open video: a file that is decoded, or pictures that are read one by one."""
 
     name: str
-    """What messages call it."""
+    """The name of the video in messages."""
     duration_s: float
-    """How long its pictures last, in seconds."""
+    """The length of the video, in seconds."""
 
-    def frames_at(self, times_s: Tensor, prepare: Prepare | None = None, slack_s: float = 0.0) -> Clip:
-        """The frames shown at these moments (T,), in any order, and when each was first shown; each moment may move by up to
-        `slack_s` to where a frame is cheaper to read."""
+    def frames_at(self, times_s: Tensor, prepare: Prepare | None = None, tolerance_s: float = 0.0) -> Clip:
+        """Return the frames shown at timestamps (T,), and when each was first shown.
+
+        Args:
+            times_s: timestamps (T,) in seconds, in any order.
+            prepare: a function that is applied to each frame (C, H, W) as soon as it is decoded.
+            tolerance_s: the most seconds by which a timestamp may move to where a frame is cheaper to read.
+
+        Raises:
+            VideoError: if a frame cannot be decoded.
+        """
 
     def span_s(self, times_s: Tensor) -> float:
-        """How many seconds of the video are decoded, about, for the frames at these moments."""
+        """Return about how many seconds of the video are decoded for the frames at timestamps (T,)."""
 
     def steps(self) -> tuple[ClockStep, ...]:
-        """Return where its clock steps on, by its packets; nothing is decoded."""
+        """Return the gaps in the video's timestamps, found from its packets; nothing is decoded."""
 
     def check(self, start_s: float, end_s: float) -> None:
-        """Decode every picture that is shown between these moments; VideoError where one cannot be."""
+        """Decode every picture that is shown between two times, in seconds. Raises VideoError if one cannot be decoded."""
 
     def close(self) -> None:
-        """Give back the file."""
+        """Close the file. A file that the caller opened stays open."""
 
 
 @dataclass(frozen=True)
 class Backend:
-    """What decodes files: `pyav` (decoder.py), or `torchcodec` on a device; with how many threads (0: one a core)."""
+    """The choice of what decodes video files."""
 
     name: BackendName = "pyav"
+    """The decoder: `pyav` (decode/decoder.py) or `torchcodec` (torchcodec.py)."""
     threads: int = 0
+    """The threads of the decoder; 0 is one a core."""
     device: str = "cpu"
+    """The device on which torchcodec decodes."""
     limits: Limits = NO_LIMITS
+    """The largest frames and the longest video that are decoded."""
 
     def open(
         self, file: str | IO[bytes], name: str, size_bytes: int, bytes_fetched: Callable[[], int] | None = None
     ) -> OpenVideo:
-        """The file opened by it. Raises VideoError and MissingDependency."""
+        """Open a video file with this backend.
+
+        torchcodec leaves to PyAV what it would not show as players do: turned pictures, long pixels, fields.
+
+        Args:
+            file: a path, or an open binary file.
+            name: what messages call the file.
+            size_bytes: the size of the file.
+            bytes_fetched: for a remote file, a function that returns how many bytes of it were fetched so far.
+
+        Raises:
+            VideoError: if the file holds no video that can be decoded.
+            MissingDependency: if torchcodec is not installed.
+        """
         if self.name == "torchcodec":
-            from fewframes.video.torchcodec import TorchcodecVideo, shows_as_stored  # late: it loads torch
+            from fewframes.video.torchcodec import (
+                TorchcodecVideo,
+                shows_as_stored,
+            )  # imported late: it loads torch
 
             check_readable(file, name, size_bytes, self.limits)
             video = TorchcodecVideo(file, name, self.threads, self.device, self.limits)
@@ -110,14 +138,22 @@ def open_video(
     device: str = "cpu",
     limits: Limits = NO_LIMITS,
 ) -> OpenVideo:
-    """An open video from any input (see `Source`); use with `contextlib.closing`.
+    """Open a video from any input; use it with `contextlib.closing`.
 
-    `fps` is the rate of inputs that have none of their own; `threads` the decoder's threads (0: one a core); `device` where
-    torchcodec decodes; `limits` what PyAV decodes at most. Raises VideoError with the input's name, what was found and what to do.
+    Args:
+        source: the input (see `Source`).
+        fps: the frame rate of inputs that have none of their own.
+        threads: the threads of the decoder; 0 is one a core.
+        backend: what decodes video files.
+        device: the device on which torchcodec decodes.
+        limits: the largest frames and the longest video that are decoded.
+
+    Raises:
+        VideoError: if the input cannot be read; the text names it, what was found and what helps.
     """
     decode = Backend(backend, threads, device, limits)
     if isinstance(source, bytes | bytearray | memoryview):
-        return _opened(decode, io.BytesIO(source), f"<{len(source)} bytes>", len(source), fps)
+        return _open_file(decode, io.BytesIO(source), f"<{len(source)} bytes>", len(source), fps)
     if isinstance(source, str | os.PathLike):
         return _open_path(os.fspath(source), fps, decode)
     if _is_array(source) or isinstance(source, Sequence):
@@ -130,18 +166,27 @@ def open_video(
         return PictureVideo(f"<{len(given)} frames>", *times, lambda index: pixels_of_image(given[index]))
     if not (hasattr(source, "read") and hasattr(source, "seek")):
         raise TypeError(f"a source of type {type(source).__name__}: needs a path, bytes, a binary file or frames")
-    return _opened(decode, source, str(getattr(source, "name", "<file>")), _size_of_file(source), fps)
+    return _open_file(decode, source, str(getattr(source, "name", "<file>")), _size_of_file(source), fps)
 
 
-def read_frames(source: Source, times_s: Tensor, *, fps: float = DEFAULT_FPS, slack_s: float = 0.0) -> Clip:
-    """The frames shown at these moments (T,), in seconds from the start of the video, and their true times; each moment may
-    move by up to `slack_s` to where a frame is cheaper to read."""
+def read_frames(source: Source, times_s: Tensor, *, fps: float = DEFAULT_FPS, tolerance_s: float = 0.0) -> Clip:
+    """Return the frames of a video shown at timestamps (T,), with their true times.
+
+    Args:
+        source: the input (see `Source`).
+        times_s: timestamps (T,) in seconds from the start of the video, in any order.
+        fps: the frame rate of inputs that have none of their own.
+        tolerance_s: the most seconds by which a timestamp may move to where a frame is cheaper to read.
+
+    Raises:
+        VideoError: if the input cannot be read, or a frame cannot be decoded.
+    """
     with closing(open_video(source, fps=fps)) as video:
-        return video.frames_at(times_s, slack_s=slack_s)
+        return video.frames_at(times_s, tolerance_s=tolerance_s)
 
 
 def range_in(video: OpenVideo, start_s: float, end_s: float | None) -> tuple[float, float]:
-    """The range in seconds to look at, its end cut to the video's; VideoError when nothing is left of it."""
+    """Return a range in seconds with its end cut to that of the video. Raises VideoError if nothing is left of it."""
     try:
         return checked_range(video.duration_s, start_s, end_s)
     except ValueError as error:
@@ -149,14 +194,14 @@ def range_in(video: OpenVideo, start_s: float, end_s: float | None) -> tuple[flo
 
 
 def _is_array(source: object) -> TypeIs[NDArray[np.uint8] | Tensor]:
-    # A tensor can only be where torch has been loaded.
+    # A tensor exists only if its caller has loaded torch, which is not loaded here just to ask.
     return isinstance(source, np.ndarray) or (
         "torch" in sys.modules and isinstance(source, sys.modules["torch"].Tensor)
     )
 
 
 def _check_several(shape: tuple[int, ...]) -> None:
-    """Raise ValueError for an array that is one picture or less, or may be."""
+    """Raise ValueError if an array of this shape is, or may be, less than several pictures."""
     if len(shape) < 2:
         raise ValueError(f"an array of shape {shape}: no pictures; needs (T, H, W, 3) or (T, 3, H, W)")
     if len(shape) == 2 or (len(shape) == 3 and shape[-1] in CHANNELS):
@@ -168,33 +213,35 @@ def _check_several(shape: tuple[int, ...]) -> None:
 
 
 def _open_path(path: str, fps: float, decode: Backend) -> OpenVideo:
+    """Open a path or an address. Raises VideoError and MissingVideo."""
     path = as_path(path)
     if is_address(path):
         file, fetched = open_far(path, BLOCK_BYTES)
-        return _opened(decode, file, path, _size_of_file(file), fps, fetched)
+        return _open_file(decode, file, path, _size_of_file(file), fps, fetched)
     try:
         if os.path.isdir(path):
             num_videos = sum(os.path.splitext(entry)[1].lower() in VIDEO_SUFFIXES for entry in os.listdir(path))
             return open_folder(Path(path), fps, decode.limits, num_videos)
         size_bytes = os.path.getsize(path)
-        if not os.path.isfile(path):  # asked first: opening a pipe waits for whoever writes into it
+        if not os.path.isfile(path):  # asked before it is opened, because opening a pipe waits for its writer
             raise VideoError(
                 f"{path}: a pipe or device, in which one cannot go back; read it with `fewframes stream`, or save it as a file"
             )
         if size_bytes == 0:
             raise VideoError(f"{path}: the file is empty (0 bytes); copy or download it again")
         with open(path, "rb"):
-            pass  # FFmpeg would say the same of a forbidden file and of a broken one
+            pass  # to raise PermissionError; FFmpeg's own error does not tell a forbidden file from a broken one
     except FileNotFoundError:
         raise MissingVideo(f"{path}: {_why_missing(path)}") from None
     except PermissionError:
         raise VideoError(f"{path}: no permission to read it; check its owner and mode") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         raise VideoError(f"{path!r}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    return _opened(decode, path, path, size_bytes, fps)
+    return _open_file(decode, path, path, size_bytes, fps)
 
 
 def _why_missing(path: str) -> str:
+    """Return why there is no file at a path, and what helps."""
     if os.path.lexists(path):
         return "a link that leads nowhere; check what it links to"
     if "*" in path:
@@ -204,7 +251,7 @@ def _why_missing(path: str) -> str:
     return "no such file; check the path"
 
 
-def _opened(
+def _open_file(
     decode: Backend,
     file: str | IO[bytes],
     name: str,
@@ -212,7 +259,16 @@ def _opened(
     fps: float,
     fetched: Callable[[], int] | None = None,
 ) -> OpenVideo:
-    """Return a file opened by what it holds: an image, or what the backend decodes."""
+    """Open a file as an image if it holds one, and with the backend otherwise.
+
+    Args:
+        decode: the backend.
+        file: a path, or an open binary file.
+        name: what messages call the file.
+        size_bytes: the size of the file.
+        fps: the frame rate of the pages of an image.
+        fetched: for a remote file, a function that returns how many bytes of it were fetched so far.
+    """
     return (
         open_image(file, name, fps, decode.limits)
         if is_image(file, name)
@@ -221,6 +277,7 @@ def _opened(
 
 
 def _size_of_file(file: IO[bytes]) -> int:
+    """Return the size of an open file in bytes, and leave the file at its start."""
     file.seek(0, io.SEEK_END)
     size_bytes = file.tell()
     file.seek(0)

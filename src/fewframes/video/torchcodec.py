@@ -1,6 +1,6 @@
-"""Videos through torchcodec, an optional package: on a GPU its decoder (NVDEC), elsewhere FFmpeg's libraries of this system.
+"""Decode videos with torchcodec, an optional package: with NVDEC on a GPU, with the system's FFmpeg libraries elsewhere.
 
-On a CPU `decoder.FileVideo` decodes less for the same frames; this is for GPUs, and for comparing.
+On a CPU `decode.decoder.FileVideo` decodes less for the same frames. This module is for GPUs, and for comparison.
 """
 
 from __future__ import annotations
@@ -20,25 +20,41 @@ from fewframes.core.storage import unbroken
 from fewframes.errors import MissingDependency, VideoError, needed
 from fewframes.results import Clip, ClockStep, Reading
 from fewframes.video.decode.clock import steps_of
-from fewframes.video.decode.container import MAX_PIXELS, NO_LIMITS, Limits, VideoFile, in_its_words
+from fewframes.video.decode.container import MAX_PIXELS, NO_LIMITS, Limits, VideoFile
+from fewframes.video.decode.opening import in_its_words
 from fewframes.video.decode.packets import SAME_S
 from fewframes.video.pictures.display import Display
 from fewframes.video.pictures.tensors import Prepare
 
 PROBE_SIZE, PROBE_FRAMES = 256, 4
+"""The side in pixels and the number of frames of the video that is decoded to see whether torchcodec works."""
 
 
 class TorchcodecVideo:
-    """An open video file, decoded by torchcodec on `device`: an `OpenVideo`."""
+    """An open video file that torchcodec decodes: an `OpenVideo`."""
 
     def __init__(
         self, file: str | bytes | IO[bytes], name: str, threads: int, device: str, limits: Limits = NO_LIMITS
     ) -> None:
+        """Open a video file.
+
+        Args:
+            file: a path, the bytes of a file, or an open binary file.
+            name: what messages call the file.
+            threads: the threads of the decoder; 0 is one a core.
+            device: the device that decodes, such as `cuda`.
+            limits: the largest frames and the longest video that are decoded.
+
+        Raises:
+            VideoError: if torchcodec cannot read the file.
+            TooLarge: if the video is above the limits.
+            MissingDependency: if torchcodec cannot be loaded.
+        """
         decoder_class = _decoder_class()
         self.name, self._device, self._file = name, device, file
         with unbroken(file):
             try:
-                # After file: stands a path as it is, whatever its name looks like.
+                # FFmpeg takes whatever follows "file:" as a path, even if its name looks like an address.
                 source = f"file:{file}" if isinstance(file, str) else file
                 self._decoder = decoder_class(source, num_ffmpeg_threads=threads, device=device)
             except (RuntimeError, ValueError) as error:
@@ -52,9 +68,8 @@ class TorchcodecVideo:
         limits.check_size(name, metadata.width or 0, metadata.height or 0)
         limits.check_length(name, self.duration_s)
 
-    def frames_at(self, times_s: Tensor, prepare: Prepare | None = None, slack_s: float = 0.0) -> Clip:  # noqa: ARG002
-        """The frames shown at these moments (T,), in any order, and when each was first shown; no moment is moved. Raises
-        VideoError when one cannot be decoded."""
+    def frames_at(self, times_s: Tensor, prepare: Prepare | None = None, tolerance_s: float = 0.0) -> Clip:  # noqa: ARG002
+        """Return a clip as `OpenVideo.frames_at` does. No timestamp moves. Raises VideoError if a frame cannot be decoded."""
         wanted_s = sorted(set(times_s.double().clamp(max=self.duration_s - SAME_S).tolist()))
         with unbroken(self._file):
             try:
@@ -63,26 +78,26 @@ class TorchcodecVideo:
                 raise VideoError(f"{self.name}: cannot be decoded ({_first_line(error)})") from None
         prepare = prepare or Tensor.contiguous
         frames = [prepare(frame_CHW) for frame_CHW in batch.data]
-        places = torch.searchsorted(
+        indices_T = torch.searchsorted(
             torch.tensor(wanted_s, dtype=torch.float64), times_s.double().clamp(max=self.duration_s - SAME_S)
         )
-        shown_s = (batch.pts_seconds.double() - self._origin_s)[places]
+        shown_s = (batch.pts_seconds.double() - self._origin_s)[indices_T]
         self._num_read += len(frames)
         reading = Reading(self._num_read, 0, 0, 0)
         return Clip(
-            torch.stack([frames[place] for place in places.tolist()]), shown_s, self.duration_s, self.name, reading
+            torch.stack([frames[index] for index in indices_T.tolist()]), shown_s, self.duration_s, self.name, reading
         )
 
     def span_s(self, times_s: Tensor) -> float:  # noqa: ARG002
-        """The whole video's length: what is decoded is torchcodec's own affair."""
+        """Return the length of the whole video, because torchcodec does not say what it decodes."""
         return self.duration_s
 
     def steps(self) -> tuple[ClockStep, ...]:
-        """Return where its clock steps on; not looked for in a file that the caller opened."""
+        """Return the gaps in the video's timestamps. A file that the caller opened is not searched."""
         return steps_of(VideoFile(self._file, self.name, 0), self._origin_s) if isinstance(self._file, str) else ()
 
     def check(self, start_s: float, end_s: float) -> None:
-        """Decode every picture that is shown between these moments; VideoError where one cannot be."""
+        """Decode every picture that is shown between two times, in seconds. Raises VideoError if one cannot be decoded."""
         with unbroken(self._file):
             try:
                 self._decoder.get_frames_played_in_range(self._origin_s + start_s, self._origin_s + end_s)
@@ -90,14 +105,21 @@ class TorchcodecVideo:
                 raise VideoError(f"{self.name}: cannot be decoded ({_first_line(error)})") from None
 
     def close(self) -> None:
-        """Give back the file."""
+        """Close the file."""
         del self._decoder
 
 
 def shows_as_stored(file: str | IO[bytes], name: str, size_bytes: int) -> bool:
-    """Return whether the first picture is shown as it is decoded. Orientation, long pixels and fields are what each version of
-    torchcodec treats in its own way, or not at all. Raises VideoError."""
-    position = None if isinstance(file, str) else file.tell()  # torchcodec reads on from here
+    """Return whether the first picture is shown as it is decoded. Raises VideoError.
+
+    Each version of torchcodec treats orientation, pixels that are not square and fields in its own way, or not at all.
+
+    Args:
+        file: a path, or an open binary file, which stays where it stands.
+        name: what messages call the file.
+        size_bytes: the size of the file.
+    """
+    position = None if isinstance(file, str) else file.tell()  # torchcodec goes on reading from here
     opened, display = VideoFile(file, name, size_bytes).open(), Display(name, MAX_PIXELS)
     with closing(opened.container), unbroken(file):
         display.begin(opened.stream)
@@ -112,7 +134,7 @@ def shows_as_stored(file: str | IO[bytes], name: str, size_bytes: int) -> bool:
 
 
 def why_not(device: str) -> str:
-    """Why torchcodec cannot be used on this device, in a line; empty where it can: a small video is decoded to see."""
+    """Return why torchcodec cannot be used on a device, in one line; empty if it can. A small video is decoded to see."""
     try:
         decoder_class = _decoder_class()
     except MissingDependency as error:
@@ -128,6 +150,7 @@ def why_not(device: str) -> str:
 
 
 def _decoder_class() -> Any:
+    """Return torchcodec's class for decoding. Raises MissingDependency."""
     try:
         return needed("torchcodec.decoders", "torchcodec", "torchcodec is not installed").VideoDecoder
     except (RuntimeError, OSError) as error:
@@ -137,6 +160,7 @@ def _decoder_class() -> Any:
 
 
 def _write_probe(path: str) -> None:
+    """Write a small video to decode."""
     with av.open(path, "w") as container:
         stream = container.add_stream("libx264", rate=10)
         stream.width, stream.height, stream.pix_fmt = PROBE_SIZE, PROBE_SIZE, "yuv420p"
@@ -147,5 +171,6 @@ def _write_probe(path: str) -> None:
 
 
 def _first_line(error: Exception) -> str:
+    """Return the first sentence of an error, or the name of its class if it has no text."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0].split(". ")[0].rstrip(".") if lines else type(error).__name__

@@ -9,7 +9,7 @@ import pytest
 from fewframes.errors import VideoError
 from fewframes.inference.predictor import Predictor
 from fewframes.results import ClockStep, Prediction
-from fewframes.video.decode.clock import moments_around
+from fewframes.video.decode.clock import times_around
 from fewframes.video.source import open_video
 from fewframes.video.times import checked_range, part_centres
 from helpers.numbered import Numbered
@@ -27,11 +27,11 @@ def centres(duration_s: float, start_s: float, end_s: float | None) -> list[floa
     return part_centres(*checked_range(duration_s, start_s, end_s), 4)
 
 
-def test_moments_around_steps() -> None:
+def test_times_around_steps() -> None:
     steps = (ClockStep(2.0, 100.0), ClockStep(103.0, 50.0))  # pictures: 0-2, 102-103, 153-154
-    assert moments_around(steps, centres, 154.0, 0.0, None) == pytest.approx([0.5, 1.5, 102.5, 153.5])
-    assert moments_around(steps, centres, 154.0, 1.0, 103.0) == pytest.approx([1.25, 1.75, 102.25, 102.75])
-    assert moments_around((), centres, 4.0, 0.0, None) == pytest.approx([0.5, 1.5, 2.5, 3.5])
+    assert times_around(steps, centres, 154.0, 0.0, None) == pytest.approx([0.5, 1.5, 102.5, 153.5])
+    assert times_around(steps, centres, 154.0, 1.0, 103.0) == pytest.approx([1.25, 1.75, 102.25, 102.75])
+    assert times_around((), centres, 4.0, 0.0, None) == pytest.approx([0.5, 1.5, 2.5, 3.5])
 
 
 @pytest.mark.parametrize("suffix", [".ts", ".mkv", ".mp4"])

@@ -47,22 +47,22 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return request.param, path, torch.stack(frames).permute(0, 3, 1, 2)
 
 
-def moments(places: list[int]) -> Tensor:
-    return (torch.tensor(places, dtype=torch.float64) + 0.5) / FPS
+def times(indices: list[int]) -> Tensor:
+    return (torch.tensor(indices, dtype=torch.float64) + 0.5) / FPS
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(places=st.lists(st.integers(0, NUM_FRAMES - 1), min_size=1, max_size=12), threads=st.sampled_from([1, 2]))
+@given(indices=st.lists(st.integers(0, NUM_FRAMES - 1), min_size=1, max_size=12), threads=st.sampled_from([1, 2]))
 def test_the_same_frames_as_when_all_are_decoded(
-    made: tuple[str, Path, Tensor], places: list[int], threads: int
+    made: tuple[str, Path, Tensor], indices: list[int], threads: int
 ) -> None:
     _, path, frames_NCHW = made
     with closing(open_video(path, threads=threads)) as video:
-        clip = video.frames_at(moments(places))
-        again = video.frames_at(moments(places[::-1]))  # with the file where the first reading left it
-    assert torch.equal(clip.frames, frames_NCHW[places])
-    assert torch.equal(again.frames, frames_NCHW[places[::-1]])
-    expected_s = torch.tensor(places, dtype=torch.float64) / FPS
+        clip = video.frames_at(times(indices))
+        again = video.frames_at(times(indices[::-1]))  # with the file where the first reading left it
+    assert torch.equal(clip.frames, frames_NCHW[indices])
+    assert torch.equal(again.frames, frames_NCHW[indices[::-1]])
+    expected_s = torch.tensor(indices, dtype=torch.float64) / FPS
     assert (clip.times_s - expected_s).abs().max() < 2e-3
 
 
@@ -70,7 +70,7 @@ def test_what_nothing_builds_on_is_left_out_and_nothing_after_the_last_is_decode
     made: tuple[str, Path, Tensor],
 ) -> None:
     kind, path, _ = made
-    reading = read_frames(path, moments([0, 40])).reading
+    reading = read_frames(path, times([0, 40])).reading
     assert reading.frames_decoded + reading.frames_left_out <= 41 + 8 + READ_AGAIN.get(
         kind, 0
     )  # some lie before the last
@@ -83,7 +83,7 @@ def test_what_nothing_builds_on_is_left_out_and_nothing_after_the_last_is_decode
 def test_all_pictures_when_all_are_wanted(made: tuple[str, Path, Tensor]) -> None:
     kind, path, frames_NCHW = made
     with closing(open_video(path, threads=1)) as video:
-        clip = video.frames_at(moments(list(range(NUM_FRAMES))))
+        clip = video.frames_at(times(list(range(NUM_FRAMES))))
     assert torch.equal(clip.frames, frames_NCHW)
     most = NUM_FRAMES + 25 + READ_AGAIN.get(kind, 0)  # a key frame that is shown late may cost that once
     assert clip.reading.frames_decoded <= most
@@ -98,10 +98,10 @@ def test_a_packet_that_can_be_left_out_changes_nothing_else(made: tuple[str, Pat
         kept = [packet for packet in container.demux(stream) if unused is None or not unused(bytes(packet))]
         frames = [frame for packet in kept for frame in packet.decode()]
         origin = min(frame.pts for frame in frames if frame.pts is not None)
-        places = [round(float((frame.pts - origin) * stream.time_base) * FPS) for frame in frames]  # type: ignore[operator]
-    assert (len(places) < NUM_FRAMES) == (kind not in NOTHING_LEFT_OUT)
+        indices = [round(float((frame.pts - origin) * stream.time_base) * FPS) for frame in frames]  # type: ignore[operator]
+    assert (len(indices) < NUM_FRAMES) == (kind not in NOTHING_LEFT_OUT)
     got_NCHW = torch.stack([torch.from_numpy(frame.to_ndarray(format="rgb24")) for frame in frames]).permute(0, 3, 1, 2)
-    assert torch.equal(got_NCHW, frames_NCHW[places])
+    assert torch.equal(got_NCHW, frames_NCHW[indices])
 
 
 def test_promises_that_are_not_kept_lead_to_decoding_everything(
@@ -109,7 +109,7 @@ def test_promises_that_are_not_kept_lead_to_decoding_everything(
 ) -> None:
     """A test that lets needed pictures go gives wrong frames only if nobody compares."""
     path = drifting(tmp_path / "v.mp4", "libx264", NUM_FRAMES, gop=25, options={"bf": "3"})
-    expected = read_frames(path, moments([7, 33, 60])).frames
+    expected = read_frames(path, times([7, 33, 60])).frames
     wrong = FileVideo._decode
 
     def losing(self: FileVideo, *, from_start: bool) -> Iterator[object]:
@@ -117,7 +117,7 @@ def test_promises_that_are_not_kept_lead_to_decoding_everything(
         return (shown for number, shown in enumerate(frames) if not self._run_s or number % 3)
 
     monkeypatch.setattr(FileVideo, "_decode", losing)
-    clip = read_frames(path, moments([7, 33, 60]))
+    clip = read_frames(path, times([7, 33, 60]))
     assert torch.equal(clip.frames, expected)
 
 
@@ -126,7 +126,7 @@ def test_a_picture_other_than_promised_leads_to_decoding_everything(
 ) -> None:
     """A decoder that loses a wanted picture would have the one before it taken for it."""
     path = drifting(tmp_path / "v.mp4", "libx264", NUM_FRAMES, gop=25, options={"bf": "0"})
-    expected = read_frames(path, moments([7, 33, 60])).frames
+    expected = read_frames(path, times([7, 33, 60])).frames
     decode = FileVideo._decode
 
     def losing(self: FileVideo, *, from_start: bool) -> Iterator[object]:
@@ -136,7 +136,7 @@ def test_a_picture_other_than_promised_leads_to_decoding_everything(
     monkeypatch.setattr(FileVideo, "_decode", losing)
     for threads in (1, 2):
         with closing(open_video(path, threads=threads)) as video:
-            assert torch.equal(video.frames_at(moments([7, 33, 60])).frames, expected)
+            assert torch.equal(video.frames_at(times([7, 33, 60])).frames, expected)
 
 
 def packets_of(kind: str, folder: Path) -> tuple[Test, list[bytes]]:
@@ -188,16 +188,16 @@ def test_key_frames_are_what_a_tolerance_of_half_takes(kind: str, tmp_path: Path
         keys = [packet.pts for packet in container.demux(stream) if packet.is_keyframe and packet.pts is not None]
         keys_s = [float((pts - keys[0]) * (stream.time_base or 0)) for pts in keys]
     times_T = torch.tensor([0.3, 0.9, 1.5, 2.1, 2.7], dtype=torch.float64)
-    clip = read_frames(path, times_T, slack_s=0.3)
+    clip = read_frames(path, times_T, tolerance_s=0.3)
     for wanted_s, shown_s in zip(times_T.tolist(), clip.times_s.tolist(), strict=True):
         assert min(abs(shown_s - key_s) for key_s in keys_s) < 0.002, (wanted_s, shown_s, keys_s)
         assert abs(shown_s - wanted_s) <= 0.3 + 0.04
     assert clip.reading.frames_decoded <= 5 + 6  # at the beginning some are decoded before it is known what is wanted
 
 
-def test_two_moments_may_move_to_the_same_key_frame(tmp_path: Path) -> None:
+def test_two_times_may_move_to_the_same_key_frame(tmp_path: Path) -> None:
     path = drifting(tmp_path / "v.mp4", "libx264", NUM_FRAMES, gop=25, options={"bf": "0"})
     times_T = torch.tensor([1.75, 0.9, 1.1, 0.2], dtype=torch.float64)
-    clip = read_frames(path, times_T, slack_s=0.3)
+    clip = read_frames(path, times_T, tolerance_s=0.3)
     assert clip.times_s.tolist() == [2.0, 1.0, 1.0, 0.0]
     assert torch.equal(clip.frames[1], clip.frames[2])

@@ -36,8 +36,8 @@ SAID = {
     b"WEBVTT\n\n00:00.500 --> 00:02.000\nHello\n": "subtitles without pictures",
 }
 LISTS = {
-    "ffconcat version 1.0\nfile 'inner.ts'\n": "a list of FFmpeg's",
-    "# mine\nfile 'inner.ts'\nduration 1\nfile 'inner.ts'\n": "a list of FFmpeg's",
+    "ffconcat version 1.0\nfile 'inner.ts'\n": "a list of files for FFmpeg",
+    "# mine\nfile 'inner.ts'\nduration 1\nfile 'inner.ts'\n": "a list of files for FFmpeg",
     "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:2\n#EXTINF:1.6,\ninner.ts\n#EXT-X-ENDLIST\n": "an HLS or M3U playlist",
     "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=9\nlow.m3u8\n": "an HLS or M3U playlist",
     '<?xml version="1.0"?>\n<!-- made -->\n<MPD type="static"><Period/></MPD>\n': "a DASH manifest",
@@ -108,7 +108,7 @@ def test_an_mp4_says_which_part_it_lacks(tmp_path: Path) -> None:
 def test_an_unfinished_download_is_known_by_its_ending(tmp_path: Path) -> None:
     whole = Numbered().write(tmp_path / "whole").read_bytes()
     (tmp_path / "a.mp4.crdownload").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(VideoError, match="by its ending not wholly downloaded"):
+    with pytest.raises(VideoError, match="an unfinished download by its ending"):
         open_video(tmp_path / "a.mp4.crdownload")
     (tmp_path / "a.mp4.part").write_bytes(whole)  # one that is whole is read
     open_video(tmp_path / "a.mp4.part").close()

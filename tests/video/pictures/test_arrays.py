@@ -42,7 +42,7 @@ def test_views_of_arrays_are_those_of_tensors(fit: Fit, interpolation: Interpola
     assert (apart > 1).mean() < 0.001
 
 
-def test_both_ways_read_the_same_moments_of_a_video(tmp_path: Path) -> None:
+def test_both_ways_read_the_same_times_of_a_video(tmp_path: Path) -> None:
     path = Numbered(times_ms=range(0, 800, 40)).write(tmp_path / "video")
     times_s = [0.7, 0.1, 0.1, 0.33]
     view = replace(VIEW, fit="squash", crop_px=160, resize_px=160)

@@ -1,7 +1,7 @@
-"""Where the clock of a recording steps on: seconds that pass between two pictures and in which nothing was recorded.
+"""Find the gaps in a video's timestamps: jumps ahead during which nothing was recorded.
 
-A camera that is set anew, or was away, leaves an hour between two pictures of a second. Moments spread evenly over that would all
-show the picture before it.
+A camera whose clock is set, or that was switched off, may leave an hour between two pictures that belong to one second. Timestamps
+spread evenly over such a gap would all show the picture before it.
 """
 
 from __future__ import annotations
@@ -18,15 +18,20 @@ from fewframes.video.decode.container import DECODE_CLOCK, READ_ERRORS, VideoFil
 log = logging.getLogger("fewframes")
 
 STEP_S = 10.0
-"""Pictures further apart may be a step of the clock, as for streams (live.JUMP_S) and FFmpeg's own -dts_delta_threshold."""
+"""The least length of a gap in seconds, as for streams (live.JUMP_S) and as in FFmpeg's -dts_delta_threshold."""
 STEP_FRAMES = 50
-"""They are one when they are also this many times further apart than usual: a slide show has long pictures and no steps."""
+"""The least length of a gap as a multiple of the usual time between pictures. In a slide show every picture is shown for long, and
+that is no gap."""
 
 
 def steps_of(file: VideoFile, origin_s: float) -> tuple[ClockStep, ...]:
-    """Return the steps in seconds from the first picture, at `origin_s`; the packets are all read, nothing is decoded.
+    """Return the gaps in a video's timestamps, in seconds from its start. All packets are read, and nothing is decoded.
 
-    Of a file elsewhere there are none: all of it would have to come here.
+    A remote file is not searched, because all of it would have to be fetched.
+
+    Args:
+        file: the video file.
+        origin_s: when the first picture is shown, in seconds on the container's clock.
     """
     if file.is_far:
         return ()
@@ -47,22 +52,32 @@ def steps_of(file: VideoFile, origin_s: float) -> tuple[ClockStep, ...]:
     return tuple(ClockStep(before_s + usual_s, gap_s - usual_s) for before_s, gap_s in gaps if gap_s >= least_s)
 
 
-def moments_around(
+def times_around(
     steps: Sequence[ClockStep], centres: Callable[[float, float, float | None], list[float]], duration_s: float,
     start_s: float, end_s: float | None,
 ) -> list[float]:  # fmt: skip
-    """Return what `centres(duration, start, end)` gives on a clock without the steps, on the clock with them."""
-    ends_s = None if end_s is None else _without(steps, end_s)
-    moments_s = centres(_without(steps, duration_s), _without(steps, start_s), ends_s)
-    return [_with(steps, moment_s) for moment_s in moments_s]
+    """Return timestamps that are spread over a video as if it had no gaps, so that none lies in a gap.
+
+    Args:
+        steps: the gaps, ascending.
+        centres: a function of (duration_s, start_s, end_s) that returns timestamps between `start_s` and `end_s`.
+        duration_s: the length of the video in seconds, gaps included.
+        start_s: the start of the part to sample.
+        end_s: the end of that part; None is the end of the video.
+    """
+    end_without_s = None if end_s is None else _without(steps, end_s)
+    times_s = centres(_without(steps, duration_s), _without(steps, start_s), end_without_s)
+    return [_with(steps, time_s) for time_s in times_s]
 
 
 def _without(steps: Sequence[ClockStep], time_s: float) -> float:
+    """Return a timestamp on a clock without the gaps."""
     return time_s - sum(min(step.by_s, max(0.0, time_s - step.at_s)) for step in steps)
 
 
 def _with(steps: Sequence[ClockStep], time_s: float) -> float:
-    for step in steps:  # ascending
+    """Return the timestamp that `_without` turns into `time_s`. The gaps must be ascending."""
+    for step in steps:
         if time_s >= step.at_s:
             time_s += step.by_s
     return time_s

@@ -1,8 +1,9 @@
-"""FFmpeg's log as a sign of damage: some decoders only log what they patch up.
+"""Listen to FFmpeg's log for signs of damage, because some decoders patch pictures up and only log that.
 
-PyAV passes on what a decoder's own threads log under Python's lock, which its owner has while it ends them: both would wait for
-each other. So a decoder is heard from its opening until it has been flushed (`flush_buffers` waits for its threads without the
-lock), and only then ended. Where none is open PyAV ignores the log, as it does by default.
+PyAV takes Python's lock to pass on what a decoder's threads log. Whoever ends a decoder holds that lock and waits for the threads,
+so that both would wait for each other. So the log is on from the opening of a decoder until it has been flushed (`flush_buffers`
+waits for the threads without the lock), and only then the decoder ends. While no decoder is open PyAV ignores FFmpeg's log, as it
+does by default.
 """
 
 from __future__ import annotations
@@ -19,26 +20,28 @@ WRONG_PIXELS = re.compile(
     r"|zlib resync|inflat|decompress|used \d+ of \d+ bytes",
     re.IGNORECASE,
 )
-"""What FFmpeg logs of pictures that it patches up, and of parts of a file that it passes over. Other errors in the log are of what
-no picture depends on."""
+"""The messages of FFmpeg about pictures that it patches up, and about parts of a file that it passes over. No picture depends on
+what other messages are about."""
 OF_THE_PAST = "unref short failure"
-"""What H.264 logs, as an error, where a picture gives up one that is not there, and is complete itself."""
+"""The error that FFmpeg's H.264 decoder logs where a picture gives up a reference that is missing, and is complete itself."""
 
 Message = tuple[int, str, str]
+"""A message of FFmpeg as PyAV gives it: its level, the name of what logged it, and the text."""
 
 
 class _Log:
-    """FFmpeg's log, switched on for as long as anybody hears it."""
+    """The log of FFmpeg, switched on for as long as anybody listens."""
 
     def __init__(self) -> None:
         self.lock, self._num_hearing, self._is_ours, self._skipped = RLock(), 0, False, True
         self._of_threads = av.logging.Capture(local=False)
         self.of_threads: list[Message] = []
-        """What decoders' threads said, whosoever they are. It is kept from the program's own log."""
+        """The messages of the threads of all decoders. They do not reach the program's own log."""
 
     def open(self) -> None:
+        """Listen, and switch the log on for the first listener."""
         with self.lock:
-            if self._num_hearing == 0 and av.logging.get_level() is None:  # else the program has it already
+            if self._num_hearing == 0 and av.logging.get_level() is None:  # else the program uses the log itself
                 self.of_threads = self._of_threads.__enter__()
                 self.of_threads.clear()
                 self._skipped = av.logging.get_skip_repeated()
@@ -48,6 +51,7 @@ class _Log:
             self._num_hearing += 1
 
     def close(self) -> None:
+        """Stop listening, and switch the log off after the last listener."""
         with self.lock:
             self._num_hearing -= 1
             if self._num_hearing == 0 and self._is_ours:
@@ -64,21 +68,27 @@ if hasattr(os, "register_at_fork"):  # Windows has no forks
 
 
 class Complaints:
-    """What is logged of wrong pixels by a decoder, with threads of its own or without, until it is closed."""
+    """The messages about wrong pixels that a decoder logs, from its opening until `close`.
+
+    Each packet is decoded inside a `with` block of this object. Behind the block, `found` says whether FFmpeg complained.
+    """
 
     def __init__(self, *, has_threads: bool) -> None:
+        """Listen to a decoder that is opened next; `has_threads` if it has threads of its own."""
         self.found = self.only_of_the_past = False
-        """Whether anything was, in the last packet; with threads, which may be anybody's, since the decoder was opened."""
+        """Two findings: whether any message was about wrong pixels, and whether all messages were `OF_THE_PAST`.
+
+        They cover the last packet; with threads all packets since the opening, and other decoders' threads as well."""
         self.has_threads = has_threads
         _log.open()
         self._num_before = len(_log.of_threads)
 
     def close(self) -> None:
-        """Hear no more: the decoder has been flushed."""
+        """Stop listening. The decoder must have been flushed before."""
         _log.close()
 
     def __enter__(self) -> None:
-        self._capture = av.logging.Capture()  # of the thread that makes it
+        self._capture = av.logging.Capture()  # it captures what this thread logs
         self._said: list[Message] = self._capture.__enter__()
 
     def __exit__(self, *error: object) -> None:
@@ -87,6 +97,6 @@ class Complaints:
         if self.has_threads and len(_log.of_threads) > self._num_before:
             said = [*said, *_log.of_threads[self._num_before :]]
         self.found = self.only_of_the_past = False
-        if said:  # rarely: this is asked twice a packet
+        if said:  # rarely; the patterns are not searched otherwise, because this runs twice a packet
             self.found = any(WRONG_PIXELS.search(message) for _, _, message in said)
             self.only_of_the_past = all(OF_THE_PAST in message for _, _, message in said)

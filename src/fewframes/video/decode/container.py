@@ -1,4 +1,4 @@
-"""A file with a video in it: opened, its video stream chosen, and what its index says; nothing is decoded.
+"""Open a file that holds a video, choose its video stream, and read what the container says of it. Nothing is decoded.
 
 Containers differ in what they know: where key frames are, how long the pictures last, whether the header can be believed.
 """
@@ -11,78 +11,78 @@ from collections.abc import Generator
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import IO, Any, cast
+from typing import IO, cast
 
 import av
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
-from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from fewframes.errors import TooLarge, VideoError
 from fewframes.video.decode.gifs import is_cut
+from fewframes.video.decode.opening import other_streams, in_its_words, open_alone, video_of
 from fewframes.video.decode.unreadable import looks_like, why_unreadable
 from fewframes.video.pictures.display import check_pixels
 
 log = logging.getLogger("fewframes")
 
 MAX_PIXELS = 16384 * 8640
-"""Pixels per frame above which a file is refused: room for 16K, not for a header that asks for terabytes."""
-CODED_SHARE, CODED_PIXELS = 1.25, 2**16
-"""How much larger than shown a decoder's pictures may be: they are coded in whole blocks."""
+"""The most pixels of a frame. It leaves room for 16K, and refuses a header that asks for terabytes."""
+CODED_FACTOR, CODED_PIXELS = 1.25, 2**16
+"""The factor and the pixels by which a decoder's pictures may be larger than shown, because they are coded in whole blocks."""
 LISTED_AT_THE_END = "matroska,webm"
-"""The container with a list of its key frames that is only read after a jump."""
+"""The container whose list of key frames stands at its end, where FFmpeg reads it only after a jump."""
 SCAN_LIMIT_BYTES = 64 * 2**20
-"""Up to this size, a file whose header does not say how long its pictures last has its packets listed."""
+"""The largest size of a file whose packets are listed where its header does not say how long the pictures last."""
 LOOSE_END_S = 1.0
-"""How much earlier than the whole file its pictures may end before it counts as cut short: sound often ends later."""
+"""The seconds by which the pictures may end before the whole file, which is not cut short then. Sound often ends later."""
 SCANNED_END_S = 0.25
-"""The same where all packets, sound too, were listed."""
+"""The seconds that stand in for `LOOSE_END_S` where all packets were listed, those of the sound too."""
 JOINED_AS_THEY_ARE = frozenset({"mpegts"})
 """Containers whose header tells the length, but of a file put together from several only that of one: the clock is looked at."""
 MOST_BACK_S = 0.5
 """How far times of decoding may go back before it is another clock: writers' mistakes of some pictures are passed over here."""
 END_NOT_LENGTH = frozenset({"matroska,webm", "flv"})
-"""Containers whose header has the end of the last picture where others have how long the whole file lasts."""
+"""Containers whose header gives the time at which the last picture ends, where others give the length of the file."""
 STILL_KINDS = frozenset({"heic", "heix", "mif1", "avif"})
-"""What an MP4 calls itself that holds a photograph: phones cut it into tiles, which FFmpeg takes for as many videos."""
+"""Brands of MP4 files that hold a photograph. Phones cut it into tiles, and FFmpeg takes each tile for a video."""
 NOT_VIDEO = frozenset({"tty", "lrc", "srt", "ass", "webvtt", "microdvd", "subviewer"})
-"""What FFmpeg takes plain text for."""
-LEADING_ELSEWHERE = frozenset("concat dash hls imf lavfi rtp rtsp sap sdp vobsub webm_dash_manifest".split())
-"""Formats that open what a file names: other files, addresses, the network."""
-SELF_CONTAINED = ",".join(sorted(av.formats_available - LEADING_ELSEWHERE))
-"""The others, as FFmpeg takes them."""
+"""Formats that FFmpeg takes plain text for."""
 GIF_END = b"\x00;"
-"""The last bytes of a GIF as most writers leave it; others are read for it (gifs.py)."""
+"""The last bytes of a GIF as most writers leave it. A GIF that ends otherwise is read to its end (gifs.py)."""
 
 READ_ERRORS = (FFmpegError, IndexError)
-"""What ends reading early; PyAV 18 raises IndexError at the end of a file in which a new stream turned up midway."""
+"""The errors that end reading early. PyAV 18 raises IndexError at the end of a file in which a new stream turned up midway."""
 FROM_THE_START = frozenset({"mpeg"})
-"""Containers with a time on some packets only: after a jump the others' would be guesses, and their length is one."""
+"""Containers with a time on some packets only. After a jump the times of the others would be guesses; the length is one too."""
 DECODE_CLOCK = frozenset({"avi"})
-"""Containers without presentation times: their frames are shown in the order and at the pace of decoding."""
+"""Containers without presentation times. Their frames are shown in the order and at the pace of decoding."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What is decoded at most: pixels of a frame, and seconds of a video. By the header before anything is decoded, and by what
-    comes out of it, for a header may lie."""
+    """The limits of what is decoded.
+
+    The header is checked before anything is decoded. What comes out is checked as well, because a header may lie.
+    """
 
     max_pixels: int = MAX_PIXELS
+    """The most pixels of a frame."""
     max_s: float = math.inf
+    """The most seconds of a video."""
 
     @property
     def coded_pixels(self) -> int:
-        """What a decoder may be asked for, where a video's size changes midway."""
-        return int(self.max_pixels * CODED_SHARE) + CODED_PIXELS
+        """Return the most pixels that a decoder may allocate for a frame, should the size of the video change midway."""
+        return int(self.max_pixels * CODED_FACTOR) + CODED_PIXELS
 
     def check_size(self, name: str, width_px: int, height_px: int) -> None:
-        """Raise TooLarge for larger frames."""
+        """Raise TooLarge if frames of this size are above the limit."""
         check_pixels(name, width_px, height_px, self.max_pixels)
 
     def check_length(self, name: str, duration_s: float) -> None:
-        """TooLarge for a longer video."""
+        """Raise TooLarge if a video of this length is above the limit."""
         if duration_s > self.max_s:
             raise TooLarge(f"{name}: {duration_s:.1f} s long; the limit is {self.max_s:g} s; cut it")
 
@@ -92,50 +92,50 @@ NO_LIMITS = Limits()
 
 @dataclass(frozen=True)
 class ContainerIndex:
-    """What the packets or the header say, in seconds on the container's clock."""
+    """The key frames and the end of a video by its packets or its header, in seconds on the container's clock."""
 
     key_times_s: list[float] | None
-    """Key frames, ascending; None when not known."""
+    """The times of the key frames, ascending; None if they are not known."""
     end_s: float
-    """When the last picture ends."""
-    slack_s: float
-    """How much earlier the pictures may end and the file still count as whole."""
+    """The time at which the last picture ends."""
+    tolerance_s: float
+    """The seconds by which the pictures may end before `end_s`, while the file does not count as cut short."""
     by_decoding: bool = False
-    """Whether key frames stand there with the times at which they are decoded: the first one's is right, the others may be shown
+    """True if `key_times_s` says when key frames are decoded. The first time is right even so; the other key frames may be shown
     somewhat later."""
     has_moved: bool = False
-    """Whether a file that the caller opened no longer stands where it stood."""
+    """True if a file that the caller opened no longer stands where it stood."""
     has_jumped: bool = False
-    """Whether the container stands somewhere else than before."""
+    """True if the container no longer stands where it stood."""
 
 
 @dataclass(frozen=True)
 class OpenContainer:
-    """A container at the start of its file, and its video stream."""
+    """An open container and its video stream."""
 
     container: InputContainer
     stream: VideoStream
     is_cut: bool
-    """Whether an AVI is shorter than its first chunk says: its last pictures may lack some between them."""
+    """True if an AVI is shorter than its first chunk says. Then some of its last pictures may be missing."""
 
     @property
     def format(self) -> str:
-        """FFmpeg's name of the container."""
+        """Return FFmpeg's name of the container format."""
         return self.container.format.name
 
     @property
     def tick_s(self) -> float:
-        """What the stream counts time in, in seconds."""
+        """Return the unit of the stream's times, in seconds."""
         return float(self.stream.time_base or Fraction(1, 1000))
 
     @property
     def frame_s(self) -> float:
-        """How long a picture is shown when nothing else is said, in seconds."""
+        """Return how long a picture is shown where it does not say so itself, in seconds."""
         return float(1 / (self.stream.average_rate or self.stream.guessed_rate or Fraction(25)))
 
 
 class VideoFile:
-    """A file by path, or one that the caller opened; one that `is_far` is read as little of as possible."""
+    """A video file, by path or opened by the caller, that can be opened again and again."""
 
     def __init__(
         self,
@@ -146,11 +146,15 @@ class VideoFile:
         is_far: bool = False,
         limits: Limits = NO_LIMITS,
     ) -> None:
+        """Note a path or an open binary file, and what messages call it. As little as possible is read of one that `is_far`."""
         self.file, self.name, self.size_bytes, self.is_far = file, name, size_bytes, is_far
         self.limits = limits
 
     def open(self) -> OpenContainer:
-        """The file opened afresh. Raises VideoError where there is no video in it that can be decoded here."""
+        """Open the file from its start.
+
+        Raises VideoError if it holds no video that can be decoded here, TooLarge if its header is above the limits.
+        """
         if not isinstance(self.file, str):
             self.file.seek(0)
         try:
@@ -168,6 +172,7 @@ class VideoFile:
             raise
 
     def _video_stream(self, container: InputContainer) -> VideoStream:
+        """Return the video stream of a container. Raises as `open`."""
         if container.format.name in NOT_VIDEO:
             known = why_unreadable(self._bytes, self.size_bytes, self.name)
             raise VideoError(f"{self.name}: not a video but {known or looks_like(self._bytes, self.size_bytes)}")
@@ -175,20 +180,20 @@ class VideoFile:
         if stream is None:
             if known := why_unreadable(self._bytes, self.size_bytes, self.name):
                 raise VideoError(f"{self.name}: {known}")
-            found = [f"{len(kind)} {what}" for what, kind in _other_streams(container) if kind] or ["nothing"]
+            found = [f"{len(kind)} {what}" for what, kind in other_streams(container) if kind] or ["nothing"]
             raise VideoError(f"{self.name}: no video stream (found: {', '.join(found)}); pass a file with pictures")
         if container.format.name == "gif" and self._is_cut_gif():
             raise VideoError(f"{self.name}: cut short (a GIF that ends within a picture); copy the file again")
         context = stream.codec_context
         if context is None:
             raise VideoError(
-                f"{self.name}: FFmpeg here has no decoder for its video; re-encode it, to H.264 for example"
+                f"{self.name}: FFmpeg has no decoder for its video here; re-encode it, for example to H.264"
             )
         contexts = [one.codec_context for one in container.streams.video if one.codec_context is not None]
         tiles = [one for one in contexts if (one.width, one.height) == (context.width, context.height)]
         if len(tiles) > 1 and container.metadata.get("major_brand", "").strip() in STILL_KINDS:
             raise VideoError(
-                f"{self.name}: a photograph in {len(tiles)} tiles, which are not put together here; save it as JPEG or PNG"
+                f"{self.name}: a photograph in {len(tiles)} tiles, which are not joined here; save it as JPEG or PNG"
             )
         self.limits.check_size(self.name, context.width, context.height)
         if container.duration:
@@ -196,17 +201,18 @@ class VideoFile:
         return stream
 
     def _bytes(self, offset: int, size: int) -> bytes:
-        """Return some bytes of the file as it is, from there on."""
+        """Return at most `size` bytes of the file from `offset` on."""
         with nullcontext(self.file) if not isinstance(self.file, str) else open(self.file, "rb") as file:
-            position = file.tell()  # an open container reads on from here
+            position = file.tell()  # an open container goes on reading from here
             file.seek(offset)
             content = file.read(size)
             file.seek(position)
             return content
 
     def _is_cut_gif(self) -> bool:
+        """Return whether a GIF ends within a picture."""
         if self._bytes(self.size_bytes - 2, 2) == GIF_END:
-            return False  # a file elsewhere is not fetched for it
+            return False  # so that a remote file need not be fetched
         with nullcontext(self.file) if not isinstance(self.file, str) else open(self.file, "rb") as file:
             position = file.tell()
             cut = is_cut(file)
@@ -214,8 +220,15 @@ class VideoFile:
             return cut
 
     def index(self, opened: OpenContainer, origin_s: float) -> ContainerIndex:
-        """Where key frames and the end are, in seconds on the container's clock, on which the first picture is shown at
-        `origin_s`; from the header, or by listing all packets. Raises VideoError where the file is found cut short."""
+        """Find the key frames and the end of the video, from the header or by listing all packets.
+
+        Args:
+            opened: the open container.
+            origin_s: when the first picture is shown, in seconds on the container's clock.
+
+        Raises:
+            VideoError: if the file is found to be cut short.
+        """
         header_s = _header_end_s(opened, origin_s)
         if header_s is not None:
             keys_s = _listed_key_times(opened.stream, opened.tick_s, origin_s)
@@ -235,21 +248,32 @@ class VideoFile:
                 return replace(self._index_of(found, keys_s, origin_s, whole_end_s), has_jumped=True)
         if whole_end_s is not None and self.size_bytes > SCAN_LIMIT_BYTES:
             return ContainerIndex(None, whole_end_s, LOOSE_END_S, has_jumped=has_jumped)
-        again = self.open()
+        again = self.open()  # a second container, so that the first one does not jump
         with closing(again.container):
             found = self._listing(again, origin_s)
         index = self._index_of(found, found.keys_s, origin_s, whole_end_s)
         return replace(index, has_moved=True, has_jumped=has_jumped)
 
     def _is_cut_avi(self, format_name: str) -> bool:
+        """Return whether an AVI is shorter than its first chunk says."""
         return format_name == "avi" and int.from_bytes(self._bytes(4, 4), "little") + 8 > self.size_bytes
 
     def _index_of(
         self, found: _Listing, keys_s: list[float], origin_s: float, announced_end_s: float | None
     ) -> ContainerIndex:
-        """What packets say of the file: all of them, or those after the last key frame. Raises as `index`."""
+        """Return what listed packets say of the video.
+
+        Args:
+            found: all packets, or those after the last key frame.
+            keys_s: the times of all key frames.
+            origin_s: when the first picture is shown, in seconds on the container's clock.
+            announced_end_s: when the file ends by its header; None if the header does not say it.
+
+        Raises:
+            VideoError: if the packets end before the file should.
+        """
         self._check_clock(found, origin_s)
-        if found.end_s <= origin_s:  # a raw stream: no times at all, so packets are counted
+        if found.end_s <= origin_s:  # a raw stream has no times at all, so its packets are counted
             end_s = origin_s + found.num_packets * found.frame_s
             return ContainerIndex(None, end_s, LOOSE_END_S)
         if announced_end_s is not None and found.whole_end_s < announced_end_s - SCANNED_END_S:
@@ -263,9 +287,11 @@ class VideoFile:
     def _after_last_key(
         self, opened: OpenContainer, origin_s: float, announced_end_s: float | None
     ) -> tuple[list[float], _Listing | None]:
-        """Matroska's list of key frames, and the packets after the last of them; None where there is no list, or it is damaged,
-        or what follows says that all packets must be looked at: more key frames, or an end before the announced one (which the
-        packets of a subtitle may hold that began long before)."""
+        """Return Matroska's list of key frames, and the packets from the last of them on.
+
+        The packets are None if all must be listed instead: without a list or with a damaged one, where further key frames follow
+        the last one, or where the packets end before the announced end. A subtitle that began long before may hold that end.
+        """
         keys_s = _key_times_after_jump(opened, origin_s)
         if keys_s is None or len(keys_s) < 2:
             return [], None
@@ -280,7 +306,7 @@ class VideoFile:
         return keys_s, found if found.end_s > origin_s and is_whole and is_last else None
 
     def _listing(self, opened: OpenContainer, origin_s: float) -> _Listing:
-        """What the packets say from where the container stands."""
+        """List the packets from where the container stands."""
         found = _Listing(origin_s, opened.frame_s, opened.tick_s)
         ticks_s = {one.index: float(one.time_base) for one in opened.container.streams if one.time_base is not None}
         try:
@@ -307,14 +333,20 @@ def packets_of(container: InputContainer, stream: VideoStream) -> Generator[Pack
 
 @dataclass
 class _Listing:
-    """What packets say, as they come: key frames, when the last picture ends, and when the last of pictures and sound."""
+    """A summary of packets, in seconds on the container's clock; packets are added as they are read."""
 
     end_s: float
+    """The end of the last picture."""
     frame_s: float
+    """The time that a picture is shown where its packet does not say so."""
     tick_s: float
+    """The unit of the video stream's times."""
     whole_end_s: float = 0.0
+    """The end of the last packet of any stream, sound too."""
     num_packets: int = 0
+    """The number of packets of the video stream."""
     keys_s: list[float] = field(default_factory=list)
+    """The times of the key frames."""
     back_s: float | None = None
     """After when the clock first goes back."""
     decoded_s: float = -math.inf
@@ -326,6 +358,7 @@ class _Listing:
         self.decoded_s = decode_s
 
     def add(self, start_s: float, shown_s: float, is_picture: bool, is_key: bool) -> None:
+        """Add a packet that begins at `start_s` and lasts `shown_s` (0 if it does not say so); `is_picture` if it is video."""
         self.whole_end_s = max(self.whole_end_s, start_s + shown_s)
         if is_picture:
             self.end_s = max(self.end_s, start_s + (shown_s or self.frame_s))
@@ -334,7 +367,7 @@ class _Listing:
 
 
 def cut_short(name: str, found_s: float, announced_s: float) -> VideoError:
-    """What to say of a video whose pictures end too early, in seconds from its start."""
+    """Return the error for a video whose pictures end at `found_s` instead of `announced_s`, in seconds from its start."""
     return VideoError(
         f"{name}: its pictures end at {found_s:.2f} s of the {announced_s:.2f} s it announces: cut short or "
         f"damaged; copy it again, or use what is there with an end of {max(0.0, found_s - 0.01):.2f} s"
@@ -350,85 +383,46 @@ def goes_back(name: str, after_s: float) -> VideoError:
 
 
 def _header_end_s(opened: OpenContainer, origin_s: float) -> float | None:
-    """When the pictures end by the header, where it tells of the pictures and not only of the whole file."""
+    """Return when the pictures end by the header; None if the header speaks of the whole file only."""
     stream = opened.stream
     if stream.duration is None or stream.duration <= 0 or opened.format in FROM_THE_START:
         return None
     start = stream.start_time
     start_s = origin_s if start is None or opened.format in DECODE_CLOCK else start * opened.tick_s
-    # Of an AVI that was cut FFmpeg shortens the length to what is there, but not the count in its header.
+    # FFmpeg shortens the length of a cut AVI to what is there, but not the count of pictures from the header.
     counted_s = stream.frames * opened.frame_s if opened.is_cut else 0.0
     return start_s + max(stream.duration * opened.tick_s, counted_s)
 
 
 def _listed_key_times(stream: VideoStream, tick_s: float, origin_s: float) -> list[float] | None:
-    """Key frames by the container's own index, moved to the clock of presentation; None when it has none."""
+    """Return the key frames of the container's own index; None if it has none.
+
+    Most containers list times of decoding. The list is shifted so that its first key frame is shown at `origin_s`.
+    """
     entries = stream.index_entries
     if len(entries) == 0:
         return None
     first, keys_s = entries[0].timestamp, []
-    place = entries.search_timestamp(first, backward=False)
-    while place >= 0:  # from key frame to key frame: a long video has tens of thousands of other entries
-        stamp = entries[place].timestamp
+    position = entries.search_timestamp(first, backward=False)
+    while position >= 0:  # a search finds key frames only, and a long video has tens of thousands of other entries
+        stamp = entries[position].timestamp
         keys_s.append(origin_s + (stamp - first) * tick_s)
-        place = entries.search_timestamp(stamp + 1, backward=False)
+        position = entries.search_timestamp(stamp + 1, backward=False)
     return keys_s
 
 
 def _key_times_after_jump(opened: OpenContainer, origin_s: float) -> list[float] | None:
-    """As `_listed_key_times`; a jump makes FFmpeg read the list of key frames that Matroska has at its end."""
+    """Return the key frames as `_listed_key_times` does, after a jump to the start.
+
+    The jump makes FFmpeg read the list of key frames that Matroska has at its end.
+    """
     with suppress(FFmpegError):
         opened.container.seek(0)
     return _listed_key_times(opened.stream, opened.tick_s, origin_s)
 
 
-def _other_streams(container: InputContainer) -> list[tuple[str, tuple[object, ...]]]:
-    streams = container.streams
-    return [
-        ("audio streams", tuple(streams.audio)),
-        ("cover pictures", tuple(streams.video)),
-        ("subtitle streams", tuple(streams.subtitles)),
-        ("data streams", tuple(streams.data)),
-    ]
-
-
 def check_readable(file: str | IO[bytes], name: str, size_bytes: int, limits: Limits) -> None:
-    """Raise VideoError where a file holds no video, leads to others, or is above the limits."""
+    """Raise VideoError if a file holds no video, names other files to open, or is above the limits. It is left at its start."""
     VideoFile(file, name, size_bytes, limits=limits).open().container.close()
     if not isinstance(file, str):
         file.seek(0)
-
-
-def open_alone(
-    file: str | IO[bytes] | Any, options: dict[str, str] | None = None, buffer_size: int = 32768
-) -> InputContainer:
-    """Open a path, or an open file, and nothing that it names: no playlist leads on, no name is an address or a pattern.
-
-    Raises FFmpegError and ValueError.
-    """
-    is_path = isinstance(file, str)
-    alone = {
-        "protocol_whitelist": "file" if is_path else "none",
-        "format_whitelist": SELF_CONTAINED,
-        "pattern_type": "none",  # img%03d.png is that file, and not img001.png and those after it
-    }
-    return av.open(
-        # 10:00.mp4 and concat:a|b are names of files: what follows file: is a path, as it stands there.
-        f"file:{file}" if is_path else file,
-        "r",
-        options=alone | (options or {}),
-        buffer_size=buffer_size,
-        metadata_errors="replace",
-    )
-
-
-def video_of(container: InputContainer) -> VideoStream | None:
-    """The video stream to look at: never a cover picture."""
-    streams = [one for one in container.streams.video if not one.disposition & Disposition.attached_pic]
-    best = container.streams.best("video")
-    return best if best in streams else next(iter(streams), None)
-
-
-def in_its_words(error: Exception) -> str:
-    """An error of FFmpeg or the system in its own words."""
-    return str(getattr(error, "strerror", None) or error).strip().rstrip(".")

@@ -1,9 +1,9 @@
-"""Damage in a stream of packets: which decoded pictures are built on it.
+"""Find the decoded pictures that build on damaged packets.
 
 Pictures leave a decoder in the order of showing, errors in the order of decoding: a key frame may come out after the error of a
-packet behind it. So each picture is held against the packets up to its own in the order of decoding, from the last clean entry on.
-FFmpeg hands the mark of a packet on to its frame. It does so for one thread only here: PyAV takes marks back under Python's lock,
-for which a decoder's threads must not wait while they are being ended.
+packet behind it. So each picture is compared with the packets up to its own in the order of decoding, from the last clean entry
+point on. FFmpeg copies the mark of a packet (`opaque`) to its frame. Here it does so with one thread only, because PyAV takes marks
+back under Python's lock, and a decoder's threads must not wait for that lock while they are being ended.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
 WHOLE = frozenset({PictureType.I, PictureType.NONE})
-"""Kinds of pictures that nothing is needed for; a key frame of another kind refreshes the picture by and by."""
-
+"""Types of pictures that need no other picture. A key frame of another type refreshes the picture bit by bit."""
 
 KINDS_UNSAID = frozenset({"svq1"})
-"""Decoders that say of no picture that it is a key frame, but do say its kind; those that say neither call all kinds NONE."""
+"""Decoders that mark no picture as a key frame, but do say its type. Decoders that say neither call every type NONE."""
 
 
-class _Place:
-    """A packet in the order of decoding: its number, when its picture is shown, in ticks, and whether the container calls it a key
-    frame."""
+class _PacketRecord:
+    """The record of a packet: its number in the order of decoding, when its picture is shown (`stamp`, in ticks; None if unknown),
+    whether the container calls it a key frame, and whether its picture has come out.
+    """
 
     def __init__(self, number: int, stamp: int | None, *, is_key: bool = False) -> None:
         self.number, self.stamp, self.is_key = number, stamp, is_key
@@ -32,22 +32,24 @@ class _Place:
 
 
 class Damage:
-    """What went wrong with the packets of a decoder with one thread, since it began at a key frame."""
+    """The damage in the packets of a decoder with one thread, since it began at a key frame."""
 
     def __init__(self, codec: str) -> None:
-        """`codec` is FFmpeg's name of the decoder."""
+        """Begin with no packet; `codec` is FFmpeg's name of the decoder."""
         self.num_packets = 0
         self._is_unsaid = codec in KINDS_UNSAID
-        self._last = self._first = _Place(0, None)
-        self._entries: list[_Place] = []
-        self._bad: list[_Place] = []
+        self._last = self._first = _PacketRecord(0, None)
+        self._entries: list[_PacketRecord] = []
+        """The clean entry points: key frames at which damage before them ends."""
+        self._bad: list[_PacketRecord] = []
+        """The damaged packets."""
 
     def add(self, packet: Packet[VideoStream], stamp: int | None) -> None:
-        """Note the packet that is decoded next."""
-        self._last = _Place(self.num_packets, stamp, is_key=bool(packet.is_keyframe))
+        """Note the packet that is decoded next, whose picture is shown at `stamp`, in ticks."""
+        self._last = _PacketRecord(self.num_packets, stamp, is_key=bool(packet.is_keyframe))
         if self.num_packets == 0:
             self._first = self._last
-            self._entries.append(self._last)  # until its picture shows otherwise
+            self._entries.append(self._last)  # it counts as clean until its picture shows otherwise
         packet.opaque = self._last
         self.num_packets += 1
         if packet.is_corrupt:
@@ -58,46 +60,51 @@ class Damage:
         self._blame(self._last)
 
     def taints(self, frame: VideoFrame) -> bool:
-        """Whether a frame that came out is damaged, or built on what is."""
-        place = frame.opaque if isinstance(frame.opaque, _Place) else self._last
-        place.has_frame = True
-        if not (self._bad or place is self._first or frame.is_corrupt or frame.key_frame or place.is_key):
-            return False  # almost always: this is asked of every frame
-        is_unsaid = self._is_unsaid or frame.pict_type == PictureType.NONE  # then the container's word counts
-        is_entry = (frame.key_frame or (is_unsaid and place.is_key)) and frame.pict_type in WHOLE
-        if frame.is_corrupt or (place is self._first and not is_entry):
-            self._blame(place)
-        # Without stamps nothing says where in time decoding goes on after a loss.
-        is_clean = place not in self._bad and (place.stamp is not None or not self._bad)
-        if is_entry and is_clean and place is not self._first:
-            insort(self._entries, place, key=_number)
-        entry = self._entries[bisect_right(self._entries, place.number, key=_number) - 1]
+        """Return whether a frame that came out is damaged, or builds on a damaged one."""
+        record = frame.opaque if isinstance(frame.opaque, _PacketRecord) else self._last
+        record.has_frame = True
+        if not (self._bad or record is self._first or frame.is_corrupt or frame.key_frame or record.is_key):
+            return False  # a short cut for nearly every frame of a sound video
+        # Where the decoder does not say what is a key frame, the container's word counts.
+        is_unsaid = self._is_unsaid or frame.pict_type == PictureType.NONE
+        is_entry = (frame.key_frame or (is_unsaid and record.is_key)) and frame.pict_type in WHOLE
+        if frame.is_corrupt or (record is self._first and not is_entry):
+            self._blame(record)
+        # Without a stamp, nothing says where in time decoding goes on after a loss.
+        is_clean = record not in self._bad and (record.stamp is not None or not self._bad)
+        if is_entry and is_clean and record is not self._first:
+            insort(self._entries, record, key=_number)
+        entry = self._entries[bisect_right(self._entries, record.number, key=_number) - 1]
         since = self._bad[bisect_left(self._bad, entry.number, key=_number) :]
-        return any(bad.number <= place.number and not _leads(bad, entry) for bad in since)
+        return any(bad.number <= record.number and not _leads(bad, entry) for bad in since)
 
     @property
     def lost_start(self) -> bool:
-        """Whether no picture came of the first packet, and something went wrong."""
+        """Return whether the first packet gave no picture, and some packet was damaged."""
         return bool(self._bad) and not self._first.has_frame
 
     @property
     def start(self) -> int | None:
-        """When the picture of the first packet is shown, in ticks."""
+        """Return when the picture of the first packet is shown, in ticks; None if it is not known."""
         return self._first.stamp
 
     def lost(self, after: float, up_to: float) -> bool:
-        """Whether a picture that should be shown later than the one time and not later than the other, in ticks, did not come."""
+        """Return whether a picture is missing that should be shown later than `after` and not later than `up_to`, in ticks."""
         return any(bad.stamp is not None and after < bad.stamp <= up_to and not bad.has_frame for bad in self._bad)
 
-    def _blame(self, place: _Place) -> None:
-        if place not in self._bad:
-            insort(self._bad, place, key=_number)
+    def _blame(self, record: _PacketRecord) -> None:
+        """Note a damaged packet."""
+        if record not in self._bad:
+            insort(self._bad, record, key=_number)
 
 
-def _number(place: _Place) -> int:
-    return place.number
+def _number(record: _PacketRecord) -> int:
+    return record.number
 
 
-def _leads(place: _Place, entry: _Place) -> bool:
-    """Whether a picture is shown before the entry point that it is decoded after: nothing that is shown later builds on it."""
-    return place.stamp is not None and entry.stamp is not None and place.stamp < entry.stamp
+def _leads(record: _PacketRecord, entry: _PacketRecord) -> bool:
+    """Return whether a picture is decoded after an entry point but shown before it.
+
+    No picture that is shown after the entry point builds on such a picture.
+    """
+    return record.stamp is not None and entry.stamp is not None and record.stamp < entry.stamp

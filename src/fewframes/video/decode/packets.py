@@ -1,9 +1,10 @@
-"""Packets of a video, before any is decoded: which can be left out, and where a stretch of wanted frames is complete.
+"""Read the packets of a video before any is decoded: which can be left out, and where a run of wanted frames is complete.
 
 A picture that no other picture builds on need not be decoded unless it is itself wanted. Codecs say so in the first bytes of
-a picture: H.264 by nal_ref_idc (ITU-T H.264, 7.4.1), HEVC by its type of slice (ITU-T H.265, table 7-1), AV1 by refreshing
-none of its references (AV1 specification, 5.9.2; all that one frame hands to another travels in those), MPEG-1, -2 and -4 by
-being a B-picture. VP8 and VP9 adapt their probabilities and motion vectors from every frame to the next: nothing can be left out.
+a picture: H.264 by nal_ref_idc (ITU-T H.264, 7.4.1), HEVC by its NAL unit type (ITU-T H.265, table 7-1), AV1 by refreshing
+none of its references (AV1 specification, 5.9.2), MPEG-1, -2 and -4 by being a B-picture. In AV1 everything that one frame
+hands to another travels in the references. VP8 and VP9 adapt their probabilities and motion vectors from every frame to the
+next, so nothing can be left out.
 """
 
 from __future__ import annotations
@@ -16,38 +17,57 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 SAME_S = 1e-6
-"""Times nearer than this are the same: containers round theirs to a clock tick."""
+"""The difference in seconds up to which two times are the same; containers round times to a clock tick."""
 MOST_AHEAD = 32
-"""Packets read ahead of the decoder, at most: pictures are never moved by more than 16 places."""
+"""The most packets that are read ahead of the decoder; no codec reorders pictures by more than 16 positions."""
 START_CODE = b"\x00\x00\x01"
+"""The bytes that begin each unit of a stream without lengths (H.264 and HEVC in Annex B format, MPEG)."""
 H264_SLICE, H264_REFRESH, H264_BESIDE = 1, 5, frozenset({6, 9, 12})
-"""NAL units of a picture that is no instant refresh, and of one that is; information, delimiter and filler beside them."""
+"""Types of NAL units: a slice of a picture that is no instant refresh; one of an instant refresh; information, delimiter and filler
+beside them."""
 HEVC_FIRST_PARAMETERS, HEVC_BESIDE = 32, frozenset({35, 38, 39, 40})
+"""Types of NAL units: the video parameter set, which the sequence parameter set follows; delimiter, filler and information."""
 AV1_SEQUENCE, AV1_DELIMITER, AV1_FRAME_HEADER, AV1_TILES, AV1_METADATA, AV1_FRAME = 1, 2, 3, 4, 5, 6
+"""Types of open bitstream units (AV1 specification, 6.2.2)."""
 SELECT = 2
-"""An AV1 sequence header's value for "each frame says"."""
+"""The value in an AV1 sequence header that leaves a choice to each frame header."""
 
 Test = Callable[[bytes], bool]
-"""Whether nothing is built on the picture of these bytes."""
+"""A function of a packet's bytes that returns whether no other picture builds on its picture."""
 
 
 class Feed:
-    """The packets of a stream from where its container stands, in the order of decoding, without those that `wanted_s` has no
-    use for; `None` where it has all that is wanted, so that the decoder is emptied and nothing more decoded.
+    """An iterator over the packets that a decoder needs for the wanted timestamps, from where the container stands.
 
-    `wanted_s` are moments on the container's clock, ascending, between which no jump is worth it; empty: all packets come.
-    Where a packet does not say when its picture is shown, or says before it is decoded, all packets come from there on.
+    Packets come in the order of decoding. Once all that is wanted has gone out, `None` follows and ends the iteration: it makes
+    the decoder give its last frames, and nothing more is decoded.
+
+    `wanted_s` are ascending timestamps on the container's clock, between which no jump is worth it. Where it is empty, all
+    packets come. If a packet does not say when its picture is shown, or says a time before that of its decoding, all packets
+    come from there on.
     """
 
     def __init__(self, packets: Iterator[Packet[VideoStream]], tick_s: float, left_out: Test | None) -> None:
+        """Begin at the next packet.
+
+        Args:
+            packets: the packets of the stream.
+            tick_s: the unit of their times, in seconds.
+            left_out: the test for packets that no other packet needs; None where none can be left out.
+        """
         self.wanted_s: Sequence[float] = ()
         self.num_left_out = 0
         self._packets, self._tick_s, self._left_out = packets, tick_s, left_out
         self._ahead: deque[tuple[Packet[VideoStream], float | None]] = deque()
+        """The packets that were read and not given out yet, each with the time at which its picture is shown."""
         self._seen_s: list[float] = []
+        """The times at which the pictures of all packets read so far are shown, ascending."""
         self._sent_s: set[float] = set()
+        """The times at which the pictures of the packets given out so far are shown."""
         self._complete_for: Sequence[float] | None = None
+        """The value of `wanted_s` for which everything has gone out."""
         self._decode_s: float | None = None
+        """The decoding time of the last packet read. Pictures of later packets are not shown before it."""
         self._ended = self._untrusted = False
 
     def __iter__(self) -> Iterator[Packet[VideoStream] | None]:
@@ -57,7 +77,7 @@ class Feed:
                 if stamp_s is not None:
                     self._sent_s.add(stamp_s)
                 if self._left_out is not None and packet.is_keyframe:
-                    self._left_out(bytes(packet))  # which may say how those after it are to be read
+                    self._left_out(bytes(packet))  # for AV1 the test learns from it how to read the packets that follow
                 yield packet
             elif self._useless(packet, stamp_s):
                 self.num_left_out += 1
@@ -72,33 +92,35 @@ class Feed:
 
     @property
     def stopped(self) -> bool:
-        """Whether nothing else will come: all that was wanted then has gone out."""
+        """Return whether the iteration has ended because all that was wanted then has gone out."""
         return self._complete_for is not None
 
     @property
     def complete(self) -> bool:
-        """Whether all that is wanted now has gone out, and nothing else will come."""
+        """Return whether the iteration has ended because all that is wanted now has gone out."""
         return self._complete_for is self.wanted_s
 
     def shown_s(self, time_s: float) -> float | None:
-        """The time of the picture that is shown at `time_s`; None where that is not known yet."""
+        """Return when the picture that is shown at `time_s` begins to be shown; None where that is not known yet."""
         before = bisect_right(self._seen_s, time_s + SAME_S)
         if before == 0 or self._untrusted or not self._knows_up_to(time_s + SAME_S):
             return None
         return self._seen_s[before - 1]
 
     def can_go(self, packet: Packet[VideoStream]) -> bool:
-        """Whether no other picture needs this one. The mark of a corrupt one says that more than itself may be lost."""
+        """Return whether no other picture needs that of this packet. A packet marked as corrupt stays, because the mark says
+        that more than itself may be lost.
+        """
         return self._left_out is not None and not packet.is_corrupt and self._left_out(bytes(packet))
 
     def _useless(self, packet: Packet[VideoStream], stamp_s: float) -> bool:
-        """Whether no other picture needs this one, and it is shown at no wanted moment."""
+        """Return whether no other picture needs that of this packet, and it is shown at no wanted timestamp."""
         if not self.can_go(packet):
             return False
-        place = bisect_left(self.wanted_s, stamp_s - SAME_S)
-        next_wanted_s = self.wanted_s[place] if place < len(self.wanted_s) else float("inf")
+        index = bisect_left(self.wanted_s, stamp_s - SAME_S)
+        next_wanted_s = self.wanted_s[index] if index < len(self.wanted_s) else float("inf")
         if next_wanted_s < float("inf"):
-            # Not wanted when another picture takes its place before the next wanted moment.
+            # The picture is not wanted if another one replaces it before the next wanted timestamp.
             while not self._next_is_known(stamp_s) and self._read():
                 pass
             following = bisect_right(self._seen_s, stamp_s)
@@ -107,25 +129,30 @@ class Feed:
         return not self._untrusted
 
     def _next_is_known(self, stamp_s: float) -> bool:
+        """Return whether the picture shown after `stamp_s` has been read, and no packet to come is shown before it."""
         following = bisect_right(self._seen_s, stamp_s)
         return following < len(self._seen_s) and self._knows_up_to(self._seen_s[following])
 
     def _has_all(self) -> bool:
+        """Return whether the packets of all wanted pictures have gone out, and no other packet can belong to them."""
         last_s = self.wanted_s[-1] + SAME_S
         while not self._knows_up_to(last_s):
             if not self._read():
                 return False
-        if self._ended:  # which empties the decoder by itself, and whether it came too early is not judged here
+        if self._ended:  # the end empties the decoder anyway, and FileVideo checks whether it came too early
             return False
         shown_s = {self.shown_s(time_s) for time_s in self.wanted_s}
         return None not in shown_s and shown_s <= self._sent_s
 
     def _knows_up_to(self, time_s: float) -> bool:
-        """Whether every picture shown up to `time_s` has been seen: none is shown before it is decoded."""
+        """Return whether all packets whose pictures are shown up to `time_s` have been read.
+
+        This follows from the decoding time of the last packet, because no picture is shown before it is decoded.
+        """
         return self._ended or (self._decode_s is not None and self._decode_s > time_s)
 
     def _read(self) -> bool:
-        """One more packet into the row of those that wait; False where there is none, or the row is long enough."""
+        """Read one more packet ahead. Return False if there is none, or enough packets wait."""
         if len(self._ahead) >= MOST_AHEAD or self._ended:
             return False
         packet = next(self._packets, None)
@@ -135,20 +162,25 @@ class Feed:
         stamp_s = None if packet.pts is None else packet.pts * self._tick_s
         self._ahead.append((packet, stamp_s))
         if packet.size == 0:
-            self._ended = True  # the container's own sign of the end
+            self._ended = True  # PyAV gives an empty packet at the end
         elif stamp_s is None or (packet.dts is not None and packet.dts * self._tick_s > stamp_s):
             self._untrusted = True
         else:
             insort(self._seen_s, stamp_s)
-            if packet.dts is not None:  # Matroska has none on the first packets
+            if packet.dts is not None:  # the first packets of Matroska have no decoding time
                 self._decode_s = packet.dts * self._tick_s
         return True
 
 
 def left_out_test(stream: VideoStream) -> Test | None:
-    """The test for a stream's codec; None where nothing can be left out, or the stream does not say how to tell."""
+    """Return the test for a stream's codec.
+
+    Returns None if nothing can be left out, or the stream's headers do not say how to tell.
+    """
     context = stream.codec_context
     extradata = bytes(context.extradata or b"")
+    # A configuration record begins with 1, and says by how many bytes the length of a unit is written. Without such a record
+    # units are separated by start codes, which the length 0 stands for.
     if context.name == "h264":
         length = _h264_length_bytes(extradata)
         return lambda data: _h264_unused(data, length)
@@ -157,7 +189,7 @@ def left_out_test(stream: VideoStream) -> Test | None:
         layers = _hevc_layers(extradata, length)
         return None if layers is None else lambda data: _hevc_unused(data, length, layers)
     if context.name in {"av1", "libdav1d"}:
-        return _Av1Test(extradata[4:])
+        return _Av1Test(extradata[4:])  # the sequence header stands behind four bytes of configuration
     if context.name == "mpeg4":
         return _mpeg4_unused
     return _mpeg2_unused if context.name in {"mpeg1video", "mpeg2video"} else None
@@ -177,21 +209,27 @@ def _h264_length_bytes(extradata: bytes) -> int:
 
 
 def _units(data: bytes, length_bytes: int) -> Iterator[bytes]:
-    """The first bytes of each NAL unit, behind lengths of so many bytes, or behind start codes (0)."""
+    """Yield the first five bytes of each unit of a packet.
+
+    Args:
+        data: the packet.
+        length_bytes: the number of bytes in which the length before each unit is written; 0 if start codes separate units.
+    """
     if not length_bytes:
-        place = data.find(START_CODE)
-        while place >= 0:
-            yield data[place + 3 : place + 8]
-            place = data.find(START_CODE, place + 3)
+        position = data.find(START_CODE)
+        while position >= 0:
+            yield data[position + 3 : position + 8]
+            position = data.find(START_CODE, position + 3)
         return
-    place = 0
-    while place + length_bytes < len(data):
-        start = place + length_bytes
+    position = 0
+    while position + length_bytes < len(data):
+        start = position + length_bytes
         yield data[start : start + 5]
-        place = start + int.from_bytes(data[place:start], "big")
+        position = start + int.from_bytes(data[position:start], "big")
 
 
 def _h264_unused(data: bytes, length_bytes: int) -> bool:
+    """Return whether an H.264 packet holds nothing but slices of a picture with nal_ref_idc 0."""
     slices = 0
     for unit in _units(data, length_bytes):
         kind = unit[0] & 31 if unit else 0
@@ -203,7 +241,12 @@ def _h264_unused(data: bytes, length_bytes: int) -> bool:
 
 
 def _hevc_layers(extradata: bytes, length_bytes: int) -> int | None:
-    """How many temporal layers the stream has, from its configuration record or its parameters; None where not said."""
+    """Return the number of temporal layers of an HEVC stream, or None if its headers do not say it.
+
+    Args:
+        extradata: the stream's configuration record, or its parameter sets behind start codes.
+        length_bytes: the number of bytes of a unit's length; 0 if there is no configuration record.
+    """
     if length_bytes:
         return extradata[21] >> 3 & 7 or None
     found = [
@@ -213,12 +256,13 @@ def _hevc_layers(extradata: bytes, length_bytes: int) -> int | None:
 
 
 def _hevc_unused(data: bytes, length_bytes: int, layers: int) -> bool:
+    """Return whether an HEVC packet holds nothing but slices of a picture of the highest layer that no other refers to."""
     slices = 0
     for unit in _units(data, length_bytes):
         if len(unit) < 2:
             return False
         kind, layer = unit[0] >> 1 & 63, unit[1] & 7
-        # Types below 16 with an even number are not referred to within their layer: the highest has none above it.
+        # Even types below 16 are not referred to within their temporal layer, and the highest layer has none above it.
         if kind < 16 and kind % 2 == 0 and layer >= layers:
             slices += 1
         elif kind not in HEVC_BESIDE:
@@ -227,24 +271,27 @@ def _hevc_unused(data: bytes, length_bytes: int, layers: int) -> bool:
 
 
 def _mpeg4_unused(data: bytes) -> bool:
+    """Return whether an MPEG-4 packet holds one B-picture and no header."""
     kinds = [unit[1] >> 6 for unit in _units(data, 0) if len(unit) > 1 and unit[0] == 0xB6]
     headers = any(unit and 0x20 <= unit[0] < 0x30 for unit in _units(data, 0))
-    return kinds == [2] and not headers  # two pictures in a packet: a B-picture with the one it builds on
+    return kinds == [2] and not headers  # a packet with two pictures holds a B-picture and one that it builds on
 
 
 def _mpeg2_unused(data: bytes) -> bool:
+    """Return whether a packet of MPEG-1 or MPEG-2 holds nothing but B-pictures and no header."""
     units = [unit for unit in _units(data, 0) if unit]
     kinds = {unit[2] >> 3 & 7 for unit in units if unit[0] == 0 and len(unit) > 2}
     return kinds == {3} and not any(unit[0] in {0xB3, 0xB8} for unit in units)
 
 
 class _Bits:
-    """Bits of bytes, the highest first."""
+    """A reader of the bits of some bytes, the highest bit first."""
 
     def __init__(self, data: bytes) -> None:
         self._value, self._left = int.from_bytes(data, "big"), 8 * len(data)
 
     def take(self, count: int) -> int:
+        """Return the next `count` bits as a number. Raises EOFError where there are fewer."""
         self._left -= count
         if self._left < 0:
             raise EOFError
@@ -252,14 +299,15 @@ class _Bits:
 
 
 class _Av1Test:
-    """The test for AV1; how frame headers are laid out it takes from the last sequence header it has met."""
+    """The test for AV1. It learns the layout of frame headers from the last sequence header that it was given."""
 
     def __init__(self, first_units: bytes) -> None:
         self.readable = False
+        """True if a sequence header with a known layout was given."""
         self(first_units)
 
     def __call__(self, data: bytes) -> bool:
-        """Whether a temporal unit holds nothing but frames that refresh no reference."""
+        """Return whether a temporal unit holds nothing but frames that refresh no reference."""
         frames = others = 0
         try:
             for kind, payload in _av1_units(data):
@@ -275,14 +323,14 @@ class _Av1Test:
         return frames > 0 and not others
 
     def _read_sequence(self, bits: _Bits) -> None:
-        """AV1 specification, 5.5.1."""
+        """Read from a sequence header how frame headers are laid out (AV1 specification, 5.5.1)."""
         bits.take(4)  # profile, still picture
         is_still, is_timed, is_delayed, points = bits.take(1), bits.take(1), bits.take(1), bits.take(5)
-        self.readable = not (is_still or is_timed or points)  # the others are rare, and their headers longer
+        self.readable = not (is_still or is_timed or points)  # other layouts are rare and longer, so they are not read
         if not self.readable:
             return
-        bits.take(12)
-        if bits.take(5) > 7:
+        bits.take(12)  # operating point
+        if bits.take(5) > 7:  # level; above 7 its tier follows
             bits.take(1)
         if is_delayed and bits.take(1):
             bits.take(4)
@@ -303,9 +351,9 @@ class _Av1Test:
         self.order_bits = bits.take(3) + 1 if order_hint else 0
 
     def _refreshes(self, bits: _Bits) -> bool:
-        """AV1 specification, 5.9.2."""
+        """Return whether a frame refreshes a reference, by its header (AV1 specification, 5.9.2)."""
         shows_another, kind, shown = bits.take(1), bits.take(2), bits.take(1)
-        if shows_another or kind != 1 or not shown:  # only shown inter frames can go
+        if shows_another or kind != 1 or not shown:  # only inter frames that are shown can be left out
             return True
         resilient = bits.take(1)
         bits.take(1)
@@ -319,21 +367,24 @@ class _Av1Test:
 
 
 def _av1_units(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Kind and payload of each unit (AV1 specification, 5.3)."""
-    place = 0
-    while place < len(data):
-        header = data[place]
-        place += 2 if header & 4 else 1
-        size, shift = len(data) - place, 0
-        if header & 2:
+    """Yield the type and the payload of each open bitstream unit (AV1 specification, 5.3).
+
+    Raises EOFError where the size of a unit is cut off.
+    """
+    position = 0
+    while position < len(data):
+        header = data[position]
+        position += 2 if header & 4 else 1  # a second byte names the layer
+        size, shift = len(data) - position, 0
+        if header & 2:  # the size follows in groups of seven bits, the lowest group first
             size = 0
             while True:
-                if place >= len(data):
+                if position >= len(data):
                     raise EOFError
-                byte = data[place]
+                byte = data[position]
                 size |= (byte & 127) << shift
-                place, shift = place + 1, shift + 7
+                position, shift = position + 1, shift + 7
                 if not byte & 128:
                     break
-        yield header >> 3 & 15, data[place : place + size]
-        place += size
+        yield header >> 3 & 15, data[position : position + size]
+        position += size

@@ -1,7 +1,7 @@
-"""Decoding from where a container stands: its packets -> frames in the order of showing, with their times, and what is damaged.
+"""Decode from where a container stands: its packets become frames in the order of showing, with their times and any damage.
 
-A decoder with one thread gives every frame, and says which are damaged (`Damage`). With several, errors come out of step with the
-frames, or get lost: at the first sign of damage it is given up (`Unsure`), for one with one thread.
+A decoder with one thread gives every frame, and says which are damaged (`Damage`). With several threads, errors come out of step
+with the frames, or get lost. At the first sign of damage such a decoder raises `UnreliableOutput`, and one thread takes over.
 """
 
 from __future__ import annotations
@@ -31,46 +31,60 @@ log = logging.getLogger("fewframes")
 JOINED_AFTER = 2
 """Within so many packets another recording begins behind one that is marked for it: FFmpeg's parsers are a picture late."""
 MAX_LEADING_PACKETS = 300
-"""Packets before the first key frame that are passed over (a recording cut in the middle) before it is done without."""
+"""The most packets that are passed over while a key frame is awaited (in a recording cut in the middle). After that, decoding
+begins without one."""
 
 _Heard: TypeAlias = "tuple[Packet[VideoStream] | None, bool]"
 """A packet, None at the end, and whether FFmpeg logged anything of what it lies among."""
 
 
 class UnreliableOutput(Exception):
-    """What came out of the decoder cannot be trusted, or is not what the packets promised."""
+    """The output of a decoder cannot be trusted, or differs from what the packets announced."""
 
 
 @dataclass(frozen=True)
 class ShownFrame:
-    """A decoded frame and the time it is shown, in seconds on the container's clock."""
+    """A decoded frame, and when it is shown, in seconds on the container's clock."""
 
     start_s: float
     end_s: float
     frame: VideoFrame
     geometry: Geometry
     damaged: bool
+    """True if the frame is damaged, or builds on a damaged one."""
 
 
 @dataclass
 class DecodeCounts:
-    """What all decodings of a video did, and what they met."""
+    """The counts of all passes over a video since it was opened."""
 
     decoded: int = 0
+    """The number of frames that were decoded."""
     undecodable: int = 0
+    """The number of packets that could not be decoded."""
     bytes: int = 0
+    """The number of bytes of the packets that were read."""
     key_delays: list[int] = field(default_factory=list)
-    """How much later than decoded each key frame that was met is shown, in ticks."""
+    """The delay from decoding to showing of each key frame that was met, in ticks."""
     repeats_until_s: float = -math.inf
-    """Until when packets without content have the picture before them shown."""
+    """The time until which packets without content repeat the picture before them."""
 
 
 class Decoding:
-    """A decoder's way through the packets of a stream, from where its container stands."""
+    """A pass of the decoder over the packets of a stream, from where its container stands."""
 
     def __init__(
         self, source: OpenContainer, display: Display, counts: DecodeCounts, complaints: Complaints, *, from_start: bool
     ) -> None:
+        """Prepare a pass.
+
+        Args:
+            source: the open container.
+            display: what notes the geometry of each frame.
+            counts: the counts that this pass adds to.
+            complaints: what FFmpeg logs while it decodes.
+            from_start: True at the start of the file, False after a jump.
+        """
         self._source, self._stream, self._tick_s = source, source.stream, source.tick_s
         self._display = display
         self._counts, self._complaints, self._from_start = counts, complaints, from_start
@@ -78,31 +92,38 @@ class Decoding:
         self._is_open = not from_start
         """Whether decoding began at an open group of pictures, as a jump may."""
         self.damage = None if complaints.has_threads else Damage(source.stream.codec_context.name)
-        """What went wrong in a decoder with one thread."""
+        """The damage that a decoder with one thread met; None with several threads."""
 
     def feed(self) -> Feed:
-        """Return the packets to decode. It is not kept here: the two would hold each other, and the decoder with its threads."""
+        """Return the packets to decode.
+
+        The caller holds them. If this object did, each would hold the other, and the decoder's threads would live on.
+        """
         return Feed(self._packets(), self._tick_s, left_out_test(self._stream))
 
     def frames(self, feed: Feed) -> Iterator[ShownFrame]:
-        """Yield frames in the order of showing. Raises Unsure at the first sign of damage in a decoder with several threads."""
+        """Yield frames in the order of showing.
+
+        Raises UnreliableOutput at the first sign of damage in a decoder with several threads.
+        """
         frame_s, time_base = self._source.frame_s, self._stream.time_base
         last_s = -frame_s if self._from_start else None  # a frame without a time follows the one before it
         first: Packet[VideoStream] | None = None
         for packet in feed:
             first = first or packet
             for frame in self._frames_of(packet):
-                frame.time_base = time_base  # those of an emptied decoder have none
+                frame.time_base = time_base  # the last frames of a decoder come without one
                 geometry = self._display.geometry(frame)
                 is_damaged = self._is_damaged(frame, first)
                 time_s = self._time_of(frame, last_s, frame_s)
                 if time_s is None:
-                    continue  # nothing says when it is shown
+                    continue  # right after a jump, nothing says when such a frame is shown
                 duration_s = frame.duration * self._tick_s if frame.duration else frame_s
                 last_s = time_s
                 yield ShownFrame(time_s, time_s + duration_s, frame, geometry, is_damaged)
 
     def _frames_of(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
+        """Return the frames that come out when a packet is decoded; None asks for all that are left."""
         if packet is not None and packet.size > 0:
             if packet.is_keyframe and self._num_keys == 0 and self._from_start:
                 self._is_open = begins_open(self._stream, bytes(packet))
@@ -114,7 +135,7 @@ class Decoding:
                 frames = self._stream.codec_context.decode(None) if packet is None else packet.decode()
         except FFmpegError as error:
             if self._complaints.only_of_the_past and self._is_open and self._num_keys == 1:
-                return []  # what it misses stands before the jump, or before the cut where the file begins
+                return []  # the jump, or the cut where the file begins, led into an open group: the packet needs one before it
             self._blame(f"a packet cannot be decoded: {error}")
             self._counts.undecodable += 1
             return []
@@ -124,22 +145,28 @@ class Decoding:
         return frames
 
     def _blame(self, reason: str) -> None:
+        """Note that the last packet is damaged. Raises UnreliableOutput with several threads."""
         if self.damage is None:
             raise UnreliableOutput(reason)
         self.damage.blame()
 
     def _is_damaged(self, frame: VideoFrame, first: Packet[VideoStream] | None) -> bool:
+        """Return whether a frame is damaged; `first` is the first packet of this pass. Raises as `frames`."""
         if self.damage is not None:
             is_damaged = self.damage.taints(frame)
         elif frame.is_corrupt or (first is not None and frame.pts == first.pts and not frame.key_frame):
             raise UnreliableOutput("a frame is marked as corrupt, or is no key frame where one was announced")
         else:
             is_damaged = False
+        # The last frames of a decoder have no decoding time; in a cut AVI some between them may be missing.
         return is_damaged or (self._source.is_cut and frame.dts is None)
 
     def _packets(self) -> Iterator[Packet[VideoStream]]:
-        """Packets from the first key frame on, or after so many others, up to the end of what can be read; an unreadable rest
-        shows as a video that ends too early."""
+        """Yield packets from the first key frame on, to the end of what can be read.
+
+        At the start of a file at most `MAX_LEADING_PACKETS` are passed over. An unreadable rest shows up as a video that ends too
+        early.
+        """
         most_passed = MAX_LEADING_PACKETS if self._from_start else sys.maxsize
         num_passed, is_in_pages = 0, self._source.format == "ogg"
         packets = packets_of(self._source.container, self._stream)
@@ -150,17 +177,18 @@ class Decoding:
                 if packet is None:
                     return
                 if is_complained_of and (is_in_pages or not packet.is_keyframe):
-                    # Something is lost that it may build on; in Ogg, where packets are put together from pages, of itself too.
+                    # Something before this packet is lost that it may build on. In Ogg, where packets are put together from
+                    # pages, a part of a key frame itself may be lost.
                     packet.is_corrupt = True
                 self._counts.bytes += packet.size
                 if packet.size == 0 and self._repeats(packet):
                     continue
                 if num_passed == 0 and self._from_start and self._is_listed_as_key(packet):
-                    packet.is_keyframe = True  # it is too damaged to look like one: the video begins here even so
+                    packet.is_keyframe = True  # damage hides that it is one; the video begins here all the same
                 if packet.size and not packet.is_keyframe and 0 <= num_passed < most_passed:
                     num_passed += 1
                     continue
-                num_passed = -1
+                num_passed = -1  # from here on no packet is passed over
                 if packet.is_keyframe and packet.pts is not None and packet.dts is not None:
                     self._counts.key_delays.append(packet.pts - packet.dts)
                 yield packet
@@ -200,11 +228,12 @@ class Decoding:
         return False
 
     def _is_listed_as_key(self, packet: Packet[VideoStream]) -> bool:
+        """Return whether the container's index says that the video begins with this packet, a key frame."""
         entries = self._stream.index_entries
         return len(entries) > 0 and entries[0].is_keyframe and entries[0].timestamp in {packet.dts, packet.pts}
 
     def _repeats(self, packet: Packet[VideoStream]) -> bool:
-        """Whether a packet without content has the last picture shown on; a decoder would take it for the end."""
+        """Return whether a packet without content repeats the last picture. A decoder would take such a packet for the end."""
         stamp = self._stamp_of(packet)
         if stamp is not None:
             shown_s = packet.duration * self._tick_s if packet.duration else self._source.frame_s
@@ -212,9 +241,17 @@ class Decoding:
         return stamp is not None
 
     def _stamp_of(self, one: Packet[VideoStream] | VideoFrame) -> int | None:
+        """Return when a packet or frame is shown, in ticks; the time of decoding in containers that know no other."""
         return one.dts if self._is_by_decoding else one.pts
 
     def _time_of(self, frame: VideoFrame, last_s: float | None, frame_s: float) -> float | None:
+        """Return when a frame is shown, in seconds on the container's clock, or None if nothing says it.
+
+        Args:
+            frame: the frame.
+            last_s: when the frame before it is shown; None right after a jump.
+            frame_s: how long a frame is shown where nothing else is said.
+        """
         stamp = self._stamp_of(frame)
         if stamp is None:
             return None if last_s is None else last_s + frame_s

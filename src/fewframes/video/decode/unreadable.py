@@ -1,4 +1,4 @@
-"""Why a file is no video that can be read: by its first bytes, the boxes of an MP4, and its name."""
+"""Explain why a file cannot be read as a video, by its first bytes, the boxes of an MP4, and its name."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import re
 from collections.abc import Callable
 
 ReadAt = Callable[[int, int], bytes]
-"""(offset, size) -> at most so many bytes of the file from there."""
+"""A function of (offset, size) that returns at most `size` bytes of the file from `offset` on."""
 
 SHOWN_BYTES, SNIFFED_BYTES = 16, 4096
 MOST_BOXES = 10_000
-"""Boxes of an MP4 that are stepped over; a long fragmented recording has two a second."""
+"""The most boxes of an MP4 that are stepped over. A long fragmented recording has two a second."""
 BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"sidx", b"moof", b"pnot", b"emsg"})
-"""What an MP4 begins with."""
+"""The boxes that an MP4 may begin with."""
 SIGNATURES = (
     (0, b"PK\x03\x04", "a ZIP archive; unpack it, and name the video inside"),
     (0, b"\x1f\x8b", "a gzip archive; unpack it, and name the video inside"),
@@ -24,12 +24,12 @@ SIGNATURES = (
     (257, b"ustar", "a tar archive; unpack it, and name the videos inside"),
     (0, b"%PDF", "a PDF document; name a video"),
     (0, b"\x93NUMPY", "an array of NumPy; load it with numpy.load, and pass the frames in Python"),
-    (0, b"\x00\x05\x16\x07", "what macOS keeps beside a file (AppleDouble), without a video; name the file without ._"),
+    (0, b"\x00\x05\x16\x07", "metadata of macOS (AppleDouble), not the video; name the file without ._"),
     (0, b"bplist00", "a property list of macOS, such as iCloud's placeholder; open the file there to download it"),
     (0, b"Salted__", "encrypted by OpenSSL; decrypt it first"),
 )
-"""What other kinds of files begin with: where, the bytes, and what to say."""
-PARTS = "give the files that it names"
+"""The first bytes of other kinds of files: the offset, the bytes, and what the error says."""
+PARTS = "pass the files that it names"
 TEXTS = (
     (
         r"(<!--.*?-->\s*)*<(!doctype html|html|head|body|title|script)\b",
@@ -41,34 +41,46 @@ TEXTS = (
         r"(<\?xml[^>]*>\s*)?<error\b|\{\s*\"",
         "the answer of a server (XML or JSON), not the video; read it, and download it again",
     ),
-    (r"\[internetshortcut\]|https?://\S+\s*$", "an address as text, not the video; name the address itself"),
-    (r"#EXTM3U", f"an HLS or M3U playlist, and files open no others; {PARTS}, or `fewframes stream` its http address"),
-    (r"ffconcat version|(#.*\n\s*)*file\s+['\"]?\S", f"a list of FFmpeg's (concat), and files open no others; {PARTS}"),
-    (r"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?<mpd[\s>]", "a DASH manifest, and files open no others; give a whole video"),
-    (r"v=0\r?\no=", "a session description (SDP) of a network stream; `fewframes stream` its rtsp:// address"),
+    (r"\[internetshortcut\]|https?://\S+\s*$", "an address as text, not the video; pass the address itself"),
+    (
+        r"#EXTM3U",
+        f"an HLS or M3U playlist, which is not followed; {PARTS}, or run `fewframes stream` on its http address",
+    ),
+    (
+        r"ffconcat version|(#.*\n\s*)*file\s+['\"]?\S",
+        f"a list of files for FFmpeg (concat), which is not followed; {PARTS}",
+    ),
+    (r"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?<mpd[\s>]", "a DASH manifest, which is not followed; pass a whole video"),
+    (r"v=0\r?\no=", "a session description (SDP) of a network stream; run `fewframes stream` on its rtsp:// address"),
     (r"\[playlist\]|\[reference\]|<asx|<smil|(<\?xml[^>]*>\s*)?<playlist", f"a playlist; {PARTS}"),
     (r"webvtt|\d+\r?\n\d\d:\d\d:\d\d,\d{3} -->|\[script info\]", "subtitles without pictures; name the video"),
 )
-"""What texts begin with, upper case or lower, and what to say."""
+"""Regular expressions for how text files begin, in any case of letters, and what the error says."""
 STILLS = (b"heic", b"heix", b"mif1", b"avif")
 """Brands of single pictures in the container of MP4."""
 UNFINISHED = frozenset(".part .crdownload .download .opdownload .partial .!qb .!ut .aria2 .tmp".split())
-"""Endings that programs give to what they have not wholly downloaded."""
+"""File name endings that programs give to downloads that are not complete."""
 
 
 def why_unreadable(read: ReadAt, size_bytes: int, name: str) -> str:
-    """Return what kind of file this is instead of a video, and what helps; empty where nothing is known of it."""
+    """Return what kind of file this is instead of a video, and what helps; empty if its kind is not known.
+
+    Args:
+        read: a function that reads the file.
+        size_bytes: the size of the file.
+        name: the name of the file.
+    """
     start = read(0, SNIFFED_BYTES)
     if not start:
         return "empty (0 bytes); copy or download it again"
     if os.path.splitext(name)[1].lower() in UNFINISHED:
-        return "by its ending not wholly downloaded; wait for its end, or download it again"
+        return "an unfinished download by its ending; wait until it is complete, or download it again"
     if start[4:8] in BOXES:
         return _why_no_mp4(read, size_bytes)
     if not start.strip(b"\0"):
         return (
-            f"nothing but zeros at its start ({size_bytes} bytes): never written to its end, or the placeholder of a cloud "
-            "folder; download it, or copy it again"
+            f"nothing but zeros at its start ({size_bytes} bytes): it was never fully written, or is the placeholder of a "
+            "cloud folder; download it, or copy it again"
         )
     known = [words for offset, signature, words in SIGNATURES if start[offset:].startswith(signature)]
     if known:
@@ -78,7 +90,7 @@ def why_unreadable(read: ReadAt, size_bytes: int, name: str) -> str:
 
 
 def looks_like(read: ReadAt, size_bytes: int) -> str:
-    """Return how a file begins, for what is not known."""
+    """Return how a file of an unknown kind begins: as text or data, and its first bytes."""
     start = read(0, 64)
     text = _text_of(start)
     readable = sum(character.isprintable() or character.isspace() for character in text) > 0.95 * len(text)
@@ -87,6 +99,7 @@ def looks_like(read: ReadAt, size_bytes: int) -> str:
 
 
 def _why_no_mp4(read: ReadAt, size_bytes: int) -> str:
+    """Return what is missing of an MP4, and what helps; empty if no box is missing."""
     if read(4, 8).startswith(tuple(b"ftyp" + brand for brand in STILLS)):
         return "a picture (HEIC or AVIF), not a video; save it as JPEG or PNG"
     boxes, end = _boxes(read, size_bytes)
@@ -106,7 +119,7 @@ def _why_no_mp4(read: ReadAt, size_bytes: int) -> str:
 
 
 def _boxes(read: ReadAt, size_bytes: int) -> tuple[set[str], int]:
-    """Return the names of the outermost boxes of an MP4, and where the last one ends by its own word."""
+    """Return the names of the outermost boxes of an MP4, and the offset at which the last one ends by its own size."""
     names: set[str] = set()
     end = 0
     for _ in range(MOST_BOXES):
@@ -114,6 +127,7 @@ def _boxes(read: ReadAt, size_bytes: int) -> tuple[set[str], int]:
         if len(head) < 8:
             break
         size = int.from_bytes(head[:4], "big")
+        # The size 0 stands for "to the end of the file", and 1 for a longer number behind the name.
         size = {0: size_bytes - end, 1: int.from_bytes(head[8:16], "big")}.get(size, size)
         if size < 8:
             break
@@ -123,6 +137,6 @@ def _boxes(read: ReadAt, size_bytes: int) -> tuple[set[str], int]:
 
 
 def _text_of(start: bytes) -> str:
-    """Return the text that these bytes are, or whatever is like it."""
+    """Return these bytes as text; bytes that are no text become replacement characters."""
     encoding = "utf-16" if start.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
     return start.decode(encoding, errors="replace")

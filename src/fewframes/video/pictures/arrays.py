@@ -1,4 +1,4 @@
-"""Pictures that lie ready -> arrays of pixels; one view of pixels for a network. No torch."""
+"""Turn still images into arrays of pixels, and stack the network's view of pictures, without torch."""
 
 from __future__ import annotations
 
@@ -16,38 +16,47 @@ from fewframes.video.pictures.images import pixels_of_pil
 from fewframes.video.view import ViewConfig, centre_fitted, put_inside
 
 CHANNELS = (1, 3, 4)
-"""Of grey, RGB and RGBA pictures."""
+"""The numbers of channels of grey, RGB and RGBA pictures."""
 
 
 class Stack(Protocol):
-    """Where a decoder puts the pictures that were asked for, one by one, and whence a clip of them is taken."""
+    """A stack of the pictures that were asked for. A decoder adds them one by one, and takes a clip of them at the end."""
 
     def add(self, pixels_HWC: Pixels) -> int:
-        """The place where this picture is kept."""
+        """Add a picture. Return its index in the stack."""
 
     def clip(
-        self, places: list[int], times_s: Sequence[float], duration_s: float, source: str, reading: Reading
+        self, indices: list[int], times_s: Sequence[float], duration_s: float, source: str, reading: Reading
     ) -> Clip[Any]:
-        """Those at these places, in this order."""
+        """Return a clip of the pictures at these indices, in this order.
+
+        Args:
+            indices: indices in the stack; one may come several times.
+            times_s: when each picture was first shown, in seconds.
+            duration_s: the length of the video, in seconds.
+            source: the path or address of the video.
+            reading: the work of reading the pictures.
+        """
 
 
 NewStack = Callable[[int], Stack]
-"""A stack for so many pictures."""
+"""A function that makes a stack for at most so many pictures."""
 
 
 class ViewStack:
     """A `Stack` of squares as the network takes them, in one array."""
 
     def __init__(self, count: int, view: ViewConfig) -> None:
+        """Make a stack for at most `count` pictures as `view` has them."""
         around_C11 = np.round(np.array(view.mean, np.float32) * 255).astype(np.uint8)[:, None, None]
         self._frames: Pixels = np.empty((count, 3, view.crop_px, view.crop_px), dtype=np.uint8)
-        self._frames[:] = around_C11  # what the fit `pad` leaves
+        self._frames[:] = around_C11  # the colour around a picture with the fit `pad`
         self._num, self._view = 0, view
         self.transform_s = 0.0
-        """Seconds that making these squares took."""
+        """The seconds that making the squares took."""
 
     def add(self, pixels_HWC: Pixels) -> int:
-        """The place where this picture is kept, as the view has it."""
+        """Add a picture as the view has it. Return its index."""
         began = time.perf_counter()
         put_inside(self._frames[self._num], centre_fitted(pixels_HWC.transpose(2, 0, 1), self._view, resized))
         self.transform_s += time.perf_counter() - began
@@ -55,14 +64,14 @@ class ViewStack:
         return self._num - 1
 
     def clip(
-        self, places: list[int], times_s: Sequence[float], duration_s: float, source: str, reading: Reading
+        self, indices: list[int], times_s: Sequence[float], duration_s: float, source: str, reading: Reading
     ) -> Clip[NDArray[Any]]:
-        """Those at these places, in this order: `frames` (T, C, crop_px, crop_px)."""
-        return Clip(self._frames[places], np.array(times_s), duration_s, source, reading)
+        """Return a clip of the pictures at these indices, in this order: `frames` (T, C, crop_px, crop_px)."""
+        return Clip(self._frames[indices], np.array(times_s), duration_s, source, reading)
 
 
 def resized(pixels_CHW: Pixels, height: int, width: int, view: ViewConfig) -> Pixels:
-    """Another size, by Pillow: what torch gives (transforms.py), up to one level of 255 on photographs."""
+    """Resize pixels (C, H, W) with Pillow. On photographs the result is that of torch (transforms.py) up to one level of 255."""
     filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
     image = Image.fromarray(np.ascontiguousarray(pixels_CHW.transpose(1, 2, 0)))
     return np.asarray(image.resize((width, height), filters[view.interpolation])).transpose(2, 0, 1)
@@ -94,13 +103,13 @@ def pixels_of_image(image: Any) -> Pixels:
 
 
 def _as_array(image: Any) -> NDArray[np.uint8]:
-    """Return an array of bytes that lies where the image lay, if that is in this machine's memory. Raises ValueError."""
+    """Return an image as a uint8 array, in the same memory where that is possible. Raises ValueError."""
     if np.ma.is_masked(image):
         raise ValueError("a frame that is masked in parts: fill these first, with frame.filled(0) for black")
     given = getattr(image, "dtype", None)
     try:
         pixels = np.asarray(image.detach().cpu() if hasattr(image, "detach") else image)
-    except (TypeError, RuntimeError) as error:  # what numpy has no word for, and tensors without values
+    except (TypeError, RuntimeError) as error:  # types that numpy does not have, and tensors without values
         raise ValueError(
             f"a frame of dtype {given}: cannot be made an array; needs uint8 values 0-255 ({error})"
         ) from None

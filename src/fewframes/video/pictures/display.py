@@ -1,4 +1,4 @@
-"""A decoder's frames -> the pictures that a player shows of them: fields, colours, shape of the pixels, orientation. No torch."""
+"""Turn a decoder's frames into the pictures that a player shows: fields, colours, shape of the pixels, orientation. No torch."""
 
 from __future__ import annotations
 
@@ -22,32 +22,44 @@ log = logging.getLogger("fewframes")
 
 UNSPECIFIED_COLORSPACE = 2
 HD_WIDTH_PX, SD_HEIGHT_PX = 1280, 576
+"""The width from which, and the height above which, a picture counts as HD."""
 MOST_ASPECT = 8
-"""Pixels stated to be longer than this are a writer's mistake: recordings of one field, or of half the width, have at most 4."""
+"""The largest ratio of a pixel's long to short side. A larger one is a mistake of the writer, because recordings of one field or of
+half the width have at most 4."""
 SQUARE = Fraction(1)
 FULL_TURN = 1 << 16
-"""A display matrix's 1.0."""
+"""The value that stands for 1.0 in a display matrix."""
 EXACT = 0.02
-"""Share of a display matrix that may be left over beside a quarter turn or a mirror, as rounding: about one degree."""
+"""The fraction of a display matrix that may differ from a quarter turn or a mirror by rounding: about one degree."""
 
 Pixels = NDArray[np.uint8]
-"""(H, W, C) RGB."""
+"""A picture (H, W, C) as uint8 RGB."""
 
 
 class Geometry(NamedTuple):
-    """What is stated of a frame: the width of a pixel over its height, and the display matrix, where there is one."""
+    """The stated geometry of a frame: the width of a pixel over its height, and the display matrix if there is one."""
 
     aspect: Fraction
     matrix: bytes | None
 
 
 class Display:
-    """Makes the shown pictures of one video: `begin` for each stream that is opened for it, `geometry` for each frame as it comes
-    out of the decoder, `pixels` for those that are wanted."""
+    """The display of one video: it makes the pictures that a player would show.
+
+    `begin` is called for each stream that is opened, `geometry` for each frame as it comes out of the decoder, and `pixels` for the
+    frames that are wanted.
+    """
 
     def __init__(self, name: str, max_pixels: int, threads: int = 1) -> None:
+        """Prepare the display of a video.
+
+        Args:
+            name: what messages call the video.
+            max_pixels: the most pixels of a picture.
+            threads: the threads that convert colours; 0 is one a core.
+        """
         self._name, self._max_pixels, self._threads = name, max_pixels, threads
-        self._reformatter = VideoReformatter()  # keeps what is prepared for frames of one kind
+        self._reformatter = VideoReformatter()  # one for all frames: it reuses what it prepared for the last one
         self._said: set[str] = set()
         self._stream: VideoStream
         self._container_aspect: Fraction | None
@@ -57,44 +69,46 @@ class Display:
     def begin(self, stream: VideoStream) -> None:
         """Note what the header of a newly opened stream states, before anything of it is decoded."""
         self._stream, stated = stream, stream.sample_aspect_ratio
-        # Until then, the codec's value is the header's; where the two are the same, the container has none of its own.
+        # Before anything is decoded, the codec's value is the header's. If the two are equal, the container states none of its own.
         self._container_aspect = None if stated == stream.codec_context.sample_aspect_ratio else stated
         self._matrix, self._rotation = None, None
 
     def close(self) -> None:
-        """Give back the stream, and the scaler with its threads; `begin` may follow."""
+        """Release the stream, and the scaler with its threads. `begin` may follow."""
         self.__dict__.pop("_stream", None)
         self._reformatter = VideoReformatter()
 
     def geometry(self, frame: VideoFrame) -> Geometry:
-        """Return what is stated of a frame that has just come out of the decoder; all frames are to be asked for, in this order.
+        """Return the stated geometry of a frame. It must be called for all frames, in the order in which they leave the decoder.
 
-        What the container states of pixels goes before what the codec does, as in FFmpeg; the codec's may change midway, as
-        broadcasts do between programmes. A matrix that H.264 or HEVC state at a frame holds until another is stated.
+        The container's shape of pixels wins over the codec's, as in FFmpeg. The codec's may change midway, as in broadcasts between
+        two programmes. A matrix that H.264 or HEVC state at a frame holds until another is stated.
         """
-        # Whoever looks at PyAV's side data keeps the frame until Python collects cycles: hundreds of them, were each looked at. The
-        # rotation is free, and changes where the matrix does, but for a turn upside down of a video that is mirrored midway.
+        # Reading PyAV's side data keeps the frame alive until Python collects cycles; for every frame that would be hundreds. The
+        # rotation costs nothing and changes with the matrix, except for a turn upside down of a video that is mirrored midway.
         if frame.rotation != self._rotation:
             self._rotation, self._matrix = frame.rotation, _display_matrix(frame) or self._matrix
         return Geometry(self._aspect(), self._matrix)
 
     def _aspect(self) -> Fraction:
+        """Return the width of a pixel over its height."""
         stated = self._container_aspect or self._stream.codec_context.sample_aspect_ratio or SQUARE
-        width, height = stated.numerator, stated.denominator  # as whole numbers: every decoded frame comes by here
+        # This runs for every frame, and whole numbers compare faster than fractions.
+        width, height = stated.numerator, stated.denominator
         if width <= MOST_ASPECT * height and height <= MOST_ASPECT * width:
             return stated
         self._say(
             f"its pixels are stated to be {float(stated):.4g} times as wide as high; beyond 1:{MOST_ASPECT} and {MOST_ASPECT}:1 "
-            "that is taken for a mistake, and they are shown square"
+            "that is taken for a mistake, and they are shown as squares"
         )
         return SQUARE
 
     def pixels(self, frame: VideoFrame, geometry: Geometry) -> Pixels:
-        """Return a frame as it is shown: (H, W, C) uint8 RGB with square pixels.
+        """Return a frame as a player shows it: (H, W, C) uint8 RGB with square pixels. Raises TooLarge.
 
-        Colour matrix, range and bit depth follow the frame's own flags. Where it does not name its matrix, HD sizes are read as
-        BT.709 and smaller ones as BT.601, as players do. Interlaced pictures are deinterlaced (from their own fields alone, so
-        that no other moment leaks in). Transparent parts are black. The display matrix is applied at last. Raises TooLarge.
+        Colour matrix, range and bit depth follow the frame's own flags. If it does not name its matrix, HD sizes are read as BT.709
+        and smaller ones as BT.601, as players do. Interlaced pictures are deinterlaced from their own fields alone, so that no
+        other frame leaks in. Transparent parts are black. The display matrix is applied last.
         """
         if frame.color_trc == ColorTrc.SMPTE2084:
             self._say("HDR (PQ): its brightness is shown without tone mapping, flatter than players do")
@@ -108,30 +122,31 @@ class Display:
         transparent = _has_alpha(frame.format.name)
         rgb = self._reformatter.reformat(
             frame,
-            # Colours and shape in one pass: no pixel is resampled twice for it.
+            # Colours and shape change in one pass, so that no pixel is resampled twice.
             width=width,
             height=height,
             format="rgba" if transparent else "rgb24",
             src_colorspace=Colorspace.ITU709 if unnamed_hd else None,
             threads=self._threads,
         )
-        pixels_HWC = _seen(rgb, 4 if transparent else 3)
+        pixels_HWC = _packed_pixels(rgb, 4 if transparent else 3)
         if transparent:
             pixels_HWC = over_black(pixels_HWC)
         return pixels_HWC if geometry.matrix is None else self._oriented(pixels_HWC, geometry.matrix)
 
     def shows_as_stored(self, frame: VideoFrame, geometry: Geometry) -> bool:
-        """Return whether nothing but colours has to be made of a frame."""
+        """Return whether a player shows a frame as it is stored, but for the conversion of its colours."""
         return geometry == (SQUARE, None) and not frame.interlaced_frame and not _has_alpha(frame.format.name)
 
     def _oriented(self, pixels_HWC: Pixels, matrix: bytes) -> Pixels:
-        # (a, b) and (c, d) are where a step to the right and a step down in the stored picture lead.
+        """Return pixels turned and mirrored by a display matrix."""
+        # A step to the right in the stored picture leads to (a, b) in the shown one, and a step down leads to (c, d).
         a, b, _, c, d, *_ = (np.frombuffer(matrix, np.int32) / FULL_TURN).tolist()
         is_turned = abs(b) + abs(c) > abs(a) + abs(d)
         rest, whole = (abs(a) + abs(d), abs(b) + abs(c)) if is_turned else (abs(b) + abs(c), abs(a) + abs(d))
         if rest > EXACT * whole:
             self._say(
-                f"its display matrix ({a:.3g} {b:.3g}; {c:.3g} {d:.3g}) is no quarter turn and no mirror; the nearest one is shown"
+                f"its display matrix ({a:.3g} {b:.3g}; {c:.3g} {d:.3g}) is no quarter turn and no mirror; the nearest one is used"
             )
         across, down = (c, b) if is_turned else (a, d)
         if is_turned:
@@ -143,20 +158,21 @@ class Display:
         return np.ascontiguousarray(pixels_HWC)
 
     def _say(self, words: str) -> None:
+        """Log a warning once."""
         if words not in self._said:
             self._said.add(words)
             log.warning("%s: %s", self._name, words)
 
 
 def shown_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
-    """Return width and height in square pixels. One side grows and none shrinks, so that nothing is lost."""
+    """Return the width and height of a picture in square pixels. One side grows and none shrinks, so that nothing is lost."""
     if aspect >= 1:
         return round(width * aspect), height
     return width, round(height / aspect)
 
 
 def check_pixels(name: str, width: int, height: int, max_pixels: int) -> None:
-    """Raise TooLarge for a picture with more pixels."""
+    """Raise TooLarge if a picture has more than `max_pixels` pixels. `name` is what the message calls the video."""
     if width * height > max_pixels:
         raise TooLarge(
             f"{name}: frames of {width}x{height} px; the limit is {max_pixels / 1e6:.3g} million pixels; scale the video down"
@@ -164,8 +180,10 @@ def check_pixels(name: str, width: int, height: int, max_pixels: int) -> None:
 
 
 def over_black(pixels_HWC: Pixels) -> Pixels:
-    """Return RGBA pixels as RGB: what is transparent is black, as in video players; a picture that is transparent everywhere is
-    taken as it is, for old formats leave the fourth byte empty."""
+    """Return RGBA pixels as RGB. Transparent parts become black, as in video players.
+
+    A picture that is transparent everywhere keeps its colours, because old formats leave the fourth byte empty.
+    """
     colours, alpha = pixels_HWC[..., :3], pixels_HWC[..., 3:]
     if alpha.min(initial=255) == 255 or alpha.max(initial=0) == 0:
         return np.ascontiguousarray(colours)
@@ -173,8 +191,8 @@ def over_black(pixels_HWC: Pixels) -> Pixels:
 
 
 def _display_matrix(frame: VideoFrame) -> bytes | None:
-    """Return what the container says of a frame's orientation, or itself: nine int32 with 1.0 as `FULL_TURN`."""
-    stated: Any  # PyAV's stubs take these for text
+    """Return the display matrix that the container or the frame itself states: nine int32 with `FULL_TURN` as 1.0; None if none."""
+    stated: Any  # PyAV's stubs declare these as text
     for stated in frame.side_data:
         if stated.type == SideData.DISPLAYMATRIX:
             return bytes(stated)
@@ -183,18 +201,20 @@ def _display_matrix(frame: VideoFrame) -> bytes | None:
 
 @cache
 def _has_alpha(format_name: str) -> bool:
+    """Return whether a pixel format may have transparent parts."""
     form = VideoFormat(format_name)
     return form.has_palette or any(component.is_alpha for component in form.components)
 
 
-def _seen(frame: VideoFrame, num_channels: int) -> Pixels:
-    """The pixels of a packed frame as they lie there; the array keeps the frame."""
+def _packed_pixels(frame: VideoFrame, num_channels: int) -> Pixels:
+    """Return the pixels of a packed frame without a copy; the array keeps the frame alive."""
     plane = frame.planes[0]
     rows: Pixels = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
     return rows[: frame.height, : num_channels * frame.width].reshape(frame.height, frame.width, num_channels)
 
 
 def _deinterlaced(frame: VideoFrame) -> VideoFrame:
+    """Return an interlaced frame with its missing lines filled in from its own fields."""
     graph = av.filter.Graph()
     source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)
     deinterlace = graph.add("estdif", "mode=frame:deint=interlaced")
@@ -206,6 +226,6 @@ def _deinterlaced(frame: VideoFrame) -> VideoFrame:
     source.push(None)
     result = sink.pull()
     assert isinstance(result, VideoFrame)
-    # The graph is told sizes and pixel format only; the colour flags go round it.
+    # The filter graph knows sizes and pixel format only, so the flags of colours are copied past it.
     result.colorspace, result.color_range = frame.colorspace, frame.color_range
     return result

@@ -1,4 +1,4 @@
-"""Pillow's pictures -> pixels as they are shown: depth, palette, transparency, orientation; how many a file holds. No torch."""
+"""Read image files with Pillow as a viewer shows them: depth, palette, transparency, orientation, number of pictures. No torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fewframes.errors import VideoError
 from fewframes.video.pictures.display import Pixels, check_pixels, over_black
 
 ORIENTATION = 0x0112
-"""EXIF's tag, and what undoes each of its values."""
+"""The tag of EXIF for the orientation of a picture."""
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -25,9 +25,11 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+"""The operation that sets a picture upright, for each value of that tag but 1."""
 BITS_PER_SAMPLE, PHOTOMETRIC, NEW_SUBFILE_TYPE = 258, 262, 254
+"""Tags of TIFF."""
 REDUCED_OR_MASK = 0b101
-"""Bits of a TIFF page's kind that make it no picture of its own."""
+"""The bits of a TIFF page's type that mark it as a preview or mask of another page."""
 FORMATS = [
     "BMP",
     "GIF",
@@ -39,24 +41,26 @@ FORMATS = [
     "WEBP",
     *(["AVIF"] if features.check("avif") else []),
 ]
-"""What is read as an image, whatever it is called: Pillow knows more, some of which start other programs."""
+"""The formats that are read, whatever the file is called. Pillow knows more formats, and starts other programs for some."""
 PAGED = frozenset({"TIFF"})
+"""Formats whose pictures are pages."""
 ANIMATED = frozenset({"AVIF", "GIF", "PNG", "WEBP"})
-"""Formats whose further pictures are pages, and those whose are frames. An MPO's belong to its first: previews, depth."""
+"""Formats whose pictures are frames of an animation. The further pictures of an MPO are previews or depth of its first."""
 SHORTEST_MS, INSTEAD_MS = 10, 100
-"""A frame that is to be shown no longer than the one is shown for the other, as browsers do."""
+"""Two durations in milliseconds: a frame of at most the first is shown for the second, as in browsers."""
 DAMAGE = (
     OSError, SyntaxError, EOFError, ValueError, TypeError, RuntimeError, struct.error, zlib.error, Image.DecompressionBombError
 )  # fmt: skip
-"""What Pillow raises where a file is damaged, or more than it says."""
+"""The errors that Pillow raises for a damaged file, or for one that is larger than it says."""
 
 
 def pixels_of_pil(image: Image.Image) -> Pixels:
-    """Return Pillow's current picture as it is shown: (H, W, C) uint8 RGB, EXIF's orientation applied, transparent parts black.
+    """Return Pillow's current picture as a viewer shows it: (H, W, C) uint8 RGB.
 
-    16 bits are scaled to 8. Raises ValueError for values that do not say what is white.
+    The orientation of EXIF is applied, transparent parts are black, and 16 bits are scaled to 8. Raises ValueError for 32-bit
+    values, because nothing says which value is white.
     """
-    image.load()  # a TIFF turns itself while it is loaded, and says no more of it then
+    image.load()  # Pillow turns a TIFF while loading it, and removes its orientation then
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         image = _eight_bits(image)
     elif image.mode in ("I", "F"):
@@ -73,12 +77,12 @@ def pixels_of_pil(image: Image.Image) -> Pixels:
 
 
 def pages_of(image: Image.Image) -> list[int]:
-    """Return which of a file's pictures are the video's: one of a photograph, all frames of an animation, a TIFF's pages."""
+    """Return the indices of the pictures in a file: the one of a photograph, all frames of an animation, or a TIFF's pages."""
     num_pictures = getattr(image, "n_frames", 1)
     if num_pictures == 1 or image.format not in PAGED | ANIMATED:
         return [0]
     if image.format in ANIMATED:
-        # A PNG may begin with a picture for those who know no animations.
+        # A PNG may begin with a picture for programs that know no animations.
         return list(range(bool(getattr(image, "default_image", False)), num_pictures))
     pages = []
     for page in range(num_pictures):
@@ -96,7 +100,10 @@ def shown_s(image: Image.Image) -> float:
 
 @contextmanager
 def opened(file: Any, name: str, max_pixels: int) -> Iterator[Image.Image]:
-    """Open an image file by path or as a binary file; all damage, then and while it is open, is a VideoError with its name."""
+    """Open an image file, by path or as a binary file, for the length of a `with` block.
+
+    Damage that is found in the block raises a VideoError with the file's name; too many pixels raise TooLarge.
+    """
     with reading(name), Image.open(file, formats=FORMATS) as image:
         check_pixels(name, image.width, image.height, max_pixels)
         yield image
@@ -104,7 +111,7 @@ def opened(file: Any, name: str, max_pixels: int) -> Iterator[Image.Image]:
 
 @contextmanager
 def reading(name: str) -> Iterator[None]:
-    """Turn what Pillow raises into a VideoError."""
+    """Turn the errors that Pillow raises in a `with` block into a VideoError with the file's name."""
     try:
         yield
     except DAMAGE as error:
@@ -112,6 +119,7 @@ def reading(name: str) -> Iterator[None]:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
+    """Return a picture of more than eight bits scaled to eight."""
     bits = _tag(image, BITS_PER_SAMPLE, 16)
     values = np.asarray(image).astype(np.uint32)
     white = 2 ** (bits[0] if isinstance(bits, tuple) else bits) - 1
@@ -124,11 +132,13 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
+    """Return the orientation that EXIF states, from 1 (upright) to 8."""
     try:
         return int(image.getexif().get(ORIENTATION, 1))
     except (SyntaxError, ValueError, TypeError, OSError, struct.error):
-        return 1  # no viewer minds a broken EXIF
+        return 1  # viewers ignore a broken EXIF, too
 
 
 def _tag(image: Image.Image, tag: int, default: Any) -> Any:
+    """Return the value of a TIFF's tag; `default` if it has none, and for other formats."""
     return image.tag_v2.get(tag, default) if isinstance(image, TiffImagePlugin.TiffImageFile) else default
