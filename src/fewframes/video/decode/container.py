@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 
 from fewframes.errors import TooLarge, VideoError
 from fewframes.video.decode.gifs import is_cut
-from fewframes.video.decode.opening import other_streams, in_its_words, open_alone, video_of
+from fewframes.video.decode.opening import in_its_words, open_alone, other_streams, video_of
 from fewframes.video.decode.unreadable import looks_like, why_unreadable
 from fewframes.video.pictures.display import check_pixels
 
