@@ -125,7 +125,7 @@ def test_a_folder_that_takes_nothing_is_told_once(
     assert store.get("ab12") is None
     assert [store.put_or_warn(f"ab{number}", torch.zeros(2)) for number in range(5)] == [False] * 5
     (record,) = caplog.records
-    assert record.getMessage().startswith(f"{folder}: frame embeddings are not kept (")
+    assert record.getMessage().startswith(f"{folder}: frame embeddings are not cached (")
     assert store.num_damaged == 0
     assert (tmp_path / "file").read_text() == "mine"
 
