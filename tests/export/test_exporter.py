@@ -235,7 +235,7 @@ def test_one_name_is_not_several(tiny_onnx: Path) -> None:
 def test_fewer_frames_than_a_graph_takes(tiny_onnx: Path) -> None:
     with pytest.raises(ConfigError, match="2 frames: exported graphs take 3 or more"):
         ExportedPredictor(tiny_onnx).predict("clip.mp4", num_frames=2)
-    with pytest.raises(WeightsError, match="tiny.onnx: an exported graph, which `fewframes predict` alone runs"):
+    with pytest.raises(WeightsError, match="tiny.onnx: an exported graph, which only `fewframes predict` runs"):
         load(tiny_onnx)
 
 

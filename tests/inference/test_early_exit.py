@@ -87,7 +87,7 @@ def test_stages_are_nested_symmetrical_and_end_with_all(num_frames: int) -> None
     assert plan.num_frames == num_frames
     for places in stages:
         assert places == tuple(num_frames - 1 - place for place in reversed(places))
-    new = [place for stage in range(len(stages)) for place in plan.new_places(stage)]
+    new = [place for stage in range(len(stages)) for place in plan.new_positions(stage)]
     assert sorted(new) == list(range(num_frames))
 
 

@@ -264,7 +264,7 @@ def test_pull_refuses_what_does_not_load(small_stam: Path, tmp_path: Path) -> No
 def test_pull_into_a_folder_that_is_none(small_stam: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine").write_text("text")
     monkeypatch.setenv("FEWFRAMES_CACHE", str(tmp_path / "mine"))
-    with pytest.raises(WeightsError, match=r"stam_8\.pth: cannot be fetched and kept as .*mine"):
+    with pytest.raises(WeightsError, match=r"stam_8\.pth: cannot be fetched and stored as .*mine"):
         hub.pull("stam-8", file=str(small_stam))
     assert (tmp_path / "mine").read_text() == "text"
 
@@ -282,7 +282,7 @@ def test_pull_without_a_network_says_what_to_do(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_only_published_weights_can_be_pulled() -> None:
-    with pytest.raises(WeightsError, match=r"no weights to pull; these have: stam-8, stam-16"):
+    with pytest.raises(WeightsError, match=r"no weights to pull; these presets have: stam-8, stam-16"):
         hub.pull("vit-s-16")
     with pytest.raises(ConfigError, match="did you mean"):
         hub.pull("stam16")

@@ -98,5 +98,5 @@ def test_answers_in_between_need_the_causal_style() -> None:
 
 
 def test_encoders_that_mix_frames_are_refused() -> None:
-    with pytest.raises(ConfigError, match="temporal 'causal' with layout 'joint', which looks at later frames"):
+    with pytest.raises(ConfigError, match="temporal 'causal' cannot have layout 'joint', which attends to later frames"):
         settings_from(ModelConfig, {"temporal": "causal", "layout": "joint"}, "model")

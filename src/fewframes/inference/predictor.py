@@ -292,7 +292,7 @@ class Predictor:
         times_N, frames_ND = torch.empty(0), torch.empty(0)
         with self.reader.opened(source, part, threads=threads) as video:
             for stage, places in enumerate(plan.stages):
-                new = plan.new_places(stage)
+                new = plan.new_positions(stage)
                 clip = video.look_again(new) if stage else video.look_first(new)
                 met = time.perf_counter()
                 new_ND = self.embed_frames(clip.frames.squeeze(1))
