@@ -223,7 +223,7 @@ def test_a_plan_travels_as_plain_values() -> None:
     [
         ({"stages": [[1, 5], [0, 1, 2, 3, 4]]}, "those of the stage before"),
         ({"stages": [[5, 1], [0, 1, 2, 3, 4, 5]]}, "ascending"),
-        ({"stages": [[1, 3], [1, 2, 3]]}, "3 of 4 places"),
+        ({"stages": [[1, 3], [1, 2, 3]]}, "3 of 4 positions"),
         ({"temperatures": [1.0]}, "3 stages with 1 temperatures"),
         ({"temperatures": [1.0, 0.0, 1.0]}, "greater than 0"),
         ({"treshold": 0.5}, "did you mean 'threshold'"),

@@ -108,7 +108,7 @@ HEADERS: list[tuple[str, str, Any, str]] = [
     ("view", "crop_px", 24, "takes frames of 32 px but the view makes 24 px"),
     ("view", "resize_px", 10**9, "resize_px"),
     ("exits", "stages", [[0], list(range(10**5))], "exit plan is for 100000 frames"),
-    ("exits", "stages", [[0], [0, 10**12]], "needs all, counted from 0"),
+    ("exits", "stages", [[0], [0, 10**12]], "needs all of them, counted from 0"),
     ("exits", "temperatures", [math.nan, 1.0], "temperatures"),
     ("exits", "threshold", None, "threshold"),
     ("", "labels", ["a"], "1 labels for 3 classes"),
@@ -247,7 +247,7 @@ def release_of(**changes: Any) -> dict[str, Any]:
     ("content", "words"),
     [
         (release_of(), "depth = 0"),
-        (release_of(**{"patch_embed.proj.weight": None}), "no frame_encoder.patch_embed.proj.weight"),
+        (release_of(**{"patch_embed.proj.weight": None}), "lacks frame_encoder.patch_embed.proj.weight"),
         (release_of(cls_token=torch.zeros(64)), "cls_token has the shape (64,)"),
         (release_of(cls_token=torch.zeros(1, 1, 100)), "depth = 0"),
         (release_of(pos_embed=torch.zeros(1, 0, 64)), "pos_embed has the shape (1, 0, 64)"),

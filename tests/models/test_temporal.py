@@ -60,11 +60,11 @@ def test_a_stream_of_frames_equals_the_full_pass() -> None:
     model, frames_TD = model_of(CAUSAL), torch.randn(10, WIDTH)
     motion = model.temporal_encoder.motion
     assert motion is not None
-    ring = EmbeddingRing(6, lambda before_D, frame_D: motion.kept(before_D[None], frame_D[None])[0])
+    ring = EmbeddingRing(6, lambda before_D, frame_D: motion.cacheable_parts(before_D[None], frame_D[None])[0])
     for place, frame_D in enumerate(frames_TD):
         ring.push(place, frame_D)
         assert ring.kept_T2W is not None
-        step_K = model.encode_video(ring.frames_TD[None], kept_BT2W=ring.kept_T2W[None]).logits[0]
+        step_K = model.encode_video(ring.frames_TD[None], cached_BT2W=ring.kept_T2W[None]).logits[0]
         window_TD = frames_TD[max(0, place - 5) : place + 1]
         assert_close(step_K, model.encode_prefixes(window_TD[None])[0, -1], rtol=0, atol=1e-5)
 
@@ -93,10 +93,12 @@ def test_it_learns_by_the_same_loop_and_answers_before_the_end() -> None:
 
 
 def test_answers_in_between_need_the_causal_style() -> None:
-    with pytest.raises(ValueError, match="temporal 'paper' looks at all frames.*need 'causal'"):
+    with pytest.raises(ValueError, match="temporal 'paper' attends to all frames.*needs 'causal'"):
         model_of(replace(CAUSAL, temporal="paper")).encode_prefixes(torch.randn(1, 6, WIDTH))
 
 
 def test_encoders_that_mix_frames_are_refused() -> None:
-    with pytest.raises(ConfigError, match="temporal 'causal' cannot have layout 'joint', which attends to later frames"):
+    with pytest.raises(
+        ConfigError, match="temporal 'causal' cannot have layout 'joint', which attends to later frames"
+    ):
         settings_from(ModelConfig, {"temporal": "causal", "layout": "joint"}, "model")

@@ -119,8 +119,8 @@ def test_the_last_block_for_the_class_token_alone(merged_away: int) -> None:
     tokens_MSD = torch.randn(2, 17, 48, generator=torch.Generator().manual_seed(0))
     sizes_MS = torch.ones(2, 17)
     if merged_away:
-        tokens_MSD, sizes_MS = through_blocks([block], tokens_MSD, merged_away, num_prefix=1, num_whole=0)
-    whole_MSD, _ = through_blocks([block], tokens_MSD, 0, num_prefix=1, num_whole=1)
+        tokens_MSD, sizes_MS = through_blocks([block], tokens_MSD, merged_away, num_prefix=1, num_unmerged=0)
+    whole_MSD, _ = through_blocks([block], tokens_MSD, 0, num_prefix=1, num_unmerged=1)
     if not merged_away:
         assert_close(block.first_token(tokens_MSD), whole_MSD[:, :1])
         assert_close(block.first_token(tokens_MSD), block(tokens_MSD)[:, :1])
@@ -140,7 +140,7 @@ def test_sizes_count_the_patches_after_every_block() -> None:
     seen = []
     for depth in range(1, 8):
         tokens_MSD, sizes_MS = through_blocks(
-            blocks[:depth], torch.randn(2, 17, 48), 3, num_prefix=1, num_whole=depth // 6
+            blocks[:depth], torch.randn(2, 17, 48), 3, num_prefix=1, num_unmerged=depth // 6
         )
         assert_close(sizes_MS.sum(dim=1), torch.full((2,), 17.0))
         seen.append(tokens_MSD.shape[1])
@@ -229,13 +229,13 @@ def test_weights_keep_their_names() -> None:
 def refused() -> dict[str, tuple[Callable[[], nn.Module], int, str]]:
     return {
         "negative": (own, -1, "-1 patches merged in each block: needs at least 0"),
-        "too many": (own, 9, "9 patches merged in each block: at most half can go in one, here 8 of 16"),
+        "too many": (own, 9, "9 patches merged in each block: at most half can be merged in one, here 8 of 16"),
         "too many in timm": (timm_vit, 9, "here 8 of 16"),
         "joint": (lambda: SpatialEncoder(replace(TINY, layout="joint")), 2, "'joint' mixes frames.*'factorised'"),
         "per_block": (lambda: SpatialEncoder(replace(TINY, layout="per_block")), 2, "'per_block' mixes frames"),
-        "lite0": (EfficientNetLite0, 2, "EfficientNetLite0 has none; merge 0 or take a ViT"),
+        "lite0": (EfficientNetLite0, 2, "this encoder is EfficientNetLite0; merge 0 or take a ViT"),
         "resnet": (lambda: timm_frame_encoder("resnet18", image_size=32), 2, "ResNet is none; merge 0"),
-        "other blocks": (lambda: timm_vit(block_fn=parallel_block()), 2, "blocks of the form ParallelScalingBlock"),
+        "other blocks": (lambda: timm_vit(block_fn=parallel_block()), 2, "blocks of type ParallelScalingBlock"),
         "other pooling": (lambda: timm_vit(global_pool="max"), 2, "pools by 'max'"),
     }
 
