@@ -164,7 +164,7 @@ def test_an_export_that_differs_is_not_kept_and_what_was_there_stays(
     earlier = tmp_path / "tiny.pt2"
     earlier.write_bytes(b"an earlier export")
     with pytest.raises(
-        ExportError, match=r"tiny.pt2: scores differ by .*, the limit for float32 is 1e-04; nothing was kept"
+        ExportError, match=r"tiny.pt2: scores differ by .*; the limit for float32 is 1e-04; no file was written"
     ):
         export(predictor_of(JOINT), earlier, check=some_clips)
     assert list(tmp_path.iterdir()) == [earlier]
@@ -200,9 +200,9 @@ def test_a_missing_package_is_named_with_its_extra(tiny: Predictor, monkeypatch:
 def test_what_counts_as_the_same() -> None:
     near = Agreement(num_videos=10, scores=1e-5, embedding=2e-3, frame_embeddings=0.2, top1=0.9)
     assert near.failure("int8") == ""
-    assert near.failure("float16") == "embeddings differ by 2.0e-01, the limit for float16 is 3e-02"
+    assert near.failure("float16") == "embeddings differ by 2.0e-01; the limit for float16 is 3e-02"
     assert replace(near, frame_embeddings=0.02).failure("float16") == ""
-    assert "names the same action for 80% of the videos only" in replace(near, top1=0.8).failure("int8")
+    assert "names the same action for only 80% of the videos" in replace(near, top1=0.8).failure("int8")
     assert replace(near, scores=0.011, frame_embeddings=0.0).failure("float16").startswith("scores differ by 1.1e-02")
     assert replace(near, scores=float("inf")).failure("float32")
 
@@ -216,7 +216,7 @@ def test_calibration_takes_frames_from_all_over_all_videos() -> None:
 
 
 def test_what_cannot_be_exported(tiny: Predictor, some_clips: list[Clip], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"model.h5: its ending says the format; take one of .onnx, .xml, .pt2"):
+    with pytest.raises(ConfigError, match=r"model.h5: its ending decides the format; take one of .onnx, .xml, .pt2"):
         export(tiny, tmp_path / "model.h5")
     with pytest.raises(ConfigError, match=r"model.XML: its ending .*, in small letters"):
         export(tiny, tmp_path / "model.XML")
@@ -260,7 +260,7 @@ def test_files_that_are_no_exports(tiny_onnx: Path, tmp_path: Path, caplog: pyte
         (tmp_path / "junk.bin").write_bytes(b"")
         with pytest.raises(WeightsError, match=f"junk{ending}: cannot be read"):
             open_graph(tmp_path / f"junk{ending}")
-    with pytest.raises(WeightsError, match=r"junk.pt2: cannot be read \(cut short, or no .pt2 file at all\)"):
+    with pytest.raises(WeightsError, match=r"junk.pt2: cannot be read \(cut short, or not a .pt2 file at all\)"):
         open_graph(tmp_path / "junk.pt2")
     with zipfile.ZipFile(tmp_path / "other.pt2", "w") as archive:
         archive.writestr("a", "b")

@@ -178,7 +178,7 @@ def test_what_cannot_be_had_says_what_can() -> None:
     model = STAM(replace(TINY, image_size=64), ViewConfig(resize_px=64, crop_px=64), pooled, pooled.width).eval()
     assert isinstance(pooled, TimmFrameEncoder)
     with pytest.raises(
-        ConfigError, match=r"VisionTransformer: its features \(4, 17, 192\) are no map.*take map 'none'"
+        ConfigError, match=r"VisionTransformer: its features \(4, 17, 192\) are not a map.*take map 'none'"
     ):
         frame_maps(model, torch.rand(4, 3, 64, 64), "grad-cam", 0)
     assert set(get_args(MapChoice)) == {"auto", "none", *get_args(Method)}

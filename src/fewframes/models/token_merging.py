@@ -24,7 +24,7 @@ from fewframes.models.layers import Block, attend
 from fewframes.models.stam import SpatialEncoder
 
 UNMERGED_ONE_IN = 6
-"""The number of blocks for each block, from the first on, that merges nothing. The paper merges in all blocks, but then embeddings
+"""The number of blocks of which one merges nothing: the first sixth does not. The paper merges in all blocks, but then embeddings
 differ more from the unmerged ones for the same work: for ViT-Ti and 32 frames by 21.0 % at 1.57 times less work (11 patches in all
 12 blocks), against 17.1 % at 1.63 times less (17 patches in the last ten)."""
 
