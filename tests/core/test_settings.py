@@ -1,4 +1,4 @@
-"""Settings: checked when made, strict when read."""
+"""Settings are checked when they are made, and strict when they are read."""
 
 from __future__ import annotations
 

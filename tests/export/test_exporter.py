@@ -1,3 +1,5 @@
+"""Exported graphs agree with their model, label videos without torch, and are refused if they are damaged or foreign."""
+
 from __future__ import annotations
 
 import json
@@ -34,7 +36,7 @@ VIEW = ViewConfig(resize_px=36, crop_px=32)
 JOINT = replace(TINY, layout="joint", temporal="mean")
 CONVOLUTIONAL = replace(TINY, encoder="timm:test_efficientnet")
 HEAD_SCALE = 50.0
-"""So that scores of random weights are not all alike."""
+"""The factor of the head's weights, so that scores of random weights differ."""
 
 
 def predictor_of(config: ModelConfig, seed: int = 0) -> Predictor:
@@ -47,7 +49,7 @@ def predictor_of(config: ModelConfig, seed: int = 0) -> Predictor:
 
 @pytest.fixture(scope="module")
 def tiny() -> Predictor:
-    """One that merges patches, so that this is known to be a part of the graph."""
+    """Return a model that merges patches, so that the tests also cover merging inside the graph."""
     return predictor_of(replace(TINY, depth=2, merge=2))
 
 
@@ -74,17 +76,17 @@ def test_the_three_files_say_what_the_model_says_for_any_number_of_videos_and_fr
     generator = torch.Generator().manual_seed(1)
     for num_videos, num_frames in ((1, 4), (2, 3), (3, 9)):
         videos = torch.randint(0, 256, (num_videos, num_frames, 3, 32, 32), generator=generator).byte()
-        frames_BTD = tiny.encode_clips(videos)
-        live = tiny.encode_windows(frames_BTD, with_attention=True)
-        said = whole(videos.numpy())
-        assert tuple(said) == OUTPUTS["whole"]
+        embeddings_BTD = tiny.encode_clips(videos)
+        live = tiny.encode_windows(embeddings_BTD, with_attention=True)
+        outputs = whole(videos.numpy())
+        assert tuple(outputs) == OUTPUTS["whole"]
         halves = time(frames(videos.flatten(0, 1).numpy())["frame_embeddings"].reshape(num_videos, num_frames, -1))
-        for answer in (said, halves):
+        for answer in (outputs, halves):
             assert live.frame_attention is not None
             np.testing.assert_allclose(answer["scores"], tiny.model.scores(live.logits), atol=1e-4)
             np.testing.assert_allclose(answer["embedding"], live.embedding, atol=1e-4)
             np.testing.assert_allclose(answer["frame_attention"], live.frame_attention, atol=1e-5)
-        np.testing.assert_allclose(said["frame_embeddings"], frames_BTD, atol=1e-4)
+        np.testing.assert_allclose(outputs["frame_embeddings"], embeddings_BTD, atol=1e-4)
 
 
 def test_predict_needs_no_torch_and_agrees_with_the_model(tiny: Predictor, tiny_onnx: Path, tmp_path: Path) -> None:
@@ -107,7 +109,7 @@ def test_predict_needs_no_torch_and_agrees_with_the_model(tiny: Predictor, tiny_
         assert isinstance(live, Prediction)
         assert row["times_s"] == [round(time_s, 6) for time_s in live.times_s.tolist()]
         assert [one["label"] for one in row["top"]] == [one.label for one in live.top()]
-        # Pictures differ by one level of 255 here and there.
+        # Some pixels differ by one level of 255.
         np.testing.assert_allclose([one["score"] for one in row["top"]], [one.score for one in live.top()], atol=0.02)
         np.testing.assert_allclose(row["frame_attention"], live.frame_attention, atol=0.02)
 
@@ -136,18 +138,18 @@ def test_int8_convolutions_are_calibrated_and_near_and_openvino_labels_videos(
     assert done.agreement.top1 == 1
 
     some_frames_D = predictor.encode_clips(some_clips[0].frames[None])[0, 0]
-    time = open_graph(tmp_path / "small.time.xml", threads=1)  # which stays float32
+    time = open_graph(tmp_path / "small.time.xml", threads=1)  # the temporal part stays float32
     for num_videos, num_frames in ((1, 4), (2, 7)):
-        frames_BTD = torch.randn(num_videos, num_frames, len(some_frames_D))
-        live = predictor.encode_windows(frames_BTD)
-        np.testing.assert_allclose(time(frames_BTD.numpy())["embedding"], live.embedding, atol=1e-4)
+        embeddings_BTD = torch.randn(num_videos, num_frames, len(some_frames_D))
+        live = predictor.encode_windows(embeddings_BTD)
+        np.testing.assert_allclose(time(embeddings_BTD.numpy())["embedding"], live.embedding, atol=1e-4)
 
     exported = ExportedPredictor(tmp_path / "small.xml", threads=1)
     write_fading(tmp_path / "clip.mp4", 20, turned=False)
-    said = exported.predict(tmp_path / "clip.mp4")
-    kept = said.scores.copy()
+    prediction = exported.predict(tmp_path / "clip.mp4")
+    scores = prediction.scores.copy()
     assert len(exported.predict(tmp_path / "clip.mp4", num_frames=7).times_s) == 7
-    assert said.scores.tolist() == kept.tolist()  # not written over by the next run
+    assert prediction.scores.tolist() == scores.tolist()  # the next run does not overwrite it
 
 
 def test_int8_vits_need_no_videos_to_calibrate(tiny: Predictor, tiny_onnx: Path, tmp_path: Path) -> None:
@@ -309,7 +311,7 @@ def test_wrong_use_of_the_commands(tiny_model: Path, videos: Path, tiny_onnx: Pa
 
 
 def test_graphs_that_read_other_files_are_refused(tiny_onnx: Path, tmp_path: Path) -> None:
-    """A graph may keep its weights beside it; with a path it could read any file of this machine."""
+    """A graph may name a file with its weights. With a path it could read any file of the machine."""
     folder = tmp_path / "models"
     folder.mkdir()
     (tmp_path / "secret.bin").write_bytes(bytes(10**6))
@@ -359,7 +361,7 @@ def test_cards_that_are_not_of_the_graph(
 
 @pytest.mark.parametrize("ending", [".onnx", ".xml", ".bin"])
 def test_damaged_graphs(tiny: Predictor, tiny_onnx: Path, tmp_path: Path, ending: str) -> None:
-    """Cut or with bits flipped: refused in one line, or of other numbers; no other error."""
+    """A file that is cut or has flipped bits is refused in one line, or gives other numbers. There is no other error."""
     path, draw = tmp_path / "x.onnx", random.Random(0)
     path.write_bytes(tiny_onnx.read_bytes())
     if ending != ".onnx":

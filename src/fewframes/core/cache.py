@@ -96,6 +96,7 @@ class EmbeddingCache:
         return True
 
     def _path(self, key: str) -> Path:
+        """Return the file of this key. A second level of folders keeps each of them small."""
         return self.folder / key[:2] / f"{key}.safetensors"
 
 
@@ -132,9 +133,11 @@ def module_key(module: nn.Module) -> str:
 
 
 def _checksum(tensor: Tensor) -> str:
+    """Return a hash of the numbers of a tensor."""
     return hashlib.blake2b(_bytes_of(tensor), digest_size=16).hexdigest()
 
 
 def _bytes_of(tensor: Tensor) -> bytes:
+    """Return the numbers of a tensor as bytes, in the order of its axes."""
     # The tensor is flattened first, because a channels-last tensor with axes of length 1 counts as contiguous with any stride.
     return tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy().tobytes()

@@ -73,7 +73,7 @@ def write_file(path: Path, content: str | bytes) -> None:
     Text is written as UTF-8, with a question mark for each character that cannot be encoded.
     """
     data = content.encode("utf-8", "replace") if isinstance(content, str) else content
-    with writing(path, "make room or take another place"):
+    with writing(path, "make room or take another path"):
         if path.exists() and not path.is_file():  # a device or a pipe, which cannot be replaced by a file
             path.write_bytes(data)
             return

@@ -1,4 +1,4 @@
-"""Measures: the cost of a network in multiply-adds, the accuracy of predictions, and the uncertainty of both figures and scores.
+"""Measures: the cost of a network in multiply-adds, the accuracy of predictions, and the uncertainty of figures and of scores.
 
 Letters in shapes: N videos, K classes.
 """

@@ -310,4 +310,4 @@ def _temporary_folder(output: Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
             yield Path(folder)
     except OSError as error:
-        raise ExportError(f"{output}: cannot be written ({error.strerror or error}); take another place") from None
+        raise ExportError(f"{output}: cannot be written ({error.strerror or error}); take another path") from None

@@ -112,7 +112,16 @@ class ExportedPredictor:
     def _read(
         self, source: Source, num_frames: int, start_s: float, end_s: float | None, fps: float, *, threads: int
     ) -> tuple[Clip[Array], float, float]:
-        """Return the frames of a video for the graph, and the seconds that decoding and resizing took."""
+        """Return the frames of a video for the graph, and the seconds that decoding and resizing took.
+
+        Args:
+            source: the video.
+            num_frames: the number of frames to take.
+            start_s: the start of the part, in seconds.
+            end_s: the end of the part, in seconds; None is the end of the video.
+            fps: the rate of sources without timestamps.
+            threads: the number of threads that decode; 0 is one for each core.
+        """
         began = time.perf_counter()
         with closing(open_video(source, fps=fps, threads=threads)) as video:
             assert isinstance(video, FileVideo | PictureVideo)  # these two can fill a stack of numpy arrays

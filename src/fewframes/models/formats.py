@@ -1,4 +1,4 @@
-"""The formats of exported model files, told by the ending of a file's name."""
+"""The formats of exported model files, which the ending of a file's name decides."""
 
 from __future__ import annotations
 

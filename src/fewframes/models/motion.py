@@ -190,7 +190,15 @@ class MomentHead(nn.Module):
     def _solve_by_views(
         self, embeddings_BVTD: Tensor, wanted_BK: Tensor, mean_P: Tensor, scale_P: Tensor, _generator: torch.Generator
     ) -> Solved:
-        """Solve by the M x M products of the views with each other."""
+        """Solve by the M x M products of the views with each other.
+
+        Args:
+            embeddings_BVTD: the frame embeddings of V views of each video.
+            wanted_BK: the targets, minus their mean.
+            mean_P: the mean of each moment.
+            scale_P: the inverse of the spread of each moment.
+            _generator: not used, because every view is predicted without its own video.
+        """
         num_videos, num_views = embeddings_BVTD.shape[:2]
         scaled_MP = torch.cat([(moments_MP - mean_P) * scale_P for _, moments_MP in self._pieces(embeddings_BVTD)])
         wanted_MK = wanted_BK.repeat_interleave(num_views, dim=0)
@@ -209,7 +217,15 @@ class MomentHead(nn.Module):
     def _solve_by_moments(
         self, embeddings_BVTD: Tensor, wanted_BK: Tensor, mean_P: Tensor, scale_P: Tensor, generator: torch.Generator
     ) -> Solved:
-        """Solve by the P x P products of the moments with each other, summed over pieces of the videos."""
+        """Solve by the P x P products of the moments with each other, summed over pieces of the videos.
+
+        Args:
+            embeddings_BVTD: the frame embeddings of V views of each video.
+            wanted_BK: the targets, minus their mean.
+            mean_P: the mean of each moment.
+            scale_P: the inverse of the spread of each moment.
+            generator: draws the videos that are predicted from the others, if there are more than `MAX_LEFT_OUT` views.
+        """
         num_videos, num_views = embeddings_BVTD.shape[:2]
         gram_PP, answers_PK = (
             mean_P.new_zeros(len(mean_P), len(mean_P)),

@@ -32,7 +32,7 @@ class Preset:
     init: str = ""
     """The timm weights that its training starts from."""
     weights: Literal["", "packaged", "released"] = ""
-    """The place of complete weights: inside this package, or published by the paper's authors. Empty if there are none."""
+    """The location of complete weights: inside this package, or published by the paper's authors. Empty if there are none."""
     licence: str = ""
     """The licence of the complete weights, or of `init` if there are none."""
 

@@ -249,5 +249,5 @@ def _unusual(attn: Any) -> bool:
     """Return True if timm's attention has parts that `per_head` and `_attention` do not compute."""
     # Newer versions of timm can have a norm before the projection.
     plain_norm = isinstance(getattr(attn, "norm", nn.Identity()), nn.Identity)
-    # The class is told by its name, because it is in different modules in the versions of timm that we support.
+    # The class is compared by name, because it is in different modules in the versions of timm that we support.
     return type(attn).__name__ != "Attention" or getattr(attn, "gate", None) is not None or not plain_norm
