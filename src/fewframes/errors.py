@@ -32,7 +32,7 @@ EXIT_SOME_FAILED = 3
 
 
 class FewframesError(Exception):
-    """An error that the caller can fix. The base class of all errors of this package."""
+    """An error that the caller can fix. It is the base class of all errors of this package."""
 
     exit_code = 1
 

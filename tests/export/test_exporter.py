@@ -331,7 +331,7 @@ def test_graphs_that_read_other_files_are_refused(tiny_onnx: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"labels": ["hug"]}, r"gives scores of shape \(1, 3\) and names 1 labels"),
+        ({"labels": ["hug"]}, r"gives scores of shape \(1, 3\), but names 1 labels"),
         ({"labels": [1, 2, 3]}, "labels"),
         ({"labels": None}, "labels"),
         ({"part": "most"}, "part"),

@@ -45,7 +45,10 @@ class EmbeddingCache:
         self._gave_up_writing = False
 
     def get(self, key: str) -> Tensor | None:
-        """Return the tensor of this key, or None if there is none. A file with a wrong checksum is counted as damaged: None."""
+        """Return the tensor of this key, or None if there is none.
+
+        A file with a wrong checksum is counted as damaged, and gives None too.
+        """
         path = self._path(key)
         try:
             # The file is read once. `safe_open` would open it by name twice, and another process may replace it in between.

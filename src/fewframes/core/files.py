@@ -112,6 +112,9 @@ def held(folder: Path) -> Iterator[None]:
 
 
 def check_format(form: TableFormat) -> None:
-    """Raise MissingDependency if the format is Parquet and pyarrow is not installed. To be called before the work, not after."""
+    """Raise MissingDependency if the format is Parquet and pyarrow is not installed.
+
+    This is called before the work, so that a missing package does not lose a result.
+    """
     if form == "parquet":
         needed("pyarrow", "parquet", "Parquet needs pyarrow")

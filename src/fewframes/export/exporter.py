@@ -40,8 +40,10 @@ TINIEST = 1e-12
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """The agreement of an export with its model. Differences are the largest over all videos, each relative to the largest value of
-    its video."""
+    """The agreement of an export with its model.
+
+    Differences are the largest over all videos. Each is relative to the largest value of its video.
+    """
 
     num_videos: int
     """The number of videos that were compared."""
@@ -86,7 +88,7 @@ class Export:
     """The videos that were compared, in words."""
 
     def to_dict(self) -> dict[str, object]:
-        """Return plain values."""
+        """Return plain values, for JSON."""
         return {"files": self.files, "agreement": asdict(self.agreement), "checked_on": self.checked_on}
 
 
