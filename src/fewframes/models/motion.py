@@ -176,7 +176,8 @@ class MomentHead(nn.Module):
         """Return the mean of each moment and the inverse of its spread, both (P,)."""
         count, sums_P, squares_P, shift_P = 0, torch.zeros(()), torch.zeros(()), None
         for _, moments_MP in self._pieces(embeddings_BVTD):
-            # The mean of the first piece is subtracted from all. The variance is then a difference of small numbers, which loses no digits.
+            # The mean of the first piece is subtracted from all, so that the variance is a difference of small numbers and loses no
+            # digits.
             shift_P = moments_MP.mean(dim=0) if shift_P is None else shift_P
             shifted_MP = (moments_MP - shift_P).double()
             count += len(shifted_MP)
