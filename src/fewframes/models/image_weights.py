@@ -59,7 +59,7 @@ def _download_timm(config: ModelConfig, name: str) -> dict[str, Tensor]:
     if not is_model(name.split(".", maxsplit=1)[0]):
         close = difflib.get_close_matches(name, list_models(), n=1)
         raise WeightsError(
-            f"{name}: there is no such file, and timm has no network of that name"
+            f"{name}: no such file, and timm has no network of that name"
             + (f"; did you mean {close[0]!r}?" if close else "")
         )
     try:
