@@ -1,4 +1,4 @@
-"""What travels: predictions that print, sort and serialise."""
+"""Results: predictions print, sort and serialise."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 >>> import fewframes
 >>> fewframes.load().predict("clip.mp4").top(5)
 
-The names below are imported when first used, so that `fewframes --help` need not load torch.
+The public names are imported when they are first used, so that `fewframes --help` does not load torch.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from fewframes.video.source import read_frames as read_frames
     from fewframes.video.view import ViewConfig as ViewConfig
 
+# The modules of the public names, for `__getattr__`. The imports above are for type checkers alone; a new name needs both.
 _MODULE_OF = {
     "Checkpoint": "models.checkpoint",
     "Clip": "results",
@@ -98,6 +99,7 @@ logging.getLogger("fewframes").addFilter(OneLine())
 
 
 def __getattr__(name: str) -> object:
+    """Import a public name when it is first used."""
     if name in _MODULE_OF:
         return getattr(importlib.import_module(f"fewframes.{_MODULE_OF[name]}"), name)
     raise AttributeError(f"module 'fewframes' has no attribute {name!r}")

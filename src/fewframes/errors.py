@@ -1,21 +1,21 @@
-"""What can go wrong, as one tree.
+"""The exceptions of this package, as one tree.
 
-    FewframesError         1  anything the caller can put right; one line, no traceback
+    FewframesError         1  anything the caller can fix; shown as one line, without a traceback
     ├── ConfigError        2  a setting, option or run file that cannot be used
     ├── VideoError         1  a video that cannot be opened or decoded as asked
-    │   ├── MissingVideo   1  there is no such video
-    │   ├── Unreachable    1  a video that could be opened, and whose store or server then failed
+    │   ├── MissingVideo   1  a video that does not exist
+    │   ├── Unreachable    1  a video that was opened, but whose store or server failed later
     │   └── TooLarge       1  a video above the limits that were set
     ├── DataError          1  a folder or list of videos that cannot be read as a data set
     ├── WeightsError       1  a checkpoint that is missing, damaged or of another shape
-    ├── OutputError        1  a result that cannot be written: a full or forbidden disk, a folder that went away
-    ├── ExportError        1  an exported graph that cannot be made, or does not say what the model says
-    ├── BenchError         1  something that is measured failed in its own process
-    ├── Refusal            1  a request that the server does not take
-    └── MissingDependency  4  an optional package is needed; the pip line is in the message
+    ├── OutputError        1  a result that cannot be written: a full or read-only disk, a folder that was removed
+    ├── ExportError        1  an exported graph that cannot be made, or that disagrees with its model
+    ├── BenchError         1  a benchmarked system that failed in its own process
+    ├── Refusal            1  a request that the server does not accept
+    └── MissingDependency  4  an optional package that is needed; the message has the pip line
 
 The number is the exit code of the command. A command over many files finishes the others and exits with
-`EXIT_SOME_FAILED`. Wrong Python arguments raise ValueError or TypeError, as in any library: a ConfigError is a ValueError too.
+`EXIT_SOME_FAILED`. Wrong Python arguments raise ValueError or TypeError, as in any library; a ConfigError is a ValueError too.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from collections.abc import Iterable
 from typing import Any
 
 MOST_NAMED = 60
-"""Names that an error lists; timm has a thousand."""
+"""The most names that an error message lists. timm alone has a thousand backbones."""
 EXIT_SOME_FAILED = 3
-"""Exit code of a command that finished but could not process some of its inputs."""
+"""The exit code of a command that finished but could not process some of its inputs."""
 
 
 class FewframesError(Exception):
-    """Anything the caller can put right."""
+    """An error that the caller can fix. It is the base class of all errors of this package."""
 
     exit_code = 1
 
@@ -48,11 +48,11 @@ class VideoError(FewframesError):
 
 
 class MissingVideo(VideoError):
-    """There is no such video: nothing at this path or address."""
+    """A video that does not exist: there is nothing at its path or address."""
 
 
 class Unreachable(VideoError):
-    """A video that could be opened, and whose store or server then failed: it is not known to be damaged."""
+    """A video that was opened, but whose store or server failed later. The video itself may be intact."""
 
 
 class TooLarge(VideoError):
@@ -68,19 +68,22 @@ class WeightsError(FewframesError):
 
 
 class OutputError(FewframesError):
-    """A result that cannot be written: a full or forbidden disk, a folder that went away."""
+    """A result that cannot be written: the disk is full or read-only, or the folder was removed."""
 
 
 class ExportError(FewframesError):
-    """An exported graph that cannot be made, or does not say what the model says."""
+    """An exported graph that cannot be made, or that disagrees with its model."""
 
 
 class BenchError(FewframesError):
-    """Something that is measured failed in its own process."""
+    """A benchmarked system that failed in its own process."""
 
 
 class Refusal(FewframesError):
-    """A request that the server does not take, and its HTTP status."""
+    """A request that the server does not accept.
+
+    `status` is the HTTP status of the answer. `retry_s` is the number of seconds after which a client may try again, or None.
+    """
 
     def __init__(self, status: int, message: str, *, retry_s: int | None = None) -> None:
         super().__init__(message)
@@ -88,13 +91,22 @@ class Refusal(FewframesError):
 
 
 class MissingDependency(FewframesError):
-    """An optional package is needed for what was asked."""
+    """An optional package that is needed but not installed."""
 
     exit_code = 4
 
 
 def needed(package: str, extra: str, words: str = "") -> Any:
-    """An optional package, imported; MissingDependency with the pip line where it is not there. `words` say who needs it."""
+    """Import an optional package and return it.
+
+    Args:
+        package: the name to import.
+        extra: the extra of fewframes that installs it.
+        words: the first words of the error message, which say what needs the package.
+
+    Raises:
+        MissingDependency: the package cannot be imported. The message has the pip line.
+    """
     try:
         return importlib.import_module(package)
     except ImportError as error:
@@ -103,7 +115,7 @@ def needed(package: str, extra: str, words: str = "") -> Any:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The part of an error message that offers the closest known name, or lists them all."""
+    """Return the end of an error message: the known name closest to `name`, or else a list of all known names."""
     choices = sorted(known)
     close = difflib.get_close_matches(name, choices, n=1, cutoff=0.6)
     if close:

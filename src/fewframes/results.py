@@ -1,4 +1,4 @@
-"""The data that travels: `Clip` from the decoder to the network, `Prediction` from the network to the caller."""
+"""Results as frozen data classes: `Clip` goes from the decoder to the network, `Prediction` from the network to the caller."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from fewframes.core.arguments import whole_number
 from fewframes.core.text import json_line
 from fewframes.errors import FewframesError, MissingVideo
 
-if TYPE_CHECKING:  # exported graphs answer in arrays, and where they do torch is not loaded
+if TYPE_CHECKING:  # exported graphs return numpy arrays and run without loading torch
     from torch import Tensor
 
 
 class ArrayLike(Protocol):
-    """What tensors and arrays have in common here."""
+    """The interface that torch tensors and numpy arrays share in this module."""
 
     @property
     def shape(self) -> Sequence[int]: ...
@@ -28,22 +28,25 @@ class ArrayLike(Protocol):
 
 
 Array = TypeVar("Array", bound=ArrayLike, default="Tensor")
-"""Tensors everywhere but where exported graphs run (exported_predictor.py): there numpy arrays."""
+"""The array type of a result: torch tensors, except that exported graphs (export/predictor.py) return numpy arrays."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What reading a video has taken since it was opened: pictures decoded, pictures left out because no other needed them,
-    jumps to key frames, and bytes of the video fetched (of packets read, where the file is at hand)."""
+    """The work of reading a video since it was opened."""
 
     frames_decoded: int
+    """The number of frames that were decoded."""
     frames_left_out: int
+    """The number of frames that were skipped because no other frame needs them for decoding."""
     jumps: int
+    """The number of seeks to key frames."""
     bytes_read: int
+    """The number of bytes of the video that were fetched. For a local file, the bytes of the packets that were read."""
 
 
 class ClockStep(NamedTuple):
-    """A step of a recording's clock: at `at_s` (seconds from the start) it goes on by `by_s` seconds without a picture."""
+    """A gap in the timestamps of a recording: `at_s` seconds from its start they jump ahead by `by_s` seconds without a frame."""
 
     at_s: float
     by_s: float
@@ -51,16 +54,20 @@ class ClockStep(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Clip(Generic[Array]):
-    """Frames of one video: `frames` (T, C, H, W) uint8 RGB, and `times_s` (T,), the moment each was first shown, in
-    seconds from the start of the video. `duration_s` is the whole video's, `reading` what it took."""
+    """The frames that were sampled from one video."""
 
     frames: Array
+    """The pixels: (T, C, H, W) uint8 RGB."""
     times_s: Array
+    """The timestamps (T,): when each frame is first shown, in seconds from the start of the video."""
     duration_s: float
+    """The duration of the whole video, in seconds."""
     source: str
+    """The path or address of the video."""
     reading: Reading
+    """The work of reading the frames."""
     steps: tuple[ClockStep, ...] = ()
-    """Steps of the video's clock, around which the moments were chosen."""
+    """The gaps in the video's timestamps. The timestamps in `times_s` were chosen around them."""
 
     def __repr__(self) -> str:
         num_frames, _, height, width = self.frames.shape
@@ -68,14 +75,14 @@ class Clip(Generic[Array]):
 
 
 class Label(NamedTuple):
-    """One named action and its share of the scores (0-1)."""
+    """An action by name, and its score (0-1)."""
 
     label: str
     score: float
 
 
 def top_labels(scores_K: ArrayLike, labels: tuple[str, ...], k: int) -> list[Label]:
-    """The `k` labels of the highest scores (K,), all when there are fewer, best first."""
+    """Return the `k` labels with the highest scores (K,), best first; all labels if there are fewer than `k`."""
     whole_number("k", k, 1)
     scores: list[float] = scores_K.tolist()
     best = sorted(range(len(scores)), key=lambda index: -scores[index])[:k]
@@ -84,66 +91,68 @@ def top_labels(scores_K: ArrayLike, labels: tuple[str, ...], k: int) -> list[Lab
 
 @dataclass(frozen=True)
 class Timing:
-    """Where the time of one video went, in seconds: opening and decoding, making the network's input, the network.
-
-    In a batch, the network's time is shared equally by its videos.
-    """
+    """The time that one video took, in seconds, step by step."""
 
     decode_s: float
+    """The time for opening and decoding."""
     transform_s: float
+    """The time for making the input of the network from the frames."""
     network_s: float
+    """The time in the network. The time of a batch is divided equally among its videos."""
 
     @property
     def total_s(self) -> float:
-        """The three together."""
+        """Return the sum of the three times, in seconds."""
         return self.decode_s + self.transform_s + self.network_s
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction(Generic[Array]):
-    """What the model says of one video.
-
-    `scores` (K,) in the order of `labels` sum to 1, or are each for itself where the model is multi-label; `times_s` (T,)
-    are the moments looked at; `frame_attention` (T,) says how much each counted (Fig. 2; rows sum to 1); `embedding` (D,)
-    is the paper's y (Eq. 12), `frame_embeddings` (T, D) its f_t (Eq. 10). All are float32 on the CPU. `timing` and
-    `reading` say what it took; `steps` of the video's clock were left out, as `notices` say.
-    """
+    """The answer of a model for one video. All arrays are float32 on the CPU."""
 
     source: str
+    """The path or address of the video."""
     labels: tuple[str, ...]
+    """The names of the K actions."""
     scores: Array
+    """The scores (K,) in the order of `labels`. They sum to 1, except that a multi-label model scores each action by itself."""
     times_s: Array
+    """The timestamps (T,) of the frames that the model saw, in seconds from the start of the video."""
     frame_attention: Array
+    """The weight (T,) of each frame in the answer (Fig. 2). The weights sum to 1."""
     embedding: Array
+    """The video embedding (D,): the paper's y (Eq. 12)."""
     frame_embeddings: Array
+    """The frame embeddings (T, D): the paper's f_t (Eq. 10)."""
     timing: Timing
+    """The time that each step took."""
     reading: Reading
+    """The work of reading the video."""
     steps: tuple[ClockStep, ...] = ()
+    """The gaps in the video's timestamps, where no frame was taken. `notices` tell of them."""
 
     @property
     def distinct_frames(self) -> int:
-        """Return how many different pictures were looked at: fewer than `times_s` where one is shown for long."""
+        """Return the number of different frames. It is less than T if one frame is shown for so long that it was taken twice."""
         return len(set(self.times_s.tolist()))
 
     @property
     def notices(self) -> list[str]:
-        """Return what should be known before the answer is believed, a line each."""
+        """Return the facts that limit how far the answer can be trusted, one line each."""
         lines = [
-            f"its clock steps on by {step.by_s:.2f} s at {step.at_s:.2f} s; looked at both sides of that"
+            f"its timestamps jump by {step.by_s:.2f} s at {step.at_s:.2f} s; frames from both sides of the gap were used"
             for step in self.steps
         ]
         if self.distinct_frames < len(self.times_s):
-            lines.append(
-                f"{len(self.times_s)} frames were looked at, {self.distinct_frames} of them different pictures"
-            )
+            lines.append(f"only {self.distinct_frames} of its {len(self.times_s)} sampled frames are different")
         return lines
 
     def top(self, k: int = 5) -> list[Label]:
-        """The `k` likeliest actions (all of them when there are fewer), best first."""
+        """Return the `k` likeliest actions, best first; all actions if there are fewer than `k`."""
         return top_labels(self.scores, self.labels, k)
 
     def to_dict(self, topk: int = 5) -> dict[str, object]:
-        """Plain values, as `fewframes predict --json` writes them."""
+        """Return plain values, as `fewframes predict --json` writes them, with the `topk` likeliest actions."""
         return {
             "source": self.source,
             "top": [{"label": label, "score": round(score, 6)} for label, score in self.top(topk)],
@@ -160,11 +169,11 @@ class Prediction(Generic[Array]):
         }
 
     def to_json(self, topk: int = 5) -> str:
-        """`to_dict` as one line of JSON."""
+        """Return `to_dict` as one line of JSON."""
         return json_line(self.to_dict(topk))
 
     def to_row(self) -> dict[str, object]:
-        """One flat row for a data frame: source, label, score, times and one column for each label's score."""
+        """Return one flat row for a data frame: source, label, score, durations, and one column for the score of each label."""
         best = self.top(1)[0]
         return {
             "source": self.source,
@@ -185,30 +194,46 @@ class Prediction(Generic[Array]):
 
 @dataclass(frozen=True)
 class Failure:
-    """A video of a batch that could not be labelled, and why."""
+    """A video of a batch that could not be labelled, and the reason."""
 
     source: str
+    """The path or address of the video."""
     error: str
+    """The reason, in one line."""
     exit_code: int = 1
-    """What a command that was given this video alone ends with."""
+    """The exit code of a command that is given this video alone."""
     missing: bool = False
-    """Whether there is no such video, rather than one that cannot be read."""
+    """True if the video does not exist; False if it exists but cannot be read."""
     start_s: float = 0.0
+    """The start of the requested part of the video, in seconds."""
     end_s: float | None = None
-    """The part of the video that was asked for; its end where None."""
+    """The end of the requested part of the video, in seconds; None is the end of the video."""
 
     @classmethod
     def of(cls, source: str, error: FewframesError, start_s: float = 0.0, end_s: float | None = None) -> Failure:
-        """What went wrong with this video."""
+        """Return the failure that stands for this error.
+
+        Args:
+            source: the path or address of the video.
+            error: the error that was raised for it.
+            start_s: the start of the requested part of the video, in seconds.
+            end_s: the end of that part; None is the end of the video.
+        """
         return cls(source, str(error), error.exit_code, isinstance(error, MissingVideo), start_s, end_s)
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values, as `fewframes predict --json` writes them."""
+        """Return plain values, as `fewframes predict --json` writes them."""
         part = {"start_s": self.start_s, "end_s": self.end_s} if self.start_s or self.end_s is not None else {}
         return {"source": self.source, "error": self.error, "missing": self.missing, **part}
 
 
 def tally(done: int, verb: str, failures: Sequence[Failure]) -> str:
-    """`115 evaluated, 3 failed, 2 missing`: what became of many videos."""
+    """Return a summary of many videos in one line, such as `115 evaluated, 3 failed, 2 missing`.
+
+    Args:
+        done: the number of videos that were processed.
+        verb: the past participle of what was done with them.
+        failures: the videos that failed, with the missing ones among them.
+    """
     missing = sum(failure.missing for failure in failures)
     return f"{done} {verb}, {len(failures) - missing} failed, {missing} missing"

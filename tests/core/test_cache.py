@@ -1,4 +1,4 @@
-"""The cache gives back what was put in, and nothing else."""
+"""The cache returns the tensors that were put in, and nothing else."""
 
 from __future__ import annotations
 
@@ -74,15 +74,15 @@ def test_large_files_are_sampled_over_their_whole_length(tmp_path: Path, monkeyp
     monkeypatch.setattr(cache, "SPOT_BYTES", 64)
     path = tmp_path / "large"
     keys = set()
-    for place in (0, 50_000, 99_999, None):
+    for index in (0, 50_000, 99_999, None):
         content = bytearray(100_000)
-        if place is not None:
-            content[place] = 1
+        if index is not None:
+            content[index] = 1
         path.write_bytes(content)
         keys.add(content_key(str(path)))
     path.write_bytes(bytes(100_001))
     keys.add(content_key(str(path)))
-    assert len(keys) >= 4  # first and last byte and the length always count; between them every 64th spot
+    assert len(keys) >= 4  # the first byte, the last byte and the length always count; between them 64 spots do
 
 
 def test_folder_of_images_is_keyed_by_its_files(tmp_path: Path) -> None:
@@ -125,13 +125,13 @@ def test_a_folder_that_takes_nothing_is_told_once(
     assert store.get("ab12") is None
     assert [store.put_or_warn(f"ab{number}", torch.zeros(2)) for number in range(5)] == [False] * 5
     (record,) = caplog.records
-    assert record.getMessage().startswith(f"{folder}: frame embeddings are not kept (")
+    assert record.getMessage().startswith(f"{folder}: frame embeddings are not cached (")
     assert store.num_damaged == 0
     assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_two_writers_of_one_key(tmp_path: Path) -> None:
-    """Whoever comes last wins, and no reader ever sees a part of one."""
+    """The last writer wins, and no reader ever sees a part of a file."""
     stores = [EmbeddingCache(tmp_path) for _ in range(4)]
     tensors = [torch.full((1000,), float(number)) for number in range(4)]
     seen = []
@@ -153,7 +153,7 @@ def test_two_writers_of_one_key(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_images_has_the_key_of_their_order(tmp_path: Path) -> None:
-    """Three pictures under names that sort alike as text, and differ in the order of their numbers."""
+    """Folders of the same three pictures have one key only if their names put the pictures in the same order."""
     for folder, names in (("a", ("1", "2", "10")), ("b", ("01", "02", "10")), ("c", ("1", "10", "2"))):
         (tmp_path / folder).mkdir()
         for content, name in zip((b"A", b"B", b"C"), names, strict=True):

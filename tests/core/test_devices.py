@@ -1,4 +1,4 @@
-"""What computes here: precisions that cannot pay are not tried."""
+"""Devices: a precision that cannot be faster is not tried, and `auto` follows a rule."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_precision_is_a_rule_on_a_gpu(
 
 
 def test_a_busy_machine_chooses_as_an_idle_one() -> None:
-    """Precision is a part of the answer and of the keys of what is cached: a stopwatch must not choose it."""
+    """The precision is a part of the answer and of cache keys, so timing must not choose it."""
     at_work = threading.Event()
 
     def burn() -> None:

@@ -1,4 +1,4 @@
-"""Results on disk: whole or not at all, errors in one line, one run to a folder, nothing left of what was killed."""
+"""Results on disk are whole or absent, errors have one line, a folder has one run, and killed runs leave no parts."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_figures_can_be_read_by_tensorboard(tmp_path: Path) -> None:
 
 @contextmanager
 def full_disk(most_bytes: int) -> Iterator[None]:
-    """Let every write above this size of a file fail, as on a full disk."""
+    """Make every write beyond this file size fail, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, hard))
     try:
@@ -107,10 +107,10 @@ def test_a_disk_that_takes_no_more_is_one_line_and_leaves_nothing(
     options = replace(CPU, cache=EmbeddingCache(tmp_path / "cache"))
     with (
         full_disk(most_bytes),
-        pytest.raises(OutputError, match=r"cannot be written \(.*File too large.*; make room") as said,
+        pytest.raises(OutputError, match=r"cannot be written \(.*File too large.*; make room") as caught,
     ):
         train(data, tmp_path / "out", run, options)
-    assert "\n" not in str(said.value)
+    assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
 
 
@@ -184,7 +184,7 @@ def test_a_finished_run_is_not_gone_on_with(clips: Path, tiny_model: Path, finis
 def test_a_run_that_replaced_a_model_can_be_gone_on_with(
     clips: Path, tiny_model: Path, finished: Path, tmp_path: Path
 ) -> None:
-    """An old model and the state of a new run: the new run goes on."""
+    """A folder with an old model and the state of a new run resumes the new run."""
     output = shutil.copytree(finished, tmp_path / "out")
     run = run_for(tiny_model, save_every_s=0.0)
 

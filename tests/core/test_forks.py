@@ -1,4 +1,4 @@
-"""Forked processes after a video was read: neither torch nor FFmpeg waits in them for threads that are not there."""
+"""Processes forked after a video was read: neither torch nor FFmpeg waits in them for threads that do not exist."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def forked(name, work):
     if child == 0:
         work()
         gc.collect()
-        sys.exit(0)  # and not os._exit: the interpreter takes everything down
+        sys.exit(0)  # unlike os._exit, this frees every object
     print(name, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 
@@ -84,8 +84,8 @@ def test_forks_and_loaders_work_after_videos_were_read() -> None:
         timeout=240,
         check=False,
     )
-    said = done.stdout.split("\n")
-    assert said == ["loader 3", "torch 0", "predict 0", "open 0", "closed 0", "beside 0", ""], done.stderr[-2000:]
+    output = done.stdout.split("\n")
+    assert output == ["loader 3", "torch 0", "predict 0", "open 0", "closed 0", "beside 0", ""], done.stderr[-2000:]
 
 
 THREADS = """
@@ -111,10 +111,10 @@ assert not any(name.startswith("av:") for name in names), names
 assert after == before, (before, after)
 video = fewframes.open_video(sys.argv[1])
 clip = video.frames_at(times_s)
-kept = weakref.ref(video)
+alive = weakref.ref(video)
 video.close()
 del video
-assert kept() is None, gc.get_referrers(kept())
+assert alive() is None, gc.get_referrers(alive())
 """
 
 

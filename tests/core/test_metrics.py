@@ -1,4 +1,4 @@
-"""The cost of every preset, pinned, the paper's own figures beside; and accuracy counted by hand."""
+"""The cost of every preset, compared with the paper's figures, and measures of accuracy worked out by hand."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_counts_by_hand() -> None:
 
 
 def test_counts_are_those_of_torchmetrics() -> None:
-    from torchmetrics.functional import classification as reference  # late: it takes ten seconds to import
+    from torchmetrics.functional import classification as reference  # late, because it takes ten seconds to import
 
     generator = torch.Generator().manual_seed(0)
     logits_NK, targets_N = torch.randn(200, 8, generator=generator), torch.randint(8, (200,), generator=generator)
@@ -106,12 +106,12 @@ def test_average_precision_by_hand() -> None:
     targets_NK = torch.tensor([[1.0, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 0]])
     logits_NK = torch.tensor([[3.0, 2, 1], [1, 1, 1], [2, -1, 1], [-1, -2, 1]])
     report = score_multilabel(logits_NK, targets_NK, LABELS[:3])
-    # First label, by falling score: right, wrong, right: (1/1 + 2/3) / 2. Second: wrong, right, right: (1/2 + 2/3) / 2.
+    # By falling score, the first label is right, wrong, right: (1/1 + 2/3) / 2. The second is wrong, right, right: (1/2 + 2/3) / 2.
     assert report.average_precisions[0] == pytest.approx((1 + 2 / 3) / 2)
     assert report.average_precisions[1] == pytest.approx((1 / 2 + 2 / 3) / 2)
     assert report.average_precisions[2] is None
     assert report.mean_ap == pytest.approx((5 / 6 + 7 / 12) / 2)
-    # Above 0.5: 3 + 2 + 4 answers, of which 2 + 1 + 0 are right; 4 labels are there.
+    # Above 0.5 there are 3 + 2 + 4 answers, of which 2 + 1 + 0 are right; the videos have 4 labels.
     assert report.f1 == pytest.approx(2 * 3 / (9 + 4))
     assert report == report_of("multilabel", logits_NK, targets_NK, LABELS[:3])
     assert report.lines()[0].startswith("4 videos: mAP 70.8%")
@@ -127,15 +127,15 @@ def test_nothing_to_score() -> None:
 def test_an_interval_draws_whole_groups() -> None:
     right = torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
 
-    def share(rows: torch.Tensor) -> float:
+    def fraction(rows: torch.Tensor) -> float:
         return float(right[rows].mean())
 
     generator = torch.Generator().manual_seed(0)
-    apart = bootstrap(share, list("abcdef"), generator)
+    apart = bootstrap(fraction, list("abcdef"), generator)
     assert apart.value == 0.5
     assert 0 < apart.low < 0.3
     assert 0.7 < apart.high < 1
-    together = bootstrap(share, list("aaabbb"), generator)  # two observations, not six
+    together = bootstrap(fraction, list("aaabbb"), generator)  # two observations, not six
     assert (together.low, together.high) == (0, 1)
     assert str(together) == "50.0% (95 % interval 0.0% to 100.0% over 2 groups)"
     # Of 40 drawn coins 13 or fewer are heads in 1.9 %, 14 or fewer in 4.0 %, 15 or fewer in 7.7 %.
@@ -162,7 +162,7 @@ def test_an_interval_has_a_width_where_all_are_right(num_right: int, num_videos:
 def test_an_interval_of_independent_videos_by_hand() -> None:
     values = [1.0] * 18 + [0.0] * 2
     interval = interval_of(mean_of(values), list(map(str, range(20))), torch.Generator())
-    # Leaving out each in turn gives the variance p (1 - p) / (n - 1), so 19 videos' worth.
+    # Leaving out each video in turn gives the variance p (1 - p) / (n - 1), which is that of 19 videos.
     assert interval.low == pytest.approx(beta.ppf(0.025, 0.9 * 19, 0.1 * 19 + 1))
     assert interval.high == pytest.approx(beta.ppf(0.975, 0.9 * 19 + 1, 0.1 * 19))
 
@@ -195,7 +195,7 @@ def test_more_groups_than_parts_are_joined() -> None:
 
 
 def test_an_interval_of_few_groups_covers_the_truth() -> None:
-    """Of 300 data sets of four recordings, that differ as real ones do, at least 95 % have the true 90 % inside."""
+    """In at least 95 % of 300 data sets of four recordings, which differ as real ones do, the interval holds the true 90 %."""
     generator = numpy.random.default_rng(0)
     groups, covered = [group for group in "abcd" for _ in range(5)], 0
     for _ in range(300):

@@ -1,4 +1,4 @@
-"""Names of pictures: the order in which they were numbered, and what is more than one sequence."""
+"""The order of numbered pictures, and folders that hold more than one sequence."""
 
 from __future__ import annotations
 

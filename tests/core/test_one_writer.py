@@ -1,4 +1,4 @@
-"""Results that cannot be written, and folders that somebody else writes to."""
+"""Results that cannot be written, and folders that another process is writing to."""
 
 from __future__ import annotations
 

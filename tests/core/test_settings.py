@@ -1,4 +1,4 @@
-"""Settings: checked when made, strict when read."""
+"""Settings are checked when they are made, and strict when they are read."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def test_unknown_key_names_the_nearest() -> None:
         ({"num_frames": 0}, "num_frames = 0: Input should be greater than or equal to 1"),
         ({"num_frames": "8"}, "num_frames = '8': Input should be a valid integer"),
         ({"temporal": "lstm"}, "temporal = 'lstm': Input should be 'paper', 'release', 'mean' or 'causal'"),
-        ({"image_size": 225}, "image_size 225 is no multiple of patch_size 16"),
-        ({"width": 100}, "width 100 is no multiple of heads 12"),
+        ({"image_size": 225}, "image_size 225 is not a multiple of patch_size 16"),
+        ({"width": 100}, "width 100 is not a multiple of heads 12"),
         ({"encoder": "resnet50"}, "encoder 'resnet50': needs"),
         ({"encoder": "timm:resnet50", "layout": "joint"}, "layout 'joint' needs the ViT encoder"),
-        ({"temporal_width": 100}, "temporal_width 100 is no multiple of temporal_heads 8"),
+        ({"temporal_width": 100}, "temporal_width 100 is not a multiple of temporal_heads 8"),
         ({"temporal_dropout": 1.0}, "temporal_dropout = 1.0"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Object stores: whatever their clients raise is one line of ours."""
+"""Object stores: any error of their clients becomes an error of ours with one line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from helpers.numbered import drifting
 
 
 class BotoCoreError(Exception):
-    """As botocore's: no OSError."""
+    """An error that is not an OSError, like those of botocore."""
 
 
 class Locked(MemoryFileSystem):  # type: ignore[misc]
@@ -87,7 +87,7 @@ def test_a_connection_that_breaks_is_that_videos_failure_and_no_damage(
     assert broken.error.startswith(f"{url}: cannot be read to its end")
     assert not isinstance(before, Failure)
     assert not isinstance(after, Failure)
-    with pytest.raises(Unreachable, match=words):  # and no gap, as where a file is damaged
+    with pytest.raises(Unreachable, match=words):  # a damaged file would give a gap instead
         sweep(predictor, url, TimelineConfig(window_s=2))
     added = Index.open(tmp_path / "index", predictor, window_s=2).add([film, url])
     assert (added.num_added, [failure.source for failure in added.failures]) == (1, [url])

@@ -1,4 +1,4 @@
-"""Names of files, labels and reasons are words of others: they steer no terminal, page, player, table, log or picture."""
+"""Text from outside (names of files, labels, errors) controls no terminal, page, player, table, log or picture."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ TURNS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 
 
 def steers(text: str) -> list[str]:
-    """The characters that do something to what shows them."""
+    """Return the characters that control the medium that shows them."""
     bad = {"Cc", "Cs", "Zl", "Zp"}
     return [
         one for one in text
@@ -65,7 +65,7 @@ def steers(text: str) -> list[str]:
 
 
 class Tags(HTMLParser):
-    """What a browser would see in a page."""
+    """The tags and text that a browser would see in a page."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -112,9 +112,9 @@ def test_numbers_and_common_words_stay() -> None:
 def test_lines_for_people_are_lines(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     tell(f"failed: {words}")
     print_lines([words, "second"])
-    said = capsys.readouterr()
-    assert said.err.splitlines() == [f"failed: {plain(words)}"]
-    assert said.out.splitlines() == [plain(words).rstrip(), "second"]
+    output = capsys.readouterr()
+    assert output.err.splitlines() == [f"failed: {plain(words)}"]
+    assert output.out.splitlines() == [plain(words).rstrip(), "second"]
 
 
 def test_what_is_logged_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
@@ -125,7 +125,7 @@ def test_what_is_logged_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def timeline_of(labels: tuple[str, ...], source: str) -> Timeline:
-    spans = tuple(Span(float(place), place + 1.0, label, 0.9) for place, label in enumerate(labels))
+    spans = tuple(Span(float(start_s), start_s + 1.0, label, 0.9) for start_s, label in enumerate(labels))
     return Timeline(
         source=source, duration_s=float(len(labels)), start_s=0.0, end_s=float(len(labels)), labels=labels, threshold=0.5,
         times_s=torch.arange(len(labels)).float(), scores=torch.rand(len(labels), len(labels)), spans=spans, gaps=(),
@@ -201,7 +201,7 @@ def evil_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("form", [[], ["--json"], ["--csv"]])
 def test_commands_on_odd_names(evil_model: Path, videos: Path, tmp_path: Path, form: list[str]) -> None:
-    """A folder, its videos and the model's labels all hold what steers."""
+    """A folder, its videos and the labels of the model all have control characters in their names."""
     folder = tmp_path / "\x1b[2J[red]\u202e"
     folder.mkdir()
     for number, words in enumerate(EVIL):
@@ -235,5 +235,5 @@ def test_a_timeline_on_odd_names(evil_model: Path, videos: Path, tmp_path: Path)
     assert not steers((done.stdout + done.stderr).replace("\n", ""))
     index = json.loads((tmp_path / "x.thumbnails" / "index.json").read_text(encoding="utf-8"))
     assert {entry["label"] for entry in index} == set(EVIL)
-    assert all(re.fullmatch(r"\d{4}\.jpg", entry["file"]) for entry in index)  # no file is called as a label
+    assert all(re.fullmatch(r"\d{4}\.jpg", entry["file"]) for entry in index)  # no file name contains a label
     assert not steers((tmp_path / "x.vtt").read_text(encoding="utf-8").replace("\n", ""))

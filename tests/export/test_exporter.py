@@ -1,3 +1,5 @@
+"""Exported graphs agree with their model, label videos without torch, and are refused if they are damaged or foreign."""
+
 from __future__ import annotations
 
 import json
@@ -34,7 +36,7 @@ VIEW = ViewConfig(resize_px=36, crop_px=32)
 JOINT = replace(TINY, layout="joint", temporal="mean")
 CONVOLUTIONAL = replace(TINY, encoder="timm:test_efficientnet")
 HEAD_SCALE = 50.0
-"""So that scores of random weights are not all alike."""
+"""The factor of the head's weights, so that scores of random weights differ."""
 
 
 def predictor_of(config: ModelConfig, seed: int = 0) -> Predictor:
@@ -47,7 +49,7 @@ def predictor_of(config: ModelConfig, seed: int = 0) -> Predictor:
 
 @pytest.fixture(scope="module")
 def tiny() -> Predictor:
-    """One that merges patches, so that this is known to be a part of the graph."""
+    """Return a model that merges patches, so that the tests also cover merging inside the graph."""
     return predictor_of(replace(TINY, depth=2, merge=2))
 
 
@@ -74,17 +76,17 @@ def test_the_three_files_say_what_the_model_says_for_any_number_of_videos_and_fr
     generator = torch.Generator().manual_seed(1)
     for num_videos, num_frames in ((1, 4), (2, 3), (3, 9)):
         videos = torch.randint(0, 256, (num_videos, num_frames, 3, 32, 32), generator=generator).byte()
-        frames_BTD = tiny.encode_clips(videos)
-        live = tiny.encode_windows(frames_BTD, with_attention=True)
-        said = whole(videos.numpy())
-        assert tuple(said) == OUTPUTS["whole"]
+        embeddings_BTD = tiny.encode_clips(videos)
+        live = tiny.encode_windows(embeddings_BTD, with_attention=True)
+        outputs = whole(videos.numpy())
+        assert tuple(outputs) == OUTPUTS["whole"]
         halves = time(frames(videos.flatten(0, 1).numpy())["frame_embeddings"].reshape(num_videos, num_frames, -1))
-        for answer in (said, halves):
+        for answer in (outputs, halves):
             assert live.frame_attention is not None
             np.testing.assert_allclose(answer["scores"], tiny.model.scores(live.logits), atol=1e-4)
             np.testing.assert_allclose(answer["embedding"], live.embedding, atol=1e-4)
             np.testing.assert_allclose(answer["frame_attention"], live.frame_attention, atol=1e-5)
-        np.testing.assert_allclose(said["frame_embeddings"], frames_BTD, atol=1e-4)
+        np.testing.assert_allclose(outputs["frame_embeddings"], embeddings_BTD, atol=1e-4)
 
 
 def test_predict_needs_no_torch_and_agrees_with_the_model(tiny: Predictor, tiny_onnx: Path, tmp_path: Path) -> None:
@@ -107,7 +109,7 @@ def test_predict_needs_no_torch_and_agrees_with_the_model(tiny: Predictor, tiny_
         assert isinstance(live, Prediction)
         assert row["times_s"] == [round(time_s, 6) for time_s in live.times_s.tolist()]
         assert [one["label"] for one in row["top"]] == [one.label for one in live.top()]
-        # Pictures differ by one level of 255 here and there.
+        # Some pixels differ by one level of 255.
         np.testing.assert_allclose([one["score"] for one in row["top"]], [one.score for one in live.top()], atol=0.02)
         np.testing.assert_allclose(row["frame_attention"], live.frame_attention, atol=0.02)
 
@@ -136,18 +138,18 @@ def test_int8_convolutions_are_calibrated_and_near_and_openvino_labels_videos(
     assert done.agreement.top1 == 1
 
     some_frames_D = predictor.encode_clips(some_clips[0].frames[None])[0, 0]
-    time = open_graph(tmp_path / "small.time.xml", threads=1)  # which stays float32
+    time = open_graph(tmp_path / "small.time.xml", threads=1)  # the temporal part stays float32
     for num_videos, num_frames in ((1, 4), (2, 7)):
-        frames_BTD = torch.randn(num_videos, num_frames, len(some_frames_D))
-        live = predictor.encode_windows(frames_BTD)
-        np.testing.assert_allclose(time(frames_BTD.numpy())["embedding"], live.embedding, atol=1e-4)
+        embeddings_BTD = torch.randn(num_videos, num_frames, len(some_frames_D))
+        live = predictor.encode_windows(embeddings_BTD)
+        np.testing.assert_allclose(time(embeddings_BTD.numpy())["embedding"], live.embedding, atol=1e-4)
 
     exported = ExportedPredictor(tmp_path / "small.xml", threads=1)
     write_fading(tmp_path / "clip.mp4", 20, turned=False)
-    said = exported.predict(tmp_path / "clip.mp4")
-    kept = said.scores.copy()
+    prediction = exported.predict(tmp_path / "clip.mp4")
+    scores = prediction.scores.copy()
     assert len(exported.predict(tmp_path / "clip.mp4", num_frames=7).times_s) == 7
-    assert said.scores.tolist() == kept.tolist()  # not written over by the next run
+    assert prediction.scores.tolist() == scores.tolist()  # the next run does not overwrite it
 
 
 def test_int8_vits_need_no_videos_to_calibrate(tiny: Predictor, tiny_onnx: Path, tmp_path: Path) -> None:
@@ -164,7 +166,7 @@ def test_an_export_that_differs_is_not_kept_and_what_was_there_stays(
     earlier = tmp_path / "tiny.pt2"
     earlier.write_bytes(b"an earlier export")
     with pytest.raises(
-        ExportError, match=r"tiny.pt2: scores differ by .*, the limit for float32 is 1e-04; nothing was kept"
+        ExportError, match=r"tiny.pt2: scores differ by .*; the limit for float32 is 1e-04; no file was written"
     ):
         export(predictor_of(JOINT), earlier, check=some_clips)
     assert list(tmp_path.iterdir()) == [earlier]
@@ -200,9 +202,9 @@ def test_a_missing_package_is_named_with_its_extra(tiny: Predictor, monkeypatch:
 def test_what_counts_as_the_same() -> None:
     near = Agreement(num_videos=10, scores=1e-5, embedding=2e-3, frame_embeddings=0.2, top1=0.9)
     assert near.failure("int8") == ""
-    assert near.failure("float16") == "embeddings differ by 2.0e-01, the limit for float16 is 3e-02"
+    assert near.failure("float16") == "embeddings differ by 2.0e-01; the limit for float16 is 3e-02"
     assert replace(near, frame_embeddings=0.02).failure("float16") == ""
-    assert "names the same action for 80% of the videos only" in replace(near, top1=0.8).failure("int8")
+    assert "names the same action for only 80% of the videos" in replace(near, top1=0.8).failure("int8")
     assert replace(near, scores=0.011, frame_embeddings=0.0).failure("float16").startswith("scores differ by 1.1e-02")
     assert replace(near, scores=float("inf")).failure("float32")
 
@@ -216,7 +218,7 @@ def test_calibration_takes_frames_from_all_over_all_videos() -> None:
 
 
 def test_what_cannot_be_exported(tiny: Predictor, some_clips: list[Clip], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"model.h5: its ending says the format; take one of .onnx, .xml, .pt2"):
+    with pytest.raises(ConfigError, match=r"model.h5: its ending decides the format; take one of .onnx, .xml, .pt2"):
         export(tiny, tmp_path / "model.h5")
     with pytest.raises(ConfigError, match=r"model.XML: its ending .*, in small letters"):
         export(tiny, tmp_path / "model.XML")
@@ -235,7 +237,7 @@ def test_one_name_is_not_several(tiny_onnx: Path) -> None:
 def test_fewer_frames_than_a_graph_takes(tiny_onnx: Path) -> None:
     with pytest.raises(ConfigError, match="2 frames: exported graphs take 3 or more"):
         ExportedPredictor(tiny_onnx).predict("clip.mp4", num_frames=2)
-    with pytest.raises(WeightsError, match="tiny.onnx: an exported graph, which `fewframes predict` alone runs"):
+    with pytest.raises(WeightsError, match="tiny.onnx: an exported graph, which only `fewframes predict` runs"):
         load(tiny_onnx)
 
 
@@ -260,7 +262,7 @@ def test_files_that_are_no_exports(tiny_onnx: Path, tmp_path: Path, caplog: pyte
         (tmp_path / "junk.bin").write_bytes(b"")
         with pytest.raises(WeightsError, match=f"junk{ending}: cannot be read"):
             open_graph(tmp_path / f"junk{ending}")
-    with pytest.raises(WeightsError, match=r"junk.pt2: cannot be read \(cut short, or no .pt2 file at all\)"):
+    with pytest.raises(WeightsError, match=r"junk.pt2: cannot be read \(cut short, or not a .pt2 file at all\)"):
         open_graph(tmp_path / "junk.pt2")
     with zipfile.ZipFile(tmp_path / "other.pt2", "w") as archive:
         archive.writestr("a", "b")
@@ -309,7 +311,7 @@ def test_wrong_use_of_the_commands(tiny_model: Path, videos: Path, tiny_onnx: Pa
 
 
 def test_graphs_that_read_other_files_are_refused(tiny_onnx: Path, tmp_path: Path) -> None:
-    """A graph may keep its weights beside it; with a path it could read any file of this machine."""
+    """A graph may name a file with its weights. With a path it could read any file of the machine."""
     folder = tmp_path / "models"
     folder.mkdir()
     (tmp_path / "secret.bin").write_bytes(bytes(10**6))
@@ -329,7 +331,7 @@ def test_graphs_that_read_other_files_are_refused(tiny_onnx: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"labels": ["hug"]}, r"gives scores of shape \(1, 3\) and names 1 labels"),
+        ({"labels": ["hug"]}, r"gives scores of shape \(1, 3\), but names 1 labels"),
         ({"labels": [1, 2, 3]}, "labels"),
         ({"labels": None}, "labels"),
         ({"part": "most"}, "part"),
@@ -379,7 +381,7 @@ def test_outputs_that_are_exchanged(tiny_onnx: Path, tmp_path: Path, videos: Pat
 
 @pytest.mark.parametrize("ending", [".onnx", ".xml", ".bin"])
 def test_damaged_graphs(tiny: Predictor, tiny_onnx: Path, tmp_path: Path, ending: str) -> None:
-    """Cut or with bits flipped: refused in one line, or of other numbers; no other error."""
+    """A file that is cut or has flipped bits is refused in one line, or gives other numbers. There is no other error."""
     path, draw = tmp_path / "x.onnx", random.Random(0)
     path.write_bytes(tiny_onnx.read_bytes())
     if ending != ".onnx":

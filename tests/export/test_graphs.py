@@ -1,7 +1,7 @@
-"""Every kind of network in the presets becomes graphs, in a small size, and these say what it says.
+"""Every kind of network in the presets, in a small size, becomes graphs that agree with it.
 
-Frame encoder and temporal part are traced apart, so a preset is covered when its two are; how they are joined does not depend on
-the kind (test_export.py).
+The frame encoder and the temporal part are traced by themselves, so a preset is covered if both of its parts are. The joining does
+not depend on the kind (test_exporter.py).
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ SMALL = ModelConfig(
 
 
 SAME = {"timm:tresnet_l": "timm:tresnet_m"}
-"""More and wider blocks of the same kind."""
+"""Encoders that differ from another one only by more and wider blocks, and that other one."""
 
 
 def encoder_of(config: ModelConfig) -> ModelConfig:
-    """The kind of frame encoder, and nothing else of a preset."""
+    """Return a small model with the frame encoder of a preset, and nothing else of it."""
     encoder = SAME.get(config.encoder, config.encoder)
     return replace(SMALL, encoder=encoder, cells=config.cells, layout=config.layout, temporal="mean")
 
 
 def temporal_of(config: ModelConfig) -> ModelConfig:
-    """The kind of temporal part, and nothing else of a preset."""
+    """Return a small model with the temporal part of a preset, and nothing else of it."""
     return replace(
         SMALL,
         temporal=config.temporal,
@@ -61,12 +61,12 @@ ENCODERS = {encoder_of(config): name for config, name in PAIRS}
 TEMPORALS = {temporal_of(config): name for config, name in PAIRS if config.layout == "factorised"} | {
     replace(SMALL, temporal="causal", motion_width=8, moment_head=True): "causal"
 }
-"""The first preset of each kind, and what no preset has."""
+"""The first preset of each kind, and kinds that no preset has."""
 
 
 @pytest.fixture
 def shallow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Convolutional networks with one block a stage, up to the last whose features are read."""
+    """Shorten convolutional networks to one block a stage, up to the last stage whose features are read."""
     create: Callable[..., Any] = timm.create_model
     monkeypatch.setattr(timm, "create_model", lambda name, **options: create(name, layers=(1, 1, 1, 1), **options))
     stages = [(*stage[:-1], 1) for stage in EfficientNetLite0.STAGES[: EfficientNetLite0.MIDDLE_STAGE + 1]]
@@ -117,13 +117,13 @@ def test_temporal_parts_for_any_number_of_videos_and_frames(config: ModelConfig,
     model = model_of(config)
     graph = graph_of(model, "time", tmp_path)
     for num_videos, num_frames in ((1, NUM_FRAMES), (3, NUM_FRAMES - 1), (2, 3 * NUM_FRAMES)):
-        frames_BTD = torch.randn(num_videos, num_frames, SMALL.width)
+        embeddings_BTD = torch.randn(num_videos, num_frames, SMALL.width)
         with torch.inference_mode():
-            live = model.encode_video(frames_BTD, with_attention=True)
+            live = model.encode_video(embeddings_BTD, with_attention=True)
             scores_BK = model.scores(live.logits)
-        said = graph(frames_BTD.numpy())
+        outputs = graph(embeddings_BTD.numpy())
         assert live.frame_attention is not None
         for name, wanted in (
             ("scores", scores_BK), ("frame_attention", live.frame_attention), ("embedding", live.embedding)
         ):  # fmt: skip
-            np.testing.assert_allclose(said[name], wanted, rtol=0, atol=1e-5, err_msg=name)
+            np.testing.assert_allclose(outputs[name], wanted, rtol=0, atol=1e-5, err_msg=name)

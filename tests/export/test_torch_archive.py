@@ -1,4 +1,4 @@
-"""A .pt2 file runs nothing when it is opened, and whatever is wrong with one is a WeightsError of one line."""
+"""Opening a .pt2 file runs no code of it, and any fault of it is a WeightsError of one line."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rewritten(source: Path, target: Path, change: Callable[[dict[str, bytes]], None]) -> Path:
-    """The archive with other entries, and with checksums that are right."""
+    """Write a copy of the archive with changed entries, and with right checksums."""
     with zipfile.ZipFile(source) as archive:
         folder = archive.namelist()[0].partition("/")[0]
         entries = {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
@@ -67,7 +67,7 @@ def first_payload(values: Any) -> dict[str, Any]:
 
 
 class Code:
-    """Makes a file where it is unpickled."""
+    """An object that makes a file when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -106,7 +106,7 @@ def attacks(mark: Path) -> dict[str, Callable[[dict[str, bytes]], None]]:
         return change
 
     def named(name: str) -> Callable[[dict[str, bytes]], None]:
-        """Every place that has the name of the input; torch writes it into Python source."""
+        """Replace the name of the input everywhere. torch writes it into Python source."""
 
         def change(entries: dict[str, bytes]) -> None:
             entries[GRAPH] = entries[GRAPH].replace(b'"frames_btchw"', json.dumps(name).encode())
@@ -147,9 +147,9 @@ def attacks(mark: Path) -> dict[str, Callable[[dict[str, bytes]], None]]:
 def test_nothing_in_a_file_is_run(sound: Path, tmp_path: Path, name: str) -> None:
     mark = tmp_path / "mark"
     path = rewritten(sound, tmp_path / "evil.pt2", attacks(mark)[name])
-    if name in {"samples", "guards"}:  # what a graph does without is left out
-        said, plain = open_graph(path)(FRAMES), open_graph(sound)(FRAMES)
-        assert np.array_equal(said["scores"], plain["scores"])
+    if name in {"samples", "guards"}:  # content that a graph does not need is left out
+        outputs, plain = open_graph(path)(FRAMES), open_graph(sound)(FRAMES)
+        assert np.array_equal(outputs["scores"], plain["scores"])
     else:
         with pytest.raises(WeightsError, match="refused, it is not a plain graph") as caught:
             open_graph(path)
@@ -158,12 +158,12 @@ def test_nothing_in_a_file_is_run(sound: Path, tmp_path: Path, name: str) -> Non
 
 
 def test_the_attacks_are_real(sound: Path, tmp_path: Path) -> None:
-    """Torch itself runs code of such files, so that the tests above see it where it is run."""
+    """torch itself runs the code in such a file, so the tests above would notice if ours did."""
     mark = tmp_path / "mark"
     path = rewritten(sound, tmp_path / "evil.pt2", attacks(mark)["weight"])
     with pytest.raises(
         (AttributeError, TypeError, RuntimeError, ValueError, AssertionError)
-    ):  # an exit code is no tensor
+    ):  # an exit code is not a tensor
         torch.export.load(path)
     assert mark.exists()
 
@@ -201,7 +201,7 @@ def test_an_archive_that_reads_in_two_ways_is_refused(sound: Path, tmp_path: Pat
 )
 def test_shapes_that_the_file_has_no_numbers_for(sound: Path, tmp_path: Path, change: dict[str, Any]) -> None:
     damage = in_json(WEIGHTS, lambda values: first_payload(values)["tensor_meta"].update(change))
-    with pytest.raises(WeightsError, match="has another shape than the file has numbers for"):
+    with pytest.raises(WeightsError, match="does not fit the bytes in the file"):
         open_graph(rewritten(sound, tmp_path / "x.pt2", damage))
 
 
@@ -221,7 +221,7 @@ def test_cut_and_flipped_files(sound: Path, tmp_path: Path) -> None:
             plain_archive(str(path))
         except WeightsError as error:
             refused += "\n" not in str(error)
-    assert refused >= len(mutants) - 12  # what pads, dates or ends an archive says nothing of the model
+    assert refused >= len(mutants) - 12  # padding, dates and the end of an archive do not change the model
     path.unlink()
     path.mkdir()
     with pytest.raises(WeightsError, match="no such file"):
@@ -238,7 +238,7 @@ def leaves(value: Any, found: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_descriptions_with_other_values(sound: Path, tmp_path: Path, seed: int) -> None:
-    """A sound archive whose JSON says another thing somewhere is refused, or runs; it never ends in an error of torch's own."""
+    """A sound archive with one changed value in its JSON is refused, or runs. It never raises an error of torch's own."""
     draw = random.Random(seed)
 
     def damage(values: Any) -> None:

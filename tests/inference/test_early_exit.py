@@ -87,7 +87,7 @@ def test_stages_are_nested_symmetrical_and_end_with_all(num_frames: int) -> None
     assert plan.num_frames == num_frames
     for places in stages:
         assert places == tuple(num_frames - 1 - place for place in reversed(places))
-    new = [place for stage in range(len(stages)) for place in plan.new_places(stage)]
+    new = [place for stage in range(len(stages)) for place in plan.new_positions(stage)]
     assert sorted(new) == list(range(num_frames))
 
 
@@ -223,7 +223,7 @@ def test_a_plan_travels_as_plain_values() -> None:
     [
         ({"stages": [[1, 5], [0, 1, 2, 3, 4]]}, "those of the stage before"),
         ({"stages": [[5, 1], [0, 1, 2, 3, 4, 5]]}, "ascending"),
-        ({"stages": [[1, 3], [1, 2, 3]]}, "3 of 4 places"),
+        ({"stages": [[1, 3], [1, 2, 3]]}, "3 of 4 positions"),
         ({"temperatures": [1.0]}, "3 stages with 1 temperatures"),
         ({"temperatures": [1.0, 0.0, 1.0]}, "greater than 0"),
         ({"treshold": 0.5}, "did you mean 'threshold'"),

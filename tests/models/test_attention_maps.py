@@ -1,4 +1,4 @@
-"""Maps against what is worked out by hand, and a walk with attention whose embeddings are the plain ones."""
+"""Attention maps equal those worked out by hand, and computing them leaves the embeddings as they are."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ FRAMES = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 def own(layout: str = "factorised") -> SpatialEncoder:
     encoder = shaken(SpatialEncoder(TINY.__class__(**{**vars(TINY), "layout": layout})))
     assert isinstance(encoder, SpatialEncoder)
-    merge_tokens(encoder, 0)  # as a predictor has it: the last block for the class token alone
+    merge_tokens(encoder, 0)  # as in a predictor: the last block is computed for the class token alone
     return encoder
 
 
 def by_hand(queries_SD: Tensor, keys_SD: Tensor, heads: int) -> Tensor:
-    """softmax(q k^T / sqrt(d)), one head after the other, then their mean: (S, S)."""
+    """Return softmax(q k^T / sqrt(d)), one head after the other, then their mean: (S, S)."""
     size = queries_SD.shape[1] // heads
     weights = []
     for head in range(heads):
@@ -47,7 +47,7 @@ def by_hand(queries_SD: Tensor, keys_SD: Tensor, heads: int) -> Tensor:
 
 
 def layers_by_hand(encoder: SpatialEncoder) -> list[Tensor]:
-    """Each block's attention over the second frame's tokens."""
+    """Return the attention of each block over the tokens of the second frame."""
     tokens_1SD = encoder.tokens(FRAMES[1:2])
     found = []
     for block in encoder.blocks:
@@ -83,7 +83,7 @@ def test_the_explained_embeddings_are_the_plain_ones(layout: str) -> None:
         maps_Mhw, embeddings_MD = attention_maps(encoder, FRAMES, method)
         assert_close(embeddings_MD, plain_MD, rtol=0, atol=1e-5)
         assert maps_Mhw.shape == (4, 4, 4)
-        # Rows of attention sum to 1; the class tokens have a share that is in no map.
+        # Rows of attention sum to 1, but the attention to class tokens is in no map.
         assert (maps_Mhw >= 0).all()
         assert 0 < float(maps_Mhw.sum()) < (1 if layout == "joint" else 4)
 
@@ -107,7 +107,7 @@ def test_timms_vits_have_both_maps_and_registers_no_place() -> None:
 
 
 def lite(cells: int) -> STAM:
-    """Lite0 whose second logit is the negative of the first."""
+    """Return a Lite0 model whose second logit is the negative of the first."""
     torch.manual_seed(0)
     view = ViewConfig(resize_px=64, crop_px=64)
     config = replace(TINY, encoder="lite0", cells=cells, image_size=64, temporal_width=32)
@@ -124,9 +124,9 @@ def test_a_convolutional_map_shares_out_gradient_times_embedding(cells: int) -> 
     towards, away = (grad_cam(model, pixels_TCHW, label) for label in (0, 1))
     assert towards.shape == ((4, 4, 4) if cells else (4, 2, 2))
     assert float(towards.min()) >= 0
-    frames_TD = model.encode_frames(pixels_TCHW).detach().requires_grad_()
-    (gradient_TD,) = torch.autograd.grad(model.encode_video(frames_TD[None]).logits[0, 0], frames_TD)
-    wanted_T = (gradient_TD * frames_TD).sum(dim=1).detach()
+    embeddings_TD = model.encode_frames(pixels_TCHW).detach().requires_grad_()
+    (gradient_TD,) = torch.autograd.grad(model.encode_video(embeddings_TD[None]).logits[0, 0], embeddings_TD)
+    wanted_T = (gradient_TD * embeddings_TD).sum(dim=1).detach()
     assert_close((towards - away).sum(dim=(1, 2)), wanted_T, rtol=1e-4, atol=1e-6)
     assert float(wanted_T.abs().max()) > 1e-4
 
@@ -178,7 +178,7 @@ def test_what_cannot_be_had_says_what_can() -> None:
     model = STAM(replace(TINY, image_size=64), ViewConfig(resize_px=64, crop_px=64), pooled, pooled.width).eval()
     assert isinstance(pooled, TimmFrameEncoder)
     with pytest.raises(
-        ConfigError, match=r"VisionTransformer: its features \(4, 17, 192\) are no map.*take map 'none'"
+        ConfigError, match=r"VisionTransformer: its features \(4, 17, 192\) are not a map.*take map 'none'"
     ):
         frame_maps(model, torch.rand(4, 3, 64, 64), "grad-cam", 0)
     assert set(get_args(MapChoice)) == {"auto", "none", *get_args(Method)}

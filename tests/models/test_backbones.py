@@ -1,4 +1,4 @@
-"""Frame encoders by name: the width they say, and Lite0 equal to timm's."""
+"""Frame encoders by name: their `width` is right, and Lite0 equals timm's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fewframes.models.backbones import EfficientNetLite0, _fused_dtypes, timm_fr
 from helpers.models import with_statistics
 
 NUM_RESIDUALS = 9
-"""Blocks of Lite0 that add their input: all but the first of each stage."""
+"""The number of blocks of Lite0 that add their input: all but the first of each stage."""
 
 
 @pytest.mark.parametrize("name", ["mobilenetv3_small_050", "resnet18", "vit_tiny_patch16_224"])
@@ -63,7 +63,7 @@ def test_folded_norms_are_the_same_function() -> None:
 
 
 def fused_calls(network: nn.Module, frames_MCHW: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """What the network says at inference, and how many of its convolutions were oneDNN's fused ones."""
+    """Return the output of the network at inference, and the number of its convolutions that oneDNN fused."""
     with torch.inference_mode(), torch.profiler.profile() as profile:
         embeddings_MD = network(frames_MCHW)
     return embeddings_MD, sum("_convolution_pointwise" in event.name for event in profile.events())
@@ -79,13 +79,13 @@ def test_fused_convolutions_are_the_same_function(side: int) -> None:
     frames_MCHW = torch.randn(2, 3, side, side).contiguous(memory_format=torch.channels_last)
     untouched_MCHW = frames_MCHW.clone()
     with torch.no_grad():
-        slow_MD = network(frames_MCHW)  # gradients off, but not at inference
+        slow_MD = network(frames_MCHW)  # without gradients, but not in inference mode
     fused_MD, calls = fused_calls(network, frames_MCHW)
     assert calls == 1 + 1 + 2 * 15 + 1 + NUM_RESIDUALS
     assert_close(fused_MD, slow_MD, rtol=1e-5, atol=1e-5)
     assert_close(frames_MCHW, untouched_MCHW, rtol=0, atol=0)
     again_MD, _ = fused_calls(network, frames_MCHW)
-    assert_close(again_MD, fused_MD, rtol=0, atol=0)  # sums made in place leave nothing behind
+    assert_close(again_MD, fused_MD, rtol=0, atol=0)  # nothing remains of sums that were made in place
 
 
 def test_nothing_is_fused_where_norms_are_not_folded_or_gradients_are_wanted() -> None:

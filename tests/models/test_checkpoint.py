@@ -1,4 +1,4 @@
-"""Weights: one strict file, the release's layout, timm's names, and what happens without a network."""
+"""Weights: strict model files, files of the 2021 release, timm's names, and machines without a network."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_a_save_that_fails_leaves_the_old_file(
 
 
 def release_state(config: ModelConfig) -> dict[str, torch.Tensor]:
-    """A state dict under the release's names, from shapes alone; the rule is written the other way round here."""
+    """Return a state dict with the release's keys, made from shapes alone. The rule for keys is the inverse of the code's."""
     model = build_model(config, ViewConfig(resize_px=config.image_size, crop_px=config.image_size))
     state = {}
     for key, tensor in model.state_dict().items():
@@ -234,7 +234,7 @@ def test_unknown_names_offer_the_nearest() -> None:
 
 @pytest.fixture
 def small_stam(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A file that passes for stam-8's weights, and a cache folder of our own."""
+    """Return a file that can stand for the weights of stam-8, and set a cache folder for the test."""
     monkeypatch.setenv("FEWFRAMES_CACHE", str(tmp_path / "cache"))
     torch.save({"model": release_state(SMALL_RELEASE)}, tmp_path / "stam_8.pth")
     return tmp_path / "stam_8.pth"
@@ -244,11 +244,11 @@ def test_pull_takes_a_file_and_remembers_its_hash(small_stam: Path) -> None:
     with pytest.raises(WeightsError, match="fewframes models pull stam-8"):
         load_checkpoint("stam-8")
     blocks: list[int] = []
-    kept = hub.pull("stam-8", file=str(small_stam), progress=lambda done, total: blocks.append(done))
-    assert kept.read_bytes() == small_stam.read_bytes()
+    path = hub.pull("stam-8", file=str(small_stam), progress=lambda done, total: blocks.append(done))
+    assert path.read_bytes() == small_stam.read_bytes()
     assert blocks[-1] == small_stam.stat().st_size
     assert load_checkpoint("stam-8").model.config == SMALL_RELEASE
-    with kept.open("r+b") as file:
+    with path.open("r+b") as file:
         file.seek(-5, 2)
         file.write(b"x")
     with pytest.raises(WeightsError, match="not the file that was pulled"):
@@ -269,7 +269,7 @@ def test_pull_refuses_what_does_not_load(small_stam: Path, tmp_path: Path) -> No
 def test_pull_into_a_folder_that_is_none(small_stam: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine").write_text("text")
     monkeypatch.setenv("FEWFRAMES_CACHE", str(tmp_path / "mine"))
-    with pytest.raises(WeightsError, match=r"stam_8\.pth: cannot be fetched and kept as .*mine"):
+    with pytest.raises(WeightsError, match=r"stam_8\.pth: cannot be fetched and stored as .*mine"):
         hub.pull("stam-8", file=str(small_stam))
     assert (tmp_path / "mine").read_text() == "text"
 
@@ -287,7 +287,7 @@ def test_pull_without_a_network_says_what_to_do(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_only_published_weights_can_be_pulled() -> None:
-    with pytest.raises(WeightsError, match=r"no weights to pull; these have: stam-8, stam-16"):
+    with pytest.raises(WeightsError, match=r"no weights to pull; these presets have: stam-8, stam-16"):
         hub.pull("vit-s-16")
     with pytest.raises(ConfigError, match="did you mean"):
         hub.pull("stam16")

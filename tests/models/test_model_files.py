@@ -1,5 +1,7 @@
-"""Model files of any content: sound ones load, of all others a WeightsError says in one line what is wrong; none runs code or takes
-memory that it has no numbers for."""
+"""Model files with any content. Sound files load, and all others raise a WeightsError of one line.
+
+No file runs code, or takes memory for numbers that it does not hold.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,7 @@ ROOM_BYTES = 2 * 2**30
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and header of a tiny model that can stop early."""
+    """Return the tensors and the header of a tiny model that can stop early."""
     torch.manual_seed(0)
     config, view = replace(TINY, num_frames=8), ViewConfig(resize_px=36, crop_px=32)
     path = tmp_path_factory.mktemp("sound") / "m.safetensors"
@@ -53,7 +55,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Tensor], 
 
 @contextmanager
 def little_memory() -> Iterator[None]:
-    """No more than `ROOM_BYTES` above what is taken now."""
+    """Limit the memory of the process to `ROOM_BYTES` above its present use."""
     with open("/proc/self/statm", encoding="ascii") as file:
         now_bytes = int(file.read().split()[0]) * resource.getpagesize()
     before = resource.getrlimit(resource.RLIMIT_AS)
@@ -82,9 +84,9 @@ HEADERS: list[tuple[str, str, Any, str]] = [
     ("model", "depth", 1000, "do not fit this network"),
     ("model", "width", 48 * 2000, "do not fit this network"),
     ("model", "width", "wide", "width = 'wide'"),
-    ("model", "heads", 5, "no multiple of heads"),
+    ("model", "heads", 5, "not a multiple of heads"),
     ("model", "heads", 2**40, "heads ="),
-    ("model", "temporal_heads", 7, "no multiple of temporal_heads 7"),
+    ("model", "temporal_heads", 7, "not a multiple of temporal_heads 7"),
     ("model", "temporal_depth", 999, "do not fit this network"),
     ("model", "temporal_width", 2**17, "do not fit this network"),
     ("model", "temporal_mlp_width", 2**17, "do not fit this network"),
@@ -108,13 +110,13 @@ HEADERS: list[tuple[str, str, Any, str]] = [
     ("view", "crop_px", 24, "takes frames of 32 px but the view makes 24 px"),
     ("view", "resize_px", 10**9, "resize_px"),
     ("exits", "stages", [[0], list(range(10**5))], "exit plan is for 100000 frames"),
-    ("exits", "stages", [[0], [0, 10**12]], "needs all, counted from 0"),
+    ("exits", "stages", [[0], [0, 10**12]], "needs all of them, counted from 0"),
     ("exits", "temperatures", [math.nan, 1.0], "temperatures"),
     ("exits", "threshold", None, "threshold"),
     ("", "labels", ["a"], "1 labels for 3 classes"),
-    ("", "labels", [1, 2, 3], "labels are no list of words"),
-    ("", "labels", {"a": 1}, "labels are no list of words"),
-    ("", "labels", None, "labels are no list of words"),
+    ("", "labels", [1, 2, 3], "labels are not a list of texts"),
+    ("", "labels", {"a": 1}, "labels are not a list of texts"),
+    ("", "labels", None, "labels are not a list of texts"),
     ("", "model", [1], "model is list, not an object"),
     ("", "view", "crop", "view is str, not an object"),
     ("", "provenance", 3, "provenance is int, not an object"),
@@ -159,20 +161,20 @@ def test_tensors(
 ) -> None:
     tensors = {**sound[0], key: change(sound[0][key])}
     save_file(tensors, tmp_path / "m.safetensors", metadata={"fewframes": json.dumps(sound[1])})
-    said = refusal(tmp_path / "m.safetensors")
-    assert words in said
-    assert key in said
+    message = refusal(tmp_path / "m.safetensors")
+    assert words in message
+    assert key in message
 
 
 def test_large_sound_weights_are_taken(sound: tuple[dict[str, Tensor], dict[str, Any]], tmp_path: Path) -> None:
-    """Their sum may overflow: each is finite all the same."""
+    """Finite numbers load even if their sum overflows."""
     tensors = {**sound[0], "head.weight": torch.full_like(sound[0]["head.weight"], 3e38)}
     save_file(tensors, tmp_path / "m.safetensors", metadata={"fewframes": json.dumps(sound[1])})
     assert float(load_checkpoint(tmp_path / "m.safetensors").model.head.weight.detach().max()) > 2.9e38
 
 
 def own_head(path: Path, head: Any, data: bytes) -> Path:
-    """A safetensors file with any head."""
+    """Write a safetensors file with any head."""
     text = head if isinstance(head, bytes) else json.dumps(head).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + data)
     return path
@@ -195,7 +197,7 @@ def test_heads_of_safetensors(tmp_path: Path) -> None:
 
 
 def test_damage(sound: tuple[dict[str, Tensor], dict[str, Any]], tmp_path: Path) -> None:
-    """Cut anywhere, and with bits of its head flipped: refused, or the model (a flipped bit may be a label's or a space)."""
+    """A file that is cut or has flipped bits in its head is refused, or loads (the bit may be in a label or a space)."""
     path, draw = tmp_path / "m.safetensors", random.Random(1)
     save_file(sound[0], path, metadata={"fewframes": json.dumps(sound[1])})
     whole = path.read_bytes()
@@ -247,16 +249,16 @@ def release_of(**changes: Any) -> dict[str, Any]:
     ("content", "words"),
     [
         (release_of(), "depth = 0"),
-        (release_of(**{"patch_embed.proj.weight": None}), "no frame_encoder.patch_embed.proj.weight"),
+        (release_of(**{"patch_embed.proj.weight": None}), "lacks frame_encoder.patch_embed.proj.weight"),
         (release_of(cls_token=torch.zeros(64)), "cls_token has the shape (64,)"),
         (release_of(cls_token=torch.zeros(1, 1, 100)), "depth = 0"),
         (release_of(pos_embed=torch.zeros(1, 0, 64)), "pos_embed has the shape (1, 0, 64)"),
         (
             release_of(**{"head.weight": torch.zeros(1).expand(2**30, 2**10)}),
-            "not all numbers of 'head.weight' are in the file",
+            "some numbers of 'head.weight' are not in the file",
         ),
-        (release_of(**{"head.weight": torch.zeros(3, 64, device="meta")}), "not all numbers of 'head.weight'"),
-        (release_of(**{"head.weight": torch.zeros(3, 64).to_sparse()}), "not all numbers of 'head.weight'"),
+        (release_of(**{"head.weight": torch.zeros(3, 64, device="meta")}), "some numbers of 'head.weight'"),
+        (release_of(**{"head.weight": torch.zeros(3, 64).to_sparse()}), "some numbers of 'head.weight'"),
         ({1: torch.zeros(2)}, "not a dictionary of tensors"),
         ([torch.zeros(2)], "not a dictionary of tensors"),
         (torch.zeros(2), "not a dictionary of tensors"),
@@ -285,7 +287,7 @@ def test_damaged_files_of_torch_save(tmp_path: Path) -> None:
             mutants.append(bytes(flipped))
         for mutant in mutants:
             path.write_bytes(mutant)
-            refusal(path)  # even the sound one is of no whole network
+            refusal(path)  # even the sound file does not hold a whole network
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("m/data.pkl", pickle.dumps({}))
         archive.writestr("m/data/0", bytes(10**7))
@@ -293,7 +295,7 @@ def test_damaged_files_of_torch_save(tmp_path: Path) -> None:
 
 
 def test_planned_networks_have_the_shapes_of_built_ones() -> None:
-    """What a file is compared with, for every kind of network that fits a test."""
+    """The planned network has the shapes of the real one, for every kind of network that is small enough for a test."""
     kinds = ("lite0-16", "vit-ti-16", "resnet50-16")
     for name in kinds:
         model, view = PRESETS[name].model, PRESETS[name].view
@@ -330,7 +332,7 @@ def test_saving_leaves_nothing_half_written(tiny_model: Path, tmp_path: Path) ->
 
 
 def test_answers_that_are_no_numbers_are_told(tiny_model: Path, videos: Path) -> None:
-    """float16 overflows where float32 does not: NaN is no answer."""
+    """In float16 a network overflows that does not in float32. Scores of NaN are an error."""
     checkpoint = load_checkpoint(tiny_model)
     with torch.no_grad():
         checkpoint.model.head.bias.fill_(math.nan)

@@ -1,4 +1,4 @@
-"""Tokens of change, the read-out that is solved, and positions that can be heard: each against numbers worked out another way."""
+"""Motion tokens, the moment head and slow positions, each compared with numbers that are computed in another way."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ def generator() -> torch.Generator:
 
 
 def videos(num_videos: int = 30, num_frames: int = 8, width: int = 6) -> torch.Tensor:
-    scales_D = torch.tensor([1.0, 5.0, 0.2, 1.0, 1.0, 0.0])[:width]  # one channel never moves
+    scales_D = torch.tensor([1.0, 5.0, 0.2, 1.0, 1.0, 0.0])[:width]  # one channel is constant
     return torch.randn(num_videos, num_frames, width, generator=generator()).cumsum(dim=1) * scales_D + 3
 
 
 def test_tokens_are_principal_components_of_content_change_and_distance() -> None:
-    frames_BTD = videos()
+    embeddings_BTD = videos()
     tokens = MotionTokens(6, 24)
-    tokens.fit(frames_BTD, generator())
+    tokens.fit(embeddings_BTD, generator())
     parts = []
-    for video_TD in frames_BTD:
+    for video_TD in embeddings_BTD:
         mean_D = video_TD.mean(0)
         for index, frame_D in enumerate(video_TD):
             change_D = frame_D - video_TD[index - 1] if index else torch.zeros(6)
@@ -36,8 +36,8 @@ def test_tokens_are_principal_components_of_content_change_and_distance() -> Non
     spread_D = spread_D + STD_FLOOR * spread_D.mean()
     scaled_MD = (joined_MD - joined_MD.mean(0)) / spread_D.repeat(4)
     scaled_MD[:, :6] *= 0.3
-    reduced_MD = tokens(frames_BTD).flatten(0, 1)
-    # All components were kept, so distances between tokens are those between what was joined, up to one scale.
+    reduced_MD = tokens(embeddings_BTD).flatten(0, 1)
+    # All components remain, so distances between tokens are those between the joined vectors, up to one scale.
     wanted, got = (
         torch.stack([(points - point).norm(dim=1) for point in points]) for points in (scaled_MD, reduced_MD)
     )
@@ -58,7 +58,7 @@ def test_fewer_videos_than_components_and_a_single_frame() -> None:
 
 
 def test_moments_by_hand() -> None:
-    frames_TD = torch.tensor([[1.0], [4.0], [2.0], [2.0]])
+    embeddings_TD = torch.tensor([[1.0], [4.0], [2.0], [2.0]])
     head = MomentHead(1, 2)
     head.linear.weight.data = torch.eye(6)
     head.linear.bias.data = torch.zeros(6)
@@ -67,7 +67,7 @@ def test_moments_by_hand() -> None:
         sum(math.cos(k * angle) * value for angle, value in zip(angles, (1, 4, 2, 2), strict=True)) / 4
         for k in range(4)
     ]
-    assert head(frames_TD[None]).tolist()[0] == pytest.approx(
+    assert head(embeddings_TD[None]).tolist()[0] == pytest.approx(
         [*cosines, (3 + 2 + 0) / 3, (1.25 + 1.75 + 0.25 + 0.25) / 4], abs=1e-5
     )
 
@@ -77,19 +77,21 @@ def test_moments_by_hand() -> None:
 def test_solved_weights_are_the_ridge_and_left_out_videos_are_left_out(
     num_videos: int, by_lot: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Scaled by the gain that suits predictions made, the slow way, without each video in turn, that is without all its views:
-    of labels by lot another view of the same video would tell, and no other video can."""
+    """The gain is the one that suits predictions for each video from all other videos, computed by solving anew for each.
+
+    With random labels, another view of the same video would give its label away, and no other video can.
+    """
     monkeypatch.setattr(MomentHead, "MAX_AT_ONCE", 8)  # many pieces
     monkeypatch.setattr("fewframes.models.motion.BLOCK_SIDE", 10)
     num_rows = 2 * num_videos
-    frames_BVTD = torch.stack([videos(num_videos), videos(num_videos).flip(-1)], dim=1)
-    targets_B = (frames_BVTD[:, 0, -1, 0] > frames_BVTD[:, 0, 0, 0]).long()
+    embeddings_BVTD = torch.stack([videos(num_videos), videos(num_videos).flip(-1)], dim=1)
+    targets_B = (embeddings_BVTD[:, 0, -1, 0] > embeddings_BVTD[:, 0, 0, 0]).long()
     if by_lot:
-        frames_BVTD[:, 1] = frames_BVTD[:, 0]
+        embeddings_BVTD[:, 1] = embeddings_BVTD[:, 0]
         targets_B = torch.randint(2, (num_videos,), generator=torch.Generator().manual_seed(5))
     head = MomentHead(6, 2)
-    head.fit(frames_BVTD, F.one_hot(targets_B, 2).float(), F.cross_entropy, generator())
-    moments_MP = head._moments(frames_BVTD.flatten(0, 1))
+    head.fit(embeddings_BVTD, F.one_hot(targets_B, 2).float(), F.cross_entropy, generator())
+    moments_MP = head._moments(embeddings_BVTD.flatten(0, 1))
     mean_P = moments_MP.mean(0)
     spread_P = moments_MP.std(0)
     scaled_MP = (moments_MP - mean_P) / torch.cat([part + STD_FLOOR * part.mean() for part in spread_P.chunk(6)])
@@ -112,14 +114,14 @@ def test_solved_weights_are_the_ridge_and_left_out_videos_are_left_out(
     losses = [float(F.cross_entropy(gain * left_out_MK, wanted_MK.argmax(1))) for gain in range(1, 41)]
     gain = losses.index(min(losses)) + 1
     logits_MK = gain * (scaled_MP @ solve(torch.arange(num_rows)) + share_K - 0.5)
-    assert_close(head(frames_BVTD.flatten(0, 1)), logits_MK, rtol=1e-3, atol=2e-3)
+    assert_close(head(embeddings_BVTD.flatten(0, 1)), logits_MK, rtol=1e-3, atol=2e-3)
 
 
 def test_every_video_counts_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawn ones choose the scale alone; what is solved rests on all."""
+    """The drawn videos choose only the scale. The weights are solved from all videos."""
     monkeypatch.setattr(MomentHead, "MAX_LEFT_OUT", 40)
-    frames_BVTD = videos(400)[:, None]
-    targets_BK = F.one_hot((frames_BVTD[:, 0, -1, 0] > frames_BVTD[:, 0, 0, 0]).long(), 2).float()
+    embeddings_BVTD = videos(400)[:, None]
+    targets_BK = F.one_hot((embeddings_BVTD[:, 0, -1, 0] > embeddings_BVTD[:, 0, 0, 0]).long(), 2).float()
     heads, counts = [], []
 
     def loss(logits_MK: torch.Tensor, wanted_MK: torch.Tensor) -> torch.Tensor:
@@ -128,7 +130,7 @@ def test_every_video_counts_however_many_there_are(monkeypatch: pytest.MonkeyPat
 
     for last in (399, 400):
         heads.append(MomentHead(6, 2))
-        heads[-1].fit(frames_BVTD[:last], targets_BK[:last], loss, generator())
+        heads[-1].fit(embeddings_BVTD[:last], targets_BK[:last], loss, generator())
         heads[-1].linear.weight /= heads[-1].linear.weight.norm()
     assert set(counts) == {40}
     moved = (heads[0].linear.weight - heads[1].linear.weight).abs().max().item()

@@ -104,24 +104,26 @@ def test_pixels_are_normalised_inside() -> None:
 def test_forward_is_the_two_halves_and_frames_are_independent() -> None:
     model = tiny()
     video_BTCHW = pixels()
-    frames_BTD = torch.stack([model.encode_frames(video_BTCHW[:, frame]) for frame in range(6)], dim=1)
-    assert_close(model.encode_video(frames_BTD).logits, model(video_BTCHW), rtol=0, atol=1e-5)
+    embeddings_BTD = torch.stack([model.encode_frames(video_BTCHW[:, frame]) for frame in range(6)], dim=1)
+    assert_close(model.encode_video(embeddings_BTD).logits, model(video_BTCHW), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("style", ["paper", "release"])
 def test_order_of_frames_counts(style: str) -> None:
-    frames_BTD = torch.randn(2, 6, 48)
+    embeddings_BTD = torch.randn(2, 6, 48)
     model = tiny(temporal=style)
-    assert not torch.allclose(model.encode_video(frames_BTD).logits, model.encode_video(frames_BTD.flip(1)).logits)
+    assert not torch.allclose(
+        model.encode_video(embeddings_BTD).logits, model.encode_video(embeddings_BTD.flip(1)).logits
+    )
 
 
 def test_mean_has_no_parameters_and_no_order() -> None:
     model = tiny(temporal="mean")
     assert not list(model.temporal_encoder.parameters())
-    frames_BTD = torch.randn(2, 6, 48)
-    encoded = model.encode_video(frames_BTD, with_attention=True)
-    assert_close(encoded.embedding, frames_BTD.mean(dim=1))
-    assert_close(encoded.logits, model.encode_video(frames_BTD.flip(1)).logits)
+    embeddings_BTD = torch.randn(2, 6, 48)
+    encoded = model.encode_video(embeddings_BTD, with_attention=True)
+    assert_close(encoded.embedding, embeddings_BTD.mean(dim=1))
+    assert_close(encoded.logits, model.encode_video(embeddings_BTD.flip(1)).logits)
     assert_close(encoded.frame_attention, torch.full((2, 6), 1 / 6))
 
 
@@ -129,15 +131,15 @@ def test_mean_has_no_parameters_and_no_order() -> None:
 def test_frame_attention_is_the_last_layers_and_changes_nothing(style: str) -> None:
     model = tiny(temporal=style)
     temporal = model.temporal_encoder
-    frames_BTD = torch.randn(3, 6, 48)
-    encoded = model.encode_video(frames_BTD, with_attention=True)
-    plain = model.encode_video(frames_BTD)
+    embeddings_BTD = torch.randn(3, 6, 48)
+    encoded = model.encode_video(embeddings_BTD, with_attention=True)
+    plain = model.encode_video(embeddings_BTD)
     assert plain.frame_attention is None
     assert_close(encoded.logits, plain.logits, rtol=0, atol=0)
     assert encoded.frame_attention is not None
     assert_close(encoded.frame_attention.sum(dim=1), torch.ones(3))
 
-    tokens = torch.cat([temporal.cls_token.expand(3, -1, -1), frames_BTD], dim=1) + temporal.pos_embed
+    tokens = torch.cat([temporal.cls_token.expand(3, -1, -1), embeddings_BTD], dim=1) + temporal.pos_embed
     tokens = temporal.blocks[0](tokens)
     last = temporal.blocks[1]
     assert isinstance(last, Block)
@@ -153,7 +155,7 @@ def test_attention_multiplied_out_is_the_fused_one(num_tokens: int) -> None:
     with torch.inference_mode():
         fused_error = (F.scaled_dot_product_attention(query, key, value).double() - exact).abs().mean()
         error = (attend(query, key, value).double() - exact).abs().mean()
-    assert error < 2.5 * fused_error  # scores are rounded once more; within a network it cannot be told
+    assert error < 2.5 * fused_error  # scores are rounded once more, which makes no difference within a network
     values = value.float().requires_grad_()
     attend(query.float(), key.float(), values).sum().backward()
     assert values.grad is not None
@@ -206,17 +208,17 @@ def test_any_number_of_frames(num_frames: int, caplog: pytest.LogCaptureFixture)
     assert encoded.logits.shape == (2, 5)
     assert encoded.frame_attention is not None
     assert encoded.frame_attention.shape == (2, num_frames)
-    said = [record.message for record in caplog.records]
-    assert said == ([] if num_frames == 6 else [said[0]])
-    assert num_frames == 6 or said[0] == (
+    messages = [record.message for record in caplog.records]
+    assert messages == ([] if num_frames == 6 else [messages[0]])
+    assert num_frames == 6 or messages[0] == (
         f"this model was built for 6 frames and is used with {num_frames}: its temporal positions are interpolated"
     )
 
 
 def test_positions_are_interpolated_between_centres() -> None:
-    positions_1SD = torch.tensor([[[9.0], [0.0], [1.0], [2.0], [3.0]]])  # class, then four frames
+    positions_1SD = torch.tensor([[[9.0], [0.0], [1.0], [2.0], [3.0]]])  # the class token, then four frames
     assert resize_positions(positions_1SD, 4, has_class=True) is positions_1SD
-    # Centres of two halves lie midway between the centres of the quarters in each half.
+    # The centre of each half lies midway between the centres of its two quarters.
     assert resize_positions(positions_1SD, 2, has_class=True).flatten().tolist() == [9.0, 0.5, 2.5]
     assert resize_positions(positions_1SD, 8, has_class=True).flatten().tolist() == [
         9.0, 0.0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3.0,
@@ -232,13 +234,13 @@ def test_projection_narrows_the_temporal_encoder() -> None:
 @pytest.mark.parametrize("num_frames", [1, 6, 20])
 def test_motion_and_moments_are_added_where_they_are_wanted(num_frames: int) -> None:
     model = tiny(motion_width=16, moment_head=True, temporal_positions="waves", temporal_width=16)
-    frames_BTD = torch.randn(2, num_frames, 48)
-    encoded = model.encode_video(frames_BTD)
+    embeddings_BTD = torch.randn(2, num_frames, 48)
+    encoded = model.encode_video(embeddings_BTD)
     assert model.moment_head is not None
     assert model.temporal_encoder.motion is not None
-    embedding_BD, _ = model.temporal_encoder.attend(model.temporal_encoder.motion(frames_BTD))
+    embedding_BD, _ = model.temporal_encoder.attend(model.temporal_encoder.motion(embeddings_BTD))
     assert_close(encoded.embedding, embedding_BD)
-    assert_close(encoded.logits, model.head(embedding_BD) + model.moment_head(frames_BTD))
+    assert_close(encoded.logits, model.head(embedding_BD) + model.moment_head(embeddings_BTD))
 
 
 def test_low_precision_stays_in_the_frame_encoder() -> None:
@@ -267,7 +269,7 @@ def test_release_has_its_own_epsilon_and_mlp() -> None:
 def test_loss_of_any_number_of_actions_by_hand() -> None:
     model = tiny(num_classes=2, task="multilabel")
     logits_BK, targets_BK = torch.tensor([[2.0, -1.0]]), torch.tensor([[1.0, 0.0]])
-    yes = [math.log1p(math.exp(-2)), math.log1p(math.exp(1))]  # what each costs where it is there
+    yes = [math.log1p(math.exp(-2)), math.log1p(math.exp(1))]  # the loss of each label that a video has
     no = [math.log1p(math.exp(2)), math.log1p(math.exp(-1))]
     # With a smoothing of 0.2 the targets are 0.9 and 0.1.
     first, second = 0.9 * yes[0] + 0.1 * no[0], 0.1 * yes[1] + 0.9 * no[1]

@@ -1,4 +1,4 @@
-"""The causal temporal encoder: the past alone, every prefix in one pass, the state of a stream one tensor."""
+"""The causal temporal encoder: it uses the past alone, gives every prefix in one pass, and keeps one tensor of a stream."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CAUSAL = replace(
 
 
 def model_of(config: ModelConfig) -> STAM:
-    """With every part heard: what is solved from data is random here."""
+    """Return a model in which every part has an effect: the parts that are solved from data are random."""
     torch.manual_seed(0)
     model = STAM(config, VIEW, torch.nn.Identity(), WIDTH).eval()
     if model.moment_head is not None:
@@ -37,35 +37,35 @@ def model_of(config: ModelConfig) -> STAM:
 
 def test_a_later_frame_changes_no_earlier_answer() -> None:
     model = model_of(CAUSAL)
-    frames_BTD = torch.randn(2, 6, WIDTH)
-    changed_BTD = frames_BTD.clone()
+    embeddings_BTD = torch.randn(2, 6, WIDTH)
+    changed_BTD = embeddings_BTD.clone()
     changed_BTD[:, 4] += 1
     with torch.inference_mode():
-        before, after = model.encode_prefixes(frames_BTD), model.encode_prefixes(changed_BTD)
+        before, after = model.encode_prefixes(embeddings_BTD), model.encode_prefixes(changed_BTD)
     assert_close(before[:, :4], after[:, :4], rtol=0, atol=1e-6)
     assert (before[:, 4:] - after[:, 4:]).abs().amin(dim=(0, 1)).max() > 1e-3
 
 
 @torch.inference_mode()
 def test_one_pass_gives_what_each_prefix_gives() -> None:
-    model, frames_BTD = model_of(CAUSAL), torch.randn(2, 6, WIDTH)
-    logits_BTK = model.encode_prefixes(frames_BTD)
+    model, embeddings_BTD = model_of(CAUSAL), torch.randn(2, 6, WIDTH)
+    logits_BTK = model.encode_prefixes(embeddings_BTD)
     for count in range(1, 7):
-        alone_BK = model.encode_video(frames_BTD[:, :count]).logits
+        alone_BK = model.encode_video(embeddings_BTD[:, :count]).logits
         assert_close(logits_BTK[:, count - 1], alone_BK, rtol=0, atol=1e-5)
 
 
 @torch.inference_mode()
 def test_a_stream_of_frames_equals_the_full_pass() -> None:
-    model, frames_TD = model_of(CAUSAL), torch.randn(10, WIDTH)
+    model, embeddings_TD = model_of(CAUSAL), torch.randn(10, WIDTH)
     motion = model.temporal_encoder.motion
     assert motion is not None
-    ring = EmbeddingRing(6, lambda before_D, frame_D: motion.kept(before_D[None], frame_D[None])[0])
-    for place, frame_D in enumerate(frames_TD):
-        ring.push(place, frame_D)
+    ring = EmbeddingRing(6, lambda before_D, frame_D: motion.cacheable_parts(before_D[None], frame_D[None])[0])
+    for index, frame_D in enumerate(embeddings_TD):
+        ring.push(index, frame_D)
         assert ring.kept_T2W is not None
-        step_K = model.encode_video(ring.frames_TD[None], kept_BT2W=ring.kept_T2W[None]).logits[0]
-        window_TD = frames_TD[max(0, place - 5) : place + 1]
+        step_K = model.encode_video(ring.frames_TD[None], cached_BT2W=ring.kept_T2W[None]).logits[0]
+        window_TD = embeddings_TD[max(0, index - 5) : index + 1]
         assert_close(step_K, model.encode_prefixes(window_TD[None])[0, -1], rtol=0, atol=1e-5)
 
 
@@ -78,25 +78,27 @@ def test_frame_attention_is_the_last_frames() -> None:
 
 
 def test_it_learns_by_the_same_loop_and_answers_before_the_end() -> None:
-    """Two actions that differ in the order of their frames alone; the answer is there with two thirds of them."""
+    """Two actions that differ only in the order of their frames are told apart after two thirds of the frames."""
     model = model_of(replace(CAUSAL, num_classes=2))
     noise = torch.randn(40, 1, 6, WIDTH) * 0.1
     rising_TD = torch.linspace(0, 1, 6)[:, None] * torch.ones(WIDTH)
     up_B = torch.arange(40) % 2 == 0
-    frames_BVTD = noise + torch.where(up_B[:, None, None], rising_TD, rising_TD.flip(0))[:, None]
+    embeddings_BVTD = noise + torch.where(up_B[:, None, None], rising_TD, rising_TD.flip(0))[:, None]
     targets_BK = torch.eye(2)[up_B.long()]
-    for _ in fit(model, frames_BVTD, targets_BK, RunConfig(train=TrainConfig(min_steps=60, epochs=1))):
+    for _ in fit(model, embeddings_BVTD, targets_BK, RunConfig(train=TrainConfig(min_steps=60, epochs=1))):
         pass
     with torch.inference_mode():
-        right_BT = model.encode_prefixes(frames_BVTD[:, 0]).argmax(dim=2) == up_B.long()[:, None]
+        right_BT = model.encode_prefixes(embeddings_BVTD[:, 0]).argmax(dim=2) == up_B.long()[:, None]
     assert right_BT[:, 3:].float().mean() > 0.95
 
 
 def test_answers_in_between_need_the_causal_style() -> None:
-    with pytest.raises(ValueError, match="temporal 'paper' looks at all frames.*need 'causal'"):
+    with pytest.raises(ValueError, match="temporal 'paper' attends to all frames.*needs 'causal'"):
         model_of(replace(CAUSAL, temporal="paper")).encode_prefixes(torch.randn(1, 6, WIDTH))
 
 
 def test_encoders_that_mix_frames_are_refused() -> None:
-    with pytest.raises(ConfigError, match="temporal 'causal' with layout 'joint', which looks at later frames"):
+    with pytest.raises(
+        ConfigError, match="temporal 'causal' cannot have layout 'joint', which attends to later frames"
+    ):
         settings_from(ModelConfig, {"temporal": "causal", "layout": "joint"}, "model")

@@ -1,4 +1,4 @@
-"""Merged tokens against loops written from the paper's text, unmerged ones where both must be equal, and timm's ViT."""
+"""Merged tokens, compared with loops written from the paper's text, with unmerged tokens and with timm's ViT."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ def own() -> SpatialEncoder:
 
 
 def frames_of_pairs() -> Tensor:
-    """Frames whose patches 2 i and 2 i + 1 are equal."""
+    """Return frames whose patches 2 i and 2 i + 1 are equal."""
     pairs_MCHW = torch.rand(3, 3, 32, 2, 8, generator=torch.Generator().manual_seed(2))
     return pairs_MCHW.unsqueeze(4).expand(-1, -1, -1, -1, 2, -1).flatten(3)
 
 
-def without_places(positions: nn.Parameter, num_prefix: int) -> None:
-    """Patches that look alike are then equal."""
+def with_equal_positions(positions: nn.Parameter, num_prefix: int) -> None:
+    """Set all positions to one value, so that equal patches give equal tokens."""
     positions.data[:, num_prefix:] = 0.1
 
 
 def slowly_merged(
     tokens_SD: Tensor, sizes_S: Tensor, features_Sd: Tensor, num_merged: int, num_prefix: int
 ) -> tuple[Tensor, Tensor]:
-    """One frame, as the paper says it."""
+    """Merge the tokens of one frame in loops that follow the paper's text."""
     patches = list(range(num_prefix, len(tokens_SD)))
     first, second = patches[::2], patches[1::2]
     edges = []
@@ -113,14 +113,14 @@ def test_nothing_merged_is_the_encoder_as_it_is(build: Callable[[], SpatialEncod
 
 @pytest.mark.parametrize("merged_away", [0, 3])
 def test_the_last_block_for_the_class_token_alone(merged_away: int) -> None:
-    """A block's first token by itself is what the whole block makes of it, with and without sizes."""
+    """The first token computed by itself equals that of the whole block, with and without sizes."""
     block = own().blocks[0]
     assert isinstance(block, Block)
     tokens_MSD = torch.randn(2, 17, 48, generator=torch.Generator().manual_seed(0))
     sizes_MS = torch.ones(2, 17)
     if merged_away:
-        tokens_MSD, sizes_MS = through_blocks([block], tokens_MSD, merged_away, num_prefix=1, num_whole=0)
-    whole_MSD, _ = through_blocks([block], tokens_MSD, 0, num_prefix=1, num_whole=1)
+        tokens_MSD, sizes_MS = through_blocks([block], tokens_MSD, merged_away, num_prefix=1, num_unmerged=0)
+    whole_MSD, _ = through_blocks([block], tokens_MSD, 0, num_prefix=1, num_unmerged=1)
     if not merged_away:
         assert_close(block.first_token(tokens_MSD), whole_MSD[:, :1])
         assert_close(block.first_token(tokens_MSD), block(tokens_MSD)[:, :1])
@@ -140,19 +140,19 @@ def test_sizes_count_the_patches_after_every_block() -> None:
     seen = []
     for depth in range(1, 8):
         tokens_MSD, sizes_MS = through_blocks(
-            blocks[:depth], torch.randn(2, 17, 48), 3, num_prefix=1, num_whole=depth // 6
+            blocks[:depth], torch.randn(2, 17, 48), 3, num_prefix=1, num_unmerged=depth // 6
         )
         assert_close(sizes_MS.sum(dim=1), torch.full((2,), 17.0))
         seen.append(tokens_MSD.shape[1])
-    # 16 patches and the class token: 3 less a block, half of the last 4; of 6 blocks and more the first keeps all.
+    # There are 16 patches and the class token. Each block merges 3, or half of the last 4. With 6 blocks the first merges none.
     assert seen == [14, 11, 8, 5, 3, 3, 2]
 
 
 @pytest.mark.parametrize("per_block", [4, 8])
 def test_equal_patches_are_merged_without_a_trace(per_block: int) -> None:
     encoder = own()
-    without_places(encoder.pos_embed, 1)
-    encoder.blocks = encoder.blocks[: 8 // per_block]  # 8 pairs and no more are equal
+    with_equal_positions(encoder.pos_embed, 1)
+    encoder.blocks = encoder.blocks[: 8 // per_block]  # only 8 pairs are equal
     frames_MCHW = frames_of_pairs()
     plain = encoder(frames_MCHW)
     merge_tokens(encoder, per_block)
@@ -173,7 +173,7 @@ def test_equal_patches_are_merged_without_a_trace(per_block: int) -> None:
 def test_timms_forms_give_what_they_gave_where_equal_patches_are_merged(options: dict[str, Any]) -> None:
     encoder = timm_vit(**options)
     vit: Any = encoder.backbone
-    without_places(vit.pos_embed, vit.pos_embed.shape[1] - 16)
+    with_equal_positions(vit.pos_embed, vit.pos_embed.shape[1] - 16)
     vit.blocks = vit.blocks[:2]
     frames_MCHW = frames_of_pairs()
     plain = encoder(frames_MCHW)
@@ -200,7 +200,7 @@ def test_a_frame_does_not_depend_on_the_others(build: Callable[[], SpatialEncode
 
 def test_bfloat16_merges_the_same() -> None:
     encoder = own()
-    without_places(encoder.pos_embed, 1)
+    with_equal_positions(encoder.pos_embed, 1)
     encoder.blocks = encoder.blocks[:2]
     frames_MCHW = frames_of_pairs()
     plain = encoder(frames_MCHW)
@@ -229,13 +229,13 @@ def test_weights_keep_their_names() -> None:
 def refused() -> dict[str, tuple[Callable[[], nn.Module], int, str]]:
     return {
         "negative": (own, -1, "-1 patches merged in each block: needs at least 0"),
-        "too many": (own, 9, "9 patches merged in each block: at most half can go in one, here 8 of 16"),
+        "too many": (own, 9, "9 patches merged in each block: at most half can be merged in one, here 8 of 16"),
         "too many in timm": (timm_vit, 9, "here 8 of 16"),
         "joint": (lambda: SpatialEncoder(replace(TINY, layout="joint")), 2, "'joint' mixes frames.*'factorised'"),
         "per_block": (lambda: SpatialEncoder(replace(TINY, layout="per_block")), 2, "'per_block' mixes frames"),
-        "lite0": (EfficientNetLite0, 2, "EfficientNetLite0 has none; merge 0 or take a ViT"),
+        "lite0": (EfficientNetLite0, 2, "this encoder is EfficientNetLite0; merge 0 or take a ViT"),
         "resnet": (lambda: timm_frame_encoder("resnet18", image_size=32), 2, "ResNet is none; merge 0"),
-        "other blocks": (lambda: timm_vit(block_fn=parallel_block()), 2, "blocks of the form ParallelScalingBlock"),
+        "other blocks": (lambda: timm_vit(block_fn=parallel_block()), 2, "blocks of type ParallelScalingBlock"),
         "other pooling": (lambda: timm_vit(global_pool="max"), 2, "pools by 'max'"),
     }
 

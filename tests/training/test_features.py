@@ -122,7 +122,7 @@ def test_a_cache_that_cannot_be_written_is_said_once(
         found = embedded(data, predictor, EmbeddingCache(tmp_path / "file"))
     assert len(found.embeddings) == 3
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "are not kept" in caplog.text
+    assert "are not cached" in caplog.text
 
 
 def seen(

@@ -1,4 +1,4 @@
-"""Settings, storage, the cache, devices, processes and files: what every wing needs.
+"""Settings, storage, the cache, devices, processes and files, which every wing needs.
 
-Knows nothing of videos or models; imports no other wing.
+This wing knows nothing of videos or models, and imports no other wing.
 """

@@ -1,4 +1,4 @@
-"""Work on many videos that runs ahead of who takes its results (FFmpeg works outside Python's lock)."""
+"""Work on many videos that threads do ahead of the caller. Threads help because FFmpeg releases Python's global lock."""
 
 from __future__ import annotations
 
@@ -17,8 +17,16 @@ Done = TypeVar("Done")
 def worked_ahead(
     sources: Iterable[str | os.PathLike[str]], work: Callable[[str | os.PathLike[str]], Done], workers: int
 ) -> Iterator[tuple[str, Done | FewframesError]]:
-    """Each source, in their order, with what `work` made of it or the error that it raised; `workers` are worked on at a time, and
-    as many more are ready or next."""
+    """Yield each source, in order, with the result of `work` or the error that it raised.
+
+    `workers` sources are worked on at a time, and as many more are finished or waiting. Only errors of this package are
+    yielded; any other is raised.
+
+    Args:
+        sources: the videos, taken from the iterable only as they are needed.
+        work: called with each source, in a thread.
+        workers: the number of threads.
+    """
     remaining = iter(sources)
     waiting: deque[tuple[str, Future[Done]]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="fewframes-decode") as pool:
@@ -35,6 +43,6 @@ def worked_ahead(
                     yield name, error
                     continue
                 yield name, done
-        finally:
+        finally:  # the caller may stop early; closing the pool then waits for running work alone
             for _, future in waiting:
                 future.cancel()

@@ -1,5 +1,7 @@
-"""Arguments of Python callers, checked at the door: another type is a TypeError, a value out of range a ConfigError, which is a
-ValueError too."""
+"""Checks of arguments from Python callers.
+
+A wrong type raises TypeError. A value out of range raises ConfigError, which is a ValueError too.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +13,37 @@ from fewframes.errors import ConfigError
 
 
 def whole_number(name: str, value: SupportsIndex, low: int, high: int | None = None) -> int:
-    """Return a whole number from `low` to `high`; numpy's are taken too, True and 4.0 are not."""
+    """Return `value` as an int if it is a whole number from `low` to `high`.
+
+    Whole numbers of numpy are accepted; True and 4.0 are not.
+
+    Args:
+        name: the argument's name, for the error message.
+        value: the argument's value.
+        low: the smallest value that is allowed.
+        high: the largest value that is allowed; None is no limit.
+    """
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} = {value!r}: needs a whole number")
     number = operator.index(value)
     if number < low or (high is not None and number > high):
-        most = "" if high is None else f" and at most {high}"
-        raise ConfigError(f"{name} = {number}: needs at least {low}{most}")
+        at_most = "" if high is None else f" and at most {high}"
+        raise ConfigError(f"{name} = {number}: needs at least {low}{at_most}")
     return number
 
 
 def real_number(
     name: str, value: float, *, low: float = -math.inf, above: float = -math.inf, high: float = math.inf
 ) -> float:
-    """Return a finite number from `low`, or from above `above`, to `high`."""
+    """Return `value` as a float if it is finite and within the limits.
+
+    Args:
+        name: the argument's name, for the error message.
+        value: the argument's value.
+        low: the smallest value that is allowed.
+        above: a value that is itself too small.
+        high: the largest value that is allowed.
+    """
     if isinstance(value, bool | str | bytes) or not hasattr(value, "__float__"):
         raise TypeError(f"{name} = {value!r}: needs a number")
     number = float(value)
@@ -36,7 +55,7 @@ def real_number(
 
 
 def check_time_range(start_s: float, end_s: float | None, fps: float) -> None:
-    """Raise TypeError or ConfigError where these are no seconds of a video and no frames a second."""
+    """Raise TypeError or ConfigError unless these are times of a video, in seconds, and a rate above 0, in frames a second."""
     real_number("start_s", start_s)
     if end_s is not None:
         real_number("end_s", end_s)

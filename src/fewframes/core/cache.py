@@ -1,7 +1,7 @@
-"""Frame embeddings on disk: computed once for each video, encoder and view, and checked each time they are read.
+"""A cache of frame embeddings on disk. Each is computed once for a video, encoder and view, and checked each time it is read.
 
-A frame embedding depends on its own frame alone, so it serves every temporal part, head and window. The key is the
-content of the video (not its name), the weights and precision of the encoder, and the exact views and moments.
+A frame embedding depends on its own frame alone, so it serves every temporal part, head and window. The key is made of the
+content of the video (not its name), the weights and precision of the encoder, and the exact views and timestamps.
 """
 
 from __future__ import annotations
@@ -25,27 +25,36 @@ from fewframes.core.natural import in_natural_order
 log = logging.getLogger("fewframes")
 
 WHOLE_BYTES = 256 * 2**20
-"""Files up to this size are hashed whole; of larger ones the size and `NUM_SPOTS` spots of `SPOT_BYTES`."""
+"""The size up to which a file is hashed whole. Of a larger file, its size and `NUM_SPOTS` spots of `SPOT_BYTES` are hashed."""
 SHOWN = b"shown 2"
-"""Which pictures are made of a file's bytes; another one where embeddings of the former pictures are not to be found any more."""
+"""The version of how frames are made from the bytes of a file, a part of each key. A new value makes all older entries unreachable,
+so it changes whenever the same bytes give other frames."""
 NUM_SPOTS, SPOT_BYTES = 64, 2**20
+"""The number of spots of a large file that are hashed, and the bytes of each. They lie at equal distances."""
 
 
 class EmbeddingCache:
-    """Tensors by key in a folder; safe to interrupt and to share: files appear whole or not at all."""
+    """A folder of tensors by key. It can be interrupted and shared, because a file appears whole or not at all.
+
+    `num_found` counts the tensors that `get` returned, `num_damaged` the files that it could not use.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.num_found, self.num_damaged = 0, 0
-        self._takes_no_more = False
+        self._gave_up_writing = False
 
     def get(self, key: str) -> Tensor | None:
-        """The tensor of this key, or None; one whose checksum is off is counted as damaged and None."""
+        """Return the tensor of this key, or None if there is none.
+
+        A file with a wrong checksum is counted as damaged, and gives None too.
+        """
         path = self._path(key)
         try:
-            # Read once: safe_open opens a file by its name twice, and in between another process may have put a new one there.
+            # The file is read once. `safe_open` would open it by name twice, and another process may replace it in between.
             content = path.read_bytes()
             tensor = load(content)["embeddings"]
+            # `load` drops the metadata, so the header is parsed here: its length in eight bytes, then JSON.
             head = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
             checksum = head.get("__metadata__", {}).get("checksum")
         except (FileNotFoundError, NotADirectoryError, PermissionError):
@@ -60,7 +69,7 @@ class EmbeddingCache:
         return tensor
 
     def put(self, key: str, tensor: Tensor) -> None:
-        """Keep the tensor under this key. Raises OSError where the folder cannot be written, and leaves nothing there."""
+        """Store the tensor under this key. Raises OSError, and leaves no file, if the folder cannot be written to."""
         path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         content = save({"embeddings": tensor.contiguous()}, metadata={"checksum": _checksum(tensor)})
@@ -74,29 +83,33 @@ class EmbeddingCache:
                 raise
 
     def put_or_warn(self, key: str, tensor: Tensor) -> bool:
-        """Keep the tensor, and return whether it is kept. A full or forbidden disk costs the next run its time, not this one its
-        work: it is said once, and nothing more is tried."""
-        if self._takes_no_more:
+        """Store the tensor and return True, or log a warning and return False if the folder cannot be written to.
+
+        A full or read-only disk must not end a run: the next one only computes the embeddings anew. After the first failure
+        nothing more is written, and no second warning is logged.
+        """
+        if self._gave_up_writing:
             return False
         try:
             self.put(key, tensor)
         except OSError as error:
-            self._takes_no_more = True
-            log.warning("%s: frame embeddings are not kept (%s)", self.folder, error.strerror or error)
+            self._gave_up_writing = True
+            log.warning("%s: frame embeddings are not cached (%s)", self.folder, error.strerror or error)
             return False
         return True
 
     def _path(self, key: str) -> Path:
+        """Return the file of this key. A second level of folders keeps each of them small."""
         return self.folder / key[:2] / f"{key}.safetensors"
 
 
 def key_of(*parts: Mapping[str, Any] | str) -> str:
-    """One key from several: settings as plain values, and other keys."""
+    """Return one key made of several parts: settings as plain values, and other keys."""
     return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=20).hexdigest()
 
 
 def content_key(path: str) -> str:
-    """Return a key of the pictures that a file (or each file of a folder) holds, whatever it is called."""
+    """Return a key of the content of a file, or of each file in a folder, whatever their names are."""
     if os.path.isdir(path):
         return key_of(*(content_key(os.path.join(path, name)) for name in in_natural_order(os.listdir(path))))
     digest = hashlib.blake2b(digest_size=20, person=SHOWN)
@@ -114,7 +127,7 @@ def content_key(path: str) -> str:
 
 
 def module_key(module: nn.Module) -> str:
-    """A key of a module's weights and their precision."""
+    """Return a key of the weights of a module and of their precision."""
     digest = hashlib.blake2b(digest_size=20)
     for name, tensor in module.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -123,9 +136,11 @@ def module_key(module: nn.Module) -> str:
 
 
 def _checksum(tensor: Tensor) -> str:
+    """Return a hash of the numbers of a tensor."""
     return hashlib.blake2b(_bytes_of(tensor), digest_size=16).hexdigest()
 
 
 def _bytes_of(tensor: Tensor) -> bytes:
-    # Flattened first: channels-last tensors with axes of length 1 count as contiguous with any stride.
+    """Return the numbers of a tensor as bytes, in the order of its axes."""
+    # The tensor is flattened first, because a channels-last tensor with axes of length 1 counts as contiguous with any stride.
     return tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy().tobytes()

@@ -1,4 +1,4 @@
-"""What computes here, and how fast: devices, their names, and their rate of matrix products."""
+"""Devices that compute: how one is chosen, its name, the precision that suits it, and its rate of matrix products."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ import torch
 from fewframes.errors import ConfigError
 
 PROBE_SIDE = 256
-"""Matrices small enough for processors that have no instructions for their precision."""
+"""The side of the matrices that probe a device. They are small enough for processors without instructions for the precision."""
 LONGEST_PRODUCT_S = 1.0
+"""The longest time that one matrix product of the benchmark may take, in seconds."""
 LEAST_CAPABILITY = 8
-"""NVIDIA's compute capability from which tensor cores take bfloat16 (Ampere)."""
+"""The compute capability from which tensor cores of NVIDIA take bfloat16 (Ampere)."""
 
 
 def choose_device(name: str) -> torch.device:
-    """The device to compute on; ConfigError for one that is unknown or not there."""
+    """Return the device of this name; `auto` is the first of cuda, mps and cpu that exists.
+
+    Raises ConfigError if the device is unknown or missing.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -32,11 +36,11 @@ def choose_device(name: str) -> torch.device:
 
 
 def machine_name(device: torch.device) -> str:
-    """What computes, for people: the device's name, for a CPU with the threads that are used."""
+    """Return the name of the device for people; for a CPU with the number of threads in use."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")  # Linux: platform knows the architecture only
+    cpuinfo = Path("/proc/cpuinfo")  # on Linux `platform` knows only the architecture
     if cpuinfo.is_file():
         models = (line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line)
         name = next(models, name)
@@ -44,10 +48,10 @@ def machine_name(device: torch.device) -> str:
 
 
 def may_pay(dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether a network may be faster in this precision than in float32, and is worth trying.
+    """Return True if a network may be faster in this precision than in float32, so that trying it is worth the time.
 
-    A CPU without instructions for it takes fifty times as long (AVX2: 0.4 GFLOP/s where float32 has 20-50), so trying a
-    network would take minutes. Timing small products instead of asking was tried: on a busy machine it says anything.
+    A CPU without instructions for the precision takes fifty times as long (AVX2: 0.4 GFLOP/s where float32 has 20-50), so
+    trying a network would take minutes. Timing small products instead was tried; on a busy machine the result is random.
     """
     if device.type != "cpu" or dtype == torch.float32:
         return True
@@ -58,10 +62,10 @@ def may_pay(dtype: torch.dtype, device: torch.device) -> bool:
 
 
 def auto_dtype(device: torch.device) -> tuple[torch.dtype, str]:
-    """Return the precision that `auto` stands for on this device, and why: by what it has, never by the clock.
+    """Return the precision that `auto` stands for on this device, and the reason in words.
 
-    A stopwatch on a busy machine says now this, now that, and with it the answers and the keys of what is cached would change
-    from start to start. Where bfloat16 has instructions every kind of frame encoder takes half the time in it.
+    The choice depends on what the device has, never on timing. Times vary on a busy machine, so the answers and the cache keys
+    would change from start to start. On a device with bfloat16 instructions every kind of frame encoder takes half the time.
     """
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
@@ -70,7 +74,7 @@ def auto_dtype(device: torch.device) -> tuple[torch.dtype, str]:
         return torch.float32, f"compute capability {major}.{minor} has no fast bfloat16"
     if device.type != "cpu":
         return torch.float32, f"bfloat16 was never measured on {device.type}"
-    # Not what oneDNN supports alone: with plain AVX-512 it does bfloat16 by way of float32.
+    # Support by oneDNN is not enough: with plain AVX-512 it computes bfloat16 by way of float32.
     found = (
         "AMX" if torch.cpu._is_amx_tile_supported() else "AVX512-BF16" if torch.cpu._is_avx512_bf16_supported() else ""
     )
@@ -80,8 +84,14 @@ def auto_dtype(device: torch.device) -> tuple[torch.dtype, str]:
 
 
 def matrix_flops_s(dtype: torch.dtype, device: torch.device, *, side: int, seconds: float) -> float:
-    """The rate of products of square matrices, the best of those that fit `seconds`, in FLOP/s: what no network can exceed. The
-    sides are `side`, or less where one product would take longer than `LONGEST_PRODUCT_S`."""
+    """Return the highest measured rate of square matrix products, in FLOP/s. No network can exceed it.
+
+    Args:
+        dtype: the precision of the matrices.
+        device: the device that multiplies them.
+        side: the side of the matrices. It is halved while one product would take longer than `LONGEST_PRODUCT_S`.
+        seconds: how long to measure. At least one product is measured.
+    """
     while side > PROBE_SIDE and (side / PROBE_SIDE) ** 3 * _product_s(dtype, device, PROBE_SIDE) > LONGEST_PRODUCT_S:
         side //= 2
     best_s, began = math.inf, time.perf_counter()
@@ -91,9 +101,9 @@ def matrix_flops_s(dtype: torch.dtype, device: torch.device, *, side: int, secon
 
 
 def _product_s(dtype: torch.dtype, device: torch.device, side: int) -> float:
-    """Seconds of one product, after one that prepares."""
+    """Return the seconds that one matrix product takes."""
     left, right = (torch.rand(side, side, device=device).to(dtype) for _ in range(2))
-    left[:1] @ right
+    left[:1] @ right  # the first product also prepares the kernels
     synchronise(device)
     began = time.perf_counter()
     left @ right
@@ -102,7 +112,7 @@ def _product_s(dtype: torch.dtype, device: torch.device, side: int) -> float:
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until the device has done what it was told."""
+    """Wait until the device has finished all work that was queued on it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

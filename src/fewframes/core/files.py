@@ -1,4 +1,4 @@
-"""Files and folders of results: checked before the work, written whole or not at all, by one process at a time."""
+"""Files and folders of results. They are checked before the work, and written whole or not at all, by one process at a time."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from fewframes.errors import ConfigError, OutputError, needed
 TableFormat = Literal["csv", "parquet"]
 
 PART_PREFIX = ".part-"
-"""How folders and files begin that wait until they are whole."""
+"""The prefix of folders and files that are not finished yet."""
 LOCK_FILE, WRITER_FILE = ".lock", ".writer"
-"""What a folder holds while somebody writes to it; who that is."""
+"""The names of two files in a folder that a process is writing to: the lock, and a description of that process."""
 
 
 def check_writable(folder: Path) -> None:
-    """Raise ConfigError where no file could be made in the folder, which need not be there yet."""
+    """Raise ConfigError if no file can be made in the folder. The folder need not exist yet."""
     folder = folder.resolve()
-    nearest_folder = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    if not nearest_folder.is_dir() or not os.access(nearest_folder, os.W_OK):
-        raise ConfigError(f"{folder}: {nearest_folder} is not a folder that can be written to; take another")
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise ConfigError(f"{folder}: {existing} is not a folder that can be written to; take another")
 
 
 def check_not_read(path: Path, sources: Iterable[str]) -> None:
@@ -42,7 +42,7 @@ def check_not_read(path: Path, sources: Iterable[str]) -> None:
 
 @contextmanager
 def writing(folder: Path, advice: str = "make room or take another folder") -> Iterator[None]:
-    """Raise OutputError, in one line, for what goes wrong with files inside the block."""
+    """Turn errors of files inside the block into an OutputError of one line, which names the folder and ends with `advice`."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -52,9 +52,9 @@ def writing(folder: Path, advice: str = "make room or take another folder") -> I
 
 @contextmanager
 def filled(folder: Path, names: tuple[str, ...]) -> Iterator[Path]:
-    """Yield a folder for new files of these names; they replace those of `folder` when the block ends well, all of them.
+    """Yield a temporary folder for new files of these names. They replace those of `folder` if the block ends without an error.
 
-    A name that was not written is removed from `folder`, in which it would be of an earlier time.
+    A name that the block did not write is removed from `folder`, because the old file would not belong to the new ones.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=PART_PREFIX) as name:
@@ -68,19 +68,22 @@ def filled(folder: Path, names: tuple[str, ...]) -> Iterator[Path]:
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove what `filled` left in the folder when its process was killed."""
+    """Remove unfinished folders and files that `filled` left behind when its process was killed."""
     for part in folder.glob(f"{PART_PREFIX}*"):
         shutil.rmtree(part, ignore_errors=True)
 
 
 def write_file(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all; text as UTF-8, with a question mark for what is none. Raises OutputError."""
+    """Write a file whole or not at all. Raises OutputError if that fails.
+
+    Text is written as UTF-8, with a question mark for each character that cannot be encoded.
+    """
     data = content.encode("utf-8", "replace") if isinstance(content, str) else content
-    with writing(path, "make room or take another place"):
-        if path.exists() and not path.is_file():  # a device or a pipe: nothing can take its place
+    with writing(path, "make room or take another path"):
+        if path.exists() and not path.is_file():  # a device or a pipe, which cannot be replaced by a file
             path.write_bytes(data)
             return
-        target = path.resolve()  # a link stays one
+        target = path.resolve()  # the file behind a link is replaced, so the link stays a link
         part = target.with_name(f"{PART_PREFIX}{uuid.uuid4().hex[:12]}")
         try:
             part.write_bytes(data)
@@ -91,9 +94,10 @@ def write_file(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Hold a folder against other processes that would write to it. Raises ConfigError, which names the one that does.
+    """Lock a folder against other processes that would write to it.
 
-    The system gives the lock back when its process ends, however that is.
+    Raises ConfigError, which names the other process, if one is writing to it already. The operating system releases the lock
+    when its process ends, even if the process is killed.
     """
     lock, writer = FileLock(folder / LOCK_FILE, timeout=0), folder / WRITER_FILE
     with writing(folder):
@@ -107,13 +111,16 @@ def held(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):  # the folder may be gone; Windows removes the lock itself when it is released
+        with suppress(OSError):  # the folder may have been removed, and Windows removes the lock file on release
             writer.unlink(missing_ok=True)
             (folder / LOCK_FILE).unlink(missing_ok=True)
         lock.release()
 
 
 def check_format(form: TableFormat) -> None:
-    """MissingDependency where Parquet is asked for and pyarrow is not there: before the work, not after."""
+    """Raise MissingDependency if the format is Parquet and pyarrow is not installed.
+
+    This is called before the work, so that a missing package does not lose a result.
+    """
     if form == "parquet":
         needed("pyarrow", "parquet", "Parquet needs pyarrow")

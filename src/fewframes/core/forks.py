@@ -1,4 +1,4 @@
-"""Forked processes: objects whose threads stay behind in the parent are never taken down in a child."""
+"""Protection of forked processes: objects that own threads are never freed in a child, where their threads do not exist."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ _owners: WeakSet[object] = WeakSet()
 _lock = RLock()
 """Held during a fork, and while an owner is added: the set must not change while it is copied."""
 _held: list[object] = []
-"""Owners during a fork: a child frees what other threads held before it calls anything of ours."""
+"""References to the owners during a fork. Without them a child could free objects that other threads held, before it calls
+`_keep`."""
 
 
 def keep_in_forks(owner: object) -> None:
-    """Let a process that is forked from this one never free `owner`, which has threads of FFmpeg.
+    """Make sure that no process forked from this one ever frees `owner`, an object with threads of FFmpeg.
 
-    A fork copies the objects but not their threads. FFmpeg waits for its threads when it frees a decoder, so a child in which
-    the collector meets one would stand still for ever.
+    A fork copies the objects but not their threads. FFmpeg waits for its threads when it frees a decoder, so a child whose
+    garbage collector frees one would hang for ever.
     """
     with _lock:
         _owners.add(owner)
 
 
 def _hold() -> None:
+    """Keep all owners alive while the process forks."""
     _lock.acquire()
     _held.extend(_owners)
 
@@ -35,8 +37,9 @@ def _let_go() -> None:
 
 
 def _keep() -> None:
+    """Keep all owners alive for ever, in the child."""
     for owner in _held:
-        # A list would not do: what modules hold is freed when the interpreter ends.
+        # A list is not enough, because the interpreter frees the variables of modules when it ends.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(owner))
     _let_go()
 

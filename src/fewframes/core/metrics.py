@@ -1,4 +1,7 @@
-"""What is measured: the cost of a network in multiply-adds, how often predictions are right, and how far to trust that."""
+"""Measures: the cost of a network in multiply-adds, the accuracy of predictions, and the uncertainty of figures and of scores.
+
+Letters in shapes: N videos, K classes.
+"""
 
 from __future__ import annotations
 
@@ -12,39 +15,41 @@ from torch.nn import functional as F
 from fewframes.core.settings import Task
 
 LOW, HIGH = 0.025, 0.975
-"""Ends of an interval of 95 %."""
+"""The two quantiles that an interval of 95 % lies between."""
 MOST_PARTS = 200
-"""Parts of the videos that are left out in turn: with more groups, several make a part."""
+"""The most parts of the videos that are left out in turn. If there are more groups, several groups make one part."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one video costs: `num_parameters`; `gmacs`, multiply-adds in units of 1e9 without attention's products
-    (the convention of the paper's tables); `attention_gmacs`, what q k^T and (weights) v add."""
+    """The cost of a network: its size, and the arithmetic for one video."""
 
     num_parameters: int
+    """The number of parameters."""
     gmacs: float
+    """The multiply-adds in units of 1e9, without the products inside attention. The paper's tables count in this way."""
     attention_gmacs: float
+    """The multiply-adds of the products inside attention, q k^T and (weights) v, in units of 1e9."""
 
     @property
     def gflops(self) -> float:
-        """Floating-point operations in units of 1e9, everything included: two a multiply-add."""
+        """Return all floating-point operations in units of 1e9. A multiply-add counts as two."""
         return 2 * (self.gmacs + self.attention_gmacs)
 
 
 def count_cost(model: nn.Module, num_frames: int, image_size: int) -> Cost:
-    """The cost of one video of `num_frames` frames, counted by torch's FlopCounterMode on the model's own device.
+    """Count the cost of one video of `num_frames` frames with sides of `image_size` pixels, by torch's FlopCounterMode.
 
-    On the "meta" device nothing is computed and no memory is needed.
+    The model stays on its own device. On the "meta" device nothing is computed and no memory is needed.
     """
-    from torch.utils.flop_counter import FlopCounterMode  # late: it loads triton
+    from torch.utils.flop_counter import FlopCounterMode  # late, because it loads triton
 
     device = next(model.parameters()).device
     pixels_BTCHW = torch.zeros(1, num_frames, 3, image_size, image_size, device=device)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(pixels_BTCHW)
     flops = counter.get_flop_counts()["Global"]
-    # With operands of three or more axes both are products of activations: only attention has them.
+    # These two operations multiply activations with activations, which only attention does.
     attention = sum(count for op, count in flops.items() if "bmm" in str(op) or "scaled_dot_product" in str(op))
     total = sum(flops.values())
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -53,22 +58,25 @@ def count_cost(model: nn.Module, num_frames: int, image_size: int) -> Cost:
 
 @dataclass(frozen=True)
 class Report:
-    """Accuracy over held-out videos, in shares (0-1).
-
-    `recalls` is one for each label (None where it has no video), `confusion` (K, K) counts true labels by row and
-    predicted ones by column.
-    """
+    """The accuracy over held-out videos, as fractions (0-1)."""
 
     labels: tuple[str, ...]
+    """The names of the K classes."""
     num_videos: int
+    """The number of videos."""
     top1: float
+    """The fraction of videos whose label has the highest score."""
     top5: float
+    """The fraction of videos whose label is among the five highest scores."""
     mean_class: float
+    """The mean of `recalls` over the labels that have a video."""
     recalls: tuple[float | None, ...]
+    """The fraction of right predictions among the videos of each label; None for a label without a video."""
     confusion: Tensor
+    """The number of videos (K, K) by true label (row) and predicted label (column)."""
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values."""
+        """Return plain values, fractions rounded to four digits."""
         return {
             "num_videos": self.num_videos,
             "top1": round(self.top1, 4),
@@ -82,7 +90,7 @@ class Report:
         }
 
     def lines(self) -> list[str]:
-        """For people: how often each action was named right."""
+        """Return lines for people: the accuracy over all videos, then the number of right answers for each action."""
         width = max(len(label) for label in self.labels)
         right, totals = self.confusion.diagonal().tolist(), self.confusion.sum(dim=1).tolist()
         return [
@@ -99,20 +107,21 @@ class Report:
 
 @dataclass(frozen=True)
 class MultiLabelReport:
-    """How well any number of actions are told, in shares (0-1).
-
-    `mean_ap` is the mean over labels of `average_precisions` (None where no video has the label), `f1` the micro-averaged F1
-    score of the answers above 0.5.
-    """
+    """The accuracy over held-out videos that may each show any number of actions, as fractions (0-1)."""
 
     labels: tuple[str, ...]
+    """The names of the K classes."""
     num_videos: int
+    """The number of videos."""
     mean_ap: float
+    """The mean of `average_precisions` over the labels that have a video."""
     f1: float
+    """The micro-averaged F1 score of the answers with a score above 0.5."""
     average_precisions: tuple[float | None, ...]
+    """The average precision of each label; None for a label without a video."""
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values."""
+        """Return plain values, fractions rounded to four digits."""
         return {
             "num_videos": self.num_videos,
             "mean_ap": round(self.mean_ap, 4),
@@ -124,7 +133,7 @@ class MultiLabelReport:
         }
 
     def lines(self) -> list[str]:
-        """For people: the average precision of each action."""
+        """Return lines for people: mAP and F1 over all videos, then the average precision of each action."""
         width = max(len(label) for label in self.labels)
         return [
             f"{self.num_videos} videos: mAP {self.mean_ap:.1%}, F1 {self.f1:.1%}",
@@ -139,17 +148,27 @@ class MultiLabelReport:
 
 
 def report_of(task: Task, logits_NK: Tensor, targets_NK: Tensor, labels: tuple[str, ...]) -> Report | MultiLabelReport:
-    """The report that fits the task; targets (N, K) in 0-1."""
+    """Return the report that fits the task.
+
+    Args:
+        task: `single` for one action a video, `multilabel` for any number of them.
+        logits_NK: the logits (N, K).
+        targets_NK: the targets (N, K) in 0-1.
+        labels: the names of the K classes.
+    """
     if task == "multilabel":
         return score_multilabel(logits_NK, targets_NK, labels)
     return score(logits_NK, targets_NK.argmax(dim=1), labels)
 
 
 def score_multilabel(logits_NK: Tensor, targets_NK: Tensor, labels: tuple[str, ...]) -> MultiLabelReport:
-    """The report of logits where a video has any number of labels. Raises ValueError without a video."""
+    """Return the report of logits (N, K) and targets (N, K) if a video has any number of labels.
+
+    Raises ValueError if there is no video.
+    """
     if len(targets_NK) == 0:
         raise ValueError("no videos to score")
-    from sklearn.metrics import average_precision_score  # late: scikit-learn is slow to import, and few models need it
+    from sklearn.metrics import average_precision_score  # late, because it is slow to import and few models need it
 
     wanted_NK, answers_NK = targets_NK > 0.5, logits_NK > 0
     precisions = [
@@ -167,7 +186,10 @@ def score_multilabel(logits_NK: Tensor, targets_NK: Tensor, labels: tuple[str, .
 
 
 def score(logits_NK: Tensor, targets_N: Tensor, labels: tuple[str, ...]) -> Report:
-    """The report of these logits; of equal logits the first label counts as named. Raises ValueError without a video."""
+    """Return the report of logits (N, K) and the indices of the right labels (N,), one label a video.
+
+    If two logits are equal, the label that comes first counts as predicted. Raises ValueError if there is no video.
+    """
     if len(targets_N) == 0:
         raise ValueError("no videos to score")
     num_classes = len(labels)
@@ -176,14 +198,14 @@ def score(logits_NK: Tensor, targets_N: Tensor, labels: tuple[str, ...]) -> Repo
     pairs_N = targets_N * num_classes + ranked_NK[:, 0]
     confusion_KK = torch.bincount(pairs_N, minlength=num_classes**2).view(num_classes, num_classes)
     totals_K = confusion_KK.sum(dim=1)
-    shares_K = confusion_KK.diagonal() / totals_K
-    recalls = tuple(float(share) if total else None for share, total in zip(shares_K, totals_K, strict=True))
+    recalls_K = confusion_KK.diagonal() / totals_K
+    recalls = tuple(float(recall) if total else None for recall, total in zip(recalls_K, totals_K, strict=True))
     return Report(
         labels=labels,
         num_videos=len(targets_N),
         top1=float(right_NK[:, :1].sum() / len(targets_N)),
         top5=float(right_NK[:, :5].sum() / len(targets_N)),
-        mean_class=float(shares_K[totals_K > 0].mean()),
+        mean_class=float(recalls_K[totals_K > 0].mean()),
         recalls=recalls,
         confusion=confusion_KK,
     )
@@ -191,12 +213,16 @@ def score(logits_NK: Tensor, targets_N: Tensor, labels: tuple[str, ...]) -> Repo
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure with a range that holds the true one in 95 of 100 data sets, and how many independent groups it rests on."""
+    """A figure with its confidence interval of 95 %: the range holds the true value in 95 of 100 data sets."""
 
     value: float
+    """The figure itself."""
     low: float
+    """The lower end of the range."""
     high: float
+    """The upper end of the range."""
     num_groups: int
+    """The number of independent groups of videos that the figure rests on."""
 
     def __str__(self) -> str:
         groups = "1 group" if self.num_groups == 1 else f"{self.num_groups} groups"
@@ -204,18 +230,19 @@ class Interval:
 
 
 def interval_of(figure: Callable[[Tensor], float], groups: Sequence[str], generator: torch.Generator) -> Interval:
-    """Return `figure(rows)`, a share in 0-1, with its interval; what one group's videos share counts once.
+    """Return `figure` of all videos, a fraction in 0-1, with its interval. Videos of one group are not counted as independent.
 
-    Leaving out each group in turn says how many independent videos the groups are worth; with so many, fewer still where the
-    groups are few, the interval is that of Clopper and Pearson (Korn and Graubard, Survey Methodology 24, 1998). So it has a
-    width where all are right. One group says nothing of others: 0 to 1.
+    Each group is left out in turn, and the variance of the figure tells how many independent videos the groups are worth. That
+    number is reduced further if there are few groups. The interval is then that of Clopper and Pearson for this number of
+    videos (Korn and Graubard, Survey Methodology 24, 1998), so it has a width even if every answer is right. A single group
+    says nothing of others; its interval is 0 to 1.
 
     Args:
-        figure: the figure of some rows (N,) of the videos.
+        figure: computes the figure from the indices (N,) of some of the videos.
         groups: the group of each video.
-        generator: joins groups to `MOST_PARTS` parts where there are more.
+        generator: draws which groups make one part, if there are more than `MOST_PARTS` groups.
     """
-    from scipy.stats import beta, t  # late: slow to import
+    from scipy.stats import beta, t  # late, because it is slow to import
 
     names = sorted(set(groups))
     num_videos, num_groups, num_parts = len(groups), len(names), min(len(names), MOST_PARTS)
@@ -227,12 +254,14 @@ def interval_of(figure: Callable[[Tensor], float], groups: Sequence[str], genera
     part_N = torch.tensor([part_of[group] for group in groups])
     without = torch.tensor([figure(everything[part_N != part]) for part in range(num_parts)], dtype=torch.float64)
     variance = float((num_parts - 1) * without.var(correction=0))
-    worth = float(num_videos)
+    # So many independent videos, each right or wrong, would give the figure this variance.
+    effective_videos = float(num_videos)
     if variance > 0 and 0 < value < 1:
-        worth = value * (1 - value) / variance
-    worth *= float(t.ppf(HIGH, num_videos - 1) / t.ppf(HIGH, num_parts - 1)) ** 2
-    worth = min(worth, num_videos)
-    right, wrong = value * worth, (1 - value) * worth
+        effective_videos = value * (1 - value) / variance
+    # The variance itself is uncertain if it rests on few parts.
+    effective_videos *= float(t.ppf(HIGH, num_videos - 1) / t.ppf(HIGH, num_parts - 1)) ** 2
+    effective_videos = min(effective_videos, num_videos)
+    right, wrong = value * effective_videos, (1 - value) * effective_videos
     low = float(beta.ppf(LOW, right, wrong + 1)) if value > 0 else 0.0
     high = float(beta.ppf(HIGH, right + 1, wrong)) if value < 1 else 1.0
     return Interval(value, low, high, num_groups)
@@ -241,9 +270,16 @@ def interval_of(figure: Callable[[Tensor], float], groups: Sequence[str], genera
 def bootstrap(
     figure: Callable[[Tensor], float], groups: Sequence[str], generator: torch.Generator, num_draws: int = 1000
 ) -> Interval:
-    """Return the interval of `figure(rows)`, of any scale, when whole groups are drawn anew with replacement.
+    """Return `figure` of all videos, on any scale, with an interval from drawing whole groups with replacement.
 
-    For differences between systems over many groups. Of few it is too narrow: see `interval_of`."""
+    This suits differences between systems over many groups. With few groups the interval is too narrow; see `interval_of`.
+
+    Args:
+        figure: computes the figure from the indices (N,) of some of the videos.
+        groups: the group of each video.
+        generator: draws the groups.
+        num_draws: the number of times that all groups are drawn.
+    """
     names = sorted(set(groups))
     rows_of = [torch.tensor([row for row, group in enumerate(groups) if group == name]) for name in names]
     draws = torch.randint(len(names), (num_draws, len(names)), generator=generator)
@@ -253,23 +289,35 @@ def bootstrap(
 
 
 def calibration_error(logits_NK: Tensor, targets_N: Tensor, num_bins: int = 15) -> float:
-    """Expected calibration error over equal bins of confidence: how far scores are from shares of right answers."""
-    confidence_N, named_N = logits_NK.softmax(dim=1).max(dim=1)
-    gap_N = confidence_N - (named_N == targets_N).float()
+    """Return the expected calibration error: how far confidence is from the fraction of right answers, over equal bins of it.
+
+    Args:
+        logits_NK: the logits (N, K).
+        targets_N: the index of the right label of each video.
+        num_bins: the number of bins between a confidence of 0 and of 1.
+    """
+    confidence_N, predicted_N = logits_NK.softmax(dim=1).max(dim=1)
+    gap_N = confidence_N - (predicted_N == targets_N).float()
     bins_N = (confidence_N * num_bins).ceil().long() - 1
     gaps = torch.zeros(num_bins).index_add(0, bins_N.clamp(0, num_bins - 1), gap_N)
     return float(gaps.abs().sum() / len(targets_N))
 
 
 def fit_temperature(logits_NK: Tensor, targets_N: Tensor) -> float:
-    """What to divide logits by so that these videos' own labels are likeliest, of 200 values from 1/20 to 20."""
+    """Return the temperature that makes the right labels (N,) likeliest when the logits (N, K) are divided by it.
+
+    It is the best of 200 values from 1/20 to 20.
+    """
     temperatures = torch.logspace(-1, 1, 200, base=20.0).tolist()
     return min(temperatures, key=lambda value: float(F.cross_entropy(logits_NK / value, targets_N)))
 
 
 def rejection_curve(logits_NK: Tensor, targets_N: Tensor) -> list[tuple[float, float]]:
-    """(share answered, share of these right) when only the most confident 10, 20, ... 100 % of videos are answered."""
+    """Return the accuracy if only the most confident 10, 20, ... 100 % of the videos are answered.
+
+    Each pair is (fraction of videos answered, fraction of these that are right).
+    """
     order_N = logits_NK.softmax(dim=1).amax(dim=1).argsort(descending=True, stable=True)
     right_N = (logits_NK.argmax(dim=1) == targets_N)[order_N].double()
-    counts = [max(1, round(share * len(right_N) / 10)) for share in range(1, 11)]
+    counts = [max(1, round(tenths * len(right_N) / 10)) for tenths in range(1, 11)]
     return [(count / len(right_N), float(right_N[:count].mean())) for count in counts]

@@ -1,4 +1,4 @@
-"""Names of pictures in the order in which they were numbered. Names alone: no files."""
+"""The order of numbered pictures, from their names alone. No file is opened."""
 
 from __future__ import annotations
 
@@ -10,20 +10,24 @@ from itertools import pairwise
 from pathlib import PurePath
 
 NUMBER = re.compile(r"(\d+)")
+"""A whole number in a name."""
 DECIMAL = re.compile(r"(\d+(?:\.\d+)?)")
+"""A number in a name, with its decimals if it has any."""
 FRACTION = re.compile(r"\d\.(\d+)")
+"""The digits after a decimal point."""
 FLOAT_DIGITS = 6
-"""So many digits after a point are a fraction: no counter of a folder's pictures reaches a hundred thousand from single digits."""
+"""The number of digits after a point from which on they are a fraction. No counter of pictures in a folder goes from single digits
+to a hundred thousand."""
 MOST_COUNTED = 10
-"""Counters go on by one, or leave some numbers out; steps beyond this may be those of fractions (0.25, 0.5, 0.75)."""
+"""The largest step of a counter. Larger steps may be those of fractions (0.25, 0.5, 0.75)."""
 
 
 def in_natural_order(names: Iterable[str]) -> list[str]:
-    """Return the names with their numbers ascending by value, so that `frame_2` stands before `frame_10`.
+    """Return the names sorted by the values of their numbers, so that `frame_2` comes before `frame_10`.
 
-    `1.5` is one number where the names are seconds as programs write them (0.04, 0.2); else it is a 1 and a 5, as in `cam1.5`.
+    `1.5` is one number if the names are seconds as programs write them (0.04, 0.2). Otherwise it is a 1 and a 5, as in `cam1.5`.
     """
-    names = sorted(names)  # what is equal in all other respects has one order too
+    names = sorted(names)  # so that names with equal keys have a fixed order too
     number = _number_in(names)
     return sorted(names, key=lambda name: _key(name, number))
 
@@ -42,15 +46,18 @@ def unclear_order(names: Iterable[str]) -> tuple[str, str] | None:
 
 
 def repeated_numbers(names: Iterable[str]) -> list[str]:
-    """Return all names that share their numbers with another one, such as `left_7.png` and `right_7.png`, in natural order;
-    none where there is one number alone, or none: letters then tell the pictures apart."""
+    """Return all names that have their numbers in common with another name, such as `left_7.png` and `right_7.png`.
+
+    They are in natural order. If all names have the same numbers, or none has any, the list is empty: then their letters tell the
+    pictures apart.
+    """
     names = list(names)
     number = _number_in(names)
     numbers = {name: tuple(Fraction(digits) for digits in number.findall(PurePath(name).stem)) for name in names}
-    counted = Counter(found for found in numbers.values() if found)
-    if len(counted) < 2:
+    counts = Counter(found for found in numbers.values() if found)
+    if len(counts) < 2:
         return []
-    return sorted((name for name in names if counted[numbers[name]] > 1), key=lambda name: (numbers[name], name))
+    return sorted((name for name in names if counts[numbers[name]] > 1), key=lambda name: (numbers[name], name))
 
 
 def without_numbers(names: Iterable[str]) -> list[str]:
@@ -61,8 +68,11 @@ def without_numbers(names: Iterable[str]) -> list[str]:
 
 
 def equal_groups(names: Iterable[str]) -> int:
-    """Return how many groups of names have the same last numbers, at least two, where that is all groups that the numbers before
-    the last one make (`cam1_1`, `cam1_2`, `cam2_1`, `cam2_2`: two); else 0."""
+    """Return the number of groups of names if all groups have the same last numbers, otherwise 0.
+
+    A group is all names with the same numbers before the last one: `cam1_1`, `cam1_2`, `cam2_1`, `cam2_2` are two groups with
+    the last numbers 1 and 2. There must be at least two groups, and at least two last numbers.
+    """
     groups: dict[tuple[int, ...], set[int]] = defaultdict(set)
     for name in names:
         *before, last = [int(digits) for digits in NUMBER.findall(PurePath(name).stem)] or [0]
@@ -72,16 +82,16 @@ def equal_groups(names: Iterable[str]) -> int:
 
 
 def _key(name: str, number: re.Pattern[str]) -> list[tuple[Fraction, str]]:
-    """Text and numbers by turns; the ending, which says nothing about order, at last."""
+    """Return a sort key of text and numbers, interleaved. The file's ending comes last, because it says nothing about order."""
     path = PurePath(name)
-    parts = number.split(path.stem.casefold())
-    return [(Fraction(part), "") if place % 2 else (Fraction(-1), part) for place, part in enumerate(parts)] + [
+    parts = number.split(path.stem.casefold())  # text at even indices, numbers at odd ones
+    return [(Fraction(part), "") if index % 2 else (Fraction(-1), part) for index, part in enumerate(parts)] + [
         (Fraction(-2), path.suffix)
     ]
 
 
 def _number_in(names: list[str]) -> re.Pattern[str]:
-    """Return what a number is in these names: with the digits after a point, or without.
+    """Return the pattern of a number in these names: with the digits after a point, or without.
 
     Fractions as programs write them have several lengths, and none ends with a zero; some begin with one, or have more digits than
     a counter reaches."""

@@ -1,6 +1,6 @@
-"""Settings: frozen, typed, checked when made.
+"""The base of all settings classes: they are frozen and typed, and are checked when they are made.
 
-A run file (TOML) has the keys and tables of `RunConfig`. An unknown key is refused and the nearest one named.
+A run file (TOML) has the keys and tables of `RunConfig`. An unknown key is an error that names the nearest known key.
 """
 
 from __future__ import annotations
@@ -17,24 +17,30 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from fewframes.errors import ConfigError, nearest
 
 Task = Literal["single", "multilabel"]
+"""The kind of labels: one action a video, or any number of them."""
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+"""A fraction below 1."""
 
 Pixels = Annotated[int, Field(ge=1, le=8192)]
-"""A side of a picture; more is a damaged file or a slip, and would fill the memory."""
+"""The side of a picture. A larger value is a mistake or a damaged file, and would fill the memory."""
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 MOST_FRAMES = 4096
-"""Frames of one video that a network takes at once: 600 MB of pixels at 224 px."""
+"""The most frames of one video that a network takes at once: 600 MB of pixels at 224 px."""
 NumFrames = Annotated[int, Field(ge=1, le=MOST_FRAMES)]
 MOST_SHOWN = 200
-"""Characters of a wrong value that an error shows."""
+"""The most characters of a wrong value that an error message shows."""
 
 STRICT = ConfigDict(extra="forbid", strict=True)
+"""The pydantic configuration of all settings classes: no unknown keys, and no conversion of types."""
 
 
 def cache_dir() -> Path:
-    """Where downloads and cached frame embeddings go: $FEWFRAMES_CACHE, or fewframes in the user's cache folder."""
+    """Return the folder for downloads and cached frame embeddings.
+
+    It is $FEWFRAMES_CACHE, or else `fewframes` in the user's cache folder.
+    """
     if given := os.environ.get("FEWFRAMES_CACHE"):
         return Path(given)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fewframes"
@@ -44,22 +50,30 @@ T = TypeVar("T")
 
 
 def settings_from(cls: type[T], values: Mapping[str, Any], where: str) -> T:
-    """An instance of the settings class `cls` from plain values (TOML, JSON): lists become tuples.
+    """Make an instance of a settings class from plain values (TOML, JSON). Lists become tuples.
 
-    Raises ConfigError naming `where`, the field, its value and what it takes; an unknown key with the nearest known.
+    Args:
+        cls: the settings class.
+        values: the value of each field; a field that is left out has its default.
+        where: the file or table that the values come from, for the error message.
+
+    Raises:
+        ConfigError: a key is unknown (the message has the nearest known key), or a value is not allowed (the message has the
+            field, its value and the values that are allowed).
     """
     known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     unknown = next((key for key in values if key not in known), None)
     if unknown is not None:
         raise ConfigError(f"{where}: unknown setting {unknown!r}; {nearest(unknown, known)}")
     try:
+        # In strict mode pydantic turns lists into tuples only when it reads JSON.
         return TypeAdapter(cls).validate_json(json.dumps(values))
     except ValidationError as error:
         raise ConfigError(f"{where}: {explain(error)}") from None
 
 
 def explain(error: ValidationError) -> str:
-    """A pydantic error in one line: each field, its value and what it takes."""
+    """Return a pydantic error in one line: each field, its value, and the values that are allowed."""
     parts = []
     for problem in error.errors(include_url=False):
         name = ".".join(str(part) for part in problem["loc"])

@@ -1,7 +1,7 @@
-"""Words of others (names of files, labels, reasons) made fit for what shows them: one function for each medium.
+"""Escaping of text from outside (names of files, labels, error messages), with one function for each medium that shows it.
 
-A name can hold what steers a terminal, turns text around, or begins a new line, a tag or a formula. What is data in Python stays
-as it is; it is made fit where it is written.
+A file name can contain characters that control a terminal, reverse the text, or begin a new line, a tag or a formula. Text stays
+unchanged as data in Python. It is escaped only where it is written.
 """
 
 from __future__ import annotations
@@ -14,27 +14,28 @@ import re
 STEERING = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
 )
-"""Control characters and line ends, marks that turn text around, and bytes that are no text."""
+"""The characters to escape: control characters, line ends, marks that change the direction of text, and bytes that are no text."""
 FORMULA = re.compile(r"[=+\-@]")
+"""The characters that begin a formula in a spreadsheet."""
 
 
 def plain(words: object) -> str:
-    """Return words as one line for people, in terminals, logs and pictures: what would steer is shown as Python writes it."""
+    """Return text as one line for terminals, logs and pictures. Control characters become escapes as in a string of Python."""
     return STEERING.sub(lambda found: repr(found[0])[1:-1], str(words))
 
 
 def for_html(words: object) -> str:
-    """Return words as text or as a quoted attribute of a page."""
+    """Return text as the content or a quoted attribute of an HTML element."""
     return html.escape(plain(words), quote=True)
 
 
 def for_subtitles(words: object) -> str:
-    """Return words as one line of WebVTT without tags; neither can they end a cue."""
+    """Return text as one line of WebVTT. It can hold no tags, and it cannot end a cue."""
     return html.escape(" ".join(plain(words).split()), quote=False)
 
 
 def for_csv(cell: object) -> object:
-    """Return a cell of a table; text that a spreadsheet would compute begins with an apostrophe, as is usual against that."""
+    """Return a cell of a CSV table. Text that a spreadsheet would take for a formula gets the usual apostrophe in front."""
     if not isinstance(cell, str):
         return cell
     text = plain(cell)
@@ -42,20 +43,20 @@ def for_csv(cell: object) -> object:
 
 
 def json_line(values: object, *, indent: int | None = None) -> str:
-    """Return values as JSON that reads back the same, readable but for what would steer a terminal."""
+    """Return values as JSON that reads back the same. Only characters that control a terminal are escaped."""
     text = json.dumps(values, ensure_ascii=False, indent=indent)
     return STEERING.sub(lambda found: found[0] if found[0] == "\n" else f"\\u{ord(found[0]):04x}", text)
 
 
 class OneLine(logging.Filter):
-    """Makes every message that is logged one line: names and reasons of others cannot look like messages of their own."""
+    """A filter that turns every log message into one line, so that text from outside cannot look like a message of its own."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Put the finished words into the record."""
+        """Replace the message of the record by its escaped text."""
         record.msg, record.args = plain(record.getMessage()), ()
         return True
 
 
 def printable(cell: str | None) -> str | None:
-    """Names of files need not be text; Parquet's strings are."""
+    """Return a cell that is valid UTF-8, as strings in Parquet must be. Names of files need not be."""
     return None if cell is None else cell.encode(errors="replace").decode()

@@ -1,4 +1,4 @@
-"""A model as graphs for other runtimes, and those graphs at work.
+"""Graphs of a model for other runtimes, and the running of such graphs.
 
-Making them takes the extra `export`.
+Making them needs the extra `export`.
 """

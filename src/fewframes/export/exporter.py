@@ -1,7 +1,6 @@
-"""`export`: a model as graphs for other runtimes, each of which has been run and compared with the model itself.
+"""Export of a model as graphs for other runtimes. Each graph is run and compared with the live model.
 
-A float16 encoder is compared with the live one in float32, as is an int8 one. A file that does not say what the model says is
-not left behind.
+Graphs in float16 and int8 are compared with the live model in float32 too. Files that disagree with the model are removed.
 """
 
 from __future__ import annotations
@@ -28,56 +27,68 @@ from fewframes.models.token_merging import merged_per_block
 from fewframes.results import Clip
 
 TOLERANCES: dict[Precision, tuple[float, float]] = {"float32": (1e-4, 1e-4), "float16": (1e-2, 3e-2)}
-"""The largest differences of scores and of embeddings, as shares of their largest value, up to which an export is the model."""
+"""The largest differences of scores and of embeddings that are allowed, as fractions of their largest value."""
 LEAST_AGREEMENT = 0.9
-"""Share of videos for which int8 names the action that the model names."""
+"""The smallest fraction of videos for which int8 must name the same action as the model."""
 NUM_PANS = 4
+"""The number of clips that `pans` makes."""
 MOST_CALIBRATION_FRAMES = 128
+"""The most frames that int8 is calibrated with."""
 TINIEST = 1e-12
-"""What a largest value of 0 counts as."""
+"""The smallest divisor of a relative difference, for arrays of zeros."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """How near an export comes to the model: largest differences over all videos, each as a share of its video's largest value, and
-    the share of videos for which both name the same action."""
+    """The agreement of an export with its model.
+
+    Differences are the largest over all videos. Each is relative to the largest value of its video.
+    """
 
     num_videos: int
+    """The number of videos that were compared."""
     scores: float
+    """The largest difference of scores."""
     embedding: float
+    """The largest difference of video embeddings."""
     frame_embeddings: float
+    """The largest difference of frame embeddings."""
     top1: float
+    """The fraction of videos for which the export and the model name the same action."""
 
     def __str__(self) -> str:
         same = round(self.top1 * self.num_videos)
         return (
             f"{self.num_videos} videos: largest difference of scores {self.scores:.1e}, embedding {self.embedding:.1e}, frame "
-            f"embeddings {self.frame_embeddings:.1e}, as shares of the largest value; same action for {same}"
+            f"embeddings {self.frame_embeddings:.1e}, as fractions of the largest value; same action for {same}"
         )
 
     def failure(self, precision: Precision) -> str:
-        """Why this is too far away, in words; empty where it is not."""
+        """Return the reason why the agreement is too small for this precision, or an empty text if it is not."""
         if precision == "int8":
             if self.top1 >= LEAST_AGREEMENT:
                 return ""
-            return f"names the same action for {self.top1:.0%} of the videos only, {LEAST_AGREEMENT:.0%} are needed"
-        apart = {"scores": self.scores, "embeddings": max(self.embedding, self.frame_embeddings)}
-        for (name, worst), limit in zip(apart.items(), TOLERANCES[precision], strict=True):
-            if worst > limit:
-                return f"{name} differ by {worst:.1e}, the limit for {precision} is {limit:.0e}"
+            return f"it names the same action for only {self.top1:.0%} of the videos; {LEAST_AGREEMENT:.0%} are needed"
+        differences = {"scores": self.scores, "embeddings": max(self.embedding, self.frame_embeddings)}
+        for (name, largest), limit in zip(differences.items(), TOLERANCES[precision], strict=True):
+            if largest > limit:
+                return f"{name} differ by {largest:.1e}; the limit for {precision} is {limit:.0e}"
         return ""
 
 
 @dataclass(frozen=True)
 class Export:
-    """What was written, file by file with its bytes, and how near it comes to the model."""
+    """The result of an export."""
 
     files: dict[str, int]
+    """The size in bytes of each file that was written."""
     agreement: Agreement
+    """The agreement of the graphs with the model."""
     checked_on: str
+    """The videos that were compared, in words."""
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values."""
+        """Return plain values, for JSON."""
         return {"files": self.files, "agreement": asdict(self.agreement), "checked_on": self.checked_on}
 
 
@@ -89,10 +100,20 @@ def export(
     calibrate: Sequence[Clip] = (),
     check: Sequence[Clip] = (),
 ) -> Export:
-    """Write a model to `output` (.onnx, .xml for OpenVINO, .pt2 for torch) and, beside it, its halves.
+    """Write a model to `output` as one graph and, beside it, its two halves as graphs of their own.
 
-    `predictor` computes in float32 on the CPU. Compared are the frames of `check`, else those of `calibrate`, else pans over two
-    photographs. Raises ExportError where the export differs too much, and nothing is left; ConfigError for what cannot be made.
+    Args:
+        predictor: the model, in float32 on the CPU.
+        output: the file to write. Its ending is .onnx, .xml (OpenVINO) or .pt2 (torch).
+        precision: the precision of the frame encoder.
+        calibrate: videos that int8 is calibrated with.
+        check: videos that the graphs are compared with the model on. If there are none, the videos of `calibrate` are used; if
+            there are none of those either, `pans`.
+
+    Raises:
+        ExportError: the graphs disagree with the model, or cannot be written. No file is left behind.
+        ConfigError: the model cannot be exported in this format and precision.
+        MissingDependency: a package that makes or runs the format is not installed.
     """
     kind = checked_format(predictor, output, precision, calibrated=bool(calibrate))
     if predictor.dtype != torch.float32 or predictor.device.type != "cpu":
@@ -101,13 +122,15 @@ def export(
         (clips, name) for clips, name in ((check, "the videos given"), (calibrate, "the videos it was calibrated with"),
         (pans(predictor), "pans over two photographs")) if clips
     )  # fmt: skip
-    with _beside(output) as folder:
-        graphs = _written(predictor, folder / output.name, kind, precision, [clip.frames.numpy() for clip in calibrate])
+    with _temporary_folder(output) as folder:
+        graphs = _write_parts(
+            predictor, folder / output.name, kind, precision, [clip.frames.numpy() for clip in calibrate]
+        )
         agreement = agreement_of(predictor, {part: open_graph(path) for part, path in graphs.items()}, clips)
         failure = agreement.failure(precision)
         if failure:
             raise ExportError(
-                f"{output}: {failure}; nothing was kept ({agreement})"
+                f"{output}: {failure}; no file was written ({agreement})"
                 + ("; give more varied --calibrate videos, or take float16" if precision == "int8" else "")
             )
         files = {}
@@ -118,16 +141,29 @@ def export(
 
 
 def checked_format(predictor: Predictor, output: Path, precision: Precision, *, calibrated: bool) -> GraphFormat:
-    """The format by the file's ending. ConfigError where this precision cannot be had in it, or needs videos to calibrate with;
-    MissingDependency where a package is missing that makes or runs it."""
+    """Return the format that the ending of `output` stands for, if the model can be exported in it.
+
+    Args:
+        predictor: the model.
+        output: the file to write.
+        precision: the precision of the frame encoder.
+        calibrated: True if there are videos to calibrate with.
+
+    Raises:
+        ConfigError: the ending is unknown, the format does not have this precision, or int8 needs videos to calibrate with.
+        MissingDependency: a package that makes or runs the format is not installed.
+    """
     kind = format_of(output)
-    if kind is None or output.suffix not in SUFFIXES:  # OpenVINO writes no other ending
-        raise ConfigError(f"{output}: its ending says the format; take one of {', '.join(SUFFIXES)}, in small letters")
+    # `format_of` takes capital letters too, but OpenVINO does not write such files.
+    if kind is None or output.suffix not in SUFFIXES:
+        raise ConfigError(
+            f"{output}: its ending decides the format; take one of {', '.join(SUFFIXES)}, in small letters"
+        )
     if precision == "int8" and kind == "torch":
         raise ConfigError("int8 is for .onnx and .xml; for .pt2 take float32 or float16")
     if precision == "int8" and _is_convolutional(predictor.model) and not calibrated:
         raise ConfigError(
-            "int8 convolutions need to see what their numbers span: name some videos like those to be labelled with --calibrate"
+            "int8 convolutions must be calibrated with real frames: name some videos like those to be labelled with --calibrate"
         )
     if kind != "torch":
         extra = "export" if kind == "onnx" else kind
@@ -137,8 +173,9 @@ def checked_format(predictor: Predictor, output: Path, precision: Precision, *, 
 
 
 def pans(predictor: Predictor) -> list[Clip]:
-    """Clips that move over two photographs, which scikit-learn brings along: real pictures where no videos were given."""
-    from sklearn.datasets import load_sample_images  # late: slow to import, and most exports are given videos
+    """Return clips that pan over two photographs from scikit-learn, so that real pictures are compared if no videos are given."""
+    # Late, because it is slow to import and most exports are given videos.
+    from sklearn.datasets import load_sample_images
 
     clips = []
     for number in range(NUM_PANS):
@@ -153,23 +190,32 @@ def pans(predictor: Predictor) -> list[Clip]:
 
 
 def agreement_of(predictor: Predictor, graphs: dict[GraphPart, Graph], clips: Sequence[Clip]) -> Agreement:
-    """How near the whole comes to the model on these clips, and its halves, one after the other, on the first two."""
+    """Compare graphs with the model on these clips.
+
+    The whole graph runs on every clip. The two halves, if there are any, run one after the other on the first two clips.
+
+    Args:
+        predictor: the model.
+        graphs: the graph of each part.
+        clips: the clips, as the model takes them.
+    """
     differences = np.zeros(3)
     num_same = 0
     for number, clip in enumerate(clips):
-        frames_1TD = predictor.encode_clips(clip.frames[None])
-        encoded = predictor.encode_windows(frames_1TD)
-        live = [predictor.model.scores(encoded.logits).numpy(), encoded.embedding.numpy(), frames_1TD.numpy()]
+        embeddings_1TD = predictor.encode_clips(clip.frames[None])
+        encoded = predictor.encode_windows(embeddings_1TD)
+        live = [predictor.model.scores(encoded.logits).numpy(), encoded.embedding.numpy(), embeddings_1TD.numpy()]
         frames_1TCHW = clip.frames[None].contiguous().numpy()
         answers = [graphs["whole"](frames_1TCHW)]
         if number < 2 and "frames" in graphs:
-            frames = graphs["frames"](frames_1TCHW[0])["frame_embeddings"][None]
-            twice = graphs["time"](np.concatenate([frames[:, ::-1], frames]))  # two videos at once, the other backwards
-            answers.append({"frame_embeddings": frames, **{name: rows[1:] for name, rows in twice.items()}})
+            exported_1TD = graphs["frames"](frames_1TCHW[0])["frame_embeddings"][None]
+            # The graph gets two videos at once, the first one backwards, so that an answer that mixes videos shows.
+            both = graphs["time"](np.concatenate([exported_1TD[:, ::-1], exported_1TD]))
+            answers.append({"frame_embeddings": exported_1TD, **{name: rows[1:] for name, rows in both.items()}})
         names = ("scores", "embedding", "frame_embeddings")
         for answer in answers:
-            apart = [_apart(answer[name], one) for name, one in zip(names, live, strict=True)]
-            differences = np.maximum(differences, apart)
+            largest = [_difference(answer[name], expected) for name, expected in zip(names, live, strict=True)]
+            differences = np.maximum(differences, largest)
         num_same += all(answer["scores"].argmax() == live[0].argmax() for answer in answers)
     scores, embedding, frame_embeddings = differences.tolist()
     return Agreement(
@@ -181,18 +227,27 @@ def agreement_of(predictor: Predictor, graphs: dict[GraphPart, Graph], clips: Se
     )
 
 
-def _apart(found: Array, live: Array) -> float:
-    """The largest difference as a share of the largest value."""
+def _difference(found: Array, live: Array) -> float:
+    """Return the largest difference as a fraction of the largest live value. NaN counts as infinite."""
     difference = float(np.abs(found - live).max() / np.abs(live).max().clip(min=TINIEST))
     return difference if np.isfinite(difference) else np.inf
 
 
-def _written(
+def _write_parts(
     predictor: Predictor, path: Path, kind: GraphFormat, precision: Precision, calibration: Sequence[Array]
 ) -> dict[GraphPart, Path]:
-    """The files of each part."""
+    """Write the graph of each part and return their files.
+
+    Args:
+        predictor: the model.
+        path: the file of the whole graph; the others have `.frames` or `.time` before the ending.
+        kind: the format.
+        precision: the precision of the frame encoder.
+        calibration: the frames (T, C, H, W) of each video that int8 is calibrated with.
+    """
     model = copy.deepcopy(predictor.model).to(memory_format=torch.contiguous_format).eval()
-    if precision == "float16" and kind != "openvino":  # which keeps the weights so, and computes in float32 on a CPU
+    # OpenVINO stores float16 weights by itself, and computes in float32 on a CPU.
+    if precision == "float16" and kind != "openvino":
         model.frame_encoder.half()
     parts: tuple[GraphPart, ...] = (
         ("whole", "frames", "time") if predictor.config.layout == "factorised" else ("whole",)
@@ -221,13 +276,14 @@ def _written(
 
 
 def calibration_frames(clips: Sequence[Array]) -> list[Array]:
-    """Frames spread evenly over the clips, at most `MOST_CALIBRATION_FRAMES` of all."""
-    each = max(1, MOST_CALIBRATION_FRAMES // max(1, len(clips)))
+    """Return frames (T', C, H, W) of each clip, spread evenly over it, at most `MOST_CALIBRATION_FRAMES` of all clips together."""
+    per_clip = max(1, MOST_CALIBRATION_FRAMES // max(1, len(clips)))
     chosen = clips[:: -(-len(clips) // MOST_CALIBRATION_FRAMES)] if clips else []
-    return [clip[np.linspace(0, len(clip) - 1, min(each, len(clip))).round().astype(int)] for clip in chosen]
+    return [clip[np.linspace(0, len(clip) - 1, min(per_clip, len(clip))).round().astype(int)] for clip in chosen]
 
 
 def _card(predictor: Predictor, part: GraphPart, precision: Precision) -> Card:
+    """Return the card that is stored in the graph of this part."""
     return Card(
         part=part,
         name=predictor.name,
@@ -241,16 +297,19 @@ def _card(predictor: Predictor, part: GraphPart, precision: Precision) -> Card:
 
 
 def _is_convolutional(model: STAM) -> bool:
-    """Whether the frame encoder's work is in convolutions; a ViT has one, for its patches."""
+    """Return True if the work of the frame encoder is in convolutions. A ViT has only one, for its patches."""
     return sum(isinstance(module, nn.Conv2d) for module in model.frame_encoder.modules()) > 1
 
 
 @contextmanager
-def _beside(output: Path) -> Iterator[Path]:
-    """A new folder beside the output, which goes with all that is still in it. ExportError where nothing can be written."""
+def _temporary_folder(output: Path) -> Iterator[Path]:
+    """Yield a new folder beside `output`, which is removed with all files that are still in it.
+
+    Raises ExportError if nothing can be written there.
+    """
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
             yield Path(folder)
     except OSError as error:
-        raise ExportError(f"{output}: cannot be written ({error.strerror or error}); take another place") from None
+        raise ExportError(f"{output}: cannot be written ({error.strerror or error}); take another path") from None

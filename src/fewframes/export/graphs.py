@@ -1,8 +1,8 @@
-"""A model -> its graphs as torch traces them, and those as ONNX, OpenVINO and torch files. Nothing is checked here (export.py).
+"""Graphs of a model: torch traces them, and they are written as ONNX, OpenVINO and torch files. exporter.py checks them.
 
-The frame encoder and the temporal part are traced apart, for any number of videos, and of frames from three on (a change from
-frame to frame needs two). The whole of an ONNX file is these two, joined; where frames are mixed inside the encoder (`joint`,
-`per_block`) there is only the whole, for the model's own number of frames.
+The frame encoder and the temporal part are traced by themselves, for any number of videos, and for three frames or more (a change
+from frame to frame needs two). The whole graph of an ONNX file is made by joining the two. If frames are mixed inside the encoder
+(`joint`, `per_block`), there is only the whole graph, for the model's own number of frames.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ from fewframes.models.stam import STAM
 from fewframes.video.transforms import pixels_of
 
 OPSET = 18
-"""Of ONNX: the first that the exporter of torch writes without converting."""
-SENSITIVE_SHARE = 6
-"""One convolution in this many, the first ones, stays in float32 when the others become int8 (docs/guide/export.md)."""
+"""The version of ONNX's operators. It is the first that the exporter of torch writes without a conversion."""
+FLOAT32_ONE_IN = 6
+"""The number of convolutions of which one stays in float32 when the others become int8: the first sixth does
+(docs/guide/export.md)."""
 CALIBRATED_AT_ONCE = 8
+"""The number of frames in a batch of calibration."""
 
 
 class FramesGraph(nn.Module):
-    """uint8 frames (M, C, H, W) -> frame embeddings (M, D)."""
+    """The frame encoder as a graph: uint8 frames (M, C, H, W) -> frame embeddings (M, D)."""
 
     def __init__(self, model: STAM) -> None:
         super().__init__()
@@ -40,12 +42,13 @@ class FramesGraph(nn.Module):
 
 
 class TimeGraph(nn.Module):
-    """Frame embeddings (B, T, D) -> scores (B, K), frame attention (B, T), embedding (B, D')."""
+    """The temporal part as a graph: frame embeddings (B, T, D) -> scores (B, K), frame attention (B, T), embedding (B, D')."""
 
     def __init__(self, model: STAM) -> None:
         super().__init__()
         self.model = model
 
+    # torch stores the argument's name in .pt2 files, so it stays as it is although these are embeddings.
     def forward(self, frames_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         encoded = self.model.encode_video(frames_BTD, with_attention=True)
         assert encoded.frame_attention is not None
@@ -53,27 +56,30 @@ class TimeGraph(nn.Module):
 
 
 class WholeGraph(nn.Module):
-    """uint8 videos (B, T, C, H, W) -> what `TimeGraph` gives, and the frame embeddings (B, T, D)."""
+    """The whole model as a graph: uint8 videos (B, T, C, H, W) -> the outputs of `TimeGraph`, and frame embeddings (B, T, D)."""
 
     def __init__(self, model: STAM) -> None:
         super().__init__()
         self.model, self.time = model, TimeGraph(model)
 
     def forward(self, frames_BTCHW: Tensor) -> tuple[Tensor, ...]:
-        frames_BTD = self.model.encode_clips(pixels_of(frames_BTCHW))
-        return *self.time(frames_BTD), frames_BTD
+        embeddings_BTD = self.model.encode_clips(pixels_of(frames_BTCHW))
+        return *self.time(embeddings_BTD), embeddings_BTD
 
 
 GRAPHS: dict[GraphPart, type[nn.Module]] = {"whole": WholeGraph, "frames": FramesGraph, "time": TimeGraph}
 
 
 def traced(model: STAM, part: GraphPart) -> torch.export.ExportedProgram:
-    """This part of a model in eval mode, for any number of videos (and of frames). Raises ExportError."""
+    """Trace this part of a model in eval mode, for any number of videos (and of frames, unless the layout mixes them).
+
+    Raises ExportError if torch cannot trace it.
+    """
     size, num_frames = model.config.image_size, model.config.num_frames
     mixes = model.config.layout != "factorised"
     videos = torch.export.Dim("videos")
     frames = torch.export.Dim("frames", min=LEAST_FRAMES)
-    # The sizes of the examples differ from 1 and from each other, so that none is taken for a constant.
+    # The sizes of the examples differ from 1 and from each other, so that torch takes none of them for a constant.
     num_traced = num_frames if mixes else 5
     example, dynamic = {
         "whole": (
@@ -91,7 +97,10 @@ def traced(model: STAM, part: GraphPart) -> torch.export.ExportedProgram:
 
 
 def onnx_of(program: torch.export.ExportedProgram, part: GraphPart) -> Any:
-    """An onnx.ModelProto of a traced graph, with the names of `INPUT` and `OUTPUTS`. Raises ExportError and MissingDependency."""
+    """Return a traced graph as an onnx.ModelProto, with the names of `INPUT` and `OUTPUTS`.
+
+    Raises ExportError if ONNX has no operator for a step, and MissingDependency.
+    """
     needed("onnxscript", "export")
     try:
         with _quiet():
@@ -113,9 +122,13 @@ def onnx_of(program: torch.export.ExportedProgram, part: GraphPart) -> Any:
 
 
 def joined(frames: Any, time: Any) -> Any:
-    """The whole as an onnx.ModelProto: videos folded to frames, the frame encoder, unfolded, the temporal part."""
+    """Return the whole graph as an onnx.ModelProto, made of the graphs of the frame encoder and of the temporal part.
+
+    Videos (B, T, ...) are folded to frames (M, ...) before the frame encoder, and its embeddings are unfolded after it.
+    """
     onnx = needed("onnx", "export")
     helper, numpy_helper = onnx.helper, onnx.numpy_helper
+    # The prefixes keep names apart that both graphs have.
     first = onnx.compose.add_prefix(frames, "frames/")
     second = onnx.compose.add_prefix(time, "time/")
     (entry,), (middle,) = first.graph.input, second.graph.input
@@ -131,16 +144,16 @@ def joined(frames: Any, time: Any) -> Any:
         helper.make_node("Reshape", [first.graph.output[0].name, "fold/unfolded"], ["frame_embeddings"]),
         helper.make_node("Identity", ["frame_embeddings"], [middle.name]),
     ]
-    names = dict(zip([one.name for one in second.graph.output], OUTPUTS["time"], strict=True))
-    named = [helper.make_node("Identity", [inner], [outer]) for inner, outer in names.items()]
+    names = dict(zip([output.name for output in second.graph.output], OUTPUTS["time"], strict=True))
+    renamed = [helper.make_node("Identity", [inner], [outer]) for inner, outer in names.items()]
     float_type, byte_type = onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8
     outputs = [
-        helper.make_tensor_value_info(outer, float_type, _dims(one))
-        for one, outer in zip(second.graph.output, OUTPUTS["time"], strict=True)
+        helper.make_tensor_value_info(outer, float_type, _dims(output))
+        for output, outer in zip(second.graph.output, OUTPUTS["time"], strict=True)
     ]
     outputs.append(helper.make_tensor_value_info("frame_embeddings", float_type, ["videos", "frames", width]))
     graph = helper.make_graph(
-        [*fold, *first.graph.node, *unfold, *second.graph.node, *named],
+        [*fold, *first.graph.node, *unfold, *second.graph.node, *renamed],
         "whole",
         [helper.make_tensor_value_info("frames", byte_type, ["videos", "frames", *shape[1:]])],
         outputs,
@@ -153,7 +166,7 @@ def joined(frames: Any, time: Any) -> Any:
             ),
         ],
     )
-    opsets = {one.domain: one.version for model in (first, second) for one in model.opset_import}
+    opsets = {opset.domain: opset.version for model in (first, second) for opset in model.opset_import}
     return helper.make_model(
         graph,
         opset_imports=[helper.make_opsetid(domain, version) for domain, version in opsets.items()],
@@ -163,17 +176,22 @@ def joined(frames: Any, time: Any) -> Any:
 
 
 def quantised(model: Any, folder: Path, frames: Sequence[Array]) -> Any:
-    """The graph with int8 products, as an onnx.ModelProto.
+    """Return the graph with int8 products, as an onnx.ModelProto.
 
-    With `frames` (each (T, C, H, W) uint8) convolutions, and sums of their outputs, compute in 8 bits between the least and
-    the most that was seen of each activation in these frames; without, matrix products do, each input by its own range.
-    Weights have a range for each channel, and 7 bits: without VNNI, sums of two products of u8 and s8 would overflow 16 bits.
+    With frames, convolutions and sums of their outputs are computed in 8 bits. The range of each activation is the one that it
+    has on these frames. Without frames, matrix products are computed in 8 bits, each input with its own range. Weights have a range
+    for each channel, and 7 bits, because sums of two products of u8 and s8 would overflow 16 bits on processors without VNNI.
+
+    Args:
+        model: the graph, an onnx.ModelProto.
+        folder: a folder for temporary files.
+        frames: the frames to calibrate with, each (T, C, H, W) uint8.
     """
     onnx = needed("onnx", "export")
     quantization = needed("onnxruntime.quantization", "export")
     plain, ready, out = folder / "plain.onnx", folder / "ready.onnx", folder / "int8.onnx"
     onnx.save(model, plain)
-    # The symbolic shapes are not needed without calibration, and merging patches is too much for what finds them.
+    # Symbolic shapes are not needed without calibration, and onnxruntime cannot infer them for graphs that merge patches.
     quantization.shape_inference.quant_pre_process(plain, ready, skip_symbolic_shape=not frames)
     if not frames:
         quantization.quantize_dynamic(
@@ -188,7 +206,7 @@ def quantised(model: Any, folder: Path, frames: Sequence[Array]) -> Any:
     quantization.quantize_static(
         ready,
         out,
-        _reader(frames),
+        _calibration_reader(frames),
         quant_format=quantization.QuantFormat.QDQ,
         op_types_to_quantize=["Conv", "Add", "Clip", "Relu"],
         nodes_to_quantize=_convolutional(onnx.load(ready)),
@@ -200,8 +218,8 @@ def quantised(model: Any, folder: Path, frames: Sequence[Array]) -> Any:
     return onnx.load(out)
 
 
-def _reader(frames: Sequence[Array]) -> Any:
-    """What onnxruntime reads the frames from that it calibrates with."""
+def _calibration_reader(frames: Sequence[Array]) -> Any:
+    """Return an object from which onnxruntime reads the frames for calibration, batch by batch."""
     reader = needed("onnxruntime.quantization", "export").CalibrationDataReader
     batches = iter(
         {INPUT["frames"]: clip[start : start + CALIBRATED_AT_ONCE]}
@@ -212,25 +230,36 @@ def _reader(frames: Sequence[Array]) -> Any:
 
 
 def _convolutional(model: Any) -> list[str]:
-    """Names of the convolutions but the first sixth, their activations, and the sums of what they give."""
+    """Return the names of all convolutions but the first sixth, of their activations, and of the sums of their outputs."""
     convs = [node for node in model.graph.node if node.op_type == "Conv"]
-    convs = convs[len(convs) // SENSITIVE_SHARE :]
-    made = {output for node in convs for output in node.output}
+    convs = convs[len(convs) // FLOAT32_ONE_IN :]
+    outputs = {output for node in convs for output in node.output}
     others = [
-        node for node in model.graph.node if node.op_type in ("Clip", "Relu", "Add") and made.intersection(node.input)
+        node
+        for node in model.graph.node
+        if node.op_type in ("Clip", "Relu", "Add") and outputs.intersection(node.input)
     ]
     return [node.name for node in (*convs, *others)]
 
 
 def write_onnx(model: Any, card: Card, path: Path) -> None:
-    """The graph and its card as one file."""
+    """Write a graph and its card as one file."""
     del model.metadata_props[:]
     needed("onnx", "export").helper.set_model_props(model, {CARD_KEY: card.to_json()})
     path.write_bytes(model.SerializeToString())
 
 
 def write_openvino(onnx_path: Path, card: Card, path: Path) -> None:
-    """The same graph as OpenVINO's .xml, with its weights in a .bin beside it; float16 is how they are kept. Raises ExportError."""
+    """Write the graph of an ONNX file as OpenVINO's .xml, with its weights in a .bin beside it.
+
+    With a float16 card the weights are stored in float16; OpenVINO computes in float32. Raises ExportError if OpenVINO cannot
+    convert the graph.
+
+    Args:
+        onnx_path: the ONNX file.
+        card: the card to store in the .xml file.
+        path: the .xml file to write.
+    """
     openvino = needed("openvino", "openvino")
     try:
         model = openvino.convert_model(onnx_path)
@@ -241,18 +270,19 @@ def write_openvino(onnx_path: Path, card: Card, path: Path) -> None:
 
 
 def write_torch(program: torch.export.ExportedProgram, card: Card, path: Path) -> None:
-    """A traced graph and its card as one file."""
+    """Write a traced graph and its card as one .pt2 file."""
     with _quiet():
         torch.export.save(program, path, extra_files={CARD_KEY: card.to_json()})
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the warnings of torch's exporters about their own code, which no caller can heed."""
+    """Silence the warnings of torch's exporters inside the block. They are about torch's own code, so no caller can act on them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def _dims(value: Any) -> list[int | str]:
+    """Return the shape of a graph's input or output: numbers, and names of axes of any size."""
     return [dim.dim_value or dim.dim_param for dim in value.type.tensor_type.shape.dim]

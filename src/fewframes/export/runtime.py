@@ -1,7 +1,8 @@
-"""Exported graphs: one file is one graph with its card (labels, view, frames); run by onnxruntime, OpenVINO or torch.
+"""Running of exported graphs with onnxruntime, OpenVINO or torch. A file is one graph with its card (labels, view, frames).
 
-Of a model there are up to three: the whole (`NAME.onnx`), and its halves, frame encoder (`NAME.frames.onnx`) and temporal part
-(`NAME.time.onnx`), whose inputs and outputs are `INPUT` and `OUTPUTS`. Pixels go in as uint8: normalisation is in the graph.
+A model has up to three graphs: the whole (`NAME.onnx`), and its halves, the frame encoder (`NAME.frames.onnx`) and the temporal
+part (`NAME.time.onnx`). `INPUT` and `OUTPUTS` name their inputs and outputs. Frames go in as uint8, because normalisation is in the
+graph.
 """
 
 from __future__ import annotations
@@ -29,18 +30,21 @@ Precision = Literal["float32", "float16", "int8"]
 GraphPart = Literal["whole", "frames", "time"]
 
 INPUT: dict[GraphPart, str] = {"whole": "frames", "frames": "frames", "time": "frame_embeddings"}
-"""`frames` are uint8 RGB that fit the view: (B, T, C, H, W) of the whole, (M, C, H, W) of the frame encoder; `frame_embeddings`
-(B, T, D) float32."""
+"""The input of each part. `frames` are uint8 RGB in the size of the view: (B, T, C, H, W) for the whole, (M, C, H, W) for the frame
+encoder. `frame_embeddings` are (B, T, D) float32."""
 OUTPUTS: dict[GraphPart, tuple[str, ...]] = {
     "whole": ("scores", "frame_attention", "embedding", "frame_embeddings"),
     "frames": ("frame_embeddings",),
     "time": ("scores", "frame_attention", "embedding"),
 }
-"""Scores (B, K), frame attention (B, T), embedding (B, D'), frame embeddings (B, T, D), of the frame encoder (M, D): float32."""
+"""The outputs of each part, all float32: scores (B, K), frame attention (B, T), embedding (B, D'), and frame embeddings (B, T, D),
+which are (M, D) for the frame encoder."""
 LEAST_FRAMES = 3
-"""Of a video: the graphs are traced for a number of frames that may be any from this on."""
+"""The smallest number of frames of a video. The graphs are traced for any number from this on."""
 CARD_KEY = "fewframes"
+"""The key of the card in the metadata of a file."""
 CARD_FORMAT = 1
+"""The version of the card. A file with a higher version was written by a newer fewframes."""
 
 BAD_GRAPH = (
     RuntimeError,
@@ -53,73 +57,88 @@ BAD_GRAPH = (
     OverflowError,
     OSError,
 )
-"""What torch raises on damaged graphs."""
-OPENVINO_PLACES = ("Exception from", "Check '")
-"""What lines of its errors begin with that name places in its own code; the reason comes after them."""
+"""The errors that torch raises on damaged graphs."""
+OPENVINO_SOURCE_LINES = ("Exception from", "Check '")
+"""The beginnings of lines in OpenVINO's error messages that only name its source code. The reason comes after them."""
 
 Array = NDArray[Any]
 Run = Callable[[Array], list[Array]]
+"""A function that runs a graph on its input and returns its outputs, in the order of `OUTPUTS`."""
 
 
 @settings(frozen=True, kw_only=True, config=STRICT)
 class Card:
-    """What a graph is, as it travels inside its file."""
+    """The description of a graph that is stored inside its file."""
 
     part: GraphPart
+    """The part of the model that the graph computes."""
     name: str
+    """The name of the model."""
     labels: tuple[str, ...]
+    """The names of the K actions."""
     view: ViewConfig
+    """The view of the frames that the model takes."""
     num_frames: NumFrames
-    """T, the frames that the model was built for."""
+    """T, the number of frames that the model was built for."""
     any_num_frames: bool
-    """Whether it takes other numbers of frames, too."""
+    """True if the graph takes other numbers of frames too."""
     precision: Precision
-    """Of the frame encoder; the temporal part is float32 in all."""
+    """The precision of the frame encoder. The temporal part is always float32."""
     merge: Count | Literal[0] = 0
-    """Patches merged away in each block of a ViT."""
+    """The number of patches that each block of a ViT merges away."""
 
     def to_json(self) -> str:
-        """As the file keeps it."""
+        """Return the card as the JSON that is stored in a file."""
         return json.dumps({"format": CARD_FORMAT, **asdict(self)}, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str, path: str) -> Card:
-        """The card in a file; WeightsError where it is none of ours, or of a newer fewframes."""
+        """Return the card from the JSON in a file. Raises WeightsError if it is not ours, or was written by a newer fewframes."""
         try:
             values = json.loads(text or "{}")
         except (ValueError, RecursionError):
             values = {}
         if not isinstance(values, dict) or not isinstance(values.get("format"), int):
-            raise WeightsError(f"{path}: not exported by fewframes: it does not say its labels; fewframes export MODEL")
+            raise WeightsError(
+                f"{path}: not exported by fewframes, so its labels are unknown; export a model: fewframes export MODEL"
+            )
         if values.pop("format") > CARD_FORMAT:
-            raise WeightsError(f"{path}: exported by a newer fewframes; install that, or export it again with this one")
+            raise WeightsError(
+                f"{path}: exported by a newer fewframes; install that version, or export it again with this one"
+            )
         try:
             return settings_from(cls, values, path)
-        except ConfigError as error:  # the file is at fault, and none of the caller's settings
+        except ConfigError as error:  # the file is at fault here, not a setting of the caller
             raise WeightsError(f"{error}; export it again") from None
 
 
-Opened = tuple[Card, Run, tuple[type[Exception], ...]]
+RunnableGraph = tuple[Card, Run, tuple[type[Exception], ...]]
+"""The card of a graph, the function that runs it, and the errors that this function may raise."""
 
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """An exported graph, ready to run; `run` takes its input and gives its outputs in their order."""
+    """An exported graph, ready to run on the CPU."""
 
     path: str
+    """The file of the graph."""
     card: Card
+    """The description of the graph."""
     run: Run
+    """The function that runs the graph on its input and returns its outputs, in the order of `OUTPUTS`."""
     errors: tuple[type[Exception], ...] = (RuntimeError,)
-    """What its runtime raises where the graph does not fit what it is given."""
+    """The errors that the runtime raises if the input does not fit the graph."""
 
-    def __call__(self, given: Array) -> dict[str, NDArray[np.float32]]:
-        """Return its outputs by name. WeightsError where the graph cannot be run, or gives another thing than its card says."""
+    def __call__(self, inputs: Array) -> dict[str, NDArray[np.float32]]:
+        """Return the outputs by their names. Raises WeightsError if the graph cannot be run or its outputs contradict its card."""
         names = OUTPUTS[self.card.part]
         try:
-            outputs = self.run(given)
+            outputs = self.run(inputs)
         except self.errors as error:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise WeightsError(f"{self.path}: cannot be run on {given.shape} ({reason}); export it again") from None
+            raise WeightsError(
+                f"{self.path}: cannot be run on an input of shape {inputs.shape} ({reason}); export it again"
+            ) from None
         if len(outputs) != len(names):
             raise WeightsError(f"{self.path}: gives {len(outputs)} outputs, not {', '.join(names)}; export it again")
         found = dict(zip(names, outputs, strict=True))
@@ -133,33 +152,43 @@ class Graph:
         scores, attention = found.get("scores"), found.get("frame_attention")
         if scores is not None and scores.shape[1:] != (len(self.card.labels),):
             raise WeightsError(
-                f"{self.path}: gives scores of shape {scores.shape} and names {len(self.card.labels)} labels; export it again"
+                f"{self.path}: gives scores of shape {scores.shape}, but names {len(self.card.labels)} labels; export it again"
             )
-        if attention is not None and attention.shape != given.shape[:2]:
+        if attention is not None and attention.shape != inputs.shape[:2]:
             raise WeightsError(
-                f"{self.path}: gives frame attention of shape {attention.shape} for {given.shape[1]} frames; export it again"
+                f"{self.path}: gives frame attention of shape {attention.shape} for {inputs.shape[1]} frames; export it again"
             )
         return found
 
 
 def open_graph(path: str | os.PathLike[str], *, threads: int = 0) -> Graph:
-    """The graph in a file, on the CPU (`threads`: 0 is one a core). Raises WeightsError and MissingDependency."""
+    """Open the graph in a file, to run on the CPU.
+
+    Args:
+        path: the file. Its ending tells the format.
+        threads: the number of threads that compute; 0 is one for each core.
+
+    Raises:
+        WeightsError: the file is missing, damaged, or not exported by fewframes.
+        MissingDependency: the runtime for the format is not installed.
+    """
     name, kind = os.fspath(path), format_of(path)
     if kind is None:
         raise WeightsError(f"{name}: not an exported file; these end in {', '.join(SUFFIXES)}")
     if not Path(name).is_file():
-        raise WeightsError(f"{name}: no such file; fewframes export MODEL --output {name}")
+        raise WeightsError(f"{name}: no such file; export a model to it: fewframes export MODEL --output {name}")
     if kind == "openvino" and not Path(name).with_suffix(".bin").is_file():
         raise WeightsError(f"{name}: the .bin with its weights is not beside it; copy both, or export it again")
     return Graph(name, *OPENERS[kind](name, threads))
 
 
-def _open_onnx(path: str, threads: int) -> Opened:
+def _open_onnx(path: str, threads: int) -> RunnableGraph:
+    """Open a graph with onnxruntime."""
     runtime = needed("onnxruntime", "export")
     options = runtime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 3  # errors only
     options.intra_op_num_threads = threads
-    # Threads that wait spin otherwise, and take the cores from those that decode.
+    # By default threads that wait go on spinning, and take the cores from threads that decode.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     errors: tuple[type[Exception], ...] = (
         *_errors_of(runtime.capi.onnxruntime_pybind11_state),
@@ -172,14 +201,15 @@ def _open_onnx(path: str, threads: int) -> Opened:
     except errors as error:
         raise _unreadable(path, error) from None
     card = Card.from_json(text, path)
-    run = lambda given: session.run(list(OUTPUTS[card.part]), {INPUT[card.part]: given})  # noqa: E731
+    run = lambda inputs: session.run(list(OUTPUTS[card.part]), {INPUT[card.part]: inputs})  # noqa: E731
     return card, run, errors
 
 
-def _open_openvino(path: str, threads: int) -> Opened:
+def _open_openvino(path: str, threads: int) -> RunnableGraph:
+    """Open a graph with OpenVINO."""
     openvino = needed("openvino", "openvino")
     core = openvino.Core()
-    # Where a CPU has bfloat16 instructions OpenVINO computes in bfloat16 unless told otherwise.
+    # On a CPU with bfloat16 instructions OpenVINO would compute in bfloat16 by default.
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads
@@ -190,33 +220,34 @@ def _open_openvino(path: str, threads: int) -> Opened:
         compiled = core.compile_model(model, "CPU", settings)
     except (RuntimeError, ValueError) as error:
         raise _unreadable(path, error) from None
-    # Its results are views of memory that the next run writes to.
-    run = lambda given: [np.array(compiled(given)[name]) for name in OUTPUTS[card.part]]  # noqa: E731
+    # OpenVINO's results are views of memory that the next run overwrites, so they are copied.
+    run = lambda inputs: [np.array(compiled(inputs)[name]) for name in OUTPUTS[card.part]]  # noqa: E731
     return card, run, (RuntimeError, ValueError, LookupError)
 
 
-def _open_torch(path: str, threads: int) -> Opened:
+def _open_torch(path: str, threads: int) -> RunnableGraph:
+    """Open a graph with torch, from a copy in memory in which there is no code to run."""
     torch = importlib.import_module("torch")
     files = {CARD_KEY: ""}
     plain = plain_archive(path)
     logging.getLogger("torch.export").setLevel(logging.ERROR)
     try:
         module = torch.export.load(plain, extra_files=files).module()
-    except BAD_GRAPH:  # what they say is about torch's own code
-        words = f"not from torch.export, or damaged, or of another torch than {torch.__version__}"
-        raise WeightsError(f"{path}: cannot be read ({words}); export it again") from None
+    except BAD_GRAPH:  # torch's messages are about its own code, so they would not help
+        reason = f"not from torch.export, or damaged, or written by another torch than {torch.__version__}"
+        raise WeightsError(f"{path}: cannot be read ({reason}); export it again") from None
     card = Card.from_json(files[CARD_KEY], path)
     if threads:
         torch.set_num_threads(threads)
 
-    def run(given: Array) -> list[Array]:
+    def run(inputs: Array) -> list[Array]:
         with torch.inference_mode():
-            return [output.numpy() for output in module(torch.from_numpy(given))]
+            return [output.numpy() for output in module(torch.from_numpy(inputs))]
 
     return card, run, BAD_GRAPH
 
 
-OPENERS: dict[GraphFormat, Callable[[str, int], Opened]] = {
+OPENERS: dict[GraphFormat, Callable[[str, int], RunnableGraph]] = {
     "onnx": _open_onnx,
     "openvino": _open_openvino,
     "torch": _open_torch,
@@ -224,7 +255,7 @@ OPENERS: dict[GraphFormat, Callable[[str, int], Opened]] = {
 
 
 def _errors_of(module: Any) -> tuple[type[Exception], ...]:
-    """onnxruntime has no common base for its errors."""
+    """Return the error classes of onnxruntime, which have no common base class."""
     names = (
         "Fail",
         "InvalidArgument",
@@ -238,6 +269,7 @@ def _errors_of(module: Any) -> tuple[type[Exception], ...]:
 
 
 def _unreadable(path: str, error: Exception) -> WeightsError:
-    lines = [line for line in str(error).strip().splitlines() if not line.startswith(OPENVINO_PLACES)]
+    """Return an error of one line for a file that a runtime cannot read."""
+    lines = [line for line in str(error).strip().splitlines() if not line.startswith(OPENVINO_SOURCE_LINES)]
     reason = (lines or [type(error).__name__])[0]
     return WeightsError(f"{path}: cannot be read ({reason[:300]}); export it again")

@@ -242,7 +242,7 @@ class Predictor:
                 self.model.encode_video(
                     part_BTD.to(self.device),
                     with_attention=with_attention,
-                    kept_BT2W=None if part_BT2W is None else part_BT2W.to(self.device),
+                    cached_BT2W=None if part_BT2W is None else part_BT2W.to(self.device),
                 )
                 for part_BTD, part_BT2W in zip(windows_BTD.split(WINDOWS_AT_ONCE), kept, strict=True)
             ]
@@ -260,7 +260,7 @@ class Predictor:
         if motion is None:
             return None
         with torch.inference_mode():
-            return motion.kept(before_D[None].to(self.device), frame_D[None].to(self.device))[0].cpu()
+            return motion.cacheable_parts(before_D[None].to(self.device), frame_D[None].to(self.device))[0].cpu()
 
     def exit_plan(self, early_exit: bool | float, num_frames: int | None = None) -> ExitPlan | None:
         """When to stop looking; None for not at all before the end. ConfigError where this model cannot stop early."""
@@ -292,7 +292,7 @@ class Predictor:
         times_N, frames_ND = torch.empty(0), torch.empty(0)
         with self.reader.opened(source, part, threads=threads) as video:
             for stage, places in enumerate(plan.stages):
-                new = plan.new_places(stage)
+                new = plan.new_positions(stage)
                 clip = video.look_again(new) if stage else video.look_first(new)
                 met = time.perf_counter()
                 new_ND = self.embed_frames(clip.frames.squeeze(1))

@@ -1,4 +1,4 @@
 """The paper's networks, and the files that hold them.
 
-Imports `video` for the view a model expects, and `core`.
+This wing imports `video`, for the view that a model expects, and `core`.
 """

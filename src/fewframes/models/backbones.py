@@ -1,8 +1,8 @@
-"""Other frame encoders than the paper's ViT: normalised pixels (M, C, H, W) -> one embedding per frame (M, D).
+"""Frame encoders other than the paper's ViT. Each maps normalised pixels (M, C, H, W) to one embedding per frame (M, D).
 
-The paper swaps its ViT for ResNet50, TResNet-M and TResNet-L in Tables 2 and 3; their pooled features feed the same
-temporal encoder. Any timm backbone does, by name. EfficientNet-Lite0, the encoder of the packaged model, is written out
-here because importing timm takes longer than labelling a video with it (docs/decisions.md).
+In Tables 2 and 3 the paper replaces its ViT by ResNet50, TResNet-M and TResNet-L. Their pooled features go into the same temporal
+encoder. Any timm backbone can be used by its name. EfficientNet-Lite0, the encoder of the packaged model, is written out here,
+because importing timm takes longer than labelling a video with it (docs/decisions.md).
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from fewframes.errors import ConfigError, nearest
 
 
 class TimmFrameEncoder(nn.Module):
-    """Pooled features of a timm backbone."""
+    """A frame encoder whose embeddings are the pooled features of a timm backbone: (M, C, H, W) -> (M, D)."""
 
     def __init__(self, backbone: nn.Module, width: int) -> None:
         super().__init__()
         self.backbone = backbone
         self.width = width
-        # What encodes frames with the backbone's parts instead of the backbone (merging.py); in training it never does.
+        # If set, this encodes frames with the parts of the backbone, merging tokens on the way (token_merging.py). In training
+        # it is never used.
         self.walk: Callable[[nn.Module, Tensor], Tensor] | None = None
 
     def forward(self, frames_MCHW: Tensor) -> Tensor:
@@ -36,12 +37,12 @@ class TimmFrameEncoder(nn.Module):
         return self.backbone(frames_MCHW)
 
     def features(self, frames_MCHW: Tensor) -> tuple[Tensor, ...]:
-        """What is pooled: one map, (M, D', h, w) in most backbones, (M, h, w, D') in some."""
+        """Return the features before pooling: one map, (M, D', h, w) in most backbones and (M, h, w, D') in some."""
         backbone: Any = self.backbone
         return (backbone.forward_features(frames_MCHW),)
 
     def pool(self, features: tuple[Tensor, ...]) -> Tensor:
-        """Embeddings (M, D) from `features`."""
+        """Return embeddings (M, D) from the result of `features`."""
         backbone: Any = self.backbone
         return backbone.forward_head(features[0])
 
@@ -49,13 +50,19 @@ class TimmFrameEncoder(nn.Module):
 def timm_frame_encoder(
     name: str, *, image_size: int, pretrained: bool = False, drop_path: float = 0.0
 ) -> TimmFrameEncoder:
-    """The timm backbone `name` without its classifier.
+    """Build the timm backbone of this name without its classifier.
 
-    `image_size` matters only where the architecture is built for one (ViTs); convolutional networks take any. `drop_path` is
-    stochastic depth, for backbones that know it.
-    `pretrained=True` downloads timm's weights. Raises ConfigError for an unknown name.
+    Args:
+        name: the name in timm.
+        image_size: the side of the frames in pixels. It matters only for an architecture that is built for one size (ViTs);
+            convolutional networks take any.
+        pretrained: True downloads timm's weights.
+        drop_path: the rate of stochastic depth, for backbones that have it.
+
+    Raises:
+        ConfigError: timm has no backbone of that name.
     """
-    import timm  # late: it takes seconds to import and most models do without
+    import timm  # late, because it takes seconds to import and most models do not need it
 
     if not timm.is_model(name):
         raise ConfigError(f"timm has no backbone {name!r}; {nearest(name, timm.list_models())}")
@@ -64,19 +71,19 @@ def timm_frame_encoder(
     if pretrained_cfg is not None and pretrained_cfg.fixed_input_size:
         options["img_size"] = image_size
     backbone = timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
-    # Some networks (MobileNetV3) have a layer between the pooled features and the classifier that was removed.
+    # In some networks (MobileNetV3) a layer of another width stands between the pooled features and the removed classifier.
     width: Any = getattr(backbone, "head_hidden_size", backbone.num_features)
     return TimmFrameEncoder(backbone, int(width))
 
 
 class EfficientNetLite0(nn.Module):
-    """EfficientNet-Lite0: pooled features, 1280 wide. 3.4 M parameters, 0.38 GMAC a frame of 224 px.
+    """A frame encoder of 3.4 M parameters and 0.38 GMAC a frame of 224 px, whose pooled features are 1280 wide.
 
-    With `cells` above 0 the features of its middle (112 channels at a sixteenth of the size) are pooled over cells x cells
-    parts of the frame and appended: where in the frame something is, which the mean over the whole frame forgets.
+    With `cells` above 0, features of its middle (112 channels at a sixteenth of the size) are pooled over cells x cells parts of
+    the frame and appended. They tell where in the frame something is, which the mean over the whole frame does not.
 
-    An EfficientNet-B0 without squeeze-and-excitation and with ReLU6 (Tan and Le 2019; the "lite" form is TensorFlow's).
-    Parameter names are those of timm's `tf_efficientnet_lite0`.
+    The network is an EfficientNet-B0 without squeeze-and-excitation and with ReLU6 (Tan and Le 2019; the "lite" form is
+    TensorFlow's). Its parameter names are those of timm's `tf_efficientnet_lite0`.
     """
 
     POOLED, MIDDLE, MIDDLE_STAGE = 1280, 112, 4
@@ -117,7 +124,7 @@ class EfficientNetLite0(nn.Module):
         return self.pool(self.features(frames_MCHW))
 
     def features(self, frames_MCHW: Tensor) -> tuple[Tensor, ...]:
-        """What is pooled: the last features (M, 1280, h, w) and, where there are cells, those of the middle (M, 112, 2h, 2w)."""
+        """Return the features before pooling: the last (M, 1280, h, w) and, with cells, those of the middle (M, 112, 2h, 2w)."""
         features = _relu6(self.conv_stem, self.bn1, frames_MCHW)
         middle = features = self.blocks[: self.MIDDLE_STAGE + 1](features)
         features = self.blocks[self.MIDDLE_STAGE + 1 :](features)
@@ -125,14 +132,17 @@ class EfficientNetLite0(nn.Module):
         return (last, middle) if self.cells else (last,)
 
     def pool(self, features: tuple[Tensor, ...]) -> Tensor:
-        """Embeddings (M, D) from `features`."""
+        """Return embeddings (M, D) from the result of `features`."""
         pooled_MD = features[0].mean(dim=(2, 3))
         if not self.cells:
             return pooled_MD
         return torch.cat([pooled_MD, F.adaptive_avg_pool2d(features[1], self.cells).flatten(1)], dim=1)
 
     def fold_norms(self) -> None:
-        """Merge each batch norm into the convolution before it: the same function in eval mode, faster. Not undone."""
+        """Merge each batch norm into the convolution before it. In eval mode this is the same function, but faster.
+
+        It cannot be undone. `PAIRS` of each module names its convolutions and the norms after them.
+        """
         for module in self.modules():
             for conv_name, norm_name in getattr(module, "PAIRS", ()):
                 norm = getattr(module, norm_name)
@@ -144,6 +154,8 @@ class EfficientNetLite0(nn.Module):
 
 
 class _Depthwise(nn.Module):
+    """A depthwise-separable block: a depthwise and a pointwise convolution."""
+
     PAIRS = (("conv_dw", "bn1"), ("conv_pw", "bn2"))
 
     def __init__(self, channels: int, out: int, kernel: int, stride: int) -> None:
@@ -158,6 +170,8 @@ class _Depthwise(nn.Module):
 
 
 class _Inverted(nn.Module):
+    """An inverted residual block: a pointwise expansion, a depthwise convolution and a pointwise projection."""
+
     PAIRS = (("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3"))
 
     def __init__(self, channels: int, out: int, kernel: int, stride: int, expansion: int) -> None:
@@ -174,20 +188,20 @@ class _Inverted(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         inner = _relu6(self.conv_dw, self.bn2, _relu6(self.conv_pw, self.bn1, features))
         if self.residual:
-            return _added(self.conv_pwl, self.bn3, inner, features)
+            return _added_convolution(self.conv_pwl, self.bn3, inner, features)
         out: Tensor = self.bn3(self.conv_pwl(inner))
         return out
 
 
 class _SameConv2d(nn.Conv2d):
-    """A convolution padded as TensorFlow pads: the output is the input's size over the stride, rounded up."""
+    """A convolution with TensorFlow's padding: the size of the output is that of the input over the stride, rounded up."""
 
     def forward(self, features: Tensor) -> Tensor:
         padded = self.padded(features)
         return F.conv2d(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 
     def padded(self, features: Tensor) -> Tensor:
-        """The features with the zeros around them that this convolution wants."""
+        """Return the features with the zeros around them that this convolution needs. If their number is odd, the end has more."""
         pads = [
             max((-(-size // stride) - 1) * stride + kernel - size, 0)
             for size, kernel, stride in zip(features.shape[-2:], self.kernel_size, self.stride, strict=True)
@@ -197,7 +211,7 @@ class _SameConv2d(nn.Conv2d):
 
 
 def _relu6(conv: nn.Conv2d, norm: nn.Module, features: Tensor) -> Tensor:
-    """ReLU6 of the normalised convolution; where norms are folded and oneDNN computes, it does both in one pass over memory."""
+    """Return ReLU6 of the normalised convolution. If oneDNN can fuse the steps, it does them in one pass over memory."""
     if not _fuses(norm, features):
         return F.relu6(norm(conv(features)), inplace=True)
     features, settings = _onednn_settings(conv, features)
@@ -206,21 +220,27 @@ def _relu6(conv: nn.Conv2d, norm: nn.Module, features: Tensor) -> Tensor:
     )
 
 
-def _added(conv: nn.Conv2d, norm: nn.Module, features: Tensor, others: Tensor) -> Tensor:
-    """Others plus the normalised convolution; fused, the sum is made in `others`, which nothing reads afterwards."""
+def _added_convolution(conv: nn.Conv2d, norm: nn.Module, features: Tensor, residual: Tensor) -> Tensor:
+    """Return `residual` plus the normalised convolution of `features`.
+
+    If oneDNN fuses the steps, the sum is written into `residual`, which nothing reads afterwards.
+    """
     if not _fuses(norm, features):
-        return norm(conv(features)) + others
+        return norm(conv(features)) + residual
     features, settings = _onednn_settings(conv, features)
     return torch.ops.mkldnn._convolution_pointwise_.binary(
-        others, features, conv.weight, conv.bias, *settings, "add", 1.0, None, [], None
+        residual, features, conv.weight, conv.bias, *settings, "add", 1.0, None, [], None
     )
 
 
 def _fuses(norm: nn.Module, features: Tensor) -> bool:
-    """Whether to call oneDNN's fused convolutions: at inference alone, for neither gradients nor exporters know them."""
+    """Return True if oneDNN's fused convolutions can be used.
+
+    They need folded norms, and work only at inference, because they have no gradients and exporters do not know them.
+    """
     return (
         isinstance(norm, nn.Identity)
-        and not torch.compiler.is_exporting()  # asked first: torch 2.7 cannot trace the next question
+        and not torch.compiler.is_exporting()  # before the next line, which torch 2.7 cannot trace
         and torch.is_inference_mode_enabled()
         and features.device.type == "cpu"
         and features.dtype in _fused_dtypes()
@@ -229,14 +249,15 @@ def _fuses(norm: nn.Module, features: Tensor) -> bool:
 
 @cache
 def _fused_dtypes() -> frozenset[torch.dtype]:
-    # On other processors oneDNN may have no fast kernel that fuses, nor was bfloat16 at hand: nothing was measured there.
+    """Return the precisions in which the fused convolutions were measured to be faster on this processor."""
+    # Other processors and bfloat16 were never measured. oneDNN may have no fast kernel that fuses there.
     if platform.machine() not in {"x86_64", "AMD64"} or not torch.backends.mkldnn.is_available():
         return frozenset()
     return frozenset({torch.float32})
 
 
 def _onednn_settings(conv: nn.Conv2d, features: Tensor) -> tuple[Tensor, tuple[object, ...]]:
-    """The features, padded where the convolution pads unevenly, and padding, stride, dilation, groups as oneDNN takes them."""
+    """Return the features, padded here if the convolution pads unevenly, and (padding, stride, dilation, groups) for oneDNN."""
     padding = conv.padding
     if isinstance(conv, _SameConv2d):
         features, padding = conv.padded(features), (0, 0)
@@ -244,10 +265,12 @@ def _onednn_settings(conv: nn.Conv2d, features: Tensor) -> tuple[Tensor, tuple[o
 
 
 def _conv(channels: int, out: int, kernel: int, *, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    """Return a convolution without bias, padded as TensorFlow does. With a stride of 1 that is torch's own even padding."""
     if stride == 1:
         return nn.Conv2d(channels, out, kernel, padding=kernel // 2, groups=groups, bias=False)
     return _SameConv2d(channels, out, kernel, stride=stride, groups=groups, bias=False)
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
+    """Return a batch norm with TensorFlow's epsilon."""
     return nn.BatchNorm2d(channels, eps=1e-3)

@@ -1,7 +1,8 @@
-"""Networks and their weights: build, start from image weights, save, load, pull.
+"""Model files: how a whole model is saved to one file and read back.
 
-One file is a whole model: safetensors whose header carries architecture, view, sampling, labels, training provenance,
-metrics and licences. Loading is strict: keys that are missing, unknown or of another shape are listed and refused.
+The file is safetensors. Its header has the architecture, view, sampling, labels, training provenance, metrics and licences.
+Loading is strict: a tensor that is missing, unknown or of another shape is an error that names it. Names of models and files of
+other origin are the matter of hub.py and release.py.
 """
 
 from __future__ import annotations
@@ -28,34 +29,49 @@ from fewframes.models.tensor_files import one_line, read_shapes, read_tensors
 from fewframes.video.view import ViewConfig
 
 MODEL_FILE = "model.safetensors"
-"""What training calls the model in its output folder; the folder's name stands for it."""
+"""The name of the model in the output folder of training. The path of that folder stands for it."""
 FORMAT = 1
-"""Version of the header; a file with a higher one was written by a newer fewframes."""
+"""The version of the header. A file with a higher version was written by a newer fewframes."""
 HEADER_KEY = "fewframes"
+"""The key of the header in the metadata of a safetensors file."""
 HEADER_FIELDS = {"format", "sampling", "model", "view", "labels", "provenance", "metrics", "licences"}
+"""The fields that every header has."""
 SAMPLING = "uniform"
-"""How frames are chosen, the only way there is: the centre of each of T equal parts of the whole video."""
+"""The only rule for choosing frames: the centre of each of T equal parts of the whole video."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A whole model: the network with its weights, its input, its labels, and where it comes from."""
+    """A whole model: the network with its weights, the view of its input, its labels, and its origin."""
 
     model: STAM
+    """The network."""
     view: ViewConfig
+    """The size and normalisation of the frames that it takes."""
     labels: tuple[str, ...]
+    """The names of the K actions."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    """How it was trained: data, fingerprint, settings, versions."""
+    """The training that made the model: data, fingerprint, settings, versions."""
     metrics: Mapping[str, Any] = field(default_factory=dict)
-    """What was measured, with the protocol."""
+    """The measurements of the model, with their protocol."""
     licences: Mapping[str, str] = field(default_factory=dict)
-    """Licence of the code, the weights it started from, and the data."""
+    """The licences of the code, of the weights that training started from, and of the data."""
     exits: ExitPlan | None = None
-    """When to stop looking at a video, where that was fitted."""
+    """The plan of an early exit, if one was fitted."""
 
 
 def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint, *, dtype: torch.dtype | None = None) -> None:
-    """Write a whole model to one file, all at once or not at all; `dtype` stores its real numbers narrower."""
+    """Write a whole model to one file, all at once or not at all.
+
+    Args:
+        path: the file to write; its folder is made if it is missing.
+        checkpoint: the model.
+        dtype: a narrower precision for its real numbers, such as torch.float16; None keeps theirs.
+
+    Raises:
+        ConfigError: `dtype` is not a type of real numbers.
+        OSError: the file cannot be written.
+    """
     path = Path(path)
     model = checkpoint.model
     if len(checkpoint.labels) != model.config.num_classes:
@@ -78,10 +94,11 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint, *, dty
         for key, tensor in model.state_dict().items()
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")  # two writers do not meet in one
+    # Each writer has a file of its own, so that two of them cannot mix their bytes.
+    part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
     try:
         part.touch()
-        mode = part.stat().st_mode  # safetensors' own files can be read by their owner alone
+        mode = part.stat().st_mode  # the user's usual mode; safetensors would let only the owner read the file
         save_file(tensors, part, metadata={HEADER_KEY: json.dumps(header)})
         part.chmod(mode)
         part.replace(path)
@@ -92,7 +109,11 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint, *, dty
 
 
 def from_header(path: Path, header: Mapping[str, Any]) -> Checkpoint:
-    """Return the model of a safetensors file. Its head is checked, and its shapes compared, before a network is built."""
+    """Return the model of a safetensors file with this header.
+
+    The header is checked and the shapes are compared before a network is built, so that a damaged file cannot fill the memory.
+    Raises WeightsError.
+    """
     version = header.get("format")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise WeightsError(f"{path}: its header is damaged (format {version!r})")
@@ -117,7 +138,7 @@ def from_header(path: Path, header: Mapping[str, Any]) -> Checkpoint:
         if exits is not None:
             exits.check(planned)
         model = build_model(config, view)
-    except (ConfigError, RecursionError) as error:
+    except (ConfigError, RecursionError) as error:  # the file is at fault here, not a setting of the caller
         raise WeightsError(
             str(error) if str(path) in str(error) else f"{path}: its header is damaged ({error})"
         ) from None
@@ -126,9 +147,9 @@ def from_header(path: Path, header: Mapping[str, Any]) -> Checkpoint:
 
 
 def _labels(values: object, num_classes: int, path: Path) -> tuple[str, ...]:
-    """Return the labels of a header; WeightsError where they are not one word for each class."""
+    """Return the labels of a header. Raises WeightsError unless they are one text for each class."""
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise WeightsError(f"{path}: its header is damaged (labels are no list of words)")
+        raise WeightsError(f"{path}: its header is damaged (labels are not a list of texts)")
     if len(values) != num_classes:
         raise WeightsError(f"{path}: its header is damaged ({len(values)} labels for {num_classes} classes)")
     return tuple(values)

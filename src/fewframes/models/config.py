@@ -1,4 +1,4 @@
-"""Settings of a network."""
+"""The settings of a network. They are stored in every model file, so their names must not change."""
 
 from __future__ import annotations
 
@@ -10,99 +10,96 @@ from pydantic.dataclasses import dataclass
 from fewframes.core.settings import STRICT, NumFrames, Pixels, Share, Task
 
 AttentionLayout = Literal["factorised", "joint", "per_block"]
-
-
 Temporal = Literal["paper", "release", "mean", "causal"]
-
-
 Positions = Literal["learned", "waves"]
 
-
+# The upper limits are far above any real network. They keep a damaged file from claiming one that fills the memory.
 Depth = Annotated[int, Field(ge=1, le=1000)]
-
-
 Width = Annotated[int, Field(ge=1, le=2**17)]
 MOST_CLASSES = 2**20
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ModelConfig:
-    """The architecture of a network; together with its weights, all that `forward` depends on."""
+    """The architecture of a network. Together with the weights it decides all that `forward` returns."""
 
     encoder: str = "vit"
-    """Frame encoder: `vit` is the paper's own (model.py); `lite0` EfficientNet-Lite0; `timm:NAME` any timm backbone's
-    pooled features."""
+    """The frame encoder. `vit` is the paper's own (stam.py), `lite0` is EfficientNet-Lite0, and `timm:NAME` is the pooled features
+    of any timm backbone."""
     image_size: Pixels = 224
-    """Side of the square frame that goes into the network, in pixels."""
+    """The side of the square frames that the network takes, in pixels."""
     patch_size: Pixels = 16
-    """P of Eq. 1, in pixels (ViT only)."""
+    """P of Eq. 1, the side of a patch in pixels (ViT only)."""
     width: Width = 768
     """D, the width of the spatial encoder (ViT only)."""
     depth: Depth = 12
-    """L_space, its number of blocks (ViT only)."""
+    """L_space, the number of blocks of the spatial encoder (ViT only)."""
     heads: Width = 12
-    """A, its attention heads (ViT only)."""
+    """A, the number of attention heads of the spatial encoder (ViT only)."""
     cells: Annotated[int, Field(ge=0, le=64)] = 0
-    """Parts per side of the frame over which features of the encoder's middle are pooled and appended (lite0 only)."""
+    """The number of cells along each side of the frame. Features of the encoder's middle are pooled over each cell and appended
+    to the frame embedding; 0 appends none (lite0 only)."""
     mlp_ratio: Annotated[float, Field(gt=0, le=64)] = 4.0
-    """Hidden width of its MLPs as a multiple of D (ViT only)."""
+    """The hidden width of the spatial encoder's MLPs, as a multiple of D (ViT only)."""
     qkv_bias: bool = True
-    """Whether q, k and v have a bias; MIIL's ImageNet-21k-P ViT has none (ViT only)."""
+    """True if q, k and v have a bias. MIIL's ImageNet-21k-P ViT has none (ViT only)."""
     norm_eps: Annotated[float, Field(gt=0, le=1)] = 1e-6
-    """Epsilon of the LayerNorms; timm's ViTs use 1e-6, the 2021 release 1e-5."""
+    """The epsilon of the LayerNorms. timm's ViTs use 1e-6, the 2021 release 1e-5."""
     merge: Annotated[int, Field(ge=0)] = 0
-    """Patches that look alike, so many of them, that are merged away in each block when it does not train (ViT and timm's plain
-    ViTs)."""
+    """The number of patches that each block merges into patches that look alike. In training none are merged (ViT and plain ViTs
+    of timm)."""
     layout: AttentionLayout = "factorised"
-    """Where attention looks: each frame alone, then over frames (the paper's choice); `joint`, all patches of all frames
-    (Eq. 5); `per_block`, over time inside every block after the spatial attention (end of section 3)."""
+    """The span of attention. `factorised`: each frame by itself, then over frames (the paper's choice). `joint`: all patches of
+    all frames (Eq. 5). `per_block`: over time inside every block, after the spatial attention (end of section 3)."""
     temporal: Temporal = "paper"
-    """Temporal encoder: `paper` (Eqs. 7-9, 11-12), `release` (post-norm, ReLU), `mean` (Table 2) or `causal` (each frame looks
-    at itself and earlier ones, so that a stream is answered from its first frame on)."""
+    """The temporal encoder: `paper` (Eqs. 7-9, 11-12), `release` (post-norm, ReLU), `mean` (Table 2) or `causal` (each frame
+    attends to itself and earlier ones, so that a stream is answered from its first frame on)."""
     temporal_depth: Depth = 6
-    """L_time, its number of layers."""
+    """L_time, the number of layers of the temporal encoder."""
     temporal_heads: Width = 8
-    """Its attention heads."""
+    """The number of attention heads of the temporal encoder."""
     temporal_width: Width | None = None
-    """Width of the temporal encoder; None is the frame embedding's own, a number adds a linear projection to it."""
+    """The width of the temporal encoder. None is the width of the frame embeddings; a number adds a linear projection to it."""
     temporal_mlp_width: Width | None = None
-    """Hidden width of its MLPs; None is four times its width. The release has 2048 whatever the width."""
+    """The hidden width of the temporal encoder's MLPs. None is four times its width. The release has 2048 at any width."""
     motion_width: Annotated[int, Field(ge=0, le=2**17)] = 0
-    """Above 0, frame embeddings reach the temporal encoder joined with their changes from frame to frame, reduced to this
-    many numbers by a map fitted to the training data."""
+    """The width of motion tokens; 0 has none. Each frame embedding is joined with its changes from frame to frame, and a linear map
+    that is fitted to the training data reduces both to this many numbers."""
     moment_head: bool = False
-    """Add to the logits a linear read-out of the frame embeddings' slow moments over time, solved in closed form."""
+    """True if a linear read-out of slow moments over time of the frame embeddings is added to the logits. It is solved in closed
+    form."""
     temporal_positions: Positions = "learned"
-    """How temporal positions start: `learned` from noise of 0.02, as the release; `waves` as slow waves over the video,
-    large enough to be heard (docs/decisions.md)."""
+    """The start of the temporal positions. `learned`: noise of 0.02, as in the release. `waves`: slow waves over the video, large
+    enough to have an effect (docs/decisions.md)."""
     token_dropout: Share = 0.0
-    """Dropout on what enters the temporal encoder, in training."""
+    """The dropout on the input of the temporal encoder, in training."""
     temporal_dropout: Share = 0.0
-    """Dropout on the residual branches of the temporal layers, in training."""
+    """The dropout on the residual branches of the temporal layers, in training."""
     drop_path: Share = 0.0
-    """Stochastic depth in training: the last block of the frame encoder leaves out its branches for this share of the frames,
-    earlier ones less (ViT and timm)."""
+    """The stochastic depth in training: the fraction of frames for which the last block of the frame encoder leaves out its
+    branches. It is smaller for earlier blocks (ViT and timm)."""
     num_frames: NumFrames = 16
-    """T, the frames the model is built for; it takes others, with its temporal positions interpolated."""
+    """T, the number of frames that the model is built for. It takes other numbers too, by interpolating its temporal positions."""
     num_classes: Annotated[int, Field(ge=1, le=MOST_CLASSES)] = 400
     """K, the number of actions."""
     task: Task = "single"
-    """`single`: a video shows one action (softmax); `multilabel`: any number of them (a sigmoid each)."""
+    """The kind of labels. `single`: a video shows one action (softmax). `multilabel`: it shows any number of them (sigmoids)."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> ModelConfig:
+        """Raise ValueError if two settings contradict each other."""
         if self.encoder == "vit":
             if self.image_size % self.patch_size:
-                raise ValueError(f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}")
+                raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
             if self.width % self.heads:
-                raise ValueError(f"width {self.width} is no multiple of heads {self.heads}")
+                raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         elif self.encoder != "lite0" and not self.encoder.startswith("timm:"):
             raise ValueError(f"encoder {self.encoder!r}: needs 'vit', 'lite0' or 'timm:NAME'")
         elif self.layout != "factorised":
             raise ValueError(f"layout {self.layout!r} needs the ViT encoder; {self.encoder!r} takes frames one by one")
         if self.temporal == "causal" and self.layout != "factorised":
             raise ValueError(
-                f"temporal 'causal' with layout {self.layout!r}, which looks at later frames; take 'factorised'"
+                f"temporal 'causal' cannot have layout {self.layout!r}, which attends to later frames; take 'factorised'"
             )
         if self.drop_path and self.encoder == "lite0":
             raise ValueError(f"drop_path {self.drop_path} is for ViT and timm encoders, not for 'lite0'")
@@ -110,6 +107,6 @@ class ModelConfig:
             raise ValueError(f"cells {self.cells} needs the encoder 'lite0', not {self.encoder!r}")
         if self.temporal_width is not None and self.temporal_width % self.temporal_heads:
             raise ValueError(
-                f"temporal_width {self.temporal_width} is no multiple of temporal_heads {self.temporal_heads}"
+                f"temporal_width {self.temporal_width} is not a multiple of temporal_heads {self.temporal_heads}"
             )
         return self

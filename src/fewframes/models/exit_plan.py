@@ -1,4 +1,7 @@
-"""The plan of an early exit, which travels inside a model file."""
+"""The plan of an early exit, which is stored inside a model file.
+
+It says in which order the frames of a video are encoded, and when the answer is sure enough to skip the others.
+"""
 
 from __future__ import annotations
 
@@ -16,43 +19,49 @@ from fewframes.models.stam import STAM
 
 @settings(frozen=True, kw_only=True, config=STRICT)
 class ExitPlan:
-    """When to stop looking at a video; plain values with `to_dict`, so that it can travel inside a checkpoint."""
+    """The stages in which a video is labelled, and the confidence that ends it early. `to_dict` gives plain values for a file."""
 
     stages: tuple[tuple[Annotated[int, Field(ge=0)], ...], ...]
-    """Places, of the model's uniform frames, that have been looked at after each stage: ascending, each stage with all of the
-    one before, the last with every place."""
+    """The positions, among the model's uniformly sampled frames, of all frames encoded by the end of each stage. They ascend. Each
+    stage contains the one before, and the last one contains every position."""
     temperatures: tuple[Positive, ...]
-    """What the logits of each stage are divided by before their confidence is taken."""
+    """The number that the logits of each stage are divided by before their confidence is computed."""
     threshold: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    """Confidence (0-1) from which an answer is given before the last stage; above 1 none is."""
+    """The confidence (0-1) that is enough for an answer before the last stage. Above 1, no answer is given early."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> ExitPlan:
+        """Raise ValueError unless the stages grow to all frames and each has its temperature."""
         if not self.stages or len(self.temperatures) != len(self.stages):
             raise ValueError(
                 f"{len(self.stages)} stages with {len(self.temperatures)} temperatures: needs one for each"
             )
         seen: set[int] = set()
-        for places in self.stages:
-            if list(places) != sorted(set(places)) or not seen < set(places):
-                raise ValueError(f"stage {places}: needs ascending places, those of the stage before and more")
-            seen = set(places)
-        if len(seen) != self.num_frames:  # they are ascending and from 0 up: as many as that are all of them
-            raise ValueError(f"the last stage has {len(seen)} of {self.num_frames} places: needs all, counted from 0")
+        for positions in self.stages:
+            if list(positions) != sorted(set(positions)) or not seen < set(positions):
+                raise ValueError(
+                    f"stage {positions}: needs ascending positions, all those of the stage before and at least one more"
+                )
+            seen = set(positions)
+        # The positions are different and not below 0, so their number tells whether any is missing.
+        if len(seen) != self.num_frames:
+            raise ValueError(
+                f"the last stage has {len(seen)} of {self.num_frames} positions: needs all of them, counted from 0"
+            )
         return self
 
     @property
     def num_frames(self) -> int:
-        """Frames of the whole video, those of the last stage."""
+        """Return T, the number of frames of the last stage."""
         return self.stages[-1][-1] + 1 if self.stages and self.stages[-1] else 0
 
-    def new_places(self, stage: int) -> tuple[int, ...]:
-        """The places to look at for this stage that no stage before has looked at, ascending."""
+    def new_positions(self, stage: int) -> tuple[int, ...]:
+        """Return the positions of the frames that are encoded for the first time in this stage, ascending."""
         before = self.stages[stage - 1] if stage else ()
-        return tuple(place for place in self.stages[stage] if place not in before)
+        return tuple(position for position in self.stages[stage] if position not in before)
 
     def check(self, model: STAM) -> None:
-        """ConfigError where this model cannot stop early or is built for another number of frames."""
+        """Raise ConfigError if this model cannot stop early, or if it is built for another number of frames."""
         check_can_exit(model)
         if model.config.num_frames != self.num_frames:
             raise ConfigError(
@@ -61,23 +70,23 @@ class ExitPlan:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values, which `from_dict` reads."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "exit plan") -> ExitPlan:
-        """The plan that `to_dict` wrote; ConfigError names `where` and what does not fit."""
+        """Return the plan that `to_dict` wrote. Raises ConfigError, which begins with `where`, if the values are not valid."""
         return settings_from(cls, values, where)
 
 
 def check_can_exit(model: STAM) -> None:
-    """ConfigError where looking at fewer frames saves nothing, or where there is no single answer to be sure of."""
+    """Raise ConfigError if encoding fewer frames saves nothing, or if the model has no single answer to be confident of."""
     if model.config.layout != "factorised":
         raise ConfigError(
-            f"layout {model.config.layout!r} mixes frames inside the encoder, so none can be left out until later; take all "
-            "frames, or a model of the 'factorised' layout"
+            f"layout {model.config.layout!r} mixes frames inside the encoder, so no frame can be added later; take all frames, "
+            "or a model of the 'factorised' layout"
         )
     if model.config.task == "multilabel":
         raise ConfigError(
-            "early exit stops at one sure answer, and a multi-label model has one for each label; take all frames"
+            "early exit needs a single answer, and a multi-label model gives one for each label; take all frames"
         )

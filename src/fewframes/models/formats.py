@@ -1,4 +1,4 @@
-"""Kinds of model files, told by their endings."""
+"""The formats of exported model files, which the ending of a file's name decides."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Literal
 
 GraphFormat = Literal["onnx", "openvino", "torch"]
 SUFFIXES: dict[str, GraphFormat] = {".onnx": "onnx", ".xml": "openvino", ".pt2": "torch"}
-"""Endings of exported files. OpenVINO keeps the weights beside the graph, in a file that ends in .bin."""
+"""The format for each ending. OpenVINO writes the weights to a second file beside the graph, which ends in .bin."""
 
 
 def format_of(path: str | os.PathLike[str]) -> GraphFormat | None:
-    """The format of an exported file by its name; None for what is none."""
+    """Return the format of an exported file by the ending of its name, or None for any other file."""
     return SUFFIXES.get(Path(path).suffix.lower())

@@ -1,4 +1,4 @@
-"""Start a network from image weights: a model of ours, a file with timm's keys, or a name of timm."""
+"""New networks that start from image weights: from a model of ours, a file with timm's keys, or a name of timm."""
 
 from __future__ import annotations
 
@@ -24,10 +24,18 @@ from fewframes.video.view import ViewConfig
 
 
 def start_model(config: ModelConfig, view: ViewConfig, init: str) -> STAM:
-    """A new model whose frame encoder starts from image weights; the temporal part is random.
+    """Build a new model whose frame encoder starts from image weights. Its temporal part is random.
 
-    `init` is one of our own models (a preset that has weights, a file, or training's output folder), whose frame encoder is
-    taken; a file of weights under timm's key names; or a timm name with its tag, which is downloaded.
+    Args:
+        config: the architecture.
+        view: the view of the frames that the model takes.
+        init: the image weights. They are one of our own models (a preset that has weights, a file, or the output folder of
+            training), whose frame encoder is taken; or a file of weights with timm's keys; or a timm name with its tag, whose
+            weights are downloaded.
+
+    Raises:
+        WeightsError: the weights cannot be found, or do not fit the architecture.
+        ConfigError: the settings do not fit together.
     """
     model = build_model(config, view)
     if init not in PRESETS and (Path(init) / MODEL_FILE).is_file():
@@ -45,8 +53,8 @@ def start_model(config: ModelConfig, view: ViewConfig, init: str) -> STAM:
 
 
 def _download_timm(config: ModelConfig, name: str) -> dict[str, Tensor]:
-    """The weights of a timm model without its classifier, under the names of our frame encoder."""
-    from timm import is_model, list_models  # late: timm is slow to import
+    """Download the weights of a timm model and return them without its classifier, with the keys of our frame encoder."""
+    from timm import is_model, list_models  # late, because timm is slow to import
 
     if not is_model(name.split(".", maxsplit=1)[0]):
         close = difflib.get_close_matches(name, list_models(), n=1)
@@ -67,26 +75,28 @@ def _download_timm(config: ModelConfig, name: str) -> dict[str, Tensor]:
 
 
 def _without_classifier(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights without those of the classifier, whose name differs between timm's networks."""
     heads = ("head.", "head_dist.", "fc.", "classifier.", "pre_logits.")
     return {key: tensor for key, tensor in state.items() if not key.startswith(heads)}
 
 
 def _load_frame_encoder(model: STAM, state: dict[str, Tensor], source: str) -> None:
+    """Load weights into the frame encoder of a model. A ViT's positions are resampled if they belong to another image size."""
     encoder = model.frame_encoder
     own = encoder.state_dict()
     positions = state.get("pos_embed")
     if isinstance(encoder, SpatialEncoder) and positions is not None and _is_other_grid(positions, own["pos_embed"]):
-        from timm.layers.pos_embed import resample_abs_pos_embed  # late: timm is slow to import
+        from timm.layers.pos_embed import resample_abs_pos_embed  # late, because timm is slow to import
 
         grid = encoder.image_size_px // encoder.patch_embed.proj.kernel_size[0]
         state = {**state, "pos_embed": resample_abs_pos_embed(positions, [grid, grid], num_prefix_tokens=1)}
-    # Attention over time inside the frame encoder has no counterpart in image weights.
+    # Image weights have no counterpart of attention over time inside the frame encoder. That part keeps its initial values.
     untrained = {key: tensor for key, tensor in own.items() if "time_" in key}
     load_strictly(encoder, {**untrained, **state}, source)
 
 
 def _is_other_grid(positions: Tensor, own: Tensor) -> bool:
-    """Return whether positions are those of a square of patches of another size, and not merely of another network."""
+    """Return True if the positions belong to a square grid of another number of patches, and not to another network."""
     if positions.ndim != 3 or positions.shape == own.shape or positions.shape[-1] != own.shape[-1]:
         return False
     return math.isqrt(positions.shape[1] - 1) ** 2 == positions.shape[1] - 1 if positions.shape[1] > 1 else False

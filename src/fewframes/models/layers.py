@@ -1,6 +1,6 @@
-"""What both encoders are made of: attention, MLP, one transformer layer (Eqs. 2-9), positions for other numbers of frames.
+"""The parts of both encoders: attention, MLP, a transformer layer (Eqs. 2-9), and positions for other numbers of frames.
 
-Letters in shapes as in model.py.
+The letters in shapes are those of stam.py.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 MOST_MULTIPLIED_OUT = 512
-"""Tokens of a sequence up to which attention on a CPU is multiplied out."""
+"""The most tokens of a sequence whose attention on a CPU is computed as plain matrix products."""
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention: q, k, v (Eqs. 2-4), weights and sum (Eqs. 6-7, or 11), W_O (Eq. 8).
+    """Multi-head self-attention, (..., S, D) -> (..., S, D): q, k, v (Eqs. 2-4), weights and sum (Eqs. 6-7, or 11), W_O (Eq. 8).
 
-    (..., S, D) -> (..., S, D). `causal`: each token looks at itself and those before it.
+    With `causal` each token attends only to itself and to earlier tokens.
     """
 
     def __init__(self, width: int, heads: int, *, qkv_bias: bool = True, causal: bool = False) -> None:
@@ -31,14 +31,16 @@ class Attention(nn.Module):
         summed = attend(*self.per_head(tokens_BSD), causal=self.causal)  # each (..., A, S, D/A)
         return self.proj(summed.transpose(-3, -2).flatten(-2))
 
-    def weights_of(self, tokens_BSD: Tensor, place: int) -> Tensor:
-        """How much the token at this place, 0 or -1, looks at each token, mean over heads: (B, S, D) -> (B, S); of the class token
-        alpha_0 of Eq. 11."""
+    def weights_of(self, tokens_BSD: Tensor, index: int) -> Tensor:
+        """Return the attention of the token at this index to each token, mean over heads: (B, S, D) -> (B, S).
+
+        The index is 0 (the class token, whose weights are alpha_0 of Eq. 11) or -1 (the last token).
+        """
         query, key, _ = self.per_head(tokens_BSD)
-        return mean_weights(query[..., place, None, :], key).squeeze(-2)
+        return mean_weights(query[..., index, None, :], key).squeeze(-2)
 
     def per_head(self, tokens_BSD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values (Eqs. 2-4) of each head: (..., S, D) -> three of (..., A, S, D/A)."""
+        """Return the queries, keys and values (Eqs. 2-4) of each head: (..., S, D) -> three of (..., A, S, D/A)."""
         qkv = self.qkv(tokens_BSD).unflatten(-1, (3, self.heads, -1))  # (..., S, 3, A, D/A)
         query, key, value = qkv.movedim(-3, 0).transpose(-3, -2).unbind(0)
         return query, key, value
@@ -47,17 +49,24 @@ class Attention(nn.Module):
 def attend(
     query: Tensor, key: Tensor, value: Tensor, log_sizes_BS: Tensor | None = None, *, causal: bool = False
 ) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v, each (..., A, S, d): Eqs. 4, 6 and 7.
+    """Return softmax(q k^T / sqrt(d)) v (Eqs. 4, 6 and 7). Queries, keys, values and the result are (..., A, S, d).
 
-    With `log_sizes_BS` (..., S) a key counts as that many equal ones: the logarithm of how many is added to its scores.
-    Short sequences in bfloat16 on a CPU are multiplied out: torch's fused kernel takes twice the time there (docs/decisions.md).
-    `causal`: each query has the keys up to its own place.
-    Its backward pass, long sequences and every other place have the fused kernel, which does not keep S x S weights.
+    Short sequences in bfloat16 on a CPU are computed as plain matrix products, because torch's fused kernel takes twice the time
+    there (docs/decisions.md). The backward pass, long sequences and all other devices use the fused kernel, which does not store
+    the S x S weights.
+
+    Args:
+        query: the queries.
+        key: the keys.
+        value: the values.
+        log_sizes_BS: the logarithm of the number of equal tokens that each key stands for (..., S). It is added to the scores of
+            the key, so that the key counts that many times.
+        causal: True if each query attends only to the keys up to its own position.
     """
-    if query.ndim > 4 and torch.compiler.is_exporting():  # ONNX has one axis of batches, and per_block no sizes
+    if query.ndim > 4 and torch.compiler.is_exporting():  # ONNX has one batch axis; sizes never occur with more axes
         folded = attend(query.flatten(0, -4), key.flatten(0, -4), value.flatten(0, -4), causal=causal)
         return folded.unflatten(0, query.shape[:-3])
-    # (..., 1, 1, S): alike for all heads and queries
+    # (..., 1, 1, S): the same for all heads and queries
     bias = None if log_sizes_BS is None else log_sizes_BS.to(query.dtype)[..., None, None, :]
     fused = query.device.type != "cpu" or query.dtype != torch.bfloat16 or query.shape[-2] > MOST_MULTIPLIED_OUT
     if fused or causal or torch.is_grad_enabled():
@@ -69,14 +78,16 @@ def attend(
 
 
 def mean_weights(query: Tensor, key: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(d)), mean over heads: how much each query looks at each key, (..., A, R, d), (..., A, S, d) ->
-    (..., R, S)."""
+    """Return softmax(q k^T / sqrt(d)), mean over heads: the attention of each query to each key.
+
+    Queries (..., A, R, d) and keys (..., A, S, d) give (..., R, S).
+    """
     scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
     return scores.softmax(dim=-1).mean(dim=-3)
 
 
 class Mlp(nn.Module):
-    """The two-layer perceptron of Eq. 9; GELU as in the paper, ReLU as in the release."""
+    """The two-layer perceptron of Eq. 9: (B, S, D) -> (B, S, D). It has GELU as in the paper, or ReLU as in the release."""
 
     def __init__(self, width: int, hidden: int, *, relu: bool = False) -> None:
         super().__init__()
@@ -90,24 +101,27 @@ class Mlp(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: in training a sample's branch is left out with probability `share`, the others scaled to make up."""
+    """A layer of stochastic depth: in training it sets the branch of a sample to zero with this probability.
 
-    def __init__(self, share: float) -> None:
+    The other branches are scaled up, so that the expected value stays the same.
+    """
+
+    def __init__(self, probability: float) -> None:
         super().__init__()
-        self.share = share
+        self.probability = probability
 
     def forward(self, branch: Tensor) -> Tensor:
-        if self.share == 0 or not self.training:
+        if self.probability == 0 or not self.training:
             return branch
-        kept = torch.rand(len(branch), *[1] * (branch.ndim - 1), device=branch.device) >= self.share
-        return branch * kept / (1 - self.share)
+        kept = torch.rand(len(branch), *[1] * (branch.ndim - 1), device=branch.device) >= self.probability
+        return branch * kept / (1 - self.probability)
 
 
 class Block(nn.Module):
-    """One transformer layer: (B, S, D) -> (B, S, D).
+    """A transformer layer: (B, S, D) -> (B, S, D).
 
-    `post_norm=False` is the paper's (Eqs. 8-9: LayerNorm before, GELU); True is the release's (LayerNorm after the
-    sum, ReLU).
+    With `post_norm=False` it is the paper's (Eqs. 8-9): LayerNorm comes before each branch, and the MLP has GELU. With True it is
+    the release's: LayerNorm comes after each sum, and the MLP has ReLU.
     """
 
     def __init__(
@@ -139,10 +153,11 @@ class Block(nn.Module):
         return tokens_BSD + self.drop(self.mlp(self.norm2(tokens_BSD)))  # Eq. 9
 
     def first_token(self, tokens_BSD: Tensor, log_sizes_BS: Tensor | None = None) -> Tensor:
-        """What this layer (`post_norm=False`) makes of the first token alone: (B, S, D) -> (B, 1, D); sizes as in `attend`.
+        """Return the output of this layer for the first token alone: (B, S, D) -> (B, 1, D). Sizes are those of `attend`.
 
-        After the last layer nothing but the class token is read (Eq. 10), which needs of the others their keys and values only:
-        a sixth of the layer's work."""
+        After the last layer only the class token is read (Eq. 10). It needs no more than the keys and values of the other tokens,
+        which are a sixth of the layer's work. The layer must have `post_norm=False`.
+        """
         normed_BSD, attn = self.norm1(tokens_BSD), self.attn
         width = normed_BSD.shape[-1]
         weights, bias = attn.qkv.weight, attn.qkv.bias
@@ -155,34 +170,41 @@ class Block(nn.Module):
         token_B1D = tokens_BSD[..., :1, :] + attn.proj(summed_B1D)
         return token_B1D + self.mlp(self.norm2(token_B1D))
 
-    def weights_of(self, tokens_BSD: Tensor, place: int) -> Tensor:
-        """The attention row of the token at this place, 0 or -1, for this layer's input: (B, S, D) -> (B, S)."""
-        return self.attn.weights_of(tokens_BSD if self.post_norm else self.norm1(tokens_BSD), place)
+    def weights_of(self, tokens_BSD: Tensor, index: int) -> Tensor:
+        """Return the attention of the token at this index, 0 or -1, to each token of this layer's input: (B, S, D) -> (B, S)."""
+        return self.attn.weights_of(tokens_BSD if self.post_norm else self.norm1(tokens_BSD), index)
 
 
 def resize_positions(positions_1SD: Tensor, num_frames: int, *, has_class: bool) -> Tensor:
-    """Temporal positions for another number of frames, by linear interpolation: (1, S, D) -> (1, S', D).
+    """Interpolate temporal positions linearly for another number of frames: (1, S, D) -> (1, S', D).
 
-    Frame t stands for the centre of the t-th of T equal parts of the video, so the ends of the two grids of
-    centres do not coincide (align_corners=False). The class token's position, first when there is one, is kept.
+    Frame t stands for the centre of the t-th of T equal parts of the video. So the first and last centres of two numbers of frames
+    do not coincide (align_corners=False).
+
+    Args:
+        positions_1SD: the positions. That of the class token comes first and stays as it is.
+        num_frames: the new number of frames.
+        has_class: True if there is a position of a class token.
     """
-    head_1SD = positions_1SD[:, :1] if has_class else positions_1SD[:, :0]
-    frames_1TD = positions_1SD[:, head_1SD.shape[1] :]
+    class_1SD = positions_1SD[:, :1] if has_class else positions_1SD[:, :0]
+    frames_1TD = positions_1SD[:, class_1SD.shape[1] :]
+    # A comparison of sizes would fix the number of frames in an exported graph.
     if not torch.compiler.is_exporting() and frames_1TD.shape[1] == num_frames:
         return positions_1SD
     resized = F.interpolate(frames_1TD.transpose(1, 2).float(), size=num_frames, mode="linear", align_corners=False)
-    return torch.cat([head_1SD, resized.transpose(1, 2).to(positions_1SD.dtype)], dim=1)
+    return torch.cat([class_1SD, resized.transpose(1, 2).to(positions_1SD.dtype)], dim=1)
 
 
 def continued_positions(positions_1TD: Tensor, num_frames: int) -> Tensor:
-    """The first so many positions, or as `resize_positions` where there are fewer, without asking which: (1, T, D) -> (1, T', D).
+    """Return the first `num_frames` positions, interpolated as by `resize_positions` if there are fewer: (1, T, D) -> (1, T', D).
 
-    So that one exported graph does both.
+    Both cases are the same arithmetic, without a comparison, so that one exported graph does both.
     """
     num_positions = positions_1TD.shape[1]
     ones_T = positions_1TD.new_ones(num_frames)
+    # A step of 1 takes the positions as they are. A smaller one spreads them over more frames.
     step = (num_positions / ones_T.sum()).clamp(max=1)
-    places_T = ((ones_T.cumsum(dim=0) - 0.5) * step - 0.5).clamp(0, num_positions - 1)
-    before_T = places_T.floor().long()
+    index_T = ((ones_T.cumsum(dim=0) - 0.5) * step - 0.5).clamp(0, num_positions - 1)
+    before_T = index_T.floor().long()
     after_T = (before_T + 1).clamp(max=num_positions - 1)
-    return torch.lerp(positions_1TD[:, before_T], positions_1TD[:, after_T], (places_T - before_T)[:, None])
+    return torch.lerp(positions_1TD[:, before_T], positions_1TD[:, after_T], (index_T - before_T)[:, None])

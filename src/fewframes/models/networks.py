@@ -1,4 +1,7 @@
-"""Networks from settings, and tensors into networks: what a file claims is compared before it is believed."""
+"""Building of networks from settings, and strict loading of tensors into them.
+
+The shapes that a file claims are compared with the network before any memory is taken.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from fewframes.video.view import ViewConfig
 
 
 def build_model(config: ModelConfig, view: ViewConfig) -> STAM:
-    """The network of these settings with random weights."""
+    """Build the network of these settings, with random weights. Raises ConfigError if the settings do not fit together."""
     if config.image_size != view.crop_px:
         raise ConfigError(f"the model takes frames of {config.image_size} px but the view makes {view.crop_px} px")
     if config.encoder == "vit":
@@ -33,12 +36,14 @@ def build_model(config: ModelConfig, view: ViewConfig) -> STAM:
         backbone = timm_frame_encoder(name, image_size=config.image_size, drop_path=config.drop_path)
         encoder, width = backbone, backbone.width
     if config.temporal != "mean" and (config.temporal_width or width) % config.temporal_heads:
-        raise ConfigError(f"frame embeddings are {width} wide, no multiple of temporal_heads {config.temporal_heads}")
+        raise ConfigError(
+            f"frame embeddings are {width} wide, which is not a multiple of temporal_heads {config.temporal_heads}"
+        )
     return STAM(config, view, encoder, width)
 
 
 class _Undrawn(TorchFunctionMode):
-    """Leaves out drawing normal numbers, for which torch imports a compiler where they are on the meta device: four seconds."""
+    """A mode of torch in which no normal numbers are drawn. On the meta device torch would import a compiler to do it (4 s)."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: Sequence[Any] = (), kwargs: Any = None
@@ -47,20 +52,19 @@ class _Undrawn(TorchFunctionMode):
 
 
 def planned_model(config: ModelConfig, view: ViewConfig) -> STAM:
-    """Return the network of these settings on the meta device: shapes without numbers, however large.
-
-    What a file claims is compared with it before any memory is taken.
-    """
+    """Return the network of these settings on the meta device: it has shapes but no numbers, so it takes no memory at any size."""
     with torch.device("meta"), _Undrawn():
-        return build_model(replace(config, temporal_positions="learned"), view)  # waves would be computed
+        # Waves would be computed with real numbers; the shapes are the same with learned positions.
+        return build_model(replace(config, temporal_positions="learned"), view)
 
 
 def sharing_copy(model: STAM) -> STAM:
-    """Return a copy whose weights are the model's own memory, until one of the two is given others.
+    """Return a copy of the model that shares the memory of its weights.
 
-    Casting, moving, folding and merging the copy leave the model as it is, and what needs no change is there once. Changing
-    numbers in place, as an optimiser does, reaches both.
+    Casting, moving, folding or merging the copy gives it weights of its own, where they change, and leaves the model as it is.
+    Changing numbers in place, as an optimiser does, changes both.
     """
+    # `deepcopy` takes this as its memo: for the tensors in it, it uses the value instead of making a copy.
     shared: dict[int, object] = {
         id(own): torch.nn.Parameter(own.data, requires_grad=own.requires_grad) for own in model.parameters()
     }
@@ -69,7 +73,13 @@ def sharing_copy(model: STAM) -> STAM:
 
 
 def load_strictly(module: torch.nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Load every tensor into the module; WeightsError lists the missing, the unknown, the misshaped and those with NaN."""
+    """Load every tensor into the module. Raises WeightsError, which lists tensors that are missing, unknown, misshaped or have NaN.
+
+    Args:
+        module: the network, or a part of it.
+        state: the tensors by their keys.
+        source: the file or name that they come from, for the error message.
+    """
     check_fit(module, {key: tuple(tensor.shape) for key, tensor in state.items()}, source)
     own = module.state_dict()
     others = [key for key, tensor in own.items() if tensor.is_floating_point() != state[key].is_floating_point()]
@@ -78,14 +88,20 @@ def load_strictly(module: torch.nn.Module, state: Mapping[str, Tensor], source: 
     broken = [key for key, tensor in state.items() if tensor.is_floating_point() and not _is_finite(tensor)]
     if broken:
         raise WeightsError(
-            f"{source}: {_named(broken, 'with values that are no numbers (NaN or infinity)')}: damaged, or from training that "
-            "went astray; take another copy"
+            f"{source}: {_named(broken, 'with values that are no numbers (NaN or infinity)')}: the file is damaged, or training "
+            "diverged; take another copy"
         )
     module.load_state_dict(state)
 
 
 def check_fit(module: torch.nn.Module, shapes: Mapping[str, tuple[int, ...]], source: str) -> None:
-    """Raise WeightsError where tensors of these shapes are not those of the module, whose own may be on the meta device."""
+    """Raise WeightsError unless the module has tensors of exactly these keys and shapes. It may be on the meta device.
+
+    Args:
+        module: the network, or a part of it.
+        shapes: the shape of each tensor by its key.
+        source: the file or name that they come from, for the error message.
+    """
     own = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
     missing = sorted(own.keys() - shapes.keys())
     unknown = sorted(shapes.keys() - own.keys())
@@ -102,9 +118,11 @@ def check_fit(module: torch.nn.Module, shapes: Mapping[str, tuple[int, ...]], so
 
 
 def _named(keys: Sequence[str], what: str) -> str:
+    """Return how many tensors have a problem, the problem, and the first six of their keys."""
     return f"{len(keys)} {what}: {', '.join(keys[:6])}{', ...' if len(keys) > 6 else ''}"
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    # A sum is several times as fast as a look at each; only where it says no (it can overflow) each is looked at.
+    """Return True if the tensor has no NaN and no infinity."""
+    # A sum is several times as fast as a test of each number. Only if it is not finite, which may be an overflow, each is tested.
     return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())

@@ -1,4 +1,4 @@
-"""Every network by name: `PRESETS`, one dict that a person can read."""
+"""All named networks: `PRESETS` is one dict that a person can read."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from fewframes.video.view import ViewConfig
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Preset:
-    """A network by name, with what it costs and where its weights come from."""
+    """A named network, with its cost and the origin of its weights."""
 
     model: ModelConfig
     """The architecture."""
     view: ViewConfig
-    """Its input."""
+    """The view of the frames that the network takes."""
     num_parameters: int
-    """Parameters, classifier included; pinned by a test."""
+    """The number of parameters, with the classifier. A test checks it."""
     gmacs: float
-    """Multiply-adds of one video in units of 1e9, without attention's products q k^T and (weights) v, as the paper counts;
-    FLOPs are twice that. Pinned by a test."""
+    """The multiply-adds for one video in units of 1e9, without attention's products q k^T and (weights) v, as the paper counts.
+    FLOPs are twice that. A test checks it."""
     attention_gmacs: float
-    """What attention's products add to that."""
+    """The multiply-adds of attention's products, in units of 1e9."""
     paper: str = ""
-    """The row of the paper it stands for, with the paper's own figures."""
+    """The row of the paper that the network stands for, with the paper's own figures."""
     init: str = ""
-    """timm weights that start training it."""
+    """The timm weights that its training starts from."""
     weights: Literal["", "packaged", "released"] = ""
-    """Whether complete weights exist: inside this package, or published by the paper's authors."""
+    """The location of complete weights: inside this package, or published by the paper's authors. Empty if there are none."""
     licence: str = ""
-    """Licence of these weights (of `init` when there are no complete ones)."""
+    """The licence of the complete weights, or of `init` if there are none."""
 
 
 RELEASE_URL = "https://miil-public-eu.oss-eu-central-1.aliyuncs.com/model-zoo/STAM/v2/stam_{num_frames}.pth"
-"""Where the paper's authors publish their weights (their README)."""
+"""The URL under which the paper's authors publish their weights (from their README)."""
 
 PLAIN_PIXELS = ViewConfig(interpolation="bilinear", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-"""The release and TResNet see pixels in [0, 1] as they are: resize, crop and ToTensor, without Normalize."""
+"""The view of the release and of TResNet. They take pixels in [0, 1] as they are: resize, crop and ToTensor, without Normalize."""
 VIT_VIEW = ViewConfig()
 RESNET_VIEW = ViewConfig(interpolation="bilinear", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 LITE_VIEW = ViewConfig(resize_px=224)
@@ -50,7 +50,7 @@ VIT_B = ModelConfig()
 VIT_S = ModelConfig(width=384, heads=6)
 VIT_TI = ModelConfig(width=192, heads=3)
 RELEASE = ModelConfig(temporal="release", temporal_mlp_width=2048, temporal_dropout=0.1, norm_eps=1e-5)
-"""What the authors published. The paper's table says 96 M parameters; this builds 119.2 M."""
+"""The network that the authors published. The paper's table says 96 M parameters; this one has 119.2 M."""
 RESNET50 = ModelConfig(encoder="timm:resnet50")
 TRESNET_M = ModelConfig(encoder="timm:tresnet_m")
 TRESNET_L = ModelConfig(encoder="timm:tresnet_l", num_frames=8)
@@ -68,9 +68,10 @@ LITE0 = ModelConfig(
     moment_head=True,
     num_classes=11,
 )
-"""Ours: chosen in docs/decisions.md."""
+"""Our own network. docs/decisions.md says why it was chosen."""
 
 IMAGENET_21K_VIT_B = "vit_base_patch16_224.augreg_in21k"
+"""The timm name of ViT-B weights from ImageNet-21k, as in the paper."""
 
 
 def _preset(
@@ -82,6 +83,7 @@ def _preset(
     weights: Literal["", "packaged", "released"] = "",
     licence: str = "Apache-2.0",
 ) -> Preset:
+    """Make a preset. `cost` is (num_parameters, gmacs, attention_gmacs)."""
     num_parameters, gmacs, attention_gmacs = cost
     return Preset(
         model=model,
@@ -229,4 +231,4 @@ PRESETS: dict[str, Preset] = {
         weights="packaged",
     ),
 }
-"""Every network by name. The number at the end is the frames per video it is built for."""
+"""All named networks. The number at the end of a name is T, the frames per video that the network is built for."""

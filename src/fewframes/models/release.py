@@ -1,4 +1,4 @@
-"""Model files of the paper's authors (2021): their keys, and the labels of Kinetics-400."""
+"""Reading of the model files that the paper's authors published in 2021: their keys, and the labels of Kinetics-400."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from fewframes.models.tensor_files import read_tensors
 
 
 def load_release(path: str | os.PathLike[str], *, heads: int | None = None) -> Checkpoint:
-    """A checkpoint of the paper's authors (key layout of `stam_16.pth`), in eval mode.
+    """Return the model of a file of the paper's authors (with keys as in `stam_16.pth`), in eval mode.
 
-    The architecture is read from the shapes; `heads`, which no shape tells, is one for each 64 of the width.
+    The architecture is read from the shapes of the tensors. No shape tells the number of attention heads. It is `heads`, or one for
+    each 64 of the width. Raises WeightsError if the file is damaged or of another kind.
     """
     path = Path(path)
     state = {_release_key(key): tensor for key, tensor in read_tensors(path).items()}
-    needed = {  # with how many axes
+    needed = {  # the keys that the architecture is read from, with their number of axes
         "frame_encoder.cls_token": 3,
         "frame_encoder.pos_embed": 3,
         "frame_encoder.patch_embed.proj.weight": 4,
@@ -34,12 +35,12 @@ def load_release(path: str | os.PathLike[str], *, heads: int | None = None) -> C
     }
     absent = [key for key in needed if key not in state]
     if absent:
-        raise WeightsError(f"{path}: neither a fewframes model nor a STAM release: no {', '.join(absent)}")
+        raise WeightsError(f"{path}: neither a fewframes model nor a STAM release; it lacks {', '.join(absent)}")
     wrong = next(
         (key for key, num_axes in needed.items() if state[key].ndim != num_axes or not state[key].numel()), None
     )
     if wrong is not None:
-        raise WeightsError(f"{path}: no STAM release: {wrong} has the shape {tuple(state[wrong].shape)}")
+        raise WeightsError(f"{path}: not a STAM release; {wrong} has the shape {tuple(state[wrong].shape)}")
     width = state["frame_encoder.cls_token"].shape[-1]
     patch_size = state["frame_encoder.patch_embed.proj.weight"].shape[-1]
     grid = round((state["frame_encoder.pos_embed"].shape[1] - 1) ** 0.5)
@@ -73,7 +74,7 @@ def load_release(path: str | os.PathLike[str], *, heads: int | None = None) -> C
 
 
 def _release_key(key: str) -> str:
-    """The release's name of a tensor -> ours."""
+    """Return our key of a tensor from the release's key."""
     if key.startswith("head."):
         return key
     if not key.startswith("aggregate."):
@@ -92,14 +93,18 @@ def _release_key(key: str) -> str:
 
 
 def _num_blocks(state: Mapping[str, Tensor], part: str) -> int:
+    """Return the number of blocks of a part of the network, counted from the keys."""
     prefix = f"{part}.blocks."
     return len({key.removeprefix(prefix).split(".")[0] for key in state if key.startswith(prefix)})
 
 
 def kinetics_labels(num_classes: int) -> tuple[str, ...]:
-    """Kinetics-400's names in the order of its sorted class folders, the order the release was trained in."""
+    """Return the names of the classes of Kinetics-400, or `class 0`, `class 1`, ... for any other number of classes.
+
+    They are in the order of Kinetics' sorted class folders, in which the release was trained.
+    """
     if num_classes != 400:
         return tuple(f"class {index}" for index in range(num_classes))
-    from torchvision.models.video import R3D_18_Weights  # late: torchvision is slow to import
+    from torchvision.models.video import R3D_18_Weights  # late, because torchvision is slow to import
 
     return tuple(R3D_18_Weights.KINETICS400_V1.meta["categories"])

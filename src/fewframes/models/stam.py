@@ -1,9 +1,9 @@
-"""The network: patches, spatial encoder, and what joins it with the temporal encoder and the head (Eqs. 1-12).
+"""The network of the paper (Eqs. 1-12): patches, spatial encoder, temporal encoder (in temporal.py) and head.
 
 Source: Sharir, Noy, Zelnik-Manor, "An Image is Worth 16x16 Words, What is a Video Worth?" (2021).
 
-Letters in shapes: B videos, T frames per video (the paper's F), C colour channels, H and W pixels, M = B * T
-frames folded, N patches per frame, S tokens of a sequence, D width, A heads, K classes.
+Letters in shapes: B videos, T frames per video (the paper's F), C colour channels, H and W pixels, M = B*T frames folded, N patches
+per frame, S tokens of a sequence, D width, A heads, K classes. `frames` are pixels; `embeddings` are the frame encoder's output.
 """
 
 from __future__ import annotations
@@ -25,30 +25,29 @@ from fewframes.video.view import ViewConfig
 
 @dataclass(frozen=True)
 class VideoEncoding:
-    """What the temporal half says of each video.
-
-    `logits` (B, K); `embedding` (B, D), the paper's y (Eq. 12); `frame_attention` (B, T), rows sum to 1, or None
-    when it was not asked for (Fig. 2: class token to frames, last temporal layer, mean over heads; without a class token the
-    last frame's).
-    """
+    """The output of the temporal half for B videos."""
 
     logits: Tensor
+    """The logits (B, K)."""
     embedding: Tensor
+    """The video embeddings (B, D): the paper's y (Eq. 12)."""
     frame_attention: Tensor | None = None
+    """The attention (B, T) to each frame (Fig. 2), or None if it was not asked for. Rows sum to 1. It is that of the class token
+    in the last temporal layer, mean over heads; without a class token that of the last frame."""
 
     def each(self) -> list[VideoEncoding]:
-        """Of one video (B = 1) each."""
+        """Return a list with the encoding of each video by itself (B = 1)."""
         attention = [None] * len(self.logits) if self.frame_attention is None else self.frame_attention.split(1)
         return list(map(VideoEncoding, self.logits.split(1), self.embedding.split(1), attention))
 
 
 class STAM(nn.Module):
-    """Space Time Attention Model: a frame encoder, a temporal encoder over its frame embeddings (D = `frame_width`), one head.
+    """The Space Time Attention Model: a frame encoder, a temporal encoder over frame embeddings (D = `frame_width`), and a head.
 
-    `frame_encoder` maps normalised pixels (M, C, H, W) to frame embeddings (M, D) and has `.width`; for the layouts
-    that mix frames inside (`joint`, `per_block`) it also takes the number of frames. It may be cast to a lower
-    precision (`model.frame_encoder.to(torch.bfloat16)`): nearly all work is there. Normalisation, temporal encoder and
-    head stay float32.
+    `frame_encoder` maps normalised pixels (M, C, H, W) to frame embeddings (M, D) and has `.width`. For layouts that mix frames
+    inside the encoder (`joint`, `per_block`) it also takes the number of frames. It may be cast to a lower precision
+    (`model.frame_encoder.to(torch.bfloat16)`), because nearly all work is there. Normalisation, temporal encoder and head stay
+    float32.
     """
 
     pixel_mean: Tensor
@@ -67,36 +66,44 @@ class STAM(nn.Module):
         self.moment_head = MomentHead(frame_width, config.num_classes) if config.moment_head else None
 
     def forward(self, pixels_BTCHW: Tensor) -> Tensor:
-        """Logits (B, K) of videos (B, T, C, H, W) with float pixels in 0-1."""
+        """Return the logits (B, K) of videos (B, T, C, H, W) with float pixels in 0-1."""
         return self.encode_video(self.encode_clips(pixels_BTCHW)).logits
 
     def scores(self, logits_BK: Tensor) -> Tensor:
-        """Scores in 0-1 from logits (B, K): shares of one whole, or for multi-label models each for itself."""
+        """Return scores in 0-1 from logits (B, K): a softmax, or a sigmoid for each class of a multi-label model."""
         return logits_BK.sigmoid() if self.config.task == "multilabel" else logits_BK.softmax(dim=-1)
 
     def loss(
         self, logits_BK: Tensor, targets_BK: Tensor, label_smoothing: float = 0.0, weights_K: Tensor | None = None
     ) -> Tensor:
-        """Cross entropy with targets (B, K) in 0-1, mean over videos: of one choice, or for multi-label models of K.
+        """Return the cross entropy, mean over videos: of one choice, or of K binary choices for a multi-label model.
 
-        `weights_K` weighs each class, 1 on average."""
+        Args:
+            logits_BK: the logits.
+            targets_BK: the targets in 0-1.
+            label_smoothing: the fraction of each target that is given to all classes alike.
+            weights_K: the weight of each class, 1 on average; None weighs all alike.
+        """
         if self.config.task == "multilabel":
             targets_BK = targets_BK * (1 - label_smoothing) + 0.5 * label_smoothing
             return F.binary_cross_entropy_with_logits(logits_BK, targets_BK, weight=weights_K)
         return F.cross_entropy(logits_BK, targets_BK, weight=weights_K, label_smoothing=label_smoothing)
 
     def encode_clips(self, pixels_BTCHW: Tensor) -> Tensor:
-        """Frame embeddings f_t of whole clips, whatever the layout: (B, T, C, H, W) in 0-1 -> (B, T, D)."""
+        """Return the frame embeddings f_t of whole clips, in any layout: (B, T, C, H, W) in 0-1 -> (B, T, D) float32."""
         num_videos, num_frames = pixels_BTCHW.shape[:2]
         frames_MCHW = pixels_BTCHW.flatten(0, 1)
         if self.config.layout == "factorised":
-            frames_MD = self.encode_frames(frames_MCHW)
+            embeddings_MD = self.encode_frames(frames_MCHW)
         else:
-            frames_MD = self.frame_encoder(self.normalise(frames_MCHW), num_frames=num_frames).float()
-        return frames_MD.unflatten(0, (num_videos, num_frames))
+            embeddings_MD = self.frame_encoder(self.normalise(frames_MCHW), num_frames=num_frames).float()
+        return embeddings_MD.unflatten(0, (num_videos, num_frames))
 
     def encode_frames(self, frames_MCHW: Tensor) -> Tensor:
-        """Frame embeddings f_t (Eq. 10), each from its own frame alone: (M, C, H, W) in 0-1 -> (M, D) float32."""
+        """Return the frame embeddings f_t (Eq. 10), each from its own frame alone: (M, C, H, W) in 0-1 -> (M, D) float32.
+
+        Raises ValueError if the layout mixes frames.
+        """
         if self.config.layout != "factorised":
             raise ValueError(
                 f"layout {self.config.layout!r} mixes frames inside the encoder, so a frame has no embedding of its "
@@ -105,41 +112,44 @@ class STAM(nn.Module):
         return self.frame_encoder(self.normalise(frames_MCHW)).float()
 
     def encode_video(
-        self, frames_BTD: Tensor, *, with_attention: bool = False, kept_BT2W: Tensor | None = None
+        self, embeddings_BTD: Tensor, *, with_attention: bool = False, cached_BT2W: Tensor | None = None
     ) -> VideoEncoding:
-        """Logits and video embedding y (Eqs. 11-12) from frame embeddings (B, T, D).
+        """Return the logits and the video embedding y (Eqs. 11-12) from frame embeddings (B, T, D).
 
-        `kept_BT2W` is what `MotionTokens.kept` made of these frames before, so that overlapping windows share that work.
+        Args:
+            embeddings_BTD: the frame embeddings f_t.
+            with_attention: True to return the frame attention too.
+            cached_BT2W: the `MotionTokens.cacheable_parts` of these frames, if they are known from an overlapping window.
         """
-        embedding_BD, attention_BT = self.temporal_encoder(frames_BTD, with_attention, kept_BT2W)
+        embedding_BD, attention_BT = self.temporal_encoder(embeddings_BTD, with_attention, cached_BT2W)
         logits_BK = self.head(embedding_BD)
         if self.moment_head is not None:
-            logits_BK = logits_BK + self.moment_head(frames_BTD)
+            logits_BK = logits_BK + self.moment_head(embeddings_BTD)
         return VideoEncoding(logits_BK, embedding_BD, attention_BT)
 
-    def encode_prefixes(self, frames_BTD: Tensor) -> Tensor:
-        """Logits after each frame, from the frames up to it alone, in one pass: (B, T, D) -> (B, T, K).
+    def encode_prefixes(self, embeddings_BTD: Tensor) -> Tensor:
+        """Return the logits after each frame, from this and earlier frames alone, in one pass: (B, T, D) -> (B, T, K).
 
-        Those at place t are what `encode_video` says of the first t + 1 frames. For `temporal="causal"`; else ValueError.
+        At index t they are those of `encode_video` for the first t + 1 frames. Raises ValueError unless `temporal="causal"`.
         """
-        logits_BTK = self.head(self.temporal_encoder.prefixes(frames_BTD))
+        logits_BTK = self.head(self.temporal_encoder.prefixes(embeddings_BTD))
         if self.moment_head is None:
             return logits_BTK
-        prefixes = (frames_BTD[:, : place + 1] for place in range(frames_BTD.shape[1]))
+        prefixes = (embeddings_BTD[:, : index + 1] for index in range(embeddings_BTD.shape[1]))
         return logits_BTK + torch.stack([self.moment_head(prefix_BTD) for prefix_BTD in prefixes], dim=1)
 
     def normalise(self, frames_MCHW: Tensor) -> Tensor:
-        """Pixels in 0-1 as the frame encoder takes them, in its precision."""
+        """Return pixels in 0-1 as the frame encoder takes them: normalised, in its precision."""
         normalised_MCHW = (frames_MCHW.float() - self.pixel_mean) / self.pixel_std
         return normalised_MCHW.to(next(self.frame_encoder.parameters()).dtype)
 
 
 class SpatialEncoder(nn.Module):
-    """The ViT that encodes frames (Eqs. 1-4, 6-10): (M, C, H, W) normalised pixels -> (M, D).
+    """The ViT that encodes frames (Eqs. 1-4, 6-10): normalised pixels (M, C, H, W) -> (M, D).
 
-    Parameter names are timm's and the 2021 release's, so that both kinds of weights fit without renaming.
-    With `layout="joint"` attention spans all patches of all frames (Eq. 5); with `"per_block"` each block attends
-    over time, at the same patch, after its spatial attention (end of section 3).
+    The parameter names are those of timm and of the 2021 release, so that both kinds of weights fit without renaming. With
+    `layout="joint"` attention spans all patches of all frames (Eq. 5). With `"per_block"` each block also attends over time, at the
+    same patch, after its spatial attention (end of section 3).
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -154,10 +164,12 @@ class SpatialEncoder(nn.Module):
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         if self.layout != "factorised":
-            # e_pos of Eq. 1 has an index for time too; it starts at zero so that image weights start unharmed.
+            # e_pos of Eq. 1 has an index for time too. It starts at zero, so that it does not disturb image weights.
             self.time_embed = nn.Parameter(torch.zeros(1, config.num_frames, 1, config.width))
+        # If True, gradients are computed with less memory, by running each block a second time.
         self.checkpointing = False
-        # How tokens go through the blocks instead of one block after the other (merging.py); in training they never do.
+        # If set, this takes the tokens through the blocks, merging some of them on the way (token_merging.py). In training it is
+        # never used.
         self.walk: Callable[[nn.Module, Tensor], Tensor] | None = None
         block = SpaceTimeBlock if self.layout == "per_block" else Block
         self.blocks = nn.ModuleList(
@@ -177,12 +189,16 @@ class SpatialEncoder(nn.Module):
         return self.read_out(self._through_blocks(self.tokens(frames_MCHW, num_frames)), num_frames)
 
     def tokens(self, frames_MCHW: Tensor, num_frames: int = 1) -> Tensor:
-        """What enters the first block (Eq. 1): (M, S, D); in `joint` (B, T * S, D), in `per_block` (B, T, S, D)."""
+        """Return the input of the first block (Eq. 1): (M, S, D); in `joint` (B, T*S, D), in `per_block` (B, T, S, D).
+
+        Raises ValueError if the frames have another size than the model's.
+        """
         (height, width), size = frames_MCHW.shape[-2:], self.image_size_px
         if (height, width) != (size, size):
             raise ValueError(f"frames are {width}x{height} px, this model takes {size}x{size}; see ViewConfig.crop_px")
         patches_MND = self.patch_embed(frames_MCHW)
-        class_M1D = self.cls_token.expand(patches_MND.shape[0], -1, -1)  # len() would fix it in a trace
+        # len(patches_MND) would fix the number of frames in an exported graph.
+        class_M1D = self.cls_token.expand(patches_MND.shape[0], -1, -1)
         tokens_MSD = torch.cat([class_M1D, patches_MND], dim=1) + self.pos_embed
         if self.layout == "factorised":
             return tokens_MSD
@@ -192,23 +208,24 @@ class SpatialEncoder(nn.Module):
         return tokens_BTSD.flatten(1, 2) if self.layout == "joint" else tokens_BTSD
 
     def read_out(self, tokens: Tensor, num_frames: int = 1) -> Tensor:
-        """Each frame's class token after the last block (Eq. 10): tokens as they leave it -> (M, D)."""
+        """Return the class token of each frame after the last block (Eq. 10): tokens, in the shape of `tokens` -> (M, D)."""
         tokens = tokens.unflatten(1, (num_frames, -1)) if self.layout == "joint" else tokens
         return self.norm(tokens[..., 0, :].flatten(0, -2))
 
     def _through_blocks(self, tokens: Tensor) -> Tensor:
+        """Return the tokens after the last block."""
         if self.walk is not None and not self.training:
             return self.walk(self.blocks, tokens)
-        thrifty = self.checkpointing and torch.is_grad_enabled()
+        recompute = self.checkpointing and torch.is_grad_enabled()
         for block in self.blocks:
-            tokens = checkpoint(block, tokens, use_reentrant=False) if thrifty else block(tokens)
+            tokens = checkpoint(block, tokens, use_reentrant=False) if recompute else block(tokens)
         return tokens
 
 
 class PatchEmbed(nn.Module):
-    """E x_(p,t) of Eq. 1: each P x P patch flattened and projected, (M, C, H, W) -> (M, N, D).
+    """The projection E x_(p,t) of Eq. 1: each P x P patch is flattened and projected, (M, C, H, W) -> (M, N, D).
 
-    A convolution with stride P is that projection.
+    It is computed as a convolution with stride P, which is the same.
     """
 
     def __init__(self, patch_size: int, width: int) -> None:
@@ -235,7 +252,7 @@ class SpaceTimeBlock(Block):
         super().__init__(width, heads, mlp_width=mlp_width, qkv_bias=qkv_bias, norm_eps=norm_eps, drop_path=drop_path)
         self.time_norm = nn.LayerNorm(width, eps=norm_eps)
         self.time_attn = Attention(width, heads, qkv_bias=qkv_bias)
-        # Starts as the image block it grew from: the added branch contributes nothing until trained.
+        # The block starts as the image block that its weights come from: until it is trained, the added branch gives zero.
         nn.init.zeros_(self.time_attn.proj.weight)
         nn.init.zeros_(self.time_attn.proj.bias)
 

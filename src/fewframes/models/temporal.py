@@ -1,4 +1,7 @@
-"""The temporal encoder: frame embeddings -> video embedding (Eqs. 7-9, 11-12). Letters in shapes as in model.py."""
+"""The temporal encoder, which makes a video embedding from frame embeddings (Eqs. 7-9, 11-12).
+
+The letters in shapes are those of stam.py; W is the width of a token, which is D without motion tokens.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,18 @@ log = logging.getLogger("fewframes")
 
 
 class TemporalEncoder(nn.Module):
-    """Video embedding y (Eq. 12) from frame embeddings f_t (Eq. 10): (B, T, D) -> (B, D').
+    """An encoder from frame embeddings f_t (Eq. 10) to a video embedding y (Eq. 12): (B, T, D) -> (B, D').
 
-    Styles: `paper` (Eqs. 7-9 over frames: LayerNorm before, GELU), `release` (what the authors published: LayerNorm
-    after, ReLU), `mean` (Table 2: the mean of the frame embeddings, no parameters) and `causal` (as `paper`, but a frame looks
-    at itself and earlier ones, and the last one stands for the video instead of a class token).
+    There are four styles:
 
-    What `causal` knows of a stream is its last T frame embeddings, one (T, D) tensor; fewer frames than it is built for are the
-    beginning of a window, at the first positions.
+    - `paper`: Eqs. 7-9 over frames, with LayerNorm before each branch and GELU.
+    - `release`: the form that the authors published, with LayerNorm after each sum and ReLU.
+    - `mean`: the mean of the frame embeddings, without parameters (Table 2).
+    - `causal`: as `paper`, but a frame attends only to itself and earlier frames, and the last frame stands for the video instead
+      of a class token.
+
+    The whole state of a stream with `causal` is its last T frame embeddings, one (T, D) tensor. Fewer frames than the encoder is
+    built for are the beginning of a window, and have the first positions.
     """
 
     def __init__(self, config: ModelConfig, frame_width: int) -> None:
@@ -30,7 +37,7 @@ class TemporalEncoder(nn.Module):
         self.style = config.temporal
         self.causal = self.style == "causal"
         self.num_frames = config.num_frames
-        self._said_interpolation = False
+        self._warned = False  # of interpolated positions
         width = config.motion_width
         self.motion = MotionTokens(frame_width, width, causal=self.causal) if width else None
         if self.style == "mean":
@@ -67,18 +74,18 @@ class TemporalEncoder(nn.Module):
         self.norm = nn.LayerNorm(self.width, eps=norm_eps)
 
     def forward(
-        self, frames_BTD: Tensor, with_attention: bool = False, kept_BT2W: Tensor | None = None
+        self, embeddings_BTD: Tensor, with_attention: bool = False, cached_BT2W: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        if self.motion is None or kept_BT2W is None:
-            return self.attend(self.tokens(frames_BTD), with_attention)
-        return self.attend(self.motion.from_kept(frames_BTD, kept_BT2W), with_attention)
+        if self.motion is None or cached_BT2W is None:
+            return self.attend(self.tokens(embeddings_BTD), with_attention)
+        return self.attend(self.motion.from_cached(embeddings_BTD, cached_BT2W), with_attention)
 
-    def tokens(self, frames_BTD: Tensor) -> Tensor:
-        """The part without trained weights: (B, T, D) -> (B, T, W), so that training can do it once."""
-        return frames_BTD if self.motion is None else self.motion(frames_BTD)
+    def tokens(self, embeddings_BTD: Tensor) -> Tensor:
+        """Return the input of the first layer: (B, T, D) -> (B, T, W). Nothing here is trained, so training computes it once."""
+        return embeddings_BTD if self.motion is None else self.motion(embeddings_BTD)
 
     def attend(self, tokens_BTW: Tensor, with_attention: bool = False) -> tuple[Tensor, Tensor | None]:
-        """Video embedding and, when asked for, frame attention from `tokens`: (B, T, W) -> (B, D'), (B, T)."""
+        """Return the video embedding (B, D') and, if asked for, the frame attention (B, T) from the result of `tokens`."""
         num_videos, num_frames, _ = tokens_BTW.shape
         if self.style == "mean":
             uniform_BT = tokens_BTW.new_full((num_videos, num_frames), 1 / num_frames)
@@ -88,19 +95,23 @@ class TemporalEncoder(nn.Module):
             return self.norm(self._read_out(tokens_BSD)), attention_BT
         return self.norm(tokens_BSD[:, 0]), attention_BT  # Eq. 12
 
-    def prefixes(self, frames_BTD: Tensor) -> Tensor:
-        """The video embedding after each frame, from the frames up to it alone: (B, T, D) -> (B, T, D')."""
+    def prefixes(self, embeddings_BTD: Tensor) -> Tensor:
+        """Return the video embedding after each frame, from this and earlier frames alone: (B, T, D) -> (B, T, D').
+
+        Raises ValueError unless the style is `causal`.
+        """
         if not self.causal:
             raise ValueError(
-                f"temporal {self.style!r} looks at all frames of a window; answers in between need 'causal'"
+                f"temporal {self.style!r} attends to all frames of a window; an answer after each frame needs 'causal'"
             )
-        tokens_BTD, _ = self._through_blocks(self.tokens(frames_BTD), with_attention=False)
+        tokens_BTD, _ = self._through_blocks(self.tokens(embeddings_BTD), with_attention=False)
         return self.norm(tokens_BTD)
 
     def _through_blocks(self, tokens_BTW: Tensor, with_attention: bool) -> tuple[Tensor, Tensor | None]:
+        """Return the tokens (B, S, D') after the last layer and, if asked for, the frame attention (B, T) of that layer."""
         tokens_BSD = self.proj(self.token_drop(tokens_BTW))
         if not self.causal:
-            # Not len(tokens_BSD), which would fix the number of videos in a trace.
+            # len(tokens_BSD) would fix the number of videos in an exported graph.
             tokens_BSD = torch.cat([self.cls_token.expand(tokens_BSD.shape[0], -1, -1), tokens_BSD], dim=1)
         tokens_BSD = tokens_BSD + self._positions(tokens_BTW.shape[1])
         attention_BT = None
@@ -112,29 +123,33 @@ class TemporalEncoder(nn.Module):
         return tokens_BSD, attention_BT
 
     def _frame_attention(self, block: Block, tokens_BSD: Tensor) -> Tensor:
+        """Return the attention (B, T) to each frame in this layer: that of the class token, or of the last frame if causal."""
         if self.causal:
             return block.weights_of(tokens_BSD, -1)
-        weights_BT = block.weights_of(tokens_BSD, 0)[:, 1:]  # without the class token's look at itself
+        weights_BT = block.weights_of(tokens_BSD, 0)[:, 1:]  # without the attention of the class token to itself
         return weights_BT / weights_BT.sum(dim=1, keepdim=True)
 
     def _read_out(self, tokens_BTD: Tensor) -> Tensor:
-        """The last frame's token; in training that of a frame drawn from the later half, so that answers are learned that
-        come before a window is full."""
+        """Return the token of the last frame: (B, T, D') -> (B, D').
+
+        In training a frame of the later half is drawn instead, so that the model also learns to answer before a window is full.
+        """
         num_videos, num_frames, _ = tokens_BTD.shape
         if not self.training:
             return tokens_BTD[:, -1]
-        places_B = torch.randint(num_frames // 2, num_frames, (num_videos,), device=tokens_BTD.device)
-        return tokens_BTD[torch.arange(num_videos, device=tokens_BTD.device), places_B]
+        index_B = torch.randint(num_frames // 2, num_frames, (num_videos,), device=tokens_BTD.device)
+        return tokens_BTD[torch.arange(num_videos, device=tokens_BTD.device), index_B]
 
     def _positions(self, num_frames: int) -> Tensor:
-        if torch.compiler.is_exporting():  # nothing in a graph may depend on which number of frames it was traced with
+        """Return the positions (1, S, D') for so many frames. Logs a warning, once, if they are interpolated."""
+        if torch.compiler.is_exporting():  # a graph must not depend on the number of frames that it was traced with
             if self.causal:
                 return continued_positions(self.pos_embed, num_frames)
             return resize_positions(self.pos_embed, num_frames, has_class=True)
         if self.causal and num_frames < self.num_frames:
             return self.pos_embed[:, :num_frames]
-        if num_frames != self.num_frames and not self._said_interpolation:
-            self._said_interpolation = True
+        if num_frames != self.num_frames and not self._warned:
+            self._warned = True
             log.warning(
                 "this model was built for %d frames and is used with %d: its temporal positions are interpolated",
                 self.num_frames,

@@ -1,4 +1,4 @@
-"""Files of named tensors, read without running code of theirs: safetensors, and what torch.save wrote."""
+"""Reading of files of named tensors: safetensors, and files of torch.save. No code inside such a file is ever run."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from torch import Tensor
 from fewframes.errors import WeightsError
 
 ZIP_START, PICKLE_START = b"PK\x03\x04", b"\x80\x02"
-"""How files of torch.save begin, today's and those before 2020."""
+"""The first bytes of a file of torch.save, today and before 2020."""
 STATE_KEYS = ("model", "model_state", "state_dict")
-"""Under which trainers put the tensors beside what else they save: timm and the release, PyTorchVideo, Lightning."""
+"""The keys under which training programs store the tensors among other things: timm and the release, PyTorchVideo, Lightning."""
 MOST_REASON = 300
-"""Characters of an error that is passed on."""
+"""The most characters of another package's error message that ours repeats."""
 BAD_PICKLE = (
     pickle.UnpicklingError,
     struct.error,
@@ -37,11 +37,14 @@ BAD_PICKLE = (
     OSError,
     zipfile.BadZipFile,
 )
-"""What torch's restricted unpickler raises on code, damage and garbage."""
+"""The errors that torch's restricted unpickler raises on code, damage and garbage."""
 
 
 def read_header(path: Path, key: str) -> dict[str, Any] | None:
-    """Return the JSON object under `key` in the head of a safetensors file; None for any other kind of file."""
+    """Return the JSON object under `key` in the metadata of a safetensors file, or None for any other kind of file.
+
+    Raises WeightsError if the file cannot be read or the object is damaged.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -61,13 +64,16 @@ def read_header(path: Path, key: str) -> dict[str, Any] | None:
 
 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every tensor that the head of a safetensors file names, without reading one."""
+    """Return the shape of each tensor in a safetensors file, from its head alone. No tensor is read."""
     with safe_open(path, framework="pt") as file:
         return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (not a dict)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file or of a pickled state dict (opened without running code), real ones float32."""
+    """Return all tensors of a safetensors file or of a pickled state dict, real numbers as float32.
+
+    A pickle is opened without running code. Raises WeightsError if the file cannot be read or holds anything but tensors.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
@@ -79,6 +85,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a file of torch.save. Raises WeightsError for damage, code, and anything but a dict of tensors."""
     try:
         with path.open("rb") as file:
             start = file.read(4)
@@ -87,10 +94,9 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     if not start.startswith((ZIP_START, PICKLE_START)):
         raise WeightsError(f"{path}: neither safetensors nor a file of torch.save (begins {start!r})")
     try:
+        # A small compressed file could fill the memory.
         if start == ZIP_START and any(entry.compress_type for entry in zipfile.ZipFile(path).infolist()):
-            raise WeightsError(
-                f"{path}: not a file of torch.save, which compresses nothing"
-            )  # it could fill the memory
+            raise WeightsError(f"{path}: not a file of torch.save, which compresses nothing")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except BAD_PICKLE as error:
         raise WeightsError(f"{path}: not a file of plain tensors ({one_line(error)})") from None
@@ -102,22 +108,23 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path}: holds {type(content).__name__}, not a dictionary of tensors")
     damaged = [key for key, tensor in content.items() if not _is_whole(tensor)]
     if damaged:
-        raise WeightsError(f"{path}: damaged; not all numbers of {damaged[0]!r} are in the file")
+        raise WeightsError(f"{path}: damaged; some numbers of {damaged[0]!r} are not in the file")
     return dict(content)
 
 
 def one_line(error: Exception) -> str:
-    """Return the first line of what an error says, or its name where it says nothing."""
+    """Return the first line of an error message, or the name of the error if it has no message."""
     lines = str(error).strip().splitlines()
     return lines[0][:MOST_REASON] if lines else type(error).__name__
 
 
 def _is_named_tensor(item: tuple[object, object]) -> bool:
+    """Return True if the key of an item is a text and its value a tensor."""
     return isinstance(item[0], str) and isinstance(item[1], Tensor)
 
 
 def _is_whole(tensor: Tensor) -> bool:
-    """Return whether a tensor is plain and has a number in the file for each of its own: a few bytes can claim any shape."""
+    """Return True if a tensor is plain and all of its numbers are in the file. A few bytes of a pickle can claim any shape."""
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
         return False
     return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()

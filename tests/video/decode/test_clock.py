@@ -43,7 +43,7 @@ def test_a_clock_that_steps_hides_no_pictures(
     found = said(predictor, recipe.write(tmp_path / "a"), as_bytes=as_bytes)
     assert found.times_s.tolist() == pytest.approx([0.48, 1.48, 602.48, 603.48], abs=0.05)
     assert [tuple(step) for step in found.steps] == [pytest.approx((2.0, 600.0), abs=0.05)]
-    assert found.notices == ["its clock steps on by 600.00 s at 2.00 s; looked at both sides of that"]
+    assert found.notices == ["its timestamps jump by 600.00 s at 2.00 s; frames from both sides of the gap were used"]
     assert found.to_dict()["distinct_frames"] == 4
 
 
@@ -92,7 +92,7 @@ def test_a_clock_that_goes_back_hides_no_pictures(
 def test_long_pictures_are_no_steps_but_told(tmp_path: Path, predictor: Predictor) -> None:
     slides = said(predictor, Numbered(bframes=0, times_ms=[0, 15_000, 30_000]).write(tmp_path / "slides"))
     assert slides.steps == ()
-    assert slides.notices == [f"4 frames were looked at, {slides.distinct_frames} of them different pictures"]
+    assert slides.notices == [f"only {slides.distinct_frames} of its 4 sampled frames are different"]
     assert slides.distinct_frames < 4
     short = said(predictor, Numbered(times_ms=range(0, 120, 40)).write(tmp_path / "short"))
     assert (short.distinct_frames, short.to_row()["distinct_frames"], len(short.notices)) == (3, 3, 1)
