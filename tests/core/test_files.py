@@ -22,8 +22,7 @@ from fewframes.core.files import check_writable, filled
 from fewframes.data.dataset import DataConfig, read_data
 from fewframes.errors import ConfigError, OutputError, WeightsError
 from fewframes.training.config import RunConfig, TrainConfig
-from fewframes.training.event_file import EventFile
-from fewframes.training.run_folder import RunFolder
+from fewframes.training.run_folder import EventFile, RunFolder
 from fewframes.training.train import TrainOptions, train
 
 CPU = TrainOptions(device="cpu", dtype="float32")

@@ -85,7 +85,9 @@ def test_labels_are_matched_by_name(fading: Predictor, clips: Path, judged: Eval
     assert torch.equal(matched.targets, judged.targets)
     with pytest.raises(DataError, match=r"the model has no 'turn bleu' \(1 of 2 labels .*did you mean 'turn blue'\?"):
         evaluate(renamed("turn blue", "turn bleu"), fading, None)
-    with pytest.raises(DataError, match="its videos have any number of actions a video, the model names one action"):
+    with pytest.raises(
+        DataError, match="the data have any number of actions per video, but the model names one action"
+    ):
         evaluate(replace(data, multilabel=True), fading, None)
 
 

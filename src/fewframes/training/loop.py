@@ -123,20 +123,20 @@ class Trainer:
     def __init__(
         self,
         model: STAM,
-        lesson: TrainingSet,
+        training_set: TrainingSet,
         run: RunConfig,
         accelerator: Accelerator,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         config = self.config = run.train
         self.augment, self.accelerator, self.dtype = run.augment, accelerator, dtype
-        self.lesson = lesson
+        self.training_set = training_set
         self.num_done = 0
         self.failed: dict[int, str] = {}
         self._start = model
         layout = torch.contiguous_format if config.shard else torch.channels_last  # FSDP takes no other
         model = self.model = copy.deepcopy(model).to(accelerator.device).to(memory_format=layout)
-        self.learner = TrainedPart(model, embedded=isinstance(lesson.examples, TokenExamples))
+        self.learner = TrainedPart(model, embedded=isinstance(training_set.examples, TokenExamples))
         model.temporal_encoder.requires_grad_(True)
         if model.temporal_encoder.motion is not None:
             model.temporal_encoder.motion.requires_grad_(False)  # fitted, not trained
@@ -149,23 +149,25 @@ class Trainer:
             fused=not config.shard,
         )
         self.scaler = torch.amp.GradScaler(self.accelerator.device.type, enabled=dtype == torch.float16)
-        self.teacher_scores = None if lesson.teacher_scores is None else lesson.teacher_scores.to(accelerator.device)
+        self.teacher_scores = (
+            None if training_set.teacher_scores is None else training_set.teacher_scores.to(accelerator.device)
+        )
         self.average = Average(self.learner, config.ema_decay) if config.ema_decay else None
-        self.targets = lesson.targets.to(self.accelerator.device)
-        self.weights_K = class_weights(lesson.targets).to(self.targets) if config.balance == "weights" else None
+        self.targets = training_set.targets.to(self.accelerator.device)
+        self.weights_K = class_weights(training_set.targets).to(self.targets) if config.balance == "weights" else None
         self.order = self._order()
-        self.videos_a_step = self.order.batch_size * self.order.num_processes * config.accumulate
-        self.steps_an_epoch = -(-len(lesson.examples) // self.videos_a_step)
-        self.num_steps = max(config.min_steps, config.epochs * self.steps_an_epoch)
+        self.videos_per_step = self.order.batch_size * self.order.num_processes * config.accumulate
+        self.steps_per_epoch = -(-len(training_set.examples) // self.videos_per_step)
+        self.num_steps = max(config.min_steps, config.epochs * self.steps_per_epoch)
 
     @property
     def step_gflop(self) -> float:
         """About how much work a step on kept embeddings is, in units of 1e9: forwards, and twice that backwards;
         small."""
-        if not isinstance(self.lesson.examples, TokenExamples):
+        if not isinstance(self.training_set.examples, TokenExamples):
             return math.inf
         num_weights = sum(weight.numel() for weight in self.learner.parameters() if weight.requires_grad)
-        num_tokens = self.order.batch_size * (1 + self.lesson.examples.tokens_BVTW.shape[2])
+        num_tokens = self.order.batch_size * (1 + self.training_set.examples.tokens_BVTW.shape[2])
         return 6 * num_weights * num_tokens / 1e9
 
     def _spread(self) -> nn.Module:
@@ -196,10 +198,10 @@ class Trainer:
     def _order(self) -> ExampleOrder:
         weights: tuple[float, ...] = ()
         if self.config.balance == "sampling":
-            weights = tuple((self.lesson.targets * class_weights(self.lesson.targets)).amax(dim=1).tolist())
+            weights = tuple((self.training_set.targets * class_weights(self.training_set.targets)).amax(dim=1).tolist())
         return ExampleOrder(
-            num_examples=len(self.lesson.examples),
-            batch_size=min(self.config.batch_size, len(self.lesson.examples)),
+            num_examples=len(self.training_set.examples),
+            batch_size=min(self.config.batch_size, len(self.training_set.examples)),
             seed=self.config.seed,
             rank=self.accelerator.process_index,
             num_processes=self.accelerator.num_processes,
@@ -210,7 +212,7 @@ class Trainer:
         """Train from where the run stands to its end; yields each step. ConfigError when the loss is no number any more."""
         accumulate, step_gflop = self.config.accumulate, self.step_gflop
         batches = read_batches(
-            self.lesson.examples, self.order, self.num_done * accumulate, self.num_steps * accumulate, workers
+            self.training_set.examples, self.order, self.num_done * accumulate, self.num_steps * accumulate, workers
         )
         while self.num_done < self.num_steps:
             self.learner.train()
@@ -250,7 +252,7 @@ class Trainer:
         return TrainingStep(
             number=self.num_done + 1,
             num_steps=self.num_steps,
-            epoch=(self.num_done + 1) / self.steps_an_epoch,
+            epoch=(self.num_done + 1) / self.steps_per_epoch,
             learning_rate=self.config.learning_rate * share,
             loss=mean_loss,
             accuracy=mean_right,
@@ -282,9 +284,9 @@ class Trainer:
             raise ConfigError(
                 f"training diverged: the loss is {loss.item()} at step {self.num_done + 1} of {self.num_steps} with "
                 f"learning_rate {config.learning_rate:g}; lower it, or look at these videos: "
-                f"{', '.join(self.lesson.names[row] for row in batch.rows.tolist())}"
+                f"{', '.join(self.training_set.names[row] for row in batch.rows.tolist())}"
             )
-        return loss, share_right(self.model, logits_BK, self.targets[rows_B])
+        return loss, fraction_right(self.model, logits_BK, self.targets[rows_B])
 
     def trained(self) -> STAM:
         """The model as it is now, on the CPU, its weights averaged where the run averages them."""
@@ -355,10 +357,10 @@ def fit(
     """Train the temporal encoder and the head of `model` in place on frame embeddings, V views of each video, with targets
     (B, K) in 0-1; yields each step. The frame encoder is not touched. Same seed, same weights on the same machine."""
     solve(model, embeddings_BVTD, targets_BK, run.train.seed)
-    lesson = TrainingSet(
+    training_set = TrainingSet(
         token_examples(model, embeddings_BVTD), targets_BK, [f"video {row}" for row in range(len(targets_BK))]
     )
-    trainer = Trainer(model, lesson, run, accelerator or start_processes("cpu", run.train))
+    trainer = Trainer(model, training_set, run, accelerator or start_processes("cpu", run.train))
     yield from trainer.steps()
     model.load_state_dict(trainer.trained().state_dict())
     model.eval()
@@ -390,7 +392,7 @@ def _write_state(state: dict[str, Any], file: IO[bytes]) -> None:
         raise
 
 
-def share_right(model: STAM, logits_BK: Tensor, targets_BK: Tensor) -> float:
+def fraction_right(model: STAM, logits_BK: Tensor, targets_BK: Tensor) -> float:
     """How many videos got their action; for multi-label models, how many of the answers yes and no were right."""
     if model.config.task == "multilabel":
         return float(((logits_BK > 0) == (targets_BK > 0.5)).float().mean())

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import platform
 import shutil
+import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict
@@ -26,7 +29,6 @@ from fewframes.models.checkpoint import HEADER_KEY, MODEL_FILE, Checkpoint, save
 from fewframes.models.tensor_files import read_header
 from fewframes.training.config import RunConfig, run_to_toml
 from fewframes.training.evaluate import Evaluation
-from fewframes.training.event_file import EventFile
 from fewframes.training.report import write_predictions
 from fewframes.viz.charts import confusion_png, training_png
 
@@ -204,6 +206,37 @@ class RunFolder:
 
     def _settings(self, num_processes: int) -> dict[str, str]:
         return {"data": self.data.fingerprint(), "processes": str(num_processes)} | _flat(asdict(self.run))
+
+
+class EventFile:
+    """A TensorBoard file of values over steps, in a folder of logs. Raises OSError if it cannot be written.
+
+    Each value is written at once. TensorBoard's own writer does so in a thread, whose errors end as tracebacks.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from tensorboard.summary.writer.record_writer import RecordWriter  # late: slow to import
+
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
+        self._writer = RecordWriter(path.open("wb", buffering=0))
+        self._write(file_version="brain.Event:2")
+
+    def add(self, values: Mapping[str, float], step: int) -> None:
+        """Write one value under each name for one step."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        figures = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._write(step=step, summary=Summary(value=figures))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._writer.close()
+
+    def _write(self, **fields: object) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+
+        self._writer.write(Event(wall_time=time.time(), **fields).SerializeToString())
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, str]:

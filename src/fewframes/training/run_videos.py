@@ -19,10 +19,10 @@ from fewframes.inference.predictor import Predictor
 from fewframes.results import Failure
 from fewframes.training.augment import AugmentConfig
 from fewframes.training.config import RunConfig
-from fewframes.training.evaluate import places_of
-from fewframes.training.features import EmbeddedVideos, VideoFeatures, embed_videos, see_videos
-from fewframes.training.scoring import Scores, judge
-from fewframes.training.shares import Share
+from fewframes.training.evaluate import indices_of
+from fewframes.training.features import EmbeddedVideos, VideoFeatures, embed_videos, extract_features
+from fewframes.training.processes import ProcessRank
+from fewframes.training.scoring import Scores, score_videos
 
 Progress = Callable[[str, int, int, str], None]
 """Called with the stage, how much of it is done, how much there is, and what else there is to say."""
@@ -42,13 +42,13 @@ class RunVideos:
         held: list[int],
         run: RunConfig,
         cache: EmbeddingCache,
-        share: Share,
+        process: ProcessRank,
         progress: Progress,
     ) -> None:
-        self.data, self.cache, self.share = data, cache, share
+        self.data, self.cache, self.process = data, cache, process
         self._run, self._progress = run, progress
-        tested = [place for place in held if data.samples[place].split == "test"]
-        choosing = [place for place in held if place not in tested] or held
+        tested = [index for index in held if data.samples[index].split == "test"]
+        choosing = [index for index in held if index not in tested] or held
         self.training, self.choosing, self.reporting = (
             data.subset(part) for part in (training, choosing, tested or held)
         )
@@ -70,12 +70,12 @@ class RunVideos:
         self.note(failed(sample, str(error)) for sample in part.samples)
 
     def embedded(
-        self, part: VideoSet, predictor: Predictor, *, mirror: bool = False, drawn: AugmentConfig | None = None
+        self, part: VideoSet, predictor: Predictor, *, mirror: bool = False, augment: AugmentConfig | None = None
     ) -> EmbeddedVideos | None:
         """Return the embeddings of a part of the data; None where no video of it could be read."""
-        num_new = self.embed_share(part, predictor, mirror=mirror, drawn=drawn)
+        num_new = self.fill_cache(part, predictor, mirror=mirror, augment=augment)
         try:
-            for result in embed_videos(part, predictor, self.cache, mirror=mirror, drawn=drawn):
+            for result in embed_videos(part, predictor, self.cache, mirror=mirror, augment=augment):
                 if isinstance(result, EmbeddedVideos):
                     self.num_cached += max(0, result.num_cached - num_new)  # below 0 where the cache took nothing
                     self.note(result.failures)
@@ -86,41 +86,41 @@ class RunVideos:
         return None
 
     def embedded_views(self, predictor: Predictor) -> EmbeddedVideos | None:
-        """Return the training videos as they are, mirrored, and as they are drawn; with few frames too for early exit."""
+        """Return the training videos as they are, mirrored, and as they are augment; with few frames too for early exit."""
         mirror = self._run.data.mirror
-        embedded = self.embedded(self.training, predictor, mirror=mirror, drawn=self._run.augment)
+        embedded = self.embedded(self.training, predictor, mirror=mirror, augment=self._run.augment)
         if embedded is None or not self._run.train.early_exit:
             return embedded
         stages = stages_of(predictor.config.num_frames)
         return replace(embedded, embeddings=with_stages(embedded.embeddings, stages, 1 + mirror))
 
-    def embed_share(
-        self, part: VideoSet, predictor: Predictor, *, mirror: bool = False, drawn: AugmentConfig | None = None
+    def fill_cache(
+        self, part: VideoSet, predictor: Predictor, *, mirror: bool = False, augment: AugmentConfig | None = None
     ) -> int:
         """Fill the cache together with the other processes; return how many videos they have embedded, 0 where there are none."""
-        if self.share.num_processes == 1:
+        if self.process.num_processes == 1:
             return 0
         num_new = 0
-        mine = part.subset(self.share.of(len(part.samples)))
-        for number, seen in enumerate(see_videos(mine, predictor, self.cache, mirror=mirror, drawn=drawn)):
+        mine = part.subset(self.process.indices(len(part.samples)))
+        for number, seen in enumerate(extract_features(mine, predictor, self.cache, mirror=mirror, augment=augment)):
             num_new += isinstance(seen, VideoFeatures) and not seen.cached
             self._progress("embedding its share", number + 1, len(mine.samples), "")
-        return sum(self.share.gathered([num_new]))
+        return sum(self.process.gather([num_new]))
 
-    def judged(self, part: VideoSet, predictor: Predictor, cache: EmbeddingCache | None) -> Scores:
+    def scores(self, part: VideoSet, predictor: Predictor, cache: EmbeddingCache | None) -> Scores:
         """Return what a model says of a part of the data. Raises DataError."""
-        return judge(part, predictor, cache, share=self.share, progress=self.judging)
+        return score_videos(part, predictor, cache, process=self.process, progress=self.on_scoring)
 
     def teacher_scores(self, teacher: Predictor) -> Tensor:
         """Return the teacher's scores (B, K) of the training videos at the run's temperature, in the labels of the data."""
-        columns = places_of(self.data.labels, teacher.labels, f"teacher {self._run.train.teacher!r}")
-        judged = self.judged(self.training, teacher, self.cache)
+        columns = indices_of(self.data.labels, teacher.labels, f"teacher {self._run.train.teacher!r}")
+        scores = self.scores(self.training, teacher, self.cache)
         scores_BK = torch.zeros_like(self.targets_BK)
-        logits_NK = judged.logits[:, columns] / self._run.train.teacher_temperature
-        scores_BK[judged.places] = teacher.model.scores(logits_NK)
+        logits_NK = scores.logits[:, columns] / self._run.train.teacher_temperature
+        scores_BK[scores.indices] = teacher.model.scores(logits_NK)
         return scores_BK
 
-    def judging(self, stage: str, done: int, total: int) -> None:
+    def on_scoring(self, stage: str, done: int, total: int) -> None:
         """Tell how far judging is."""
         self._progress(stage, done, total, "")
 

@@ -42,10 +42,9 @@ from fewframes.training.evaluate import Evaluation, evaluate, figure_of
 from fewframes.training.features import EmbeddedVideos
 from fewframes.training.loader import VideoExamples
 from fewframes.training.loop import Trainer, TrainingSet, TrainingStep, solve, token_examples
-from fewframes.training.processes import as_in_first, few_threads, start_processes
+from fewframes.training.processes import ProcessRank, as_in_first, few_threads, start_processes
 from fewframes.training.run_folder import RunFolder, versions
 from fewframes.training.run_videos import Progress, RunVideos, failed
-from fewframes.training.shares import Share
 from fewframes.video.view import ViewConfig
 
 log = logging.getLogger("fewframes")
@@ -90,31 +89,31 @@ def train(
 
     Raises DataError, ConfigError or WeightsError before anything is written.
     """
-    records = RunFolder(output, run, data, options.command)
-    records.check(overwrite=options.overwrite, resume=options.resume)
+    run_folder = RunFolder(output, run, data, options.command)
+    run_folder.check(overwrite=options.overwrite, resume=options.resume)
     training, held = hold_out(data, run.data.holdout, run.train.seed)
     teacher = load_checkpoint(run.train.teacher) if run.train.teacher else None  # before minutes of work, not after
     with ExitStack() as until_done:
-        accelerator = start_processes(options.device, run.train, records.logs)
+        accelerator = start_processes(options.device, run.train, run_folder.logs)
         until_done.callback(accelerator.end_training)
-        share = Share(accelerator.process_index, accelerator.num_processes)
+        process = ProcessRank(accelerator.process_index, accelerator.num_processes)
         if accelerator.is_main_process:
-            until_done.enter_context(records.held())
-            until_done.callback(records.close)
+            until_done.enter_context(run_folder.held())
+            until_done.callback(run_folder.close)
         else:
             progress = lambda stage, done, total, words: None  # noqa: E731
-        cache = options.cache or EmbeddingCache(until_done.enter_context(_shared_folder(share)))
-        videos = RunVideos(data, training, held, run, cache, share, progress)
-        return _Run(videos, teacher, run, options, records, accelerator, progress).result()
+        cache = options.cache or EmbeddingCache(until_done.enter_context(_shared_folder(process)))
+        videos = RunVideos(data, training, held, run, cache, process, progress)
+        return _Run(videos, teacher, run, options, run_folder, accelerator, progress).result()
 
 
 @contextmanager
-def _shared_folder(share: Share) -> Iterator[Path]:
+def _shared_folder(process: ProcessRank) -> Iterator[Path]:
     """Yield a new folder, of all processes of this machine the same; it goes when the block ends."""
     with tempfile.TemporaryDirectory(prefix="fewframes-") as own:
-        first, *_ = share.gathered([own])
+        first, *_ = process.gather([own])
         yield Path(first) if Path(first).is_dir() else Path(own)
-        share.gathered([own])  # no process takes it away from another
+        process.gather([own])  # no process takes it away from another
 
 
 class _Run:
@@ -126,14 +125,14 @@ class _Run:
         teacher: Checkpoint | None,
         run: RunConfig,
         options: TrainOptions,
-        records: RunFolder,
+        run_folder: RunFolder,
         accelerator: Accelerator,
         progress: Progress,
     ) -> None:
-        self.videos, self.teacher, self.run, self.options, self.records = videos, teacher, run, options, records
+        self.videos, self.teacher, self.run, self.options, self.run_folder = videos, teacher, run, options, run_folder
         self.accelerator, self.progress = accelerator, progress
         self.data, self.cache = videos.data, videos.cache
-        self.share = videos.share
+        self.process = videos.process
         torch.manual_seed(run.train.seed)
         self.model, self.view, self.licences = start_run(
             run, num_classes=len(self.data.labels), task="multilabel" if self.data.multilabel else "single"
@@ -172,18 +171,22 @@ class _Run:
         began = time.perf_counter()
         start = self._predictor(self.model)
         self.dtype = name_of(start.dtype)  # measured once
-        lesson = self._lesson(start)
+        training_set = self._training_set(start)
         embedding_s, began = time.perf_counter() - began, time.perf_counter()
-        trainer = Trainer(self.model, lesson, self.run, self.accelerator, torch.float32 if self.frozen else start.dtype)
-        self._tell_steps(trainer)
+        trainer = Trainer(
+            self.model, training_set, self.run, self.accelerator, torch.float32 if self.frozen else start.dtype
+        )
+        self._warn_of_steps(trainer)
         self._loop(trainer)
         self._note_unread(trainer)
-        last = self._solved_again(trainer.trained())
+        last = self._with_fitted_moments(trainer.trained())
         training_s = time.perf_counter() - began
         kept = last
-        if self.run.train.keep == "best" and self._agreed(self.records.best.exists())[0]:
-            kept = load_checkpoint(self.records.best).model if self.accelerator.is_main_process else copy.deepcopy(last)
-            kept = self._solved_again(as_in_first(kept, self.accelerator))
+        if self.run.train.keep == "best" and self._agreed(self.run_folder.best.exists())[0]:
+            kept = (
+                load_checkpoint(self.run_folder.best).model if self.accelerator.is_main_process else copy.deepcopy(last)
+            )
+            kept = self._with_fitted_moments(as_in_first(kept, self.accelerator))
         trained = TrainingResult(
             checkpoint=self._checkpoint(kept, start),
             evaluation=self._evaluation(kept),
@@ -196,16 +199,16 @@ class _Run:
         trained = replace(trained, checkpoint=replace(trained.checkpoint, metrics=self._metrics(trained.evaluation)))
         if self.accelerator.is_main_process:
             last_checkpoint = None if kept is last else self._checkpoint(last, start)
-            self.records.write(
+            self.run_folder.write(
                 trained.checkpoint, last_checkpoint, trained.evaluation, self._facts(trained), self.memory
             )
         self.accelerator.wait_for_everyone()
         return trained
 
-    def _tell_steps(self, trainer: Trainer) -> None:
+    def _warn_of_steps(self, trainer: Trainer) -> None:
         """Say it where there are more steps than the epochs that were asked for."""
         settings = self.run.train
-        num_asked = settings.epochs * trainer.steps_an_epoch
+        num_asked = settings.epochs * trainer.steps_per_epoch
         if self.accelerator.is_main_process and settings.epochs != TrainConfig.epochs and trainer.num_steps > num_asked:
             log.warning(
                 "%d steps are made, the least by train.min_steps, and not the %d of train.epochs = %d; for these: "
@@ -215,16 +218,16 @@ class _Run:
                 settings.epochs,
             )
 
-    def _solved_again(self, model: STAM) -> STAM:
+    def _with_fitted_moments(self, model: STAM) -> STAM:
         """Return the model with the read-out of moments for a frame encoder that has changed."""
         if self.frozen or model.moment_head is None:
             return model
         predictor, videos = self._predictor(model), self.videos
-        videos.embed_share(videos.training, predictor, mirror=self.run.data.mirror, drawn=self.run.augment)
+        videos.fill_cache(videos.training, predictor, mirror=self.run.data.mirror, augment=self.run.augment)
         embedded = videos.embedded_views(predictor) if self.accelerator.is_main_process else None
         if embedded is not None:
             generator = torch.Generator().manual_seed(self.run.train.seed)
-            targets_BK = videos.targets_BK[embedded.places]
+            targets_BK = videos.targets_BK[embedded.indices]
             model.moment_head.fit(embedded.embeddings, targets_BK, model.loss, generator)
         return as_in_first(model, self.accelerator)
 
@@ -239,7 +242,7 @@ class _Run:
             "device": str(self.accelerator.device),
         }
 
-    def _lesson(self, start: Predictor) -> TrainingSet:
+    def _training_set(self, start: Predictor) -> TrainingSet:
         """Return what is learned: embeddings, where the frame encoder is frozen, else videos."""
         videos = self.videos
         names = [sample.path for sample in videos.training.samples]
@@ -262,16 +265,16 @@ class _Run:
         embedded = self._solved(start)
         return TrainingSet(
             token_examples(self.model, embedded.embeddings),
-            videos.targets_BK[embedded.places],
-            [names[place] for place in embedded.places.tolist()],
-            None if teacher_BK is None else teacher_BK[embedded.places],
+            videos.targets_BK[embedded.indices],
+            [names[index] for index in embedded.indices.tolist()],
+            None if teacher_BK is None else teacher_BK[embedded.indices],
         )
 
     def _solved(self, start: Predictor) -> EmbeddedVideos:
         """Return the embeddings of the training videos, and set what of the model is solved on them."""
         videos = self.videos
         embedded = videos.embedded_views(start)
-        targets_BK = videos.targets_BK if embedded is None else videos.targets_BK[embedded.places]
+        targets_BK = videos.targets_BK if embedded is None else videos.targets_BK[embedded.indices]
         if embedded is None or not (targets_BK.sum(dim=0) > 0).all():
             absent = [] if embedded is None else (targets_BK.sum(dim=0) == 0).nonzero().flatten().tolist()
             names = ", ".join(self.data.labels[index] for index in absent) or "any action"
@@ -288,18 +291,18 @@ class _Run:
         if not self.run.train.early_exit or embedded is None:
             return None
         stages = stages_of(model.config.num_frames)
-        targets_N = self.videos.choosing_targets_BK[embedded.places].argmax(dim=1)
+        targets_N = self.videos.choosing_targets_BK[embedded.indices].argmax(dim=1)
         return fit_plan(stages, stage_logits(model, embedded.embeddings[:, 0], stages), targets_N)
 
     def _loop(self, trainer: Trainer) -> None:
         """Train to the end, or until nothing better came for long; log, measure each epoch, keep the state."""
         memory: dict[str, Any] = {"held_out": [], "best": None, "stale": 0}
-        if self.options.resume and self.records.state.exists():
-            memory = self.records.checked(trainer.restore(self.records.state), trainer.accelerator.num_processes)
+        if self.options.resume and self.run_folder.state.exists():
+            memory = self.run_folder.checked(trainer.restore(self.run_folder.state), trainer.accelerator.num_processes)
             if self.accelerator.is_main_process:
-                self.records.keep_steps(trainer.num_done)
+                self.run_folder.keep_steps(trainer.num_done)
         elif self.accelerator.is_main_process:
-            self.records.clear()
+            self.run_folder.clear()
         self.memory = memory
         if self.run.train.trackers:
             self.accelerator.init_trackers("fewframes")
@@ -307,18 +310,18 @@ class _Run:
         saved = time.monotonic()
         for step in trainer.steps(workers):
             if self.accelerator.is_main_process:
-                self.records.add_step(asdict(step))
-            self._tell(step)
-            if step.number % trainer.steps_an_epoch == 0 or step.number == step.num_steps:
-                self._judge_epoch(trainer, step)
+                self.run_folder.add_step(asdict(step))
+            self._report_step(step)
+            if step.number % trainer.steps_per_epoch == 0 or step.number == step.num_steps:
+                self._evaluate_epoch(trainer, step)
             due = time.monotonic() - saved >= self.run.train.save_every_s
             stop = 0 < self.run.train.patience <= memory["stale"]
             due, stop = self._agreed(due, stop)
             if stop:
                 break
             if due and step.number < step.num_steps:
-                with self.records.writing():
-                    trainer.save(self.records.state, self.records.marked(memory, self.accelerator.num_processes))
+                with self.run_folder.writing():
+                    trainer.save(self.run_folder.state, self.run_folder.marked(memory, self.accelerator.num_processes))
                 saved = time.monotonic()
 
     def _num_workers(self) -> int:
@@ -336,7 +339,7 @@ class _Run:
             broadcast_object_list(said)
         return said
 
-    def _tell(self, step: TrainingStep) -> None:
+    def _report_step(self, step: TrainingStep) -> None:
         values = {"loss": step.loss, "accuracy": step.accuracy, "learning_rate": step.learning_rate}
         self.accelerator.log({f"train/{name}": value for name, value in values.items()}, step=step.number)
         self.recent.append(step)
@@ -348,27 +351,27 @@ class _Run:
         )
         self.progress("training", step.number, step.num_steps, words)
 
-    def _judge_epoch(self, trainer: Trainer, step: TrainingStep) -> None:
+    def _evaluate_epoch(self, trainer: Trainer, step: TrainingStep) -> None:
         """Measure the model of now on held-out videos; keep the best so far where the run asks for it."""
         if not self.videos.choosing.samples:
             return
-        with few_threads(self.accelerator.device, self._judging_gflop()):
+        with few_threads(self.accelerator.device, self._scoring_gflop()):
             model = trainer.trained()
             figure = self._figure(model)
         if figure is None or not self.accelerator.is_main_process:
             return
         self.accelerator.log({"held_out/figure": figure}, step=step.number)
-        self.records.add_figure(figure, step.number)
+        self.run_folder.add_figure(figure, step.number)
         self.memory["held_out"].append([step.number, figure])
         if self.memory["best"] is None or figure > self.memory["best"]:
             self.memory["best"], self.memory["stale"] = figure, 0
             if self.run.train.keep == "best":
-                with self.records.writing():
-                    save_checkpoint(self.records.best, Checkpoint(model, self.view, self.data.labels))
+                with self.run_folder.writing():
+                    save_checkpoint(self.run_folder.best, Checkpoint(model, self.view, self.data.labels))
         else:
             self.memory["stale"] += 1
 
-    def _judging_gflop(self) -> float:
+    def _scoring_gflop(self) -> float:
         """Return about how much work judging an epoch is, in units of 1e9."""
         if self.choosing_embedded is None:
             return math.inf
@@ -380,17 +383,17 @@ class _Run:
         """Return top-1 (mAP for multi-label models) on the videos that are chosen by; None where none can be read."""
         if not self.frozen:
             try:
-                judged = self.videos.judged(self.videos.choosing, self._predictor(model), None)
+                scores = self.videos.scores(self.videos.choosing, self._predictor(model), None)
             except DataError:  # each of them is noted when the model is evaluated
                 return None
-            places, logits_NK = judged.places, judged.logits
+            indices, logits_NK = scores.indices, scores.logits
         elif self.choosing_embedded is None or not self.accelerator.is_main_process:  # it takes one process a moment
             return None
         else:
-            places = self.choosing_embedded.places
+            indices = self.choosing_embedded.indices
             with torch.inference_mode():
                 logits_NK = model.encode_video(self.choosing_embedded.embeddings[:, 0]).logits
-        targets_NK = self.videos.choosing_targets_BK[places]
+        targets_NK = self.videos.choosing_targets_BK[indices]
         return figure_of(report_of(model.config.task, logits_NK, targets_NK, self.data.labels))
 
     def _note_unread(self, trainer: Trainer) -> None:
@@ -405,7 +408,7 @@ class _Run:
             return None
         try:
             evaluation = evaluate(
-                videos.reporting, self._predictor(model), self.cache, share=self.share, progress=videos.judging
+                videos.reporting, self._predictor(model), self.cache, process=self.process, progress=videos.on_scoring
             )
         except DataError as error:
             videos.note_unread(videos.reporting, error)
@@ -416,7 +419,7 @@ class _Run:
     def _predictor(self, model: STAM) -> Predictor:
         """The model ready to label videos; a copy, for it is folded and cast."""
         checkpoint = Checkpoint(copy.deepcopy(model), self.view, self.data.labels)
-        return Predictor(checkpoint, device=self.options.device, dtype=self.dtype, name=str(self.records.folder))
+        return Predictor(checkpoint, device=self.options.device, dtype=self.dtype, name=str(self.run_folder.folder))
 
     def _checkpoint(self, model: STAM, start: Predictor) -> Checkpoint:
         provenance = {
