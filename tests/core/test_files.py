@@ -215,7 +215,7 @@ def test_more_steps_than_asked_for_are_said(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         train(read_data(clips), tmp_path / "out", run_for(tiny_model), CPU)
-    assert "2 steps are made, the least by train.min_steps, and not the 1 of train.epochs = 1" in caplog.text
+    assert "training takes 2 steps (train.min_steps), not the 1 of train.epochs = 1" in caplog.text
     caplog.clear()
     enough = RunConfig(start=str(tiny_model), data=DataConfig(holdout=0.34), train=TrainConfig(min_steps=1, epochs=2))
     train(read_data(clips), tmp_path / "enough", enough, CPU)

@@ -193,9 +193,9 @@ def test_official_subset_is_what_the_release_does_not_drop(fading: Predictor, cl
     assert none.official is not None
     assert (none.official.shortest_s, none.official.num_videos, none.official.report) == (shortest_s, 0, None)
     assert str(none.official) == "0 of 12 videos (none lasts 2.5 s)"
-    assert "drops, without a word, every video shorter than 2.5 s" in report_page(
-        none, read_mistakes(none, fading)
-    ).replace("&#x27;", "'")
+    assert "silently drops every video shorter than 2.5 s" in report_page(none, read_mistakes(none, fading)).replace(
+        "&#x27;", "'"
+    )
     assert none.to_dict()["official_subset"] == {"shortest_s": 2.5, "num_videos": 0}
 
 
