@@ -300,7 +300,7 @@ class Trainer:
         if not loss.isfinite():
             raise ConfigError(
                 f"training diverged: the loss is {loss.item()} at step {self.num_done + 1} of {self.num_steps} with "
-                f"learning_rate {config.learning_rate:g}; lower the learning rate, or look at these videos: "
+                f"learning_rate {config.learning_rate:g}; lower it, or look at these videos: "
                 f"{', '.join(self.training_set.names[row] for row in batch.rows.tolist())}"
             )
         return loss, fraction_right(self.model, logits_BK, self.targets[rows_B])
