@@ -57,39 +57,39 @@ def slow_logits(predictor: Predictor, frames_TCHW: Tensor) -> Tensor:
 
 
 def test_one_pass_is_what_predict_says(predictor: Predictor, data: VideoSet) -> None:
-    judged = score_videos(data, predictor)
-    assert judged.indices.tolist() == [0, 2]
-    assert [failure.source for failure in judged.failures] == [data.samples[1].path]
-    for logits_K, place in zip(judged.logits, judged.indices.tolist(), strict=True):
-        scores_K = predictor.predict(data.samples[place].path).scores
+    scores = score_videos(data, predictor)
+    assert scores.indices.tolist() == [0, 2]
+    assert [failure.source for failure in scores.failures] == [data.samples[1].path]
+    for logits_K, index in zip(scores.logits, scores.indices.tolist(), strict=True):
+        scores_K = predictor.predict(data.samples[index].path).scores
         assert_close(predictor.model.scores(logits_K), scores_K, rtol=0, atol=1e-6)
-    assert judged.others.shape == (2, 0, 3)
+    assert scores.others.shape == (2, 0, 3)
     with pytest.raises(DataError, match="none of 1 videos could be read"):
         score_videos(data.subset([1]), predictor)
 
 
 def test_other_orders_are_the_network_on_frames_in_that_order(predictor: Predictor, data: VideoSet) -> None:
-    judged = score_videos(data, predictor, orders_BOT=ORDERS.expand(3, -1, -1))
-    for row, place in enumerate(judged.indices.tolist()):
-        frames_TCHW = predictor.read_clip(data.samples[place].path).frames
+    scores = score_videos(data, predictor, orders_BOT=ORDERS.expand(3, -1, -1))
+    for row, index in enumerate(scores.indices.tolist()):
+        frames_TCHW = predictor.read_clip(data.samples[index].path).frames
         for number, order_T in enumerate(ORDERS):
-            assert_close(judged.others[row, number], slow_logits(predictor, frames_TCHW[order_T]), rtol=1e-4, atol=1e-4)
-        assert (judged.others[row, 0] - judged.logits[row]).abs().max() > 1e-3
+            assert_close(scores.others[row, number], slow_logits(predictor, frames_TCHW[order_T]), rtol=1e-4, atol=1e-4)
+        assert (scores.others[row, 0] - scores.logits[row]).abs().max() > 1e-3
 
 
 def test_scores_of_two_clips_by_three_crops_are_the_mean_of_six(predictor: Predictor, data: VideoSet) -> None:
     views = Views(num_clips=2, num_crops=3, clip_s=0.5)
-    judged = score_videos(data, predictor, views=views, orders_BOT=ORDERS.expand(3, -1, -1))
+    scores = score_videos(data, predictor, views=views, orders_BOT=ORDERS.expand(3, -1, -1))
     times_CT = clip_times(0.0, 0.8, 4, num_clips=2, clip_s=0.5)
-    for row, place in enumerate(judged.indices.tolist()):
+    for row, index in enumerate(scores.indices.tolist()):
         slow: dict[int, list[Tensor]] = {0: [], 1: []}
         for times_T in times_CT:
-            frames_TCHW = read_frames(data.samples[place].path, times_T).frames
+            frames_TCHW = read_frames(data.samples[index].path, times_T).frames
             for crop in range(3):
                 view_TCHW = torch.stack([crops_of(frame, predictor.view, 3)[crop] for frame in frames_TCHW])
                 slow[0].append(slow_logits(predictor, view_TCHW).softmax(dim=0))
                 slow[1].append(slow_logits(predictor, view_TCHW.flip(0)).softmax(dim=0))
-        for logits_K, singles in ((judged.logits[row], slow[0]), (judged.others[row, 0], slow[1])):
+        for logits_K, singles in ((scores.logits[row], slow[0]), (scores.others[row, 0], slow[1])):
             assert len(singles) == 6
             assert_close(predictor.model.scores(logits_K), torch.stack(singles).mean(dim=0), rtol=0, atol=1e-5)
 
