@@ -112,7 +112,7 @@ def test_a_state_stays_where_the_model_cannot_be_written(
     with monkeypatch.context() as patch:
         patch.setattr("fewframes.training.run_folder.save_checkpoint", full)
         with pytest.raises(
-            OutputError, match="No space left on device.; make room and go on with --resume, or take another"
+            OutputError, match="No space left on device.; make room and continue with --resume, or take another"
         ):
             train(data, tmp_path / "out", run, CPU)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["history.part.csv", "logs", "state.pt"]

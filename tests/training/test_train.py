@@ -375,7 +375,7 @@ def test_only_the_same_run_goes_on(clips: Path, tiny_model: Path, tmp_path: Path
         ConfigError, match=r"not the state of this run|holds the state of another run \(.*train.unfreeze was"
     ):
         train(data, tmp_path / "out", run, replace(CPU, resume=True))
-    with pytest.raises(ConfigError, match="take one of them"):
+    with pytest.raises(ConfigError, match="give one of them"):
         train(data, tmp_path / "out", run, replace(CPU, resume=True, overwrite=True))
     (tmp_path / "out" / "state.pt.part").write_bytes(b"killed while it was written")
     train(data, tmp_path / "out", run, replace(CPU, overwrite=True))

@@ -43,7 +43,7 @@ from fewframes.models.presets import PRESETS
 from fewframes.models.token_merging import merge_tokens, merged_per_block
 from fewframes.results import Failure
 from fewframes.training.processes import ONLY_PROCESS, ProcessRank
-from fewframes.training.scoring import Progress, Scores, ScoringSpeed, score_videos
+from fewframes.training.scoring import Scores, ScoringProgress, ScoringSpeed, score_videos
 from fewframes.video.decode.packets import SAME_S
 from fewframes.video.sampling import Views
 
@@ -252,7 +252,7 @@ def evaluate(
     config: EvaluateConfig = DEFAULTS,
     *,
     process: ProcessRank = ONLY_PROCESS,
-    progress: Progress = lambda stage, done, total: None,
+    progress: ScoringProgress = lambda stage, done, total: None,
 ) -> Evaluation:
     """Evaluate the model on labelled videos, whose labels are matched to its own by name. Nothing is written but the cache.
 

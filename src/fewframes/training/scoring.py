@@ -26,7 +26,7 @@ from fewframes.training.features import check_some, extract_features
 from fewframes.training.processes import ONLY_PROCESS, ProcessRank
 from fewframes.video.sampling import ONE_PASS, Views
 
-Progress = Callable[[str, int, int], None]
+ScoringProgress = Callable[[str, int, int], None]
 """A function that is called with the name of the stage, the number of videos done, and the number in all."""
 
 
@@ -74,7 +74,7 @@ def score_videos(
     with_lengths: bool = False,
     exits: ExitPlan | None = None,
     process: ProcessRank = ONLY_PROCESS,
-    progress: Progress = lambda stage, done, total: None,
+    progress: ScoringProgress = lambda stage, done, total: None,
 ) -> Scores:
     """Run the model over every video and return its logits. The scores of several views of a video are averaged.
 

@@ -53,7 +53,7 @@ log = logging.getLogger("fewframes")
 @dataclass(frozen=True)
 class TrainingResult:
     """The result of a run: the model, its evaluation on held-out videos (None if there were none, or none could be read), the
-    failures, and the seconds that embedding and training took."""
+    failures, the number of videos from the cache, and the seconds that embedding and training took."""
 
     checkpoint: Checkpoint
     evaluation: Evaluation | None
@@ -93,9 +93,8 @@ def train(
     folder = RunFolder(output, run, data, options.command)
     folder.check(overwrite=options.overwrite, resume=options.resume)
     training, held = hold_out(data, run.data.holdout, run.train.seed)
-    teacher = (
-        load_checkpoint(run.train.teacher) if run.train.teacher else None
-    )  # a missing file fails now, not after minutes of work
+    # A missing teacher fails now, not after minutes of work.
+    teacher = load_checkpoint(run.train.teacher) if run.train.teacher else None
     with ExitStack() as until_done:
         accelerator = start_processes(options.device, run.train, folder.logs)
         until_done.callback(accelerator.end_training)
