@@ -163,7 +163,13 @@ def inspect(
 
 
 def check_file(samples: Sequence[Sample], num_frames: int, *, thorough: bool) -> list[SampleCheck]:
-    """Decode the samples of one file, and return a check of each. A file that cannot be read gives the error of each."""
+    """Decode the samples of one file, and return a check of each. A file that cannot be read gives the error of each.
+
+    Args:
+        samples: Samples of one file.
+        num_frames: Frames that a model takes from each.
+        thorough: Decode every frame of each sample.
+    """
     path = samples[0].path
     try:
         with closing(open_video(path, threads=1)) as video:

@@ -198,7 +198,18 @@ def sample_of(
 def labels_of(
     where: str, column: str, value: object, names: Mapping[str, str], options: ReadOptions
 ) -> tuple[str, ...]:
-    """Return the labels in a cell, or in a JSON list. If `names` has any, labels are numbers and are replaced by their names."""
+    """Return the labels in a cell, or in a JSON list.
+
+    Args:
+        where: The file and line of the row, for error texts.
+        column: The column of labels, for error texts.
+        value: The cell.
+        names: Names of numbered labels; empty if labels are names.
+        options: Says how labels are written.
+
+    Raises:
+        DataError: A number has no name, or there are several labels and a single one is expected.
+    """
     if isinstance(value, list):
         cells = sorted({as_label(as_text(where, column, item)) for item in value} - {""})
         if len(cells) > 1 and not options.label_separator:

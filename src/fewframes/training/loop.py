@@ -373,10 +373,14 @@ class Trainer:
 def fit(
     model: STAM, embeddings_BVTD: Tensor, targets_BK: Tensor, run: RunConfig, accelerator: Accelerator | None = None
 ) -> Iterator[TrainingStep]:
-    """Train the temporal encoder and the head of `model` in place on the embeddings of V views of each video. Yields each step.
+    """Train the temporal encoder and the head of `model` in place on frame embeddings, and yield each step.
 
-    Targets are in 0-1. The frame encoder is not touched. The same seed gives the same weights on the same machine. Without an
-    `accelerator` the CPU trains.
+    The frame encoder is not touched. The same seed gives the same weights on the same machine.
+
+    Args:
+        embeddings_BVTD: Frame embeddings of V views of each video.
+        targets_BK: Targets in 0-1.
+        accelerator: The process that trains; by default this one, on the CPU.
     """
     solve(model, embeddings_BVTD, targets_BK, run.train.seed)
     training_set = TrainingSet(

@@ -120,6 +120,12 @@ class RunVideos:
     ) -> int:
         """Embed a part of the data into the cache, together with the other processes. Every process has to call it.
 
+        Args:
+            part: The videos.
+            predictor: The model whose frame encoder embeds them.
+            mirror: Add a mirrored copy of each video.
+            augment: Adds `augment.views` augmented views of each video.
+
         Returns:
             Number of videos that were not in the cache before; 0 if there is only one process, which embeds when it reads.
         """

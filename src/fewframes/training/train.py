@@ -85,10 +85,15 @@ def train(
     options: TrainOptions,
     progress: Progress = lambda stage, done, total, words: None,
 ) -> TrainingResult:
-    """Train a model on the actions of `data`, and write it with its figures to the folder `output`, which is made if needed.
+    """Train a model on the actions of `data`, and write it with its figures to a folder.
 
-    `progress` is called with the stage, the number done, the number in all, and a line of text. Raises DataError, ConfigError or
-    WeightsError before anything is written.
+    Args:
+        output: The folder, which is made if needed.
+        run: Settings of the run.
+        options: The cache, the device, and if a run in the folder is replaced or continued.
+        progress: Called with the stage, the number done, the number in all, and a line of text.
+
+    Raises DataError, ConfigError or WeightsError before anything is written.
     """
     folder = RunFolder(output, run, data, options.command)
     folder.check(overwrite=options.overwrite, resume=options.resume)
@@ -135,16 +140,16 @@ class _Run:
         self.accelerator, self.progress = accelerator, progress
         self.data, self.cache, self.process = videos.data, videos.cache, videos.process
         torch.manual_seed(run.train.seed)
-        self.model, self.view, self.licences = start_run(
-            run, num_classes=len(self.data.labels), task="multilabel" if self.data.multilabel else "single"
-        )
+        task: Task = "multilabel" if self.data.multilabel else "single"
+        self.model, self.view, self.licences = start_run(run, num_classes=len(self.data.labels), task=task)
         self.frozen = run.train.unfreeze == "none"
         if self.frozen and self.model.config.layout != "factorised":
             raise ConfigError(
                 f"layout {self.model.config.layout!r} has no embeddings of single frames to train on; use 'factorised', or let the "
                 "frame encoder learn: train.unfreeze=all"
             )
-        self._check_early_exit()
+        if run.train.early_exit:
+            self._check_early_exit()
         self.dtype: DtypeName = options.dtype
         if self.frozen and run.augment.cutmix:
             raise ConfigError("augment.cutmix needs frames, but training is on cached embeddings; use augment.mixup")
@@ -152,9 +157,7 @@ class _Run:
         self.recent: deque[TrainingStep] = deque(maxlen=20)
 
     def _check_early_exit(self) -> None:
-        """Raise ConfigError if early exit is asked for and cannot be trained, before anything is written."""
-        if not self.run.train.early_exit:
-            return
+        """Raise ConfigError if early exit cannot be trained, before anything is written."""
         check_can_exit(self.model)
         if not self.frozen:
             raise ConfigError("train.early_exit needs a frozen frame encoder; leave train.unfreeze at none")
@@ -204,11 +207,10 @@ class _Run:
         settings = self.run.train
         num_asked = settings.epochs * trainer.steps_per_epoch
         if self.accelerator.is_main_process and settings.epochs != TrainConfig.epochs and trainer.num_steps > num_asked:
+            counts = (trainer.num_steps, num_asked, settings.epochs)
             log.warning(
                 "training takes %d steps (train.min_steps), not the %d of train.epochs = %d; for these: --set train.min_steps=1",
-                trainer.num_steps,
-                num_asked,
-                settings.epochs,
+                *counts,
             )
 
     def _with_fitted_moments(self, model: STAM) -> STAM:
@@ -418,8 +420,7 @@ class _Run:
             "frame_encoder_precision": str(start.dtype).removeprefix("torch."),
             "versions": versions(),
         }
-        model.eval()
-        return Checkpoint(model, self.view, self.data.labels, provenance, {}, self.licences, self._exits(model))
+        return Checkpoint(model.eval(), self.view, self.data.labels, provenance, {}, self.licences, self._exits(model))
 
     def _metrics(self, evaluation: Evaluation | None) -> dict[str, object]:
         if evaluation is None:
