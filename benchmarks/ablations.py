@@ -39,7 +39,7 @@ from fewframes.models.presets import LITE_VIEW, PRESETS
 from fewframes.models.stam import STAM
 from fewframes.results import Failure
 from fewframes.training.config import RunConfig, TrainConfig
-from fewframes.training.features import EmbeddedVideos, embed_videos, see_videos
+from fewframes.training.features import EmbeddedVideos, embed_videos, extract_features
 from fewframes.training.loop import fit
 from fewframes.training.scoring import averaged
 from fewframes.video.sampling import Views
@@ -187,7 +187,7 @@ def clips_against_one_pass(data: Path, tasks: list[Task]) -> dict[str, dict[str,
     rows = rows_of(folder)
     videos = VideoSet(tuple(Sample(path=str(folder / row["path"]), labels=(row["label"],)) for row in rows), "ut")
     predictor = load("lite0-16", device="cpu")
-    seen = {name: list(see_videos(videos, predictor, None, views=views)) for name, views in CLIPS.items()}
+    seen = {name: list(extract_features(videos, predictor, None, views=views)) for name, views in CLIPS.items()}
     folds_B = fold_of(task.groups)
     shares: dict[str, list[float]] = {name: [] for name in CLIPS}
     for seed in range(SEEDS):
@@ -199,7 +199,7 @@ def clips_against_one_pass(data: Path, tasks: list[Task]) -> dict[str, dict[str,
                     one = videos_seen[place]
                     assert not isinstance(one, Failure)
                     with torch.inference_mode():
-                        logits = averaged(model.encode_video(one.frames).logits, "single")
+                        logits = averaged(model.encode_video(one.features).logits, "single")
                     right[name] += int(logits.argmax() == task.targets[place])
         for name, count in right.items():
             shares[name].append(100 * count / len(task.targets))

@@ -77,7 +77,7 @@ def embed(
     folder: Path, rows: list[dict[str, str]], predictor: Predictor, cache: EmbeddingCache, num_drawn: int
 ) -> Tensor:
     data = VideoSet(tuple(Sample(path=str(folder / row["path"]), labels=(row["label"],)) for row in rows), folder.name)
-    for result in embed_videos(data, predictor, cache, mirror=True, drawn=AugmentConfig(views=num_drawn)):
+    for result in embed_videos(data, predictor, cache, mirror=True, augment=AugmentConfig(views=num_drawn)):
         if isinstance(result, EmbeddedVideos):
             assert not result.failures
             return result.embeddings

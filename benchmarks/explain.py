@@ -31,7 +31,7 @@ from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
 from fewframes.inference.explain import correlations, score_drops, without
 from fewframes.inference.predictor import Predictor, load
-from fewframes.training.features import VideoFeatures, see_videos
+from fewframes.training.features import VideoFeatures, extract_features
 
 
 def main() -> None:
@@ -51,9 +51,9 @@ def main() -> None:
     for name, paths in sets.items():
         data = VideoSet(tuple(Sample(path=path, labels=("any",)) for path in paths), name)
         videos = []
-        for number, seen in enumerate(see_videos(data, whole, EmbeddingCache(options.cache))):
+        for number, seen in enumerate(extract_features(data, whole, EmbeddingCache(options.cache))):
             assert isinstance(seen, VideoFeatures)
-            videos.append(seen.frames[0])
+            videos.append(seen.features[0])
             if number % 20 == 0:
                 print(f"{name}: {number}", file=sys.stderr)
         results[name] = measured(whole, part, videos)

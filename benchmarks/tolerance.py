@@ -29,7 +29,7 @@ from fewframes.inference.predictor import load
 from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM
 from fewframes.training.config import RunConfig, TrainConfig, changed
-from fewframes.training.features import EmbeddedVideos, VideoFeatures, embed_videos, see_videos
+from fewframes.training.features import EmbeddedVideos, VideoFeatures, embed_videos, extract_features
 from fewframes.training.loop import fit
 from fewframes.video.sampling import Views
 from fewframes.video.source import open_video
@@ -54,8 +54,8 @@ def main() -> None:
     )
     judged = {}
     for tolerance in TOLERANCES:
-        seen = list(see_videos(data, predictor, cache, views=Views(tolerance=tolerance)))
-        judged[tolerance] = torch.stack([one.frames[0] for one in seen if isinstance(one, VideoFeatures)])
+        seen = list(extract_features(data, predictor, cache, views=Views(tolerance=tolerance)))
+        judged[tolerance] = torch.stack([one.features[0] for one in seen if isinstance(one, VideoFeatures)])
         print(f"embedded at {tolerance}", file=sys.stderr)
     upwards = torch.tensor([int(row["direction"] == "up") for row in rows])
     targets, groups = torch.cat([upwards, 1 - upwards]), [row["recording"] for row in rows]

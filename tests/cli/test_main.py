@@ -213,7 +213,7 @@ def test_train_then_predict(videos: Path, fast: list[str], tmp_path: Path) -> No
     [
         (["/no/such", "-o", "out"], 1, "/no/such: no such folder or file"),
         (["{videos}", "-o", "out", "--run", "/no.toml"], 2, "/no.toml: cannot be read"),
-        (["{videos}", "-o", "out"], 1, "1 action; telling apart takes two"),
+        (["{videos}", "-o", "out"], 1, "only one action found"),
         (["{videos}"], 2, "Missing option '--output'"),
         (["{videos}", "-o", "out", "--learning-rate", "-1"], 2, "learning_rate = -1"),
     ],
@@ -266,7 +266,7 @@ def test_evaluate(videos: Path, fast: list[str], tmp_path: Path) -> None:
     }
     bad = run("evaluate", videos, *fast, "--output", tmp_path / "other")
     assert bad.returncode == 1
-    assert "telling apart takes two" in bad.stderr
+    assert "training needs at least two" in bad.stderr
 
 
 NO_PYARROW = "import sys; sys.modules['pyarrow'] = None; from fewframes.cli.main import main; main()"

@@ -22,8 +22,7 @@ from fewframes.core.files import check_not_read, check_writable, filled
 from fewframes.data.dataset import DataConfig, read_data
 from fewframes.errors import ConfigError, OutputError, WeightsError
 from fewframes.training.config import RunConfig, TrainConfig
-from fewframes.training.event_file import EventFile
-from fewframes.training.run_folder import RunFolder
+from fewframes.training.run_folder import EventFile, RunFolder
 from fewframes.training.train import TrainOptions, train
 
 CPU = TrainOptions(device="cpu", dtype="float32")
@@ -125,7 +124,7 @@ def test_a_state_stays_where_the_model_cannot_be_written(
     with monkeypatch.context() as patch:
         patch.setattr("fewframes.training.run_folder.save_checkpoint", full)
         with pytest.raises(
-            OutputError, match="No space left on device.; make room and go on with --resume, or take another"
+            OutputError, match="No space left on device.; make room and continue with --resume, or take another"
         ):
             train(data, tmp_path / "out", run, CPU)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["history.part.csv", "logs", "state.pt"]
@@ -228,7 +227,7 @@ def test_more_steps_than_asked_for_are_said(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         train(read_data(clips), tmp_path / "out", run_for(tiny_model), CPU)
-    assert "2 steps are made, the least by train.min_steps, and not the 1 of train.epochs = 1" in caplog.text
+    assert "training takes 2 steps (train.min_steps), not the 1 of train.epochs = 1" in caplog.text
     caplog.clear()
     enough = RunConfig(start=str(tiny_model), data=DataConfig(holdout=0.34), train=TrainConfig(min_steps=1, epochs=2))
     train(read_data(clips), tmp_path / "enough", enough, CPU)

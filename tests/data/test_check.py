@@ -14,7 +14,7 @@ import av
 import pytest
 from PIL import Image
 
-from fewframes.data.check import Inspection, SampleCheck, inspect, judge
+from fewframes.data.check import Inspection, SampleCheck, inspect, inspection_of
 from fewframes.data.dataset import DataConfig, VideoSet, hold_out, read_data
 from fewframes.data.layouts import Sample
 from fewframes.errors import VideoError
@@ -90,8 +90,8 @@ def test_every_fault_is_named(messy: Path) -> None:
     assert reasons["missing"] == "no such file; check the path"
     assert reasons["leak"] == f"the same as {messy / '1.mp4'} (test), kick, high"
     assert reasons["duplicate"] == f"the same as {messy / '4.mp4'} (train), hug"
-    assert reasons["group leak"] == "train, while its group 'g1' is in test too"
-    assert reasons["short"] == "9 distinct frames where a model looks at 16"
+    assert reasons["group leak"] == "in train, but its group 'g1' is in test too"
+    assert reasons["short"] == "9 distinct frames, but a model takes 16"
     failed = {Path(problem.path).name: problem.reason for problem in found.problems if problem.kind == "failed"}
     assert failed["sound.mp4"] == "no video stream (found: 1 audio streams); pass a file with pictures"
     assert "cut short or damaged" in failed["cut.avi"]
@@ -160,7 +160,7 @@ def judged(rows: Sequence[tuple[str, str, str]], looks: list[SampleCheck]) -> tu
     samples = tuple(
         Sample(path=f"/{n}", labels=(label,), split=part, group=group) for n, (label, part, group) in enumerate(rows)
     )
-    found = judge(VideoSet(samples, "rows"), looks)
+    found = inspection_of(VideoSet(samples, "rows"), looks)
     of_videos = {problem.path: problem.kind for problem in found.problems if problem.path}
     return of_videos, [sample.path for sample in found.usable.samples]
 
@@ -193,7 +193,7 @@ def test_actions_that_cannot_be_learned_or_judged() -> None:
     samples = tuple(
         Sample(path=f"/{n}", labels=(label,), split=part, group=group) for n, (label, part, group) in enumerate(rows)
     )
-    found = judge(VideoSet(samples, "rows"), seen(*((str(n), 0, 1) for n in range(5))))
+    found = inspection_of(VideoSet(samples, "rows"), seen(*((str(n), 0, 1) for n in range(5))))
     assert [(problem.kind, problem.label, problem.kept) for problem in found.problems] == [
         ("untrained action", "c", True),
         ("single group", "a", True),

@@ -138,7 +138,7 @@ def test_charades_has_any_number_of_labels(tmp_path: Path) -> None:
 def test_several_labels_in_a_cell_where_they_are_asked_for(tmp_path: Path) -> None:
     list_file = write(tmp_path / "s.csv", "path,label\na.mp4,wave; hug\nb.mp4,kick\n")
     assert [sample.labels for sample in read(list_file).samples] == [("wave; hug",), ("kick",)]
-    assert [sample.labels for sample in read(list_file, label_mark=";").samples] == [("hug", "wave"), ("kick",)]
+    assert [sample.labels for sample in read(list_file, label_separator=";").samples] == [("hug", "wave"), ("kick",)]
 
 
 def test_something_something(tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ def test_times_by_other_names(tmp_path: Path, header: str, cells: str, expected:
     ("header", "cells", "message"),
     [
         ("start_frame,end_frame,fps", "5,12,25", "'end_frame' counts frames"),
-        ("begin,duration", "1,2", "'begin' beside 'duration': a segment, or how long"),
+        ("begin,duration", "1,2", "'duration' beside 'begin' may be the length of"),
         ("segment", "1-2", "column 'segment' looks like a time"),
         ("timestamp", "3", "column 'timestamp' looks like a time"),
         ("in,out", "1,2", "column 'in' looks like a time"),
@@ -293,11 +293,11 @@ def test_columns_that_are_not_understood_are_refused(tmp_path: Path, header: str
         ("a.mp4 120 0\nb.mp4 99 1\n", "2 numbers after the path"),
         ("a.mp4,120,0\nb.mp4,99,1\n", "2 numbers after the path"),
         ("a.mp4 120 hug\nb.mp4 99 kick\n", "a number beside each label"),
-        ("hug,a.mp4\nkick,b.mp4\n", "the second column holds files"),
+        ("hug,a.mp4\nkick,b.mp4\n", "the second column has files"),
         ("train/a.mp4\ntest/b.mp4\n", "all labels are names of parts"),
         ('path,label\n"a.mp4,hug\nb.mp4,kick\n', "unexpected end of data"),
         ("# nothing\n# at all\n", "empty; needs a line for each video"),
-        ("path,label\na.mp4,hug\0\n", "holds null bytes"),
+        ("path,label\na.mp4,hug\0\n", "contains null bytes"),
     ],
 )
 def test_lists_that_mean_something_else_are_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -335,7 +335,7 @@ def test_paths_of_the_working_folder_and_of_windows(tmp_path: Path, monkeypatch:
     assert layout.samples[0].path == "a.mp4"
     assert layout.notes[1:] == (
         "paths relative to the working folder, not to the list: 1",
-        "paths of a Windows drive, not on this machine; write them relative, and name their folder by --videos: 1",
+        "paths of a Windows drive, which this machine does not have; write them relative, and name their folder with --videos: 1",
         "paths not found: 1",
     )
 
@@ -353,9 +353,9 @@ def test_numbers_and_their_class_list(tmp_path: Path) -> None:
 def test_rows_again_and_other_labels_are_told(tmp_path: Path) -> None:
     layout = read(write(tmp_path / "l.csv", "path,label\na.mp4,hug\na.mp4,hug\na.mp4,kick\nb.mp4,Hug\n"))
     told = " | ".join(layout.notes)
-    assert "rows that are there again: 1" in told
+    assert "repeated rows: 1" in told
     assert f"videos with different labels: 1, such as {tmp_path / 'a.mp4'} (hug and kick)" in told
-    assert "the actions 'Hug' and 'hug' differ in case" in told
+    assert "the actions 'Hug' and 'hug' differ only in case" in told
 
 
 ROWS = [{"path": "a.mp4", "label": "hug", "start": 0.5, "end": 1.5, "subset": "training", "group": "p"}]
@@ -398,8 +398,8 @@ def test_json_of_paths_and_of_activitynet(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([{"path": "a.mp4", "label": {"name": "hug"}}], "object 1: label holds dict"),
-        ([{"path": "a.mp4", "labels": ["hug", "kick"]}], "object 1: labels holds 2 labels; take the task 'multilabel'"),
+        ([{"path": "a.mp4", "label": {"name": "hug"}}], "object 1: label has a dict"),
+        ([{"path": "a.mp4", "labels": ["hug", "kick"]}], "object 1: labels has 2 labels; use the task 'multilabel'"),
         ([{"path": "a.mp4", "label": "hug", "segment": [1, 2]}], "'segment' looks like a time"),
         ([{"path": "a.mp4", "label": "hug", "start": float("nan")}], "object 1: start 'NaN'"),
         ([{"id": 1, "data": {"video": "a.mp4"}, "annotations": []}], "no column 'path' in id, data, annotations"),
@@ -599,12 +599,15 @@ def test_parts_below_actions(tmp_path: Path) -> None:
     [
         ([*actions("train/"), "wave/a.mp4"], "train look like parts of a split, wave like actions"),
         ([*actions("fold_1/"), *actions("fold_2/")], "fold_1, fold_2 look like folds"),
-        (["train/a.mp4", "testing/b.mp4"], "is named as a part of a split, with 1 videos in it"),
+        (["train/a.mp4", "testing/b.mp4"], "is named like a part of a split, but has 1 videos in it"),
         (["hug/train/a.mp4", "hug/test/a.mp4", "kick/a.mp4"], "hug has parts of a split below it, kick has none"),
-        (["hug/train/a.mp4", "hug/more/a.mp4", "kick/a.mp4"], "train looks like a part of a split, beside 1 other"),
+        (["hug/train/a.mp4", "hug/more/a.mp4", "kick/a.mp4"], "train looks like a part of a split, but 1 other"),
         ([*actions("train/"), *actions("test/test/")], "'test' in it looks like a part too"),
-        (actions("dataset/"), r"one action only, 'dataset' .* If the folders in it \(hug, kick\) .* pass .*/dataset"),
-        (actions("d/train/"), r"one action only, 'd' .* If the folders in it \(train\)"),
+        (
+            actions("dataset/"),
+            r"only one action found, 'dataset' .* If the folders in it \(hug, kick\) .* pass .*/dataset",
+        ),
+        (actions("d/train/"), r"only one action found, 'd' .* If the folders in it \(train\)"),
         (["hug/1.jpg", "hug/2.jpg", "kick/1.jpg"], "images need a folder for each video"),
         (["hug/a.zip", "kick/b.zip"], "no videos in folders of actions .*archive, unpack it"),
     ],
@@ -632,7 +635,9 @@ def test_names_of_actions(tmp_path: Path) -> None:
     layout = read(tmp_path)
     assert [sample.labels[0] for sample in layout.samples].count("caf\u00e9") == 2
     assert {sample.labels[0] for sample in layout.samples} == {"caf\u00e9", "Hug", "hug"}
-    assert "the actions 'Hug' and 'hug' differ in case, spaces or marks alone; they are taken for two" in layout.notes
+    assert (
+        "the actions 'Hug' and 'hug' differ only in case, spaces or hyphens; they count as two actions" in layout.notes
+    )
 
 
 def test_what_is_left_out_of_folders(tmp_path: Path) -> None:
@@ -647,5 +652,5 @@ def test_what_is_left_out_of_folders(tmp_path: Path) -> None:
 def test_the_header_of_a_second_list_is_no_video(tmp_path: Path) -> None:
     written = tmp_path / "both.csv"
     written.write_text("path,label\na.mp4,hug\nb.mp4,kick\npath,label\nc.mp4,hug\n")
-    with pytest.raises(DataError, match=r"both\.csv:4: the header of line 1 stands here again; remove this line"):
+    with pytest.raises(DataError, match=r"both\.csv:4: the header of line 1 is here again; remove this line"):
         read_layout(written, ReadOptions())

@@ -121,10 +121,10 @@ def test_several_labels() -> None:
 
 def test_what_cannot_be_split_is_refused() -> None:
     lone = (*made().samples, Sample(path="/only", labels=("wave",)))
-    with pytest.raises(DataError, match="all videos of wave would be test; they are too few groups"):
+    with pytest.raises(DataError, match="all videos of wave would be in test; they have too few groups"):
         folds(VideoSet(lone, "lone"), 3, 0, 0)
     assert part_counts(split(VideoSet(lone, "lone"), 0.2, 0, 0))["wave"]["test"] == 0  # rather train than test alone
-    with pytest.raises(DataError, match="21 folds need as many groups; it has 20"):
+    with pytest.raises(DataError, match="21 folds need at least as many groups; the data have 20"):
         folds(made(), 21, 0, 0)
     with pytest.raises(DataError, match="no group can be held out"):
         split(made(1), 0.2, 0, 0)

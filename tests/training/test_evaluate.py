@@ -85,7 +85,9 @@ def test_labels_are_matched_by_name(fading: Predictor, clips: Path, judged: Eval
     assert torch.equal(matched.targets, judged.targets)
     with pytest.raises(DataError, match=r"the model has no 'turn bleu' \(1 of 2 labels .*did you mean 'turn blue'\?"):
         evaluate(renamed("turn blue", "turn bleu"), fading, None)
-    with pytest.raises(DataError, match="its videos have any number of actions a video, the model names one action"):
+    with pytest.raises(
+        DataError, match="the data have any number of actions per video, but the model names one action"
+    ):
         evaluate(replace(data, multilabel=True), fading, None)
 
 
@@ -191,9 +193,9 @@ def test_official_subset_is_what_the_release_does_not_drop(fading: Predictor, cl
     assert none.official is not None
     assert (none.official.shortest_s, none.official.num_videos, none.official.report) == (shortest_s, 0, None)
     assert str(none.official) == "0 of 12 videos (none lasts 2.5 s)"
-    assert "drops, without a word, every video shorter than 2.5 s" in report_page(
-        none, read_mistakes(none, fading)
-    ).replace("&#x27;", "'")
+    assert "silently drops every video shorter than 2.5 s" in report_page(none, read_mistakes(none, fading)).replace(
+        "&#x27;", "'"
+    )
     assert none.to_dict()["official_subset"] == {"shortest_s": 2.5, "num_videos": 0}
 
 

@@ -22,7 +22,7 @@ from fewframes.models.networks import build_model
 from fewframes.results import Failure
 from fewframes.training import features as room
 from fewframes.training.augment import AugmentConfig
-from fewframes.training.features import EmbeddedVideos, VideoFeatures, embed_videos, see_videos
+from fewframes.training.features import EmbeddedVideos, VideoFeatures, embed_videos, extract_features
 from fewframes.video.sampling import ONE_PASS, Views
 from fewframes.video.view import ViewConfig
 from helpers.models import LABELS, TINY
@@ -59,7 +59,7 @@ def test_they_are_those_of_predict(data: VideoSet, predictor: Predictor, store: 
         for row, sample in zip(found.embeddings[:, 0], data.samples, strict=True):
             assert torch.equal(row, predictor.predict(sample.path).frame_embeddings)
     assert found.num_cached == 3
-    assert found.places.tolist() == [0, 1, 2]
+    assert found.indices.tolist() == [0, 1, 2]
 
 
 def test_the_second_view_is_mirrored(data: VideoSet, predictor: Predictor) -> None:
@@ -108,7 +108,7 @@ def test_what_cannot_be_read_is_kept_apart(
     missing = Sample(path=str(tmp_path / "none.mp4"), labels=("hug",))
     mixed = VideoSet((data.samples[0], missing, data.samples[2]), "mixed")
     found = embedded(mixed, predictor, store)
-    assert found.places.tolist() == [0, 2]
+    assert found.indices.tolist() == [0, 2]
     assert [failure.source for failure in found.failures] == [missing.path]
     with pytest.raises(DataError, match=r"none of 1 videos could be read; the first: .*no such file"):
         embedded(VideoSet((missing,), "none"), predictor, store)
@@ -128,7 +128,7 @@ def test_a_cache_that_cannot_be_written_is_said_once(
 def seen(
     data: VideoSet, predictor: Predictor, cache: EmbeddingCache | None, views: Views = ONE_PASS
 ) -> list[VideoFeatures]:
-    found = list(see_videos(data, predictor, cache, views=views))
+    found = list(extract_features(data, predictor, cache, views=views))
     return [each for each in found if not isinstance(each, Failure)]
 
 
@@ -146,8 +146,8 @@ def test_each_sampling_and_crop_is_kept_for_itself(data: VideoSet, predictor: Pr
         assert [each.cached for each in first] == [False] * 3
         assert [each.cached for each in second] == [True] * 3
         for one, two in zip(first, second, strict=True):
-            assert one.frames.shape[:2] == (len(views), 4)
-            assert torch.equal(one.frames, two.frames)
+            assert one.features.shape[:2] == (len(views), 4)
+            assert torch.equal(one.features, two.features)
     assert embedded(data, predictor, store).num_cached == 3  # one pass is the one of training
     same = seen(data, predictor, store, Views(num_clips=2, clip_s=8 / 3))
     assert all(each.cached for each in same)  # what is not said is 2.67 s
@@ -156,9 +156,9 @@ def test_each_sampling_and_crop_is_kept_for_itself(data: VideoSet, predictor: Pr
 def test_many_views_wait_in_little_memory(
     data: VideoSet, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = [each.frames for each in seen(data, predictor, None, Views(num_clips=2, num_crops=3))]
+    expected = [each.features for each in seen(data, predictor, None, Views(num_clips=2, num_crops=3))]
     monkeypatch.setattr(room, "AHEAD_BYTES", 1)  # one video at a time
-    found = [each.frames for each in seen(data, predictor, None, Views(num_clips=2, num_crops=3))]
+    found = [each.features for each in seen(data, predictor, None, Views(num_clips=2, num_crops=3))]
     assert all(torch.equal(one, other) for one, other in zip(expected, found, strict=True))
 
 
@@ -167,7 +167,7 @@ def test_lengths_are_those_of_the_parts(data: VideoSet, predictor: Predictor, st
     parts = [(0.0, None), (0.2, 0.6), (0.2, 9.0)]
     samples = tuple(Sample(path=path, labels=("hug",), start_s=start_s, end_s=end_s) for start_s, end_s in parts)
     for cached in (False, True):
-        found = list(see_videos(VideoSet(samples, "parts"), predictor, store, with_lengths=True))
+        found = list(extract_features(VideoSet(samples, "parts"), predictor, store, with_lengths=True))
         assert [isinstance(each, VideoFeatures) and each.cached for each in found] == [cached] * 3
         lengths = [each.length_s for each in found if isinstance(each, VideoFeatures)]
         assert lengths == pytest.approx([0.8, 0.4, 0.6])
@@ -181,7 +181,7 @@ def test_what_changes_embeddings_is_part_of_their_key(
     merging = load(tiny_model, device="cpu", dtype="float32", merge=1)
     merged = embedded(data, merging, store)
     assert merged.num_cached == 0
-    moved = list(see_videos(data, predictor, store, views=Views(tolerance=0.5)))
+    moved = list(extract_features(data, predictor, store, views=Views(tolerance=0.5)))
     assert not any(seen.cached for seen in moved if isinstance(seen, VideoFeatures))
     again = embedded(data, predictor, store)
     assert again.num_cached == 3
@@ -249,8 +249,8 @@ def test_each_setting_of_a_drawn_view_is_in_the_key_or_is_of_pairs(
 ) -> None:
     one = data.subset([0])
     drawn = AugmentConfig(views=1)
-    list(embed_videos(one, predictor, store, mirror=False, drawn=drawn))
-    *_, again = embed_videos(one, predictor, store, mirror=False, drawn=replace(drawn, **{name: OTHER_DRAWS[name]}))
+    list(embed_videos(one, predictor, store, mirror=False, augment=drawn))
+    *_, again = embed_videos(one, predictor, store, mirror=False, augment=replace(drawn, **{name: OTHER_DRAWS[name]}))
     assert isinstance(again, EmbeddedVideos)
     assert again.num_cached == (name in ("mixup", "cutmix"))
 
@@ -289,8 +289,8 @@ def test_what_is_drawn_depends_on_the_video_alone(data: VideoSet, predictor: Pre
     copy.write_bytes(Path(data.samples[0].path).read_bytes())
     one, moved = (VideoSet((Sample(path=path, labels=("hug",)),), "one") for path in (data.samples[0].path, str(copy)))
     drawn = AugmentConfig(views=2)
-    *_, with_cache = embed_videos(one, predictor, EmbeddingCache(tmp_path / "cache"), mirror=False, drawn=drawn)
-    *_, without = embed_videos(moved, predictor, None, mirror=False, drawn=drawn)
+    *_, with_cache = embed_videos(one, predictor, EmbeddingCache(tmp_path / "cache"), mirror=False, augment=drawn)
+    *_, without = embed_videos(moved, predictor, None, mirror=False, augment=drawn)
     assert isinstance(with_cache, EmbeddedVideos)
     assert isinstance(without, EmbeddedVideos)
     assert torch.equal(with_cache.embeddings, without.embeddings)

@@ -88,5 +88,5 @@ def test_what_cannot_be_read_is_named_and_left_out(clips: Path) -> None:
     assert "broken.mp4: not a video" in batch.failed[1]
     alone = VideoExamples(samples[1:], 4, VIEW, AugmentConfig(), mirror=False)
     for workers in (0, 1):
-        with pytest.raises(DataError, match="not one video of a batch could be read: .*broken.mp4"):
+        with pytest.raises(DataError, match="none of the videos of a batch could be read: .*broken.mp4"):
             list(read_batches(alone, ExampleOrder(1, 1, seed=0), 0, 1, workers))

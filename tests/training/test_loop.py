@@ -107,9 +107,9 @@ def descended(settings: TrainConfig, teacher_BK: Tensor | None = None) -> tuple[
     """One step of plain descent, which unlike Adam's tells how large gradients are; and what it says of itself."""
     embeddings_BVTD, targets_BK = rising_or_falling(40, seed=1)
     model = built(PLAIN)
-    lesson = TrainingSet(token_examples(model, embeddings_BVTD), targets_BK, ["x"] * 80, teacher_BK)
+    training_set = TrainingSet(token_examples(model, embeddings_BVTD), targets_BK, ["x"] * 80, teacher_BK)
     settings = replace(settings, min_steps=1, warmup_share=0.0, max_grad_norm=1e9)
-    trainer = Trainer(model, lesson, RunConfig(train=settings), start_processes("cpu", settings))
+    trainer = Trainer(model, training_set, RunConfig(train=settings), start_processes("cpu", settings))
     trained = [weight for weight in trainer.learner.parameters() if weight.requires_grad]
     trainer.optimiser = torch.optim.SGD([{"params": trained, "peak": 1.0}])  # type: ignore[assignment]
     step = next(trainer.steps())
@@ -167,9 +167,9 @@ def test_a_teacher_is_followed() -> None:
     embeddings_BVTD, targets_BK = rising_or_falling(40, seed=1)
     model = built(PLAIN)
     turned_BK = targets_BK.flip(1)  # a teacher that is always wrong
-    lesson = TrainingSet(token_examples(model, embeddings_BVTD), targets_BK, ["x"] * 80, turned_BK)
+    training_set = TrainingSet(token_examples(model, embeddings_BVTD), targets_BK, ["x"] * 80, turned_BK)
     run = RunConfig(train=replace(QUICK, teacher="x", teacher_share=1.0, teacher_temperature=2.0))
-    trainer = Trainer(model, lesson, run, start_processes("cpu", run.train))
+    trainer = Trainer(model, training_set, run, start_processes("cpu", run.train))
     losses = [step.loss for step in trainer.steps()]
     assert accuracy(trainer.trained()) < 0.2
     assert losses[-1] < losses[0]
@@ -179,8 +179,8 @@ def test_diverging_names_the_videos() -> None:
     embeddings_BVTD, targets_BK = rising_or_falling(2, seed=1)
     model = built(PLAIN)
     run = RunConfig(train=replace(QUICK, learning_rate=1e30))
-    lesson = TrainingSet(token_examples(model, embeddings_BVTD), targets_BK, ["a.mp4", "b.mp4", "c.mp4", "d.mp4"])
-    trainer = Trainer(model, lesson, run, start_processes("cpu", run.train))
+    training_set = TrainingSet(token_examples(model, embeddings_BVTD), targets_BK, ["a.mp4", "b.mp4", "c.mp4", "d.mp4"])
+    trainer = Trainer(model, training_set, run, start_processes("cpu", run.train))
     with pytest.raises(ConfigError, match=r"the loss is nan at step \d+ of 60 .* lower it, or look at .*[abcd]\.mp4, "):
         list(trainer.steps())
 
@@ -194,9 +194,9 @@ def videos(clips: Path) -> TrainingSet:
     return TrainingSet(examples, torch.eye(2).repeat_interleave(6, dim=0), [sample.path for sample in samples])
 
 
-def trainer_of(lesson: TrainingSet, model: STAM, **settings: Any) -> Trainer:
+def trainer_of(training_set: TrainingSet, model: STAM, **settings: Any) -> Trainer:
     config = TrainConfig(**{"epochs": 1, "min_steps": 4, "batch_size": 4, **settings})
-    return Trainer(model, lesson, RunConfig(train=config), start_processes("cpu", config))
+    return Trainer(model, training_set, RunConfig(train=config), start_processes("cpu", config))
 
 
 WHOLE = ModelConfig(
@@ -276,7 +276,7 @@ def test_checkpointing_gives_the_same_weights_and_lite0_says_no(clips: Path) -> 
         models.append(trainer.trained())
     assert same(*models)
     lite = build_model(replace(WHOLE, encoder="lite0", drop_path=0.0), VIEW)
-    with pytest.raises(ConfigError, match="checkpointing is for ViT and timm encoders"):
+    with pytest.raises(ConfigError, match="checkpointing works with ViT and timm encoders"):
         trainer_of(videos(clips), lite, unfreeze="all", checkpointing=True)
 
 
@@ -325,8 +325,8 @@ def test_a_run_goes_on_where_it_was_cut_off(clips: Path, tmp_path: Path) -> None
 def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
     model = built(PLAIN)
     embeddings_BVTD, targets_BK = rising_or_falling(4, seed=1)
-    lesson = TrainingSet(TokenExamples(embeddings_BVTD), targets_BK, ["x"] * 8)
-    trainer = trainer_of(lesson, model)
+    training_set = TrainingSet(TokenExamples(embeddings_BVTD), targets_BK, ["x"] * 8)
+    trainer = trainer_of(training_set, model)
     next(trainer.steps())
     trainer.save(tmp_path / "state.pt", {})
     content = (tmp_path / "state.pt").read_bytes()
@@ -334,13 +334,15 @@ def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other.pt").write_bytes(b"text")
     for name in ("cut.pt", "other.pt", "none.pt"):
         with pytest.raises(ConfigError, match=f"{name}: not the state of this run .* start anew: --overwrite"):
-            trainer_of(lesson, model).restore(tmp_path / name)
+            trainer_of(training_set, model).restore(tmp_path / name)
 
 
 def test_what_cannot_be_started() -> None:
-    lesson = TrainingSet(TokenExamples(torch.zeros(2, 1, 8, 24)), torch.eye(2), ["x", "y"])
-    with pytest.raises(ConfigError, match="shard = true spreads a network over processes, and this is one"):
-        trainer_of(lesson, built(PLAIN), shard=True)
+    training_set = TrainingSet(TokenExamples(torch.zeros(2, 1, 8, 24)), torch.eye(2), ["x", "y"])
+    with pytest.raises(
+        ConfigError, match="shard = true spreads a network over several processes, but there is only one"
+    ):
+        trainer_of(training_set, built(PLAIN), shard=True)
     with pytest.raises(MissingDependency, match="tracker 'clearml' is not installed; pip install clearml"):
         start_processes("cpu", TrainConfig(trackers=("clearml",)))
     with pytest.raises(ConfigError, match="tracker 'wanbd': did you mean 'wandb'"):

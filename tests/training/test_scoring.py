@@ -18,7 +18,7 @@ from fewframes.inference.predictor import Predictor, load
 from fewframes.models.checkpoint import Checkpoint
 from fewframes.models.config import AttentionLayout
 from fewframes.models.networks import build_model
-from fewframes.training.scoring import averaged, judge
+from fewframes.training.scoring import averaged, score_videos
 from fewframes.video.sampling import Views, clip_times
 from fewframes.video.source import read_frames
 from fewframes.video.transforms import crops_of, pixels_of
@@ -57,39 +57,39 @@ def slow_logits(predictor: Predictor, frames_TCHW: Tensor) -> Tensor:
 
 
 def test_one_pass_is_what_predict_says(predictor: Predictor, data: VideoSet) -> None:
-    judged = judge(data, predictor)
-    assert judged.places.tolist() == [0, 2]
-    assert [failure.source for failure in judged.failures] == [data.samples[1].path]
-    for logits_K, place in zip(judged.logits, judged.places.tolist(), strict=True):
-        scores_K = predictor.predict(data.samples[place].path).scores
+    scores = score_videos(data, predictor)
+    assert scores.indices.tolist() == [0, 2]
+    assert [failure.source for failure in scores.failures] == [data.samples[1].path]
+    for logits_K, index in zip(scores.logits, scores.indices.tolist(), strict=True):
+        scores_K = predictor.predict(data.samples[index].path).scores
         assert_close(predictor.model.scores(logits_K), scores_K, rtol=0, atol=1e-6)
-    assert judged.others.shape == (2, 0, 3)
+    assert scores.others.shape == (2, 0, 3)
     with pytest.raises(DataError, match="none of 1 videos could be read"):
-        judge(data.subset([1]), predictor)
+        score_videos(data.subset([1]), predictor)
 
 
 def test_other_orders_are_the_network_on_frames_in_that_order(predictor: Predictor, data: VideoSet) -> None:
-    judged = judge(data, predictor, orders_BOT=ORDERS.expand(3, -1, -1))
-    for row, place in enumerate(judged.places.tolist()):
-        frames_TCHW = predictor.read_clip(data.samples[place].path).frames
+    scores = score_videos(data, predictor, orders_BOT=ORDERS.expand(3, -1, -1))
+    for row, index in enumerate(scores.indices.tolist()):
+        frames_TCHW = predictor.read_clip(data.samples[index].path).frames
         for number, order_T in enumerate(ORDERS):
-            assert_close(judged.others[row, number], slow_logits(predictor, frames_TCHW[order_T]), rtol=1e-4, atol=1e-4)
-        assert (judged.others[row, 0] - judged.logits[row]).abs().max() > 1e-3
+            assert_close(scores.others[row, number], slow_logits(predictor, frames_TCHW[order_T]), rtol=1e-4, atol=1e-4)
+        assert (scores.others[row, 0] - scores.logits[row]).abs().max() > 1e-3
 
 
 def test_scores_of_two_clips_by_three_crops_are_the_mean_of_six(predictor: Predictor, data: VideoSet) -> None:
     views = Views(num_clips=2, num_crops=3, clip_s=0.5)
-    judged = judge(data, predictor, views=views, orders_BOT=ORDERS.expand(3, -1, -1))
+    scores = score_videos(data, predictor, views=views, orders_BOT=ORDERS.expand(3, -1, -1))
     times_CT = clip_times(0.0, 0.8, 4, num_clips=2, clip_s=0.5)
-    for row, place in enumerate(judged.places.tolist()):
+    for row, index in enumerate(scores.indices.tolist()):
         slow: dict[int, list[Tensor]] = {0: [], 1: []}
         for times_T in times_CT:
-            frames_TCHW = read_frames(data.samples[place].path, times_T).frames
+            frames_TCHW = read_frames(data.samples[index].path, times_T).frames
             for crop in range(3):
                 view_TCHW = torch.stack([crops_of(frame, predictor.view, 3)[crop] for frame in frames_TCHW])
                 slow[0].append(slow_logits(predictor, view_TCHW).softmax(dim=0))
                 slow[1].append(slow_logits(predictor, view_TCHW.flip(0)).softmax(dim=0))
-        for logits_K, singles in ((judged.logits[row], slow[0]), (judged.others[row, 0], slow[1])):
+        for logits_K, singles in ((scores.logits[row], slow[0]), (scores.others[row, 0], slow[1])):
             assert len(singles) == 6
             assert_close(predictor.model.scores(logits_K), torch.stack(singles).mean(dim=0), rtol=0, atol=1e-5)
 
@@ -107,7 +107,7 @@ def test_averages_by_hand() -> None:
 
 def test_only_embeddings_of_single_frames_are_kept(predictor: Predictor, data: VideoSet, tmp_path: Path) -> None:
     cache = EmbeddingCache(tmp_path)
-    first, second = (judge(data, predictor, cache) for _ in range(2))
+    first, second = (score_videos(data, predictor, cache) for _ in range(2))
     assert torch.equal(first.logits, second.logits)
     kept = 2 if predictor.config.layout == "factorised" else 0
     assert (first.num_cached, second.num_cached) == (0, kept)
@@ -119,18 +119,18 @@ def test_only_embeddings_of_single_frames_are_kept(predictor: Predictor, data: V
 
 
 def test_time_of_decoding_is_not_told_where_other_orders_hid_it(predictor: Predictor, data: VideoSet) -> None:
-    pace = judge(data, predictor, orders_BOT=ORDERS.expand(3, -1, -1)).pace
+    pace = score_videos(data, predictor, orders_BOT=ORDERS.expand(3, -1, -1)).pace
     assert (pace.total_s is None) == (predictor.config.layout != "factorised")
 
 
 def test_other_numbers_of_frames_and_progress(predictor: Predictor, data: VideoSet) -> None:
     told: list[tuple[str, int, int]] = []
-    judge(data, predictor, num_frames=2, progress=lambda *state: told.append(state))
-    assert told == [("judging by 2 frames", done, 3) for done in (1, 2, 3)]
+    score_videos(data, predictor, num_frames=2, progress=lambda *state: told.append(state))
+    assert told == [("scoring with 2 frames", done, 3) for done in (1, 2, 3)]
 
 
 def test_crops_of_a_whole_picture_are_refused_before_anything_is_read(tiny_model: Path, data: VideoSet) -> None:
     checkpoint = load(tiny_model, device="cpu", dtype="float32").checkpoint
     whole = Predictor(replace(checkpoint, view=ViewConfig(fit="pad", crop_px=32)), device="cpu", dtype="float32")
     with pytest.raises(ConfigError, match="there is nothing to crop; take 1"):
-        judge(data, whole, views=Views(num_crops=3))
+        score_videos(data, whole, views=Views(num_crops=3))

@@ -130,8 +130,8 @@ def test_a_model_that_may_stop_early(clips: Path, tiny_model: Path, tmp_path: Pa
     assert means == sorted(means)
     assert means[-1] <= 8
     for other, words in (
-        (replace(run, data=replace(run.data, holdout=0.0)), "fits when to stop on held-out videos"),
-        (replace(run, train=replace(run.train, unfreeze="all")), "learns from kept embeddings"),
+        (replace(run, data=replace(run.data, holdout=0.0)), "needs held-out videos, but none are"),
+        (replace(run, train=replace(run.train, unfreeze="all")), "needs a frozen frame encoder"),
     ):
         with pytest.raises(ConfigError, match=words):
             train(read_data(clips), tmp_path / "other", other, CPU)
@@ -238,7 +238,7 @@ def test_the_second_time_comes_from_the_cache_and_is_the_same(clips: Path, tiny_
     with pytest.raises(ConfigError, match="first: holds run.toml, history.csv, .* already; take another folder"):
         trained_from(clips, tmp_path / "first", run, cache)
     trained_from(clips, tmp_path / "first", run, cache, overwrite=True)
-    with pytest.raises(ConfigError, match="holds a run that is finished"):
+    with pytest.raises(ConfigError, match="holds a finished run"):
         trained_from(clips, tmp_path / "first", run, cache, resume=True)
 
 
@@ -367,11 +367,15 @@ def test_only_the_same_run_goes_on(clips: Path, tiny_model: Path, tmp_path: Path
     with (tmp_path / "out" / "history.part.csv").open() as file:  # can be read while the run goes on
         assert [float(row["number"]) for row in csv.DictReader(file)][:1] == [1]
     data, run = read_data(clips), run_for(tiny_model)
-    with pytest.raises(ConfigError, match="holds a run that was interrupted; go on with --resume, or --overwrite"):
+    with pytest.raises(
+        ConfigError, match="holds a run that was interrupted; continue it with --resume, or start anew with --overwrite"
+    ):
         train(data, tmp_path / "out", run, CPU)
-    with pytest.raises(ConfigError, match=r"not the state of this run|another run's state \(.*train.unfreeze was"):
+    with pytest.raises(
+        ConfigError, match=r"not the state of this run|holds the state of another run \(.*train.unfreeze was"
+    ):
         train(data, tmp_path / "out", run, replace(CPU, resume=True))
-    with pytest.raises(ConfigError, match="take one of them"):
+    with pytest.raises(ConfigError, match="give one of them"):
         train(data, tmp_path / "out", run, replace(CPU, resume=True, overwrite=True))
     (tmp_path / "out" / "state.pt.part").write_bytes(b"killed while it was written")
     train(data, tmp_path / "out", run, replace(CPU, overwrite=True))

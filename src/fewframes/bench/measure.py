@@ -43,8 +43,8 @@ from fewframes.models.hub import load_checkpoint
 from fewframes.models.release import kinetics_labels
 from fewframes.models.stam import STAM, SpatialEncoder
 from fewframes.models.token_merging import merge_tokens
-from fewframes.training.evaluate import places_of, targets_for
-from fewframes.training.scoring import judge
+from fewframes.training.evaluate import indices_of, targets_for
+from fewframes.training.scoring import score_videos
 from fewframes.video.sampling import Views
 from fewframes.video.source import open_video
 from fewframes.video.transforms import crops_of
@@ -382,12 +382,12 @@ def report_on(
         checkpoint = load_checkpoint(name)
         merge = levers.merged(checkpoint.model) or None
         predictor = Predictor(checkpoint, device=device, merge=merge, name=name)
-        judged = judge(data, predictor, views=Views(tolerance=levers.tolerance))
+        judged = score_videos(data, predictor, views=Views(tolerance=levers.tolerance))
         if judged.failures:
             raise DataError(f"{len(judged.failures)} videos cannot be read, the first: {judged.failures[0].error}")
         return score(judged.logits, targets_for(data, predictor).argmax(dim=1), predictor.labels)
     contender, labels = contender_of(name), kinetics_labels(NUM_CLASSES)
-    places = torch.tensor(places_of(data.labels, labels, f"{data.name}: {name}"))
+    places = torch.tensor(indices_of(data.labels, labels, f"{data.name}: {name}"))
     rival = build(contender)
     assert isinstance(rival, BaselineNetwork)
     load_weights(rival, contender, weights)

@@ -1,1 +1,1 @@
-"""Labelled videos: read from folders and lists, checked, split. Imports `video` and `core`."""
+"""Labelled videos: read from folders and lists, checked, split. Imports `video` and `core`; trains and evaluates nothing."""

@@ -1,7 +1,7 @@
-"""A data set, before hours of training go into it -> what is wrong with it, and which videos are usable.
+"""Check a data set before hours of training go into it: find what is wrong with it, and the videos that are usable.
 
-Each file is opened once and the frames decoded that a model would look at, with the last one. Then the videos are compared:
-the same content twice, or on both sides of a split; groups on both sides; actions with too few videos.
+Each file is opened once. The frames that a model would see are decoded, and the last one. Then the videos are compared: the same
+content twice or on both sides of a split, groups on both sides, actions with too few videos. Nothing is changed or written.
 """
 
 from __future__ import annotations
@@ -26,44 +26,47 @@ from fewframes.video.source import OpenVideo, open_video
 from fewframes.video.times import checked_range
 
 NUM_FRAMES = 16
-"""How many frames the packaged model looks at."""
+"""The number of frames that the packaged model takes from a video."""
 LAST_S = 1e-3
-"""The last frame is the one shown this long before the end."""
+"""The time before the end of a video at which its last frame is asked for, in seconds."""
 PROBLEMS = {
     "missing": "no such file",
     "failed": "cannot be decoded",
-    "name": "name that a list cannot hold",
+    "name": "name that a list cannot store",
     "short": "too short",
-    "contradiction": "same video, other label",
+    "contradiction": "same video with another label",
     "leak": "same video in another part of the split",
     "duplicate": "same video again",
     "group leak": "group in another part of the split",
     "lost action": "action without a usable video",
     "untrained action": "action held out, but not in training",
-    "left out": "lies among the videos and is not one",
-    "single group": "action of one group only: cannot be held out",
+    "left out": "file among the videos that is not one",
+    "single group": "action with a single group: cannot be held out",
 }
-"""What can be found, worst first, and what people read."""
+"""The kinds of problems, worst first, with their descriptions for people."""
 RANKS = {"test": 2, "val": 1}
-"""Of two parts that share a video the one with the higher rank keeps it; all else is training, 0."""
+"""The ranks of the parts of a split; training has rank 0. If two parts have the same video, the one of higher rank keeps it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleCheck:
-    """What looking at a sample showed: its moments in seconds, how many distinct frames a model would see, the key of its
-    file's content; or why it could not be looked at."""
+    """The result of decoding a sample: its range in seconds and what was found, or the error."""
 
     start_s: float = 0.0
     end_s: float = 0.0
     num_distinct: int = 0
+    """Number of distinct frames that a model would see."""
     content: str = ""
+    """Key of the file's bytes; the address itself for a URL."""
     error: str = ""
+    """The reason why the sample cannot be decoded; empty if it can."""
     missing: bool = False
+    """True if the error is that there is no such file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """Something wrong with a video (`row` is its place in the data) or with an action (no row, no path)."""
+    """A problem with a video (`row` is its index in the data) or with an action (no row and no path)."""
 
     kind: str
     label: str
@@ -73,16 +76,16 @@ class Problem:
     end_s: float | None = None
     row: int | None = None
     kept: bool = False
-    """Whether it is in the cleaned list all the same."""
+    """True if the video stays in the cleaned list all the same."""
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values."""
+        """Return plain values for JSON."""
         return {name: value for name, value in vars(self).items() if name != "row"}
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """The data, what is wrong with them, and what is left to use."""
+    """The result of checking a data set: the data, the problems found, and the videos that are usable."""
 
     data: VideoSet
     usable: VideoSet
@@ -92,12 +95,12 @@ class Inspection:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many problems of each kind there are, of the kinds there are."""
+        """The number of problems of each kind that was found, worst first."""
         found = Counter(problem.kind for problem in self.problems)
         return {kind: found[kind] for kind in PROBLEMS if found[kind]}
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values."""
+        """Return plain values for JSON."""
         num_videos = len(self.data.samples)
         usable = part_counts(self.usable)
         missing, failed = (self.counts.get(kind, 0) for kind in ("missing", "failed"))
@@ -118,7 +121,7 @@ class Inspection:
                 for label, count in self.data.counts().items()
             },
             "notes": list(self.data.notes),
-            "left_out": [vars(left) for left in self.data.left_out],
+            "left_out": [vars(file) for file in self.data.left_out],
             "problems": [problem.to_dict() for problem in self.problems],
         }
 
@@ -132,47 +135,58 @@ def inspect(
     drop_short: bool = False,
     workers: int | None = None,
 ) -> Iterator[int | Inspection]:
-    """Look at every video; yields how many are done as it goes, at last the result.
+    """Check every video of a data set. Yields the number of videos done after each file, and the result at the end.
 
-    A video is too short when a model that looks at `num_frames` would see a frame twice, or when it lasts less than `min_s`;
-    it stays usable unless `drop_short`. `thorough` decodes every frame. `workers` files are decoded at a time (default: one a
-    core).
+    Args:
+        data: The labelled videos.
+        num_frames: Frames that a model takes. A video is too short if one of them would be seen twice.
+        min_s: A video is also too short if it lasts less than this many seconds.
+        thorough: Decode every frame of each video.
+        drop_short: Count videos that are too short as unusable.
+        workers: Number of files decoded at a time; by default one per core.
     """
-    rows_of = together(range(len(data.samples)), lambda row: data.samples[row].path)
-    looks = [SampleCheck()] * len(data.samples)
+    rows_by_file = grouped(range(len(data.samples)), lambda row: data.samples[row].path)
+    checks = [SampleCheck()] * len(data.samples)
     pool = ThreadPoolExecutor(workers or torch.get_num_threads(), thread_name_prefix="fewframes-inspect")
     done = 0
     try:
-        files = [[data.samples[row] for row in rows] for rows in rows_of]
-        found = pool.map(lambda samples: look_at(samples, num_frames, thorough=thorough), files)
-        for rows, looked in zip(rows_of, found, strict=True):
-            for row, look in zip(rows, looked, strict=True):
-                looks[row] = look
+        files = [[data.samples[row] for row in rows] for rows in rows_by_file]
+        found = pool.map(lambda samples: check_file(samples, num_frames, thorough=thorough), files)
+        for rows, checks_of_file in zip(rows_by_file, found, strict=True):
+            for row, check in zip(rows, checks_of_file, strict=True):
+                checks[row] = check
             done += len(rows)
             yield done
     finally:
         pool.shutdown(cancel_futures=True)
-    yield judge(data, looks, num_frames=num_frames, min_s=min_s, thorough=thorough, drop_short=drop_short)
+    yield inspection_of(data, checks, num_frames=num_frames, min_s=min_s, thorough=thorough, drop_short=drop_short)
 
 
-def look_at(samples: Sequence[Sample], num_frames: int, *, thorough: bool) -> list[SampleCheck]:
-    """One look for each sample of a file."""
+def check_file(samples: Sequence[Sample], num_frames: int, *, thorough: bool) -> list[SampleCheck]:
+    """Decode the samples of one file, and return a check of each. A file that cannot be read gives the error of each.
+
+    Args:
+        samples: Samples of one file.
+        num_frames: Frames that a model takes from each.
+        thorough: Decode every frame of each sample.
+    """
     path = samples[0].path
     try:
         with closing(open_video(path, threads=1)) as video:
-            looks = [_look(video, sample, num_frames, thorough=thorough) for sample in samples]
+            checks = [_check_sample(video, sample, num_frames, thorough=thorough) for sample in samples]
         content = path if is_address(path) else content_key(path)
     except VideoError as error:
         return [_failed(path, error)] * len(samples)
     except OSError as error:
         return [SampleCheck(error=f"cannot be read ({error.strerror or error})")] * len(samples)
-    return [replace(look, content=content) for look in looks]
+    return [replace(check, content=content) for check in checks]
 
 
-def _look(video: OpenVideo, sample: Sample, num_frames: int, *, thorough: bool) -> SampleCheck:
+def _check_sample(video: OpenVideo, sample: Sample, num_frames: int, *, thorough: bool) -> SampleCheck:
     try:
         start_s, end_s = checked_range(video.duration_s, sample.start_s, sample.end_s)
         centres_T = centre_times(video.duration_s, num_frames, start_s=start_s, end_s=end_s)
+        # The last frame too: a file that was cut short fails at its end, which no centre reaches.
         last_1 = centres_T[-1:].clamp(min=end_s - LAST_S)
         clip = video.frames_at(torch.cat([centres_T, last_1]), _one_pixel)
         if thorough:
@@ -189,38 +203,43 @@ def _failed(path: str, error: VideoError) -> SampleCheck:
 
 
 def _one_pixel(frame_CHW: Tensor) -> Tensor:
-    """Whole frames are decoded but not piled up."""
+    """Return one pixel of a frame. Frames are decoded whole, but none is held in memory."""
     return frame_CHW[:, :1, :1].clone()
 
 
-def judge(
+def inspection_of(
     data: VideoSet,
-    looks: Sequence[SampleCheck],
+    checks: Sequence[SampleCheck],
     *,
     num_frames: int = NUM_FRAMES,
     min_s: float = 0.0,
     thorough: bool = False,
     drop_short: bool = False,
 ) -> Inspection:
-    """What is wrong with the data after one look at each sample; pure."""
-    problems = list(_unreadable(data, looks))
-    problems += _too_short(data, looks, _left(data, problems), num_frames, min_s, kept=not drop_short)
-    problems += _repeated(data, looks, _left(data, problems))
-    problems += _torn_groups(data, _left(data, problems))
-    usable = data.subset(_left(data, problems))
+    """Return the problems of a data set and its usable videos, from a check of each sample. No file is read.
+
+    The arguments after `checks` are those of `inspect`.
+    """
+    # Each kind of problem is looked for among the videos that those before have left: a file is not called a duplicate of one
+    # that cannot be read.
+    problems = list(_unreadable(data, checks))
+    problems += _too_short(data, checks, _remaining(data, problems), num_frames, min_s, kept=not drop_short)
+    problems += _repeated(data, checks, _remaining(data, problems))
+    problems += _leaking_groups(data, _remaining(data, problems))
+    usable = data.subset(_remaining(data, problems))
     problems += _actions(data, usable)
     problems += [
-        Problem(kind="left out", label="", path=left.path, reason=left.reason)
-        for left in data.left_out
-        if not left.is_harmless
+        Problem(kind="left out", label="", path=file.path, reason=file.reason)
+        for file in data.left_out
+        if not file.is_harmless
     ]
     order = list(PROBLEMS)
     problems.sort(key=lambda problem: order.index(problem.kind))
     return Inspection(data, usable, tuple(problems), num_frames, thorough)
 
 
-def _left(data: VideoSet, problems: Iterable[Problem]) -> list[int]:
-    """The rows that no problem has thrown out."""
+def _remaining(data: VideoSet, problems: Iterable[Problem]) -> list[int]:
+    """Return the rows of the videos that no problem has made unusable."""
     dropped = {problem.row for problem in problems if not problem.kept}
     return [row for row in range(len(data.samples)) if row not in dropped]
 
@@ -239,90 +258,93 @@ def _problem(data: VideoSet, row: int, kind: str, reason: str, *, kept: bool = F
     )
 
 
-def _unreadable(data: VideoSet, looks: Sequence[SampleCheck]) -> Iterator[Problem]:
-    for row, (sample, look) in enumerate(zip(data.samples, looks, strict=True)):
-        if look.error:
-            yield _problem(data, row, "missing" if look.missing else "failed", look.error)
+def _unreadable(data: VideoSet, checks: Sequence[SampleCheck]) -> Iterator[Problem]:
+    for row, (sample, check) in enumerate(zip(data.samples, checks, strict=True)):
+        if check.error:
+            yield _problem(data, row, "missing" if check.missing else "failed", check.error)
         elif reason := unlistable(sample, multilabel=data.multilabel):
             yield _problem(data, row, "name", reason)
 
 
 def _too_short(
-    data: VideoSet, looks: Sequence[SampleCheck], rows: Iterable[int], num_frames: int, min_s: float, *, kept: bool
+    data: VideoSet, checks: Sequence[SampleCheck], rows: Iterable[int], num_frames: int, min_s: float, *, kept: bool
 ) -> Iterator[Problem]:
     for row in rows:
-        look = looks[row]
-        if look.num_distinct < num_frames:
-            reason = f"{look.num_distinct} distinct frames where a model looks at {num_frames}"
-        elif look.end_s - look.start_s < min_s:
-            reason = f"{look.end_s - look.start_s:.2f} s, less than {min_s:g} s"
+        check = checks[row]
+        if check.num_distinct < num_frames:
+            reason = f"{check.num_distinct} distinct frames, but a model takes {num_frames}"
+        elif check.end_s - check.start_s < min_s:
+            reason = f"{check.end_s - check.start_s:.2f} s, less than {min_s:g} s"
         else:
             continue
         yield _problem(data, row, "short", reason, kept=kept)
 
 
-def _repeated(data: VideoSet, looks: Sequence[SampleCheck], rows: Iterable[int]) -> Iterator[Problem]:
-    """Content that stands there more than once. The part of the highest rank keeps it, there the first; where the labels
-    disagree within that part nobody can tell which is right, and all go."""
+def _repeated(data: VideoSet, checks: Sequence[SampleCheck], rows: Iterable[int]) -> Iterator[Problem]:
+    """Yield the videos whose content is in the data more than once.
 
-    def moments(row: int) -> Hashable:
-        return round(looks[row].start_s, 3), round(looks[row].end_s, 3)
+    The part of the highest rank keeps the content, and within it the first video. If the labels within that part disagree, nobody
+    can tell which is right, and all of them are dropped. A part of lower rank loses other times of the same file too.
+    """
 
-    for same_file in together(rows, lambda row: looks[row].content):
+    def times(row: int) -> Hashable:
+        return round(checks[row].start_s, 3), round(checks[row].end_s, 3)
+
+    for same_file in grouped(rows, lambda row: checks[row].content):
         best, lower = _by_rank(data, same_file)
         for row in lower:
-            twins = [other for other in best if moments(other) == moments(row)]
+            twins = [other for other in best if times(other) == times(row)]
             other = data.samples[(twins or best)[0]]
             differ = twins and other.labels != data.samples[row].labels
-            what = "the same as" if twins else "other moments of"
-            yield _problem(data, row, "contradiction" if differ else "leak", f"{what} {_told(other)}")
-        for same in together(best, moments):
+            what = "the same as" if twins else "other times of"
+            yield _problem(data, row, "contradiction" if differ else "leak", f"{what} {_described(other)}")
+        for same in grouped(best, times):
             differ = len({data.samples[row].labels for row in same}) > 1
             for row in same if differ else same[1:]:
                 other = data.samples[same[1] if row == same[0] else same[0]]
                 kind = "contradiction" if differ else "duplicate"
-                yield _problem(data, row, kind, f"the same as {_told(other)}")
+                yield _problem(data, row, kind, f"the same as {_described(other)}")
 
 
-def _torn_groups(data: VideoSet, rows: Iterable[int]) -> Iterator[Problem]:
-    """Videos whose group stands in a part of higher rank too."""
-    for same_group in together((row for row in rows if data.samples[row].group), lambda row: data.samples[row].group):
+def _leaking_groups(data: VideoSet, rows: Iterable[int]) -> Iterator[Problem]:
+    """Yield the videos whose group is in a part of higher rank too."""
+    for same_group in grouped((row for row in rows if data.samples[row].group), lambda row: data.samples[row].group):
         best, lower = _by_rank(data, same_group)
         for row in lower:
             other = data.samples[best[0]]
-            reason = f"{data.samples[row].split or 'train'}, while its group {other.group!r} is in {other.split} too"
+            reason = f"in {data.samples[row].split or 'train'}, but its group {other.group!r} is in {other.split} too"
             yield _problem(data, row, "group leak", reason)
 
 
 def _actions(data: VideoSet, usable: VideoSet) -> Iterator[Problem]:
-    """Actions that cannot be learned, or not be judged."""
+    """Yield the actions that cannot be learned, or not be evaluated."""
     counts = part_counts(usable)
     for label in data.labels:
         parts = counts.get(label)
         if parts is None:
             yield Problem(kind="lost action", label=label, reason="none of its videos is usable")
         elif parts.get("train") == 0:
-            reason = f"{parts['videos']} videos held out, none to learn from"
+            reason = f"{parts['videos']} videos held out, but none in training"
             yield Problem(kind="untrained action", label=label, reason=reason, kept=True)
         elif parts["groups"] < 2:
-            reason = f"{parts['videos']} videos of 1 group"
+            reason = f"{parts['videos']} videos of a single group"
             yield Problem(kind="single group", label=label, reason=reason, kept=True)
 
 
-def _told(sample: Sample) -> str:
+def _described(sample: Sample) -> str:
     part = f" ({sample.split})" if sample.split else ""
     return f"{sample.path}{part}, {', '.join(sample.labels)}"
 
 
 def _by_rank(data: VideoSet, rows: Sequence[int]) -> tuple[list[int], list[int]]:
-    """The rows of the highest rank, and the others."""
+    """Return the rows whose part has the highest rank among these, and the other rows."""
     ranks = [RANKS.get(data.samples[row].split, 0) for row in rows]
     best = [row for row, rank in zip(rows, ranks, strict=True) if rank == max(ranks)]
     return best, [row for row in rows if row not in best]
 
 
-def together(rows: Iterable[int], key: Callable[[int], Hashable]) -> list[list[int]]:
-    """The rows that have the same key, in the order of the first of them."""
+def grouped(rows: Iterable[int], key: Callable[[int], Hashable]) -> list[list[int]]:
+    """Return lists of the rows that have the same key, in the order of the first row of each."""
     found: dict[Hashable, list[int]] = {}
     for row in rows:
         found.setdefault(key(row), []).append(row)

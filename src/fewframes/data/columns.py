@@ -1,7 +1,7 @@
-"""The header of a list -> the column that each thing is in, and the rows -> samples.
+"""Recognise the columns of a list by their names, and turn its rows into samples.
 
-A column is used, or named as not used, or refused: one that looks like a time, a part or a fold and is not understood would give
-other videos than the list means.
+A column is used, or named as not used, or refused. One that looks like a time, a part or a fold and is not understood is refused,
+because without it the list would mean other videos.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ LABELS = (
     "classname", "labelname", "label_id", "class_id", "action_id", "category_id", "target_id", "label_idx", "class_idx",
     "label_index", "class_index", "labelid", "classid", "y",
 )  # fmt: skip
-"""What columns and keys are called; the first is ours. Of several that are there the first is taken."""
+"""The names of the columns, and keys, of paths and of labels. The first is the one that fewframes writes. If a list has several of
+them, the first in this order is taken."""
 STARTS = frozenset("start begin beginning starting onset t0 tstart startsec starttime from".split())
 ENDS = frozenset("end stop ending finish t1 tend tstop endsec endtime stoptime to".split())
 TIME_FILLERS = frozenset(
     "s sec secs second seconds t time timestamp times clip segment video action temporal trim label at".split()
 )
-"""Words of the columns of times: `clip_start_time`, `t_end_sec`; beside one word for a side only fillers may stand."""
+"""The words that may stand beside one for the start or the end in the name of a column, as in `clip_start_time` and `t_end_sec`."""
 MILLISECONDS = re.compile(r"(?P<side>start|begin|end|stop)(_?time)?_?(ms|msec|msecs|millis|milliseconds?)")
 FRAMES = re.compile(
     r"((start|end|begin|stop|first|last)_?(frame|frames|f|idx|index)(_.*)?)|(frame|f)_?(start|end|begin|stop|from|to)"
@@ -65,7 +66,7 @@ SPLIT_NAMES = (
     "mode",
 )
 MAYBE_SPLITS = frozenset({"part", "set", "mode", "phase"})
-"""Names that are used for other things as well: a split where the cells say so."""
+"""The names of a split column that are also used for other things. The cells decide."""
 PART_FLAGS = re.compile(
     r"(is_?)?(train|training|test|testing|val|valid|validation)(_?set)?|(k_?)?folds?(_?(id|index|idx|number|no))?"
 )
@@ -81,20 +82,20 @@ Cells = Mapping[str, object]
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Name the column that holds each thing; empty where none does."""
+    """The names of the columns of a list by what they hold; empty if no column does."""
 
     path: str
     label: str
     start: str = ""
     end: str = ""
     scale: float = 1.0
-    """Seconds in one of the times' units."""
+    """Seconds in one unit of the times."""
     split: str = ""
     group: str = ""
     unused: tuple[str, ...] = ()
 
     def note(self) -> str:
-        """Return a line for people: what was read from which column, and which were not used."""
+        """Return a line for people that names the column of each thing, and the columns that were not used."""
         unit = " in seconds" if self.scale == 1 else " in milliseconds"
         used = [
             f"{what} from {column!r}{unit if what in ('start', 'end') else ''}"
@@ -105,24 +106,32 @@ class Columns:
 
 
 def as_column(name: str) -> str:
-    """Return a column's name as it is compared: `Start Time (s)` is start_time_s."""
-    parted = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip())
-    return re.sub(r"[^\w]+", "_", parted.lower()).strip("_")
+    """Return a column's name in the form in which names are compared: `Start Time (s)` is start_time_s."""
+    separated = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip())  # startTime is start_time
+    return re.sub(r"[^\w]+", "_", separated.lower()).strip("_")
 
 
 def is_header(cells: Sequence[str], *, has_separator: bool) -> bool:
-    """Return whether cells are names of columns: those of a path and of a label; between separators one of them is enough, where
-    no file is named."""
+    """Return True if the cells of a first row are names of columns: of a path and of a label.
+
+    If the list has a separator, one of these is enough, as long as no cell names a file.
+    """
     names = [as_column(cell) for cell in cells]
     both = any(name in PATHS for name in names) and any(name in LABELS for name in names)
     return both or (has_separator and any(name in (*PATHS, *LABELS) for name in names) and not any(map(is_file, cells)))
 
 
-def columns_of(where: str, rows: Sequence[Cells], places: ReadOptions, *, path_column: str = "") -> Columns:
-    """Return what the columns of these rows hold; `path_column` is told by its cells where its name says nothing.
+def columns_of(where: str, rows: Sequence[Cells], options: ReadOptions, *, path_column: str = "") -> Columns:
+    """Return the column of each thing.
 
-    Raises DataError where there is no path or no label, and for columns that look like times, parts or folds and are not
-    understood.
+    Args:
+        where: The file and line of the header, for error texts.
+        rows: The rows, as cells by the names of their columns.
+        options: Names the column of groups.
+        path_column: A column that holds paths by the look of its cells. It is taken if no column has the name of one.
+
+    Raises:
+        DataError: There is no path or no label, or a column looks like a time, a part or a fold and is not understood.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
     by_name = {}
@@ -139,12 +148,12 @@ def columns_of(where: str, rows: Sequence[Cells], places: ReadOptions, *, path_c
     if not path or not label:
         missing, known = ("path", PATHS) if not path else ("label", LABELS)
         raise DataError(
-            f"{where}: no column {missing!r} in {', '.join(map(str, names))}; call it {missing}, or another of "
+            f"{where}: no column {missing!r} in {', '.join(map(str, names))}; name one of them {missing}, or another of "
             f"{', '.join(known[:6])}"
         )
-    group = as_column(places.group_column)
+    group = as_column(options.group_column)
     if group not in ("group", *by_name):
-        raise DataError(f"{where}: no column {places.group_column!r} for groups; {nearest(group, by_name)}")
+        raise DataError(f"{where}: no column {options.group_column!r} for groups; {nearest(group, by_name)}")
     used = {path, label, group}
     start, end, scale = _times(where, by_name, filled - used)
     _check_unit(where, by_name, filled, (start, end), rows)
@@ -167,9 +176,18 @@ def columns_of(where: str, rows: Sequence[Cells], places: ReadOptions, *, path_c
 
 
 def sample_of(
-    where: str, row: Cells, columns: Columns, path: str, names: Mapping[str, str], places: ReadOptions
+    where: str, row: Cells, columns: Columns, path: str, names: Mapping[str, str], options: ReadOptions
 ) -> Sample:
-    """Return the sample of a row. Raises DataError for times, parts and labels that cannot be right."""
+    """Return the sample of a row. Raises DataError for times, parts and labels that cannot be right.
+
+    Args:
+        where: The file and line of the row, for error texts.
+        row: Cells by the names of their columns.
+        columns: The column of each thing.
+        path: The path of the video.
+        names: Names of numbered labels; empty if labels are names.
+        options: Says how labels are written.
+    """
     start_s, end_s = (
         seconds_of(where, column, row.get(column), columns.scale) if column else None
         for column in (columns.start, columns.end)
@@ -180,7 +198,7 @@ def sample_of(
         )
     return Sample(
         path=path,
-        labels=labels_of(where, columns.label, row.get(columns.label), names, places),
+        labels=labels_of(where, columns.label, row.get(columns.label), names, options),
         start_s=start_s or 0.0,
         end_s=end_s,
         split=split_of(where, columns.split, as_text(where, columns.split, row.get(columns.split)))
@@ -190,15 +208,28 @@ def sample_of(
     )
 
 
-def labels_of(where: str, column: str, value: object, names: Mapping[str, str], places: ReadOptions) -> tuple[str, ...]:
-    """Return the labels in a cell or value, by their names where they are numbers of a class list."""
+def labels_of(
+    where: str, column: str, value: object, names: Mapping[str, str], options: ReadOptions
+) -> tuple[str, ...]:
+    """Return the labels in a cell, or in a JSON list.
+
+    Args:
+        where: The file and line of the row, for error texts.
+        column: The column of labels, for error texts.
+        value: The cell.
+        names: Names of numbered labels; empty if labels are names.
+        options: Says how labels are written.
+
+    Raises:
+        DataError: A number has no name, or there are several labels and a single one is expected.
+    """
     if isinstance(value, list):
         cells = sorted({as_label(as_text(where, column, item)) for item in value} - {""})
-        if len(cells) > 1 and not places.label_mark:
-            raise DataError(f"{where}: {column} holds {len(cells)} labels; take the task 'multilabel', or write one")
+        if len(cells) > 1 and not options.label_separator:
+            raise DataError(f"{where}: {column} has {len(cells)} labels; use the task 'multilabel', or write one label")
         labels = tuple(cells)
     else:
-        labels = places.labels(as_text(where, column, value))
+        labels = options.labels(as_text(where, column, value))
     if names and (unnamed := [label for label in labels if label not in names]):
         raise DataError(
             f"{where}: label {unnamed[0]!r} is not in the class list beside the list ({len(names)} classes)"
@@ -215,27 +246,36 @@ def check_labelled(where: str, labels: Sequence[str]) -> None:
 
 
 def as_text(where: str, column: str, value: object) -> str:
-    """Return a cell as text. Raises DataError for what is nested, as it may be in JSON."""
+    """Return a cell as text. Raises DataError for a list or an object, which JSON may have there."""
     if value is None:
         return ""
     if isinstance(value, bool | int | float):
         return json.dumps(value)
     if not isinstance(value, str):
         raise DataError(
-            f"{where}: {column} holds {type(value).__name__} {json.dumps(value)[:60]}; needs a text or a number"
+            f"{where}: {column} has a {type(value).__name__}, {json.dumps(value)[:60]}; needs a text or a number"
         )
     return value.strip()
 
 
 def split_of(where: str, column: str, name: str) -> str:
-    """Return the part that a cell names."""
+    """Return the part of the split that a cell names; empty for an empty cell. Raises DataError for a name that is none."""
     if name and not part_of(name):
         raise DataError(f"{where}: {column} {name!r}; {nearest(name, SPLITS)}")
     return part_of(name)
 
 
 def _times(where: str, by_name: Mapping[str, str], free: set[str]) -> tuple[str, str, float]:
-    """Return the columns of the start and the end, and how many seconds one of their units is."""
+    """Return the columns of the start and the end, and the seconds in one of their units.
+
+    Args:
+        where: The file and line of the header, for error texts.
+        by_name: Columns by their names as they are compared.
+        free: Names of the columns that are not used for anything else.
+
+    Raises:
+        DataError: Columns count frames, or could mean times in more than one way.
+    """
     start, end = _sides(free)
     if start and end:
         return start, end, 1.0
@@ -246,17 +286,17 @@ def _times(where: str, by_name: Mapping[str, str], free: set[str]) -> tuple[str,
     for key in sorted(free):
         if FRAMES.fullmatch(key):
             raise DataError(
-                f"{where}: {by_name[key]!r} counts frames, and lists differ in whether they count from 0 or 1 and mean the last "
-                "one too; write start_s and end_s in seconds (frame / frames per second)"
+                f"{where}: {by_name[key]!r} counts frames, and lists differ in how: from 0 or 1, with or without the last one; "
+                "write start_s and end_s in seconds (frame / frames per second)"
             )
     if (start and set(start.split("_")) & {"from", "onset"} and not end) or (end == "to" and not start):
         column = by_name[start or end]
-        raise DataError(f"{where}: column {column!r} looks like a time, and there is no other side of it; {WAY_OUT}")
+        raise DataError(f"{where}: column {column!r} looks like a time, but the other end of it is missing; {WAY_OUT}")
     others = [key for key in ("duration", "length", "duration_s", "clip_duration", "dur") if key in free]
     if start and not end and others:
         raise DataError(
-            f"{where}: {by_name[start]!r} beside {by_name[others[0]]!r}: a segment, or how long the video is? write end_s, or take "
-            f"{by_name[others[0]]!r} out"
+            f"{where}: {by_name[others[0]]!r} beside {by_name[start]!r} may be the length of the segment or of the video; write "
+            f"end_s, or take {by_name[others[0]]!r} out"
         )
     return start, end, 1.0
 
@@ -304,18 +344,25 @@ def _split_column(where: str, by_name: Mapping[str, str], free: set[str], rows: 
         cells = Counter(str(row.get(by_name[key]) or "") for row in rows)
         unknown = [cell for cell in cells if cell and not part_of(cell)]
         if key == "split" or not unknown:
-            return key  # a part that is not known is refused with its line
+            return key  # unknown parts in a column `split` are refused later, with the line
         if key not in MAYBE_SPLITS or any(part_of(cell) for cell in cells):
             raise DataError(
-                f"{where}: column {by_name[key]!r} looks like parts of a split, but {unknown[0]!r} is none; call them train, val "
+                f"{where}: column {by_name[key]!r} looks like parts of a split, but {unknown[0]!r} is none; name them train, val "
                 f"and test, or {WAY_OUT}"
             )
     return ""
 
 
 def _refuse_unknown(where: str, name: str, key: str, cells: Sequence[str], *, is_timed: bool) -> None:
-    """Raise DataError for a column that would change which videos are meant. Where start and end are known another time says the
-    same again."""
+    """Raise DataError for an unused column that would change which videos are meant.
+
+    Args:
+        where: The file and line of the header, for error texts.
+        name: The column as it is written.
+        key: Its name as it is compared.
+        cells: What stands in it.
+        is_timed: True if start and end are known. Another column of times then only repeats them.
+    """
     words = set(key.split("_"))
     is_named = bool(words & MAYBE_TIMES) and words <= MAYBE_TIMES | TIME_FILLERS
     may_be_time = is_named and all(NUMBER.fullmatch(cell) or CLOCK.fullmatch(cell) for cell in cells)
@@ -324,7 +371,7 @@ def _refuse_unknown(where: str, name: str, key: str, cells: Sequence[str], *, is
     ):
         raise DataError(f"{where}: column {name!r} looks like a time and is not understood; {WAY_OUT}")
     if PART_FLAGS.fullmatch(key):
-        fold = "; --group keeps what has one number together" if "fold" in key else ""
+        fold = "; --group keeps videos of one fold together" if "fold" in key else ""
         raise DataError(f"{where}: column {name!r} looks like parts of a split and is not understood; {WAY_OUT}{fold}")
     _refuse_parts(where, name, cells)
 
@@ -343,7 +390,14 @@ def _cells(rows: Sequence[Cells], name: str) -> list[str]:
 
 
 def seconds_of(where: str, name: str, value: object, scale: float) -> float | None:
-    """Return a time in seconds from a number or HH:MM:SS; None for an empty cell."""
+    """Return a time in seconds from a number or HH:MM:SS; None for an empty cell.
+
+    Args:
+        where: The file and line, for error texts.
+        name: The column, for error texts.
+        value: The cell.
+        scale: Seconds in one unit of a number.
+    """
     text = as_text(where, name, value)
     if not text:
         return None
@@ -361,9 +415,17 @@ def seconds_of(where: str, name: str, value: object, scale: float) -> float | No
     return number * scale
 
 
-def path_of(where: str, source: Path, columns: Columns, row: Cells, places: ReadOptions) -> str:
-    """Return where the video of a row is. Raises DataError where the row names none."""
+def path_of(where: str, source: Path, columns: Columns, row: Cells, options: ReadOptions) -> str:
+    """Return the path of a row's video. Raises DataError if the row names none.
+
+    Args:
+        where: The file and line of the row, for error texts.
+        source: The list, to which paths are relative.
+        columns: The column of each thing.
+        row: Cells by the names of their columns.
+        options: Says where videos are.
+    """
     text = as_text(where, columns.path, row.get(columns.path))
     if not text:
         raise DataError(f"{where}: no {columns.path!r}; each row needs a path and a label")
-    return places.find_written(source, text)
+    return options.find_written(source, text)

@@ -1,7 +1,7 @@
-"""Labelled videos -> parted into training and held-out ones, groups kept whole.
+"""Labelled videos as one value, and their division into training and held-out videos.
 
-`layouts.py` reads them from folders and lists. Videos of one group (one recording, one person) never stand on both sides of
-a split.
+`layouts.py` reads them from folders and lists. Videos of one group (a recording, a person) are never on both sides of a split,
+because a model would recognise the group instead of the action.
 """
 
 from __future__ import annotations
@@ -26,36 +26,36 @@ from fewframes.errors import DataError
 
 @settings(frozen=True, kw_only=True, config=STRICT)
 class DataConfig:
-    """How labels are read, which videos are held out, and how the others are seen."""
+    """The `data` table of a run: how labels are read, which videos are held out, and if the others are mirrored."""
 
     task: Literal["auto", "single", "multilabel"] = "auto"
-    """Whether a video shows one action or any number (labels in one cell then parted by semicolons); `auto`: as the data
-    are published."""
+    """Number of actions in a video: exactly one (`single`) or any number (`multilabel`, with labels in one cell separated by
+    semicolons). `auto` follows the layout of the data."""
 
     holdout: Share = 0.2
-    """Share of each action's videos that is held out to measure on, where the data name no split; 0 trains on all."""
+    """Fraction of each action's videos that is held out to measure on, if the data name no split; 0 trains on all."""
     group: str = "group"
-    """The CSV's column of groups: what must not stand on both sides of the split (a recording, a person)."""
+    """The list's column of groups. Videos of one group (a recording, a person) are not divided between training and test."""
     videos: str = ""
-    """Folder of the videos, when their paths are not relative to the list."""
+    """Folder of the videos, if their paths are not relative to the list."""
     official_split: Count = 1
-    """Which of the official splits, where the data have several (UCF101, HMDB51)."""
+    """Number of the official split, if the data have several (UCF101, HMDB51)."""
     mirror: bool = True
     """Train on each video mirrored left to right as well; not for actions that differ in left and right."""
 
 
 @dataclass(frozen=True)
 class VideoSet:
-    """Labelled videos; `labels` sorted, each with at least one of them."""
+    """A set of labelled videos. Each of its labels has at least one video."""
 
     samples: tuple[Sample, ...]
     name: str
     layout: str = ""
-    """What the folder or list looked like."""
+    """Name of the layout of the folder or list."""
     multilabel: bool = False
-    """Whether a video may have any number of labels; else each has one."""
+    """True if a video may have any number of labels; otherwise each has exactly one."""
     notes: tuple[str, ...] = ()
-    """What users should know of how it was read: columns used and not used, paths found otherwise than written."""
+    """Notes for users on how it was read: columns used and not used, paths found elsewhere than written."""
     left_out: tuple[IgnoredFile, ...] = ()
     """Files and folders beside the videos that were not taken, with their reasons."""
 
@@ -65,11 +65,11 @@ class VideoSet:
         return tuple(sorted({label for sample in self.samples for label in sample.labels}))
 
     def counts(self) -> dict[str, int]:
-        """Videos for each label."""
+        """Return the number of videos of each label."""
         return dict(sorted(Counter(label for sample in self.samples for label in sample.labels).items()))
 
     def targets(self) -> list[int]:
-        """The index of each video's label; of the rarest one where it has several, and after the last where it has none."""
+        """Return the index of each video's label. It is the rarest label of several, and the number of labels if there is none."""
         counts, index = self.counts(), {label: number for number, label in enumerate(self.labels)}
         return [
             min((counts[label], index[label]) for label in sample.labels)[1] if sample.labels else len(index)
@@ -77,7 +77,7 @@ class VideoSet:
         ]
 
     def multi_hot(self) -> Tensor:
-        """Targets (B, K): 1 where the video has the label."""
+        """Return targets (B, K) float32: 1 where the video has the label, else 0."""
         index = {label: number for number, label in enumerate(self.labels)}
         targets_BK = torch.zeros(len(self.samples), len(index))
         for row, sample in enumerate(self.samples):
@@ -85,7 +85,7 @@ class VideoSet:
         return targets_BK
 
     def fingerprint(self) -> str:
-        """A short key of which videos these are: names, labels, moments, splits and groups, in any order."""
+        """Return a short key of these videos: of their file names, labels, times, splits and groups, in any order."""
         rows = [
             [Path(sample.path).name, "; ".join(sample.labels), sample.start_s, sample.end_s, sample.split, sample.group]
             for sample in self.samples
@@ -94,12 +94,14 @@ class VideoSet:
         return hashlib.blake2b(json.dumps(rows).encode(), digest_size=8).hexdigest()
 
     def groups(self) -> list[str]:
-        """The group of each video; its own path when it has none."""
+        """Return the group of each video; its own path if it has none."""
         return [sample.group or sample.path for sample in self.samples]
 
     def part(self, name: str) -> VideoSet:
-        """The videos of one part of a split: `train`, `val`, `test`, `all`, or `auto`: what is not for training, where anything
-        is not. Raises DataError where there is none."""
+        """Return the videos of one part of a split: `train`, `val`, `test`, `all` or `auto`. Raises DataError if it has none.
+
+        `auto` is `val` and `test` together, or all videos if the data name neither.
+        """
         splits = {sample.split for sample in self.samples}
         if name == "all" or (name == "auto" and splits <= {"", "train"}):
             return self
@@ -107,41 +109,43 @@ class VideoSet:
         chosen = [index for index, sample in enumerate(self.samples) if sample.split in wanted]
         if not chosen:
             raise DataError(
-                f"{self.name}: no videos of the part {name!r}; it has {', '.join(sorted(splits)) or 'none'}"
+                f"{self.name}: no videos in the part {name!r}; the data have {', '.join(sorted(splits)) or 'none'}"
             )
         return self.subset(chosen)
 
     def subset(self, indices: Iterable[int]) -> VideoSet:
-        """The videos at these places."""
+        """Return the videos at these indices, in this order."""
         return replace(self, samples=tuple(self.samples[index] for index in indices))
 
 
 def read_data(source: str | Path, config: DataConfig | None = None) -> VideoSet:
-    """Labelled videos from a folder or a list in any of the layouts of `layouts.py`; DataError says what is expected."""
+    """Read labelled videos from a folder or a list in any of the layouts of `layouts.py`.
+
+    Raises DataError, which says what was found and what is expected.
+    """
     source, config = Path(source), config or DataConfig()
     videos = Path(config.videos) if config.videos else None
-    places = ReadOptions(
+    options = ReadOptions(
         videos=videos,
         group_column=config.group,
         split_number=config.official_split,
-        label_mark=";" if config.task == "multilabel" else "",
+        label_separator=";" if config.task == "multilabel" else "",
     )
-    layout = read_layout(source, places)
-    if layout.multilabel and config.task == "single":
-        raise DataError(f"{source}: {layout.name} has several labels for a video; take the task 'multilabel' or 'auto'")
-    multilabel = layout.multilabel or config.task == "multilabel"
-    data = VideoSet(layout.samples, str(source), layout.name, multilabel, layout.notes, layout.left_out)
+    read = read_layout(source, options)
+    if read.multilabel and config.task == "single":
+        raise DataError(f"{source}: {read.name} has several labels per video; use the task 'multilabel' or 'auto'")
+    multilabel = read.multilabel or config.task == "multilabel"
+    data = VideoSet(read.samples, str(source), read.name, multilabel, read.notes, read.left_out)
     if len(data.labels) < 2:
-        named = ", ".join(map(repr, data.labels)) or "none"
+        found = f"only one action found, {data.labels[0]!r}" if data.labels else "no action found"
         above = "; if that is a folder above those of the actions, move them up" if source.is_dir() else ""
-        raise DataError(
-            f"{source}: {len(data.samples)} videos of {len(data.labels)} action; telling apart takes two (found: {named}){above}"
-        )
+        raise DataError(f"{source}: {found} ({len(data.samples)} videos); training needs at least two{above}")
     return data
 
 
 def part_counts(data: VideoSet) -> dict[str, dict[str, int]]:
-    """For each action its `videos`, those in `train`, `val` and `test` where the data are split, and its `groups`."""
+    """Return for each action the number of its `videos`, of those in `train`, `val` and `test` if the data are split, and of its
+    `groups`."""
     splits = {sample.split for sample in data.samples}
     parts = ["train", *(part for part in ("val", "test") if part in splits)] if splits - {""} else []
     counts: dict[str, dict[str, int]] = {label: dict.fromkeys(["videos", *parts], 0) for label in data.labels}
@@ -151,37 +155,40 @@ def part_counts(data: VideoSet) -> dict[str, dict[str, int]]:
             counts[label]["videos"] += 1
             groups[label].add(group)
             if parts:
-                counts[label][sample.split or "train"] += 1  # beside named parts, what has none is for training
+                counts[label][sample.split or "train"] += (
+                    1  # if the data name parts, a video without one is for training
+                )
     return {label: {**counts[label], "groups": len(groups[label])} for label in data.labels}
 
 
-def hold_out(data: VideoSet, share: float, seed: int) -> tuple[list[int], list[int]]:
-    """Places of the training and of the held-out videos.
+def hold_out(data: VideoSet, fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    """Return the indices of the training and of the held-out videos.
 
-    Where the data name a `val` or `test` part that is held out and all else trained on, whatever `share`. Otherwise about
-    `share` of each label's videos, groups kept whole; with `share` 0 none are.
+    If the data name a `val` or `test` part, that is held out, whatever `fraction` is. Otherwise about `fraction` of each label's
+    videos are held out, in whole groups; none for a `fraction` of 0. Raises DataError if that is not possible.
     """
     splits = [sample.split for sample in data.samples]
     if {"val", "test"} & set(splits):
         held = [index for index, split in enumerate(splits) if split in ("val", "test")]
-    elif share == 0:
+    elif fraction == 0:
         held = []
     else:
-        held = _share_of_each_label(data, share, seed)
+        held = _fraction_of_each_label(data, fraction, seed)
     held_out = set(held)
     training = [index for index in range(len(data.samples)) if index not in held_out]
     _check_split(data, training, held)
     return training, held
 
 
-def _share_of_each_label(data: VideoSet, share: float, seed: int) -> list[int]:
-    """Whole groups, taken in random order as long as they bring the held-out videos of the labels nearer to the share.
+def _fraction_of_each_label(data: VideoSet, fraction: float, seed: int) -> list[int]:
+    """Return the indices of held-out videos, about a fraction of those of each label.
 
-    Of each label at least one video is wanted, and at least one is left.
+    Whole groups are taken in random order, if they bring the numbers of held-out videos nearer to the wanted ones. At least one
+    video of each label is wanted, and at least one is left for training.
     """
     hot_BK = data.multi_hot()
     totals_K = hot_BK.sum(dim=0)
-    wanted_K = (share * totals_K).round().clamp(min=1)
+    wanted_K = (fraction * totals_K).round().clamp(min=1)
     rows_of: dict[str, list[int]] = {}
     for row, group in enumerate(data.groups()):
         rows_of.setdefault(group, []).append(row)
@@ -197,17 +204,22 @@ def _share_of_each_label(data: VideoSet, share: float, seed: int) -> list[int]:
             held += rows
     if not held:
         raise DataError(
-            f"{data.name}: no group can be held out without taking all videos of an action or far more than "
-            f"{share:.0%} ({len(groups)} groups, {len(data.samples)} videos); hold out none, or name a split"
+            f"{data.name}: no group can be held out without taking all videos of an action, or far more than "
+            f"{fraction:.0%} ({len(groups)} groups, {len(data.samples)} videos); hold out none, or name a split in the data"
         )
     return sorted(held)
 
 
 def _check_split(data: VideoSet, training: Sequence[int], held: Sequence[int]) -> None:
     groups = data.groups()
-    torn = {groups[index] for index in training} & {groups[index] for index in held}
-    if torn:
-        raise DataError(f"{data.name}: group {min(torn)!r} stands in training and in held-out data ({len(torn)} such)")
+    divided = {groups[index] for index in training} & {groups[index] for index in held}
+    if divided:
+        raise DataError(
+            f"{data.name}: group {min(divided)!r} is in both training and held-out data ({len(divided)} such groups); move each to "
+            "one part"
+        )
     unseen = set(data.labels) - {label for index in training for label in data.samples[index].labels}
     if unseen:
-        raise DataError(f"{data.name}: no training video of {', '.join(sorted(unseen))}")
+        raise DataError(
+            f"{data.name}: all videos of {', '.join(sorted(unseen))} are held out; training needs at least one"
+        )

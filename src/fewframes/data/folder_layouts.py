@@ -1,7 +1,7 @@
-"""Folders of labelled videos -> samples: a folder for each action, with or without parts above or below them.
+"""Read labelled videos from a folder that has a folder for each action, with or without parts of a split above or below them.
 
-A part (`train`, `testing`, `val_set`) is told by its name and by the folders of actions in it. What is neither all parts nor all
-actions is refused: a part that is learned as an action gives figures that mean nothing.
+A part (`train`, `testing`, `val_set`) is recognised by its name and by the folders of actions in it. A mixture of parts and actions
+is refused: a part that is learned as an action would give figures that mean nothing.
 """
 
 from __future__ import annotations
@@ -34,15 +34,18 @@ BESIDE = "a video beside the folders of actions"
 
 
 def read_folder(root: Path) -> LabelledList:
-    """Return the videos of a folder that has a folder for each action. Raises DataError where parts and actions are mixed."""
+    """Return the videos of a folder that has a folder for each action.
+
+    Raises DataError if there are none, or if folders of parts and of actions are mixed.
+    """
     found = _found_in(root)
     filled = {folder: videos for folder, videos in found.items() if videos.videos}
-    left_out = [*_beside(root), *(left for folder in found.values() for left in folder.left_out)]
+    left_out = [*_beside(root), *(file for videos in found.values() for file in videos.left_out)]
     if not filled:
         names = ", ".join(folder.name for folder in list(found)[:5]) or "no folders"
-        pictures = any(left.reason == IMAGE for left in left_out)
-        hint = "; images need a folder for each video: ROOT/<action>/<video>/0001.jpg" if pictures else ""
-        why = next((f"; {left.path}: {left.reason}" for left in left_out if not left.is_harmless), "")
+        has_images = any(file.reason == IMAGE for file in left_out)
+        hint = "; images need a folder for each video: ROOT/<action>/<video>/0001.jpg" if has_images else ""
+        why = next((f"; {file.path}: {file.reason}" for file in left_out if not file.is_harmless), "")
         raise DataError(
             f"{root}: no videos in folders of actions (found: {names}); expected {root}/<action>/<video>{hint}{why}"
         )
@@ -50,12 +53,12 @@ def read_folder(root: Path) -> LabelledList:
     part_names = parts_of([folder.name for folder in filled])
     parts = [folder for folder in filled if folder.name in part_names]
     if folds := [folder.name for folder in filled if is_fold(folder.name)]:
-        raise DataError(f"{root}: {_named(folds)} look like folds, not like actions; {WAY_OUT}, one for each fold")
+        raise DataError(f"{root}: {_listed(folds)} look like folds, not like actions; {WAY_OUT}, one for each fold")
     if parts and len(parts) < len(filled) and any(_by_action(part, filled[part])[0] for part in parts):
         others = [folder.name for folder in filled if folder not in parts]
         raise DataError(
-            f"{root}: {_named([part.name for part in parts])} look like parts of a split, {_named(others)} like actions; move "
-            f"the ones away, or {WAY_OUT}"
+            f"{root}: {_listed([part.name for part in parts])} look like parts of a split, {_listed(others)} like actions; move "
+            f"one kind away, or {WAY_OUT}"
         )
     if len(parts) == len(filled):
         samples = []
@@ -63,7 +66,7 @@ def read_folder(root: Path) -> LabelledList:
             by_action, direct = _by_action(part, filled[part])
             if not by_action:
                 raise DataError(
-                    f"{root}: {part.name} is named as a part of a split, with {len(direct)} videos in it and no folders of "
+                    f"{root}: {part.name} is named like a part of a split, but has {len(direct)} videos in it and no folders of "
                     f"actions; expected {part}/<action>/<video>; if {part.name!r} is an action, {WAY_OUT}"
                 )
             for action in by_action:
@@ -78,19 +81,19 @@ def read_folder(root: Path) -> LabelledList:
                 for path in paths
             ]
         name = "a folder for each action, already split"
-        told = [f"parts: {', '.join(f'{part.name} is {part_names[part.name]}' for part in parts)}"]
+        notes = [f"parts: {', '.join(f'{part.name} is {part_names[part.name]}' for part in parts)}"]
     else:
         samples, split = _samples_of_actions(root, filled)
         name = "a folder for each action" + (", parts below them" if split else "")
-        told = [f"{_named([part.name for part in parts])} taken for actions, not for parts"] if parts else []
+        notes = [f"{_listed([part.name for part in parts])} taken for actions, not for parts"] if parts else []
     empty = [folder for folder in found if folder not in filled]
     left_out += [IgnoredFile(str(folder), NO_VIDEOS) for folder in empty if _is_lost(found[folder])]
     if name == "a folder for each action" and (same := _names_in_all(filled)):
-        told.append(
-            f"folders of the same names in all actions: {_named(same)}; if these are the actions, write a list: path,label"
+        notes.append(
+            f"folders of the same names in all actions: {_listed(same)}; if these are the actions, write a list: path,label"
         )
-    notes = (*told, *notes_of_labels(samples), *_notes_of_files(samples))
-    return LabelledList(tuple(samples), name, notes=notes, left_out=tuple(left_out))
+    notes += [*notes_of_labels(samples), *_notes_of_files(samples)]
+    return LabelledList(tuple(samples), name, notes=tuple(notes), left_out=tuple(left_out))
 
 
 def _found_in(root: Path) -> dict[Path, FoundVideos]:
@@ -106,7 +109,7 @@ def _found_in(root: Path) -> dict[Path, FoundVideos]:
 
 
 def _beside(root: Path) -> list[IgnoredFile]:
-    """Return what lies beside the folders of actions: videos there have no action."""
+    """Return the files beside the folders of actions. Videos among them are left out, because they have no action."""
     left_out: list[IgnoredFile] = []
     for entry in sorted(root.iterdir()):
         if entry.name.startswith("."):
@@ -123,7 +126,7 @@ def _beside(root: Path) -> list[IgnoredFile]:
 
 
 def _check_linked_twice(root: Path, folders: Sequence[Path]) -> None:
-    """Raise DataError where two names are one folder: each of its videos would have two actions, or stand in two parts."""
+    """Raise DataError if two names are one folder by a link: its videos would have two actions, or be in two parts."""
     first: dict[str, Path] = {}
     for folder in folders:
         other = first.setdefault(os.path.realpath(folder), folder)
@@ -132,7 +135,7 @@ def _check_linked_twice(root: Path, folders: Sequence[Path]) -> None:
 
 
 def _by_action(part: Path, found: FoundVideos) -> tuple[dict[str, list[str]], list[str]]:
-    """Return the videos of a part by the folders of actions in it, and those that lie in none."""
+    """Return the videos of a part by the folder of actions that they lie in, and those that lie in none."""
     by_action: dict[str, list[str]] = {}
     direct = []
     for path in found.videos:
@@ -145,7 +148,10 @@ def _by_action(part: Path, found: FoundVideos) -> tuple[dict[str, list[str]], li
 
 
 def _samples_of_actions(root: Path, filled: Mapping[Path, FoundVideos]) -> tuple[list[Sample], bool]:
-    """Return the samples of folders of actions, and whether parts lie below them (`hug/train/1.mp4`)."""
+    """Return the samples of folders of actions, and True if parts of a split lie below them (`hug/train/1.mp4`).
+
+    Raises DataError if only some actions have parts, or if there is a single action that itself holds folders of actions.
+    """
     samples = []
     below = {}
     for action, found in filled.items():
@@ -154,8 +160,8 @@ def _samples_of_actions(root: Path, filled: Mapping[Path, FoundVideos]) -> tuple
         others = len(by_folder) - len(below[action]) + len(direct)
         if below[action] and others:
             raise DataError(
-                f"{action}: {_named(below[action])} looks like a part of a split, beside {others} other videos or folders; move "
-                f"them into parts, or {WAY_OUT}"
+                f"{action}: {_listed(below[action])} looks like a part of a split, but {others} other videos or folders are beside "
+                f"it; move them into parts, or {WAY_OUT}"
             )
         samples += [
             Sample(
@@ -174,52 +180,53 @@ def _samples_of_actions(root: Path, filled: Mapping[Path, FoundVideos]) -> tuple
         inner = list(_by_action(only, found)[0])
         if inner:
             raise DataError(
-                f"{root}: one action only, {only.name!r} ({len(found.videos)} videos); telling apart takes two. If the folders in "
-                f"it ({_named(inner)}) are the actions, or the parts, pass {only}"
+                f"{root}: only one action found, {only.name!r} ({len(found.videos)} videos); training needs at least two. If the "
+                f"folders in it ({_listed(inner)}) are the actions, or the parts, pass {only}"
             )
     return samples, any(below.values())
 
 
 def _names_in_all(filled: Mapping[Path, FoundVideos]) -> list[str]:
-    """Return the names of folders that are in every folder, two at least: persons in actions, or actions in persons."""
+    """Return the names of subfolders that every folder has, if these are two or more. They may be persons in folders of actions, or
+    actions in folders of persons."""
     inner = [set(_by_action(folder, found)[0]) for folder, found in filled.items()]
     same = set.intersection(*inner)
     return sorted(same) if len(same) > 1 else []
 
 
 def _is_lost(found: FoundVideos) -> bool:
-    """Return whether a folder without videos may have been meant for an action: it is empty, or holds more than notes."""
-    return not found.left_out or any(left.reason not in HARMLESS or left.reason == IMAGE for left in found.left_out)
+    """Return True if a folder without videos may have been meant for an action: it is empty, or has more than notes in it."""
+    return not found.left_out or any(file.reason not in HARMLESS or file.reason == IMAGE for file in found.left_out)
 
 
 def _notes_of_files(samples: Sequence[Sample]) -> Iterator[str]:
-    """Yield a line where one file, by links, has several actions, and one where it is in several parts."""
+    """Yield a note if a file has several actions by links, and a note if it is in several parts."""
     same: dict[tuple[int, int], list[Sample]] = {}
     for sample in samples:
         status = os.stat(sample.path)
         same.setdefault((status.st_dev, status.st_ino), []).append(sample)
-    torn = [linked for linked in same.values() if len({sample.labels for sample in linked}) > 1]
-    if torn:
-        named = _named([sample.path for sample in torn[0]])
-        yield f"files with several actions, by links: {len(torn)}, such as {named}; `data check` leaves them out"
-    parted = [linked for linked in same.values() if len({sample.split for sample in linked}) > 1]
-    if parted:
-        named = _named([sample.path for sample in parted[0]])
-        yield f"files in several parts, by links: {len(parted)}, such as {named}; `data check` leaves all but one out"
+    with_actions = [linked for linked in same.values() if len({sample.labels for sample in linked}) > 1]
+    if with_actions:
+        example = _listed([sample.path for sample in with_actions[0]])
+        yield f"files with several actions, by links: {len(with_actions)}, such as {example}; `data check` leaves them out"
+    in_parts = [linked for linked in same.values() if len({sample.split for sample in linked}) > 1]
+    if in_parts:
+        example = _listed([sample.path for sample in in_parts[0]])
+        yield f"files in several parts, by links: {len(in_parts)}, such as {example}; `data check` leaves all but one out"
 
 
 def notes_of_labels(samples: Sequence[Sample]) -> list[str]:
-    """Return a line for each pair of actions that differ in case, spaces or marks alone."""
+    """Return a note for each pair of actions that differ only in case, spaces, hyphens or underscores."""
     first: dict[str, str] = {}
     pairs = set()
     for label in sorted({label for sample in samples for label in sample.labels}):
         key = alike(label).replace("_", " ").replace("-", " ")
         if (other := first.setdefault(" ".join(key.split()), label)) != label:
             pairs.add(
-                f"the actions {other!r} and {label!r} differ in case, spaces or marks alone; they are taken for two"
+                f"the actions {other!r} and {label!r} differ only in case, spaces or hyphens; they count as two actions"
             )
     return sorted(pairs)
 
 
-def _named(names: Sequence[str]) -> str:
+def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

@@ -1,6 +1,6 @@
-"""A folder -> the videos below it, each file once, and what was left out with its reason.
+"""Find the videos below a folder, each file once, and name every file that was left out with the reason.
 
-Every command that searches a folder does it here: labelled folders and those named on the command line see the same files.
+Every command that searches a folder does it here, so that a labelled folder and one named on the command line give the same files.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NOTE_SUFFIXES = frozenset(
     ".aac .ass .cfg .csv .doc .docx .flac .htm .html .ini .json .jsonl .log .m4a .md .mp3 .npy .npz .parquet .pdf .pkl .pt .py "
     ".rst .safetensors .sh .srt .sub .toml .tsv .txt .url .vtt .wav .xls .xlsx .xml .yaml .yml".split()
 )
-"""File name endings of what lies beside videos and is none."""
+"""The endings of files that often lie beside videos and are none."""
 CLUTTER = frozenset({".ds_store", "thumbs.db", "desktop.ini"})
 SYSTEM_FOLDERS = frozenset(
     {
@@ -37,7 +37,7 @@ SYSTEM_FOLDERS = frozenset(
 """What systems and network drives keep among people's folders: copies, previews, what was thrown away."""
 PREVIEWS = frozenset("thumb thumbs thumbnail thumbnails preview previews poster posters screenshot screenshots".split())
 START_BYTES = 4096
-"""What is read of a file whose ending says nothing."""
+"""The number of bytes read of a file whose ending says nothing."""
 SIGNATURES = (
     b"\x1aE\xdf\xa3",  # Matroska, WebM
     b"FLV\x01",
@@ -62,41 +62,48 @@ ARCHIVE, HIDDEN, IMAGE, NOTE, UNKNOWN, EMPTY, SPECIAL = (
 )  # fmt: skip
 SYSTEM, BESIDE_VIDEO = "folder of the system", "images of the video beside them"
 HARMLESS = frozenset({HIDDEN, IMAGE, NOTE, AGAIN, LOOP, SYSTEM, BESIDE_VIDEO})
-"""Reasons that nobody needs to act on."""
+"""The reasons that nobody needs to act on."""
 
 
 @dataclass(frozen=True)
 class IgnoredFile:
-    """Name a file or folder that was not taken for a video, and why."""
+    """A file or folder that was not taken for a video, with the reason."""
 
     path: str
     reason: str
 
     @property
     def is_harmless(self) -> bool:
-        """Return whether data are complete without it."""
+        """True if the data are complete without it."""
         return self.reason in HARMLESS
 
 
 @dataclass
 class FoundVideos:
-    """Hold the videos and folders of images below a folder, sorted, and what was left out."""
+    """The videos and folders of images below a folder, sorted, and the files that were left out."""
 
     videos: list[str] = field(default_factory=list)
     left_out: list[IgnoredFile] = field(default_factory=list)
 
 
 def find_videos(folder: str | os.PathLike[str]) -> list[str]:
-    """Return every video below a folder, sorted; the folder itself when it holds images and no videos; nothing hidden."""
+    """Return every video below a folder, sorted. Hidden files are left out.
+
+    If the folder itself holds images and there are no videos, it is a video of frames, and is returned alone.
+    """
     return search(folder).videos
 
 
 def search(folder: str | os.PathLike[str], *, is_action: bool = False) -> FoundVideos:
-    """Return the videos below a folder and what was left out.
+    """Return the videos below a folder, and the files that were left out.
 
-    Links are followed; each file is taken once. A folder of two images or more is a video of frames where no video file lies
-    in it or below. The folder itself is one with a single image too, but not where it is an action: then its images are
-    pictures of the action, not frames of one video.
+    Links are followed, and each file is taken once. A folder of two or more images is a video of frames if no video file lies in it
+    or below.
+
+    Args:
+        folder: The folder to search.
+        is_action: True for the folder of an action. Its own images are pictures of the action, not the frames of one video. Without
+            it, the folder itself is a video of frames even if it holds a single image.
     """
     top = os.fspath(folder)
     walk = _Walk()
@@ -107,15 +114,15 @@ def search(folder: str | os.PathLike[str], *, is_action: bool = False) -> FoundV
 
 
 def counted_reasons(left_out: Iterable[IgnoredFile]) -> str:
-    """Return a line such as `3 no video by its ending (.txt 2, .json 1), 1 hidden`; empty where nothing was left out."""
+    """Return a line such as `3 no video by its ending (.txt 2, .json 1), 1 hidden`; empty if nothing was left out."""
     reasons: dict[str, list[str]] = {}
-    for left in left_out:
-        reasons.setdefault(left.reason, []).append(left.path)
+    for file in left_out:
+        reasons.setdefault(file.reason, []).append(file.path)
     return ", ".join(f"{len(paths)} {reason}{_examples(reason, paths)}" for reason, paths in reasons.items())
 
 
 def is_video_name(name: str) -> bool:
-    """Return whether a file name ends like a video's."""
+    """Return True if a file name ends like that of a video."""
     return _ending(name) in VIDEO_SUFFIXES
 
 
@@ -127,7 +134,7 @@ def _examples(reason: str, paths: Sequence[str]) -> str:
 
 
 class _Walk:
-    """Search for videos. Folders wait on a list, not on the stack: trees may be deep."""
+    """A search for videos. Folders wait in a list, not on the call stack, because trees may be deep."""
 
     def __init__(self) -> None:
         self.found = FoundVideos()
@@ -137,20 +144,20 @@ class _Walk:
         self._waiting: list[str] = []
 
     def run(self, top: str) -> None:
-        """Find the video files, and the images, of each folder below `top`."""
+        """Find the video files and the images in `top` and each folder below it."""
         self._waiting = [top]
         while self._waiting:
             folder = self._waiting.pop()
             real = os.path.realpath(folder)
-            if leads_up(folder, real):
+            if leads_up(folder, real):  # following it would never end
                 self._leave(folder, LOOP)
             elif real in self._folders:
                 self._leave(folder, AGAIN)
             else:
                 self._folders.add(real)
-                self._look_into(folder)
+                self._search_folder(folder)
 
-    def _look_into(self, folder: str) -> None:
+    def _search_folder(self, folder: str) -> None:
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError:
@@ -175,8 +182,11 @@ class _Walk:
                 self._leave(entry.path, reason)
 
     def take_frames(self, top: str, fewest: int) -> None:
-        """Take folders of images for videos where no video file lies in them or below; `top` from `fewest` images on, others
-        from two on, and none that lies in one that was taken, or that is of a video file beside it."""
+        """Add the folders of images that are videos of frames, and leave out the images of all others.
+
+        No video file lies in such a folder or below it, and the folder lies in no other one that was added. It has two or more
+        images, and no video file of its name lies beside it; `top` has `fewest` or more.
+        """
         stems = {os.path.splitext(path)[0] for path in self.found.videos}
         beside = {os.path.dirname(path) for path in self.found.videos}
         with_videos = {parent for path in self.found.videos for parent in _parents(path, top)}
@@ -206,7 +216,7 @@ class _Walk:
 
 
 def is_clutter(name: str) -> bool:
-    """Return whether systems put files of this name beside people's."""
+    """Return True if operating systems put files of this name into people's folders."""
     return name.lower() in CLUTTER or name.startswith("._")
 
 
@@ -223,7 +233,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _why_not(entry: os.DirEntry[str], seen: set[tuple[int, int]]) -> str:
-    """Return why a file is not taken; empty where it is."""
+    """Return the reason to leave a file out; empty if it is a video, which is then added to `seen` (device and inode)."""
     try:
         status = os.stat(entry.path)
     except OSError:
@@ -239,10 +249,10 @@ def _why_not(entry: os.DirEntry[str], seen: set[tuple[int, int]]) -> str:
 
 
 def why_no_video(path: str, name: str) -> str:
-    """Return what a file is that is no video, by its ending or, where that says nothing, its first bytes."""
+    """Return the reason why a file is no video, by its ending or, if that says nothing, by its first bytes; empty if it is one."""
     ending = _ending(name)
     if ending in VIDEO_SUFFIXES - {".ogg"}:
-        return ""  # a file that is named a video and cannot be read as one is a failure, with its reason
+        return ""  # a file that is named like a video and cannot be read as one fails later, with the decoder's reason
     if ending in ARCHIVE_SUFFIXES:
         return ARCHIVE
     if ending in NOTE_SUFFIXES:
@@ -260,7 +270,7 @@ def why_no_video(path: str, name: str) -> str:
 
 
 def looks_like_video(start: bytes) -> bool:
-    """Return whether a file's first bytes are those of a video."""
+    """Return True if a file's first bytes are those of a video."""
     if start[4:8] in (b"ftyp", b"moov", b"mdat", b"wide"):
         return not start[8:12].startswith(SOUND_AND_STILL_BRANDS)
     if start.startswith(b"RIFF"):
@@ -271,19 +281,20 @@ def looks_like_video(start: bytes) -> bool:
         return b"acTL" in start  # an animated PNG
     if start.startswith(b"YUV4MPEG2 "):
         return True
-    is_transport = len(start) > 376 and all(start[place] == 0x47 for place in (0, 188, 376))
-    is_blu_ray = len(start) > 388 and all(start[place] == 0x47 for place in (4, 196, 388))
+    # Packets of an MPEG transport stream are 188 bytes long and begin with 0x47. On Blu-ray 4 bytes of time stand before each.
+    is_transport = len(start) > 376 and all(start[at] == 0x47 for at in (0, 188, 376))
+    is_blu_ray = len(start) > 388 and all(start[at] == 0x47 for at in (4, 196, 388))
     return is_transport or is_blu_ray or start.startswith(SIGNATURES)
 
 
 def leads_up(folder: str, real: str) -> bool:
-    """Return whether a linked folder leads to one above itself."""
+    """Return True if a folder is a link to one above itself. `real` is the folder's real path."""
     parent = os.path.realpath(os.path.dirname(folder) or ".")
     return os.path.islink(folder) and (parent == real or parent.startswith(real.rstrip(os.sep) + os.sep))
 
 
 def _parents(path: str, top: str) -> list[str]:
-    """Return the folders above a path up to `top`."""
+    """Return the folders above a path, up to and with `top`."""
     parents = []
     while path != top and (path := os.path.dirname(path)):
         parents.append(path)

@@ -1,4 +1,4 @@
-"""Which videos a model has learned from, in few bytes each, so that an evaluation can say when it meets them again."""
+"""Recognise the videos that a model was trained on, by a short key of each, so that an evaluation can warn of them."""
 
 from __future__ import annotations
 
@@ -11,34 +11,48 @@ from typing import Any
 from fewframes.data.layouts import Sample
 
 SPOT_BYTES = 2**16
-"""What is read at the start, in the middle and at the end of a file: enough to tell videos apart, little enough for any number."""
+"""The number of bytes read at the start, in the middle and at the end of a file: enough to tell videos apart, and little enough for
+any number of files."""
 MARK_DIGITS = 12
+"""The number of hexadecimal digits in a key."""
 
 
 def marks_of(samples: Iterable[Sample]) -> list[str]:
-    """Return a mark of each video: of what its file holds, and of the seconds where it is a part of one."""
+    """Return a key of each video: a digest of its file, and `@start-end` in seconds if it is a part of one."""
     return [
-        _mark(sample.path) + ("" if _is_whole(sample) else f"@{sample.start_s:g}-{_end_s(sample):g}")
+        _digest(sample.path) + ("" if _is_whole(sample) else f"@{sample.start_s:g}-{_end_s(sample):g}")
         for sample in samples
     ]
 
 
 def num_known(samples: Sequence[Sample], marks: Iterable[str]) -> int:
-    """Return how many of the videos overlap with one that has a mark among these."""
-    parts: dict[str, list[tuple[float, float]]] = {}
-    for text in marks:
-        mark, _, seconds = text.partition("@")
+    """Return how many of the videos overlap in time with one whose key is among `marks`."""
+    ranges: dict[str, list[tuple[float, float]]] = {}
+    for mark in marks:
+        digest, _, seconds = mark.partition("@")
         start_s, _, end_s = (seconds or "0-inf").partition("-")
-        parts.setdefault(mark, []).append((float(start_s), float(end_s)))
+        ranges.setdefault(digest, []).append((float(start_s), float(end_s)))
     return sum(
-        any(sample.start_s < end_s and start_s < _end_s(sample) for start_s, end_s in parts.get(_mark(sample.path), ()))
+        any(
+            sample.start_s < end_s and start_s < _end_s(sample)
+            for start_s, end_s in ranges.get(_digest(sample.path), ())
+        )
         for sample in samples
     )
 
 
 def known_facts(samples: Sequence[Sample], provenance: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
-    """Return from how many of the videos a model has learned (`num_trained_on`, None where it does not say), and whether it has
-    from any, or from data of this fingerprint (`trained_on_these`)."""
+    """Return what a model's provenance tells of its training on these videos.
+
+    Args:
+        samples: The videos of an evaluation.
+        provenance: The record in the model's file of how it was made.
+        fingerprint: The fingerprint of the evaluated data.
+
+    Returns:
+        `num_trained_on`: the number of these videos that the model was trained on; None if its file does not name them.
+        `trained_on_these`: True if that is any, or if the model was trained on data of this fingerprint.
+    """
     marks = provenance.get("training_videos")
     if marks is None:
         return {"num_trained_on": None, "trained_on_these": provenance.get("data_fingerprint") == fingerprint}
@@ -47,12 +61,12 @@ def known_facts(samples: Sequence[Sample], provenance: Mapping[str, Any], finger
 
 
 def known_words(facts: Mapping[str, Any], num_videos: int) -> str:
-    """Return the warning that a model has learned from the evaluated videos; empty where it has from none, or nobody knows."""
+    """Return a warning if a model was trained on the evaluated videos; empty if it was not, or if that is unknown."""
     if not facts["trained_on_these"]:
         return ""
     count = facts["num_trained_on"]
     which = "these data" if count is None else f"{count} of these {num_videos} videos"
-    return f"The model was trained on {which}. It may simply know them: judge it on videos that were held out."
+    return f"The model was trained on {which}. It may simply know them: evaluate it on videos that were held out."
 
 
 def _is_whole(sample: Sample) -> bool:
@@ -63,8 +77,8 @@ def _end_s(sample: Sample) -> float:
     return math.inf if sample.end_s is None else sample.end_s
 
 
-def _mark(path: str) -> str:
-    """Return a key of a file's size and some of its bytes, of a folder's names, and of the name of what is neither."""
+def _digest(path: str) -> str:
+    """Return a digest of a file's size and some of its bytes, of the names and sizes in a folder, or else of the path itself."""
     digest = hashlib.blake2b(digest_size=MARK_DIGITS // 2)
     try:
         if os.path.isdir(path):

@@ -1,4 +1,7 @@
-"""The bytes of a list -> rows of cells with their line numbers; separator and comments are decided by all lines."""
+"""Part the text of a list into rows of cells with their line numbers. Separator and comments are decided from all lines.
+
+The meaning of the cells is left to `columns.py` and `layouts.py`.
+"""
 
 from __future__ import annotations
 
@@ -42,15 +45,15 @@ RULE = re.compile(r":?-{2,}:?|={2,}")
 SEPARATORS = "\t,;|"
 SUFFIXED = re.compile(rf"(.+?(?:{'|'.join(map(re.escape, sorted(VIDEO_SUFFIXES)))}))\s+(\S.*)", re.IGNORECASE)
 COLUMNS = ("path", "label", "start_s", "end_s", "split", "group")
-"""The header of our own lists."""
+"""The header of the lists that fewframes writes."""
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 MAX_CELL = 2**31 - 1
-"""Characters in a cell: a cell of many labels may be long."""
+"""The most characters in a cell. Python's own limit is too small for a cell of many labels."""
 
 
 @dataclass(frozen=True)
 class ListRow:
-    """Hold the cells of a row, and the line in which it ends."""
+    """A row of cells, with the number of the line in which it ends."""
 
     line: int
     cells: tuple[str, ...]
@@ -58,7 +61,7 @@ class ListRow:
 
 @dataclass(frozen=True)
 class ListTable:
-    """Hold the rows of a list, and what parts their cells; empty for spaces."""
+    """The rows of a list, and the separator of their cells; an empty one stands for spaces."""
 
     rows: tuple[ListRow, ...]
     separator: str
@@ -66,7 +69,7 @@ class ListTable:
 
 
 def text_of(path: Path) -> str:
-    """Return the text of a list, its lines ended by \\n. Raises DataError for what is no text."""
+    """Return the text of a list, with lines that end in \\n. Raises DataError if the file is not text."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -78,11 +81,11 @@ def text_of(path: Path) -> str:
     if path.suffix.lower() in OTHER_TEXTS:
         raise DataError(f"{path}: {path.suffix[1:].upper()} is not read; save the list as CSV or JSON")
     encoding = next((name for mark, name in MARKS if content.startswith(mark)), "")
-    if not encoding and b"\0" in content:  # UTF-16 without its mark: of mostly Latin letters each second byte is 0
+    if not encoding and b"\0" in content:  # UTF-16 without its mark: with mostly Latin letters, every second byte is 0
         even, odd = content[::2].count(0), content[1::2].count(0)
         encoding = "utf-16-le" if odd > 10 * even else "utf-16-be" if even > 10 * odd else ""
         if not encoding or 2 * max(even, odd) < len(content) // 4:
-            raise DataError(f"{path}: holds null bytes, text does not; pass a list saved as UTF-8 text")
+            raise DataError(f"{path}: contains null bytes, so it is not text; pass a list saved as UTF-8 text")
     try:
         text = content.decode(encoding or "utf-8")
     except UnicodeDecodeError as error:
@@ -90,31 +93,34 @@ def text_of(path: Path) -> str:
             f"{path}: not {encoding or 'UTF-8'} text ({error.reason} at byte {error.start}); save it as UTF-8"
         ) from None
     if "\0" in text:
-        raise DataError(f"{path}: holds a null character; pass a list saved as UTF-8 text")
+        raise DataError(f"{path}: contains a null character; pass a list saved as UTF-8 text")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the lines with something in them, with their numbers."""
+    """Yield (number, text) of each line that is not empty, counted from 1."""
     for number, line in enumerate(text_of(path).split("\n"), 1):
         if line.strip():
             yield number, line.strip()
 
 
 def read_table(path: Path) -> ListTable:
-    """Return the rows of a list. The separator is the one by which most lines fall into equally many cells, the first of them a
-    file's name. Raises DataError where there are none, or where quotes do not end."""
+    """Return the rows of a list.
+
+    The separator is the one that parts most lines into equally many cells, with file names in one column.
+
+    Raises:
+        DataError: The list is empty, or a quote does not end.
+    """
     text = text_of(path)
     if text.startswith(",".join(COLUMNS) + "\n"):
-        return ListTable(tuple(_split(path, text, ",")), ",")  # ours: as it was written
+        return ListTable(tuple(_split(path, text, ",")), ",")  # fewframes wrote it: nothing to guess, and no comments
     text = EXCELS_SEPARATOR.sub("\n", text, count=1) if EXCELS_SEPARATOR.match(text) else text
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     comments = {number for number, line in lines if is_comment(path, line)}
-    if '"' not in text:
-        lines = [(number, line) for number, line in lines if number not in comments]
-        kept = text.split("\n")
-        text = "\n".join("" if number in comments else line for number, line in enumerate(kept, 1))
-    else:  # a line that begins with # may stand within quotes
+    if (
+        '"' in text
+    ):  # a line that begins with # may be part of a quoted cell: only the lines before the first row are comments
         first = lines[0][0] if lines else 0
         leading = 0
         for number, _ in lines:
@@ -122,7 +128,7 @@ def read_table(path: Path) -> ListTable:
                 break
             leading = number
         comments = {number for number in comments if first <= number <= leading}
-        text = "\n".join("" if number in comments else line for number, line in enumerate(text.split("\n"), 1))
+    text = "\n".join("" if number in comments else line for number, line in enumerate(text.split("\n"), 1))
     if not text.strip():
         raise DataError(f"{path}: empty; needs a line for each video: its path and its label")
     tables: list[tuple[str, list[ListRow]]] = []
@@ -141,7 +147,7 @@ def read_table(path: Path) -> ListTable:
 
 
 def is_comment(path: Path, line: str) -> bool:
-    """Return whether a line that begins with # is a comment, and not a header or a file of such a name."""
+    """Return True if a line is a comment: it begins with #, and is neither a header nor the name of a file with # in it."""
     text = line.strip()
     if not text.startswith("#"):
         return False
@@ -187,20 +193,23 @@ def _split_at_spaces(text: str) -> list[ListRow]:
 
 
 def _fitness(separator: str, rows: Sequence[ListRow]) -> tuple[float, float, int]:
-    """Return how well rows look like a list: the share of equally many cells, weighed by that of file names in a column of their
-    own; the first of these alone; the number of cells, where more is better."""
+    """Return how well rows look like a list, as numbers of which larger is better.
+
+    The first is the fraction of rows with the usual number of cells, weighed by the fraction with a file name in one column. The
+    second is the former fraction alone. The last is the usual number of cells.
+    """
     counts = [len(row.cells) for row in rows]
     usual = max(set(counts), key=counts.count)
     even = counts.count(usual) / len(rows) if usual > 1 else 0.0
     columns = list(zip(*(row.cells for row in rows if len(row.cells) == usual), strict=True))
     named = max((sum(map(is_file, column)) for column in columns), default=0)
-    if separator:  # `world.mp4 0` is a cell of a list that is parted by spaces
+    if separator:  # a cell such as `world.mp4 0` shows that spaces are the separator, not this one
         named -= sum(any(SUFFIXED.fullmatch(cell) and not is_video_name(cell) for cell in row.cells) for row in rows)
     return round(even * (0.2 + max(0, named) / len(rows)), 6), even, usual
 
 
 def is_file(cell: str) -> bool:
-    """Return whether a cell names a file: it ends like a video, or holds a path."""
+    """Return True if a cell names a file: it ends like a video, or contains a path."""
     return is_video_name(cell) or (("/" in cell or "\\" in cell) and not SUFFIXED.fullmatch(cell))
 
 
@@ -213,7 +222,10 @@ def _without_quotes(rows: list[ListRow]) -> list[ListRow]:
 
 
 def _without_last_separator(rows: list[ListRow]) -> list[ListRow]:
-    """Take away empty cells at the end of rows that all rows longer than the others have."""
+    """Return the rows without empty cells at their ends, such as a separator at the end of each line leaves.
+
+    Rows of different lengths are cut to the shortest, if the cells beyond that are empty in all of them.
+    """
     usual = min(len(row.cells) for row in rows)
     while any(len(row.cells) > usual for row in rows):
         if any(cell for row in rows for cell in row.cells[usual:]):

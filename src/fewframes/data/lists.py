@@ -1,4 +1,4 @@
-"""Labelled videos -> a list (CSV) that reads back as the same videos, wherever it is moved to."""
+"""Write labelled videos to a list (CSV) that reads back as the same videos, wherever the list is moved to."""
 
 from __future__ import annotations
 
@@ -15,18 +15,21 @@ from fewframes.data.list_text import COLUMNS
 from fewframes.data.samples import as_label
 from fewframes.errors import ConfigError, DataError
 
-LABEL_MARK = ";"
-"""What parts several labels in one cell."""
+LABEL_SEPARATOR = ";"
+"""The separator of several labels in one cell."""
 
 
 def write_list(samples: Sequence[Sample], path: Path, *, multilabel: bool = False) -> None:
-    """Write the samples with absolute paths and the columns `COLUMNS`; the file appears whole or not at all.
+    """Write the samples with absolute paths and the columns `COLUMNS`. The file appears whole or not at all.
 
-    What was written is read back and compared before it counts. Raises DataError for a sample that a list cannot hold
-    (see `unlistable`), ConfigError where nothing can be written.
+    The file is read back and compared before it gets its name, so a list never means other videos than those it was made of.
+
+    Raises:
+        DataError: A list cannot store one of the samples (see `unlistable`).
+        ConfigError: The file cannot be written.
     """
-    placed = [replace(sample, path=absolute(sample.path)) for sample in samples]
-    for sample in placed:
+    movable = [replace(sample, path=absolute(sample.path)) for sample in samples]
+    for sample in movable:
         if reason := unlistable(sample, multilabel=multilabel):
             raise DataError(f"{sample.path!r}: {reason}")
     try:
@@ -35,18 +38,18 @@ def write_list(samples: Sequence[Sample], path: Path, *, multilabel: bool = Fals
             with part.open("w", encoding="utf-8", newline="") as file:
                 writer = csv.writer(file, lineterminator="\n")
                 writer.writerow(COLUMNS)
-                writer.writerows(_cells(sample) for sample in placed)
-            again = read_layout(part, ReadOptions(label_mark=LABEL_MARK if multilabel else "")).samples
-            for sample, other in zip(placed, again, strict=True):
+                writer.writerows(_cells(sample) for sample in movable)
+            again = read_layout(part, ReadOptions(label_separator=LABEL_SEPARATOR if multilabel else "")).samples
+            for sample, other in zip(movable, again, strict=True):
                 if sample != other:
-                    raise DataError(f"{path}: {sample} would be read back as {other}; rename it")
+                    raise DataError(f"{path}: {sample} would be read back as {other}; rename the file")
             part.replace(path)
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be written ({error.strerror or error}); take another place") from None
+        raise ConfigError(f"{path}: cannot be written ({error.strerror or error}); choose another path") from None
 
 
 def unlistable(sample: Sample, *, multilabel: bool = False) -> str:
-    """Why a list cannot hold this sample, with the way out; empty when it can."""
+    """Return the reason why a list cannot store this sample, with the way out; empty if it can."""
     for name, cells in {"path": [absolute(sample.path)], "label": sample.labels, "group": [sample.group]}.items():
         for cell in cells:
             if not is_text(cell):
@@ -54,14 +57,15 @@ def unlistable(sample: Sample, *, multilabel: bool = False) -> str:
             if cell != cell.strip() or "\r" in cell:
                 return f"its {name} {cell!r} begins or ends with a space, or holds a line break; rename it"
             if name == "label" and cell != as_label(cell):
-                return f"its label {cell!r} is written in parts (accents beside letters), which reads back composed; rename it"
-            if name == "label" and multilabel and LABEL_MARK in cell:
-                return f"its label {cell!r} holds the {LABEL_MARK} that parts several labels; rename it"
+                # Labels are composed when they are read, so that equal names are one action.
+                return f"its label {cell!r} has accents apart from their letters, and would be read back composed; rename it"
+            if name == "label" and multilabel and LABEL_SEPARATOR in cell:
+                return f"its label {cell!r} contains the {LABEL_SEPARATOR} that separates labels; rename it"
     return ""
 
 
 def is_text(name: str) -> bool:
-    """Whether a name is UTF-8, as lists and tables are; those of files need not be."""
+    """Return True if a name is UTF-8, as lists and tables are. Names of files need not be."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -70,7 +74,7 @@ def is_text(name: str) -> bool:
 
 
 def absolute(path: str) -> str:
-    """Where the video is, from wherever one looks; URLs as they are."""
+    """Return the absolute path of a video; a URL is returned as it is."""
     path = as_path(path)
     return path if is_address(path) else os.path.abspath(path)
 
@@ -78,4 +82,4 @@ def absolute(path: str) -> str:
 def _cells(sample: Sample) -> list[str]:
     start_s = repr(sample.start_s) if sample.start_s else ""
     end_s = "" if sample.end_s is None else repr(sample.end_s)
-    return [sample.path, LABEL_MARK.join(sample.labels), start_s, end_s, sample.split, sample.group]
+    return [sample.path, LABEL_SEPARATOR.join(sample.labels), start_s, end_s, sample.split, sample.group]

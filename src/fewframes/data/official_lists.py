@@ -1,4 +1,7 @@
-"""Lists of published data sets, as they were published -> samples."""
+"""Read the lists of published data sets as they were published.
+
+These are UCF101 (whose lines `layouts.py` reads), HMDB51, Something-Something, ActivityNet, Kinetics and Charades.
+"""
 
 from __future__ import annotations
 
@@ -23,31 +26,31 @@ OfficialRow = Mapping[str, str]
 Rows = Iterable[tuple[int, OfficialRow]]
 
 
-def read_hmdb51(root: Path, places: ReadOptions) -> LabelledList:
-    """Return the videos of HMDB51's lists, one for each action and split."""
+def read_hmdb51(root: Path, options: ReadOptions) -> LabelledList:
+    """Return the videos of HMDB51's lists, of which there is one for each action and split."""
     samples = []
     for path in sorted(root.iterdir()):
         match = HMDB51_LIST.fullmatch(path.name)
-        if match is None or int(match["number"]) != places.split_number:
+        if match is None or int(match["number"]) != options.split_number:
             continue
         for line, text in lines_of(path):
             name, _, number = text.rpartition(" ")
             if number not in ("0", "1", "2") or not name:
                 raise DataError(f"{path}:{line}: {text!r}: needs a file and 1 (train), 2 (test) or 0 (neither)")
             if number != "0":
-                where = places.find(path, f"{match['label']}/{name}", name)
+                where = options.find(path, f"{match['label']}/{name}", name)
                 samples.append(Sample(path=where, labels=(match["label"],), split="train" if number == "1" else "test"))
     if not samples:
-        raise DataError(f"{root}: no lists of official split {places.split_number}")
-    return LabelledList(tuple(samples), f"HMDB51, official split {places.split_number}")
+        raise DataError(f"{root}: no lists of official split {options.split_number}")
+    return LabelledList(tuple(samples), f"HMDB51, official split {options.split_number}")
 
 
-def something_samples(path: Path, rows: Sequence[Mapping[str, object]], places: ReadOptions) -> list[Sample]:
-    """Return the videos of a list of Something-Something: an id each, named by its template."""
+def something_samples(path: Path, rows: Sequence[Mapping[str, object]], options: ReadOptions) -> list[Sample]:
+    """Return the videos of a list of Something-Something. Each has an id, and its template is the label."""
     match = SOMETHING_LIST.fullmatch(path.name)
     return [
         Sample(
-            path=places.find(path, f"{row['id']}.webm", f"{row['id']}.mp4"),
+            path=options.find(path, f"{row['id']}.webm", f"{row['id']}.mp4"),
             labels=(re.sub(r"[\[\]]", "", str(row.get("template", row.get("label")))),),
             split=part_of(match["split"]) if match else "",
         )
@@ -55,8 +58,8 @@ def something_samples(path: Path, rows: Sequence[Mapping[str, object]], places: 
     ]
 
 
-def activitynet_samples(path: Path, database: Mapping[str, object], places: ReadOptions) -> list[Sample]:
-    """Return a sample for each annotation of a `database` as ActivityNet has it. Raises DataError where one is not of that kind."""
+def activitynet_samples(path: Path, database: Mapping[str, object], options: ReadOptions) -> list[Sample]:
+    """Return a sample for each annotation in a `database` of ActivityNet's form. Raises DataError if it has another form."""
     samples = []
     for name, video in database.items():
         where = f"{path}: {name}"
@@ -75,7 +78,7 @@ def activitynet_samples(path: Path, database: Mapping[str, object], places: Read
             label = as_text(where, "label", annotation["label"])
             samples.append(
                 Sample(
-                    path=places.find(path, *files),
+                    path=options.find(path, *files),
                     labels=(label,),
                     start_s=start_s,
                     end_s=end_s,
@@ -86,7 +89,8 @@ def activitynet_samples(path: Path, database: Mapping[str, object], places: Read
     return samples
 
 
-def _kinetics_samples(path: Path, places: ReadOptions, rows: Rows) -> Iterator[Sample]:
+def _kinetics_samples(path: Path, options: ReadOptions, rows: Rows) -> Iterator[Sample]:
+    """Yield the videos of a table of Kinetics: files cut to the segment, or the whole video if only that is there."""
     for line, row in rows:
         where = f"{path}:{line}"
         label, name, split = row["label"], row["youtube_id"], row.get("split", "")
@@ -95,15 +99,16 @@ def _kinetics_samples(path: Path, places: ReadOptions, rows: Rows) -> Iterator[S
             raise DataError(f"{where}: needs label, youtube_id, time_start and time_end; got {', '.join(row.values())}")
         cut = f"{name}_{round(start_s):06}_{round(end_s):06}.mp4"
         folders = ("", f"{label}/", f"{split}/", f"{split}/{label}/")
-        found = places.find(path, *(folder + cut for folder in folders))
-        whole = places.find(path, *(f"{folder}{name}.mp4" for folder in folders))
+        found = options.find(path, *(folder + cut for folder in folders))
+        whole = options.find(path, *(f"{folder}{name}.mp4" for folder in folders))
         sample = Sample(path=found, labels=(label,), split=split_of(where, "split", split), group=name)
-        if not Path(found).exists() and Path(whole).exists():  # the video as uploaded, not yet cut
+        if not Path(found).exists() and Path(whole).exists():  # the video as uploaded, not cut
             sample = replace(sample, path=whole, start_s=start_s, end_s=end_s)
         yield sample
 
 
-def _charades_samples(path: Path, places: ReadOptions, rows: Rows) -> Iterator[Sample]:
+def _charades_samples(path: Path, options: ReadOptions, rows: Rows) -> Iterator[Sample]:
+    """Yield the videos of a table of Charades, each with all of its actions. The times of the actions are not used."""
     names = {}
     if (path.parent / CHARADES_CLASSES).is_file():
         names = dict(text.split(" ", 1) for _, text in lines_of(path.parent / CHARADES_CLASSES) if " " in text)
@@ -114,17 +119,17 @@ def _charades_samples(path: Path, places: ReadOptions, rows: Rows) -> Iterator[S
             raise DataError(f"{path}:{line}: actions {row['actions']!r}: needs `c092 11.90 21.20;...`")
         labels = tuple(sorted({names.get(code, code) for code, _, _ in codes}))
         group = row.get("subject", "")
-        yield Sample(path=places.find(path, f"{row['id']}.mp4"), labels=labels, split=split, group=group)
+        yield Sample(path=options.find(path, f"{row['id']}.mp4"), labels=labels, split=split, group=group)
 
 
 TABLES: tuple[tuple[set[str], str, Callable[[Path, ReadOptions, Rows], Iterator[Sample]]], ...] = (
     ({"label", "youtube_id", "time_start", "time_end"}, "Kinetics", _kinetics_samples),
     ({"id", "actions"}, "Charades", _charades_samples),
 )
-"""Published tables: the columns that tell them, what they are called, and who reads them."""
+"""The published tables: the columns by which each is recognised, its name, and the function that reads it."""
 
 
 def ucf101_group(name: str) -> str:
-    """Return the group of a file: `v_Archery_g08_c01.avi` is of group 8 of its class; takes of one group look alike."""
+    """Return the group of a file: `v_Archery_g08_c01.avi` is in group 8 of its class. Videos of one group look alike."""
     match = UCF101_GROUP.search(Path(name).stem)
     return f"{Path(name).parent.name} {match[1]}" if match else ""

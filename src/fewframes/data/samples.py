@@ -1,4 +1,4 @@
-"""A labelled video, and where one named in a list lies."""
+"""Describe a labelled video, and find the file of one that is named in a list."""
 
 from __future__ import annotations
 
@@ -20,70 +20,81 @@ SPLITS = {
     "testing": "test", "tests": "test", "tst": "test", "holdout": "test", "heldout": "test", "tr": "train",
     "te": "test",
 }  # fmt: skip
-"""Words for parts, and what they stand for."""
+"""Words for the parts of a split, and the part that each means."""
 FILLERS = frozenset(
     {"set", "sets", "split", "splits", "data", "dataset", "videos", "video", "clips", "part", "subset", ""}
 )
-"""Words beside those, as in `val_set` or `train_split1`."""
+"""Words that may stand beside those, as in `val_set` or `train_split1`."""
 FOLD = re.compile(r"(cv|k)?[ _.-]*(fold|split|part)s?[ _.-]*\d+|\d+[ _.-]*fold")
 WINDOWS_PATH = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """Describe a labelled video, or the part of it between two times."""
+    """A labelled video, or the part of it between two times."""
 
     path: str
     labels: tuple[str, ...]
-    """One for most data; any number where `Layout.multilabel`."""
+    """Exactly one for most data; any number if the data are multi-label."""
     start_s: float = 0.0
     end_s: float | None = None
+    """None for the end of the video."""
     split: str = ""
+    """`train`, `val` or `test`; empty if the data name none."""
     group: str = ""
-    """What must not be torn apart: a recording, a person; each video for itself when empty."""
+    """Name shared by videos that must stay on one side of a split: a recording, a person. Empty if the video is by itself."""
 
 
 @dataclass(frozen=True)
 class LabelledList:
-    """Hold what was read: the samples, the name of the layout they were in, whether a sample may have any number of
-    labels, what users should know of how it was read, and what was left out."""
+    """The labelled videos of a folder or a list."""
 
     samples: tuple[Sample, ...]
     name: str
+    """Name of the layout that was recognised."""
     multilabel: bool = False
+    """True if a sample may have any number of labels."""
     notes: tuple[str, ...] = ()
+    """Notes for users on how it was read."""
     left_out: tuple[IgnoredFile, ...] = ()
+    """Files and folders that were not taken for videos."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions:
-    """Say where to look: the folder of the videos when it is not the list's, the column of groups, which of several official
-    splits, and how labels are written."""
+    """The options for reading a folder or a list, with counts of how its paths were found."""
 
     videos: Path | None = None
+    """Folder of the videos, if their paths are not relative to the list."""
     group_column: str = "group"
     split_number: int = 1
-    label_mark: str = ""
-    """What parts several labels in one cell; empty where a cell holds one."""
+    """Number of the official split, if the data have several."""
+    label_separator: str = ""
+    """Separator of several labels in one cell; empty if a cell holds a single label."""
     found_by: Counter[str] = field(default_factory=Counter, compare=False)
-    """How often a path was found otherwise than as it is written, by how."""
+    """Number of paths that were not found as written, by the way in which they were found."""
     listings: dict[str, dict[str, str]] = field(default_factory=dict, compare=False)
-    """Names in folders that were looked into, by their likeness."""
+    """Names in the folders searched so far, by the form in which they are compared (`alike`)."""
 
     def labels(self, text: str) -> tuple[str, ...]:
         """Return the labels in one cell."""
-        parts = text.split(self.label_mark) if self.label_mark else [text]
+        parts = text.split(self.label_separator) if self.label_separator else [text]
         return tuple(sorted({as_label(part) for part in parts if part.strip()}))
 
     def find(self, source: Path, *names: str) -> str:
-        """Return the first of these names that exists, relative to the videos' folder or the list; else where the first should
-        be."""
+        """Return the path of the first of these names that exists, relative to the folder of the videos or to the list.
+
+        If none exists, the path is returned at which the first is expected.
+        """
         bases = [self.videos] if self.videos is not None else [source.parent, source.parent / "videos"]
         candidates = [os.path.normpath(base / name) for base in bases for name in names]
         return next((path for path in candidates if _exists(path)), candidates[0])
 
     def find_written(self, source: Path, name: str) -> str:
-        """Return where the file of a list is, however its path was written; where it should be if it is nowhere."""
+        """Return the path of a file named in a list, however it was written; the path where it is expected if it is nowhere.
+
+        Lists are made on other machines: paths may have the separators, the home folder, the case or the accents of those.
+        """
         name = as_path(name)
         if is_address(name):
             return name
@@ -109,18 +120,19 @@ class ReadOptions:
                 return alike
         if WINDOWS_PATH.match(name):
             self.found_by[
-                "of a Windows drive, not on this machine; write them relative, and name their folder by --videos"
+                "of a Windows drive, which this machine does not have; write them relative, and name their folder with --videos"
             ] += 1
             return name if os.name != "nt" and "/" not in name else path
         self.found_by["not found"] += 1
         return path
 
     def notes(self) -> list[str]:
-        """Return a line for each way in which paths were found."""
+        """Return a line for each way in which paths were found that were not found as written."""
         return [f"paths {way}: {count}" for way, count in self.found_by.items()]
 
     def _alike(self, path: str) -> str:
-        """Return the only path like this one, by letters in either case, composed or not, with or without a video's ending."""
+        """Return the only path that differs from this one in case, accents or a video's ending alone; empty if there is not exactly
+        one. Folders above it may differ as well."""
         parent, name = os.path.split(path)
         if not name or parent == path:
             return ""
@@ -133,17 +145,21 @@ class ReadOptions:
 
 
 def as_label(text: str) -> str:
-    """Return a label without spaces around it, its accents composed: equal names are one action."""
+    """Return a label without spaces around it and with composed accents (NFC), so that equal names are one action."""
     return unicodedata.normalize("NFC", text.strip())
 
 
 def alike(name: str) -> str:
-    """Return what names have in common that differ in case or in how accents are written."""
+    """Return the form in which names are compared: it is the same for names that differ only in case or in how accents are
+    written."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def part_of(name: str) -> str:
-    """Return the part that a folder or a cell names (`train`, `val` or `test`), as in `Training`, `val_set`, `test1`."""
+    """Return the part of a split that a folder or a cell names: `train` for `Training`, `val` for `val_set`, `test` for `test1`.
+
+    Empty if it names none.
+    """
     words = [word for word in re.split(r"[^a-z]+", name.strip().lower()) if word not in FILLERS]
     if words in (["held", "out"], ["hold", "out"]):
         return "test"
@@ -165,7 +181,7 @@ def parts_of(names: Collection[str]) -> dict[str, str]:
 
 
 def is_fold(name: str) -> bool:
-    """Return whether a folder is named as a fold of a cross-validation."""
+    """Return True if a folder is named like a fold of a cross-validation."""
     return FOLD.fullmatch(name.strip().lower()) is not None
 
 
@@ -177,6 +193,7 @@ def _exists(path: str) -> bool:
 
 
 def _likenesses(folder: str) -> dict[str, str]:
+    """Return the names in a folder by the form in which they are compared. Names that are alike are left out: which is meant?"""
     found: dict[str, list[str]] = {}
     try:
         names = os.listdir(folder)

@@ -1,7 +1,6 @@
-"""A data set -> train, val and test parts, or folds; what belongs together stays together.
+"""Split a data set into train, val and test parts, or into folds. Videos that belong together stay together.
 
-Videos belong together when they have a group in common, or lie in the same file, or (with `contents`) in files of the same
-content.
+Videos belong together if they have the same group, or are in the same file, or (with `contents`) in files of the same content.
 """
 
 from __future__ import annotations
@@ -18,12 +17,14 @@ from fewframes.data.dataset import VideoSet, hold_out
 from fewframes.errors import DataError
 
 NUM_DRAWS = 16
-"""How many random orders of the groups are tried; the one nearest to the share wanted of each action is taken."""
+"""The number of random orders of the groups that are tried. The one that comes nearest to the wanted fractions is taken."""
 
 
 def contents_of(data: VideoSet) -> Iterator[int | dict[str, str]]:
-    """The content key of each file; yields how many are done as it goes, at last the keys by path. What cannot be read, and
-    what lies behind a URL, has none."""
+    """Compute the content key of each file. Yields the number of files done after each, and the keys by path at the end.
+
+    A file that cannot be read, or is behind a URL, has no key.
+    """
     paths = list(dict.fromkeys(sample.path for sample in data.samples))
     pool = ThreadPoolExecutor(torch.get_num_threads(), thread_name_prefix="fewframes-contents")
     keys = {}
@@ -45,88 +46,115 @@ def _content(path: str) -> str:
 
 
 def split(
-    data: VideoSet, share: float, val_share: float, seed: int, contents: Mapping[str, str] | None = None
+    data: VideoSet, fraction: float, val_fraction: float, seed: int, contents: Mapping[str, str] | None = None
 ) -> VideoSet:
-    """The data with about `share` of each action's videos marked `test`, `val_share` marked `val`, the others `train`.
+    """Return the data split at random into `test`, `val` and `train`.
 
-    Raises DataError where that cannot be done, as `data.hold_out`.
+    Args:
+        data: The labelled videos. A split that they name is replaced.
+        fraction: Fraction of each action's videos for `test`, about.
+        val_fraction: Fraction of each action's videos for `val`, about.
+        seed: Seed of the random orders.
+        contents: Content key of each path, by which copies of a file stay together.
+
+    Raises:
+        DataError: That cannot be done with whole groups, as in `hold_out`.
     """
     joined = _joined(data, contents or {})
-    training, test = _nearest(joined, share, seed)
-    return _marked(data, joined, training, test, val_share / (1 - share), seed)
+    training, test = _nearest(joined, fraction, seed)
+    return _marked(data, joined, training, test, val_fraction / (1 - fraction), seed)
 
 
 def folds(
-    data: VideoSet, num_folds: int, val_share: float, seed: int, contents: Mapping[str, str] | None = None
+    data: VideoSet, num_folds: int, val_fraction: float, seed: int, contents: Mapping[str, str] | None = None
 ) -> list[VideoSet]:
-    """The data once for each fold: every video is `test` in exactly one of them, `train` (or `val`) in the others.
+    """Return the data once for each fold. Every video is `test` in exactly one of them, and `train` or `val` in the others.
 
-    Raises DataError where an action would have no video to learn from in one of them.
+    Args:
+        data: The labelled videos. A split that they name is replaced.
+        num_folds: Number of folds.
+        val_fraction: Fraction of each action's videos for `val` in each fold, about.
+        seed: Seed of the random orders.
+        contents: Content key of each path, by which copies of a file stay together.
+
+    Raises:
+        DataError: There are too few groups, or an action would have no video to learn from in one of the folds.
     """
-    # Two seconds to import, and only for folds.
+    # late: it takes two seconds to import, and only folds need it
     from sklearn.model_selection import StratifiedGroupKFold
 
     joined = _joined(data, contents or {})
     num_groups = len(set(joined.groups()))
     if num_groups < num_folds:
-        raise DataError(f"{data.name}: {num_folds} folds need as many groups; it has {num_groups}")
+        raise DataError(f"{data.name}: {num_folds} folds need at least as many groups; the data have {num_groups}")
     splitter = StratifiedGroupKFold(n_splits=num_folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", UserWarning
-        )  # actions with fewer videos than folds: checked by _marked, by groups
-        parted = [
+        # scikit-learn warns of actions with fewer videos than folds. `_marked` checks them, by groups.
+        warnings.simplefilter("ignore", UserWarning)
+        splits = [
             (training.tolist(), test.tolist())
             for training, test in splitter.split(joined.samples, joined.targets(), joined.groups())
         ]
-    if not all(test for _, test in parted):
-        raise DataError(f"{data.name}: its {num_groups} groups are too uneven for {num_folds} folds; take fewer")
-    rest = val_share / (1 - 1 / num_folds)
-    return [_marked(data, joined, training, test, rest, seed) for training, test in parted]
+    if not all(test for _, test in splits):
+        raise DataError(f"{data.name}: its {num_groups} groups are too uneven for {num_folds} folds; take fewer folds")
+    fraction_of_training = val_fraction / (1 - 1 / num_folds)
+    return [_marked(data, joined, training, test, fraction_of_training, seed) for training, test in splits]
 
 
-def _nearest(data: VideoSet, share: float, seed: int) -> tuple[list[int], list[int]]:
-    """Of several draws of `hold_out` the one whose shares of the actions are nearest to the one wanted."""
+def _nearest(data: VideoSet, fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    """Return the best of several draws of `hold_out`: the one whose fractions of the actions are nearest to the wanted one."""
     hot_BK = data.multi_hot()
     totals_K = hot_BK.sum(dim=0)
 
     def distance(draw: tuple[list[int], list[int]]) -> float:
-        return float((hot_BK[draw[1]].sum(dim=0) / totals_K - share).abs().sum())
+        return float((hot_BK[draw[1]].sum(dim=0) / totals_K - fraction).abs().sum())
 
-    return min((hold_out(data, share, seed * NUM_DRAWS + number) for number in range(NUM_DRAWS)), key=distance)
+    return min((hold_out(data, fraction, seed * NUM_DRAWS + number) for number in range(NUM_DRAWS)), key=distance)
 
 
 def _joined(data: VideoSet, contents: Mapping[str, str]) -> VideoSet:
-    """The data without their split, each sample's group the first sample that it belongs together with."""
-    leader: dict[str, str] = {}
+    """Return the data without their split, each sample's group replaced by a name for all that it belongs together with.
 
-    def first(mark: str) -> str:
-        while leader.setdefault(mark, mark) != mark:
-            leader[mark] = leader[leader[mark]]
-            mark = leader[mark]
-        return mark
+    Groups, files and contents are joined by union-find: samples in one file join their groups, and so do equal files.
+    """
+    parent: dict[str, str] = {}
 
-    marks = []
+    def root(key: str) -> str:
+        while parent.setdefault(key, key) != key:
+            parent[key] = parent[parent[key]]  # halves the path, so that later look-ups are short
+            key = parent[key]
+        return key
+
+    keys = []
     for sample in data.samples:
         file = f"content {contents[sample.path]}" if sample.path in contents else f"file {sample.path}"
-        marks.append(file)
+        keys.append(file)
         if sample.group:
-            leader[first(f"group {sample.group}")] = first(file)
-    samples = [replace(sample, split="", group=first(mark)) for sample, mark in zip(data.samples, marks, strict=True)]
+            parent[root(f"group {sample.group}")] = root(file)
+    samples = [replace(sample, split="", group=root(key)) for sample, key in zip(data.samples, keys, strict=True)]
     return replace(data, samples=tuple(samples))
 
 
 def _marked(
-    data: VideoSet, joined: VideoSet, training: list[int], test: list[int], val_share: float, seed: int
+    data: VideoSet, joined: VideoSet, training: list[int], test: list[int], val_fraction: float, seed: int
 ) -> VideoSet:
-    """The data with these rows marked, and a share of the training ones marked `val`."""
+    """Return the data with these rows marked as `test` and `train`, and a fraction of the training rows as `val`.
+
+    Args:
+        data: The labelled videos.
+        joined: The same videos, with groups as `_joined` makes them.
+        training: Rows of the training videos.
+        test: Rows of the test videos.
+        val_fraction: Fraction of the training videos of each action, about.
+        seed: Seed of the random orders.
+    """
     unlearned = set(data.labels) - set(joined.subset(training).labels)
     if unlearned:
         raise DataError(
-            f"{data.name}: all videos of {', '.join(sorted(unlearned))} would be test; they are too few groups: take fewer "
+            f"{data.name}: all videos of {', '.join(sorted(unlearned))} would be in test; they have too few groups: take fewer "
             "folds, another seed, or leave the action out"
         )
-    _, val = _nearest(joined.subset(training), val_share, seed)
+    _, val = _nearest(joined.subset(training), val_fraction, seed)
     marks = dict.fromkeys(test, "test") | {training[row]: "val" for row in val}
     return replace(
         data,

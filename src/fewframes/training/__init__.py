@@ -1,1 +1,1 @@
-"""Teach a model, and measure it."""
+"""Train a model on labelled videos, and evaluate it. Imports every wing below: `models`, `data`, `inference`, `viz` and `core`."""

@@ -1,4 +1,4 @@
-"""What training does to videos before the network sees them: one draw for all frames of a video, and mixtures of videos."""
+"""Augment training videos: random crops, mirroring, colours and cutout, alike for all frames of a video, and mixtures of videos."""
 
 from __future__ import annotations
 
@@ -24,12 +24,21 @@ from fewframes.video.view import ViewConfig
 def read_drawn(
     sample: Sample, num_frames: int, view: ViewConfig, augment: AugmentConfig, seeds: Sequence[int], *, mirror: bool
 ) -> Tensor:
-    """One video as training sees it, a draw for each seed: (V, T, C, H, W) uint8. It is opened and decoded once.
+    """Return randomly augmented views of one video, one for each seed: (V, T, C, H, W) uint8. The video is opened and decoded once.
 
-    Raises VideoError.
+    Args:
+        sample: The video, or the part of one.
+        num_frames: Frames of each view.
+        view: Size and crop that the model expects.
+        augment: How strongly frames are changed.
+        seeds: Seed of each view. The same seed gives the same view.
+        mirror: Mirror about half of the views.
+
+    Raises:
+        VideoError: The video cannot be read, or has no such part.
     """
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    drawn = [TrainingView(view, augment, generator, mirror=mirror) for generator in generators]
+    training_views = [TrainingView(view, augment, generator, mirror=mirror) for generator in generators]
     with closing(open_video(sample.path, threads=1)) as video:
         try:
             times = [
@@ -40,21 +49,23 @@ def read_drawn(
             ]
         except ValueError as error:
             raise VideoError(f"{video.name}: {error}") from None
-        if len(drawn) == 1:
-            return drawn[0].finish(video.frames_at(times[0], drawn[0].fit_frame).frames)[None]
-        longest_px = round(view.resize_px * augment.scale)
-        frames = video.frames_at(torch.cat(times), lambda frame_CHW: shrunk(frame_CHW, longest_px)).frames
+        if len(training_views) == 1:
+            only = training_views[0]
+            return only.finish(video.frames_at(times[0], only.fit_frame).frames)[None]
+        # Each view crops at its own place and scale. Whole frames are held until then, no larger than the largest scale needs.
+        largest_px = round(view.resize_px * augment.scale)
+        frames = video.frames_at(torch.cat(times), lambda frame_CHW: shrunk(frame_CHW, largest_px)).frames
     parts = frames.split(num_frames)
     return torch.stack(
         [
-            one.finish(torch.stack([one.fit_frame(frame) for frame in part]))
-            for one, part in zip(drawn, parts, strict=True)
+            training_view.finish(torch.stack([training_view.fit_frame(frame) for frame in part]))
+            for training_view, part in zip(training_views, parts, strict=True)
         ]
     )
 
 
 def shrunk(frame_CHW: Tensor, short_px: int) -> Tensor:
-    """The whole frame with its short side no longer than `short_px`."""
+    """Return the whole frame, made smaller if its short side is longer than `short_px`."""
     if min(frame_CHW.shape[-2:]) <= short_px:
         return frame_CHW.contiguous()
     from torchvision.transforms import v2  # late: torchvision is slow to import
@@ -65,50 +76,53 @@ def shrunk(frame_CHW: Tensor, short_px: int) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class AugmentConfig:
-    """How training videos are changed, each draw for all frames of a video alike."""
+    """Settings of the random changes to training videos. A draw holds for all frames of a video."""
 
     views: Annotated[int, Field(ge=0)] = 6
-    """With a frozen frame encoder: draws of each video that are embedded and kept, beside the video as it is and mirrored
-    (`data.mirror`). An encoder that learns draws anew each time."""
+    """Number of augmented views of each video that are embedded and cached, beside the video as it is and mirrored (`data.mirror`).
+    It is for a frozen frame encoder; one that learns gets a new draw each time."""
     scale: Annotated[float, Field(ge=1)] = 1.4
-    """Short side before the random crop: between the view's `resize_px` and this many times it (the paper: 256 to 320)."""
+    """Largest scale of the short side before the random crop: between 1 and this many times the view's `resize_px` (the paper:
+    256 to 320 pixels)."""
     jitter: bool = True
-    """A random moment in each part of the video instead of its centre."""
+    """Sample each frame at a random time of its segment instead of the centre."""
     colour: Share = 0.2
-    """By how much brightness, contrast and saturation may change."""
+    """Largest relative change of brightness, contrast and saturation."""
     auto: Literal["none", "imagenet", "randaugment"] = "none"
     """AutoAugment's policy for ImageNet, as in the paper, or RandAugment."""
     cutout: Share = 0.0
-    """Side of a square that is painted over, as a share of the frame's; the paper has 0.5."""
+    """Side of a square that is painted over, as a fraction of the frame's side; the paper has 0.5."""
     mixup: Annotated[float, Field(ge=0)] = 0.0
-    """Alpha of mixing pairs of videos and their labels; 0 does not."""
+    """Alpha of mixup, which blends pairs of videos and their labels; 0 switches it off."""
     cutmix: Annotated[float, Field(ge=0)] = 0.0
-    """Alpha of pasting a box of one video into another, labels by area; 0 does not. With both, each has every other batch.
-    It takes pictures: with a frozen frame encoder it is refused."""
+    """Alpha of CutMix, which pastes a box of one video into another and mixes labels by area; 0 switches it off. With mixup too,
+    each batch takes one of the two at random. It needs frames: with a frozen frame encoder it is refused."""
 
 
 class TrainingView:
-    """One video's draw: where it is cropped, whether it is mirrored, how its colours and shapes change.
+    """A random draw for one video: where it is cropped, if it is mirrored, and how its colours change.
 
-    `fit_frame` takes each frame, `finish` all of them together.
+    `fit_frame` is applied to each frame, `finish` to all of them together.
     """
 
     def __init__(self, view: ViewConfig, augment: AugmentConfig, generator: torch.Generator, *, mirror: bool) -> None:
         scale, self._down, self._across, coin = torch.rand(4, generator=generator).tolist()
         self._view, self._augment = view, augment
-        self._share = view.crop_px / (view.resize_px * (1 + (augment.scale - 1) * scale))
+        self._crop_fraction = view.crop_px / (view.resize_px * (1 + (augment.scale - 1) * scale))
         self._mirrored = mirror and coin < 0.5
         self._generator = generator
 
     def fit_frame(self, frame_CHW: Tensor) -> Tensor:
-        """The square that is cut from a frame of any size: (C, H, W) uint8 -> (C, crop_px, crop_px) uint8. Views that show
-        whole frames (`squash`, `pad`) have nothing to draw."""
+        """Crop a frame of any size and resize the crop: (C, H, W) uint8 -> (C, crop_px, crop_px) uint8.
+
+        Views that show whole frames (`squash`, `pad`) leave nothing to draw.
+        """
         if self._view.fit != "crop":
             return fit_frame(frame_CHW, self._view)
         from torchvision.transforms import v2  # late: torchvision is slow to import
 
         height, width = frame_CHW.shape[-2:]
-        side = max(1, round(min(height, width) * self._share))
+        side = max(1, round(min(height, width) * self._crop_fraction))
         top, left = round(self._down * (height - side)), round(self._across * (width - side))
         size = [self._view.crop_px, self._view.crop_px]
         filter_ = v2.InterpolationMode(self._view.interpolation)
@@ -116,7 +130,7 @@ class TrainingView:
         return square_CHW
 
     def finish(self, frames_TCHW: Tensor) -> Tensor:
-        """Mirrored, recoloured and partly painted over, all frames alike: (T, C, H, W) uint8 -> the same."""
+        """Mirror, recolour and partly paint over all frames alike: (T, C, H, W) uint8 -> the same shape and type."""
         if self._mirrored:
             frames_TCHW = frames_TCHW.flip(-1)
         if self._augment.auto != "none" or self._augment.colour:
@@ -139,7 +153,7 @@ class TrainingView:
         return frames_TCHW
 
     def _cutout(self, frames_TCHW: Tensor) -> Tensor:
-        """A square of one colour, its centre anywhere, what reaches over the edge lost (DeVries and Taylor 2017)."""
+        """Paint over a square with one colour. Its centre is anywhere, and it is clipped at the edge (DeVries and Taylor 2017)."""
         size_px = frames_TCHW.shape[-1]
         half_px = round(self._augment.cutout * size_px / 2)
         row, column = torch.randint(size_px, (2,), generator=self._generator).tolist()
@@ -151,9 +165,14 @@ class TrainingView:
 
 
 def mixed(inputs: Tensor, targets_BK: Tensor, augment: AugmentConfig) -> tuple[Tensor, Tensor]:
-    """A batch and its targets with each video mixed with the one before it, as a whole (mixup) or in a box (cutmix).
+    """Return a batch and its targets with each video mixed with the one before it, as a whole (mixup) or in a box (CutMix).
 
-    `inputs` are pixels (B, T, C, H, W) or tokens (B, T, D); a box needs pixels. Draws from the global generator.
+    The global generator of torch is drawn from.
+
+    Args:
+        inputs: Pixels (B, T, C, H, W), or tokens (B, T, D), which CutMix leaves out.
+        targets_BK: Targets of the batch.
+        augment: Names the alphas.
     """
     use_cutmix = augment.cutmix > 0 and inputs.ndim == 5 and (augment.mixup == 0 or bool(torch.rand(()) < 0.5))
     if use_cutmix:
@@ -166,10 +185,10 @@ def mixed(inputs: Tensor, targets_BK: Tensor, augment: AugmentConfig) -> tuple[T
     if augment.mixup == 0:
         return inputs, targets_BK
     alpha = torch.tensor(augment.mixup)
-    share = torch.distributions.Beta(alpha, alpha).sample().item()
-    return inputs.lerp(inputs.roll(1, 0), 1 - share), targets_BK.lerp(targets_BK.roll(1, 0), 1 - share)
+    fraction = torch.distributions.Beta(alpha, alpha).sample().item()
+    return inputs.lerp(inputs.roll(1, 0), 1 - fraction), targets_BK.lerp(targets_BK.roll(1, 0), 1 - fraction)
 
 
 def seed_of(*parts: object) -> int:
-    """A seed that these values alone decide, well apart from that of others."""
+    """Return a seed that depends on nothing but these values. Even similar values give unrelated seeds."""
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=7).digest())

@@ -1,4 +1,7 @@
-"""Settings of a training run, and the files (TOML) that hold them."""
+"""Settings of a training run, and the TOML files that hold them.
+
+Names and defaults of the settings are part of the files that users have, so they do not change.
+"""
 
 from __future__ import annotations
 
@@ -21,88 +24,91 @@ from fewframes.training.augment import AugmentConfig
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class TrainConfig:
-    """What is trained, how, and what comes of it."""
+    """The `train` table of a run: what is trained, for how long, how fast, and which weights become the model."""
 
     unfreeze: Annotated[str, Field(pattern=r"^(none|all|last-[1-9]\d*-blocks)$")] = "none"
-    """Which part of the frame encoder learns too: `none` (its embeddings are computed once and kept), `last-N-blocks` (and
+    """The part of the frame encoder that learns too: `none` (its embeddings are computed once and cached), `last-N-blocks` (and
     what follows them), `all`."""
     epochs: Count = 80
-    """Times that each video is seen."""
+    """Number of passes over the training videos."""
     min_steps: Count = 300
-    """Steps to make even when `epochs` over few videos would be less."""
+    """Least number of steps, even if `epochs` passes over few videos would be fewer."""
     batch_size: Count = 32
-    """Videos that a process takes at a time."""
+    """Videos in a batch of one process."""
     accumulate: Count = 1
-    """Batches whose gradients are added up to one step."""
+    """Number of batches whose gradients are added up for one step."""
     learning_rate: Positive = 1e-3
-    """Of AdamW for the temporal encoder and the head, at its highest; half a cosine takes it to zero."""
+    """Highest learning rate of AdamW for the temporal encoder and the head. It falls to zero along half a cosine."""
     encoder_learning_rate: Positive = 1e-4
-    """The same for the frame encoder, where it learns."""
+    """Highest learning rate of the frame encoder, where it learns."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Each layer of the frame encoder learns by this much slower than the one after it."""
+    """Factor between the learning rates of a layer of the frame encoder and of the layer after it."""
     warmup_share: Share = 0.1
-    """Share of the steps in which the learning rate rises to its highest."""
+    """Fraction of the steps in which the learning rate rises to its highest."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
-    """Of AdamW, on matrices."""
+    """Weight decay of AdamW. It applies to matrices alone."""
     label_smoothing: Share = 0.1
-    """Share of the target given to all classes alike."""
+    """Fraction of the target that is given to all classes alike."""
     max_grad_norm: Positive = 1.0
-    """Gradients longer than this are shortened to it."""
+    """Largest norm of the gradient. Longer ones are scaled down to it."""
     ema_decay: Share = 0.0
-    """Above 0 the model is the moving average of its weights, each step keeping this much of the old ones."""
+    """Above 0, the model is the exponential moving average of its weights; each step keeps this fraction of the old ones."""
     balance: Literal["none", "weights", "sampling"] = "none"
-    """Against rare actions being ignored: weigh the loss by 1 / videos of the action, or draw its videos as often."""
+    """Guard against rare actions being ignored: weigh the loss by 1 / videos of the action, or draw videos of all actions equally
+    often."""
     teacher: str = ""
-    """A preset or checkpoint with the same labels whose scores are learned beside the labels (knowledge distillation)."""
+    """Preset or checkpoint with the same labels, whose scores are learned beside the labels (knowledge distillation)."""
     teacher_share: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Share of the loss that is the teacher's."""
+    """Fraction of the loss that compares with the teacher's scores."""
     teacher_temperature: Positive = 1.0
-    """What teacher's and pupil's logits are divided by before they are compared."""
+    """Divisor of the teacher's and the pupil's logits before they are compared."""
     early_exit: bool = False
-    """Learn from few frames too, so that the model can stop looking at a video early; when it may is fitted on held-out videos."""
+    """Learn from few frames too, so that the model can stop looking at a video early. The point at which it may stop is fitted on
+    held-out videos."""
     keep: Literal["last", "best"] = "last"
-    """Which weights become the model: those of the last step, or of the epoch that was best on the held-out `val` videos
-    (where the data name no `val`, on all held-out ones, and then its figure is too kind)."""
+    """The weights that become the model: those of the last step, or of the epoch that was best on the held-out `val` videos. If
+    the data name no `val`, the epoch is chosen on all held-out videos, and the figure on them is then too kind."""
     patience: Annotated[int, Field(ge=0)] = 0
-    """Above 0 training ends after as many epochs without a better one."""
+    """Above 0, training stops after this many epochs without a better one."""
     checkpointing: bool = False
-    """Recompute the frame encoder's activations instead of keeping them: less memory, a third more time."""
+    """Recompute the frame encoder's activations instead of storing them: less memory, a third more time."""
     compile: bool = False
-    """Translate the network with torch.compile first: minutes, then faster steps."""
+    """Compile the network with torch.compile first: this takes minutes, then steps are faster."""
     shard: bool = False
     """Spread weights and optimiser over the processes (FSDP) instead of a copy in each."""
     workers: Annotated[int, Field(ge=0)] | None = None
-    """Processes that decode ahead, for each that trains; 0 decodes in its own, None takes one a core."""
+    """Number of worker processes that decode ahead for each process that trains. 0 decodes in the training process itself, None
+    starts one per core."""
     save_every_s: Annotated[float, Field(ge=0)] = 60.0
-    """Seconds between the states from which an interrupted run goes on."""
+    """Seconds between saved states, from which an interrupted run can continue."""
     trackers: tuple[str, ...] = ()
     """Trackers besides TensorBoard and the CSV, by accelerate's names (wandb, mlflow, trackio, ...)."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """Of first weights, order, views, dropout and the held-out part."""
+    """Seed of the first weights, the order of videos, their views, dropout and the held-out part."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class RunConfig:
-    """A complete run: what `fewframes train` reads from `--run FILE.toml` and writes beside the model."""
+    """The settings of a complete run, as `fewframes train` reads them from `--run FILE.toml` and writes them beside the model."""
 
     start: str = "lite0-16"
-    """A preset or a checkpoint file: its architecture, view and, unless `init` says otherwise, its frame encoder."""
+    """A preset or a checkpoint file. It gives the architecture, the view and, unless `init` is set, the frame encoder's weights."""
     init: str = ""
     """Weights of the frame encoder: a file with timm's names, one of our models, or a timm name to download."""
     model: dict[str, Any] = field(default_factory=dict)
-    """Fields of `ModelConfig` that differ from the start's."""
+    """Fields of `ModelConfig` that differ from those of `start`."""
     view: dict[str, Any] = field(default_factory=dict)
-    """Fields of `ViewConfig` that differ from the start's."""
+    """Fields of `ViewConfig` that differ from those of `start`."""
     data: DataConfig = DataConfig()
-    """What is held out."""
+    """The reading of labels, and the held-out videos."""
     train: TrainConfig = TrainConfig()
-    """How it learns."""
+    """The training itself."""
     augment: AugmentConfig = AugmentConfig()
-    """How training videos are changed."""
+    """The random changes to training videos."""
 
 
 def read_run(path: str | os.PathLike[str]) -> RunConfig:
-    """The run of a TOML file; ConfigError names the file, the key and what it takes."""
+    """Read a run from a TOML file. Raises ConfigError, which names the file, the key and the values that it takes."""
     try:
         with open(path, "rb") as file:
             values = tomllib.load(file)
@@ -114,7 +120,7 @@ def read_run(path: str | os.PathLike[str]) -> RunConfig:
 
 
 def changed(run: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
-    """The run with these fields changed, tables field by field; None leaves a field as it is."""
+    """Return the run with some fields changed; tables are changed field by field. A value of None leaves a field as it is."""
     values = dataclasses.asdict(run)
     for key, value in changes.items():
         if isinstance(value, Mapping) and key in values:
@@ -129,12 +135,17 @@ def _run_from(values: Mapping[str, Any], where: str) -> RunConfig:
     for name in values.keys() & tables.keys():
         if not isinstance(values[name], dict):
             raise ConfigError(f"{where}: {name} = {values[name]!r}: needs a table, [{name}]")
-        settings_from(tables[name], values[name], f"{where}: {name}")  # says which table an unknown key stands in
+        settings_from(
+            tables[name], values[name], f"{where}: {name}"
+        )  # so that the error names the table of an unknown key
     return settings_from(RunConfig, values, where)
 
 
 def changed_by_words(run: RunConfig, words: Iterable[str]) -> RunConfig:
-    """The run after settings such as `train.epochs=5` or `init=FILE`; values are TOML, or words without quotes."""
+    """Return the run with settings changed by words such as `train.epochs=5` or `init=FILE`.
+
+    Values are TOML, or text without quotes. Raises ConfigError for a word that is no setting.
+    """
     tables = [name for name, value in dataclasses.asdict(run).items() if isinstance(value, dict)]
     for word in words:
         name, _, text = word.partition("=")
@@ -152,7 +163,7 @@ def changed_by_words(run: RunConfig, words: Iterable[str]) -> RunConfig:
 
 
 def run_to_toml(run: RunConfig) -> str:
-    """The run as TOML that `read_run` reads back; TOML has no word for nothing, so what is None is left out."""
+    """Return the run as TOML that `read_run` reads back. TOML has no null, so fields that are None are left out."""
     values = dataclasses.asdict(run)
     tables = {key: value for key, value in values.items() if isinstance(value, dict)}
     lines = _toml_lines({key: value for key, value in values.items() if key not in tables})

@@ -1,8 +1,7 @@
-"""A model and labelled videos -> how often it is right, how far to trust that, and what it costs.
+"""Evaluate a model on labelled videos: how often it is right, how far to trust that figure, and what it costs.
 
-Each video is judged in one pass over its uniform frames, or as the mean of several views. The same pass answers the other
-questions: what the order of frames is worth, how well scores are calibrated, what happens when doubtful videos are left
-unanswered.
+Each video is scored in one pass over its uniform frames, or as the mean of several views. The same pass answers further questions:
+what the order of the frames is worth, how well scores are calibrated, and what is gained when doubtful videos are left unanswered.
 """
 
 from __future__ import annotations
@@ -43,35 +42,35 @@ from fewframes.models.networks import build_model
 from fewframes.models.presets import PRESETS
 from fewframes.models.token_merging import merge_tokens, merged_per_block
 from fewframes.results import Failure
-from fewframes.training.scoring import Progress, Scores, ScoringSpeed, judge
-from fewframes.training.shares import ALONE, Share
+from fewframes.training.processes import ONLY_PROCESS, ProcessRank
+from fewframes.training.scoring import Scores, ScoringProgress, ScoringSpeed, score_videos
 from fewframes.video.decode.packets import SAME_S
 from fewframes.video.sampling import Views
 
 Figure = Callable[[Tensor, Tensor], float]
 NUM_SHUFFLES = 5
 EXIT_CURVE = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99)
-"""Confidences at which early exit is tried out."""
+"""The confidences at which early exit is tried out."""
 RELEASE_FPS = 1.6
-"""The rate at which the 2021 release's loader takes frames; videos too short for all of them it drops in silence."""
+"""Frames per second that the 2021 release's loader takes. It silently drops videos too short for all of them."""
 
 
 @settings(frozen=True, kw_only=True, config=STRICT)
 class EvaluateConfig:
-    """What is asked of an evaluation."""
+    """The options of an evaluation."""
 
     views: Views = Views()
     """Clips and crops of each video."""
     sweep: tuple[Count, ...] = ()
-    """Other numbers of frames to judge with."""
+    """Other numbers of frames to evaluate with."""
     order: bool = True
-    """Judge with the frames backwards and in random order too."""
+    """Also evaluate with the frames backwards and in random order."""
     early_exit: bool | float = False
-    """Also what stopping early does: as fitted for the model (True), or at this confidence."""
+    """Also evaluate stopping early: with the plan fitted for the model (True), or at this confidence."""
     official_subset: bool = False
     """Also give the figure over the videos that the 2021 release's loader keeps."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Of random orders and intervals."""
+    """The seed of random orders and confidence intervals."""
 
 
 DEFAULTS = EvaluateConfig()
@@ -79,7 +78,7 @@ DEFAULTS = EvaluateConfig()
 
 @dataclass(frozen=True)
 class FrameOrder:
-    """Top-1 (mAP for multi-label models) with the frames as they are, backwards, and in random order (mean of five)."""
+    """Top-1 (mAP for multi-label models) with the frames in order, backwards, and in random order (mean of five orders)."""
 
     forwards: float
     backwards: float
@@ -88,8 +87,8 @@ class FrameOrder:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Expected calibration error as the model is and with its logits divided by a temperature, which was fitted on the other
-    half of the groups; `temperature` is that of all."""
+    """The expected calibration error of a model as it is, and with logits divided by a temperature that was fitted on the other
+    half of the groups. `temperature` is the one fitted on all groups."""
 
     error: float
     scaled_error: float
@@ -98,8 +97,8 @@ class Calibration:
 
 @dataclass(frozen=True)
 class OfficialSubset:
-    """The figures over the videos of at least `shortest_s`; the 2021 release's loader drops the others (`num_frames` at 1.6
-    a second do not fit into them). `report` is None when no video is that long."""
+    """The figures over the videos that the 2021 release's loader keeps. It drops those that last less than `shortest_s`, because
+    `num_frames` frames at 1.6 a second do not fit into them. `report` is None if no video is that long."""
 
     num_frames: int
     shortest_s: float
@@ -114,7 +113,7 @@ class OfficialSubset:
         return f"{found}, {figure_name(self.report)} {figure_of(self.report):.1%}"
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values."""
+        """Return the subset's size and figures as plain values for JSON."""
         report = {} if self.report is None else self.report.to_dict()
         figures = {name: value for name, value in report.items() if isinstance(value, float)}
         return {"shortest_s": self.shortest_s, "num_videos": self.num_videos, **figures}
@@ -122,7 +121,8 @@ class OfficialSubset:
 
 @dataclass(frozen=True)
 class EarlyExit:
-    """What stopping early does at the plan's threshold, and at others: (threshold, mean frames, top-1)."""
+    """The effect of stopping early: `figures` at the plan's `threshold`, and a `curve` of (threshold, mean number of frames, top-1)
+    at other confidences. A video that does not stop early takes `num_frames`."""
 
     threshold: float
     figures: ExitFigures
@@ -137,7 +137,7 @@ class EarlyExit:
         )
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values."""
+        """Return plain values for JSON."""
         names = ("threshold", "mean_frames", "top1")
         curve = [dict(zip(names, (round(value, 4) for value in point), strict=True)) for point in self.curve]
         return {"threshold": round(self.threshold, 4), **self.figures.to_dict(), "curve": curve}
@@ -145,8 +145,7 @@ class EarlyExit:
 
 @dataclass(frozen=True)
 class EvaluationCost:
-    """What judging one video takes: `frames_read` from it, `num_views` passes of `view_cost` each; how fast that went, on which
-    machine in which precision."""
+    """The cost of scoring one video: `frames_read` frames, `num_views` passes of `view_cost` each. `pace` is the measured speed."""
 
     frames_read: int
     num_views: int
@@ -156,7 +155,7 @@ class EvaluationCost:
     precision: str
 
     def lines(self) -> list[str]:
-        """For people; speeds only where something was computed and not taken from the cache."""
+        """Return lines of text for people. Speeds are named only if something was computed, and not taken from the cache."""
         cost, pace = self.view_cost, self.pace
         gmacs = f"{cost.gmacs:.4g} + {cost.attention_gmacs:.2g} GMACs"
         if self.num_views > 1:
@@ -171,7 +170,8 @@ class EvaluationCost:
         return lines
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values; GMACs are multiply-adds in units of 1e9, attention's products q k^T and (weights) v apart."""
+        """Return plain values for JSON. GMACs are multiply-adds in units of 1e9; attention's products q k^T and (weights) v are
+        counted apart."""
         cost, pace = self.view_cost, self.pace
         speed = (
             {
@@ -200,8 +200,8 @@ class EvaluationCost:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What a model does on labelled videos. `samples` and the rows of `logits` (N, K) and `targets` (N, K) are the videos that
-    could be read, labels those of the model."""
+    """The results of a model on labelled videos. `samples` and the rows of `logits`, `targets` and `scores`, all (N, K), are the N
+    videos that could be read; columns are the K labels of the model. `failures` are the other videos."""
 
     report: Report | MultiLabelReport
     interval: Interval
@@ -220,7 +220,7 @@ class Evaluation:
     provenance: dict[str, Any]
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values."""
+        """Return all figures and the provenance as plain values for JSON, without the scores of single videos."""
         order, calibration, official = self.order, self.calibration, self.official
         return {
             **self.provenance,
@@ -239,7 +239,7 @@ class Evaluation:
         }
 
     def worst(self, count: int) -> list[int]:
-        """Rows of the wrong answers that the model was surest of (one action a video), surest first."""
+        """Return the rows of the `count` wrong answers with the highest scores, highest first (one action per video)."""
         wrong_N = self.scores.argmax(dim=1) != self.targets.argmax(dim=1)
         order_N = self.scores.amax(dim=1).argsort(descending=True)
         return [row for row in order_N.tolist() if wrong_N[row]][:count]
@@ -251,22 +251,28 @@ def evaluate(
     cache: EmbeddingCache | None,
     config: EvaluateConfig = DEFAULTS,
     *,
-    share: Share = ALONE,
-    progress: Progress = lambda stage, done, total: None,
+    process: ProcessRank = ONLY_PROCESS,
+    progress: ScoringProgress = lambda stage, done, total: None,
 ) -> Evaluation:
-    """Judge the model on these videos; nothing is written but the cache.
+    """Evaluate the model on labelled videos, whose labels are matched to its own by name. Nothing is written but the cache.
 
-    Labels are matched to the model's by name. With a `share` every process gets the whole evaluation. Raises DataError for
-    labels the model has not.
+    Args:
+        cache: Where frame embeddings are looked up and stored; None computes all of them.
+        config: What to evaluate beside the main figure.
+        process: This process among several that evaluate at the same time. Each gets the whole evaluation.
+
+    Raises DataError if the model lacks a label or no video could be read, ConfigError for early exit with more than one view.
     """
     targets_BK = targets_for(data, predictor)
     generator = torch.Generator().manual_seed(config.seed)
     orders_BOT = _other_orders(len(data.samples), predictor.config.num_frames, generator) if config.order else None
     exits = predictor.exit_plan(config.early_exit)
     if exits is not None and len(config.views) > 1:
-        raise ConfigError(f"early exit is of one pass, and {config.views.describe(exits.num_frames)} are asked for")
+        raise ConfigError(
+            f"early exit needs a single view of each video, but {config.views.describe(exits.num_frames)} are asked for"
+        )
     began = time.perf_counter()
-    judged = judge(
+    scores = score_videos(
         data,
         predictor,
         cache,
@@ -274,12 +280,12 @@ def evaluate(
         orders_BOT=orders_BOT,
         with_lengths=config.official_subset,
         exits=exits,
-        share=share,
+        process=process,
         progress=progress,
     )
     seconds = time.perf_counter() - began
-    logits_NK, targets_NK = judged.logits, targets_BK[judged.places]
-    samples = tuple(data.samples[place] for place in judged.places.tolist())
+    logits_NK, targets_NK = scores.logits, targets_BK[scores.indices]
+    samples = tuple(data.samples[index] for index in scores.indices.tolist())
     groups = [sample.group or sample.path for sample in samples]
 
     def figure(logits: Tensor, targets: Tensor) -> float:
@@ -287,24 +293,26 @@ def evaluate(
 
     sweep = {}
     for num_frames in config.sweep:
-        other = judge(data, predictor, cache, views=config.views, num_frames=num_frames, share=share, progress=progress)
-        sweep[num_frames] = figure(other.logits, targets_BK[other.places])
+        other = score_videos(
+            data, predictor, cache, views=config.views, num_frames=num_frames, process=process, progress=progress
+        )
+        sweep[num_frames] = figure(other.logits, targets_BK[other.indices])
     single = predictor.config.task == "single"
     return Evaluation(
         report=report_of(predictor.config.task, logits_NK, targets_NK, predictor.labels),
         interval=interval_of(lambda rows: figure(logits_NK[rows], targets_NK[rows]), groups, generator),
-        order=_order(figure, judged, targets_NK) if config.order else None,
+        order=_order(figure, scores, targets_NK) if config.order else None,
         calibration=calibrated(logits_NK, targets_NK.argmax(dim=1), groups) if single else None,
         rejection=rejection_curve(logits_NK, targets_NK.argmax(dim=1)) if single else [],
         sweep=sweep,
-        official=_official_subset(judged, targets_NK, predictor) if config.official_subset else None,
-        early_exit=None if exits is None else _early_exit(exits, judged.stages, targets_NK.argmax(dim=1)),
-        work=work_of(predictor, config.views, judged.pace),
+        official=_official_subset(scores, targets_NK, predictor) if config.official_subset else None,
+        early_exit=None if exits is None else _early_exit(exits, scores.stages, targets_NK.argmax(dim=1)),
+        work=work_of(predictor, config.views, scores.pace),
         samples=samples,
         logits=logits_NK,
         targets=targets_NK,
         scores=predictor.model.scores(logits_NK),
-        failures=judged.failures,
+        failures=scores.failures,
         provenance={
             "model": predictor.name,
             "data": data.name,
@@ -313,28 +321,28 @@ def evaluate(
             "protocol": config.views.describe(predictor.config.num_frames),
             **known_facts(samples, predictor.checkpoint.provenance, data.fingerprint()),
             "precision": str(predictor.dtype).removeprefix("torch."),
-            "num_cached": judged.num_cached,
+            "num_cached": scores.num_cached,
             "seconds": round(seconds, 2),
         },
     )
 
 
 def figure_of(report: Report | MultiLabelReport) -> float:
-    """The one figure of a report: top-1, or mAP for multi-label models."""
+    """Return the main figure of a report: top-1, or mAP for multi-label models."""
     return report.top1 if isinstance(report, Report) else report.mean_ap
 
 
 def figure_name(report: Report | MultiLabelReport) -> str:
-    """What `figure_of` is called."""
+    """Return the name of the figure that `figure_of` returns."""
     return "top-1" if isinstance(report, Report) else "mAP"
 
 
 def work_of(predictor: Predictor, views: Views, pace: ScoringSpeed) -> EvaluationCost:
-    """What this model takes for a video in these views; counted without computing anything."""
+    """Return the cost of scoring one video in these views, counted without running the network; `pace` becomes part of it."""
     config = predictor.config
     merged = merged_per_block(predictor.model.frame_encoder)
     preset = next((preset for preset in PRESETS.values() if preset.model == config and not merged), None)
-    if preset is not None:  # spares importing sympy, which torch's meta device wants: 2.5 s
+    if preset is not None:  # saves importing sympy, which torch's meta device needs: 2.5 s
         cost = Cost(preset.num_parameters, preset.gmacs, preset.attention_gmacs)
     else:
         with torch.device("meta"):
@@ -353,22 +361,25 @@ def work_of(predictor: Predictor, views: Views, pace: ScoringSpeed) -> Evaluatio
 
 
 def targets_for(data: VideoSet, predictor: Predictor) -> Tensor:
-    """Targets (B, K) in the model's labels; names are matched whatever their case, and with _ for a space."""
+    """Return targets (B, K) in the order of the model's labels. Names are compared without case, and with _ for a space. Raises
+    DataError if the model lacks a label, or differs from the data in how many actions a video may have."""
     if data.multilabel != (predictor.config.task == "multilabel"):
-        kinds = {True: "any number of actions a video", False: "one action a video"}
+        kinds = {True: "any number of actions per video", False: "one action per video"}
         task = "multilabel" if data.multilabel else "single"
         raise DataError(
-            f"{data.name}: its videos have {kinds[data.multilabel]}, the model names "
-            f"{kinds[not data.multilabel]}; take a model trained with --task {task}"
+            f"{data.name}: the data have {kinds[data.multilabel]}, but the model names {kinds[not data.multilabel]}; use a model "
+            f"trained with --task {task}"
         )
     targets_BK = torch.zeros(len(data.samples), len(predictor.labels))
-    places = torch.tensor(places_of(data.labels, predictor.labels, f"{data.name}: the model"))
-    return targets_BK.index_add(1, places, data.multi_hot()).clamp(max=1)
+    indices = torch.tensor(indices_of(data.labels, predictor.labels, f"{data.name}: the model"))
+    return targets_BK.index_add(1, indices, data.multi_hot()).clamp(max=1)
 
 
-def places_of(labels: Sequence[str], known: Sequence[str], whose: str) -> list[int]:
-    """Where each label is among those `whose` model knows, whatever their case, and with _ for a space; DataError where one
-    is not."""
+def indices_of(labels: Sequence[str], known: Sequence[str], whose: str) -> list[int]:
+    """Return the index of each label among the known ones. Names are compared without case, and with _ for a space.
+
+    Raises DataError if a label is not known; its text begins with `whose`, such as `teacher 'x'`.
+    """
     index = {plain(label): number for number, label in enumerate(known)}
     unknown = [label for label in labels if plain(label) not in index]
     if unknown:
@@ -380,12 +391,12 @@ def places_of(labels: Sequence[str], known: Sequence[str], whose: str) -> list[i
 
 
 def plain(label: str) -> str:
-    """A label without what spelling alone decides."""
+    """Return a label in the form in which names are compared: lower case, with single spaces and no underscores."""
     return " ".join(label.replace("_", " ").casefold().split())
 
 
 def calibrated(logits_NK: Tensor, targets_N: Tensor, groups: list[str]) -> Calibration:
-    """Calibration before and after temperature scaling, each half of the groups scaled by what fits the other."""
+    """Return the calibration before and after temperature scaling. Each half of the groups is scaled by what fits the other."""
     halves = {group: number % 2 for number, group in enumerate(sorted(set(groups)))}
     half_N = torch.tensor([halves[group] for group in groups])
     scaled_NK = logits_NK.clone()
@@ -400,14 +411,14 @@ def calibrated(logits_NK: Tensor, targets_N: Tensor, groups: list[str]) -> Calib
 
 
 def _other_orders(num_videos: int, num_frames: int, generator: torch.Generator) -> Tensor:
-    """Backwards, then random orders of each video's own: (B, O, T) indices."""
+    """Return indices (B, O, T) that put frames backwards first, then in random orders, drawn for each video anew."""
     shuffled = [torch.rand(num_videos, num_frames, generator=generator).argsort(dim=1) for _ in range(NUM_SHUFFLES)]
     return torch.stack([torch.arange(num_frames).flip(0).expand(num_videos, -1), *shuffled], dim=1)
 
 
-def _order(figure: Figure, judged: Scores, targets_NK: Tensor) -> FrameOrder:
-    backwards, *shuffled = (figure(logits_NK, targets_NK) for logits_NK in judged.others.unbind(1))
-    return FrameOrder(figure(judged.logits, targets_NK), backwards, sum(shuffled) / NUM_SHUFFLES)
+def _order(figure: Figure, scores: Scores, targets_NK: Tensor) -> FrameOrder:
+    backwards, *shuffled = (figure(logits_NK, targets_NK) for logits_NK in scores.others.unbind(1))
+    return FrameOrder(figure(scores.logits, targets_NK), backwards, sum(shuffled) / NUM_SHUFFLES)
 
 
 def _early_exit(plan: ExitPlan, logits_SNK: Tensor, targets_N: Tensor) -> EarlyExit:
@@ -422,18 +433,18 @@ def _early_exit(plan: ExitPlan, logits_SNK: Tensor, targets_N: Tensor) -> EarlyE
     )
 
 
-def _official_subset(judged: Scores, targets_NK: Tensor, predictor: Predictor) -> OfficialSubset:
+def _official_subset(scores: Scores, targets_NK: Tensor, predictor: Predictor) -> OfficialSubset:
     num_frames = predictor.config.num_frames
     shortest_s = num_frames / RELEASE_FPS
     rows = [
-        row for row, length_s in enumerate(judged.lengths_s) if length_s is not None and length_s >= shortest_s - SAME_S
+        row for row, length_s in enumerate(scores.lengths_s) if length_s is not None and length_s >= shortest_s - SAME_S
     ]
     return OfficialSubset(
         num_frames=num_frames,
         shortest_s=shortest_s,
         num_videos=len(rows),
         num_all=len(targets_NK),
-        report=report_of(predictor.config.task, judged.logits[rows], targets_NK[rows], predictor.labels)
+        report=report_of(predictor.config.task, scores.logits[rows], targets_NK[rows], predictor.labels)
         if rows
         else None,
     )

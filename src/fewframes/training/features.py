@@ -1,6 +1,7 @@
-"""Labelled videos -> their frame embeddings, from the cache where they lie there, computed once where they do not.
+"""Compute the frame embeddings of labelled videos, or take them from the cache.
 
-Decoding runs ahead in threads. What is computed is kept in the cache at once, so an interrupted run goes on where it stopped.
+Threads decode ahead of the network. Each video's embeddings go into the cache as soon as they are computed, so an interrupted run
+continues where it stopped.
 """
 
 from __future__ import annotations
@@ -31,19 +32,22 @@ from fewframes.video.times import checked_range
 log = logging.getLogger("fewframes")
 
 AHEAD_BYTES = 2**30
-"""Pictures that are read ahead of the network: two videos a thread, fewer where many views would fill the memory."""
+"""The most bytes of decoded frames that wait for the network. Up to two videos per thread are decoded ahead, fewer if many views
+would fill the memory."""
 
 
 @dataclass(frozen=True, eq=False)
 class EmbeddedVideos:
-    """Frame embeddings of the videos that could be read: `embeddings` (B, V, T, D) float32 with V views of each (as it is
-    and, when asked for, mirrored), `places` (B,) of these videos in the data, `failures` the others, `num_cached` how many
-    came from the cache."""
+    """The frame embeddings of the videos of a data set that could be read."""
 
     embeddings: Tensor
-    places: Tensor
+    """(B, V, T, D) float32, with V views of each video: the video as it is and, when asked for, mirrored and augmented."""
+    indices: Tensor
+    """The indices (B,) of these videos in the data."""
     failures: tuple[Failure, ...]
+    """The videos that could not be read."""
     num_cached: int
+    """Number of videos whose embeddings came from the cache."""
 
 
 def embed_videos(
@@ -53,30 +57,40 @@ def embed_videos(
     *,
     mirror: bool,
     num_frames: int | None = None,
-    drawn: AugmentConfig | None = None,
+    augment: AugmentConfig | None = None,
 ) -> Iterator[int | EmbeddedVideos]:
-    """The frame embeddings of a data set, of `num_frames` frames or the model's own number; yields how many videos are done
-    as it goes, at last the result. `drawn` adds its number of views as training draws them. Raises DataError when no video at
-    all could be read."""
+    """Embed the frames of all videos of a data set. Yields the number of videos done after each, and the result at the end.
+
+    Args:
+        data: The videos to embed.
+        predictor: The model whose frame encoder embeds them.
+        cache: Where embeddings are looked up and stored; None computes all of them.
+        mirror: Add a mirrored copy of each view.
+        num_frames: Frames of each view; the model's own number by default.
+        augment: Adds `augment.views` randomly augmented views of each video, as training draws them.
+
+    Raises:
+        DataError: Not a single video could be read.
+    """
     tensors: list[Tensor] = []
-    kept: list[int] = []
+    read: list[int] = []
     failures: list[Failure] = []
     num_cached = 0
-    videos = see_videos(data, predictor, cache, mirror=mirror, num_frames=num_frames, drawn=drawn)
-    for number, seen in enumerate(videos):
-        if isinstance(seen, Failure):
-            failures.append(seen)
+    videos = extract_features(data, predictor, cache, mirror=mirror, num_frames=num_frames, augment=augment)
+    for index, result in enumerate(videos):
+        if isinstance(result, Failure):
+            failures.append(result)
         else:
-            tensors.append(seen.frames)
-            kept.append(number)
-            num_cached += seen.cached
-        yield number + 1
-    check_some(data, len(kept), failures)
-    yield EmbeddedVideos(torch.stack(tensors), torch.tensor(kept), tuple(failures), num_cached)
+            tensors.append(result.features)
+            read.append(index)
+            num_cached += result.cached
+        yield index + 1
+    check_some(data, len(read), failures)
+    yield EmbeddedVideos(torch.stack(tensors), torch.tensor(read), tuple(failures), num_cached)
 
 
 def check_some(data: VideoSet, num_read: int, failures: list[Failure]) -> None:
-    """DataError when no video at all could be read."""
+    """Raise DataError if not a single video could be read. The message names the first failure."""
     if num_read == 0:
         raise DataError(
             f"{data.name}: none of {len(data.samples)} videos could be read; the first: {failures[0].error}"
@@ -85,17 +99,19 @@ def check_some(data: VideoSet, num_read: int, failures: list[Failure]) -> None:
 
 @dataclass(frozen=True, eq=False)
 class VideoFeatures:
-    """One video in V views: `frames` are embeddings (V, T, D) float32, or, for a model that mixes frames inside its encoder,
-    the pictures (V, T, C, H, W) uint8; whether they came from the cache; how long the video, or the part of it that is looked
-    at, lasts (None when it came from the cache and nobody asked); and the seconds that embedding took."""
+    """The input of the temporal encoder for one video, in V views."""
 
-    frames: Tensor
+    features: Tensor
+    """Frame embeddings (V, T, D) float32. For a model that mixes frames inside its encoder, the frames (V, T, C, H, W) uint8."""
     cached: bool
+    """True if the embeddings came from the cache."""
     length_s: float | None
+    """Duration of the video, or of the labelled part of it. None if it came from the cache and no length was asked for."""
     network_s: float = 0.0
+    """Seconds that the frame encoder took."""
 
 
-def see_videos(
+def extract_features(
     data: VideoSet,
     predictor: Predictor,
     cache: EmbeddingCache | None,
@@ -104,57 +120,68 @@ def see_videos(
     mirror: bool = False,
     num_frames: int | None = None,
     with_lengths: bool = False,
-    drawn: AugmentConfig | None = None,
+    augment: AugmentConfig | None = None,
 ) -> Iterator[VideoFeatures | Failure]:
-    """Each video of a data set, in its order, as the temporal half takes it; with `mirror`, all views a second time mirrored;
-    with `drawn`, its number of views more as training draws them. A video's draws depend on its content and range alone.
+    """Yield the features, or the failure, of each video of a data set in its order.
 
-    Only embeddings of single frames are cached: a model that mixes frames inside its encoder has none.
+    Only embeddings of single frames are cached. A model that mixes frames inside its encoder has none.
+
+    Args:
+        data: The videos to read.
+        predictor: The model whose frame encoder embeds them.
+        cache: Where embeddings are looked up and stored; None computes all of them.
+        views: Clips and crops of each video.
+        mirror: Add a mirrored copy of each view.
+        num_frames: Frames of each view; the model's own number by default.
+        with_lengths: Measure the duration of cached videos too, which opens their files.
+        augment: Adds `augment.views` randomly augmented views of each video, as training draws them. The draws of a video
+            depend on its content and range alone.
     """
     predictor.check_views(views)
     embeds = predictor.config.layout == "factorised"
     num_frames = num_frames or predictor.config.num_frames
     cache = cache if embeds else None
-    keeping = cache is not None
-    drawn = drawn if drawn is not None and drawn.views else None
-    setting = _setting(predictor, views, num_frames, mirror, drawn) if cache is not None else ""
+    caching = cache is not None
+    augment = augment if augment is not None and augment.views else None
+    setting = _setting(predictor, views, num_frames, mirror, augment) if cache is not None else ""
 
-    def read(sample: Sample) -> _Read:
-        content = _content(sample) if cache is not None or drawn is not None else ""
+    def read(sample: Sample) -> _VideoInput:
+        content = _content(sample) if cache is not None or augment is not None else ""
         key = key_of(content, setting) if cache is not None and content else ""
         found = cache.get(key) if cache is not None and key else None
         if found is not None:
-            return _Read(found, key, True, _length_s(sample) if with_lengths else None)
+            return _VideoInput(found, key, True, _length_s(sample) if with_lengths else None)
         clips = predictor.read_views(
             sample.path, views, num_frames=num_frames, start_s=sample.start_s, end_s=sample.end_s
         )
         frames_VTCHW = torch.stack([clip.frames for clip in clips])
         if mirror:
             frames_VTCHW = torch.cat([frames_VTCHW, frames_VTCHW.flip(-1)])
-        if drawn is not None:
-            seeds = [seed_of(content or sample.path, number) for number in range(drawn.views)]
-            more_VTCHW = read_drawn(sample, num_frames, predictor.view, drawn, seeds, mirror=mirror)
+        if augment is not None:
+            seeds = [seed_of(content or sample.path, number) for number in range(augment.views)]
+            more_VTCHW = read_drawn(sample, num_frames, predictor.view, augment, seeds, mirror=mirror)
             frames_VTCHW = torch.cat([frames_VTCHW, more_VTCHW])
         start_s, end_s = checked_range(clips[0].duration_s, sample.start_s, sample.end_s)
-        return _Read(frames_VTCHW, key, False, end_s - start_s)
+        return _VideoInput(frames_VTCHW, key, False, end_s - start_s)
 
-    num_views = len(views) * (1 + mirror) + (0 if drawn is None else drawn.views)
-    bytes_a_video = num_views * num_frames * 3 * predictor.view.crop_px**2
-    for result in _read_ahead(data.samples, read, AHEAD_BYTES // bytes_a_video):
+    num_views = len(views) * (1 + mirror) + (0 if augment is None else augment.views)
+    bytes_per_video = num_views * num_frames * 3 * predictor.view.crop_px**2
+    for result in _read_ahead(data.samples, read, AHEAD_BYTES // bytes_per_video):
         if isinstance(result, Failure) or result.cached:
             yield result if isinstance(result, Failure) else VideoFeatures(result.tensor, True, result.length_s)
             continue
         began = time.perf_counter()
-        frames = predictor.encode_clips(result.tensor) if embeds else result.tensor
+        features = predictor.encode_clips(result.tensor) if embeds else result.tensor
         network_s = time.perf_counter() - began
-        if keeping and cache is not None and result.key:
-            keeping = cache.put_or_warn(result.key, frames)
-        yield VideoFeatures(frames, False, result.length_s, network_s)
+        if caching and cache is not None and result.key:
+            # A full disk is reported once. The run goes on without the cache, and so without a warning for every video.
+            caching = cache.put_or_warn(result.key, features)
+        yield VideoFeatures(features, False, result.length_s, network_s)
 
 
 @dataclass(frozen=True, eq=False)
-class _Read:
-    """Embeddings (V, T, D) when `cached`, else pictures (V, T, C, H, W) that are still to be embedded."""
+class _VideoInput:
+    """A video as a reading thread hands it over: embeddings (V, T, D) if `cached`, else frames (V, T, C, H, W) to be embedded."""
 
     tensor: Tensor
     key: str
@@ -163,11 +190,12 @@ class _Read:
 
 
 def _read_ahead(
-    samples: tuple[Sample, ...], read: Callable[[Sample], _Read], most_waiting: int
-) -> Iterator[_Read | Failure]:
+    samples: tuple[Sample, ...], read: Callable[[Sample], _VideoInput], most_waiting: int
+) -> Iterator[_VideoInput | Failure]:
+    """Yield the result of `read`, or the failure, for each sample in order, with up to `most_waiting` read ahead in threads."""
     workers = torch.get_num_threads()
     most_waiting = max(1, min(2 * workers, most_waiting))
-    waiting: deque[Future[_Read]] = deque()
+    waiting: deque[Future[_VideoInput]] = deque()
     submitted = iter(samples)
     with ThreadPoolExecutor(workers, thread_name_prefix="fewframes-embed") as pool:
         try:
@@ -180,7 +208,7 @@ def _read_ahead(
                     yield Failure.of(sample.path, error, sample.start_s, sample.end_s)
                     continue
                 yield result
-        finally:
+        finally:  # also when the caller stops early: nothing is read then that nobody takes
             for future in waiting:
                 future.cancel()
 
@@ -191,8 +219,8 @@ def _length_s(sample: Sample) -> float:
     return end_s - start_s
 
 
-def _setting(predictor: Predictor, views: Views, num_frames: int, mirror: bool, drawn: AugmentConfig | None) -> str:
-    """Return the key of all that embeddings depend on beside the video."""
+def _setting(predictor: Predictor, views: Views, num_frames: int, mirror: bool, augment: AugmentConfig | None) -> str:
+    """Return a cache key of everything besides the video that its embeddings depend on."""
     values: dict[str, object] = {"num_frames": num_frames, "sampling": "centre", "mirror": mirror}
     if views.span_s is not None:
         values["sampling"] = {"num_clips": views.num_clips, "clip_s": views.span_s}
@@ -200,15 +228,15 @@ def _setting(predictor: Predictor, views: Views, num_frames: int, mirror: bool, 
         values["num_crops"] = views.num_crops
     if views.tolerance:
         values["tolerance"] = views.tolerance
-    if drawn is not None:
-        values["drawn"] = asdict(replace(drawn, mixup=0.0, cutmix=0.0))  # these two are not of single videos
+    if augment is not None:
+        values["drawn"] = asdict(replace(augment, mixup=0.0, cutmix=0.0))  # these mix videos, after embedding
     return key_of(encoder_key(predictor), values)
 
 
 def _content(sample: Sample) -> str:
-    """Return a key of what is embedded of a video, wherever it lies; empty for what is no file here.
+    """Return a key of the bytes and the range of a video, the same wherever the file lies; empty if there is no local file.
 
-    Addresses are not cached, and a missing file fails where it is read.
+    Videos behind a URL are not cached. A missing file fails later, where it is read.
     """
     try:
         content = content_key(sample.path)

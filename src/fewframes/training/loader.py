@@ -1,6 +1,6 @@
-"""Training examples -> batches, in an order that the seed and the number of the step decide alone.
+"""Make batches of training examples, in an order that depends on nothing but the seed and the number of the step.
 
-So a run that was interrupted goes on with exactly the batch that would have come next, whatever the number of workers.
+A run that was interrupted therefore continues with exactly the batch that would have come next, whatever the number of workers.
 """
 
 from __future__ import annotations
@@ -19,22 +19,25 @@ from fewframes.training.augment import AugmentConfig, read_drawn, seed_of
 from fewframes.video.view import ViewConfig
 
 Draw = tuple[int, int]
-"""Which example, and the seed of what is drawn for it."""
+"""The index of an example, and the seed of what is drawn for it."""
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingBatch:
-    """`inputs` (B, T, D) tokens or (B, T, C, H, W) uint8 frames of the examples `rows` (B,); `failed` maps the rows that could
-    not be read to the reason; `waited_s` is how long the batch was waited for."""
+    """A batch of training examples."""
 
     inputs: Tensor
+    """Tokens (B, T, W), or uint8 frames (B, T, C, H, W)."""
     rows: Tensor
+    """The indices (B,) of these examples."""
     failed: dict[int, str] = field(default_factory=dict)
+    """The reason for each index whose video could not be read."""
     waited_s: float = 0.0
+    """Seconds that training waited for the batch."""
 
 
 class TokenExamples(Dataset[TrainingBatch]):
-    """Tokens (B, V, T, W) that lie ready, one view drawn each time."""
+    """Examples whose tokens (B, V, T, W) are in memory. Each time, one of the V views is drawn."""
 
     def __init__(self, tokens_BVTW: Tensor) -> None:
         self.tokens_BVTW = tokens_BVTW
@@ -50,7 +53,7 @@ class TokenExamples(Dataset[TrainingBatch]):
 
 @dataclass(frozen=True)
 class VideoExamples(Dataset[TrainingBatch]):
-    """Videos that are decoded and changed each time anew."""
+    """Examples that are decoded, and randomly augmented, each time anew."""
 
     samples: tuple[Sample, ...]
     num_frames: int
@@ -78,9 +81,9 @@ class VideoExamples(Dataset[TrainingBatch]):
 
 @dataclass(frozen=True)
 class ExampleOrder:
-    """Which examples come when: each once in every pass, in an order of its own; or drawn with `weights`.
+    """The order in which examples are trained on: each once in every pass, shuffled anew; or drawn with `weights`.
 
-    Of each batch of the run, numbered from 0, this is the part of process `rank`.
+    Batches are numbered from 0 over the whole run. Of each, this is the part of process `rank`.
     """
 
     num_examples: int
@@ -91,20 +94,22 @@ class ExampleOrder:
     weights: tuple[float, ...] = ()
 
     def batches(self, start: int, stop: int) -> Iterator[list[Draw]]:
-        """The batches from `start` up to `stop`."""
+        """Yield the draws of each batch from number `start` up to, but without, `stop`."""
         passes: dict[int, list[int]] = {}
         for number in range(start, stop):
             first = (number * self.num_processes + self.rank) * self.batch_size
             draws = []
-            for place in range(first, first + self.batch_size):
-                turn, at = divmod(place, self.num_examples)
-                if turn not in passes:
-                    passes = {old: rows for old, rows in passes.items() if old == turn - 1} | {turn: self._pass(turn)}
-                draws.append((passes[turn][at], seed_of(self.seed, place)))
+            # Positions count all examples of the run. A batch may begin in one pass and end in the next.
+            for position in range(first, first + self.batch_size):
+                epoch, at = divmod(position, self.num_examples)
+                if epoch not in passes:
+                    passes = {old: rows for old, rows in passes.items() if old == epoch - 1}
+                    passes[epoch] = self._pass(epoch)
+                draws.append((passes[epoch][at], seed_of(self.seed, position)))
             yield draws
 
-    def _pass(self, turn: int) -> list[int]:
-        generator = torch.Generator().manual_seed(seed_of(self.seed, turn, "pass"))
+    def _pass(self, epoch: int) -> list[int]:
+        generator = torch.Generator().manual_seed(seed_of(self.seed, epoch, "pass"))
         if self.weights:
             chosen = torch.multinomial(torch.tensor(self.weights), self.num_examples, True, generator=generator)
         else:
@@ -116,14 +121,25 @@ class ExampleOrder:
 def read_batches(
     examples: TokenExamples | VideoExamples, order: ExampleOrder, start: int, stop: int, workers: int
 ) -> Iterator[TrainingBatch]:
-    """The batches `start` to `stop` of an order, made ahead by `workers` processes."""
+    """Yield the batches of an order, read ahead by worker processes.
+
+    Args:
+        examples: The examples to read.
+        order: The order in which they come.
+        start: Number of the first batch.
+        stop: Number after that of the last batch.
+        workers: Number of processes that read; 0 reads in this one.
+
+    Raises:
+        DataError: Not a single video of a batch could be read.
+    """
     loader = DataLoader(
         examples,
-        sampler=_Numbers(order, start, stop),
+        sampler=_BatchSampler(order, start, stop),
         batch_size=None,
         generator=torch.Generator(),
         num_workers=workers,
-        # Not forked: threads of torch that have already computed do not survive that.
+        # Not forked: torch's threads do not survive a fork once they have computed.
         multiprocessing_context="spawn" if workers else None,
         prefetch_factor=2 if workers else None,
     )
@@ -134,12 +150,14 @@ def read_batches(
         if batch is None:
             return
         if len(batch.rows) == 0:
-            raise DataError(f"not one video of a batch could be read: {'; '.join(batch.failed.values())}")
+            raise DataError(f"none of the videos of a batch could be read: {'; '.join(batch.failed.values())}")
         yield TrainingBatch(batch.inputs, batch.rows, batch.failed, time.perf_counter() - began)
 
 
 @dataclass(frozen=True)
-class _Numbers:
+class _BatchSampler:
+    """The batches `start` to `stop` of an order, as a sampler of DataLoader."""
+
     order: ExampleOrder
     start: int
     stop: int

@@ -1,8 +1,8 @@
-"""The loop: examples -> a trained network, step by step, and the state from which it goes on after any interruption.
+"""Train a network step by step, and save and restore the state from which an interrupted run continues.
 
-Which videos a step sees, how they are changed, what dropout and mixtures draw: all follow from the seed and the number of
-the step. So weights, optimiser and average, with that number, are the whole state, and a run that was killed ends in the
-same weights, to the last bit on a CPU.
+The videos of a step, their augmentation, dropout and mixtures all follow from the seed and the number of the step. So weights,
+optimiser, average and that number are the whole state, and a run that was killed ends in the same weights, to the last bit on a
+CPU. Measuring and the files of a run are left to `train.py`.
 """
 
 from __future__ import annotations
@@ -42,16 +42,18 @@ from fewframes.video.transforms import pixels_of
 STATE_FORMAT = 1
 ADAM_BETAS = (0.9, 0.98)
 FRAMES_AT_ONCE = 32
-"""Frames that go through a frame encoder together whose first blocks do not learn, on a CPU."""
+"""The most frames that go through a partly frozen frame encoder together on a CPU."""
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
-"""States as if there were one process."""
+"""The options for states that are the same for any number of processes."""
 
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """One step of training: its number from 1, all there are, the passes over the videos made so far, learning rate (of the
-    temporal part), loss, share of the videos that were right (of their labels, where a video has any number), how many videos
-    it took, seconds, and how many of these were spent waiting for data."""
+    """A step of training: its `number` from 1, the `num_steps` of the run, passes over the videos so far (`epoch`), and figures.
+
+    `learning_rate` is that of the temporal encoder and the head. `accuracy` is the fraction of videos that were right (of labels,
+    if a video may have any number). `waited_s` are those of the `seconds` that were spent waiting for data.
+    """
 
     number: int
     num_steps: int
@@ -65,17 +67,17 @@ class TrainingStep:
 
 
 class TrainedPart(nn.Module):
-    """What is trained of a model, as one function from a batch's inputs to logits (B, K).
+    """The part of a model that is trained, as one module from a batch's inputs to logits (B, K).
 
-    `embedded`: inputs are tokens (B, T, W) of the temporal encoder, and it and the head learn; else they are frames
-    (B, T, C, H, W) in 0-1. The read-out of moments is solved, not trained, and has no part in this.
+    If `embedded`, inputs are tokens (B, T, W), and the temporal encoder and the head learn. Otherwise inputs are frames
+    (B, T, C, H, W) in 0-1. The moment head is fitted in closed form, not trained, and has no part in this.
     """
 
     def __init__(self, model: STAM, *, embedded: bool) -> None:
         super().__init__()
         self.frame_encoder = None if embedded else model.frame_encoder
         self.temporal_encoder, self.head = model.temporal_encoder, model.head
-        self._model = [model]  # in a list: its parts are this module's already
+        self._model = [model]  # in a list, so that torch does not register its parts a second time
 
     def forward(self, inputs: Tensor) -> Tensor:
         if self.frame_encoder is not None:
@@ -84,17 +86,22 @@ class TrainedPart(nn.Module):
         return self.head(embedding_BD)
 
     def _encoded(self, pixels_BTCHW: Tensor) -> Tensor:
-        """Return frame embeddings (B, T, D). Where only the last blocks learn, few frames at a time go through the first ones,
-        whose activations, the largest of all, nobody needs afterwards."""
+        """Return frame embeddings (B, T, D). If only the last blocks learn, a CPU encodes few frames at a time.
+
+        The first blocks have the largest activations, and without a gradient nobody needs them afterwards.
+        """
         model = self._model[0]
-        whole = next(model.frame_encoder.parameters()).requires_grad or model.config.layout != "factorised"
-        if whole or pixels_BTCHW.device.type != "cpu":
+        all_at_once = next(model.frame_encoder.parameters()).requires_grad or model.config.layout != "factorised"
+        if all_at_once or pixels_BTCHW.device.type != "cpu":
             return model.encode_clips(pixels_BTCHW)
         parts = [model.encode_frames(part) for part in pixels_BTCHW.flatten(0, 1).split(FRAMES_AT_ONCE)]
         return torch.cat(parts).unflatten(0, pixels_BTCHW.shape[:2])
 
     def train(self, mode: bool = True) -> TrainedPart:
-        """Batch norms keep the statistics of their image weights: a batch of videos is too few and too alike for others."""
+        """Switch to training mode, except for batch norms.
+
+        These keep the statistics of their image weights: the frames of a batch are too few and too alike to estimate others.
+        """
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -102,14 +109,14 @@ class TrainedPart(nn.Module):
         return self
 
     def forward_parts(self) -> dict[str, nn.Parameter]:
-        """The parameters outside the frame encoder, by name."""
+        """Return the parameters outside the frame encoder, by name."""
         return {name: weight for name, weight in self.named_parameters() if not name.startswith("frame_encoder.")}
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingSet:
-    """What is learned: the examples, their targets (B, K) in 0-1, what to call them in messages, and, where a teacher is
-    followed, its scores (B, K) at the temperature of the run."""
+    """The examples that a model learns from, their targets (B, K) in 0-1, their names in error texts, and the scores (B, K) of a
+    teacher, if there is one, at the temperature of the run."""
 
     examples: TokenExamples | VideoExamples
     targets: Tensor
@@ -118,25 +125,26 @@ class TrainingSet:
 
 
 class Trainer:
-    """A run between two steps: network, average, optimiser, and the place in the data."""
+    """The state of a run between two steps: network, moving average, optimiser, and the number of steps done. A copy of `model` is
+    trained; `dtype` is the precision of its forward pass."""
 
     def __init__(
         self,
         model: STAM,
-        lesson: TrainingSet,
+        training_set: TrainingSet,
         run: RunConfig,
         accelerator: Accelerator,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         config = self.config = run.train
         self.augment, self.accelerator, self.dtype = run.augment, accelerator, dtype
-        self.lesson = lesson
+        self.training_set = training_set
         self.num_done = 0
         self.failed: dict[int, str] = {}
         self._start = model
         layout = torch.contiguous_format if config.shard else torch.channels_last  # FSDP takes no other
         model = self.model = copy.deepcopy(model).to(accelerator.device).to(memory_format=layout)
-        self.learner = TrainedPart(model, embedded=isinstance(lesson.examples, TokenExamples))
+        self.learner = TrainedPart(model, embedded=isinstance(training_set.examples, TokenExamples))
         model.temporal_encoder.requires_grad_(True)
         if model.temporal_encoder.motion is not None:
             model.temporal_encoder.motion.requires_grad_(False)  # fitted, not trained
@@ -149,38 +157,39 @@ class Trainer:
             fused=not config.shard,
         )
         self.scaler = torch.amp.GradScaler(self.accelerator.device.type, enabled=dtype == torch.float16)
-        self.teacher_scores = None if lesson.teacher_scores is None else lesson.teacher_scores.to(accelerator.device)
+        self.teacher_scores = (
+            None if training_set.teacher_scores is None else training_set.teacher_scores.to(accelerator.device)
+        )
         self.average = Average(self.learner, config.ema_decay) if config.ema_decay else None
-        self.targets = lesson.targets.to(self.accelerator.device)
-        self.weights_K = class_weights(lesson.targets).to(self.targets) if config.balance == "weights" else None
+        self.targets = training_set.targets.to(self.accelerator.device)
+        self.weights_K = class_weights(training_set.targets).to(self.targets) if config.balance == "weights" else None
         self.order = self._order()
-        self.videos_a_step = self.order.batch_size * self.order.num_processes * config.accumulate
-        self.steps_an_epoch = -(-len(lesson.examples) // self.videos_a_step)
-        self.num_steps = max(config.min_steps, config.epochs * self.steps_an_epoch)
+        self.videos_per_step = self.order.batch_size * self.order.num_processes * config.accumulate
+        self.steps_per_epoch = -(-len(training_set.examples) // self.videos_per_step)
+        self.num_steps = max(config.min_steps, config.epochs * self.steps_per_epoch)
 
     @property
     def step_gflop(self) -> float:
-        """About how much work a step on kept embeddings is, in units of 1e9: forwards, and twice that backwards;
-        small."""
-        if not isinstance(self.lesson.examples, TokenExamples):
+        """The approximate work of a step on cached embeddings: forwards, and twice that backwards. For videos it is infinite."""
+        if not isinstance(self.training_set.examples, TokenExamples):
             return math.inf
         num_weights = sum(weight.numel() for weight in self.learner.parameters() if weight.requires_grad)
-        num_tokens = self.order.batch_size * (1 + self.lesson.examples.tokens_BVTW.shape[2])
+        num_tokens = self.order.batch_size * (1 + self.training_set.examples.tokens_BVTW.shape[2])
         return 6 * num_weights * num_tokens / 1e9
 
     def _spread(self) -> nn.Module:
-        """The learner over all processes: a copy in each (DDP), or parts of it (FSDP)."""
+        """Return the trained part wrapped for all processes: a copy in each (DDP), or a piece of it in each (FSDP)."""
         if self.config.compile:
             self.learner.compile()
         if not self.config.shard:
             return self.accelerator.prepare_model(self.learner)
         if self.accelerator.num_processes == 1:
             raise ConfigError(
-                "shard = true spreads a network over processes, and this is one; start more with torchrun"
+                "shard = true spreads a network over several processes, but there is only one; start more with torchrun"
             )
         from torch.distributed.device_mesh import (
-            init_device_mesh,  # late: only processes of torchrun have it initialised
-        )
+            init_device_mesh,
+        )  # late: only torchrun's processes have it initialised
         from torch.distributed.fsdp import fully_shard
 
         mesh = init_device_mesh(self.accelerator.device.type, (self.accelerator.num_processes,))
@@ -196,10 +205,10 @@ class Trainer:
     def _order(self) -> ExampleOrder:
         weights: tuple[float, ...] = ()
         if self.config.balance == "sampling":
-            weights = tuple((self.lesson.targets * class_weights(self.lesson.targets)).amax(dim=1).tolist())
+            weights = tuple((self.training_set.targets * class_weights(self.training_set.targets)).amax(dim=1).tolist())
         return ExampleOrder(
-            num_examples=len(self.lesson.examples),
-            batch_size=min(self.config.batch_size, len(self.lesson.examples)),
+            num_examples=len(self.training_set.examples),
+            batch_size=min(self.config.batch_size, len(self.training_set.examples)),
             seed=self.config.seed,
             rank=self.accelerator.process_index,
             num_processes=self.accelerator.num_processes,
@@ -207,10 +216,18 @@ class Trainer:
         )
 
     def steps(self, workers: int = 0) -> Iterator[TrainingStep]:
-        """Train from where the run stands to its end; yields each step. ConfigError when the loss is no number any more."""
+        """Train from where the run stands to its end. Yields each step.
+
+        Args:
+            workers: Processes that read batches ahead; 0 reads in this one.
+
+        Raises:
+            ConfigError: The loss is not finite any more.
+            DataError: Not a single video of a batch could be read.
+        """
         accumulate, step_gflop = self.config.accumulate, self.step_gflop
         batches = read_batches(
-            self.lesson.examples, self.order, self.num_done * accumulate, self.num_steps * accumulate, workers
+            self.training_set.examples, self.order, self.num_done * accumulate, self.num_steps * accumulate, workers
         )
         while self.num_done < self.num_steps:
             self.learner.train()
@@ -223,19 +240,19 @@ class Trainer:
     def _step(self, batches: list[TrainingBatch]) -> TrainingStep:
         began = time.perf_counter()
         warmup_steps = round(self.config.warmup_share * self.num_steps)
-        share = warmup_cosine(self.num_done, self.num_steps, warmup_steps)
+        fraction = warmup_cosine(self.num_done, self.num_steps, warmup_steps)
         for group in self.optimiser.param_groups:
-            group["lr"] = group["peak"] * share
+            group["lr"] = group["peak"] * fraction
         self.optimiser.zero_grad()
-        losses, rights = [], []
+        losses, accuracies = [], []
         for index, batch in enumerate(batches):
             self.failed |= batch.failed
             last = index == len(batches) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.parallel):
-                loss, right = self._loss(batch, self.num_done * len(batches) + index)
+                loss, accuracy = self._loss(batch, self.num_done * len(batches) + index)
                 self.scaler.scale(loss / len(batches)).backward()
             losses.append(loss.item())
-            rights.append(right)
+            accuracies.append(accuracy)
         self.scaler.unscale_(self.optimiser)
         nn.utils.clip_grad_norm_(self.learner.parameters(), self.config.max_grad_norm)
         self.scaler.step(self.optimiser)
@@ -243,29 +260,29 @@ class Trainer:
         if self.average is not None:
             self.average.update()
         waited_s = sum(batch.waited_s for batch in batches)
-        shown = torch.tensor([losses, rights], device=self.accelerator.device).mean(dim=1)
-        if self.accelerator.num_processes > 1:  # of all the step's videos, not of this process's alone
-            shown = self.accelerator.reduce(shown, "mean")
-        mean_loss, mean_right = shown.tolist()
+        means = torch.tensor([losses, accuracies], device=self.accelerator.device).mean(dim=1)
+        if self.accelerator.num_processes > 1:  # over all videos of the step, not over this process's alone
+            means = self.accelerator.reduce(means, "mean")
+        mean_loss, mean_accuracy = means.tolist()
         return TrainingStep(
             number=self.num_done + 1,
             num_steps=self.num_steps,
-            epoch=(self.num_done + 1) / self.steps_an_epoch,
-            learning_rate=self.config.learning_rate * share,
+            epoch=(self.num_done + 1) / self.steps_per_epoch,
+            learning_rate=self.config.learning_rate * fraction,
             loss=mean_loss,
-            accuracy=mean_right,
+            accuracy=mean_accuracy,
             num_videos=sum(len(batch.rows) for batch in batches) * self.accelerator.num_processes,
             seconds=time.perf_counter() - began + waited_s,
             waited_s=waited_s,
         )
 
     def _loss(self, batch: TrainingBatch, number: int) -> tuple[Tensor, float]:
-        """The loss of a batch, the `number`-th of the run, and the share of it that was right."""
+        """Return the loss of a batch, the `number`-th of the run, and the fraction of its videos that were right."""
         device, config = self.accelerator.device, self.config
         inputs, rows_B = batch.inputs.to(device, non_blocking=True), batch.rows.to(device)
         inputs = pixels_of(inputs) if inputs.ndim == 5 else inputs
         wanted_BK = self.targets[rows_B]
-        if self.teacher_scores is not None:  # mixed as the labels are
+        if self.teacher_scores is not None:  # side by side with the labels, so that mixtures mix both alike
             wanted_BK = torch.cat([wanted_BK, self.teacher_scores[rows_B]], dim=1)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(config.seed * 1_000_003 + number * self.order.num_processes + self.order.rank)
@@ -275,19 +292,21 @@ class Trainer:
                 logits_BK = self.parallel(inputs).float()
         targets_BK, *scores = wanted_BK.split(logits_BK.shape[1], dim=1)
         loss = self.model.loss(logits_BK, targets_BK, config.label_smoothing, self.weights_K)
-        for scores_BK in scores:  # the gradient of soft labels at a temperature is that much smaller, squared
-            heat, share = config.teacher_temperature, config.teacher_share
-            loss = (1 - share) * loss + share * heat**2 * self.model.loss(logits_BK / heat, scores_BK)
+        for scores_BK in scores:
+            # At a temperature the gradient of soft labels is smaller by its square (Hinton et al. 2015), hence the factor.
+            temperature, fraction = config.teacher_temperature, config.teacher_share
+            teacher_loss = temperature**2 * self.model.loss(logits_BK / temperature, scores_BK)
+            loss = (1 - fraction) * loss + fraction * teacher_loss
         if not loss.isfinite():
             raise ConfigError(
                 f"training diverged: the loss is {loss.item()} at step {self.num_done + 1} of {self.num_steps} with "
                 f"learning_rate {config.learning_rate:g}; lower it, or look at these videos: "
-                f"{', '.join(self.lesson.names[row] for row in batch.rows.tolist())}"
+                f"{', '.join(self.training_set.names[row] for row in batch.rows.tolist())}"
             )
-        return loss, share_right(self.model, logits_BK, self.targets[rows_B])
+        return loss, fraction_right(self.model, logits_BK, self.targets[rows_B])
 
     def trained(self) -> STAM:
-        """The model as it is now, on the CPU, its weights averaged where the run averages them."""
+        """Return a copy of the model as it is now, on the CPU, with averaged weights if the run averages them."""
         unchanged = (
             {} if self.learner.frame_encoder is not None else {id(self._start.frame_encoder): self._start.frame_encoder}
         )
@@ -297,8 +316,10 @@ class Trainer:
             model.load_state_dict({**model.state_dict(), **weights})
         return as_in_first(model.eval(), self.accelerator)  # the other processes were given no weights
 
-    def save(self, path: Path, memory: dict[str, Any]) -> None:
-        """Write the state of the run, and plain values to `memory`, to one file: all of it or nothing. Raises OSError."""
+    def save(self, path: Path, extra: dict[str, Any]) -> None:
+        """Write the state of the run to one file, all of it or nothing, with `extra` plain values, which `restore` returns.
+
+        Every process has to call it. Raises OSError."""
         weights, optimiser = get_state_dict(self.learner, self.optimiser, options=WHOLE)
         average = None if self.average is None else self.average.state_dict()
         state = {
@@ -309,7 +330,7 @@ class Trainer:
             "average": average,
             "scaler": self.scaler.state_dict(),
             "failed": self.failed,
-            "memory": memory,
+            "memory": extra,
         }
         if self.accelerator.is_main_process:
             part = path.with_name(path.name + ".part")
@@ -324,7 +345,7 @@ class Trainer:
             part.replace(path)
 
     def restore(self, path: Path) -> dict[str, Any]:
-        """Go on from a saved state; its `memory`. Raises ConfigError when the file is no such state."""
+        """Continue from a saved state, and return the values stored with it. Raises ConfigError if the file is no such state."""
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
             if state["format"] != STATE_FORMAT:
@@ -345,27 +366,34 @@ class Trainer:
             self.average.load_state_dict(state["average"])
         self.scaler.load_state_dict(state["scaler"])
         self.num_done, self.failed = state["num_done"], state["failed"]
-        memory: dict[str, Any] = state["memory"]
-        return memory
+        extra: dict[str, Any] = state["memory"]
+        return extra
 
 
 def fit(
     model: STAM, embeddings_BVTD: Tensor, targets_BK: Tensor, run: RunConfig, accelerator: Accelerator | None = None
 ) -> Iterator[TrainingStep]:
-    """Train the temporal encoder and the head of `model` in place on frame embeddings, V views of each video, with targets
-    (B, K) in 0-1; yields each step. The frame encoder is not touched. Same seed, same weights on the same machine."""
+    """Train the temporal encoder and the head of `model` in place on frame embeddings, and yield each step.
+
+    The frame encoder is not touched. The same seed gives the same weights on the same machine.
+
+    Args:
+        embeddings_BVTD: Frame embeddings of V views of each video.
+        targets_BK: Targets in 0-1.
+        accelerator: The process that trains; by default this one, on the CPU.
+    """
     solve(model, embeddings_BVTD, targets_BK, run.train.seed)
-    lesson = TrainingSet(
+    training_set = TrainingSet(
         token_examples(model, embeddings_BVTD), targets_BK, [f"video {row}" for row in range(len(targets_BK))]
     )
-    trainer = Trainer(model, lesson, run, accelerator or start_processes("cpu", run.train))
+    trainer = Trainer(model, training_set, run, accelerator or start_processes("cpu", run.train))
     yield from trainer.steps()
     model.load_state_dict(trainer.trained().state_dict())
     model.eval()
 
 
 def solve(model: STAM, embeddings_BVTD: Tensor, targets_BK: Tensor, seed: int) -> None:
-    """Set what is not trained but solved: the reduction of motion tokens, and the read-out of moments."""
+    """Fit in place the parts of a model that are not trained by steps: the reduction of motion tokens, and the moment head."""
     generator = torch.Generator().manual_seed(seed)
     if model.temporal_encoder.motion is not None:
         model.temporal_encoder.motion.fit(embeddings_BVTD.flatten(0, 1), generator)
@@ -375,13 +403,16 @@ def solve(model: STAM, embeddings_BVTD: Tensor, targets_BK: Tensor, seed: int) -
 
 @torch.no_grad()
 def token_examples(model: STAM, embeddings_BVTD: Tensor) -> TokenExamples:
-    """What the temporal encoder is trained on, made once."""
+    """Return the tokens that the temporal encoder is trained on. They are computed once, since no part before it learns."""
     views = [model.temporal_encoder.tokens(view_BTD) for view_BTD in embeddings_BVTD.unbind(1)]
     return TokenExamples(torch.stack(views, dim=1))
 
 
 def _write_state(state: dict[str, Any], file: IO[bytes]) -> None:
-    """As torch.save, which on a full disk raises a RuntimeError about positions instead of what the disk said."""
+    """Write the state with torch.save, and raise the OSError of a full disk.
+
+    torch.save itself raises a RuntimeError about positions in the file instead.
+    """
     try:
         torch.save(state, file)
     except RuntimeError as error:
@@ -390,26 +421,30 @@ def _write_state(state: dict[str, Any], file: IO[bytes]) -> None:
         raise
 
 
-def share_right(model: STAM, logits_BK: Tensor, targets_BK: Tensor) -> float:
-    """How many videos got their action; for multi-label models, how many of the answers yes and no were right."""
+def fraction_right(model: STAM, logits_BK: Tensor, targets_BK: Tensor) -> float:
+    """Return the fraction of videos that got their action; for multi-label models, the fraction of right yes or no answers."""
     if model.config.task == "multilabel":
         return float(((logits_BK > 0) == (targets_BK > 0.5)).float().mean())
     return float((logits_BK.argmax(dim=1) == targets_BK.argmax(dim=1)).float().mean())
 
 
 def class_weights(targets_BK: Tensor) -> Tensor:
-    """1 / videos of each class, 1 on average over the videos' labels: (B, K) in 0-1 -> (K,)."""
+    """Return weights (K,) in proportion to 1 / videos of each class, scaled to a mean of 1 over the labels of the videos.
+
+    `targets_BK` (B, K) are in 0-1.
+    """
     counts_K = targets_BK.sum(dim=0).clamp(min=1)
     weights_K = 1 / counts_K
     return weights_K * (targets_BK.sum() / (weights_K * targets_BK.sum(dim=0)).sum())
 
 
 def use_checkpointing(frame_encoder: nn.Module, wanted: bool) -> None:
-    """Recompute the frame encoder's activations in the backward pass, or do not. ConfigError where it cannot."""
+    """Switch on or off that the frame encoder's activations are recomputed in the backward pass. Raises ConfigError if it cannot
+    do that."""
     if isinstance(frame_encoder, SpatialEncoder):
         frame_encoder.checkpointing = wanted
     elif isinstance(frame_encoder, TimmFrameEncoder):
         backbone: Any = frame_encoder.backbone
         backbone.set_grad_checkpointing(wanted)
     elif wanted:
-        raise ConfigError(f"checkpointing is for ViT and timm encoders, not for {type(frame_encoder).__name__}")
+        raise ConfigError(f"checkpointing works with ViT and timm encoders, not with {type(frame_encoder).__name__}")

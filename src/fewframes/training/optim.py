@@ -1,4 +1,4 @@
-"""How weights move: parameter groups with each parameter exactly once, the learning rate's schedule, and their average."""
+"""Optimise weights: which parameters learn, at what rate, on what schedule, and the moving average of them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ from fewframes.training.config import TrainConfig
 
 BLOCK = re.compile(r"blocks\.(\d+)\.")
 FIRST_LAYER = ("patch_embed.", "cls_token", "pos_embed", "time_embed", "conv_stem.", "bn1.")
-"""What comes before the blocks of our own frame encoders; everything else outside them comes after."""
+"""The beginnings of the names of parameters before the blocks of our own frame encoders. All other parameters outside the blocks
+come after them."""
 
 
 def layers_of(frame_encoder: nn.Module) -> dict[str, int]:
-    """The layer of each parameter, counted from 0 at the pixels: the stem, then block after block; what follows the blocks
-    belongs to the last one, as timm has it."""
+    """Return the layer of each parameter by its name, counted from 0 at the pixels: the stem is 0, the first block 1.
+
+    Parameters after the blocks belong to the last block's layer, as in timm.
+    """
     if isinstance(frame_encoder, TimmFrameEncoder):
         from timm.models import group_parameters  # late: timm is slow to import
 
@@ -39,9 +42,14 @@ def layers_of(frame_encoder: nn.Module) -> dict[str, int]:
 
 
 def unfreeze(frame_encoder: nn.Module, what: str) -> int:
-    """Let `none`, `all` or the `last-N-blocks` of the frame encoder (and what follows them) learn; how many parameters do.
+    """Let a part of the frame encoder learn, and return the number of parameters that do.
 
-    Raises ConfigError when it has fewer blocks.
+    Args:
+        frame_encoder: The encoder, whose parameters are switched on or off in place.
+        what: `none`, `all`, or `last-N-blocks`, which includes what follows these blocks.
+
+    Raises:
+        ConfigError: The encoder has fewer than N blocks.
     """
     frame_encoder.requires_grad_(what == "all")
     if what.startswith("last-"):
@@ -58,10 +66,14 @@ def unfreeze(frame_encoder: nn.Module, what: str) -> int:
 def parameter_groups(
     temporal: Mapping[str, nn.Parameter], frame_encoder: nn.Module | None, config: TrainConfig
 ) -> list[dict[str, object]]:
-    """AdamW groups of the parameters that are to be trained, each with its highest learning rate as `peak`.
+    """Return AdamW groups of the parameters that learn, each of them exactly once. The highest learning rate of a group is `peak`.
 
-    Matrices have weight decay; biases, norms, tokens and positions have none. `temporal` are the parameters outside the
-    frame encoder, by name; the frame encoder's own rate falls by `layer_decay` for each layer before the last.
+    Matrices have weight decay; biases, norms, tokens and positions have none.
+
+    Args:
+        temporal: The parameters outside the frame encoder, by name.
+        frame_encoder: The frame encoder; None if it is frozen. Its rate falls by `layer_decay` for each layer before the last.
+        config: Names the rates and the decay.
     """
     rates = {name: (parameter, config.learning_rate) for name, parameter in temporal.items() if parameter.requires_grad}
     if frame_encoder is not None:
@@ -82,7 +94,7 @@ def parameter_groups(
 
 
 def warmup_cosine(step: int, num_steps: int, warmup_steps: int) -> float:
-    """The share (0-1) of the full learning rate at a step: a straight rise, then half a cosine down to zero."""
+    """Return the fraction (0-1) of the full learning rate at a step: a linear rise, then half a cosine down to zero."""
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     progress = (step - warmup_steps) / max(1, num_steps - warmup_steps)
@@ -90,9 +102,9 @@ def warmup_cosine(step: int, num_steps: int, warmup_steps: int) -> float:
 
 
 class Average:
-    """The moving average of a module's trained weights (EMA): `decay` of the old, the rest of the new, each step.
+    """The exponential moving average (EMA) of a module's trained weights: each step, `decay` of the old and the rest of the new.
 
-    In the first steps it forgets faster, decay (1 + step) / (10 + step) at most, so that the random start does not linger.
+    In the first steps it forgets faster: the decay is at most (1 + step) / (10 + step), so that the random start does not linger.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -102,7 +114,7 @@ class Average:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Move towards the module's weights of now."""
+        """Move the average towards the module's present weights."""
         self.num_updates += 1
         decay = min(self.decay, self.num_updates / (9 + self.num_updates))
         for name, weight in self.trained.items():
@@ -110,7 +122,7 @@ class Average:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The module has the averaged weights inside, its own again after."""
+        """Give the module the averaged weights inside the block, and its own again after it."""
         with torch.no_grad():
             own = {name: weight.detach().clone() for name, weight in self.trained.items()}
             for name, weight in self.trained.items():
@@ -122,11 +134,11 @@ class Average:
                     weight.copy_(own[name])
 
     def state_dict(self) -> dict[str, Tensor | int]:
-        """What `load_state_dict` takes back."""
+        """Return the state that `load_state_dict` takes."""
         return {"num_updates": self.num_updates, **self.weights}
 
     def load_state_dict(self, state: Mapping[str, Tensor | int]) -> None:
-        """Go on from a `state_dict`."""
+        """Continue from a state that `state_dict` returned."""
         self.num_updates = int(state["num_updates"])
         for name, weight in self.weights.items():
             weight.copy_(torch.as_tensor(state[name]))

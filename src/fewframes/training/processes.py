@@ -1,37 +1,84 @@
-"""Processes that train together, and the threads of each."""
+"""Processes that train together: starting them, dealing videos out to them, and the threads of each.
+
+Started with torchrun, several processes run the same program, each with its own rank. This module loads accelerate only when
+one of them is started, so that an evaluation in a single process does not wait for it.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-from accelerate.utils import InitProcessGroupKwargs
 
 from fewframes.core.devices import choose_device
 from fewframes.errors import ConfigError, MissingDependency, nearest
 from fewframes.models.stam import STAM
 from fewframes.training.config import TrainConfig
 
+if TYPE_CHECKING:  # see the docstring of this module
+    from accelerate import Accelerator
+
 LONGEST_WAIT = timedelta(hours=6)
-"""How long processes wait for one that embeds or judges longer than they, or writes, before they take it for dead."""
+"""The time after which a process that others wait for is taken for dead. It may embed or score longer than they, or write."""
 ONE_THREAD_GFLOP = 10.0
-"""Work of a step up to which one thread does it: more gain nothing on an idle machine, and wait for each other on a busy one."""
+"""The work of a step up to which a single thread does it. More threads gain nothing on an idle machine, and wait for each other
+on a busy one."""
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class ProcessRank:
+    """The number of a process among the `num_processes` that share the work on many videos."""
+
+    rank: int = 0
+    num_processes: int = 1
+
+    def indices(self, num_videos: int) -> range:
+        """Return the indices of the videos that this process works on: every `num_processes`-th, from its rank on."""
+        return range(self.rank, num_videos, self.num_processes)
+
+    def gather(self, items: list[Item]) -> list[Item]:
+        """Return the items of all processes, in order of their ranks. Every process has to call it, and each gets them all."""
+        if self.num_processes == 1:
+            return items
+        from accelerate.utils import gather_object  # late: see the docstring of this module
+
+        gathered: list[Item] = gather_object(items)
+        return gathered
+
+
+ONLY_PROCESS = ProcessRank()
+"""The rank of a process that does all of the work itself."""
 
 
 def start_processes(device: str, config: TrainConfig, folder: Path | None = None) -> Accelerator:
-    """Return this process among those that train together (torchrun starts several), on its device. What is logged goes to the
-    run's trackers, their files to `folder`. Raises MissingDependency for one that is not installed."""
+    """Join the processes that train together (torchrun starts several), and return this one's handle on its device.
+
+    Args:
+        device: `auto`, `cpu`, `cuda` or another name that torch has.
+        config: Names the trackers that logged values go to.
+        folder: Folder of the trackers' files.
+
+    Raises:
+        ConfigError: A tracker is unknown.
+        MissingDependency: A tracker is not installed.
+    """
+    from accelerate import Accelerator  # late: see the docstring of this module
+    from accelerate.state import AcceleratorState
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+    from accelerate.utils import InitProcessGroupKwargs
+
     chosen = choose_device(device)
     if chosen.type == "cuda" and chosen.index is not None and "LOCAL_RANK" not in os.environ:
         torch.cuda.set_device(chosen)
-    # accelerate keeps one state for the whole process; each run here is one by itself
+    # accelerate keeps one state for the whole process. It is reset, because each run here stands by itself.
     AcceleratorState._reset_state(reset_partial_state=True)
     available = [str(name) for name in get_available_trackers()]
     for name in config.trackers:
@@ -49,7 +96,7 @@ def start_processes(device: str, config: TrainConfig, folder: Path | None = None
 
 @contextmanager
 def few_threads(device: torch.device, step_gflop: float) -> Iterator[None]:
-    """Let one thread do steps on a CPU that are too small to be shared."""
+    """Run the block in one thread if its device is a CPU and its steps are too small to be worth sharing."""
     before = torch.get_num_threads()
     if device.type == "cpu" and step_gflop <= ONE_THREAD_GFLOP:
         torch.set_num_threads(1)
@@ -60,7 +107,7 @@ def few_threads(device: torch.device, step_gflop: float) -> Iterator[None]:
 
 
 def as_in_first(model: STAM, accelerator: Accelerator) -> STAM:
-    """Return the model with the weights that it has in the first process; every process has to call it."""
+    """Copy the first process's weights into the model of every process, and return it. Every process has to call it."""
     if accelerator.num_processes > 1:
         for tensor in model.state_dict().values():
             sent = tensor.to(accelerator.device).contiguous()

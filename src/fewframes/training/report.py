@@ -1,4 +1,4 @@
-"""An evaluation as files for programs: its figures as JSON, a row for each video as CSV or Parquet."""
+"""Write an evaluation to files for programs: its figures as JSON, and a row for each video as CSV or Parquet."""
 
 from __future__ import annotations
 
@@ -11,25 +11,30 @@ from typing import TYPE_CHECKING
 from fewframes.core.files import check_format
 from fewframes.core.text import for_csv, printable
 
-if TYPE_CHECKING:  # each worker of Ray would load it and what it needs
+if TYPE_CHECKING:  # an import at run time would load the evaluation, and all that it needs, into each worker of Ray
     from fewframes.training.evaluate import Evaluation
 
 COLUMNS = ("source", "start_s", "end_s", "labels", "predicted", "score", "error")
-"""What stands before the scores, which have a column for each label."""
-WORDS = ("source", "labels", "predicted", "error")
-"""Those of them that hold text."""
+"""The columns before the scores, which have a column for each label."""
+TEXT_COLUMNS = ("source", "labels", "predicted", "error")
+"""The columns that hold text; all others hold numbers."""
 
 Cell = str | float | None
 
 
 def write_metrics(evaluation: Evaluation, path: Path) -> None:
-    """`to_dict` as JSON."""
+    """Write the figures of an evaluation, as `to_dict` returns them, to a JSON file."""
     path.write_text(json.dumps(evaluation.to_dict(), indent=1) + "\n", encoding="utf-8")
 
 
 def write_predictions(evaluation: Evaluation, labels: tuple[str, ...], path: Path) -> None:
-    """A row for each video: its labels, the model's, and every score; failed ones with their reason. The ending of the path,
-    `.csv` or `.parquet`, says how."""
+    """Write a row for each video: its labels, the predicted label, and the score of every label. Failed videos have their reason.
+
+    Args:
+        evaluation: The evaluation.
+        labels: The labels of the model, in the order of its scores.
+        path: The file. The ending `.parquet` writes Parquet, any other CSV.
+    """
     names = [*COLUMNS, *(f"score_{label}" if label in COLUMNS else label for label in labels)]
     rows = list(_rows(evaluation, labels))
     if path.suffix == ".parquet":
@@ -63,7 +68,7 @@ def _write_parquet(names: list[str], rows: list[list[Cell]], path: Path) -> None
 
     columns = [
         pyarrow.array(map(printable, cells), pyarrow.string())
-        if name in WORDS
+        if name in TEXT_COLUMNS
         else pyarrow.array(cells, pyarrow.float64())
         for name, cells in zip(names, zip(*rows, strict=True), strict=True)
     ]

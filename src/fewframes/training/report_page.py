@@ -1,4 +1,4 @@
-"""Draw the report of an evaluation as one page of HTML."""
+"""Write the report of an evaluation as one page of HTML, with charts and the frames of the worst mistakes."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ MOST_PAIRS = 20
 
 @dataclass(frozen=True, eq=False)
 class Mistake:
-    """A video that was labelled wrongly: its true labels, the predicted one with its score (0-1), and the frames that were
-    looked at with their attention (T,)."""
+    """A video that was labelled wrongly: the sample with its true labels, the predicted label with its score (0-1), and the frames
+    that the model saw with their attention (T,)."""
 
     sample: Sample
     predicted: str
@@ -37,20 +37,23 @@ class Mistake:
 
 
 def read_mistakes(evaluation: Evaluation, predictor: Predictor) -> tuple[Mistake, ...]:
-    """Return the mistakes of which the model was surest; their videos are decoded and labelled again for frames and attention."""
+    """Return the mistakes with the highest scores. Their videos are decoded and labelled again, for frames and attention.
+
+    For multi-label models there are none.
+    """
     found = []
     for row in evaluation.worst(WORST) if isinstance(evaluation.report, Report) else ():
         sample = evaluation.samples[row]
-        part = ClipRequest(ONE_PASS, predictor.config.num_frames, sample.start_s, sample.end_s)
-        read = predictor.reader.read(sample.path, part, threads=0)
+        request = ClipRequest(ONE_PASS, predictor.config.num_frames, sample.start_s, sample.end_s)
+        decoded = predictor.reader.read(sample.path, request, threads=0)
         score, index = evaluation.scores[row].max(dim=0)
-        attention_T = predictor.label(read).frame_attention
-        found.append(Mistake(sample, predictor.labels[int(index)], float(score), read.clips[0], attention_T))
+        attention_T = predictor.label(decoded).frame_attention
+        found.append(Mistake(sample, predictor.labels[int(index)], float(score), decoded.clips[0], attention_T))
     return tuple(found)
 
 
 def report_page(evaluation: Evaluation, mistakes: Sequence[Mistake] = ()) -> str:
-    """Return the report of an evaluation as a page of HTML; `mistakes` are those of `read_mistakes`."""
+    """Return the report of an evaluation as a page of HTML. `mistakes`, as `read_mistakes` returns them, are shown with frames."""
     report, facts = evaluation.report, evaluation.provenance
     parts = [f"<h1>{for_html(str(facts['model']))} on {for_html(str(facts['data']))}</h1>"]
     if known := known_words(facts, len(evaluation.samples)):
@@ -72,10 +75,10 @@ def report_page(evaluation: Evaluation, mistakes: Sequence[Mistake] = ()) -> str
         curve = curve_png(
             evaluation.rejection, "videos answered", "of these right", "leaving the most doubtful unanswered"
         )
-        parts.append("<h2>Doubt</h2>" + image(curve, "share right over share answered"))
+        parts.append("<h2>Doubt</h2>" + image(curve, "fraction right over fraction answered"))
     if evaluation.sweep:
         points = sorted(evaluation.sweep.items())
-        picture = curve_png(points, "frames a view", main, "frames against accuracy", shares=False)
+        picture = curve_png(points, "frames per view", main, "frames against accuracy", shares=False)
         parts.append("<h2>Frames</h2>" + image(picture, "accuracy over number of frames"))
     if mistakes:
         note = "<p><small>Borders: attention, from pale yellow (none) to dark red (the most in the video).</small></p>"
@@ -100,9 +103,8 @@ def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
         rows.append(
             (
                 "official subset",
-                f"{official}. The 2021 release's loader takes {official.num_frames} frames at {RELEASE_FPS} a second and drops, "
-                f"without a word, every video shorter than {official.shortest_s:.1f} s; what it prints is the accuracy on the "
-                "others.",
+                f"{official}. The 2021 release's loader takes {official.num_frames} frames at {RELEASE_FPS} a second. It silently "
+                f"drops every video shorter than {official.shortest_s:.1f} s, and prints the accuracy on the others.",
             )
         )
     if evaluation.early_exit is not None:
@@ -123,24 +125,22 @@ def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
 
 
 def _pairs(report: Report) -> list[tuple[str, str]]:
-    """What was taken for what, most often first."""
+    """Return pairs of confused actions as rows of a table (true label, text), the most frequent first."""
     wrong_KK = report.confusion.clone().fill_diagonal_(0)
     found = sorted(wrong_KK.nonzero().tolist(), key=lambda pair: -int(wrong_KK[pair[0], pair[1]]))
     totals = report.confusion.sum(dim=1)
     return [
-        (report.labels[true], f"taken for {report.labels[named]}: {int(wrong_KK[true, named])} of {int(totals[true])}")
-        for true, named in found[:MOST_PAIRS]
+        (report.labels[row], f"taken for {report.labels[column]}: {int(wrong_KK[row, column])} of {int(totals[row])}")
+        for row, column in found[:MOST_PAIRS]
     ]
 
 
 def _strip(mistake: Mistake) -> str:
     """Return a mistake as HTML: its true and predicted label, and the frames with their times and attention."""
-    true, named = for_html(", ".join(mistake.sample.labels)), for_html(mistake.predicted)
-    said = f"<b>{true}</b>, taken for <b>{named}</b> ({mistake.score:.0%})"
+    true, predicted = for_html(", ".join(mistake.sample.labels)), for_html(mistake.predicted)
+    caption = f"<b>{true}</b>, taken for <b>{predicted}</b> ({mistake.score:.0%})"
     clip = mistake.clip
     picture = image(
         strip_png(clip.frames.cpu(), clip.times_s.tolist(), mistake.attention), f"frames of {mistake.sample.path}"
     )
-    return (
-        f"<figure><figcaption>{said}<br><small>{for_html(mistake.sample.path)}</small></figcaption>{picture}</figure>"
-    )
+    return f"<figure><figcaption>{caption}<br><small>{for_html(mistake.sample.path)}</small></figcaption>{picture}</figure>"

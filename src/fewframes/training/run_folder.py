@@ -1,11 +1,14 @@
-"""What a run leaves in its folder: the model and its figures when it is done, the state to go on from while it is not."""
+"""The files of a training run: the model and its figures when it is finished, and until then the state to continue from."""
 
 from __future__ import annotations
 
 import csv
 import json
+import os
 import platform
 import shutil
+import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict
@@ -26,7 +29,6 @@ from fewframes.models.checkpoint import HEADER_KEY, MODEL_FILE, Checkpoint, save
 from fewframes.models.tensor_files import read_header
 from fewframes.training.config import RunConfig, run_to_toml
 from fewframes.training.evaluate import Evaluation
-from fewframes.training.event_file import EventFile
 from fewframes.training.report import write_predictions
 from fewframes.viz.charts import confusion_png, training_png
 
@@ -36,14 +38,21 @@ STATE_FILE, BEST_FILE, STEPS_FILE = "state.pt", "best.safetensors", "history.par
 OUTPUT_FILES = (
     RUN_FILE, HISTORY_FILE, METRICS_FILE, PREDICTIONS_FILE, CURVES_FILE, CONFUSION_FILE, LAST_FILE, MODEL_FILE,
 )  # fmt: skip
-"""What a run writes; the model last, so that a folder with a model is complete."""
+"""The files that a finished run leaves. The model is written last, so that a folder with a model is complete."""
 LOGS_FOLDER, LOCK_FILE = "logs", ".running"
 WITHOUT_EFFECT = {"workers": None, "save_every_s": 60.0, "trackers": ()}
-"""Settings of a run that may differ when it goes on: they do not change its weights."""
+"""The settings that may differ when a run continues, with the values they are compared as: they do not change its weights."""
 
 
 class RunFolder:
-    """The folder of one run."""
+    """The output folder of a run.
+
+    Args:
+        folder: The folder.
+        run: Settings of the run.
+        data: The labelled videos of the run.
+        command: The command line, for the record.
+    """
 
     def __init__(self, folder: Path, run: RunConfig, data: VideoSet, command: str) -> None:
         self.folder, self.run, self.data, self.command = folder, run, data, command
@@ -52,20 +61,22 @@ class RunFolder:
         self._events: EventFile | None = None
 
     def check(self, *, overwrite: bool, resume: bool) -> None:
-        """Before minutes of work, not after: ConfigError when the folder cannot take the run."""
+        """Raise ConfigError if the folder cannot take the run: before minutes of work, not after."""
         if resume and overwrite:
-            raise ConfigError("--resume goes on with a run, --overwrite starts it anew; take one of them")
+            raise ConfigError("--resume continues a run and --overwrite starts it anew; give one of them")
         interrupted = self.state.exists()
         if interrupted and not (overwrite or resume):
-            raise ConfigError(f"{self.folder}: holds a run that was interrupted; go on with --resume, or --overwrite")
+            raise ConfigError(
+                f"{self.folder}: holds a run that was interrupted; continue it with --resume, or start anew with --overwrite"
+            )
         done = [name for name in OUTPUT_FILES if (self.folder / name).exists()]
         if done and not overwrite and not (interrupted and resume):
-            what = "a run that is finished" if resume and self.finished() else f"{', '.join(done)} already"
+            what = "a finished run" if resume and self.finished() else f"{', '.join(done)} already"
             raise ConfigError(f"{self.folder}: holds {what}; take another folder, or --overwrite")
         check_writable(self.folder)
 
     def finished(self) -> bool:
-        """Return whether the folder holds this very run, finished. Raises ConfigError where it holds another's model."""
+        """Return True if the folder holds this very run, finished. Raises ConfigError if it holds the model of another run."""
         if self.state.exists() or not (self.folder / MODEL_FILE).is_file():
             return False
         provenance = (read_header(self.folder / MODEL_FILE, HEADER_KEY) or {}).get("provenance", {})
@@ -80,7 +91,10 @@ class RunFolder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the folder, made if need be, against other runs. Nothing stays of a run that could not be written at all."""
+        """Make the folder if needed, and lock it against other runs inside the block.
+
+        Nothing stays behind of a run that could not be written at all.
+        """
         made = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
         lock = FileLock(self.folder / LOCK_FILE, timeout=0)
         with writing(self.folder):
@@ -99,7 +113,7 @@ class RunFolder:
                 shutil.rmtree(self.logs, ignore_errors=True)
             raise
         finally:
-            with suppress(PermissionError):  # Windows removes it itself when it is released
+            with suppress(PermissionError):  # Windows refuses while the lock is held, and removes the file on release
                 (self.folder / LOCK_FILE).unlink(missing_ok=True)
             lock.release()
             for folder in made:
@@ -107,23 +121,23 @@ class RunFolder:
                     folder.rmdir()
 
     def clear(self) -> None:
-        """Leave nothing of an earlier run that was not finished; what is finished stays until the new one is."""
+        """Delete all files of an earlier unfinished run. Those of a finished one stay until the new run is finished."""
         with self.writing():
             self._drop_unfinished()
             shutil.rmtree(self.logs, ignore_errors=True)
 
     def writing(self) -> AbstractContextManager[None]:
-        """Raise OutputError for what goes wrong with files inside the block."""
-        then = " and go on with --resume" if self.state.exists() else ""
+        """Return a context that turns errors of files inside the block into OutputError."""
+        then = " and continue with --resume" if self.state.exists() else ""
         return writing(self.folder, f"make room{then}, or take another folder")
 
     def add_step(self, step: Mapping[str, float]) -> None:
-        """Write a row for each step, there to be read while the run goes on."""
+        """Append a step to the CSV of steps and to TensorBoard's log. Both can be read while the run goes on."""
         with self.writing():
-            fresh = not self.steps.exists()
+            is_new = not self.steps.exists()
             with self.steps.open("a", encoding="utf-8", newline="") as file:
                 writer = csv.DictWriter(file, list(step), lineterminator="\n")
-                if fresh:
+                if is_new:
                     writer.writeheader()
                 writer.writerow(step)
             if self._events is None:
@@ -132,13 +146,16 @@ class RunFolder:
             self._events.add({f"train/{name}": step[name] for name in ("loss", "accuracy", "learning_rate")}, number)
 
     def add_figure(self, figure: float, number: int) -> None:
-        """Write how good the model was on held-out videos after a step, which has its row."""
+        """Log the model's figure (top-1 or mAP) on held-out videos after step `number`, which `add_step` has written."""
         with self.writing():
             assert self._events is not None
             self._events.add({"held_out/figure": figure}, number)
 
     def keep_steps(self, num_done: int) -> None:
-        """Forget the steps after this one, which a run that goes on from there makes again; a row cut short is one of them."""
+        """Delete the rows of all steps after the first `num_done`: a run that continues from there makes these steps again.
+
+        A row that was cut short when the run was killed is one of them.
+        """
         if not self.steps.exists():
             return
         header, *rows = self.steps.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -146,27 +163,39 @@ class RunFolder:
         part.write_text("".join([header, *rows[:num_done]]), encoding="utf-8")
         part.replace(self.steps)
 
-    def marked(self, memory: Mapping[str, Any], num_processes: int) -> dict[str, Any]:
-        """What to keep with a state, so that only the same run goes on from it."""
-        return {**memory, "settings": self._settings(num_processes)}
+    def with_settings(self, extra: Mapping[str, Any], num_processes: int) -> dict[str, Any]:
+        """Return the values to store with a state, and this run's settings, so that only the same run continues from it."""
+        return {**extra, "settings": self._settings(num_processes)}
 
-    def checked(self, memory: dict[str, Any], num_processes: int) -> dict[str, Any]:
-        """What was kept with a state; ConfigError when it was another run's."""
-        then, now = memory.pop("settings"), self._settings(num_processes)
+    def without_settings(self, extra: dict[str, Any], num_processes: int) -> dict[str, Any]:
+        """Return the values that `with_settings` was given. Raises ConfigError if the settings are those of another run."""
+        then, now = extra.pop("settings"), self._settings(num_processes)
         differing = [f"{name} was {then[name]}, is {now[name]}" for name in now if then[name] != now[name]]
         if differing:
-            raise ConfigError(f"{self.state}: another run's state ({'; '.join(differing)}); --overwrite starts anew")
-        return memory
+            raise ConfigError(
+                f"{self.state}: holds the state of another run ({'; '.join(differing)}); start anew with --overwrite"
+            )
+        return extra
 
     def write(
         self,
-        kept: Checkpoint,
+        checkpoint: Checkpoint,
         last: Checkpoint | None,
         evaluation: Evaluation | None,
         facts: Mapping[str, object],
-        memory: Mapping[str, Any],
+        held_out_log: Mapping[str, Any],
     ) -> None:
-        """All files beside the output first, then moved into it: an interruption leaves the old ones or the new ones."""
+        """Write all files of the finished run, and delete those of the unfinished one.
+
+        Files are written beside the output first and then moved into it, so an interruption leaves the old ones or the new ones.
+
+        Args:
+            checkpoint: The model of the run.
+            last: The model after the last step, if that is another one.
+            evaluation: Its evaluation on held-out videos; None if there were none.
+            facts: Further values for the file of metrics.
+            held_out_log: Its `held_out` lists the figure of each epoch as (step, figure).
+        """
         metrics = {
             **facts,
             "environment": environment(),
@@ -178,26 +207,26 @@ class RunFolder:
                 (part / RUN_FILE).write_text(run_to_toml(self.run), encoding="utf-8", errors="surrogateescape")
                 (part / METRICS_FILE).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
                 shutil.copyfile(self.steps, part / HISTORY_FILE)
-                (part / CURVES_FILE).write_bytes(training_png(read_history(self.steps), memory["held_out"]))
+                (part / CURVES_FILE).write_bytes(training_png(read_history(self.steps), held_out_log["held_out"]))
                 if evaluation is not None:
-                    write_predictions(evaluation, kept.labels, part / PREDICTIONS_FILE)
+                    write_predictions(evaluation, checkpoint.labels, part / PREDICTIONS_FILE)
                 if evaluation is not None and isinstance(evaluation.report, Report):
                     title = f"{evaluation.report.num_videos} held-out videos, top-1 {evaluation.report.top1:.1%}"
                     labels, counts_KK = evaluation.report.labels, evaluation.report.confusion.numpy()
                     (part / CONFUSION_FILE).write_bytes(confusion_png(labels, counts_KK, title))
                 if last is not None:
                     save_checkpoint(part / LAST_FILE, last)
-                save_checkpoint(part / MODEL_FILE, kept)
+                save_checkpoint(part / MODEL_FILE, checkpoint)
             self._drop_unfinished()
 
     def _drop_unfinished(self) -> None:
         for path in (self.state, self.best, self.steps):
             path.unlink(missing_ok=True)
-            path.with_name(path.name + ".part").unlink(missing_ok=True)  # of a run that was killed while it wrote
+            path.with_name(path.name + ".part").unlink(missing_ok=True)  # left by a run that was killed while it wrote
         remove_parts(self.folder)
 
     def close(self) -> None:
-        """Give back the files that were written to while the run went on."""
+        """Close the log files."""
         if self._events is not None:
             self._events.close()
             self._events = None
@@ -206,8 +235,39 @@ class RunFolder:
         return {"data": self.data.fingerprint(), "processes": str(num_processes)} | _flat(asdict(self.run))
 
 
+class EventFile:
+    """A TensorBoard file of values over steps, in a folder of logs. Raises OSError if it cannot be written.
+
+    Each value is written at once. TensorBoard's own writer does so in a thread, whose errors end as tracebacks.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from tensorboard.summary.writer.record_writer import RecordWriter  # late: slow to import
+
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
+        self._writer = RecordWriter(path.open("wb", buffering=0))
+        self._write(file_version="brain.Event:2")
+
+    def add(self, values: Mapping[str, float], step: int) -> None:
+        """Write one value under each name for one step."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        figures = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._write(step=step, summary=Summary(value=figures))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._writer.close()
+
+    def _write(self, **fields: object) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+
+        self._writer.write(Event(wall_time=time.time(), **fields).SerializeToString())
+
+
 def _flat(values: Mapping[str, Any]) -> dict[str, str]:
-    """Return the settings of a run that change its weights, each by its table and name, as JSON."""
+    """Return the settings of a run as JSON texts by table and name. Those without effect on the weights get a fixed value."""
     flat: dict[str, str] = {}
     for name, value in values.items():
         inner = value | (WITHOUT_EFFECT if name == "train" else {}) if isinstance(value, dict) else {"": value}
@@ -216,13 +276,13 @@ def _flat(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
-    """What `history.csv` says of each step."""
+    """Return the rows of a CSV of steps, such as `history.csv`."""
     with path.open(encoding="utf-8", newline="") as file:
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
 def versions() -> dict[str, str]:
-    """What a model was made with."""
+    """Return the versions of the packages that a model was made with."""
     return {
         "fewframes": __version__,
         "torch": torch.__version__,
@@ -232,7 +292,7 @@ def versions() -> dict[str, str]:
 
 
 def environment() -> dict[str, object]:
-    """Where a model was made."""
+    """Return the versions, the system and the device that a model was made with."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     return {
         "versions": {**versions(), "python": platform.python_version()},

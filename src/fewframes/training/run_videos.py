@@ -1,4 +1,4 @@
-"""The videos of a run: their embeddings, what a teacher says of them, and which could not be read."""
+"""Read the videos of a training run: their embeddings, a teacher's scores of them, and the failures."""
 
 from __future__ import annotations
 
@@ -19,20 +19,30 @@ from fewframes.inference.predictor import Predictor
 from fewframes.results import Failure
 from fewframes.training.augment import AugmentConfig
 from fewframes.training.config import RunConfig
-from fewframes.training.evaluate import places_of
-from fewframes.training.features import EmbeddedVideos, VideoFeatures, embed_videos, see_videos
-from fewframes.training.scoring import Scores, judge
-from fewframes.training.shares import Share
+from fewframes.training.evaluate import indices_of
+from fewframes.training.features import EmbeddedVideos, VideoFeatures, embed_videos, extract_features
+from fewframes.training.processes import ProcessRank
+from fewframes.training.scoring import Scores, score_videos
 
 Progress = Callable[[str, int, int, str], None]
-"""Called with the stage, how much of it is done, how much there is, and what else there is to say."""
+"""A function that is called with the name of the stage, the number done, the number in all, and a line of text."""
 
 
 class RunVideos:
-    """The parts of the data: `training`, `choosing` (held out, to choose the epoch by), `reporting` (held out, to measure on).
+    """The videos of a run in three parts: `training`, `choosing` (held out, to choose the epoch) and `reporting` (held out, to
+    measure the model).
 
-    Each of the processes that train together embeds and judges its `share`; all have the results. `failures` are the videos
-    that could not be read so far, `num_cached` how many came from the cache.
+    Each of the processes that train together embeds and scores some of the videos, and all get the results. `failures` are the
+    videos that could not be read so far, `num_cached` is the number that came from the cache.
+
+    Args:
+        data: All labelled videos.
+        training: Indices of the training videos.
+        held: Indices of the held-out videos.
+        run: Settings of the run.
+        cache: Cache of frame embeddings, which all processes share.
+        process: This process among those that train together.
+        progress: Called as embedding and scoring go on.
     """
 
     def __init__(
@@ -42,13 +52,14 @@ class RunVideos:
         held: list[int],
         run: RunConfig,
         cache: EmbeddingCache,
-        share: Share,
+        process: ProcessRank,
         progress: Progress,
     ) -> None:
-        self.data, self.cache, self.share = data, cache, share
+        self.data, self.cache, self.process = data, cache, process
         self._run, self._progress = run, progress
-        tested = [place for place in held if data.samples[place].split == "test"]
-        choosing = [place for place in held if place not in tested] or held
+        # Videos marked `test` are left out of choosing, unless nothing else is held out: the figure on them stays honest then.
+        tested = [index for index in held if data.samples[index].split == "test"]
+        choosing = [index for index in held if index not in tested] or held
         self.training, self.choosing, self.reporting = (
             data.subset(part) for part in (training, choosing, tested or held)
         )
@@ -58,26 +69,33 @@ class RunVideos:
 
     @cached_property
     def training_marks(self) -> list[str]:
-        """What a model keeps of the videos it learned from."""
+        """The keys of the training videos, which the model's file keeps so that an evaluation can recognise them."""
         return marks_of(self.training.samples)
 
     def note(self, failures: Iterable[Failure]) -> None:
-        """Remember these, each once."""
+        """Remember these failures, each once."""
         self.failures |= {(failure.source, failure.start_s, failure.end_s): failure for failure in failures}
 
     def note_unread(self, part: VideoSet, error: DataError) -> None:
-        """Remember that no video of this part could be read."""
+        """Remember that no video of this part could be read, with the error as the reason."""
         self.note(failed(sample, str(error)) for sample in part.samples)
 
     def embedded(
-        self, part: VideoSet, predictor: Predictor, *, mirror: bool = False, drawn: AugmentConfig | None = None
+        self, part: VideoSet, predictor: Predictor, *, mirror: bool = False, augment: AugmentConfig | None = None
     ) -> EmbeddedVideos | None:
-        """Return the embeddings of a part of the data; None where no video of it could be read."""
-        num_new = self.embed_share(part, predictor, mirror=mirror, drawn=drawn)
+        """Return the embeddings of a part of the data; None if no video of it could be read.
+
+        Args:
+            part: The videos.
+            predictor: The model whose frame encoder embeds them.
+            mirror: Add a mirrored copy of each video.
+            augment: Adds `augment.views` augmented views of each video.
+        """
+        num_new = self.fill_cache(part, predictor, mirror=mirror, augment=augment)
         try:
-            for result in embed_videos(part, predictor, self.cache, mirror=mirror, drawn=drawn):
+            for result in embed_videos(part, predictor, self.cache, mirror=mirror, augment=augment):
                 if isinstance(result, EmbeddedVideos):
-                    self.num_cached += max(0, result.num_cached - num_new)  # below 0 where the cache took nothing
+                    self.num_cached += max(0, result.num_cached - num_new)  # below 0 if the cache could not be written
                     self.note(result.failures)
                     return result
                 self._progress("embedding", result, len(part.samples), "")
@@ -86,45 +104,58 @@ class RunVideos:
         return None
 
     def embedded_views(self, predictor: Predictor) -> EmbeddedVideos | None:
-        """Return the training videos as they are, mirrored, and as they are drawn; with few frames too for early exit."""
+        """Return the embeddings of the training videos as they are, mirrored and augmented; None if none could be read.
+
+        For early exit, views of fewer frames are added.
+        """
         mirror = self._run.data.mirror
-        embedded = self.embedded(self.training, predictor, mirror=mirror, drawn=self._run.augment)
+        embedded = self.embedded(self.training, predictor, mirror=mirror, augment=self._run.augment)
         if embedded is None or not self._run.train.early_exit:
             return embedded
         stages = stages_of(predictor.config.num_frames)
         return replace(embedded, embeddings=with_stages(embedded.embeddings, stages, 1 + mirror))
 
-    def embed_share(
-        self, part: VideoSet, predictor: Predictor, *, mirror: bool = False, drawn: AugmentConfig | None = None
+    def fill_cache(
+        self, part: VideoSet, predictor: Predictor, *, mirror: bool = False, augment: AugmentConfig | None = None
     ) -> int:
-        """Fill the cache together with the other processes; return how many videos they have embedded, 0 where there are none."""
-        if self.share.num_processes == 1:
+        """Embed a part of the data into the cache, together with the other processes. Every process has to call it.
+
+        Args:
+            part: The videos.
+            predictor: The model whose frame encoder embeds them.
+            mirror: Add a mirrored copy of each video.
+            augment: Adds `augment.views` augmented views of each video.
+
+        Returns:
+            Number of videos that were not in the cache before; 0 if there is only one process, which embeds when it reads.
+        """
+        if self.process.num_processes == 1:
             return 0
         num_new = 0
-        mine = part.subset(self.share.of(len(part.samples)))
-        for number, seen in enumerate(see_videos(mine, predictor, self.cache, mirror=mirror, drawn=drawn)):
-            num_new += isinstance(seen, VideoFeatures) and not seen.cached
-            self._progress("embedding its share", number + 1, len(mine.samples), "")
-        return sum(self.share.gathered([num_new]))
+        mine = part.subset(self.process.indices(len(part.samples)))
+        for index, result in enumerate(extract_features(mine, predictor, self.cache, mirror=mirror, augment=augment)):
+            num_new += isinstance(result, VideoFeatures) and not result.cached
+            self._progress("embedding (this process)", index + 1, len(mine.samples), "")
+        return sum(self.process.gather([num_new]))
 
-    def judged(self, part: VideoSet, predictor: Predictor, cache: EmbeddingCache | None) -> Scores:
-        """Return what a model says of a part of the data. Raises DataError."""
-        return judge(part, predictor, cache, share=self.share, progress=self.judging)
+    def scores(self, part: VideoSet, predictor: Predictor, cache: EmbeddingCache | None) -> Scores:
+        """Return a model's scores of a part of the data. Raises DataError if no video of it could be read."""
+        return score_videos(part, predictor, cache, process=self.process, progress=self.on_scoring)
 
     def teacher_scores(self, teacher: Predictor) -> Tensor:
-        """Return the teacher's scores (B, K) of the training videos at the run's temperature, in the labels of the data."""
-        columns = places_of(self.data.labels, teacher.labels, f"teacher {self._run.train.teacher!r}")
-        judged = self.judged(self.training, teacher, self.cache)
+        """Return the teacher's scores (B, K) of the training videos at the run's temperature, in the order of the data's labels."""
+        columns = indices_of(self.data.labels, teacher.labels, f"teacher {self._run.train.teacher!r}")
+        scores = self.scores(self.training, teacher, self.cache)
         scores_BK = torch.zeros_like(self.targets_BK)
-        logits_NK = judged.logits[:, columns] / self._run.train.teacher_temperature
-        scores_BK[judged.places] = teacher.model.scores(logits_NK)
+        logits_NK = scores.logits[:, columns] / self._run.train.teacher_temperature
+        scores_BK[scores.indices] = teacher.model.scores(logits_NK)
         return scores_BK
 
-    def judging(self, stage: str, done: int, total: int) -> None:
-        """Tell how far judging is."""
+    def on_scoring(self, stage: str, done: int, total: int) -> None:
+        """Pass the progress of scoring on to the run's own callback."""
         self._progress(stage, done, total, "")
 
 
 def failed(sample: Sample, reason: str) -> Failure:
-    """Return that this video, or this part of one, could not be read."""
+    """Return the failure of a video, or a part of one, that could not be read for this reason."""
     return Failure(sample.path, reason, start_s=sample.start_s, end_s=sample.end_s)

@@ -1,6 +1,7 @@
-"""A model and labelled videos -> what it says of each: the one function behind `fewframes evaluate` and measuring while training.
+"""Run a model over labelled videos and collect its logits.
 
-Nothing is written but the cache of frame embeddings.
+`score_videos` is behind both `fewframes evaluate` and the measurements during training. It writes nothing but the cache of frame
+embeddings, and compares nothing with the labels: that is done in `evaluate.py`.
 """
 
 from __future__ import annotations
@@ -21,42 +22,48 @@ from fewframes.inference.early_exit import stage_logits
 from fewframes.inference.predictor import Predictor
 from fewframes.models.exit_plan import ExitPlan
 from fewframes.results import Failure
-from fewframes.training.features import check_some, see_videos
-from fewframes.training.shares import ALONE, Share
+from fewframes.training.features import check_some, extract_features
+from fewframes.training.processes import ONLY_PROCESS, ProcessRank
 from fewframes.video.sampling import ONE_PASS, Views
 
-Progress = Callable[[str, int, int], None]
-"""Called with the stage, how much of it is done, and how much there is."""
+ScoringProgress = Callable[[str, int, int], None]
+"""A function that is called with the name of the stage, the number of videos done, and the number in all."""
 
 
 @dataclass(frozen=True)
 class ScoringSpeed:
-    """What was computed here and how long it took, waiting for frames included and without; what came from the cache and other
-    orders of the frames do not count. `total_s` is None where decoding went on while other orders were tried."""
+    """The time that scoring took. Videos from the cache and other orders of the frames do not count."""
 
     num_videos: int
+    """Number of videos that were computed, and not taken from the cache."""
     total_s: float | None
+    """Seconds with waiting for decoded frames. None if decoding went on while other orders were tried."""
     network_s: float
+    """Seconds of the network alone."""
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """What a model says of the videos that could be read: `logits` (N, K), `others` (N, O, K) the same with the frames in
-    other orders, `places` (N,) of these videos in the data, `lengths_s` how long each lasts (None where nobody asked and it
-    came from the cache), `failures` the other videos, `num_cached` how many came from the cache, and how fast it went. `stages`
-    (S, N, K) are the logits after each stage of an exit plan, S = 0 where none was asked for."""
+    """A model's logits for the N videos that could be read."""
 
     logits: Tensor
+    """(N, K)."""
     others: Tensor
+    """(N, O, K): the logits with the frames in O other orders; O = 0 if none were asked for."""
     stages: Tensor
-    places: Tensor
+    """(S, N, K): the logits after each stage of an exit plan; S = 0 if none was asked for."""
+    indices: Tensor
+    """(N,): the indices of these videos in the data."""
     lengths_s: tuple[float | None, ...]
+    """The duration of each video. None if it came from the cache and no length was asked for."""
     failures: tuple[Failure, ...]
+    """The videos that could not be read."""
     num_cached: int
+    """Number of videos whose embeddings came from the cache."""
     pace: ScoringSpeed
 
 
-def judge(
+def score_videos(
     data: VideoSet,
     predictor: Predictor,
     cache: EmbeddingCache | None = None,
@@ -66,68 +73,80 @@ def judge(
     orders_BOT: Tensor | None = None,
     with_lengths: bool = False,
     exits: ExitPlan | None = None,
-    share: Share = ALONE,
-    progress: Progress = lambda stage, done, total: None,
+    process: ProcessRank = ONLY_PROCESS,
+    progress: ScoringProgress = lambda stage, done, total: None,
 ) -> Scores:
-    """Run the model over every video, `num_frames` frames (its own number) a view; scores of several views are averaged.
+    """Run the model over every video and return its logits. The scores of several views of a video are averaged.
 
-    `orders_BOT` (B, O, T) are orders of frames to try as well, for each video of the data. Embeddings of single frames are
-    reordered as they are; for a model that mixes frames inside its encoder the pictures are, and it runs again. With a
-    `share` the other processes do theirs at the same time, and each gets what is said of all. Raises DataError when no video
-    could be read.
+    Args:
+        data: The videos to score.
+        predictor: The model.
+        cache: Where frame embeddings are looked up and stored; None computes all of them.
+        views: Clips and crops of each video.
+        num_frames: Frames of each view; the model's own number by default.
+        orders_BOT: (B, O, T) indices: other orders of the frames to try as well, for each video of the data. Embeddings of
+            single frames are reordered as they are. A model that mixes frames inside its encoder runs again on reordered frames.
+        with_lengths: Return the duration of cached videos too, which opens their files.
+        exits: Also return the logits after each stage of this plan.
+        process: This process among several that score at the same time. Each gets the scores of all videos.
+        progress: Called after each video.
+
+    Raises:
+        DataError: Not a single video could be read.
     """
     num_frames = num_frames or predictor.config.num_frames
     mixes = predictor.config.layout != "factorised"
-    verdicts: list[_Verdict] = []
+    scored: list[_VideoScores] = []
     failures: list[tuple[int, Failure]] = []
     total_s, network_s = 0.0, 0.0
-    mine = share.of(len(data.samples))
+    mine = process.indices(len(data.samples))
     began = time.perf_counter()
-    videos = see_videos(
+    videos = extract_features(
         data.subset(mine), predictor, cache, views=views, num_frames=num_frames, with_lengths=with_lengths
     )
-    for place, seen in zip(mine, videos, strict=True):
-        if isinstance(seen, Failure):
-            failures.append((place, seen))
+    for index, result in zip(mine, videos, strict=True):
+        if isinstance(result, Failure):
+            failures.append((index, result))
         else:
-            met = time.perf_counter()
-            logits_K = averaged(_logits(predictor, seen.frames), predictor.config.task)
-            if not seen.cached:
-                network_s += seen.network_s + time.perf_counter() - met
+            received = time.perf_counter()
+            logits_K = averaged(_logits(predictor, result.features), predictor.config.task)
+            if not result.cached:
+                network_s += result.network_s + time.perf_counter() - received
                 total_s += time.perf_counter() - began
+            # The clock has stopped: stages and other orders are not part of what scoring a video takes.
             stages_SK, others_OK = logits_K[None][:0], logits_K[None][:0]
             if exits is not None:
-                frames_1TD = seen.frames[:1].to(predictor.device)
-                stages_SK = stage_logits(predictor.model, frames_1TD, exits.stages)[:, 0].cpu()
+                embeddings_1TD = result.features[:1].to(predictor.device)
+                stages_SK = stage_logits(predictor.model, embeddings_1TD, exits.stages)[:, 0].cpu()
             if orders_BOT is not None:
-                others_OK = _in_other_orders(predictor, seen.frames, orders_BOT[place])
-            verdicts.append(_Verdict(place, logits_K, others_OK, stages_SK, seen.length_s, seen.cached))
-        progress(f"judging by {num_frames} frames", place + 1, len(data.samples))
+                others_OK = _in_other_orders(predictor, result.features, orders_BOT[index])
+            scored.append(_VideoScores(index, logits_K, others_OK, stages_SK, result.length_s, result.cached))
+        progress(f"scoring with {num_frames} frames", index + 1, len(data.samples))
         began = time.perf_counter()
-    verdicts = sorted(share.gathered(verdicts), key=lambda verdict: verdict.place)
-    failures = sorted(share.gathered(failures), key=lambda failed: failed[0])
-    seconds = share.gathered([(total_s, network_s)])
+    scored = sorted(process.gather(scored), key=lambda video: video.index)
+    failures = sorted(process.gather(failures), key=lambda failed: failed[0])
+    seconds = process.gather([(total_s, network_s)])
     total_s, network_s = (sum(spent) / len(seconds) for spent in zip(*seconds, strict=True))
-    check_some(data, len(verdicts), [failure for _, failure in failures])
-    others_NOK = torch.stack([verdict.others for verdict in verdicts])
-    num_cached = sum(verdict.cached for verdict in verdicts)
+    check_some(data, len(scored), [failure for _, failure in failures])
+    others_NOK = torch.stack([video.others for video in scored])
+    num_cached = sum(video.cached for video in scored)
     return Scores(
-        logits=torch.stack([verdict.logits for verdict in verdicts]),
+        logits=torch.stack([video.logits for video in scored]),
         others=others_NOK,
-        stages=torch.stack([verdict.stages for verdict in verdicts], dim=1),
-        places=torch.tensor([verdict.place for verdict in verdicts]),
-        lengths_s=tuple(verdict.length_s for verdict in verdicts),
+        stages=torch.stack([video.stages for video in scored], dim=1),
+        indices=torch.tensor([video.index for video in scored]),
+        lengths_s=tuple(video.length_s for video in scored),
         failures=tuple(failure for _, failure in failures),
         num_cached=num_cached,
-        pace=ScoringSpeed(len(verdicts) - num_cached, None if mixes and others_NOK.shape[1] else total_s, network_s),
+        pace=ScoringSpeed(len(scored) - num_cached, None if mixes and others_NOK.shape[1] else total_s, network_s),
     )
 
 
 @dataclass(frozen=True, eq=False)
-class _Verdict:
-    """What is said of one video: `logits` (K,), in other orders (O, K), after each stage (S, K)."""
+class _VideoScores:
+    """The scores of one video: `logits` (K,), `others` (O, K) in other orders of its frames, `stages` (S, K) of an exit plan."""
 
-    place: int
+    index: int
     logits: Tensor
     others: Tensor
     stages: Tensor
@@ -136,7 +155,7 @@ class _Verdict:
 
 
 def averaged(logits_VK: Tensor, task: Task) -> Tensor:
-    """Logits (K,) whose scores are the mean of the scores of the views (V, K); those of one view as they are."""
+    """Return logits (K,) whose scores are the mean of the scores of several views (V, K). A single view's stay as they are."""
     if len(logits_VK) == 1:
         return logits_VK[0]
     if task == "single":
@@ -145,22 +164,22 @@ def averaged(logits_VK: Tensor, task: Task) -> Tensor:
     return yes_K - F.logsigmoid(-logits_VK).logsumexp(dim=0)  # log p - log(1 - p); the number of views cancels
 
 
-def logits_of(predictor: Predictor, frames_NTD: Tensor) -> Tensor:
-    """Logits (N, K) on the CPU from frame embeddings (N, T, D)."""
+def logits_of(predictor: Predictor, embeddings_NTD: Tensor) -> Tensor:
+    """Return logits (N, K) on the CPU from frame embeddings (N, T, D)."""
     with torch.inference_mode():
         parts = [
-            predictor.model.encode_video(part_NTD.to(predictor.device)).logits.cpu()
-            for part_NTD in frames_NTD.split(256)
+            predictor.model.encode_video(batch_NTD.to(predictor.device)).logits.cpu()
+            for batch_NTD in embeddings_NTD.split(256)
         ]
     return torch.cat(parts)
 
 
-def _logits(predictor: Predictor, frames: Tensor) -> Tensor:
-    """Logits (V, K) of views as `Seen.frames` has them."""
-    return logits_of(predictor, frames if frames.ndim == 3 else predictor.encode_clips(frames))
+def _logits(predictor: Predictor, features: Tensor) -> Tensor:
+    """Return logits (V, K) of the views in `VideoFeatures.features`."""
+    return logits_of(predictor, features if features.ndim == 3 else predictor.encode_clips(features))
 
 
-def _in_other_orders(predictor: Predictor, frames: Tensor, orders_OT: Tensor) -> Tensor:
-    """Logits (O, K) with the frames of every view in these orders."""
-    views_VOK = torch.stack([_logits(predictor, view[orders_OT]) for view in frames])
+def _in_other_orders(predictor: Predictor, features: Tensor, orders_OT: Tensor) -> Tensor:
+    """Return logits (O, K) with the frames of every view in each of the orders (O, T)."""
+    views_VOK = torch.stack([_logits(predictor, view[orders_OT]) for view in features])
     return torch.stack([averaged(views_VK, predictor.config.task) for views_VK in views_VOK.unbind(1)])

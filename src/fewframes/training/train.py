@@ -1,7 +1,7 @@
-"""A run: labelled videos -> a trained model, its figures on held-out videos, and how they came about.
+"""Train a model on labelled videos, evaluate it on held-out ones, and write it with a record of how it was made.
 
-With a frozen frame encoder each video is embedded once, and the temporal encoder and the head learn from what is kept; with
-one that learns, videos are decoded and changed anew each time. The loop is the same (`fit.py`).
+With a frozen frame encoder each video is embedded once, and the temporal encoder and the head learn from cached embeddings. If the
+frame encoder learns, videos are decoded and augmented anew each time. The loop of steps (`loop.py`) is the same for both.
 """
 
 from __future__ import annotations
@@ -42,10 +42,9 @@ from fewframes.training.evaluate import Evaluation, evaluate, figure_of
 from fewframes.training.features import EmbeddedVideos
 from fewframes.training.loader import VideoExamples
 from fewframes.training.loop import Trainer, TrainingSet, TrainingStep, solve, token_examples
-from fewframes.training.processes import as_in_first, few_threads, start_processes
+from fewframes.training.processes import ProcessRank, as_in_first, few_threads, start_processes
 from fewframes.training.run_folder import RunFolder, versions
 from fewframes.training.run_videos import Progress, RunVideos, failed
-from fewframes.training.shares import Share
 from fewframes.video.view import ViewConfig
 
 log = logging.getLogger("fewframes")
@@ -53,9 +52,8 @@ log = logging.getLogger("fewframes")
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What came out of a run: the model; how it does on held-out videos (None when none were held out, or none of these could
-    be read), and how many were held out; videos that could not be read; how many came from the cache; and where the seconds
-    went."""
+    """The result of a run: the model, its evaluation on held-out videos (None if there were none, or none could be read), the
+    failures, the number of videos from the cache, and the seconds that embedding and training took."""
 
     checkpoint: Checkpoint
     evaluation: Evaluation | None
@@ -68,8 +66,9 @@ class TrainingResult:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """What of a run does not change its result: where embeddings are kept (None: nowhere), the device, the precision of the
-    frame encoder, whether the output folder may be replaced or gone on with, and the command that was typed."""
+    """The options that do not change the result of a run: the cache of embeddings (None: only for the time of the run), the device,
+    the precision of the frame encoder, and the command line for the record. `overwrite` replaces a run in the output folder,
+    `resume` continues an interrupted one."""
 
     cache: EmbeddingCache | None = None
     device: str = "auto"
@@ -86,39 +85,46 @@ def train(
     options: TrainOptions,
     progress: Progress = lambda stage, done, total, words: None,
 ) -> TrainingResult:
-    """Teach a model the actions of `data` and write it, with its figures, to the folder `output`.
+    """Train a model on the actions of `data`, and write it with its figures to a folder.
+
+    Args:
+        output: The folder, which is made if needed.
+        run: Settings of the run.
+        options: The cache, the device, and if a run in the folder is replaced or continued.
+        progress: Called with the stage, the number done, the number in all, and a line of text.
 
     Raises DataError, ConfigError or WeightsError before anything is written.
     """
-    records = RunFolder(output, run, data, options.command)
-    records.check(overwrite=options.overwrite, resume=options.resume)
+    folder = RunFolder(output, run, data, options.command)
+    folder.check(overwrite=options.overwrite, resume=options.resume)
     training, held = hold_out(data, run.data.holdout, run.train.seed)
-    teacher = load_checkpoint(run.train.teacher) if run.train.teacher else None  # before minutes of work, not after
+    # A missing teacher fails now, not after minutes of work.
+    teacher = load_checkpoint(run.train.teacher) if run.train.teacher else None
     with ExitStack() as until_done:
-        accelerator = start_processes(options.device, run.train, records.logs)
+        accelerator = start_processes(options.device, run.train, folder.logs)
         until_done.callback(accelerator.end_training)
-        share = Share(accelerator.process_index, accelerator.num_processes)
+        process = ProcessRank(accelerator.process_index, accelerator.num_processes)
         if accelerator.is_main_process:
-            until_done.enter_context(records.held())
-            until_done.callback(records.close)
+            until_done.enter_context(folder.held())
+            until_done.callback(folder.close)
         else:
             progress = lambda stage, done, total, words: None  # noqa: E731
-        cache = options.cache or EmbeddingCache(until_done.enter_context(_shared_folder(share)))
-        videos = RunVideos(data, training, held, run, cache, share, progress)
-        return _Run(videos, teacher, run, options, records, accelerator, progress).result()
+        cache = options.cache or EmbeddingCache(until_done.enter_context(_shared_folder(process)))
+        videos = RunVideos(data, training, held, run, cache, process, progress)
+        return _Run(videos, teacher, run, options, folder, accelerator, progress).result()
 
 
 @contextmanager
-def _shared_folder(share: Share) -> Iterator[Path]:
-    """Yield a new folder, of all processes of this machine the same; it goes when the block ends."""
+def _shared_folder(process: ProcessRank) -> Iterator[Path]:
+    """Yield a temporary folder that all processes of this machine share; it is deleted when the block ends."""
     with tempfile.TemporaryDirectory(prefix="fewframes-") as own:
-        first, *_ = share.gathered([own])
+        first, *_ = process.gather([own])
         yield Path(first) if Path(first).is_dir() else Path(own)
-        share.gathered([own])  # no process takes it away from another
+        process.gather([own])  # wait for the others: the first process deletes the folder that they use
 
 
 class _Run:
-    """One run, from a started model to its files."""
+    """A run, from the model that it starts with to its files."""
 
     def __init__(
         self,
@@ -126,67 +132,61 @@ class _Run:
         teacher: Checkpoint | None,
         run: RunConfig,
         options: TrainOptions,
-        records: RunFolder,
+        folder: RunFolder,
         accelerator: Accelerator,
         progress: Progress,
     ) -> None:
-        self.videos, self.teacher, self.run, self.options, self.records = videos, teacher, run, options, records
+        self.videos, self.teacher, self.run, self.options, self.folder = videos, teacher, run, options, folder
         self.accelerator, self.progress = accelerator, progress
-        self.data, self.cache = videos.data, videos.cache
-        self.share = videos.share
+        self.data, self.cache, self.process = videos.data, videos.cache, videos.process
         torch.manual_seed(run.train.seed)
-        self.model, self.view, self.licences = start_run(
-            run, num_classes=len(self.data.labels), task="multilabel" if self.data.multilabel else "single"
-        )
+        task: Task = "multilabel" if self.data.multilabel else "single"
+        self.model, self.view, self.licences = start_run(run, num_classes=len(self.data.labels), task=task)
         self.frozen = run.train.unfreeze == "none"
         if self.frozen and self.model.config.layout != "factorised":
             raise ConfigError(
-                f"layout {self.model.config.layout!r} has no embeddings of single frames to train on; take 'factorised', "
-                "or let the frame encoder learn: train.unfreeze=all"
+                f"layout {self.model.config.layout!r} has no embeddings of single frames to train on; use 'factorised', or let the "
+                "frame encoder learn: train.unfreeze=all"
             )
-        self._check_early_exit()
+        if run.train.early_exit:
+            self._check_early_exit()
         self.dtype: DtypeName = options.dtype
         if self.frozen and run.augment.cutmix:
-            raise ConfigError(
-                "augment.cutmix pastes pictures, and a frozen frame encoder's embeddings are kept; take mixup"
-            )
+            raise ConfigError("augment.cutmix needs frames, but training is on cached embeddings; use augment.mixup")
         self.choosing_embedded: EmbeddedVideos | None = None
         self.recent: deque[TrainingStep] = deque(maxlen=20)
 
     def _check_early_exit(self) -> None:
-        """Before anything is written."""
-        if not self.run.train.early_exit:
-            return
+        """Raise ConfigError if early exit cannot be trained, before anything is written."""
         check_can_exit(self.model)
         if not self.frozen:
-            raise ConfigError(
-                "train.early_exit learns from kept embeddings of few frames; leave the frame encoder frozen (train.unfreeze=none)"
-            )
+            raise ConfigError("train.early_exit needs a frozen frame encoder; leave train.unfreeze at none")
         if not self.videos.choosing.samples:
-            raise ConfigError(
-                "train.early_exit fits when to stop on held-out videos, and none are; hold some out (--holdout)"
-            )
+            raise ConfigError("train.early_exit needs held-out videos, but none are held out; pass --holdout")
 
     def result(self) -> TrainingResult:
-        """Do all of it."""
+        """Embed, train, evaluate and write; return the result."""
         began = time.perf_counter()
         start = self._predictor(self.model)
-        self.dtype = name_of(start.dtype)  # measured once
-        lesson = self._lesson(start)
+        self.dtype = name_of(start.dtype)  # "auto" is measured once, and then holds for the whole run
+        training_set = self._training_set(start)
         embedding_s, began = time.perf_counter() - began, time.perf_counter()
-        trainer = Trainer(self.model, lesson, self.run, self.accelerator, torch.float32 if self.frozen else start.dtype)
-        self._tell_steps(trainer)
+        dtype = torch.float32 if self.frozen else start.dtype
+        trainer = Trainer(self.model, training_set, self.run, self.accelerator, dtype)
+        self._warn_of_steps(trainer)
         self._loop(trainer)
-        self._note_unread(trainer)
-        last = self._solved_again(trainer.trained())
+        samples = self.videos.training.samples
+        self.videos.note(failed(samples[row], reason) for row, reason in trainer.failed.items())
+        last = self._with_fitted_moments(trainer.trained())
         training_s = time.perf_counter() - began
-        kept = last
-        if self.run.train.keep == "best" and self._agreed(self.records.best.exists())[0]:
-            kept = load_checkpoint(self.records.best).model if self.accelerator.is_main_process else copy.deepcopy(last)
-            kept = self._solved_again(as_in_first(kept, self.accelerator))
+        chosen = last
+        if self.run.train.keep == "best" and self._agreed(self.folder.best.exists())[0]:
+            is_first = self.accelerator.is_main_process
+            chosen = load_checkpoint(self.folder.best).model if is_first else copy.deepcopy(last)
+            chosen = self._with_fitted_moments(as_in_first(chosen, self.accelerator))
         trained = TrainingResult(
-            checkpoint=self._checkpoint(kept, start),
-            evaluation=self._evaluation(kept),
+            checkpoint=self._checkpoint(chosen, start),
+            evaluation=self._evaluation(chosen),
             num_held_out=len(self.videos.reporting.samples),
             failures=tuple(self.videos.failures.values()),
             num_cached=self.videos.num_cached,
@@ -195,36 +195,34 @@ class _Run:
         )
         trained = replace(trained, checkpoint=replace(trained.checkpoint, metrics=self._metrics(trained.evaluation)))
         if self.accelerator.is_main_process:
-            last_checkpoint = None if kept is last else self._checkpoint(last, start)
-            self.records.write(
-                trained.checkpoint, last_checkpoint, trained.evaluation, self._facts(trained), self.memory
+            last_checkpoint = None if chosen is last else self._checkpoint(last, start)
+            self.folder.write(
+                trained.checkpoint, last_checkpoint, trained.evaluation, self._facts(trained), self.held_out_log
             )
         self.accelerator.wait_for_everyone()
         return trained
 
-    def _tell_steps(self, trainer: Trainer) -> None:
-        """Say it where there are more steps than the epochs that were asked for."""
+    def _warn_of_steps(self, trainer: Trainer) -> None:
+        """Warn if `train.min_steps` makes more steps than the epochs that were asked for."""
         settings = self.run.train
-        num_asked = settings.epochs * trainer.steps_an_epoch
+        num_asked = settings.epochs * trainer.steps_per_epoch
         if self.accelerator.is_main_process and settings.epochs != TrainConfig.epochs and trainer.num_steps > num_asked:
+            counts = (trainer.num_steps, num_asked, settings.epochs)
             log.warning(
-                "%d steps are made, the least by train.min_steps, and not the %d of train.epochs = %d; for these: "
-                "--set train.min_steps=1",
-                trainer.num_steps,
-                num_asked,
-                settings.epochs,
+                "training takes %d steps (train.min_steps), not the %d of train.epochs = %d; for these: --set train.min_steps=1",
+                *counts,
             )
 
-    def _solved_again(self, model: STAM) -> STAM:
-        """Return the model with the read-out of moments for a frame encoder that has changed."""
+    def _with_fitted_moments(self, model: STAM) -> STAM:
+        """Return the model with its moment head fitted again, if the frame encoder has changed."""
         if self.frozen or model.moment_head is None:
             return model
         predictor, videos = self._predictor(model), self.videos
-        videos.embed_share(videos.training, predictor, mirror=self.run.data.mirror, drawn=self.run.augment)
+        videos.fill_cache(videos.training, predictor, mirror=self.run.data.mirror, augment=self.run.augment)
         embedded = videos.embedded_views(predictor) if self.accelerator.is_main_process else None
         if embedded is not None:
             generator = torch.Generator().manual_seed(self.run.train.seed)
-            targets_BK = videos.targets_BK[embedded.places]
+            targets_BK = videos.targets_BK[embedded.indices]
             model.moment_head.fit(embedded.embeddings, targets_BK, model.loss, generator)
         return as_in_first(model, self.accelerator)
 
@@ -239,104 +237,99 @@ class _Run:
             "device": str(self.accelerator.device),
         }
 
-    def _lesson(self, start: Predictor) -> TrainingSet:
-        """Return what is learned: embeddings, where the frame encoder is frozen, else videos."""
+    def _training_set(self, start: Predictor) -> TrainingSet:
+        """Return the examples to learn from: embeddings if the frame encoder is frozen, else videos."""
         videos = self.videos
-        names = [sample.path for sample in videos.training.samples]
+        samples = videos.training.samples
+        names = [sample.path for sample in samples]
         teacher_BK = None
         if self.teacher is not None:
-            teacher = Predictor(
-                self.teacher, device=self.options.device, dtype=self.options.dtype, name=self.run.train.teacher
-            )
-            teacher_BK = videos.teacher_scores(teacher)
+            device, dtype, name = self.options.device, self.options.dtype, self.run.train.teacher
+            teacher_BK = videos.teacher_scores(Predictor(self.teacher, device=device, dtype=dtype, name=name))
         config = self.model.config
         if self.frozen and videos.choosing.samples:
             self.choosing_embedded = videos.embedded(videos.choosing, start)
         if not self.frozen:
             if config.motion_width or config.moment_head:
                 self._solved(start)
-            examples = VideoExamples(
-                videos.training.samples, config.num_frames, self.view, self.run.augment, self.run.data.mirror
-            )
+            examples = VideoExamples(samples, config.num_frames, self.view, self.run.augment, self.run.data.mirror)
             return TrainingSet(examples, videos.targets_BK, names, teacher_BK)
         embedded = self._solved(start)
         return TrainingSet(
             token_examples(self.model, embedded.embeddings),
-            videos.targets_BK[embedded.places],
-            [names[place] for place in embedded.places.tolist()],
-            None if teacher_BK is None else teacher_BK[embedded.places],
+            videos.targets_BK[embedded.indices],
+            [names[index] for index in embedded.indices.tolist()],
+            None if teacher_BK is None else teacher_BK[embedded.indices],
         )
 
     def _solved(self, start: Predictor) -> EmbeddedVideos:
-        """Return the embeddings of the training videos, and set what of the model is solved on them."""
+        """Return the embeddings of the training videos. The parts of the model that are not trained by steps are fitted to them."""
         videos = self.videos
         embedded = videos.embedded_views(start)
-        targets_BK = videos.targets_BK if embedded is None else videos.targets_BK[embedded.places]
+        targets_BK = videos.targets_BK if embedded is None else videos.targets_BK[embedded.indices]
         if embedded is None or not (targets_BK.sum(dim=0) > 0).all():
             absent = [] if embedded is None else (targets_BK.sum(dim=0) == 0).nonzero().flatten().tolist()
             names = ", ".join(self.data.labels[index] for index in absent) or "any action"
             first = next(iter(videos.failures.values())).error
             raise DataError(
-                f"{self.data.name}: no training video of {names} could be read; {len(videos.failures)} failed, the first: {first}"
+                f"{self.data.name}: no training video of {names} could be read ({len(videos.failures)} failed; the first: {first})"
             )
         solve(self.model, embedded.embeddings, targets_BK, self.run.train.seed)
         return embedded
 
     def _exits(self, model: STAM) -> ExitPlan | None:
-        """Return when the trained model may stop early, fitted on held-out videos."""
+        """Return the plan by which the trained model stops early, fitted on held-out videos; None if it was not asked for."""
         embedded = self.choosing_embedded
         if not self.run.train.early_exit or embedded is None:
             return None
         stages = stages_of(model.config.num_frames)
-        targets_N = self.videos.choosing_targets_BK[embedded.places].argmax(dim=1)
+        targets_N = self.videos.choosing_targets_BK[embedded.indices].argmax(dim=1)
         return fit_plan(stages, stage_logits(model, embedded.embeddings[:, 0], stages), targets_N)
 
     def _loop(self, trainer: Trainer) -> None:
-        """Train to the end, or until nothing better came for long; log, measure each epoch, keep the state."""
-        memory: dict[str, Any] = {"held_out": [], "best": None, "stale": 0}
-        if self.options.resume and self.records.state.exists():
-            memory = self.records.checked(trainer.restore(self.records.state), trainer.accelerator.num_processes)
+        """Train to the end, or until `patience` runs out. Logs each step, evaluates each epoch, and saves the state."""
+        # (step, figure) of each epoch, the best figure, and how many epochs ago that was
+        self.held_out_log: dict[str, Any] = {"held_out": [], "best": None, "stale": 0}
+        num_processes = self.accelerator.num_processes
+        if self.options.resume and self.folder.state.exists():
+            self.held_out_log = self.folder.without_settings(trainer.restore(self.folder.state), num_processes)
             if self.accelerator.is_main_process:
-                self.records.keep_steps(trainer.num_done)
+                self.folder.keep_steps(trainer.num_done)
         elif self.accelerator.is_main_process:
-            self.records.clear()
-        self.memory = memory
+            self.folder.clear()
         if self.run.train.trackers:
             self.accelerator.init_trackers("fewframes")
-        workers = 0 if self.frozen else self._num_workers()
         saved = time.monotonic()
-        for step in trainer.steps(workers):
+        for step in trainer.steps(0 if self.frozen else self._num_workers()):
             if self.accelerator.is_main_process:
-                self.records.add_step(asdict(step))
-            self._tell(step)
-            if step.number % trainer.steps_an_epoch == 0 or step.number == step.num_steps:
-                self._judge_epoch(trainer, step)
+                self.folder.add_step(asdict(step))
+            self._report_step(step)
+            if step.number % trainer.steps_per_epoch == 0 or step.number == step.num_steps:
+                self._evaluate_epoch(trainer, step)
             due = time.monotonic() - saved >= self.run.train.save_every_s
-            stop = 0 < self.run.train.patience <= memory["stale"]
+            stop = 0 < self.run.train.patience <= self.held_out_log["stale"]
             due, stop = self._agreed(due, stop)
             if stop:
                 break
             if due and step.number < step.num_steps:
-                with self.records.writing():
-                    trainer.save(self.records.state, self.records.marked(memory, self.accelerator.num_processes))
+                with self.folder.writing():
+                    trainer.save(self.folder.state, self.folder.with_settings(self.held_out_log, num_processes))
                 saved = time.monotonic()
 
     def _num_workers(self) -> int:
         if self.run.train.workers is not None:
             return self.run.train.workers
-        return max(
-            1,
-            torch.get_num_threads() // (1 if self.accelerator.device.type == "cpu" else self.accelerator.num_processes),
-        )
+        num_sharing = 1 if self.accelerator.device.type == "cpu" else self.accelerator.num_processes
+        return max(1, torch.get_num_threads() // num_sharing)
 
     def _agreed(self, *flags: bool) -> list[bool]:
-        """What the main process says, for a clock is not the same everywhere."""
-        said = list(flags)
+        """Return the main process's flags in every process. Clocks differ, and all have to save or stop at the same step."""
+        agreed = list(flags)
         if self.accelerator.num_processes > 1:
-            broadcast_object_list(said)
-        return said
+            broadcast_object_list(agreed)
+        return agreed
 
-    def _tell(self, step: TrainingStep) -> None:
+    def _report_step(self, step: TrainingStep) -> None:
         values = {"loss": step.loss, "accuracy": step.accuracy, "learning_rate": step.learning_rate}
         self.accelerator.log({f"train/{name}": value for name, value in values.items()}, step=step.number)
         self.recent.append(step)
@@ -348,28 +341,28 @@ class _Run:
         )
         self.progress("training", step.number, step.num_steps, words)
 
-    def _judge_epoch(self, trainer: Trainer, step: TrainingStep) -> None:
-        """Measure the model of now on held-out videos; keep the best so far where the run asks for it."""
+    def _evaluate_epoch(self, trainer: Trainer, step: TrainingStep) -> None:
+        """Evaluate the present model on held-out videos, and save it if it is the best so far and the run asks for that."""
         if not self.videos.choosing.samples:
             return
-        with few_threads(self.accelerator.device, self._judging_gflop()):
+        with few_threads(self.accelerator.device, self._scoring_gflop()):
             model = trainer.trained()
             figure = self._figure(model)
         if figure is None or not self.accelerator.is_main_process:
             return
         self.accelerator.log({"held_out/figure": figure}, step=step.number)
-        self.records.add_figure(figure, step.number)
-        self.memory["held_out"].append([step.number, figure])
-        if self.memory["best"] is None or figure > self.memory["best"]:
-            self.memory["best"], self.memory["stale"] = figure, 0
+        self.folder.add_figure(figure, step.number)
+        self.held_out_log["held_out"].append([step.number, figure])
+        if self.held_out_log["best"] is None or figure > self.held_out_log["best"]:
+            self.held_out_log["best"], self.held_out_log["stale"] = figure, 0
             if self.run.train.keep == "best":
-                with self.records.writing():
-                    save_checkpoint(self.records.best, Checkpoint(model, self.view, self.data.labels))
+                with self.folder.writing():
+                    save_checkpoint(self.folder.best, Checkpoint(model, self.view, self.data.labels))
         else:
-            self.memory["stale"] += 1
+            self.held_out_log["stale"] += 1
 
-    def _judging_gflop(self) -> float:
-        """Return about how much work judging an epoch is, in units of 1e9."""
+    def _scoring_gflop(self) -> float:
+        """Return the approximate work of scoring the held-out videos, in GFLOP."""
         if self.choosing_embedded is None:
             return math.inf
         learned = (*self.model.temporal_encoder.parameters(), *self.model.head.parameters())
@@ -377,46 +370,40 @@ class _Run:
         return 2 * sum(weight.numel() for weight in learned) * num_frames / 1e9
 
     def _figure(self, model: STAM) -> float | None:
-        """Return top-1 (mAP for multi-label models) on the videos that are chosen by; None where none can be read."""
+        """Return top-1 (mAP for multi-label models) on the videos for choosing the epoch; None if none can be read."""
         if not self.frozen:
             try:
-                judged = self.videos.judged(self.videos.choosing, self._predictor(model), None)
-            except DataError:  # each of them is noted when the model is evaluated
+                scores = self.videos.scores(self.videos.choosing, self._predictor(model), None)
+            except DataError:  # the failures are noted when the finished model is evaluated
                 return None
-            places, logits_NK = judged.places, judged.logits
-        elif self.choosing_embedded is None or not self.accelerator.is_main_process:  # it takes one process a moment
+            indices, logits_NK = scores.indices, scores.logits
+        elif self.choosing_embedded is None or not self.accelerator.is_main_process:  # one process does it in no time
             return None
         else:
-            places = self.choosing_embedded.places
+            indices = self.choosing_embedded.indices
             with torch.inference_mode():
                 logits_NK = model.encode_video(self.choosing_embedded.embeddings[:, 0]).logits
-        targets_NK = self.videos.choosing_targets_BK[places]
+        targets_NK = self.videos.choosing_targets_BK[indices]
         return figure_of(report_of(model.config.task, logits_NK, targets_NK, self.data.labels))
 
-    def _note_unread(self, trainer: Trainer) -> None:
-        """Note the videos that the workers could not read."""
-        samples = self.videos.training.samples
-        self.videos.note(failed(samples[row], reason) for row, reason in trainer.failed.items())
-
     def _evaluation(self, model: STAM) -> Evaluation | None:
-        """Return what `fewframes evaluate` says of the held-out videos; None where none could be read."""
-        videos = self.videos
-        if not videos.reporting.samples:
+        """Return the evaluation on held-out videos, as `fewframes evaluate` does it; None if none could be read."""
+        videos, part = self.videos, self.videos.reporting
+        if not part.samples:
             return None
         try:
-            evaluation = evaluate(
-                videos.reporting, self._predictor(model), self.cache, share=self.share, progress=videos.judging
-            )
+            predictor, progress = self._predictor(model), videos.on_scoring
+            evaluation = evaluate(part, predictor, self.cache, process=self.process, progress=progress)
         except DataError as error:
-            videos.note_unread(videos.reporting, error)
+            videos.note_unread(part, error)
             return None
         videos.note(evaluation.failures)
         return evaluation
 
     def _predictor(self, model: STAM) -> Predictor:
-        """The model ready to label videos; a copy, for it is folded and cast."""
+        """Return a predictor with a copy of the model. A copy, because a predictor folds and casts its weights."""
         checkpoint = Checkpoint(copy.deepcopy(model), self.view, self.data.labels)
-        return Predictor(checkpoint, device=self.options.device, dtype=self.dtype, name=str(self.records.folder))
+        return Predictor(checkpoint, device=self.options.device, dtype=self.dtype, name=str(self.folder.folder))
 
     def _checkpoint(self, model: STAM, start: Predictor) -> Checkpoint:
         provenance = {
@@ -433,8 +420,7 @@ class _Run:
             "frame_encoder_precision": str(start.dtype).removeprefix("torch."),
             "versions": versions(),
         }
-        model = model.eval()
-        return Checkpoint(model, self.view, self.data.labels, provenance, {}, self.licences, self._exits(model))
+        return Checkpoint(model.eval(), self.view, self.data.labels, provenance, {}, self.licences, self._exits(model))
 
     def _metrics(self, evaluation: Evaluation | None) -> dict[str, object]:
         if evaluation is None:
@@ -446,10 +432,9 @@ class _Run:
 
 
 def start_run(run: RunConfig, *, num_classes: int, task: Task = "single") -> tuple[STAM, ViewConfig, Mapping[str, str]]:
-    """A new model for a run, its view, and the licences of what it starts from: the start's frame encoder (or that of
-    `init`), the rest random."""
-    preset = PRESETS.get(run.start)
-    if preset is not None:
+    """Return a new model for a run, its view, and the licences of the weights that it starts from: the frame encoder's are those of
+    `run.init`, or else of `run.start`. All other weights are random."""
+    if preset := PRESETS.get(run.start):
         model, view = preset.model, preset.view
         init = run.init or (run.start if preset.weights else preset.init)
         licences = {"frame encoder": f"{preset.licence} ({init})"}
@@ -459,8 +444,7 @@ def start_run(run: RunConfig, *, num_classes: int, task: Task = "single") -> tup
         licences = {name: text for name, text in started.licences.items() if name != "data"}
     if run.init:
         licences = {"frame encoder": f"that of {run.init}"}
-    config = settings_from(
-        ModelConfig, {**asdict(model), **run.model, "num_classes": num_classes, "task": task}, f"{run.start}: model"
-    )
+    values = {**asdict(model), **run.model, "num_classes": num_classes, "task": task}
+    config = settings_from(ModelConfig, values, f"{run.start}: model")
     view = settings_from(ViewConfig, {**asdict(view), **run.view}, f"{run.start}: view")
     return start_model(config, view, init), view, licences
