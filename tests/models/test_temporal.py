@@ -60,11 +60,11 @@ def test_a_stream_of_frames_equals_the_full_pass() -> None:
     model, frames_TD = model_of(CAUSAL), torch.randn(10, WIDTH)
     motion = model.temporal_encoder.motion
     assert motion is not None
-    ring = EmbeddingRing(6, lambda before_D, frame_D: motion.kept(before_D[None], frame_D[None])[0])
+    ring = EmbeddingRing(6, lambda before_D, embedding_D: motion.kept(before_D[None], embedding_D[None])[0])
     for place, frame_D in enumerate(frames_TD):
         ring.push(place, frame_D)
-        assert ring.kept_T2W is not None
-        step_K = model.encode_video(ring.frames_TD[None], kept_BT2W=ring.kept_T2W[None]).logits[0]
+        assert ring.cached_T2W is not None
+        step_K = model.encode_video(ring.embeddings_TD[None], kept_BT2W=ring.cached_T2W[None]).logits[0]
         window_TD = frames_TD[max(0, place - 5) : place + 1]
         assert_close(step_K, model.encode_prefixes(window_TD[None])[0, -1], rtol=0, atol=1e-5)
 
