@@ -16,8 +16,9 @@ from torch.testing import assert_close
 from fewframes.core.cache import EmbeddingCache
 from fewframes.errors import VideoError
 from fewframes.inference import frame_features as rows
+from fewframes.inference.frame_features import slide
 from fewframes.inference.predictor import Predictor, load
-from fewframes.inference.timeline import TimelineConfig, WindowScores, confidences, slide, spans_of, sweep
+from fewframes.inference.timeline import TimelineConfig, WindowScores, confidences, spans_of, sweep
 from fewframes.video.live_settings import StreamConfig
 from helpers.numbered import drifting
 
@@ -167,7 +168,7 @@ def test_what_cannot_be_decoded_is_a_gap(tiny: Predictor, film: Path, tmp_path: 
 
 
 def test_settings_are_checked() -> None:
-    with pytest.raises(ValueError, match="ascending numbers, 1 the first"):
+    with pytest.raises(ValueError, match="ascending numbers that begin with 1"):
         TimelineConfig(lengths=(2, 1))
     with pytest.raises(ValueError, match="greater than 0"):
         TimelineConfig(window_s=0)

@@ -115,13 +115,13 @@ class WindowEncoder:
             vectors_WD = vectors_of(settings.embedding, windows_WTD, said.embedding)
             return torch.cat([predictor.model.scores(said.logits), vectors_WD], dim=1)
 
-        hop = max(1, round(predictor.config.num_frames * settings.hop_s / settings.window_s))
+        interval = max(1, round(predictor.config.num_frames * settings.hop_s / settings.window_s))
         swept = look(
             predictor,
             path,
             encode,
             window_s=settings.window_s,
-            hops=(hop,),
+            intervals=(interval,),
             cache=self._cache,
             encoder=self._encoder,
             content="" if is_address(path) else content,
@@ -129,7 +129,7 @@ class WindowEncoder:
         length_s, starts_s, found = swept.windows[0]
         good_W = ~found.isnan().any(dim=1)
         if not good_W.any():
-            raise swept.nothing_seen()
+            raise swept.no_answers()
         spans = [
             Span(max(0.0, start_s), min(swept.duration_s, start_s + length_s), settings.labels[label], score)
             for start_s, score, label in zip(starts_s[good_W].tolist(), *_best(found[good_W, :num_labels]), strict=True)
