@@ -61,8 +61,8 @@ class Marked:
     def decoder(self) -> Any:
         return lambda sources: list(self.rows(sources))
 
-    def rows_of(self, read: Sequence[Any]) -> Sequence[Any]:
-        return read
+    def rows_of(self, videos: Sequence[Any]) -> Sequence[Any]:
+        return videos
 
 
 @pytest.fixture(scope="module", autouse=True)
