@@ -25,7 +25,8 @@ from fewframes.core.text import for_csv
 from fewframes.errors import ConfigError, VideoError
 from fewframes.inference.frame_features import FrameFeatures, Gap, features_key, slide
 from fewframes.inference.predictor import Predictor
-from fewframes.inference.spans import Span, most_over_time, subtitles, without_repeats
+from fewframes.inference.spans import Span, clock, most_over_time, subtitles, without_repeats
+from fewframes.results import bars_html
 from fewframes.video.decode.packets import SAME_S
 from fewframes.video.sampling import centre_times, steady_times
 from fewframes.video.source import DEFAULT_FPS, Source, range_in
@@ -148,6 +149,16 @@ class Timeline:
     def __repr__(self) -> str:
         return f"Timeline({self.source!r}: {len(self.spans)} spans in {self.end_s - self.start_s:.1f} s)"
 
+    def _repr_html_(self) -> str:
+        """Return the spans as a table for notebooks."""
+        spans = f"{len(self.spans)} span{'s' * (len(self.spans) != 1)}"
+        return bars_html(
+            f"{self.source}: {spans} in {clock(self.end_s - self.start_s)}",
+            ("start", "end", "action"),
+            [(clock(span.start_s), clock(span.end_s), span.label) for span in self.spans],
+            [span.confidence for span in self.spans],
+        )
+
 
 def sweep(
     predictor: Predictor,
@@ -178,7 +189,7 @@ def sweep(
         return torch.cat([predictor.encode_windows(windows_WTD).logits, _changes(windows_WTD)[:, None]], dim=1)
 
     intervals = [max(1, predictor.config.num_frames * stride // WINDOWS_PER_LENGTH) for stride in config.lengths]
-    swept = look(
+    video = score_windows(
         predictor,
         source,
         encode,
@@ -193,9 +204,9 @@ def sweep(
     )
     windows = tuple(
         WindowScores(length_s, starts_s, found_WK[:, :-1], found_WK[:, -1])
-        for length_s, starts_s, found_WK in swept.windows
+        for length_s, starts_s, found_WK in video.windows
     )
-    return _timeline(predictor, swept, windows, config)
+    return _timeline(predictor, video, windows, config)
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,7 +231,7 @@ class VideoScores:
         return VideoError(self.gaps[0].error if self.gaps else f"{self.source}: the network's answers are no numbers")
 
 
-def look(
+def score_windows(
     predictor: Predictor,
     source: Source,
     encode: Callable[[Tensor], Tensor],
@@ -393,30 +404,30 @@ def spans_of(
 
 
 def _timeline(
-    predictor: Predictor, swept: VideoScores, windows: tuple[WindowScores, ...], config: TimelineConfig
+    predictor: Predictor, video: VideoScores, windows: tuple[WindowScores, ...], config: TimelineConfig
 ) -> Timeline:
     """Make scores and spans of the windows' output. Raises VideoError where nothing could be decoded."""
     if all(bool(length.logits.isnan().any(dim=-1).all()) for length in windows):
-        raise swept.no_answers()
+        raise video.no_answers()
     found = confidences(windows, config, predictor.model.scores)
     scores_LNK = torch.stack(
         [
-            most_over_time(confidences_WK, length.starts_s, length.length_s, swept.times_s)
+            most_over_time(confidences_WK, length.starts_s, length.length_s, video.times_s)
             for length, confidences_WK in zip(windows, found, strict=True)
         ]
     )
     return Timeline(
-        source=swept.source,
-        duration_s=swept.duration_s,
-        start_s=swept.range_s[0],
-        end_s=swept.range_s[1],
+        source=video.source,
+        duration_s=video.duration_s,
+        start_s=video.range_s[0],
+        end_s=video.range_s[1],
         labels=predictor.labels,
         threshold=config.threshold,
-        times_s=swept.times_s,
+        times_s=video.times_s,
         scores=scores_LNK.amax(dim=0),
-        spans=spans_of(windows, found, predictor.labels, swept.range_s, config.threshold),
-        gaps=swept.gaps,
+        spans=spans_of(windows, found, predictor.labels, video.range_s, config.threshold),
+        gaps=video.gaps,
         windows=windows,
-        num_encoded=swept.num_encoded,
-        num_missing=swept.num_missing,
+        num_encoded=video.num_encoded,
+        num_missing=video.num_missing,
     )
