@@ -1,4 +1,4 @@
-"""Write the rows of many videos to a folder of Parquet files: one row for each input, whatever computes them or fails.
+"""Write the rows of many videos to a folder of Parquet files, with exactly one row for each input even if workers die.
 
 The inputs, in their order, are cut into shards. A shard is one file that appears complete or not at all. So the files that are
 there are done and all else is still to do; no engine keeps books about it. Engines compute rows; one process writes them.

@@ -147,9 +147,8 @@ class Worker:
                 raise ConfigError(
                     f"a worker on {os.uname().nodename} differs in {differing}; give all machines the same model and release"
                 )
-        except (
-            FewframesError
-        ) as error:  # it travels as a value, so that it is raised as this run's error and not as Ray's
+        except FewframesError as error:
+            # It travels as a value, so that it is raised as this run's error and not wrapped in one of Ray's.
             self._error = pickle.dumps(error)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:

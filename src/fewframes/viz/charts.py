@@ -1,4 +1,4 @@
-"""Draw results as charts: confusion matrices, curves and timelines. Every function returns a PNG as bytes."""
+"""Draw results as charts: confusion matrices, curves and timelines. The `*_png` functions return a PNG as bytes."""
 
 from __future__ import annotations
 
