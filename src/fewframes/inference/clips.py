@@ -44,7 +44,7 @@ class ClipRequest:
 
     def __post_init__(self) -> None:
         check_time_range(self.start_s, self.end_s, self.fps)
-        # The dataclass is frozen; numbers of numpy become plain ones, so that a request compares and pickles as expected.
+        # Numbers of numpy become plain ones; a frozen dataclass is set through `object`.
         object.__setattr__(self, "num_frames", whole_number("num_frames", self.num_frames, 1, MOST_FRAMES))
         object.__setattr__(self, "start_s", float(self.start_s))
         object.__setattr__(self, "end_s", None if self.end_s is None else float(self.end_s))
