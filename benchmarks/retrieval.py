@@ -48,7 +48,7 @@ from fewframes.core.metrics import bootstrap
 from fewframes.inference.predictor import Predictor, load
 from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM
-from fewframes.search.index import taught_head
+from fewframes.search.teaching import taught_head
 from fewframes.training.config import RunConfig, TrainConfig
 from fewframes.training.loop import fit
 

@@ -81,9 +81,9 @@ class TimedWork:
         decoder = self.work.decoder()
         return None if decoder is None else TimedDecoder(decoder, self.marks)
 
-    def rows_of(self, read: Sequence[Any]) -> Iterator[dict[str, object]]:
+    def rows_of(self, videos: Sequence[Any]) -> Iterator[dict[str, object]]:
         with marked(self.marks):
-            yield from self.work.rows_of(read)
+            yield from self.work.rows_of(videos)
 
 
 @dataclass(frozen=True)

@@ -77,17 +77,17 @@ def cost() -> dict[str, Any]:
 def cost_of(network: Predictor, rounds: int) -> dict[str, Any]:
     size, num_frames = network.config.image_size, network.config.num_frames
     frames_TCHW = torch.randint(0, 256, (num_frames, 3, size, size), dtype=torch.uint8)
-    ring = EmbeddingRing(num_frames, network.keep)
-    for place, frame_D in enumerate(network.embed_frames(frames_TCHW)):
-        ring.push(place, frame_D)
+    ring = EmbeddingRing(num_frames, network.motion_cache)
+    for index, embedding_D in enumerate(network.embed_frames(frames_TCHW)):
+        ring.push(index, embedding_D)
 
     def one() -> Tensor:
         return network.embed_frames(frames_TCHW[:1])
 
     def answer() -> Tensor:
-        ring.push(ring.place + 1, one()[0])
-        kept_BT2W = None if ring.kept_T2W is None else ring.kept_T2W[None]
-        return network.encode_windows(ring.frames_TD[None], kept_BT2W=kept_BT2W).logits
+        ring.push(ring.index + 1, one()[0])
+        cached_BT2W = None if ring.cached_T2W is None else ring.cached_T2W[None]
+        return network.encode_windows(ring.embeddings_TD[None], cached_BT2W=cached_BT2W).logits
 
     def anew() -> Tensor:
         return network.encode_windows(network.embed_frames(frames_TCHW)[None]).logits

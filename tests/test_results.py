@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -58,3 +60,22 @@ def test_they_print_well(prediction: Prediction) -> None:
     assert repr(prediction) == "Prediction('a.mp4': kick 70.0%, hug 20.0%, push 10.0%; 2 frames, 0.42 s)"
     clip = Clip(torch.zeros(4, 3, 20, 30, dtype=torch.uint8), torch.zeros(4), 2.5, "a.mp4", Reading(4, 0, 0, 0))
     assert repr(clip) == "Clip('a.mp4', 4 frames of 30x20 px out of 2.50 s)"
+
+
+def test_the_likeliest_action_by_name(prediction: Prediction) -> None:
+    assert prediction.label == "kick"
+    assert prediction.score == pytest.approx(0.7)
+
+
+def test_a_notebook_shows_a_table_with_bars(prediction: Prediction) -> None:
+    odd = replace(prediction, source="<script>.mp4", labels=('hug & "hold"', "<b>kick</b>", "push"))
+    shown = odd._repr_html_()
+    assert "<script>" not in shown
+    assert "<b>" not in shown
+    assert "<caption>&lt;script&gt;.mp4: 2 frames, 0.42 s</caption>" in shown
+    rows = re.findall(r"<tr><td[^>]*>(.*?)</td>.*?width:(\d+)px.*?</span> ([\d.]+%)</td></tr>", shown)
+    assert rows == [
+        ("&lt;b&gt;kick&lt;/b&gt;", "84", "70.0%"),
+        ("hug &amp; &quot;hold&quot;", "24", "20.0%"),
+        ("push", "12", "10.0%"),
+    ]

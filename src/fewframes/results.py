@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol
 from typing_extensions import TypeVar
 
 from fewframes.core.arguments import whole_number
-from fewframes.core.text import json_line
+from fewframes.core.text import for_html, json_line
 from fewframes.errors import FewframesError, MissingVideo
 
 if TYPE_CHECKING:  # exported graphs return numpy arrays and run without loading torch
@@ -132,6 +132,16 @@ class Prediction(Generic[Array]):
     """The gaps in the video's timestamps, where no frame was taken. `notices` tell of them."""
 
     @property
+    def label(self) -> str:
+        """Return the likeliest action."""
+        return self.top(1)[0].label
+
+    @property
+    def score(self) -> float:
+        """Return the score (0-1) of the likeliest action."""
+        return self.top(1)[0].score
+
+    @property
     def distinct_frames(self) -> int:
         """Return the number of different frames. It is less than T if one frame is shown for so long that it was taken twice."""
         return len(set(self.times_s.tolist()))
@@ -191,6 +201,12 @@ class Prediction(Generic[Array]):
         best = ", ".join(f"{label} {score:.1%}" for label, score in self.top(3))
         return f"Prediction({self.source!r}: {best}; {len(self.times_s)} frames, {self.timing.total_s:.2f} s)"
 
+    def _repr_html_(self) -> str:
+        """Return the likeliest actions as a table for notebooks."""
+        top = self.top()
+        caption = f"{self.source}: {len(self.times_s)} frames, {self.timing.total_s:.2f} s"
+        return bars_html(caption, ("action",), [(label,) for label, _ in top], [score for _, score in top])
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -237,3 +253,22 @@ def tally(done: int, verb: str, failures: Sequence[Failure]) -> str:
     """
     missing = sum(failure.missing for failure in failures)
     return f"{done} {verb}, {len(failures) - missing} failed, {missing} missing"
+
+
+def bars_html(caption: str, header: Sequence[str], rows: Sequence[Sequence[object]], fractions: Sequence[float]) -> str:
+    """Return a table for notebooks; each row ends with a fraction (0-1), as a bar and in percent. All words are escaped.
+
+    Args:
+        caption: A line above the table.
+        header: Names of the columns of `rows`.
+        rows: Cells of each row.
+        fractions: The fraction of each row.
+    """
+    head = "".join(f"<th style='text-align:left'>{for_html(name)}</th>" for name in (*header, "score"))
+    lines = []
+    for row, fraction in zip(rows, fractions, strict=True):
+        cells = "".join(f"<td style='text-align:left'>{for_html(cell)}</td>" for cell in row)
+        width_px = round(120 * min(1.0, max(0.0, fraction)))
+        bar = f"<span style='display:inline-block;height:.7em;width:{width_px}px;background:#1f5fa8'></span>"
+        lines.append(f"<tr>{cells}<td style='text-align:left'>{bar} {fraction:.1%}</td></tr>")
+    return f"<table><caption>{for_html(caption)}</caption><tr>{head}</tr>{''.join(lines)}</table>"

@@ -96,7 +96,7 @@ def test_a_former_file_stays_until_the_new_one_is_whole(
     with pytest.raises(KeyboardInterrupt):
         write_embeddings(interrupted(), path, tiny)
     with pytest.raises(
-        DataError, match="not written, none of 1 videos could be read; the first: n.ne.mp4: no such file"
+        DataError, match="not written, because none of 1 videos could be read; the first: n.ne.mp4: no such file"
     ):
         write_embeddings([MISSING], path, tiny)
     assert path.read_text() == "former"
@@ -109,7 +109,7 @@ def test_what_cannot_be_written_is_said_before_the_work(tmp_path: Path, monkeypa
     with pytest.raises(ConfigError, match=r"out\.npz: embeddings are written as \.parquet or \.safetensors"):
         check_embedding_file(Path("out.npz"))
     (tmp_path / "a.parquet").mkdir()
-    with pytest.raises(ConfigError, match="name one that ends so"):
+    with pytest.raises(ConfigError, match="name a file with one of these endings"):
         check_embedding_file(tmp_path / "a.parquet")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     check_embedding_file(Path("out.safetensors"))

@@ -85,7 +85,7 @@ def test_only_what_is_not_there_is_done_again(tmp_path: Path) -> None:
     whole = rows_of(str(tmp_path))
     path = tmp_path / name_of(1)
     path.write_bytes(path.read_bytes()[:-9])  # a damaged file is not there
-    with pytest.raises(ConfigError, match="part-000001.parquet not there or not whole; run the same command again"):
+    with pytest.raises(ConfigError, match="part-000001.parquet missing or damaged; run the same command again"):
         count(folder, cut(SOURCES, 2))
     last = Lengths()
     finish(str(tmp_path), last)
@@ -110,7 +110,7 @@ def test_any_damage_of_a_files_end_counts_as_not_there(tmp_path: Path) -> None:
         damaged = bytearray(content)
         damaged[-place] ^= 0x10
         path.write_bytes(damaged)
-        with pytest.raises(ConfigError, match="part-000001.parquet not there or not whole"):
+        with pytest.raises(ConfigError, match="part-000001.parquet missing or damaged"):
             count(folder, cut(SOURCES, 2))
     again = Lengths()
     finish(str(tmp_path), again)
@@ -135,7 +135,7 @@ def test_folders_in_a_former_format_are_refused(tmp_path: Path) -> None:
     about = tmp_path / "_run.json"
     former = {name: value for name, value in json.loads(about.read_text()).items() if name != "format"}
     about.write_text(json.dumps(former))
-    with pytest.raises(ConfigError, match="holds another run, with other format; take another folder"):
+    with pytest.raises(ConfigError, match="holds another run, which differs in format; choose another folder"):
         finish(str(tmp_path), Lengths())
 
 
@@ -157,13 +157,13 @@ def test_another_run_is_refused(tmp_path: Path) -> None:
         (Lengths(), SOURCES[::-1], 2, "inputs"),
         (Lengths(), SOURCES, 1, "inputs, num_shards"),
     ]:
-        with pytest.raises(ConfigError, match=f"holds another run, with other {other}; take another folder"):
+        with pytest.raises(ConfigError, match=f"holds another run, which differs in {other}; choose another folder"):
             finish(str(tmp_path), work, sources, shard_rows)
         assert not work.seen
     stray, run = tmp_path / "stray", json.loads((tmp_path / "_run.json").read_text())
     finish(str(stray), Lengths({"weights": "v"}))
     (stray / "_run.json").write_text(json.dumps(run))
-    with pytest.raises(ConfigError, match="part-000000.parquet is of another run"):
+    with pytest.raises(ConfigError, match="part-000000.parquet belongs to another run"):
         finish(str(stray), Lengths())
     (stray / "_run.json").unlink()
     with pytest.raises(ConfigError, match=r"holds part- files but no _run\.json"):

@@ -61,8 +61,8 @@ class Marked:
     def decoder(self) -> Any:
         return lambda sources: list(self.rows(sources))
 
-    def rows_of(self, read: Sequence[Any]) -> Sequence[Any]:
-        return read
+    def rows_of(self, videos: Sequence[Any]) -> Sequence[Any]:
+        return videos
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -140,7 +140,7 @@ def test_the_same_rows_as_the_local_engine(tiny_model: Path, videos: Path, tmp_p
 def test_a_worker_with_another_model_says_so(tmp_path: Path) -> None:
     worker = Worker(Marked(str(tmp_path)), {"weights": "of another day"})
     found = worker({"number": 0, "given": pickle.dumps(("a",)), "decoded": False})
-    with pytest.raises(ConfigError, match="has other weights; give all machines the same model and release"):
+    with pytest.raises(ConfigError, match="differs in weights; give all machines the same model and release"):
         raise pickle.loads(found["error"])
     assert not list(tmp_path.iterdir())
 

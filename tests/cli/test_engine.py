@@ -32,7 +32,7 @@ def test_a_folder_of_rows_and_going_on_with_it(tiny_model: Path, videos: Path, t
     assert (code, "2 new" in said) == (3, True), said
     assert parquet.read_table(out).to_pylist() == rows
     code, said = run("embed", videos, tmp_path / "none.mp4", *fast, "--output", out)
-    assert (code, "holds another run, with other settings" in said) == (2, True), said
+    assert (code, "holds another run, which differs in settings" in said) == (2, True), said
 
 
 @pytest.mark.parametrize(

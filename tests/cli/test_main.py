@@ -296,7 +296,7 @@ def test_levers_are_heard(videos: Path, fast: list[str], tmp_path: Path) -> None
     sure = run("predict", path, "--json", "--early-exit", "0.5", *fast)
     assert json.loads(sure.stdout)["top"]
     for arguments, words in (
-        (["--early-exit", "auto"], "was not fitted for this model; train with --early-exit"),
+        (["--early-exit", "auto"], "no early exit was fitted for this model; train with --early-exit"),
         (["--early-exit", "often"], "needs auto, or a confidence above 0 and up to 1"),
         (["--merge", "99"], "at most half can be merged in one"),
         (["--tolerance", "0.6"], "0.5"),

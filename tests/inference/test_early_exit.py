@@ -109,7 +109,7 @@ def test_what_was_looked_at_stays_as_it_is(frames_BTD: Tensor) -> None:
 
 
 @pytest.mark.parametrize(
-    ("places", "message"), [((3, 1), "ascending"), ((1, 16), "0 to 15"), ((), "0 places"), ((1,), "2 frames")]
+    ("places", "message"), [((3, 1), "ascending"), ((1, 16), "0 to 15"), ((), "0 indices"), ((1,), "2 embeddings")]
 )
 def test_places_that_fit_nothing_are_refused(places: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -104,9 +104,9 @@ def test_another_label_and_what_is_wrong(tiny: Predictor, videos: Path, tmp_path
     found = explain(tiny, path, label="push", maps="attention")
     assert found.label == "push"
     assert found.score == pytest.approx(float(found.prediction.scores[2]))
-    with pytest.raises(ConfigError, match="the model has no 'pusch'; did you mean 'push'?"):
+    with pytest.raises(ConfigError, match="the model has no label 'pusch'; did you mean 'push'?"):
         explain(tiny, path, label="pusch")
-    with pytest.raises(ConfigError, match="1 frame: nothing is left to compare with.*look at 2 at least"):
+    with pytest.raises(ConfigError, match="1 frame: an explanation leaves out one frame at a time.* at least 2 frames"):
         explain(tiny, path, num_frames=1)
     with pytest.raises(ConfigError, match="map 'grad-cam': for this model's frame encoder"):
         explain(tiny, path, maps="grad-cam")

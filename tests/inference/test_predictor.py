@@ -384,7 +384,14 @@ def test_frames_not_needed_are_not_decoded(eight: Predictor, tmp_path: Path) -> 
 
 
 def test_what_early_exit_cannot_do(eight: Predictor, tiny: Predictor, videos: Path) -> None:
-    with pytest.raises(ConfigError, match=r"was not fitted for this model; train with --early-exit, or name .* 0\.9"):
+    with pytest.raises(
+        ConfigError, match=r"no early exit was fitted for this model; train with --early-exit, or pass .* 0\.9"
+    ):
         tiny.predict(videos / "a.mp4", early_exit=True)
-    with pytest.raises(ConfigError, match=r"4 frames with early exit, whose stages are of this model's 8"):
+    with pytest.raises(ConfigError, match=r"4 frames with early exit: its stages are made for this model's 8 frames"):
         eight.predict(videos / "a.mp4", num_frames=4, early_exit=0.5)
+
+
+def test_a_predictor_names_its_model_labels_device_and_precision(tiny_model: Path) -> None:
+    predictor = load(tiny_model, device="cpu", dtype="bfloat16")
+    assert repr(predictor) == f"Predictor({str(tiny_model)!r}, {len(predictor.labels)} labels, cpu, bfloat16)"

@@ -113,14 +113,14 @@ def test_a_label_is_given_up_below_leave() -> None:
 
 
 def test_a_dropped_moment_shows_the_one_before_it() -> None:
-    ring = EmbeddingRing(4, lambda before_D, frame_D: torch.stack([frame_D, frame_D - before_D]))
+    ring = EmbeddingRing(4, lambda before_D, embedding_D: torch.stack([embedding_D, embedding_D - before_D]))
     for place in (0, 1, 4):
         ring.push(place, torch.tensor([float(place)]))
-    assert ring.frames_TD.squeeze(1).tolist() == [1, 1, 1, 4]
-    assert ring.kept_T2W is not None
-    assert ring.kept_T2W.squeeze(2).tolist() == [[1, 1], [1, 0], [1, 0], [4, 3]]
+    assert ring.embeddings_TD.squeeze(1).tolist() == [1, 1, 1, 4]
+    assert ring.cached_T2W is not None
+    assert ring.cached_T2W.squeeze(2).tolist() == [[1, 1], [1, 0], [1, 0], [4, 3]]
     ring.push(10_000, torch.tensor([7.0]))
-    assert ring.frames_TD.squeeze(1).tolist() == [4, 4, 4, 7]
+    assert ring.embeddings_TD.squeeze(1).tolist() == [4, 4, 4, 7]
 
 
 @pytest.mark.parametrize("temporal", ["paper", "causal"])
@@ -169,9 +169,9 @@ def test_a_late_network_keeps_to_its_budget_by_dropping(
 
 def test_memory_is_flat(predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = Numbered(suffix=".ts", format="mpegts", times_ms=range(0, 20_000, 40), gop=50).write(tmp_path / "long")
-    monkeypatch.setattr("fewframes.inference.stream.MOST_KEPT", 50)
+    monkeypatch.setattr("fewframes.inference.stream.MOST_LATENCIES", 50)
     stream = predictor.stream(str(path), StreamConfig(window_s=0.4))
-    kept = {(len(stream._ring.frames_TD), len(stream._latencies_s) <= 50, len(stream._new_events)) for _ in stream}
+    kept = {(len(stream._ring.embeddings_TD), len(stream._latencies_s) <= 50, len(stream._new_events)) for _ in stream}
     assert kept == {(4, True, 0)}
     assert stream.summary().num_predictions == 197
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from fewframes.inference.threads import MOST_LANES, num_lanes, side_by_side
+from fewframes.inference.threads import MOST_THREADS, num_threads, side_by_side
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_parts_run_at_the_same_time_and_come_back_in_order() -> None:
 
 @pytest.mark.usefixtures("cores")
 def test_each_lane_has_its_share_and_others_keep_theirs() -> None:
-    assert num_lanes() == 4
+    assert num_threads() == 4
     assert side_by_side(lambda _: torch.get_num_threads(), range(8)) == [1] * 8
     assert torch.get_num_threads() == 4
     seen: list[int] = []
@@ -46,13 +46,13 @@ def test_each_lane_has_its_share_and_others_keep_theirs() -> None:
     assert seen == [4]
 
 
-@pytest.mark.parametrize(("threads", "lanes", "share"), [(1, 1, 1), (2, 2, 1), (8, 8, 1), (12, 6, 2), (32, 8, 4)])
-def test_many_cores_share_a_lane(threads: int, lanes: int, share: int) -> None:
+@pytest.mark.parametrize(("cores", "threads", "cores_each"), [(1, 1, 1), (2, 2, 1), (8, 8, 1), (12, 6, 2), (32, 8, 4)])
+def test_many_cores_share_a_thread(cores: int, threads: int, cores_each: int) -> None:
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(cores)
     try:
-        assert num_lanes() == lanes <= MOST_LANES
-        assert set(side_by_side(lambda _: torch.get_num_threads(), range(16))) == {share}
+        assert num_threads() == threads <= MOST_THREADS
+        assert set(side_by_side(lambda _: torch.get_num_threads(), range(16))) == {cores_each}
     finally:
         torch.set_num_threads(before)
 

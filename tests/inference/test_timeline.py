@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,10 @@ from torch.testing import assert_close
 from fewframes.core.cache import EmbeddingCache
 from fewframes.errors import VideoError
 from fewframes.inference import frame_features as rows
+from fewframes.inference.frame_features import slide
 from fewframes.inference.predictor import Predictor, load
-from fewframes.inference.timeline import TimelineConfig, WindowScores, confidences, slide, spans_of, sweep
+from fewframes.inference.spans import Span
+from fewframes.inference.timeline import TimelineConfig, WindowScores, confidences, spans_of, sweep
 from fewframes.video.live_settings import StreamConfig
 from helpers.numbered import Numbered, drifting
 
@@ -178,7 +182,7 @@ def test_a_picture_that_is_shown_for_long_is_told(
 
 
 def test_settings_are_checked() -> None:
-    with pytest.raises(ValueError, match="ascending numbers, 1 the first"):
+    with pytest.raises(ValueError, match="ascending numbers that begin with 1"):
         TimelineConfig(lengths=(2, 1))
     with pytest.raises(ValueError, match="greater than 0"):
         TimelineConfig(window_s=0)
@@ -260,3 +264,14 @@ def test_background_is_no_action() -> None:
 def test_wrong_arguments_of_a_sweep(tiny: Predictor, film: Path, bad: dict[str, Any]) -> None:
     with pytest.raises((ValueError, TypeError), match=next(iter(bad))):
         sweep(tiny, film, WINDOW, **bad)
+
+
+def test_a_notebook_shows_spans_as_a_table(tiny: Predictor, film: Path) -> None:
+    spans = (Span(1.2, 65.0, "<b>hug</b>", 0.9), Span(70.0, 71.0, "kick", 0.25))
+    found = replace(sweep(tiny, film, WINDOW), source="a&b.mp4", start_s=0.0, end_s=90.0, spans=spans)
+    shown = found._repr_html_()
+    assert "<b>" not in shown
+    assert "<caption>a&amp;b.mp4: 2 spans in 1:30</caption>" in shown
+    cells = re.findall(r"<td[^>]*>([^<]*)</td><td[^>]*>([^<]*)</td><td[^>]*>([^<]*)</td>.*?</span> ([\d.]+%)", shown)
+    assert cells == [("0:01", "1:05", "&lt;b&gt;hug&lt;/b&gt;", "90.0%"), ("1:10", "1:11", "kick", "25.0%")]
+    assert "1 span in" in replace(found, spans=spans[:1])._repr_html_()

@@ -63,8 +63,8 @@ def test_a_stream_of_frames_equals_the_full_pass() -> None:
     ring = EmbeddingRing(6, lambda before_D, frame_D: motion.cacheable_parts(before_D[None], frame_D[None])[0])
     for index, frame_D in enumerate(embeddings_TD):
         ring.push(index, frame_D)
-        assert ring.kept_T2W is not None
-        step_K = model.encode_video(ring.frames_TD[None], cached_BT2W=ring.kept_T2W[None]).logits[0]
+        assert ring.cached_T2W is not None
+        step_K = model.encode_video(ring.embeddings_TD[None], cached_BT2W=ring.cached_T2W[None]).logits[0]
         window_TD = embeddings_TD[max(0, index - 5) : index + 1]
         assert_close(step_K, model.encode_prefixes(window_TD[None])[0, -1], rtol=0, atol=1e-5)
 

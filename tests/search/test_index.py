@@ -22,7 +22,7 @@ import torch
 from fewframes.core.cache import EmbeddingCache, content_key
 from fewframes.core.files import held
 from fewframes.errors import ConfigError, DataError, MissingDependency
-from fewframes.inference import timeline
+from fewframes.inference import frame_features
 from fewframes.inference.predictor import Predictor, load
 from fewframes.inference.spans import Span
 from fewframes.inference.timeline import TimelineConfig, sweep
@@ -212,7 +212,7 @@ def test_windows_that_nothing_can_be_seen_in_are_refused_and_nothing_is_made(
 ) -> None:
     # Four frames at 240 a second.
     with pytest.raises(
-        ConfigError, match=r"windows of \S+ s: needs at least 0\.017 s, .* at most 86400 s; leave that out"
+        ConfigError, match=r"windows of \S+ s: needs at least 0\.017 s .* at most 86400 s; leave that out"
     ):
         Index.open(tmp_path / "new", predictor, window_s=window_s)
     with pytest.raises(ConfigError, match=r"needs a hop of at least 0\.5 s"):
@@ -236,7 +236,7 @@ def test_a_name_that_is_not_text_is_a_failure_and_the_rest_is_indexed(
     gone = os.fsdecode(os.fsencode(tmp_path) + b"/\xfe.mp4")
     index = Index.open(tmp_path / "index", predictor)
     added = index.add([bad, gone, "a\0b.mp4", films[3]])
-    assert added.failures[0].error == f"{bad}: its name is not UTF-8, and an index holds text; rename it"
+    assert added.failures[0].error == f"{bad}: its name is not UTF-8, and an index holds text only; rename the file"
     assert [failure.missing for failure in added.failures] == [False, True, False]
     assert list(index.videos()) == [str(films[3])]
 
@@ -265,7 +265,7 @@ def test_content_is_hashed_once(
         hashed.append(path)
         return content_key(path)
 
-    for room in (moments, timeline):
+    for room in (moments, frame_features):
         monkeypatch.setattr(room, "content_key", counting)
     cache = EmbeddingCache(tmp_path / "cache")
     Index.open(tmp_path / "index", predictor).add([films[3]], cache=cache)

@@ -44,7 +44,7 @@ def test_the_rows_of_the_local_engine_and_only_what_is_new(tiny_model: Path, tmp
     local = here.add([missing, *films, unnamed])
     job = WindowJob(model=str(tiny_model), settings=there.settings, device="cpu")
     look = EncodeOnRay(job, predictor, workers=1)
-    added = there.add([missing, *films, unnamed], look=look)
+    added = there.add([missing, *films, unnamed], encode=look)
     assert added == local
     assert [failure.source for failure in added.failures] == [str(missing), str(unnamed)]
     for row, same in zip(rows_of(here), rows_of(there), strict=True):
@@ -52,7 +52,7 @@ def test_the_rows_of_the_local_engine_and_only_what_is_new(tiny_model: Path, tmp
         np.testing.assert_allclose(same["embedding"], row["embedding"], rtol=0, atol=1e-5)
         assert same["score"] == pytest.approx(row["score"], abs=1e-5)
     write_fading(films[1], 30, turned=False)
-    again = there.add([films[0], films[1]], look=look)
+    again = there.add([films[0], films[1]], encode=look)
     assert (again.num_kept, again.num_added) == (1, 1)
     assert len([row for row in rows_of(there) if row["source"] == str(films[1])]) == again.num_rows
 
@@ -73,6 +73,6 @@ def test_a_video_that_kills_is_a_failure(tiny_model: Path, tmp_path: Path, monke
     everything = pieces([Shard(0, 0, tuple(paths))], 2)
     monkeypatch.setattr("fewframes.search.ray.rows_on_ray", rows)
     job = WindowJob(model=str(tiny_model), settings=index.settings, device="cpu")
-    added = index.add(paths, look=EncodeOnRay(job, predictor))
+    added = index.add(paths, encode=EncodeOnRay(job, predictor))
     assert [failure.error for failure in added.failures] == [f"{paths[0]}: killed the process that read it"]
     assert list(index.videos()) == [paths[1]]

@@ -1,1 +1,1 @@
-"""Many videos, many processes, many machines. Ray takes the extra `ray`."""
+"""The batch wing: many videos, many processes, many machines. Ray needs the extra `ray`."""

@@ -1,6 +1,6 @@
-"""Embeddings of many videos as one file for other tools: a row for each video as Parquet, or tensors as safetensors.
+"""Write the embeddings of many videos as one file for other tools: one row per video as Parquet, or tensors as safetensors.
 
-Results are written as they come, so memory does not grow with the number of videos, and the file gets its name when it is whole.
+Results are written as they come, so memory does not grow with the number of videos. The file gets its name once it is complete.
 """
 
 from __future__ import annotations
@@ -28,21 +28,23 @@ ENDINGS = (".parquet", ".safetensors")
 ROW_VALUES = 2**20
 """Numbers that a row group of Parquet holds before it is written."""
 ALIGN_BYTES = 8
-"""Of a safetensors header, so that the tensors behind it are aligned."""
+"""Alignment of a safetensors header, and so of the tensors behind it."""
 
 
 @dataclass(frozen=True)
 class EmbeddingSummary:
-    """How many videos are in the file, and which are not."""
+    """The number of videos in the file, and the failures, which are not."""
 
     num_videos: int
     failures: tuple[Failure, ...]
 
 
 def check_embedding_file(path: Path) -> None:
-    """ConfigError for another kind of file, MissingDependency where Parquet needs pyarrow: before the work, not after."""
+    """Raise ConfigError for a file of another kind, and MissingDependency where Parquet needs pyarrow, before any work is done."""
     if path.suffix not in ENDINGS or (path.exists() and not path.is_file()):  # a folder, a pipe
-        raise ConfigError(f"{path}: embeddings are written as .parquet or .safetensors files; name one that ends so")
+        raise ConfigError(
+            f"{path}: embeddings are written as .parquet or .safetensors files; name a file with one of these endings"
+        )
     if path.suffix == ".parquet":
         check_format("parquet")
 
@@ -50,12 +52,19 @@ def check_embedding_file(path: Path) -> None:
 def write_embeddings(
     results: Iterable[Prediction | Failure], path: Path, predictor: Predictor, *, per_frame: bool = False
 ) -> EmbeddingSummary:
-    """Video embeddings y (Eq. 12), with `per_frame` also frame embeddings f_t (Eq. 10), in the order of the results.
+    """Write video embeddings y (Eq. 12), and frame embeddings f_t (Eq. 10) on request, in the order of the results.
 
-    Parquet has the columns source, label, score, times_s, embedding, frame_embeddings, error: videos that failed are rows with
-    their reason. Safetensors has the tensors embedding (N, D), score (N,), label (N,), times_s (N, T) and frame_embeddings
-    (N, T, D) of the N videos that could be read; sources, labels and failures are JSON in its metadata. Both name model and
-    weights. Raises ConfigError where it cannot be written, DataError when no video could be read; a former file then stays.
+    A Parquet file has the columns source, label, score, times_s, embedding, frame_embeddings and error; videos that failed are rows
+    with the reason. A safetensors file has the tensors embedding (N, D), score (N,), label (N,), times_s (N, T) and
+    frame_embeddings (N, T, D) of the N videos that could be read; sources, labels and failures are JSON in its metadata. Both name
+    the model and its weights. Raises ConfigError where the file cannot be written, DataError when no video could be read; a former
+    file then stays.
+
+    Args:
+        results: Results of `Predictor.predict_many`.
+        path: The file, .parquet or .safetensors.
+        predictor: The predictor that the results come from.
+        per_frame: Write frame embeddings too.
     """
     check_embedding_file(path)
     about = {
@@ -69,11 +78,11 @@ def write_embeddings(
     target = path.resolve()  # a link stays one
     try:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".part-") as name:
-            whole = Path(name) / path.name
+            unfinished = Path(name) / path.name
             writer: _Writer = (
-                _Parquet(whole, about, predictor, per_frame=per_frame)
+                _Parquet(unfinished, about, predictor, per_frame=per_frame)
                 if path.suffix == ".parquet"
-                else _Safetensors(whole, about, per_frame=per_frame)
+                else _Safetensors(unfinished, about, per_frame=per_frame)
             )
             try:
                 for result in results:
@@ -83,18 +92,18 @@ def write_embeddings(
                         num_videos += 1
                     writer.add(result)
             finally:
-                writer.finish()
+                writer.finish()  # closes the open files even where a result raised
             if not num_videos:
                 first = f"; the first: {failures[0].error}" if failures else ""
-                raise DataError(f"{path}: not written, none of {len(failures)} videos could be read{first}")
-            whole.replace(target)
+                raise DataError(f"{path}: not written, because none of {len(failures)} videos could be read{first}")
+            unfinished.replace(target)
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be written ({error.strerror or error}); take another place") from None
+        raise ConfigError(f"{path}: cannot be written ({error.strerror or error}); choose another folder") from None
     return EmbeddingSummary(num_videos, tuple(failures))
 
 
 def embedding_columns(predictor: Predictor, *, per_frame: bool) -> dict[str, Any]:
-    """The columns of the Parquet file, with their types."""
+    """Return the columns of the Parquet file with their types."""
     import pyarrow  # late: an optional package
 
     number, text = pyarrow.float32(), pyarrow.string()
@@ -111,7 +120,7 @@ def embedding_columns(predictor: Predictor, *, per_frame: bool) -> dict[str, Any
 
 
 def embedding_row(result: Prediction | Failure, *, per_frame: bool) -> dict[str, object]:
-    """The values of one row; those left out are null."""
+    """Return the values of one row; values that are left out are null."""
     if isinstance(result, Failure):
         return {"source": printable(result.source), "error": printable(result.error)}
     best = result.top(1)[0]
@@ -163,8 +172,10 @@ class _Parquet:
 
 
 class _Safetensors:
-    """The format: the header's length in 8 bytes, a JSON header of names, types, shapes and places, then the tensors. The library
-    writes what is in memory alone, so here each tensor grows in a file of its own until all are joined."""
+    """A writer of safetensors: the header's length in 8 bytes, a JSON header of names, types, shapes and offsets, then the tensors.
+
+    The safetensors library writes only what is in memory, so here each tensor grows in a file of its own until all are joined.
+    """
 
     def __init__(self, path: Path, about: Mapping[str, str], *, per_frame: bool) -> None:
         self._path, self._about, self._per_frame = path, about, per_frame
@@ -190,7 +201,7 @@ class _Safetensors:
         header: dict[str, object] = {"__metadata__": {**self._about, **texts}}
         end = 0
         for name, (dtype, shape) in self._kinds.items():
-            begin, end = end, end + self._place(name).stat().st_size
+            begin, end = end, end + self._tensor_file(name).stat().st_size
             kind = {torch.float32: "F32", torch.int64: "I64"}[dtype]
             header[name] = {"dtype": kind, "shape": [len(self._sources), *shape], "data_offsets": [begin, end]}
         text = json.dumps(header).encode()
@@ -198,15 +209,15 @@ class _Safetensors:
         with self._path.open("wb") as file:
             file.write(struct.pack("<Q", len(text)) + text)
             for name in self._kinds:
-                with self._place(name).open("rb") as part:
+                with self._tensor_file(name).open("rb") as part:
                     while block := part.read(2**24):
                         file.write(block)
 
     def _append(self, name: str, values: Tensor) -> None:
         kind = values.dtype, values.shape
         assert self._kinds.setdefault(name, kind) == kind, f"{name}: {kind} after {self._kinds[name]}"
-        with self._place(name).open("ab") as file:
+        with self._tensor_file(name).open("ab") as file:
             file.write(values.numpy().tobytes())
 
-    def _place(self, name: str) -> Path:
+    def _tensor_file(self, name: str) -> Path:
         return self._path.with_name(f"{name}.bytes")

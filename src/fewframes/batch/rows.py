@@ -1,4 +1,4 @@
-"""What many machines do with each video: its actions, or its embeddings, as a row. Decoding can be done apart."""
+"""Turn videos into rows, of actions or of embeddings, on any of many machines. Decoding can run in a process of its own."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from fewframes.results import Failure, Prediction
 
 @dataclass(frozen=True, kw_only=True)
 class VideoJob:
-    """How videos become rows: settings of `load` and of `Predictor.predict_many`, and which columns are wanted."""
+    """Settings that turn videos into rows: those of `load` and of `Predictor.predict_many`, and which columns are wanted."""
 
     columns: Literal["actions", "embeddings"]
     model: str
     device: str = "auto"
     dtype: DtypeName = "float32"
-    """`auto` is float32 too: what is measured to be faster may differ from machine to machine, and so would the rows."""
+    """Precision of the frame encoder. `auto` is float32 too: the faster one may differ between machines, and so would the rows."""
     backend: BackendChoice = "auto"
-    """`auto` is PyAV, for the same reason."""
+    """The decoder. `auto` is PyAV, for the same reason."""
     merge: int | None = None
     topk: int = 5
     per_frame: bool = False
@@ -45,13 +45,14 @@ class VideoJob:
 
 
 class VideoWork:
-    """A `shards.Work`: a loaded model and the columns of its rows."""
+    """A loaded model and the columns of its rows; it implements `RowTable` and `SplitWork`."""
 
     def __init__(self, job: VideoJob) -> None:
         import pyarrow  # late: an optional package
 
         checkpoint = load_checkpoint(job.model)
-        weights = module_key(checkpoint.model)  # before norms are folded, which rounds differently on each device
+        # The key is taken before the predictor folds norms, which rounds differently on each device.
+        weights = module_key(checkpoint.model)
         job = replace(
             job,
             dtype="float32" if job.dtype == "auto" else job.dtype,
@@ -85,7 +86,7 @@ class VideoWork:
         )
 
     def rows(self, sources: Sequence[str]) -> Iterator[dict[str, object]]:
-        """One row for each source, in their order; what cannot be read is a row with an `error`."""
+        """Yield one row for each source, in their order. A source that cannot be read gives a row with an `error`."""
         job = self._job
         results = self.predictor.predict_many(
             sources,
@@ -100,19 +101,19 @@ class VideoWork:
             yield self._row(result)
 
     def decoder(self) -> VideoDecoder | None:
-        """Reads what `rows_of` needs, on any machine; None where the network says what to read next, or the GPU decodes."""
+        """Return a decoder for `rows_of` that runs anywhere; None where the network decides what to decode, or the GPU decodes."""
         job, own = self._job, self.predictor
         if job.early_exit is not False or job.backend != "pyav":
             return None
-        part = ClipRequest(one_pass(job.tolerance), job.num_frames or own.config.num_frames, job.start_s, job.end_s)
-        return VideoDecoder(ClipReader(own.view), part)
+        request = ClipRequest(one_pass(job.tolerance), job.num_frames or own.config.num_frames, job.start_s, job.end_s)
+        return VideoDecoder(ClipReader(own.view), request)
 
-    def rows_of(self, read: Sequence[DecodedClips | Failure]) -> Iterator[dict[str, object]]:
-        """A row for each video that a decoder has read, all through the network together."""
-        good = [one for one in read if isinstance(one, DecodedClips)]
-        labelled = iter(self.predictor.label_many(good) if good else [])
-        for one in read:
-            yield self._row(one if isinstance(one, Failure) else next(labelled))
+    def rows_of(self, videos: Sequence[DecodedClips | Failure]) -> Iterator[dict[str, object]]:
+        """Yield a row for each decoded video; all of them go through the network together."""
+        decoded = [video for video in videos if isinstance(video, DecodedClips)]
+        predictions = iter(self.predictor.label_many(decoded) if decoded else [])
+        for video in videos:
+            yield self._row(video if isinstance(video, Failure) else next(predictions))
 
     def _row(self, result: Prediction | Failure) -> dict[str, object]:
         if self._job.columns == "embeddings" or isinstance(result, Failure):
@@ -130,17 +131,17 @@ class VideoWork:
 
 @dataclass(frozen=True)
 class VideoDecoder:
-    """Reads videos for a model, without the model."""
+    """A decoder of videos for a model, without the model."""
 
     reader: ClipReader
-    part: ClipRequest
+    request: ClipRequest
 
     def __call__(self, sources: Sequence[str]) -> list[DecodedClips | Failure]:
-        """The frames of each source, or why it cannot be read."""
+        """Return the frames of each source, or the reason why it cannot be read."""
         return [self._read(source) for source in sources]
 
     def _read(self, source: str) -> DecodedClips | Failure:
         try:
-            return self.reader.read(source, self.part, threads=1)
+            return self.reader.read(source, self.request, threads=1)
         except FewframesError as error:
             return Failure.of(source, error)

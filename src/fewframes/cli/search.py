@@ -95,16 +95,16 @@ def index(
     tell(f"{model} on Ray" if on_ray else describe(predictor))
     there = Index.open(where, predictor, window_s=window, hop_s=hop, embedding=embedding)
     store = embedding_cache(cache, unused=no_cache)
-    look = None
+    encode = None
     if on_ray:
         folder = None if store is None else store.folder
         job = WindowJob(
             model=model, settings=there.settings, device=device, dtype=dtype, backend=backend, merge=merge, cache=folder
         )
-        look = EncodeOnRay(job, predictor, workers)
+        encode = EncodeOnRay(job, predictor, workers)
     began = time.perf_counter()
     with StageProgress() as progress:
-        added = there.add(paths, cache=store, progress=progress.show, look=look)
+        added = there.add(paths, cache=store, progress=progress.show, encode=encode)
     for failure in added.failures:
         tell(f"failed: {failure.error}")
     for path, gap in added.gaps:

@@ -1,4 +1,4 @@
-"""A model over one video: predictions, streams, timelines, explanations, early exit.
+"""The inference wing: a model over one video. It makes predictions, streams, timelines, explanations and early exits.
 
-Imports `models`, `video` and `core`.
+It imports `models`, `video` and `core`, and none of the wings above it.
 """

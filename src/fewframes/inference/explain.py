@@ -1,5 +1,5 @@
-"""Why a model says what it says of one video: which frames it looked at (the paper's Figure 2), where in them, and whether
-leaving a frame out changes the answer as much as the attention claims.
+"""Explain one answer: which frames it rests on (the paper's Figure 2), where in them, and whether leaving a frame out changes the
+score as much as the attention claims.
 
 >>> explanation = explain(fewframes.load(), "clip.mp4")
 >>> explanation.occlusion, explanation.spearman
@@ -27,12 +27,12 @@ from fewframes.video.transforms import pixels_of
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """One video's answer and what it rests on.
+    """An explanation of one video's prediction.
 
-    `frames` (T, C, H, W) uint8 are those looked at, as the model's view has them; `maps` (T, h, w) say where in them, made by
-    `map_method` (both None where none were asked for). `occlusion` (T,) is how much the score (0-1) of `label` falls when a
-    frame is left out: below 0 where it rises. `spearman` and `pearson` (-1 to 1) are its correlations with the frame
-    attention; None where one of the two is the same for all frames. All tensors are on the CPU.
+    `frames` (T, C, H, W) uint8 are the frames that the model saw, as its view has them. `maps` (T, h, w) say where in them, made by
+    `map_method`; both are None where no maps were asked for. `occlusion` (T,) is how much the score (0-1) of `label` falls when a
+    frame is left out, below 0 where it rises. `spearman` and `pearson` (-1 to 1) are the correlations of occlusion with the frame
+    attention, None where one of the two is equal for all frames. All tensors are on the CPU.
     """
 
     prediction: Prediction
@@ -46,7 +46,7 @@ class Explanation:
 
     @property
     def source(self) -> str:
-        """The video."""
+        """The video's path or URL."""
         return self.prediction.source
 
     @property
@@ -55,8 +55,10 @@ class Explanation:
         return float(self.prediction.scores[self.prediction.labels.index(self.label)])
 
     def agreement(self) -> str:
-        """The correlations in words, what chance alone would give, and whether there is much to correlate: where no single frame
-        matters, the largest fall of the score is small."""
+        """Describe in one line how attention and occlusion correlate, and what chance alone would give.
+
+        The line also names the largest fall of the score. Where it is small, no single frame matters and little can correlate.
+        """
         num_frames = len(self.occlusion)
         if self.spearman is None or self.pearson is None:
             return f"attention against occlusion: no correlation ({num_frames} frames, one of the two is constant)"
@@ -67,7 +69,7 @@ class Explanation:
         )
 
     def to_dict(self, topk: int = 5) -> dict[str, object]:
-        """The prediction's plain values, and under `explanation` those that are added."""
+        """Return the prediction's plain values, with those of the explanation under the key `explanation`."""
         return {
             **self.prediction.to_dict(topk),
             "explanation": {
@@ -94,17 +96,24 @@ def explain(
     end_s: float | None = None,
     fps: float = DEFAULT_FPS,
 ) -> Explanation:
-    """What the answer for one video rests on; of `label` where it is not about the likeliest.
+    """Explain the prediction for one video: score changes without each frame, and maps over the frames.
 
-    `maps`: `auto` takes the first that the frame encoder has: a ViT `rollout`, then `attention`; a convolutional one
-    `grad-cam`; `none` makes none. The other arguments as for `Predictor.predict`. Raises VideoError, and ConfigError for an
-    unknown label, fewer than two frames, or a map that this model does not have.
+    Raises VideoError, and ConfigError for an unknown label, fewer than two frames, or a map that this model does not have.
+
+    Args:
+        predictor: The model.
+        source: The video, as for `Predictor.predict`; so are the arguments that are not listed here.
+        label: The label to explain; by default the likeliest.
+        maps: The kind of map. `auto` takes the first that the frame encoder has: for a ViT `rollout`, then `attention`; for a
+            convolutional encoder `grad-cam`. `none` makes none.
     """
     frames = predictor.config.num_frames if num_frames is None else num_frames
     if frames < 2:
-        raise ConfigError(f"{frames} frame: nothing is left to compare with when it is left out; look at 2 at least")
+        raise ConfigError(
+            f"{frames} frame: an explanation leaves out one frame at a time, so it needs at least 2 frames"
+        )
     if label is not None and label not in predictor.labels:
-        raise ConfigError(f"the model has no {label!r}; {nearest(label, predictor.labels)}")
+        raise ConfigError(f"the model has no label {label!r}; {nearest(label, predictor.labels)}")
     method = choose_method(predictor.model.frame_encoder, maps)
     read = predictor.reader.read(source, ClipRequest(ONE_PASS, frames, start_s, end_s, fps), threads=0)
     prediction, clip = predictor.label(read), read.clips[0]
@@ -119,35 +128,43 @@ def explain(
     return replace(plain, map_method=method, maps=frame_maps(predictor.model, pixels_TCHW, method, index))
 
 
-def score_drops(predictor: Predictor, frames_TD: Tensor, pictures_TCHW: Tensor, label: int) -> Tensor:
-    """How much the score of one label (its place among the labels) falls when each frame is left out: (T,) float32.
+def score_drops(predictor: Predictor, embeddings_TD: Tensor, frames_TCHW: Tensor, label: int) -> Tensor:
+    """Return how much the score of one label falls when each frame is left out: (T,) float32.
 
-    Positions are tied to T frames and what changes between them is a feature itself, so none is taken away, which would move all
-    others in time: it becomes what lies between its neighbours, and the first and the last what is next to them. That is what
-    early exit does with moments it has not looked at. Embeddings are filled in, at next to no cost; where a layout mixes frames
-    inside the encoder the pictures are, and the encoder runs T times more.
+    Positions are tied to T frames, and the change between frames is a feature itself. So no frame is taken away, which would move
+    all others in time: it is replaced by what lies between its neighbours, the first and the last by what is next to them. Early
+    exit does the same with timestamps that it has not encoded. In the factorised layout the embeddings are filled in, at next to no
+    cost. Where a layout mixes frames inside the encoder, the pixels are filled in and the encoder runs T times more.
+
+    Args:
+        predictor: The model.
+        embeddings_TD: Frame embeddings of the video.
+        frames_TCHW: Its frames (uint8), needed by layouts that mix frames.
+        label: Index of the label.
     """
     if predictor.config.layout == "factorised":
-        windows_BTD = torch.stack([frames_TD, *(without(frames_TD, frame) for frame in range(len(frames_TD)))])
+        windows_BTD = torch.stack(
+            [embeddings_TD, *(without(embeddings_TD, frame) for frame in range(len(embeddings_TD)))]
+        )
     else:
         shown = (
-            without(pictures_TCHW.flatten(1).float(), frame).round().to(torch.uint8).view_as(pictures_TCHW)
-            for frame in range(len(pictures_TCHW))
+            without(frames_TCHW.flatten(1).float(), frame).round().to(torch.uint8).view_as(frames_TCHW)
+            for frame in range(len(frames_TCHW))
         )
-        windows_BTD = torch.cat([frames_TD[None], *(predictor.encode_clips(clip[None]) for clip in shown)])
-    with torch.inference_mode():  # in float64: near 1, float32 has too few digits for changes
+        windows_BTD = torch.cat([embeddings_TD[None], *(predictor.encode_clips(clip[None]) for clip in shown)])
+    with torch.inference_mode():  # in float64: near a score of 1, float32 has too few digits to show a change
         scores_B = predictor.model.scores(predictor.encode_windows(windows_BTD).logits.double())[:, label]
     return (scores_B[0] - scores_B[1:]).float()
 
 
-def without(frames_TD: Tensor, frame: int) -> Tensor:
-    """The same frames with this one filled in from its neighbours."""
-    others = [place for place in range(len(frames_TD)) if place != frame]
-    return filled(frames_TD[None, others], others, len(frames_TD))[0]
+def without(embeddings_TD: Tensor, frame: int) -> Tensor:
+    """Return the embeddings with one frame's replaced by what lies between its neighbours."""
+    others = [index for index in range(len(embeddings_TD)) if index != frame]
+    return filled(embeddings_TD[None, others], others, len(embeddings_TD))[0]
 
 
 def correlations(attention_T: Tensor, drops_T: Tensor) -> tuple[float | None, float | None]:
-    """Spearman's and Pearson's correlation of two rows; None, None where one is the same everywhere."""
+    """Return Spearman's and Pearson's correlation of attention and occlusion; None, None where one is equal for all frames."""
     rows = attention_T.double().numpy(), drops_T.double().numpy()
     if any(row.max() - row.min() <= 1e-12 for row in rows):
         return None, None

@@ -1,69 +1,81 @@
-"""A steady row of frames of one video -> their embeddings, chunk by chunk, each kept on disk as soon as it is there.
+"""Embed the frames of a video at a steady rate, chunk by chunk, and slide windows over the embeddings.
 
-What cannot be decoded is left out and named.
+Each chunk is cached as soon as it is embedded. Frames that cannot be decoded are left out and named as gaps.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 
-from fewframes.core.cache import EmbeddingCache, key_of, module_key
+from fewframes.core.cache import EmbeddingCache, content_key, key_of, module_key
 from fewframes.errors import Unreachable, VideoError
 from fewframes.inference.predictor import Predictor
 from fewframes.models.token_merging import merged_per_block
 from fewframes.video.decode.clock import STEP_S
-from fewframes.video.source import OpenVideo
+from fewframes.video.sampling import window_indices
+from fewframes.video.source import OpenVideo, Source
 from fewframes.video.transforms import fit_frame
 
 FRAMES_VERSION = 2
-"""Raised when the same video begins to give other frames or embeddings, so that those cached before are not found."""
+"""A number that is raised when a video begins to give other frames or embeddings, so that those cached before are not found."""
 WITHOUT_EFFECT = frozenset(
     """temporal temporal_depth temporal_heads temporal_width temporal_mlp_width motion_width moment_head temporal_positions
     token_dropout temporal_dropout drop_path num_frames num_classes task merge""".split()
 )
-"""Settings of a model that cannot change the embedding of a frame: they belong to the temporal part, the head or training. How
-many frames there are and what is merged stand in the key by themselves, for a predictor may be asked for others."""
+"""Settings of a model that cannot change the embedding of a frame: they belong to the temporal part, the head or training. The
+number of frames and what is merged stand in the key by themselves, because a predictor may be asked for others.
+"""
 
 log = logging.getLogger("fewframes")
 
 CHUNK_FRAMES = 256
-"""Frames that are decoded, embedded and kept together."""
+"""Frames that are decoded, embedded and cached together."""
 PART_FRAMES = 16
 """Frames of a chunk that are left out together where one of them cannot be decoded."""
 
 
 @dataclass(frozen=True)
 class Gap:
-    """A part of a video that could not be decoded, and why."""
+    """A part of a video that could not be decoded, and the reason."""
 
     start_s: float
     end_s: float
     error: str
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values."""
+        """Return plain values."""
         return {"start_s": round(self.start_s, 3), "end_s": round(self.end_s, 3), "error": self.error}
 
 
 class FrameFeatures:
-    """The embeddings of a steady row of moments of an open video, chunk by chunk, from the cache where they lie there."""
+    """The embeddings of an open video's frames at a steady rate, chunk by chunk, read from the cache where it has them."""
 
     def __init__(
-        self, video: OpenVideo, predictor: Predictor, spacing_s: float, cache: EmbeddingCache | None, setting: str
+        self, video: OpenVideo, predictor: Predictor, interval_s: float, cache: EmbeddingCache | None, setting: str
     ) -> None:
-        """`setting` is the cache's key of all that embeddings depend on beside the moments; empty where none is kept."""
+        """Prepare to embed the frames of an open video.
+
+        Args:
+            video: The video; the caller closes it.
+            predictor: The model.
+            interval_s: Seconds from one frame to the next.
+            cache: Where embeddings are cached, if anywhere.
+            setting: The cache's key of everything that embeddings depend on apart from the timestamps; empty where nothing is
+                cached.
+        """
         self.gaps: list[Gap] = []
-        """What could not be decoded so far."""
+        """Parts that could not be decoded so far."""
         self.num_encoded = 0
-        """Frames that did not come from the cache so far."""
-        self._video, self._predictor, self._spacing_s = video, predictor, spacing_s
+        """Frames encoded so far, that is, those that did not come from the cache."""
+        self._video, self._predictor, self._interval_s = video, predictor, interval_s
         self._cache, self._setting = cache, setting
         self.num_missing = 0
         """Frames that could not be decoded so far."""
@@ -72,16 +84,21 @@ class FrameFeatures:
         """Whether a picture that is shown for long was met, and told."""
 
     def chunks(self, times_s: Tensor, first: int = 0) -> Generator[Tensor, None, None]:
-        """Embeddings (n, D) float32 of chunk after chunk of ascending moments (N,), NaN for what could not be decoded.
+        """Yield embeddings (n, D) float32 of chunk after chunk of ascending timestamps, NaN for frames that could not be decoded.
 
-        Chunks end where the place in the video's whole row, that of the first moment being `first`, is a multiple of
-        `CHUNK_FRAMES`; so parts of a video share them. The next one is decoded while one is embedded.
+        Chunks end where the position in the whole video's row of frames is a multiple of `CHUNK_FRAMES`, so that parts of a video
+        share cached chunks. The next chunk is decoded while one is embedded.
+
+        Args:
+            times_s: Timestamps (N,) of the frames.
+            first: Position of the first of them in the whole video's row.
         """
         head = min(-first % CHUNK_FRAMES, len(times_s))
         chunks = [part for part in (times_s[:head], *times_s[head:].split(CHUNK_FRAMES)) if len(part)]
         waiting: deque[Future[_Chunk]] = deque()
         with ThreadPoolExecutor(1, thread_name_prefix="fewframes-decode") as pool:
             try:
+                # One chunk is submitted before the one before it is embedded, so that decoding and the network overlap.
                 for ahead in [*chunks[1:], None]:
                     if not waiting:
                         waiting.append(pool.submit(self._read, chunks[0]))
@@ -100,11 +117,11 @@ class FrameFeatures:
             found_ND = self._cache.get(key)
             if found_ND is not None:
                 return _Chunk(key, embeddings=found_ND)
-        if not self._untried:
+        if not self._untried:  # the usual way: the chunk in one pass
             try:
                 return _Chunk(key, frames=self._frames(times_s))
             except Unreachable:
-                raise
+                raise  # a store that does not answer says nothing about the video
             except VideoError as error:
                 log.debug("%s", error)
         return self._in_parts(times_s)
@@ -124,9 +141,9 @@ class FrameFeatures:
         return clip.frames
 
     def _in_parts(self, times_s: Tensor) -> _Chunk:
-        """What can be decoded of a chunk.
+        """Decode what can be decoded of a chunk.
 
-        After each part that cannot, twice as many are left out untried: a try at a damaged place decodes from the start.
+        Each try at a damaged position decodes from the start of the video. So every failure doubles the parts left out untried.
         """
         frames, good = [], []
         for part_s in times_s.split(PART_FRAMES):
@@ -150,8 +167,9 @@ class FrameFeatures:
         return _Chunk("", frames=torch.cat(frames) if frames else None, good=torch.tensor(good))
 
     def _add_gap(self, first_s: float, last_s: float, error: str) -> None:
-        start_s, end_s = first_s - self._spacing_s / 2, last_s + self._spacing_s / 2
-        if self.gaps and (not error or abs(self.gaps[-1].end_s - start_s) < self._spacing_s / 2):
+        start_s, end_s = first_s - self._interval_s / 2, last_s + self._interval_s / 2
+        # Neighbouring gaps are one; a part that was left out untried belongs to the gap before it.
+        if self.gaps and (not error or abs(self.gaps[-1].end_s - start_s) < self._interval_s / 2):
             before = self.gaps.pop()
             start_s, error = before.start_s, before.error
         self.gaps.append(Gap(start_s, end_s, error))
@@ -159,22 +177,22 @@ class FrameFeatures:
     def _embedded(self, chunk: _Chunk) -> Tensor:
         if chunk.embeddings is not None:
             return chunk.embeddings
-        rows_ND = torch.empty(0) if chunk.frames is None else self._predictor.embed_frames(chunk.frames)
-        self.num_encoded += len(rows_ND)
+        embedded_ND = torch.empty(0) if chunk.frames is None else self._predictor.embed_frames(chunk.frames)
+        self.num_encoded += len(embedded_ND)
         if chunk.good is not None:
-            self.num_missing += len(chunk.good) - len(rows_ND)
+            self.num_missing += len(chunk.good) - len(embedded_ND)
             whole_ND = torch.full((len(chunk.good), self._predictor.model.frame_width), torch.nan)
-            if len(rows_ND):
-                whole_ND[chunk.good] = rows_ND
+            if len(embedded_ND):
+                whole_ND[chunk.good] = embedded_ND
             return whole_ND
-        if self._cache is not None and chunk.key and not self._cache.put_or_warn(chunk.key, rows_ND):
-            self._cache = None
-        return rows_ND
+        if self._cache is not None and chunk.key and not self._cache.put_or_warn(chunk.key, embedded_ND):
+            self._cache = None  # a full disk warns once, not for every chunk
+        return embedded_ND
 
 
 @dataclass(frozen=True, eq=False)
 class _Chunk:
-    """Embeddings (n, D) from the cache, or pictures (n, C, H, W) still to be embedded: of all its moments, or of the `good`."""
+    """A chunk: embeddings (n, D) from the cache, or frames (n, C, H, W) still to be embedded; `good` marks what was decoded."""
 
     key: str
     embeddings: Tensor | None = None
@@ -183,11 +201,81 @@ class _Chunk:
 
 
 def encoder_key(predictor: Predictor) -> str:
-    """Return a key of everything of a predictor that decides what embedding a frame gets.
+    """Return a key of everything about a predictor that decides which embedding a frame gets.
 
-    Weights do not tell all: heads, cells and the norms' epsilon have no tensor of their own.
+    Weights alone do not decide it: heads, cells and the norms' epsilon have no tensor of their own.
     """
     settings = {name: value for name, value in asdict(predictor.config).items() if name not in WITHOUT_EFFECT}
     settings |= {"frames_version": FRAMES_VERSION, "backend": predictor.reader.backend}
     settings |= {"merge": merged_per_block(predictor.model.frame_encoder)}
     return key_of(module_key(predictor.model.frame_encoder), settings, asdict(predictor.view))
+
+
+def features_key(predictor: Predictor, source: Source, fps: float, encoder: str, content: str) -> str:
+    """Return the cache's key of a file's content, the encoder and its view; empty for a source that is no file on this machine.
+
+    Args:
+        predictor: The model.
+        source: The video.
+        fps: Frame rate of inputs that have none of their own.
+        encoder, content: Keys of the encoder and of the content, where they are known; empty where not.
+    """
+    if not isinstance(source, str | os.PathLike):
+        return ""
+    try:
+        content = content or content_key(os.fspath(source))
+    except OSError:
+        return ""
+    return key_of(
+        content,
+        encoder or encoder_key(predictor),
+        {"steady": 1, "fps": fps},
+    )
+
+
+def slide(
+    chunks: Iterable[Tensor],
+    encode: Callable[[Tensor], Tensor],
+    window_frames: int,
+    strides: Sequence[int],
+    intervals: Sequence[int],
+) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Slide windows over a row of embeddings that comes in chunks (n, D).
+
+    After each chunk, and once after the last, it yields for each stride the start indices (W,) of the windows that are now
+    complete, and the findings of `encode` for them. The last window ends with the row. Only frames that are still needed stay in
+    memory.
+
+    Args:
+        chunks: Embeddings (n, D) in the order of time.
+        encode: A function of windows (W, T, D) that returns one row for each (W, ...).
+        window_frames: T.
+        strides: Frames from one frame of a window to the next.
+        intervals: Frames from the start of one window to the next, for each stride.
+    """
+    # `held_ND` are the frames still needed, `first` the position of the first of them in the row, `starts` where the next
+    # window of each stride begins.
+    starts, first, held_ND = [0] * len(strides), 0, torch.empty(0)
+
+    def complete(number: int, interval: int) -> tuple[Tensor, Tensor]:
+        offset = starts[number] - first
+        indices_WT = (
+            window_indices(len(held_ND) - offset, window_frames, stride=strides[number], interval=interval) + offset
+        )
+        starts[number] += len(indices_WT) * interval
+        return indices_WT[:, 0] + first, encode(held_ND[indices_WT]) if len(indices_WT) else torch.empty(0)
+
+    most_held = max((window_frames - 1) * stride + 1 for stride in strides)
+    for chunk_ND in chunks:
+        held_ND = torch.cat([held_ND, chunk_ND]) if len(held_ND) else chunk_ND
+        yield [complete(number, interval) for number, interval in enumerate(intervals)]
+        # The last window, which ends with the row, may reach back as far as the longest window does.
+        done = len(held_ND) - max(most_held, len(held_ND) + first - min(starts))
+        held_ND, first = held_ND[max(0, done) :], first + max(0, done)
+    rest = []
+    for number, stride in enumerate(strides):
+        last = first + len(held_ND) - (window_frames - 1) * stride - 1
+        is_left = last >= 0 and starts[number] - intervals[number] < last
+        starts[number] = last if is_left else starts[number]
+        rest.append(complete(number, 1) if is_left else (torch.empty(0).long(), torch.empty(0)))
+    yield rest

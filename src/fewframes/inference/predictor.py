@@ -1,7 +1,6 @@
-"""The front door: `load(name_or_path)` -> `Predictor`; a video -> `Prediction`.
+"""The front door: `load` makes a `Predictor` from a model's name or file, and a `Predictor` makes a `Prediction` from a video.
 
-Decoding runs ahead in background threads (FFmpeg works outside Python's lock), so that the network does not wait for a
-video that could have been ready.
+Decoding runs ahead in background threads (FFmpeg works outside Python's lock), so that the network seldom waits for a video.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from fewframes.errors import ConfigError, FewframesError, MissingDependency, Vid
 from fewframes.inference.clips import ClipReader, ClipRequest, DecodedClips
 from fewframes.inference.early_exit import answer, confidence, stages_of
 from fewframes.inference.stream import OnEvent, Stream
-from fewframes.inference.threads import num_lanes, side_by_side
+from fewframes.inference.threads import num_threads, side_by_side
 from fewframes.models.checkpoint import Checkpoint
 from fewframes.models.exit_plan import ExitPlan, check_can_exit
 from fewframes.models.hub import load_checkpoint
@@ -47,18 +46,19 @@ BackendChoice = Literal["auto", "pyav", "torchcodec"]
 BACKENDS = ("auto", "pyav", "torchcodec")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CPU_BYTES_AT_ONCE = 16
-"""Frames that a lane takes at once on a CPU, times the bytes of a value: 4 in float32, 8 in bfloat16. With more the activations
-of Lite0 outgrow what malloc keeps, and the time goes into fetching pages (docs/decisions.md)."""
+"""Frames that a thread embeds at once on a CPU, times the bytes of a value: 4 frames in float32, 8 in bfloat16. With more frames
+the activations of Lite0 outgrow what malloc holds on to, and the time goes into fetching pages (docs/decisions.md).
+"""
 FRAMES_AT_ONCE = 256
-"""The same elsewhere: the most frames of any preset's clip are 64, and many views of a video must not fill the memory."""
+"""Frames embedded at once on other devices. A preset's clip has at most 64; many views of a video must not fill the memory."""
 WINDOWS_AT_ONCE = 256
 """Windows of frame embeddings that the temporal half takes at once."""
 
 
 class Predictor:
-    """A model ready to label videos: network, view, labels, on one device in one precision.
+    """A model that is ready to label videos: its network, view and labels, on one device in one precision.
 
-    The checkpoint stays as it is: it can be saved, or trained, afterwards. Weights that need no cast are shared with it.
+    The checkpoint is not changed: it can be saved, or trained, afterwards. Weights that need no cast are shared with it.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class Predictor:
         merge: int | None = None,
         name: str = "",
     ) -> None:
+        """Put a checkpoint's model on a device. `name` is shown in errors and in files; `load` explains the other arguments."""
         if not isinstance(checkpoint, Checkpoint):
             raise TypeError(f"checkpoint = {checkpoint!r}: needs a Checkpoint; fewframes.load takes names and paths")
         self.name = name
@@ -89,9 +90,15 @@ class Predictor:
         self.dtype = choose_dtype(dtype, self.device)
         self.model.frame_encoder.to(self.dtype)
 
+    def __repr__(self) -> str:
+        precision = str(self.dtype).removeprefix("torch.")
+        return f"Predictor({self.name!r}, {len(self.labels)} labels, {self.device}, {precision})"
+
     def through(self, embed: Callable[[Tensor], Tensor], limits: Limits) -> Predictor:
-        """The same model, whose frames go through `embed`, (T, C, H, W) uint8 -> (T, D), where those of several videos can be
-        embedded together, and which reads no videos above `limits`."""
+        """Return a copy that embeds frames with `embed`, (T, C, H, W) uint8 to (T, D), and refuses videos above `limits`.
+
+        A server uses it to embed the frames of several videos together.
+        """
         other = copy.copy(self)
         other.reader, other._embed_elsewhere = replace(self.reader, limits=limits), embed
         return other
@@ -107,21 +114,27 @@ class Predictor:
         early_exit: bool | float = False,
         fps: float = DEFAULT_FPS,
     ) -> Prediction:
-        """What happens in one video, or between two moments of it.
+        """Label one video, or the part of it between two times.
 
-        `source` as for `video.open_video`; `num_frames` other than the model's own has its temporal positions
-        interpolated; `tolerance` (0-0.5) lets each moment move by that share of the frames' spacing to where decoding is
-        cheapest; `early_exit` looks at a few frames first and at more only while the answer's calibrated confidence is below
-        that number (0-1), or, when True, below what was fitted for this model; `fps` is for inputs without a rate of their
-        own. Raises VideoError, and ConfigError where this model cannot stop early.
+        Raises VideoError, and ConfigError where this model cannot stop early.
+
+        Args:
+            source: The video, as for `fewframes.open_video`.
+            num_frames: Frames to look at; for another number than the model's own, its temporal positions are interpolated.
+            start_s, end_s: Seconds at which the part begins and ends; by default the whole video.
+            tolerance: A fraction (0-0.5) of the interval between frames, by which each timestamp may move to where decoding is
+                cheapest.
+            early_exit: Encode a few frames first, and more only while the calibrated confidence is below this number (0-1). True
+                takes the threshold that was fitted for this model.
+            fps: Frame rate of inputs that have none of their own.
         """
         frames = self.config.num_frames if num_frames is None else num_frames
-        part = ClipRequest(one_pass(tolerance), frames, start_s, end_s, fps)
+        request = ClipRequest(one_pass(tolerance), frames, start_s, end_s, fps)
         plan = self.exit_plan(early_exit, num_frames)
         return (
-            self.label(self.reader.read(source, part, threads=0))
+            self.label(self.reader.read(source, request, threads=0))
             if plan is None
-            else self._glance(source, part, plan, 0)
+            else self._predict_early(source, request, plan, 0)
         )
 
     def predict_many(
@@ -135,18 +148,22 @@ class Predictor:
         early_exit: bool | float = False,
         workers: int | None = None,
     ) -> Iterator[Prediction | Failure]:
-        """One result for each source (paths or URLs), in their order; a video that cannot be read gives a `Failure`.
+        """Label many videos (paths or URLs), and yield one result for each in their order. An unreadable video gives a `Failure`.
 
-        `workers` videos are decoded at a time, by one thread each (default: one a core). The other arguments as for `predict`.
+        `workers` videos are decoded at a time, by one thread each (default: one per core). The other arguments: see `predict`.
         """
         if isinstance(sources, str | os.PathLike):
             raise TypeError(f"sources = {sources!r}: needs several; use predict for one")
         workers = whole_number("workers", workers or torch.get_num_threads(), 1)
         frames = self.config.num_frames if num_frames is None else num_frames
-        part, plan = ClipRequest(one_pass(tolerance), frames, start_s, end_s), self.exit_plan(early_exit, num_frames)
+        request, plan = ClipRequest(one_pass(tolerance), frames, start_s, end_s), self.exit_plan(early_exit, num_frames)
 
         def work(source: str | os.PathLike[str]) -> DecodedClips | Prediction:
-            return self.reader.read(source, part, threads=1) if plan is None else self._glance(source, part, plan, 1)
+            return (
+                self.reader.read(source, request, threads=1)
+                if plan is None
+                else self._predict_early(source, request, plan, 1)
+            )
 
         for source, done in worked_ahead(sources, work, workers):
             if isinstance(done, FewframesError):
@@ -160,10 +177,10 @@ class Predictor:
     def stream(
         self, source: LiveSource, config: StreamConfig | None = None, *, on_event: OnEvent | None = None
     ) -> Stream:
-        """The answers over the last seconds of a camera, network stream, file or pipe, as they come: iterate over it.
+        """Label a camera, network stream, file or pipe as it comes: iterate over the result for predictions over the last seconds.
 
-        `source` as for `live.LiveSource`; `on_event` hears at once of what happens to the stream. Raises VideoError, and
-        ConfigError for a model whose frames have no embedding of their own.
+        `source` is that of `LiveSource`; `on_event` is called at once with every event. Raises VideoError, and ConfigError for a
+        model whose frames have no embedding of their own.
         """
         return Stream(self, source, config or StreamConfig(), on_event)
 
@@ -177,7 +194,7 @@ class Predictor:
         fps: float = DEFAULT_FPS,
         threads: int = 1,
     ) -> Clip:
-        """The frames that `predict` looks at, as the model's view has them; `threads` decode (0: as many as help)."""
+        """Return the frames that `predict` looks at, as the model's view has them; `threads` decode them (0: as many as help)."""
         frames = self.config.num_frames if num_frames is None else num_frames
         return self.reader.read(source, ClipRequest(ONE_PASS, frames, start_s, end_s, fps), threads=threads).clips[0]
 
@@ -190,22 +207,23 @@ class Predictor:
         start_s: float = 0.0,
         end_s: float | None = None,
     ) -> tuple[Clip, ...]:
-        """Several views of one video, which is opened once: clip after clip, of each its crops. Raises VideoError, and
-        ConfigError where the model's view leaves nothing to crop."""
+        """Return several views of one video, which is opened once: clip after clip, all crops of each. Raises VideoError, and
+        ConfigError where the model's view leaves nothing to crop.
+        """
         self.check_views(views)
         frames = self.config.num_frames if num_frames is None else num_frames
         return self.reader.read(source, ClipRequest(views, frames, start_s, end_s), threads=1).clips
 
     def check_views(self, views: Views) -> None:
-        """ConfigError where the model's view leaves nothing to crop."""
+        """Raise ConfigError for views with several crops where the model's view leaves nothing to crop."""
         if views.num_crops > 1 and self.view.fit != "crop":
             raise ConfigError(
                 f"{views.num_crops} crops: this model's view ({self.view.fit}) shows the whole picture, so there is nothing to "
-                "crop; take 1"
+                "crop; use 1 crop"
             )
 
     def encode_clips(self, frames_VTCHW: Tensor) -> Tensor:
-        """Frame embeddings f_t (Eq. 10) whatever the layout: clips (V, T, C, H, W) uint8 -> (V, T, D) float32, CPU."""
+        """Return frame embeddings f_t (Eq. 10) in any layout: clips (V, T, C, H, W) uint8 to (V, T, D) float32 on the CPU."""
         if self.config.layout == "factorised":
             return self.embed_frames(frames_VTCHW.flatten(0, 1)).unflatten(0, frames_VTCHW.shape[:2])
         with torch.inference_mode():
@@ -213,12 +231,12 @@ class Predictor:
         return torch.cat(clips)
 
     def embed_frames(self, frames_TCHW: Tensor) -> Tensor:
-        """Frame embeddings f_t (Eq. 10) of frames that fit the view: (T, C, H, W) uint8 -> (T, D) float32, CPU."""
+        """Return frame embeddings f_t (Eq. 10) of frames that fit the view: (T, C, H, W) uint8 to (T, D) float32 on the CPU."""
         if self._embed_elsewhere is not None:
             return self._embed_elsewhere(frames_TCHW)
         if self.device.type != "cpu":
             return torch.cat([self._embed(part_TCHW) for part_TCHW in frames_TCHW.split(FRAMES_AT_ONCE)])
-        evenly = -(-len(frames_TCHW) // num_lanes())
+        evenly = -(-len(frames_TCHW) // num_threads())
         at_once = max(1, min(evenly, CPU_BYTES_AT_ONCE // self.dtype.itemsize))
         return torch.cat(side_by_side(self._embed, frames_TCHW.split(at_once)))
 
@@ -228,15 +246,15 @@ class Predictor:
             return self.model.encode_frames(pixels_TCHW).cpu()
 
     def encode_windows(
-        self, windows_BTD: Tensor, *, with_attention: bool = False, kept_BT2W: Tensor | None = None
+        self, windows_BTD: Tensor, *, with_attention: bool = False, cached_BT2W: Tensor | None = None
     ) -> VideoEncoding:
-        """What the temporal half says of many windows of frame embeddings (B, T, D): each field float32, CPU.
+        """Run the temporal half on many windows of frame embeddings (B, T, D). All fields of the result are float32 on the CPU.
 
-        `predict`, streams and timelines all answer through it, so they cannot disagree. `kept_BT2W`: what `keep` said of each
-        frame.
+        `predict`, streams and timelines all answer through this method, so they cannot disagree. `cached_BT2W` holds what
+        `motion_cache` returned for each frame, where it is known.
         """
         num_parts = -(-len(windows_BTD) // WINDOWS_AT_ONCE)
-        kept = [None] * num_parts if kept_BT2W is None else kept_BT2W.split(WINDOWS_AT_ONCE)
+        cached = [None] * num_parts if cached_BT2W is None else cached_BT2W.split(WINDOWS_AT_ONCE)
         with torch.inference_mode():
             parts = [
                 self.model.encode_video(
@@ -244,7 +262,7 @@ class Predictor:
                     with_attention=with_attention,
                     cached_BT2W=None if part_BT2W is None else part_BT2W.to(self.device),
                 )
-                for part_BTD, part_BT2W in zip(windows_BTD.split(WINDOWS_AT_ONCE), kept, strict=True)
+                for part_BTD, part_BT2W in zip(windows_BTD.split(WINDOWS_AT_ONCE), cached, strict=True)
             ]
         attention = [part.frame_attention.cpu() for part in parts if part.frame_attention is not None]
         return VideoEncoding(
@@ -253,17 +271,21 @@ class Predictor:
             torch.cat(attention) if attention else None,
         )
 
-    def keep(self, before_D: Tensor, frame_D: Tensor) -> Tensor | None:
-        """What of a frame's token every window shares (`MotionTokens.kept`): two embeddings (D,) -> (2, W), CPU; None for a model
-        without motion tokens."""
+    def motion_cache(self, before_D: Tensor, embedding_D: Tensor) -> Tensor | None:
+        """Return the part of a frame's motion token that no window changes (`MotionTokens.kept`), so that it is computed once.
+
+        Takes the embeddings (D,) of the frame before and of the frame. Returns (2, W) on the CPU, or None without motion tokens.
+        """
         motion = self.model.temporal_encoder.motion
         if motion is None:
             return None
         with torch.inference_mode():
-            return motion.cacheable_parts(before_D[None].to(self.device), frame_D[None].to(self.device))[0].cpu()
+            return motion.cacheable_parts(before_D[None].to(self.device), embedding_D[None].to(self.device))[0].cpu()
 
     def exit_plan(self, early_exit: bool | float, num_frames: int | None = None) -> ExitPlan | None:
-        """When to stop looking; None for not at all before the end. ConfigError where this model cannot stop early."""
+        """Return the plan of an early exit; None where every frame is encoded. Raises ConfigError where an early exit is
+        impossible.
+        """
         if early_exit is False:
             return None
         if early_exit is not True:
@@ -272,64 +294,67 @@ class Predictor:
         own = self.config.num_frames
         if num_frames is not None and num_frames != own:
             raise ConfigError(
-                f"{num_frames} frames with early exit, whose stages are of this model's {own}; leave one of the two out"
+                f"{num_frames} frames with early exit: its stages are made for this model's {own} frames; leave one of the two out"
             )
         plan = self.checkpoint.exits
         if plan is None and early_exit is True:
             raise ConfigError(
-                f"{self.name}: when it may stop early was not fitted for this model; train with --early-exit, or name the "
-                "confidence from which on an answer is given, such as 0.9"
+                f"{self.name}: no early exit was fitted for this model; train with --early-exit, or pass the confidence from which "
+                "an answer is given, such as 0.9"
             )
         if plan is None:
+            # Nothing was fitted: the scores as they are, and the caller's confidence as the threshold.
             stages = stages_of(own)
             plan = ExitPlan(stages=stages, temperatures=(1.0,) * len(stages), threshold=1.0)
         plan.check(self.model)
         return plan if early_exit is True else replace(plan, threshold=float(early_exit))
 
-    def _glance(self, source: Source, part: ClipRequest, plan: ExitPlan, threads: int) -> Prediction:
-        """Frames stage by stage, until the answer is sure enough."""
+    def _predict_early(self, source: Source, request: ClipRequest, plan: ExitPlan, threads: int) -> Prediction:
+        """Label one video stage by stage, until the answer is confident enough."""
         network_s, began = 0.0, time.perf_counter()
-        times_N, frames_ND = torch.empty(0), torch.empty(0)
-        with self.reader.opened(source, part, threads=threads) as video:
-            for stage, places in enumerate(plan.stages):
+        times_N, embeddings_ND = torch.empty(0), torch.empty(0)
+        with self.reader.opened(source, request, threads=threads) as video:
+            for stage, indices in enumerate(plan.stages):
                 new = plan.new_positions(stage)
-                clip = video.look_again(new) if stage else video.look_first(new)
-                met = time.perf_counter()
+                clip = video.decode_more(new) if stage else video.decode_first(new)
+                decoded_at = time.perf_counter()
                 new_ND = self.embed_frames(clip.frames.squeeze(1))
-                looked_at = [*(plan.stages[stage - 1] if stage else ()), *new]
-                order = [looked_at.index(place) for place in places]
-                frames_ND = (torch.cat([frames_ND, new_ND]) if stage else new_ND)[order]
+                # Rows lie in the order in which frames were encoded; the temporal half needs them in the order of time.
+                encoded_so_far = [*(plan.stages[stage - 1] if stage else ()), *new]
+                order = [encoded_so_far.index(index) for index in indices]
+                embeddings_ND = (torch.cat([embeddings_ND, new_ND]) if stage else new_ND)[order]
                 times_N = torch.cat([times_N, clip.times_s.float()])[order]
-                encoded, shares_TN = answer(self.model, frames_ND[None].to(self.device), places)
+                encoded, weights_TN = answer(self.model, embeddings_ND[None].to(self.device), indices)
                 sure = float(confidence(encoded.logits, plan.temperatures[stage])) >= plan.threshold
-                network_s += time.perf_counter() - met
+                network_s += time.perf_counter() - decoded_at
                 if sure:
                     break
         decode_s = time.perf_counter() - began - network_s - video.transform_s
         timing = Timing(decode_s, video.transform_s, network_s)
-        prediction = self._prediction(replace(clip, times_s=times_N), frames_ND, encoded, timing)
-        return replace(prediction, frame_attention=prediction.frame_attention @ shares_TN.cpu())
+        prediction = self._prediction(replace(clip, times_s=times_N), embeddings_ND, encoded, timing)
+        # Attention lies on T filled-in timestamps; each passes its own on to the frames that it was filled in from.
+        return replace(prediction, frame_attention=prediction.frame_attention @ weights_TN.cpu())
 
-    def label(self, read: DecodedClips) -> Prediction:
-        """What happens in a video whose frames have been read; of several views, the first's."""
-        return self.label_many([read])[0]
+    def label(self, video: DecodedClips) -> Prediction:
+        """Label a decoded video; of several views, the first one."""
+        return self.label_many([video])[0]
 
-    def label_many(self, reads: Sequence[DecodedClips]) -> list[Prediction]:
-        """The same of videos with equally many frames, which go through the network together."""
+    def label_many(self, videos: Sequence[DecodedClips]) -> list[Prediction]:
+        """Label several decoded videos in one batch. All must have the same number of frames."""
         began = time.perf_counter()
-        clips = [read.clips[0] for read in reads]
-        frames_BTD = self.encode_clips(torch.stack([clip.frames for clip in clips]))
-        encoded = self.encode_windows(frames_BTD, with_attention=True)
-        found = [
-            self._prediction(clip, frames_TD, said, Timing(0.0, 0.0, 0.0))
-            for clip, frames_TD, said in zip(clips, frames_BTD, encoded.each(), strict=True)
+        clips = [video.clips[0] for video in videos]
+        embeddings_BTD = self.encode_clips(torch.stack([clip.frames for clip in clips]))
+        encoded = self.encode_windows(embeddings_BTD, with_attention=True)
+        predictions = [
+            self._prediction(clip, embeddings_TD, encoding, Timing(0.0, 0.0, 0.0))
+            for clip, embeddings_TD, encoding in zip(clips, embeddings_BTD, encoded.each(), strict=True)
         ]
-        network_s = (time.perf_counter() - began) / len(reads)
-        timings = [Timing(read.decode_s, read.transform_s, network_s) for read in reads]
-        return [replace(one, timing=timing) for one, timing in zip(found, timings, strict=True)]
+        network_s = (time.perf_counter() - began) / len(videos)
+        timings = [Timing(video.decode_s, video.transform_s, network_s) for video in videos]
+        return [replace(prediction, timing=timing) for prediction, timing in zip(predictions, timings, strict=True)]
 
-    def _prediction(self, clip: Clip, frames_TD: Tensor, encoded: VideoEncoding, timing: Timing) -> Prediction:
-        """What the network said of one video, for the caller."""
+    def _prediction(self, clip: Clip, embeddings_TD: Tensor, encoded: VideoEncoding, timing: Timing) -> Prediction:
+        """Return a prediction from the network's outputs for one video. Raises VideoError where they are no numbers."""
         assert encoded.frame_attention is not None
         with torch.inference_mode():
             scores_K = self.model.scores(encoded.logits).squeeze(0).cpu()
@@ -342,7 +367,7 @@ class Predictor:
             times_s=clip.times_s.float(),
             frame_attention=encoded.frame_attention.squeeze(0).cpu(),
             embedding=encoded.embedding.squeeze(0).cpu(),
-            frame_embeddings=frames_TD,
+            frame_embeddings=embeddings_TD,
             timing=timing,
             reading=clip.reading,
             steps=clip.steps,
@@ -357,12 +382,14 @@ def load(
     backend: BackendChoice = "auto",
     merge: int | None = None,
 ) -> Predictor:
-    """A `Predictor` from a preset's name (see `fewframes models`) or a checkpoint file.
+    """Load a `Predictor` by a preset's name (see `fewframes models`) or from a checkpoint file. Raises WeightsError or ConfigError.
 
-    `device`: `auto` takes CUDA, then Apple's MPS, then the CPU. `dtype`: `auto` takes bfloat16 where the device has
-    instructions for it (`fewframes doctor` says), float32 otherwise. `backend`: `auto` decodes with torchcodec on a GPU on
-    which that works, with PyAV elsewhere. `merge`: patches that each block of a ViT merges away; None is what the model was
-    trained with. Raises WeightsError or ConfigError.
+    Args:
+        name_or_path: The model.
+        device: `auto` takes CUDA, then Apple's MPS, then the CPU.
+        dtype: `auto` takes bfloat16 where the device has instructions for it (`fewframes doctor` says), float32 otherwise.
+        backend: `auto` decodes with torchcodec on a GPU where that works, with PyAV elsewhere.
+        merge: Patches that each block of a ViT merges away; None is the number that the model was trained with.
     """
     checkpoint = load_checkpoint(name_or_path)
     name = os.fspath(name_or_path)
@@ -370,7 +397,7 @@ def load(
 
 
 def choose_dtype(name: DtypeName, device: torch.device) -> torch.dtype:
-    """Return the precision of the frame encoder; `auto` is a rule (machine.auto_dtype). ConfigError for an unknown name."""
+    """Return the precision of the frame encoder; for `auto` it follows from the device (`auto_dtype`). Raises ConfigError."""
     if name == "auto":
         return auto_dtype(device)[0]
     if name not in DTYPES:
@@ -379,13 +406,13 @@ def choose_dtype(name: DtypeName, device: torch.device) -> torch.dtype:
 
 
 def no_numbers(source: str, dtype: torch.dtype) -> str:
-    """Return what to say where the network's answer for a video is NaN."""
+    """Return the error text for a video for which the network's answer is NaN."""
     remedy = "; take another dtype, such as float32" if dtype == torch.float16 else ""
     return f"{source}: the network's answers are no numbers{remedy}"
 
 
 def name_of(dtype: torch.dtype) -> DtypeName:
-    """The name of a precision, as `load` takes it."""
+    """Return the name of a precision, as `load` takes it."""
     names: dict[torch.dtype, DtypeName] = {
         torch.float32: "float32",
         torch.bfloat16: "bfloat16",
@@ -395,11 +422,11 @@ def name_of(dtype: torch.dtype) -> DtypeName:
 
 
 def choose_backend(name: BackendChoice, device: torch.device) -> BackendName:
-    """Return what decodes videos. Raises MissingDependency where torchcodec is asked for and cannot be used, and ConfigError."""
+    """Return the decoder to use. Raises ConfigError, and MissingDependency where torchcodec is asked for and cannot be used."""
     if name not in BACKENDS:
         raise ConfigError(f"backend {name!r}: {nearest(str(name), BACKENDS)}")
     if name == "pyav" or (name == "auto" and device.type != "cuda"):
-        return "pyav"  # which decodes less for the same frames (docs/explanation/performance.md)
+        return "pyav"  # it decodes fewer frames for the same request than torchcodec (docs/explanation/performance.md)
     reason = why_not(str(device))
     if reason and name == "torchcodec":
         raise MissingDependency(f"the backend torchcodec cannot be used on {device} ({reason}); take 'auto' or 'pyav'")
@@ -407,6 +434,6 @@ def choose_backend(name: BackendChoice, device: torch.device) -> BackendName:
 
 
 def one_pass(tolerance: float) -> Views:
-    """What `predict` looks at, each moment moved by up to this share of the frames' spacing."""
+    """Return the views of `predict`: one clip, whose timestamps may each move by this fraction of the interval between frames."""
     tolerance = real_number("tolerance", tolerance, low=0, high=0.5)
     return Views(tolerance=tolerance) if tolerance else ONE_PASS

@@ -1,6 +1,6 @@
-"""Spans of actions: how far two overlap, which of many repeat each other, and how well found ones fit true ones.
+"""Arithmetic on spans of actions: how far two overlap, which of many repeat each other, and how well detected ones fit true ones.
 
-Arithmetic on seconds; no video and no network in sight.
+It works on seconds alone, with no video and no network.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from torch import Tensor
 from fewframes.core.text import for_subtitles
 
 TIOUS = (0.3, 0.4, 0.5, 0.6, 0.7)
-"""Overlaps from which a found span counts as right: mean average precision is the mean over labels and these."""
+"""Overlaps from which a detected span counts as right. Mean average precision is the mean over labels and over these."""
 
 MOST_OVERLAP = 0.3
-"""Two spans of one label that overlap by more than this (tIoU) are taken for the same."""
+"""The largest overlap (tIoU) of two spans of one label that count as two actions; with more they are taken for the same."""
 
 
 @dataclass(frozen=True)
 class Span:
-    """One action from `start_s` to `end_s`, in seconds from the start of the video; `confidence` in 0-1."""
+    """An action from `start_s` to `end_s`, in seconds from the start of the video, with a `confidence` in 0-1."""
 
     start_s: float
     end_s: float
@@ -32,11 +32,11 @@ class Span:
 
     @property
     def length_s(self) -> float:
-        """How long it lasts, in seconds."""
+        """The duration in seconds."""
         return self.end_s - self.start_s
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values."""
+        """Return plain values."""
         return {
             "start_s": round(self.start_s, 3),
             "end_s": round(self.end_s, 3),
@@ -46,21 +46,28 @@ class Span:
 
 
 def clock(time_s: float) -> str:
-    """Seconds as people write them: `0:07`, `12:30`, `1:02:03`."""
+    """Format seconds as people write them: `0:07`, `12:30`, `1:02:03`."""
     minutes, seconds = divmod(round(time_s), 60)
     return f"{minutes}:{seconds:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
 
 
 def overlap(one: Span, other: Span) -> float:
-    """Temporal intersection over union (tIoU) of two spans, whatever their labels: 0-1."""
+    """Return the temporal intersection over union (tIoU, 0-1) of two spans, whatever their labels."""
     shared_s = min(one.end_s, other.end_s) - max(one.start_s, other.start_s)
     return max(0.0, shared_s) / (one.length_s + other.length_s - max(0.0, shared_s))
 
 
 def average_precision(found: Sequence[Sequence[Span]], true: Sequence[Sequence[Span]], tiou: float) -> float:
-    """Average precision of spans of one label over videos: the area below precision (the best at any higher recall) over
-    recall, most confident first. A true span is found once, by the most confident span that overlaps it by `tiou`; what
-    finds it again is wrong."""
+    """Return the average precision of detected spans of one label over videos.
+
+    That is the area below the curve of precision (the best at any higher recall) over recall, most confident span first. A true
+    span is matched once, by the most confident detected span that overlaps it enough; further matches of it are wrong.
+
+    Args:
+        found: Detected spans of each video.
+        true: True spans of each video.
+        tiou: Overlap from which a detected span counts as right.
+    """
     num_true = sum(map(len, true))
     ranked = sorted(
         ((span, video) for video, spans in enumerate(found) for span in spans), key=lambda pair: -pair[0].confidence
@@ -68,23 +75,29 @@ def average_precision(found: Sequence[Sequence[Span]], true: Sequence[Sequence[S
     taken: set[tuple[int, int]] = set()
     hits = []
     for span, video in ranked:
-        free = [(overlap(span, other), place) for place, other in enumerate(true[video]) if (video, place) not in taken]
-        best, place = max(free, default=(0.0, 0))
+        free = [(overlap(span, other), index) for index, other in enumerate(true[video]) if (video, index) not in taken]
+        best, index = max(free, default=(0.0, 0))
         hits.append(best >= tiou)
         if best >= tiou:
-            taken.add((video, place))
+            taken.add((video, index))
     if not num_true or not hits:
         return 0.0
     right_N = torch.tensor(hits).double()
     precision_N = right_N.cumsum(0) / torch.arange(1, len(hits) + 1)
-    best_N = precision_N.flip(0).cummax(0).values.flip(0)
+    best_N = precision_N.flip(0).cummax(0).values.flip(0)  # the best precision at this recall or any higher one
     return float((best_N * right_N).sum() / num_true)
 
 
 def mean_average_precision(
     found: Sequence[Sequence[Span]], true: Sequence[Sequence[Span]], tious: Sequence[float] = TIOUS
 ) -> dict[float, float]:
-    """For each overlap the mean of `average_precision` over the labels that the true spans have."""
+    """Return, for each overlap, the mean of `average_precision` over the labels of the true spans.
+
+    Args:
+        found: Detected spans of each video.
+        true: True spans of each video.
+        tious: Overlaps from which a detected span counts as right.
+    """
     labels = sorted({span.label for spans in true for span in spans})
 
     def of(label: str, videos: Sequence[Sequence[Span]]) -> list[list[Span]]:
@@ -97,44 +110,51 @@ def mean_average_precision(
 
 
 def most_over_time(scores_WK: Tensor, starts_s: Tensor, length_s: float, times_s: Tensor) -> Tensor:
-    """The greatest of the scores (W, K) of the windows over each moment (N,): (N, K), 0 where there is none.
+    """Return the highest score of the windows over each timestamp: (N, K), 0 where there is no window.
 
-    Window w lasts from `starts_s[w]`, ascending, for `length_s`; one with scores that are NaN counts for nothing."""
+    Args:
+        scores_WK: Scores of the windows; a window with NaN counts for nothing.
+        starts_s: Seconds at which the windows start (W,), ascending.
+        length_s: Seconds that each lasts.
+        times_s: Timestamps (N,).
+    """
     good_W = ~scores_WK.isnan().any(dim=1)
     scores_WK, starts_s = scores_WK[good_W], starts_s[good_W].contiguous()
     first_N = torch.searchsorted(starts_s + length_s, times_s, right=True)
     behind_N = torch.searchsorted(starts_s, times_s, right=True)
     most_NK = torch.zeros(len(times_s), scores_WK.shape[1])
+    # Windows over a time are neighbours: one pass takes the first of each time, the next pass the second, and so on.
     for number in range(int((behind_N - first_N).amax()) if len(starts_s) else 0):
-        places_N = first_N + number
-        covers_N = places_N < behind_N
-        most_NK[covers_N] = most_NK[covers_N].maximum(scores_WK[places_N[covers_N]].float())
+        indices_N = first_N + number
+        covers_N = indices_N < behind_N
+        most_NK[covers_N] = most_NK[covers_N].maximum(scores_WK[indices_N[covers_N]].float())
     return most_NK
 
 
 def without_repeats(spans: Sequence[Span], most_overlap: float = MOST_OVERLAP) -> list[Span]:
-    """The spans that overlap no more confident one of their label by more than `most_overlap` (tIoU), most confident first.
+    """Return the spans that overlap no more confident span of their label by more than `most_overlap` (tIoU), most confident first.
 
-    torchvision's non-maximum suppression gives the same and takes seconds to be imported."""
+    torchvision's non-maximum suppression gives the same result and takes seconds to import.
+    """
     ranked = sorted(spans, key=lambda span: -span.confidence)
     starts_N, ends_N = (np.array([getattr(span, end) for span in ranked]) for end in ("start_s", "end_s"))
     of_label: dict[str, list[int]] = {}
-    for place, span in enumerate(ranked):
-        of_label.setdefault(span.label, []).append(place)
+    for index, span in enumerate(ranked):
+        of_label.setdefault(span.label, []).append(index)
     kept: list[int] = []
-    for places in of_label.values():
-        left_N = np.array(places)
+    for indices in of_label.values():
+        left_N = np.array(indices)
         while len(left_N):
             best, left_N = left_N[0], left_N[1:]
             kept.append(int(best))
             shared_N = np.minimum(ends_N[best], ends_N[left_N]) - np.maximum(starts_N[best], starts_N[left_N])
             whole_N = np.maximum(ends_N[best], ends_N[left_N]) - np.minimum(starts_N[best], starts_N[left_N])
             left_N = left_N[shared_N <= most_overlap * whole_N]
-    return [ranked[place] for place in sorted(kept)]
+    return [ranked[index] for index in sorted(kept)]
 
 
 def subtitles(spans: Sequence[Span]) -> str:
-    """Spans as WebVTT, in the order of time."""
+    """Return spans as WebVTT, in the order of time."""
     cues = [
         f"{_stamp(span.start_s)} --> {_stamp(span.end_s)}\n{for_subtitles(span.label)} {span.confidence:.0%}\n"
         for span in sorted(spans, key=lambda span: span.start_s)

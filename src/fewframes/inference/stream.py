@@ -1,7 +1,7 @@
-"""A live source -> an answer at a chosen pace over the last seconds; each picture goes through the frame encoder once.
+"""Label a live source at a chosen pace over the last seconds; each frame goes through the frame encoder once.
 
-The last T frame embeddings are kept, one (T, D) tensor; an answer is a pass of the temporal half over them. The moments are
-those of `sampling.steady_times`, so that an answer is what `predict` says of the same seconds of a file.
+The last T frame embeddings are cached in one (T, D) tensor, and a prediction is one pass of the temporal half over them. The
+timestamps are those of `sampling.steady_times`, so that a prediction equals that of `predict` for the same seconds of a file.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from fewframes.video.live_source import LiveSource
 from fewframes.video.transforms import fit_frame
 from fewframes.video.view import ViewConfig
 
-MOST_KEPT = 100_000
-"""Latencies of which the summary's percentiles are, the last ones; a stream runs for days in flat memory."""
+MOST_LATENCIES = 100_000
+"""Latencies that a summary's percentiles are taken over, the latest ones: a stream runs for days in constant memory."""
 OnEvent = Callable[[LiveEvent], None]
 
 
 class FrameNetwork(Protocol):
-    """What of a `Predictor` a stream needs."""
+    """The part of a `Predictor` that a stream needs."""
 
     labels: tuple[str, ...]
     view: ViewConfig
@@ -40,21 +40,22 @@ class FrameNetwork(Protocol):
     model: STAM
 
     def embed_frames(self, frames_TCHW: Tensor) -> Tensor:
-        """(T, C, H, W) uint8 -> (T, D)."""
+        """Return the embeddings of frames: (T, C, H, W) uint8 to (T, D)."""
 
-    def keep(self, before_D: Tensor, frame_D: Tensor) -> Tensor | None:
-        """(D,) and (D,) -> (2, W)."""
+    def motion_cache(self, before_D: Tensor, embedding_D: Tensor) -> Tensor | None:
+        """Return the part of a frame's motion token that no window changes: from two embeddings (D,), the earlier first, (2, W)."""
 
-    def encode_windows(self, windows_BTD: Tensor, *, kept_BT2W: Tensor | None = None) -> VideoEncoding:
-        """(B, T, D) -> logits (B, K)."""
+    def encode_windows(self, windows_BTD: Tensor, *, cached_BT2W: Tensor | None = None) -> VideoEncoding:
+        """Run the temporal half: (B, T, D) to logits (B, K)."""
 
 
 @dataclass(frozen=True, eq=False)
 class StreamPrediction:
-    """What the model says of [start_s, end_s] of a stream, in seconds on its clock.
+    """A prediction for the seconds [start_s, end_s] of a stream, on its own clock.
 
-    `scores` (K,) in the order of `labels`, `smoothed` (K,) over earlier answers; `label` is the action with hysteresis, None while
-    none is sure. `latency_s`: from the arrival of the newest picture to this answer. `events`: what happened since the last one.
+    `scores` (K,) are in the order of `labels`, and `smoothed` (K,) is their mean over earlier predictions. `label` is the action
+    with hysteresis, None while none is certain. `latency_s` is the time from the arrival of the newest frame to this prediction.
+    `events` are those since the last prediction.
     """
 
     source: str
@@ -66,13 +67,13 @@ class StreamPrediction:
     label: str | None
     latency_s: float
     num_frames: int
-    """Moments of the window that have been seen; fewer than the model's own at the beginning of a causal one."""
+    """Timestamps of the window that have been seen; fewer than the model's own at the beginning for a causal model."""
     num_dropped: int
-    """Moments dropped so far because the network was behind."""
+    """Timestamps dropped so far because the network was behind."""
     events: tuple[LiveEvent, ...]
 
     def to_dict(self, topk: int = 5) -> dict[str, object]:
-        """Plain values, as `fewframes stream --json` writes them."""
+        """Return plain values, as `fewframes stream --json` writes them."""
         best = self.scores.topk(min(topk, len(self.labels))).indices.tolist()
         scores, smoothed = self.scores.tolist(), self.smoothed.tolist()
         return {
@@ -99,9 +100,11 @@ class StreamPrediction:
 
 @dataclass(frozen=True)
 class StreamSummary:
-    """A stream so far: answers, moments looked at and dropped, pictures encoded, pictures decoded and left out (late or damaged),
-    packets that could not be decoded, reconnections, how often each kind of event, and the latency (seconds, None before the
-    first answer) that half, 95 % and 99 % of the answers kept to."""
+    """The counts of a stream so far: predictions, timestamps seen and dropped, frames encoded, frames decoded and left out (late or
+    damaged), packets that could not be decoded, reconnections, and events of each kind.
+
+    The latencies, in seconds, are those that 50 %, 95 % and 99 % of the predictions kept to; None before the first prediction.
+    """
 
     num_predictions: int
     num_moments: int
@@ -119,8 +122,8 @@ class StreamSummary:
 
     def __str__(self) -> str:
         lines = (
-            f"{self.num_predictions} predictions in {self.seconds:.1f} s; {self.num_moments} moments looked at, "
-            f"{self.num_encoded} pictures encoded, {self.num_dropped} dropped; {self.num_pictures} decoded, "
+            f"{self.num_predictions} predictions in {self.seconds:.1f} s; {self.num_moments} timestamps seen, "
+            f"{self.num_encoded} frames encoded, {self.num_dropped} dropped; {self.num_pictures} decoded, "
             f"{self.num_left_out} left out, {self.num_bad_packets} bad packets; {self.num_reconnects} reconnections"
         )
         happened = ", ".join(f"{count} {kind}" for kind, count in self.events.items())
@@ -132,23 +135,24 @@ class StreamSummary:
 
 
 class Smoother:
-    """Scores over time: an exponential mean with a time constant, and a label with hysteresis."""
+    """An exponential mean of scores over time with a time constant, and a label with hysteresis."""
 
     def __init__(self, smooth_s: float, enter: float, leave: float) -> None:
         self._smooth_s, self._enter, self._leave = smooth_s, enter, leave
         self._smoothed_K: Tensor | None = None
         self._time_s = 0.0
         self.choice: int | None = None
-        """The label: the likeliest class once its smoothed score reached `enter`, until another's does or its own falls below
-        `leave`."""
+        """Index of the label. A class becomes it when it is the likeliest and its smoothed score reaches `enter`; it stays until
+        another class does so, or its own score falls below `leave`.
+        """
 
     def step(self, scores_K: Tensor, time_s: float) -> Tensor:
-        """The smoothed scores (K,) after these, which are of `time_s`."""
+        """Add the scores (K,) of a time and return the smoothed scores (K,)."""
         if self._smoothed_K is None or self._smooth_s == 0:
             self._smoothed_K = scores_K
         else:
-            kept = math.exp(-(time_s - self._time_s) / self._smooth_s)
-            self._smoothed_K = kept * self._smoothed_K + (1 - kept) * scores_K
+            old = math.exp(-(time_s - self._time_s) / self._smooth_s)  # the weight of all scores before
+            self._smoothed_K = old * self._smoothed_K + (1 - old) * scores_K
         self._time_s = time_s
         best = int(self._smoothed_K.argmax())
         if float(self._smoothed_K[best]) >= self._enter:
@@ -159,34 +163,38 @@ class Smoother:
 
 
 class EmbeddingRing:
-    """The embeddings of the last T steady moments, `frames_TD`, oldest first, and what `keep` made of each; a moment that was
-    dropped shows what the one before it showed."""
+    """The embeddings of the last T timestamps, oldest first: `embeddings_TD`. `cached_T2W` is the cached part of each motion token.
 
-    def __init__(self, size: int, keep: Callable[[Tensor, Tensor], Tensor | None]) -> None:
-        self._size, self._keep = size, keep
-        self.place = -1
-        """The newest moment's number."""
-        self.frames_TD = torch.empty(0, 0)
-        self.kept_T2W: Tensor | None = None
+    A timestamp that was dropped repeats the embedding before it.
+    """
 
-    def push(self, place: int, frame_D: Tensor) -> None:
-        """The embedding of a moment, later than all before."""
-        num_missing = min(place - self.place - 1, self._size) if len(self.frames_TD) else 0
-        before_D = self.frames_TD[-1] if len(self.frames_TD) else frame_D
-        for shown_D in (*[before_D] * num_missing, frame_D):
-            kept_2W = self._keep(before_D, shown_D)
-            self.frames_TD = self._pushed(self.frames_TD, shown_D)
-            if kept_2W is not None:
-                self.kept_T2W = self._pushed(torch.empty(0) if self.kept_T2W is None else self.kept_T2W, kept_2W)
+    def __init__(self, size: int, motion_cache: Callable[[Tensor, Tensor], Tensor | None]) -> None:
+        self._size, self._motion_cache = size, motion_cache
+        self.index = -1
+        """Index of the newest timestamp."""
+        self.embeddings_TD = torch.empty(0, 0)
+        self.cached_T2W: Tensor | None = None
+
+    def push(self, index: int, embedding_D: Tensor) -> None:
+        """Add the embedding of a timestamp that is later than all before."""
+        num_missing = min(index - self.index - 1, self._size) if len(self.embeddings_TD) else 0
+        before_D = self.embeddings_TD[-1] if len(self.embeddings_TD) else embedding_D
+        for shown_D in (*[before_D] * num_missing, embedding_D):
+            cached_2W = self._motion_cache(before_D, shown_D)
+            self.embeddings_TD = self._pushed(self.embeddings_TD, shown_D)
+            if cached_2W is not None:
+                self.cached_T2W = self._pushed(
+                    torch.empty(0) if self.cached_T2W is None else self.cached_T2W, cached_2W
+                )
             before_D = shown_D
-        self.place = place
+        self.index = index
 
     def _pushed(self, row: Tensor, new: Tensor) -> Tensor:
         return torch.cat([row, new[None]])[-self._size :] if len(row) else new[None]
 
 
 class Stream:
-    """The answers of a stream, one after the other (`for prediction in stream`); `close` it, or use `with`, to end early.
+    """An iterator over the predictions of a stream (`for prediction in stream`). `close` it, or use `with`, to end early.
 
     Raises VideoError where the source cannot be opened, or is lost for good.
     """
@@ -194,31 +202,34 @@ class Stream:
     def __init__(
         self, network: FrameNetwork, source: LiveSource, config: StreamConfig, on_event: OnEvent | None = None
     ) -> None:
+
         if network.config.layout != "factorised":
             raise ConfigError(
                 f"a stream needs embeddings of single frames, and layout {network.config.layout!r} mixes frames inside the "
-                "encoder; take a model of layout 'factorised'"
+                "encoder; use a model of the 'factorised' layout"
             )
         self._network, self._config, self._on_event = network, config, on_event
         self._size = network.config.num_frames
-        self._spacing_s = config.window_s / self._size
-        self._hop = max(1, round((config.every_s or 0.0) / self._spacing_s))
+        self._interval_s = config.window_s / self._size
+        self._every_frames = max(1, round((config.every_s or 0.0) / self._interval_s))
         self._min_frames = 1 if network.config.temporal == "causal" else self._size
         self.events: deque[LiveEvent] = deque(maxlen=1000)
-        """What happened, the last thousand."""
+        """The latest thousand events."""
         self._new_events: list[LiveEvent] = []
         self._event_counts: Counter[str] = Counter()
-        self._latencies_s: deque[float] = deque(maxlen=MOST_KEPT)
-        self._num_predictions = self._num_moments = self._num_encoded = 0
+        self._latencies_s: deque[float] = deque(maxlen=MOST_LATENCIES)
+        self._num_predictions = self._num_timestamps = self._num_encoded = 0
         self._last: tuple[Tensor, Tensor] | None = None
         self._cost_s = 0.0
         self._began = time.monotonic()
         self._restart(0)
-        self._reader = LiveReader(source, config, self._spacing_s, lambda frame_CHW: fit_frame(frame_CHW, network.view))
+        self._reader = LiveReader(
+            source, config, self._interval_s, lambda frame_CHW: fit_frame(frame_CHW, network.view)
+        )
         self.source = self._reader.address.name
 
     def __iter__(self) -> Iterator[StreamPrediction]:
-        # One by one where pictures must not be late; else as many as wait, which keeps every core busy.
+        # A live source is answered frame by frame, so that none is late; a file by as many as wait, so that no core idles.
         most = 1 if self._reader.is_live else WAITING
         with self:
             while (items := self._reader.take(most, POLL_S, self._oldest_s())) is not None:
@@ -237,21 +248,21 @@ class Stream:
         self.close()
 
     def close(self) -> None:
-        """Give back the source."""
+        """Release the source."""
         self._reader.close()
 
     @property
     def every_s(self) -> float:
-        """Seconds between answers, as they lie on the frames' grid."""
-        return self._hop * self._spacing_s
+        """Seconds between predictions, rounded to the grid of frames."""
+        return self._every_frames * self._interval_s
 
     def summary(self) -> StreamSummary:
-        """What the stream has been so far."""
+        """Return the counts and latencies so far."""
         counts, latencies = self._reader.counts, torch.tensor(self._latencies_s, dtype=torch.float64)
-        p50, p95, p99 = [float(latencies.quantile(share)) if len(latencies) else None for share in (0.5, 0.95, 0.99)]
+        p50, p95, p99 = [float(latencies.quantile(q)) if len(latencies) else None for q in (0.5, 0.95, 0.99)]
         return StreamSummary(
             self._num_predictions,
-            self._num_moments,
+            self._num_timestamps,
             self._num_encoded,
             counts.dropped,
             counts.pictures,
@@ -266,7 +277,7 @@ class Stream:
         )
 
     def _oldest_s(self) -> float:
-        """How old a sample may be that is still worth an answer; 0 for any age."""
+        """Return the greatest age in seconds of a frame that is still worth a prediction; 0 for any age."""
         budget_s = self._config.max_latency_s
         return 0.0 if budget_s is None else max(1e-3, budget_s - self._cost_s)
 
@@ -278,8 +289,9 @@ class Stream:
             self._on_event(event)
 
     def _embedded(self, samples: list[LiveFrame]) -> list[Tensor]:
-        """The embedding (D,) of each sample; a picture that is shown at several moments is encoded once."""
+        """Return the embedding (D,) of each sample. A frame that is shown at several timestamps is encoded once."""
         pictures = [sample.picture for sample in samples]
+        # A frame that is shown at several timestamps is one tensor, so its identity tells it.
         known = {id(self._last[0]): self._last[1]} if self._last is not None else {}
         new = {id(picture): picture for picture in pictures if id(picture) not in known}
         if new:
@@ -287,29 +299,31 @@ class Stream:
             embedded_MD = self._network.embed_frames(torch.stack(list(new.values())))
             known |= dict(zip(new, embedded_MD, strict=True))
             self._num_encoded += len(new)
-            self._cost_s += 0.1 * (time.monotonic() - began - self._cost_s)
+            self._cost_s += 0.1 * (time.monotonic() - began - self._cost_s)  # a running mean of the network's time
         if pictures:
             self._last = pictures[-1], known[id(pictures[-1])]
         return [known[id(picture)] for picture in pictures]
 
     def _restart(self, stretch: int) -> None:
         self._stretch = stretch
-        self._ring = EmbeddingRing(self._size, self._network.keep)
+        self._ring = EmbeddingRing(self._size, self._network.motion_cache)
         self._smoother = Smoother(self._config.smooth_s, self._config.enter, self._config.leave)
 
-    def _step(self, sample: LiveFrame, frame_D: Tensor) -> StreamPrediction | None:
-        """One moment more; the answer, where one is due."""
+    def _step(self, sample: LiveFrame, embedding_D: Tensor) -> StreamPrediction | None:
+        """Take one more timestamp; return a prediction where one is due."""
         if sample.stretch != self._stretch:
             self._restart(sample.stretch)
-        self._num_moments += 1
-        num_before = self._ring.place + 1
-        self._ring.push(sample.index, frame_D)
-        is_due = (sample.index + 1) // self._hop > num_before // self._hop
-        return self._answer(sample) if is_due and len(self._ring.frames_TD) >= self._min_frames else None
+        self._num_timestamps += 1
+        num_before = self._ring.index + 1
+        self._ring.push(sample.index, embedding_D)
+        # Answers lie on the grid of frames; where frames were dropped, a multiple may have been passed without being hit.
+        is_due = (sample.index + 1) // self._every_frames > num_before // self._every_frames
+        return self._answer(sample) if is_due and len(self._ring.embeddings_TD) >= self._min_frames else None
 
     def _answer(self, sample: LiveFrame) -> StreamPrediction:
-        window_TD, kept_T2W = self._ring.frames_TD, self._ring.kept_T2W
-        encoded = self._network.encode_windows(window_TD[None], kept_BT2W=None if kept_T2W is None else kept_T2W[None])
+        window_TD, cached_T2W = self._ring.embeddings_TD, self._ring.cached_T2W
+        cached_BT2W = None if cached_T2W is None else cached_T2W[None]
+        encoded = self._network.encode_windows(window_TD[None], cached_BT2W=cached_BT2W)
         scores_K = self._network.model.scores(encoded.logits)[0]
         smoothed_K = self._smoother.step(scores_K, sample.time_s)
         choice = self._smoother.choice
@@ -317,11 +331,11 @@ class Stream:
         self._latencies_s.append(latency_s)
         self._num_predictions += 1
         events, self._new_events = tuple(self._new_events), []
-        end_s = sample.time_s + self._spacing_s / 2
+        end_s = sample.time_s + self._interval_s / 2
         return StreamPrediction(
             source=self.source,
             labels=self._network.labels,
-            start_s=end_s - len(window_TD) * self._spacing_s,
+            start_s=end_s - len(window_TD) * self._interval_s,
             end_s=end_s,
             scores=scores_K,
             smoothed=smoothed_K,

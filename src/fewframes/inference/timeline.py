@@ -1,17 +1,14 @@
-"""A long video in one sweep: each frame is encoded once, windows of several lengths slide over the embeddings, and what happens
-comes out as scores over time and as spans.
+"""Detect action spans in a long video. Each frame is encoded once, and windows of several lengths slide over the embeddings.
 
-Frames are taken at a steady rate and embedded chunk by chunk; each chunk is kept in the cache at once, so an interrupted sweep
-goes on where it stopped, and other windows over the same moments encode nothing. Only the frames that a window still needs are
-in memory.
+Frames are taken at a steady rate and embedded chunk by chunk. Each chunk is cached at once, so an interrupted run continues where
+it stopped, and other windows over the same frames encode nothing. Only the frames that a window still needs are in memory.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Annotated
@@ -22,50 +19,52 @@ from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
 from fewframes.core.arguments import check_time_range
-from fewframes.core.cache import EmbeddingCache, content_key, key_of
+from fewframes.core.cache import EmbeddingCache
 from fewframes.core.settings import STRICT, Positive
 from fewframes.core.text import for_csv
 from fewframes.errors import ConfigError, VideoError
-from fewframes.inference.frame_features import FrameFeatures, Gap, encoder_key
+from fewframes.inference.frame_features import FrameFeatures, Gap, features_key, slide
 from fewframes.inference.predictor import Predictor
-from fewframes.inference.spans import Span, most_over_time, subtitles, without_repeats
+from fewframes.inference.spans import Span, clock, most_over_time, subtitles, without_repeats
+from fewframes.results import bars_html
 from fewframes.video.decode.packets import SAME_S
-from fewframes.video.sampling import centre_times, steady_times, window_indices
+from fewframes.video.sampling import centre_times, steady_times
 from fewframes.video.source import DEFAULT_FPS, Source, range_in
 
-HOPS = 8
-"""Windows begun while one lasts."""
+WINDOWS_PER_LENGTH = 8
+"""Windows that begin during the length of one."""
 BACKGROUND = ("background", "none", "no action", "nothing")
-"""Labels of a model that mean that none of its actions is seen: they have scores and no spans."""
+"""Labels of a model that stand for none of its actions: they have scores and no spans."""
 STEEP, TINY = 8.0, 1e-6
-LIVELY_SHARE = 0.9
-"""Share of windows that change less than what a video's own changes are measured by."""
+LIVELY_FRACTION = 0.9
+"""The fraction of windows that change less than the level at which this video's changes are measured."""
 CSV_COLUMNS = ("source", "start_s", "end_s", "label", "confidence")
 
 Progress = Callable[[str, int, int], None]
-"""Told the stage, how many frames are done, of how many."""
+"""A callback that gets the stage, how many frames are done, and of how many."""
 
 
 @settings(frozen=True, kw_only=True, config=STRICT)
 class TimelineConfig:
-    """How a long video is looked at, and what counts as something that happens."""
+    """Settings of a timeline: the windows over a long video, and the confidence from which an action counts."""
 
     window_s: Positive = 4.0
-    """Seconds of the shortest windows, each of the model's number of frames: about what an action lasts."""
+    """Seconds of the shortest windows, each of the model's number of frames: about the length of an action."""
     lengths: tuple[Annotated[int, Field(ge=1, le=16)], ...] = (1, 2)
-    """Windows of so many times `window_s`, from the same frames: every second, every fourth of them."""
+    """Lengths of windows as multiples of `window_s`. They use the same frames: every second or every fourth of them, and so on."""
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.8
-    """Confidence from which something is said to happen (docs/guide/timeline.md says how it was chosen)."""
+    """Confidence from which an action counts as happening (docs/guide/timeline.md says how it was chosen)."""
     temperature: Positive = 2.0
-    """What logits are divided by before they become scores: windows need not begin and end with an action, as clips do."""
+    """Divisor of the logits before they become scores: windows, unlike clips, need not begin and end with an action."""
     still_share: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """Where embeddings change less, within a window, than this share of what they do in the liveliest tenth of the windows,
-    confidence falls away: where nothing moves nothing happens. 0 is for actions that are seen in one frame."""
+    """Fraction of the change in the liveliest tenth of the windows. Confidence falls where embeddings change less within a window,
+    because where nothing moves nothing happens. 0 is for actions that show in a single frame.
+    """
 
     @model_validator(mode="after")
-    def _from_one_up(self) -> TimelineConfig:
+    def _check_lengths(self) -> TimelineConfig:
         if list(self.lengths) != sorted({1, *self.lengths}):
-            raise ValueError(f"lengths {self.lengths}: needs ascending numbers, 1 the first")
+            raise ValueError(f"lengths {self.lengths}: needs ascending numbers that begin with 1")
         return self
 
 
@@ -74,11 +73,12 @@ DEFAULTS = TimelineConfig()
 
 @dataclass(frozen=True, eq=False)
 class WindowScores:
-    """What the model says of windows of one length: window w looks at `starts_s[w]` (W,) up to `length_s` later, and its
-    `logits` (W, K) are those of `predict` there, NaN where a frame could not be decoded. `changes` (W,) say how much the
-    embeddings change from frame to frame, as a share of their size.
+    """The model's output for windows of one length: window w covers `length_s` seconds from `starts_s[w]` (W,).
 
-    Longer windows than the shortest, of every second frame or fewer, may begin or end just outside of the video."""
+    `logits` (W, K) are those of `predict` for the same seconds, NaN where a frame could not be decoded. `changes` (W,) say how much
+    the embeddings change from frame to frame, as a fraction of their size. Windows longer than the shortest use every second frame
+    or fewer, and may begin or end just outside of the video.
+    """
 
     length_s: float
     starts_s: Tensor
@@ -88,12 +88,12 @@ class WindowScores:
 
 @dataclass(frozen=True, eq=False)
 class Timeline:
-    """What happens in a video between `start_s` and `end_s`.
+    """The actions in a video between `start_s` and `end_s`.
 
-    `scores` (N, K), in the order of `labels`, at the moments `times_s` (N,): the most confidence of the windows over a moment,
-    so that a span stands where its label passes `threshold`; 0 in `gaps`. `spans` in the order of time. `windows`, of each
-    length, are what all this was made of.
-    Of the N frames `num_encoded` were encoded now and `num_missing` could not be decoded; the others came from the cache.
+    `scores` (N, K), in the order of `labels`, are those at `times_s` (N,): the highest confidence of the windows over a time, so
+    that a span stands where its label passes `threshold`, and 0 in `gaps`. `spans` are in the order of time. `windows` hold the
+    model's output for each length of window. Of the N frames `num_encoded` were encoded now and `num_missing` could not be decoded;
+    the others came from the cache.
     """
 
     source: str
@@ -111,7 +111,7 @@ class Timeline:
     num_missing: int
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values, as `fewframes timeline --json` writes them; scores of the labels that have spans."""
+        """Return plain values, as `fewframes timeline --json` writes them, with scores of the labels that have spans."""
         seen = {span.label for span in self.spans}
         return {
             "source": self.source,
@@ -130,11 +130,11 @@ class Timeline:
         }
 
     def to_rows(self) -> list[dict[str, object]]:
-        """One flat row for each span, for a data frame or CSV."""
+        """Return one flat row for each span, for a data frame or CSV."""
         return [{"source": self.source, **span.to_dict()} for span in self.spans]
 
     def to_csv(self, *, header: bool = True) -> str:
-        """`to_rows` as CSV."""
+        """Return `to_rows` as CSV."""
         file = io.StringIO()
         writer = csv.DictWriter(file, CSV_COLUMNS, lineterminator="\n")
         if header:
@@ -143,11 +143,21 @@ class Timeline:
         return file.getvalue()
 
     def to_vtt(self) -> str:
-        """The spans as subtitles (WebVTT), for any player."""
+        """Return the spans as subtitles (WebVTT), for any player."""
         return subtitles(self.spans)
 
     def __repr__(self) -> str:
         return f"Timeline({self.source!r}: {len(self.spans)} spans in {self.end_s - self.start_s:.1f} s)"
+
+    def _repr_html_(self) -> str:
+        """Return the spans as a table for notebooks."""
+        spans = f"{len(self.spans)} span{'s' * (len(self.spans) != 1)}"
+        return bars_html(
+            f"{self.source}: {spans} in {clock(self.end_s - self.start_s)}",
+            ("start", "end", "action"),
+            [(clock(span.start_s), clock(span.end_s), span.label) for span in self.spans],
+            [span.confidence for span in self.spans],
+        )
 
 
 def sweep(
@@ -161,24 +171,31 @@ def sweep(
     fps: float = DEFAULT_FPS,
     progress: Progress = lambda stage, done, total: None,
 ) -> Timeline:
-    """What happens when, from one look at each frame: (N frames, `num_frames` every `window_s`).
+    """Detect action spans in a long video. Encodes each frame once and scores sliding windows.
 
-    A video, or part, that is shorter than `window_s` is one window, as for `predict`. What cannot be decoded is left out and
-    named in `gaps`. Raises VideoError, also where nothing can be decoded, and ConfigError for a model that mixes frames
-    inside its encoder.
+    A video, or part, shorter than `window_s` is one window, as for `predict`. Frames that cannot be decoded are left out and named
+    in `gaps`. Raises VideoError, also where nothing can be decoded, and ConfigError for a model that mixes frames inside its
+    encoder.
+
+    Args:
+        predictor: The model.
+        source: The video, as for `Predictor.predict`; so are `start_s`, `end_s` and `fps`.
+        config: Windows and thresholds. Frames lie `window_s / num_frames` apart.
+        cache: Where embeddings are cached, if anywhere.
+        progress: A callback.
     """
 
     def encode(windows_WTD: Tensor) -> Tensor:
         return torch.cat([predictor.encode_windows(windows_WTD).logits, _changes(windows_WTD)[:, None]], dim=1)
 
-    hops = [max(1, predictor.config.num_frames * stride // HOPS) for stride in config.lengths]
-    swept = look(
+    intervals = [max(1, predictor.config.num_frames * stride // WINDOWS_PER_LENGTH) for stride in config.lengths]
+    video = score_windows(
         predictor,
         source,
         encode,
         window_s=config.window_s,
         strides=config.lengths,
-        hops=hops,
+        intervals=intervals,
         cache=cache,
         start_s=start_s,
         end_s=end_s,
@@ -187,17 +204,18 @@ def sweep(
     )
     windows = tuple(
         WindowScores(length_s, starts_s, found_WK[:, :-1], found_WK[:, -1])
-        for length_s, starts_s, found_WK in swept.windows
+        for length_s, starts_s, found_WK in video.windows
     )
-    return _timeline(predictor, swept, windows, config)
+    return _timeline(predictor, video, windows, config)
 
 
 @dataclass(frozen=True, eq=False)
 class VideoScores:
-    """One look at each frame of a video between `range_s`, at the moments `times_s` (N,), and what was found in windows over
-    them: for each length that has any, seconds that it lasts, where they start (W,), and what was said of each (W, ...).
+    """The findings of sliding windows over the frames of a video between `range_s`, taken at `times_s` (N,).
 
-    What could not be decoded is named in `gaps` and NaN in its windows."""
+    `windows` has, for each length that has any: its seconds, the seconds at which windows start (W,), and the findings (W, ...).
+    Parts that could not be decoded are named in `gaps`, and their windows are NaN.
+    """
 
     source: str
     duration_s: float
@@ -208,19 +226,19 @@ class VideoScores:
     num_encoded: int
     num_missing: int
 
-    def nothing_seen(self) -> VideoError:
-        """What to say where no window has an answer."""
+    def no_answers(self) -> VideoError:
+        """Return the error for a video in which no window has an answer."""
         return VideoError(self.gaps[0].error if self.gaps else f"{self.source}: the network's answers are no numbers")
 
 
-def look(
+def score_windows(
     predictor: Predictor,
     source: Source,
     encode: Callable[[Tensor], Tensor],
     *,
     window_s: float,
     strides: Sequence[int] = (1,),
-    hops: Sequence[int],
+    intervals: Sequence[int],
     cache: EmbeddingCache | None = None,
     encoder: str = "",
     content: str = "",
@@ -229,23 +247,33 @@ def look(
     fps: float = DEFAULT_FPS,
     progress: Progress = lambda stage, done, total: None,
 ) -> VideoScores:
-    """What `encode`, (W, T, D) -> (W, ...), says of the windows of a video, of which one begins every `hops` frames of each length.
+    """Encode each frame of a video once, and run `encode` on sliding windows of the embeddings.
 
-    `encoder`, `content` (of a file): their keys, where they are at hand; those of large ones take a while. Raises VideoError, and
-    ConfigError for a model that mixes frames inside its encoder.
+    Raises VideoError, and ConfigError for a model that mixes frames inside its encoder.
+
+    Args:
+        predictor: The model.
+        source: The video, as for `Predictor.predict`; so are the arguments that are not listed here.
+        encode: A function of windows (W, T, D) that returns one row for each (W, ...).
+        window_s: Seconds of the shortest windows.
+        strides: Frames from one frame of a window to the next, for each length of window.
+        intervals: Frames from the start of one window to the next, for each length.
+        cache: Where embeddings are cached, if anywhere.
+        encoder, content: Keys of the encoder and of a file's content, where they are known: computing them takes a while.
+        progress: A callback.
     """
     if predictor.config.layout != "factorised":
         raise ConfigError(
             f"layout {predictor.config.layout!r} mixes frames inside the encoder, so none can be encoded once for all windows; "
-            "take a model of the 'factorised' layout"
+            "use a model of the 'factorised' layout"
         )
     num_frames = predictor.config.num_frames
     check_time_range(start_s, end_s, fps)
     with closing(predictor.reader.open_video(source, fps=fps)) as video:
         start_s, end_s = range_in(video, start_s, end_s)
         grid = _grid(video.duration_s, start_s, end_s, window_s, num_frames)
-        setting = _setting(predictor, source, fps, encoder, content) if cache else ""
-        row = FrameFeatures(video, predictor, grid.spacing_s, cache, setting)
+        setting = features_key(predictor, source, fps, encoder, content) if cache else ""
+        features = FrameFeatures(video, predictor, grid.interval_s, cache, setting)
 
         def chunks(found: Iterator[Tensor]) -> Iterator[Tensor]:
             done = 0
@@ -255,13 +283,15 @@ def look(
                 yield chunk_ND
                 progress("frames", done, len(grid.times_s))
 
+        # For each stride the start indices and findings of its windows, chunk by chunk.
         parts: list[list[tuple[Tensor, Tensor]]] = [[] for _ in strides]
-        with closing(row.chunks(grid.times_s, grid.first)) as read:  # whose thread ends before the video is closed
-            for found in slide(chunks(read), encode, num_frames, strides, hops):
+        # Closing the generator ends its decoding thread, which must happen before the video is closed.
+        with closing(features.chunks(grid.times_s, grid.first)) as read:
+            for found in slide(chunks(read), encode, num_frames, strides, intervals):
                 for number, part in enumerate(found):
                     parts[number].extend([part] if len(part[0]) else [])
     windows = tuple(
-        _placed(part, grid, stride, num_frames)
+        _joined(part, grid, stride, num_frames)
         for part, stride in zip(parts, strides, strict=True)
         if part  # a short video has no windows of the longer lengths
     )
@@ -271,114 +301,74 @@ def look(
         (start_s, end_s),
         grid.times_s,
         windows,
-        tuple(row.gaps),
-        row.num_encoded,
-        row.num_missing,
+        tuple(features.gaps),
+        features.num_encoded,
+        features.num_missing,
     )
 
 
 @dataclass(frozen=True, eq=False)
 class _Grid:
-    """The moments that are looked at: `times_s` (N,), `spacing_s` apart; the first is number `first` of the video's whole row,
-    or 0 of one of its own."""
+    """The timestamps of a run: `times_s` (N,), `interval_s` apart.
+
+    `first` is the index of the first of them in the whole video's row of frames, or 0 in a row of their own.
+    """
 
     times_s: Tensor
-    spacing_s: float
+    interval_s: float
     first: int
 
 
 def _grid(duration_s: float, start_s: float, end_s: float, window_s: float, num_frames: int) -> _Grid:
-    """The part of the whole video's row that lies inside, so that parts and the whole share what is cached; where that is
-    less than a window, the moments of `predict`."""
-    spacing_s = window_s / num_frames
-    whole_s = steady_times(0.0, duration_s, spacing_s)
-    edge_s = spacing_s / 2 - SAME_S
+    """Return the part of the whole video's row of timestamps that lies inside, so that parts and the whole share what is cached.
+
+    Where that is less than one window, the timestamps are those of `predict`.
+    """
+    interval_s = window_s / num_frames
+    whole_s = steady_times(0.0, duration_s, interval_s)
+    edge_s = interval_s / 2 - SAME_S  # a frame stands for half an interval on either side
     inside = ((whole_s >= start_s + edge_s) & (whole_s <= end_s - edge_s)).nonzero()[:, 0]
     if len(inside) >= num_frames:
-        return _Grid(whole_s[inside], spacing_s, int(inside[0]))
+        return _Grid(whole_s[inside], interval_s, int(inside[0]))
     return _Grid(centre_times(duration_s, num_frames, start_s=start_s, end_s=end_s), (end_s - start_s) / num_frames, 0)
 
 
-def _setting(predictor: Predictor, source: Source, fps: float, encoder: str, content: str) -> str:
-    """The cache's key of the content, the encoder and its view; empty for what is no file here."""
-    if not isinstance(source, str | os.PathLike):
-        return ""
-    try:
-        content = content or content_key(os.fspath(source))
-    except OSError:
-        return ""
-    return key_of(
-        content,
-        encoder or encoder_key(predictor),
-        {"steady": 1, "fps": fps},
-    )
-
-
-def slide(
-    chunks: Iterable[Tensor],
-    encode: Callable[[Tensor], Tensor],
-    window_frames: int,
-    strides: Sequence[int],
-    hops: Sequence[int],
-) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Windows over a row of embeddings that comes in chunks (n, D): after each chunk, and once after the last, for each stride
-    the first places (W,) of the windows that have become whole and what `encode`, (W, T, D) -> (W, ...), says of them.
-
-    A window begins every so many frames of the row as `hops` has for its stride; the last one ends with the row. Only the
-    frames that are still needed are kept.
-    """
-    starts, first, held_ND = [0] * len(strides), 0, torch.empty(0)
-
-    def whole(number: int, hop: int) -> tuple[Tensor, Tensor]:
-        offset = starts[number] - first
-        places_WT = window_indices(len(held_ND) - offset, window_frames, stride=strides[number], interval=hop) + offset
-        starts[number] += len(places_WT) * hop
-        return places_WT[:, 0] + first, encode(held_ND[places_WT]) if len(places_WT) else torch.empty(0)
-
-    most_held = max((window_frames - 1) * stride + 1 for stride in strides)
-    for chunk_ND in chunks:
-        held_ND = torch.cat([held_ND, chunk_ND]) if len(held_ND) else chunk_ND
-        yield [whole(number, hop) for number, hop in enumerate(hops)]
-        done = len(held_ND) - max(most_held, len(held_ND) + first - min(starts))
-        held_ND, first = held_ND[max(0, done) :], first + max(0, done)
-    rest = []
-    for number, stride in enumerate(strides):
-        last = first + len(held_ND) - (window_frames - 1) * stride - 1
-        is_left = last >= 0 and starts[number] - hops[number] < last
-        starts[number] = last if is_left else starts[number]
-        rest.append(whole(number, 1) if is_left else (torch.empty(0).long(), torch.empty(0)))
-    yield rest
-
-
 def _changes(windows_WTD: Tensor) -> Tensor:
-    """How much each window changes (W,): the mean step from frame to frame as a share of the mean size; NaN for one frame."""
+    """Return how much each window changes (W,): the mean step between frames as a fraction of the mean size; NaN for one frame."""
     steps_W = (windows_WTD[:, 1:] - windows_WTD[:, :-1]).norm(dim=-1).mean(dim=1)
     return steps_W / windows_WTD.norm(dim=-1).mean(dim=1).clamp(min=TINY)
 
 
-def _placed(
+def _joined(
     parts: list[tuple[Tensor, Tensor]], grid: _Grid, stride: int, window_frames: int
 ) -> tuple[float, Tensor, Tensor]:
-    """All windows of one length: how long they last, where they start, and what was said of them."""
-    places_W, found_W = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    """Join all windows of one length: their seconds, the seconds at which they start, and their findings."""
+    indices_W, found_W = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
     # A frame stands for the `stride` parts around it, so that T of them are the centres of T equal parts of the window.
-    starts_s = grid.times_s[places_W] - stride * grid.spacing_s / 2
-    return window_frames * stride * grid.spacing_s, starts_s, found_W
+    starts_s = grid.times_s[indices_W] - stride * grid.interval_s / 2
+    return window_frames * stride * grid.interval_s, starts_s, found_W
 
 
 def confidences(
     windows: Sequence[WindowScores], config: TimelineConfig, scores: Callable[[Tensor], Tensor]
 ) -> list[Tensor]:
-    """How far each window of each length is to be trusted to show each action: (W, K) in 0-1, NaN where it could not be decoded.
+    """Return the confidence of each window of each length in each action: (W, K) in 0-1, NaN where it could not be decoded.
 
-    Softened scores, times a factor that is small where a window changes little for this video."""
+    It is the softened score, times a factor that is small where a window changes little for this video.
+
+    Args:
+        windows: Windows of each length, the shortest first.
+        config: Temperature and `still_share`.
+        scores: A function of logits (W, K) that returns scores, as the model does.
+    """
     changes_W = windows[0].changes[~windows[0].changes.isnan()]
-    lively = float(changes_W.quantile(LIVELY_SHARE)) if len(changes_W) else 0.0
+    lively = float(changes_W.quantile(LIVELY_FRACTION)) if len(changes_W) else 0.0
     found = []
-    for one in windows:
-        scores_WK = scores(one.logits / config.temperature)
+    for length in windows:
+        scores_WK = scores(length.logits / config.temperature)
         if config.still_share and len(changes_W):
-            scores_WK = scores_WK * ((one.changes / max(lively, TINY) - config.still_share) * STEEP).sigmoid()[:, None]
+            liveliness_W = length.changes / max(lively, TINY)
+            scores_WK = scores_WK * ((liveliness_W - config.still_share) * STEEP).sigmoid()[:, None]
         found.append(scores_WK)
     return found
 
@@ -390,46 +380,54 @@ def spans_of(
     range_s: tuple[float, float],
     least: float,
 ) -> tuple[Span, ...]:
-    """Windows that are sure enough of an action, of those that repeat each other the surest, in the order of time."""
+    """Return the windows that are confident enough of an action, in the order of time, without repeats of more confident ones.
+
+    Args:
+        windows: Windows of each length.
+        found: Their confidences (W, K), as `confidences` returns them.
+        labels: Names of the K labels.
+        range_s: Seconds between which spans must lie; they are cut to it.
+        least: The lowest confidence of a span.
+    """
     candidates = [
         Span(
-            max(range_s[0], float(one.starts_s[place])),
-            min(range_s[1], float(one.starts_s[place]) + one.length_s),
+            max(range_s[0], float(length.starts_s[window])),
+            min(range_s[1], float(length.starts_s[window]) + length.length_s),
             labels[label],
-            float(confidences_WK[place, label]),
+            float(confidences_WK[window, label]),
         )
-        for one, confidences_WK in zip(windows, found, strict=True)
-        for place, label in (confidences_WK >= least).nonzero().tolist()
+        for length, confidences_WK in zip(windows, found, strict=True)
+        for window, label in (confidences_WK >= least).nonzero().tolist()
         if labels[label].casefold() not in BACKGROUND
     ]
     return tuple(sorted(without_repeats(candidates), key=lambda span: (span.start_s, span.end_s)))
 
 
 def _timeline(
-    predictor: Predictor, swept: VideoScores, windows: tuple[WindowScores, ...], config: TimelineConfig
+    predictor: Predictor, video: VideoScores, windows: tuple[WindowScores, ...], config: TimelineConfig
 ) -> Timeline:
-    """Scores and spans of what the windows said. Raises VideoError where nothing could be decoded."""
-    if all(bool(one.logits.isnan().any(dim=-1).all()) for one in windows):
-        raise swept.nothing_seen()
+    """Make scores and spans of the windows' output. Raises VideoError where nothing could be decoded."""
+    if all(bool(length.logits.isnan().any(dim=-1).all()) for length in windows):
+        raise video.no_answers()
     found = confidences(windows, config, predictor.model.scores)
     scores_LNK = torch.stack(
         [
-            most_over_time(confidences_WK, one.starts_s, one.length_s, swept.times_s)
-            for one, confidences_WK in zip(windows, found, strict=True)
+            most_over_time(confidences_WK, length.starts_s, length.length_s, video.times_s)
+            for length, confidences_WK in zip(windows, found, strict=True)
         ]
     )
     return Timeline(
-        source=swept.source,
-        duration_s=swept.duration_s,
-        start_s=swept.range_s[0],
-        end_s=swept.range_s[1],
+        source=video.source,
+        duration_s=video.duration_s,
+        start_s=video.range_s[0],
+        end_s=video.range_s[1],
         labels=predictor.labels,
         threshold=config.threshold,
-        times_s=swept.times_s,
+        times_s=video.times_s,
         scores=scores_LNK.amax(dim=0),
-        spans=spans_of(windows, found, predictor.labels, swept.range_s, config.threshold),
-        gaps=swept.gaps,
+        spans=spans_of(windows, found, predictor.labels, video.range_s, config.threshold),
+        gaps=video.gaps,
         windows=windows,
-        num_encoded=swept.num_encoded,
-        num_missing=swept.num_missing,
+        num_encoded=video.num_encoded,
+        num_missing=video.num_missing,
     )

@@ -1,1 +1,1 @@
-"""An index of windows of many videos in LanceDB, and what is asked of it. Takes the extra `search`."""
+"""The search wing: an index of windows of many videos in LanceDB, and searches in it. It needs the extra `search`."""

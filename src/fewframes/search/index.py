@@ -1,7 +1,7 @@
-"""Moments that are like a moment: embeddings of windows of many videos in one table (LanceDB), here or on an object store.
+"""Index windows of many videos in one table (LanceDB), on this machine or an object store, and search it for similar ones.
 
-Whole videos are committed, so that whatever ends an indexing run leaves none in part, and the next run goes on after them. A label
-can be taught from a few rows: a linear head on embeddings that are there already, kept beside them.
+Whole videos are committed: however an indexing run ends, no video is indexed in part, and the next run continues after them. A
+label can be taught from a few rows: a linear head on the embeddings that are there already, saved beside them.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from fewframes.core.cache import EmbeddingCache
 from fewframes.core.files import held
@@ -28,9 +26,9 @@ from fewframes.errors import ConfigError, DataError, nearest
 from fewframes.inference.frame_features import Gap
 from fewframes.inference.predictor import Predictor
 from fewframes.inference.timeline import Progress
-from fewframes.models.token_merging import merged_per_block
 from fewframes.results import Failure
-from fewframes.search.rows import EncodedVideo, LookAt, WindowEncoder, model_key_of, vectors_of
+from fewframes.search.rows import EncodedVideo, EncodeVideos, WindowEncoder, vectors_of
+from fewframes.search.settings import KIND, check_same, new_settings
 from fewframes.search.table import (
     COLUMNS,
     COMMIT_S,
@@ -44,38 +42,33 @@ from fewframes.search.table import (
     SearchQuery,
     TaughtLabel,
     among,
-    apart,
     content_of,
     first_of_each,
+    index_errors,
     lancedb,
     like,
     quoted,
     schema_of,
     settings_in,
     tables_at,
-    told,
+    without_overlaps,
 )
+from fewframes.search.teaching import taught_head
 
-WINDOW_S, HOP_S = 4.0, 2.0
-MOST_FPS, MOST_WINDOW_S = 240, 86_400
-"""Frames of a window that are nearer would be one picture of nearly all videos, encoded again and again. A longer window than a
-day would hold a whole video, as that does."""
-KIND: Kind = "video"
 INDEXED_FROM = 100_000
-"""Rows from which there are indexes of vectors, ids, paths and labels; fewer are compared one by one, which is exact."""
+"""Rows from which vectors, ids, paths and labels have indexes. Fewer rows are compared one by one, which is exact."""
 PROBES, REFINE = 40, 4
 """Parts of the vector index that are searched, and how many times as many rows are compared exactly."""
 FETCHED, MOST_FETCHED = 64, 16_384
-"""Rows that are asked for at least and at most, for there may be many windows of one moment among them."""
-OTHERS, STRENGTH, WRONG_WEIGHT = 256, 100.0, 0.1
-"""Rows drawn as examples of what a taught label is not, how little its head is held back (the inverse of its penalty), and what a
-row that was said not to show it weighs beside one that does."""
+"""The least and the most rows that are asked for, because many windows among them may overlap."""
+OTHERS = 256
+"""Random rows that serve as counterexamples of a taught label."""
 OLD = timedelta(hours=1)
-"""Former versions of the table that are younger stay, for those who are reading them."""
+"""Former versions of the table that are younger than this stay, for those who are reading them."""
 
 
 class Index:
-    """An index at a folder or URL; see `open`."""
+    """An index of windows at a folder or URL; `Index.open` opens one."""
 
     def __init__(
         self, url: str, database: Any, table: Any, settings: IndexSettings, predictor: Predictor | None
@@ -93,38 +86,46 @@ class Index:
         hop_s: float | None = None,
         embedding: Kind | None = None,
     ) -> Index:
-        """The index there; with a predictor, a new one where there is none.
+        """Open an index; with a predictor, make a new one where there is none.
 
-        `window_s`, `hop_s`: seconds of windows and from one to the next (4 and 2 in a new index). Without a predictor rows and
-        labels can be searched, and labels taught; no video can. Raises ConfigError where the index there is of another model
-        or other settings, DataError where there is none or it cannot be read, MissingDependency without lancedb.
+        Without a predictor rows and labels can be searched, and labels taught; no video can be encoded. Raises ConfigError for an
+        index of another model or with other settings, DataError where there is none or it cannot be read, and MissingDependency.
+
+        Args:
+            url: A folder or URL.
+            predictor: The model.
+            window_s: Seconds of a window (4 in a new index).
+            hop_s: Seconds from the start of one window to the next (2 in a new index).
+            embedding: The kind of vector that stands for a window (`video` in a new index).
         """
         url = os.fspath(url)
-        with told(url):
+        with index_errors(url):
             there = tables_at(url)
         if there is not None:
             database, table = there
             settings = settings_in(url, table)
-            _check_same(url, settings, predictor, window_s, hop_s, embedding)
+            check_same(url, settings, predictor, window_s, hop_s, embedding)
         elif predictor is None:
             raise DataError(f"{url}: no index there; make one with: fewframes index VIDEOS --index {url}")
         else:
-            settings = _new_settings(predictor, window_s, hop_s, embedding or KIND)
-            with told(url):
+            settings = new_settings(predictor, window_s, hop_s, embedding or KIND)
+            with index_errors(url):
                 database = lancedb().connect(url)
                 table = database.create_table(WINDOWS, schema=schema_of(settings))
         return cls(url, database, table, settings, predictor)
 
     @property
     def num_rows(self) -> int:
-        """Windows in the index."""
+        """Return the number of windows in the index."""
         return int(self._table.count_rows())
 
     def videos(self) -> dict[str, str]:
-        """Return each video and the key of its content; an empty key for one that two writers stored twice, so that `add` replaces
-        it."""
+        """Return the key of each video's content by path.
+
+        The key is empty for a video that two writers stored twice, so that `add` replaces it.
+        """
         found: dict[str, str] = {}
-        with told(self.url):
+        with index_errors(self.url):
             batches = self._table.search().where("number = 0").select(["source", "content"]).to_batches()
             for row in (row for batch in batches for row in batch.to_pylist()):
                 found[row["source"]] = "" if row["source"] in found else row["content"]
@@ -137,69 +138,78 @@ class Index:
         cache: EmbeddingCache | None = None,
         commit_s: float = COMMIT_S,
         progress: Progress = lambda stage, done, total: None,
-        look: LookAt | None = None,
+        encode: EncodeVideos | None = None,
     ) -> AddSummary:
-        """Index these videos (files or URLs); those whose content is there already under the same path are skipped, rows of a
-        changed file are replaced. Ended in any way it leaves whole videos alone, and called again goes on after them.
+        """Index these videos (files or URLs).
 
-        `look` has others look at the videos, as `ray_moments` does; only this process writes."""
-        look = look or WindowEncoder(self._needed_predictor(), self.settings, cache).look_at
+        Videos that are there already with the same content are skipped; rows of a changed file are replaced. However it ends, whole
+        videos are indexed, and another call continues after them.
+
+        Args:
+            videos: Paths or URLs.
+            cache: Where frame embeddings are cached, if anywhere.
+            commit_s: Seconds after which whole videos are committed.
+            progress: A callback.
+            encode: A function that encodes videos elsewhere, such as `EncodeOnRay`; only this process writes.
+        """
+        encode = encode or WindowEncoder(self._require_predictor(), self.settings, cache).encode_videos
         paths = list(dict.fromkeys(absolute(os.fspath(video)) for video in videos))
-        with self._held():
-            return self._added(paths, look, commit_s, progress)
+        with self._write_lock():
+            return self._add(paths, encode, commit_s, progress)
 
-    def _held(self) -> AbstractContextManager[None]:
-        """Keep other processes of this machine from writing; nothing locks an index in a store."""
+    def _write_lock(self) -> AbstractContextManager[None]:
+        """Keep other processes of this machine from writing. Nothing locks an index in a store."""
         return nullcontext() if is_address(self.url) else held(Path(self.url))
 
-    def _added(self, paths: Sequence[str], look: LookAt, commit_s: float, progress: Progress) -> AddSummary:
+    def _add(self, paths: Sequence[str], encode: EncodeVideos, commit_s: float, progress: Progress) -> AddSummary:
         known, batch, done = self.videos(), RowBatch(self._table, self.url, commit_s), _Tally()
-        if twice := [
-            path for path in paths if known.get(path) == ""
-        ]:  # merging would keep both, for their ids are the same
-            with told(self.url):
+        # Two writers stored these: their ids are equal, so merging new rows in would keep both.
+        if twice := [path for path in paths if known.get(path) == ""]:
+            with index_errors(self.url):
                 self._table.delete(among("source", twice))
             known = {path: key for path, key in known.items() if path not in set(twice)}
         progress("videos", 0, len(paths))
         try:
-            for number, seen in enumerate(look(paths, known), 1):
-                done.note(seen)
-                if seen.rows is not None:
-                    batch.add(seen.rows, seen.path if seen.path in known else "")
+            for number, video in enumerate(encode(paths, known), 1):
+                done.note(video)
+                if video.rows is not None:
+                    batch.add(video.rows, video.path if video.path in known else "")
                 progress("videos", number, len(paths))
         finally:
-            batch.commit()
+            batch.commit()  # whole videos that are encoded already are not lost when the run ends early
         if done.num_added:
             self.optimize()
-        place = {path: number for number, path in enumerate(paths)}  # others look in any order
-        failures = sorted(done.failures, key=lambda failure: place[failure.source])
-        gaps = sorted(done.gaps, key=lambda gap: (place[gap[0]], gap[1].start_s))
+        position = {path: number for number, path in enumerate(paths)}  # workers encode in any order
+        failures = sorted(done.failures, key=lambda failure: position[failure.source])
+        gaps = sorted(done.gaps, key=lambda gap: (position[gap[0]], gap[1].start_s))
         return AddSummary(done.num_added, done.num_kept, done.num_rows, tuple(failures), tuple(gaps))
 
     def remove(self, videos: Iterable[str | os.PathLike[str]]) -> int:
-        """Forget these videos, in one step; how many there were. Raises DataError for one that is not in the index."""
-        with self._held():
-            return self._removed(videos)
+        """Remove these videos in one step, and return how many there were. Raises DataError for one that is not in the index."""
+        with self._write_lock():
+            return self._remove(videos)
 
-    def _removed(self, videos: Iterable[str | os.PathLike[str]]) -> int:
+    def _remove(self, videos: Iterable[str | os.PathLike[str]]) -> int:
         known = self.videos()
         paths = {absolute(os.fspath(video)) for video in videos}
         for path in sorted(paths):
             if path not in known:
                 raise DataError(f"{path}: not in the index {self.url}; {nearest(path, list(known)[:1000])}")
         if paths:
-            with told(self.url):
+            with index_errors(self.url):
                 self._table.delete(among("source", paths))
         return len(paths)
 
     def prune(self) -> int:
-        """Forget the videos whose files are gone; how many. Addresses (`https://...`) stay."""
+        """Remove the videos whose files are gone, and return how many. Addresses (`https://...`) stay."""
         return self.remove(path for path in self.videos() if not is_address(path) and not os.path.exists(path))
 
     def optimize(self, *, indexed_from: int = INDEXED_FROM) -> None:
-        """Join small files, drop what old versions held, and bring the indexes of vectors, ids, labels and paths up to date, or
-        make them where there are `indexed_from` rows."""
-        with told(self.url):
+        """Join small files, drop the content of old versions, and update the indexes of vectors, ids, labels and paths.
+
+        Where there are no indexes they are made, from `indexed_from` rows on.
+        """
+        with index_errors(self.url):
             if self._table.count_rows() >= indexed_from:
                 kinds = importlib.import_module("lancedb.index")
                 wanted = {
@@ -208,23 +218,26 @@ class Index:
                     "source": kinds.BTree(),
                     "label": kinds.Bitmap(),
                 }
-                there = {column for index in self._table.list_indices() for column in index.columns}
+                existing = {column for index in self._table.list_indices() for column in index.columns}
                 for column, kind in wanted.items():
-                    if column not in there:
+                    if column not in existing:
                         self._table.create_index(column, config=kind)
             self._table.optimize(cleanup_older_than=OLD)
 
     def moment(self, video: str | os.PathLike[str], start_s: float = 0.0, end_s: float | None = None) -> SearchQuery:
-        """A moment of a video, in the index or not, to search for: one look at it, as `predict` does. Raises VideoError."""
-        predictor, path = self._needed_predictor(), os.fspath(video)
-        seen = predictor.predict(path, start_s=start_s, end_s=end_s)
-        frames_1TD, y_1D = seen.frame_embeddings[None], seen.embedding[None]
-        vector_1D = vectors_of(self.settings.embedding, frames_1TD, y_1D)
+        """Return a query for windows like this part of a video, which need not be in the index. Raises VideoError.
+
+        The part is encoded once, as `predict` does.
+        """
+        predictor, path = self._require_predictor(), os.fspath(video)
+        prediction = predictor.predict(path, start_s=start_s, end_s=end_s)
+        embeddings_1TD, y_1D = prediction.frame_embeddings[None], prediction.embedding[None]
+        vector_1D = vectors_of(self.settings.embedding, embeddings_1TD, y_1D)
         last_s = float("inf") if end_s is None else end_s
         return SearchQuery(vector_1D[0].numpy(), content_of(absolute(path)), start_s, last_s)
 
     def row(self, row_id: str) -> SearchQuery:
-        """The moment of a row, to search for more like it. Raises DataError where there is no such row."""
+        """Return a query for windows like that of a row. Raises DataError where there is no such row."""
         rows = self._rows_by_id([row_id])
         if not rows:
             raise DataError(
@@ -234,8 +247,8 @@ class Index:
         return SearchQuery(np.array(row["embedding"], np.float32), row["content"], row["start_s"], row["end_s"])
 
     def taught(self) -> dict[str, TaughtLabel]:
-        """The labels that were taught here, by name."""
-        with told(self.url):
+        """Return the labels that were taught here, by name."""
+        with index_errors(self.url):
             if TAUGHT not in self._database.list_tables().tables:
                 return {}
             rows = self._database.open_table(TAUGHT).to_arrow().to_pylist()
@@ -249,11 +262,16 @@ class Index:
     def search(
         self, query: SearchQuery | str, *, where: str = "", videos: str = "", num: int = 20, distinct: bool = False
     ) -> tuple[Hit, ...]:
-        """The `num` moments most like a moment, or of a label (the model's, or a taught one, which goes first), best first.
+        """Return the `num` windows that are most similar to a query, or most certainly of a label, best first.
 
-        `where` is a condition in SQL over the columns source, start_s, end_s, duration_s, label, score, number; `videos` a
-        pattern (`*`, `?`) of paths; `distinct` allows one moment of each video. Of windows that overlap the best one is taken.
-        Raises DataError for a label that is not known and a condition that cannot be read.
+        Of windows that overlap only the best one is returned. Raises DataError for an unknown label or a faulty condition.
+
+        Args:
+            query: A query, or a label: a taught one goes before one of the model's.
+            where: A condition in SQL over the columns source, start_s, end_s, duration_s, label, score, number.
+            videos: A pattern of paths (`*`, `?`).
+            num: The most windows to return.
+            distinct: Return at most one window of each video.
         """
         if num < 1:
             raise ValueError(f"num = {num}: needs at least 1")
@@ -267,24 +285,31 @@ class Index:
             head = taught[query]
             size = float(np.linalg.norm(head.weights))
             found = self._nearest(SearchQuery(head.weights), conditions, num, distinct=distinct)
+            # The search compares directions alone; length and bias of the head turn a cosine into its score.
             odds = (float(np.exp(-(size * hit.similarity + head.bias))) for hit in found)
-            return tuple(replace(hit, similarity=1 / (1 + one)) for hit, one in zip(found, odds, strict=True))
+            return tuple(replace(hit, similarity=1 / (1 + odd)) for hit, odd in zip(found, odds, strict=True))
         if query.content:
-            start_s, end_s = float(query.start_s), float(query.end_s)  # numpy's own print as no numbers of SQL
+            start_s, end_s = float(query.start_s), float(query.end_s)  # numpy's numbers do not print as SQL
             last_s = f" AND start_s < {end_s}" if math.isfinite(end_s) else ""
             conditions.append(f"NOT (content = {quoted(query.content)}{last_s} AND end_s > {start_s})")
         return self._nearest(query, conditions, num, distinct=distinct)
 
     def teach(self, name: str, yes: Sequence[str], no: Sequence[str] = (), *, seed: int = 0) -> TaughtLabel:
-        """A label from rows that show it and rows that do not (ids), kept in the index; examples of the same name given before
-        count too, unless they are now said to be the opposite. Other rows, drawn at random, stand for all the rest.
+        """Teach a label from rows that show it and rows that do not, and save it in the index. Nothing is encoded.
 
-        Nothing is encoded. Raises DataError for ids that are not there and where no row shows it.
+        Examples that were given for this name before count too, unless they are now said to be the opposite. Other rows, drawn at
+        random, stand for everything else. Raises DataError for ids that are not there and where no row shows the label.
+
+        Args:
+            name: The label.
+            yes: Ids of rows that show it.
+            no: Ids of rows that do not.
+            seed: Seed of the random rows.
         """
         before = self.taught().get(name)
         yes, no = tuple(dict.fromkeys(yes)), tuple(dict.fromkeys(no))
         if both := sorted({*yes} & {*no}):
-            raise DataError(f"{both[0]}: cannot be an example of {name!r} and of what it is not")
+            raise DataError(f"{both[0]}: cannot be an example of {name!r} and a counterexample at once")
         found = {row["id"]: row["embedding"] for row in self._rows_by_id([*yes, *no])}
         if missing := [row_id for row_id in (*yes, *no) if row_id not in found]:
             raise DataError(f"{missing[0]!r}: no such row in {self.url}")
@@ -295,39 +320,39 @@ class Index:
             no += tuple(row_id for row_id in before.no if row_id in old and row_id in found)
         if not yes:
             raise DataError(f"{name!r} needs at least one row that shows it")
-        others = [row["embedding"] for row in self._drawn(seed) if row["id"] not in found]
+        others = [row["embedding"] for row in self._random_rows(seed) if row["id"] not in found]
         weights, bias = taught_head([found[i] for i in yes], [found[i] for i in no], others)
         taught = TaughtLabel(name, weights, bias, yes, no, num_gone=len(old - {*found}))
-        self._keep_taught(taught)
+        self._save_taught(taught)
         return taught
 
-    def _keep_taught(self, taught: TaughtLabel) -> None:
+    def _save_taught(self, taught: TaughtLabel) -> None:
         pa = importlib.import_module("pyarrow")
         columns: dict[str, Any] = {"name": pa.string(), "weights": pa.list_(pa.float32()), "bias": pa.float64()}
         schema = pa.schema([*columns.items(), ("yes", pa.list_(pa.string())), ("no", pa.list_(pa.string()))])
         values = {name: getattr(taught, name) for name in schema.names}
-        with told(self.url):
+        with index_errors(self.url):
             row = pa.Table.from_pylist([{**values, "weights": taught.weights.tolist()}], schema=schema)
             table = self._database.create_table(TAUGHT, schema=schema, exist_ok=True)
             table.merge_insert("name").when_matched_update_all().when_not_matched_insert_all().execute(row)
 
-    def _needed_predictor(self) -> Predictor:
+    def _require_predictor(self) -> Predictor:
         if self._predictor is None:
-            raise ConfigError(f"{self.url}: opened without a model, so no video can be looked at; pass a predictor")
+            raise ConfigError(f"{self.url}: opened without a model, so no video can be encoded; pass a predictor")
         return self._predictor
 
     def _rows_by_id(self, ids: Sequence[str]) -> list[dict[str, Any]]:
         if not ids:
             return []
-        with told(self.url):
+        with index_errors(self.url):
             found: list[dict[str, Any]] = self._table.search().where(among("id", ids)).limit(len(ids)).to_list()
         return found
 
-    def _drawn(self, seed: int) -> list[dict[str, Any]]:
+    def _random_rows(self, seed: int) -> list[dict[str, Any]]:
         num_rows = self.num_rows
-        places = np.random.default_rng(seed).choice(num_rows, min(OTHERS, num_rows), replace=False)
-        with told(self.url):
-            drawn: list[dict[str, Any]] = self._table.take_offsets(sorted(places.tolist())).to_list()
+        offsets = np.random.default_rng(seed).choice(num_rows, min(OTHERS, num_rows), replace=False)
+        with index_errors(self.url):
+            drawn: list[dict[str, Any]] = self._table.take_offsets(sorted(offsets.tolist())).to_list()
         return drawn
 
     def _nearest(self, query: SearchQuery, conditions: list[str], num: int, *, distinct: bool) -> tuple[Hit, ...]:
@@ -341,17 +366,18 @@ class Index:
         def rows(count: int, others: list[str]) -> list[dict[str, Any]]:
             where = " AND ".join([*conditions, *others])
             found = nearest(count, where, PROBES)
-            # Conditions may leave too few rows in these parts: then in all (0), which at once is slower where it is not needed.
+            # Conditions may leave too few rows in these parts. Then all parts (0) are searched; doing so at first would be slower.
             return nearest(count, where, 0) if where and len(found) < count else found
 
-        return self._merged(rows, num, distinct=distinct)
+        return self._best_hits(rows, num, distinct=distinct)
 
     def _by_score(
         self, label: str, taught: Iterable[str], conditions: list[str], num: int, *, distinct: bool
     ) -> tuple[Hit, ...]:
         if label not in self.settings.labels:
             raise DataError(
-                f"label {label!r}: neither one of the model's nor taught; {nearest(label, {*self.settings.labels, *taught})}"
+                f"label {label!r}: not a label of the model, and not a taught one; "
+                f"{nearest(label, {*self.settings.labels, *taught})}"
             )
         ordering = importlib.import_module("lancedb.query").ColumnOrdering(column_name="score", ascending=False)
 
@@ -360,19 +386,22 @@ class Index:
             builder = self._table.search().where(where).order_by([ordering]).select(list(COLUMNS)).limit(count)
             return [{**row, "similarity": row["score"]} for row in builder.to_list()]
 
-        return self._merged(rows, num, distinct=distinct)
+        return self._best_hits(rows, num, distinct=distinct)
 
-    def _merged(
+    def _best_hits(
         self, rows: Callable[[int, list[str]], list[dict[str, Any]]], num: int, *, distinct: bool
     ) -> tuple[Hit, ...]:
-        """The best `num` of `rows`, so many of those that hold to further conditions, without windows that repeat each other:
-        from ever more rows, or where they must be distinct from ever more videos, until there are so many."""
+        """Return the best `num` hits, without windows that repeat each other.
+
+        `rows(count, conditions)` returns the best rows under further conditions. It is asked for ever more rows, or, where hits
+        must be `distinct`, for rows of ever more videos, until there are enough.
+        """
         count, hits = max(FETCHED, 4 * num), list[Hit]()
         while True:
             others = [f"NOT {among('source', [hit.source for hit in hits])}"] if distinct and hits else []
-            with told(self.url):
+            with index_errors(self.url):
                 found = [Hit(**{name: row[name] for name in (*COLUMNS, "similarity")}) for row in rows(count, others)]
-            hits = hits + first_of_each(found) if distinct else apart(found)
+            hits = hits + first_of_each(found) if distinct else without_overlaps(found)
             if len(hits) >= num or len(found) < count or (count >= MOST_FETCHED and not distinct):
                 return tuple(hits[:num])
             count = min(4 * count, MOST_FETCHED)
@@ -386,83 +415,13 @@ class _Tally:
     failures: list[Failure] = field(default_factory=list)
     gaps: list[tuple[str, Gap]] = field(default_factory=list)
 
-    def note(self, seen: EncodedVideo) -> None:
-        """Count what became of a video."""
-        if seen.failure is not None:
-            self.failures.append(seen.failure)
-        elif seen.rows is None:
+    def note(self, video: EncodedVideo) -> None:
+        """Count one video."""
+        if video.failure is not None:
+            self.failures.append(video.failure)
+        elif video.rows is None:
             self.num_kept += 1
         else:
             self.num_added += 1
-            self.num_rows += len(seen.rows)
-            self.gaps += [(seen.path, gap) for gap in seen.gaps]
-
-
-def _new_settings(predictor: Predictor, window_s: float | None, hop_s: float | None, embedding: Kind) -> IndexSettings:
-    num_frames = predictor.config.num_frames
-    window_s = WINDOW_S if window_s is None else float(window_s)
-    least_s = math.ceil(1000 * num_frames / MOST_FPS) / 1000
-    if not least_s <= window_s <= MOST_WINDOW_S:
-        raise ConfigError(
-            f"windows of {window_s:g} s: needs at least {least_s:g} s, {num_frames} frames at {MOST_FPS} a second, and at most "
-            f"{MOST_WINDOW_S:g} s; leave that out for {WINDOW_S:g} s"
-        )
-    spacing_s = window_s / num_frames
-    hop_s = max(spacing_s, min(HOP_S, window_s)) if hop_s is None else float(hop_s)
-    if not (0 < hop_s <= window_s and round(hop_s / spacing_s)):
-        raise ConfigError(
-            f"windows of {window_s:g} s every {hop_s:g} s: needs a hop of at least {spacing_s:.3g} s, from frame to frame, and at "
-            "most the window's length"
-        )
-    probe_1TD = torch.zeros(1, num_frames, predictor.model.frame_width)
-    width = vectors_of(embedding, probe_1TD, predictor.encode_windows(probe_1TD).embedding).shape[1]
-    # A checkpoint is found again from any folder.
-    name = os.path.abspath(predictor.name) if os.path.isfile(predictor.name) else predictor.name
-    merge = merged_per_block(predictor.model.frame_encoder)
-    return IndexSettings(name, model_key_of(predictor), predictor.labels, width, window_s, hop_s, embedding, merge)
-
-
-def _check_same(
-    url: str,
-    settings: IndexSettings,
-    predictor: Predictor | None,
-    window_s: float | None,
-    hop_s: float | None,
-    embedding: Kind | None,
-) -> None:
-    asked = {"window_s": window_s, "hop_s": hop_s, "embedding": embedding}
-    for name, value in asked.items():
-        there = getattr(settings, name)
-        if value is not None and value != there:
-            raise ConfigError(
-                f"{url}: was made with {name} {there}, not {value}; leave that out, or take another place"
-            )
-    if predictor is not None and model_key_of(predictor) != settings.model_key:
-        merge = merged_per_block(predictor.model.frame_encoder)
-        raise ConfigError(
-            f"{url}: was made with the model {settings.model!r} ({len(settings.labels)} labels, embeddings {settings.width} "
-            f"wide{_merging(settings.merge)}), and {predictor.name!r}{_merging(merge)} is another or has other weights; take "
-            "that model, or another place"
-        )
-
-
-def _merging(merge: int | None) -> str:
-    return f", merging {merge} patches a block" if merge else ""
-
-
-def taught_head(
-    yes: list[list[float]], no: list[list[float]], others: list[list[float]]
-) -> tuple[NDArray[np.float32], float]:
-    """Logistic regression; examples that show the label weigh together as much as the rows drawn at random, each row that was said
-    not to show it `WRONG_WEIGHT` of one that does (docs/decisions.md has how these were chosen)."""
-    from sklearn.linear_model import LogisticRegression
-
-    rows = np.array([*yes, *no, *others], np.float64)
-    targets = np.array([1] * len(yes) + [0] * (len(no) + len(others)))
-    weights = np.array(
-        [1.0] * len(yes) + [WRONG_WEIGHT] * len(no) + [len(yes) / max(1, len(others))] * len(others), np.float64
-    )
-    if len(yes) == len(rows):
-        raise DataError("all rows are examples of the label; index more videos, or name rows that do not show it")
-    head = LogisticRegression(C=STRENGTH, max_iter=1000).fit(rows, targets, sample_weight=weights)
-    return head.coef_[0].astype(np.float32), float(head.intercept_[0])
+            self.num_rows += len(video.rows)
+            self.gaps += [(video.path, gap) for gap in video.gaps]

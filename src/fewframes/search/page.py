@@ -1,4 +1,4 @@
-"""Draw what a search found as one page of HTML, on which labels are taught."""
+"""Draw search results as one page of HTML, on which labels are taught."""
 
 from __future__ import annotations
 
@@ -33,8 +33,13 @@ for (const button of document.querySelectorAll('button')) button.addEventListene
 
 
 def search_page(title: str, hits: Sequence[Hit], pictures: Mapping[str, bytes]) -> str:
-    """A page of moments of many videos, of which a click plays one; what is marked yes or no there becomes options that teach a
-    label. `pictures` are JPEGs by the id of the hit."""
+    """Return a page of search results. A click plays one; results that are marked yes or no become options that teach a label.
+
+    Args:
+        title: Title of the page.
+        hits: The results, best first.
+        pictures: A JPEG of each result, by the id of the hit.
+    """
     cards = []
     for number, hit in enumerate(hits, 1):
         address = hit.source if is_address(hit.source) else Path(hit.source).as_uri()
@@ -54,7 +59,7 @@ def search_page(title: str, hits: Sequence[Hit], pictures: Mapping[str, bytes]) 
         title,
         STYLE + JUMP_STYLE + TEACH_STYLE,
         f"<h1>{for_html(title)}</h1>"
-        f"<video controls preload='none' hidden></video><p>{len(cards)} moments; a click plays one. To teach a label mark some, "
-        f"and search with <code>--teach NAME</code></p><div class='cards'>{''.join(cards)}</div>"
+        f"<video controls preload='none' hidden></video><p>{len(cards)} results. Click one to play it. To teach a label, mark some "
+        f"results and search with <code>--teach NAME</code></p><div class='cards'>{''.join(cards)}</div>"
         f"<script>{JUMP_SCRIPT}{TEACH_SCRIPT}</script>",
     )

@@ -1,4 +1,4 @@
-"""A video -> the rows of its windows, in this process or in many; an index takes them in (retrieve.py)."""
+"""Encode a video into the rows of its windows, in this process or in many; an index takes them in."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fewframes.errors import DataError, FewframesError
 from fewframes.inference.frame_features import Gap, encoder_key
 from fewframes.inference.predictor import BackendChoice, DtypeName, Predictor, load
 from fewframes.inference.spans import Span
-from fewframes.inference.timeline import look
+from fewframes.inference.timeline import score_windows
 from fewframes.models.token_merging import merged_per_block
 from fewframes.results import Failure
 from fewframes.search.table import IndexSettings, Kind, content_of, rows_of, schema_of
@@ -28,8 +28,10 @@ from fewframes.search.table import IndexSettings, Kind, content_of, rows_of, sch
 
 @dataclass(frozen=True, eq=False)
 class EncodedVideo:
-    """What became of a video: a table of its `rows` and `gaps` in them, or a `failure`; neither where what is known of it still
-    holds."""
+    """The result of encoding one video for the index: either its `rows` (and undecodable `gaps`) or a `failure`.
+
+    Both are empty if the indexed version is still current.
+    """
 
     path: str
     rows: Any = None
@@ -37,20 +39,22 @@ class EncodedVideo:
     failure: Failure | None = None
 
 
-LookAt = Callable[[Sequence[str], Mapping[str, str]], Iterator[EncodedVideo]]
-"""Looks once at each of these videos, in any order; those whose content has the key that is known of it are left out."""
+EncodeVideos = Callable[[Sequence[str], Mapping[str, str]], Iterator[EncodedVideo]]
+"""A function that encodes each of these videos once, in any order. A video whose content has the key known of it is skipped."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WindowJob:
-    """What a process needs to look at videos for an index; it can be pickled. `known` has the key of each video's content that
-    is in the index; the cache's folder is each machine's own."""
+    """Settings with which a process encodes videos for an index; it can be pickled.
+
+    `known` has the key of the content of each video in the index. The cache's folder is each machine's own.
+    """
 
     model: str
     settings: IndexSettings
     device: str = "auto"
     dtype: DtypeName = "float32"
-    """`auto` is float32 too: what is measured to be faster may differ from machine to machine, and so would the rows."""
+    """Precision of the frame encoder. `auto` is float32 too: the faster one may differ between machines, and so would the rows."""
     backend: BackendChoice = "auto"
     merge: int | None = None
     cache: Path | None = None
@@ -65,7 +69,7 @@ class WindowJob:
 
 
 class WindowEncoder:
-    """A loaded model that looks at videos as an index's settings say; a `shards.Rows`."""
+    """A loaded model that encodes videos as an index's settings say; it implements `Rows`."""
 
     def __init__(
         self,
@@ -80,21 +84,21 @@ class WindowEncoder:
 
     @cached_property
     def about(self) -> Mapping[str, str]:
-        """What workers must have in common; nobody asks where there is one process."""
+        """The properties in which all workers must agree. Where there is one process nobody reads them."""
         return {"fewframes": __version__, "weights": model_key_of(self._predictor)}
 
-    def look_at(self, paths: Sequence[str], known: Mapping[str, str]) -> Iterator[EncodedVideo]:
-        """Each video, in this order."""
+    def encode_videos(self, paths: Sequence[str], known: Mapping[str, str]) -> Iterator[EncodedVideo]:
+        """Yield each video, in this order."""
         for path in paths:
-            yield self.look(path, known.get(path, ""))
+            yield self.encode_video(path, known.get(path, ""))
 
     def rows(self, sources: Sequence[str]) -> Iterator[dict[str, object]]:
-        """The same as rows, of what is known by itself."""
-        for seen in self.look_at(sources, self._known):
-            yield {"looked": seen}
+        """Yield each video as a row, by the keys that this encoder was given."""
+        for video in self.encode_videos(sources, self._known):
+            yield {"encoded": video}
 
-    def look(self, path: str, known: str) -> EncodedVideo:
-        """One video, unless its content has the key that is known."""
+    def encode_video(self, path: str, known: str) -> EncodedVideo:
+        """Encode one video, unless its content has the key that is known."""
         try:
             content = content_of(path)
             if content and known == content:
@@ -104,42 +108,48 @@ class WindowEncoder:
             return EncodedVideo(path, failure=Failure.of(path, error))
 
     def _windows(self, path: str, content: str) -> EncodedVideo:
-        """Raises VideoError, also where nothing could be decoded, and DataError for a file whose name no table can hold."""
+        """Encode the windows of a video.
+
+        Raises VideoError, also where nothing could be decoded, and DataError for a file whose name no table can hold.
+        """
         if content and not is_text(path):
-            raise DataError(f"{path}: its name is not UTF-8, and an index holds text; rename it")
+            raise DataError(f"{path}: its name is not UTF-8, and an index holds text only; rename the file")
         predictor, settings = self._predictor, self._settings
         num_labels = len(settings.labels)
 
         def encode(windows_WTD: Tensor) -> Tensor:
-            said = predictor.encode_windows(windows_WTD)
-            vectors_WD = vectors_of(settings.embedding, windows_WTD, said.embedding)
-            return torch.cat([predictor.model.scores(said.logits), vectors_WD], dim=1)
+            encoded = predictor.encode_windows(windows_WTD)
+            vectors_WD = vectors_of(settings.embedding, windows_WTD, encoded.embedding)
+            return torch.cat([predictor.model.scores(encoded.logits), vectors_WD], dim=1)
 
-        hop = max(1, round(predictor.config.num_frames * settings.hop_s / settings.window_s))
-        swept = look(
+        interval = max(1, round(predictor.config.num_frames * settings.hop_s / settings.window_s))
+        result = score_windows(
             predictor,
             path,
             encode,
             window_s=settings.window_s,
-            hops=(hop,),
+            intervals=(interval,),
             cache=self._cache,
             encoder=self._encoder,
             content="" if is_address(path) else content,
         )
-        length_s, starts_s, found = swept.windows[0]
+        length_s, starts_s, found = result.windows[0]
         good_W = ~found.isnan().any(dim=1)
         if not good_W.any():
-            raise swept.nothing_seen()
+            raise result.no_answers()
         spans = [
-            Span(max(0.0, start_s), min(swept.duration_s, start_s + length_s), settings.labels[label], score)
+            Span(max(0.0, start_s), min(result.duration_s, start_s + length_s), settings.labels[label], score)
             for start_s, score, label in zip(starts_s[good_W].tolist(), *_best(found[good_W, :num_labels]), strict=True)
         ]
-        video = path, content, swept.duration_s
-        return EncodedVideo(path, rows_of(self._schema, video, spans, found[good_W, num_labels:].float()), swept.gaps)
+        video = path, content, result.duration_s
+        return EncodedVideo(path, rows_of(self._schema, video, spans, found[good_W, num_labels:].float()), result.gaps)
 
 
 def model_key_of(predictor: Predictor) -> str:
-    """A key of all that embeddings depend on but the precision: bfloat16 of the weights are the same from either."""
+    """Return a key of everything that embeddings depend on except the precision.
+
+    Weights are rounded to bfloat16 first, because a float32 and a bfloat16 copy of them are equal then.
+    """
     rounded = torch.nn.ParameterDict()
     for name, tensor in predictor.model.state_dict().items():
         tensor = tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor
@@ -149,7 +159,13 @@ def model_key_of(predictor: Predictor) -> str:
 
 
 def vectors_of(kind: Kind, windows_WTD: Tensor, y_WD: Tensor) -> Tensor:
-    """What stands for windows of frame embeddings (W, T, D) and their video embeddings: (W, D'), of length 1."""
+    """Return the vectors of windows (W, D'), of length 1.
+
+    Args:
+        kind: The video embedding, the mean of the frame embeddings, or both side by side.
+        windows_WTD: Frame embeddings of the windows.
+        y_WD: Video embeddings of the windows.
+    """
     y_WD, mean_WD = F.normalize(y_WD, dim=1), F.normalize(windows_WTD.mean(dim=1), dim=1)
     if kind == "both":
         return F.normalize(torch.cat([y_WD, mean_WD], dim=1), dim=1)
@@ -157,6 +173,6 @@ def vectors_of(kind: Kind, windows_WTD: Tensor, y_WD: Tensor) -> Tensor:
 
 
 def _best(scores_WK: Tensor) -> tuple[list[float], list[int]]:
-    """The highest score of each window, and whose it is."""
+    """Return the highest score of each window, and the index of its label."""
     score_W, label_W = scores_WK.max(dim=1)
     return score_W.tolist(), label_W.tolist()

@@ -24,18 +24,18 @@ from fewframes.inference.spans import Span, without_repeats
 from fewframes.results import Failure
 
 Kind = Literal["video", "frames", "both"]
-"""What stands for a window: the video embedding y, the mean of its frame embeddings, or both in one vector."""
+"""The vector of a window: the video embedding y, the mean of its frame embeddings, or both in one vector."""
 WINDOWS, TAUGHT = "windows", "taught"
-"""The two tables: a row for each window, a row for each label that was taught."""
+"""The two tables: a row for each window, and a row for each label that was taught."""
 COLUMNS = ("id", "source", "start_s", "end_s", "label", "score")
-"""What a hit shows of its row."""
+"""The columns that a hit shows of its row."""
 COMMIT_ROWS, COMMIT_S = 1024, 5.0
-"""Whole videos are committed together, up to so many rows or seconds: a commit for each would be slow for short ones."""
+"""Rows and seconds after which whole videos are committed together. A commit for each video would be slow for short ones."""
 
 
 @dataclass(frozen=True)
 class IndexSettings:
-    """What all rows of an index have in common; a table of other settings takes and answers nothing."""
+    """The settings that all rows of an index have in common. A table with other settings takes no rows and answers no search."""
 
     model: str
     model_key: str
@@ -45,13 +45,15 @@ class IndexSettings:
     hop_s: float
     embedding: Kind
     merge: int | None = None
-    """Patches that each block merges away; None, where that was not kept yet, is what the model has of its own."""
+    """Patches that each block merges away. None, in an index made before this was saved, is the number used in training."""
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A moment that was found. `id` names its row; `similarity` is a cosine, or a score in 0-1 where a label was searched;
-    `label` and `score` are what the model says of it."""
+    """A window that was found. `id` names its row.
+
+    `similarity` is a cosine, or a score in 0-1 where a label was searched. `label` and `score` are the model's for the window.
+    """
 
     id: str
     source: str
@@ -62,14 +64,14 @@ class Hit:
     score: float
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values, as `fewframes search --json` writes them."""
+        """Return plain values, as `fewframes search --json` writes them."""
         rounded = {name: round(getattr(self, name), 4) for name in ("start_s", "end_s", "similarity", "score")}
         return {**asdict(self), **rounded}
 
 
 @dataclass(frozen=True, eq=False)
 class SearchQuery:
-    """What is looked for: rows in the direction of `vector` (D,), but for those that overlap the moment itself."""
+    """A query for rows in the direction of `vector` (D,), except those that overlap the queried part of a video itself."""
 
     vector: NDArray[np.float32]
     content: str = ""
@@ -79,8 +81,10 @@ class SearchQuery:
 
 @dataclass(frozen=True, eq=False)
 class TaughtLabel:
-    """A label from examples: rows are scored by sigmoid(weights x embedding + bias). Of its examples `num_gone` are there no
-    longer."""
+    """A label learned from examples: rows are scored by sigmoid(weights x embedding + bias).
+
+    `num_gone` of its examples are no longer in the index.
+    """
 
     name: str
     weights: NDArray[np.float32]
@@ -92,7 +96,10 @@ class TaughtLabel:
 
 @dataclass(frozen=True)
 class AddSummary:
-    """What became of the videos: rows are windows; `gaps` are what could not be decoded of videos that were added."""
+    """The result of adding videos: how many were added, how many were there already, and the rows (windows) added.
+
+    `gaps` are the parts of added videos that could not be decoded.
+    """
 
     num_added: int = 0
     num_kept: int = 0
@@ -102,7 +109,7 @@ class AddSummary:
 
 
 class RowBatch:
-    """Whole videos on their way into the table; each commit is one step, which happens or does not."""
+    """A batch of whole videos for the table. Each commit is one step, which happens or does not."""
 
     def __init__(self, table: Any, url: str, commit_s: float) -> None:
         self._table, self._url, self._commit_s = table, url, commit_s
@@ -111,17 +118,17 @@ class RowBatch:
         self._last = time.monotonic()
 
     def add(self, rows: Any, replaced: str) -> None:
-        """Take one video's rows; `replaced` is its path where older ones are there."""
+        """Add the rows of one video; `replaced` is its path where older rows are in the table."""
         self._rows.append(rows)
         self._replaced += [replaced] if replaced else []
         if sum(map(len, self._rows)) >= COMMIT_ROWS or time.monotonic() - self._last >= self._commit_s:
             self.commit()
 
     def commit(self) -> None:
-        """Write what is there; new rows come and old ones go in the same step."""
+        """Write the batch. New rows come and old ones go in the same step."""
         if self._rows:
             rows = importlib.import_module("pyarrow").concat_tables(self._rows)
-            with told(self._url):
+            with index_errors(self._url):
                 if self._replaced:
                     merge = self._table.merge_insert("id").when_not_matched_insert_all()
                     merge.when_not_matched_by_source_delete(among("source", self._replaced)).execute(rows)
@@ -131,24 +138,24 @@ class RowBatch:
 
 
 def lancedb() -> Any:
-    """The package. Raises MissingDependency."""
-    # It would warn of each part of a vector index, of thousands, that gets none of a run's new rows.
+    """Import lancedb. Raises MissingDependency."""
+    # Without this it warns of each of the thousands of parts of a vector index that gets none of a run's new rows.
     os.environ.setdefault("LANCEDB_LOG", "error")
     return needed("lancedb", "search", "an index needs lancedb")
 
 
 def tables_at(url: str) -> tuple[Any, Any] | None:
-    """The database there and its windows; None where there are none. Nothing is made."""
-    package, place = lancedb(), url.removeprefix("file:")
-    if not is_address(place) and not os.path.isdir(place):  # connecting would make the folder
+    """Return the database at a folder or URL and its windows; None where there are none. Nothing is created."""
+    package, folder = lancedb(), url.removeprefix("file:")
+    if not is_address(folder) and not os.path.isdir(folder):  # connecting would make the folder
         return None
     database = package.connect(url)
     return (database, database.open_table(WINDOWS)) if WINDOWS in database.list_tables().tables else None
 
 
 @contextmanager
-def told(url: str) -> Iterator[None]:
-    """What lancedb raises, which is one of these three, as one line that names the index."""
+def index_errors(url: str) -> Iterator[None]:
+    """Turn an error of lancedb, which is one of these three, into a DataError of one line that names the index."""
     try:
         yield
     except (ValueError, RuntimeError, OSError) as error:
@@ -157,7 +164,7 @@ def told(url: str) -> Iterator[None]:
 
 
 def schema_of(settings: IndexSettings) -> Any:
-    """The columns, and the settings among the schema's metadata."""
+    """Return the columns, with the settings in the schema's metadata."""
     pa = importlib.import_module("pyarrow")
     columns = {
         "id": pa.string(),
@@ -175,7 +182,14 @@ def schema_of(settings: IndexSettings) -> Any:
 
 
 def rows_of(schema: Any, video: tuple[str, str, float], spans: Sequence[Span], vectors_WD: Tensor) -> Any:
-    """The windows of a video (its path, the key of its content, its length in seconds) as rows."""
+    """Return the windows of a video as rows.
+
+    Args:
+        schema: The columns.
+        video: Its path, the key of its content, and its length in seconds.
+        spans: Seconds, label and score of each window.
+        vectors_WD: The vector of each window.
+    """
     pa = importlib.import_module("pyarrow")
     (path, content, duration_s), count = video, len(spans)
     stem = key_of(path, content)[:16]
@@ -196,19 +210,21 @@ def rows_of(schema: Any, video: tuple[str, str, float], spans: Sequence[Span], v
 
 
 def settings_in(url: str, table: Any) -> IndexSettings:
-    """The settings that a table was made with. Raises DataError for one that is not ours."""
+    """Return the settings that a table was made with. Raises DataError for a table that is not ours."""
     about = (table.schema.metadata or {}).get(b"fewframes")
     if about is None:
-        raise DataError(f"{url}: its table {WINDOWS!r} was not made by fewframes; take another place")
+        raise DataError(f"{url}: its table {WINDOWS!r} was not made by fewframes; choose another folder")
     values = json.loads(about)
-    if unknown := sorted({*values} - {one.name for one in fields(IndexSettings)}):
-        raise DataError(f"{url}: made by a newer fewframes ({', '.join(unknown)} not known here); install that one")
+    if unknown := sorted({*values} - {field.name for field in fields(IndexSettings)}):
+        raise DataError(f"{url}: made by a newer fewframes ({', '.join(unknown)} not known here); install that version")
     return IndexSettings(**{**values, "labels": tuple(values["labels"])})
 
 
 def content_of(path: str) -> str:
-    """The key of a video's content; of its address and version where it is no file here. Empty where it cannot be read, which
-    fails where it is opened. Raises MissingDependency."""
+    """Return the key of a video's content, or of its address and version where it is no file on this machine.
+
+    The key is empty for a video that cannot be read, which then fails when it is opened. Raises MissingDependency.
+    """
     try:
         return key_of(path, version_of(path), SHOWN.decode()) if is_address(path) else content_key(path)
     except store_errors():  # ValueError among them: a null character in the name, or a protocol that nobody knows
@@ -216,33 +232,33 @@ def content_of(path: str) -> str:
 
 
 def like(pattern: str) -> str:
-    """A pattern of paths, from the current folder unless it begins with `*`, for SQL's LIKE."""
+    """Return a pattern of paths for SQL's LIKE. It is relative to the current folder unless it begins with `*`."""
     whole = pattern if pattern.startswith("*") else absolute(pattern)
-    for mark in ("\\", "%", "_"):
+    for mark in ("\\", "%", "_"):  # LIKE's own marks are escaped first, the backslash before the others
         whole = whole.replace(mark, f"\\{mark}")
     return whole.replace("*", "%").replace("?", "_")
 
 
 def quoted(text: str) -> str:
-    """Text for SQL."""
+    """Return text as a literal of SQL."""
     return "'" + text.replace("'", "''") + "'"
 
 
 def among(column: str, values: Iterable[str]) -> str:
-    """The condition that a column holds one of these."""
+    """Return the condition that a column holds one of these values."""
     return f"{column} IN ({', '.join(map(quoted, sorted(set(values))))})"
 
 
 def first_of_each(hits: Sequence[Hit]) -> list[Hit]:
-    """The first hit of each video, in their order."""
+    """Return the first hit of each video, in their order."""
     first: dict[str, Hit] = {}
     for hit in hits:
         first.setdefault(hit.source, hit)
     return list(first.values())
 
 
-def apart(hits: Sequence[Hit]) -> list[Hit]:
-    """The best of hits that overlap in one video; best first."""
-    by_place = {(hit.source, hit.start_s, hit.end_s): hit for hit in reversed(hits)}
+def without_overlaps(hits: Sequence[Hit]) -> list[Hit]:
+    """Return the best of hits that overlap in one video, best first."""
+    by_span = {(hit.source, hit.start_s, hit.end_s): hit for hit in reversed(hits)}
     spans = [Span(hit.start_s, hit.end_s, hit.source, hit.similarity) for hit in hits]
-    return [by_place[span.label, span.start_s, span.end_s] for span in without_repeats(spans)]
+    return [by_span[span.label, span.start_s, span.end_s] for span in without_repeats(spans)]

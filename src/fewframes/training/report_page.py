@@ -78,7 +78,7 @@ def report_page(evaluation: Evaluation, mistakes: Sequence[Mistake] = ()) -> str
         parts.append("<h2>Doubt</h2>" + image(curve, "fraction right over fraction answered"))
     if evaluation.sweep:
         points = sorted(evaluation.sweep.items())
-        picture = curve_png(points, "frames per view", main, "frames against accuracy", shares=False)
+        picture = curve_png(points, "frames per view", main, "frames against accuracy", fractions=False)
         parts.append("<h2>Frames</h2>" + image(picture, "accuracy over number of frames"))
     if mistakes:
         note = "<p><small>Borders: attention, from pale yellow (none) to dark red (the most in the video).</small></p>"

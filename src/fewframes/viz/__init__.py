@@ -1,1 +1,1 @@
-"""Pictures and pages of results. Figures take plain values; no page runs a network."""
+"""The viz wing: pictures and pages of results. Its functions take plain values; none of them runs a network."""

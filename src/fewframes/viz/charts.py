@@ -1,4 +1,4 @@
-"""Pictures of results, as PNG bytes."""
+"""Draw results as charts: confusion matrices, curves and timelines. The `*_png` functions return a PNG as bytes."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from fewframes.inference.timeline import Timeline
 
 DPI = 110
 MOST_COUNTED, MOST_NAMED = 30, 150
-"""Up to so many labels the confusion picture has room for numbers in its cells, and for the labels' names."""
+"""The most labels with which a confusion matrix has room for numbers in its cells, and for the names of its labels."""
 MOST_LETTERS = 28
-"""Longer labels are shortened in pictures; pages and files have them whole."""
+"""The longest label, in letters, that pictures show whole; pages and files show every label whole."""
 MOST_TRACKS = 12
-"""Labels of a timeline that are drawn."""
+"""The most labels of a timeline that are drawn."""
 GREY = "#5b6470"
 TRACK_COLOURS = (
     "#1f5fa8", "#c2410c", "#2f855a", "#b7791f", "#7e3ff2", "#d53f8c", "#0e7490", "#6b7280", "#9b2c2c", "#5a67d8", "#65a30d",
@@ -34,14 +34,14 @@ TRACK_COLOURS = (
 
 
 def confusion_png(labels: Sequence[str], counts_KK: npt.NDArray[np.generic], title: str) -> bytes:
-    """Draw confusion counts: true labels down, predicted ones across, shade by fraction of the row.
+    """Draw a confusion matrix: true labels down, predicted ones across, shade by fraction of the row.
+
+    With many labels the cells shrink: first the numbers go, and rare mistakes get more shade; then the names go.
 
     Args:
         labels: Names of the K classes.
-        counts_KK: How often a video of the class of the row was taken for that of the column.
+        counts_KK: How often a video of the row's class was taken for the column's class.
         title: Title of the picture.
-
-    With many labels the cells shrink: first the numbers go, and rare mistakes get more shade; then the names go.
     """
     num_labels = len(labels)
     fractions = counts_KK / counts_KK.sum(axis=1, keepdims=True).clip(min=1)
@@ -49,23 +49,24 @@ def confusion_png(labels: Sequence[str], counts_KK: npt.NDArray[np.generic], tit
     side_in = 2.2 + min(cell_in * num_labels, MOST_NAMED * 0.13)
     figure = Figure(figsize=(side_in + 0.8, side_in), layout="constrained")
     axes = figure.add_subplot()
+    # Among many labels mistakes are spread thin; the root makes them visible.
     shade = fractions if num_labels <= MOST_COUNTED else np.sqrt(fractions)
     axes.imshow(shade, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     if num_labels <= MOST_NAMED:
         shown = [shortened(label) for label in labels]
-        places = range(num_labels)
+        ticks = range(num_labels)
         turned = 45 if num_labels <= MOST_COUNTED else 90
         # A label may hold dollar signs, which would begin a formula.
         axes.set_xticks(
-            places,
+            ticks,
             shown,
             rotation=turned,
             ha="right" if turned == 45 else "center",
             fontsize=letters_pt,
             parse_math=False,
         )
-        axes.set_yticks(places, shown, fontsize=letters_pt, parse_math=False)
-    numbered = "" if num_labels <= MOST_NAMED else " (labels numbered in their order, from 0)"
+        axes.set_yticks(ticks, shown, fontsize=letters_pt, parse_math=False)
+    numbered = "" if num_labels <= MOST_NAMED else " (labels are numbered in their order, from 0)"
     axes.set_xlabel(f"predicted{numbered}")
     axes.set_ylabel(f"true{numbered}")
     axes.set_title(title, parse_math=False)
@@ -77,22 +78,32 @@ def confusion_png(labels: Sequence[str], counts_KK: npt.NDArray[np.generic], tit
 
 
 def shortened(label: str) -> str:
-    """A label that fits beside a picture; folder names need not be text."""
+    """Return a label that fits beside a picture. Characters that are no text are shown as Python writes them."""
     text = plain(label)
     if len(text) <= MOST_LETTERS:
         return text
     return f"{text[: MOST_LETTERS - 11]}…{text[-10:]}"  # long labels often differ at their end
 
 
-def curve_png(points: Sequence[tuple[float, float]], across: str, up: str, title: str, *, shares: bool = True) -> bytes:
-    """Points joined by a line; `up` is a share (0-1), and so is `across` unless it counts."""
+def curve_png(
+    points: Sequence[tuple[float, float]], across: str, up: str, title: str, *, fractions: bool = True
+) -> bytes:
+    """Draw points joined by a line.
+
+    Args:
+        points: Pairs (x, y); y is a fraction (0-1).
+        across: Title of the x axis.
+        up: Title of the y axis.
+        title: Title of the picture.
+        fractions: x is a fraction (0-1) as well; otherwise it is a count.
+    """
     figure = Figure(figsize=(5.2, 3.6), layout="constrained")
     axes = figure.add_subplot()
     axes.plot([x for x, _ in points], [y for _, y in points], marker="o", color="#1f5fa8")
     axes.set_xlabel(across)
     axes.set_ylabel(up)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    if shares:
+    if fractions:
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     else:
         axes.set_xticks([x for x, _ in points])
@@ -102,7 +113,12 @@ def curve_png(points: Sequence[tuple[float, float]], across: str, up: str, title
 
 
 def training_png(history: Sequence[Mapping[str, float]], held_out: Sequence[tuple[int, float]]) -> bytes:
-    """How a run went: loss and share right of each batch over steps, and the figure of the held-out videos after each epoch."""
+    """Draw a training run: loss and accuracy of each batch over steps, and the score of the held-out videos after each epoch.
+
+    Args:
+        history: Values `number`, `loss` and `accuracy` of each step.
+        held_out: Pairs of step and score (0-1).
+    """
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     steps = [step["number"] for step in history]
@@ -114,7 +130,7 @@ def training_png(history: Sequence[Mapping[str, float]], held_out: Sequence[tupl
             [step for step, _ in held_out], [value for _, value in held_out], color="#c2410c", label="held-out videos"
         )
     right.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    right.set_ylabel("right")
+    right.set_ylabel("accuracy")
     right.legend(loc="lower right")
     for axes in (left, right):
         axes.set_xlabel("step")
@@ -123,15 +139,21 @@ def training_png(history: Sequence[Mapping[str, float]], held_out: Sequence[tupl
 
 
 def timeline_png(timeline: Timeline, shown: Sequence[Span], frames: Sequence[Tensor]) -> bytes:
-    """What happens when: a frame (C, H, W) uint8 of each span `shown`, a track of bars for each label, scores over time.
+    """Draw a timeline: frames of some spans, a track of bars for each label, and scores over time.
 
-    The labels with the most seconds have a track of their own, up to `MOST_TRACKS`; the rest are in the files."""
+    The `MOST_TRACKS` labels with the most seconds have a track of their own; the rest are in the files.
+
+    Args:
+        timeline: The timeline.
+        shown: Spans that have a frame in the picture.
+        frames: A frame (C, H, W) uint8 of each of these spans.
+    """
     lengths_s: dict[str, float] = {}
     for span in timeline.spans:
         lengths_s[span.label] = lengths_s.get(span.label, 0.0) + span.length_s
     chosen = sorted(lengths_s, key=lambda label: -lengths_s[label])[:MOST_TRACKS]
     tracks = sorted(chosen, key=lambda label: min(span.start_s for span in timeline.spans if span.label == label))
-    colours = {label: TRACK_COLOURS[place % len(TRACK_COLOURS)] for place, label in enumerate(tracks)}
+    colours = {label: TRACK_COLOURS[index % len(TRACK_COLOURS)] for index, label in enumerate(tracks)}
     heights = [1.45 * bool(shown), 0.6, 0.3 + 0.27 * max(1, len(tracks)), 1.6]
     figure = Figure(figsize=(12, sum(heights) + 1.0), facecolor="white")
     grid = figure.add_gridspec(4, 1, height_ratios=[max(height, 0.01) for height in heights], hspace=0.0)
@@ -144,8 +166,8 @@ def timeline_png(timeline: Timeline, shown: Sequence[Span], frames: Sequence[Ten
     _draw_scores(scores, timeline, tracks, colours)
     if shown:
         row = grid[0].subgridspec(1, len(shown), wspace=0.06)
-        for place, (span, frame_CHW) in enumerate(zip(shown, frames, strict=True)):
-            axes = figure.add_subplot(row[place])
+        for index, (span, frame_CHW) in enumerate(zip(shown, frames, strict=True)):
+            axes = figure.add_subplot(row[index])
             _draw_frame(axes, span, frame_CHW, colours.get(span.label, GREY))
             middle_s = (span.start_s + span.end_s) / 2
             ends = ("axes fraction", bars.get_xaxis_transform())
@@ -173,13 +195,13 @@ def _draw_frame(axes: Axes, span: Span, frame_CHW: Tensor, colour: str) -> None:
 
 def _draw_tracks(axes: Axes, timeline: Timeline, tracks: Sequence[str], colours: Mapping[str, str]) -> None:
     least_s = timeline.duration_s / 600  # narrower bars would not be seen
-    for place, label in enumerate(tracks):
-        axes.axhspan(place - 0.5, place + 0.5, color="#f4f6f8" if place % 2 == 0 else "white", zorder=0)
+    for index, label in enumerate(tracks):
+        axes.axhspan(index - 0.5, index + 0.5, color="#f4f6f8" if index % 2 == 0 else "white", zorder=0)
         for span in timeline.spans:
             if span.label == label:
                 alpha = 0.35 + 0.65 * span.confidence
                 axes.barh(
-                    place,
+                    index,
                     max(span.length_s, least_s),
                     left=span.start_s,
                     height=0.72,

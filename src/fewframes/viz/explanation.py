@@ -1,4 +1,4 @@
-"""Strips of a video's frames as pictures: borders by attention (the paper's Figure 2), maps over them, what leaving out does."""
+"""Draw the frames of a video as a strip: borders by attention (the paper's Figure 2), maps over them, and effects of omission."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fewframes.models.attention_maps import Method
 from fewframes.viz.charts import DPI, shortened
 
 HEAT = mpl.colormaps["YlOrRd"]
-"""Lighter to darker as well as yellow to red, so that it can be read without telling colours apart."""
+"""A colour map from light to dark as well as from yellow to red, so that it can be read without telling colours apart."""
 BLUE, ORANGE, GREY = "#1f5fa8", "#b35900", "#5b6470"
 ENDINGS = (".png", ".svg")
 WORDS: dict[Method, str] = {
@@ -32,49 +32,55 @@ WORDS: dict[Method, str] = {
 }
 COLUMNS, MOST_COLUMNS, MOST_TOP = 8, 16, 5
 SIDE_IN, LEFT_IN, TIMES_IN, GAP_IN, BARS_IN, HEADER_IN = 1.0, 2.4, 0.27, 0.09, 0.72, 0.45
-"""Inches: a frame's side, what stands left of the frames, room for times, between frames, a row of bars, the title."""
+"""Sizes in inches: a frame's side, the column left of the frames, room for times, between frames, a row of bars, the title."""
 STRIP_FRAMES = 16
 
 
 def check_picture(path: Path) -> None:
-    """ConfigError for a file that cannot be a picture of ours."""
+    """Raise ConfigError for a file that cannot be a picture of ours."""
     if path.suffix.lower() not in ENDINGS or path.is_dir():
-        raise ConfigError(f"{path}: pictures are written as .png or .svg; name a file that ends so")
+        raise ConfigError(f"{path}: pictures are written as .png or .svg; name a file with one of these endings")
 
 
 def write_picture(explanation: Explanation, path: Path) -> None:
-    """Write an explanation as a picture, .png or .svg, whole or not at all. Raises ConfigError, OutputError."""
+    """Write an explanation as a picture, .png or .svg, whole or not at all. Raises ConfigError and OutputError."""
     check_picture(path)
     form = path.suffix.lower().removeprefix(".")
     content = io.BytesIO()
-    metadata = {"Date": None} if form == "svg" else None  # the same explanation is the same file
+    # Without a date and with a fixed salt, an explanation drawn twice gives the same file.
+    metadata = {"Date": None} if form == "svg" else None
     with mpl.rc_context({"svg.hashsalt": "fewframes"}):
         explanation_figure(explanation).savefig(content, format=form, dpi=DPI, metadata=metadata)
     write_file(path, content.getvalue())
 
 
 def strip_png(frames_TCHW: Tensor, times_s: Sequence[float], attention_T: Tensor) -> bytes:
-    """Frames (T, C, H, W) uint8 of one video in rows, the time of each below it, its border by its attention (T,).
+    """Draw the frames of one video in rows, the time of each below it, its border coloured by attention.
 
-    Of more than `STRIP_FRAMES` frames that many are shown, in equal steps; the colours are those among all.
+    Of more than `STRIP_FRAMES` frames that many are shown, at equal steps; the colours refer to all of them.
+
+    Args:
+        frames_TCHW: Frames (uint8).
+        times_s: Timestamp of each frame.
+        attention_T: Attention of each frame.
     """
     shown = range(0, len(times_s), -(-len(times_s) // STRIP_FRAMES))
     columns = min(COLUMNS, len(shown))
     rows = -(-len(shown) // columns)
     sheet = _Sheet(columns * (SIDE_IN + GAP_IN) + GAP_IN, rows * (SIDE_IN + TIMES_IN) + GAP_IN)
     colours = _heat_of(attention_T)
-    for number, place in enumerate(shown):
+    for number, index in enumerate(shown):
         row, column = divmod(number, columns)
         left, top = GAP_IN + column * (SIDE_IN + GAP_IN), GAP_IN + row * (SIDE_IN + TIMES_IN)
         axes = sheet.axes(left, top, SIDE_IN, SIDE_IN)
-        _frame(axes, frames_TCHW[place], colours[place], f"{times_s[place]:.2f} s")
+        _frame(axes, frames_TCHW[index], colours[index], f"{times_s[index]:.2f} s")
     content = io.BytesIO()
     sheet.figure.savefig(content, format="png", dpi=DPI)
     return content.getvalue()
 
 
 def explanation_figure(explanation: Explanation) -> Figure:
-    """Top labels at the left; frames with borders by attention, below each its map; attention against occlusion at the foot."""
+    """Draw an explanation: top labels at the left, frames with borders by attention, maps below, bars of both at the foot."""
     num_frames, columns = len(explanation.occlusion), COLUMNS
     while columns < MOST_COLUMNS and num_frames > 2 * columns:
         columns *= 2
@@ -102,7 +108,7 @@ class _Sheet:
         self.width_in, self.height_in = width_in, height_in
 
     def axes(self, left: float, top: float, width: float, height: float) -> Axes:
-        """Axes of this size."""
+        """Return axes of this position and size."""
         bottom = self.height_in - top - height
         return self.figure.add_axes(
             (left / self.width_in, bottom / self.height_in, width / self.width_in, height / self.height_in)
@@ -111,24 +117,24 @@ class _Sheet:
     def text(
         self, left: float, top: float, words: str, *, size: float, colour: str = "black", weight: str = "normal"
     ) -> None:
-        """Words that begin here; file names and labels may hold dollar signs, which would begin a formula."""
-        place = left / self.width_in, 1 - top / self.height_in
-        self.figure.text(*place, words, size=size, color=colour, weight=weight, va="top", parse_math=False)
+        """Write words that begin at this position. Formulas are off, because a name may hold the dollar sign that begins one."""
+        position = left / self.width_in, 1 - top / self.height_in
+        self.figure.text(*position, words, size=size, color=colour, weight=weight, va="top", parse_math=False)
 
 
 def _strip(sheet: _Sheet, explanation: Explanation, columns: int, side_in: float, row_in: float) -> None:
     prediction, maps_Thw = explanation.prediction, explanation.maps
     colours, times_s = _heat_of(prediction.frame_attention), prediction.times_s.tolist()
-    if maps_Thw is not None:  # every patch has some attention, so what all have is not drawn
+    if maps_Thw is not None:  # every patch has some attention, so the part that all of them have is not drawn
         maps_Thw = (maps_Thw - maps_Thw.min()) / (maps_Thw.max() - maps_Thw.min()).clamp(min=1e-12)
-    for place, frame_CHW in enumerate(explanation.frames):
-        row, column = divmod(place, columns)
+    for index, frame_CHW in enumerate(explanation.frames):
+        row, column = divmod(index, columns)
         left, top = LEFT_IN + column * (side_in + GAP_IN), HEADER_IN + row * row_in
-        _frame(sheet.axes(left, top, side_in, side_in), frame_CHW, colours[place], f"{times_s[place]:.2f} s")
+        _frame(sheet.axes(left, top, side_in, side_in), frame_CHW, colours[index], f"{times_s[index]:.2f} s")
         if maps_Thw is not None:
             below = sheet.axes(left, top + side_in + TIMES_IN, side_in, side_in)
             _frame(below, frame_CHW, None, "")
-            _overlay(below, maps_Thw[place], frame_CHW.shape[-2:])
+            _overlay(below, maps_Thw[index], frame_CHW.shape[-2:])
 
 
 def _frame(axes: Axes, frame_CHW: Tensor, colour: tuple[float, ...] | None, below: str) -> None:
@@ -141,7 +147,7 @@ def _frame(axes: Axes, frame_CHW: Tensor, colour: tuple[float, ...] | None, belo
 
 
 def _overlay(axes: Axes, map_hw: Tensor, size: Sequence[int]) -> None:
-    """Heat over a frame, the clearer the higher; nothing where the map (0-1) is 0."""
+    """Draw heat over a frame, the clearer the higher; nothing where the map (0-1) is 0."""
     smooth_HW = F.interpolate(map_hw[None, None], size=tuple(size), mode="bicubic").clamp(0, 1)[0, 0]
     heat = HEAT(0.25 + 0.75 * smooth_HW.numpy())
     heat[..., 3] = 0.9 * smooth_HW.numpy()
@@ -149,7 +155,7 @@ def _overlay(axes: Axes, map_hw: Tensor, size: Sequence[int]) -> None:
 
 
 def _heat_of(attention_T: Tensor) -> list[tuple[float, ...]]:
-    """A colour for each frame; from 0 to the highest attention."""
+    """Return a colour for each frame, from 0 to the highest attention."""
     return [tuple(HEAT(weight)) for weight in (attention_T / attention_T.max()).tolist()]
 
 
@@ -166,7 +172,7 @@ def _top_labels(sheet: _Sheet, explanation: Explanation) -> None:
     axes.axis("off")
     attention = explanation.prediction.frame_attention
     below = HEADER_IN + bar_in * len(top) + 0.22
-    _colour_bar(sheet, below, f"border: attention (equal shares {1 / len(attention):.3f})", float(attention.max()))
+    _colour_bar(sheet, below, f"border: attention (if equal: {1 / len(attention):.3f})", float(attention.max()))
     if explanation.map_method is not None:
         words = WORDS[explanation.map_method].format(label=shortened(explanation.label))
         sheet.text(0.15, below + 0.6, f"lower pictures: from least to most of\n{words}", size=8)
@@ -186,7 +192,7 @@ def _colour_bar(sheet: _Sheet, top: float, words: str, most: float) -> None:
 
 
 def _foot(sheet: _Sheet, explanation: Explanation, top: float) -> None:
-    """Two rows of bars over the same frames, so that the eye can compare them."""
+    """Draw two rows of bars over the same frames, so that the eye can compare them."""
     prediction = explanation.prediction
     attention, drops = prediction.frame_attention, 100 * explanation.occlusion
     num_frames = len(drops)
@@ -209,9 +215,7 @@ def _foot(sheet: _Sheet, explanation: Explanation, top: float) -> None:
             axes.spines[side].set_visible(False)
     lower.set_xticklabels([f"{time_s:.2f} s" for time_s in times_s[::every]])
     sheet.text(0.15, top + 0.1, "attention", size=9, weight="bold")
-    sheet.text(0.15, top + 0.27, "dashed: equal shares", size=8, colour=GREY)
+    sheet.text(0.15, top + 0.27, "dashed: if all were equal", size=8, colour=GREY)
     sheet.text(0.15, top + BARS_IN + 0.22, "leaving a frame out", size=9, weight="bold")
-    sheet.text(
-        0.15, top + BARS_IN + 0.39, "points by which the score falls\n(orange: by which it rises)", size=8, colour=GREY
-    )
+    sheet.text(0.15, top + BARS_IN + 0.39, "fall of the score, in points\n(orange: rise)", size=8, colour=GREY)
     sheet.text(0.15, top + 2 * BARS_IN + 0.48, explanation.agreement(), size=9)

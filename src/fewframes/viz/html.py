@@ -1,4 +1,4 @@
-"""Write pages of HTML that hold their pictures themselves, so that one file can be passed on."""
+"""Write pages of HTML that hold their own pictures, so that one file can be passed on."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ for (const link of document.querySelectorAll('[data-at]')) link.addEventListener
 
 
 def page(title: str, style: str, body: str) -> str:
-    """Return a whole page: its title, its style (CSS) and its body (HTML)."""
+    """Return a whole page with this title, style (CSS) and body (HTML)."""
     return (
         f"<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
         f"<title>{for_html(title)}</title><style>{style}</style></head><body>{body}</body></html>\n"

@@ -1,4 +1,4 @@
-"""Small pictures of moments, for people."""
+"""Make thumbnails: small pictures of a video at given times, for people to look at."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger("fewframes")
 
 
 def middle_frames(source: Source, spans: Sequence[Span], *, width_px: int = 320) -> Iterator[Tensor]:
-    """The frame in the middle of each span, in their order, for people: (C, H, W) uint8; black where none can be decoded."""
+    """Yield the frame in the middle of each span, in their order: (C, H, W) uint8, black where none can be decoded."""
 
     def small(frame_CHW: Tensor) -> Tensor:
         height_px = max(1, round(frame_CHW.shape[-2] * width_px / frame_CHW.shape[-1]))
@@ -41,7 +41,7 @@ def middle_frames(source: Source, spans: Sequence[Span], *, width_px: int = 320)
 
 
 def jpeg(frame_CHW: Tensor, side_px: int | None = None) -> bytes:
-    """A picture (C, H, W) uint8 as a file; as a square of `side_px` where that is said."""
+    """Return a frame (C, H, W) uint8 as a JPEG file, resized to a square of `side_px` where that is given."""
     content, image = io.BytesIO(), Image.fromarray(frame_CHW.permute(1, 2, 0).numpy())
     if side_px is not None:
         image = image.resize((side_px, side_px))
@@ -50,5 +50,5 @@ def jpeg(frame_CHW: Tensor, side_px: int | None = None) -> bytes:
 
 
 def data_url(picture: bytes) -> str:
-    """A JPEG as an address that holds it."""
+    """Return a JPEG as a data URL."""
     return "data:image/jpeg;base64," + base64.b64encode(picture).decode("ascii")

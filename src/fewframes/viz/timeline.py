@@ -13,17 +13,21 @@ from fewframes.viz.html import JUMP_SCRIPT, JUMP_STYLE, STYLE, page
 
 
 def timeline_page(timeline: Timeline, video: str, thumbnails: Sequence[str]) -> str:
-    """A page that plays the video and jumps to the moments of its spans: a click on a picture or on the bar.
+    """Return a page that plays the video and jumps to its spans: a click on a picture or on the bar goes there.
 
-    `video` and `thumbnails`, one for each span, are addresses as seen from the page."""
+    Args:
+        timeline: The timeline.
+        video: Address of the video, as seen from the page.
+        thumbnails: Address of a picture of each span, as seen from the page.
+    """
     length_s = timeline.duration_s
     cards, marks = [], []
     for number, (span, picture) in enumerate(zip(timeline.spans, thumbnails, strict=True)):
         label, when = for_html(span.label), f"{clock(span.start_s)} - {clock(span.end_s)}"
         hue = round(360 * timeline.labels.index(span.label) / len(timeline.labels))
-        place = f"left:{100 * span.start_s / length_s:.3f}%;width:{100 * span.length_s / length_s:.3f}%"
+        style = f"left:{100 * span.start_s / length_s:.3f}%;width:{100 * span.length_s / length_s:.3f}%"
         jump = f"href='#{number}' data-at='{span.start_s:.2f}'"
-        marks.append(f"<a {jump} style='{place};background:hsl({hue} 60% 45%)' title='{label} {when}'></a>")
+        marks.append(f"<a {jump} style='{style};background:hsl({hue} 60% 45%)' title='{label} {when}'></a>")
         cards.append(
             f"<a {jump} style='border-color:hsl({hue} 60% 45%)'><img alt='' loading='lazy' src='{quote(picture)}'>"
             f"<b>{label}</b> {span.confidence:.0%}<br>{when}</a>"
@@ -34,6 +38,6 @@ def timeline_page(timeline: Timeline, video: str, thumbnails: Sequence[str]) -> 
         STYLE + JUMP_STYLE,
         f"<h1>{for_html(title)}</h1>"
         f"<video controls preload='metadata' src='{for_html(video)}'></video><div class='bar'>{''.join(marks)}</div>"
-        f"<p>{len(cards)} spans in {clock(length_s)}. A click jumps to the moment.</p>"
+        f"<p>{len(cards)} spans in {clock(length_s)}. Click one to play it.</p>"
         f"<div class='cards'>{''.join(cards)}</div><script>{JUMP_SCRIPT}</script>",
     )
