@@ -45,7 +45,7 @@ from fewframes.serve.service import (
     stopping,
 )
 
-PAGE = Path(__file__).parent / "assets" / "page"
+PAGE = Path(__file__).parent / "page"
 DRAIN_S, BACKLOG = 1.0, 128
 LAST_S = 3.0
 """From the end of `stop_s` to the end of the process, whatever hangs: the answers' last bytes need two."""
@@ -313,7 +313,7 @@ def _route(desk: RequestHandler, kind: type[VideoRequest]) -> Callable[[Request]
     async def answer(request: Request) -> Response:
         return await desk.answer(request, kind)
 
-    answer.__name__ = kind.__name__.removesuffix("Ask").lower()
+    answer.__name__ = kind.__name__.removesuffix("Request").lower()
     return answer
 
 
