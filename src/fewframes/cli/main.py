@@ -28,7 +28,7 @@ from fewframes.cli.embed import embed
 from fewframes.cli.engine import EngineOption, ShardRowsOption, write_folder
 from fewframes.cli.explain import ExplainOption, MapOption, explained, plan_pictures
 from fewframes.cli.export import export, labelled_by_graph
-from fewframes.cli.learning import evaluate, train
+from fewframes.cli.train import evaluate, train
 from fewframes.cli.options import (
     BackendOption,
     DeviceOption,
