@@ -122,7 +122,7 @@ def test_any_terminal_can_show_it(videos: Path, fast: list[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["/no/such.mp4"], "failed: /no/such.mp4: no such file; check the path"),
+        (["/no/such.mp4"], "missing: /no/such.mp4: no such file; check the path"),
         (["/no/*.mp4"], "the pattern matches nothing"),
         (["x.mp4", "--model", "stam-17"], "did you mean 'stam-16'?"),
         (["x.mp4", "--device", "cuda:77"], "device 'cuda:77' cannot be used here"),

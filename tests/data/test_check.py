@@ -344,7 +344,7 @@ def test_split_command(tmp_path: Path) -> None:
         (listed, 1, "is split already (test, train); --again splits it anew"),
         ([*once[:-1], tmp_path / "list.json"], 2, "needs a name that ends in .csv"),
         ([*listed, "--share", "0.2"], 2, "--folds and --share exclude each other"),
-        ([*once, "--share", "0.8", "--val", "0.3"], 2, "together above 0 and up to 0.95"),
+        ([*once, "--share", "0.8", "--val", "0.3"], 2, "together they must be above 0 and at most 0.95"),
     ):
         refused = run(*arguments)
         assert (refused.returncode, words in " ".join(refused.stderr.replace("│", " ").split())) == (code, True), (

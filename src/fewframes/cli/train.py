@@ -1,4 +1,4 @@
-"""`fewframes train` and `fewframes evaluate`: what is done with labelled videos. A part of the command line."""
+"""`fewframes train`: teach a model your own actions."""
 
 from __future__ import annotations
 
@@ -9,37 +9,20 @@ from typing import Annotated, Literal
 
 import typer
 
-from fewframes.cli.console import (
-    StageProgress,
-    describe,
-    evaluation_lines,
-    is_first_process,
-    print_lines,
-    tell,
-    tell_data,
-)
+from fewframes.cli.console import StageProgress, is_first_process, print_lines, tell, tell_data, tell_failures
 from fewframes.cli.options import (
-    BackendOption,
+    INPUT,
+    MODEL,
+    OUTPUT,
     CacheOption,
-    DataArgument,
     DeviceOption,
     DtypeOption,
-    EarlyExitOption,
-    GroupOption,
-    MergeOption,
-    ModelOption,
     NoCacheOption,
-    OfficialOption,
-    TaskOption,
-    ToleranceOption,
-    VideosOption,
     embedding_cache,
-    exit_at,
-    frame_counts,
 )
 from fewframes.errors import EXIT_SOME_FAILED
 
-REPORT = "report.html"
+LEARNING = "Learning"
 
 
 def train(
@@ -47,92 +30,173 @@ def train(
         str,
         typer.Argument(
             metavar="FOLDER|LIST",
-            help="A folder with a folder of videos for each action (or train and val folders of such), or a list: lines of "
-            "path and label, CSV with the columns path,label[,start_s,end_s][,split][,group], or the lists of UCF101, "
-            "HMDB51, Kinetics, Something-Something.",
+            help="Labelled videos. A folder has one folder of videos per action, or train and val folders of such. A list has "
+            "lines of path and label, or CSV columns path,label[,start_s,end_s][,split][,group]. The published lists of "
+            "UCF101, HMDB51, Kinetics and Something-Something work as they are.",
         ),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the model and its figures.")],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Start from this preset, checkpoint or folder of a trained model: its frame encoder is kept.",
-            show_default="lite0-16",
-        ),
-    ] = None,
-    run: Annotated[
-        Path | None, typer.Option("--run", help="A run file (TOML); options given here override it.")
-    ] = None,
-    init: Annotated[
-        str | None, typer.Option(help="Other weights for the frame encoder: a file or a timm name.")
-    ] = None,
-    frames: Annotated[int | None, typer.Option(min=1, help="Frames of each video.")] = None,
+    *,
     holdout: Annotated[
         float | None,
-        typer.Option(min=0, max=0.9, help="Share of the videos to measure on; 0 trains on all.", show_default="0.2"),
+        typer.Option(
+            min=0,
+            max=0.9,
+            help="Fraction of the videos kept out of training to measure accuracy on. 0 trains on all of them.",
+            show_default="0.2",
+            rich_help_panel=INPUT,
+        ),
     ] = None,
     task: Annotated[
         Literal["auto", "single", "multilabel"] | None,
-        typer.Option(help="One action a video, or any number of them (in one cell, parted by ;).", show_default="auto"),
+        typer.Option(
+            help="One action per video, or any number of them (multilabel, in one cell of the list, separated by ;).",
+            show_default="auto",
+            rich_help_panel=INPUT,
+        ),
     ] = None,
     group: Annotated[
-        str | None, typer.Option(help="CSV column of what must not be split (recording, person).", show_default="group")
+        str | None,
+        typer.Option(
+            help="CSV column that names the recording or person. Videos of one group stay on one side of the split.",
+            show_default="group",
+            rich_help_panel=INPUT,
+        ),
     ] = None,
     folder: Annotated[
-        str | None, typer.Option("--videos", help="Folder of the videos, when paths are not relative to the list.")
+        str | None,
+        typer.Option(
+            "--videos", help="Folder of the videos, if the paths are not relative to the list.", rich_help_panel=INPUT
+        ),
     ] = None,
     official_split: Annotated[
-        int | None, typer.Option(min=1, help="Which official split (UCF101, HMDB51).", show_default="1")
+        int | None,
+        typer.Option(
+            min=1, help="Number of the official split (UCF101, HMDB51).", show_default="1", rich_help_panel=INPUT
+        ),
     ] = None,
     mirror: Annotated[
         bool | None,
-        typer.Option("--mirror/--no-mirror", help="See videos mirrored too.", show_default="mirror"),
+        typer.Option(
+            "--mirror/--no-mirror",
+            help="Train on mirrored videos too. Not for actions that differ in left and right.",
+            show_default="mirror",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Model to start from: a preset, or a trained model's file or folder. Its frame encoder is used again; what "
+            "it learned about actions is not.",
+            show_default="lite0-16",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(help="Other weights for the frame encoder: a file or a timm name.", rich_help_panel=MODEL),
+    ] = None,
+    frames: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Frames to look at in each video. Fewer are faster, and usually less accurate.",
+            show_default="the model's own",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            "--run",
+            help="Run file (TOML) with any settings. Options given here override it.",
+            rich_help_panel=LEARNING,
+        ),
     ] = None,
     unfreeze: Annotated[
         str | None,
         typer.Option(
-            help="Let the frame encoder learn too: none, last-N-blocks, all. Takes gigabytes: docs/training.md.",
+            help="Train the frame encoder too, to fit it to your videos: none, last-N-blocks or all. Takes gigabytes of memory; "
+            "see docs/guide/train.md.",
             show_default="none",
+            rich_help_panel=LEARNING,
         ),
     ] = None,
-    teacher: Annotated[str | None, typer.Option(help="A model whose scores are learned beside the labels.")] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            help="Learn from the scores of this model as well as from the labels. It must have the same actions.",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
     early_exit: Annotated[
         bool | None,
         typer.Option(
-            "--early-exit", help="Learn from few frames too, so that `predict --early-exit auto` may stop early."
+            "--early-exit",
+            help="Train on few frames too, so that `predict --early-exit auto` can answer easy videos sooner.",
+            rich_help_panel=LEARNING,
         ),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Times each video is seen.", show_default="80; 300 steps at least")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Times that each video is seen.",
+            show_default="80; 300 steps at least",
+            rich_help_panel=LEARNING,
+        ),
     ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate.", show_default="0.001")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of the split and the training.", show_default="0")] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(help="Highest learning rate.", show_default="0.001", rich_help_panel=LEARNING),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Random seed of the split and the training.", show_default="0", rich_help_panel=LEARNING
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Any setting of a run file, such as train.ema_decay=0.999; may be given often."),
+        typer.Option(
+            "--set",
+            help="Any setting of a run file, such as train.ema_decay=0.999. May be given several times.",
+            rich_help_panel=LEARNING,
+        ),
     ] = None,
-    cache: CacheOption = None,
-    no_cache: NoCacheOption = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model in the output folder.")] = False,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the model and its figures.", rich_help_panel=OUTPUT)
+    ],
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace the model in the output folder.", rich_help_panel=OUTPUT),
+    ] = False,
     resume: Annotated[
         bool,
         typer.Option(
             "--resume",
-            help="Go on with the interrupted run in the output folder, if there is one; one that is finished stays as it is.",
+            help="Continue the interrupted run in the output folder, if there is one. A finished run stays as it is.",
+            rich_help_panel=OUTPUT,
         ),
     ] = False,
+    cache: CacheOption = None,
+    no_cache: NoCacheOption = False,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
 ) -> None:
     """Teach a model your own actions.
 
-    As it is, each video is encoded once and kept, and a small network learns on that; with --unfreeze the frame encoder
-    learns too, on videos that are cropped and coloured anew each time. On several processors: torchrun
-    --nproc-per-node 8 -m fewframes.cli train ... All settings: docs/training.md.
+    Each video is encoded once and its embeddings are cached, so training again takes seconds.
+    A small network learns from these embeddings.
+    With --unfreeze the frame encoder learns too, on videos that are cropped and coloured anew each time.
 
-    Writes model.safetensors (for `predict --model`), metrics.json, predictions.csv, curves.png, confusion.png, history.csv,
-    run.toml and TensorBoard logs. Exit codes: 0 done, 1 the data cannot be used, 2 wrong use, 3 done but some videos could
-    not be read.
+    Writes model.safetensors (for `predict --model`), run.toml (the settings), metrics.json, predictions.csv, history.csv,
+    curves.png, confusion.png and TensorBoard logs.
+
+    On several processors: torchrun --nproc-per-node 8 -m fewframes.cli train ...
+    All settings: docs/guide/train.md.
+
+    Exit codes: 0 done, 1 the data cannot be used, 2 wrong use, 3 done but some videos could not be read.
     """
     from fewframes.data.dataset import read_data
     from fewframes.results import tally
@@ -160,7 +224,7 @@ def train(
                 "teacher": teacher,
                 "early_exit": early_exit,
                 "epochs": epochs,
-                "min_steps": epochs and 1,
+                "min_steps": epochs and 1,  # who asks for a number of epochs gets exactly these
                 "learning_rate": learning_rate,
                 "seed": seed,
             },
@@ -170,7 +234,7 @@ def train(
     videos = read_data(data, chosen.data)
     tell_data(data, videos)
     if holdout is not None and {"val", "test"} & {sample.split for sample in videos.samples}:
-        tell("the data name what is held out themselves, so --holdout has no say")
+        tell("--holdout is not used: the data name their own held-out videos")
     options = TrainOptions(
         cache=embedding_cache(cache, unused=no_cache),
         device=device,
@@ -181,118 +245,23 @@ def train(
     )
     if resume and RunFolder(output, chosen, videos, options.command).finished():
         if is_first_process():
-            tell(f"{output}: this run is finished; use it: fewframes predict VIDEO --model {output}")
+            tell(f"{output}: this run is already finished; use it: fewframes predict VIDEO --model {output}")
         return
     with StageProgress() as progress:
         trained = train_model(videos, output, chosen, options, progress.show)
     if not is_first_process():
         return
-    for failure in trained.failures:
-        tell(f"failed: {failure.error}")
+    tell_failures(trained.failures)
     read = tally(len(videos.samples) - len(trained.failures), "videos read", trained.failures)
     tell(
         f"{read} ({trained.num_cached} from the cache) in {trained.embedding_s:.1f} s; trained in {trained.training_s:.1f} s"
     )
     if trained.evaluation is None:
         missing = "none of the held-out videos could be read" if trained.num_held_out else "nothing was held out"
-        tell(f"{missing}, so nothing says how good it is")
+        tell(f"{missing}, so the accuracy of this model is unknown")
     else:
         first, *others = trained.evaluation.report.lines()
         print_lines([f"held-out videos: {first}", *others])
     tell(f"use it: fewframes predict VIDEO --model {output}")
     if trained.failures:
-        raise typer.Exit(EXIT_SOME_FAILED)
-
-
-def evaluate(
-    data: DataArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the report.")],
-    model: ModelOption = "lite0-16",
-    part: Annotated[
-        Literal["auto", "all", "train", "val", "test"],
-        typer.Option(help="Which part of the data, where they are split; auto: what is not for training."),
-    ] = "auto",
-    views: Annotated[
-        str,
-        typer.Option(
-            help="Clips x crops of each video, their scores averaged, e.g. 10x3; 1x1 is one pass over all of it."
-        ),
-    ] = "1x1",
-    clip_s: Annotated[
-        float | None, typer.Option("--clip-s", help="Seconds that a clip spans.", show_default="2.67 for several clips")
-    ] = None,
-    tolerance: ToleranceOption = 0.0,
-    early_exit: EarlyExitOption = None,
-    merge: MergeOption = None,
-    backend: BackendOption = "auto",
-    official_subset: Annotated[
-        bool,
-        typer.Option("--official-subset", help="Also the figure over the videos that the 2021 release's loader keeps."),
-    ] = False,
-    sweep: Annotated[str, typer.Option(help="Judge with other numbers of frames too, e.g. 4,8,16,32.")] = "",
-    no_order: Annotated[
-        bool,
-        typer.Option(
-            "--no-order",
-            help="Leave out frames backwards and shuffled (layouts that mix frames in the encoder run seven times for them).",
-        ),
-    ] = False,
-    task: TaskOption = "auto",
-    group: GroupOption = "group",
-    folder: VideosOption = "",
-    official_split: OfficialOption = 1,
-    predictions: Annotated[Literal["csv", "parquet"], typer.Option(help="Format of the table of predictions.")] = "csv",
-    cache: CacheOption = None,
-    no_cache: NoCacheOption = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of shuffled frames and intervals.")] = 0,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "auto",
-) -> None:
-    """How often a model is right on your videos, how far to trust that, and what it gets wrong.
-
-    Writes report.html (one file), metrics.json and predictions.csv (or .parquet). Exit codes: 0 done, 1 the data cannot be
-    used, 2 wrong use, 3 done but some videos could not be read, 4 Parquet without pyarrow.
-    """
-    from fewframes.core.files import check_format, check_writable, filled, writing
-    from fewframes.data.dataset import DataConfig, read_data
-    from fewframes.data.known_videos import known_words
-    from fewframes.inference.predictor import load
-    from fewframes.results import tally
-    from fewframes.training.evaluate import EvaluateConfig
-    from fewframes.training.evaluate import evaluate as evaluate_model
-    from fewframes.training.report import write_metrics, write_predictions
-    from fewframes.training.report_page import read_mistakes, report_page
-    from fewframes.video.sampling import Views
-
-    settings = EvaluateConfig(
-        views=Views.parse(views, clip_s, tolerance),
-        sweep=frame_counts(sweep, "--sweep"),
-        order=not no_order,
-        early_exit=exit_at(early_exit),
-        official_subset=official_subset,
-        seed=seed,
-    )
-    check_format(predictions)
-    check_writable(output)
-    videos = read_data(data, DataConfig(task=task, group=group, videos=folder, official_split=official_split)).part(
-        part
-    )
-    tell_data(data, videos)
-    predictor = load(model, device=device, dtype=dtype, backend=backend, merge=merge)
-    tell(describe(predictor))
-    store = embedding_cache(cache, unused=no_cache)
-    with StageProgress() as progress:
-        evaluation = evaluate_model(videos, predictor, store, settings, progress=progress.show)
-    page = report_page(evaluation, read_mistakes(evaluation, predictor))
-    with writing(output), filled(output, ("metrics.json", "predictions.csv", "predictions.parquet", REPORT)) as new:
-        write_metrics(evaluation, new / "metrics.json")
-        write_predictions(evaluation, predictor.labels, new / f"predictions.{predictions}")
-        (new / REPORT).write_text(page, encoding="utf-8", errors="replace")
-    for failure in evaluation.failures:
-        tell(f"failed: {failure.error}")
-    if known := known_words(evaluation.provenance, len(evaluation.samples)):
-        tell(known)
-    print_lines(evaluation_lines(evaluation))
-    tell(f"{tally(len(evaluation.samples), 'evaluated', evaluation.failures)}; {output / REPORT}")
-    if evaluation.failures:
         raise typer.Exit(EXIT_SOME_FAILED)
