@@ -324,7 +324,7 @@ def test_split_command(tmp_path: Path) -> None:
     once: list[str | Path] = ["data", "split", tmp_path / "clips", "-o", tmp_path / "out" / "list.csv"]
     done = run(*once, "--share", "0.34", "--seed", "2")
     assert done.returncode == 0, done.stderr
-    assert "1 files are copies of others and stay with them" in done.stderr
+    assert "copies of other files, which stay with them: 1" in done.stderr
     assert ["b", "6", "4", "2", "6"] in [line.split() for line in done.stdout.splitlines()]
     data = read_data(tmp_path / "out" / "list.csv")
     parts = {Path(sample.path).name: sample.split for sample in data.samples if sample.labels == ("a",)}

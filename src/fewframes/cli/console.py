@@ -135,7 +135,7 @@ def tell_data(source: str, videos: VideoSet) -> None:
     """Print what labelled videos were found, and how the first three rows of the list were understood."""
     if not is_first_process():
         return
-    found = f"{len(videos.samples)} videos of {len(videos.labels)} actions"
+    found = f"{number_of(len(videos.samples), 'video')} of {number_of(len(videos.labels), 'action')}"
     tell(f"{source}: {videos.layout}; {found}: {counted(videos.counts())}")
     tell(f"  fingerprint of these {len(videos.samples)} videos: {videos.fingerprint()}")
     for sample in videos.samples[:3]:
@@ -283,6 +283,11 @@ def console(*, stderr: bool = False):  # type: ignore[no-untyped-def]
     stream = sys.stderr if stderr else sys.stdout
     # Without a terminal rich assumes 80 columns, which would wrap the tables in files and pipes.
     return Console(stderr=stderr, width=None if stream.isatty() or "COLUMNS" in os.environ else 180)
+
+
+def number_of(count: int, noun: str) -> str:
+    """Return a count with its noun: `1 video`, `3 videos`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def tell(message: str) -> None:

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fewframes.cli.console import StageProgress, print_inspection, print_parts, tell, tell_data, tell_problems
+from fewframes.cli.console import (
+    StageProgress,
+    number_of,
+    print_inspection,
+    print_parts,
+    tell,
+    tell_data,
+    tell_problems,
+)
 from fewframes.cli.options import (
     INPUT,
     OUTPUT,
@@ -191,7 +199,7 @@ def split(
             tell(
                 f"no test videos of {', '.join(untested)}: its groups are too few or too large; another --seed may help"
             )
-        tell(f"{path}: {len(part.samples)} videos; {next_step(path, part)}")
+        tell(f"{path}: {number_of(len(part.samples), 'video')}; {next_step(path, part)}")
 
 
 def read(data: str, task: Literal["auto", "single", "multilabel"], group: str, folder: str, official: int) -> VideoSet:
@@ -233,7 +241,7 @@ def report(inspection: Inspection, output: Path) -> None:
         where = "; --videos names their folder" if values["missing"] == len(inspection.data.samples) else ""
         raise DataError(f"{inspection.data.name}: none of {len(inspection.data.samples)} videos is usable{where}")
     tell(
-        f"{clean}: {len(usable.samples)} usable videos, fingerprint {usable.fingerprint()}; {next_step(clean, usable)}"
+        f"{clean}: {number_of(len(usable.samples), 'usable video')}, fingerprint {usable.fingerprint()}; {next_step(clean, usable)}"
     )
 
 
@@ -253,7 +261,8 @@ def compare(videos: VideoSet) -> dict[str, str]:
             f"{num_files - len(result)} of {num_files} files could not be read, so copies of them are not found; see `data check`"
         )
     if num_files > len(set(result.values())) + num_files - len(result):
-        tell(f"{len(result) - len(set(result.values()))} files are copies of others and stay with them")
+        num_copies = len(result) - len(set(result.values()))
+        tell(f"copies of other files, which stay with them: {num_copies}")
     return result
 
 

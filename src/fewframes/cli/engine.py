@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fewframes.cli.console import StageProgress, describe, tell
+from fewframes.cli.console import StageProgress, describe, number_of, tell
 from fewframes.cli.options import LARGE_RUNS, named_videos
 from fewframes.errors import EXIT_SOME_FAILED, ConfigError
 
@@ -60,7 +60,8 @@ def write_folder(job: VideoJob, sources: list[str], output: str, engine: Engine,
     left = remaining(folder, shards)
     num_left = sum(len(shard.sources) for shard in left)
     tell(describe(work.predictor) if engine == "local" else f"{job.model} on Ray")
-    tell(f"{len(paths)} videos in {len(shards)} files, {len(shards) - len(left)} of them done before; {output}")
+    videos, files = number_of(len(paths), "video"), number_of(len(shards), "file")
+    tell(f"{videos} in {files}, {len(shards) - len(left)} of them done before; {output}")
     began, done = time.perf_counter(), 0
     results = (
         run_here(folder, work, left)
@@ -82,7 +83,7 @@ def write_folder(job: VideoJob, sources: list[str], output: str, engine: Engine,
     if tally.num_failed > len(tally.errors):
         tell(f"... and {tally.num_failed - len(tally.errors)} more, all in the column error")
     tell(
-        f"{tally.num_rows} rows in {tally.num_shards} files, {tally.num_failed} of videos that failed; "
+        f"{number_of(tally.num_rows, 'row')} in {number_of(tally.num_shards, 'file')}, {tally.num_failed} of videos that failed; "
         f"{num_left} new in {seconds:.1f} s; {output}"
     )
     if tally.num_failed:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fewframes.cli.console import StageProgress, describe, tell, tell_failures
+from fewframes.cli.console import StageProgress, describe, number_of, tell, tell_failures
 from fewframes.cli.options import (
     INPUT,
     LARGE_RUNS,
@@ -113,7 +113,7 @@ def index(
     if remove or prune:
         there = Index.open(where)
         removed = there.remove(_indexed_videos(there, remove or [])) + (there.prune() if prune else 0)
-        tell(f"{removed} videos forgotten, {len(there.videos())} left")
+        tell(f"{number_of(removed, 'video')} forgotten, {len(there.videos())} left")
     if not paths:
         return
     predictor = load(model, device="cpu" if on_ray else device, dtype=dtype, backend=backend, merge=merge)
@@ -133,8 +133,9 @@ def index(
     tell_failures(added.failures)
     for path, gap in added.gaps:
         tell(f"left out: {path} from {gap.start_s:.2f} s to {gap.end_s:.2f} s ({gap.error})")
+    windows = number_of(added.num_rows, "window")
     tell(
-        f"{tally(added.num_added, 'indexed', added.failures)}, {added.num_kept} there already; {added.num_rows} windows in "
+        f"{tally(added.num_added, 'indexed', added.failures)}, {added.num_kept} there already; {windows} in "
         f"{time.perf_counter() - began:.1f} s, {there.num_rows} in all"
     )
     if added.failures and len(paths) == 1:
