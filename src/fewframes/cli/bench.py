@@ -13,7 +13,6 @@ from fewframes.cli.options import (
     OUTPUT,
     CsvOption,
     DeviceOption,
-    JsonOption,
     MergeOption,
     ToleranceOption,
     check_writable,
@@ -113,7 +112,7 @@ def bench(
     table: Annotated[
         bool, typer.Option("--table", help="Print the paper's Table 1 as Markdown.", rich_help_panel=OUTPUT)
     ] = False,
-    as_json: JsonOption = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.", rich_help_panel=OUTPUT)] = False,
     as_csv: CsvOption = False,
     tolerance: ToleranceOption = 0.0,
     merge: MergeOption = None,
@@ -123,8 +122,9 @@ def bench(
 
     The systems take turns (A B A B), and each turn is a process of its own.
     Speed is measured with random weights.
+    --tolerance and --merge apply to our own models only.
 
-    Exit codes: 0 all measured, 3 some could not be.
+    Exit codes: 0 all measured, 2 wrong use, 3 some could not be measured, 130 interrupted.
     """
     if table + as_json + as_csv > 1:
         raise typer.BadParameter("--table, --json and --csv exclude each other")

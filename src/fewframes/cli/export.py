@@ -70,7 +70,7 @@ def export(
     Each file is run on real frames and compared with the model before it is kept.
     `fewframes predict --model FILE` runs it.
 
-    Exit codes: 0 written and compared, 1 it disagrees with the model, 2 wrong use, 4 an optional package is missing.
+    Exit codes: 0 written and compared, 1 a file disagrees with the model, 2 wrong use, 4 an optional package is missing.
     """
     from fewframes.models.formats import SUFFIXES
 
