@@ -46,7 +46,8 @@ def serve(
         str,
         typer.Option(
             envvar="FEWFRAMES_TOKEN",
-            help="Secret that requests must send (Authorization: Bearer TOKEN).",
+            help="Secret that requests must send (Authorization: Bearer TOKEN). Prefer the variable: other users of this "
+            "machine can see the options of a command.",
             rich_help_panel=ACCESS,
         ),
     ] = "",
