@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -40,7 +39,7 @@ from fewframes.bench.measure import (
     take_turn,
 )
 from fewframes.bench.scaling import Point, scale
-from fewframes.bench.stopwatch import Memory, RunMode, Runner, in_own_process, percentile, significant
+from fewframes.bench.stopwatch import RunMode, Runner, in_own_process, percentile, significant
 from fewframes.bench.tables import bench_text, figure_1, scaling_figure, scaling_text, write_picture
 from fewframes.core.devices import may_pay
 from fewframes.core.metrics import Cost
@@ -52,6 +51,7 @@ from fewframes.video.sampling import Views
 from fewframes.video.source import open_video
 from fewframes.video.view import ViewConfig
 from helpers.commands import run
+from helpers.own_process import fails, peak_of_ones
 
 CPU = torch.device("cpu")
 TOO_LARGE = {"stam-32", "stam-64", "nonlocal-r101", "faster32", "vivit-b", "vjepa2-l", "swin3d-b"}
@@ -233,13 +233,6 @@ def test_memory_is_what_is_held_above_an_empty_process() -> None:
     assert 45 * 2**20 < peak_bytes < 95 * 2**20
 
 
-def peak_of_ones() -> int | None:
-    memory = Memory(CPU)
-    with memory:
-        torch.ones(50, 2**18)
-    return memory.peak_bytes
-
-
 @pytest.mark.parametrize(
     ("name", "said"),
     [
@@ -251,14 +244,6 @@ def peak_of_ones() -> int | None:
 def test_what_fails_in_its_own_process_is_told_here(name: str, said: str) -> None:
     with pytest.raises(BenchError, match=said):
         in_own_process(fails, name)
-
-
-def fails(name: str) -> None:
-    if name == "raise":
-        raise ZeroDivisionError("by nothing")
-    if name == "own":
-        raise WeightsError("out of something")
-    os._exit(9)
 
 
 def test_a_made_clip_is_ten_seconds(tmp_path: Path) -> None:
