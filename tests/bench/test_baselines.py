@@ -1,4 +1,4 @@
-"""The rivals: as big and as costly as published, and each new part equal to its formula."""
+"""The baselines: as big and as costly as published, and each new part equal to its formula."""
 
 from __future__ import annotations
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -15,16 +14,17 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from fewframes.bench.clip import write_clip
 from fewframes.bench.contenders import (
-    CONTENDERS,
+    BASELINES,
     MODERN,
     OF_THE_PAPER,
     OURS,
     Baseline,
     BaselineNetwork,
     Published,
+    baseline_of,
     build,
-    contender_of,
 )
 from fewframes.bench.measure import (
     Bench,
@@ -37,10 +37,9 @@ from fewframes.bench.measure import (
     read_views,
     report_on,
     take_turn,
-    write_clip,
 )
 from fewframes.bench.scaling import Point, scale
-from fewframes.bench.stopwatch import Memory, RunMode, Runner, in_own_process, percentile, significant
+from fewframes.bench.stopwatch import RunMode, Runner, in_own_process, percentile, significant
 from fewframes.bench.tables import bench_text, figure_1, scaling_figure, scaling_text, write_picture
 from fewframes.core.devices import may_pay
 from fewframes.core.metrics import Cost
@@ -52,6 +51,7 @@ from fewframes.video.sampling import Views
 from fewframes.video.source import open_video
 from fewframes.video.view import ViewConfig
 from helpers.commands import run
+from helpers.own_process import fails, peak_of_ones
 
 CPU = torch.device("cpu")
 TOO_LARGE = {"stam-32", "stam-64", "nonlocal-r101", "faster32", "vivit-b", "vjepa2-l", "swin3d-b"}
@@ -78,22 +78,22 @@ class Summing(nn.Module):
 
 
 def row(name: str = "tiny", *, passes: int = 2, batch: int = 4, decode_s: float | None = None) -> BenchResult:
-    contender = Baseline(
+    baseline = Baseline(
         build=Summing,
         frames=8,
         view=square(32),
         views=Views(num_clips=passes, num_crops=1),
         published=Published(top1=70.0),
     )
-    way = RunMode("float32", channels_last=False, batch=batch)
+    mode = RunMode("float32", channels_last=False, batch=batch)
     turns = tuple(
         Measurement(
-            way, (seconds,) * 3, (0.1, 0.2), None if decode_s is None else decode_s * seconds, 5_000_000, 6.0, 1e12
+            mode, (seconds,) * 3, (0.1, 0.2), None if decode_s is None else decode_s * seconds, 5_000_000, 6.0, 1e12
         )
         for seconds in (1.0, 2.0, 4.0)
     )
     cost = Cost(2_000_000, 30.0, 10.0)
-    return BenchResult(name, contender, cost, cost, turns)
+    return BenchResult(name, baseline, cost, cost, turns)
 
 
 def test_seconds_of_a_video_are_those_of_all_its_views() -> None:
@@ -102,7 +102,9 @@ def test_seconds_of_a_video_are_those_of_all_its_views() -> None:
     assert one.videos_s == 1.0
     assert one.videos_s_decoded == 1 / (1.0 + 2.0)
     assert row().videos_s_decoded is None
-    assert one.rate_share == pytest.approx(80e9 * 4 / 2.0 / 1e12)  # FLOPs of four views over the middle turn's seconds
+    assert one.rate_fraction == pytest.approx(
+        80e9 * 4 / 2.0 / 1e12
+    )  # FLOPs of four views over the middle turn's seconds
     values = one.to_dict()
     assert values["frames_read"] == 16
     assert values["joules_a_video"] == pytest.approx(6.0 / 3 / 4 * 2)
@@ -111,32 +113,32 @@ def test_seconds_of_a_video_are_those_of_all_its_views() -> None:
 
 
 def test_percentiles_and_digits() -> None:
-    assert [percentile([1.0, 2.0, 3.0, 4.0], share) for share in (0.0, 0.5, 0.75, 0.95)] == [1, 2, 3, 4]
+    assert [percentile([1.0, 2.0, 3.0, 4.0], fraction) for fraction in (0.0, 0.5, 0.75, 0.95)] == [1, 2, 3, 4]
     assert percentile([7.0], 0.95) == 7
     assert significant(0.0123456) == 0.01235
 
 
-def test_every_contender_is_built_for_its_own_protocol() -> None:
-    assert set(CONTENDERS) == set(OURS) | set(OF_THE_PAPER) | set(MODERN)
-    assert contender_of("x3d-l").frames_read == 160
-    assert contender_of("x3d-l").passes == 30
-    assert contender_of("slowfast-8x8-r50").frames_read == 320
-    assert contender_of("stam-16").passes == 1
-    assert contender_of("faster32").passes == 1
-    assert contender_of("faster32").frames_read == 256
-    assert contender_of("faster32").frames_a_pass == 256
-    assert contender_of("timesformer-b").frames_read == 8  # its crops are of the same frames
+def test_every_baseline_is_built_for_its_own_protocol() -> None:
+    assert set(BASELINES) == set(OURS) | set(OF_THE_PAPER) | set(MODERN)
+    assert baseline_of("x3d-l").frames_read == 160
+    assert baseline_of("x3d-l").passes == 30
+    assert baseline_of("slowfast-8x8-r50").frames_read == 320
+    assert baseline_of("stam-16").passes == 1
+    assert baseline_of("faster32").passes == 1
+    assert baseline_of("faster32").frames_read == 256
+    assert baseline_of("faster32").frames_a_pass == 256
+    assert baseline_of("timesformer-b").frames_read == 8  # its crops are of the same frames
 
 
 @pytest.mark.filterwarnings("ignore")  # of the libraries that have the networks
-@pytest.mark.parametrize("name", CONTENDERS)
+@pytest.mark.parametrize("name", BASELINES)
 def test_cost_of_a_view_is_what_was_published(name: str) -> None:
-    contender = CONTENDERS[name]
+    baseline = BASELINES[name]
     cost, _ = costs_of(name, Shortcuts())
     if name in PRESETS:
         assert (cost.num_parameters, round(cost.gmacs, 3)) == (PRESETS[name].num_parameters, PRESETS[name].gmacs)
         return
-    published, counted = contender.published, cost.gmacs + cost.attention_gmacs
+    published, counted = baseline.published, cost.gmacs + cost.attention_gmacs
     share_off = {"oct-i3d-nl": 1.13, "nonlocal-r101": 0.93, "faster32": 0.90}.get(name, 1.0)  # said in baselines.py
     if published.params_m is not None:
         assert cost.num_parameters / 1e6 == pytest.approx(published.params_m, rel=0.02)
@@ -146,10 +148,10 @@ def test_cost_of_a_view_is_what_was_published(name: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # of the libraries that have the networks
-@pytest.mark.parametrize("name", [name for name in CONTENDERS if name not in TOO_LARGE])
-def test_every_contender_runs_on_its_own_views(name: str) -> None:
-    contender = CONTENDERS[name]
-    runner = Runner(build(contender), contender, CPU)
+@pytest.mark.parametrize("name", [name for name in BASELINES if name not in TOO_LARGE])
+def test_every_baseline_runs_on_its_own_views(name: str) -> None:
+    baseline = BASELINES[name]
+    runner = Runner(build(baseline), baseline, CPU)
     precision = "bfloat16" if may_pay(torch.bfloat16, CPU) else "float32"  # where a CPU has none, one takes minutes
     runner.take(RunMode(precision, channels_last=True))
     logits_VK = runner.run(runner.input_of(1))
@@ -158,13 +160,13 @@ def test_every_contender_runs_on_its_own_views(name: str) -> None:
 
 
 def test_unknown_names_and_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match=r"no contender 'x3dl', and no file of that name; did you mean 'x3d-l'"):
+    with pytest.raises(ConfigError, match=r"no system 'x3dl', and no file of that name; did you mean 'x3d-l'"):
         bench(["x3dl"])
-    with pytest.raises(ConfigError, match="no contenders were named; there are stam-16"):
+    with pytest.raises(ConfigError, match="no systems were named; there are stam-16"):
         bench([])
     with pytest.raises(ConfigError, match="weights for 'eco', which is not measured"):
         bench(["tsm-r50"], weights={"eco": "x"})
-    with pytest.raises(ConfigError, match="weights for 'stam-16', which is ours: name its file as a contender"):
+    with pytest.raises(ConfigError, match="weights for 'stam-16', which is ours: name the file itself as a system"):
         bench(["stam-16"], weights={"stam-16": "x"})
     with pytest.raises(ConfigError, match="weights for 'eco': nowhere.pth: no such file"):
         bench(["eco"], weights={"eco": "nowhere.pth"})
@@ -176,10 +178,10 @@ def test_unknown_names_and_missing_packages(monkeypatch: pytest.MonkeyPatch) -> 
         bench(["eco"], clip="nowhere.mp4")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingDependency, match=r"^needs pytorchvideo; pip install 'fewframes\[baselines\]'"):
-        build(contender_of("x3d-m"))
+        build(baseline_of("x3d-m"))
 
 
-def test_a_rival_gets_its_own_kind_of_input() -> None:
+def test_a_baseline_gets_its_own_kind_of_input() -> None:
     pixels_BTCHW = torch.rand(1, 32, 3, 2, 2)
     view = ViewConfig(resize_px=2, crop_px=2, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
     shapes = {
@@ -200,11 +202,11 @@ def test_a_rival_gets_its_own_kind_of_input() -> None:
 def test_ways_are_found_and_taken() -> None:
     first = nn.Conv3d(3, 8, 3, padding=1)
     network = nn.Sequential(first, nn.AdaptiveAvgPool3d(1), nn.Flatten())
-    contender = Baseline(build=Summing, frames=4, view=square(16))
-    runner = Runner(BaselineNetwork(network, "clip", square(16)), contender, CPU)
-    way = runner.best_way(0.01)
-    assert way.dtype in {"float32", "bfloat16"}
-    assert way.batch >= 1
+    baseline = Baseline(build=Summing, frames=4, view=square(16))
+    runner = Runner(BaselineNetwork(network, "clip", square(16)), baseline, CPU)
+    mode = runner.best_mode(0.01)
+    assert mode.dtype in {"float32", "bfloat16"}
+    assert mode.batch >= 1
     runner.take(RunMode("bfloat16", channels_last=True))
     assert first.weight.dtype == torch.bfloat16
     assert first.weight.is_contiguous(memory_format=torch.channels_last_3d)
@@ -231,13 +233,6 @@ def test_memory_is_what_is_held_above_an_empty_process() -> None:
     assert 45 * 2**20 < peak_bytes < 95 * 2**20
 
 
-def peak_of_ones() -> int | None:
-    memory = Memory(CPU)
-    with memory:
-        torch.ones(50, 2**18)
-    return memory.peak_bytes
-
-
 @pytest.mark.parametrize(
     ("name", "said"),
     [
@@ -251,14 +246,6 @@ def test_what_fails_in_its_own_process_is_told_here(name: str, said: str) -> Non
         in_own_process(fails, name)
 
 
-def fails(name: str) -> None:
-    if name == "raise":
-        raise ZeroDivisionError("by nothing")
-    if name == "own":
-        raise WeightsError("out of something")
-    os._exit(9)
-
-
 def test_a_made_clip_is_ten_seconds(tmp_path: Path) -> None:
     with closing(open_video(str(write_clip(tmp_path / "clip.mp4")))) as video:
         assert video.duration_s == pytest.approx(10, abs=0.05)
@@ -269,15 +256,15 @@ def test_a_made_clip_is_ten_seconds(tmp_path: Path) -> None:
 
 def test_views_are_read_clip_after_clip(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4")
-    contender = Baseline(build=Summing, frames=4, view=square(64), views=Views(num_clips=2, num_crops=3, clip_s=1.0))
-    assert read_views(contender, str(clip)).shape == (6, 4, 3, 64, 64)
+    baseline = Baseline(build=Summing, frames=4, view=square(64), views=Views(num_clips=2, num_crops=3, clip_s=1.0))
+    assert read_views(baseline, str(clip)).shape == (6, 4, 3, 64, 64)
     merged = Baseline(
         build=Summing, frames=4, view=square(64), views=Views(num_clips=2, num_crops=1, clip_s=1.0), takes="clips"
     )
     assert read_views(merged, str(clip)).shape == (1, 8, 3, 64, 64)
 
 
-def test_contenders_take_turns_and_one_that_fails_stops_no_other(
+def test_baselines_take_turns_and_one_that_fails_stops_no_other(
     monkeypatch: pytest.MonkeyPatch, tiny_model: Path, tmp_path: Path
 ) -> None:
     taken: list[tuple[str, bool]] = []
@@ -293,11 +280,11 @@ def test_contenders_take_turns_and_one_that_fails_stops_no_other(
     one, other = str(tiny_model), str(tmp_path / "other.safetensors")
     Path(other).write_bytes(tiny_model.read_bytes())
     result = bench([one, "tsm-r50", other, one], rounds=2, seconds=0.01, device="cpu")
-    assert taken == [(one, True), (other, True), (one, False), (other, False)]  # the way is looked for once
+    assert taken == [(one, True), (other, True), (one, False), (other, False)]  # the mode is looked for once
     assert [row.name for row in result.rows] == [one, other]
     for measured in result.rows:
         assert measured.videos_s > 0
-        assert measured.turns[0].way == measured.turns[1].way
+        assert measured.turns[0].mode == measured.turns[1].mode
     assert result.missed == (UnmeasuredBaseline("tsm-r50", "out of something"),)
     assert set(result.matrix_gflops_s) <= {"float32", "bfloat16"}
 
@@ -314,7 +301,7 @@ def test_an_interruption_leaves_what_was_measured(monkeypatch: pytest.MonkeyPatc
     assert len(result.rows[0].turns) == 1
 
 
-def test_only_those_with_weights_are_judged(videos: Path, tiny_model: Path) -> None:
+def test_only_those_with_weights_are_evaluated(videos: Path, tiny_model: Path) -> None:
     labelled = VideoSet(
         (Sample(path=str(videos / "a.mp4"), labels=("hug",)), Sample(path=str(videos / "b.mp4"), labels=("kick",))),
         "two",
@@ -325,7 +312,7 @@ def test_only_those_with_weights_are_judged(videos: Path, tiny_model: Path) -> N
     assert report_on("tsm-r50", labelled, None, "cpu") is None
 
 
-def test_a_rival_with_weights_is_judged_by_kinetics_names(
+def test_a_baseline_with_weights_is_evaluated_by_kinetics_names(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     head = nn.Linear(3, 400)
@@ -334,7 +321,7 @@ def test_a_rival_with_weights_is_judged_by_kinetics_names(
         head.bias[:] = torch.eye(400)[5]  # always arm wrestling
     network = nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Flatten(), head)
     torch.save({"model_state": network.state_dict(), "epoch": 7}, tmp_path / "weights.pth")  # as PyTorchVideo has them
-    monkeypatch.setitem(CONTENDERS, "always", Baseline(build=lambda: network, frames=2, view=square(16)))
+    monkeypatch.setitem(BASELINES, "always", Baseline(build=lambda: network, frames=2, view=square(16)))
     labelled = VideoSet(
         (
             Sample(path=str(videos / "a.mp4"), labels=("Arm_Wrestling",)),
@@ -423,13 +410,13 @@ def test_the_command_measures_in_processes_of_their_own(tiny_model: Path, tmp_pa
 
 
 def test_levers_are_of_ours_alone() -> None:
-    levers = Shortcuts(tolerance=0.25, merge=13)
-    assert levers.contender("stam-16").views.tolerance == 0.25
-    assert levers.contender("x3d-m") == contender_of("x3d-m")
-    whole, merged = costs_of("stam-16", levers)
+    shortcuts = Shortcuts(tolerance=0.25, merge=13)
+    assert shortcuts.baseline("stam-16").views.tolerance == 0.25
+    assert shortcuts.baseline("x3d-m") == baseline_of("x3d-m")
+    whole, merged = costs_of("stam-16", shortcuts)
     _, plain = costs_of("stam-16", Shortcuts())
     # 12 blocks; of the last one nothing but keys, values and the class token are computed: about a sixth of it is left.
     assert 0.92 < plain.gmacs / whole.gmacs < 0.94
     assert 0.6 < merged.gmacs / whole.gmacs < 0.75
-    lite, same = costs_of("lite0-16", levers)
+    lite, same = costs_of("lite0-16", shortcuts)
     assert lite == same

@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from fewframes import __version__
+from fewframes.cli.main import app
 from helpers.commands import run
 
 NO_TORCH = "import sys; sys.modules['torch'] = None; from fewframes.cli.main import main; main()"
@@ -29,6 +32,20 @@ def test_help_and_models_need_no_torch() -> None:
     assert listed.returncode == 0, listed.stderr
     for expected in ("stam-16", "119.2 M", "270.1", "11.45", "fewframes models pull stam-16", "BSD-3-Clause", "75.1 %"):
         assert expected in listed.stdout
+
+
+def test_help_begins_with_predict_and_groups_what_belongs_together() -> None:
+    text = run("--help", code=NO_TORCH).stdout
+    expected = (
+        "─ Recognise predict timeline stream ─ Learn train evaluate data models ─ Search index search embed "
+        "─ Use elsewhere serve export ─ This machine doctor bench"
+    )
+    found = [box or verb for box, verb in re.findall(r"^(?:╭(─ [\w ]+) ─|│ ([a-z]+) )", text, re.MULTILINE)]
+    assert " ".join(found[found.index("─ Recognise") :]) == expected
+    for verb in ("predict", "timeline", "train", "evaluate", "stream", "embed", "index", "search", "serve", "export"):
+        options = re.findall(r"^╭─ ([\w ]+) ─", CliRunner().invoke(app, [verb, "--help"]).output, re.MULTILINE)
+        assert "Options" not in options, verb  # an option without a box would be there
+        assert options[-1] == "Help"
 
 
 def test_json_lines(videos: Path, fast: list[str]) -> None:
@@ -122,7 +139,7 @@ def test_any_terminal_can_show_it(videos: Path, fast: list[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["/no/such.mp4"], "failed: /no/such.mp4: no such file; check the path"),
+        (["/no/such.mp4"], "missing: /no/such.mp4: no such file; check the path"),
         (["/no/*.mp4"], "the pattern matches nothing"),
         (["x.mp4", "--model", "stam-17"], "did you mean 'stam-16'?"),
         (["x.mp4", "--device", "cuda:77"], "device 'cuda:77' cannot be used here"),

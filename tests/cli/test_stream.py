@@ -67,7 +67,7 @@ def test_what_cannot_be_done_is_said_in_one_line(
 def test_a_window_longer_than_the_stream_is_said(video: Path, fast: list[str]) -> None:
     done = CliRunner().invoke(app, ["stream", str(video), *fast, "--window", "60"])
     assert done.exit_code == 0
-    assert "no answer: it ended before a window of it had been seen; a shorter --window" in done.stderr
+    assert "no answer: the source ended before the first window was complete; try a shorter --window" in done.stderr
 
 
 def test_an_interruption_while_a_pipe_is_silent_ends_it(fast: list[str]) -> None:

@@ -47,7 +47,7 @@ def test_every_output(film: Path, options: list[str], tmp_path: Path) -> None:
 
     code, out, err = run(film, *options, "--csv")
     assert code == 0
-    assert "24 frames, 24 of them kept from before" in err
+    assert "24 frames, 24 of them from the cache" in err
     assert [row["label"] for row in csv.DictReader(out.splitlines())] == [span["label"] for span in found["spans"]]
 
 

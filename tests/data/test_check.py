@@ -324,7 +324,7 @@ def test_split_command(tmp_path: Path) -> None:
     once: list[str | Path] = ["data", "split", tmp_path / "clips", "-o", tmp_path / "out" / "list.csv"]
     done = run(*once, "--share", "0.34", "--seed", "2")
     assert done.returncode == 0, done.stderr
-    assert "1 files are copies of others and stay with them" in done.stderr
+    assert "copies of other files, which stay with them: 1" in done.stderr
     assert ["b", "6", "4", "2", "6"] in [line.split() for line in done.stdout.splitlines()]
     data = read_data(tmp_path / "out" / "list.csv")
     parts = {Path(sample.path).name: sample.split for sample in data.samples if sample.labels == ("a",)}
@@ -344,7 +344,7 @@ def test_split_command(tmp_path: Path) -> None:
         (listed, 1, "is split already (test, train); --again splits it anew"),
         ([*once[:-1], tmp_path / "list.json"], 2, "needs a name that ends in .csv"),
         ([*listed, "--share", "0.2"], 2, "--folds and --share exclude each other"),
-        ([*once, "--share", "0.8", "--val", "0.3"], 2, "together above 0 and up to 0.95"),
+        ([*once, "--share", "0.8", "--val", "0.3"], 2, "together they must be above 0 and at most 0.95"),
     ):
         refused = run(*arguments)
         assert (refused.returncode, words in " ".join(refused.stderr.replace("│", " ").split())) == (code, True), (

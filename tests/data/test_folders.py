@@ -147,4 +147,4 @@ def test_videos_named_again_are_told(tmp_path: Path, capsys: pytest.CaptureFixtu
     named = [str(root / "sub" / "b.mp4"), str(root), f"{root}/./a.mp4", "gone.mp4"]
     found = named_videos(named)
     assert found == [named[0], str(root / "a.mp4"), str(root / "sub" / "b.mp4"), *named[2:]]
-    assert "2 of 5 videos are named again" in capsys.readouterr().err
+    assert "2 of 5 videos are repeats" in capsys.readouterr().err

@@ -202,7 +202,7 @@ def test_requests_that_are_still_coming_take_no_place(serving: Any, videos: Path
     assert client.post("/v1/predict", json={"path": "a.mp4"}).status_code == 200
     coming += [service(client).enter() for _ in range(MOST_COMING - 20)]
     status, words = told(client.post("/v1/predict", json={"path": "a.mp4"}))
-    assert (status, words) == (429, "64 requests are still coming, as many as may; ask again")
+    assert (status, words) == (429, "64 requests are still coming, the limit of this server; try again")
     for task in coming:
         service(client).leave(task)
     assert client.post("/v1/predict", json={"path": "a.mp4"}).status_code == 200

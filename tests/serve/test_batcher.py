@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fewframes.serve.batcher import ROUND_FRAMES, SHARE_FRAMES, Batcher
+from fewframes.serve.batcher import PART_FRAMES, ROUND_FRAMES, Batcher
 
 
 def row_of(frames_TCHW: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ def test_what_waits_goes_together_and_a_long_one_keeps_no_short_one_waiting() ->
 
     batcher = Batcher(slow)
     with ThreadPoolExecutor(3) as pool:
-        long = pool.submit(batcher.embed, torch.full((5 * SHARE_FRAMES, 1, 1, 1), 1).byte())
+        long = pool.submit(batcher.embed, torch.full((5 * PART_FRAMES, 1, 1, 1), 1).byte())
         time.sleep(0.1)  # its first share is in the round that waits at the door
         short = [pool.submit(batcher.embed, torch.full((4, 1, 1, 1), number).byte()) for number in (2, 3)]
         time.sleep(0.1)

@@ -65,7 +65,7 @@ def test_names_that_came_to_stand_for_this_machine_are_refused(serving: Any, vid
             client.get("/metrics", headers={"Host": host}),
         ):
             status, words = told(answer)
-            assert (status, "is localhost, 127.0.0.1, [::1] only" in words) == (421, True), host
+            assert (status, "answers as localhost, 127.0.0.1, [::1] only" in words) == (421, True), host
         assert client.get("/healthz", headers={"Host": host}).status_code == 200
     for host in ("127.0.0.1:8000", "localhost", "LOCALHOST:8000", "localhost.", "localhost.:8000", "[::1]:8000"):
         found = client.post("/v1/predict", json={"path": "a.mp4"}, headers={"Host": host, "Origin": f"http://{host}"})

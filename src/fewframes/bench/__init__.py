@@ -1,1 +1,1 @@
-"""Systems side by side: cost, speed, memory, energy. Some of them take the extra `baselines`."""
+"""Measure systems side by side: cost, speed, memory and energy. Some systems need the extra `baselines`."""

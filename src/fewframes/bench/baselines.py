@@ -1,8 +1,9 @@
-"""The rivals that no living library has: normalised clips (B, C, T, H, W) -> logits (B, K).
+"""Networks of the paper's comparison that no maintained library has; each maps clips (B, C, T, H, W) to logits (B, K).
 
-Written after the papers so that their cost can be counted and their speed timed under the same clock as STAM's. They have
-no pretrained weights and no dropout. Every published figure quoted here is checked in tests/test_baselines.py; MACs are
-multiply-adds of convolutions and matrix products for one view, and where ours differ the docstring says by how much.
+They are written after their papers, so that their cost can be counted and their speed timed under the same clock as STAM's.
+Clips are normalised by the caller. There are no pretrained weights and no dropout. Every published figure quoted here is
+checked in tests/bench/test_baselines.py. MACs are multiply-adds of convolutions and matrix products for one view; where ours
+differ from the published ones, the docstring says by how much.
 
 Letters in shapes: B videos, C channels, T frames, H and W pixels (or cells of a feature map), M = B * T frames folded,
 P positions of a feature map (its T * H * W), K classes.
@@ -23,7 +24,7 @@ from torchvision.ops import Conv2dNormActivation, Conv3dNormActivation
 
 
 def tsm_resnet50(*, num_frames: int = 16, num_classes: int = 400) -> nn.Module:
-    """TSM: a ResNet-50 that trades an eighth of its channels with each neighbouring frame (Lin, Gan, Han 2019).
+    """Build TSM: a ResNet-50 that trades an eighth of its channels with each neighbouring frame (Lin, Gan, Han 2019).
 
     Published: 24.3 M parameters; 33 GMACs for 8 frames of 224 px, 65 for 16.
     """
@@ -31,36 +32,36 @@ def tsm_resnet50(*, num_frames: int = 16, num_classes: int = 400) -> nn.Module:
 
 
 def nonlocal_i3d(*, depth: int = 50, num_classes: int = 400, width: int = 64, non_local: bool = True) -> nn.Module:
-    """Inflated ResNet-50 or -101 with five non-local blocks (Wang et al. 2018); without them, I3D.
+    """Build an inflated ResNet-50 or -101 with five non-local blocks (Wang et al. 2018); without them it is I3D.
 
-    Published: 35.3 M parameters and 282 GMACs (R50), 54.3 M and 359 (R101: only if the 17 blocks it has beyond the R50's
-    are not inflated). Ours for 32 frames of 256 px: 257 and 334 GMACs. The 77 between the two are met, which
-    says that this is the published input; 25 are missing in both. Keys and values projected before they are pooled, not
-    after, would be 16 of them; the rest we cannot explain.
+    Published: 35.3 M parameters and 282 GMACs (R50), 54.3 M and 359 GMACs (R101). The R101 has these parameters only if the
+    17 blocks that it has beyond the R50's are not inflated. Ours for 32 frames of 256 px: 257 and 334 GMACs. The difference
+    of 77 between the two networks is met, so this is the published input. But 25 are missing in both: projecting keys and
+    values before they are pooled, not after, would account for 16; the rest is unexplained.
     """
     return InflatedResNet(depth, num_classes, width=width, non_local=non_local)
 
 
 def octave_i3d_nonlocal(*, num_classes: int = 400, width: int = 64, alpha: float = 0.1) -> nn.Module:
-    """Oct-I3D R50 with non-local blocks: a share `alpha` of the channels lives at half size (Chen et al. 2019).
+    """Build Oct-I3D R50 with non-local blocks: a fraction `alpha` of the channels has half size (Chen et al. 2019).
 
-    H and W are multiples of 32. Published: 33.6 M parameters, 28.9 GMACs for 8 frames of 224 px. Ours: 34.0 M and 32.6, of
-    which 2.7 are the products of attention, which the published figure seems to leave out. The non-local blocks look at
-    full-size channels only: with all channels there would be 35.4 M.
+    H and W must be multiples of 32. Published: 33.6 M parameters, 28.9 GMACs for 8 frames of 224 px. Ours: 34.0 M and 32.6,
+    of which 2.7 are the products of attention, which the published figure seems to leave out. The non-local blocks read the
+    full-size channels only: with all channels there would be 35.4 M parameters.
     """
     return InflatedResNet(50, num_classes, width=width, non_local=True, alpha=alpha)
 
 
 def eco(*, num_classes: int = 400) -> nn.Module:
-    """ECO, full: BN-Inception on each frame, a 3-D ResNet-18 on its middle features (Zolfaghari, Singh, Brox 2018).
+    """Build the full ECO: BN-Inception on each frame, a 3-D ResNet-18 on its middle features (Zolfaghari, Singh, Brox 2018).
 
-    Any number of frames. Published: 47.5 M parameters; 32 GMACs for 8 frames of 224 px, 64 for 16.
+    Takes any number of frames. Published: 47.5 M parameters; 32 GMACs for 8 frames of 224 px, 64 for 16.
     """
     return ECO(num_classes)
 
 
 def r2plus1d_34(*, num_classes: int = 400) -> nn.Module:
-    """R(2+1)D-34: each 3-D convolution split into one over space and one over time (Tran et al. 2018).
+    """Build R(2+1)D-34: each 3-D convolution is split into one over space and one over time (Tran et al. 2018).
 
     Published: 63.6 M parameters, 152 GMACs for 32 frames of 112 px.
     """
@@ -68,17 +69,18 @@ def r2plus1d_34(*, num_classes: int = 400) -> nn.Module:
 
 
 def faster32(*, num_classes: int = 400, clip_frames: int = 32) -> nn.Module:
-    """FASTER32: an R(2+1)D-50 on one clip in four, an R2D-26 on the others, merged by FAST-GRU (Zhu et al. 2020).
+    """Build FASTER32: an R(2+1)D-50 on one clip in four, an R2D-26 on the others, merged by FAST-GRU (Zhu et al. 2020).
 
-    Takes the clips of a video one after another on the time axis: (B, C, V * clip_frames, H, W), of the paper 8 * 32.
-    Published: 67.7 GMACs a clip, mean over the 8. Ours for 224 px: 60.7, 10 % less. Which layers halve time, how
-    wide the gates are and what the first clip meets is our reading, not checked against the authors' code: the likely gap.
+    Takes the V clips of a video one after another on the time axis: (B, C, V * clip_frames, H, W); the paper has 8 * 32.
+    Published: 67.7 GMACs per clip, the mean over the 8. Ours for 224 px: 60.7, 10 % less. The likely reason: the layers that
+    halve time, the width of the gates and the state before the first clip are our reading, not checked against the authors'
+    code.
     """
     return FASTER(num_classes, clip_frames)
 
 
 class TSM(nn.Module):
-    """Mean over frames of the logits of a ResNet-50 whose residual branches start with a shift: (B, C, T, H, W) -> (B, K)."""
+    """A ResNet-50 whose residual branches start with a temporal shift: (B, C, T, H, W) -> (B, K), the mean over frames."""
 
     def __init__(self, num_frames: int, num_classes: int) -> None:
         super().__init__()
@@ -99,9 +101,10 @@ class TSM(nn.Module):
 
 
 class TemporalShift(nn.Module):
-    """The first eighth of the channels from the next frame, the second from the one before: (M, C, H, W) -> the same.
+    """A shift of channels in time: (M, C, H, W) to the same shape.
 
-    Beyond the first and last frame there are zeros.
+    The first eighth of the channels comes from the next frame, the second eighth from the frame before. Beyond the first and
+    the last frame there are zeros.
     """
 
     def __init__(self, num_frames: int) -> None:
@@ -117,19 +120,20 @@ class TemporalShift(nn.Module):
         return torch.cat([ahead, behind, still], dim=2).flatten(0, 1)
 
 
-# Features of an octave network: at full size (B, C, T, H, W) and at half size (B, C', T, H/2, W/2), None where C' is 0.
+# Features of an octave network: at full size (B, C, T, H, W) and at half size (B, C', T, H/2, W/2); None if C' is 0.
 Octaves = tuple[Tensor, Tensor | None]
 Widths = tuple[int, int]  # their C and C'
 Kernel = tuple[int, int, int]  # over T, H, W
 
 
 class InflatedResNet(nn.Module):
-    """I3D as an inflated ResNet, with non-local blocks and octave convolutions if asked: (B, C, T, H, W) -> (B, K).
+    """I3D as an inflated ResNet, with optional non-local blocks and octave convolutions: (B, C, T, H, W) -> (B, K).
 
-    `width` is that of the stem, 64 in the papers. With `alpha` 0 each octave convolution is a plain one.
+    `depth` is 50 or 101. `width` is the number of channels of the stem, 64 in the papers. With `alpha` 0 each octave
+    convolution is a plain one.
     """
 
-    # Kernel over time of each block's first convolution; blocks that only the R101 has look at one frame.
+    # Kernel over time of the first convolution of each block; blocks that only the R101 has look at one frame.
     TIME_KERNELS = ((3, 3, 3), (3, 1, 3, 1), (3, 1, 3, 1, 3, 1), (1, 3, 1))
 
     def __init__(
@@ -145,10 +149,10 @@ class InflatedResNet(nn.Module):
         self.time_pool = nn.MaxPool3d((2, 1, 1))
         self.stages = nn.ModuleList()
         channels = (width, 0)
-        # Every which block of a stage ends in a non-local one: two in res3, three in res4.
+        # A non-local block follows every second block of res3 and res4 (every seventh in the R101's longer res4): five in all.
         for stage, every in enumerate((0, 2, 2 if depth == 50 else 7, 0)):
-            share = 0.0 if stage == 3 else alpha  # the last stage is plain: half of its 7 cells is no whole number
-            inner, out = (_split(size * width << stage, share) for size in (1, 4))
+            low = 0.0 if stage == 3 else alpha  # the last stage is plain: half of its 7 cells is no whole number
+            inner, out = (_split(size * width << stage, low) for size in (1, 4))
             times = self.TIME_KERNELS[stage] + (1,) * (17 if depth == 101 and stage == 2 else 0)
             blocks = []
             for index, time in enumerate(times):
@@ -169,7 +173,7 @@ class InflatedResNet(nn.Module):
 
 
 class _InflatedBlock(nn.Module):
-    """A residual bottleneck on both octaves; its first convolution looks over time, `non_local` at the full-size channels."""
+    """A residual bottleneck on both octaves. Its first convolution spans time; `non_local` sees the full-size channels."""
 
     def __init__(self, channels: Widths, inner: Widths, out: Widths, *, time: int, stride_px: int) -> None:
         super().__init__()
@@ -186,7 +190,7 @@ class _InflatedBlock(nn.Module):
 
 
 class _OctaveUnit(nn.Module):
-    """Octave convolution, batch norm of each octave and, unless told otherwise, ReLU."""
+    """An octave convolution, a batch norm of each octave and, with `relu`, a ReLU."""
 
     def __init__(
         self, channels: Widths, out: Widths, kernel: Kernel = (1, 1, 1), *, stride_px: int = 1, relu: bool = True
@@ -202,11 +206,11 @@ class _OctaveUnit(nn.Module):
 
 
 class OctaveConv3d(nn.Module):
-    """Convolution among two octaves, channels at full and at half size: (high, low) -> (high, low).
+    """A convolution among two octaves, channels at full and at half size: (high, low) -> (high, low).
 
-    high' = f(high; W_HH) + upsample(f(low; W_LH)), low' = f(low; W_LL) + f(pool(high); W_HL). `channels` and `out` say
-    how many are at full and at half size. The stride is over space; with two octaves cells are averaged before the convolution
-    and not skipped after it, which would move one octave against the other. Sizes must halve evenly.
+    high' = f(high; W_HH) + upsample(f(low; W_LH)), low' = f(low; W_LL) + f(pool(high); W_HL). `channels` and `out` are the
+    widths of both octaves. The stride is over space. With two octaves cells are averaged before the convolution instead of
+    skipped after it, for skipping would move one octave against the other. Sizes must halve evenly.
     """
 
     def __init__(self, channels: Widths, out: Widths, kernel: Kernel, *, stride_px: int = 1) -> None:
@@ -234,22 +238,25 @@ class OctaveConv3d(nn.Module):
 
 
 def _shrink(features_BCTHW: Tensor, factor: int) -> Tensor:
+    """Return the features averaged over squares of `factor` cells in space."""
     if factor == 1:
         return features_BCTHW
-    pooled = F.avg_pool2d(features_BCTHW.flatten(1, 2), factor)  # on a CPU the 3-D one knows no bfloat16
+    pooled = F.avg_pool2d(features_BCTHW.flatten(1, 2), factor)  # the 3-D pooling has no bfloat16 on a CPU
     return pooled.unflatten(1, features_BCTHW.shape[1:3])
 
 
 def _split(channels: int, alpha: float) -> Widths:
+    """Return how many of the channels are at full size, and how many (a fraction `alpha`) at half size."""
     low = round(alpha * channels)
     return channels - low, low
 
 
 class NonLocal(nn.Module):
-    """z = W_z y + x with y = softmax(theta(x) phi(x')^T) g(x'), x' pooled 2 x 2 over space: (B, C, T, H, W) -> the same.
+    """A non-local block, the embedded Gaussian: (B, C, T, H, W) to the same shape.
 
-    The embedded Gaussian, half as wide inside, scores divided by the root of that width. The norm after W_z starts at
-    zero, so the block starts as the identity.
+    z = W_z y + x with y = softmax(theta(x) phi(x')^T) g(x'), where x' is x pooled 2 x 2 over space. It is half as wide
+    inside, and scores are divided by the root of that width. The norm after W_z starts at zero, so the block starts as the
+    identity.
     """
 
     def __init__(self, channels: int) -> None:
@@ -273,7 +280,7 @@ class NonLocal(nn.Module):
 
 
 class ECO(nn.Module):
-    """One 2-D network on each frame, its middle features to a 3-D tail, its own last ones averaged; both classified."""
+    """A 2-D network on each frame and a 3-D tail on its middle features; the head sees the averages of both."""
 
     TAIL = ((128, 128), (128, 256), (256, 256), (256, 512), (512, 512))  # channels in and out of the tail's blocks
 
@@ -317,8 +324,15 @@ class ECO(nn.Module):
 class _Inception(nn.Module):
     """A module of BN-Inception (Ioffe and Szegedy 2015): (M, C, H, W) -> (M, C', H, W).
 
-    `one` is the width of the 1x1 branch; `three` and `double` those of the two 3x3 branches, before and in them; `pooled`
-    that of the projection after the pool. Without `one` and `pooled` it halves the size and keeps the pooled features.
+    Without `one` and `pooled` it halves the size and keeps the pooled features as they are.
+
+    Args:
+        channels: Input channels.
+        one: Width of the 1x1 branch; 0 leaves it out.
+        three: Widths of the 3x3 branch: before it and in it.
+        double: Widths of the branch of two 3x3 convolutions: before them and in them.
+        pooled: Width of the projection after the pool; 0 leaves it out.
+        max_pool: True pools by the maximum where there is a projection; without one this is always so.
     """
 
     def __init__(
@@ -338,7 +352,7 @@ class _Inception(nn.Module):
             self.pooled.append(Conv2dNormActivation(channels, pooled, 1))
 
     def forward(self, features_MCHW: Tensor, middle_MCHW: Tensor | None = None) -> Tensor:
-        """`middle_MCHW` is what `double_in` says of the features, for who has asked it already."""
+        """Return the concatenated branches. `middle_MCHW` is the output of `double_in`, for callers that have it already."""
         middle_MCHW = self.double_in(features_MCHW) if middle_MCHW is None else middle_MCHW
         branches = [self.three(features_MCHW), self.double_out(middle_MCHW), self.pooled(features_MCHW)]
         if self.one is not None:
@@ -347,6 +361,7 @@ class _Inception(nn.Module):
 
 
 def _residual(channels: int, out: int) -> nn.Module:
+    """Return a residual 3-D block of ECO; one that changes the number of channels halves the size."""
     if channels == out:
         return BasicBlock(channels, out, Conv3DSimple)
     # ECO's shortcuts are 3x3x3, not the usual 1x1x1: 4 M of its 47.5 M parameters.
@@ -355,7 +370,7 @@ def _residual(channels: int, out: int) -> nn.Module:
 
 
 class _Conv2Plus1D(Conv2Plus1D):  # type: ignore[misc]
-    """The split convolution with the middle width of the paper: as many parameters as the 3x3x3 one it stands for.
+    """A split convolution with the middle width of the paper: as many parameters as the 3x3x3 one that it replaces.
 
     torchvision gives both convolutions of a block the middle width of the first, which costs R(2+1)D-34 1.9 M parameters.
     """
@@ -366,7 +381,7 @@ class _Conv2Plus1D(Conv2Plus1D):  # type: ignore[misc]
 
 
 class FASTER(nn.Module):
-    """Clips of one video, merged as they come: (B, C, V * clip_frames, H, W) -> (B, K)."""
+    """FASTER: features of the clips of a video, merged clip by clip: (B, C, V * clip_frames, H, W) -> (B, K)."""
 
     EXPENSIVE_EVERY = 4
 
@@ -392,10 +407,10 @@ class FASTER(nn.Module):
 
 
 class FastGRU(nn.Module):
-    """The next state o_t from a clip's features x_t and the state o_(t-1), each (B, C, T, H, W).
+    """A GRU of 1x1x1 convolutions: the next state o_t from a clip's features x_t and the state o_(t-1), each (B, C, T, H, W).
 
-    r, z = sigmoid(gate([x_t, o_(t-1)])), n = tanh(W [x_t, r * o_(t-1)]), o_t = (1 - z) * o_(t-1) + z * n: a GRU of 1x1x1
-    convolutions, so that the features keep their places, whose gates pass through a quarter of the width.
+    r, z = sigmoid(gate([x_t, o_(t-1)])), n = tanh(W [x_t, r * o_(t-1)]), o_t = (1 - z) * o_(t-1) + z * n. Convolutions keep
+    the position of each feature. The gates pass through a quarter of the width.
     """
 
     def __init__(self, channels: int) -> None:
@@ -416,14 +431,14 @@ class FastGRU(nn.Module):
 
 
 def _trunk(conv: type[Conv2Plus1D | _Conv2d], num_blocks: list[int], stem: nn.Module) -> nn.Module:
-    """Features (B, 2048, T/8, H/32, W/32) of a bottleneck ResNet-3D; its stem's result is pooled as for images."""
+    """Return a bottleneck ResNet-3D with features (B, 2048, T/8, H/32, W/32). The output of its stem is pooled as for images."""
     network = VideoResNet(Bottleneck, [conv] * 4, num_blocks, nn.Identity)
     stages = (network.layer1, network.layer2, network.layer3, network.layer4)
     return nn.Sequential(stem, nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1)), *stages)
 
 
 class _Conv2d(nn.Conv3d):
-    """A convolution within frames; where it halves space it leaves out every other frame, so that both networks agree."""
+    """A convolution within frames. One that halves space drops every other frame too, so that the shapes of both networks agree."""
 
     def __init__(self, in_planes: int, out_planes: int, midplanes: int, stride: int = 1, padding: int = 1) -> None:  # noqa: ARG002
         super().__init__(in_planes, out_planes, (1, 3, 3), stride, (0, padding, padding), bias=False)

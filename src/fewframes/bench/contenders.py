@@ -1,7 +1,8 @@
-"""Every system that is measured beside ours, by name: `CONTENDERS`, one dict that a person can read.
+"""The systems that are measured side by side, ours among them, by name: `BASELINES`.
 
-Each has its own protocol: frames of a view, their size, how many views of a video are averaged. Published figures are those of
-the paper's Tables 1, 5, 6 and 7, or of the system's own authors where the paper has none; GMACs are what papers call GFLOPs.
+Each has a protocol of its own: the frames of a view, their size, and how many views of a video are averaged. Published figures
+are from the paper's Tables 1, 5, 6 and 7, or from the system's own authors if the paper has none. GMACs are what papers call
+GFLOPs.
 """
 
 from __future__ import annotations
@@ -28,21 +29,24 @@ from fewframes.video.sampling import ONE_PASS, Views
 from fewframes.video.view import ViewConfig
 
 Input = Literal["clip", "frames", "pathways", "clips"]
-"""What a network takes: a clip (B, C, T, H, W); frames (B, T, C, H, W); the slow and the fast pathway of SlowFast, each a
-clip; all clips of a video at once, one after another in time (B, C, V T, H, W)."""
+"""The input of a network: a clip (B, C, T, H, W); frames (B, T, C, H, W); the slow and the fast pathway of SlowFast, each a
+clip; or all clips of a video at once, one after another in time (B, C, V T, H, W)."""
 
 Colour = tuple[float, float, float]
 NUM_CLASSES = 400
-SLOW_SHARE = 4
+SLOW_EVERY = 4
 """SlowFast 8x8: the slow pathway has every fourth frame of the fast one."""
 FPS = 30
-"""Of the videos for which the protocols' strides were meant."""
+"""Frame rate of the videos for which the strides of the protocols are meant."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """What was published: top-1 in % on Kinetics-400, GMACs of a view, parameters in millions, videos/s on one V100; None
-    where nothing was. `ucf101` is top-1 in %, `charades` mAP in %."""
+    """The published figures of a system; None where nothing was published.
+
+    `top1` is the accuracy on Kinetics-400 in %, `gmacs` is of one view, `params_m` in millions, `videos_s` on one V100, `ucf101`
+    is top-1 in %, `charades` is mAP in %, and `source` says where the figures stand.
+    """
 
     top1: float | None = None
     gmacs: float | None = None
@@ -55,42 +59,44 @@ class Published:
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """A system and its protocol."""
+    """A system to measure, and its protocol."""
 
     build: Callable[[], nn.Module]
-    """The network with random weights, 400 classes."""
+    """A function that builds the network with random weights and 400 classes."""
     frames: int
+    """Frames of one clip."""
     view: ViewConfig
-    """How a frame becomes its input, with the mean and the deviation it was trained with."""
+    """The way a frame becomes its input, with the mean and the deviation it was trained with."""
     views: Views = ONE_PASS
+    """The clips and crops of a video whose scores are averaged."""
     takes: Input = "clip"
     package: str = ""
-    """What must be installed for it beside this package."""
+    """The package that it needs beside this one; empty for none."""
     published: Published = field(default_factory=Published)
 
     @property
     def frames_read(self) -> int:
-        """Frames that are decoded for one video."""
+        """Return the number of frames that are decoded for one video."""
         return self.views.num_clips * self.frames
 
     @property
     def size_px(self) -> int:
-        """Side of the frames it takes."""
+        """Return the side of the square frames that it takes, in pixels."""
         return self.view.crop_px
 
     @property
     def frames_a_pass(self) -> int:
-        """Frames of one pass of one view."""
+        """Return the number of frames in one pass of one view."""
         return self.frames * (self.views.num_clips if self.takes == "clips" else 1)
 
     @property
     def passes(self) -> int:
-        """Passes of the network for one video; a network that takes all clips at once needs one."""
+        """Return the number of passes of the network for one video. A network that takes all clips at once needs one per crop."""
         return self.views.num_crops if self.takes == "clips" else len(self.views)
 
 
 class BaselineNetwork(nn.Module):
-    """A contender's network behind the input that all share: (B, T, C, H, W) in 0-1 -> logits (B, K)."""
+    """A network behind the input that all systems share: frames (B, T, C, H, W) in 0-1 to logits (B, K)."""
 
     mean: Tensor
     std: Tensor
@@ -99,7 +105,9 @@ class BaselineNetwork(nn.Module):
         super().__init__()
         self.network, self.takes = network, takes
         for module in network.modules():
-            if isinstance(module, nn.AvgPool3d):  # torch has it in float32 alone on a CPU
+            if isinstance(
+                module, nn.AvgPool3d
+            ):  # on a CPU torch has this pooling in float32 only; the rest may run in bfloat16
                 module.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
                 module.register_forward_hook(lambda _, inputs, pooled: pooled.to(self.mean.dtype))
         self.register_buffer("mean", torch.tensor(view.mean).view(-1, 1, 1), persistent=False)
@@ -113,44 +121,46 @@ class BaselineNetwork(nn.Module):
         clip_BCTHW = normalised_BTCHW.transpose(1, 2)
         if self.takes == "pathways":
             num_frames = clip_BCTHW.shape[2]
-            slow = torch.linspace(0, num_frames - 1, num_frames // SLOW_SHARE).long()  # from the first to the last
+            slow = torch.linspace(0, num_frames - 1, num_frames // SLOW_EVERY).long()  # from the first to the last
             return self.network([clip_BCTHW[:, :, slow], clip_BCTHW])
         return self.network(clip_BCTHW)
 
 
-def build(contender: Baseline) -> nn.Module:
-    """The network of a contender, eval mode. MissingDependency where its package is not installed."""
-    if contender.package and importlib.util.find_spec(contender.package) is None:
-        raise MissingDependency(f"needs {contender.package}; pip install 'fewframes[baselines]'")
-    network = contender.build()
-    return (network if isinstance(network, STAM) else BaselineNetwork(network, contender.takes, contender.view)).eval()
+def build(baseline: Baseline) -> nn.Module:
+    """Return the network of a baseline in eval mode. Raises MissingDependency if its package is not installed."""
+    if baseline.package and importlib.util.find_spec(baseline.package) is None:
+        raise MissingDependency(f"needs {baseline.package}; pip install 'fewframes[baselines]'")
+    network = baseline.build()
+    return (network if isinstance(network, STAM) else BaselineNetwork(network, baseline.takes, baseline.view)).eval()
 
 
-def load_weights(rival: BaselineNetwork, contender: Baseline, path: str) -> None:
-    """Published weights under the names of the contender's library: a file, or for transformers a folder as its
-    `save_pretrained` writes. WeightsError lists what does not fit."""
-    if contender.package == TRANSFORMERS and Path(path).is_dir():
-        network: Any = rival.network
-        rival.network = type(network).from_pretrained(path).eval()
+def load_weights(network: BaselineNetwork, baseline: Baseline, path: str) -> None:
+    """Load published weights, under the names of the baseline's library, into a network that `build` made.
+
+    `path` is a file, or for transformers a folder as `save_pretrained` writes it. WeightsError lists what does not fit.
+    """
+    if baseline.package == TRANSFORMERS and Path(path).is_dir():
+        inner: Any = network.network
+        network.network = type(inner).from_pretrained(path).eval()
         return
-    load_strictly(rival.network, read_tensors(Path(path)), path)
+    load_strictly(network.network, read_tensors(Path(path)), path)
 
 
-def contender_of(name: str) -> Baseline:
-    """A contender by its name, or a model of ours by its file; ConfigError names the nearest."""
-    if name in CONTENDERS:
-        return CONTENDERS[name]
+def baseline_of(name: str) -> Baseline:
+    """Return a baseline by its name, or a model of ours by its file. ConfigError offers the nearest name."""
+    if name in BASELINES:
+        return BASELINES[name]
     if not Path(name).exists():
-        raise ConfigError(f"no contender {name!r}, and no file of that name; {nearest(name, CONTENDERS)}")
+        raise ConfigError(f"no system {name!r}, and no file of that name; {nearest(name, BASELINES)}")
     checkpoint = load_checkpoint(name)
     frames = checkpoint.model.config.num_frames
     return Baseline(build=lambda: checkpoint.model, frames=frames, view=checkpoint.view, takes="frames")
 
 
 def has_weights(name: str) -> bool:
-    """Whether this contender has weights of its own: a file of ours, the package's model, or a release that was pulled."""
+    """Return True if a system has weights of its own: a file of ours, the packaged model, or a release that was pulled."""
     if name not in PRESETS:
-        return name not in CONTENDERS
+        return name not in BASELINES
     return PRESETS[name].weights == "packaged" or (
         PRESETS[name].weights == "released" and downloaded_path(name).is_file()
     )
@@ -160,21 +170,27 @@ HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 VIDEO = ((0.45, 0.45, 0.45), (0.225, 0.225, 0.225))
 S3D = ((0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989))
-"""Means and deviations of pixels, by kind of training."""
+"""Means and deviations of pixels, by the kind of training that a network had."""
 
 
 def _view(crop_px: int, pixels: tuple[Colour, Colour] = VIDEO, resize_px: int | None = None) -> ViewConfig:
+    """Return a view with a square of `crop_px` from frames resized to `resize_px`, by default the same."""
     mean, std = pixels
     return ViewConfig(resize_px=resize_px or crop_px, crop_px=crop_px, interpolation="bilinear", mean=mean, std=std)
 
 
 def _dense(frames: int, stride: int, num_clips: int, num_crops: int) -> Views:
+    """Return clips of `frames` frames, every `stride`-th of a video of `FPS` frames a second, each in `num_crops` crops."""
     return Views(num_clips=num_clips, num_crops=num_crops, clip_s=frames * stride / FPS)
 
 
 def _hub(name: str) -> Callable[[], nn.Module]:
+    """Return a function that builds a network of PyTorchVideo's hub."""
+
     def make() -> nn.Module:
-        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # its use of torch.jit
+        with warnings.catch_warnings(
+            action="ignore", category=FutureWarning
+        ):  # pytorchvideo uses torch.jit, which is deprecated
             from pytorchvideo.models import hub  # late: an optional package
 
         return _with_logits(getattr(hub, name)(pretrained=False))
@@ -183,7 +199,10 @@ def _hub(name: str) -> Callable[[], nn.Module]:
 
 
 def _x3d_xl() -> nn.Module:
-    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # its use of torch.jit
+    """Build X3D-XL, which PyTorchVideo's hub does not have."""
+    with warnings.catch_warnings(
+        action="ignore", category=FutureWarning
+    ):  # pytorchvideo uses torch.jit, which is deprecated
         from pytorchvideo.models.x3d import create_x3d  # late: an optional package
 
     return _with_logits(
@@ -192,12 +211,14 @@ def _x3d_xl() -> nn.Module:
 
 
 def _with_logits(network: nn.Module) -> nn.Module:
-    """X3D's head ends in softmax, also in training; without it it gives logits as the others do."""
+    """Return an X3D network that ends in logits, as the others do. Its own head ends in softmax, even in training."""
     network.blocks[-1].activation = None  # type: ignore[index,union-attr]
     return network
 
 
 def _torchvision(name: str) -> Callable[[], nn.Module]:
+    """Return a function that builds a video network of torchvision."""
+
     def make() -> nn.Module:
         from torchvision.models import video  # late: torchvision is slow to import
 
@@ -208,6 +229,8 @@ def _torchvision(name: str) -> Callable[[], nn.Module]:
 
 
 def _transformers(kind: str, **settings: object) -> Callable[[], nn.Module]:
+    """Return a function that builds a video classifier of transformers with these fields of its config."""
+
     def make() -> nn.Module:
         import transformers  # late: an optional package
 
@@ -219,6 +242,7 @@ def _transformers(kind: str, **settings: object) -> Callable[[], nn.Module]:
 
 
 def _ours(name: str, published: Published) -> Baseline:
+    """Return a preset of ours as a baseline: one pass over its own frames."""
     model: ModelConfig = PRESETS[name].model
     view: ViewConfig = PRESETS[name].view
     return Baseline(
@@ -231,6 +255,7 @@ def _ours(name: str, published: Published) -> Baseline:
 
 
 def _published_stam(name: str, top1: float | None, gmacs: float | None, videos_s: float | None = None) -> Baseline:
+    """Return a preset of STAM with the figures of the paper."""
     return _ours(name, Published(top1=top1, gmacs=gmacs, params_m=96, videos_s=videos_s, source="Tables 1 and 4"))
 
 
@@ -333,7 +358,7 @@ MODERN: dict[str, Baseline] = {
         published=Published(top1=80.6, gmacs=282, params_m=88.1, source="its authors"),
     ),
 }  # fmt: skip
-CONTENDERS: dict[str, Baseline] = {**OURS, **OF_THE_PAPER, **MODERN}
+BASELINES: dict[str, Baseline] = {**OURS, **OF_THE_PAPER, **MODERN}
 
 PUBLISHED_ONLY: dict[str, Published] = {
     "STRG + NL": Published(charades=39.7, gmacs=630, source="Table 7; needs a detector's boxes"),
@@ -341,4 +366,4 @@ PUBLISHED_ONLY: dict[str, Published] = {
     "SlowFast + NL": Published(charades=42.5, gmacs=234, source="Table 7; R101 with 64 frames"),
     "LFB + NL": Published(charades=42.5, gmacs=529, source="Table 7; needs a detector's boxes and a bank of features"),
 }
-"""Systems of the tables that were not rebuilt: their published figures alone are shown."""
+"""The systems of the paper's tables that were not rebuilt; only their published figures are shown."""

@@ -1,7 +1,8 @@
-"""Contenders -> what each costs on this machine: videos/s, latency, memory, energy, in turns and each in a process of its own.
+"""Measure the cost of systems on this machine: videos/s, latency, memory and energy.
 
-A turn of a contender is a fresh process: it builds the network, warms up, measures, and ends, so that no one's memory, threads
-or kernels are in another's way. All contenders have their first turn before any has its second (A B A B).
+Each turn of a system is a fresh process: it builds the network, warms up, measures and ends. So the memory, threads and kernels
+of one system do not disturb another. Turns are interleaved (A B A B): all systems have their first before any has its second,
+so that a machine that slows down slows all of them.
 """
 
 from __future__ import annotations
@@ -15,20 +16,17 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-import av
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fewframes.bench.contenders import (
-    CONTENDERS,
-    FPS,
+    BASELINES,
     NUM_CLASSES,
     OURS,
     Baseline,
     BaselineNetwork,
+    baseline_of,
     build,
-    contender_of,
     has_weights,
     load_weights,
 )
@@ -50,42 +48,45 @@ from fewframes.video.source import open_video
 from fewframes.video.transforms import crops_of
 
 Progress = Callable[[str, int, int, str], None]
-"""Called with the stage, how much of it is done, how much there is, and what is done now."""
+"""A function called with the stage, the items done, the items in all, and the item that comes now."""
 PACKAGES = ("torch", "torchvision", "timm", "transformers", "pytorchvideo", "av", "fewframes")
-MADE_WIDTH, MADE_HEIGHT = 340, 256
 RATE_SIDES = {"cpu": 4096, "cuda": 8192}
+"""Rows and columns of the matrices whose products give the rate of a device."""
 
 
 @dataclass(frozen=True)
 class Shortcuts:
-    """What of ours is made cheaper; others are as they are."""
+    """The shortcuts that make our models cheaper; other systems run without any."""
 
-    tolerance: float = 0.0
-    merge: int = 0
+    tolerance: float = 0.0  # fraction of the interval between frames by which timestamps may move
+    merge: int = 0  # patches that each block of a ViT merges
 
-    def contender(self, name: str) -> Baseline:
-        """The contender of this name, its moments as free as they may be."""
-        contender = contender_of(name)
-        if not self.tolerance or (name in CONTENDERS and name not in OURS):
-            return contender
-        views = settings_from(Views, {**vars(contender.views), "tolerance": self.tolerance}, "bench")
-        return replace(contender, views=views)
+    def baseline(self, name: str) -> Baseline:
+        """Return the baseline of this name; if it is ours, its timestamps have the tolerance."""
+        baseline = baseline_of(name)
+        if not self.tolerance or (name in BASELINES and name not in OURS):
+            return baseline
+        views = settings_from(Views, {**vars(baseline.views), "tolerance": self.tolerance}, "bench")
+        return replace(baseline, views=views)
 
     def merged(self, network: nn.Module) -> int:
-        """Patches to merge in each block of this network: none where it is no ViT of ours."""
+        """Return the patches to merge in each block of this network: 0 unless it is a ViT of ours."""
         return self.merge if isinstance(getattr(network, "frame_encoder", None), SpatialEncoder) else 0
 
 
-NO_LEVERS = Shortcuts()
+NO_SHORTCUTS = Shortcuts()
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one turn measured: seconds of each pass of `way.batch` views, seconds of each pass of one view, seconds to decode all
-    views of the clip, bytes of memory above an empty process, joules of all passes where the platform counts them, and the
-    machine's rate of matrix products in `way`'s precision, in FLOP/s."""
+    """The figures of one turn.
 
-    way: RunMode
+    `pass_s` are the seconds of each pass of `mode.batch` views, `view_s` of each pass of one view, `decode_s` the seconds to
+    decode all views of the clip, `memory_bytes` the peak above an empty process, `joules` the energy of all passes, and
+    `matrix_flops_s` the machine's rate of matrix products in the precision of `mode`. What was not measured is None.
+    """
+
+    mode: RunMode
     pass_s: tuple[float, ...]
     view_s: tuple[float, ...]
     decode_s: float | None
@@ -93,56 +94,58 @@ class Measurement:
     joules: float | None
     matrix_flops_s: float
     tried: Mapping[RunMode, float | None] = field(default_factory=dict)
-    """Seconds of a view in each way that was looked at; None where it failed."""
+    """Seconds of a view in each mode that was tried; None where it failed."""
 
 
 @dataclass(frozen=True)
 class BenchResult:
-    """One contender: what it costs by count, what was measured in each turn, and how it did on labelled videos."""
+    """The row of one system: its cost by count, the figures of each turn, and its accuracy on labelled videos."""
 
     name: str
-    contender: Baseline = field(repr=False)
+    baseline: Baseline = field(repr=False)
     cost: Cost
-    """By the whole network."""
+    """Cost of a view by the whole network."""
     computed: Cost
-    """As it is run: ours without the part of the last block that nothing reads, and with patches merged."""
+    """Cost of a view as it is run: ours without the part of the last block that nothing reads, and with patches merged."""
     turns: tuple[Measurement, ...]
     report: Report | None = None
-    """On the user's videos, where it has weights."""
+    """Accuracy on the user's videos; None without videos or weights."""
 
     @property
     def video_s(self) -> list[float]:
-        """Seconds that the network needs for one video, all views, by turn."""
-        return [self.contender.passes * statistics.median(turn.pass_s) / turn.way.batch for turn in self.turns]
+        """Return the seconds that the network needs for all views of one video, by turn."""
+        return [self.baseline.passes * statistics.median(turn.pass_s) / turn.mode.batch for turn in self.turns]
 
     @property
     def videos_s(self) -> float:
-        """Videos/s of the network alone, median over turns."""
+        """Return the videos/s of the network alone, the median over turns."""
         return 1 / statistics.median(self.video_s)
 
     @property
     def decode_s(self) -> float | None:
-        """Seconds to decode all views of the clip, median over turns; None where nothing was decoded."""
+        """Return the seconds to decode all views of the clip, the median over turns; None if nothing was decoded."""
         seconds = [turn.decode_s for turn in self.turns if turn.decode_s is not None]
         return statistics.median(seconds) if seconds else None
 
     @property
     def videos_s_decoded(self) -> float | None:
-        """Videos/s with decoding and the network one after the other; None where nothing was decoded."""
+        """Return the videos/s with decoding and the network one after the other; None if nothing was decoded."""
         return None if self.decode_s is None else 1 / (statistics.median(self.video_s) + self.decode_s)
 
     @property
-    def rate_share(self) -> float:
-        """Share of the machine's rate of matrix products, attention's included, median over turns."""
+    def rate_fraction(self) -> float:
+        """Return the fraction of the machine's rate of matrix products that it reaches: attention included, median over turns."""
         flops = 1e9 * self.computed.gflops
-        shares = [flops * turn.way.batch / statistics.median(turn.pass_s) / turn.matrix_flops_s for turn in self.turns]
-        return statistics.median(shares)
+        fractions = [
+            flops * turn.mode.batch / statistics.median(turn.pass_s) / turn.matrix_flops_s for turn in self.turns
+        ]
+        return statistics.median(fractions)
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values: a line of the table."""
-        way, contender = self.turns[0].way, self.contender
+        """Return the row as plain values, as bench.json has them."""
+        mode, baseline = self.turns[0].mode, self.baseline
         view_s = sorted(seconds for turn in self.turns for seconds in turn.view_s)
-        joules = [turn.joules / len(turn.pass_s) / way.batch for turn in self.turns if turn.joules is not None]
+        joules = [turn.joules / len(turn.pass_s) / mode.batch for turn in self.turns if turn.joules is not None]
         memory = [turn.memory_bytes for turn in self.turns if turn.memory_bytes is not None]
         decoded = self.videos_s_decoded
         return {
@@ -151,9 +154,9 @@ class BenchResult:
             "gmacs_a_view": round(self.cost.gmacs, 2),
             "attention_gmacs_a_view": round(self.cost.attention_gmacs, 2),
             "gmacs_computed_a_view": round(self.computed.gmacs + self.computed.attention_gmacs, 2),
-            "tolerance": contender.views.tolerance,
-            "views": contender.passes,
-            "frames_read": contender.frames_read,
+            "tolerance": baseline.views.tolerance,
+            "views": baseline.passes,
+            "frames_read": baseline.frames_read,
             "videos_s": significant(self.videos_s),
             "videos_s_least": significant(1 / max(self.video_s)),
             "videos_s_most": significant(1 / min(self.video_s)),
@@ -161,26 +164,26 @@ class BenchResult:
             "decode_s": None if self.decode_s is None else significant(self.decode_s),
             "view_ms_p50": significant(1e3 * percentile(view_s, 0.5)),
             "view_ms_p95": significant(1e3 * percentile(view_s, 0.95)),
-            "views_a_pass": way.batch,
-            "precision": way.dtype,
-            "channels_last": way.channels_last,
+            "views_a_pass": mode.batch,
+            "precision": mode.dtype,
+            "channels_last": mode.channels_last,
             "ms_a_view_in_other_ways": {
                 tried.describe(): None if view_s is None else significant(1e3 * view_s)
                 for tried, view_s in self.turns[0].tried.items()
             },
-            "share_of_matrix_rate": round(self.rate_share, 3),
+            "share_of_matrix_rate": round(self.rate_fraction, 3),
             "memory_mb": round(max(memory) / 1e6) if memory else None,
             "passes_timed": sum(len(turn.pass_s) for turn in self.turns),
             "top1": None if self.report is None else round(100 * self.report.top1, 1),
             "videos_judged": None if self.report is None else self.report.num_videos,
-            "joules_a_video": significant(statistics.median(joules) * contender.passes) if joules else None,
-            "published": asdict(contender.published),
+            "joules_a_video": significant(statistics.median(joules) * baseline.passes) if joules else None,
+            "published": asdict(baseline.published),
         }
 
 
 @dataclass(frozen=True)
 class UnmeasuredBaseline:
-    """A contender that could not be measured, and why."""
+    """A system that could not be measured, and the reason."""
 
     name: str
     reason: str
@@ -188,7 +191,7 @@ class UnmeasuredBaseline:
 
 @dataclass(frozen=True)
 class Bench:
-    """All of it: the rows, who is missing, the machine, and what was done."""
+    """The result of a bench: a row for each system, the systems that failed, the machine, and the settings."""
 
     rows: tuple[BenchResult, ...]
     missed: tuple[UnmeasuredBaseline, ...]
@@ -200,7 +203,7 @@ class Bench:
     interrupted: bool = False
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values."""
+        """Return the bench as plain values, as bench.json has them."""
         return {
             "machine": self.machine,
             "versions": {package: version(package) for package in PACKAGES if find_spec(package) is not None},
@@ -227,34 +230,45 @@ def bench(
     merge: int = 0,
     progress: Progress = lambda stage, done, total, words: None,
 ) -> Bench:
-    """Measure these contenders by turns: `rounds` turns each, of about `seconds`; `clip` is the video that is decoded (none:
-    decoding is not measured). With `data`, those that have weights, of their own or the file that `weights` has for their name,
-    are judged as well. `tolerance` and `merge` are of ours alone: how far moments may move when the clip is decoded, and how many
-    patches are merged in each block of a ViT. One that cannot be built, run or judged is reported, the others go on; an
-    interruption (Ctrl-C) ends it with what was measured. Raises ConfigError for a name that is unknown and VideoError for a clip
-    that cannot be read."""
-    names, weights, levers = list(dict.fromkeys(names)), weights or {}, Shortcuts(tolerance, merge)
+    """Measure systems in interleaved turns.
+
+    A system that cannot be built, run or evaluated is reported, and the others go on. An interruption (Ctrl-C) ends the bench
+    with what was measured until then. Raises ConfigError for wrong arguments, and VideoError for a clip that cannot be read.
+
+    Args:
+        names: Names of systems, or files of our models.
+        device: Name of the device.
+        rounds: Turns of each system.
+        seconds: Approximate seconds of a turn.
+        clip: Video to decode; None does not measure decoding.
+        data: Labelled videos, on which the systems that have weights are evaluated too.
+        weights: Files of weights, by the name of the system that they belong to.
+        tolerance: Fraction of the interval between frames by which our models may move timestamps to decode the clip faster.
+        merge: Patches that each block of our ViTs merges.
+        progress: Called before each turn.
+    """
+    names, weights, shortcuts = list(dict.fromkeys(names)), weights or {}, Shortcuts(tolerance, merge)
     _check(names, weights, rounds, data)
     if clip is not None:
-        read_views(contender_of(names[0]), clip)
+        read_views(baseline_of(names[0]), clip)
     chosen = choose_device(device)
-    state = _State({name: [] for name in names}, {}, {}, {}, levers)
+    state = _State({name: [] for name in names}, {}, {}, {}, shortcuts)
     interrupted = False
     try:
         for number in range(rounds):
-            for place, name in enumerate(names):
-                done = number * len(names) + place
+            for index, name in enumerate(names):
+                done = number * len(names) + index
                 progress("measuring", done, rounds * len(names), f"turn {number + 1} of {rounds}: {name}")
                 state.measure(name, str(chosen), seconds, clip)
-        for place, name in enumerate(names if data is not None else ()):
-            progress("judging", place, len(names), name)
-            state.judge(name, data, weights.get(name), device)
+        for index, name in enumerate(names if data is not None else ()):
+            progress("evaluating", index, len(names), name)
+            state.evaluate(name, data, weights.get(name), device)
     except KeyboardInterrupt:
         interrupted = True
     rows = state.rows()
     rates: dict[str, list[float]] = {}
     for turn in (turn for row in rows for turn in row.turns):
-        rates.setdefault(turn.way.dtype, []).append(turn.matrix_flops_s / 1e9)
+        rates.setdefault(turn.mode.dtype, []).append(turn.matrix_flops_s / 1e9)
     return Bench(
         rows=rows,
         missed=tuple(state.missed.values()),
@@ -269,172 +283,167 @@ def bench(
 
 @dataclass(frozen=True)
 class _State:
-    """What is known so far, by name."""
+    """The results so far, by the name of the system."""
 
     turns: dict[str, list[Measurement]]
     costs: dict[str, tuple[Cost, Cost]]
     reports: dict[str, Report | None]
     missed: dict[str, UnmeasuredBaseline]
-    levers: Shortcuts
+    shortcuts: Shortcuts
 
     def measure(self, name: str, device: str, seconds: float, clip: str | None) -> None:
-        """One more turn of this contender, unless it failed before."""
+        """Take one more turn of a system, unless it failed before."""
         if name in self.missed:
             return
         try:
             if name not in self.costs:
-                self.costs[name] = in_own_process(costs_of, name, self.levers)
-            way = self.turns[name][0].way if self.turns[name] else None
-            self.turns[name].append(in_own_process(take_turn, name, device, seconds, way, clip, self.levers))
+                self.costs[name] = in_own_process(costs_of, name, self.shortcuts)
+            mode = self.turns[name][0].mode if self.turns[name] else None
+            self.turns[name].append(in_own_process(take_turn, name, device, seconds, mode, clip, self.shortcuts))
         except FewframesError as error:
             self.missed[name] = UnmeasuredBaseline(name, str(error))
 
-    def judge(self, name: str, data: VideoSet | None, weights: str | None, device: str) -> None:
-        """How often this contender is right, where it has weights."""
+    def evaluate(self, name: str, data: VideoSet | None, weights: str | None, device: str) -> None:
+        """Evaluate a system on labelled videos if it has weights."""
         try:
-            self.reports[name] = in_own_process(report_on, name, data, weights, device, self.levers)
+            self.reports[name] = in_own_process(report_on, name, data, weights, device, self.shortcuts)
         except FewframesError as error:
-            self.missed.setdefault(name, UnmeasuredBaseline(name, f"not judged: {error}"))
+            self.missed.setdefault(name, UnmeasuredBaseline(name, f"not evaluated: {error}"))
 
     def rows(self) -> tuple[BenchResult, ...]:
-        """Of those that had a turn."""
+        """Return the rows of the systems that had a turn."""
         return tuple(
-            BenchResult(name, self.levers.contender(name), *self.costs[name], tuple(turns), self.reports.get(name))
+            BenchResult(name, self.shortcuts.baseline(name), *self.costs[name], tuple(turns), self.reports.get(name))
             for name, turns in self.turns.items()
             if turns
         )
 
 
 def _check(names: Sequence[str], weights: Mapping[str, str], rounds: int, data: VideoSet | None) -> None:
-    """Before minutes of work, not after."""
+    """Check the arguments of `bench` before minutes of work. Raises ValueError, ConfigError and DataError."""
     if rounds < 1:
         raise ValueError(f"rounds = {rounds}: needs at least 1")
     if not names:
-        raise ConfigError(f"no contenders were named; there are {', '.join(CONTENDERS)}")
+        raise ConfigError(f"no systems were named; there are {', '.join(BASELINES)}")
     for name in names:
-        contender_of(name)
+        baseline_of(name)
     for name, path in weights.items():
         if name not in names:
             raise ConfigError(f"weights for {name!r}, which is not measured; {nearest(name, names)}")
-        if name in OURS or name not in CONTENDERS:
-            raise ConfigError(f"weights for {name!r}, which is ours: name its file as a contender instead")
+        if name in OURS or name not in BASELINES:
+            raise ConfigError(f"weights for {name!r}, which is ours: name the file itself as a system instead")
         if not Path(path).exists():
             raise ConfigError(f"weights for {name!r}: {path}: no such file")
         if data is None:
             raise ConfigError(f"weights for {name!r} change no speed; they need labelled videos too (--data)")
     if data is not None and data.multilabel:
-        raise DataError(f"{data.name}: its videos have any number of actions; only single-label data is judged here")
+        raise DataError(f"{data.name}: its videos have any number of actions; bench needs one action per video")
 
 
-def costs_of(name: str, levers: Shortcuts) -> tuple[Cost, Cost]:
-    """What one view of a contender costs by the whole network, and as it is run; nothing is computed but for a file of ours,
-    whose weights are there already."""
-    contender = contender_of(name)
-    with torch.device("meta"):
-        network = build(contender)
-    whole = count_cost(network, contender.frames_a_pass, contender.size_px)
+def costs_of(name: str, shortcuts: Shortcuts) -> tuple[Cost, Cost]:
+    """Return the cost of one view by the whole network, and as it is run; nothing is computed."""
+    baseline = baseline_of(name)
+    with torch.device("meta"):  # only a file of ours comes with its weights
+        network = build(baseline)
+    whole = count_cost(network, baseline.frames_a_pass, baseline.size_px)
     if not isinstance(network, STAM):
         return whole, whole
-    merge_tokens(network.eval().frame_encoder, levers.merged(network))
-    return whole, count_cost(network, contender.frames_a_pass, contender.size_px)
+    merge_tokens(network.eval().frame_encoder, shortcuts.merged(network))
+    return whole, count_cost(network, baseline.frames_a_pass, baseline.size_px)
 
 
 def take_turn(
-    name: str, device_name: str, seconds: float, way: RunMode | None, clip: str | None, levers: Shortcuts = NO_LEVERS
+    name: str,
+    device_name: str,
+    seconds: float,
+    mode: RunMode | None,
+    clip: str | None,
+    shortcuts: Shortcuts = NO_SHORTCUTS,
 ) -> Measurement:
-    """One turn: without a `way` the best one is looked for first."""
+    """Take one turn of a system: build it, warm up, and measure.
+
+    Args:
+        name: The system.
+        device_name: Name of the device.
+        seconds: Approximate seconds of the turn.
+        mode: The mode of an earlier turn; None looks for the best one first.
+        clip: Video to decode; None does not measure decoding.
+        shortcuts: Applied if the system is ours.
+    """
     device = torch.device(device_name)
     memory = Memory(device)
-    contender = levers.contender(name)
-    network = build(contender)
-    runner = Runner(network, contender, device, levers.merged(network))
-    if way is None:
-        way = runner.best_way(seconds / 4)
-    runner.take(way)
-    for batch in {1, way.batch}:
+    baseline = shortcuts.baseline(name)
+    network = build(baseline)
+    runner = Runner(network, baseline, device, shortcuts.merged(network))
+    if mode is None:
+        mode = runner.best_mode(seconds / 4)
+    runner.take(mode)
+    for batch in {1, mode.batch}:
         runner.seconds_of(batch, 0)  # warm-up
     with memory, Energy(device) as energy:
-        pass_s = runner.seconds_of(way.batch, seconds)
-    view_s = pass_s if way.batch == 1 else runner.seconds_of(1, seconds / 2)
+        pass_s = runner.seconds_of(mode.batch, seconds)
+    view_s = pass_s if mode.batch == 1 else runner.seconds_of(1, seconds / 2)
     return Measurement(
-        way=way,
+        mode=mode,
         pass_s=tuple(pass_s),
         view_s=tuple(view_s),
-        decode_s=None if clip is None else decoding_s(contender, clip),
+        decode_s=None if clip is None else decoding_s(baseline, clip),
         memory_bytes=memory.peak_bytes,
         joules=energy.joules,
         matrix_flops_s=matrix_flops_s(
-            DTYPES[way.dtype], device, side=RATE_SIDES.get(device.type, 4096), seconds=min(seconds, 1.0)
+            DTYPES[mode.dtype], device, side=RATE_SIDES.get(device.type, 4096), seconds=min(seconds, 1.0)
         ),
         tried=runner.tried,
     )
 
 
 def report_on(
-    name: str, data: VideoSet, weights: str | None, device: str, levers: Shortcuts = NO_LEVERS
+    name: str, data: VideoSet, weights: str | None, device: str, shortcuts: Shortcuts = NO_SHORTCUTS
 ) -> Report | None:
-    """How often a contender is right by its own protocol; None where it has no weights. Ours are judged as `evaluate` judges
-    them; a rival in float32 by `weights` under its library's names of tensors, with Kinetics-400's labels. A video that cannot
-    be read is a DataError: figures over different videos cannot stand side by side."""
+    """Return the accuracy of a system by its own protocol; None if it has no weights.
+
+    Models of ours are evaluated as `fewframes evaluate` does it; other systems run in float32, with the labels of Kinetics-400.
+    `weights` is a file of weights with the names of the system's library; None takes the weights of a model of ours. Raises
+    DataError for a video that cannot be read: accuracies over different videos cannot be compared.
+    """
     if weights is None:
         if not has_weights(name):
             return None
         checkpoint = load_checkpoint(name)
-        merge = levers.merged(checkpoint.model) or None
+        merge = shortcuts.merged(checkpoint.model) or None
         predictor = Predictor(checkpoint, device=device, merge=merge, name=name)
-        judged = score_videos(data, predictor, views=Views(tolerance=levers.tolerance))
-        if judged.failures:
-            raise DataError(f"{len(judged.failures)} videos cannot be read, the first: {judged.failures[0].error}")
-        return score(judged.logits, targets_for(data, predictor).argmax(dim=1), predictor.labels)
-    contender, labels = contender_of(name), kinetics_labels(NUM_CLASSES)
-    places = torch.tensor(indices_of(data.labels, labels, f"{data.name}: {name}"))
-    rival = build(contender)
-    assert isinstance(rival, BaselineNetwork)
-    load_weights(rival, contender, weights)
-    runner = Runner(rival, contender, choose_device(device))
-    scores = [
-        runner.scores(read_views(contender, sample.path, sample.start_s, sample.end_s)) for sample in data.samples
-    ]
-    return score(torch.stack(scores).log(), places[data.multi_hot().argmax(dim=1)], labels)
+        scored = score_videos(data, predictor, views=Views(tolerance=shortcuts.tolerance))
+        if scored.failures:
+            raise DataError(f"{len(scored.failures)} videos cannot be read, the first: {scored.failures[0].error}")
+        return score(scored.logits, targets_for(data, predictor).argmax(dim=1), predictor.labels)
+    baseline, labels = baseline_of(name), kinetics_labels(NUM_CLASSES)
+    class_indices = torch.tensor(indices_of(data.labels, labels, f"{data.name}: {name}"))
+    network = build(baseline)
+    assert isinstance(network, BaselineNetwork)
+    load_weights(network, baseline, weights)
+    runner = Runner(network, baseline, choose_device(device))
+    scores = [runner.scores(read_views(baseline, sample.path, sample.start_s, sample.end_s)) for sample in data.samples]
+    return score(torch.stack(scores).log(), class_indices[data.multi_hot().argmax(dim=1)], labels)
 
 
-def decoding_s(contender: Baseline, clip: str) -> float:
-    """Seconds to open a video and read the frames of all views of a contender, resized and cropped."""
+def decoding_s(baseline: Baseline, clip: str) -> float:
+    """Return the seconds to open a video and read the frames of all views of a baseline, resized and cropped."""
     began = time.perf_counter()
-    read_views(contender, clip)
+    read_views(baseline, clip)
     return time.perf_counter() - began
 
 
-def read_views(contender: Baseline, path: str, start_s: float = 0.0, end_s: float | None = None) -> Tensor:
-    """All views of a video as the contender's protocol has them: (V, T, C, H, W) uint8, clip after clip, of each its crops."""
-    num_crops = contender.views.num_crops
+def read_views(baseline: Baseline, path: str, start_s: float = 0.0, end_s: float | None = None) -> Tensor:
+    """Return all views of a video by the baseline's protocol: (V, T, C, H, W) uint8, clip after clip, each with its crops."""
+    num_crops = baseline.views.num_crops
     with closing(open_video(path, threads=0)) as video:
         try:
-            times_s = contender.views.times(video.duration_s, contender.frames, start_s=start_s, end_s=end_s)
-            slack_s = contender.views.tolerance_s(video.duration_s, contender.frames, start_s=start_s, end_s=end_s)
+            times_s = baseline.views.times(video.duration_s, baseline.frames, start_s=start_s, end_s=end_s)
+            tolerance_s = baseline.views.tolerance_s(video.duration_s, baseline.frames, start_s=start_s, end_s=end_s)
         except ValueError as error:
             raise VideoError(f"{video.name}: {error}") from None
         frames_NSCHW = video.frames_at(
-            times_s.flatten(), lambda frame: crops_of(frame, contender.view, num_crops), slack_s
+            times_s.flatten(), lambda frame: crops_of(frame, baseline.view, num_crops), tolerance_s
         ).frames
-    frames_GTSCHW = frames_NSCHW.unflatten(0, (-1, contender.frames_a_pass))
+    frames_GTSCHW = frames_NSCHW.unflatten(0, (-1, baseline.frames_a_pass))
     return frames_GTSCHW.transpose(1, 2).flatten(0, 1)
-
-
-def write_clip(path: Path) -> Path:
-    """Write a video like those of Kinetics-400: 10 s, 340x256, 30 frames/s, H.264 with a key frame every 12th; what it shows, a
-    picture of noise that drifts under grain, costs about as many bytes."""
-    generator = torch.Generator().manual_seed(0)
-    scene = torch.rand(1, 3, 40, 80, generator=generator)
-    scene_CHW = F.interpolate(scene, size=(MADE_HEIGHT, 3 * MADE_WIDTH), mode="bicubic")[0]
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=FPS, options={"crf": "23", "preset": "fast"})
-        stream.width, stream.height, stream.pix_fmt = MADE_WIDTH, MADE_HEIGHT, "yuv420p"
-        stream.gop_size = 12
-        for number in range(10 * FPS):
-            frame_CHW = scene_CHW[:, :, 2 * number : 2 * number + MADE_WIDTH]
-            grain_CHW = 0.03 * torch.randn(frame_CHW.shape, generator=generator)
-            pixels_HWC = (255 * (frame_CHW + grain_CHW).clamp(0, 1)).byte().permute(1, 2, 0).contiguous()
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels_HWC.numpy(), format="rgb24")))
-        container.mux(stream.encode())
-    return path

@@ -1,5 +1,7 @@
-"""Time and memory over the number of frames, for the three places attention over time can have: the paper's argument for the
-factorised one, O(T N^2 + T^2) against O((T N)^2) (section 3)."""
+"""Measure time and memory over the number of frames, for three layouts of attention over time.
+
+This is the paper's argument for the factorised layout: O(T N^2 + T^2) against O((T N)^2) (section 3).
+"""
 
 from __future__ import annotations
 
@@ -28,13 +30,17 @@ LAYOUTS: dict[AttentionLayout, str] = {
 }
 FRAMES = (4, 8, 16, 32, 64, 128)
 LONGEST_S = 60.0
-"""A layout is not tried with more frames once a pass takes longer."""
+"""Once a pass takes longer than this, its layout is not tried with more frames."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """One layout with so many frames: multiply-adds of a video in 1e9, of these attention's products; seconds of a pass, the
-    median; and bytes above an empty process. None where it was not run: too long, or `reason`."""
+    """The cost of one layout with one number of frames.
+
+    `gmacs` and `attention_gmacs` are billions of multiply-adds of a video, without and of the products of attention; `seconds` is
+    the median of a pass; `memory_bytes` is above an empty process. Both are None where the layout was not run, for the `reason`
+    given.
+    """
 
     layout: AttentionLayout
     frames: int
@@ -53,20 +59,29 @@ def scale(
     seconds: float = 2.0,
     progress: Progress = lambda stage, done, total, words: None,
 ) -> list[Point]:
-    """Run the ViT of a preset in the three layouts with these numbers of frames, each in a process of its own, in the precision
-    that is fastest for each. ConfigError for a preset that is none or has no ViT."""
+    """Run the ViT of a preset in the three layouts, each in a process of its own and in the precision that is fastest for it.
+
+    Args:
+        preset: Name of the preset.
+        frames: Numbers of frames.
+        device: Name of the device.
+        seconds: Approximate seconds of a measurement.
+        progress: Called before each measurement.
+
+    Raises ConfigError for an unknown preset and for one without a ViT.
+    """
     if preset not in PRESETS:
         raise ConfigError(f"no preset {preset!r}; {nearest(preset, PRESETS)}")
     if PRESETS[preset].model.encoder != "vit":
         raise ConfigError(
-            f"{preset!r} has no ViT, so attention over time has one place only; take vit-ti-16 or stam-16"
+            f"{preset!r} has no ViT, so there is only one layout of attention over time; take vit-ti-16 or stam-16"
         )
     chosen = choose_device(device)
     points: list[Point] = []
-    for place, layout in enumerate(LAYOUTS):
+    for row, layout in enumerate(LAYOUTS):
         reason = ""
         for number, count in enumerate(sorted(frames)):
-            done, words = place * len(frames) + number, f"{count} frames, {LAYOUTS[layout]}"
+            done, words = row * len(frames) + number, f"{count} frames, {LAYOUTS[layout]}"
             progress("measuring", done, len(LAYOUTS) * len(frames), words)
             config = _config(preset, layout, count)
             gmacs, attention_gmacs = in_own_process(_count, preset, config)
@@ -78,18 +93,21 @@ def scale(
                     reason = str(error)
             points.append(Point(layout, count, gmacs, attention_gmacs, seconds_taken, memory, reason))
             if seconds_taken is not None and seconds_taken > LONGEST_S:
-                reason = f"{count} frames took {seconds_taken:.0f} s already"
+                reason = f"not run: {count} frames already took {seconds_taken:.0f} s"
     return points
 
 
 def _config(preset: str, layout: AttentionLayout, frames: int) -> ModelConfig:
+    """Return the model of a preset in another layout, for this number of frames."""
     model = PRESETS[preset].model
     if layout == "factorised":
         return replace(model, num_frames=frames)
+    # The other layouts attend over time inside the encoder, so nothing but the mean is left for the temporal part.
     return replace(model, num_frames=frames, layout=layout, temporal="mean")
 
 
 def _count(preset: str, config: ModelConfig) -> tuple[float, float]:
+    """Return the multiply-adds of a video in 1e9, without and of the products of attention; nothing is computed."""
     with torch.device("meta"):
         model = build_model(config, PRESETS[preset].view)
     cost = count_cost(model.eval(), config.num_frames, config.image_size)
@@ -97,12 +115,13 @@ def _count(preset: str, config: ModelConfig) -> tuple[float, float]:
 
 
 def _measure(preset: str, config: ModelConfig, device_name: str, seconds: float) -> tuple[float, int | None]:
+    """Return the median seconds of a pass, and the peak of memory above an empty process."""
     device = torch.device(device_name)
     memory = Memory(device)
     view = PRESETS[preset].view
-    contender = Baseline(build=lambda: build_model(config, view), frames=config.num_frames, view=view, takes="frames")
-    runner = Runner(build(contender), contender, device)
-    runner.take(runner.best_way(seconds / 4, one_view=True))
+    baseline = Baseline(build=lambda: build_model(config, view), frames=config.num_frames, view=view, takes="frames")
+    runner = Runner(build(baseline), baseline, device)
+    runner.take(runner.best_mode(seconds / 4, one_view=True))
     runner.seconds_of(1, 0)  # warm-up
     with memory:
         taken = runner.seconds_of(1, seconds)

@@ -1,4 +1,4 @@
-"""One network against the clock: how it is run, seconds of its passes, memory, energy, and the machine's own limit."""
+"""Time one network in one process: find the fastest way to run it, and measure its passes, memory and energy."""
 
 from __future__ import annotations
 
@@ -27,103 +27,108 @@ from fewframes.video.transforms import pixels_of
 
 Result = TypeVar("Result")
 LONGEST_PASS_S = 10.0
-"""A batch does not grow past what would take longer than this."""
+"""The largest number of seconds that a pass of a larger batch may be expected to take."""
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 MOST_VALUES = 2**28
-"""Input values of one pass, at most: what a batch may grow to."""
+"""The most input values of one pass: the limit to which a batch grows."""
 WORTH_IT = 0.97
-"""A larger batch is kept when a view takes at most this share of the time."""
-SLOW_SHARE = 4
-"""While ways are looked for, a pass that takes this many times the seconds for them is run once."""
+"""A larger batch is chosen if a view takes at most this fraction of the time."""
+SLOW_FACTOR = 4
+"""While modes are compared, a pass that takes this many times the seconds for a mode is run only once."""
 RAPL = Path("/sys/class/powercap")
+"""Energy counters of the processor's packages, on Linux."""
 
 
 @dataclass(frozen=True)
 class RunMode:
-    """How a network is run: precision, whether its memory has channels last, and how many views a pass takes."""
+    """The way a network is run: its precision, the layout of its memory (channels last or not), and the views of a pass."""
 
     dtype: str
     channels_last: bool
     batch: int = 1
 
     def describe(self) -> str:
-        """In words."""
+        """Return the mode in words."""
         return f"{self.dtype}{', channels last' if self.channels_last else ''}, {self.batch} a pass"
 
 
 class Runner:
-    """A contender's network, ours as `Predictor` runs it, that can be run in several ways."""
+    """A network that can be run in several modes; one of ours is run as `Predictor` runs it."""
 
-    def __init__(self, network: nn.Module, contender: Baseline, device: torch.device, merge: int = 0) -> None:
-        self.contender, self.device = contender, device
+    def __init__(self, network: nn.Module, baseline: Baseline, device: torch.device, merge: int = 0) -> None:
+        self.baseline, self.device = baseline, device
         self.dtype = torch.float32
         self.tried: dict[RunMode, float | None] = {}
-        """Seconds of a view in each way that was tried; None where it failed."""
+        """Seconds of a view in each mode that was tried; None where it failed."""
         self.predictor: Predictor | None = None
         if isinstance(network, STAM):
             labels = tuple(f"class {number}" for number in range(network.config.num_classes))
-            checkpoint = Checkpoint(network, contender.view, labels)
+            checkpoint = Checkpoint(network, baseline.view, labels)
             self.predictor = Predictor(checkpoint, device=str(device), dtype="float32", merge=merge)
-            self.cast: nn.Module = self.predictor.model.frame_encoder  # alone, as `Predictor` does
+            self.cast: nn.Module = self.predictor.model.frame_encoder  # `Predictor` casts nothing else
         else:
             self.cast = network.to(device)
         torch.backends.cudnn.benchmark = True
 
-    def best_way(self, seconds: float, *, one_view: bool = False) -> RunMode:
-        """In each precision the better layout by the clock, then the batch up to which a view gets cheaper (unless `one_view`);
-        of these the cheapest. A precision that fails, or whose output is not finite, is left out."""
+    def best_mode(self, seconds: float, *, one_view: bool = False) -> RunMode:
+        """Return the mode in which a view takes the least time, by the clock.
+
+        For each precision it tries both layouts, and then doubles the batch as long as a view gets cheaper (not with
+        `one_view`). A precision that fails, or whose output is not finite, is left out. Raises ConfigError if all fail.
+        """
         names = [torch.bfloat16, torch.float32] if self.device.type == "cpu" else list(DTYPES.values())
         dtypes = [dtype for dtype in names if dtype == torch.float32 or may_pay(dtype, self.device)]
         taken: dict[RunMode, float] = {}
         for dtype in dtypes:
             layouts = {
-                way: view_s
-                for way in (RunMode(name_of(dtype), last) for last in (False, True))
-                if (view_s := self._view_s(way, seconds)) is not None
+                mode: view_s
+                for mode in (RunMode(name_of(dtype), last) for last in (False, True))
+                if (view_s := self._view_s(mode, seconds)) is not None
             }
             if not layouts:
                 continue
-            way = min(layouts, key=layouts.__getitem__)
-            taken[way] = view_s = layouts[way]
-            while not one_view and self._fits(2 * way.batch) and 2 * way.batch * view_s < LONGEST_PASS_S:
-                larger = replace(way, batch=2 * way.batch)
+            mode = min(layouts, key=layouts.__getitem__)
+            taken[mode] = view_s = layouts[mode]
+            while not one_view and self._fits(2 * mode.batch) and 2 * mode.batch * view_s < LONGEST_PASS_S:
+                larger = replace(mode, batch=2 * mode.batch)
                 each_s = self._view_s(larger, seconds)
                 if each_s is None or each_s > WORTH_IT * view_s:
                     break
-                way, view_s = larger, each_s
-                taken[way] = view_s
+                mode, view_s = larger, each_s
+                taken[mode] = view_s
         if not taken:
             raise ConfigError(f"its network runs in none of {', '.join(name_of(dtype) for dtype in dtypes)} here")
         return min(taken, key=taken.__getitem__)
 
-    def _view_s(self, way: RunMode, seconds: float) -> float | None:
-        self.tried[way] = None
+    def _view_s(self, mode: RunMode, seconds: float) -> float | None:
+        """Return the seconds of a view in this mode; None if it fails or its output is not finite."""
+        self.tried[mode] = None
         try:
-            self.take(way)
-            views_VTCHW = self.input_of(way.batch)
+            self.take(mode)
+            views_VTCHW = self.input_of(mode.batch)
             began = time.perf_counter()
             finite = bool(self.run(views_VTCHW).isfinite().all())
             first_s = time.perf_counter() - began
-            if finite:  # a pass that takes long needs no second one to be told from others
-                pass_s = first_s if first_s > SLOW_SHARE * seconds else min(self.seconds_of(way.batch, seconds))
-                self.tried[way] = pass_s / way.batch
-        except RuntimeError:  # no such kernel here, or no room
+            if finite:  # a slow pass needs no second one to be told from faster modes
+                pass_s = first_s if first_s > SLOW_FACTOR * seconds else min(self.seconds_of(mode.batch, seconds))
+                self.tried[mode] = pass_s / mode.batch
+        except RuntimeError:  # there is no such kernel here, or not enough memory
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
-        return self.tried[way]
+        return self.tried[mode]
 
-    def take(self, way: RunMode) -> None:
-        """Turn the network to this way."""
-        self.dtype = DTYPES[way.dtype]
+    def take(self, mode: RunMode) -> None:
+        """Cast the network to the precision of this mode, and its weights to the layout."""
+        self.dtype = DTYPES[mode.dtype]
         self.cast.to(self.dtype)
         for parameter in self.cast.parameters():
             if parameter.ndim in (4, 5):
                 last = torch.channels_last if parameter.ndim == 4 else torch.channels_last_3d
-                layout = last if way.channels_last else torch.contiguous_format
+                layout = last if mode.channels_last else torch.contiguous_format
                 parameter.data = parameter.data.contiguous(memory_format=layout)
 
     def run(self, views_VTCHW: Tensor) -> Tensor:
-        """Logits (V, K) of views; uint8 for ours, else in the precision of the network, in 0-1."""
+        """Return the logits (V, K) of views: uint8 for our models, else in 0-1 and in the precision of the network."""
         with torch.inference_mode():
             if self.predictor is None:
                 logits_VK: Tensor = self.cast(views_VTCHW)
@@ -144,28 +149,29 @@ class Runner:
         return taken
 
     def input_of(self, batch: int) -> Tensor:
-        """Noise in the shape of `batch` views."""
-        contender = self.contender
-        shape = (batch, contender.frames_a_pass, 3, contender.size_px, contender.size_px)
+        """Return noise in the shape of `batch` views."""
+        baseline = self.baseline
+        shape = (batch, baseline.frames_a_pass, 3, baseline.size_px, baseline.size_px)
         if self.predictor is not None:
             return torch.randint(0, 256, shape, dtype=torch.uint8)
         return torch.rand(shape, device=self.device).to(self.dtype)
 
     def scores(self, views_VTCHW: Tensor) -> Tensor:
-        """Scores (K,) of a video, the mean over its views (V, T, C, H, W) uint8."""
+        """Return the scores (K,) of a video: the mean over its views (V, T, C, H, W) uint8."""
         views = (view[None] for view in views_VTCHW)
         inputs = (pixels_of(view.to(self.device)).to(self.dtype) for view in views)
         return torch.cat([self.run(one).softmax(dim=1) for one in inputs]).mean(dim=0)
 
     def _fits(self, batch: int) -> bool:
-        return batch * self.contender.frames_a_pass * 3 * self.contender.size_px**2 <= MOST_VALUES
+        """Return True if a batch of this many views stays below `MOST_VALUES`."""
+        return batch * self.baseline.frames_a_pass * 3 * self.baseline.size_px**2 <= MOST_VALUES
 
 
 def in_own_process(work: Callable[..., Result], *arguments: object) -> Result:
-    """What `work` returns, computed in a process that nothing else has used, and that holds memory as the command does.
+    """Return the result of `work(*arguments)`, computed in a fresh process.
 
-    Whatever goes wrong in there is a BenchError here: other work goes on. A script that calls this needs the guard
-    `if __name__ == "__main__"`, as everything that starts processes.
+    The process keeps freed memory, as the command itself does. Whatever goes wrong in it is a BenchError here, so that other
+    work goes on. A script that calls this needs the guard `if __name__ == "__main__"`, like all that start processes.
     """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=keep_memory) as pool:
         try:
@@ -179,22 +185,28 @@ def in_own_process(work: Callable[..., Result], *arguments: object) -> Result:
 
 @dataclass(frozen=True)
 class _Trouble:
+    """A failure in another process. A text crosses the border between processes; an exception of a library may not."""
+
     reason: str
 
 
 def _guarded(work: Callable[..., Result], arguments: tuple[object, ...]) -> Result | _Trouble:
+    """Return the result of the work, or the text of what went wrong."""
     try:
         return work(*arguments)
     except FewframesError as error:
         return _Trouble(str(error))
-    except Exception as error:  # other people's networks raise what they like; nothing but its text leaves this process
+    except Exception as error:  # networks of other libraries may raise anything
         said = str(error).strip().splitlines()
         return _Trouble(f"{type(error).__name__}: {said[0]}" if said else type(error).__name__)
 
 
 class Memory:
-    """The most bytes held between entry and exit, above what an empty process holds: of the GPU's memory on CUDA, else of this
-    process. None where the system does not say (other than Linux)."""
+    """A context that measures the peak of memory, in bytes: of the GPU on CUDA, else of this process above an empty one.
+
+    Make it before the network, for the memory of the empty process is read then. `peak_bytes` is None where the system does not
+    say (other than Linux).
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -206,7 +218,7 @@ class Memory:
             torch.cuda.reset_peak_memory_stats(self.device)
         elif self.empty_bytes is not None:
             with suppress(OSError):
-                CLEAR.write_text("5")  # forgets the peak so far
+                CLEAR.write_text("5")  # resets VmHWM, the peak so far
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -217,13 +229,17 @@ class Memory:
 
 
 def _status_bytes(name: str) -> int | None:
+    """Return a figure of this process's status in bytes; None where there is no such file."""
     if not STATUS.is_file():
         return None
     return next(1024 * int(line.split()[1]) for line in STATUS.read_text().splitlines() if line.startswith(name))
 
 
 class Energy:
-    """Joules between entry and exit: of the processor's packages (RAPL), or of the GPU; None where nothing counts them."""
+    """A context that measures energy, in joules: of the processor's packages (RAPL), or of the GPU.
+
+    `joules` is None where nothing counts them, and where a counter ran over.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -239,6 +255,7 @@ class Energy:
             self.joules = after - self._before
 
     def _read(self) -> float | None:
+        """Return the counters so far, in joules."""
         if self.device.type == "cuda":
             try:
                 import pynvml  # late: an optional package
@@ -259,11 +276,11 @@ class Energy:
         return sum(counters) / 1e6 if counters else None
 
 
-def percentile(ordered: Sequence[float], share: float) -> float:
-    """The value below which this share of ascending values lies; the nearest one, not between two."""
-    return ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1 if share else 0)]
+def percentile(ordered: Sequence[float], fraction: float) -> float:
+    """Return the value at or below which this fraction of ascending values lies: one of them, not an interpolation."""
+    return ordered[min(len(ordered) - 1, math.ceil(fraction * len(ordered)) - 1 if fraction else 0)]
 
 
 def significant(value: float, digits: int = 4) -> float:
-    """A figure without the digits that noise has made."""
+    """Return a figure rounded to its significant digits; the others are noise."""
     return float(f"{value:.{digits}g}")

@@ -1,4 +1,4 @@
-"""A bench as tables and pictures: the paper's Table 1 and Figure 1 for this machine, and time over frames."""
+"""Write a bench as tables and pictures: the paper's Table 1 and Figure 1 for this machine, and time over frames."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from typing import Any, Literal
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from fewframes.bench.contenders import CONTENDERS, OURS, PUBLISHED_ONLY
+from fewframes.bench.contenders import BASELINES, OURS, PUBLISHED_ONLY
 from fewframes.bench.scaling import LAYOUTS, Point
 from fewframes.core.files import write_file, writing
 from fewframes.viz.charts import DPI
 
 Plain = Mapping[str, Any]
+"""A bench or a row of it as plain values, as bench.json has them."""
 TableFormat = Literal["table", "markdown", "json", "csv"]
 BLUE, GREY, ORANGE = "#1f5fa8", "#6b7683", "#c2410c"
 HEAD = (
@@ -28,7 +29,7 @@ HEAD = (
 
 
 def bench_text(result: Plain, form: TableFormat) -> str:
-    """All rows of a bench, as its `to_dict` or its JSON has them, in one of the forms."""
+    """Return all rows of a bench, given as plain values, in one of the formats."""
     rows = result["rows"]
     if form == "json":
         return json.dumps(result, indent=1)
@@ -48,7 +49,7 @@ def bench_text(result: Plain, form: TableFormat) -> str:
 
 
 def scaling_text(points: Sequence[Point], form: TableFormat) -> str:
-    """All points in one of the forms."""
+    """Return all points of a scaling in one of the formats; `markdown` is the same as `table`."""
     if form == "json":
         return json.dumps([asdict(point) for point in points], indent=1)
     if form == "csv":
@@ -69,8 +70,11 @@ def scaling_text(points: Sequence[Point], form: TableFormat) -> str:
 
 
 def figure_1(result: Plain) -> Figure:
-    """The paper's Figure 1 for this machine: accuracy (measured where there is a figure, else published on Kinetics-400) over
-    videos/s, markers sized by the frames that are read; beside it videos/s and multiply-adds of all."""
+    """Return the paper's Figure 1 for this machine.
+
+    Left: accuracy over videos/s, with markers sized by the frames that are read. The accuracy is the measured one if there is
+    any, else the one published on Kinetics-400. Right: videos/s and multiply-adds of all systems.
+    """
     rows = result["rows"]
     measured = any(row["top1"] is not None for row in rows)
     figure = Figure(figsize=(13, max(5, 1 + 0.27 * len(rows))), layout="constrained")
@@ -89,13 +93,13 @@ def figure_1(result: Plain) -> Figure:
     left.margins(x=0.15, y=0.15)
     left.set_ylabel("top-1 in %, " + ("measured on the videos given" if measured else "as published on Kinetics-400"))
     if without:
-        left.set_title(f"without a figure for accuracy: {', '.join(without)}", fontsize=8, parse_math=False)
+        left.set_title(f"accuracy unknown: {', '.join(without)}", fontsize=8, parse_math=False)
     ordered = sorted(rows, key=lambda row: row["videos_s"])
     right.barh(range(len(ordered)), [row["videos_s"] for row in ordered], color=[_colour(row) for row in ordered])
-    for place, row in enumerate(ordered):
+    for position, row in enumerate(ordered):
         gmacs = row["views"] * (row["gmacs_a_view"] + row["attention_gmacs_a_view"])
         right.text(
-            row["videos_s"], place, f" {row['videos_s']:.3g} a second, {gmacs:,.0f} GMACs", va="center", fontsize=8
+            row["videos_s"], position, f" {row['videos_s']:.3g} a second, {gmacs:,.0f} GMACs", va="center", fontsize=8
         )
     right.set_yticks(range(len(ordered)), [Path(row["name"]).stem for row in ordered], fontsize=8, parse_math=False)
     for axes in (left, right):
@@ -109,7 +113,7 @@ def figure_1(result: Plain) -> Figure:
 
 
 def scaling_figure(points: Sequence[Point], preset: str) -> Figure:
-    """Seconds and memory over frames, a line for each place of attention over time."""
+    """Return multiply-adds, seconds and memory over frames, with a line for each layout of attention over time."""
     figure = Figure(figsize=(12, 3.9), layout="constrained")
     panels = figure.subplots(1, 3)
     for layout, colour in zip(LAYOUTS, (BLUE, GREY, ORANGE), strict=True):
@@ -136,7 +140,7 @@ def scaling_figure(points: Sequence[Point], preset: str) -> Figure:
 
 
 def write_picture(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG or SVG, as the name says. Raises OutputError."""
+    """Write a figure as PNG or SVG, by the ending of the name. Raises OutputError."""
     FigureCanvasAgg(figure)
     content = io.BytesIO()
     figure.savefig(content, dpi=DPI, format=path.suffix.lower().removeprefix(".") or "png")
@@ -146,15 +150,17 @@ def write_picture(figure: Figure, path: Path) -> None:
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
+    """Return a table in Markdown."""
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows))
 
 
 def _colour(row: Plain) -> str:
-    return BLUE if row["name"] in OURS or row["name"] not in CONTENDERS else GREY
+    """Return blue for a model of ours, grey for others."""
+    return BLUE if row["name"] in OURS or row["name"] not in BASELINES else GREY
 
 
 def _cells(row: Plain) -> list[str]:
+    """Return the cells of a row, in the order of `HEAD`."""
     gmacs, attention = row["gmacs_a_view"], row["attention_gmacs_a_view"]
     with_attention = f" ({gmacs + attention:.1f} with attention)" if attention > 0.05 else ""
     layout = ", channels last" if row["channels_last"] else ""
@@ -174,6 +180,7 @@ def _cells(row: Plain) -> list[str]:
 
 
 def _top1_text(published: Plain, measured: float | None) -> str:
+    """Return the accuracies of a system: the measured one, and those that were published."""
     texts = [] if measured is None else [f"{measured:.1f} measured"]
     names = {"top1": "K400", "ucf101": "UCF101", "charades": "Charades mAP"}
     return "; ".join(
@@ -182,12 +189,14 @@ def _top1_text(published: Plain, measured: float | None) -> str:
 
 
 def _published(published: Plain) -> str:
+    """Return the published cost and speed of a system, and their source."""
     units = {"gmacs": "GMACs", "params_m": "M", "videos_s": "videos/s"}
     figures = [f"{published[key]:g} {unit}" for key, unit in units.items() if published[key] is not None]
     return " ".join([", ".join(figures), f"({published['source']})" if published["source"] else ""]).strip()
 
 
 def _csv(rows: Sequence[dict[str, object]]) -> str:
+    """Return rows as CSV with a header, without a newline at the end."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
@@ -196,6 +205,7 @@ def _csv(rows: Sequence[dict[str, object]]) -> str:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows of cells as text whose columns are aligned."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

@@ -1,4 +1,4 @@
-"""What people and programs see: tables, JSON lines and CSV on standard output; words and bars on standard error."""
+"""All output of the command line: tables, JSON lines and CSV on standard output; messages and progress on standard error."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
@@ -27,11 +27,11 @@ if TYPE_CHECKING:  # the command line must not load torch before a command needs
 Results = Iterable["Prediction[Any] | Explanation | Failure"]
 Result = TypeVar("Result")
 SHOWN_PROBLEMS, SHOWN_ACTIONS = 3, 20
-"""How many problems of a kind, and how many actions, are named before the rest is counted."""
+"""The most problems of a kind, and the most actions, that are listed by name; the rest are counted."""
 
 
 def write_json(results: Results, topk: int) -> Iterator[Prediction[Any] | Explanation | Failure]:
-    """One JSON object a line, each written as soon as it is known."""
+    """Print each result as one line of JSON as soon as it is known, and yield it."""
     from fewframes.results import Failure
 
     for result in results:
@@ -41,7 +41,7 @@ def write_json(results: Results, topk: int) -> Iterator[Prediction[Any] | Explan
 
 
 def write_csv(results: Results, topk: int) -> Iterator[Prediction[Any] | Explanation | Failure]:
-    """A row for each video, failed ones with their reason; `topk` pairs of label and score."""
+    """Print a CSV row for each video, and yield its result. A row has `topk` pairs of label and score; a failure has its reason."""
     from fewframes.results import Failure
 
     ranks = range(1, topk + 1)
@@ -53,14 +53,15 @@ def write_csv(results: Results, topk: int) -> Iterator[Prediction[Any] | Explana
         if isinstance(result, Failure):
             writer.writerow([for_csv(result.source), for_csv(result.error)] + [""] * (2 * topk + 1))
         else:
-            said = prediction_of(result)
-            pairs = [cell for label, score in said.top(topk) for cell in (for_csv(label), f"{score:.6f}")]
-            writer.writerow([for_csv(result.source), "", *pairs, *[""] * (2 * topk - len(pairs)), said.distinct_frames])
+            prediction = prediction_of(result)
+            pairs = [cell for label, score in prediction.top(topk) for cell in (for_csv(label), f"{score:.6f}")]
+            padding = [""] * (2 * topk - len(pairs))
+            writer.writerow([for_csv(result.source), "", *pairs, *padding, prediction.distinct_frames])
         yield result
 
 
 def write_table(results: Results, topk: int) -> Iterator[Prediction[Any] | Explanation | Failure]:
-    """For people: a block for each video with its likeliest actions, and where the model looked."""
+    """Print a block of text for each video that could be labelled, and yield every result."""
     from fewframes.results import Failure
 
     for result in results:
@@ -70,14 +71,14 @@ def write_table(results: Results, topk: int) -> Iterator[Prediction[Any] | Expla
 
 
 def prediction_of(result: Prediction[Any] | Explanation) -> Prediction[Any]:
-    """What the model says, explained or not."""
+    """Return the prediction in a result of `predict`, with or without `--explain`."""
     from fewframes.results import Prediction
 
     return result if isinstance(result, Prediction) else result.prediction
 
 
 def block(prediction: Prediction[Any], topk: int) -> str:
-    """One prediction in a few lines of text."""
+    """Return a prediction as lines of text: the likeliest actions, the frames the model attended to, and the time it took."""
     top = [(plain(label), score) for label, score in prediction.top(topk)]
     width = max(len(label) for label, _ in top)
     times, attention = prediction.times_s.tolist(), prediction.frame_attention.tolist()
@@ -98,7 +99,7 @@ def block(prediction: Prediction[Any], topk: int) -> str:
 
 
 def speaks_unicode() -> bool:
-    """Whether standard output can show bars."""
+    """Return True if the encoding of standard output has the characters that bars are drawn with."""
     try:
         "█".encode(sys.stdout.encoding or "ascii")
     except UnicodeEncodeError:
@@ -107,7 +108,7 @@ def speaks_unicode() -> bool:
 
 
 def evaluation_lines(evaluation: Evaluation) -> list[str]:
-    """The figures of an evaluation: accuracy, what the order of frames is worth, other numbers of frames, cost."""
+    """Return the figures of an evaluation as text: accuracy, the effect of frame order, other numbers of frames, cost."""
     order = evaluation.order
     lines = [f"{evaluation.provenance['protocol']}: {evaluation.interval}", *evaluation.report.lines()]
     if evaluation.official is not None:
@@ -121,20 +122,20 @@ def evaluation_lines(evaluation: Evaluation) -> list[str]:
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Print lines on standard output."""
+    """Print lines of text on standard output."""
     console().print("\n".join(map(plain, lines)), highlight=False, markup=False, soft_wrap=True)
 
 
 def is_first_process() -> bool:
-    """Whether this is the process that speaks, where torchrun has started several."""
+    """Return True in the process that prints. Where torchrun started several processes, only the first one does."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def tell_data(source: str, videos: VideoSet) -> None:
-    """What was found, and how the first rows were understood."""
+    """Print what labelled videos were found, and how the first three rows of the list were understood."""
     if not is_first_process():
         return
-    found = f"{len(videos.samples)} videos of {len(videos.labels)} actions"
+    found = f"{number_of(len(videos.samples), 'video')} of {number_of(len(videos.labels), 'action')}"
     tell(f"{source}: {videos.layout}; {found}: {counted(videos.counts())}")
     tell(f"  fingerprint of these {len(videos.samples)} videos: {videos.fingerprint()}")
     for sample in videos.samples[:3]:
@@ -148,7 +149,7 @@ def tell_data(source: str, videos: VideoSet) -> None:
 
 
 def print_inspection(inspection: Inspection) -> None:
-    """How many problems there are of each kind, and what became of them; the usable videos of each action."""
+    """Print how many problems of each kind were found and left out, and the usable videos of each action."""
     from rich.table import Table
 
     from fewframes.data.check import PROBLEMS
@@ -166,7 +167,7 @@ def print_inspection(inspection: Inspection) -> None:
 
 
 def tell_problems(inspection: Inspection) -> None:
-    """The first few of each kind, by name."""
+    """Print the first few problems of each kind by name, and count the rest."""
     from fewframes.data.check import PROBLEMS
 
     for kind, found in inspection.counts.items():
@@ -182,7 +183,7 @@ def tell_problems(inspection: Inspection) -> None:
 
 
 def print_parts(videos: VideoSet) -> None:
-    """The videos of each action in each part, and its groups; of many actions those with the fewest."""
+    """Print a table of the videos and groups of each action in each part. Of many actions only the rarest are listed."""
     from rich.table import Column, Table
     from rich.text import Text
 
@@ -202,7 +203,7 @@ def print_parts(videos: VideoSet) -> None:
 
 
 def parsed(sample: Sample) -> str:
-    """How one row was understood."""
+    """Return one line that says how a row of a list was understood: path, time range, labels, split and group."""
     part = f" from {sample.start_s:g} s" if sample.start_s else ""
     part += f" to {sample.end_s:g} s" if sample.end_s is not None else ""
     marks = "".join(f", {name} {value}" for name, value in (("split", sample.split), ("group", sample.group)) if value)
@@ -210,19 +211,19 @@ def parsed(sample: Sample) -> str:
 
 
 def counted(counts: dict[str, int]) -> str:
-    """The labels with their numbers of videos; the first ones when there are many."""
+    """Return the labels with their numbers of videos as text; only the first twelve if there are more."""
     shown = [f"{label} {count}" for label, count in list(counts.items())[:12]]
     return ", ".join(shown) + (", ..." if len(counts) > 12 else "")
 
 
 def describe(predictor: Predictor) -> str:
-    """Which model runs where, in which precision."""
+    """Return one line that names the model, its number of actions, the device and the precision."""
     precision = str(predictor.dtype).removeprefix("torch.")
     return f"{predictor.name}: {len(predictor.labels)} actions, {predictor.device} in {precision}"
 
 
 def summary(results: list[Prediction[Any] | Explanation | Failure], seconds: float) -> str:
-    """How many were labelled, failed and missing, and how fast it went."""
+    """Return one line with the numbers of labelled, failed and missing videos, and the speed."""
     from fewframes.results import Failure, tally
 
     failures = [result for result in results if isinstance(result, Failure)]
@@ -231,7 +232,7 @@ def summary(results: list[Prediction[Any] | Explanation | Failure], seconds: flo
 
 
 def with_progress(results: Iterable[Result], total: int, doing: str) -> Iterable[Result]:
-    """The same results, with a progress bar on standard error when that is a terminal and there is more than one."""
+    """Return the results with a progress bar on standard error. There is no bar for a single result, or without a terminal."""
     if total < 2 or not sys.stderr.isatty():
         return results
     from rich.progress import track
@@ -240,7 +241,7 @@ def with_progress(results: Iterable[Result], total: int, doing: str) -> Iterable
 
 
 class StageProgress:
-    """A progress bar for each stage of the work on standard error when that is a terminal, a line now and then elsewhere."""
+    """A display of progress on standard error: a bar for each stage on a terminal, a line every `PAUSE_S` seconds elsewhere."""
 
     PAUSE_S = 10.0
 
@@ -258,17 +259,17 @@ class StageProgress:
         )
         self.bars.start()
         self.tasks: dict[str, TaskID] = {}
-        self.told = time.monotonic()
+        self.last_line_s = time.monotonic()
         return self
 
     def show(self, stage: str, done: int, total: int, words: str = "") -> None:
-        """Move the stage's bar, a new one when it is the first."""
+        """Show that `done` of `total` items of a stage are done. The first call for a stage starts its bar."""
         words = plain(words)
         if stage not in self.tasks:
             self.tasks[stage] = self.bars.add_task(stage, total=total, words=words)
         self.bars.update(self.tasks[stage], completed=done, words=words)
-        if self.bars.disable and time.monotonic() - self.told > self.PAUSE_S:
-            self.told = time.monotonic()
+        if self.bars.disable and time.monotonic() - self.last_line_s > self.PAUSE_S:
+            self.last_line_s = time.monotonic()
             tell(f"{stage} {done} of {total}" + (f", {words}" if words else ""))
 
     def __exit__(self, *_: object) -> None:
@@ -276,13 +277,25 @@ class StageProgress:
 
 
 def console(*, stderr: bool = False):  # type: ignore[no-untyped-def]
-    """Where rich writes."""
+    """Return the rich console of standard output, or of standard error."""
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
+    # Without a terminal rich assumes 80 columns, which would wrap the tables in files and pipes.
     return Console(stderr=stderr, width=None if stream.isatty() or "COLUMNS" in os.environ else 180)
 
 
+def number_of(count: int, noun: str) -> str:
+    """Return a count with its noun: `1 video`, `3 videos`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def tell(message: str) -> None:
-    """Print a line for people on standard error."""
+    """Print a message for people on standard error."""
     typer.echo(plain(message), err=True)
+
+
+def tell_failures(failures: Sequence[Failure]) -> None:
+    """Print each video that could not be used, with its reason, in the words of the tally: missing or failed."""
+    for failure in failures:
+        tell(f"{'missing' if failure.missing else 'failed'}: {failure.error}")

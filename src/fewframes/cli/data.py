@@ -1,4 +1,4 @@
-"""`fewframes data`: check labelled videos before training goes into them, and split them. A part of the command line."""
+"""`fewframes data`: check labelled videos before training, and split them into parts."""
 
 from __future__ import annotations
 
@@ -7,8 +7,27 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fewframes.cli.console import StageProgress, print_inspection, print_parts, tell, tell_data, tell_problems
-from fewframes.cli.options import DataArgument, GroupOption, OfficialOption, TaskOption, VideosOption, make_folder
+from fewframes.cli.console import (
+    StageProgress,
+    number_of,
+    print_inspection,
+    print_parts,
+    tell,
+    tell_data,
+    tell_problems,
+)
+from fewframes.cli.options import (
+    INPUT,
+    OUTPUT,
+    SPEED,
+    Command,
+    DataArgument,
+    GroupOption,
+    OfficialOption,
+    TaskOption,
+    VideosOption,
+    make_folder,
+)
 from fewframes.core.files import write_file
 from fewframes.errors import EXIT_SOME_FAILED, ConfigError, DataError
 
@@ -18,27 +37,50 @@ if TYPE_CHECKING:  # the command line must not load torch before a command needs
 
 REPORT_FILE, CLEAN_FILE = "report.json", "clean.csv"
 
+CHECKS, PARTS = "What is checked", "Parts"
 data_app = typer.Typer(help="Check labelled videos before training, and split them.", no_args_is_help=True)
 
 
-@data_app.command()
+@data_app.command(cls=Command)
 def check(
     data: DataArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for report.json and clean.csv.")],
-    thorough: Annotated[bool, typer.Option("--thorough", help="Decode every frame, not only those looked at.")] = False,
-    frames: Annotated[int, typer.Option(min=1, help="Frames of each video that your model looks at.")] = 16,
-    min_seconds: Annotated[float, typer.Option(min=0, help="Shorter videos are too short.")] = 0.0,
-    drop_short: Annotated[bool, typer.Option("--drop-short", help="Leave too short videos out of clean.csv.")] = False,
+    *,
     task: TaskOption = "auto",
     group: GroupOption = "group",
     folder: VideosOption = "",
     official_split: OfficialOption = 1,
-    workers: Annotated[int | None, typer.Option(min=1, help="Files decoded at a time; default: one a core.")] = None,
+    thorough: Annotated[
+        bool,
+        typer.Option(
+            "--thorough", help="Decode every frame, to find all damage. Takes longer.", rich_help_panel=CHECKS
+        ),
+    ] = False,
+    frames: Annotated[
+        int, typer.Option(min=1, help="Frames that your model looks at in each video.", rich_help_panel=CHECKS)
+    ] = 16,
+    min_seconds: Annotated[
+        float, typer.Option(min=0, help="Report videos shorter than this as too short.", rich_help_panel=CHECKS)
+    ] = 0.0,
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Folder for report.json and clean.csv.", rich_help_panel=OUTPUT),
+    ],
+    drop_short: Annotated[
+        bool,
+        typer.Option("--drop-short", help="Leave videos that are too short out of clean.csv.", rich_help_panel=OUTPUT),
+    ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Videos decoded at the same time.", show_default="one per core", rich_help_panel=SPEED
+        ),
+    ] = None,
 ) -> None:
-    """Find what is missing, broken, too short, there twice, or on both sides of the split, before hours go into it.
+    """Find videos that are missing, broken, too short, there twice or on both sides of the split, before you train on them.
 
-    Writes report.json (every problem) and clean.csv (a list of what is usable, for `train`). Exit codes: 0 nothing wrong, 1
-    the data cannot be read at all, 2 wrong use, 3 problems were found.
+    Writes report.json (every problem) and clean.csv (a list of the usable videos, for `train`).
+
+    Exit codes: 0 nothing wrong, 1 the data cannot be read at all, 2 wrong use, 3 problems were found.
     """
     from fewframes.data.check import inspect
 
@@ -56,40 +98,77 @@ def check(
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
-@data_app.command()
+@data_app.command(cls=Command)
 def split(
     data: DataArgument,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The list to write; of folds LIST.fold0.csv and so on.")
-    ],
-    share: Annotated[
-        float | None, typer.Option(min=0, max=0.9, help="Share of each action's videos for test.", show_default="0.2")
-    ] = None,
-    val: Annotated[float, typer.Option(min=0, max=0.9, help="Share for val.")] = 0.0,
-    num_folds: Annotated[
-        int | None, typer.Option("--folds", min=2, help="Instead of a share: each video is test in one of these folds.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed, another split.")] = 0,
-    no_content: Annotated[
-        bool, typer.Option("--no-content", help="Do not compare contents: equal files may be parted.")
+    *,
+    again: Annotated[
+        bool, typer.Option("--again", help="Split data anew that are split already.", rich_help_panel=INPUT)
     ] = False,
-    again: Annotated[bool, typer.Option("--again", help="Split anew what is split already.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the list where it is there already.")] = False,
     task: TaskOption = "auto",
     group: GroupOption = "group",
     folder: VideosOption = "",
     official_split: OfficialOption = 1,
+    share: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=0.9,
+            help="Fraction of each action's videos for the test part.",
+            show_default="0.2",
+            rich_help_panel=PARTS,
+        ),
+    ] = None,
+    val: Annotated[
+        float,
+        typer.Option(min=0, max=0.9, help="Fraction of each action's videos for the val part.", rich_help_panel=PARTS),
+    ] = 0.0,
+    num_folds: Annotated[
+        int | None,
+        typer.Option(
+            "--folds",
+            min=2,
+            help="Write this many lists instead. Each video is in the test part of one of them.",
+            rich_help_panel=PARTS,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the split.", rich_help_panel=PARTS)] = 0,
+    no_content: Annotated[
+        bool,
+        typer.Option(
+            "--no-content",
+            help="Do not compare the contents of files. Faster, but copies of a video may land in different parts.",
+            rich_help_panel=PARTS,
+        ),
+    ] = False,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="List to write (.csv). With --folds, NAME.fold0.csv and so on.",
+            rich_help_panel=OUTPUT,
+        ),
+    ],
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a list that exists already.", rich_help_panel=OUTPUT)
+    ] = False,
 ) -> None:
-    """Split videos into train, val and test, or into folds: the same share of each action, whole groups, equal files together.
+    """Split videos into train, val and test parts, or into folds.
+
+    Each part gets the same fraction of every action.
+    Videos of one group stay together, and so do copies of one file.
 
     Exit codes: 0 done, 1 the data cannot be split so, 2 wrong use.
     """
     if num_folds is not None and share is not None:
-        raise typer.BadParameter("--folds and --share exclude each other: with folds each video is test once")
+        raise typer.BadParameter(
+            "--folds and --share exclude each other: with folds each video is in the test part once"
+        )
     test_share = 1 / num_folds if num_folds else 0.2 if share is None else share
     if not 0 < test_share + val <= 0.95:
         raise typer.BadParameter(
-            f"test {test_share:g} and val {val:g}: together above 0 and up to 0.95, to leave training"
+            f"test {test_share:g} and val {val:g}: together they must be above 0 and at most 0.95, to leave videos for training"
         )
     if output.suffix.lower() != ".csv":
         raise typer.BadParameter(f"--output {output}: the list is CSV; needs a name that ends in .csv")
@@ -117,12 +196,22 @@ def split(
         write_list(part.samples, path, multilabel=part.multilabel)
         print_parts(part)
         if untested := [label for label, counts in part_counts(part).items() if not counts.get("test", 1)]:
-            tell(f"no test videos of {', '.join(untested)}: its groups are too few or too large; another seed may do")
-        tell(f"{path}: {len(part.samples)} videos; {next_step(path, part)}")
+            tell(
+                f"no test videos of {', '.join(untested)}: its groups are too few or too large; another --seed may help"
+            )
+        tell(f"{path}: {number_of(len(part.samples), 'video')}; {next_step(path, part)}")
 
 
 def read(data: str, task: Literal["auto", "single", "multilabel"], group: str, folder: str, official: int) -> VideoSet:
-    """The labelled videos, and a word on how they were understood."""
+    """Return the labelled videos, and print how they were understood.
+
+    Args:
+        data: Folder or list.
+        task: One action per video, or any number of them.
+        group: CSV column of the groups.
+        folder: Folder of the videos; empty if paths are relative to the list.
+        official: Number of the official split.
+    """
     from fewframes.data.dataset import DataConfig, read_data
 
     videos = read_data(data, DataConfig(task=task, group=group, videos=folder, official_split=official))
@@ -131,7 +220,7 @@ def read(data: str, task: Literal["auto", "single", "multilabel"], group: str, f
 
 
 def report(inspection: Inspection, output: Path) -> None:
-    """Write what was found, and tell it. Raises DataError where nothing is usable."""
+    """Write report.json and clean.csv, and print the problems. Raises DataError if no video is usable."""
     import json
 
     from fewframes.data.lists import write_list
@@ -152,12 +241,12 @@ def report(inspection: Inspection, output: Path) -> None:
         where = "; --videos names their folder" if values["missing"] == len(inspection.data.samples) else ""
         raise DataError(f"{inspection.data.name}: none of {len(inspection.data.samples)} videos is usable{where}")
     tell(
-        f"{clean}: {len(usable.samples)} usable videos, fingerprint {usable.fingerprint()}; {next_step(clean, usable)}"
+        f"{clean}: {number_of(len(usable.samples), 'usable video')}, fingerprint {usable.fingerprint()}; {next_step(clean, usable)}"
     )
 
 
 def compare(videos: VideoSet) -> dict[str, str]:
-    """The content key of each file, by path."""
+    """Return a key of the content of each file, by path, and print how many files are copies or cannot be read."""
     from fewframes.data.splits import contents_of
 
     num_files = len({sample.path for sample in videos.samples})
@@ -169,13 +258,14 @@ def compare(videos: VideoSet) -> dict[str, str]:
     assert isinstance(result, dict)
     if len(result) < num_files:
         tell(
-            f"{num_files - len(result)} of {num_files} files could not be read and stand for themselves; see `data check`"
+            f"{num_files - len(result)} of {num_files} files could not be read, so copies of them are not found; see `data check`"
         )
     if num_files > len(set(result.values())) + num_files - len(result):
-        tell(f"{len(result) - len(set(result.values()))} files are copies of others and stay with them")
+        num_copies = len(result) - len(set(result.values()))
+        tell(f"copies of other files, which stay with them: {num_copies}")
     return result
 
 
 def next_step(path: Path, videos: VideoSet) -> str:
-    """How to train on a list."""
+    """Return the command that trains on a list, as the last words of a message."""
     return f"train on it: fewframes train {path}{' --task multilabel' if videos.multilabel else ''} --output MODEL"

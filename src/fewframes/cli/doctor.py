@@ -1,4 +1,4 @@
-"""What this installation has, what it will use, and what to install for what is missing."""
+"""Findings of `fewframes doctor`: installed packages, device, precision, decoder, and what is missing."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ OPTIONAL = {
     "aiohttp": ("videos by http(s)://...", "pip install 'fewframes[http]'"),
 }
 RATE_SIDE = 1024
+"""Rows and columns of the matrices whose products are timed."""
 
 
 def examine(device_name: str = "auto") -> Iterator[str]:
-    """The findings, a line each."""
+    """Yield a line for each finding about this installation and machine."""
     yield f"fewframes {__version__}, Python {platform.python_version()}, {platform.platform()}"
     yield "packages: " + ", ".join(f"{package} {_version(package) or 'MISSING'}" for package in NEEDED)
     device = choose_device(device_name)
@@ -59,6 +60,7 @@ def examine(device_name: str = "auto") -> Iterator[str]:
 
 
 def _version(package: str) -> str | None:
+    """Return the installed version of a package; None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -66,6 +68,7 @@ def _version(package: str) -> str | None:
 
 
 def _decodes(codec: str) -> bool:
+    """Return True if FFmpeg has a decoder of this name."""
     try:
         av.codec.Codec(codec, "r")
     except av.codec.codec.UnknownCodecError:

@@ -1,4 +1,4 @@
-"""`fewframes embed`: embeddings of videos and frames as a file for other tools. A part of the command line."""
+"""`fewframes embed`: write embeddings of videos and frames to a file for other tools."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
-from fewframes.cli.console import describe, tell, with_progress
+from fewframes.cli.console import describe, tell, tell_failures, with_progress
 from fewframes.cli.engine import EngineOption, ShardRowsOption, write_folder
 from fewframes.cli.options import (
+    OUTPUT,
     BackendOption,
     DeviceOption,
     DtypeOption,
@@ -31,14 +32,23 @@ from fewframes.errors import EXIT_SOME_FAILED
 
 def embed(
     sources: SourcesArgument,
-    output: Annotated[
-        str, typer.Option("--output", "-o", help="File to write: .parquet or .safetensors; a folder with --engine.")
-    ],
-    model: ModelOption = "lite0-16",
-    per_frame: Annotated[bool, typer.Option("--per-frame", help="Also an embedding for each frame.")] = False,
+    *,
     frames: FramesOption = None,
     start: StartOption = 0.0,
     end: EndOption = None,
+    model: ModelOption = "lite0-16",
+    output: Annotated[
+        str,
+        typer.Option(
+            "--output",
+            "-o",
+            help="File to write: .parquet or .safetensors. With --engine a folder.",
+            rich_help_panel=OUTPUT,
+        ),
+    ],
+    per_frame: Annotated[
+        bool, typer.Option("--per-frame", help="Write an embedding of each frame, too.", rich_help_panel=OUTPUT)
+    ] = False,
     tolerance: ToleranceOption = 0.0,
     merge: MergeOption = None,
     backend: BackendOption = "auto",
@@ -48,10 +58,12 @@ def embed(
     engine: EngineOption = None,
     shard_rows: ShardRowsOption = 1000,
 ) -> None:
-    """Write an embedding for each video, to search, group or train other models with.
+    """Write an embedding of each video, for other tools to search, group or train with.
 
-    A row for each video: source, label, score, times, embedding (Parquet: failed videos too, with their reason). Exit codes: 0 all
-    embedded, 1 none could be read, 2 wrong use, 3 some of many failed, 4 Parquet without pyarrow.
+    The file has a row for each video: source, label, score, times and embedding.
+    Parquet files have the failed videos too, with their reason.
+
+    Exit codes: 0 all embedded, 1 none could be read, 2 wrong use, 3 some of many failed, 4 Parquet without pyarrow.
     """
     from fewframes.batch.embeddings import check_embedding_file, write_embeddings
     from fewframes.inference.predictor import load
@@ -78,8 +90,7 @@ def embed(
         paths, num_frames=frames, start_s=start, end_s=end, tolerance=tolerance, workers=workers
     )
     written = write_embeddings(with_progress(results, len(paths), "embedding"), path, predictor, per_frame=per_frame)
-    for failure in written.failures:
-        tell(f"failed: {failure.error}")
+    tell_failures(written.failures)
     tell(f"{tally(written.num_videos, 'embedded', written.failures)} in {time.perf_counter() - began:.1f} s; {output}")
     if written.failures:
         raise typer.Exit(EXIT_SOME_FAILED)

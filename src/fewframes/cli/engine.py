@@ -1,4 +1,4 @@
-"""`--engine`: a command's videos as a folder of Parquet files, computed here or by Ray. A part of the command line."""
+"""`--engine`: write the answers about many videos into a folder of Parquet files, computed here or by Ray."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fewframes.cli.console import StageProgress, describe, tell
-from fewframes.cli.options import named_videos
+from fewframes.cli.console import StageProgress, describe, number_of, tell
+from fewframes.cli.options import LARGE_RUNS, named_videos
 from fewframes.errors import EXIT_SOME_FAILED, ConfigError
 
 if TYPE_CHECKING:  # the command line must not load torch before a command needs it
@@ -18,13 +18,31 @@ if TYPE_CHECKING:  # the command line must not load torch before a command needs
 Engine = Literal["local", "ray"]
 EngineOption = Annotated[
     Engine | None,
-    typer.Option(help="Who computes a folder of Parquet files, exactly one row for each input: this process, or Ray."),
+    typer.Option(
+        help="Write a folder of Parquet files with exactly one row per input, and continue it after an interruption. local "
+        "computes in this process, ray on many processes or machines.",
+        rich_help_panel=LARGE_RUNS,
+    ),
 ]
-ShardRowsOption = Annotated[int, typer.Option("--shard-rows", min=1, help="Inputs in each file of such a folder.")]
+ShardRowsOption = Annotated[
+    int,
+    typer.Option("--shard-rows", min=1, help="Inputs in each file of --engine.", rich_help_panel=LARGE_RUNS),
+]
 
 
-def write_folder(job: VideoJob, sources: list[str], place: str, engine: Engine, shard_rows: int, doing: str) -> None:
-    """Compute what is not in the folder yet, and say what is in it in the end."""
+def write_folder(job: VideoJob, sources: list[str], output: str, engine: Engine, shard_rows: int, doing: str) -> None:
+    """Compute the rows that are not in the folder yet, and print a tally of the whole folder.
+
+    Args:
+        job: The model and its settings.
+        sources: Sources as they stand on the command line.
+        output: Folder or URL of the Parquet files.
+        engine: The engine that computes: `local` or `ray`.
+        shard_rows: Inputs in each file.
+        doing: The word for the work in the progress bar.
+
+    Raises ConfigError for a list that does not exist, and ends the command with code 3 if a video failed.
+    """
     from fewframes.batch.output import begin, count, cut, remaining, run_here
     from fewframes.batch.ray import check_ray, run_on_ray
     from fewframes.core.files import check_format
@@ -34,15 +52,16 @@ def write_folder(job: VideoJob, sources: list[str], place: str, engine: Engine, 
     if engine == "ray":
         check_ray()
     paths = [absolute(path) for path in named_videos(sources)]
-    if missing := [path for path in paths if path.endswith(".txt")]:  # lists that are there were opened
+    if missing := [path for path in paths if path.endswith(".txt")]:  # `named_videos` has opened every list that exists
         raise ConfigError(f"{missing[0]}: no such list of videos; check the path")
     work = (replace(job, device="cpu") if engine == "ray" else job).start()
     shards = cut(paths, shard_rows)
-    folder = begin(absolute(place), work.about, shards)
+    folder = begin(absolute(output), work.about, shards)
     left = remaining(folder, shards)
     num_left = sum(len(shard.sources) for shard in left)
     tell(describe(work.predictor) if engine == "local" else f"{job.model} on Ray")
-    tell(f"{len(paths)} videos in {len(shards)} files, {len(shards) - len(left)} of them done before; {place}")
+    videos, files = number_of(len(paths), "video"), number_of(len(shards), "file")
+    tell(f"{videos} in {files}, {len(shards) - len(left)} of them done before; {output}")
     began, done = time.perf_counter(), 0
     results = (
         run_here(folder, work, left)
@@ -55,7 +74,7 @@ def write_folder(job: VideoJob, sources: list[str], place: str, engine: Engine, 
                 done += num_rows
                 progress.show(doing, done, num_left)
     except KeyboardInterrupt:
-        tell(f"{place}: finished files stay; the same command does the others")
+        tell(f"{output}: finished files are kept; the same command computes the others")
         raise
     seconds = time.perf_counter() - began
     tally = count(folder, shards)
@@ -64,8 +83,8 @@ def write_folder(job: VideoJob, sources: list[str], place: str, engine: Engine, 
     if tally.num_failed > len(tally.errors):
         tell(f"... and {tally.num_failed - len(tally.errors)} more, all in the column error")
     tell(
-        f"{tally.num_rows} rows in {tally.num_shards} files, {tally.num_failed} of videos that failed; "
-        f"{num_left} new in {seconds:.1f} s; {place}"
+        f"{number_of(tally.num_rows, 'row')} in {number_of(tally.num_shards, 'file')}, {tally.num_failed} of videos that failed; "
+        f"{num_left} new in {seconds:.1f} s; {output}"
     )
     if tally.num_failed:
         raise typer.Exit(EXIT_SOME_FAILED)

@@ -1,4 +1,4 @@
-"""`fewframes predict --explain`: predictions with a picture of what they rest on. A part of the command line."""
+"""`fewframes predict --explain`: draw for each video what the prediction rests on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from fewframes.cli.console import tell
-from fewframes.cli.options import make_folder
+from fewframes.cli.options import OUTPUT, make_folder
 from fewframes.core.files import check_not_read
 from fewframes.errors import ConfigError, MissingDependency, VideoError
 
@@ -22,19 +22,27 @@ ExplainOption = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE|FOLDER",
-        help="Also draw what the answer rests on: a .png or .svg for one video, a folder of .png for any number.",
+        help="Draw what the answer rests on: a .png or .svg for one video, or a folder of .png for any number.",
         show_default=False,
+        rich_help_panel=OUTPUT,
     ),
 ]
 MapChoice = Literal["auto", "rollout", "attention", "grad-cam", "none"]
 MapOption = Annotated[
     MapChoice,
-    typer.Option("--map", help="Where in each frame, for --explain; auto: rollout for ViTs, grad-cam for others."),
+    typer.Option(
+        "--map",
+        help="Show where in each frame the model looked, for --explain. auto is rollout for ViTs, grad-cam for others.",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 
 
 def plan_pictures(target: Path, sources: Sequence[str]) -> list[Path]:
-    """A picture's path for each video, in a place that can be written to. ConfigError where the two do not fit."""
+    """Return the path of each video's picture, and make its folder.
+
+    Raises ConfigError for one picture of several videos, and for a place that cannot be written to.
+    """
     from fewframes.viz.explanation import check_picture
 
     if target.suffix and not target.is_dir():
@@ -64,13 +72,23 @@ def explained(
     start_s: float,
     end_s: float | None,
 ) -> Iterator[Explanation | Failure]:
-    """Each video's explanation, its picture written and its correlation told; failures stop nothing."""
+    """Yield the explanation of each video after its picture is written; a video that cannot be read is a Failure.
+
+    Args:
+        predictor: The model.
+        sources: The videos.
+        pictures: The path of each video's picture.
+        maps: The kind of map that shows where in each frame the model looked.
+        num_frames: Frames to look at; None is the model's own number.
+        start_s: Start of the part to look at, in seconds.
+        end_s: End of that part; None is the end of the video.
+    """
     from fewframes.inference.explain import explain
     from fewframes.models.attention_maps import choose_method
     from fewframes.results import Failure
     from fewframes.viz.explanation import write_picture
 
-    choose_method(predictor.model.frame_encoder, maps)  # what cannot be had is said once
+    choose_method(predictor.model.frame_encoder, maps)  # fail once for a map that this model cannot have, not per video
     for source, picture in zip(sources, pictures, strict=True):
         try:
             found = explain(predictor, source, maps=maps, num_frames=num_frames, start_s=start_s, end_s=end_s)
@@ -83,7 +101,7 @@ def explained(
 
 
 def _unique(stems: Sequence[str]) -> Iterator[str]:
-    """The same names, with a number where one is there already."""
+    """Yield the names, each with a number added if it was taken before."""
     taken: set[str] = set()
     for stem in stems:
         name, number = stem or "video", 1

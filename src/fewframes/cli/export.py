@@ -1,4 +1,4 @@
-"""`fewframes export`: a model as graphs for other runtimes. A part of the command line."""
+"""`fewframes export`: write a model as graphs for other runtimes; and `predict` with such a graph."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from fewframes.cli.console import describe, print_lines, tell, with_progress
-from fewframes.cli.options import MergeOption, make_folder, named_videos
+from fewframes.cli.options import MODEL, OUTPUT, MergeOption, make_folder, named_videos
 
 if TYPE_CHECKING:  # the command line must not load torch before a command needs it
     from fewframes.inference.predictor import Predictor
@@ -18,38 +18,59 @@ if TYPE_CHECKING:  # the command line must not load torch before a command needs
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="A preset (see `fewframes models`) or a checkpoint file.")],
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="File to write; default: the model's name with the format's ending, here."),
-    ] = None,
-    format: Annotated[  # noqa: A002
-        Literal["onnx", "openvino", "torch"] | None,
-        typer.Option(
-            help="onnx (.onnx), openvino (.xml and .bin), torch (.pt2).", show_default="as --output ends, else onnx"
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="The model: a preset (see `fewframes models`), or a file or folder written by `fewframes train`."
         ),
-    ] = None,
+    ],
     dtype: Annotated[
-        Literal["float32", "float16", "int8"], typer.Option(help="How the frame encoder is kept and computes.")
+        Literal["float32", "float16", "int8"],
+        typer.Option(help="Precision of the frame encoder. The lower ones give smaller files.", rich_help_panel=MODEL),
     ] = "float32",
     calibrate: Annotated[
         list[str] | None,
         typer.Option(
-            help="Videos like those to be labelled, to fit int8 convolutions to: a folder, file or glob in quotes; repeatable."
+            help="Videos like those to be labelled, which int8 convolutions are fitted to: a folder, file or glob in quotes. "
+            "May be given several times.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="File to write.",
+            show_default="the model's name with the ending of the format",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    format: Annotated[  # noqa: A002
+        Literal["onnx", "openvino", "torch"] | None,
+        typer.Option(
+            help="onnx (.onnx), openvino (.xml and .bin) or torch (.pt2).",
+            show_default="as --output ends, else onnx",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     check: Annotated[
         list[str] | None,
         typer.Option(
-            help="Videos to compare on, named as for --calibrate; default: those of it, else pans over two photographs."
+            help="Videos on which the files are compared with the model, named as for --calibrate.",
+            show_default="those of --calibrate, else pans over two photographs",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     merge: MergeOption = None,
 ) -> None:
-    """Write a model for onnxruntime, OpenVINO or torch.export: whole, and its frame encoder and temporal part.
+    """Write a model for ONNX Runtime, OpenVINO or torch.export.
 
-    Each file is run on real frames and compared with the model before it is kept. `predict --model FILE` runs it. Exit codes: 0
-    written and compared, 1 it does not say what the model says, 2 wrong use, 4 an optional package is missing.
+    Writes the whole model, and its frame encoder and its temporal part as files of their own.
+    Each file is run on real frames and compared with the model before it is kept.
+    `fewframes predict --model FILE` runs it.
+
+    Exit codes: 0 written and compared, 1 a file disagrees with the model, 2 wrong use, 4 an optional package is missing.
     """
     from fewframes.models.formats import SUFFIXES
 
@@ -68,7 +89,7 @@ def export(
     began = time.perf_counter()
     predictor = load(model, device="cpu", dtype="float32", backend="pyav", merge=merge)
     tell(describe(predictor))
-    checked_format(predictor, output, dtype, calibrated=calibrate is not None)  # before videos are read
+    checked_format(predictor, output, dtype, calibrated=calibrate is not None)  # fail before videos are read
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     done = export_model(
         predictor,
@@ -92,11 +113,24 @@ def labelled_by_graph(
     end_s: float | None,
     workers: int | None,
 ) -> Iterator[Prediction[Any] | Failure]:
-    """What an exported model says of each video, for `predict`; `unused` are options that it cannot follow, and whether they were
-    given."""
+    """Label each video with an exported model, for `predict`.
+
+    Args:
+        model: The exported file.
+        paths: The videos.
+        unused: Options that an exported model cannot follow, and True for those that were given.
+        num_frames: Frames to look at; None is the model's own number.
+        start_s: Start of the part to look at, in seconds.
+        end_s: End of that part; None is the end of the video.
+        workers: Videos decoded at the same time; None is one per core.
+
+    Raises BadParameter if an unused option was given.
+    """
     given = [option for option, is_given in unused.items() if is_given]
     if given:
-        raise typer.BadParameter(f"{model} is an exported graph, for which {', '.join(given)} cannot be changed")
+        raise typer.BadParameter(
+            f"{model} is an exported model, for which {', '.join(given)} cannot be set; leave that out"
+        )
     from fewframes.export.predictor import ExportedPredictor
 
     began = time.perf_counter()
@@ -106,6 +140,6 @@ def labelled_by_graph(
 
 
 def _clips(predictor: Predictor, sources: list[str] | None) -> list[Clip]:
-    """The frames that the model looks at in these videos."""
+    """Return the clip that the model looks at in each of these videos; none if no sources are given."""
     paths = named_videos(sources) if sources else []
     return [predictor.read_clip(path) for path in with_progress(paths, len(paths), "reading")]

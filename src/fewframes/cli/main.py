@@ -1,4 +1,8 @@
-"""The command line: one short function a command. Standard output is for data, standard error for people."""
+"""The `fewframes` command: its verbs in the order of `--help`, and one exit code for each kind of error.
+
+Each verb is a file beside this one, but for `predict`, `models` and `doctor`. Standard output is for data, standard error for
+people.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,7 @@ from fewframes.cli.console import (
     describe,
     summary,
     tell,
+    tell_failures,
     with_progress,
     write_csv,
     write_json,
@@ -26,16 +31,22 @@ from fewframes.cli.console import (
 from fewframes.cli.data import data_app
 from fewframes.cli.embed import embed
 from fewframes.cli.engine import EngineOption, ShardRowsOption, write_folder
+from fewframes.cli.evaluate import evaluate
 from fewframes.cli.explain import ExplainOption, MapOption, explained, plan_pictures
 from fewframes.cli.export import export, labelled_by_graph
-from fewframes.cli.learning import evaluate, train
+from fewframes.cli.index import index
 from fewframes.cli.options import (
+    LARGE_RUNS,
+    OUTPUT,
     BackendOption,
+    Command,
+    CsvOption,
     DeviceOption,
     DtypeOption,
     EarlyExitOption,
     EndOption,
     FramesOption,
+    JsonOption,
     MergeOption,
     ModelOption,
     SourcesArgument,
@@ -45,10 +56,11 @@ from fewframes.cli.options import (
     exit_at,
     named_videos,
 )
-from fewframes.cli.search import index, search
+from fewframes.cli.search import search
 from fewframes.cli.serve import serve
 from fewframes.cli.stream import stream
 from fewframes.cli.timeline import timeline
+from fewframes.cli.train import train
 from fewframes.core.memory import keep_memory
 from fewframes.errors import EXIT_SOME_FAILED, FewframesError
 
@@ -58,36 +70,37 @@ if TYPE_CHECKING:  # the command line must not load torch before a command needs
 
 
 NOT_WRITTEN = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
-"""What the system says where something cannot be written: no bug of ours."""
+"""Errors of the system that mean that a file cannot be written: a full or read-only disk is not a bug."""
 
 
 class Commands(TyperGroup):
-    """The commands, with every end that is no bug as one line and an exit code."""
+    """The group of all verbs, which turns every error that is not a bug into one line and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             try:
                 return super().invoke(ctx)
             finally:
-                sys.stdout.flush()  # else what cannot be written shows when the interpreter ends, as a traceback
+                sys.stdout.flush()  # else a write error would surface as a traceback when the interpreter ends
         except FewframesError as error:
             tell(f"error: {error}")
             sys.exit(error.exit_code)
         except KeyboardInterrupt:
-            tell("interrupted; what is in the cache stays there, so the same command goes on from it")
+            tell("interrupted; cached embeddings are kept, so the same command continues from them")
             sys.exit(130)
-        except BrokenPipeError:  # the reader of standard output, `head` for example, has seen enough
+        except BrokenPipeError:  # the reader of standard output, such as `head`, needs no more
             _discard_output()
             sys.exit(0)
         except OSError as error:
             if error.errno not in NOT_WRITTEN:
                 raise
             _discard_output()
-            tell(f"error: {error.filename or 'standard output'}: cannot be written ({error.strerror}); make room")
+            tell(f"error: {error.filename or 'standard output'}: cannot be written ({error.strerror}); free some space")
             sys.exit(1)
 
 
 def _discard_output() -> None:
+    """Send what is still buffered for standard output to nowhere; else it would raise again when the interpreter ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -98,71 +111,63 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-models_app = typer.Typer(help="List the networks by name, and fetch published weights.", invoke_without_command=True)
-app.add_typer(models_app, name="models")
-app.command()(train)
-app.command()(evaluate)
-app.command()(bench)
-app.command()(embed)
-app.command()(export)
-app.command()(timeline)
-app.command()(serve)
-app.command()(stream)
-app.command()(index)
-app.command()(search)
-app.add_typer(data_app, name="data")
+models_app = typer.Typer(invoke_without_command=True)
 
 
 def main() -> None:
     """Entry point of the `fewframes` command."""
     for output in (sys.stdout, sys.stderr):
-        if hasattr(output, "reconfigure"):  # names of files and the terminal's encoding need not agree
+        if hasattr(output, "reconfigure"):  # the terminal's encoding may lack characters of file names
             output.reconfigure(errors="backslashreplace")
     keep_memory()
     app()
 
 
-@app.command()
 def predict(
     sources: SourcesArgument,
-    model: ModelOption = "lite0-16",
-    topk: Annotated[int, typer.Option(min=1, help="Actions to name for each video.")] = 5,
     frames: FramesOption = None,
     start: StartOption = 0.0,
     end: EndOption = None,
+    model: ModelOption = "lite0-16",
+    topk: Annotated[
+        int, typer.Option(min=1, help="Number of actions to name for each video.", rich_help_panel=OUTPUT)
+    ] = 5,
+    json: JsonOption = False,
+    as_csv: CsvOption = False,
+    explain: ExplainOption = None,
+    maps: MapOption = "auto",
     tolerance: ToleranceOption = 0.0,
     early_exit: EarlyExitOption = None,
     merge: MergeOption = None,
     backend: BackendOption = "auto",
-    json: Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="CSV on standard output.")] = False,
-    explain: ExplainOption = None,
-    maps: MapOption = "auto",
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     workers: WorkersOption = None,
     engine: EngineOption = None,
     output: Annotated[
-        str | None, typer.Option("--output", "-o", help="Folder (or URL) for --engine to write to.")
+        str | None,
+        typer.Option("--output", "-o", help="Folder or URL that --engine writes to.", rich_help_panel=LARGE_RUNS),
     ] = None,
     shard_rows: ShardRowsOption = 1000,
 ) -> None:
-    """Name what happens in videos.
+    """Name the actions in videos.
+
+    Prints the likeliest actions of each video, with the timestamps and the attention of the frames that were looked at.
 
     Exit codes: 0 all labelled, 1 the one video given failed, 2 wrong use, 3 some of many failed (with --engine: one or more).
     """
     for wrong, words in (
         (
             (engine is None) != (output is None),
-            "--engine and --output go together: who computes, and a folder for the rows",
+            "--engine and --output go together: give both, or neither",
         ),
         (engine and (json or as_csv or explain), "--engine writes Parquet; leave out --json, --csv and --explain"),
         (json and as_csv, "--json and --csv exclude each other"),
         (
             explain is not None and (early_exit is not None or tolerance),
-            "--explain shows what the model makes of all its frames at their exact moments; leave out --early-exit and --tolerance",
+            "--explain needs all frames at their exact timestamps; leave out --early-exit and --tolerance",
         ),
-        (explain is None and maps != "auto", "--map is for --explain; name a picture with it"),
+        (explain is None and maps != "auto", "--map is for --explain; add --explain FILE, or leave out --map"),
     ):
         if wrong:
             raise typer.BadParameter(words)
@@ -217,12 +222,11 @@ def predict(
 
 
 def _end(shown: list[Prediction | Explanation | Failure], seconds: float) -> None:
-    """Name what failed, and end with the exit code that says so."""
+    """Print the failures and the tally. If a video failed, end the command with the exit code for that."""
     from fewframes.results import Failure
 
     failures = [result for result in shown if isinstance(result, Failure)]
-    for failure in failures:
-        tell(f"failed: {failure.error}")
+    tell_failures(failures)
     tell(summary(shown, seconds))
     if failures:
         raise typer.Exit(EXIT_SOME_FAILED if len(shown) > 1 else failures[0].exit_code)
@@ -230,7 +234,7 @@ def _end(shown: list[Prediction | Explanation | Failure], seconds: float) -> Non
 
 @models_app.callback()
 def models(context: typer.Context) -> None:
-    """List the networks by name: cost, frames, input, where their weights come from and under which licence."""
+    """List the models with their size, cost, input, weights and licence; fetch published weights."""
     if context.invoked_subcommand is not None:
         return
     from rich.table import Table
@@ -259,17 +263,17 @@ def models(context: typer.Context) -> None:
         )
     console().print(table)
     tell(
-        "GMACs: multiply-adds of one video in units of 1e9, without attention's products as the paper counts, + those; "
-        "FLOPs are twice the sum. The paper's own figures stand beside its rows; docs/explanation/paper.md explains differences."
+        "GMACs: billions of multiply-adds for one video. The first number leaves out the products of attention, as the paper "
+        "does; the second is those. FLOPs are twice the sum. docs/explanation/paper.md compares them with the paper's figures."
     )
 
 
 @models_app.command()
 def pull(
-    name: Annotated[str, typer.Argument(help="stam-8, stam-16, stam-32 or stam-64.")],
-    file: Annotated[str | None, typer.Option(help="Take this file instead of downloading.")] = None,
+    name: Annotated[str, typer.Argument(help="Weights to fetch: stam-8, stam-16, stam-32 or stam-64.")],
+    file: Annotated[str | None, typer.Option(help="Use this file instead of downloading one.")] = None,
 ) -> None:
-    """Fetch the weights the paper's authors published, check that they load, and keep them."""
+    """Fetch the weights that the paper's authors published, check that they load, and store them for `--model`."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
     from fewframes.models.hub import pull as pull_weights
@@ -279,12 +283,11 @@ def pull(
         path = pull_weights(
             name, file=file, progress=lambda done, total: progress.update(task, completed=done, total=total or None)
         )
-    tell(f"{name}: checked and kept as {path}")
+    tell(f"{name}: checked, and stored as {path}")
 
 
-@app.command()
 def doctor(device: DeviceOption = "auto") -> None:
-    """What this installation has, what it will use, and what to install for what is missing."""
+    """Show what is installed, what this machine will use, and what is missing."""
     from fewframes.cli.doctor import examine
 
     for line in examine(device):
@@ -292,7 +295,7 @@ def doctor(device: DeviceOption = "auto") -> None:
 
 
 def version(value: bool) -> None:
-    """Print the version and stop."""
+    """Print the version, a bare number that scripts can read, and end the command."""
     if value:
         from fewframes.core.version import __version__
 
@@ -303,7 +306,22 @@ def version(value: bool) -> None:
 @app.callback()
 def options(
     _version: Annotated[
-        bool, typer.Option("--version", callback=version, is_eager=True, help="Show the version.")
+        bool, typer.Option("--version", callback=version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Options before the command."""
+    """Take the options that stand before a verb."""
+
+
+# The verbs as `--help` shows them. Groups (models, data) come after the plain verbs of their box.
+VERBS = {
+    "Recognise": (predict, timeline, stream),
+    "Learn": (train, evaluate),
+    "Search": (index, search, embed),
+    "Use elsewhere": (serve, export),
+    "This machine": (doctor, bench),
+}
+for box, verbs in VERBS.items():
+    for verb in verbs:
+        app.command(cls=Command, rich_help_panel=box)(verb)
+app.add_typer(data_app, name="data", rich_help_panel="Learn")
+app.add_typer(models_app, name="models", rich_help_panel="Learn")

@@ -1,12 +1,13 @@
-"""Options that several commands take, each written once."""
+"""The options that several commands share, and checks of what they are given."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand
 
 from fewframes.cli.console import tell
 from fewframes.errors import ConfigError, FewframesError
@@ -14,41 +15,85 @@ from fewframes.errors import ConfigError, FewframesError
 if TYPE_CHECKING:
     from fewframes.core.cache import EmbeddingCache
 
+# The boxes of `--help`. An option without one would stand in a box of its own above all others.
+INPUT = "Input"
+MODEL = "Model"
+OUTPUT = "Output"
+SPEED = "Speed and machine"
+LARGE_RUNS = "Large runs"
+
 SourcesArgument = Annotated[
     list[str],
     typer.Argument(
         metavar="SOURCE...",
-        help="Videos, folders, globs, URLs, a .txt file with one of these a line, or - to read such lines.",
+        help="Videos, folders, globs or URLs. A .txt file lists them, one per line; - reads such a list from standard input.",
     ),
 ]
-FramesOption = Annotated[int | None, typer.Option(min=1, help="Frames to look at; default: the model's own.")]
-StartOption = Annotated[float, typer.Option(min=0, help="Look from this second on.")]
-EndOption = Annotated[float | None, typer.Option(min=0, help="Look up to this second; default: the end.")]
-WorkersOption = Annotated[int | None, typer.Option(min=1, help="Videos decoded at a time; default: one a core.")]
-ModelOption = Annotated[str, typer.Option(help="A preset (see `fewframes models`) or a checkpoint file.")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+VideosArgument = Annotated[list[str], typer.Argument(metavar="VIDEO...", help="Videos, folders, globs or URLs.")]
+FramesOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Frames to look at in each video. Fewer are faster, and usually less accurate.",
+        show_default="the model's own",
+        rich_help_panel=INPUT,
+    ),
+]
+StartOption = Annotated[float, typer.Option(min=0, help="Skip what comes before this second.", rich_help_panel=INPUT)]
+EndOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0, help="Skip what comes after this second.", show_default="the end of the video", rich_help_panel=INPUT
+    ),
+]
+ModelOption = Annotated[
+    str,
+    typer.Option(
+        help="The model: a preset (see `fewframes models`), or a file or folder written by `fewframes train`.",
+        rich_help_panel=MODEL,
+    ),
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Videos decoded at the same time.", show_default="one per core", rich_help_panel=SPEED),
+]
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        help="Where to compute: auto, cpu, cuda, cuda:1 or mps. auto takes a GPU if there is one.",
+        rich_help_panel=SPEED,
+    ),
+]
 DtypeOption = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"],
-    typer.Option(help="auto (measured here), float32, bfloat16, float16."),
+    typer.Option(
+        help="Precision of the network. auto takes bfloat16 on hardware that is fast in it, else float32.",
+        rich_help_panel=SPEED,
+    ),
 ]
 EarlyExitOption = Annotated[
     str | None,
     typer.Option(
         metavar="auto|0-1",
-        help="Stop looking at a video once the answer's confidence is this high; auto: as fitted by `train --early-exit`.",
+        help="Save time on easy videos: stop looking at one once the answer is this confident. auto takes the threshold "
+        "that `train --early-exit` fitted for the model.",
         show_default=False,
+        rich_help_panel=SPEED,
     ),
 ]
 BackendOption = Annotated[
     Literal["auto", "pyav", "torchcodec"],
-    typer.Option(help="What decodes: auto (torchcodec on a GPU that can, else pyav), pyav, torchcodec."),
+    typer.Option(
+        help="Video decoder. auto takes torchcodec where the GPU can decode with it, else pyav.", rich_help_panel=SPEED
+    ),
 ]
 MergeOption = Annotated[
     int | None,
     typer.Option(
         min=0,
-        help="Patches that look alike, so many of them, merged away in each block of a ViT.",
+        help="Make a ViT faster: merge this many similar patches in each block. It may cost accuracy.",
         show_default="the model's own, 0 unless trained otherwise",
+        rich_help_panel=SPEED,
     ),
 ]
 ToleranceOption = Annotated[
@@ -56,36 +101,90 @@ ToleranceOption = Annotated[
     typer.Option(
         min=0,
         max=0.5,
-        help="Move each moment by up to this share of the frames' spacing to where decoding is cheapest.",
+        help="Decode long videos faster: each frame may be taken earlier or later by up to this fraction of the interval "
+        "between frames.",
+        rich_help_panel=SPEED,
     ),
 ]
-DataArgument = Annotated[str, typer.Argument(metavar="FOLDER|LIST", help="Labelled videos, as for `train`.")]
+DataArgument = Annotated[
+    str, typer.Argument(metavar="FOLDER|LIST", help="Labelled videos: a folder or a list, as for `fewframes train`.")
+]
 TaskOption = Annotated[
     Literal["auto", "single", "multilabel"],
-    typer.Option(help="One action a video, or any number of them (in one cell, parted by ;)."),
+    typer.Option(
+        help="One action per video, or any number of them (multilabel, in one cell of the list, separated by ;).",
+        rich_help_panel=INPUT,
+    ),
 ]
-GroupOption = Annotated[str, typer.Option(help="Column of what must not be split (recording, person).")]
-VideosOption = Annotated[str, typer.Option("--videos", help="Folder of the videos.")]
-OfficialOption = Annotated[int, typer.Option(min=1, help="Which official split (UCF101, HMDB51).")]
-CacheOption = Annotated[Path | None, typer.Option(help="Folder of frame embeddings; default: the user's cache.")]
-NoCacheOption = Annotated[bool, typer.Option("--no-cache", help="Neither read nor keep frame embeddings.")]
+GroupOption = Annotated[
+    str,
+    typer.Option(
+        help="CSV column that names the recording or person. Videos of one group stay on one side of a split.",
+        rich_help_panel=INPUT,
+    ),
+]
+VideosOption = Annotated[
+    str,
+    typer.Option(
+        "--videos", help="Folder of the videos, if the paths are not relative to the list.", rich_help_panel=INPUT
+    ),
+]
+OfficialOption = Annotated[
+    int, typer.Option(min=1, help="Number of the official split (UCF101, HMDB51).", rich_help_panel=INPUT)
+]
+CacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of cached frame embeddings. Videos encoded once are not encoded again.",
+        show_default="the user's cache",
+        rich_help_panel=SPEED,
+    ),
+]
+NoCacheOption = Annotated[
+    bool,
+    typer.Option("--no-cache", help="Neither read nor write cached frame embeddings.", rich_help_panel=SPEED),
+]
+IndexOption = Annotated[
+    str,
+    typer.Option(
+        "--index",
+        metavar="FOLDER|URL",
+        help="The index: a folder or URL such as moments or s3://bucket/moments.",
+        rich_help_panel=INPUT,
+    ),
+]
+JsonOption = Annotated[
+    bool,
+    typer.Option("--json", help="Print JSON, one object per line, for programs.", rich_help_panel=OUTPUT),
+]
+CsvOption = Annotated[bool, typer.Option("--csv", help="Print CSV, for spreadsheets.", rich_help_panel=OUTPUT)]
+
+
+class Command(TyperCommand):
+    """A verb whose `--help` option stands below its other options, not in a box of its own above them."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.rich_help_panel = "Help"  # type: ignore[attr-defined]
+        return option
 
 
 def named_videos(sources: list[str]) -> list[str]:
-    """Return every video that the sources stand for, in their order; at least one."""
-    from fewframes.cli.sources import expand  # late: it loads torch
+    """Return every video that the sources stand for, in their order. Raises FewframesError if there is none."""
+    from fewframes.cli.sources import expand  # late: it loads torch, and --help must be fast
 
     named = list(expand(sources, note=tell))
     if not named:
         raise FewframesError("no videos were named; pass files, folders, globs, URLs or a list of them")
     num_distinct = len({os.path.normpath(path) if os.path.exists(path) else path for path in named})
-    if num_distinct < len(named):  # an answer for each, as they were asked for
-        tell(f"{len(named) - num_distinct} of {len(named)} videos are named again")
+    if num_distinct < len(named):  # repeats are kept: each is answered, as it was asked for
+        tell(f"{len(named) - num_distinct} of {len(named)} videos are repeats")
     return named
 
 
 def embedding_cache(folder: Path | None, *, unused: bool) -> EmbeddingCache | None:
-    """The frame embeddings in that folder, or in the user's cache; None where they are not to be used."""
+    """Return the cache of frame embeddings in `folder`, by default the user's own; None if it is to be `unused`."""
     from fewframes.core.cache import EmbeddingCache  # late: it loads torch
     from fewframes.core.settings import cache_dir
 
@@ -93,18 +192,22 @@ def embedding_cache(folder: Path | None, *, unused: bool) -> EmbeddingCache | No
 
 
 def frame_counts(text: str, option: str) -> tuple[int, ...]:
-    """`4,8,16` as numbers."""
+    """Return the numbers in a text such as `4,8,16`. Raises BadParameter, which names `option`, for anything else."""
     try:
         counts = tuple(int(part) for part in text.split(",") if part.strip())
     except ValueError:
         counts = (0,)
     if any(count < 1 for count in counts):
-        raise typer.BadParameter(f"{option} {text!r}: needs numbers of frames, such as 4,8,16")
+        raise typer.BadParameter(f"{option} {text!r}: needs whole numbers separated by commas, such as 4,8,16")
     return counts
 
 
 def exit_at(text: str | None) -> bool | float:
-    """`auto` or a confidence, as `Predictor.predict` takes it."""
+    """Return the value of `--early-exit` as `Predictor.predict` takes it.
+
+    None becomes False, `auto` becomes True, and a number is the confidence at which to stop. Raises BadParameter for
+    anything else.
+    """
     if text is None or text == "auto":
         return text is not None
     try:
@@ -117,7 +220,7 @@ def exit_at(text: str | None) -> bool | float:
 
 
 def make_folder(folder: Path) -> None:
-    """The folder, before minutes of work and not after."""
+    """Make a folder, so that one that cannot be written to is known before minutes of work. Raises ConfigError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -127,7 +230,10 @@ def make_folder(folder: Path) -> None:
 
 
 def check_writable(path: Path, option: str) -> None:
-    """That a file can be written, before minutes of work and not after; its folder is made."""
+    """Check that a file can be written, before minutes of work rather than after.
+
+    Makes the file's folder. Raises ConfigError, which names `option`.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         was_there = path.exists()

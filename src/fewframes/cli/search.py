@@ -1,4 +1,4 @@
-"""`fewframes index` and `fewframes search`: moments like a moment, among many videos. A part of the command line."""
+"""`fewframes search`: find moments in an index that are like a moment, or have a label."""
 
 from __future__ import annotations
 
@@ -11,153 +11,111 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fewframes.cli.console import StageProgress, describe, print_lines, speaks_unicode, tell
+from fewframes.cli.console import print_lines, speaks_unicode, tell
 from fewframes.cli.options import (
+    MODEL,
+    OUTPUT,
     BackendOption,
-    CacheOption,
+    CsvOption,
     DeviceOption,
     DtypeOption,
     EndOption,
-    MergeOption,
-    ModelOption,
-    NoCacheOption,
+    IndexOption,
+    JsonOption,
     StartOption,
     check_writable,
-    embedding_cache,
-    named_videos,
 )
 from fewframes.core.files import check_not_read, write_file
 from fewframes.core.text import for_csv, json_line
-from fewframes.errors import EXIT_SOME_FAILED, ConfigError, DataError, VideoError
+from fewframes.errors import ConfigError, VideoError
 
-if TYPE_CHECKING:  # the command line must not load torch before a command needs it
+if TYPE_CHECKING:
     from fewframes.search.index import Index
     from fewframes.search.table import Hit
 
-IndexOption = Annotated[
-    str, typer.Option("--index", metavar="FOLDER|URL", help="Where the index is, e.g. moments or s3://bucket/moments.")
-]
-
-
-def index(
-    where: IndexOption,
-    sources: Annotated[
-        list[str] | None, typer.Argument(metavar="[VIDEO...]", help="Videos, folders, globs, URLs.")
-    ] = None,
-    model: ModelOption = "lite0-16",
-    window: Annotated[float | None, typer.Option(help="Seconds of a window; default: the index's own, else 4.")] = None,
-    hop: Annotated[float | None, typer.Option(help="Seconds from window to window; default: likewise, else 2.")] = None,
-    embedding: Annotated[
-        Literal["video", "frames", "both"] | None,
-        typer.Option(
-            help="What stands for a window: the video embedding, the mean of its frames', both.", show_default="video"
-        ),
-    ] = None,
-    remove: Annotated[
-        list[str] | None, typer.Option(help="Forget this video (again for each); folders and globs too.")
-    ] = None,
-    prune: Annotated[bool, typer.Option("--prune", help="Forget videos whose files are gone.")] = False,
-    cache: CacheOption = None,
-    no_cache: NoCacheOption = False,
-    merge: MergeOption = None,
-    backend: BackendOption = "auto",
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "auto",
-    engine: Annotated[
-        Literal["local", "ray"], typer.Option(help="Who looks at the videos: this process, or Ray's workers.")
-    ] = "local",
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes of --engine ray; default: one a core, or a GPU.")
-    ] = None,
-) -> None:
-    """Keep embeddings of all moments of videos, to be searched with `fewframes search`.
-
-    Videos that are in the index already are skipped, changed ones replaced; what was interrupted goes on where it stopped.
-    Exit codes: 0 done, 1 the one video given failed, 2 wrong use, 3 some of many failed or parts could not be decoded.
-    """
-    if not (sources or remove or prune):
-        raise typer.BadParameter("name videos to index, or --remove VIDEO, or --prune")
-    on_ray = check_engine(engine, workers)
-    from fewframes.inference.predictor import load
-    from fewframes.results import tally
-    from fewframes.search.index import Index
-    from fewframes.search.ray import EncodeOnRay
-    from fewframes.search.rows import WindowJob
-
-    paths = named_videos(sources) if sources else []
-    if remove or prune:
-        there = Index.open(where)
-        removed = there.remove(_in_index(there, remove or [])) + (there.prune() if prune else 0)
-        tell(f"{removed} videos forgotten, {len(there.videos())} left")
-    if not paths:
-        return
-    predictor = load(model, device="cpu" if on_ray else device, dtype=dtype, backend=backend, merge=merge)
-    tell(f"{model} on Ray" if on_ray else describe(predictor))
-    there = Index.open(where, predictor, window_s=window, hop_s=hop, embedding=embedding)
-    store = embedding_cache(cache, unused=no_cache)
-    encode = None
-    if on_ray:
-        folder = None if store is None else store.folder
-        job = WindowJob(
-            model=model, settings=there.settings, device=device, dtype=dtype, backend=backend, merge=merge, cache=folder
-        )
-        encode = EncodeOnRay(job, predictor, workers)
-    began = time.perf_counter()
-    with StageProgress() as progress:
-        added = there.add(paths, cache=store, progress=progress.show, encode=encode)
-    for failure in added.failures:
-        tell(f"failed: {failure.error}")
-    for path, gap in added.gaps:
-        tell(f"left out: {path} from {gap.start_s:.2f} s to {gap.end_s:.2f} s ({gap.error})")
-    tell(
-        f"{tally(added.num_added, 'indexed', added.failures)}, {added.num_kept} there already; {added.num_rows} windows in "
-        f"{time.perf_counter() - began:.1f} s, {there.num_rows} in all"
-    )
-    if added.failures and len(paths) == 1:
-        raise typer.Exit(added.failures[0].exit_code)
-    if added.failures or added.gaps:
-        raise typer.Exit(EXIT_SOME_FAILED)
+QUERY = "What to find"
+TEACHING = "Teach a label"
 
 
 def search(
+    video: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[VIDEO]", help="Find moments like this video (a file or URL; words are not understood)."
+        ),
+    ] = None,
+    *,
     where: IndexOption,
-    video: Annotated[str | None, typer.Argument(metavar="[VIDEO]", help="Find moments like this video.")] = None,
     start: StartOption = 0.0,
     end: EndOption = None,
     label: Annotated[
-        str | None, typer.Option(help="Find moments of a label: the model's, or one that was taught.")
+        str | None,
+        typer.Option(
+            help="Find moments of a label: one of the model's, or one that you taught.", rich_help_panel=QUERY
+        ),
     ] = None,
-    like: Annotated[str | None, typer.Option(metavar="ID", help="Find moments like this one, found before.")] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Find moments like this one, an earlier result.", rich_help_panel=QUERY),
+    ] = None,
     condition: Annotated[
         str,
-        typer.Option("--where", metavar="SQL", help="Only rows like this, e.g. \"label = 'kick' AND score > 0.5\"."),
+        typer.Option(
+            "--where",
+            metavar="SQL",
+            help="Keep only moments that meet a condition, such as \"label = 'kick' AND score > 0.5\".",
+            rich_help_panel=QUERY,
+        ),
     ] = "",
     videos: Annotated[
-        str, typer.Option("--videos", metavar="GLOB", help="Only videos with such a path, e.g. '*/2024/*'.")
+        str,
+        typer.Option(
+            "--videos",
+            metavar="GLOB",
+            help="Search only videos whose path matches, such as '*/2024/*'.",
+            rich_help_panel=QUERY,
+        ),
     ] = "",
-    num: Annotated[int, typer.Option(min=1, max=4096, help="Moments to find.")] = 20,
-    distinct: Annotated[bool, typer.Option("--distinct", help="One moment of each video.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="CSV on standard output.")] = False,
-    page: Annotated[
-        Path | None,
-        typer.Option(help="A page with a frame of each moment, where a click plays it, into this HTML file."),
-    ] = None,
+    num: Annotated[int, typer.Option(min=1, max=4096, help="Number of moments to find.", rich_help_panel=QUERY)] = 20,
+    distinct: Annotated[
+        bool, typer.Option("--distinct", help="At most one moment of each video.", rich_help_panel=QUERY)
+    ] = False,
     teach: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Teach this label from --yes and --no, and search for it.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Teach a new label from examples, and search for it.", rich_help_panel=TEACHING
+        ),
     ] = None,
     yes: Annotated[
-        str, typer.Option(metavar="1,4,ID", help="Numbers of this search's results, or ids, that show it.")
+        str,
+        typer.Option(
+            metavar="1,4,ID",
+            help="Examples that show it: ids, or numbers of this search's results (give the same search and --num again).",
+            rich_help_panel=TEACHING,
+        ),
     ] = "",
-    no: Annotated[str, typer.Option(metavar="2,3,ID", help="Those that do not show it.")] = "",
-    model: Annotated[str | None, typer.Option(help="The model, where the index's own now has another name.")] = None,
+    no: Annotated[
+        str, typer.Option(metavar="2,3,ID", help="Examples that do not show it.", rich_help_panel=TEACHING)
+    ] = "",
+    model: Annotated[
+        str | None,
+        typer.Option(help="The model of the index, if it has been renamed or moved.", rich_help_panel=MODEL),
+    ] = None,
+    json: JsonOption = False,
+    as_csv: CsvOption = False,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write an HTML page with a frame of each moment. A click plays the moment.", rich_help_panel=OUTPUT
+        ),
+    ] = None,
     backend: BackendOption = "auto",
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
 ) -> None:
-    """Find moments like a moment, or of a label; teach a label from a few of them.
+    """Find moments like a moment, or moments of a label. Teach a new label from a few examples.
 
-    Exit codes: 0 done (also when nothing was found), 1 it cannot be searched, 2 wrong use.
+    Exit codes: 0 done (also if nothing was found), 1 the index cannot be searched, 2 wrong use.
     """
     if json and as_csv:
         raise typer.BadParameter("--json and --csv exclude each other")
@@ -187,35 +145,24 @@ def search(
         write_page(found, title, page)
 
 
-def check_engine(engine: Literal["local", "ray"], workers: int | None) -> bool:
-    """Whether it is Ray, which then is there."""
-    if engine == "ray":
-        from fewframes.batch.ray import check_ray
-
-        check_ray()
-    elif workers is not None:
-        raise typer.BadParameter("--workers are those of --engine ray")
-    return engine == "ray"
-
-
 def check_asked(queries: list[str | None], teach: str | None, examples: str) -> None:
-    """That one thing is searched for, and that what is taught has examples."""
+    """Check that exactly one thing is searched for, and that a label is taught with examples. Raises BadParameter."""
     num_asked = sum(query is not None for query in queries)
     if num_asked > 1 or (not num_asked and teach is None):
         raise typer.BadParameter("name one thing to search for: a VIDEO, --label NAME or --like ID (or --teach NAME)")
     if (teach is None) != (not examples):
-        raise typer.BadParameter("--teach NAME goes with --yes and --no, which name examples")
+        raise typer.BadParameter("--teach NAME needs examples in --yes and --no, and they need --teach NAME")
 
 
 def teach_label(there: Index, name: str, yes: list[str], no: list[str]) -> None:
-    """Teach it, and say from what."""
+    """Teach a label from these example ids, and say how many examples it was taught from."""
     taught = there.teach(name, yes, no)
-    gone = f", {taught.num_gone} former examples are gone" if taught.num_gone else ""
+    gone = f", {taught.num_gone} earlier examples are no longer in the index" if taught.num_gone else ""
     tell(f"{name!r} taught from {len(taught.yes)} that show it and {len(taught.no)} that do not{gone}")
 
 
 def show(found: tuple[Hit, ...], form: Literal["json", "csv", "table"]) -> None:
-    """The moments on standard output."""
+    """Print the moments that were found on standard output."""
     if form == "json":
         for hit in found:
             typer.echo(json_line(hit.to_dict()))
@@ -240,7 +187,7 @@ def show(found: tuple[Hit, ...], form: Literal["json", "csv", "table"]) -> None:
 
 
 def write_page(found: tuple[Hit, ...], title: str, page: Path) -> None:
-    """The page, with frames that are read again from the videos; of those that cannot be read none is shown."""
+    """Write the page of results. Its frames are read from the videos again; a video that cannot be read is shown without."""
     from fewframes.inference.spans import Span
     from fewframes.search.page import search_page
     from fewframes.viz.thumbnails import jpeg, middle_frames
@@ -253,13 +200,16 @@ def write_page(found: tuple[Hit, ...], title: str, page: Path) -> None:
             for hit, frame_CHW in zip(own, middle_frames(source, spans), strict=True):
                 pictures[hit.id] = jpeg(frame_CHW)
         except VideoError as error:
-            tell(f"no pictures: {error}")
+            tell(f"no picture: {error}")
     write_file(page, search_page(title, found, pictures))
-    tell(f"open {page} to see and play them")
+    tell(f"open {page} to see and play the moments")
 
 
 def _ids(text: str, found: tuple[Hit, ...]) -> list[str]:
-    """Ids of rows from ids and numbers of results."""
+    """Return the ids in a text such as `1,4,3f2a-12`, in which a number stands for the result of that rank.
+
+    Raises ConfigError for a number that is above the number of results.
+    """
     ids = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         if not part.isdecimal():
@@ -268,22 +218,6 @@ def _ids(text: str, found: tuple[Hit, ...]) -> list[str]:
             ids.append(found[int(part) - 1].id)
         else:
             raise ConfigError(
-                f"{part}: no such result, there are {len(found)}; numbers are those of the same search without --teach"
+                f"{part}: no such result, this search has {len(found)}; use the numbers of the same search without --teach"
             )
     return ids
-
-
-def _in_index(there: Index, named: list[str]) -> list[str]:
-    """The videos that these names stand for: themselves, or what lies below them, whether the files are still there or not."""
-    import fnmatch
-
-    from fewframes.data.lists import absolute
-
-    paths, found = there.videos(), []
-    for name in named:
-        whole = absolute(name)
-        below = [path for path in paths if path.startswith(f"{whole}/") or fnmatch.fnmatchcase(path, whole)]
-        if whole not in paths and not below:
-            raise DataError(f"{name}: not in the index {there.url}, which has {len(paths)} videos")
-        found += [whole] if whole in paths else below
-    return found

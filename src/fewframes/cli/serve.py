@@ -1,4 +1,4 @@
-"""`fewframes serve`: answers over HTTP, and a page to try it. A part of the command line."""
+"""`fewframes serve`: answer over HTTP, with a web page to try it."""
 
 from __future__ import annotations
 
@@ -11,49 +11,94 @@ from typing import Annotated, Literal
 
 import typer
 
-from fewframes.cli.console import describe, tell
-from fewframes.cli.options import DeviceOption, DtypeOption, MergeOption, ModelOption
+from fewframes.cli.console import describe, number_of, tell
+from fewframes.cli.options import SPEED, DeviceOption, DtypeOption, MergeOption, ModelOption
 from fewframes.errors import EXIT_SOME_FAILED, ConfigError, MissingDependency
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-"""What this machine is called by its own browsers."""
+"""The names by which browsers on this machine reach it."""
 PACKAGES = ("fastapi", "httpx2", "multipart", "prometheus_client", "python_multipart", "starlette", "uvicorn")
+"""The modules of the extra `serve`."""
+ADDRESS, ACCESS, LIMITS = "Address", "Access", "Limits"
 
 
 def serve(
-    model: ModelOption = "lite0-16",
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0: all of this machine's.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
-    root: Annotated[Path | None, typer.Option(help="Folder of the videos that requests may name by path.")] = None,
+    host: Annotated[
+        str,
+        typer.Option(help="Address to listen on. 0.0.0.0 lets other machines connect.", rich_help_panel=ADDRESS),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int,
+        typer.Option(min=0, max=65535, help="Port to listen on. 0 takes any free one.", rich_help_panel=ADDRESS),
+    ] = 8000,
+    root: Annotated[
+        Path | None,
+        typer.Option(help="Folder whose videos requests may name by path.", rich_help_panel=ACCESS),
+    ] = None,
     allow_urls: Annotated[
         Literal["none", "public", "any"],
-        typer.Option(help="Addresses that requests may name; any: those of this machine and its network too."),
+        typer.Option(
+            help="URLs that requests may name: none, public ones, or any, which includes this machine and its network.",
+            rich_help_panel=ACCESS,
+        ),
     ] = "none",
     token: Annotated[
-        str, typer.Option(envvar="FEWFRAMES_TOKEN", help="What requests must show (Authorization: Bearer ...).")
+        str,
+        typer.Option(
+            envvar="FEWFRAMES_TOKEN",
+            help="Secret that requests must send (Authorization: Bearer TOKEN). Prefer the variable: other users of this "
+            "machine can see the options of a command.",
+            rich_help_panel=ACCESS,
+        ),
     ] = "",
-    max_mb: Annotated[float, typer.Option(min=0.001, help="Megabytes of a video.")] = 256,
-    max_seconds: Annotated[float, typer.Option(min=0.001, help="Seconds of a video.")] = 900,
-    max_megapixels: Annotated[float, typer.Option(min=0.001, help="Million pixels of a frame (4K: 8.3).")] = 9,
-    timeout_s: Annotated[float, typer.Option(min=0.1, help="Seconds for a request, upload and waiting too.")] = 120,
-    max_waiting: Annotated[int, typer.Option(min=0, help="Requests that may wait; more are refused (429).")] = 16,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Videos worked on at a time.", show_default="two a core")
-    ] = None,
+    max_mb: Annotated[
+        float, typer.Option(min=0.001, help="Largest video, in megabytes.", rich_help_panel=LIMITS)
+    ] = 256,
+    max_seconds: Annotated[
+        float, typer.Option(min=0.001, help="Longest video, in seconds.", rich_help_panel=LIMITS)
+    ] = 900,
+    max_megapixels: Annotated[
+        float,
+        typer.Option(min=0.001, help="Largest frame, in millions of pixels (4K has 8.3).", rich_help_panel=LIMITS),
+    ] = 9,
+    timeout_s: Annotated[
+        float,
+        typer.Option(
+            min=0.1, help="Seconds for a request, with its upload and its time in the queue.", rich_help_panel=LIMITS
+        ),
+    ] = 120,
+    max_waiting: Annotated[
+        int,
+        typer.Option(min=0, help="Requests that may wait. More are refused (429).", rich_help_panel=LIMITS),
+    ] = 16,
     stop_s: Annotated[
-        float, typer.Option(min=0, help="Seconds for what is inside when told to stop; then it gets 503.")
+        float,
+        typer.Option(
+            min=0,
+            help="Seconds for open requests to finish once the server is told to stop. After that they get 503.",
+            rich_help_panel=LIMITS,
+        ),
     ] = 30,
+    model: ModelOption = "lite0-16",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Videos worked on at the same time.", show_default="two per core", rich_help_panel=SPEED
+        ),
+    ] = None,
     merge: MergeOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
 ) -> None:
-    """Answer over HTTP: what happens in a video, when, and embeddings; with a page to try it.
+    """Answer over HTTP: actions, timelines and embeddings of videos. Has a web page to try it.
 
-    Ctrl-C or SIGTERM: what is inside is finished, what is new refused; a second one: what is inside too, now. Exit codes:
-    0 stopped when told to, 2 wrong use, 3 stopped before everything inside was answered, 4 needs the packages of the extra `serve`.
+    Ctrl-C or SIGTERM stops it: open requests are finished, new ones are refused. A second one ends the open requests, too.
+
+    Exit codes: 0 stopped when told to, 2 wrong use, 3 stopped before every open request was answered, 4 needs the packages of
+    the extra `serve`.
     """
     if root is not None and not root.is_dir():
-        raise ConfigError(f"--root {root}: no such folder; name one")
+        raise ConfigError(f"--root {root}: no such folder; name one that exists")
     try:
         from fewframes.serve.app import create_app, listen, run
     except ModuleNotFoundError as error:
@@ -65,12 +110,15 @@ def serve(
     from fewframes.serve.security import in_address
     from fewframes.serve.service import ServeConfig
 
+    # Listen before the model is loaded: a port that is taken is known at once, and early clients wait instead of failing.
     listening = listen(host, port)
     is_here = ipaddress.ip_address(listening.getsockname()[0]).is_loopback
     values = {
         "root": None if root is None else str(root),
         "urls": allow_urls,
         "token": token,
+        # A name outside these may be a page's that came to stand for this machine (security.py). With a token, or behind a
+        # proxy, the server may have any name.
         "names": tuple(dict.fromkeys((*LOOPBACK, host.lower().removesuffix(".")))) if is_here and not token else (),
         "max_mb": max_mb,
         "max_seconds": max_seconds,
@@ -85,13 +133,13 @@ def serve(
     tell(f"{describe(predictor)}, loaded in {time.perf_counter() - began:.1f} s")
     app = create_app(predictor, config)
     if not is_here and not token:
-        tell("warning: no token, so anybody who reaches this address may ask; set FEWFRAMES_TOKEN")
+        tell("warning: there is no token, so anybody who reaches this address can use the server; set FEWFRAMES_TOKEN")
     tell(f"http://{in_address(host)}:{listening.getsockname()[1]} (Ctrl-C stops it)")
     num_cut = run(app, listening, stop_s=stop_s, leave=os._exit)
     until = f"within --stop-s {stop_s:g}, or before a second signal"
-    tell(f"stopped; not answered {until}: {num_cut} requests" if num_cut else "stopped")
+    tell(f"stopped; not answered {until}: {number_of(num_cut, 'request')}" if num_cut else "stopped")
     code = EXIT_SOME_FAILED if num_cut else 0
-    if app.state.service.num_inside:  # Python would wait for threads that work on for nobody
+    if app.state.service.num_inside:  # threads still work for clients that are gone, and Python would wait for them
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

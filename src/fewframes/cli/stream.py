@@ -1,4 +1,4 @@
-"""`fewframes stream`: answers about a live source, as they come. A part of the command line."""
+"""`fewframes stream`: print answers about a live source as they come."""
 
 from __future__ import annotations
 
@@ -9,13 +9,24 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from fewframes.cli.console import console, describe, speaks_unicode, tell
-from fewframes.cli.options import DeviceOption, DtypeOption, MergeOption, ModelOption
+from fewframes.cli.options import (
+    INPUT,
+    OUTPUT,
+    SPEED,
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    MergeOption,
+    ModelOption,
+)
 from fewframes.core.text import json_line, plain
 
 if TYPE_CHECKING:  # the command line must not load torch before a command needs it
     from fewframes.inference.stream import Stream, StreamPrediction
 
+ANSWERS = "Answers"
 SHOWN_EVENTS = 5
+"""Events of the source that the live view shows, the newest ones."""
 
 
 def stream(
@@ -27,43 +38,79 @@ def stream(
             "standard input.",
         ),
     ],
-    model: ModelOption = "lite0-16",
-    window: Annotated[float, typer.Option(help="Seconds that each answer is about.")] = 3.2,
-    every: Annotated[
-        float | None, typer.Option(help="Seconds between answers.", show_default="each frame looked at")
+    live: Annotated[
+        bool,
+        typer.Option("--live", help="Play a file at its own speed, like a camera.", rich_help_panel=INPUT),
+    ] = False,
+    stall: Annotated[
+        float,
+        typer.Option(help="Seconds without a frame after which the source counts as stalled.", rich_help_panel=INPUT),
+    ] = 5.0,
+    reconnects: Annotated[
+        int,
+        typer.Option(min=0, help="Attempts in a row to open a lost camera or address again.", rich_help_panel=INPUT),
+    ] = 10,
+    seconds: Annotated[
+        float | None,
+        typer.Option("--for", help="Stop after this many seconds.", show_default="never", rich_help_panel=INPUT),
     ] = None,
-    smooth: Annotated[float, typer.Option(help="Time constant of the smoothed scores in seconds; 0: none.")] = 1.0,
-    enter: Annotated[float, typer.Option(help="Smoothed score from which an action becomes the label.")] = 0.5,
-    leave: Annotated[float, typer.Option(help="Smoothed score below which the label is given up.")] = 0.3,
+    model: ModelOption = "lite0-16",
+    window: Annotated[
+        float,
+        typer.Option(help="Seconds that each answer is about. Shorter ones answer sooner.", rich_help_panel=ANSWERS),
+    ] = 3.2,
+    every: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds between answers.", show_default="one for each frame looked at", rich_help_panel=ANSWERS
+        ),
+    ] = None,
+    smooth: Annotated[
+        float,
+        typer.Option(
+            help="Seconds over which scores are smoothed, so that labels do not flicker. 0 smooths nothing.",
+            rich_help_panel=ANSWERS,
+        ),
+    ] = 1.0,
+    enter: Annotated[
+        float,
+        typer.Option(help="Smoothed score from which an action becomes the label.", rich_help_panel=ANSWERS),
+    ] = 0.5,
+    leave: Annotated[
+        float, typer.Option(help="Smoothed score below which the label ends.", rich_help_panel=ANSWERS)
+    ] = 0.3,
+    json: JsonOption = False,
+    topk: Annotated[
+        int, typer.Option(min=1, help="Number of actions to name in each answer.", rich_help_panel=OUTPUT)
+    ] = 5,
     max_latency: Annotated[
         float | None,
         typer.Option(
-            help="Seconds that an answer may be late: what is older is dropped for the newest.", show_default="any"
+            help="Seconds that an answer may be late. Frames that would be later are dropped for newer ones.",
+            show_default="no limit",
+            rich_help_panel=SPEED,
         ),
     ] = None,
     drop: Annotated[
         Literal["auto", "newest", "never"],
         typer.Option(
-            help="Behind: keep the newest frames, or never drop any; auto: newest for what is live, never for files."
+            help="When frames come faster than they are looked at: keep the newest, or never drop any. auto keeps the newest of "
+            "live sources, and all frames of files.",
+            rich_help_panel=SPEED,
         ),
     ] = "auto",
-    live: Annotated[bool, typer.Option("--live", help="Play a file at its own speed, as if a camera gave it.")] = False,
-    stall: Annotated[float, typer.Option(help="Seconds without a picture that are a stall.")] = 5.0,
-    reconnects: Annotated[int, typer.Option(min=0, help="Tries in a row to open a lost camera or address again.")] = 10,
-    seconds: Annotated[
-        float | None, typer.Option("--for", help="End after so many seconds.", show_default="never")
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")] = False,
-    topk: Annotated[int, typer.Option(min=1, help="Actions to name in each answer.")] = 5,
     merge: MergeOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
 ) -> None:
-    """Say what happens in a camera, network stream, file or pipe, as it happens.
+    """Name the action in a camera, network stream, file or pipe, as it happens.
 
-    Each frame goes through the network once, whatever answers it counts for. On a terminal a live view, elsewhere or with --json
-    lines of JSON; what happens to the source goes to standard error. Ctrl-C ends it with a summary. Exit codes: 0 ended, 1 the
-    source cannot be opened or is lost, 2 wrong use.
+    Each frame goes through the network once, however many answers it is part of.
+    A terminal shows a live view; elsewhere, or with --json, each answer is a line of JSON.
+    Events of the source (stalls, reconnections) go to standard error.
+    Ctrl-C ends it with a summary.
+
+    Exit codes: 0 ended, 1 the source cannot be opened or is lost, 2 wrong use.
     """
     from fewframes.core.settings import settings_from
     from fewframes.inference.predictor import load
@@ -85,17 +132,24 @@ def stream(
     config = settings_from(StreamConfig, values, "stream")
     predictor = load(model, device=device, dtype=dtype, merge=merge)
     as_lines = json or not sys.stdout.isatty()
-    hear = (lambda event: tell(f"{event.time_s:.2f} s, {event.kind}: {event.words}")) if as_lines else None
+    on_event = (lambda event: tell(f"{event.time_s:.2f} s, {event.kind}: {event.words}")) if as_lines else None
     try:
         tell(describe(predictor))
-        with predictor.stream(source, config, on_event=hear) as answers:
+        with predictor.stream(source, config, on_event=on_event) as answers:
             show_until(answers, seconds, topk, as_lines)
     except KeyboardInterrupt:
         tell("interrupted before the source was open")
 
 
 def show_until(answers: Stream, seconds: float | None, topk: int, as_lines: bool) -> None:
-    """Show the answers until the source ends, somebody interrupts, or the seconds are over; then what it was in all."""
+    """Show answers until the source ends, the user interrupts, or the time is over; then print a summary.
+
+    Args:
+        answers: The stream of answers.
+        seconds: Seconds after which to stop; None does not stop.
+        topk: Number of actions to name in each answer.
+        as_lines: True prints lines of JSON, False a live view.
+    """
     timer = threading.Timer(seconds or 0.0, answers.close)
     timer.daemon = True
     if seconds is not None:
@@ -108,18 +162,18 @@ def show_until(answers: Stream, seconds: float | None, topk: int, as_lines: bool
         timer.cancel()
         summary = answers.summary()
         if not summary.num_predictions:
-            tell("no answer: it ended before a window of it had been seen; a shorter --window answers sooner")
+            tell("no answer: the source ended before the first window was complete; try a shorter --window")
         tell(f"{answers.source}: {summary}")
 
 
 def write_lines(answers: Stream, topk: int) -> None:
-    """One JSON object a line, each as soon as it is known."""
+    """Print each answer as a line of JSON as soon as it is known."""
     for answer in answers:
         typer.echo(json_line(answer.to_dict(topk)))
 
 
 def show_live(answers: Stream, topk: int) -> None:
-    """The newest answer in place, with the last events below it."""
+    """Show the newest answer on the terminal, redrawn in place, with the last events below it."""
     from rich.live import Live
     from rich.text import Text
 
@@ -129,7 +183,7 @@ def show_live(answers: Stream, topk: int) -> None:
 
 
 def lines_of(answers: Stream, answer: StreamPrediction, topk: int) -> list[str]:
-    """One answer for people."""
+    """Return an answer as lines of text: the label, the likeliest actions, how late it is, and the last events."""
     from fewframes.results import top_labels
 
     full = "█" if speaks_unicode() else "#"

@@ -1,4 +1,4 @@
-"""`fewframes timeline`: what happens when, in long videos. A part of the command line."""
+"""`fewframes timeline`: find which actions happen in long videos, and when."""
 
 from __future__ import annotations
 
@@ -8,17 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fewframes.cli.console import StageProgress, describe, print_lines, speaks_unicode, tell
+from fewframes.cli.console import StageProgress, describe, number_of, print_lines, speaks_unicode, tell, tell_failures
 from fewframes.cli.options import (
+    OUTPUT,
     BackendOption,
     CacheOption,
+    CsvOption,
     DeviceOption,
     DtypeOption,
     EndOption,
+    JsonOption,
     MergeOption,
     ModelOption,
     NoCacheOption,
     StartOption,
+    VideosArgument,
     check_writable,
     embedding_cache,
     frame_counts,
@@ -29,32 +33,55 @@ from fewframes.core.files import check_not_read, write_file, writing
 from fewframes.core.text import json_line, plain
 from fewframes.errors import EXIT_SOME_FAILED, ConfigError, FewframesError
 
+DETECTION = "Detection"
 SHOWN_FRAMES = 9
-"""Spans, the surest, that have a frame in the picture."""
+"""The most spans that have a frame in the picture of `--plot`; the surest ones."""
 
 if TYPE_CHECKING:  # the command line must not load torch before a command needs it
     from fewframes.inference.timeline import Timeline
 
 
 def timeline(
-    sources: Annotated[list[str], typer.Argument(metavar="VIDEO...", help="Videos, folders, globs, URLs.")],
-    model: ModelOption = "lite0-16",
-    window: Annotated[float, typer.Option(help="Seconds of the shortest windows, about what an action lasts.")] = 4.0,
-    lengths: Annotated[str, typer.Option(help="Windows of so many times that length, e.g. 1,2,4.")] = "1,2",
-    threshold: Annotated[
-        float, typer.Option(min=0, max=1, help="Confidence below which nothing is said to happen.")
-    ] = 0.8,
+    sources: VideosArgument,
     start: StartOption = 0.0,
     end: EndOption = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object a video on standard output.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="CSV on standard output, a row for each span.")] = False,
-    vtt: Annotated[Path | None, typer.Option(help="Subtitles (WebVTT) that name what happens, into this file.")] = None,
+    model: ModelOption = "lite0-16",
+    window: Annotated[
+        float,
+        typer.Option(help="Seconds of the shortest windows, about what an action lasts.", rich_help_panel=DETECTION),
+    ] = 4.0,
+    lengths: Annotated[
+        str,
+        typer.Option(
+            help="Lengths of the windows as multiples of --window, such as 1,2,4. Long windows find long actions.",
+            rich_help_panel=DETECTION,
+        ),
+    ] = "1,2",
+    threshold: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Confidence that a span needs. Lower ones find more, and more that is wrong.",
+            rich_help_panel=DETECTION,
+        ),
+    ] = 0.8,
+    json: JsonOption = False,
+    as_csv: CsvOption = False,
+    vtt: Annotated[
+        Path | None,
+        typer.Option(help="Write subtitles (WebVTT) that name the actions to this file.", rich_help_panel=OUTPUT),
+    ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Picture of frames, spans and scores over time, into this PNG file.")
+        Path | None,
+        typer.Option(help="Draw frames, spans and scores over time into this PNG file.", rich_help_panel=OUTPUT),
     ] = None,
     thumbnails: Annotated[
         Path | None,
-        typer.Option(help="Folder for a frame of each span, index.json, and a page that jumps to the moment."),
+        typer.Option(
+            help="Write a frame of each span, index.json, and a page that jumps to the moments, to this folder.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     cache: CacheOption = None,
     no_cache: NoCacheOption = False,
@@ -63,9 +90,11 @@ def timeline(
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
 ) -> None:
-    """Find what happens when in long videos.
+    """Find which actions happen in long videos, and when.
 
-    Each frame is encoded once and kept, so that a sweep that was interrupted goes on, and other windows cost seconds.
+    Each frame is encoded once and its embedding is cached.
+    So an interrupted run continues where it stopped, and other windows take seconds.
+
     Exit codes: 0 done, 1 the one video given failed, 2 wrong use, 3 some of many failed or parts could not be decoded.
     """
     if json and as_csv:
@@ -73,6 +102,7 @@ def timeline(
     from fewframes.core.settings import settings_from
     from fewframes.inference.predictor import load
     from fewframes.inference.timeline import CSV_COLUMNS, TimelineConfig, sweep
+    from fewframes.results import Failure
 
     config = settings_from(
         TimelineConfig,
@@ -81,7 +111,9 @@ def timeline(
     )
     paths = named_videos(sources)
     if len(paths) != 1 and (vtt or plot or thumbnails):
-        raise typer.BadParameter(f"--vtt, --plot and --thumbnails are of one video, and {len(paths)} are given")
+        raise typer.BadParameter(
+            f"--vtt, --plot and --thumbnails take one video, and {len(paths)} are given; name one, or leave them out"
+        )
     check_outputs(vtt, plot, thumbnails)
     for file in filter(None, (vtt, plot)):
         check_not_read(file, paths)
@@ -99,7 +131,7 @@ def timeline(
         except FewframesError as error:
             if len(paths) == 1:
                 raise
-            tell(f"failed: {error}")
+            tell_failures([Failure.of(path, error)])
             all_whole = False
             continue
         all_whole = all_whole and not found.gaps
@@ -110,7 +142,7 @@ def timeline(
 
 
 def check_outputs(vtt: Path | None, plot: Path | None, thumbnails: Path | None) -> None:
-    """That what is asked for can be written, before minutes of work."""
+    """Check that the files that were asked for can be written, before minutes of work. Raises ConfigError."""
     if plot is not None and plot.suffix != ".png":
         raise ConfigError(f"--plot {plot}: needs a name that ends in .png")
     for file, option in ((vtt, "--vtt"), (plot, "--plot")):
@@ -121,7 +153,7 @@ def check_outputs(vtt: Path | None, plot: Path | None, thumbnails: Path | None) 
 
 
 def show(found: Timeline, form: Literal["json", "csv", "table"], seconds: float) -> None:
-    """The spans on standard output; what was left out, and how long it took, for people."""
+    """Print the spans on standard output; parts that were left out, and the time it took, on standard error."""
     if form == "json":
         typer.echo(json_line(found.to_dict()))
     elif form == "csv":
@@ -131,12 +163,13 @@ def show(found: Timeline, form: Literal["json", "csv", "table"], seconds: float)
     for gap in found.gaps:
         tell(f"left out: {gap.start_s:.2f} s to {gap.end_s:.2f} s ({gap.error})")
     num_frames = len(found.times_s)
-    kept = num_frames - found.num_encoded - found.num_missing
-    tell(f"{len(found.spans)} spans; {num_frames} frames, {kept} of them kept from before, in {seconds:.1f} s")
+    num_cached = num_frames - found.num_encoded - found.num_missing
+    spans, frames = number_of(len(found.spans), "span"), number_of(num_frames, "frame")
+    tell(f"{spans}; {frames}, {num_cached} of them from the cache, in {seconds:.1f} s")
 
 
 def print_spans(found: Timeline) -> None:
-    """For people: a line for each span."""
+    """Print the name of the video, and a line for each span: its time, length, label and confidence."""
     from fewframes.inference.spans import clock
 
     width = max((len(plain(span.label)) for span in found.spans), default=0)
@@ -150,7 +183,7 @@ def print_spans(found: Timeline) -> None:
 
 
 def write_files(found: Timeline, vtt: Path | None, plot: Path | None, thumbnails: Path | None) -> None:
-    """Subtitles, the picture, and the folder of thumbnails; frames for people are read again from the video."""
+    """Write the subtitles, the picture and the thumbnails that were asked for. Their frames are read from the video again."""
     if vtt is not None:
         write_file(vtt, found.to_vtt())
     if plot is not None:
@@ -160,7 +193,7 @@ def write_files(found: Timeline, vtt: Path | None, plot: Path | None, thumbnails
 
 
 def write_plot(found: Timeline, plot: Path) -> None:
-    """The picture, with frames of the surest spans, in the order of time."""
+    """Write the picture of a timeline, with frames of its `SHOWN_FRAMES` surest spans in the order of time."""
     from fewframes.viz.charts import timeline_png
     from fewframes.viz.thumbnails import middle_frames
 
@@ -170,12 +203,13 @@ def write_plot(found: Timeline, plot: Path) -> None:
 
 
 def write_thumbnails(found: Timeline, folder: Path) -> None:
-    """A JPEG of each span, an index of them, and a page on which they lead into the video."""
+    """Write a JPEG of each span, an index of them, and a page on which a click on one plays the video from there."""
     from fewframes.core.storage import is_address
     from fewframes.viz.thumbnails import jpeg, middle_frames
     from fewframes.viz.timeline import timeline_page
 
     with writing(folder):
+        # Thumbnails of an earlier run would stay beside the new ones and belong to no span.
         for former in folder.glob("[0-9][0-9][0-9][0-9].jpg"):
             former.unlink(missing_ok=True)
     names = [f"{number:04d}.jpg" for number in range(1, len(found.spans) + 1)]
@@ -186,4 +220,4 @@ def write_thumbnails(found: Timeline, folder: Path) -> None:
     video = found.source if is_address(found.source) else Path(found.source).resolve().as_uri()
     page = timeline_page(found, video, names)
     write_file(folder / "index.html", page)
-    tell(f"{len(names)} thumbnails; open {folder / 'index.html'} to jump to a moment")
+    tell(f"{number_of(len(names), 'thumbnail')}; open {folder / 'index.html'} to jump to a moment")

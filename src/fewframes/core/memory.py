@@ -9,7 +9,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
 def keep_memory() -> None:
-    """Let malloc keep memory that the network frees, instead of fetching zeroed memory again for each layer (docs/decisions.md).
+    """Let malloc keep memory that the network frees, instead of fetching zeroed memory again for each layer (docs/decisions).
 
     Only processes of the command may call this, because they are its own; a library must not change the allocator. Without
     glibc nothing happens.

@@ -116,7 +116,7 @@ def with_stages(embeddings_BVTD: Tensor, stages: Sequence[Sequence[int]], num_vi
     """Add views as a model sees them when it stops early: (B, V, T, D) to (B, V + num_views x S', D), for training.
 
     Each of the first `num_views` views is added once for every stage but the last, `filled` from the frames of that stage. A model
-    trained without them is right with four frames far less often (docs/decisions.md).
+    trained without them is right with four frames far less often (docs/decisions).
 
     Args:
         embeddings_BVTD: Frame embeddings of V views of each video.
@@ -191,7 +191,7 @@ def fit_plan(
 
     The videos must not be among those that the model was trained on. Right answers that only an early stage gives do not make up
     for lost ones. The chosen threshold is the lowest above which every other threshold keeps to the permitted loss too. Both would
-    otherwise be luck that does not carry over to other videos (docs/decisions.md).
+    otherwise be luck that does not carry over to other videos (docs/decisions).
 
     Args:
         stages: Frame indices of each stage, as `stages_of` returns them.

@@ -47,7 +47,7 @@ BACKENDS = ("auto", "pyav", "torchcodec")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CPU_BYTES_AT_ONCE = 16
 """Frames that a thread embeds at once on a CPU, times the bytes of a value: 4 frames in float32, 8 in bfloat16. With more frames
-the activations of Lite0 outgrow what malloc holds on to, and the time goes into fetching pages (docs/decisions.md).
+the activations of Lite0 outgrow what malloc holds on to, and the time goes into fetching pages (docs/decisions).
 """
 FRAMES_AT_ONCE = 256
 """Frames embedded at once on other devices. A preset's clip has at most 64; many views of a video must not fill the memory."""

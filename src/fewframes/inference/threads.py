@@ -1,7 +1,7 @@
 """Share the frames of a clip among the cores of a CPU: each thread embeds frames of its own.
 
 torch splits every single operation over all cores, and all of them wait for each other after it. A network of many small operations
-waits a lot, and on a busy machine the slowest core holds up all the others (docs/decisions.md).
+waits a lot, and on a busy machine the slowest core holds up all the others (docs/decisions).
 """
 
 from __future__ import annotations

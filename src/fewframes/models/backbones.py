@@ -2,7 +2,7 @@
 
 In Tables 2 and 3 the paper replaces its ViT by ResNet50, TResNet-M and TResNet-L. Their pooled features go into the same temporal
 encoder. Any timm backbone can be used by its name. EfficientNet-Lite0, the encoder of the packaged model, is written out here,
-because importing timm takes longer than labelling a video with it (docs/decisions.md).
+because importing timm takes longer than labelling a video with it (docs/decisions).
 """
 
 from __future__ import annotations

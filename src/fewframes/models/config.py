@@ -70,7 +70,7 @@ class ModelConfig:
     form."""
     temporal_positions: Positions = "learned"
     """The start of the temporal positions. `learned`: noise of 0.02, as in the release. `waves`: slow waves over the video, large
-    enough to have an effect (docs/decisions.md)."""
+    enough to have an effect (docs/decisions)."""
     token_dropout: Share = 0.0
     """The dropout on the input of the temporal encoder, in training."""
     temporal_dropout: Share = 0.0

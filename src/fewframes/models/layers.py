@@ -52,7 +52,7 @@ def attend(
     """Return softmax(q k^T / sqrt(d)) v (Eqs. 4, 6 and 7). Queries, keys, values and the result are (..., A, S, d).
 
     Short sequences in bfloat16 on a CPU are computed as plain matrix products, because torch's fused kernel takes twice the time
-    there (docs/decisions.md). The backward pass, long sequences and all other devices use the fused kernel, which does not store
+    there (docs/decisions). The backward pass, long sequences and all other devices use the fused kernel, which does not store
     the S x S weights.
 
     Args:

@@ -2,7 +2,7 @@
 
 This is ours, not the paper's. If the temporal positions start near zero, a temporal encoder that is trained on a hundred videos
 does not learn the order of frames. If it takes the embeddings as they are, it does worse on videos from another setting.
-docs/decisions.md has the figures. Hence this module has tokens that hold the changes, positions that have an effect from the
+docs/decisions has the figures. Hence this module has tokens that hold the changes, positions that have an effect from the
 start, and a read-out that is solved instead of trained.
 """
 

@@ -68,7 +68,7 @@ LITE0 = ModelConfig(
     moment_head=True,
     num_classes=11,
 )
-"""Our own network. docs/decisions.md says why it was chosen."""
+"""Our own network. docs/decisions says why it was chosen."""
 
 IMAGENET_21K_VIT_B = "vit_base_patch16_224.augreg_in21k"
 """The timm name of ViT-B weights from ImageNet-21k, as in the paper."""

@@ -17,7 +17,7 @@ def taught_head(
     """Fit a logistic regression, and return its weights (D,) and bias.
 
     Examples that show the label weigh together as much as the random rows; each row marked as not showing it weighs `WRONG_WEIGHT`
-    of one that does (docs/decisions.md has how these were chosen).
+    of one that does (docs/decisions has how these were chosen).
 
     Args:
         yes: Embeddings of rows that show the label.

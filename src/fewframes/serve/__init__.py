@@ -1,1 +1,1 @@
-"""Answers over HTTP, and the page to try them. Takes the extra `serve`."""
+"""Answer over HTTP, with a web page to try it. Needs the extra `serve`."""

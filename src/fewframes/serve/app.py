@@ -1,4 +1,4 @@
-"""The server: routes, tokens, metrics, the page, and how it begins and stops. What is done with a video is in service.py."""
+"""The HTTP server: routes, tokens, metrics, the web page, starting and stopping. The work on videos is in service.py."""
 
 from __future__ import annotations
 
@@ -45,12 +45,13 @@ from fewframes.serve.service import (
     stopping,
 )
 
-PAGE = Path(__file__).parent / "assets" / "page"
+PAGE = Path(__file__).parent / "page"
 DRAIN_S, BACKLOG = 1.0, 128
+"""Seconds for which the body of a refused request is still read, and connections that may wait to be accepted."""
 LAST_S = 3.0
-"""From the end of `stop_s` to the end of the process, whatever hangs: the answers' last bytes need two."""
+"""Seconds from the end of `stop_s` to the end of the process, whatever hangs; the last bytes of answers need two of them."""
 MOST_CHARS = 1000
-"""Characters of an error."""
+"""The most characters of an error in an answer."""
 VERBS: dict[str, type[VideoRequest]] = {
     "/v1/predict": PredictRequest,
     "/v1/timeline": TimelineRequest,
@@ -66,10 +67,10 @@ HEADERS = {
 
 
 class RequestCounter:
-    """An application whose requests are counted, and whose answers have `Desk.headers`."""
+    """A middleware that counts and times requests, and adds the headers of `RequestHandler` to every answer."""
 
-    def __init__(self, app: ASGIApp, desk: RequestHandler) -> None:
-        self.app, self.desk, self.metrics = app, desk, desk.metrics
+    def __init__(self, app: ASGIApp, handler: RequestHandler) -> None:
+        self.app, self.handler, self.metrics = app, handler, handler.metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -77,17 +78,17 @@ class RequestCounter:
             return
         began, status, is_whole = time.perf_counter(), 500, False
 
-        async def told(message: Message) -> None:
+        async def send_on(message: Message) -> None:
             nonlocal status, is_whole
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] += [(name.encode(), value.encode()) for name, value in self.desk.headers.items()]
+                message["headers"] += [(name.encode(), value.encode()) for name, value in self.handler.headers.items()]
             await send(message)
             is_whole = message["type"] == "http.response.body" and not message.get("more_body", False)
 
         try:
-            await self.app(scope, receive, told)
-            if not is_whole:  # without an error only a client that goes away ends an answer early
+            await self.app(scope, receive, send_on)
+            if not is_whole:  # without an error, only a client that goes away ends an answer early
                 status = CLIENT_GONE
         finally:
             route = scope["path"] if scope["path"] in (*VERBS, *OTHER_ROUTES) else "other"
@@ -96,57 +97,63 @@ class RequestCounter:
 
 
 class RequestHandler:
-    """Where requests about videos are taken: a place, the body, the answer."""
+    """A handler of requests about videos: checks the token, lets a request in, reads its body and sends the answer."""
 
     def __init__(self, service: Service, metrics: Metrics) -> None:
         self.service, self.metrics = service, metrics
 
     @property
     def headers(self) -> dict[str, str]:
-        """Headers of every answer: they keep pages apart, and when stopping they also say that the connection ends, so that
-        nobody sends more on one that is about to be closed."""
+        """Return the headers of every answer.
+
+        They restrict what pages may load, and who may embed them. While the server stops they also say that the connection
+        ends, so that clients send no more requests on a connection that is about to be closed.
+        """
         return HEADERS | ({"Connection": "close"} if self.service.is_stopping else {})
 
     def check_token(self, request: Request) -> None:
-        """Refusal (401) without the token that is asked for."""
+        """Check the token of a request. Raises Refusal (401) if it is missing or wrong."""
         token = self.service.config.token
         shown = request.headers.get("authorization", "").removeprefix("Bearer ").encode("latin-1")
         if token and not hmac.compare_digest(shown, token.encode()):
             raise Refusal(401, "this server asks for a token; send it as 'Authorization: Bearer TOKEN'")
 
     async def answer(self, request: Request, kind: type[VideoRequest]) -> Response:
-        """The answer to a question of this kind. Raises FewframesError."""
+        """Return the answer to a request of this kind: JSON, or lines of JSON while it is worked on. Raises FewframesError."""
         self.check_token(request)
         if self.service.is_stopping:
             await _drained(request)
         task, lines, upload = self.service.enter(), ProgressLines(asyncio.get_running_loop()), None
         try:
             async with _in_time(task):
-                ask, upload = await read_request(request, kind, self.service.config.max_bytes)
-            self.service.take_place(task)
+                video_request, upload = await read_request(request, kind, self.service.config.max_bytes)
+            self.service.take_slot(task)
             file, name = (upload.file, upload.filename or "upload") if upload else (None, "")
-            future = self.service.submit(ask, file, name, task, lines.told)
+            future = self.service.submit(video_request, file, name, task, lines.report)
         except BaseException:
-            self._is_through(task, upload)
+            self._finish(task, upload)
             raise
 
-        def done(_: Future[dict[str, object]]) -> None:
-            self._is_through(task, upload)
+        # The slot is given back when the thread is done, not when the client has its answer: a thread may work on for a
+        # client that is gone, and a slot that is free too early would let in more than the workers can do.
+        def on_done(_: Future[dict[str, object]]) -> None:
+            self._finish(task, upload)
             lines.end()
 
-        def left() -> None:
+        def on_left() -> None:
             task.end(gone())
             future.cancel()
 
-        future.add_done_callback(done)
-        if isinstance(ask, TimelineRequest) and ask.progress:
-            return StreamedLines(self._streamed(lines, future, task), left)
+        future.add_done_callback(on_done)
+        if isinstance(video_request, TimelineRequest) and video_request.progress:
+            return StreamedLines(self._streamed(lines, future, task), on_left)
         try:
             return JSONResponse(await self._awaited(request, future, task))
         finally:
-            left()
+            on_left()
 
-    def _is_through(self, task: RequestTask, upload: UploadFile | None) -> None:
+    def _finish(self, task: RequestTask, upload: UploadFile | None) -> None:
+        """Close the upload, and let the request out of the service."""
         if upload is not None:
             upload.file.close()
         self.service.leave(task)
@@ -154,11 +161,10 @@ class RequestHandler:
     async def _awaited(
         self, request: Request, future: Future[dict[str, object]], task: RequestTask
     ) -> dict[str, object]:
-        """The answer, unless time runs out or the client goes away."""
+        """Wait for the answer. Raises Refusal if the time runs out or the client goes away."""
         answer = asyncio.wrap_future(future)
-        answer.add_done_callback(
-            lambda found: found.cancelled() or found.exception()
-        )  # nobody may be left to look at it
+        # If the client goes away nobody reads an error, and asyncio would log one that was never read.
+        answer.add_done_callback(lambda found: found.cancelled() or found.exception())
         leaving = asyncio.ensure_future(_disconnected(request))
         either: set[asyncio.Future[Any]] = {answer, leaving}
         try:
@@ -173,7 +179,7 @@ class RequestHandler:
     async def _streamed(
         self, lines: ProgressLines, future: Future[dict[str, object]], task: RequestTask
     ) -> AsyncIterator[str]:
-        """Lines of JSON: progress, and last the result or the error, for by then the status is sent."""
+        """Yield lines of JSON: progress, and last the result or the error. By then the status (200) has been sent."""
         try:
             while True:
                 async with _in_time(task):
@@ -183,78 +189,78 @@ class RequestHandler:
                 yield json.dumps({"progress": {"done": line[0], "total": line[1]}}) + "\n"
             yield json.dumps({"result": future.result()}, ensure_ascii=False) + "\n"
         except FewframesError as error:
-            yield json.dumps(self.told_error(error), ensure_ascii=False) + "\n"
+            yield json.dumps(self.error_values(error), ensure_ascii=False) + "\n"
 
-    def told_error(self, error: FewframesError) -> dict[str, object]:
-        """An error as plain values, counted."""
+    def error_values(self, error: FewframesError) -> dict[str, object]:
+        """Count an error, and return it as plain values for an answer."""
         self.metrics.refused.labels(str(status_of(error))).inc()
         return {"error": _in_a_line(error), "status": status_of(error)}
 
 
 class StreamedLines(StreamingResponse):
-    """Lines of JSON, and word of their end: a client may go before the first, and then nothing in their generator runs."""
+    """A response of JSON lines that calls `on_left` at its end, even if the client goes before the first line is generated."""
 
     media_type = "application/x-ndjson"
 
-    def __init__(self, lines: AsyncIterator[str], left: Callable[[], None]) -> None:
+    def __init__(self, lines: AsyncIterator[str], on_left: Callable[[], None]) -> None:
         super().__init__(lines)
-        self._left = left
+        self._on_left = on_left
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._left()
+            self._on_left()
 
 
 @asynccontextmanager
 async def _in_time(task: RequestTask) -> AsyncIterator[None]:
-    """Refusal where the task's time is over, or it is cut, before what is awaited here comes."""
+    """Limit what is awaited inside to the time of the task. Raises Refusal if its time is over or it is ended early."""
     loop = asyncio.get_running_loop()
 
     def wake() -> None:
-        with suppress(RuntimeError):  # nothing is awaited here any more
+        with suppress(RuntimeError):  # the block is left already
             limit.reschedule(0)
 
     try:
         async with asyncio.timeout(task.left_s) as limit:
-            task.woken = lambda: loop.call_soon_threadsafe(wake)
+            task.on_end = lambda: loop.call_soon_threadsafe(wake)
             yield
     except TimeoutError:
         raise task.refusal() from None
     finally:
-        task.woken = lambda: None
+        task.on_end = lambda: None
 
 
 def _in_a_line(error: FewframesError) -> str:
-    """What an error says, in one line that is not too long, whatever name it tells of."""
+    """Return the message of an error in one line of limited length, however long the name of the video in it is."""
     line = " ".join(str(error).splitlines())
     return line if len(line) <= MOST_CHARS else f"{line[: MOST_CHARS // 2]} ... {line[-MOST_CHARS // 2 :]}"
 
 
 class ProgressLines:
-    """How far a task is, from the thread that works on it to the one that writes; the newest word is enough."""
+    """A queue of progress, from the thread that works on a task to the event loop that writes the answer."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._news: asyncio.Queue[tuple[int, int] | None] = asyncio.Queue()
 
-    def told(self, done: int, total: int) -> None:
-        """`done` of `total` frames are embedded."""
+    def report(self, done: int, total: int) -> None:
+        """Report that `done` of `total` frames are embedded. May be called from any thread."""
         self._loop.call_soon_threadsafe(self._news.put_nowait, (done, total))
 
     def end(self) -> None:
-        """There is nothing more to come."""
-        with suppress(RuntimeError):  # the loop is closed: nobody reads any more
+        """Report that nothing more comes. May be called from any thread."""
+        with suppress(RuntimeError):  # the loop is closed, so nobody reads any more
             self._loop.call_soon_threadsafe(self._news.put_nowait, None)
 
     async def next(self) -> tuple[int, int] | None:
-        """The next word; None after the last."""
+        """Wait for the next report and return its (done, total); None after the last one."""
         return await self._news.get()
 
 
 async def _drained(request: Request) -> None:
-    """Reads what the client sends, for `DRAIN_S` at most: a connection that is closed before loses the answer on its way."""
+    """Read the body of a refused request, for `DRAIN_S` at most; closing while the client sends would lose the answer."""
     with suppress(TimeoutError):
         async with asyncio.timeout(DRAIN_S):
             while (await request.receive()).get("more_body"):
@@ -262,18 +268,18 @@ async def _drained(request: Request) -> None:
 
 
 async def _disconnected(request: Request) -> None:
-    """Returns when the client has gone away."""
+    """Return when the client has gone away."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
 def create_app(predictor: Predictor, config: ServeConfig) -> FastAPI:
-    """The application; its `state.service` is what works."""
+    """Create the application that serves a model. Its `state.service` does the work."""
     metrics = Metrics()
     service = Service(predictor, config, metrics.round)
     metrics.inside.set_function(lambda: service.num_inside)
     metrics.waiting.set_function(lambda: service.num_waiting)
-    desk = RequestHandler(service, metrics)
+    handler = RequestHandler(service, metrics)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -288,37 +294,41 @@ def create_app(predictor: Predictor, config: ServeConfig) -> FastAPI:
         headers = {"WWW-Authenticate": "Bearer"} if status_of(error) == 401 else {}
         if isinstance(error, Refusal) and error.retry_s is not None:
             headers["Retry-After"] = str(error.retry_s)
-        return JSONResponse(desk.told_error(error), status_of(error), headers)
+        return JSONResponse(handler.error_values(error), status_of(error), headers)
 
     async def unknown(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         return JSONResponse({"error": error.detail, "status": error.status_code}, error.status_code)
 
     async def failed(_: Request, __: Exception) -> Response:
-        return JSONResponse({"error": "this server failed at it; its log says how", "status": 500}, 500, desk.headers)
+        return JSONResponse(
+            {"error": "this server failed; its log has the reason", "status": 500}, 500, handler.headers
+        )
 
     app.add_middleware(OwnPages, names=config.names, refused=refused)
-    app.add_middleware(RequestCounter, desk=desk)  # the last is outermost
+    app.add_middleware(RequestCounter, handler=handler)  # the one added last is outermost: it counts refusals too
     app.add_exception_handler(FewframesError, refused)
     app.add_exception_handler(HTTPException, unknown)
     app.add_exception_handler(Exception, failed)
     for path, kind in VERBS.items():
-        app.post(path, summary=(kind.__doc__ or "").strip(), openapi_extra=_body_schema(kind))(_route(desk, kind))
-    _add_plain_routes(app, desk)
+        app.post(path, summary=(kind.__doc__ or "").strip(), openapi_extra=_body_schema(kind))(_route(handler, kind))
+    _add_plain_routes(app, handler)
     app.mount("/", StaticFiles(directory=PAGE, html=True))
     return app
 
 
-def _route(desk: RequestHandler, kind: type[VideoRequest]) -> Callable[[Request], Awaitable[Response]]:
-    async def answer(request: Request) -> Response:
-        return await desk.answer(request, kind)
+def _route(handler: RequestHandler, kind: type[VideoRequest]) -> Callable[[Request], Awaitable[Response]]:
+    """Return the endpoint for requests of this kind. Its name, such as `predict`, is the operation in OpenAPI."""
 
-    answer.__name__ = kind.__name__.removesuffix("Ask").lower()
+    async def answer(request: Request) -> Response:
+        return await handler.answer(request, kind)
+
+    answer.__name__ = kind.__name__.removesuffix("Request").lower()
     return answer
 
 
 def _body_schema(kind: type[VideoRequest]) -> dict[str, Any]:
-    """What a request's body may be, for OpenAPI."""
+    """Return the OpenAPI schema of a request's body: a form with the file, or JSON."""
     plain = TypeAdapter(kind).json_schema()
     file = {"file": {"type": "string", "format": "binary"}}
     form = {**plain, "properties": {**file, **plain["properties"]}}
@@ -326,32 +336,33 @@ def _body_schema(kind: type[VideoRequest]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
-def _add_plain_routes(app: FastAPI, desk: RequestHandler) -> None:
-    service, config = desk.service, desk.service.config
+def _add_plain_routes(app: FastAPI, handler: RequestHandler) -> None:
+    """Add the routes that take no video: health, readiness, metrics, and what the server is."""
+    service, config = handler.service, handler.service.config
 
     @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
-        """That the process is alive."""
+        """Say that the process is alive."""
         return {"status": "alive"}
 
     @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz")
     async def readyz() -> dict[str, str]:
-        """That requests are taken: 503 when stopping."""
+        """Say that requests are taken; 503 while the server stops."""
         if service.is_stopping:
             raise stopping()
         return {"status": "ready"}
 
     @app.get("/metrics")
     async def metrics(request: Request) -> Response:
-        """Figures for Prometheus."""
-        desk.check_token(request)
-        return Response(generate_latest(desk.metrics.registry), media_type="text/plain; version=0.0.4")
+        """Return the metrics for Prometheus."""
+        handler.check_token(request)
+        return Response(generate_latest(handler.metrics.registry), media_type="text/plain; version=0.0.4")
 
     @app.get("/v1/about")
     async def about() -> dict[str, Any]:
-        """The model, its actions, and the limits here."""
+        """Return the name of the model, its actions, and the limits of this server."""
         return {
             "version": __version__,
             "model": service.name,
@@ -369,10 +380,13 @@ def _add_plain_routes(app: FastAPI, desk: RequestHandler) -> None:
 def run(
     app: FastAPI, listening: socket.socket, *, stop_s: float, leave: Callable[[int], object] = lambda code: None
 ) -> int:
-    """Serve until SIGTERM or SIGINT; then refuse what is new, answer what is inside, for `stop_s` or until a second signal at most,
-    and return how many requests were not answered. Threads may still work for `num_inside` requests that nobody waits for. Should
-    anything hang here, `leave` is called `LAST_S` after `stop_s`, with the exit code: whose the process is may end it."""
-    # When uvicorn closes connections everything is answered, or had its time; a second is for the last bytes.
+    """Serve until SIGTERM or SIGINT, and return how many open requests were not answered.
+
+    After the signal new requests are refused, and open ones are answered until `stop_s` is over or a second signal comes.
+    Threads may still work afterwards for the service's `num_inside` requests, for which nobody waits. If anything hangs,
+    `leave` is called with the exit code `LAST_S` after `stop_s`: the owner of the process may end it there.
+    """
+    # By the time uvicorn closes connections every request is answered or had its time; a second is for the last bytes.
     settings = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=1, lifespan="on"
     )
@@ -388,12 +402,13 @@ def run(
 async def _serve(
     server: uvicorn.Server, service: Service, listening: socket.socket, stop_s: float, hung: threading.Timer
 ) -> None:
+    """Run the server until it is told to stop: the first signal drains it, the second one ends the waiting."""
     loop, stop, stop_now = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
 
-    def signalled() -> None:
+    def on_signal() -> None:
         (stop_now if stop.is_set() else stop).set()
 
-    async def stopped() -> None:
+    async def drain() -> None:
         await stop.wait()
         hung.start()
         service.is_stopping = True
@@ -403,28 +418,28 @@ async def _serve(
         service.close()
         server.should_exit = True
 
-    waiting = asyncio.create_task(stopped())
+    draining = asyncio.create_task(drain())
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     while not server.started and not serving.done():
         await asyncio.sleep(0.01)
-    for name in (signal.SIGTERM, signal.SIGINT):  # not uvicorn's, which would close the door before anything is told
-        loop.add_signal_handler(name, signalled)
+    for name in (signal.SIGTERM, signal.SIGINT):  # uvicorn's own would close the socket, and clients could not be told
+        loop.add_signal_handler(name, on_signal)
     try:
         await serving
     finally:
-        waiting.cancel()
+        draining.cancel()
         hung.cancel()
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there. ConfigError where that cannot be."""
+    """Return a socket that listens on this address. Raises ConfigError if that is not possible."""
     listening = None
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listening = socket.socket(family, socket.SOCK_STREAM)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
-        listening.listen(BACKLOG)  # who is told the address may come at once, and waits until the first is taken in
+        listening.listen(BACKLOG)  # clients that come before the server accepts wait, and are not refused
     except (OSError, UnicodeError) as error:
         if listening is not None:
             listening.close()

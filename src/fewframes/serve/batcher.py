@@ -1,4 +1,4 @@
-"""Frames of several requests, embedded together."""
+"""Embed frames of several requests together, in rounds."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-SHARE_FRAMES = 16
-"""Frames of each request in a round: a long video must not keep short ones waiting until it is through."""
+PART_FRAMES = 16
+"""The most frames of one request in a round, so that a long video does not keep short ones waiting until its end."""
 ROUND_FRAMES = 256
-"""Frames of all requests in a round."""
+"""The most frames of all requests in a round."""
 
 
 @dataclass(eq=False)
 class _Job:
+    """The frames of one request, and the embeddings of those that are done."""
+
     frames: Tensor  # (T, C, H, W)
-    parts: list[Tensor] = field(default_factory=list)
+    embeddings: list[Tensor] = field(default_factory=list)  # one (N, D) for each round
     num_done: int = 0
 
     @property
@@ -28,22 +30,22 @@ class _Job:
 
 
 class Batcher:
-    """`embed` of frames that come from several threads: rounds, one after the other, each with some frames of all that wait.
+    """A queue of frames from several threads, embedded in rounds, each with some frames of every request that waits.
 
     Nobody waits for a batch to fill: a round takes what has gathered during the one before it.
     """
 
     def __init__(
-        self, embed: Callable[[Tensor], Tensor], told: Callable[[int], None] = lambda num_frames: None
+        self, embed: Callable[[Tensor], Tensor], on_round: Callable[[int], None] = lambda num_frames: None
     ) -> None:
-        """`told` hears how many frames a round had."""
-        self._embed, self._told = embed, told
+        """Take `embed`, which embeds frames (N, C, H, W), and `on_round`, called with the number of frames of each round."""
+        self._embed, self._on_round = embed, on_round
         self._jobs: list[_Job] = []
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="fewframes-encode")
 
     def embed(self, frames_TCHW: Tensor) -> Tensor:
-        """Embeddings (T, D) of these frames (T, C, H, W), which must be one at least, in their order; waits for them."""
+        """Wait for and return the embeddings (T, D) of at least one frame (T, C, H, W), in the order of the frames."""
         job = _Job(frames_TCHW)
         with self._lock:
             self._jobs.append(job)
@@ -54,23 +56,26 @@ class Batcher:
             with self._lock:
                 if job in self._jobs:
                     self._jobs.remove(job)
-        return torch.cat(job.parts)
+        return torch.cat(job.embeddings)
 
     def _round(self) -> None:
-        """Some frames of every job. What a round that failed would have done, the next ones do: each job asks until it is done."""
+        """Embed some frames of every job.
+
+        Each job asks for rounds until it is done, so the work of a round that fails is done by a later one.
+        """
         with self._lock:
-            jobs = [job for job in self._jobs if not job.is_done][: ROUND_FRAMES // SHARE_FRAMES]
+            jobs = [job for job in self._jobs if not job.is_done][: ROUND_FRAMES // PART_FRAMES]
         if not jobs:
             return
-        shares = [job.frames[job.num_done : job.num_done + SHARE_FRAMES] for job in jobs]
-        rows_ND = self._embed(torch.cat(shares))
-        self._told(len(rows_ND))
-        for job, part_ND in zip(jobs, rows_ND.split([len(share) for share in shares]), strict=True):
-            job.parts.append(part_ND)
+        parts = [job.frames[job.num_done : job.num_done + PART_FRAMES] for job in jobs]
+        embeddings_ND = self._embed(torch.cat(parts))
+        self._on_round(len(embeddings_ND))
+        for job, part_ND in zip(jobs, embeddings_ND.split([len(part) for part in parts]), strict=True):
+            job.embeddings.append(part_ND)
             job.num_done += len(part_ND)
-        with self._lock:  # those that are not through go behind the others
+        with self._lock:  # jobs that need more rounds go behind those that have not had one
             self._jobs = [job for job in self._jobs if job not in jobs] + [job for job in jobs if job in self._jobs]
 
     def close(self) -> None:
-        """No more rounds after the one that runs: who waits for one has an error."""
+        """Start no more rounds. Threads that wait for one get an error."""
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,8 +1,8 @@
-"""A video at an address that a stranger names -> an open temporary file.
+"""Fetch a video from a URL that a client names, into an open temporary file.
 
-The stranger must not see through us what he could not see himself: names are resolved here, and only public addresses are
-connected to, the very ones that were looked at, also after a redirect. (A name may stand for a public address when it is looked
-at and for another a moment later.)
+A client must not reach through this server what it could not reach itself (SSRF). So host names are resolved here, and only
+public addresses are connected to, after a redirect too. The connection goes to the very address that was checked, because a name
+may resolve to a public address when it is checked and to another one a moment later.
 """
 
 from __future__ import annotations
@@ -22,18 +22,22 @@ from fewframes.errors import Refusal
 
 SCHEMES = ("http", "https")
 MOST_REDIRECTS, MOST_PORT = 5, 65535
+"""The most redirects that are followed, and the highest port that exists."""
 SPOOLED_BYTES = 2**20
-"""Up to this size a video stays in memory, as uploads do; above, it lies in a file without a name, gone when it is closed."""
+"""Up to this size a video stays in memory, as uploads do. A larger one is in a file without a name, gone when it is closed."""
 STEP_S = 10.0
-"""How long connecting, and each wait for more, may take."""
-LOOK_S = 0.1
-"""How often it is asked whether there is still time."""
+"""The most seconds that connecting, and each wait for more bytes, may take."""
+CHECK_S = 0.1
+"""Seconds between two checks that there is still time."""
 INNER = tuple(ipaddress.ip_network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32"))
-"""IPv6 addresses that carry an IPv4 address inside, to wherever that leads."""
+"""Ranges of IPv6 addresses that contain an IPv4 address, which may be a private one."""
 
 
 def is_public(address: str) -> bool:
-    """Whether anybody could reach this address: not this machine, its network, a carrier's, a group's, or a reserved one."""
+    """Return True if anybody could reach this address.
+
+    False for this machine, its network, a carrier's network, multicast and reserved addresses.
+    """
     found = ipaddress.ip_address(address.split("%", maxsplit=1)[0])
     if isinstance(found, ipaddress.IPv6Address):
         if found.ipv4_mapped is not None:
@@ -44,7 +48,10 @@ def is_public(address: str) -> bool:
 
 
 def checked_address(host: str, port: int, allows: Callable[[str], bool] = is_public) -> str:
-    """The address to connect to. Refusal (403) where one of the name's addresses is not allowed, (422) where it has none."""
+    """Return the address to connect to.
+
+    Raises Refusal: 403 if any address of the host is not allowed, 422 if it has none.
+    """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
@@ -63,10 +70,17 @@ def fetch(
     allows: Callable[[str], bool] = is_public,
     check: Callable[[], None] = lambda: None,
 ) -> IO[bytes]:
-    """What lies at this address, as a temporary file that the caller closes.
+    """Return the content of a URL as a temporary file, which the caller closes.
 
-    `check` is called every `LOOK_S`, whatever is waited for (but a name's addresses), and what it raises ends the fetching.
-    Raises Refusal: 403 for an address or scheme that is not allowed, 404, 413 above `max_bytes`, 422 for what cannot be fetched.
+    Args:
+        url: The URL, of http or https.
+        max_bytes: The largest size.
+        allows: Says of an address whether it may be connected to.
+        check: Called every `CHECK_S` while anything but the resolving of a name is waited for; an error it raises ends the
+            fetching.
+
+    Raises Refusal: 403 for an address or scheme that is not allowed, 404 for a missing file, 413 above `max_bytes`, 422 for
+    anything else that cannot be fetched.
     """
     check()
     file = SpooledTemporaryFile(max_size=SPOOLED_BYTES)  # noqa: SIM115 (the caller closes it)
@@ -79,17 +93,22 @@ def fetch(
 
 
 async def _watched(work: Coroutine[Any, Any, None], check: Callable[[], None]) -> None:
-    """A sender that drips keeps to any limit on a single wait, so the whole is looked at from outside."""
+    """Run the work, and call `check` every `CHECK_S`.
+
+    A server that sends byte by byte keeps to any limit on a single wait, so the whole is watched from outside.
+    """
     working = asyncio.create_task(work)
-    while not (await asyncio.wait({working}, timeout=LOOK_S))[0]:
-        check()  # where it raises, asyncio.run ends the work, wherever it waits
+    while not (await asyncio.wait({working}, timeout=CHECK_S))[0]:
+        check()  # if it raises, asyncio.run cancels the work, wherever that waits
     working.result()
 
 
 async def _fetch_into(
     file: SpooledTemporaryFile[bytes], url: str, max_bytes: int, allows: Callable[[str], bool]
 ) -> None:
-    async with httpx2.AsyncClient(trust_env=False, timeout=STEP_S) as client:  # a proxy would resolve names anew
+    """Write the content of a URL to the file, after at most `MOST_REDIRECTS` redirects."""
+    # No proxy from the environment: it would resolve the name anew, past the check.
+    async with httpx2.AsyncClient(trust_env=False, timeout=STEP_S) as client:
         target = url
         for _ in range(MOST_REDIRECTS + 1):
             try:
@@ -100,35 +119,36 @@ async def _fetch_into(
                     target = urljoin(target, response.headers["location"])
             except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, ValueError) as error:
                 raise Refusal(422, f"{url}: cannot be fetched ({str(error) or type(error).__name__})") from None
-    raise Refusal(422, f"{url}: more than {MOST_REDIRECTS} redirects")
+    raise Refusal(422, f"{url}: more than {MOST_REDIRECTS} redirects; give the final address")
 
 
 def _request(client: httpx2.AsyncClient, url: str, allows: Callable[[str], bool]) -> httpx2.Request:
-    """A request to the address that was looked at, under the name that was asked for."""
+    """Return a request to the address that was checked, with the host name of the URL. Raises Refusal."""
     target = httpx2.URL(url)
     if target.scheme not in SCHEMES or not target.host:
         raise Refusal(403, f"{url}: needs an address that begins with http:// or https://")
     port = target.port or (443 if target.scheme == "https" else 80)
     if port > MOST_PORT:
-        raise Refusal(422, f"{url}: port {port}; the last there is is {MOST_PORT}")
+        raise Refusal(422, f"{url}: port {port} does not exist; ports end at {MOST_PORT}")
     address = checked_address(target.host, port, allows)
     return client.build_request(
         "GET",
         target.copy_with(host=address),
-        # Unpacking would let a small answer become any size.
+        # A compressed answer could be small and unpack to any size.
         headers={"Host": target.netloc.decode("ascii"), "Accept-Encoding": "identity"},
         extensions={"sni_hostname": target.host},
     )
 
 
 async def _save(response: httpx2.Response, file: SpooledTemporaryFile[bytes], url: str, max_bytes: int) -> None:
+    """Write the body of a response to the file. Raises Refusal for an error status, and above `max_bytes`."""
     if response.status_code != httpx2.codes.OK:
         status = 404 if response.status_code in (404, 410) else 422
         raise Refusal(status, f"{url}: the server there answers {response.status_code}; check the address")
     announced = response.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > max_bytes:
         raise too_large(url, max_bytes)
-    num_bytes = 0
+    num_bytes = 0  # counted, because a server may announce no length or a wrong one
     async for piece in response.aiter_raw():
         num_bytes += len(piece)
         if num_bytes > max_bytes:
@@ -137,5 +157,5 @@ async def _save(response: httpx2.Response, file: SpooledTemporaryFile[bytes], ur
 
 
 def too_large(name: str, max_bytes: int) -> Refusal:
-    """What to say of a file above the limit."""
+    """Return the refusal (413) of a file above the limit."""
     return Refusal(413, f"{name}: larger than the limit of {max_bytes / 1e6:.4g} MB; send a smaller one")

@@ -1,4 +1,4 @@
-"""What a server tells Prometheus."""
+"""Count what a server does, for Prometheus."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 
 class Metrics:
-    """A registry of its own, so that several servers in a process do not count each other's requests."""
+    """The metrics of one server, in a registry of its own: servers in one process do not count each other's requests."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
@@ -32,6 +32,6 @@ class Metrics:
         self.waiting = Gauge("fewframes_requests_waiting", "Requests beyond the workers.", registry=registry)
 
     def round(self, num_frames: int) -> None:
-        """A round of the batcher."""
+        """Count a round of the batcher and its frames."""
         self.frames.inc(num_frames)
         self.rounds.observe(num_frames)

@@ -1,4 +1,4 @@
-"""The body of a request -> the question and the uploaded video."""
+"""Read the body of a request: what is asked, and the uploaded video."""
 
 from __future__ import annotations
 
@@ -20,23 +20,35 @@ from fewframes.serve.fetch import too_large
 from fewframes.serve.service import VideoRequest, gone
 
 FORM_BYTES = 2**16
-"""What a form may have beside the video."""
+"""The most bytes of a form beside the video, and of a JSON body."""
 MOST_FIELDS = 16
-GRACE_S, LEAST_BYTES_S = 10.0, 1000
-"""How long a body may stand still, and from then on how fast it must come on the whole: a slow telephone's rate, and not a clog."""
+"""The most fields of a form."""
+GRACE_S = 10.0
+"""Seconds that a body may stand still, and before its rate counts."""
+LEAST_BYTES_S = 1000
+"""Bytes per second at which a body must come on the whole: a slow telephone's rate, so that slow bodies cannot clog the server."""
 
 
 class RequestBody(NamedTuple):
-    """What came with a request."""
+    """The content of a request's body."""
 
-    ask: VideoRequest
+    request: VideoRequest
     upload: UploadFile | None
 
 
 async def read_request(request: Request, kind: type[VideoRequest], max_bytes: int) -> RequestBody:
-    """The question, and the uploaded video if there is one. Raises Refusal and ConfigError.
+    """Read the body of an HTTP request: a form or JSON.
 
     An upload of more than a megabyte goes into a file without a name, so nothing can be left behind.
+
+    Args:
+        request: The HTTP request.
+        kind: The kind of request that the route takes.
+        max_bytes: The largest video.
+
+    Raises:
+        Refusal: The body is too large, too slow, broken off, or not readable.
+        ConfigError: A field is unknown or has a wrong value.
     """
     form = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if form not in ("multipart/form-data", "application/json"):
@@ -52,38 +64,41 @@ async def read_request(request: Request, kind: type[VideoRequest], max_bytes: in
 
 
 async def _read_json(request: Request, kind: type[VideoRequest]) -> RequestBody:
+    """Read a body of JSON."""
     try:
         values = json.loads(await request.body())
     except ValueError as error:
         raise Refusal(400, f"the body is not JSON ({error})") from None
     if not isinstance(values, dict):
         raise Refusal(400, f"the body is JSON of type {type(values).__name__}; send an object")
-    return RequestBody(_ask_of(kind, values, is_upload=False), None)
+    return RequestBody(_request_of(kind, values, is_upload=False), None)
 
 
 async def _read_form(request: Request, kind: type[VideoRequest]) -> RequestBody:
+    """Read a body that is a form, with or without an uploaded file."""
     try:
         values = await request.form(max_files=1, max_fields=MOST_FIELDS)
-    except ValueError as error:  # its charset is Python's, but not for this
+    except ValueError as error:  # a charset that Python knows, but not for text
         raise Refusal(400, f"the form cannot be read ({error})") from None
     file = values.get("file")
     upload = file if isinstance(file, UploadFile) else None
     try:
-        return RequestBody(_ask_of(kind, _plain(kind, values), is_upload=upload is not None), upload)
+        return RequestBody(_request_of(kind, _plain(kind, values), is_upload=upload is not None), upload)
     except BaseException:
         await values.close()
         raise
 
 
-def _ask_of(kind: type[VideoRequest], values: Mapping[str, Any], *, is_upload: bool) -> VideoRequest:
-    ask = settings_from(kind, values, "request")
-    if is_upload + (ask.url is not None) + (ask.path is not None) != 1:
+def _request_of(kind: type[VideoRequest], values: Mapping[str, Any], *, is_upload: bool) -> VideoRequest:
+    """Return the request of these fields. Raises ConfigError for a wrong field, and Refusal unless it names one video."""
+    request = settings_from(kind, values, "request")
+    if is_upload + (request.url is not None) + (request.path is not None) != 1:
         raise Refusal(422, "request: needs one video: a 'file' in a form, or a 'url', or a 'path'")
-    return ask
+    return request
 
 
 def _plain(kind: type[VideoRequest], form: FormData) -> dict[str, Any]:
-    """The fields of a form as JSON has them: numbers and truth values where the question has these."""
+    """Return the fields of a form as JSON has them: numbers and truth values where the request has such fields."""
     texts = {field.name for field in fields(kind) if "str" in str(field.type)}  # type: ignore[arg-type]
     found: dict[str, Any] = {}
     for name, value in form.items():
@@ -99,7 +114,13 @@ def _plain(kind: type[VideoRequest], form: FormData) -> dict[str, Any]:
 
 
 def _limited(request: Request, most: int, max_bytes: int) -> Receive:
-    """What the client sends, as long as it is not too much."""
+    """Return a `receive` of the body that raises Refusal if it is too large, too slow or stands still.
+
+    Args:
+        request: The HTTP request.
+        most: The most bytes of the body.
+        max_bytes: The largest video, named in the refusal.
+    """
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > most:
         raise too_large("upload", max_bytes)

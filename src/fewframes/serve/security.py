@@ -1,7 +1,8 @@
-"""Which requests a browser may bring here: those of this server's own pages, under this server's own names.
+"""Refuse requests that a browser sends for pages of other servers, or under names that are not this server's.
 
-Any page that somebody opens can have the browser ask this machine, and a name of that page's may come to stand for this machine
-(DNS rebinding), so that the browser takes both for the same. Programs send neither `Origin` nor `Sec-Fetch-Site`.
+Any page that somebody opens can make the browser send requests to this machine. And a name of that page may come to stand for
+this machine (DNS rebinding), so that the browser takes the page and this server for the same. Programs are not affected: they
+send neither `Origin` nor `Sec-Fetch-Site`.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fewframes.errors import Refusal
 
 GUARDED = "/v1/"
-"""Routes that only this server's own pages may ask, among pages."""
+"""The start of the routes that no page but this server's own may ask."""
 OPEN = ("/v1/about",)
-"""But these, for links: they tell what anybody may know, and no other page can read it."""
+"""Routes among these that links may lead to. They tell what anybody may know, and other pages cannot read the answer."""
 PROBED = ("/healthz", "/readyz")
-"""Routes that tell nothing, and may be asked under any name."""
+"""Routes for health checks, which tell nothing and may be asked under any name."""
 PORT = re.compile(r":\d*$")
 
 
 class OwnPages:
-    """An application which refuses what other servers' pages ask, and, where `names` are given, any other name of this server."""
+    """A middleware that refuses requests of other servers' pages and, if `names` are given, under any other name."""
 
     def __init__(
         self, app: ASGIApp, names: Collection[str], refused: Callable[[Request, Refusal], Awaitable[Response]]
@@ -45,15 +46,23 @@ class OwnPages:
 
 
 def check(path: str, headers: Headers, names: Collection[str]) -> None:
-    """Refusal (421) under a name that is not among `names`, if there are any, (403) for another server's page."""
+    """Check a request. Raises Refusal: 421 under a name that is not among `names`, if there are any; 403 for another server's page.
+
+    Args:
+        path: Path of the route.
+        headers: Headers of the request.
+        names: Host names of this server; none allows any.
+    """
     host, origin = headers.get("host", ""), headers.get("origin")
     name = PORT.sub("", host).strip("[]").lower().removesuffix(".")
     if names and host and path not in PROBED and name not in names:
         known = ", ".join(map(in_address, names))
-        raise Refusal(421, f"Host {host!r}: without a token this server is {known} only; ask it so, or set a token")
+        raise Refusal(
+            421, f"Host {host!r}: without a token this server answers as {known} only; use one of these, or set a token"
+        )
     if not path.startswith(GUARDED) or path in OPEN:
         return
-    # A browser's own word goes first: a proxy that speaks HTTPS may give Host another name than pages know.
+    # Sec-Fetch-Site goes first, for the browser itself sets it: behind a proxy Host may not be the name that pages know.
     site = headers.get("sec-fetch-site")
     if site:
         if site not in ("same-origin", "none"):
@@ -66,5 +75,5 @@ def check(path: str, headers: Headers, names: Collection[str]) -> None:
 
 
 def in_address(name: str) -> str:
-    """A host as addresses have it: IPv6 in brackets."""
+    """Return a host as it stands in a URL: IPv6 addresses in brackets."""
     return f"[{name}]" if ":" in name else name

@@ -1,10 +1,10 @@
 'use strict';
 const $ = id => document.getElementById(id);
 const video = $('video'), clock = s => `${Math.floor(s / 60)}:${(s % 60).toFixed(1).padStart(4, '0')}`;
-const percent = share => `${(100 * share).toFixed(1)} %`;
+const percent = fraction => `${(100 * fraction).toFixed(1)} %`;
 let about = {}, running = null, answers = {};
 
-/* An element with text, attributes and children; text is never taken for HTML. */
+/* Make an element with text, attributes and children. Text is never taken for HTML. */
 function make(tag, {text, ...attributes} = {}, ...children) {
   const element = document.createElement(tag);
   if (text !== undefined) element.textContent = text;
@@ -13,9 +13,10 @@ function make(tag, {text, ...attributes} = {}, ...children) {
   return element;
 }
 
-function sized(tag, side, share) {
+/* Make an element whose `side` (width, height, left) is a fraction of its parent's. */
+function sized(tag, side, fraction) {
   const element = make(tag);
-  element.style[side] = `${Math.max(0, Math.min(1, share)) * 100}%`;
+  element.style[side] = `${Math.max(0, Math.min(1, fraction)) * 100}%`;
   return element;
 }
 
@@ -24,25 +25,25 @@ function showError(message) {
   $('status').textContent = '';
 }
 
-function showProgress(words, share) {
+function showProgress(words, fraction) {
   if ($('doing').textContent !== words) $('doing').textContent = words;
-  if (share === undefined) $('bar').removeAttribute('value'); else $('bar').value = share;
+  if (fraction === undefined) $('bar').removeAttribute('value'); else $('bar').value = fraction;
 }
 
-/* The server's answer to a file (a form) or a name (JSON); `heard` gets what it says while it works. */
-function ask(route, source, values, heard = () => {}) {
+/* Send a file (as a form) or a name (as JSON), and return the server's answer. `onLine` is called with each line of progress. */
+function ask(route, source, values, onLine = () => {}) {
   return new Promise((resolve, reject) => {
     const request = running = new XMLHttpRequest();
     let read = 0, last = null;
     const lines = () => {
       const end = request.responseText.lastIndexOf('\n') + 1;
-      for (const line of request.responseText.slice(read, end).split('\n').filter(Boolean)) heard(last = JSON.parse(line));
+      for (const line of request.responseText.slice(read, end).split('\n').filter(Boolean)) onLine(last = JSON.parse(line));
       read = end;
     };
     request.open('POST', route);
     if ($('token').value) request.setRequestHeader('Authorization', `Bearer ${$('token').value}`);
     request.upload.onprogress = event => showProgress('Sending the video', event.loaded / event.total);
-    request.upload.onload = () => showProgress('Looking at it');
+    request.upload.onload = () => showProgress('Analysing the video');
     request.onprogress = () => { if (values.progress && request.status === 200) lines(); };
     request.onabort = () => reject(new Error('cancelled'));
     request.onerror = () => reject(new Error('the server cannot be reached, or closed the connection'));
@@ -81,8 +82,8 @@ async function look(source) {
   }
   play(source);
   $('work').hidden = false;
-  $('status').textContent = `Looking at ${name}`;
-  showProgress('Asking');
+  $('status').textContent = `Analysing ${name}`;
+  showProgress('Connecting');
   try {
     const found = await ask('v1/predict', source, {topk: 5, explain: true, pictures: true});
     if (mine !== look.turn) return;
@@ -101,7 +102,7 @@ async function look(source) {
   }
 }
 
-/* The chosen file in the browser's own player, from which moments are shown; what it cannot play has none. */
+/* Show the chosen file in the browser's own player. A file that it cannot play has no moments to jump to. */
 function play(source) {
   if (video.src) URL.revokeObjectURL(video.src);
   video.removeAttribute('src');
@@ -140,14 +141,14 @@ function showPrediction(found, name) {
     make('li', {}, make('span', {text: label}), make('span', {text: percent(score)}),
       make('div', {class: 'bar', 'aria-hidden': 'true'}, sized('i', 'width', score)))));
   const most = Math.max(...found.frame_attention);
-  $('strip').replaceChildren(...found.frame_attention.map((share, place) => {
-    const time_s = found.times_s[place], fall = 100 * found.explanation.occlusion[place];
-    const words = `${clock(time_s)}, attention ${percent(share)}; without it the score ${fall < 0 ? 'rises' : 'falls'} by ${Math.abs(fall).toFixed(2)} points`;
-    const button = jumper(time_s, words, make('img', {src: found.pictures[place], alt: ''}),
-      make('div', {class: 'column'}, sized('i', 'height', share / most)),
-      make('span', {text: clock(time_s)}), make('span', {text: percent(share)}));
+  $('strip').replaceChildren(...found.frame_attention.map((attention, index) => {
+    const time_s = found.times_s[index], fall = 100 * found.explanation.occlusion[index];
+    const words = `${clock(time_s)}, attention ${percent(attention)}; without it the score ${fall < 0 ? 'rises' : 'falls'} by ${Math.abs(fall).toFixed(2)} points`;
+    const button = jumper(time_s, words, make('img', {src: found.pictures[index], alt: ''}),
+      make('div', {class: 'column'}, sized('i', 'height', attention / most)),
+      make('span', {text: clock(time_s)}), make('span', {text: percent(attention)}));
     button.title = words;
-    if (share === most) button.className = 'most';
+    if (attention === most) button.className = 'most';
     return make('li', {}, button);
   }));
   const {pictures, ...rest} = found;
@@ -159,13 +160,13 @@ function showPrediction(found, name) {
 }
 
 function showTimeline(found) {
-  const share = time_s => (time_s - found.start_s) / (found.end_s - found.start_s);
+  const position = time_s => (time_s - found.start_s) / (found.end_s - found.start_s);
   const labels = [...new Set(found.spans.map(span => span.label))];
   const threshold = percent(found.threshold), gaps = found.gaps.map(gap => ` Left out: ${clock(gap.start_s)} to ${clock(gap.end_s)} (${gap.error}).`);
-  $('timeline-note').textContent = (labels.length ? `What it is at least ${threshold} sure of, from ${clock(found.start_s)} to ${clock(found.end_s)}.` +
-    ' Choose one to see that moment.' : `Nothing that it is at least ${threshold} sure of.`) + gaps.join('');
+  $('timeline-note').textContent = (labels.length ? `Actions with a confidence of at least ${threshold}, from ${clock(found.start_s)} to ${clock(found.end_s)}.` +
+    ' Choose one to see that moment.' : `No action with a confidence of at least ${threshold}.`) + gaps.join('');
   const tracks = labels.map(label => {
-    const points = found.scores[label].map((score, place) => `${1000 * share(found.times_s[place])},${100 - 96 * score}`).join(' ');
+    const points = found.scores[label].map((score, index) => `${1000 * position(found.times_s[index])},${100 - 96 * score}`).join(' ');
     const svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
     const line = document.createElementNS('http://www.w3.org/2000/svg', 'polyline');
     svg.setAttribute('viewBox', '0 0 1000 100');
@@ -173,8 +174,8 @@ function showTimeline(found) {
     line.setAttribute('points', points);
     svg.append(line);
     const spans = found.spans.filter(span => span.label === label).map(span => {
-      const block = sized('i', 'left', share(span.start_s));
-      block.style.width = `${100 * (share(span.end_s) - share(span.start_s))}%`;
+      const block = sized('i', 'left', position(span.start_s));
+      block.style.width = `${100 * (position(span.end_s) - position(span.start_s))}%`;
       return block;
     });
     return make('div', {class: 'track'}, ...spans, svg, make('span', {text: label}));
@@ -185,7 +186,7 @@ function showTimeline(found) {
     const box = $('tracks').getBoundingClientRect();
     jumpTo(found.start_s + (found.end_s - found.start_s) * (event.clientX - box.left) / box.width);
   };
-  video.ontimeupdate = () => { now.style.left = `${100 * Math.max(0, Math.min(1, share(video.currentTime)))}%`; };
+  video.ontimeupdate = () => { now.style.left = `${100 * Math.max(0, Math.min(1, position(video.currentTime)))}%`; };
   $('spans').replaceChildren(...found.spans.map(span => {
     const words = `${clock(span.start_s)} to ${clock(span.end_s)}: ${span.label}, ${percent(span.confidence)}`;
     return make('li', {}, jumper(span.start_s, words, words));
@@ -232,7 +233,7 @@ for (const type of ['dragenter', 'dragover', 'dragleave', 'drop']) document.addE
     return;
   }
   $('about').textContent = `${about.model} looks at a handful of frames and names one of ${about.labels.length} actions: ${about.labels.slice(0, 12).join(', ')}${about.labels.length > 12 ? ', ...' : ''}.`;
-  $('limits').textContent = `Up to ${about.max_mb} MB, ${about.max_seconds} s, ${about.max_megapixels} million pixels a frame. It is forgotten once it is answered.`;
+  $('limits').textContent = `Up to ${about.max_mb} MB, ${about.max_seconds} s, ${about.max_megapixels} million pixels per frame. Your video is not kept.`;
   $('named').hidden = !about.takes_urls && !about.takes_paths;
   $('place-label').textContent = [about.takes_urls && 'Address', about.takes_paths && 'Path on the server'].filter(Boolean).join(' or ');
   $('token-row').hidden = !about.needs_token;

@@ -1,0 +1,267 @@
+"""`fewframes train`: teach a model your own actions."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from fewframes.cli.console import StageProgress, is_first_process, print_lines, tell, tell_data, tell_failures
+from fewframes.cli.options import (
+    INPUT,
+    MODEL,
+    OUTPUT,
+    CacheOption,
+    DeviceOption,
+    DtypeOption,
+    NoCacheOption,
+    embedding_cache,
+)
+from fewframes.errors import EXIT_SOME_FAILED
+
+LEARNING = "Learning"
+
+
+def train(
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="FOLDER|LIST",
+            help="Labelled videos. A folder has one folder of videos per action, or train and val folders of such. A list has "
+            "lines of path and label, or CSV columns path,label[,start_s,end_s][,split][,group]. The published lists of "
+            "UCF101, HMDB51, Kinetics and Something-Something work as they are.",
+        ),
+    ],
+    *,
+    holdout: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=0.9,
+            help="Fraction of the videos kept out of training to measure accuracy on. 0 trains on all of them.",
+            show_default="0.2",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
+    task: Annotated[
+        Literal["auto", "single", "multilabel"] | None,
+        typer.Option(
+            help="One action per video, or any number of them (multilabel, in one cell of the list, separated by ;).",
+            show_default="auto",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            help="CSV column that names the recording or person. Videos of one group stay on one side of the split.",
+            show_default="group",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
+    folder: Annotated[
+        str | None,
+        typer.Option(
+            "--videos", help="Folder of the videos, if the paths are not relative to the list.", rich_help_panel=INPUT
+        ),
+    ] = None,
+    official_split: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Number of the official split (UCF101, HMDB51).", show_default="1", rich_help_panel=INPUT
+        ),
+    ] = None,
+    mirror: Annotated[
+        bool | None,
+        typer.Option(
+            "--mirror/--no-mirror",
+            help="Train on mirrored videos too. Not for actions that differ in left and right.",
+            show_default="mirror",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Model to start from: a preset, or a trained model's file or folder. Its frame encoder is used again; what "
+            "it learned about actions is not.",
+            show_default="lite0-16",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(help="Other weights for the frame encoder: a file or a timm name.", rich_help_panel=MODEL),
+    ] = None,
+    frames: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Frames to look at in each video. Fewer are faster, and usually less accurate.",
+            show_default="the model's own",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            "--run",
+            help="Run file (TOML) with any settings. Options given here override it.",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
+    unfreeze: Annotated[
+        str | None,
+        typer.Option(
+            help="Train the frame encoder too, to fit it to your videos: none, last-N-blocks or all. Takes gigabytes of memory; "
+            "see docs/guide/train.md.",
+            show_default="none",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            help="Learn from the scores of this model as well as from the labels. It must have the same actions.",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
+    early_exit: Annotated[
+        bool | None,
+        typer.Option(
+            "--early-exit",
+            help="Train on few frames too, so that `predict --early-exit auto` can answer easy videos sooner.",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Times that each video is seen.",
+            show_default="80; 300 steps at least",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(help="Highest learning rate.", show_default="0.001", rich_help_panel=LEARNING),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Random seed of the split and the training.", show_default="0", rich_help_panel=LEARNING
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Any setting of a run file, such as train.ema_decay=0.999. May be given several times.",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the model and its figures.", rich_help_panel=OUTPUT)
+    ],
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace the model in the output folder.", rich_help_panel=OUTPUT),
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Continue the interrupted run in the output folder, if there is one. A finished run stays as it is.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+    cache: CacheOption = None,
+    no_cache: NoCacheOption = False,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+) -> None:
+    """Teach a model your own actions.
+
+    Each video is encoded once and its embeddings are cached, so training again takes seconds.
+    A small network learns from these embeddings.
+    With --unfreeze the frame encoder learns too, on videos that are cropped and coloured anew each time.
+
+    Writes model.safetensors (for `predict --model`), run.toml (the settings), metrics.json, predictions.csv, history.csv,
+    curves.png, confusion.png and TensorBoard logs.
+
+    On several processors: torchrun --nproc-per-node 8 -m fewframes.cli train ...
+    All settings: docs/guide/train.md.
+
+    Exit codes: 0 done, 1 the data cannot be used, 2 wrong use, 3 done but some videos could not be read.
+    """
+    from fewframes.data.dataset import read_data
+    from fewframes.results import tally
+    from fewframes.training.config import RunConfig, changed, changed_by_words, read_run
+    from fewframes.training.run_folder import RunFolder
+    from fewframes.training.train import TrainOptions
+    from fewframes.training.train import train as train_model
+
+    chosen = changed(
+        read_run(run) if run is not None else RunConfig(),
+        {
+            "start": model,
+            "init": init,
+            "model": {"num_frames": frames},
+            "data": {
+                "task": task,
+                "holdout": holdout,
+                "group": group,
+                "videos": folder,
+                "official_split": official_split,
+                "mirror": mirror,
+            },
+            "train": {
+                "unfreeze": unfreeze,
+                "teacher": teacher,
+                "early_exit": early_exit,
+                "epochs": epochs,
+                "min_steps": epochs and 1,  # who asks for a number of epochs gets exactly these
+                "learning_rate": learning_rate,
+                "seed": seed,
+            },
+        },
+    )
+    chosen = changed_by_words(chosen, settings or [])
+    videos = read_data(data, chosen.data)
+    tell_data(data, videos)
+    if holdout is not None and {"val", "test"} & {sample.split for sample in videos.samples}:
+        tell("--holdout is not used: the data name their own held-out videos")
+    options = TrainOptions(
+        cache=embedding_cache(cache, unused=no_cache),
+        device=device,
+        dtype=dtype,
+        overwrite=overwrite,
+        resume=resume,
+        command=shlex.join(["fewframes", *sys.argv[1:]]),
+    )
+    if resume and RunFolder(output, chosen, videos, options.command).finished():
+        if is_first_process():
+            tell(f"{output}: this run is already finished; use it: fewframes predict VIDEO --model {output}")
+        return
+    with StageProgress() as progress:
+        trained = train_model(videos, output, chosen, options, progress.show)
+    if not is_first_process():
+        return
+    tell_failures(trained.failures)
+    read = tally(len(videos.samples) - len(trained.failures), "videos read", trained.failures)
+    tell(
+        f"{read} ({trained.num_cached} from the cache) in {trained.embedding_s:.1f} s; trained in {trained.training_s:.1f} s"
+    )
+    if trained.evaluation is None:
+        missing = "none of the held-out videos could be read" if trained.num_held_out else "nothing was held out"
+        tell(f"{missing}, so the accuracy of this model is unknown")
+    else:
+        first, *others = trained.evaluation.report.lines()
+        print_lines([f"held-out videos: {first}", *others])
+    tell(f"use it: fewframes predict VIDEO --model {output}")
+    if trained.failures:
+        raise typer.Exit(EXIT_SOME_FAILED)
