@@ -32,16 +32,16 @@ from fewframes.core.cache import EmbeddingCache
 from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
 from fewframes.inference.predictor import Predictor, load
-from fewframes.models.checkpoint import Checkpoint
 from fewframes.models.config import ModelConfig
-from fewframes.models.image_weights import start_model
+from fewframes.models.files.checkpoint import Checkpoint
+from fewframes.models.files.image_weights import start_model
 from fewframes.models.presets import LITE_VIEW, PRESETS
 from fewframes.models.stam import STAM
 from fewframes.results import Failure
 from fewframes.training.config import RunConfig, TrainConfig
+from fewframes.training.evaluation.scoring import averaged
 from fewframes.training.features import EmbeddedVideos, embed_videos, extract_features
 from fewframes.training.loop import fit
-from fewframes.training.scoring import averaged
 from fewframes.video.sampling import Views
 
 FOLDS, SEEDS = 5, 3

@@ -31,10 +31,10 @@ from torch import Tensor
 
 from fewframes.core.cache import EmbeddingCache, content_key, key_of, module_key
 from fewframes.inference.predictor import Predictor, name_of
-from fewframes.models.checkpoint import Checkpoint
 from fewframes.models.config import ModelConfig
-from fewframes.models.image_weights import start_model
-from fewframes.models.networks import build_model
+from fewframes.models.files.checkpoint import Checkpoint
+from fewframes.models.files.image_weights import start_model
+from fewframes.models.files.networks import build_model
 from fewframes.models.presets import LITE_VIEW, PRESETS
 from fewframes.models.stam import STAM
 from fewframes.models.token_merging import merge_tokens

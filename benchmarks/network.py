@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 import fewframes
-from fewframes.core.memory import keep_memory
+from fewframes.core.process import keep_memory
 from fewframes.inference.threads import side_by_side
 from fewframes.video.transforms import pixels_of
 

@@ -24,7 +24,7 @@ import httpx2
 import machine
 
 import fewframes
-from fewframes.core.memory import keep_memory
+from fewframes.core.process import keep_memory
 
 CLIPS = [machine.ROOT / "examples" / name for name in ("hug.mp4", "kick.mp4")]
 ROUNDS, CLIPS_A_ROUND, CLIENTS = 4, 12, 6

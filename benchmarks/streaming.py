@@ -44,12 +44,12 @@ from paired import difference, spread
 from torch import Tensor
 
 from fewframes.core.cache import EmbeddingCache
-from fewframes.core.memory import keep_memory
+from fewframes.core.process import keep_memory
 from fewframes.inference.predictor import Predictor, load
 from fewframes.inference.stream import EmbeddingRing
-from fewframes.models.checkpoint import Checkpoint
 from fewframes.models.config import ModelConfig
-from fewframes.models.networks import build_model
+from fewframes.models.files.checkpoint import Checkpoint
+from fewframes.models.files.networks import build_model
 from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM
 from fewframes.training.config import RunConfig, TrainConfig

@@ -39,7 +39,7 @@ from fewframes.core.metrics import count_cost
 from fewframes.data.dataset import VideoSet
 from fewframes.inference.predictor import Predictor
 from fewframes.training.config import RunConfig
-from fewframes.training.evaluate import EvaluateConfig, evaluate
+from fewframes.training.evaluation.evaluate import EvaluateConfig, evaluate
 from fewframes.training.optim import warmup_cosine
 from fewframes.training.train import TrainOptions, train
 from fewframes.video.sampling import Views, centre_times, clip_times

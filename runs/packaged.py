@@ -35,7 +35,7 @@ from fewframes.core.cache import EmbeddingCache
 from fewframes.core.metrics import Report, bootstrap, score
 from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
-from fewframes.models.checkpoint import save_checkpoint
+from fewframes.models.files.checkpoint import save_checkpoint
 from fewframes.training.config import RunConfig, changed, read_run
 from fewframes.training.train import TrainingResult, TrainOptions, train
 from fewframes.viz.charts import confusion_png

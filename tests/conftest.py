@@ -12,8 +12,8 @@ import torch
 
 import fewframes
 from fewframes.inference.predictor import Predictor
-from fewframes.models.checkpoint import Checkpoint, save_checkpoint
-from fewframes.models.networks import build_model
+from fewframes.models.files.checkpoint import Checkpoint, save_checkpoint
+from fewframes.models.files.networks import build_model
 from fewframes.video.view import ViewConfig
 from helpers.models import LABELS, TINY
 from helpers.numbered import Numbered, write_fading

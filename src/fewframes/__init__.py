@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from fewframes.inference.stream import StreamPrediction as StreamPrediction
     from fewframes.inference.timeline import Timeline as Timeline
     from fewframes.inference.timeline import TimelineConfig as TimelineConfig
-    from fewframes.models.checkpoint import Checkpoint as Checkpoint
-    from fewframes.models.checkpoint import save_checkpoint as save_checkpoint
     from fewframes.models.config import ModelConfig as ModelConfig
-    from fewframes.models.hub import load_checkpoint as load_checkpoint
-    from fewframes.models.image_weights import start_model as start_model
+    from fewframes.models.files.checkpoint import Checkpoint as Checkpoint
+    from fewframes.models.files.checkpoint import save_checkpoint as save_checkpoint
+    from fewframes.models.files.hub import load_checkpoint as load_checkpoint
+    from fewframes.models.files.image_weights import start_model as start_model
     from fewframes.models.presets import PRESETS as PRESETS
     from fewframes.models.stam import STAM as STAM
     from fewframes.results import Clip as Clip
@@ -42,9 +42,9 @@ if TYPE_CHECKING:
     from fewframes.results import Timing as Timing
     from fewframes.training.config import RunConfig as RunConfig
     from fewframes.training.config import read_run as read_run
-    from fewframes.training.evaluate import EvaluateConfig as EvaluateConfig
-    from fewframes.training.evaluate import Evaluation as Evaluation
-    from fewframes.training.evaluate import evaluate as evaluate
+    from fewframes.training.evaluation.evaluate import EvaluateConfig as EvaluateConfig
+    from fewframes.training.evaluation.evaluate import Evaluation as Evaluation
+    from fewframes.training.evaluation.evaluate import evaluate as evaluate
     from fewframes.training.train import TrainingResult as TrainingResult
     from fewframes.training.train import TrainOptions as TrainOptions
     from fewframes.training.train import train as train
@@ -55,18 +55,18 @@ if TYPE_CHECKING:
 
 # The modules of the public names, for `__getattr__`. The imports above are for type checkers alone; a new name needs both.
 _MODULE_OF = {
-    "Checkpoint": "models.checkpoint",
+    "Checkpoint": "models.files.checkpoint",
     "Clip": "results",
     "DataConfig": "data.dataset",
-    "evaluate": "training.evaluate",
-    "EvaluateConfig": "training.evaluate",
-    "Evaluation": "training.evaluate",
+    "evaluate": "training.evaluation.evaluate",
+    "EvaluateConfig": "training.evaluation.evaluate",
+    "Evaluation": "training.evaluation.evaluate",
     "Explanation": "inference.explain",
     "Failure": "results",
     "FewframesError": "errors",
     "Label": "results",
     "load": "inference.predictor",
-    "load_checkpoint": "models.hub",
+    "load_checkpoint": "models.files.hub",
     "ModelConfig": "models.config",
     "open_video": "video.source",
     "Prediction": "results",
@@ -76,10 +76,10 @@ _MODULE_OF = {
     "read_frames": "video.source",
     "read_run": "training.config",
     "RunConfig": "training.config",
-    "save_checkpoint": "models.checkpoint",
+    "save_checkpoint": "models.files.checkpoint",
     "Span": "inference.spans",
     "STAM": "models.stam",
-    "start_model": "models.image_weights",
+    "start_model": "models.files.image_weights",
     "Stream": "inference.stream",
     "StreamConfig": "video.live_settings",
     "StreamPrediction": "inference.stream",

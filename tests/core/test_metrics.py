@@ -20,7 +20,7 @@ from fewframes.core.metrics import (
     score,
     score_multilabel,
 )
-from fewframes.models.networks import build_model
+from fewframes.models.files.networks import build_model
 from fewframes.models.presets import PRESETS
 
 PAPER_GMACS = {  # its "Flops [G]" column: multiply-adds without attention's products

@@ -24,8 +24,8 @@ from fewframes.cli.main import app
 from fewframes.core.text import for_csv, for_html, for_subtitles, json_line, plain
 from fewframes.inference.spans import Span, subtitles
 from fewframes.inference.timeline import Timeline
-from fewframes.models.checkpoint import Checkpoint, save_checkpoint
-from fewframes.models.networks import build_model
+from fewframes.models.files.checkpoint import Checkpoint, save_checkpoint
+from fewframes.models.files.networks import build_model
 from fewframes.search.page import search_page
 from fewframes.search.table import Hit
 from fewframes.video.view import ViewConfig

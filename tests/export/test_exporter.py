@@ -23,9 +23,9 @@ from fewframes.export.graphs import quantised, traced, write_openvino
 from fewframes.export.predictor import ExportedPredictor
 from fewframes.export.runtime import OUTPUTS, open_graph
 from fewframes.inference.predictor import Predictor, load
-from fewframes.models.checkpoint import Checkpoint, save_checkpoint
 from fewframes.models.config import ModelConfig
-from fewframes.models.networks import build_model
+from fewframes.models.files.checkpoint import Checkpoint, save_checkpoint
+from fewframes.models.files.networks import build_model
 from fewframes.results import Clip, Prediction
 from fewframes.video.view import ViewConfig
 from helpers.models import LABELS, TINY

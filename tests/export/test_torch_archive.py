@@ -19,7 +19,7 @@ from fewframes.errors import WeightsError
 from fewframes.export.graphs import traced, write_torch
 from fewframes.export.runtime import Card, open_graph
 from fewframes.export.torch_archive import plain_archive
-from fewframes.models.networks import build_model
+from fewframes.models.files.networks import build_model
 from fewframes.video.view import ViewConfig
 from helpers.models import LABELS, TINY
 

@@ -27,7 +27,7 @@ from fewframes.inference.early_exit import (
 )
 from fewframes.models.config import AttentionLayout
 from fewframes.models.exit_plan import ExitPlan, check_can_exit
-from fewframes.models.networks import build_model
+from fewframes.models.files.networks import build_model
 from fewframes.models.stam import STAM
 from fewframes.video.view import ViewConfig
 from helpers.models import TINY

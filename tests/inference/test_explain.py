@@ -12,8 +12,8 @@ from torch.testing import assert_close
 from fewframes.errors import ConfigError, VideoError
 from fewframes.inference.explain import correlations, explain, score_drops, without
 from fewframes.inference.predictor import Predictor, load
-from fewframes.models.checkpoint import Checkpoint
-from fewframes.models.networks import build_model
+from fewframes.models.files.checkpoint import Checkpoint
+from fewframes.models.files.networks import build_model
 from fewframes.video.view import ViewConfig
 from helpers.models import LABELS, TINY
 

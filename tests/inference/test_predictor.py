@@ -18,10 +18,10 @@ from fewframes.errors import ConfigError, VideoError
 from fewframes.inference import clips as reader
 from fewframes.inference.early_exit import filled, stages_of
 from fewframes.inference.predictor import Predictor, load
-from fewframes.models.checkpoint import Checkpoint, save_checkpoint
 from fewframes.models.exit_plan import ExitPlan
-from fewframes.models.hub import load_checkpoint
-from fewframes.models.networks import build_model
+from fewframes.models.files.checkpoint import Checkpoint, save_checkpoint
+from fewframes.models.files.hub import load_checkpoint
+from fewframes.models.files.networks import build_model
 from fewframes.models.token_merging import merged_per_block
 from fewframes.results import Failure, Prediction, tally
 from fewframes.video.sampling import Views, centre_times

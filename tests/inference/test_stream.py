@@ -17,8 +17,8 @@ from fewframes.core.settings import settings_from
 from fewframes.errors import ConfigError
 from fewframes.inference.predictor import Predictor, load
 from fewframes.inference.stream import EmbeddingRing, Smoother, StreamPrediction
-from fewframes.models.checkpoint import Checkpoint
-from fewframes.models.networks import build_model
+from fewframes.models.files.checkpoint import Checkpoint
+from fewframes.models.files.networks import build_model
 from fewframes.video.live_settings import StreamConfig
 from fewframes.video.view import ViewConfig
 from helpers.models import LABELS, TINY

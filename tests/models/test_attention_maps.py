@@ -15,7 +15,7 @@ from fewframes.errors import ConfigError
 from fewframes.models.attention_maps import MapChoice, Method, attention_maps, choose_method, frame_maps, grad_cam
 from fewframes.models.backbones import EfficientNetLite0, TimmFrameEncoder, timm_frame_encoder
 from fewframes.models.config import ModelConfig
-from fewframes.models.networks import build_model
+from fewframes.models.files.networks import build_model
 from fewframes.models.stam import STAM, SpatialEncoder
 from fewframes.models.token_merging import merge_tokens
 from fewframes.video.view import ViewConfig

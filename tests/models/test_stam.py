@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from fewframes.models.config import ModelConfig
+from fewframes.models.files.networks import build_model
 from fewframes.models.layers import Attention, Block, DropPath, attend, resize_positions
-from fewframes.models.networks import build_model
 from fewframes.models.presets import PLAIN_PIXELS, VIT_VIEW
 from fewframes.models.stam import STAM, SpatialEncoder
 from fewframes.video.view import ViewConfig

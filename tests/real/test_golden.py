@@ -11,9 +11,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
-from fewframes.models.image_weights import start_model
+from fewframes.models.files.image_weights import start_model
+from fewframes.models.files.release import load_release
 from fewframes.models.presets import PRESETS
-from fewframes.models.release import load_release
 
 
 def test_release_is_reproduced(shared: Path, tmp_path: Path) -> None:

@@ -26,9 +26,9 @@ from fewframes.inference import frame_features
 from fewframes.inference.predictor import Predictor, load
 from fewframes.inference.spans import Span
 from fewframes.inference.timeline import TimelineConfig, sweep
-from fewframes.models.checkpoint import Checkpoint
 from fewframes.models.config import ModelConfig
-from fewframes.models.networks import build_model
+from fewframes.models.files.checkpoint import Checkpoint
+from fewframes.models.files.networks import build_model
 from fewframes.search import index as retrieve
 from fewframes.search import table as moments
 from fewframes.search.index import Index

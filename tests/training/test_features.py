@@ -16,9 +16,9 @@ from fewframes.data.layouts import Sample
 from fewframes.errors import DataError
 from fewframes.inference.frame_features import WITHOUT_EFFECT, encoder_key
 from fewframes.inference.predictor import Predictor, load
-from fewframes.models.checkpoint import Checkpoint
 from fewframes.models.config import ModelConfig
-from fewframes.models.networks import build_model
+from fewframes.models.files.checkpoint import Checkpoint
+from fewframes.models.files.networks import build_model
 from fewframes.results import Failure
 from fewframes.training import features as room
 from fewframes.training.augment import AugmentConfig

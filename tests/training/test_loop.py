@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from fewframes.data.layouts import Sample
 from fewframes.errors import ConfigError, MissingDependency
 from fewframes.models.config import ModelConfig
+from fewframes.models.files.networks import build_model
 from fewframes.models.layers import Block
-from fewframes.models.networks import build_model
 from fewframes.models.stam import STAM
 from fewframes.training.augment import AugmentConfig
 from fewframes.training.config import RunConfig, TrainConfig

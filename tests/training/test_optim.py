@@ -11,7 +11,7 @@ from torch import nn
 
 from fewframes.errors import ConfigError
 from fewframes.models.backbones import EfficientNetLite0, timm_frame_encoder
-from fewframes.models.networks import build_model
+from fewframes.models.files.networks import build_model
 from fewframes.models.stam import SpatialEncoder
 from fewframes.training.config import TrainConfig
 from fewframes.training.optim import Average, layers_of, parameter_groups, unfreeze, warmup_cosine

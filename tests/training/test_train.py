@@ -22,13 +22,13 @@ from fewframes.core.metrics import MultiLabelReport, Report
 from fewframes.data.dataset import DataConfig, VideoSet, read_data
 from fewframes.errors import ConfigError, DataError, OutputError
 from fewframes.inference.predictor import load
-from fewframes.models.checkpoint import Checkpoint, save_checkpoint
 from fewframes.models.config import ModelConfig
-from fewframes.models.hub import load_checkpoint
-from fewframes.models.networks import build_model
+from fewframes.models.files.checkpoint import Checkpoint, save_checkpoint
+from fewframes.models.files.hub import load_checkpoint
+from fewframes.models.files.networks import build_model
 from fewframes.training.augment import AugmentConfig
 from fewframes.training.config import RunConfig, TrainConfig, read_run
-from fewframes.training.evaluate import EvaluateConfig, evaluate
+from fewframes.training.evaluation.evaluate import EvaluateConfig, evaluate
 from fewframes.training.run_folder import read_history
 from fewframes.training.train import TrainingResult, TrainOptions, train
 from fewframes.video.view import ViewConfig

@@ -14,7 +14,7 @@ from fewframes.core.version import __version__
 from fewframes.errors import FewframesError
 from fewframes.inference.clips import ClipReader, ClipRequest, DecodedClips
 from fewframes.inference.predictor import BackendChoice, DtypeName, Predictor, one_pass
-from fewframes.models.hub import load_checkpoint
+from fewframes.models.files.hub import load_checkpoint
 from fewframes.results import Failure, Prediction
 
 

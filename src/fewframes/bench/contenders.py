@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from fewframes.bench import baselines
 from fewframes.errors import ConfigError, MissingDependency, nearest
 from fewframes.models.config import ModelConfig
-from fewframes.models.hub import downloaded_path, load_checkpoint
-from fewframes.models.networks import build_model, load_strictly
+from fewframes.models.files.hub import downloaded_path, load_checkpoint
+from fewframes.models.files.networks import build_model, load_strictly
+from fewframes.models.files.tensor_files import read_tensors
 from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM
-from fewframes.models.tensor_files import read_tensors
 from fewframes.video.sampling import ONE_PASS, Views
 from fewframes.video.view import ViewConfig
 

@@ -19,7 +19,7 @@ from fewframes.core.devices import choose_device
 from fewframes.core.metrics import count_cost
 from fewframes.errors import BenchError, ConfigError, nearest
 from fewframes.models.config import ModelConfig
-from fewframes.models.networks import build_model
+from fewframes.models.files.networks import build_model
 from fewframes.models.presets import PRESETS
 
 AttentionLayout = Literal["factorised", "per_block", "joint"]

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from fewframes.bench.contenders import Baseline
 from fewframes.core.devices import may_pay, synchronise
-from fewframes.core.memory import keep_memory
+from fewframes.core.process import keep_memory
 from fewframes.errors import BenchError, ConfigError, FewframesError
 from fewframes.inference.predictor import DTYPES, Predictor, name_of
-from fewframes.models.checkpoint import Checkpoint
+from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.stam import STAM
 from fewframes.video.transforms import pixels_of
 

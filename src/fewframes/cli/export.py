@@ -72,7 +72,7 @@ def export(
 
     Exit codes: 0 written and compared, 1 a file disagrees with the model, 2 wrong use, 4 an optional package is missing.
     """
-    from fewframes.models.formats import SUFFIXES
+    from fewframes.models.files.formats import SUFFIXES
 
     endings = {kind: ending for ending, kind in SUFFIXES.items()}
     if output is not None and format is not None and output.suffix != endings[format]:

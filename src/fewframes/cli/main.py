@@ -61,7 +61,7 @@ from fewframes.cli.serve import serve
 from fewframes.cli.stream import stream
 from fewframes.cli.timeline import timeline
 from fewframes.cli.train import train
-from fewframes.core.memory import keep_memory
+from fewframes.core.process import keep_memory
 from fewframes.errors import EXIT_SOME_FAILED, FewframesError
 
 if TYPE_CHECKING:  # the command line must not load torch before a command needs it
@@ -180,7 +180,7 @@ def predict(
         )  # fmt: skip
         write_folder(job, sources, output, engine, shard_rows, "labelling")
         return
-    from fewframes.models.formats import format_of
+    from fewframes.models.files.formats import format_of
 
     paths = named_videos(sources)
     pictures = [] if explain is None else plan_pictures(explain, paths)
@@ -276,7 +276,7 @@ def pull(
     """Fetch the weights that the paper's authors published, check that they load, and store them for `--model`."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
-    from fewframes.models.hub import pull as pull_weights
+    from fewframes.models.files.hub import pull as pull_weights
 
     with Progress(BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=console(stderr=True)) as progress:
         task = progress.add_task(name, total=None)

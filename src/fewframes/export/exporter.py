@@ -21,7 +21,7 @@ from fewframes.errors import ConfigError, ExportError, needed
 from fewframes.export.graphs import joined, onnx_of, quantised, traced, write_onnx, write_openvino, write_torch
 from fewframes.export.runtime import Array, Card, Graph, GraphPart, Precision, open_graph
 from fewframes.inference.predictor import Predictor
-from fewframes.models.formats import SUFFIXES, GraphFormat, format_of
+from fewframes.models.files.formats import SUFFIXES, GraphFormat, format_of
 from fewframes.models.stam import STAM
 from fewframes.models.token_merging import merged_per_block
 from fewframes.results import Clip

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from fewframes.core.ahead import worked_ahead
 from fewframes.core.arguments import check_time_range, whole_number
+from fewframes.core.process import worked_ahead
 from fewframes.core.settings import MOST_FRAMES
 from fewframes.errors import ConfigError, FewframesError, VideoError
 from fewframes.export.runtime import LEAST_FRAMES, Array, Graph, open_graph

@@ -15,18 +15,18 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fewframes.core.ahead import worked_ahead
 from fewframes.core.arguments import real_number, whole_number
 from fewframes.core.devices import auto_dtype, choose_device
+from fewframes.core.process import worked_ahead
 from fewframes.errors import ConfigError, FewframesError, MissingDependency, VideoError, nearest
 from fewframes.inference.clips import ClipReader, ClipRequest, DecodedClips
 from fewframes.inference.early_exit import answer, confidence, stages_of
 from fewframes.inference.stream import OnEvent, Stream
 from fewframes.inference.threads import num_threads, side_by_side
-from fewframes.models.checkpoint import Checkpoint
 from fewframes.models.exit_plan import ExitPlan, check_can_exit
-from fewframes.models.hub import load_checkpoint
-from fewframes.models.networks import sharing_copy
+from fewframes.models.files.checkpoint import Checkpoint
+from fewframes.models.files.hub import load_checkpoint
+from fewframes.models.files.networks import sharing_copy
 from fewframes.models.stam import VideoEncoding
 from fewframes.models.token_merging import merge_tokens
 from fewframes.results import Clip, Failure, Prediction, Timing

@@ -19,10 +19,10 @@ from fewframes.inference.predictor import Predictor
 from fewframes.results import Failure
 from fewframes.training.augment import AugmentConfig
 from fewframes.training.config import RunConfig
-from fewframes.training.evaluate import indices_of
+from fewframes.training.evaluation.evaluate import indices_of
+from fewframes.training.evaluation.scoring import Scores, score_videos
 from fewframes.training.features import EmbeddedVideos, VideoFeatures, embed_videos, extract_features
 from fewframes.training.processes import ProcessRank
-from fewframes.training.scoring import Scores, score_videos
 
 Progress = Callable[[str, int, int, str], None]
 """A function that is called with the name of the stage, the number done, the number in all, and a line of text."""

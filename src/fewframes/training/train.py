@@ -29,16 +29,16 @@ from fewframes.data.dataset import VideoSet, hold_out
 from fewframes.errors import ConfigError, DataError
 from fewframes.inference.early_exit import fit_plan, stage_logits, stages_of
 from fewframes.inference.predictor import DtypeName, Predictor, name_of
-from fewframes.models.checkpoint import Checkpoint, save_checkpoint
 from fewframes.models.config import ModelConfig
 from fewframes.models.exit_plan import ExitPlan, check_can_exit
-from fewframes.models.hub import load_checkpoint
-from fewframes.models.image_weights import start_model
+from fewframes.models.files.checkpoint import Checkpoint, save_checkpoint
+from fewframes.models.files.hub import load_checkpoint
+from fewframes.models.files.image_weights import start_model
 from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM
 from fewframes.results import Failure
 from fewframes.training.config import RunConfig, TrainConfig
-from fewframes.training.evaluate import Evaluation, evaluate, figure_of
+from fewframes.training.evaluation.evaluate import Evaluation, evaluate, figure_of
 from fewframes.training.features import EmbeddedVideos
 from fewframes.training.loader import VideoExamples
 from fewframes.training.loop import Trainer, TrainingSet, TrainingStep, solve, token_examples

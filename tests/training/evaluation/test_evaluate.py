@@ -17,15 +17,15 @@ from fewframes.data.dataset import DataConfig, VideoSet, read_data
 from fewframes.data.layouts import Sample
 from fewframes.errors import DataError
 from fewframes.inference.predictor import Predictor, load
-from fewframes.models.checkpoint import Checkpoint
 from fewframes.models.config import AttentionLayout
-from fewframes.models.networks import build_model
+from fewframes.models.files.checkpoint import Checkpoint
+from fewframes.models.files.networks import build_model
 from fewframes.models.presets import PRESETS
 from fewframes.training.config import RunConfig, TrainConfig
-from fewframes.training.evaluate import EvaluateConfig, Evaluation, calibrated, evaluate, work_of
-from fewframes.training.report import write_metrics, write_predictions
-from fewframes.training.report_page import read_mistakes, report_page
-from fewframes.training.scoring import ScoringSpeed
+from fewframes.training.evaluation.evaluate import EvaluateConfig, Evaluation, calibrated, evaluate, work_of
+from fewframes.training.evaluation.report import write_metrics, write_predictions
+from fewframes.training.evaluation.report_page import read_mistakes, report_page
+from fewframes.training.evaluation.scoring import ScoringSpeed
 from fewframes.training.train import TrainOptions, train
 from fewframes.video.sampling import Views
 from fewframes.video.view import ViewConfig

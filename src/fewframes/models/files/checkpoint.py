@@ -23,9 +23,9 @@ from fewframes.core.settings import settings_from
 from fewframes.errors import ConfigError, WeightsError
 from fewframes.models.config import ModelConfig
 from fewframes.models.exit_plan import ExitPlan
-from fewframes.models.networks import build_model, check_fit, load_strictly, planned_model
+from fewframes.models.files.networks import build_model, check_fit, load_strictly, planned_model
+from fewframes.models.files.tensor_files import one_line, read_shapes, read_tensors
 from fewframes.models.stam import STAM
-from fewframes.models.tensor_files import one_line, read_shapes, read_tensors
 from fewframes.video.view import ViewConfig
 
 MODEL_FILE = "model.safetensors"

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from fewframes.errors import WeightsError
 from fewframes.models.backbones import TimmFrameEncoder, timm_frame_encoder
-from fewframes.models.checkpoint import HEADER_KEY, MODEL_FILE
 from fewframes.models.config import ModelConfig
-from fewframes.models.hub import load_checkpoint
-from fewframes.models.networks import build_model, load_strictly
+from fewframes.models.files.checkpoint import HEADER_KEY, MODEL_FILE
+from fewframes.models.files.hub import load_checkpoint
+from fewframes.models.files.networks import build_model, load_strictly
+from fewframes.models.files.tensor_files import read_header, read_tensors
 from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM, SpatialEncoder
-from fewframes.models.tensor_files import read_header, read_tensors
 from fewframes.video.view import ViewConfig
 
 

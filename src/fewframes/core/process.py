@@ -1,7 +1,8 @@
-"""Work on many videos that threads do ahead of the caller. Threads help because FFmpeg releases Python's global lock."""
+"""Threads that work ahead of the caller, and the memory of this process. Threads help because FFmpeg releases Python's global lock."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -10,6 +11,10 @@ from itertools import islice
 from typing import TypeVar
 
 from fewframes.errors import FewframesError
+
+M_TRIM_THRESHOLD = -1
+M_MMAP_THRESHOLD = -3
+"""The numbers of two parameters of mallopt, from malloc.h."""
 
 Done = TypeVar("Done")
 
@@ -46,3 +51,18 @@ def worked_ahead(
         finally:  # the caller may stop early; closing the pool then waits for running work alone
             for _, future in waiting:
                 future.cancel()
+
+
+def keep_memory() -> None:
+    """Let malloc keep memory that the network frees, instead of fetching zeroed memory again for each layer (docs/decisions).
+
+    Only processes of the command may call this, because they are its own; a library must not change the allocator. Without
+    glibc nothing happens.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    # Older versions of glibc refuse more than 2**25.
+    mallopt(M_MMAP_THRESHOLD, 2**30) or mallopt(M_MMAP_THRESHOLD, 2**25)
+    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

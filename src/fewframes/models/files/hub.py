@@ -12,11 +12,11 @@ from typing import IO
 
 from fewframes.core.settings import cache_dir
 from fewframes.errors import ConfigError, WeightsError, nearest
-from fewframes.models.checkpoint import HEADER_KEY, MODEL_FILE, Checkpoint, from_header
-from fewframes.models.formats import format_of
+from fewframes.models.files.checkpoint import HEADER_KEY, MODEL_FILE, Checkpoint, from_header
+from fewframes.models.files.formats import format_of
+from fewframes.models.files.release import load_release
+from fewframes.models.files.tensor_files import one_line, read_header
 from fewframes.models.presets import PRESETS, RELEASE_URL
-from fewframes.models.release import load_release
-from fewframes.models.tensor_files import one_line, read_header
 
 
 def pull(name: str, *, file: str | None = None, progress: Callable[[int, int], None] | None = None) -> Path:

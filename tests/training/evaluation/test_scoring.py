@@ -15,10 +15,10 @@ from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
 from fewframes.errors import ConfigError, DataError
 from fewframes.inference.predictor import Predictor, load
-from fewframes.models.checkpoint import Checkpoint
 from fewframes.models.config import AttentionLayout
-from fewframes.models.networks import build_model
-from fewframes.training.scoring import averaged, score_videos
+from fewframes.models.files.checkpoint import Checkpoint
+from fewframes.models.files.networks import build_model
+from fewframes.training.evaluation.scoring import averaged, score_videos
 from fewframes.video.sampling import Views, clip_times
 from fewframes.video.source import read_frames
 from fewframes.video.transforms import crops_of, pixels_of

@@ -15,8 +15,8 @@ from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
 from fewframes.errors import MissingDependency
 from fewframes.inference.predictor import Predictor, load
-from fewframes.training.evaluate import Evaluation, evaluate
-from fewframes.training.report import write_predictions
+from fewframes.training.evaluation.evaluate import Evaluation, evaluate
+from fewframes.training.evaluation.report import write_predictions
 
 ODD = ("error", "kick", "p\udcffsh")
 """One like a column, and one that is no text, as names of folders may be."""

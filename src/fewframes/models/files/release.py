@@ -11,11 +11,11 @@ from torch import Tensor
 
 from fewframes.core.settings import settings_from
 from fewframes.errors import ConfigError, WeightsError
-from fewframes.models.checkpoint import Checkpoint
 from fewframes.models.config import ModelConfig
-from fewframes.models.networks import build_model, check_fit, load_strictly, planned_model
+from fewframes.models.files.checkpoint import Checkpoint
+from fewframes.models.files.networks import build_model, check_fit, load_strictly, planned_model
+from fewframes.models.files.tensor_files import read_tensors
 from fewframes.models.presets import PLAIN_PIXELS, RELEASE
-from fewframes.models.tensor_files import read_tensors
 
 
 def load_release(path: str | os.PathLike[str], *, heads: int | None = None) -> Checkpoint:

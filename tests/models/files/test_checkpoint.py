@@ -15,14 +15,14 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from fewframes.errors import ConfigError, WeightsError
-from fewframes.models import hub
-from fewframes.models.checkpoint import Checkpoint, save_checkpoint
 from fewframes.models.config import ModelConfig
-from fewframes.models.hub import load_checkpoint
-from fewframes.models.image_weights import start_model
-from fewframes.models.networks import build_model
+from fewframes.models.files import hub
+from fewframes.models.files.checkpoint import Checkpoint, save_checkpoint
+from fewframes.models.files.hub import load_checkpoint
+from fewframes.models.files.image_weights import start_model
+from fewframes.models.files.networks import build_model
+from fewframes.models.files.release import load_release
 from fewframes.models.presets import PRESETS, RELEASE
-from fewframes.models.release import load_release
 from fewframes.models.stam import STAM
 from fewframes.video.view import ViewConfig
 
@@ -120,7 +120,7 @@ def test_a_save_that_fails_leaves_the_old_file(
     def full(*_: object, **__: object) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("fewframes.models.checkpoint.save_file", full)
+    monkeypatch.setattr("fewframes.models.files.checkpoint.save_file", full)
     with pytest.raises(OSError, match="No space"):
         save_checkpoint(saved, checkpoint)
     assert saved.read_bytes() == before

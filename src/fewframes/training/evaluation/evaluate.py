@@ -38,12 +38,12 @@ from fewframes.errors import ConfigError, DataError, nearest
 from fewframes.inference.early_exit import ExitFigures, figures_of
 from fewframes.inference.predictor import Predictor
 from fewframes.models.exit_plan import ExitPlan
-from fewframes.models.networks import build_model
+from fewframes.models.files.networks import build_model
 from fewframes.models.presets import PRESETS
 from fewframes.models.token_merging import merge_tokens, merged_per_block
 from fewframes.results import Failure
+from fewframes.training.evaluation.scoring import Scores, ScoringProgress, ScoringSpeed, score_videos
 from fewframes.training.processes import ONLY_PROCESS, ProcessRank
-from fewframes.training.scoring import Scores, ScoringProgress, ScoringSpeed, score_videos
 from fewframes.video.decode.packets import SAME_S
 from fewframes.video.sampling import Views
 

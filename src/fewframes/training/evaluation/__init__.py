@@ -1,0 +1,1 @@
+"""Measure a model on labelled videos, and report it."""
