@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+import fewframes
 from fewframes.data.dataset import DataConfig
 from fewframes.training.config import RunConfig, TrainConfig, run_to_toml
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
 
 
 def test_training_in_python(
@@ -32,3 +34,37 @@ def test_training_in_python(
         r"Report\(12 videos: top-1 .*\) [\d.]+% \(95 % interval .* over 12 groups\)\n", capsys.readouterr().out
     )
     assert (tmp_path / "doors" / "model.safetensors").is_file()
+
+
+def test_the_reference_has_every_public_name() -> None:
+    page = (DOCS / "reference" / "python.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^::: fewframes\.(\w+)$", page, re.MULTILINE)) == sorted(fewframes.__all__)
+    for name in fewframes.__all__:
+        assert getattr(fewframes, name) is not None
+
+
+def test_links_lead_somewhere() -> None:
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")]
+    broken = [
+        f"{page.relative_to(ROOT)}: {target}"
+        for page in pages
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
+        if not re.match(r"\w+:", target) and not (page.parent / target).exists()
+    ]
+    assert not broken
+
+
+def test_every_decision_stands_in_the_index() -> None:
+    index = (DOCS / "decisions" / "index.md").read_text(encoding="utf-8")
+    assert {path.name for path in (DOCS / "decisions").glob("20*.md")} == set(re.findall(r"\]\(([^)]+)\)", index))
+
+
+def test_modules_that_pages_name_exist() -> None:
+    pages = [path for path in DOCS.rglob("*.md") if "decisions" not in path.parts]
+    named = {
+        name
+        for path in pages
+        for name in re.findall(r"`(?:src/fewframes/)?(\w+(?:/\w+)+\.py)", path.read_text("utf-8"))
+    }
+    roots = (ROOT, ROOT / "src" / "fewframes")
+    assert not [name for name in named if not any((root / name).is_file() for root in roots)]

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from fewframes.data.dataset import VideoSet as VideoSet
     from fewframes.data.dataset import read_data as read_data
     from fewframes.errors import FewframesError as FewframesError
+    from fewframes.export.exporter import export as export_model  # noqa: F401
     from fewframes.inference.explain import Explanation as Explanation
+    from fewframes.inference.explain import explain as explain
     from fewframes.inference.predictor import Predictor as Predictor
     from fewframes.inference.predictor import load as load
     from fewframes.inference.spans import Span as Span
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from fewframes.inference.stream import StreamPrediction as StreamPrediction
     from fewframes.inference.timeline import Timeline as Timeline
     from fewframes.inference.timeline import TimelineConfig as TimelineConfig
+    from fewframes.inference.timeline import sweep as timeline  # noqa: F401
     from fewframes.models.config import ModelConfig as ModelConfig
     from fewframes.models.files.checkpoint import Checkpoint as Checkpoint
     from fewframes.models.files.checkpoint import save_checkpoint as save_checkpoint
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from fewframes.results import Label as Label
     from fewframes.results import Prediction as Prediction
     from fewframes.results import Timing as Timing
+    from fewframes.search.index import Index as Index
     from fewframes.training.config import RunConfig as RunConfig
     from fewframes.training.config import read_run as read_run
     from fewframes.training.evaluation.evaluate import EvaluateConfig as EvaluateConfig
@@ -53,7 +57,6 @@ if TYPE_CHECKING:
     from fewframes.video.source import read_frames as read_frames
     from fewframes.video.view import ViewConfig as ViewConfig
 
-# The modules of the public names, for `__getattr__`. The imports above are for type checkers alone; a new name needs both.
 _MODULE_OF = {
     "Checkpoint": "models.files.checkpoint",
     "Clip": "results",
@@ -61,9 +64,12 @@ _MODULE_OF = {
     "evaluate": "training.evaluation.evaluate",
     "EvaluateConfig": "training.evaluation.evaluate",
     "Evaluation": "training.evaluation.evaluate",
+    "explain": "inference.explain",
     "Explanation": "inference.explain",
+    "export_model": "export.exporter:export",
     "Failure": "results",
     "FewframesError": "errors",
+    "Index": "search.index",
     "Label": "results",
     "load": "inference.predictor",
     "load_checkpoint": "models.files.hub",
@@ -84,6 +90,7 @@ _MODULE_OF = {
     "StreamConfig": "video.live_settings",
     "StreamPrediction": "inference.stream",
     "Timeline": "inference.timeline",
+    "timeline": "inference.timeline:sweep",
     "TimelineConfig": "inference.timeline",
     "Timing": "results",
     "train": "training.train",
@@ -101,7 +108,8 @@ logging.getLogger("fewframes").addFilter(OneLine())
 def __getattr__(name: str) -> object:
     """Import a public name when it is first used."""
     if name in _MODULE_OF:
-        return getattr(importlib.import_module(f"fewframes.{_MODULE_OF[name]}"), name)
+        module, _, attribute = _MODULE_OF[name].partition(":")
+        return getattr(importlib.import_module(f"fewframes.{module}"), attribute or name)
     raise AttributeError(f"module 'fewframes' has no attribute {name!r}")
 
 

@@ -20,7 +20,7 @@ class Guard:
 
     @property
     def is_own(self) -> bool:
-        """Whether this process opened the video."""
+        """True in the process that opened the video, False in a child forked from it."""
         return self._process_id == os.getpid()
 
     def __enter__(self) -> None:

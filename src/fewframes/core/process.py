@@ -1,4 +1,7 @@
-"""Threads that work ahead of the caller, and the memory of this process. Threads help because FFmpeg releases Python's global lock."""
+"""Threads that work ahead of the caller, and the memory of this process.
+
+Threads help because FFmpeg releases Python's global lock.
+"""
 
 from __future__ import annotations
 

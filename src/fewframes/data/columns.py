@@ -74,7 +74,7 @@ CLOCK = re.compile(r"(?:(?P<hours>\d+):)?(?P<minutes>\d{1,2}):(?P<seconds>\d{1,2
 DECIMAL_COMMA = re.compile(r"\d+,(\d{1,2}|\d{4,})")
 """A number as it is written where a comma parts decimals; 1,500 may be a thousand and a half."""
 NO_LABEL = frozenset({"nan", "n/a", "#n/a", "<na>"})
-"""What tables write where a label is missing."""
+"""The cells that stand for a missing label."""
 WAY_OUT = "rename it to one of ours (path, label, start_s, end_s, split, group), or take it out"
 
 Cells = Mapping[str, object]

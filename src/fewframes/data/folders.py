@@ -34,7 +34,7 @@ SYSTEM_FOLDERS = frozenset(
         "lost+found",
     }
 )
-"""What systems and network drives keep among people's folders: copies, previews, what was thrown away."""
+"""Folders that systems and network drives keep among people's own: copies, previews, deleted files."""
 PREVIEWS = frozenset("thumb thumbs thumbnail thumbnails preview previews poster posters screenshot screenshots".split())
 START_BYTES = 4096
 """The number of bytes read of a file whose ending says nothing."""

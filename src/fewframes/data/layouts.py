@@ -61,7 +61,7 @@ HEADER_ADVICE = "write a header that says what they are, such as path,label,star
 JSON_LINES = frozenset({".jsonl", ".ndjson", ".jsonlines"})
 JOINED = re.compile(r"[^\s;|][;|][^\s;|]")
 JSON_START = re.compile(r"\s*(\{|\[\s*[\[{\"])")
-"""How JSON begins, in a file of any ending."""
+"""The beginning of JSON, in a file of any ending."""
 
 
 def read_layout(source: Path, options: ReadOptions) -> LabelledList:

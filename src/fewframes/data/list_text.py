@@ -35,7 +35,7 @@ NO_LISTS = (
     (b"version https://git-lfs", "a pointer of Git LFS, not the list; fetch it with: git lfs pull"),
     (b"<", "HTML or XML, not a list; download the file itself, or save the table as CSV"),
 )
-"""What other kinds of files begin with, and what to say."""
+"""The first bytes of other kinds of files, and what the error says of each."""
 OTHER_TEXTS = frozenset({".yaml", ".yml", ".toml", ".xml", ".html", ".htm"})
 """Endings of texts that are read neither as lines of cells nor as JSON."""
 EXCELS_SEPARATOR = re.compile(r"\s*\"?sep=(.)\"?\s*\n", re.IGNORECASE)

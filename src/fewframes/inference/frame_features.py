@@ -81,7 +81,7 @@ class FrameFeatures:
         """Frames that could not be decoded so far."""
         self._untried = self._num_failed = 0
         self._is_still = False
-        """Whether a picture that is shown for long was met, and told."""
+        """True once a picture that is shown for long has been logged."""
 
     def chunks(self, times_s: Tensor, first: int = 0) -> Generator[Tensor, None, None]:
         """Yield embeddings (n, D) float32 of chunk after chunk of ascending timestamps, NaN for frames that could not be decoded.

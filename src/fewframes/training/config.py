@@ -107,6 +107,9 @@ class RunConfig:
     """The random changes to training videos."""
 
 
+DEFAULT_RUN = RunConfig()
+
+
 def read_run(path: str | os.PathLike[str]) -> RunConfig:
     """Read a run from a TOML file. Raises ConfigError, which names the file, the key and the values that it takes."""
     try:

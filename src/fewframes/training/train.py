@@ -12,7 +12,7 @@ import math
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,20 +24,17 @@ from accelerate.utils import broadcast_object_list
 
 from fewframes.core.cache import EmbeddingCache
 from fewframes.core.metrics import report_of
-from fewframes.core.settings import Task, settings_from
+from fewframes.core.settings import Task
 from fewframes.data.dataset import VideoSet, hold_out
 from fewframes.errors import ConfigError, DataError
 from fewframes.inference.early_exit import fit_plan, stage_logits, stages_of
 from fewframes.inference.predictor import DtypeName, Predictor, name_of
-from fewframes.models.config import ModelConfig
 from fewframes.models.exit_plan import ExitPlan, check_can_exit
 from fewframes.models.files.checkpoint import Checkpoint, save_checkpoint
 from fewframes.models.files.hub import load_checkpoint
-from fewframes.models.files.image_weights import start_model
-from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM
 from fewframes.results import Failure
-from fewframes.training.config import RunConfig, TrainConfig
+from fewframes.training.config import DEFAULT_RUN, RunConfig, TrainConfig
 from fewframes.training.evaluation.evaluate import Evaluation, evaluate, figure_of
 from fewframes.training.features import EmbeddedVideos
 from fewframes.training.loader import VideoExamples
@@ -45,7 +42,7 @@ from fewframes.training.loop import Trainer, TrainingSet, TrainingStep, solve, t
 from fewframes.training.processes import ProcessRank, as_in_first, few_threads, start_processes
 from fewframes.training.run_folder import RunFolder, versions
 from fewframes.training.run_videos import Progress, RunVideos, failed
-from fewframes.video.view import ViewConfig
+from fewframes.training.start import start_run
 
 log = logging.getLogger("fewframes")
 
@@ -78,11 +75,14 @@ class TrainOptions:
     command: str = ""
 
 
+DEFAULT_OPTIONS = TrainOptions()
+
+
 def train(
     data: VideoSet,
-    output: Path,
-    run: RunConfig,
-    options: TrainOptions,
+    output: str | Path,
+    run: RunConfig = DEFAULT_RUN,
+    options: TrainOptions = DEFAULT_OPTIONS,
     progress: Progress = lambda stage, done, total, words: None,
 ) -> TrainingResult:
     """Train a model on the actions of `data`, and write it with its figures to a folder.
@@ -95,7 +95,7 @@ def train(
 
     Raises DataError, ConfigError or WeightsError before anything is written.
     """
-    folder = RunFolder(output, run, data, options.command)
+    folder = RunFolder(Path(output), run, data, options.command)
     folder.check(overwrite=options.overwrite, resume=options.resume)
     training, held = hold_out(data, run.data.holdout, run.train.seed)
     # A missing teacher fails now, not after minutes of work.
@@ -429,22 +429,3 @@ class _Run:
         if self.run.train.keep == "best" and self.videos.choosing.samples == self.videos.reporting.samples:
             protocol += "; the epoch was chosen by these same videos, so the figure is too kind"
         return {"protocol": protocol, **evaluation.report.to_dict()}
-
-
-def start_run(run: RunConfig, *, num_classes: int, task: Task = "single") -> tuple[STAM, ViewConfig, Mapping[str, str]]:
-    """Return a new model for a run, its view, and the licences of the weights that it starts from: the frame encoder's are those of
-    `run.init`, or else of `run.start`. All other weights are random."""
-    if preset := PRESETS.get(run.start):
-        model, view = preset.model, preset.view
-        init = run.init or (run.start if preset.weights else preset.init)
-        licences = {"frame encoder": f"{preset.licence} ({init})"}
-    else:
-        started = load_checkpoint(run.start)
-        model, view, init = started.model.config, started.view, run.init or run.start
-        licences = {name: text for name, text in started.licences.items() if name != "data"}
-    if run.init:
-        licences = {"frame encoder": f"that of {run.init}"}
-    values = {**asdict(model), **run.model, "num_classes": num_classes, "task": task}
-    config = settings_from(ModelConfig, values, f"{run.start}: model")
-    view = settings_from(ViewConfig, {**asdict(view), **run.view}, f"{run.start}: view")
-    return start_model(config, view, init), view, licences

@@ -248,7 +248,7 @@ class Evaluation:
 def evaluate(
     data: VideoSet,
     predictor: Predictor,
-    cache: EmbeddingCache | None,
+    cache: EmbeddingCache | None = None,
     config: EvaluateConfig = DEFAULTS,
     *,
     process: ProcessRank = ONLY_PROCESS,

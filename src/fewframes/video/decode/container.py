@@ -42,7 +42,7 @@ SCANNED_END_S = 0.25
 JOINED_AS_THEY_ARE = frozenset({"mpegts"})
 """Containers whose header tells the length, but of a file put together from several only that of one: the clock is looked at."""
 MOST_BACK_S = 0.5
-"""How far times of decoding may go back before it is another clock: writers' mistakes of some pictures are passed over here."""
+"""The seconds by which times of decoding may go back before they count as another clock; smaller ones are mistakes of writers."""
 END_NOT_LENGTH = frozenset({"matroska,webm", "flv"})
 """Containers whose header gives the time at which the last picture ends, where others give the length of the file."""
 STILL_KINDS = frozenset({"heic", "heix", "mif1", "avif"})
@@ -375,7 +375,7 @@ def cut_short(name: str, found_s: float, announced_s: float) -> VideoError:
 
 
 def goes_back(name: str, after_s: float) -> VideoError:
-    """What to say of a video whose clock goes back, after so many seconds from its start."""
+    """Return the error for a video whose clock goes back `after_s` seconds from its start."""
     return VideoError(
         f"{name}: its times run backwards after {after_s:.2f} s (joined from parts, or damaged); write it anew, for example with "
         "ffmpeg"

@@ -90,7 +90,7 @@ class Decoding:
         self._counts, self._complaints, self._from_start = counts, complaints, from_start
         self._num_keys, self._is_by_decoding = 0, source.format in DECODE_CLOCK
         self._is_open = not from_start
-        """Whether decoding began at an open group of pictures, as a jump may."""
+        """True if decoding began at an open group of pictures, as after a jump it may."""
         self.damage = None if complaints.has_threads else Damage(source.stream.codec_context.name)
         """The damage that a decoder with one thread met; None with several threads."""
 
