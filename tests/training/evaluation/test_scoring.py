@@ -132,5 +132,5 @@ def test_other_numbers_of_frames_and_progress(predictor: Predictor, data: VideoS
 def test_crops_of_a_whole_picture_are_refused_before_anything_is_read(tiny_model: Path, data: VideoSet) -> None:
     checkpoint = load(tiny_model, device="cpu", dtype="float32").checkpoint
     whole = Predictor(replace(checkpoint, view=ViewConfig(fit="pad", crop_px=32)), device="cpu", dtype="float32")
-    with pytest.raises(ConfigError, match="there is nothing to crop; take 1"):
+    with pytest.raises(ConfigError, match="there is nothing to crop; use 1"):
         score_videos(data, whole, views=Views(num_crops=3))
