@@ -176,7 +176,7 @@ def test_a_finished_run_is_not_gone_on_with(clips: Path, tiny_model: Path, finis
     before = (finished / "model.safetensors").stat().st_mtime_ns
     done = subprocess.run([*CLI, *command], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert f"{finished}: this run is finished; use it: fewframes predict VIDEO --model" in done.stderr
+    assert f"{finished}: this run is already finished; use it: fewframes predict VIDEO --model" in done.stderr
     assert (finished / "model.safetensors").stat().st_mtime_ns == before
 
 

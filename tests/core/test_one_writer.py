@@ -57,7 +57,7 @@ def test_a_full_disk_is_one_line(tiny_model: Path, videos: Path, command: list[s
     last = done.stderr.strip().splitlines()[-1]
     assert done.returncode == 1, done.stderr
     assert last.startswith("error: ")
-    assert "cannot be written (No space left on device); make room" in last
+    assert "cannot be written (No space left on device); free some space" in last
     assert "Traceback" not in done.stderr
 
 
