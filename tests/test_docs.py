@@ -36,6 +36,28 @@ def test_training_in_python(
     assert (tmp_path / "doors" / "model.safetensors").is_file()
 
 
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        "docs/guide/predict.md",
+        "docs/guide/evaluate.md",
+        "docs/guide/timeline.md",
+        "docs/guide/explain.md",
+        "docs/guide/stream.md",
+    ],
+)
+def test_python_of_pages_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = re.search(r"^```python\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    assert found is not None
+    for name in ("clip.mp4", "film.mp4", "other-clips/hug/1.mp4", "other-clips/kick/1.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / "examples" / ("kick.mp4" if "kick" in name else "hug.mp4"), tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FEWFRAMES_CACHE", str(tmp_path / "cache"))
+    exec(compile(found[1].replace("rtsp://camera/main", "clip.mp4"), page, "exec"), {"__name__": "__main__"})
+
+
 def test_the_reference_has_every_public_name() -> None:
     page = (DOCS / "reference" / "python.md").read_text(encoding="utf-8")
     assert sorted(re.findall(r"^::: fewframes\.(\w+)$", page, re.MULTILINE)) == sorted(fewframes.__all__)

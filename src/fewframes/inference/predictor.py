@@ -272,7 +272,7 @@ class Predictor:
         )
 
     def motion_cache(self, before_D: Tensor, embedding_D: Tensor) -> Tensor | None:
-        """Return the part of a frame's motion token that no window changes (`MotionTokens.kept`), so that it is computed once.
+        """Return the part of a frame's motion token that no window changes, computed once (`MotionTokens.cacheable_parts`).
 
         Takes the embeddings (D,) of the frame before and of the frame. Returns (2, W) on the CPU, or None without motion tokens.
         """
