@@ -38,11 +38,11 @@ from fewframes.models.files.image_weights import start_model
 from fewframes.models.presets import LITE_VIEW, PRESETS
 from fewframes.models.stam import STAM
 from fewframes.results import Failure
+from fewframes.sampling import Views
 from fewframes.training.config import RunConfig, TrainConfig
 from fewframes.training.evaluation.scoring import averaged
 from fewframes.training.features import EmbeddedVideos, embed_videos, extract_features
 from fewframes.training.loop import fit
-from fewframes.video.sampling import Views
 
 FOLDS, SEEDS = 5, 3
 POOLED = 1280  # of Lite0's features, before the grid of its middle

@@ -145,7 +145,7 @@ def read(reader: str, path: str, threads: int) -> tuple[float, str, dict[str, in
 
 
 def read_ours(path: str, threads: int, tolerance: float) -> tuple[torch.Tensor, dict[str, int]]:
-    from fewframes.video.sampling import Views
+    from fewframes.sampling import Views
     from fewframes.video.source import open_video
 
     views = Views(tolerance=tolerance)

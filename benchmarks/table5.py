@@ -38,11 +38,11 @@ from fewframes.core.cache import EmbeddingCache
 from fewframes.core.metrics import count_cost
 from fewframes.data.dataset import VideoSet
 from fewframes.inference.predictor import Predictor
+from fewframes.sampling import Views, centre_times, clip_times
 from fewframes.training.config import RunConfig
 from fewframes.training.evaluation.evaluate import EvaluateConfig, evaluate
 from fewframes.training.optim import warmup_cosine
 from fewframes.training.train import TrainOptions, train
-from fewframes.video.sampling import Views, centre_times, clip_times
 from fewframes.video.source import open_video
 from fewframes.video.view import ViewConfig
 

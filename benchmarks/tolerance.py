@@ -28,10 +28,10 @@ from fewframes.data.layouts import Sample
 from fewframes.inference.predictor import load
 from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM
+from fewframes.sampling import Views
 from fewframes.training.config import RunConfig, TrainConfig, changed
 from fewframes.training.features import EmbeddedVideos, VideoFeatures, embed_videos, extract_features
 from fewframes.training.loop import fit
-from fewframes.video.sampling import Views
 from fewframes.video.source import open_video
 
 TOLERANCES = (0.0, 0.05, 0.1, 0.25, 0.5)

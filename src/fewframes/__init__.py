@@ -8,10 +8,10 @@ The public names are imported when they are first used, so that `fewframes --hel
 
 from __future__ import annotations
 
-import importlib
 import logging
 from typing import TYPE_CHECKING
 
+from fewframes.core.lazy import lazy
 from fewframes.core.text import OneLine
 from fewframes.core.version import __version__ as __version__
 
@@ -105,13 +105,4 @@ __all__ = sorted(_MODULE_OF)  # noqa: PLE0605
 logging.getLogger("fewframes").addFilter(OneLine())
 
 
-def __getattr__(name: str) -> object:
-    """Import a public name when it is first used."""
-    if name in _MODULE_OF:
-        module, _, attribute = _MODULE_OF[name].partition(":")
-        return getattr(importlib.import_module(f"fewframes.{module}"), attribute or name)
-    raise AttributeError(f"module 'fewframes' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return [*globals(), *_MODULE_OF]
+__getattr__, __dir__ = lazy("fewframes", _MODULE_OF)

@@ -47,7 +47,7 @@ from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
 from fewframes.errors import BenchError, ConfigError, MissingDependency, MissingVideo, WeightsError
 from fewframes.models.presets import PRESETS
-from fewframes.video.sampling import Views
+from fewframes.sampling import Views
 from fewframes.video.source import open_video
 from fewframes.video.view import ViewConfig
 from helpers.commands import run

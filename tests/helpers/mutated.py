@@ -25,9 +25,9 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
 from fewframes.errors import VideoError
+from fewframes.sampling import centre_times
 from fewframes.video.decode.container import DECODE_CLOCK, MAX_PIXELS, READ_ERRORS
 from fewframes.video.pictures.display import Display, Pixels
-from fewframes.video.sampling import centre_times
 from fewframes.video.source import open_video
 from helpers.numbered import drifting
 

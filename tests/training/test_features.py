@@ -20,10 +20,10 @@ from fewframes.models.config import ModelConfig
 from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.files.networks import build_model
 from fewframes.results import Failure
+from fewframes.sampling import ONE_PASS, Views
 from fewframes.training import features as room
 from fewframes.training.augment import AugmentConfig
 from fewframes.training.features import EmbeddedVideos, VideoFeatures, embed_videos, extract_features
-from fewframes.video.sampling import ONE_PASS, Views
 from fewframes.video.view import ViewConfig
 from helpers.models import LABELS, TINY
 

@@ -18,8 +18,8 @@ from PIL import Image
 
 from fewframes.data.folders import find_videos
 from fewframes.errors import VideoError
+from fewframes.sampling import centre_times
 from fewframes.video.decode import container, key_frames
-from fewframes.video.sampling import centre_times
 from fewframes.video.source import open_video, read_frames
 from helpers.numbered import HEIGHT_PX, WIDTH_PX, Numbered, numbers, picture
 

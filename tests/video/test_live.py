@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from fewframes.errors import MissingVideo, VideoError
+from fewframes.sampling import steady_times
 from fewframes.video.live import WAITING, LiveCounts, LiveEvent, LiveFrame, LiveQueue, LiveReader
 from fewframes.video.live_settings import StreamConfig
 from fewframes.video.live_source import Address, LiveSource
-from fewframes.video.sampling import steady_times
 from fewframes.video.source import read_frames
 from helpers.numbered import Numbered, drifting, numbers
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from fewframes.sampling import centre_times
 from fewframes.video.decode.container import VideoFile
 from fewframes.video.decode.decoder import FileVideo
-from fewframes.video.sampling import centre_times
 from fewframes.video.source import open_video, read_frames
 from helpers.numbered import Numbered, numbers
 

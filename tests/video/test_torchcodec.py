@@ -13,9 +13,9 @@ import torch
 
 from fewframes.errors import MissingDependency, TooLarge, VideoError
 from fewframes.inference.predictor import choose_backend
+from fewframes.sampling import centre_times
 from fewframes.video import torchcodec as torchcodec_video
 from fewframes.video.decode.container import Limits
-from fewframes.video.sampling import centre_times
 from fewframes.video.source import Backend, open_video
 from fewframes.video.torchcodec import why_not
 from helpers.numbered import Numbered, numbers

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from fewframes.errors import MissingVideo, TooLarge, VideoError
+from fewframes.sampling import centre_times
 from fewframes.video.decode.container import NO_LIMITS, Limits
-from fewframes.video.sampling import centre_times
 from fewframes.video.source import open_video, read_frames
 from helpers.numbered import Numbered, numbers
 from helpers.videos import write_sound
@@ -207,7 +207,7 @@ import numpy as np
 from contextlib import closing
 from pathlib import Path
 from fewframes.errors import VideoError
-from fewframes.video.sampling import centre_times
+from fewframes.sampling import centre_times
 from fewframes.video.source import open_video
 from helpers.numbered import numbers
 

@@ -25,7 +25,7 @@ from fewframes.models.files.networks import build_model, load_strictly
 from fewframes.models.files.tensor_files import read_tensors
 from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM
-from fewframes.video.sampling import ONE_PASS, Views
+from fewframes.sampling import ONE_PASS, Views
 from fewframes.video.view import ViewConfig
 
 Input = Literal["clip", "frames", "pathways", "clips"]

@@ -41,9 +41,9 @@ from fewframes.models.files.hub import load_checkpoint
 from fewframes.models.files.release import kinetics_labels
 from fewframes.models.stam import STAM, SpatialEncoder
 from fewframes.models.token_merging import merge_tokens
+from fewframes.sampling import Views
 from fewframes.training.evaluation.evaluate import indices_of, targets_for
 from fewframes.training.evaluation.scoring import score_videos
-from fewframes.video.sampling import Views
 from fewframes.video.source import open_video
 from fewframes.video.transforms import crops_of
 

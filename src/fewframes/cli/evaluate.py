@@ -131,11 +131,11 @@ def evaluate(
     from fewframes.data.known_videos import known_words
     from fewframes.inference.predictor import load
     from fewframes.results import tally
+    from fewframes.sampling import Views
     from fewframes.training.evaluation.evaluate import EvaluateConfig
     from fewframes.training.evaluation.evaluate import evaluate as evaluate_model
     from fewframes.training.evaluation.report import write_metrics, write_predictions
     from fewframes.training.evaluation.report_page import read_mistakes, report_page
-    from fewframes.video.sampling import Views
 
     settings = EvaluateConfig(
         views=Views.parse(views, clip_s, tolerance),

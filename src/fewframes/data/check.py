@@ -21,7 +21,7 @@ from fewframes.data.dataset import VideoSet, part_counts
 from fewframes.data.layouts import Sample
 from fewframes.data.lists import unlistable
 from fewframes.errors import MissingVideo, VideoError
-from fewframes.video.sampling import centre_times
+from fewframes.sampling import centre_times
 from fewframes.video.source import OpenVideo, open_video
 from fewframes.video.times import checked_range
 

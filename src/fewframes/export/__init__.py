@@ -2,3 +2,14 @@
 
 Making them needs the extra `export`.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fewframes.core.lazy import lazy
+
+if TYPE_CHECKING:
+    from fewframes.export.exporter import export as export_model  # noqa: F401
+
+__getattr__, __dir__ = lazy("fewframes.export", {"export_model": "exporter:export"})

@@ -16,9 +16,9 @@ from fewframes.core.arguments import check_time_range, whole_number
 from fewframes.core.settings import MOST_FRAMES
 from fewframes.errors import VideoError
 from fewframes.results import Clip, ClockStep
+from fewframes.sampling import Views
 from fewframes.video.decode.clock import times_around
 from fewframes.video.decode.container import NO_LIMITS, Limits
-from fewframes.video.sampling import Views
 from fewframes.video.source import DEFAULT_FPS, BackendName, OpenVideo, Source, open_video
 from fewframes.video.transforms import crops_of
 from fewframes.video.view import ViewConfig

@@ -20,7 +20,7 @@ from fewframes.inference.early_exit import filled
 from fewframes.inference.predictor import Predictor
 from fewframes.models.attention_maps import MapChoice, Method, choose_method, frame_maps
 from fewframes.results import Prediction
-from fewframes.video.sampling import ONE_PASS
+from fewframes.sampling import ONE_PASS
 from fewframes.video.source import DEFAULT_FPS, Source
 from fewframes.video.transforms import pixels_of
 

@@ -19,8 +19,8 @@ from fewframes.core.cache import EmbeddingCache, content_key, key_of, module_key
 from fewframes.errors import Unreachable, VideoError
 from fewframes.inference.predictor import Predictor
 from fewframes.models.token_merging import merged_per_block
+from fewframes.sampling import window_indices
 from fewframes.video.decode.clock import STEP_S
-from fewframes.video.sampling import window_indices
 from fewframes.video.source import OpenVideo, Source
 from fewframes.video.transforms import fit_frame
 

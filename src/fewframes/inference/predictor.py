@@ -30,10 +30,10 @@ from fewframes.models.files.networks import sharing_copy
 from fewframes.models.stam import VideoEncoding
 from fewframes.models.token_merging import merge_tokens
 from fewframes.results import Clip, Failure, Prediction, Timing
+from fewframes.sampling import ONE_PASS, Views
 from fewframes.video.decode.container import Limits
 from fewframes.video.live_settings import StreamConfig
 from fewframes.video.live_source import LiveSource
-from fewframes.video.sampling import ONE_PASS, Views
 from fewframes.video.source import DEFAULT_FPS, BackendName, Source
 from fewframes.video.torchcodec import why_not
 from fewframes.video.transforms import pixels_of

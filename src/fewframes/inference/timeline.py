@@ -27,8 +27,8 @@ from fewframes.inference.frame_features import FrameFeatures, Gap, features_key,
 from fewframes.inference.predictor import Predictor
 from fewframes.inference.spans import Span, clock, most_over_time, subtitles, without_repeats
 from fewframes.results import bars_html
+from fewframes.sampling import centre_times, steady_times
 from fewframes.video.decode.packets import SAME_S
-from fewframes.video.sampling import centre_times, steady_times
 from fewframes.video.source import DEFAULT_FPS, Source, range_in
 
 WINDOWS_PER_LENGTH = 8

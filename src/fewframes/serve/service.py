@@ -24,10 +24,10 @@ from fewframes.inference.clips import ClipRequest
 from fewframes.inference.explain import explain
 from fewframes.inference.predictor import Predictor
 from fewframes.inference.timeline import TimelineConfig, sweep
+from fewframes.sampling import ONE_PASS
 from fewframes.serve.batcher import Batcher
 from fewframes.serve.fetch import fetch, is_public, too_large
 from fewframes.video.decode.container import Limits
-from fewframes.video.sampling import ONE_PASS
 from fewframes.viz.thumbnails import data_url, jpeg
 
 PICTURE_PX = 112

@@ -15,7 +15,7 @@ from torch import Tensor
 from fewframes.core.settings import STRICT, Share
 from fewframes.data.layouts import Sample
 from fewframes.errors import VideoError
-from fewframes.video.sampling import centre_times, jittered_times
+from fewframes.sampling import centre_times, jittered_times
 from fewframes.video.source import open_video
 from fewframes.video.transforms import fit_frame
 from fewframes.video.view import ViewConfig

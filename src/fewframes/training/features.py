@@ -24,8 +24,8 @@ from fewframes.errors import DataError, FewframesError
 from fewframes.inference.frame_features import encoder_key
 from fewframes.inference.predictor import Predictor
 from fewframes.results import Failure
+from fewframes.sampling import ONE_PASS, Views
 from fewframes.training.augment import AugmentConfig, read_drawn, seed_of
-from fewframes.video.sampling import ONE_PASS, Views
 from fewframes.video.source import open_video
 from fewframes.video.times import checked_range
 

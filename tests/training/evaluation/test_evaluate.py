@@ -21,13 +21,13 @@ from fewframes.models.config import AttentionLayout
 from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.files.networks import build_model
 from fewframes.models.presets import PRESETS
+from fewframes.sampling import Views
 from fewframes.training.config import RunConfig, TrainConfig
 from fewframes.training.evaluation.evaluate import EvaluateConfig, Evaluation, calibrated, evaluate, work_of
 from fewframes.training.evaluation.report import write_metrics, write_predictions
 from fewframes.training.evaluation.report_page import read_mistakes, report_page
 from fewframes.training.evaluation.scoring import ScoringSpeed
 from fewframes.training.train import TrainOptions, train
-from fewframes.video.sampling import Views
 from fewframes.video.view import ViewConfig
 from helpers.models import TINY
 from helpers.numbered import write_fading

@@ -42,10 +42,10 @@ from fewframes.models.files.networks import build_model
 from fewframes.models.presets import PRESETS
 from fewframes.models.token_merging import merge_tokens, merged_per_block
 from fewframes.results import Failure
+from fewframes.sampling import Views
 from fewframes.training.evaluation.scoring import Scores, ScoringProgress, ScoringSpeed, score_videos
 from fewframes.training.processes import ONLY_PROCESS, ProcessRank
 from fewframes.video.decode.packets import SAME_S
-from fewframes.video.sampling import Views
 
 Figure = Callable[[Tensor, Tensor], float]
 NUM_SHUFFLES = 5

@@ -22,9 +22,9 @@ from fewframes.inference.early_exit import stage_logits
 from fewframes.inference.predictor import Predictor
 from fewframes.models.exit_plan import ExitPlan
 from fewframes.results import Failure
+from fewframes.sampling import ONE_PASS, Views
 from fewframes.training.features import check_some, extract_features
 from fewframes.training.processes import ONLY_PROCESS, ProcessRank
-from fewframes.video.sampling import ONE_PASS, Views
 
 ScoringProgress = Callable[[str, int, int], None]
 """A function that is called with the name of the stage, the number of videos done, and the number in all."""

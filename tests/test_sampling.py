@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fewframes.core.settings import settings_from
 from fewframes.errors import ConfigError
-from fewframes.video.sampling import (
+from fewframes.sampling import (
     ONE_PASS,
     Views,
     centre_times,
