@@ -90,14 +90,15 @@ class Report:
         }
 
     def lines(self) -> list[str]:
-        """Return lines for people: the accuracy over all videos, then the number of right answers for each action."""
+        """Return lines for people: the accuracy over all videos, then the right answers for each action that has videos."""
         width = max(len(label) for label in self.labels)
         right, totals = self.confusion.diagonal().tolist(), self.confusion.sum(dim=1).tolist()
         return [
             f"{sum(right)} of {self.num_videos} right, top-1 {self.top1:.1%}, mean over actions {self.mean_class:.1%}",
             *(
-                f"  {label:<{width}} {correct:>4} of {total:<4}" + (f" {correct / total:6.1%}" if total else "")
+                f"  {label:<{width}} {correct:>4} of {total:<4} {correct / total:6.1%}"
                 for label, correct, total in zip(self.labels, right, totals, strict=True)
+                if total
             ),
         ]
 

@@ -107,6 +107,8 @@ def curve_png(
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     else:
         axes.set_xticks([x for x, _ in points])
+    if axes.get_ylim()[1] > 1.01:
+        axes.set_ylim(top=1.01)  # no accuracy is above 100 %, and the line at 100 % stays visible
     axes.grid(alpha=0.3)
     axes.set_title(title)
     return _png(figure)

@@ -132,6 +132,16 @@ def test_the_page_stands_alone_and_the_files_are_whole(judged: Evaluation, fadin
     assert "not a video" in rows[12]["error"]
 
 
+def test_a_page_shows_the_actions_that_there_are(judged: Evaluation) -> None:
+    labels = tuple(f"action {number}" for number in range(101))
+    report = score(torch.eye(101)[torch.tensor([3, 7, 9])], torch.tensor([3, 7, 8]), labels)
+    page = report_page(replace(judged, report=report))
+    assert " of 0" not in page
+    assert "class='wide'" not in page  # four of the 101 labels have videos or were predicted
+    assert page.count("action 8") > 0
+    assert "action 5" not in page
+
+
 def test_a_page_of_many_labels_can_be_scrolled(judged: Evaluation, fading: Predictor) -> None:
     labels = tuple(f"action {number} <b>" for number in range(101))
     named_N = torch.arange(101)

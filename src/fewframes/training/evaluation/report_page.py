@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fewframes.core.metrics import Report
@@ -63,11 +65,12 @@ def report_page(evaluation: Evaluation, mistakes: Sequence[Mistake] = ()) -> str
     parts.append(table(_facts(evaluation)))
     parts.append("<h2>By action</h2><pre class='long'>" + "\n".join(map(for_html, report.lines()[1:])) + "</pre>")
     if isinstance(report, Report):
+        labels, counts_KK = _occurring(report)
         parts.append(
             image(
-                confusion_png(report.labels, report.confusion.numpy(), "confusion"),
+                confusion_png(labels, counts_KK, "confusion"),
                 "confusion matrix",
-                wide=len(report.labels) > MOST_COUNTED,
+                wide=len(labels) > MOST_COUNTED,
             )
         )
         if pairs := _pairs(report):
@@ -122,6 +125,13 @@ def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
             )
         )
     return rows
+
+
+def _occurring(report: Report) -> tuple[tuple[str, ...], NDArray[np.generic]]:
+    """Return the labels that have videos or were predicted, and their confusion counts."""
+    counts_KK = report.confusion.numpy()
+    kept = np.flatnonzero(counts_KK.sum(axis=0) + counts_KK.sum(axis=1))
+    return tuple(report.labels[index] for index in kept), counts_KK[np.ix_(kept, kept)]
 
 
 def _pairs(report: Report) -> list[tuple[str, str]]:
