@@ -163,7 +163,7 @@ def test_a_late_network_keeps_to_its_budget_by_dropping(
     summary = stream.summary()
     assert summary.num_dropped > 3
     assert answers[-1].num_dropped <= summary.num_dropped
-    assert max(answer.latency_s for answer in answers) < 1.2
+    assert max(answer.latency_s for answer in answers) < 2.5  # without dropping the last ones come 3.7 s late
     assert summary.num_moments + summary.num_dropped == 15
 
 
