@@ -6,6 +6,7 @@ It prints the numbers that docs/explanation/architecture.md quotes: modules and 
 from __future__ import annotations
 
 import argparse
+import tomllib
 from collections import Counter
 from pathlib import Path
 
@@ -13,17 +14,16 @@ import grimp
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-SOURCE = Path(__file__).resolve().parents[1] / "src" / "fewframes"
-FLOORS = (
-    ("core",),
-    ("video",),
-    ("models", "data"),
-    ("inference",),
-    ("export", "viz"),
-    ("training", "serve", "batch"),
-    ("bench", "search"),
-    ("cli",),
-)
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "src" / "fewframes"
+
+
+def floors() -> list[list[str]]:
+    """Return the wings on each floor, the lowest first, as the contract in pyproject.toml has them."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    (layers,) = [one["layers"] for one in settings["tool"]["importlinter"]["contracts"] if one["type"] == "layers"]
+    found = [[name for name in layer.split(" | ") if (SOURCE / name).is_dir()] for layer in reversed(layers)]
+    return [floor for floor in found if floor]
 
 
 def wing_of(module: str) -> str:
@@ -48,9 +48,10 @@ def draw(found: Counter[tuple[str, str]], path: Path) -> None:
     """Draw the wings on their floors, and an arrow for each pair; its width grows with the number of imports."""
     figure = Figure(figsize=(11, 9), layout="constrained")
     axes = figure.add_subplot()
+    levels = floors()
     place = {
         wing: ((number + 0.5) / len(floor), level)
-        for level, floor in enumerate(FLOORS)
+        for level, floor in enumerate(levels)
         for number, wing in enumerate(floor)
     }
     for (importer, imported), count in found.items():
@@ -68,11 +69,11 @@ def draw(found: Counter[tuple[str, str]], path: Path) -> None:
         axes.text(across, level, text, ha="center", va="center", fontsize=10, bbox=box)
         print(f"{wing:10} floor {level + 1}: {len(modules)} modules, {lines} lines")
     axes.set_xlim(0, 1)
-    axes.set_ylim(-0.6, len(FLOORS) - 0.4)
+    axes.set_ylim(-0.6, len(levels) - 0.4)
     axes.axis("off")
     FigureCanvasAgg(figure)
     figure.savefig(path, dpi=110)
-    print(f"{len(FLOORS)} floors, {len(found)} arrows between wings, {sum(found.values())} imports")
+    print(f"{len(levels)} floors, {len(found)} arrows between wings, {sum(found.values())} imports")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from fewframes.core.cache import module_key
-from fewframes.core.files import check_format
+from fewframes.core.files import PART_PREFIX, check_format
 from fewframes.core.text import printable
 from fewframes.core.version import __version__
 from fewframes.errors import ConfigError, DataError
@@ -77,7 +77,7 @@ def write_embeddings(
     num_videos, failures = 0, []
     target = path.resolve()  # a link stays one
     try:
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".part-") as name:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=PART_PREFIX) as name:
             unfinished = Path(name) / path.name
             writer: _Writer = (
                 _Parquet(unfinished, about, predictor, per_frame=per_frame)

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from fsspec.implementations.local import LocalFileSystem
 
-from fewframes.core.files import check_format
+from fewframes.core.files import PART_PREFIX, check_format
 from fewframes.core.storage import file_system, store_errors
 from fewframes.core.text import printable
 from fewframes.errors import ConfigError
@@ -135,7 +135,7 @@ class ShardFolder:
             system.pipe_file(self.path(name), content)  # one put: object stores show a file once it is complete
             return
         os.makedirs(path, exist_ok=True)
-        part = Path(path) / f".part-{uuid.uuid4().hex}"
+        part = Path(path) / f"{PART_PREFIX}{uuid.uuid4().hex}"
         try:
             with part.open("wb") as file:
                 file.write(content)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from fewframes.core.files import PART_PREFIX
 from fewframes.core.storage import as_path, is_address
 from fewframes.data.layouts import ReadOptions, Sample, read_layout
 from fewframes.data.list_text import COLUMNS
@@ -33,7 +34,7 @@ def write_list(samples: Sequence[Sample], path: Path, *, multilabel: bool = Fals
         if reason := unlistable(sample, multilabel=multilabel):
             raise DataError(f"{sample.path!r}: {reason}")
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part-") as folder:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=PART_PREFIX) as folder:
             part = Path(folder) / "list.csv"
             with part.open("w", encoding="utf-8", newline="") as file:
                 writer = csv.writer(file, lineterminator="\n")

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from fewframes.results import Clip, Reading
-from fewframes.video.pictures.arrays import pixels_of_image
 from fewframes.video.pictures.display import Pixels
 
 Prepare = Callable[[Tensor], Tensor]
 """A function that is applied to each frame (C, H, W) as soon as it is decoded, so that full-size frames do not pile up."""
-
-
-def rgb_of_image(image: Any) -> Tensor:
-    """Return a still image as `pixels_of_image` does, as a tensor (C, H, W)."""
-    return rgb_of_pixels(pixels_of_image(image))
 
 
 def rgb_of_pixels(pixels_HWC: Pixels) -> Tensor:
