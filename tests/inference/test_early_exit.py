@@ -238,15 +238,15 @@ def test_a_damaged_plan_is_refused(change: dict[str, object], message: str) -> N
 
 
 def test_models_that_cannot_stop_early_say_why() -> None:
-    PLAN.check(model_of())
+    PLAN.check(model_of().config)
     with pytest.raises(ConfigError, match="'joint' mixes frames"):
-        check_can_exit(model_of("joint"))
+        check_can_exit(model_of("joint").config)
     with pytest.raises(ConfigError, match="'per_block' mixes frames"):
-        PLAN.check(model_of("per_block"))
+        PLAN.check(model_of("per_block").config)
     with pytest.raises(ConfigError, match="multi-label"):
-        PLAN.check(model_of(multilabel=True))
+        PLAN.check(model_of(multilabel=True).config)
     with pytest.raises(ConfigError, match="for 4 frames and the model is built for 16"):
-        ExitPlan(stages=stages_of(4), temperatures=(1.0,), threshold=0.5).check(model_of())
+        ExitPlan(stages=stages_of(4), temperatures=(1.0,), threshold=0.5).check(model_of().config)
 
 
 def test_training_views_hold_what_each_early_stage_sees(frames_BTD: Tensor) -> None:

@@ -290,7 +290,7 @@ class Predictor:
             return None
         if early_exit is not True:
             real_number("early_exit", early_exit, above=0, high=1)
-        check_can_exit(self.model)
+        check_can_exit(self.model.config)
         own = self.config.num_frames
         if num_frames is not None and num_frames != own:
             raise ConfigError(
@@ -306,7 +306,7 @@ class Predictor:
             # Nothing was fitted: the scores as they are, and the caller's confidence as the threshold.
             stages = stages_of(own)
             plan = ExitPlan(stages=stages, temperatures=(1.0,) * len(stages), threshold=1.0)
-        plan.check(self.model)
+        plan.check(self.config)
         return plan if early_exit is True else replace(plan, threshold=float(early_exit))
 
     def _predict_early(self, source: Source, request: ClipRequest, plan: ExitPlan, threads: int) -> Prediction:

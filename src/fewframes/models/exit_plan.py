@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass as settings
 
 from fewframes.core.settings import STRICT, Positive, settings_from
 from fewframes.errors import ConfigError
-from fewframes.models.stam import STAM
+from fewframes.models.config import ModelConfig
 
 
 @settings(frozen=True, kw_only=True, config=STRICT)
@@ -60,12 +60,12 @@ class ExitPlan:
         before = self.stages[stage - 1] if stage else ()
         return tuple(position for position in self.stages[stage] if position not in before)
 
-    def check(self, model: STAM) -> None:
-        """Raise ConfigError if this model cannot stop early, or if it is built for another number of frames."""
-        check_can_exit(model)
-        if model.config.num_frames != self.num_frames:
+    def check(self, config: ModelConfig) -> None:
+        """Raise ConfigError if a model of these settings cannot stop early, or is built for another number of frames."""
+        check_can_exit(config)
+        if config.num_frames != self.num_frames:
             raise ConfigError(
-                f"this exit plan is for {self.num_frames} frames and the model is built for {model.config.num_frames}; "
+                f"this exit plan is for {self.num_frames} frames and the model is built for {config.num_frames}; "
                 "fit a plan for this model"
             )
 
@@ -79,14 +79,14 @@ class ExitPlan:
         return settings_from(cls, values, where)
 
 
-def check_can_exit(model: STAM) -> None:
+def check_can_exit(config: ModelConfig) -> None:
     """Raise ConfigError if encoding fewer frames saves nothing, or if the model has no single answer to be confident of."""
-    if model.config.layout != "factorised":
+    if config.layout != "factorised":
         raise ConfigError(
-            f"layout {model.config.layout!r} mixes frames inside the encoder, so no frame can be added later; take all frames, "
+            f"layout {config.layout!r} mixes frames inside the encoder, so no frame can be added later; take all frames, "
             "or a model of the 'factorised' layout"
         )
-    if model.config.task == "multilabel":
+    if config.task == "multilabel":
         raise ConfigError(
             "early exit needs a single answer, and a multi-label model gives one for each label; take all frames"
         )

@@ -158,7 +158,7 @@ class _Run:
 
     def _check_early_exit(self) -> None:
         """Raise ConfigError if early exit cannot be trained, before anything is written."""
-        check_can_exit(self.model)
+        check_can_exit(self.model.config)
         if not self.frozen:
             raise ConfigError("train.early_exit needs a frozen frame encoder; leave train.unfreeze at none")
         if not self.videos.choosing.samples:

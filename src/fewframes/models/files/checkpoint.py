@@ -136,7 +136,7 @@ def from_header(path: Path, header: Mapping[str, Any]) -> Checkpoint:
         planned = planned_model(config, view)
         check_fit(planned, read_shapes(path), str(path))
         if exits is not None:
-            exits.check(planned)
+            exits.check(config)
         model = build_model(config, view)
     except (ConfigError, RecursionError) as error:  # the file is at fault here, not a setting of the caller
         raise WeightsError(
