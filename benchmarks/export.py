@@ -29,9 +29,9 @@ from accuracy import DARK, rows_of
 from numpy.typing import NDArray
 
 from fewframes.export.exporter import export
-from fewframes.export.runtime import Array, open_graph
 from fewframes.inference.predictor import Predictor, load
 from fewframes.results import Clip
+from fewframes.runtime.graphs import Array, open_graph
 
 EXPORTS = {
     "onnx float32": ("float32.onnx", "float32"),

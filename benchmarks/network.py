@@ -26,7 +26,7 @@ from torch import Tensor
 
 import fewframes
 from fewframes.core.process import keep_memory
-from fewframes.inference.threads import side_by_side
+from fewframes.runtime.threads import side_by_side
 from fewframes.video.transforms import pixels_of
 
 ROUNDS = 7

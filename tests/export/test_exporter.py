@@ -21,12 +21,12 @@ from fewframes.errors import ConfigError, ExportError, MissingDependency, Weight
 from fewframes.export.exporter import Agreement, calibration_frames, checked_format, export, pans
 from fewframes.export.graphs import quantised, traced, write_openvino
 from fewframes.export.predictor import ExportedPredictor
-from fewframes.export.runtime import OUTPUTS, open_graph
 from fewframes.inference.predictor import Predictor, load
 from fewframes.models.config import ModelConfig
 from fewframes.models.files.checkpoint import Checkpoint, save_checkpoint
 from fewframes.models.files.networks import build_model
 from fewframes.results import Clip, Prediction
+from fewframes.runtime.graphs import OUTPUTS, open_graph
 from fewframes.video.view import ViewConfig
 from helpers.models import LABELS, TINY
 from helpers.numbered import write_fading

@@ -17,12 +17,12 @@ import timm
 import torch
 
 from fewframes.export.graphs import onnx_of, traced, write_onnx
-from fewframes.export.runtime import Card, Graph, GraphPart, open_graph
 from fewframes.models.backbones import EfficientNetLite0
 from fewframes.models.config import ModelConfig
 from fewframes.models.files.networks import build_model
 from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM
+from fewframes.runtime.graphs import Card, Graph, GraphPart, open_graph
 from fewframes.video.transforms import pixels_of
 from fewframes.video.view import ViewConfig
 

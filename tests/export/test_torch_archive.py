@@ -17,9 +17,9 @@ import torch
 
 from fewframes.errors import WeightsError
 from fewframes.export.graphs import traced, write_torch
-from fewframes.export.runtime import Card, open_graph
-from fewframes.export.torch_archive import plain_archive
 from fewframes.models.files.networks import build_model
+from fewframes.runtime.graphs import Card, open_graph
+from fewframes.runtime.torch_archive import plain_archive
 from fewframes.video.view import ViewConfig
 from helpers.models import LABELS, TINY
 

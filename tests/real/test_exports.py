@@ -9,9 +9,9 @@ import pytest
 
 from fewframes.export.exporter import export
 from fewframes.export.predictor import ExportedPredictor
-from fewframes.export.runtime import Precision
 from fewframes.inference.predictor import load
 from fewframes.results import Prediction
+from fewframes.runtime.graphs import Precision
 
 pytest.importorskip("onnx")
 NUM_CALIBRATION = 8

@@ -19,12 +19,12 @@ from torch import nn
 
 from fewframes.errors import ConfigError, ExportError, needed
 from fewframes.export.graphs import joined, onnx_of, quantised, traced, write_onnx, write_openvino, write_torch
-from fewframes.export.runtime import Array, Card, Graph, GraphPart, Precision, open_graph
 from fewframes.inference.predictor import Predictor
 from fewframes.models.files.formats import SUFFIXES, GraphFormat, format_of
 from fewframes.models.stam import STAM
 from fewframes.models.token_merging import merged_per_block
 from fewframes.results import Clip
+from fewframes.runtime.graphs import Array, Card, Graph, GraphPart, Precision, open_graph
 
 TOLERANCES: dict[Precision, tuple[float, float]] = {"float32": (1e-4, 1e-4), "float16": (1e-2, 3e-2)}
 """The largest differences of scores and of embeddings that are allowed, as fractions of their largest value."""

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from fewframes.errors import ExportError, needed
-from fewframes.export.runtime import CARD_KEY, INPUT, LEAST_FRAMES, OUTPUTS, Array, Card, GraphPart
 from fewframes.models.stam import STAM
+from fewframes.runtime.graphs import CARD_KEY, INPUT, LEAST_FRAMES, OUTPUTS, Array, Card, GraphPart
 from fewframes.video.transforms import pixels_of
 
 OPSET = 18

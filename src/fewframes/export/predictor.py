@@ -14,8 +14,8 @@ from fewframes.core.arguments import check_time_range, whole_number
 from fewframes.core.process import worked_ahead
 from fewframes.core.settings import MOST_FRAMES
 from fewframes.errors import ConfigError, FewframesError, VideoError
-from fewframes.export.runtime import LEAST_FRAMES, Array, Graph, open_graph
 from fewframes.results import Clip, Failure, Prediction, Timing
+from fewframes.runtime.graphs import LEAST_FRAMES, Array, Graph, open_graph
 from fewframes.video.decode.clock import times_around
 from fewframes.video.decode.decoder import FileVideo
 from fewframes.video.picture_source import PictureVideo

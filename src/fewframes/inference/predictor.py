@@ -22,7 +22,6 @@ from fewframes.errors import ConfigError, FewframesError, MissingDependency, Vid
 from fewframes.inference.clips import ClipReader, ClipRequest, DecodedClips
 from fewframes.inference.early_exit import answer, confidence, stages_of
 from fewframes.inference.stream import OnEvent, Stream
-from fewframes.inference.threads import num_threads, side_by_side
 from fewframes.models.exit_plan import ExitPlan, check_can_exit
 from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.files.hub import load_checkpoint
@@ -30,6 +29,7 @@ from fewframes.models.files.networks import sharing_copy
 from fewframes.models.stam import VideoEncoding
 from fewframes.models.token_merging import merge_tokens
 from fewframes.results import Clip, Failure, Prediction, Timing
+from fewframes.runtime.threads import num_threads, side_by_side
 from fewframes.sampling import ONE_PASS, Views
 from fewframes.video.decode.container import Limits
 from fewframes.video.live_settings import StreamConfig

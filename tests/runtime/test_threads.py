@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from fewframes.inference.threads import MOST_THREADS, num_threads, side_by_side
+from fewframes.runtime.threads import MOST_THREADS, num_threads, side_by_side
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ from pydantic.dataclasses import dataclass as settings
 
 from fewframes.core.settings import STRICT, Count, NumFrames, settings_from
 from fewframes.errors import ConfigError, WeightsError, needed
-from fewframes.export.torch_archive import plain_archive
 from fewframes.models.files.formats import SUFFIXES, GraphFormat, format_of
+from fewframes.runtime.torch_archive import plain_archive
 from fewframes.video.view import ViewConfig
 
 Precision = Literal["float32", "float16", "int8"]
