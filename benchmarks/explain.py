@@ -73,12 +73,12 @@ def main() -> None:
 
 def measured(whole: Predictor, part: Predictor, videos: list[Tensor]) -> dict[str, object]:
     def attention(predictor: Predictor, frames_TD: Tensor) -> Tensor:
-        found = predictor.encode_windows(frames_TD[None], with_attention=True).frame_attention
+        found = predictor.runtime.encode_windows(frames_TD[None], with_attention=True).frame_attention
         assert found is not None
         return found[0]
 
     def drops(predictor: Predictor, frames_TD: Tensor) -> Tensor:
-        label = int(predictor.encode_windows(frames_TD[None]).logits.argmax())
+        label = int(predictor.runtime.encode_windows(frames_TD[None]).logits.argmax())
         return score_drops(predictor, frames_TD, torch.empty(0), label)
 
     def repeated(frames_TD: Tensor) -> Tensor:

@@ -68,8 +68,8 @@ def judged(predictor: Predictor, paths: dict[str, Path], clips: list[Clip], labe
     errors: dict[str, list[float]] = {name: [] for name in graphs}
     largest, known = dict.fromkeys(graphs, 0.0), set(labels) <= set(predictor.labels)
     for number, (clip, label) in enumerate(zip(clips, labels, strict=True)):
-        frames_1TD = predictor.encode_clips(clip.frames[None])
-        live = predictor.model.scores(predictor.encode_windows(frames_1TD).logits)[0].numpy()
+        frames_1TD = predictor.runtime.encode_clips(clip.frames[None])
+        live = predictor.torch.model.scores(predictor.runtime.encode_windows(frames_1TD).logits)[0].numpy()
         live_right += predictor.labels[int(live.argmax())] == label
         for name, graph in graphs.items():
             said = graph(clip.frames[None].contiguous().numpy())
@@ -99,7 +99,7 @@ def network_s(predictor: Predictor, paths: dict[str, Path], clip: Clip) -> dict[
     """Processor seconds for 16 frames, and how many times as fast as torch in float32."""
     given: Array = clip.frames[None].contiguous().numpy()
     runs: dict[str, Callable[[], object]] = {
-        "torch float32": lambda: predictor.encode_windows(predictor.encode_clips(clip.frames[None]))
+        "torch float32": lambda: predictor.runtime.encode_windows(predictor.runtime.encode_clips(clip.frames[None]))
     }
     for name, path in paths.items():
         graph = open_graph(path, threads=1)

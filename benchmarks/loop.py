@@ -47,7 +47,7 @@ def lesson_of_videos(samples: tuple[Sample, ...], targets: torch.Tensor) -> Trai
 
 def model_and_tokens(folder: Path, targets: torch.Tensor) -> tuple[STAM, TokenExamples]:
     predictor = load("lite0-16", device="cpu")
-    model = load("lite0-16", device="cpu", dtype="float32").checkpoint.model
+    model = load("lite0-16", device="cpu", dtype="float32").torch.checkpoint.model
     data = replace(read_data(folder), samples=samples_of(folder)[:NUM_CLIPS])
     for result in embed_videos(data, predictor, None, mirror=True):
         if isinstance(result, EmbeddedVideos):

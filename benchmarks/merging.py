@@ -56,8 +56,8 @@ def embedded(
     folder: Path, rows: list[dict[str, str]], predictor: Predictor, cache: EmbeddingCache
 ) -> dict[int, Tensor]:
     """The frame embeddings (B, T, D) of a set at each number of patches merged in a block."""
-    encoder = predictor.model.frame_encoder
-    weights, view = module_key(encoder), asdict(predictor.view)
+    encoder = predictor.torch.model.frame_encoder
+    weights, view = module_key(encoder), asdict(predictor.runtime.view)
     kept: dict[int, list[Tensor]] = {per_block: [] for per_block in PER_BLOCK}
     for number, row in enumerate(rows):
         path = str(folder / row["path"])
@@ -68,7 +68,7 @@ def embedded(
             if embeddings_TD is None:
                 frames_TCHW = predictor.read_clip(path).frames if frames_TCHW is None else frames_TCHW
                 merge_tokens(encoder, per_block)
-                embeddings_TD = predictor.embed_frames(frames_TCHW)
+                embeddings_TD = predictor.runtime.embed_frames(frames_TCHW)
                 cache.put(key, embeddings_TD)
             kept[per_block].append(embeddings_TD)
         print(f"{folder.name}: {number + 1}/{len(rows)}", file=sys.stderr)
@@ -152,17 +152,17 @@ def accuracy(task: Task, num_seeds: int) -> dict[str, dict[str, object]]:
 
 def speed(predictor: Predictor, turns: int) -> dict[str, object]:
     """How many times as many videos a second, by number merged, and milliseconds a video."""
-    encoder = predictor.model.frame_encoder
+    encoder = predictor.torch.model.frame_encoder
     frames_TCHW = torch.randint(0, 256, (16, 3, 224, 224), generator=torch.Generator().manual_seed(0)).byte()
 
     def seconds(per_block: int) -> float:
         merge_tokens(encoder, per_block)
         began = time.process_time()
-        predictor.embed_frames(frames_TCHW)
+        predictor.runtime.embed_frames(frames_TCHW)
         return time.process_time() - began
 
     seconds(0)
-    out: dict[str, object] = {"precision": name_of(predictor.dtype)}
+    out: dict[str, object] = {"precision": name_of(predictor.torch.dtype)}
     for per_block in PER_BLOCK[1:]:
         pairs = [(seconds(0), seconds(per_block)) for _ in range(turns)]
         out[str(per_block)] = {

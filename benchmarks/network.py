@@ -40,7 +40,7 @@ def ways_of(predictor: fewframes.Predictor) -> dict[str, Way]:
     def encode(part_TCHW: Tensor, *, fused: bool) -> Tensor:
         with torch.inference_mode() if fused else torch.no_grad():  # convolutions are fused in inference mode alone
             pixels_TCHW = pixels_of(part_TCHW).contiguous(memory_format=torch.channels_last)
-            return predictor.model.encode_frames(pixels_TCHW)
+            return predictor.torch.model.encode_frames(pixels_TCHW)
 
     def split(frames_TCHW: Tensor, *, fused: bool) -> Tensor:
         return torch.cat([encode(part_TCHW, fused=fused) for part_TCHW in frames_TCHW.split(SPLIT_FRAMES)])
@@ -52,7 +52,7 @@ def ways_of(predictor: fewframes.Predictor) -> dict[str, Way]:
         "split, plain": lambda frames: split(frames, fused=False),
         "split, fused": lambda frames: split(frames, fused=True),
         "lanes, plain": plain_lanes,
-        "lanes, fused": predictor.embed_frames,
+        "lanes, fused": predictor.runtime.embed_frames,
     }
 
 
@@ -60,8 +60,8 @@ def main() -> None:
     keep_memory()
     torch.manual_seed(0)
     predictor = fewframes.load(device="cpu")
-    side = predictor.config.image_size
-    frames_TCHW = torch.randint(0, 256, (predictor.config.num_frames, 3, side, side), dtype=torch.uint8)
+    side = predictor.torch.config.image_size
+    frames_TCHW = torch.randint(0, 256, (predictor.num_frames, 3, side, side), dtype=torch.uint8)
     ways = ways_of(predictor)
     expected_TD = next(iter(ways.values()))(frames_TCHW)
     apart = {name: float((way(frames_TCHW) - expected_TD).norm() / expected_TD.norm()) for name, way in ways.items()}
@@ -75,7 +75,7 @@ def main() -> None:
     results = {
         "machine": machine.describe(),
         "load average over 5 minutes": round(os.getloadavg()[1], 1),
-        "precision": str(predictor.dtype).removeprefix("torch."),
+        "precision": str(predictor.torch.dtype).removeprefix("torch."),
         "rounds": ROUNDS,
         "ways": {
             name: {

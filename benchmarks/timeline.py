@@ -200,14 +200,14 @@ def embedded(segments: list[Segment], predictor: Predictor, cache: EmbeddingCach
 
 
 def give_head(predictor: Predictor, head: STAM, labels: list[str]) -> None:
-    predictor.model.temporal_encoder, predictor.model.head = head.temporal_encoder, head.head
-    predictor.model.moment_head = head.moment_head
+    predictor.torch.model.temporal_encoder, predictor.torch.model.head = head.temporal_encoder, head.head
+    predictor.torch.model.moment_head = head.moment_head
     predictor.labels = tuple(labels)
 
 
 def spans_by(way: TimelineConfig, found: Timeline, predictor: Predictor) -> list[Span]:
     windows = found.windows[: len(way.lengths)]
-    trusted = confidences(windows, way, predictor.model.scores)
+    trusted = confidences(windows, way, predictor.torch.model.scores)
     return list(spans_of(windows, trusted, predictor.labels, (found.start_s, found.end_s), LEAST))
 
 
@@ -215,7 +215,7 @@ def consecutive(found: Timeline, predictor: Predictor) -> list[Span]:
     """What `predict` says of one window after the other."""
     one = found.windows[0]
     every = 8  # windows begin eight times while one lasts
-    scores_WK = predictor.model.scores(one.logits[::every])
+    scores_WK = predictor.torch.model.scores(one.logits[::every])
     return [
         Span(float(start_s), float(start_s) + one.length_s, predictor.labels[int(row.argmax())], float(row.max()))
         for start_s, row in zip(one.starts_s[::every], scores_WK, strict=True)

@@ -4,31 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol
+from typing import NamedTuple
 
-from typing_extensions import TypeVar
+import numpy as np
+from numpy.typing import NDArray
 
 from fewframes.core.arguments import whole_number
 from fewframes.core.text import for_html, json_line
 from fewframes.errors import FewframesError, MissingVideo
 
-if TYPE_CHECKING:  # exported graphs return numpy arrays and run without loading torch
-    from torch import Tensor
-
-
-class ArrayLike(Protocol):
-    """The interface that torch tensors and numpy arrays share in this module."""
-
-    @property
-    def shape(self) -> Sequence[int]: ...
-
-    def tolist(self) -> Any: ...
-
-    def __len__(self) -> int: ...
-
-
-Array = TypeVar("Array", bound=ArrayLike, default="Tensor")
-"""The array type of a result: torch tensors, except that exported graphs (export/predictor.py) return numpy arrays."""
+Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -53,12 +38,12 @@ class ClockStep(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Clip(Generic[Array]):
+class Clip:
     """The frames that were sampled from one video."""
 
-    frames: Array
+    frames: NDArray[np.uint8]
     """The pixels: (T, C, H, W) uint8 RGB."""
-    times_s: Array
+    times_s: NDArray[np.float64]
     """The timestamps (T,): when each frame is first shown, in seconds from the start of the video."""
     duration_s: float
     """The duration of the whole video, in seconds."""
@@ -81,7 +66,7 @@ class Label(NamedTuple):
     score: float
 
 
-def top_labels(scores_K: ArrayLike, labels: tuple[str, ...], k: int) -> list[Label]:
+def top_labels(scores_K: Floats, labels: tuple[str, ...], k: int) -> list[Label]:
     """Return the `k` labels with the highest scores (K,), best first; all labels if there are fewer than `k`."""
     whole_number("k", k, 1)
     scores: list[float] = scores_K.tolist()
@@ -107,22 +92,22 @@ class Timing:
 
 
 @dataclass(frozen=True, eq=False)
-class Prediction(Generic[Array]):
-    """The answer of a model for one video. All arrays are float32 on the CPU."""
+class Prediction:
+    """The answer of a model for one video. All arrays are float32."""
 
     source: str
     """The path or address of the video."""
     labels: tuple[str, ...]
     """The names of the K actions."""
-    scores: Array
+    scores: Floats
     """The scores (K,) in the order of `labels`. They sum to 1, except that a multi-label model scores each action by itself."""
-    times_s: Array
+    times_s: Floats
     """The timestamps (T,) of the frames that the model saw, in seconds from the start of the video."""
-    frame_attention: Array
+    frame_attention: Floats
     """The weight (T,) of each frame in the answer (Fig. 2). The weights sum to 1."""
-    embedding: Array
+    embedding: Floats
     """The video embedding (D,): the paper's y (Eq. 12)."""
-    frame_embeddings: Array
+    frame_embeddings: Floats
     """The frame embeddings (T, D): the paper's f_t (Eq. 10)."""
     timing: Timing
     """The time that each step took."""

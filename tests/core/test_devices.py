@@ -42,9 +42,9 @@ def test_precision_is_a_rule_on_a_cpu(
     assert dtype == chosen
     assert words in why
     predictor = load(device="cpu")
-    assert predictor.dtype == chosen
-    assert next(predictor.model.frame_encoder.parameters()).dtype == chosen
-    assert predictor.model.head.weight.dtype == torch.float32
+    assert predictor.torch.dtype == chosen
+    assert next(predictor.torch.model.frame_encoder.parameters()).dtype == chosen
+    assert predictor.torch.model.head.weight.dtype == torch.float32
 
 
 @pytest.mark.parametrize(
@@ -75,8 +75,8 @@ def test_a_busy_machine_chooses_as_an_idle_one() -> None:
         at_work.set()
         for thread in busy:
             thread.join()
-    assert len({module_key(predictor.model.frame_encoder) for predictor in loaded}) == 1
-    assert {predictor.dtype for predictor in loaded} == {auto_dtype(CPU)[0]}
+    assert len({module_key(predictor.torch.model.frame_encoder) for predictor in loaded}) == 1
+    assert {predictor.torch.dtype for predictor in loaded} == {auto_dtype(CPU)[0]}
 
 
 def test_a_device_without_numbers_is_refused() -> None:

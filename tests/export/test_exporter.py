@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fewframes.export.predictor import ExportedPredictor
 from typer.testing import CliRunner
 
 from fewframes.cli.main import app
 from fewframes.errors import ConfigError, ExportError, MissingDependency, WeightsError
 from fewframes.export.exporter import Agreement, calibration_frames, checked_format, export, pans
 from fewframes.export.graphs import quantised, traced, write_openvino
-from fewframes.export.predictor import ExportedPredictor
 from fewframes.inference.predictor import Predictor, load
 from fewframes.models.config import ModelConfig
 from fewframes.models.files.checkpoint import Checkpoint, save_checkpoint
@@ -132,16 +132,16 @@ def test_int8_convolutions_are_calibrated_and_near_and_openvino_labels_videos(
         f"small{part}{ending}" for part in (".frames", ".time", "") for ending in (".xml", ".bin")
     }
     num_bytes = done.files[str(tmp_path / "small.frames.bin")]
-    assert num_bytes < 1.3 * sum(weights.numel() for weights in predictor.model.frame_encoder.parameters())
+    assert num_bytes < 1.3 * sum(weights.numel() for weights in predictor.torch.model.frame_encoder.parameters())
     assert done.checked_on == "the videos it was calibrated with"
     assert 1e-5 < done.agreement.frame_embeddings < 0.3
     assert done.agreement.top1 == 1
 
-    some_frames_D = predictor.encode_clips(some_clips[0].frames[None])[0, 0]
+    some_frames_D = predictor.runtime.encode_clips(some_clips[0].frames[None])[0, 0]
     time = open_graph(tmp_path / "small.time.xml", threads=1)  # the temporal part stays float32
     for num_videos, num_frames in ((1, 4), (2, 7)):
         embeddings_BTD = torch.randn(num_videos, num_frames, len(some_frames_D))
-        live = predictor.encode_windows(embeddings_BTD)
+        live = predictor.runtime.encode_windows(embeddings_BTD)
         np.testing.assert_allclose(time(embeddings_BTD.numpy())["embedding"], live.embedding, atol=1e-4)
 
     exported = ExportedPredictor(tmp_path / "small.xml", threads=1)

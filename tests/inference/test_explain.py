@@ -81,7 +81,7 @@ def test_layouts_that_mix_frames_are_shown_other_pictures(videos: Path) -> None:
     changed = found.frames.clone()
     changed[1] = ((found.frames[0].float() + found.frames[2].float()) / 2).round().to(torch.uint8)
     index = LABELS.index(found.label)
-    logits = predictor.encode_windows(predictor.encode_clips(changed[None])).logits
+    logits = predictor.runtime.encode_windows(predictor.runtime.encode_clips(changed[None])).logits
     fall = float(found.prediction.scores[index] - logits.softmax(1)[0, index])
     assert found.occlusion[1] == pytest.approx(fall, abs=1e-6)
     assert fall != 0

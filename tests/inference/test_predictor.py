@@ -143,14 +143,14 @@ def test_predicting_leaves_the_checkpoint_as_it_is(
     strides = [parameter.stride() for parameter in checkpoint.model.parameters()]
     predictor = Predictor(checkpoint, device="cpu", dtype=dtype, merge=2 if name == "tiny" else None)
     said = predictor.predict(videos / "a.mp4")
-    assert predictor.checkpoint is checkpoint
+    assert predictor.torch.checkpoint is checkpoint
     assert checkpoint.model.training
-    assert not predictor.model.training
+    assert not predictor.torch.model.training
     assert [type(module) for module in checkpoint.model.modules()] == modules
     assert [parameter.stride() for parameter in checkpoint.model.parameters()] == strides
     if name == "tiny":
         assert merged_per_block(checkpoint.model.frame_encoder) == 0
-    for number, kept in enumerate((checkpoint, load(source, device="cpu", dtype=dtype).checkpoint)):
+    for number, kept in enumerate((checkpoint, load(source, device="cpu", dtype=dtype).torch.checkpoint)):
         save_checkpoint(tmp_path / f"{number}.safetensors", kept)
         after = states(load_checkpoint(tmp_path / f"{number}.safetensors"))
         assert after.keys() == before.keys()
@@ -165,7 +165,7 @@ def test_weights_that_need_no_cast_are_there_once(tiny_model: Path) -> None:
     """A large ViT in float32 must not take its memory twice."""
     checkpoint = load_checkpoint(tiny_model)
     predictor = Predictor(checkpoint, device="cpu", dtype="float32")
-    own = dict(predictor.model.named_parameters())
+    own = dict(predictor.torch.model.named_parameters())
     apart = [name for name, one in checkpoint.model.named_parameters() if one.data_ptr() != own[name].data_ptr()]
     assert apart in ([], ["frame_encoder.patch_embed.proj.weight"])  # a convolution's weights lie channels last
 

@@ -40,7 +40,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def counted(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many frames each pass of the frame encoder took."""
     passes: list[int] = []
-    embed = predictor.embed_frames
+    embed = predictor.runtime.embed_frames
 
     def spy(frames_TCHW: Tensor) -> Tensor:
         passes.append(len(frames_TCHW))
@@ -151,7 +151,7 @@ def test_windows_do_not_reach_across_a_clock_that_jumps(predictor: Predictor, tm
 def test_a_late_network_keeps_to_its_budget_by_dropping(
     predictor: Predictor, video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    embed = predictor.embed_frames
+    embed = predictor.runtime.embed_frames
 
     def slow(frames_TCHW: Tensor) -> Tensor:
         time.sleep(0.45)

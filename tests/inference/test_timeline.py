@@ -44,7 +44,7 @@ class Counting:
 
     def __init__(self, predictor: Predictor, monkeypatch: pytest.MonkeyPatch, breaks_at: int | None = None) -> None:
         self.calls: list[int] = []
-        embed = predictor.embed_frames
+        embed = predictor.runtime.embed_frames
 
         def counted(frames_TCHW: Tensor) -> Tensor:
             if len(self.calls) == breaks_at:

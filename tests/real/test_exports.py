@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fewframes.export.predictor import ExportedPredictor
 
 from fewframes.export.exporter import export
-from fewframes.export.predictor import ExportedPredictor
 from fewframes.inference.predictor import load
 from fewframes.results import Prediction
 from fewframes.runtime.graphs import Precision

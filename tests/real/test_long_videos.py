@@ -23,7 +23,7 @@ def test_spans_lie_where_the_clips_are(shared: Path) -> None:
         path = sorted((shared / "data" / "ut_interaction" / label).glob("*.avi"))[0]
         with closing(open_video(path)) as video:
             times_s = (torch.arange(int(video.duration_s * FPS)).double() + 0.5) / FPS
-            clip_TCHW = video.frames_at(times_s, lambda frame_CHW: fit_frame(frame_CHW, predictor.view)).frames
+            clip_TCHW = video.frames_at(times_s, lambda frame_CHW: fit_frame(frame_CHW, predictor.runtime.view)).frames
         frames += [*clip_TCHW[:1].expand(STILL_S * FPS, -1, -1, -1), *clip_TCHW]
         at_s += STILL_S
         true.append(Span(at_s, at_s + len(clip_TCHW) / FPS, label))

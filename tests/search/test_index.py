@@ -74,7 +74,7 @@ def test_a_row_for_each_window_with_what_the_timeline_and_predict_say(
     assert [row["start_s"] for row in rows] == pytest.approx([0, 1, 2, 3, 4])
     assert [row["end_s"] for row in rows] == pytest.approx([2, 3, 4, 5, 6])
     swept = sweep(predictor, films[0], TimelineConfig(window_s=2, lengths=(1,)))
-    scores_WK = predictor.model.scores(swept.windows[0].logits)[::2]
+    scores_WK = predictor.torch.model.scores(swept.windows[0].logits)[::2]
     assert [row["label"] for row in rows] == [predictor.labels[place] for place in scores_WK.argmax(1).tolist()]
     said = predictor.predict(films[0], start_s=1, end_s=3)
     wanted = torch.nn.functional.normalize(said.embedding, dim=0)

@@ -67,7 +67,7 @@ def test_the_second_view_is_mirrored(data: VideoSet, predictor: Predictor) -> No
     plain = embedded(data, predictor, None).embeddings
     torch.testing.assert_close(both[:, :1], plain)  # other products of matrices for other numbers of frames
     clip = predictor.read_clip(data.samples[1].path)
-    torch.testing.assert_close(both[1, 1], predictor.embed_frames(clip.frames.flip(-1)))
+    torch.testing.assert_close(both[1, 1], predictor.runtime.embed_frames(clip.frames.flip(-1)))
     assert (both[:, 0] - both[:, 1]).abs().max() > 1e-3
 
 
@@ -227,7 +227,7 @@ def test_each_setting_of_a_model_is_in_the_key_or_changes_no_embedding(name: str
         return
     assert encoder_key(other) == encoder_key(plain)
     frames_TCHW = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(other.embed_frames(frames_TCHW), plain.embed_frames(frames_TCHW))
+    assert torch.equal(other.runtime.embed_frames(frames_TCHW), plain.embed_frames(frames_TCHW))
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(ViewConfig)])
@@ -275,12 +275,12 @@ def test_the_same_weights_with_other_heads_embed_anew(
 ) -> None:
     """Heads have no tensor of their own, and attention of other heads is another network."""
     other = of(replace(TINY, heads=6))
-    other.model.frame_encoder.load_state_dict(predictor.model.frame_encoder.state_dict())
+    other.torch.model.frame_encoder.load_state_dict(predictor.torch.model.frame_encoder.state_dict())
     for _ in range(2):
         first, second = embedded(data, predictor, store), embedded(data, other, store)
         assert (first.embeddings - second.embeddings).abs().max() > 1e-3
     assert first.num_cached == second.num_cached == 3
-    assert asdict(other.config) == asdict(replace(predictor.config, heads=6))
+    assert asdict(other.torch.config) == asdict(replace(predictor.torch.config, heads=6))
 
 
 def test_what_is_drawn_depends_on_the_video_alone(data: VideoSet, predictor: Predictor, tmp_path: Path) -> None:

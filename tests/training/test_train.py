@@ -101,7 +101,7 @@ def test_from_a_folder_to_a_model_that_predicts(clips: Path, tiny_model: Path, t
     assert predictor.labels == ("redden", "turn blue")
     for label in predictor.labels:
         assert predictor.predict(clips / label / "0.mp4").top(1)[0].label == label
-    assert predictor.checkpoint.provenance["data_fingerprint"] == read_data(clips).fingerprint()
+    assert predictor.torch.checkpoint.provenance["data_fingerprint"] == read_data(clips).fingerprint()
     original = load_checkpoint(tiny_model).model.frame_encoder.state_dict()
     kept = load_checkpoint(tmp_path / "out" / "model.safetensors").model.frame_encoder.state_dict()
     assert all(torch.equal(original[key], kept[key]) for key in original)
@@ -114,7 +114,7 @@ def test_a_model_that_may_stop_early(clips: Path, tiny_model: Path, tmp_path: Pa
     trained = train(read_data(clips), tmp_path / "out", run, CPU)
     assert trained.checkpoint.exits is not None
     predictor = load(tmp_path / "out" / "model.safetensors", device="cpu", dtype="float32")
-    assert predictor.checkpoint.exits == trained.checkpoint.exits
+    assert predictor.torch.checkpoint.exits == trained.checkpoint.exits
     path = clips / "redden" / "0.mp4"
     assert predictor.predict(path, early_exit=True).top(1)[0].label == "redden"
     judged = evaluate(read_data(clips), predictor, None, EvaluateConfig(early_exit=True))

@@ -70,8 +70,8 @@ def write_embeddings(
     about = {
         "fewframes": __version__,
         "model": predictor.name,
-        "weights": module_key(predictor.model),
-        "precision": str(predictor.dtype).removeprefix("torch."),
+        "weights": module_key(predictor.torch.model),
+        "precision": str(predictor.torch.dtype).removeprefix("torch."),
         "labels": json.dumps([printable(label) for label in predictor.labels]),
     }
     num_videos, failures = 0, []
@@ -107,13 +107,13 @@ def embedding_columns(predictor: Predictor, *, per_frame: bool) -> dict[str, Any
     import pyarrow  # late: an optional package
 
     number, text = pyarrow.float32(), pyarrow.string()
-    frames = pyarrow.list_(pyarrow.list_(number, predictor.model.frame_width))
+    frames = pyarrow.list_(pyarrow.list_(number, predictor.torch.model.frame_width))
     return {
         "source": text,
         "label": text,
         "score": number,
         "times_s": pyarrow.list_(number),
-        "embedding": pyarrow.list_(number, predictor.model.temporal_encoder.width),
+        "embedding": pyarrow.list_(number, predictor.torch.model.temporal_encoder.width),
         **({"frame_embeddings": frames} if per_frame else {}),
         "error": text,
     }

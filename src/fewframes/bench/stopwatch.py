@@ -22,8 +22,7 @@ from fewframes.core.process import keep_memory
 from fewframes.errors import BenchError, ConfigError, FewframesError
 from fewframes.inference.predictor import DTYPES, Predictor, name_of
 from fewframes.models.files.checkpoint import Checkpoint
-from fewframes.models.stam import STAM
-from fewframes.video.transforms import pixels_of
+from fewframes.models.stam import STAM, pixels_of
 
 Result = TypeVar("Result")
 LONGEST_PASS_S = 10.0
@@ -65,7 +64,7 @@ class Runner:
             labels = tuple(f"class {number}" for number in range(network.config.num_classes))
             checkpoint = Checkpoint(network, baseline.view, labels)
             self.predictor = Predictor(checkpoint, device=str(device), dtype="float32", merge=merge)
-            self.cast: nn.Module = self.predictor.model.frame_encoder  # `Predictor` casts nothing else
+            self.cast: nn.Module = self.predictor.torch.model.frame_encoder  # `Predictor` casts nothing else
         else:
             self.cast = network.to(device)
         torch.backends.cudnn.benchmark = True
@@ -133,8 +132,8 @@ class Runner:
             if self.predictor is None:
                 logits_VK: Tensor = self.cast(views_VTCHW)
             else:
-                frames_VTD = self.predictor.encode_clips(views_VTCHW)
-                logits_VK = self.predictor.model.encode_video(frames_VTD.to(self.device)).logits
+                frames_VTD = self.predictor.runtime.encode_clips(views_VTCHW)
+                logits_VK = self.predictor.torch.model.encode_video(frames_VTD.to(self.device)).logits
             return logits_VK.float().cpu()
 
     def seconds_of(self, batch: int, seconds: float) -> list[float]:

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:  # the command line must not load torch before a command needs
     from fewframes.results import Failure, Prediction
     from fewframes.training.evaluation.evaluate import Evaluation
 
-Results = Iterable["Prediction[Any] | Explanation | Failure"]
+Results = Iterable["Prediction | Explanation | Failure"]
 Result = TypeVar("Result")
 SHOWN_PROBLEMS, SHOWN_ACTIONS = 3, 20
 """The most problems of a kind, and the most actions, that are listed by name; the rest are counted."""
 
 
-def write_json(results: Results, topk: int) -> Iterator[Prediction[Any] | Explanation | Failure]:
+def write_json(results: Results, topk: int) -> Iterator[Prediction | Explanation | Failure]:
     """Print each result as one line of JSON as soon as it is known, and yield it."""
     from fewframes.results import Failure
 
@@ -40,7 +40,7 @@ def write_json(results: Results, topk: int) -> Iterator[Prediction[Any] | Explan
         yield result
 
 
-def write_csv(results: Results, topk: int) -> Iterator[Prediction[Any] | Explanation | Failure]:
+def write_csv(results: Results, topk: int) -> Iterator[Prediction | Explanation | Failure]:
     """Print a CSV row for each video, and yield its result. A row has `topk` pairs of label and score; a failure has its reason."""
     from fewframes.results import Failure
 
@@ -60,7 +60,7 @@ def write_csv(results: Results, topk: int) -> Iterator[Prediction[Any] | Explana
         yield result
 
 
-def write_table(results: Results, topk: int) -> Iterator[Prediction[Any] | Explanation | Failure]:
+def write_table(results: Results, topk: int) -> Iterator[Prediction | Explanation | Failure]:
     """Print a block of text for each video that could be labelled, and yield every result."""
     from fewframes.results import Failure
 
@@ -70,14 +70,14 @@ def write_table(results: Results, topk: int) -> Iterator[Prediction[Any] | Expla
         yield result
 
 
-def prediction_of(result: Prediction[Any] | Explanation) -> Prediction[Any]:
+def prediction_of(result: Prediction | Explanation) -> Prediction:
     """Return the prediction in a result of `predict`, with or without `--explain`."""
     from fewframes.results import Prediction
 
     return result if isinstance(result, Prediction) else result.prediction
 
 
-def block(prediction: Prediction[Any], topk: int) -> str:
+def block(prediction: Prediction, topk: int) -> str:
     """Return a prediction as lines of text: the likeliest actions, the frames the model attended to, and the time it took."""
     top = [(plain(label), score) for label, score in prediction.top(topk)]
     width = max(len(label) for label, _ in top)
@@ -217,12 +217,12 @@ def counted(counts: dict[str, int]) -> str:
 
 
 def describe(predictor: Predictor) -> str:
-    """Return one line that names the model, its number of actions, the device and the precision."""
-    precision = str(predictor.dtype).removeprefix("torch.")
-    return f"{predictor.name}: {len(predictor.labels)} actions, {predictor.device} in {precision}"
+    """Return one line that names the model, its number of actions, the runtime, the device and the precision."""
+    runtime = predictor.runtime
+    return f"{runtime.name}: {len(runtime.labels)} actions, {runtime.kind} on {runtime.device} in {runtime.precision}"
 
 
-def summary(results: list[Prediction[Any] | Explanation | Failure], seconds: float) -> str:
+def summary(results: list[Prediction | Explanation | Failure], seconds: float) -> str:
     """Return one line with the numbers of labelled, failed and missing videos, and the speed."""
     from fewframes.results import Failure, tally
 

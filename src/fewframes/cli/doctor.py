@@ -13,7 +13,7 @@ import torch
 from fewframes.core.devices import PROBE_SIDE, auto_dtype, choose_device, machine_name, matrix_flops_s, may_pay
 from fewframes.core.settings import cache_dir
 from fewframes.core.version import __version__
-from fewframes.inference.predictor import choose_backend
+from fewframes.inference.clips import choose_backend
 from fewframes.video.torchcodec import why_not
 
 NEEDED = (
@@ -48,7 +48,7 @@ def examine(device_name: str = "auto") -> Iterator[str]:
     yield f"precision: {str(dtype).removeprefix('torch.')} ({why})"
     libavcodec = ".".join(map(str, av.library_versions["libavcodec"]))
     unfit = why_not(str(device))
-    used = choose_backend("auto", device)
+    used = choose_backend("auto", str(device))
     other = f"torchcodec could be used too ({_version('torchcodec')})" if not unfit else f"not torchcodec: {unfit}"
     reason = "the fewest pictures decoded for the same frames" if used == "pyav" else "the GPU decodes"
     yield f"decoder: {used} ({reason}); PyAV {av.__version__} with FFmpeg libavcodec {libavcodec}; {other}"

@@ -83,12 +83,11 @@ def explained(
         start_s: Start of the part to look at, in seconds.
         end_s: End of that part; None is the end of the video.
     """
-    from fewframes.inference.explain import explain
-    from fewframes.models.attention_maps import choose_method
+    from fewframes.inference.explain import explain, map_method
     from fewframes.results import Failure
     from fewframes.viz.explanation import write_picture
 
-    choose_method(predictor.model.frame_encoder, maps)  # fail once for a map that this model cannot have, not per video
+    map_method(predictor.runtime, maps)  # fail once for a map that this model cannot have, not per video
     for source, picture in zip(sources, pictures, strict=True):
         try:
             found = explain(predictor, source, maps=maps, num_frames=num_frames, start_s=start_s, end_s=end_s)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,7 +13,7 @@ from fewframes.cli.options import MODEL, OUTPUT, MergeOption, make_folder, named
 
 if TYPE_CHECKING:  # the command line must not load torch before a command needs it
     from fewframes.inference.predictor import Predictor
-    from fewframes.results import Clip, Failure, Prediction
+    from fewframes.results import Clip
 
 
 def export(
@@ -101,42 +100,6 @@ def export(
     print_lines(f"{path}  {size / 1e6:.1f} MB" for path, size in done.files.items())
     print_lines([f"compared on {done.checked_on}, {done.agreement}"])
     tell(f"exported in {time.perf_counter() - began:.1f} s")
-
-
-def labelled_by_graph(
-    model: str,
-    paths: Sequence[str],
-    unused: Mapping[str, bool],
-    *,
-    num_frames: int | None,
-    start_s: float,
-    end_s: float | None,
-    workers: int | None,
-) -> Iterator[Prediction[Any] | Failure]:
-    """Label each video with an exported model, for `predict`.
-
-    Args:
-        model: The exported file.
-        paths: The videos.
-        unused: Options that an exported model cannot follow, and True for those that were given.
-        num_frames: Frames to look at; None is the model's own number.
-        start_s: Start of the part to look at, in seconds.
-        end_s: End of that part; None is the end of the video.
-        workers: Videos decoded at the same time; None is one per core.
-
-    Raises BadParameter if an unused option was given.
-    """
-    given = [option for option, is_given in unused.items() if is_given]
-    if given:
-        raise typer.BadParameter(
-            f"{model} is an exported model, for which {', '.join(given)} cannot be set; leave that out"
-        )
-    from fewframes.export.predictor import ExportedPredictor
-
-    began = time.perf_counter()
-    predictor = ExportedPredictor(model)
-    tell(f"{predictor}, loaded in {time.perf_counter() - began:.1f} s")
-    return predictor.predict_many(paths, num_frames=num_frames, start_s=start_s, end_s=end_s, workers=workers)
 
 
 def _clips(predictor: Predictor, sources: list[str] | None) -> list[Clip]:

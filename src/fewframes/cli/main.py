@@ -33,7 +33,7 @@ from fewframes.cli.embed import embed
 from fewframes.cli.engine import EngineOption, ShardRowsOption, write_folder
 from fewframes.cli.evaluate import evaluate
 from fewframes.cli.explain import ExplainOption, MapOption, explained, plan_pictures
-from fewframes.cli.export import export, labelled_by_graph
+from fewframes.cli.export import export
 from fewframes.cli.index import index
 from fewframes.cli.options import (
     LARGE_RUNS,
@@ -180,42 +180,26 @@ def predict(
         )  # fmt: skip
         write_folder(job, sources, output, engine, shard_rows, "labelling")
         return
-    from fewframes.models.files.formats import format_of
+    from fewframes.inference.predictor import load
 
     paths = named_videos(sources)
     pictures = [] if explain is None else plan_pictures(explain, paths)
-    if format_of(model) is not None:
-        unused = {
-            "--explain": explain is not None,
-            "--early-exit": early_exit is not None,
-            "--tolerance": tolerance > 0,
-            "--merge": merge is not None,
-            "--backend": backend == "torchcodec",
-            "--dtype": dtype != "auto",
-            "--device": device not in ("auto", "cpu"),
-        }
-        results: Results = labelled_by_graph(
-            model, paths, unused, num_frames=frames, start_s=start, end_s=end, workers=workers
+    began = time.perf_counter()
+    predictor = load(model, device=device, dtype=dtype, backend=backend, merge=merge)
+    tell(f"{describe(predictor)}, loaded in {time.perf_counter() - began:.1f} s")
+    results: Results = (
+        predictor.predict_many(
+            paths,
+            num_frames=frames,
+            start_s=start,
+            end_s=end,
+            tolerance=tolerance,
+            early_exit=exit_at(early_exit),
+            workers=workers,
         )
-    else:
-        from fewframes.inference.predictor import load
-
-        began = time.perf_counter()
-        predictor = load(model, device=device, dtype=dtype, backend=backend, merge=merge)
-        tell(f"{describe(predictor)}, loaded in {time.perf_counter() - began:.1f} s")
-        results = (
-            predictor.predict_many(
-                paths,
-                num_frames=frames,
-                start_s=start,
-                end_s=end,
-                tolerance=tolerance,
-                early_exit=exit_at(early_exit),
-                workers=workers,
-            )
-            if explain is None
-            else explained(predictor, paths, pictures, maps=maps, num_frames=frames, start_s=start, end_s=end)
-        )
+        if explain is None
+        else explained(predictor, paths, pictures, maps=maps, num_frames=frames, start_s=start, end_s=end)
+    )
     began = time.perf_counter()
     write = write_json if json else write_csv if as_csv else write_table
     _end(list(write(with_progress(results, len(paths), "labelling"), topk)), time.perf_counter() - began)

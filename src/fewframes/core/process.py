@@ -56,6 +56,11 @@ def worked_ahead(
                 future.cancel()
 
 
+def num_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def keep_memory() -> None:
     """Let malloc keep memory that the network frees, instead of fetching zeroed memory again for each layer (docs/decisions).
 

@@ -22,9 +22,9 @@ from fewframes.export.graphs import joined, onnx_of, quantised, traced, write_on
 from fewframes.inference.predictor import Predictor
 from fewframes.models.files.formats import SUFFIXES, GraphFormat, format_of
 from fewframes.models.stam import STAM
-from fewframes.models.token_merging import merged_per_block
 from fewframes.results import Clip
 from fewframes.runtime.graphs import Array, Card, Graph, GraphPart, Precision, open_graph
+from fewframes.runtime.protocol import scores_of
 
 TOLERANCES: dict[Precision, tuple[float, float]] = {"float32": (1e-4, 1e-4), "float16": (1e-2, 3e-2)}
 """The largest differences of scores and of embeddings that are allowed, as fractions of their largest value."""
@@ -116,16 +116,15 @@ def export(
         MissingDependency: a package that makes or runs the format is not installed.
     """
     kind = checked_format(predictor, output, precision, calibrated=bool(calibrate))
-    if predictor.dtype != torch.float32 or predictor.device.type != "cpu":
-        raise ValueError(f"a predictor in {predictor.dtype} on {predictor.device}: needs float32 on the CPU")
+    runtime = predictor.torch
+    if runtime.precision != "float32" or runtime.device != "cpu":
+        raise ValueError(f"a predictor in {runtime.precision} on {runtime.device}: needs float32 on the CPU")
     clips, checked_on = next(
         (clips, name) for clips, name in ((check, "the videos given"), (calibrate, "the videos it was calibrated with"),
         (pans(predictor), "pans over two photographs")) if clips
     )  # fmt: skip
     with _temporary_folder(output) as folder:
-        graphs = _write_parts(
-            predictor, folder / output.name, kind, precision, [clip.frames.numpy() for clip in calibrate]
-        )
+        graphs = _write_parts(predictor, folder / output.name, kind, precision, [clip.frames for clip in calibrate])
         agreement = agreement_of(predictor, {part: open_graph(path) for part, path in graphs.items()}, clips)
         failure = agreement.failure(precision)
         if failure:
@@ -161,7 +160,7 @@ def checked_format(predictor: Predictor, output: Path, precision: Precision, *, 
         )
     if precision == "int8" and kind == "torch":
         raise ConfigError("int8 is for .onnx and .xml; for .pt2 take float32 or float16")
-    if precision == "int8" and _is_convolutional(predictor.model) and not calibrated:
+    if precision == "int8" and _is_convolutional(predictor.torch.model) and not calibrated:
         raise ConfigError(
             "int8 convolutions must be calibrated with real frames: name some videos like those to be labelled with --calibrate"
         )
@@ -182,7 +181,7 @@ def pans(predictor: Predictor) -> list[Clip]:
         photo_HWC: NDArray[np.uint8] = np.asarray(load_sample_images().images[number % 2])
         side = 240 + 60 * (number // 2)
         last = np.array(photo_HWC.shape[:2]) - side
-        steps = np.linspace(0, 1, predictor.config.num_frames)
+        steps = np.linspace(0, 1, predictor.num_frames)
         corners = [(last * ((1 - step, step) if number // 2 else (step, step))).astype(int) for step in steps]
         frames = [np.ascontiguousarray(photo_HWC[top : top + side, left : left + side]) for top, left in corners]
         clips.append(predictor.read_clip(frames))
@@ -202,10 +201,10 @@ def agreement_of(predictor: Predictor, graphs: dict[GraphPart, Graph], clips: Se
     differences = np.zeros(3)
     num_same = 0
     for number, clip in enumerate(clips):
-        embeddings_1TD = predictor.encode_clips(clip.frames[None])
-        encoded = predictor.encode_windows(embeddings_1TD)
-        live = [predictor.model.scores(encoded.logits).numpy(), encoded.embedding.numpy(), embeddings_1TD.numpy()]
-        frames_1TCHW = clip.frames[None].contiguous().numpy()
+        embeddings_1TD = predictor.runtime.encode_clips(clip.frames[None])
+        encoded = predictor.runtime.encode_windows(embeddings_1TD)
+        live = [scores_of(encoded.logits, predictor.runtime.task), encoded.embedding, embeddings_1TD]
+        frames_1TCHW = np.ascontiguousarray(clip.frames[None])
         answers = [graphs["whole"](frames_1TCHW)]
         if number < 2 and "frames" in graphs:
             exported_1TD = graphs["frames"](frames_1TCHW[0])["frame_embeddings"][None]
@@ -245,13 +244,11 @@ def _write_parts(
         precision: the precision of the frame encoder.
         calibration: the frames (T, C, H, W) of each video that int8 is calibrated with.
     """
-    model = copy.deepcopy(predictor.model).to(memory_format=torch.contiguous_format).eval()
+    model = copy.deepcopy(predictor.torch.model).to(memory_format=torch.contiguous_format).eval()
     # OpenVINO stores float16 weights by itself, and computes in float32 on a CPU.
     if precision == "float16" and kind != "openvino":
         model.frame_encoder.half()
-    parts: tuple[GraphPart, ...] = (
-        ("whole", "frames", "time") if predictor.config.layout == "factorised" else ("whole",)
-    )
+    parts: tuple[GraphPart, ...] = ("whole", "frames", "time") if predictor.runtime.embeds_frames else ("whole",)
     paths = {part: path if part == "whole" else path.with_suffix(f".{part}{path.suffix}") for part in parts}
     cards = {part: _card(predictor, part, precision) for part in parts}
     if kind == "torch":
@@ -284,15 +281,21 @@ def calibration_frames(clips: Sequence[Array]) -> list[Array]:
 
 def _card(predictor: Predictor, part: GraphPart, precision: Precision) -> Card:
     """Return the card that is stored in the graph of this part."""
+    runtime = predictor.runtime
     return Card(
         part=part,
-        name=predictor.name,
-        labels=predictor.labels,
-        view=predictor.view,
-        num_frames=predictor.config.num_frames,
-        any_num_frames=predictor.config.layout == "factorised",
+        name=runtime.name,
+        labels=runtime.labels,
+        view=runtime.view,
+        num_frames=runtime.num_frames,
+        any_num_frames=runtime.embeds_frames,
         precision=precision,
-        merge=merged_per_block(predictor.model.frame_encoder),
+        task=runtime.task,
+        causal=runtime.causal,
+        frame_width=runtime.frame_width,
+        video_width=runtime.video_width,
+        merge=runtime.merge,
+        exits=runtime.exits,
     )
 
 

@@ -17,9 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from fewframes.errors import ExportError, needed
-from fewframes.models.stam import STAM
+from fewframes.models.stam import STAM, pixels_of
 from fewframes.runtime.graphs import CARD_KEY, INPUT, LEAST_FRAMES, OUTPUTS, Array, Card, GraphPart
-from fewframes.video.transforms import pixels_of
 
 OPSET = 18
 """The version of ONNX's operators. It is the first that the exporter of torch writes without a conversion."""

@@ -9,20 +9,26 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from typing import Literal
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from fewframes.core.arguments import check_time_range, whole_number
 from fewframes.core.settings import MOST_FRAMES
-from fewframes.errors import VideoError
+from fewframes.errors import ConfigError, MissingDependency, VideoError, nearest
 from fewframes.results import Clip, ClockStep
 from fewframes.sampling import Views
 from fewframes.video.decode.clock import times_around
 from fewframes.video.decode.container import NO_LIMITS, Limits
+from fewframes.video.pictures.display import Pixels
 from fewframes.video.source import DEFAULT_FPS, BackendName, OpenVideo, Source, open_video
+from fewframes.video.torchcodec import why_not
 from fewframes.video.transforms import crops_of
 from fewframes.video.view import ViewConfig
 
+BackendChoice = Literal["auto", "pyav", "torchcodec"]
+BACKENDS = ("auto", "pyav", "torchcodec")
 WORTH_STAGES = 0.5
 """The largest fraction of the whole decoding work up to which the first stage is decoded alone. A later stage may have to go back,
 and in a video with few key frames that costs more than decoding everything at once.
@@ -81,9 +87,13 @@ class ClipReader:
             whole = video.decode_all()  # frames (M, S, C, H, W): M frames of all clips, S crops of each
         num_frames = request.num_frames
         clips = tuple(
-            replace(whole, frames=crop_TCHW, times_s=times_T)
-            for clip_TSCHW, times_T in zip(whole.frames.split(num_frames), whole.times_s.split(num_frames), strict=True)
-            for crop_TCHW in clip_TSCHW.unbind(1)
+            replace(
+                whole,
+                frames=whole.frames[first : first + num_frames, crop],
+                times_s=whole.times_s[first : first + num_frames],
+            )
+            for first in range(0, len(whole.frames), num_frames)
+            for crop in range(whole.frames.shape[1])
         )
         return DecodedClips(clips, time.perf_counter() - began - video.transform_s, video.transform_s)
 
@@ -100,14 +110,19 @@ class ClipReader:
                 )
             except ValueError as error:
                 raise VideoError(f"{video.name}: {error}") from None
-            yield OpenRequest(video, times_CT.flatten(), tolerance_s, self.view, request)
+            yield OpenRequest(video, np.asarray(times_CT).reshape(-1), tolerance_s, self.view, request)
 
 
 class OpenRequest:
     """An open video and the timestamps that a request asks for: `times_s` (M,), clip after clip."""
 
     def __init__(
-        self, video: OpenVideo, times_s: Tensor, tolerance_s: float, view: ViewConfig, request: ClipRequest
+        self,
+        video: OpenVideo,
+        times_s: NDArray[np.float64],
+        tolerance_s: float,
+        view: ViewConfig,
+        request: ClipRequest,
     ) -> None:
         self.video, self.times_s = video, times_s
         self.transform_s = 0.0
@@ -139,7 +154,7 @@ class OpenRequest:
             return request.views.times(duration_s, request.num_frames, start_s=start_s, end_s=end_s).flatten().tolist()
 
         times_s = times_around(self._steps, centres, self.video.duration_s, request.start_s, request.end_s)
-        self.times_s, self._all = self.times_s.new_tensor(times_s), None
+        self.times_s, self._all = np.array(times_s), None
         return True
 
     def decode(self, indices: Sequence[int]) -> Clip:
@@ -168,8 +183,25 @@ class OpenRequest:
             return self.decode(indices)
         return replace(self._all, frames=self._all.frames[list(indices)], times_s=self._all.times_s[list(indices)])
 
-    def _prepared(self, frame_CHW: Tensor) -> Tensor:
+    def _prepared(self, frame_CHW: Pixels) -> Pixels:
         began = time.perf_counter()
         crops_SCHW = crops_of(frame_CHW, self._view, self._request.views.num_crops)
         self.transform_s += time.perf_counter() - began
         return crops_SCHW
+
+
+def choose_backend(name: BackendChoice, device: str) -> BackendName:
+    """Return the decoder to use with a device.
+
+    Raises:
+        ConfigError: there is no such decoder.
+        MissingDependency: torchcodec is asked for and cannot be used.
+    """
+    if name not in BACKENDS:
+        raise ConfigError(f"backend {name!r}: {nearest(str(name), BACKENDS)}")
+    if name == "pyav" or (name == "auto" and not device.startswith("cuda")):
+        return "pyav"  # it decodes fewer frames for the same request than torchcodec (docs/explanation/performance.md)
+    reason = why_not(device)
+    if reason and name == "torchcodec":
+        raise MissingDependency(f"the backend torchcodec cannot be used on {device} ({reason}); take 'auto' or 'pyav'")
+    return "pyav" if reason else "torchcodec"

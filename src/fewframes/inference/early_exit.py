@@ -8,17 +8,22 @@ early exits, and after the last stage the answer equals that of the plain model 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
+from fewframes.core.arguments import real_number
 from fewframes.core.metrics import fit_temperature
 from fewframes.errors import ConfigError
-from fewframes.models.exit_plan import ExitPlan
-from fewframes.models.stam import STAM, VideoEncoding
+from fewframes.inference.clips import ClipReader, ClipRequest
+from fewframes.models.exit_plan import ExitPlan, check_can_exit
+from fewframes.results import Clip, Timing
+from fewframes.runtime.protocol import Floats, Runtime, WindowEncoding, scores_of
+from fewframes.video.source import Source
 
 FIRST_FRAMES = 4
 """Frames of the first stage. Fewer frames do not show what changes."""
@@ -38,9 +43,9 @@ NEVER = 2.0
 class ExitResult:
     """The stage at which each video stops (B,), its logits there (B, K), and the number of frames encoded until then (B,)."""
 
-    stages: Tensor
-    logits: Tensor
-    num_frames: Tensor
+    stages: NDArray[np.int64]
+    logits: Floats
+    num_frames: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,7 @@ def stages_of(num_frames: int) -> tuple[tuple[int, ...], ...]:
     return (*stages, tuple(range(num_frames)))
 
 
-def filled(embeddings_BND: Tensor, indices: Sequence[int], num_frames: int) -> Tensor:
+def filled(embeddings_BND: Floats, indices: Sequence[int], num_frames: int) -> Floats:
     """Fill in the embeddings of all T timestamps from those of N frames: (B, N, D) to (B, T, D).
 
     Known embeddings stay as they are, to the last bit. Between them, embeddings are interpolated in time; before the first and
@@ -102,17 +107,17 @@ def filled(embeddings_BND: Tensor, indices: Sequence[int], num_frames: int) -> T
         raise ValueError(f"{embeddings_BND.shape[1]} embeddings for {len(indices)} indices: needs one for each")
     if not indices or list(indices) != sorted(set(indices)) or indices[0] < 0 or indices[-1] >= num_frames:
         raise ValueError(f"indices {tuple(indices)}: needs at least one, ascending, from 0 to {num_frames - 1}")
-    known_N = torch.tensor(indices, device=embeddings_BND.device)
-    all_T = torch.arange(num_frames, device=embeddings_BND.device)
-    # A known index is its own neighbour on both sides: its fraction is then 0, and lerp returns it bit for bit.
-    after_T = torch.searchsorted(known_N, all_T).clamp(max=len(indices) - 1)
-    before_T = torch.searchsorted(known_N, all_T, right=True).sub(1).clamp(min=0)
-    gap_T = (known_N[after_T] - known_N[before_T]).clamp(min=1)
-    fraction_T = ((all_T - known_N[before_T]) / gap_T).clamp(0, 1).to(embeddings_BND.dtype)
-    return embeddings_BND[:, before_T].lerp(embeddings_BND[:, after_T], fraction_T[:, None])
+    known_N, all_T = np.array(indices), np.arange(num_frames)
+    # A known index is its own neighbour on both sides, so it is copied bit for bit.
+    after_T = np.searchsorted(known_N, all_T).clip(max=len(indices) - 1)
+    before_T = (np.searchsorted(known_N, all_T, side="right") - 1).clip(min=0)
+    gap_T = (known_N[after_T] - known_N[before_T]).clip(min=1)
+    fraction_T = ((all_T - known_N[before_T]) / gap_T).clip(0, 1).astype(embeddings_BND.dtype)
+    before_BTD = embeddings_BND[:, before_T]
+    return before_BTD + fraction_T[:, None] * (embeddings_BND[:, after_T] - before_BTD)
 
 
-def with_stages(embeddings_BVTD: Tensor, stages: Sequence[Sequence[int]], num_views: int) -> Tensor:
+def with_stages(embeddings_BVTD: Floats, stages: Sequence[Sequence[int]], num_views: int) -> Floats:
     """Add views as a model sees them when it stops early: (B, V, T, D) to (B, V + num_views x S', D), for training.
 
     Each of the first `num_views` views is added once for every stage but the last, `filled` from the frames of that stage. A model
@@ -124,66 +129,147 @@ def with_stages(embeddings_BVTD: Tensor, stages: Sequence[Sequence[int]], num_vi
         num_views: Views to which stages are added.
     """
     few = [
-        filled(view_BTD[:, list(indices)], indices, view_BTD.shape[1])
+        filled(embeddings_BVTD[:, view][:, list(indices)], indices, embeddings_BVTD.shape[2])[:, None]
         for indices in stages[:-1]
-        for view_BTD in embeddings_BVTD[:, :num_views].unbind(1)
+        for view in range(min(num_views, embeddings_BVTD.shape[1]))
     ]
-    return torch.cat([embeddings_BVTD, *(view_BTD[:, None] for view_BTD in few)], dim=1)
+    return np.concatenate([embeddings_BVTD, *few], axis=1)
 
 
-def answer(model: STAM, embeddings_BND: Tensor, indices: Sequence[int]) -> tuple[VideoEncoding, Tensor]:
+def answer(runtime: Runtime, embeddings_BND: Floats, indices: Sequence[int]) -> tuple[WindowEncoding, Floats]:
     """Run the temporal half on the frames encoded so far, with attention.
 
     Returns the encoding, and the weight (T, N) of each of the N frames in each of the T timestamps; rows sum to 1.
 
     Args:
-        model: The network.
+        runtime: The model.
         embeddings_BND: Embeddings of the frames that were encoded.
         indices: Their N positions among the model's T uniform timestamps, ascending.
     """
-    num_frames = model.config.num_frames
-    with torch.inference_mode():
-        encoded = model.encode_video(filled(embeddings_BND, indices, num_frames), with_attention=True)
-        return encoded, filled(torch.eye(len(indices), device=embeddings_BND.device)[None], indices, num_frames)[0]
+    num_frames = runtime.num_frames
+    encoded = runtime.encode_windows(filled(embeddings_BND, indices, num_frames), with_attention=True)
+    return encoded, filled(np.eye(len(indices), dtype=np.float32)[None], indices, num_frames)[0]
 
 
-def stage_logits(model: STAM, embeddings_BTD: Tensor, stages: Sequence[Sequence[int]]) -> Tensor:
+def stage_logits(runtime: Runtime, embeddings_BTD: Floats, stages: Sequence[Sequence[int]]) -> Floats:
     """Return the logits of every stage (S, B, K) from the embeddings (B, T, D) of all frames."""
-    num_frames = model.config.num_frames
-    with torch.inference_mode():
-        known = [filled(embeddings_BTD[:, list(indices)], indices, num_frames) for indices in stages]
-        return torch.stack([model.encode_video(stage_BTD).logits for stage_BTD in known])
+    num_frames = runtime.num_frames
+    known = (filled(embeddings_BTD[:, list(indices)], indices, num_frames) for indices in stages)
+    return np.stack([runtime.encode_windows(stage_BTD).logits for stage_BTD in known])
 
 
-def confidence(logits_BK: Tensor, temperature: float) -> Tensor:
+@dataclass(frozen=True, eq=False)
+class EarlyEncoding:
+    """The encoding of a video that may have stopped early: its frames (N,), their embeddings (N, D), and the times of the steps."""
+
+    clip: Clip
+    embeddings: Floats
+    encoded: WindowEncoding
+    timing: Timing
+
+
+def encoded_early(
+    runtime: Runtime, reader: ClipReader, source: Source, request: ClipRequest, plan: ExitPlan, *, threads: int
+) -> EarlyEncoding:
+    """Encode one video stage by stage, until the answer is confident enough.
+
+    Args:
+        runtime: The model.
+        reader: The reader of videos for this model.
+        source: The video.
+        request: The frames of all stages.
+        plan: The stages, and the confidence that is enough.
+        threads: The number of threads that decode; 0 is as many as help.
+    """
+    network_s, began = 0.0, time.perf_counter()
+    times_N, embeddings_ND = np.empty(0), np.empty((0, 0), np.float32)
+    with reader.opened(source, request, threads=threads) as video:
+        for stage, indices in enumerate(plan.stages):
+            new = plan.new_positions(stage)
+            clip = video.decode_more(new) if stage else video.decode_first(new)
+            decoded_at = time.perf_counter()
+            new_ND = runtime.embed_frames(clip.frames[:, 0])
+            # Rows lie in the order in which frames were encoded; the temporal half needs them in the order of time.
+            encoded_so_far = [*(plan.stages[stage - 1] if stage else ()), *new]
+            order = [encoded_so_far.index(index) for index in indices]
+            embeddings_ND = (np.concatenate([embeddings_ND, new_ND]) if stage else new_ND)[order]
+            times_N = np.concatenate([times_N, clip.times_s])[order]
+            encoded, weights_TN = answer(runtime, embeddings_ND[None], indices)
+            sure = float(confidence(encoded.logits, plan.temperatures[stage])[0]) >= plan.threshold
+            network_s += time.perf_counter() - decoded_at
+            if sure:
+                break
+    decode_s = time.perf_counter() - began - network_s - video.transform_s
+    assert encoded.frame_attention is not None
+    # Attention lies on T filled-in timestamps; each passes its own on to the frames that it was filled in from.
+    encoded = replace(encoded, frame_attention=encoded.frame_attention @ weights_TN)
+    timing = Timing(decode_s, video.transform_s, network_s)
+    return EarlyEncoding(replace(clip, times_s=times_N), embeddings_ND, encoded, timing)
+
+
+def exit_plan_of(runtime: Runtime, early_exit: bool | float, num_frames: int | None = None) -> ExitPlan | None:
+    """Return the plan of an early exit, or None if every frame is encoded.
+
+    Args:
+        runtime: The model.
+        early_exit: False, the confidence that is enough, or True for the plan that was fitted for this model.
+        num_frames: The number of frames asked for; None is the model's own.
+
+    Raises:
+        ConfigError: this model cannot stop early, no plan was fitted for it, or another number of frames is asked for.
+    """
+    if early_exit is False:
+        return None
+    if early_exit is not True:
+        real_number("early_exit", early_exit, above=0, high=1)
+    check_can_exit(embeds_frames=runtime.embeds_frames, task=runtime.task)
+    own, plan = runtime.num_frames, runtime.exits
+    if num_frames is not None and num_frames != own:
+        raise ConfigError(
+            f"{num_frames} frames with early exit: its stages are made for this model's {own} frames; leave one of the two out"
+        )
+    if plan is None and early_exit is True:
+        raise ConfigError(
+            f"{runtime.name}: no early exit was fitted for this model; train with --early-exit, or pass the confidence from which "
+            "an answer is given, such as 0.9"
+        )
+    if plan is None:
+        # Nothing was fitted: the scores as they are, and the caller's confidence as the threshold.
+        stages = stages_of(own)
+        plan = ExitPlan(stages=stages, temperatures=(1.0,) * len(stages), threshold=1.0)
+    plan.check_frames(own)
+    return plan if early_exit is True else replace(plan, threshold=float(early_exit))
+
+
+def confidence(logits_BK: Floats, temperature: float) -> Floats:
     """Return the calibrated score (0-1) of the likeliest action: (B, K) to (B,)."""
-    return (logits_BK / temperature).softmax(dim=1).amax(dim=1)
+    return scores_of(logits_BK / np.float32(temperature), "single").max(axis=1)
 
 
-def leave(plan: ExitPlan, logits_SBK: Tensor) -> ExitResult:
+def leave(plan: ExitPlan, logits_SBK: Floats) -> ExitResult:
     """Return where each video stops: at the first stage whose confidence reaches the threshold, at the latest at the last one."""
     sure_SB = _confidences(logits_SBK, plan.temperatures) >= plan.threshold
     sure_SB[-1] = True  # there is no later stage to wait for
-    stages_B = sure_SB.int().argmax(dim=0)
-    sizes_S = torch.tensor([len(indices) for indices in plan.stages])
-    return ExitResult(stages_B, logits_SBK[stages_B, torch.arange(len(stages_B))], sizes_S[stages_B])
+    stages_B = sure_SB.argmax(axis=0)
+    sizes_S = np.array([len(indices) for indices in plan.stages])
+    return ExitResult(stages_B, logits_SBK[stages_B, np.arange(len(stages_B))], sizes_S[stages_B])
 
 
-def figures_of(plan: ExitPlan, logits_SBK: Tensor, targets_B: Tensor) -> ExitFigures:
+def figures_of(plan: ExitPlan, logits_SBK: Floats, targets_B: NDArray[np.int64]) -> ExitFigures:
     """Measure a plan on labelled videos: logits of every stage (S, B, K), index of the true label (B,)."""
     left = leave(plan, logits_SBK)
     return ExitFigures(
         num_videos=len(targets_B),
-        mean_frames=float(left.num_frames.double().mean()),
-        top1=float((left.logits.argmax(dim=1) == targets_B).double().mean()),
-        top1_all_frames=float((logits_SBK[-1].argmax(dim=1) == targets_B).double().mean()),
+        mean_frames=float(left.num_frames.mean()),
+        top1=float((left.logits.argmax(axis=1) == targets_B).mean()),
+        top1_all_frames=float((logits_SBK[-1].argmax(axis=1) == targets_B).mean()),
     )
 
 
 def fit_plan(
     stages: Sequence[Sequence[int]],
-    logits_SBK: Tensor,
-    targets_B: Tensor,
+    logits_SBK: Floats,
+    targets_B: NDArray[np.int64],
     permitted_loss: float = PERMITTED_LOSS,
     least_threshold: float = LEAST_THRESHOLD,
 ) -> ExitPlan:
@@ -212,18 +298,18 @@ def fit_plan(
     plan = ExitPlan(stages=tuple(map(tuple, stages)), temperatures=temperatures, threshold=NEVER)
     if len(stages) == 1:
         return plan
-    sure = _confidences(logits_SBK[:-1], temperatures[:-1]).flatten().unique()  # ascending
-    some = torch.linspace(0, len(sure) - 1, min(len(sure), MOST_THRESHOLDS)).round().long()
-    right_B = logits_SBK[-1].argmax(dim=1) == targets_B
+    sure = np.unique(_confidences(logits_SBK[:-1], temperatures[:-1]))  # ascending
+    some = np.linspace(0, len(sure) - 1, min(len(sure), MOST_THRESHOLDS)).round().astype(int)
+    right_B = logits_SBK[-1].argmax(axis=1) == targets_B
     # From the highest threshold down, and no further than the first that loses too much: see the docstring.
     for threshold in reversed(sure[some].tolist()):
         lower = replace(plan, threshold=threshold)
-        lost_B = right_B & (leave(lower, logits_SBK).logits.argmax(dim=1) != targets_B)
+        lost_B = right_B & (leave(lower, logits_SBK).logits.argmax(axis=1) != targets_B)
         if int(lost_B.sum()) > permitted_loss * len(targets_B):
             break
         plan = lower
     return replace(plan, threshold=max(plan.threshold, least_threshold))
 
 
-def _confidences(logits_SBK: Tensor, temperatures: Sequence[float]) -> Tensor:
-    return torch.stack([confidence(logits_BK, t) for logits_BK, t in zip(logits_SBK, temperatures, strict=True)])
+def _confidences(logits_SBK: Floats, temperatures: Sequence[float]) -> Floats:
+    return np.stack([confidence(logits_BK, t) for logits_BK, t in zip(logits_SBK, temperatures, strict=True)])

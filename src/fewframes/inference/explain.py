@@ -10,19 +10,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-import torch
-from scipy.stats import pearsonr, spearmanr
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from fewframes.errors import ConfigError, nearest
 from fewframes.inference.clips import ClipRequest
 from fewframes.inference.early_exit import filled
 from fewframes.inference.predictor import Predictor
-from fewframes.models.attention_maps import MapChoice, Method, choose_method, frame_maps
+from fewframes.models.config import MapChoice, MapMethod
 from fewframes.results import Prediction
+from fewframes.runtime.open import TORCH_REMEDY
+from fewframes.runtime.protocol import DrawsMaps, Floats, Frames, Runtime, scores_of
 from fewframes.sampling import ONE_PASS
 from fewframes.video.source import DEFAULT_FPS, Source
-from fewframes.video.transforms import pixels_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,17 +32,17 @@ class Explanation:
     `frames` (T, C, H, W) uint8 are the frames that the model saw, as its view has them. `maps` (T, h, w) say where in them, made by
     `map_method`; both are None where no maps were asked for. `occlusion` (T,) is how much the score (0-1) of `label` falls when a
     frame is left out, below 0 where it rises. `spearman` and `pearson` (-1 to 1) are the correlations of occlusion with the frame
-    attention, None where one of the two is equal for all frames. All tensors are on the CPU.
+    attention, None where one of the two is equal for all frames.
     """
 
     prediction: Prediction
-    frames: Tensor
+    frames: Frames
     label: str
-    occlusion: Tensor
+    occlusion: Floats
     spearman: float | None
     pearson: float | None
-    map_method: Method | None = None
-    maps: Tensor | None = None
+    map_method: MapMethod | None = None
+    maps: Floats | None = None
 
     @property
     def source(self) -> str:
@@ -107,28 +107,43 @@ def explain(
         maps: The kind of map. `auto` takes the first that the frame encoder has: for a ViT `rollout`, then `attention`; for a
             convolutional encoder `grad-cam`. `none` makes none.
     """
-    frames = predictor.config.num_frames if num_frames is None else num_frames
+    frames = predictor.num_frames if num_frames is None else num_frames
     if frames < 2:
         raise ConfigError(
             f"{frames} frame: an explanation leaves out one frame at a time, so it needs at least 2 frames"
         )
     if label is not None and label not in predictor.labels:
         raise ConfigError(f"the model has no label {label!r}; {nearest(label, predictor.labels)}")
-    method = choose_method(predictor.model.frame_encoder, maps)
+    method = map_method(predictor.runtime, maps)
     read = predictor.reader.read(source, ClipRequest(ONE_PASS, frames, start_s, end_s, fps), threads=0)
     prediction, clip = predictor.label(read), read.clips[0]
     label = prediction.top(1)[0].label if label is None else label
     index = predictor.labels.index(label)
-    drops_T = score_drops(predictor, prediction.frame_embeddings, clip.frames, index)
+    drops_T = score_drops(predictor.runtime, prediction.frame_embeddings, clip.frames, index)
     spearman, pearson = correlations(prediction.frame_attention, drops_T)
-    plain = Explanation(prediction, clip.frames.cpu(), label, drops_T, spearman, pearson)
+    plain = Explanation(prediction, clip.frames, label, drops_T, spearman, pearson)
     if method is None:
         return plain
-    pixels_TCHW = pixels_of(clip.frames.to(predictor.device))
-    return replace(plain, map_method=method, maps=frame_maps(predictor.model, pixels_TCHW, method, index))
+    assert isinstance(predictor.runtime, DrawsMaps)  # it has the method
+    return replace(plain, map_method=method, maps=predictor.runtime.frame_maps(clip.frames, method, index))
 
 
-def score_drops(predictor: Predictor, embeddings_TD: Tensor, frames_TCHW: Tensor, label: int) -> Tensor:
+def map_method(runtime: Runtime, asked: MapChoice) -> MapMethod | None:
+    """Return the method for maps of this model, or None for no maps. A runtime other than torch draws none with `auto`.
+
+    Raises ConfigError if the model or its runtime does not have the method asked for.
+    """
+    if isinstance(runtime, DrawsMaps):
+        return runtime.map_method(asked)
+    if asked not in ("auto", "none"):
+        raise ConfigError(
+            f"map {asked!r}: {runtime.kind} runs {runtime.name}, and only torch can look inside a network; load a model file with "
+            f"runtime 'torch' ({TORCH_REMEDY}), or take map 'none'"
+        )
+    return None
+
+
+def score_drops(runtime: Runtime, embeddings_TD: Floats, frames_TCHW: Frames, label: int) -> Floats:
     """Return how much the score of one label falls when each frame is left out: (T,) float32.
 
     Positions are tied to T frames, and the change between frames is a feature itself. So no frame is taken away, which would move
@@ -137,35 +152,44 @@ def score_drops(predictor: Predictor, embeddings_TD: Tensor, frames_TCHW: Tensor
     cost. Where a layout mixes frames inside the encoder, the pixels are filled in and the encoder runs T times more.
 
     Args:
-        predictor: The model.
+        runtime: The model.
         embeddings_TD: Frame embeddings of the video.
         frames_TCHW: Its frames (uint8), needed by layouts that mix frames.
         label: Index of the label.
     """
-    if predictor.config.layout == "factorised":
-        windows_BTD = torch.stack(
-            [embeddings_TD, *(without(embeddings_TD, frame) for frame in range(len(embeddings_TD)))]
-        )
+    if runtime.embeds_frames:
+        windows_BTD = np.stack([embeddings_TD, *(without(embeddings_TD, frame) for frame in range(len(embeddings_TD)))])
     else:
         shown = (
-            without(frames_TCHW.flatten(1).float(), frame).round().to(torch.uint8).view_as(frames_TCHW)
+            without(frames_TCHW.reshape(len(frames_TCHW), -1).astype(np.float32), frame)
+            .round()
+            .astype(np.uint8)
+            .reshape(frames_TCHW.shape)
             for frame in range(len(frames_TCHW))
         )
-        windows_BTD = torch.cat([embeddings_TD[None], *(predictor.encode_clips(clip[None]) for clip in shown)])
-    with torch.inference_mode():  # in float64: near a score of 1, float32 has too few digits to show a change
-        scores_B = predictor.model.scores(predictor.encode_windows(windows_BTD).logits.double())[:, label]
-    return (scores_B[0] - scores_B[1:]).float()
+        windows_BTD = np.concatenate([embeddings_TD[None], *(runtime.encode_clips(clip[None]) for clip in shown)])
+    # In float64: near a score of 1, float32 has too few digits to show a change.
+    scores_B = scores_of(runtime.encode_windows(windows_BTD).logits.astype(np.float64), runtime.task)[:, label]
+    return (scores_B[0] - scores_B[1:]).astype(np.float32)
 
 
-def without(embeddings_TD: Tensor, frame: int) -> Tensor:
+def without(embeddings_TD: Floats, frame: int) -> Floats:
     """Return the embeddings with one frame's replaced by what lies between its neighbours."""
     others = [index for index in range(len(embeddings_TD)) if index != frame]
     return filled(embeddings_TD[None, others], others, len(embeddings_TD))[0]
 
 
-def correlations(attention_T: Tensor, drops_T: Tensor) -> tuple[float | None, float | None]:
+def correlations(attention_T: Floats, drops_T: Floats) -> tuple[float | None, float | None]:
     """Return Spearman's and Pearson's correlation of attention and occlusion; None, None where one is equal for all frames."""
-    rows = attention_T.double().numpy(), drops_T.double().numpy()
+    rows = attention_T.astype(np.float64), drops_T.astype(np.float64)
     if any(row.max() - row.min() <= 1e-12 for row in rows):
         return None, None
-    return float(spearmanr(*rows).statistic), float(pearsonr(*rows).statistic)
+    one, other = rows
+    return float(np.corrcoef(_ranks(one), _ranks(other))[0, 1]), float(np.corrcoef(one, other)[0, 1])
+
+
+def _ranks(values_N: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the rank of each value from 1; equal values share the mean of their ranks."""
+    _, inverse_N, counts = np.unique(values_N, return_inverse=True, return_counts=True)
+    last = counts.cumsum()
+    return (last - (counts - 1) / 2)[inverse_N]

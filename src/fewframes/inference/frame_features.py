@@ -12,13 +12,13 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from fewframes.core.cache import EmbeddingCache, content_key, key_of, module_key
+from fewframes.core.cache import EmbeddingCache, content_key, key_of
 from fewframes.errors import Unreachable, VideoError
 from fewframes.inference.predictor import Predictor
-from fewframes.models.token_merging import merged_per_block
+from fewframes.runtime.protocol import Floats, Frames
 from fewframes.sampling import window_indices
 from fewframes.video.decode.clock import STEP_S
 from fewframes.video.source import OpenVideo, Source
@@ -26,15 +26,10 @@ from fewframes.video.transforms import fit_frame
 
 FRAMES_VERSION = 2
 """A number that is raised when a video begins to give other frames or embeddings, so that those cached before are not found."""
-WITHOUT_EFFECT = frozenset(
-    """temporal temporal_depth temporal_heads temporal_width temporal_mlp_width motion_width moment_head temporal_positions
-    token_dropout temporal_dropout drop_path num_frames num_classes task merge""".split()
-)
-"""Settings of a model that cannot change the embedding of a frame: they belong to the temporal part, the head or training. The
-number of frames and what is merged stand in the key by themselves, because a predictor may be asked for others.
-"""
-
 log = logging.getLogger("fewframes")
+
+Times = NDArray[np.float64]
+Indices = NDArray[np.int64]
 
 CHUNK_FRAMES = 256
 """Frames that are decoded, embedded and cached together."""
@@ -83,7 +78,7 @@ class FrameFeatures:
         self._is_still = False
         """True once a picture that is shown for long has been logged."""
 
-    def chunks(self, times_s: Tensor, first: int = 0) -> Generator[Tensor, None, None]:
+    def chunks(self, times_s: Times, first: int = 0) -> Generator[Floats, None, None]:
         """Yield embeddings (n, D) float32 of chunk after chunk of ascending timestamps, NaN for frames that could not be decoded.
 
         Chunks end where the position in the whole video's row of frames is a multiple of `CHUNK_FRAMES`, so that parts of a video
@@ -94,7 +89,7 @@ class FrameFeatures:
             first: Position of the first of them in the whole video's row.
         """
         head = min(-first % CHUNK_FRAMES, len(times_s))
-        chunks = [part for part in (times_s[:head], *times_s[head:].split(CHUNK_FRAMES)) if len(part)]
+        chunks = [part for part in (times_s[:head], *_split(times_s[head:], CHUNK_FRAMES)) if len(part)]
         waiting: deque[Future[_Chunk]] = deque()
         with ThreadPoolExecutor(1, thread_name_prefix="fewframes-decode") as pool:
             try:
@@ -110,7 +105,7 @@ class FrameFeatures:
                 for future in waiting:
                     future.cancel()
 
-    def _read(self, times_s: Tensor) -> _Chunk:
+    def _read(self, times_s: Times) -> _Chunk:
         key = ""
         if self._cache is not None and self._setting:
             key = key_of(self._setting, {"times_s": [float(times_s[0]), float(times_s[-1]), len(times_s)]})
@@ -126,27 +121,27 @@ class FrameFeatures:
                 log.debug("%s", error)
         return self._in_parts(times_s)
 
-    def _frames(self, times_s: Tensor) -> Tensor:
-        clip = self._video.frames_at(times_s, lambda frame_CHW: fit_frame(frame_CHW, self._predictor.view))
-        still = (times_s.double() - clip.times_s.double() >= STEP_S).nonzero()
+    def _frames(self, times_s: Times) -> Frames:
+        clip = self._video.frames_at(times_s, lambda frame_CHW: fit_frame(frame_CHW, self._predictor.runtime.view))
+        still = np.flatnonzero(times_s - clip.times_s >= STEP_S)
         if len(still) and not self._is_still:
             self._is_still = True
             log.warning(
                 "%s: the picture of %.2f s is shown for %g s and longer: a clock that steps on, or nothing was recorded; leave "
                 "that out with a start and an end where it matters",
                 self._video.name,
-                float(clip.times_s[still[0, 0]]),
+                float(clip.times_s[still[0]]),
                 STEP_S,
             )
         return clip.frames
 
-    def _in_parts(self, times_s: Tensor) -> _Chunk:
+    def _in_parts(self, times_s: Times) -> _Chunk:
         """Decode what can be decoded of a chunk.
 
         Each try at a damaged position decodes from the start of the video. So every failure doubles the parts left out untried.
         """
         frames, good = [], []
-        for part_s in times_s.split(PART_FRAMES):
+        for part_s in _split(times_s, PART_FRAMES):
             if self._untried:
                 self._untried -= 1
                 error = ""
@@ -164,7 +159,7 @@ class FrameFeatures:
                     self._num_failed += 1
             good += [False] * len(part_s)
             self._add_gap(float(part_s[0]), float(part_s[-1]), error)
-        return _Chunk("", frames=torch.cat(frames) if frames else None, good=torch.tensor(good))
+        return _Chunk("", frames=np.concatenate(frames) if frames else None, good=np.array(good))
 
     def _add_gap(self, first_s: float, last_s: float, error: str) -> None:
         start_s, end_s = first_s - self._interval_s / 2, last_s + self._interval_s / 2
@@ -174,14 +169,15 @@ class FrameFeatures:
             start_s, error = before.start_s, before.error
         self.gaps.append(Gap(start_s, end_s, error))
 
-    def _embedded(self, chunk: _Chunk) -> Tensor:
+    def _embedded(self, chunk: _Chunk) -> Floats:
         if chunk.embeddings is not None:
             return chunk.embeddings
-        embedded_ND = torch.empty(0) if chunk.frames is None else self._predictor.embed_frames(chunk.frames)
+        runtime = self._predictor.runtime
+        embedded_ND = np.empty(0, np.float32) if chunk.frames is None else runtime.embed_frames(chunk.frames)
         self.num_encoded += len(embedded_ND)
         if chunk.good is not None:
             self.num_missing += len(chunk.good) - len(embedded_ND)
-            whole_ND = torch.full((len(chunk.good), self._predictor.model.frame_width), torch.nan)
+            whole_ND = np.full((len(chunk.good), runtime.frame_width), np.nan, np.float32)
             if len(embedded_ND):
                 whole_ND[chunk.good] = embedded_ND
             return whole_ND
@@ -195,9 +191,14 @@ class _Chunk:
     """A chunk: embeddings (n, D) from the cache, or frames (n, C, H, W) still to be embedded; `good` marks what was decoded."""
 
     key: str
-    embeddings: Tensor | None = None
-    frames: Tensor | None = None
-    good: Tensor | None = None
+    embeddings: Floats | None = None
+    frames: Frames | None = None
+    good: NDArray[np.bool_] | None = None
+
+
+def _split(times_s: Times, size: int) -> list[Times]:
+    """Return the timestamps in parts of this size; the last part may be shorter."""
+    return [times_s[first : first + size] for first in range(0, len(times_s), size)]
 
 
 def encoder_key(predictor: Predictor) -> str:
@@ -205,10 +206,9 @@ def encoder_key(predictor: Predictor) -> str:
 
     Weights alone do not decide it: heads, cells and the norms' epsilon have no tensor of their own.
     """
-    settings = {name: value for name, value in asdict(predictor.config).items() if name not in WITHOUT_EFFECT}
-    settings |= {"frames_version": FRAMES_VERSION, "backend": predictor.reader.backend}
-    settings |= {"merge": merged_per_block(predictor.model.frame_encoder)}
-    return key_of(module_key(predictor.model.frame_encoder), settings, asdict(predictor.view))
+    runtime = predictor.runtime
+    settings = runtime.encoder_settings() | {"frames_version": FRAMES_VERSION, "backend": predictor.reader.backend}
+    return key_of(runtime.encoder_key(), settings, asdict(runtime.view))
 
 
 def features_key(predictor: Predictor, source: Source, fps: float, encoder: str, content: str) -> str:
@@ -234,12 +234,12 @@ def features_key(predictor: Predictor, source: Source, fps: float, encoder: str,
 
 
 def slide(
-    chunks: Iterable[Tensor],
-    encode: Callable[[Tensor], Tensor],
+    chunks: Iterable[Floats],
+    encode: Callable[[Floats], Floats],
     window_frames: int,
     strides: Sequence[int],
     intervals: Sequence[int],
-) -> Iterator[list[tuple[Tensor, Tensor]]]:
+) -> Iterator[list[tuple[Indices, Floats]]]:
     """Slide windows over a row of embeddings that comes in chunks (n, D).
 
     After each chunk, and once after the last, it yields for each stride the start indices (W,) of the windows that are now
@@ -255,19 +255,20 @@ def slide(
     """
     # `held_ND` are the frames still needed, `first` the position of the first of them in the row, `starts` where the next
     # window of each stride begins.
-    starts, first, held_ND = [0] * len(strides), 0, torch.empty(0)
+    starts, first, held_ND = [0] * len(strides), 0, np.empty(0, np.float32)
 
-    def complete(number: int, interval: int) -> tuple[Tensor, Tensor]:
+    def complete(number: int, interval: int) -> tuple[Indices, Floats]:
         offset = starts[number] - first
         indices_WT = (
-            window_indices(len(held_ND) - offset, window_frames, stride=strides[number], interval=interval) + offset
+            np.asarray(window_indices(len(held_ND) - offset, window_frames, stride=strides[number], interval=interval))
+            + offset
         )
         starts[number] += len(indices_WT) * interval
-        return indices_WT[:, 0] + first, encode(held_ND[indices_WT]) if len(indices_WT) else torch.empty(0)
+        return indices_WT[:, 0] + first, encode(held_ND[indices_WT]) if len(indices_WT) else np.empty(0, np.float32)
 
     most_held = max((window_frames - 1) * stride + 1 for stride in strides)
     for chunk_ND in chunks:
-        held_ND = torch.cat([held_ND, chunk_ND]) if len(held_ND) else chunk_ND
+        held_ND = np.concatenate([held_ND, chunk_ND]) if len(held_ND) else chunk_ND
         yield [complete(number, interval) for number, interval in enumerate(intervals)]
         # The last window, which ends with the row, may reach back as far as the longest window does.
         done = len(held_ND) - max(most_held, len(held_ND) + first - min(starts))
@@ -277,5 +278,5 @@ def slide(
         last = first + len(held_ND) - (window_frames - 1) * stride - 1
         is_left = last >= 0 and starts[number] - intervals[number] < last
         starts[number] = last if is_left else starts[number]
-        rest.append(complete(number, 1) if is_left else (torch.empty(0).long(), torch.empty(0)))
+        rest.append(complete(number, 1) if is_left else (np.empty(0, np.int64), np.empty(0, np.float32)))
     yield rest

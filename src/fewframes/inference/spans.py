@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from fewframes.core.text import for_subtitles
 
@@ -82,9 +81,9 @@ def average_precision(found: Sequence[Sequence[Span]], true: Sequence[Sequence[S
             taken.add((video, index))
     if not num_true or not hits:
         return 0.0
-    right_N = torch.tensor(hits).double()
-    precision_N = right_N.cumsum(0) / torch.arange(1, len(hits) + 1)
-    best_N = precision_N.flip(0).cummax(0).values.flip(0)  # the best precision at this recall or any higher one
+    right_N = np.array(hits, dtype=np.float64)
+    precision_N = right_N.cumsum() / np.arange(1, len(hits) + 1)
+    best_N = np.maximum.accumulate(precision_N[::-1])[::-1]  # the best precision at this recall or any higher one
     return float((best_N * right_N).sum() / num_true)
 
 
@@ -109,7 +108,9 @@ def mean_average_precision(
     }
 
 
-def most_over_time(scores_WK: Tensor, starts_s: Tensor, length_s: float, times_s: Tensor) -> Tensor:
+def most_over_time(
+    scores_WK: NDArray[np.float32], starts_s: NDArray[np.float64], length_s: float, times_s: NDArray[np.float64]
+) -> NDArray[np.float32]:
     """Return the highest score of the windows over each timestamp: (N, K), 0 where there is no window.
 
     Args:
@@ -118,16 +119,16 @@ def most_over_time(scores_WK: Tensor, starts_s: Tensor, length_s: float, times_s
         length_s: Seconds that each lasts.
         times_s: Timestamps (N,).
     """
-    good_W = ~scores_WK.isnan().any(dim=1)
-    scores_WK, starts_s = scores_WK[good_W], starts_s[good_W].contiguous()
-    first_N = torch.searchsorted(starts_s + length_s, times_s, right=True)
-    behind_N = torch.searchsorted(starts_s, times_s, right=True)
-    most_NK = torch.zeros(len(times_s), scores_WK.shape[1])
+    good_W = ~np.isnan(scores_WK).any(axis=1)
+    scores_WK, starts_s = scores_WK[good_W], starts_s[good_W]
+    first_N = np.searchsorted(starts_s + length_s, times_s, side="right")
+    behind_N = np.searchsorted(starts_s, times_s, side="right")
+    most_NK = np.zeros((len(times_s), scores_WK.shape[1]), np.float32)
     # Windows over a time are neighbours: one pass takes the first of each time, the next pass the second, and so on.
-    for number in range(int((behind_N - first_N).amax()) if len(starts_s) else 0):
+    for number in range(int((behind_N - first_N).max()) if len(starts_s) else 0):
         indices_N = first_N + number
         covers_N = indices_N < behind_N
-        most_NK[covers_N] = most_NK[covers_N].maximum(scores_WK[indices_N[covers_N]].float())
+        most_NK[covers_N] = np.maximum(most_NK[covers_N], scores_WK[indices_N[covers_N]])
     return most_NK
 
 

@@ -11,42 +11,22 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from fewframes.errors import ConfigError
-from fewframes.models.config import ModelConfig
-from fewframes.models.stam import STAM, VideoEncoding
 from fewframes.results import top_labels
+from fewframes.runtime.protocol import CachesMotion, Floats, Frames, Runtime, scores_of
 from fewframes.video.live import POLL_S, WAITING, LiveEvent, LiveFrame, LiveReader
 from fewframes.video.live_settings import StreamConfig
 from fewframes.video.live_source import LiveSource
 from fewframes.video.transforms import fit_frame
-from fewframes.video.view import ViewConfig
 
 MOST_LATENCIES = 100_000
 """Latencies that a summary's percentiles are taken over, the latest ones: a stream runs for days in constant memory."""
 OnEvent = Callable[[LiveEvent], None]
-
-
-class FrameNetwork(Protocol):
-    """The part of a `Predictor` that a stream needs."""
-
-    labels: tuple[str, ...]
-    view: ViewConfig
-    config: ModelConfig
-    model: STAM
-
-    def embed_frames(self, frames_TCHW: Tensor) -> Tensor:
-        """Return the embeddings of frames: (T, C, H, W) uint8 to (T, D)."""
-
-    def motion_cache(self, before_D: Tensor, embedding_D: Tensor) -> Tensor | None:
-        """Return the part of a frame's motion token that no window changes: from two embeddings (D,), the earlier first, (2, W)."""
-
-    def encode_windows(self, windows_BTD: Tensor, *, cached_BT2W: Tensor | None = None) -> VideoEncoding:
-        """Run the temporal half: (B, T, D) to logits (B, K)."""
+MotionCache = Callable[[Floats, Floats], Floats | None]
+"""A function of two embeddings (D,), the earlier first, that returns what `CachesMotion.motion_cache` does."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +42,8 @@ class StreamPrediction:
     labels: tuple[str, ...]
     start_s: float
     end_s: float
-    scores: Tensor
-    smoothed: Tensor
+    scores: Floats
+    smoothed: Floats
     label: str | None
     latency_s: float
     num_frames: int
@@ -74,7 +54,7 @@ class StreamPrediction:
 
     def to_dict(self, topk: int = 5) -> dict[str, object]:
         """Return plain values, as `fewframes stream --json` writes them."""
-        best = self.scores.topk(min(topk, len(self.labels))).indices.tolist()
+        best = np.argsort(-self.scores, kind="stable")[:topk].tolist()
         scores, smoothed = self.scores.tolist(), self.smoothed.tolist()
         return {
             "start_s": round(self.start_s, 3),
@@ -139,20 +119,20 @@ class Smoother:
 
     def __init__(self, smooth_s: float, enter: float, leave: float) -> None:
         self._smooth_s, self._enter, self._leave = smooth_s, enter, leave
-        self._smoothed_K: Tensor | None = None
+        self._smoothed_K: Floats | None = None
         self._time_s = 0.0
         self.choice: int | None = None
         """Index of the label. A class becomes it when it is the likeliest and its smoothed score reaches `enter`; it stays until
         another class does so, or its own score falls below `leave`.
         """
 
-    def step(self, scores_K: Tensor, time_s: float) -> Tensor:
+    def step(self, scores_K: Floats, time_s: float) -> Floats:
         """Add the scores (K,) of a time and return the smoothed scores (K,)."""
         if self._smoothed_K is None or self._smooth_s == 0:
             self._smoothed_K = scores_K
         else:
             old = math.exp(-(time_s - self._time_s) / self._smooth_s)  # the weight of all scores before
-            self._smoothed_K = old * self._smoothed_K + (1 - old) * scores_K
+            self._smoothed_K = np.float32(old) * self._smoothed_K + np.float32(1 - old) * scores_K
         self._time_s = time_s
         best = int(self._smoothed_K.argmax())
         if float(self._smoothed_K[best]) >= self._enter:
@@ -168,29 +148,29 @@ class EmbeddingRing:
     A timestamp that was dropped repeats the embedding before it.
     """
 
-    def __init__(self, size: int, motion_cache: Callable[[Tensor, Tensor], Tensor | None]) -> None:
+    def __init__(self, size: int, motion_cache: MotionCache | None = None) -> None:
         self._size, self._motion_cache = size, motion_cache
         self.index = -1
         """Index of the newest timestamp."""
-        self.embeddings_TD = torch.empty(0, 0)
-        self.cached_T2W: Tensor | None = None
+        self.embeddings_TD: Floats = np.empty((0, 0), np.float32)
+        self.cached_T2W: Floats | None = None
 
-    def push(self, index: int, embedding_D: Tensor) -> None:
+    def push(self, index: int, embedding_D: Floats) -> None:
         """Add the embedding of a timestamp that is later than all before."""
         num_missing = min(index - self.index - 1, self._size) if len(self.embeddings_TD) else 0
         before_D = self.embeddings_TD[-1] if len(self.embeddings_TD) else embedding_D
         for shown_D in (*[before_D] * num_missing, embedding_D):
-            cached_2W = self._motion_cache(before_D, shown_D)
+            cached_2W = None if self._motion_cache is None else self._motion_cache(before_D, shown_D)
             self.embeddings_TD = self._pushed(self.embeddings_TD, shown_D)
             if cached_2W is not None:
                 self.cached_T2W = self._pushed(
-                    torch.empty(0) if self.cached_T2W is None else self.cached_T2W, cached_2W
+                    np.empty(0, np.float32) if self.cached_T2W is None else self.cached_T2W, cached_2W
                 )
             before_D = shown_D
         self.index = index
 
-    def _pushed(self, row: Tensor, new: Tensor) -> Tensor:
-        return torch.cat([row, new[None]])[-self._size :] if len(row) else new[None]
+    def _pushed(self, row: Floats, new: Floats) -> Floats:
+        return np.concatenate([row, new[None]])[-self._size :] if len(row) else new[None]
 
 
 class Stream:
@@ -200,31 +180,30 @@ class Stream:
     """
 
     def __init__(
-        self, network: FrameNetwork, source: LiveSource, config: StreamConfig, on_event: OnEvent | None = None
+        self, runtime: Runtime, source: LiveSource, config: StreamConfig, on_event: OnEvent | None = None
     ) -> None:
-
-        if network.config.layout != "factorised":
+        if not runtime.embeds_frames:
             raise ConfigError(
-                f"a stream needs embeddings of single frames, and layout {network.config.layout!r} mixes frames inside the "
-                "encoder; use a model of the 'factorised' layout"
+                f"a stream needs embeddings of single frames, and {runtime.name} mixes frames inside its encoder; use a model "
+                "of the 'factorised' layout"
             )
-        self._network, self._config, self._on_event = network, config, on_event
-        self._size = network.config.num_frames
+        self._runtime, self._config, self._on_event = runtime, config, on_event
+        self._size = runtime.num_frames
         self._interval_s = config.window_s / self._size
         self._every_frames = max(1, round((config.every_s or 0.0) / self._interval_s))
-        self._min_frames = 1 if network.config.temporal == "causal" else self._size
+        self._min_frames = 1 if runtime.causal else self._size
         self.events: deque[LiveEvent] = deque(maxlen=1000)
         """The latest thousand events."""
         self._new_events: list[LiveEvent] = []
         self._event_counts: Counter[str] = Counter()
         self._latencies_s: deque[float] = deque(maxlen=MOST_LATENCIES)
         self._num_predictions = self._num_timestamps = self._num_encoded = 0
-        self._last: tuple[Tensor, Tensor] | None = None
+        self._last: tuple[Frames, Floats] | None = None
         self._cost_s = 0.0
         self._began = time.monotonic()
         self._restart(0)
         self._reader = LiveReader(
-            source, config, self._interval_s, lambda frame_CHW: fit_frame(frame_CHW, network.view)
+            source, config, self._interval_s, lambda frame_CHW: fit_frame(frame_CHW, runtime.view)
         )
         self.source = self._reader.address.name
 
@@ -258,8 +237,8 @@ class Stream:
 
     def summary(self) -> StreamSummary:
         """Return the counts and latencies so far."""
-        counts, latencies = self._reader.counts, torch.tensor(self._latencies_s, dtype=torch.float64)
-        p50, p95, p99 = [float(latencies.quantile(q)) if len(latencies) else None for q in (0.5, 0.95, 0.99)]
+        counts, latencies = self._reader.counts, np.array(self._latencies_s)
+        p50, p95, p99 = [float(np.quantile(latencies, q)) if len(latencies) else None for q in (0.5, 0.95, 0.99)]
         return StreamSummary(
             self._num_predictions,
             self._num_timestamps,
@@ -288,15 +267,15 @@ class Stream:
         if self._on_event is not None:
             self._on_event(event)
 
-    def _embedded(self, samples: list[LiveFrame]) -> list[Tensor]:
+    def _embedded(self, samples: list[LiveFrame]) -> list[Floats]:
         """Return the embedding (D,) of each sample. A frame that is shown at several timestamps is encoded once."""
         pictures = [sample.picture for sample in samples]
-        # A frame that is shown at several timestamps is one tensor, so its identity tells it.
+        # A frame that is shown at several timestamps is one array, so its identity tells it.
         known = {id(self._last[0]): self._last[1]} if self._last is not None else {}
         new = {id(picture): picture for picture in pictures if id(picture) not in known}
         if new:
             began = time.monotonic()
-            embedded_MD = self._network.embed_frames(torch.stack(list(new.values())))
+            embedded_MD = self._runtime.embed_frames(np.stack(list(new.values())))
             known |= dict(zip(new, embedded_MD, strict=True))
             self._num_encoded += len(new)
             self._cost_s += 0.1 * (time.monotonic() - began - self._cost_s)  # a running mean of the network's time
@@ -306,10 +285,11 @@ class Stream:
 
     def _restart(self, stretch: int) -> None:
         self._stretch = stretch
-        self._ring = EmbeddingRing(self._size, self._network.motion_cache)
+        motion_cache = self._runtime.motion_cache if isinstance(self._runtime, CachesMotion) else None
+        self._ring = EmbeddingRing(self._size, motion_cache)
         self._smoother = Smoother(self._config.smooth_s, self._config.enter, self._config.leave)
 
-    def _step(self, sample: LiveFrame, embedding_D: Tensor) -> StreamPrediction | None:
+    def _step(self, sample: LiveFrame, embedding_D: Floats) -> StreamPrediction | None:
         """Take one more timestamp; return a prediction where one is due."""
         if sample.stretch != self._stretch:
             self._restart(sample.stretch)
@@ -322,9 +302,11 @@ class Stream:
 
     def _answer(self, sample: LiveFrame) -> StreamPrediction:
         window_TD, cached_T2W = self._ring.embeddings_TD, self._ring.cached_T2W
-        cached_BT2W = None if cached_T2W is None else cached_T2W[None]
-        encoded = self._network.encode_windows(window_TD[None], cached_BT2W=cached_BT2W)
-        scores_K = self._network.model.scores(encoded.logits)[0]
+        if cached_T2W is not None and isinstance(self._runtime, CachesMotion):
+            encoded = self._runtime.encode_cached(window_TD[None], cached_T2W[None])
+        else:
+            encoded = self._runtime.encode_windows(window_TD[None])
+        scores_K = scores_of(encoded.logits[0], self._runtime.task)
         smoothed_K = self._smoother.step(scores_K, sample.time_s)
         choice = self._smoother.choice
         latency_s = time.monotonic() - sample.arrived
@@ -334,12 +316,12 @@ class Stream:
         end_s = sample.time_s + self._interval_s / 2
         return StreamPrediction(
             source=self.source,
-            labels=self._network.labels,
+            labels=self._runtime.labels,
             start_s=end_s - len(window_TD) * self._interval_s,
             end_s=end_s,
             scores=scores_K,
             smoothed=smoothed_K,
-            label=None if choice is None else self._network.labels[choice],
+            label=None if choice is None else self._runtime.labels[choice],
             latency_s=latency_s,
             num_frames=len(window_TD),
             num_dropped=self._reader.counts.dropped,

@@ -13,20 +13,20 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Annotated
 
-import torch
+import numpy as np
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass as settings
-from torch import Tensor
 
 from fewframes.core.arguments import check_time_range
 from fewframes.core.cache import EmbeddingCache
-from fewframes.core.settings import STRICT, Positive
+from fewframes.core.settings import STRICT, Positive, Task
 from fewframes.core.text import for_csv
 from fewframes.errors import ConfigError, VideoError
-from fewframes.inference.frame_features import FrameFeatures, Gap, features_key, slide
+from fewframes.inference.frame_features import FrameFeatures, Gap, Indices, Times, features_key, slide
 from fewframes.inference.predictor import Predictor
 from fewframes.inference.spans import Span, clock, most_over_time, subtitles, without_repeats
 from fewframes.results import bars_html
+from fewframes.runtime.protocol import Floats, scores_of
 from fewframes.sampling import centre_times, steady_times
 from fewframes.video.decode.packets import SAME_S
 from fewframes.video.source import DEFAULT_FPS, Source, range_in
@@ -81,9 +81,9 @@ class WindowScores:
     """
 
     length_s: float
-    starts_s: Tensor
-    logits: Tensor
-    changes: Tensor
+    starts_s: Times
+    logits: Floats
+    changes: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,8 +102,8 @@ class Timeline:
     end_s: float
     labels: tuple[str, ...]
     threshold: float
-    times_s: Tensor
-    scores: Tensor
+    times_s: Times
+    scores: Floats
     spans: tuple[Span, ...]
     gaps: tuple[Gap, ...]
     windows: tuple[WindowScores, ...]
@@ -185,10 +185,11 @@ def sweep(
         progress: A callback.
     """
 
-    def encode(windows_WTD: Tensor) -> Tensor:
-        return torch.cat([predictor.encode_windows(windows_WTD).logits, _changes(windows_WTD)[:, None]], dim=1)
+    def encode(windows_WTD: Floats) -> Floats:
+        logits_WK = predictor.runtime.encode_windows(windows_WTD).logits
+        return np.concatenate([logits_WK, _changes(windows_WTD)[:, None]], axis=1)
 
-    intervals = [max(1, predictor.config.num_frames * stride // WINDOWS_PER_LENGTH) for stride in config.lengths]
+    intervals = [max(1, predictor.num_frames * stride // WINDOWS_PER_LENGTH) for stride in config.lengths]
     video = score_windows(
         predictor,
         source,
@@ -220,8 +221,8 @@ class VideoScores:
     source: str
     duration_s: float
     range_s: tuple[float, float]
-    times_s: Tensor
-    windows: tuple[tuple[float, Tensor, Tensor], ...]
+    times_s: Times
+    windows: tuple[tuple[float, Times, Floats], ...]
     gaps: tuple[Gap, ...]
     num_encoded: int
     num_missing: int
@@ -234,7 +235,7 @@ class VideoScores:
 def score_windows(
     predictor: Predictor,
     source: Source,
-    encode: Callable[[Tensor], Tensor],
+    encode: Callable[[Floats], Floats],
     *,
     window_s: float,
     strides: Sequence[int] = (1,),
@@ -262,12 +263,12 @@ def score_windows(
         encoder, content: Keys of the encoder and of a file's content, where they are known: computing them takes a while.
         progress: A callback.
     """
-    if predictor.config.layout != "factorised":
+    if not predictor.runtime.embeds_frames:
         raise ConfigError(
-            f"layout {predictor.config.layout!r} mixes frames inside the encoder, so none can be encoded once for all windows; "
-            "use a model of the 'factorised' layout"
+            f"{predictor.name} mixes frames inside its encoder, so none can be encoded once for all windows; use a model of the "
+            "'factorised' layout"
         )
-    num_frames = predictor.config.num_frames
+    num_frames = predictor.num_frames
     check_time_range(start_s, end_s, fps)
     with closing(predictor.reader.open_video(source, fps=fps)) as video:
         start_s, end_s = range_in(video, start_s, end_s)
@@ -275,7 +276,7 @@ def score_windows(
         setting = features_key(predictor, source, fps, encoder, content) if cache else ""
         features = FrameFeatures(video, predictor, grid.interval_s, cache, setting)
 
-        def chunks(found: Iterator[Tensor]) -> Iterator[Tensor]:
+        def chunks(found: Iterator[Floats]) -> Iterator[Floats]:
             done = 0
             progress("frames", done, len(grid.times_s))
             for chunk_ND in found:
@@ -284,7 +285,7 @@ def score_windows(
                 progress("frames", done, len(grid.times_s))
 
         # For each stride the start indices and findings of its windows, chunk by chunk.
-        parts: list[list[tuple[Tensor, Tensor]]] = [[] for _ in strides]
+        parts: list[list[tuple[Indices, Floats]]] = [[] for _ in strides]
         # Closing the generator ends its decoding thread, which must happen before the video is closed.
         with closing(features.chunks(grid.times_s, grid.first)) as read:
             for found in slide(chunks(read), encode, num_frames, strides, intervals):
@@ -314,7 +315,7 @@ class _Grid:
     `first` is the index of the first of them in the whole video's row of frames, or 0 in a row of their own.
     """
 
-    times_s: Tensor
+    times_s: Times
     interval_s: float
     first: int
 
@@ -325,33 +326,35 @@ def _grid(duration_s: float, start_s: float, end_s: float, window_s: float, num_
     Where that is less than one window, the timestamps are those of `predict`.
     """
     interval_s = window_s / num_frames
-    whole_s = steady_times(0.0, duration_s, interval_s)
+    whole_s = np.asarray(steady_times(0.0, duration_s, interval_s))
     edge_s = interval_s / 2 - SAME_S  # a frame stands for half an interval on either side
-    inside = ((whole_s >= start_s + edge_s) & (whole_s <= end_s - edge_s)).nonzero()[:, 0]
+    inside = np.flatnonzero((whole_s >= start_s + edge_s) & (whole_s <= end_s - edge_s))
     if len(inside) >= num_frames:
         return _Grid(whole_s[inside], interval_s, int(inside[0]))
-    return _Grid(centre_times(duration_s, num_frames, start_s=start_s, end_s=end_s), (end_s - start_s) / num_frames, 0)
+    times_s = np.asarray(centre_times(duration_s, num_frames, start_s=start_s, end_s=end_s))
+    return _Grid(times_s, (end_s - start_s) / num_frames, 0)
 
 
-def _changes(windows_WTD: Tensor) -> Tensor:
+def _changes(windows_WTD: Floats) -> Floats:
     """Return how much each window changes (W,): the mean step between frames as a fraction of the mean size; NaN for one frame."""
-    steps_W = (windows_WTD[:, 1:] - windows_WTD[:, :-1]).norm(dim=-1).mean(dim=1)
-    return steps_W / windows_WTD.norm(dim=-1).mean(dim=1).clamp(min=TINY)
+    if windows_WTD.shape[1] == 1:
+        return np.full(len(windows_WTD), np.nan, np.float32)
+    steps_W = np.linalg.norm(np.diff(windows_WTD, axis=1), axis=-1).mean(axis=1)
+    changes_W: Floats = steps_W / np.linalg.norm(windows_WTD, axis=-1).mean(axis=1).clip(min=TINY)
+    return changes_W
 
 
 def _joined(
-    parts: list[tuple[Tensor, Tensor]], grid: _Grid, stride: int, window_frames: int
-) -> tuple[float, Tensor, Tensor]:
+    parts: list[tuple[Indices, Floats]], grid: _Grid, stride: int, window_frames: int
+) -> tuple[float, Times, Floats]:
     """Join all windows of one length: their seconds, the seconds at which they start, and their findings."""
-    indices_W, found_W = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    indices_W, found_W = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     # A frame stands for the `stride` parts around it, so that T of them are the centres of T equal parts of the window.
     starts_s = grid.times_s[indices_W] - stride * grid.interval_s / 2
     return window_frames * stride * grid.interval_s, starts_s, found_W
 
 
-def confidences(
-    windows: Sequence[WindowScores], config: TimelineConfig, scores: Callable[[Tensor], Tensor]
-) -> list[Tensor]:
+def confidences(windows: Sequence[WindowScores], config: TimelineConfig, task: Task) -> list[Floats]:
     """Return the confidence of each window of each length in each action: (W, K) in 0-1, NaN where it could not be decoded.
 
     It is the softened score, times a factor that is small where a window changes little for this video.
@@ -359,23 +362,24 @@ def confidences(
     Args:
         windows: Windows of each length, the shortest first.
         config: Temperature and `still_share`.
-        scores: A function of logits (W, K) that returns scores, as the model does.
+        task: The kind of labels, which decides how logits become scores.
     """
-    changes_W = windows[0].changes[~windows[0].changes.isnan()]
-    lively = float(changes_W.quantile(LIVELY_FRACTION)) if len(changes_W) else 0.0
+    changes_W = windows[0].changes[~np.isnan(windows[0].changes)]
+    lively = float(np.quantile(changes_W, LIVELY_FRACTION)) if len(changes_W) else 0.0
     found = []
     for length in windows:
-        scores_WK = scores(length.logits / config.temperature)
+        scores_WK = scores_of(length.logits / np.float32(config.temperature), task)
         if config.still_share and len(changes_W):
             liveliness_W = length.changes / max(lively, TINY)
-            scores_WK = scores_WK * ((liveliness_W - config.still_share) * STEEP).sigmoid()[:, None]
+            factor_W = scores_of((liveliness_W - config.still_share) * STEEP, "multilabel")
+            scores_WK = (scores_WK * factor_W[:, None]).astype(np.float32)
         found.append(scores_WK)
     return found
 
 
 def spans_of(
     windows: Sequence[WindowScores],
-    found: Sequence[Tensor],
+    found: Sequence[Floats],
     labels: Sequence[str],
     range_s: tuple[float, float],
     least: float,
@@ -397,7 +401,7 @@ def spans_of(
             float(confidences_WK[window, label]),
         )
         for length, confidences_WK in zip(windows, found, strict=True)
-        for window, label in (confidences_WK >= least).nonzero().tolist()
+        for window, label in np.argwhere(confidences_WK >= least).tolist()
         if labels[label].casefold() not in BACKGROUND
     ]
     return tuple(sorted(without_repeats(candidates), key=lambda span: (span.start_s, span.end_s)))
@@ -407,10 +411,10 @@ def _timeline(
     predictor: Predictor, video: VideoScores, windows: tuple[WindowScores, ...], config: TimelineConfig
 ) -> Timeline:
     """Make scores and spans of the windows' output. Raises VideoError where nothing could be decoded."""
-    if all(bool(length.logits.isnan().any(dim=-1).all()) for length in windows):
+    if all(bool(np.isnan(length.logits).any(axis=-1).all()) for length in windows):
         raise video.no_answers()
-    found = confidences(windows, config, predictor.model.scores)
-    scores_LNK = torch.stack(
+    found = confidences(windows, config, predictor.runtime.task)
+    scores_LNK = np.stack(
         [
             most_over_time(confidences_WK, length.starts_s, length.length_s, video.times_s)
             for length, confidences_WK in zip(windows, found, strict=True)
@@ -424,7 +428,7 @@ def _timeline(
         labels=predictor.labels,
         threshold=config.threshold,
         times_s=video.times_s,
-        scores=scores_LNK.amax(dim=0),
+        scores=scores_LNK.max(axis=0),
         spans=spans_of(windows, found, predictor.labels, video.range_s, config.threshold),
         gaps=video.gaps,
         windows=windows,

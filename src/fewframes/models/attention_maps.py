@@ -17,7 +17,7 @@ Letters in shapes: M frames, S tokens of a sequence, R rows of attention, N patc
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,17 +25,16 @@ from torch.nn import functional as F
 
 from fewframes.errors import ConfigError, nearest
 from fewframes.models.backbones import EfficientNetLite0, TimmFrameEncoder
+from fewframes.models.config import MapChoice, MapMethod
 from fewframes.models.layers import mean_weights
 from fewframes.models.stam import STAM, SpatialEncoder
 from fewframes.models.token_merging import merged_per_block, per_head, unlike_plain_vit
 
-Method = Literal["rollout", "attention", "grad-cam"]
-MapChoice = Literal["auto", "rollout", "attention", "grad-cam", "none"]
 FRAMES_AT_ONCE = 16
 """The number of frames whose attention in a ViT is in memory at a time: 30 MB a block at 197 tokens and 12 heads."""
 
 
-def choose_method(encoder: nn.Module, asked: MapChoice) -> Method | None:
+def choose_method(encoder: nn.Module, asked: MapChoice) -> MapMethod | None:
     """Return the method for maps of this frame encoder, or None if no maps are asked for.
 
     `auto` stands for the best method that the encoder has. Raises ConfigError if the encoder does not have the method asked for.
@@ -56,7 +55,7 @@ def choose_method(encoder: nn.Module, asked: MapChoice) -> Method | None:
     return possible[0] if asked == "auto" else next(method for method in possible if method == asked)
 
 
-def frame_maps(model: STAM, pixels_TCHW: Tensor, method: Method, label: int) -> Tensor:
+def frame_maps(model: STAM, pixels_TCHW: Tensor, method: MapMethod, label: int) -> Tensor:
     """Return the maps of the frames of one video: (T, C, H, W) -> (T, h, w) float32 on the CPU.
 
     Args:
@@ -71,7 +70,7 @@ def frame_maps(model: STAM, pixels_TCHW: Tensor, method: Method, label: int) -> 
         return attention_maps(model.frame_encoder, model.normalise(pixels_TCHW), method)[0].cpu()
 
 
-def attention_maps(encoder: nn.Module, frames_MCHW: Tensor, method: Method) -> tuple[Tensor, Tensor]:
+def attention_maps(encoder: nn.Module, frames_MCHW: Tensor, method: MapMethod) -> tuple[Tensor, Tensor]:
     """Return a ViT's maps (M, h, w) of the frames of one video, and its embeddings (M, D) of them.
 
     Args:
@@ -116,7 +115,7 @@ def grad_cam(model: STAM, pixels_TCHW: Tensor, label: int) -> Tensor:
     return torch.stack([_resized(map_Mhw, finest) for map_Mhw in maps]).sum(0).clamp(min=0).cpu()
 
 
-def _possible_methods(encoder: nn.Module) -> tuple[Method, ...]:
+def _possible_methods(encoder: nn.Module) -> tuple[MapMethod, ...]:
     """Return the methods that this frame encoder has, the best first."""
     if isinstance(encoder, SpatialEncoder):
         # In `per_block` each block also attends over time, which the product would miss. In `joint` the sequence of a whole video
@@ -129,7 +128,7 @@ def _possible_methods(encoder: nn.Module) -> tuple[Method, ...]:
     return ("grad-cam",)
 
 
-def _own_maps(encoder: SpatialEncoder, frames_MCHW: Tensor, method: Method) -> tuple[Tensor, Tensor]:
+def _own_maps(encoder: SpatialEncoder, frames_MCHW: Tensor, method: MapMethod) -> tuple[Tensor, Tensor]:
     """Return the maps (M, h, w) and embeddings (M, D) of our own ViT."""
     num_frames = len(frames_MCHW)  # the frames are of one video if the layout mixes them
     num_tokens = encoder.pos_embed.shape[1]
@@ -140,7 +139,7 @@ def _own_maps(encoder: SpatialEncoder, frames_MCHW: Tensor, method: Method) -> t
     return _as_grid(rows_MS[:, 1:]), encoder.read_out(tokens, num_frames)
 
 
-def _timm_maps(backbone: nn.Module, frames_MCHW: Tensor, method: Method) -> tuple[Tensor, Tensor]:
+def _timm_maps(backbone: nn.Module, frames_MCHW: Tensor, method: MapMethod) -> tuple[Tensor, Tensor]:
     """Return the maps (M, h, w) and embeddings (M, D) of a VisionTransformer of timm, by the steps of its own `forward`."""
     vit: Any = backbone
     tokens_MSD = vit.norm_pre(vit._pos_embed(vit.patch_embed(frames_MCHW)))
@@ -148,7 +147,7 @@ def _timm_maps(backbone: nn.Module, frames_MCHW: Tensor, method: Method) -> tupl
     return _as_grid(rows_M1S[:, 0, vit.num_prefix_tokens :]), vit.forward_head(vit.norm(tokens_MSD))
 
 
-def _run_blocks(blocks: nn.Module, tokens: Tensor, method: Method, stride: int) -> tuple[Tensor, Tensor]:
+def _run_blocks(blocks: nn.Module, tokens: Tensor, method: MapMethod, stride: int) -> tuple[Tensor, Tensor]:
     """Return the attention (..., R, S) of the class tokens, and the tokens (..., S, D) after all blocks.
 
     Args:

@@ -12,6 +12,8 @@ from fewframes.core.settings import STRICT, NumFrames, Pixels, Share, Task
 AttentionLayout = Literal["factorised", "joint", "per_block"]
 Temporal = Literal["paper", "release", "mean", "causal"]
 Positions = Literal["learned", "waves"]
+MapMethod = Literal["rollout", "attention", "grad-cam"]
+MapChoice = Literal["auto", "rollout", "attention", "grad-cam", "none"]
 
 # The upper limits are far above any real network. They keep a damaged file from claiming one that fills the memory.
 Depth = Annotated[int, Field(ge=1, le=1000)]

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass as settings
 
-from fewframes.core.settings import STRICT, Positive, settings_from
+from fewframes.core.settings import STRICT, Positive, Task, settings_from
 from fewframes.errors import ConfigError
 from fewframes.models.config import ModelConfig
 
@@ -62,10 +62,14 @@ class ExitPlan:
 
     def check(self, config: ModelConfig) -> None:
         """Raise ConfigError if a model of these settings cannot stop early, or is built for another number of frames."""
-        check_can_exit(config)
-        if config.num_frames != self.num_frames:
+        check_can_exit(embeds_frames=config.layout == "factorised", task=config.task)
+        self.check_frames(config.num_frames)
+
+    def check_frames(self, num_frames: int) -> None:
+        """Raise ConfigError if the plan is not for a model that is built for this number of frames."""
+        if num_frames != self.num_frames:
             raise ConfigError(
-                f"this exit plan is for {self.num_frames} frames and the model is built for {config.num_frames}; "
+                f"this exit plan is for {self.num_frames} frames and the model is built for {num_frames}; "
                 "fit a plan for this model"
             )
 
@@ -79,14 +83,19 @@ class ExitPlan:
         return settings_from(cls, values, where)
 
 
-def check_can_exit(config: ModelConfig) -> None:
-    """Raise ConfigError if encoding fewer frames saves nothing, or if the model has no single answer to be confident of."""
-    if config.layout != "factorised":
+def check_can_exit(*, embeds_frames: bool, task: Task) -> None:
+    """Raise ConfigError if encoding fewer frames saves nothing, or if the model has no single answer to be confident of.
+
+    Args:
+        embeds_frames: True if each frame has an embedding of its own.
+        task: the kind of labels.
+    """
+    if not embeds_frames:
         raise ConfigError(
-            f"layout {config.layout!r} mixes frames inside the encoder, so no frame can be added later; take all frames, "
-            "or a model of the 'factorised' layout"
+            "this model mixes frames inside its encoder, so no frame can be added later; take all frames, or a model of the "
+            "'factorised' layout"
         )
-    if config.task == "multilabel":
+    if task == "multilabel":
         raise ConfigError(
             "early exit needs a single answer, and a multi-label model gives one for each label; take all frames"
         )

@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass as settings
 
-from fewframes.core.settings import STRICT, Count, NumFrames, settings_from
+from fewframes.core.settings import STRICT, Count, NumFrames, Task, settings_from
 from fewframes.errors import ConfigError, WeightsError, needed
+from fewframes.models.exit_plan import ExitPlan
 from fewframes.models.files.formats import SUFFIXES, GraphFormat, format_of
 from fewframes.runtime.torch_archive import plain_archive
 from fewframes.video.view import ViewConfig
@@ -43,8 +44,8 @@ LEAST_FRAMES = 3
 """The smallest number of frames of a video. The graphs are traced for any number from this on."""
 CARD_KEY = "fewframes"
 """The key of the card in the metadata of a file."""
-CARD_FORMAT = 1
-"""The version of the card. A file with a higher version was written by a newer fewframes."""
+CARD_FORMAT = 2
+"""The version of the card. A file with another version was written by an older or newer fewframes."""
 
 BAD_GRAPH = (
     RuntimeError,
@@ -84,8 +85,18 @@ class Card:
     """True if the graph takes other numbers of frames too."""
     precision: Precision
     """The precision of the frame encoder. The temporal part is always float32."""
+    task: Task
+    """The kind of labels: `single` (softmax) or `multilabel` (sigmoids)."""
+    causal: bool
+    """True if the beginning of a window has an answer too, because no frame attends to later ones."""
+    frame_width: Count
+    """D, the width of a frame embedding."""
+    video_width: Count
+    """D', the width of a video embedding."""
     merge: Count | Literal[0] = 0
     """The number of patches that each block of a ViT merges away."""
+    exits: ExitPlan | None = None
+    """The plan of an early exit, if one was fitted."""
 
     def to_json(self) -> str:
         """Return the card as the JSON that is stored in a file."""
@@ -102,9 +113,11 @@ class Card:
             raise WeightsError(
                 f"{path}: not exported by fewframes, so its labels are unknown; export a model: fewframes export MODEL"
             )
-        if values.pop("format") > CARD_FORMAT:
+        if (version := values.pop("format")) != CARD_FORMAT:
+            age = "newer" if version > CARD_FORMAT else "older"
             raise WeightsError(
-                f"{path}: exported by a newer fewframes; install that version, or export it again with this one"
+                f"{path}: exported by {'a' if age == 'newer' else 'an'} {age} fewframes; install that version, or export it again "
+                "with this one"
             )
         try:
             return settings_from(cls, values, path)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewframes.core.settings import Task
+from fewframes.models.config import MapChoice, MapMethod
 from fewframes.models.exit_plan import ExitPlan
 from fewframes.video.view import ViewConfig
+
+DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
+"""The precisions of the frame encoder that `fewframes.load` takes."""
 
 Frames = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -76,6 +80,22 @@ class Runtime(Protocol):
         """Return True if each frame has an embedding of its own, False if the encoder mixes frames."""
 
     @property
+    def causal(self) -> bool:
+        """Return True if the beginning of a window has an answer too, because no frame attends to later ones."""
+
+    @property
+    def frame_width(self) -> int:
+        """Return D, the width of a frame embedding."""
+
+    @property
+    def video_width(self) -> int:
+        """Return D', the width of a video embedding."""
+
+    @property
+    def merge(self) -> int:
+        """Return the number of patches that each block of the frame encoder merges away; 0 merges none."""
+
+    @property
     def task(self) -> Task:
         """Return the kind of labels: `single` (softmax) or `multilabel` (sigmoids)."""
 
@@ -94,6 +114,12 @@ class Runtime(Protocol):
     def encoder_key(self) -> str:
         """Return a key of the frame encoder's weights and precision, under which its embeddings are cached."""
 
+    def encoder_settings(self) -> dict[str, Any]:
+        """Return settings, as plain values, that decide a frame embedding too and have no weights of their own."""
+
+    def model_key(self) -> str:
+        """Return a key of all weights of the model and of the frame encoder's precision."""
+
     def embed_frames(self, frames_TCHW: Frames) -> Floats:
         """Return frame embeddings f_t (Eq. 10), each from its own frame alone: (T, C, H, W) uint8 -> (T, D)."""
 
@@ -105,11 +131,41 @@ class Runtime(Protocol):
 
 
 @runtime_checkable
+class LabelsClips(Protocol):
+    """An ability: whole clips are labelled in one step, without halves of the model."""
+
+    def label_clips(self, frames_BTCHW: Frames) -> tuple[Floats, WindowEncoding]:
+        """Return the frame embeddings (B, T, D) of clips (B, T, C, H, W) uint8, and their encoding with attention."""
+
+
+@runtime_checkable
+class DrawsMaps(Protocol):
+    """An ability: maps say where in each frame the answer comes from (models/attention_maps.py)."""
+
+    def map_method(self, asked: MapChoice) -> MapMethod | None:
+        """Return the method for maps; None for `none`. Raises ConfigError if the model does not have the method asked for."""
+
+    def frame_maps(self, frames_TCHW: Frames, method: MapMethod, label: int) -> Floats:
+        """Return the maps (T, h, w) of the frames of one video (T, C, H, W) uint8 for the action of this index."""
+
+
+@runtime_checkable
 class CachesMotion(Protocol):
-    """An ability: parts of motion tokens that no window changes are computed once for each frame of a stream."""
+    """An ability: the parts of motion tokens that no window changes are computed once for each frame of a stream."""
 
-    def motion_cache(self, before_D: Floats, embedding_D: Floats) -> Any:
-        """Return the parts of a frame's motion token, from the embeddings (D,) of the frame before and of the frame; or None."""
+    def motion_cache(self, before_D: Floats, embedding_D: Floats) -> Floats | None:
+        """Return two parts (2, W) of a frame's motion token, or None if the model has no motion tokens.
 
-    def encode_cached(self, embeddings_BTD: Floats, cached: list[Any], *, with_attention: bool) -> WindowEncoding:
-        """Return what `encode_windows` does, for less work, from the results of `motion_cache` for each of T frames (B = 1)."""
+        Takes the embeddings (D,) of the frame before and of the frame.
+        """
+
+    def encode_cached(self, embeddings_BTD: Floats, cached_BT2W: Floats) -> WindowEncoding:
+        """Return what `encode_windows` does, for less work, given the `motion_cache` of each frame."""
+
+
+def scores_of(logits: Floats, task: Task) -> Floats:
+    """Return scores in 0-1 from logits (..., K): a softmax, or a sigmoid for each class of a multi-label model."""
+    if task == "multilabel":
+        return 0.5 * (1 + np.tanh(0.5 * logits))  # this form of the sigmoid does not overflow
+    raised = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return raised / raised.sum(axis=-1, keepdims=True)

@@ -118,11 +118,11 @@ class WindowEncoder:
         num_labels = len(settings.labels)
 
         def encode(windows_WTD: Tensor) -> Tensor:
-            encoded = predictor.encode_windows(windows_WTD)
+            encoded = predictor.runtime.encode_windows(windows_WTD)
             vectors_WD = vectors_of(settings.embedding, windows_WTD, encoded.embedding)
-            return torch.cat([predictor.model.scores(encoded.logits), vectors_WD], dim=1)
+            return torch.cat([predictor.torch.model.scores(encoded.logits), vectors_WD], dim=1)
 
-        interval = max(1, round(predictor.config.num_frames * settings.hop_s / settings.window_s))
+        interval = max(1, round(predictor.num_frames * settings.hop_s / settings.window_s))
         result = score_windows(
             predictor,
             path,
@@ -151,11 +151,11 @@ def model_key_of(predictor: Predictor) -> str:
     Weights are rounded to bfloat16 first, because a float32 and a bfloat16 copy of them are equal then.
     """
     rounded = torch.nn.ParameterDict()
-    for name, tensor in predictor.model.state_dict().items():
+    for name, tensor in predictor.torch.model.state_dict().items():
         tensor = tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor
         rounded[name.replace(".", "/")] = torch.nn.Parameter(tensor, requires_grad=False)
-    merge = merged_per_block(predictor.model.frame_encoder)
-    return key_of(module_key(rounded), asdict(predictor.view), {"merge": merge})
+    merge = merged_per_block(predictor.torch.model.frame_encoder)
+    return key_of(module_key(rounded), asdict(predictor.runtime.view), {"merge": merge})
 
 
 def vectors_of(kind: Kind, windows_WTD: Tensor, y_WD: Tensor) -> Tensor:

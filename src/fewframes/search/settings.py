@@ -30,7 +30,7 @@ def new_settings(predictor: Predictor, window_s: float | None, hop_s: float | No
         hop_s: Seconds from the start of one window to the next; None for `HOP_S`, or less where windows are shorter.
         embedding: The kind of vector that stands for a window.
     """
-    num_frames = predictor.config.num_frames
+    num_frames = predictor.num_frames
     window_s = WINDOW_S if window_s is None else float(window_s)
     least_s = math.ceil(1000 * num_frames / MOST_FPS) / 1000
     if not least_s <= window_s <= MOST_WINDOW_S:
@@ -46,11 +46,11 @@ def new_settings(predictor: Predictor, window_s: float | None, hop_s: float | No
             "frames, and at most the window's length"
         )
     # How wide a vector is, is asked of the network itself, with windows of nothing.
-    probe_1TD = torch.zeros(1, num_frames, predictor.model.frame_width)
-    width = vectors_of(embedding, probe_1TD, predictor.encode_windows(probe_1TD).embedding).shape[1]
+    probe_1TD = torch.zeros(1, num_frames, predictor.torch.model.frame_width)
+    width = vectors_of(embedding, probe_1TD, predictor.runtime.encode_windows(probe_1TD).embedding).shape[1]
     # The path is absolute, so that a checkpoint is found again from any folder.
     name = os.path.abspath(predictor.name) if os.path.isfile(predictor.name) else predictor.name
-    merge = merged_per_block(predictor.model.frame_encoder)
+    merge = merged_per_block(predictor.torch.model.frame_encoder)
     return IndexSettings(name, model_key_of(predictor), predictor.labels, width, window_s, hop_s, embedding, merge)
 
 
@@ -80,7 +80,7 @@ def check_same(
                 f"{url}: was made with {name} {there}, not {value}; leave that out, or choose another folder"
             )
     if predictor is not None and model_key_of(predictor) != settings.model_key:
-        merge = merged_per_block(predictor.model.frame_encoder)
+        merge = merged_per_block(predictor.torch.model.frame_encoder)
         raise ConfigError(
             f"{url}: was made with the model {settings.model!r} ({len(settings.labels)} labels, embeddings {settings.width} "
             f"wide{_merging(settings.merge)}), and {predictor.name!r}{_merging(merge)} is another or has other weights; use that "

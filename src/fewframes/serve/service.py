@@ -197,7 +197,7 @@ class Service:
         self.is_stopping = False
         self.num_cut = 0
         """Requests that had no answer yet when the service was closed."""
-        self._batcher = Batcher(predictor.embed_frames, on_round)
+        self._batcher = Batcher(predictor.runtime.embed_frames, on_round)
         self._predictor = predictor
         self._pool = ThreadPoolExecutor(config.num_workers, thread_name_prefix="fewframes-serve")
         self._lock = threading.Lock()
@@ -317,7 +317,7 @@ class Service:
         if isinstance(request, PredictRequest) and request.explain:
             found = explain(predictor, file, maps="none", start_s=request.start_s, end_s=request.end_s)
             return found.to_dict(request.topk) | (pictures_of(found.frames) if request.pictures else {})
-        part = ClipRequest(ONE_PASS, predictor.config.num_frames, request.start_s, request.end_s)
+        part = ClipRequest(ONE_PASS, predictor.num_frames, request.start_s, request.end_s)
         read = predictor.reader.read(file, part, threads=1)  # the workers already keep all cores busy
         prediction = predictor.label(read)
         if isinstance(request, PredictRequest):

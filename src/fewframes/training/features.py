@@ -138,8 +138,8 @@ def extract_features(
             depend on its content and range alone.
     """
     predictor.check_views(views)
-    embeds = predictor.config.layout == "factorised"
-    num_frames = num_frames or predictor.config.num_frames
+    embeds = predictor.runtime.embeds_frames
+    num_frames = num_frames or predictor.num_frames
     cache = cache if embeds else None
     caching = cache is not None
     augment = augment if augment is not None and augment.views else None
@@ -159,19 +159,19 @@ def extract_features(
             frames_VTCHW = torch.cat([frames_VTCHW, frames_VTCHW.flip(-1)])
         if augment is not None:
             seeds = [seed_of(content or sample.path, number) for number in range(augment.views)]
-            more_VTCHW = read_drawn(sample, num_frames, predictor.view, augment, seeds, mirror=mirror)
+            more_VTCHW = read_drawn(sample, num_frames, predictor.runtime.view, augment, seeds, mirror=mirror)
             frames_VTCHW = torch.cat([frames_VTCHW, more_VTCHW])
         start_s, end_s = checked_range(clips[0].duration_s, sample.start_s, sample.end_s)
         return _VideoInput(frames_VTCHW, key, False, end_s - start_s)
 
     num_views = len(views) * (1 + mirror) + (0 if augment is None else augment.views)
-    bytes_per_video = num_views * num_frames * 3 * predictor.view.crop_px**2
+    bytes_per_video = num_views * num_frames * 3 * predictor.runtime.view.crop_px**2
     for result in _read_ahead(data.samples, read, AHEAD_BYTES // bytes_per_video):
         if isinstance(result, Failure) or result.cached:
             yield result if isinstance(result, Failure) else VideoFeatures(result.tensor, True, result.length_s)
             continue
         began = time.perf_counter()
-        features = predictor.encode_clips(result.tensor) if embeds else result.tensor
+        features = predictor.runtime.encode_clips(result.tensor) if embeds else result.tensor
         network_s = time.perf_counter() - began
         if caching and cache is not None and result.key:
             # A full disk is reported once. The run goes on without the cache, and so without a warning for every video.

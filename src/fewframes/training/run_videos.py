@@ -112,7 +112,7 @@ class RunVideos:
         embedded = self.embedded(self.training, predictor, mirror=mirror, augment=self._run.augment)
         if embedded is None or not self._run.train.early_exit:
             return embedded
-        stages = stages_of(predictor.config.num_frames)
+        stages = stages_of(predictor.num_frames)
         return replace(embedded, embeddings=with_stages(embedded.embeddings, stages, 1 + mirror))
 
     def fill_cache(

@@ -168,10 +168,10 @@ class _Run:
         """Embed, train, evaluate and write; return the result."""
         began = time.perf_counter()
         start = self._predictor(self.model)
-        self.dtype = name_of(start.dtype)  # "auto" is measured once, and then holds for the whole run
+        self.dtype = name_of(start.torch.dtype)  # "auto" is measured once, and then holds for the whole run
         training_set = self._training_set(start)
         embedding_s, began = time.perf_counter() - began, time.perf_counter()
-        dtype = torch.float32 if self.frozen else start.dtype
+        dtype = torch.float32 if self.frozen else start.torch.dtype
         trainer = Trainer(self.model, training_set, self.run, self.accelerator, dtype)
         self._warn_of_steps(trainer)
         self._loop(trainer)
@@ -417,7 +417,7 @@ class _Run:
             },
             "training_videos": self.videos.training_marks,
             "run": asdict(self.run),
-            "frame_encoder_precision": str(start.dtype).removeprefix("torch."),
+            "frame_encoder_precision": str(start.torch.dtype).removeprefix("torch."),
             "versions": versions(),
         }
         return Checkpoint(model.eval(), self.view, self.data.labels, provenance, {}, self.licences, self._exits(model))

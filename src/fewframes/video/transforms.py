@@ -42,11 +42,6 @@ def crops_of(frame_CHW: Tensor, view: ViewConfig, num_crops: int) -> Tensor:
     return (centre_fitted(frame_CHW, view, _resized) if view.fit == "squash" else _padded(frame_CHW, view))[None]
 
 
-def pixels_of(frames_TCHW: Tensor) -> Tensor:
-    """Return frames (..., H, W) of uint8 values 0-255 as float32 values 0-1. The model then normalises by mean and std itself."""
-    return frames_TCHW.float().div_(255)
-
-
 def _padded(frame_CHW: Tensor, view: ViewConfig) -> Tensor:
     """Return the whole frame inside a square of the mean colour."""
     mean_C11 = torch.tensor(view.mean, device=frame_CHW.device).mul(255).round().to(torch.uint8).view(-1, 1, 1)

@@ -62,7 +62,7 @@ def test_one_pass_is_what_predict_says(predictor: Predictor, data: VideoSet) -> 
     assert [failure.source for failure in scores.failures] == [data.samples[1].path]
     for logits_K, index in zip(scores.logits, scores.indices.tolist(), strict=True):
         scores_K = predictor.predict(data.samples[index].path).scores
-        assert_close(predictor.model.scores(logits_K), scores_K, rtol=0, atol=1e-6)
+        assert_close(predictor.torch.model.scores(logits_K), scores_K, rtol=0, atol=1e-6)
     assert scores.others.shape == (2, 0, 3)
     with pytest.raises(DataError, match="none of 1 videos could be read"):
         score_videos(data.subset([1]), predictor)
@@ -86,12 +86,12 @@ def test_scores_of_two_clips_by_three_crops_are_the_mean_of_six(predictor: Predi
         for times_T in times_CT:
             frames_TCHW = read_frames(data.samples[index].path, times_T).frames
             for crop in range(3):
-                view_TCHW = torch.stack([crops_of(frame, predictor.view, 3)[crop] for frame in frames_TCHW])
+                view_TCHW = torch.stack([crops_of(frame, predictor.runtime.view, 3)[crop] for frame in frames_TCHW])
                 slow[0].append(slow_logits(predictor, view_TCHW).softmax(dim=0))
                 slow[1].append(slow_logits(predictor, view_TCHW.flip(0)).softmax(dim=0))
         for logits_K, singles in ((scores.logits[row], slow[0]), (scores.others[row, 0], slow[1])):
             assert len(singles) == 6
-            assert_close(predictor.model.scores(logits_K), torch.stack(singles).mean(dim=0), rtol=0, atol=1e-5)
+            assert_close(predictor.torch.model.scores(logits_K), torch.stack(singles).mean(dim=0), rtol=0, atol=1e-5)
 
 
 def test_averages_by_hand() -> None:
@@ -109,7 +109,7 @@ def test_only_embeddings_of_single_frames_are_kept(predictor: Predictor, data: V
     cache = EmbeddingCache(tmp_path)
     first, second = (score_videos(data, predictor, cache) for _ in range(2))
     assert torch.equal(first.logits, second.logits)
-    kept = 2 if predictor.config.layout == "factorised" else 0
+    kept = 2 if predictor.runtime.embeds_frames else 0
     assert (first.num_cached, second.num_cached) == (0, kept)
     assert (first.pace.num_videos, second.pace.num_videos) == (2, 2 - kept)
     assert first.pace.total_s is not None
@@ -120,7 +120,7 @@ def test_only_embeddings_of_single_frames_are_kept(predictor: Predictor, data: V
 
 def test_time_of_decoding_is_not_told_where_other_orders_hid_it(predictor: Predictor, data: VideoSet) -> None:
     pace = score_videos(data, predictor, orders_BOT=ORDERS.expand(3, -1, -1)).pace
-    assert (pace.total_s is None) == (predictor.config.layout != "factorised")
+    assert (pace.total_s is None) == (not predictor.runtime.embeds_frames)
 
 
 def test_other_numbers_of_frames_and_progress(predictor: Predictor, data: VideoSet) -> None:
@@ -130,7 +130,7 @@ def test_other_numbers_of_frames_and_progress(predictor: Predictor, data: VideoS
 
 
 def test_crops_of_a_whole_picture_are_refused_before_anything_is_read(tiny_model: Path, data: VideoSet) -> None:
-    checkpoint = load(tiny_model, device="cpu", dtype="float32").checkpoint
+    checkpoint = load(tiny_model, device="cpu", dtype="float32").torch.checkpoint
     whole = Predictor(replace(checkpoint, view=ViewConfig(fit="pad", crop_px=32)), device="cpu", dtype="float32")
     with pytest.raises(ConfigError, match="there is nothing to crop; use 1"):
         score_videos(data, whole, views=Views(num_crops=3))

@@ -265,7 +265,7 @@ def evaluate(
     """
     targets_BK = targets_for(data, predictor)
     generator = torch.Generator().manual_seed(config.seed)
-    orders_BOT = _other_orders(len(data.samples), predictor.config.num_frames, generator) if config.order else None
+    orders_BOT = _other_orders(len(data.samples), predictor.num_frames, generator) if config.order else None
     exits = predictor.exit_plan(config.early_exit)
     if exits is not None and len(config.views) > 1:
         raise ConfigError(
@@ -289,7 +289,7 @@ def evaluate(
     groups = [sample.group or sample.path for sample in samples]
 
     def figure(logits: Tensor, targets: Tensor) -> float:
-        return figure_of(report_of(predictor.config.task, logits, targets, predictor.labels))
+        return figure_of(report_of(predictor.runtime.task, logits, targets, predictor.labels))
 
     sweep = {}
     for num_frames in config.sweep:
@@ -297,9 +297,9 @@ def evaluate(
             data, predictor, cache, views=config.views, num_frames=num_frames, process=process, progress=progress
         )
         sweep[num_frames] = figure(other.logits, targets_BK[other.indices])
-    single = predictor.config.task == "single"
+    single = predictor.runtime.task == "single"
     return Evaluation(
-        report=report_of(predictor.config.task, logits_NK, targets_NK, predictor.labels),
+        report=report_of(predictor.runtime.task, logits_NK, targets_NK, predictor.labels),
         interval=interval_of(lambda rows: figure(logits_NK[rows], targets_NK[rows]), groups, generator),
         order=_order(figure, scores, targets_NK) if config.order else None,
         calibration=calibrated(logits_NK, targets_NK.argmax(dim=1), groups) if single else None,
@@ -311,16 +311,16 @@ def evaluate(
         samples=samples,
         logits=logits_NK,
         targets=targets_NK,
-        scores=predictor.model.scores(logits_NK),
+        scores=predictor.torch.model.scores(logits_NK),
         failures=scores.failures,
         provenance={
             "model": predictor.name,
             "data": data.name,
             "data_fingerprint": data.fingerprint(),
             "num_data_videos": len(data.samples),
-            "protocol": config.views.describe(predictor.config.num_frames),
-            **known_facts(samples, predictor.checkpoint.provenance, data.fingerprint()),
-            "precision": str(predictor.dtype).removeprefix("torch."),
+            "protocol": config.views.describe(predictor.num_frames),
+            **known_facts(samples, predictor.torch.checkpoint.provenance, data.fingerprint()),
+            "precision": str(predictor.torch.dtype).removeprefix("torch."),
             "num_cached": scores.num_cached,
             "seconds": round(seconds, 2),
         },
@@ -339,14 +339,14 @@ def figure_name(report: Report | MultiLabelReport) -> str:
 
 def work_of(predictor: Predictor, views: Views, pace: ScoringSpeed) -> EvaluationCost:
     """Return the cost of scoring one video in these views, counted without running the network; `pace` becomes part of it."""
-    config = predictor.config
-    merged = merged_per_block(predictor.model.frame_encoder)
+    config = predictor.torch.config
+    merged = merged_per_block(predictor.torch.model.frame_encoder)
     preset = next((preset for preset in PRESETS.values() if preset.model == config and not merged), None)
     if preset is not None:  # saves importing sympy, which torch's meta device needs: 2.5 s
         cost = Cost(preset.num_parameters, preset.gmacs, preset.attention_gmacs)
     else:
         with torch.device("meta"):
-            model = build_model(config, predictor.view)
+            model = build_model(config, predictor.runtime.view)
         if merged:
             merge_tokens(model.frame_encoder, merged)
         cost = count_cost(model.eval(), config.num_frames, config.image_size)
@@ -355,15 +355,15 @@ def work_of(predictor: Predictor, views: Views, pace: ScoringSpeed) -> Evaluatio
         num_views=len(views),
         view_cost=cost,
         pace=pace,
-        machine=f"{predictor.device.type} {machine_name(predictor.device)}",
-        precision=str(predictor.dtype).removeprefix("torch."),
+        machine=f"{predictor.torch.torch_device.type} {machine_name(predictor.torch.torch_device)}",
+        precision=str(predictor.torch.dtype).removeprefix("torch."),
     )
 
 
 def targets_for(data: VideoSet, predictor: Predictor) -> Tensor:
     """Return targets (B, K) in the order of the model's labels. Names are compared without case, and with _ for a space. Raises
     DataError if the model lacks a label, or differs from the data in how many actions a video may have."""
-    if data.multilabel != (predictor.config.task == "multilabel"):
+    if data.multilabel != (predictor.runtime.task == "multilabel"):
         kinds = {True: "any number of actions per video", False: "one action per video"}
         task = "multilabel" if data.multilabel else "single"
         raise DataError(
@@ -434,7 +434,7 @@ def _early_exit(plan: ExitPlan, logits_SNK: Tensor, targets_N: Tensor) -> EarlyE
 
 
 def _official_subset(scores: Scores, targets_NK: Tensor, predictor: Predictor) -> OfficialSubset:
-    num_frames = predictor.config.num_frames
+    num_frames = predictor.num_frames
     shortest_s = num_frames / RELEASE_FPS
     rows = [
         row for row, length_s in enumerate(scores.lengths_s) if length_s is not None and length_s >= shortest_s - SAME_S
@@ -444,7 +444,7 @@ def _official_subset(scores: Scores, targets_NK: Tensor, predictor: Predictor) -
         shortest_s=shortest_s,
         num_videos=len(rows),
         num_all=len(targets_NK),
-        report=report_of(predictor.config.task, scores.logits[rows], targets_NK[rows], predictor.labels)
+        report=report_of(predictor.runtime.task, scores.logits[rows], targets_NK[rows], predictor.labels)
         if rows
         else None,
     )

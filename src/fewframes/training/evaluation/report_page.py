@@ -46,7 +46,7 @@ def read_mistakes(evaluation: Evaluation, predictor: Predictor) -> tuple[Mistake
     found = []
     for row in evaluation.worst(WORST) if isinstance(evaluation.report, Report) else ():
         sample = evaluation.samples[row]
-        request = ClipRequest(ONE_PASS, predictor.config.num_frames, sample.start_s, sample.end_s)
+        request = ClipRequest(ONE_PASS, predictor.num_frames, sample.start_s, sample.end_s)
         decoded = predictor.reader.read(sample.path, request, threads=0)
         score, index = evaluation.scores[row].max(dim=0)
         attention_T = predictor.label(decoded).frame_attention

@@ -94,8 +94,8 @@ def score_videos(
     Raises:
         DataError: Not a single video could be read.
     """
-    num_frames = num_frames or predictor.config.num_frames
-    mixes = predictor.config.layout != "factorised"
+    num_frames = num_frames or predictor.num_frames
+    mixes = not predictor.runtime.embeds_frames
     scored: list[_VideoScores] = []
     failures: list[tuple[int, Failure]] = []
     total_s, network_s = 0.0, 0.0
@@ -109,15 +109,15 @@ def score_videos(
             failures.append((index, result))
         else:
             received = time.perf_counter()
-            logits_K = averaged(_logits(predictor, result.features), predictor.config.task)
+            logits_K = averaged(_logits(predictor, result.features), predictor.runtime.task)
             if not result.cached:
                 network_s += result.network_s + time.perf_counter() - received
                 total_s += time.perf_counter() - began
             # The clock has stopped: stages and other orders are not part of what scoring a video takes.
             stages_SK, others_OK = logits_K[None][:0], logits_K[None][:0]
             if exits is not None:
-                embeddings_1TD = result.features[:1].to(predictor.device)
-                stages_SK = stage_logits(predictor.model, embeddings_1TD, exits.stages)[:, 0].cpu()
+                embeddings_1TD = result.features[:1].to(predictor.torch.torch_device)
+                stages_SK = stage_logits(predictor.torch.model, embeddings_1TD, exits.stages)[:, 0].cpu()
             if orders_BOT is not None:
                 others_OK = _in_other_orders(predictor, result.features, orders_BOT[index])
             scored.append(_VideoScores(index, logits_K, others_OK, stages_SK, result.length_s, result.cached))
@@ -168,7 +168,7 @@ def logits_of(predictor: Predictor, embeddings_NTD: Tensor) -> Tensor:
     """Return logits (N, K) on the CPU from frame embeddings (N, T, D)."""
     with torch.inference_mode():
         parts = [
-            predictor.model.encode_video(batch_NTD.to(predictor.device)).logits.cpu()
+            predictor.torch.model.encode_video(batch_NTD.to(predictor.torch.torch_device)).logits.cpu()
             for batch_NTD in embeddings_NTD.split(256)
         ]
     return torch.cat(parts)
@@ -176,10 +176,10 @@ def logits_of(predictor: Predictor, embeddings_NTD: Tensor) -> Tensor:
 
 def _logits(predictor: Predictor, features: Tensor) -> Tensor:
     """Return logits (V, K) of the views in `VideoFeatures.features`."""
-    return logits_of(predictor, features if features.ndim == 3 else predictor.encode_clips(features))
+    return logits_of(predictor, features if features.ndim == 3 else predictor.runtime.encode_clips(features))
 
 
 def _in_other_orders(predictor: Predictor, features: Tensor, orders_OT: Tensor) -> Tensor:
     """Return logits (O, K) with the frames of every view in each of the orders (O, T)."""
     views_VOK = torch.stack([_logits(predictor, view[orders_OT]) for view in features])
-    return torch.stack([averaged(views_VK, predictor.config.task) for views_VK in views_VOK.unbind(1)])
+    return torch.stack([averaged(views_VK, predictor.runtime.task) for views_VK in views_VOK.unbind(1)])

@@ -1,0 +1,196 @@
+"""The runtime for networks of torch. It takes a whole model, or a checkpoint file, and runs it on any device of torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fewframes.core.arguments import whole_number
+from fewframes.core.cache import module_key
+from fewframes.core.devices import auto_dtype, choose_device
+from fewframes.errors import ConfigError, nearest
+from fewframes.models.attention_maps import choose_method, frame_maps
+from fewframes.models.config import MapChoice, MapMethod
+from fewframes.models.files.checkpoint import Checkpoint
+from fewframes.models.files.networks import sharing_copy
+from fewframes.models.stam import VideoEncoding, pixels_of
+from fewframes.models.token_merging import merge_tokens, merged_per_block
+from fewframes.runtime.protocol import DtypeName, Floats, Frames, WindowEncoding
+from fewframes.runtime.threads import num_threads, side_by_side
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+CPU_BYTES_AT_ONCE = 16
+"""Frames that a thread embeds at once on a CPU, times the bytes of a value: 4 frames in float32, 8 in bfloat16. With more frames
+the activations of Lite0 outgrow what malloc holds on to, and the time goes into fetching pages (docs/decisions).
+"""
+FRAMES_AT_ONCE = 256
+"""Frames embedded at once on other devices. A preset's clip has at most 64; many views of a video must not fill the memory."""
+WINDOWS_AT_ONCE = 256
+"""Windows of frame embeddings that the temporal half takes at once."""
+WITHOUT_EFFECT = frozenset(
+    """temporal temporal_depth temporal_heads temporal_width temporal_mlp_width motion_width moment_head temporal_positions
+    token_dropout temporal_dropout drop_path num_frames num_classes task merge""".split()
+)
+"""Settings of a model that cannot change the embedding of a frame: they belong to the temporal part, the head or training. The
+number of frames and what is merged stand in the key by themselves, because a predictor may be asked for others.
+"""
+
+
+class TorchRuntime:
+    """A network of torch that is ready to run, on one device in one precision. It implements `Runtime` and every ability.
+
+    The checkpoint is not changed: it can be saved, or trained, afterwards. Weights that need no cast are shared with it.
+    """
+
+    kind = "torch"
+    least_frames = 1
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        device: str = "auto",
+        dtype: DtypeName = "auto",
+        merge: int | None = None,
+        name: str = "",
+    ) -> None:
+        """Put a checkpoint's network on a device.
+
+        Args:
+            checkpoint: the model.
+            device: the name of a device of torch; `auto` takes CUDA, then Apple's MPS, then the CPU.
+            dtype: the precision of the frame encoder; `auto` takes bfloat16 where the device has instructions for it.
+            merge: the patches that each block of a ViT merges away; None is the number that the model was trained with.
+            name: the model's name in errors and files.
+
+        Raises:
+            ConfigError: the device cannot be used, or there is no such precision.
+        """
+        if not isinstance(checkpoint, Checkpoint):
+            raise TypeError(f"checkpoint = {checkpoint!r}: needs a Checkpoint; fewframes.load takes names and paths")
+        self.name, self.checkpoint = name, checkpoint
+        self.config = config = checkpoint.model.config
+        self.labels, self.view, self.exits = checkpoint.labels, checkpoint.view, checkpoint.exits
+        self.num_frames, self.task = config.num_frames, config.task
+        self.embeds_frames = config.layout == "factorised"
+        self.any_num_frames = True
+        self.causal = config.temporal == "causal"
+        self.torch_device = choose_device(device)
+        self.device = str(self.torch_device)
+        self.model = sharing_copy(checkpoint.model).eval().to(self.torch_device).to(memory_format=torch.channels_last)
+        self.frame_width, self.video_width = self.model.frame_width, self.model.temporal_encoder.width
+        fold_norms = getattr(self.model.frame_encoder, "fold_norms", None)
+        if fold_norms is not None:
+            fold_norms()
+        merge_tokens(self.model.frame_encoder, config.merge if merge is None else whole_number("merge", merge, 0))
+        self.merge = merged_per_block(self.model.frame_encoder)
+        self.dtype = choose_dtype(dtype, self.torch_device)
+        self.precision = str(self.dtype).removeprefix("torch.")
+        self.model.frame_encoder.to(self.dtype)
+
+    def encoder_key(self) -> str:
+        """Return a key of the frame encoder's weights and precision. On another precision the weights are others."""
+        return module_key(self.model.frame_encoder)
+
+    def encoder_settings(self) -> dict[str, Any]:
+        """Return the settings of the encoder that have no weights: heads, cells and the norms' epsilon, among others."""
+        settings = {name: value for name, value in asdict(self.config).items() if name not in WITHOUT_EFFECT}
+        return settings | {"merge": self.merge}
+
+    def model_key(self) -> str:
+        """Return a key of all weights of the model, in the precision in which it runs."""
+        return module_key(self.model)
+
+    def embed_frames(self, frames_TCHW: Frames) -> Floats:
+        """Return frame embeddings f_t (Eq. 10): (T, C, H, W) uint8 -> (T, D)."""
+        frames = _tensor(frames_TCHW)
+        if self.torch_device.type != "cpu":
+            return _array(torch.cat([self._embed(part_TCHW) for part_TCHW in frames.split(FRAMES_AT_ONCE)]))
+        evenly = -(-len(frames) // num_threads())
+        at_once = max(1, min(evenly, CPU_BYTES_AT_ONCE // self.dtype.itemsize))
+        return _array(torch.cat(side_by_side(self._embed, frames.split(at_once))))
+
+    def _embed(self, frames_TCHW: Tensor) -> Tensor:
+        """Return the embeddings of some frames, on the CPU."""
+        with torch.inference_mode():
+            pixels_TCHW = pixels_of(frames_TCHW.to(self.torch_device)).contiguous(memory_format=torch.channels_last)
+            return self.model.encode_frames(pixels_TCHW).cpu()
+
+    def encode_clips(self, frames_BTCHW: Frames) -> Floats:
+        """Return frame embeddings of whole clips, in any layout: (B, T, C, H, W) uint8 -> (B, T, D)."""
+        if self.embeds_frames:
+            num_videos, num_frames = frames_BTCHW.shape[:2]
+            return self.embed_frames(frames_BTCHW.reshape(-1, *frames_BTCHW.shape[2:])).reshape(
+                num_videos, num_frames, -1
+            )
+        with torch.inference_mode():
+            pixels = (pixels_of(_tensor(clip)[None].to(self.torch_device)) for clip in frames_BTCHW)
+            return _array(torch.cat([self.model.encode_clips(pixels_1TCHW).cpu() for pixels_1TCHW in pixels]))
+
+    def encode_windows(self, embeddings_BTD: Floats, *, with_attention: bool = False) -> WindowEncoding:
+        """Return logits, video embeddings and, if asked for, frame attention of windows of frame embeddings (B, T, D)."""
+        parts = _tensor(embeddings_BTD).split(WINDOWS_AT_ONCE)
+        with torch.inference_mode():
+            encoded = [
+                self.model.encode_video(part_BTD.to(self.torch_device), with_attention=with_attention)
+                for part_BTD in parts
+            ]
+        return _joined(encoded)
+
+    def map_method(self, asked: MapChoice) -> MapMethod | None:
+        """Return the method for maps over frames; None for `none`. Raises ConfigError if the model lacks the one asked for."""
+        return choose_method(self.model.frame_encoder, asked)
+
+    def frame_maps(self, frames_TCHW: Frames, method: MapMethod, label: int) -> Floats:
+        """Return the maps (T, h, w) of the frames of one video (T, C, H, W) uint8 for the action of this index."""
+        return _array(frame_maps(self.model, pixels_of(_tensor(frames_TCHW).to(self.torch_device)), method, label))
+
+    def motion_cache(self, before_D: Floats, embedding_D: Floats) -> Floats | None:
+        """Return two parts (2, W) of a frame's motion token that no window changes (`MotionTokens.cacheable_parts`), or None."""
+        motion = self.model.temporal_encoder.motion
+        if motion is None:
+            return None
+        before_1D, embedding_1D = (_tensor(row)[None].to(self.torch_device) for row in (before_D, embedding_D))
+        with torch.inference_mode():
+            return _array(motion.cacheable_parts(before_1D, embedding_1D)[0].cpu())
+
+    def encode_cached(self, embeddings_BTD: Floats, cached_BT2W: Floats) -> WindowEncoding:
+        """Return what `encode_windows` does, for less work, given the `motion_cache` of each frame."""
+        embeddings, cached = (_tensor(array).to(self.torch_device) for array in (embeddings_BTD, cached_BT2W))
+        with torch.inference_mode():
+            return _joined([self.model.encode_video(embeddings, cached_BT2W=cached)])
+
+
+def choose_dtype(name: DtypeName, device: torch.device) -> torch.dtype:
+    """Return the precision of the frame encoder; for `auto` it follows from the device (`auto_dtype`). Raises ConfigError."""
+    if name == "auto":
+        return auto_dtype(device)[0]
+    if name not in DTYPES:
+        raise ConfigError(f"dtype {name!r}: {nearest(str(name), ['auto', *DTYPES])}")
+    return DTYPES[name]
+
+
+def _joined(parts: list[VideoEncoding]) -> WindowEncoding:
+    """Return the encodings of several batches as one, in arrays."""
+    attention = [part.frame_attention for part in parts if part.frame_attention is not None]
+    return WindowEncoding(
+        _array(torch.cat([part.logits for part in parts]).cpu()),
+        _array(torch.cat([part.embedding for part in parts]).cpu()),
+        _array(torch.cat(attention).cpu()) if attention else None,
+    )
+
+
+def _array(tensor: Tensor) -> NDArray[np.float32]:
+    """Return a tensor on the CPU as an array in the same memory."""
+    array: NDArray[np.float32] = tensor.numpy()
+    return array
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    """Return an array as a tensor, in the same memory where torch takes that: it does not take read-only memory."""
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
