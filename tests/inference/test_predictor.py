@@ -22,11 +22,13 @@ from fewframes.models.exit_plan import ExitPlan
 from fewframes.models.files.checkpoint import Checkpoint, save_checkpoint
 from fewframes.models.files.hub import load_checkpoint
 from fewframes.models.files.networks import build_model
+from fewframes.models.stam import pixels_of
 from fewframes.models.token_merging import merged_per_block
 from fewframes.results import Failure, Prediction, tally
+from fewframes.runtime.protocol import scores_of
 from fewframes.sampling import Views, centre_times
 from fewframes.video.source import open_video, read_frames
-from fewframes.video.transforms import crops_of, fit_frame, pixels_of
+from fewframes.video.transforms import crops_of, fit_frame
 from fewframes.video.view import ViewConfig
 from helpers.models import LABELS, TINY
 from helpers.numbered import drifting
@@ -40,15 +42,16 @@ def tiny(tiny_model: Path) -> Predictor:
 def test_prediction_is_the_models_own(tiny: Predictor, videos: Path) -> None:
     prediction = tiny.predict(videos / "a.mp4")
     clip = read_frames(videos / "a.mp4", centre_times(0.8, 4))
-    pixels_BTCHW = pixels_of(torch.stack([fit_frame(frame, tiny.view) for frame in clip.frames]))[None]
+    frames_TCHW = np.stack([fit_frame(frame, tiny.runtime.view) for frame in clip.frames])
+    model = tiny.torch.model
     with torch.no_grad():
-        frames_BTD = tiny.model.encode_clips(pixels_BTCHW)
-        encoded = tiny.model.encode_video(frames_BTD, with_attention=True)
-    assert_close(prediction.scores, encoded.logits.softmax(-1)[0])
-    assert_close(prediction.embedding, encoded.embedding[0])
-    assert_close(prediction.frame_embeddings, frames_BTD[0])
+        frames_BTD = model.encode_clips(pixels_of(torch.from_numpy(frames_TCHW))[None])
+        encoded = model.encode_video(frames_BTD, with_attention=True)
+    assert_close(prediction.scores, encoded.logits.softmax(-1)[0].numpy())
+    assert_close(prediction.embedding, encoded.embedding[0].numpy())
+    assert_close(prediction.frame_embeddings, frames_BTD[0].numpy())
     assert encoded.frame_attention is not None
-    assert_close(prediction.frame_attention, encoded.frame_attention[0])
+    assert_close(prediction.frame_attention, encoded.frame_attention[0].numpy())
     assert prediction.times_s.tolist() == pytest.approx([0.08, 0.28, 0.48, 0.68])
     assert prediction.labels == ("hug", "kick", "push")
     assert min(prediction.timing.decode_s, prediction.timing.transform_s, prediction.timing.network_s) > 0
@@ -59,7 +62,7 @@ def test_every_input_gives_the_same(tiny: Predictor, videos: Path) -> None:
     expected = tiny.predict(path).scores
     for source in (str(path), path.read_bytes(), io.BytesIO(path.read_bytes())):
         assert_close(tiny.predict(source).scores, expected, rtol=0, atol=0)
-    frames = read_frames(path, torch.arange(20) / 25).frames
+    frames = read_frames(path, np.arange(20) / 25).frames
     assert_close(tiny.predict(frames, fps=25).scores, expected, rtol=0, atol=0)
 
 
@@ -119,11 +122,11 @@ def test_names_files_and_devices_that_are_not_there(tiny_model: Path) -> None:
 
 @pytest.mark.parametrize("num_frames", [1, 3, 16, 35])
 def test_frames_side_by_side_are_those_one_by_one(tiny: Predictor, num_frames: int) -> None:
-    side = tiny.config.image_size
-    frames_TCHW = torch.randint(0, 256, (num_frames, 3, side, side), dtype=torch.uint8)
+    side = tiny.runtime.view.crop_px
+    frames_TCHW = np.random.default_rng(0).integers(0, 256, (num_frames, 3, side, side), dtype=np.uint8)
     with torch.no_grad():
-        alone_TD = torch.cat([tiny.model.encode_frames(pixels_of(frame[None])) for frame in frames_TCHW])
-    assert_close(tiny.embed_frames(frames_TCHW), alone_TD)
+        alone = [tiny.torch.model.encode_frames(pixels_of(torch.from_numpy(frame)[None])) for frame in frames_TCHW]
+    assert_close(tiny.runtime.embed_frames(frames_TCHW), torch.cat(alone).numpy())
 
 
 def states(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
@@ -158,7 +161,7 @@ def test_predicting_leaves_the_checkpoint_as_it_is(
     again = Predictor(
         load_checkpoint(tmp_path / "0.safetensors"), device="cpu", dtype=dtype, merge=2 if name == "tiny" else None
     )
-    assert torch.equal(again.predict(videos / "a.mp4").scores, said.scores)
+    assert np.array_equal(again.predict(videos / "a.mp4").scores, said.scores)
 
 
 def test_weights_that_need_no_cast_are_there_once(tiny_model: Path) -> None:
@@ -191,9 +194,9 @@ def test_wrong_arguments_are_said(tiny: Predictor, videos: Path) -> None:
     with pytest.raises(TypeError, match="a list of paths: pass one path"):
         tiny.predict([str(videos / "a.mp4")])
     with pytest.raises(ValueError, match="one picture; pass a list of pictures"):
-        tiny.predict(torch.zeros(48, 64, 3, dtype=torch.uint8))
+        tiny.predict(np.zeros((48, 64, 3), np.uint8))
     content = (videos / "a.mp4").read_bytes()
-    assert torch.equal(tiny.predict(bytearray(content)).scores, tiny.predict(content).scores)
+    assert np.array_equal(tiny.predict(bytearray(content)).scores, tiny.predict(content).scores)
     bad, good = tiny.predict_many(["a\0b", str(videos / "a.mp4")])
     assert isinstance(bad, Failure)
     assert not isinstance(good, Failure)
@@ -215,11 +218,11 @@ def test_views_of_one_opening(tiny: Predictor, videos: Path, monkeypatch: pytest
         assert clip.times_s.tolist() == pytest.approx([start_s + time for time in (0.04, 0.12, 0.24, 0.32)])
     for place, clip in enumerate(clips):
         frames = read_frames(videos / "a.mp4", clip.times_s).frames
-        slow = torch.stack([crops_of(frame, tiny.view, 3)[place % 3] for frame in frames])
-        assert torch.equal(clip.frames, slow)
-    assert not torch.equal(clips[0].frames, clips[2].frames)
+        slow = np.stack([crops_of(frame, tiny.runtime.view, 3)[place % 3] for frame in frames])
+        assert np.array_equal(clip.frames, slow)
+    assert not np.array_equal(clips[0].frames, clips[2].frames)
     one = tiny.read_views(videos / "a.mp4", Views())
-    assert torch.equal(one[0].frames, tiny.read_clip(videos / "a.mp4").frames)
+    assert np.array_equal(one[0].frames, tiny.read_clip(videos / "a.mp4").frames)
 
 
 def test_a_view_of_the_whole_picture_has_no_crops(tiny_model: Path, videos: Path) -> None:
@@ -248,8 +251,7 @@ def test_a_sure_answer_comes_from_few_frames(eight: Predictor, videos: Path) -> 
     assert_close(early.frame_embeddings, whole.frame_embeddings[places])
     assert float(early.frame_attention.sum()) == pytest.approx(1, abs=1e-5)
     frames_BTD = filled(early.frame_embeddings[None], places, 8)
-    with torch.no_grad():
-        assert_close(early.scores, eight.model.encode_video(frames_BTD).logits.softmax(-1)[0])
+    assert_close(early.scores, scores_of(eight.runtime.encode_windows(frames_BTD).logits, "single")[0])
 
 
 @pytest.mark.parametrize("early_exit", [True, 1.0])
@@ -259,7 +261,7 @@ def test_an_answer_that_is_never_sure_is_that_of_all_frames(
     late, whole = eight.predict(videos / "a.mp4", early_exit=early_exit), eight.predict(videos / "a.mp4")
     assert_close(late.scores, whole.scores)
     assert_close(late.frame_attention, whole.frame_attention)
-    assert torch.equal(late.times_s, whole.times_s)
+    assert np.array_equal(late.times_s, whole.times_s)
 
 
 @pytest.mark.parametrize(("temperature", "num_frames"), [(1e-4, 4), (1.0, 8), (1e4, 8)])
@@ -268,7 +270,7 @@ def test_early_exit_asks_the_calibrated_confidence(
 ) -> None:
     """The same logits are sure or doubtful by the temperature that was fitted for the stage."""
     plan = ExitPlan(stages=stages_of(8), temperatures=(temperature, 1.0), threshold=0.95)
-    judge = Predictor(replace(eight.checkpoint, exits=plan), device="cpu", dtype="float32")
+    judge = Predictor(replace(eight.torch.checkpoint, exits=plan), device="cpu", dtype="float32")
     assert len(judge.predict(videos / "a.mp4", early_exit=True).times_s) == num_frames
     assert len(judge.predict(videos / "a.mp4", early_exit=0.9).times_s) == num_frames
 
@@ -394,4 +396,4 @@ def test_what_early_exit_cannot_do(eight: Predictor, tiny: Predictor, videos: Pa
 
 def test_a_predictor_names_its_model_labels_device_and_precision(tiny_model: Path) -> None:
     predictor = load(tiny_model, device="cpu", dtype="bfloat16")
-    assert repr(predictor) == f"Predictor({str(tiny_model)!r}, {len(predictor.labels)} labels, cpu, bfloat16)"
+    assert repr(predictor) == f"Predictor({str(tiny_model)!r}, {len(predictor.labels)} labels, torch on cpu, bfloat16)"

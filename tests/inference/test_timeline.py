@@ -9,11 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-import torch
+from numpy.testing import assert_allclose
 from PIL import Image
-from torch import Tensor
-from torch.testing import assert_close
 
 from fewframes.core.cache import EmbeddingCache
 from fewframes.errors import VideoError
@@ -22,6 +21,7 @@ from fewframes.inference.frame_features import slide
 from fewframes.inference.predictor import Predictor, load
 from fewframes.inference.spans import Span
 from fewframes.inference.timeline import TimelineConfig, WindowScores, confidences, spans_of, sweep
+from fewframes.runtime.protocol import Floats, Frames, scores_of
 from fewframes.video.live_settings import StreamConfig
 from helpers.numbered import Numbered, drifting
 
@@ -46,13 +46,13 @@ class Counting:
         self.calls: list[int] = []
         embed = predictor.runtime.embed_frames
 
-        def counted(frames_TCHW: Tensor) -> Tensor:
+        def counted(frames_TCHW: Frames) -> Floats:
             if len(self.calls) == breaks_at:
                 raise KeyboardInterrupt
             self.calls.append(len(frames_TCHW))
             return embed(frames_TCHW)
 
-        monkeypatch.setattr(predictor, "embed_frames", counted)
+        monkeypatch.setattr(predictor.runtime, "embed_frames", counted)
 
 
 def test_windows_answer_as_predict_does(tiny: Predictor, film: Path) -> None:
@@ -60,10 +60,10 @@ def test_windows_answer_as_predict_does(tiny: Predictor, film: Path) -> None:
     assert [len(one.starts_s) for one in found.windows] == [93, 90, 87]
     for one in found.windows:
         inside = (one.starts_s >= 0) & (one.starts_s + one.length_s <= found.duration_s)
-        for place in inside.nonzero()[::17, 0].tolist():
+        for place in np.flatnonzero(inside)[::17].tolist():
             start_s = float(one.starts_s[place])
             alone = tiny.predict(film, start_s=start_s, end_s=start_s + one.length_s)
-            assert_close(one.logits[place].softmax(-1), alone.scores, rtol=0, atol=1e-5)
+            assert_allclose(scores_of(one.logits[place], "single"), alone.scores, rtol=0, atol=1e-5)
 
 
 def test_a_stream_of_the_same_video_says_what_the_timeline_says(tiny: Predictor, film: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_stream_of_the_same_video_says_what_the_timeline_says(tiny: Predictor,
     answers = {round(answer.start_s, 3): answer.scores for answer in tiny.stream(str(film), stream)}
     assert len(answers) >= len(windows.starts_s) > 50
     for start_s, logits_K in zip(windows.starts_s.tolist(), windows.logits, strict=True):
-        assert_close(answers[round(start_s, 3)], logits_K.softmax(-1), rtol=0, atol=1e-5)
+        assert_allclose(answers[round(start_s, 3)], scores_of(logits_K, "single"), rtol=0, atol=1e-5)
 
 
 def test_each_frame_is_encoded_once_whatever_the_windows(
@@ -101,7 +101,7 @@ def test_an_interrupted_sweep_goes_on(
     assert sum(counting.calls) == resumed.num_encoded == 96 - 3 * 20
     assert told == [("frames", done, 96) for done in (0, 20, 40, 60, 80, 96)]
     for one, other in zip(resumed.windows, whole.windows, strict=True):
-        assert_close(one.logits, other.logits, rtol=0, atol=1e-5)
+        assert_allclose(one.logits, other.logits, rtol=0, atol=1e-5)
     other_windows = TimelineConfig(window_s=1.0, lengths=(1, 4), threshold=0.5)
     assert sweep(tiny, film, other_windows, cache=cache).num_encoded == 0
     assert sweep(tiny, film, WINDOW, cache=cache, start_s=5.0, end_s=10.0).num_encoded == 0
@@ -109,24 +109,24 @@ def test_an_interrupted_sweep_goes_on(
 
 def test_memory_holds_what_windows_still_need(monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[int] = []
-    real_cat = torch.cat
+    real_concatenate = np.concatenate
 
-    def watched(tensors: Any, *arguments: Any, **options: Any) -> Tensor:
-        joined = real_cat(tensors, *arguments, **options)
+    def watched(arrays: Any, *arguments: Any, **options: Any) -> Any:
+        joined = real_concatenate(arrays, *arguments, **options)
         held.append(len(joined))
         return joined
 
-    monkeypatch.setattr(torch, "cat", watched)
-    row = torch.arange(1000.0)[:, None]
+    monkeypatch.setattr(np, "concatenate", watched)
+    row = np.arange(1000, dtype=np.float32)[:, None]
     starts = [
         places
-        for found in slide(row.split(50), lambda windows: windows[..., 0], 16, (1, 2), (2, 4))
+        for found in slide(np.split(row, 20), lambda windows: windows[..., 0], 16, (1, 2), (2, 4))
         for places in found
     ]
     assert max(held) <= 50 + 31 + 50
-    assert torch.equal(torch.cat([places for places, _ in starts[::2]]), torch.arange(0, 985, 2))
-    assert torch.equal(torch.cat([places for places, _ in starts[1::2]])[-2:], torch.tensor([968, 969]))
-    windows = torch.cat([found for _, found in starts[1::2] if len(found)])
+    assert np.array_equal(real_concatenate([places for places, _ in starts[::2]]), np.arange(0, 985, 2))
+    assert real_concatenate([places for places, _ in starts[1::2]])[-2:].tolist() == [968, 969]
+    windows = real_concatenate([found for _, found in starts[1::2] if len(found)])
     assert windows[3].tolist() == [12.0 + 2 * place for place in range(16)]
 
 
@@ -212,27 +212,25 @@ def test_pictures_at_another_rate_are_others(tiny: Predictor, tmp_path: Path) ->
     first = sweep(tiny, pictures, WINDOW, cache=store, fps=25, **part)
     again = sweep(tiny, pictures, WINDOW, cache=store, fps=20, **part)
     afresh = sweep(tiny, pictures, WINDOW, fps=20, **part)
-    assert torch.equal(first.times_s, afresh.times_s)
-    assert not torch.equal(first.scores, afresh.scores)
+    assert np.array_equal(first.times_s, afresh.times_s)
+    assert not np.array_equal(first.scores, afresh.scores)
     assert again.num_encoded == afresh.num_encoded
-    assert_close(again.scores, afresh.scores)
+    assert_allclose(again.scores, afresh.scores, atol=1e-6)
 
 
 def windows_of(logits: list[list[float]], changes: list[float]) -> WindowScores:
-    return WindowScores(1.0, torch.arange(len(logits)).double(), torch.tensor(logits), torch.tensor(changes))
-
-
-def softmax(logits_WK: Tensor) -> Tensor:
-    return logits_WK.softmax(dim=-1)
+    return WindowScores(
+        1.0, np.arange(len(logits), dtype=float), np.array(logits, np.float32), np.array(changes, np.float32)
+    )
 
 
 def test_scores_of_windows_are_softened() -> None:
     """Worked out by hand: logits 0 and 2 ln 3 at temperature 2 are shares of 1 : 3."""
     config = TimelineConfig(still_share=0.0)
-    (found_WK,) = confidences([windows_of([[0.0, 2 * math.log(3)]], [1.0])], config, softmax)
+    (found_WK,) = confidences([windows_of([[0.0, 2 * math.log(3)]], [1.0])], config, "single")
     assert found_WK.tolist()[0] == pytest.approx([0.25, 0.75])
     (plain_WK,) = confidences(
-        [windows_of([[0.0, 2 * math.log(3)]], [1.0])], TimelineConfig(still_share=0.0, temperature=1.0), softmax
+        [windows_of([[0.0, 2 * math.log(3)]], [1.0])], TimelineConfig(still_share=0.0, temperature=1.0), "single"
     )
     assert plain_WK.tolist()[0] == pytest.approx([0.1, 0.9])
 
@@ -240,17 +238,17 @@ def test_scores_of_windows_are_softened() -> None:
 def test_where_nothing_moves_nothing_happens() -> None:
     """Ten windows change by 2, the measure of the liveliest tenth; the factor is worked out by hand: sigmoid(8 (c / 2 - 0.5))."""
     one = windows_of([[0.0, 0.0]] * 12, [2.0] * 10 + [1.0, 0.0])
-    (found_WK,) = confidences([one], TimelineConfig(), softmax)
+    (found_WK,) = confidences([one], TimelineConfig(), "single")
     lively, half, still = (0.5 / (1 + math.exp(-8 * (change / 2 - 0.5))) for change in (2.0, 1.0, 0.0))
     assert found_WK[0].tolist() == pytest.approx([lively] * 2)
     assert found_WK[10].tolist() == pytest.approx([half] * 2)
     assert found_WK[11].tolist() == pytest.approx([still] * 2)
-    (all_WK,) = confidences([one], TimelineConfig(still_share=0.0), softmax)
-    assert torch.equal(all_WK, torch.full((12, 2), 0.5))
+    (all_WK,) = confidences([one], TimelineConfig(still_share=0.0), "single")
+    assert np.array_equal(all_WK, np.full((12, 2), 0.5, np.float32))
 
 
 def test_background_is_no_action() -> None:
-    sure_WK = torch.full((1, 5), 0.9)
+    sure_WK = np.full((1, 5), 0.9, np.float32)
     labels = ("Background", "hug", "none", "No Action", "nothing")
     spans = spans_of([windows_of([[0.0] * 5], [1.0])], [sure_WK], labels, (0.0, 1.0), 0.8)
     assert [span.label for span in spans] == ["hug"]
