@@ -133,10 +133,12 @@ def test_memory_holds_what_windows_still_need(monkeypatch: pytest.MonkeyPatch) -
 def test_short_videos_and_parts_are_one_window(tiny: Predictor, film: Path, videos: Path) -> None:
     short = sweep(tiny, videos / "a.mp4")
     assert [len(one.starts_s) for one in short.windows] == [1]
-    assert_close(short.windows[0].logits[0].softmax(-1), tiny.predict(videos / "a.mp4").scores, rtol=0, atol=1e-5)
+    assert_allclose(
+        scores_of(short.windows[0].logits[0], "single"), tiny.predict(videos / "a.mp4").scores, rtol=0, atol=1e-5
+    )
     part = sweep(tiny, film, start_s=7.1, end_s=8.3)
     alone = tiny.predict(film, start_s=7.1, end_s=8.3)
-    assert_close(part.windows[0].logits[0].softmax(-1), alone.scores, rtol=0, atol=1e-5)
+    assert_allclose(scores_of(part.windows[0].logits[0], "single"), alone.scores, rtol=0, atol=1e-5)
     with pytest.raises(VideoError, match="nothing to look at between 30 s and 24 s"):
         sweep(tiny, film, start_s=30)
 
@@ -159,13 +161,13 @@ def test_what_cannot_be_decoded_is_a_gap(tiny: Predictor, film: Path, tmp_path: 
     assert broken.num_missing == round((gap.end_s - gap.start_s) * 4)
     assert "damaged" in gap.error or "decoded" in gap.error
     before = broken.windows[0].starts_s + 1 <= gap.start_s
-    assert_close(broken.windows[0].logits[before], whole.windows[0].logits[before], rtol=0, atol=1e-5)
+    assert_allclose(broken.windows[0].logits[before], whole.windows[0].logits[before], rtol=0, atol=1e-5)
     inside = (broken.times_s > gap.start_s + 0.5) & (
         broken.times_s < gap.end_s - 0.5
     )  # longer windows jut out a little
     assert not broken.scores[inside].any()
-    assert broken.scores[broken.times_s < gap.start_s].sum(dim=1).min() > 0
-    assert broken.scores[broken.times_s > gap.end_s].sum(dim=1).min() > 0
+    assert broken.scores[broken.times_s < gap.start_s].sum(axis=1).min() > 0
+    assert broken.scores[broken.times_s > gap.end_s].sum(axis=1).min() > 0
     with pytest.raises(VideoError, match="damaged|decoded|picture"):
         sweep(tiny, damaged(film, tmp_path / "none.mp4", (0.03, 0.95)), WINDOW)
 
@@ -196,7 +198,7 @@ def test_what_breaks_off_a_sweep_leaves_no_thread_in_a_closed_video(
     def broken(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tiny, "encode_windows", broken)
+    monkeypatch.setattr(tiny.runtime, "encode_windows", broken)
     for _ in range(5):
         with pytest.raises(KeyboardInterrupt):
             sweep(tiny, film, WINDOW)
