@@ -79,9 +79,9 @@ def encoders(vit: Path) -> dict[str, Predictor]:
     """ViT-Ti with the weights given, Lite0 with and without the grid of its middle."""
     lite = load("lite0-16", device="cpu")
     tiny = PRESETS["vit-ti-16"]
-    model = start_model(tiny.model, tiny.view, str(vit))
-    labels = tuple(f"class {index}" for index in range(tiny.model.num_classes))
-    return {"lite0": lite, "vit-ti": Predictor(Checkpoint(model, tiny.view, labels), device="cpu", name="vit-ti")}
+    model = start_model(tiny.torch.model, tiny.runtime.view, str(vit))
+    labels = tuple(f"class {index}" for index in range(tiny.torch.model.num_classes))
+    return {"lite0": lite, "vit-ti": Predictor(Checkpoint(model, tiny.runtime.view, labels), device="cpu", name="vit-ti")}
 
 
 @dataclass(frozen=True)

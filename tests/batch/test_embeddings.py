@@ -56,7 +56,7 @@ def test_parquet_has_a_row_for_each_video(
         assert_close(torch.tensor(row["frame_embeddings"]), answer.frame_embeddings, rtol=0, atol=0)
     assert rows[1] == dict.fromkeys(names) | {"source": "n?ne.mp4", "error": "n?ne.mp4: no such file"}
     about = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
-    assert about["weights"] == module_key(tiny.model)
+    assert about["weights"] == module_key(tiny.torch.model)
     assert json.loads(about["labels"]) == ["hug", "kick", "push"]
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fewframes.export.predictor import ExportedPredictor
 from typer.testing import CliRunner
 
 from fewframes.cli.main import app
@@ -24,9 +23,11 @@ from fewframes.export.graphs import quantised, traced, write_openvino
 from fewframes.inference.predictor import Predictor, load
 from fewframes.models.config import ModelConfig
 from fewframes.models.files.checkpoint import Checkpoint, save_checkpoint
+from fewframes.models.files.hub import load_checkpoint
 from fewframes.models.files.networks import build_model
 from fewframes.results import Clip, Prediction
 from fewframes.runtime.graphs import OUTPUTS, open_graph
+from fewframes.runtime.protocol import scores_of
 from fewframes.video.view import ViewConfig
 from helpers.models import LABELS, TINY
 from helpers.numbered import write_fading
@@ -73,17 +74,17 @@ def test_the_three_files_say_what_the_model_says_for_any_number_of_videos_and_fr
     tiny: Predictor, tiny_onnx: Path
 ) -> None:
     whole, frames, time = (open_graph(tiny_onnx.with_suffix(end)) for end in (".onnx", ".frames.onnx", ".time.onnx"))
-    generator = torch.Generator().manual_seed(1)
+    generator = np.random.default_rng(1)
     for num_videos, num_frames in ((1, 4), (2, 3), (3, 9)):
-        videos = torch.randint(0, 256, (num_videos, num_frames, 3, 32, 32), generator=generator).byte()
-        embeddings_BTD = tiny.encode_clips(videos)
-        live = tiny.encode_windows(embeddings_BTD, with_attention=True)
-        outputs = whole(videos.numpy())
+        videos = generator.integers(0, 256, (num_videos, num_frames, 3, 32, 32), dtype=np.uint8)
+        embeddings_BTD = tiny.runtime.encode_clips(videos)
+        live = tiny.runtime.encode_windows(embeddings_BTD, with_attention=True)
+        outputs = whole(videos)
         assert tuple(outputs) == OUTPUTS["whole"]
-        halves = time(frames(videos.flatten(0, 1).numpy())["frame_embeddings"].reshape(num_videos, num_frames, -1))
+        halves = time(frames(videos.reshape(-1, 3, 32, 32))["frame_embeddings"].reshape(num_videos, num_frames, -1))
         for answer in (outputs, halves):
             assert live.frame_attention is not None
-            np.testing.assert_allclose(answer["scores"], tiny.model.scores(live.logits), atol=1e-4)
+            np.testing.assert_allclose(answer["scores"], scores_of(live.logits, "single"), atol=1e-4)
             np.testing.assert_allclose(answer["embedding"], live.embedding, atol=1e-4)
             np.testing.assert_allclose(answer["frame_attention"], live.frame_attention, atol=1e-5)
         np.testing.assert_allclose(outputs["frame_embeddings"], embeddings_BTD, atol=1e-4)
@@ -118,7 +119,7 @@ def test_float16_frame_encoders_are_half_as_large_and_near(tmp_path: Path) -> No
     wide = predictor_of(replace(TINY, width=192))
     done = export(wide, tmp_path / "wide.onnx", precision="float16")
     num_bytes = done.files[str(tmp_path / "wide.frames.onnx")]
-    assert num_bytes < 2.5 * sum(weights.numel() for weights in wide.model.frame_encoder.parameters())
+    assert num_bytes < 2.5 * sum(weights.numel() for weights in wide.torch.model.frame_encoder.parameters())
     assert 1e-5 < done.agreement.frame_embeddings < 0.03
 
 
@@ -140,11 +141,13 @@ def test_int8_convolutions_are_calibrated_and_near_and_openvino_labels_videos(
     some_frames_D = predictor.runtime.encode_clips(some_clips[0].frames[None])[0, 0]
     time = open_graph(tmp_path / "small.time.xml", threads=1)  # the temporal part stays float32
     for num_videos, num_frames in ((1, 4), (2, 7)):
-        embeddings_BTD = torch.randn(num_videos, num_frames, len(some_frames_D))
+        embeddings_BTD = np.random.default_rng(0).standard_normal(
+            (num_videos, num_frames, len(some_frames_D)), np.float32
+        )
         live = predictor.runtime.encode_windows(embeddings_BTD)
-        np.testing.assert_allclose(time(embeddings_BTD.numpy())["embedding"], live.embedding, atol=1e-4)
+        np.testing.assert_allclose(time(embeddings_BTD)["embedding"], live.embedding, atol=1e-4)
 
-    exported = ExportedPredictor(tmp_path / "small.xml", threads=1)
+    exported = load(tmp_path / "small.xml")
     write_fading(tmp_path / "clip.mp4", 20, turned=False)
     prediction = exported.predict(tmp_path / "clip.mp4")
     scores = prediction.scores.copy()
@@ -231,14 +234,14 @@ def test_what_cannot_be_exported(tiny: Predictor, some_clips: list[Clip], tmp_pa
 
 def test_one_name_is_not_several(tiny_onnx: Path) -> None:
     with pytest.raises(TypeError, match="sources = 'clip.mp4': needs several; use predict for one"):
-        next(ExportedPredictor(tiny_onnx).predict_many("clip.mp4"))
+        next(load(tiny_onnx).predict_many("clip.mp4"))
 
 
 def test_fewer_frames_than_a_graph_takes(tiny_onnx: Path) -> None:
     with pytest.raises(ConfigError, match="2 frames: exported graphs take 3 or more"):
-        ExportedPredictor(tiny_onnx).predict("clip.mp4", num_frames=2)
-    with pytest.raises(WeightsError, match="tiny.onnx: an exported graph, which only `fewframes predict` runs"):
-        load(tiny_onnx)
+        load(tiny_onnx).predict("clip.mp4", num_frames=2)
+    with pytest.raises(WeightsError, match="tiny.onnx: an exported graph, which cannot be trained or exported again"):
+        load_checkpoint(tiny_onnx)
 
 
 def test_reasons_of_openvino_are_its_own_last_words(tmp_path: Path) -> None:
@@ -254,7 +257,7 @@ def test_reasons_of_openvino_are_its_own_last_words(tmp_path: Path) -> None:
 
 def test_files_that_are_no_exports(tiny_onnx: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(ConfigError, match=r"tiny.time.onnx: a half of a model \(time\)"):
-        ExportedPredictor(tiny_onnx.with_suffix(".time.onnx"))
+        load(tiny_onnx.with_suffix(".time.onnx"))
     with pytest.raises(WeightsError, match="no such file"):
         open_graph(tmp_path / "absent.onnx")
     for ending in (".onnx", ".xml", ".pt2"):
@@ -290,7 +293,7 @@ def test_the_command_exports_a_layout_that_mixes_frames_as_one_graph(videos: Pat
     assert "compared on the videos given, 3 videos: largest difference of scores" in done.stdout
     assert "same action for 3" in done.stdout
     assert list(output.parent.iterdir()) == [output]
-    exported = ExportedPredictor(output)
+    exported = load(output)
     assert exported.labels == LABELS
     assert exported.predict(videos / "a.mp4").labels == LABELS
     with pytest.raises(ConfigError, match="8 frames: .*joint.pt2 mixes frames inside its encoder and takes 4"):
@@ -302,9 +305,9 @@ def test_wrong_use_of_the_commands(tiny_model: Path, videos: Path, tiny_onnx: Pa
     done = run(app, ["export", str(tiny_model), "-o", str(tmp_path / "tiny.pt2"), "--format", "onnx"])
     assert done.exit_code == 2
     assert "files of onnx end in .onnx" in " ".join(re.findall(r"[^│\s]+", done.output))
-    done = run(app, ["predict", str(videos), "--model", str(tiny_onnx), "--early-exit", "0.9", "--dtype", "float16"])
+    done = run(app, ["predict", str(videos), "--model", str(tiny_onnx), "--merge", "1", "--dtype", "float16"])
     assert done.exit_code == 2
-    assert "--early-exit, --dtype" in done.output
+    assert "dtype='float16', merge=1 cannot be set" in done.output
     done = run(app, ["predict", str(videos), str(tmp_path / "none.mp4"), "--model", str(tiny_onnx), "--csv"])
     assert done.exit_code == 3
     assert len(done.stdout.splitlines()) == 5
@@ -354,7 +357,7 @@ def test_cards_that_are_not_of_the_graph(
     onnx.helper.set_model_props(graph, {"fewframes": json.dumps({**card, **change})})
     onnx.save(graph, tmp_path / "x.onnx")
     with pytest.raises((WeightsError, ConfigError), match=words) as caught:
-        ExportedPredictor(tmp_path / "x.onnx").predict(videos / "a.mp4")
+        load(tmp_path / "x.onnx").predict(videos / "a.mp4")
     assert "x.onnx" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -376,7 +379,7 @@ def test_outputs_that_are_exchanged(tiny_onnx: Path, tmp_path: Path, videos: Pat
         node.output[:] = [names.get(name, name) for name in node.output]
     onnx.save(graph, tmp_path / "x.onnx")
     with pytest.raises(WeightsError, match=words):
-        ExportedPredictor(tmp_path / "x.onnx").predict(videos / "a.mp4")
+        load(tmp_path / "x.onnx").predict(videos / "a.mp4")
 
 
 @pytest.mark.parametrize("ending", [".onnx", ".xml", ".bin"])

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fewframes.export.predictor import ExportedPredictor
 
 from fewframes.export.exporter import export
 from fewframes.inference.predictor import load
@@ -30,7 +29,7 @@ def test_graphs_of_the_packaged_model(
     done = export(predictor, tmp_path / "lite.onnx", precision=precision, calibrate=clips)
     assert done.agreement.top1 == 1
     assert done.agreement.frame_embeddings < embeddings
-    exported = ExportedPredictor(tmp_path / "lite.onnx")
+    exported = load(tmp_path / "lite.onnx")
     for said, live in zip(exported.predict_many(others), predictor.predict_many(others), strict=True):
         assert isinstance(said, Prediction)
         assert isinstance(live, Prediction)

@@ -158,7 +158,7 @@ def load_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
     path = _find(os.fspath(name_or_path))
     if format_of(path) is not None:
         raise WeightsError(
-            f"{path}: an exported graph, which only `fewframes predict` runs; take the model that it was exported from"
+            f"{path}: an exported graph, which cannot be trained or exported again; take the model that it was exported from"
         )
     header = read_header(path, HEADER_KEY)
     if header is None:
