@@ -16,11 +16,11 @@ from fewframes.cli.console import (
     tell_data,
     tell_problems,
 )
+from fewframes.cli.help import Command, Commands
 from fewframes.cli.options import (
     INPUT,
     OUTPUT,
     SPEED,
-    Command,
     DataArgument,
     GroupOption,
     OfficialOption,
@@ -38,7 +38,9 @@ if TYPE_CHECKING:  # the command line must not load torch before a command needs
 REPORT_FILE, CLEAN_FILE = "report.json", "clean.csv"
 
 CHECKS, PARTS = "What is checked", "Parts"
-data_app = typer.Typer(help="Check labelled videos before training, and split them.", no_args_is_help=True)
+data_app = typer.Typer(
+    cls=Commands, help="Check labelled videos before training, and split them.", no_args_is_help=True
+)
 
 
 @data_app.command(cls=Command)

@@ -13,7 +13,6 @@ import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from fewframes.cli.bench import bench
 from fewframes.cli.console import (
@@ -34,12 +33,12 @@ from fewframes.cli.engine import EngineOption, ShardRowsOption, write_folder
 from fewframes.cli.evaluate import evaluate
 from fewframes.cli.explain import ExplainOption, MapOption, explained, plan_pictures
 from fewframes.cli.export import export
+from fewframes.cli.help import Command, Commands
 from fewframes.cli.index import index
 from fewframes.cli.options import (
     LARGE_RUNS,
     OUTPUT,
     BackendOption,
-    Command,
     CsvOption,
     DeviceOption,
     DtypeOption,
@@ -73,7 +72,7 @@ NOT_WRITTEN = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, e
 """Errors of the system that mean that a file cannot be written: a full or read-only disk is not a bug."""
 
 
-class Commands(TyperGroup):
+class Main(Commands):
     """The group of all verbs, which turns every error that is not a bug into one line and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -105,13 +104,14 @@ def _discard_output() -> None:
 
 
 app = typer.Typer(
-    cls=Commands,
+    cls=Main,
     help="Recognise what happens in a video from a handful of its frames.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
-models_app = typer.Typer(invoke_without_command=True)
+models_app = typer.Typer(cls=Commands, invoke_without_command=True)
 
 
 def main() -> None:
@@ -252,7 +252,7 @@ def models(context: typer.Context) -> None:
     )
 
 
-@models_app.command()
+@models_app.command(cls=Command)
 def pull(
     name: Annotated[str, typer.Argument(help="Weights to fetch: stam-8, stam-16, stam-32 or stam-64.")],
     file: Annotated[str | None, typer.Option(help="Use this file instead of downloading one.")] = None,

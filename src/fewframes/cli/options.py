@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from typer.core import TyperCommand
 
 from fewframes.cli.console import tell
 from fewframes.errors import ConfigError, FewframesError
@@ -158,16 +157,6 @@ JsonOption = Annotated[
     typer.Option("--json", help="Print JSON, one object per line, for programs.", rich_help_panel=OUTPUT),
 ]
 CsvOption = Annotated[bool, typer.Option("--csv", help="Print CSV, for spreadsheets.", rich_help_panel=OUTPUT)]
-
-
-class Command(TyperCommand):
-    """A verb whose `--help` option stands below its other options, not in a box of its own above them."""
-
-    def get_help_option(self, ctx: Any) -> Any:
-        option = super().get_help_option(ctx)
-        if option is not None:
-            option.rich_help_panel = "Help"  # type: ignore[attr-defined]
-        return option
 
 
 def named_videos(sources: list[str]) -> list[str]:

@@ -1,0 +1,73 @@
+"""The help texts of the command line: verbs and options in groups, as plain text.
+
+typer draws its own groups with rich, which takes twice as long to import as everything else that `--help` needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from typer.core import TyperCommand, TyperGroup
+
+ARGUMENTS, OPTIONS, HELP = "Arguments", "Options", "Help"
+"""The first group of a verb, that of options without a group, and the last one."""
+LONGEST = 200
+"""The most characters of a verb's first sentence; it goes over several lines."""
+
+
+def grouped(things: Iterable[tuple[str | None, Any]], default: str) -> dict[str, list[Any]]:
+    """Return things by the name of their group, in the order in which they come.
+
+    Args:
+        things: pairs of a group's name, or None, and a thing.
+        default: the group of things that have none.
+    """
+    groups: dict[str, list[Any]] = {}
+    for name, thing in things:
+        groups.setdefault(name or default, []).append(thing)
+    return groups
+
+
+class Command(TyperCommand):
+    """A verb whose options stand in groups, with `--help` in the last one."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the arguments, then each group of options."""
+        records = [(_group_of(param), param.get_help_record(ctx)) for param in self.get_params(ctx)]
+        groups = grouped(((name, record) for name, record in records if record is not None), OPTIONS)
+        for name in sorted(groups, key=lambda name: (name != ARGUMENTS, name == HELP)):  # the others keep their order
+            with formatter.section(name):
+                formatter.write_dl(groups[name])
+
+
+def _group_of(param: Any) -> str | None:
+    """Return the name of the group of an argument or option, or None if it has none."""
+    if param.param_type_name == "argument":
+        return ARGUMENTS
+    return HELP if "--help" in param.opts else getattr(param, "rich_help_panel", None)
+
+
+class Commands(TyperGroup):
+    """A group of verbs that `--help` shows under the names of their boxes."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the verbs before the options, because they are what a reader looks for."""
+        self.format_commands(ctx, formatter)
+        records = [record for param in self.get_params(ctx) if (record := param.get_help_record(ctx)) is not None]
+        with formatter.section(OPTIONS):
+            formatter.write_dl(records)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write each box of verbs with the first sentence of their help."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        shown = [(name, command) for name, command in commands if command is not None and not command.hidden]
+        width = max((len(name) for name, _ in shown), default=0)
+        boxes = grouped(
+            ((getattr(command, "rich_help_panel", None), (name, command)) for name, command in shown), "Commands"
+        )
+        for box, verbs in boxes.items():
+            with formatter.section(box):
+                formatter.write_dl(
+                    [(name.ljust(width), command.get_short_help_str(limit=LONGEST)) for name, command in verbs]
+                )
