@@ -100,7 +100,7 @@ def onnx_of(program: torch.export.ExportedProgram, part: GraphPart) -> Any:
 
     Raises ExportError if ONNX has no operator for a step, and MissingDependency.
     """
-    needed("onnxscript", "export")
+    needed("onnxscript", "train")
     try:
         with _quiet():
             exported = torch.onnx.export(
@@ -125,7 +125,7 @@ def joined(frames: Any, time: Any) -> Any:
 
     Videos (B, T, ...) are folded to frames (M, ...) before the frame encoder, and its embeddings are unfolded after it.
     """
-    onnx = needed("onnx", "export")
+    onnx = needed("onnx", "train")
     helper, numpy_helper = onnx.helper, onnx.numpy_helper
     # The prefixes keep names apart that both graphs have.
     first = onnx.compose.add_prefix(frames, "frames/")
@@ -186,8 +186,8 @@ def quantised(model: Any, folder: Path, frames: Sequence[Array]) -> Any:
         folder: a folder for temporary files.
         frames: the frames to calibrate with, each (T, C, H, W) uint8.
     """
-    onnx = needed("onnx", "export")
-    quantization = needed("onnxruntime.quantization", "export")
+    onnx = needed("onnx", "train")
+    quantization = needed("onnxruntime.quantization", "train")
     plain, ready, out = folder / "plain.onnx", folder / "ready.onnx", folder / "int8.onnx"
     onnx.save(model, plain)
     # Symbolic shapes are not needed without calibration, and onnxruntime cannot infer them for graphs that merge patches.
@@ -219,7 +219,7 @@ def quantised(model: Any, folder: Path, frames: Sequence[Array]) -> Any:
 
 def _calibration_reader(frames: Sequence[Array]) -> Any:
     """Return an object from which onnxruntime reads the frames for calibration, batch by batch."""
-    reader = needed("onnxruntime.quantization", "export").CalibrationDataReader
+    reader = needed("onnxruntime.quantization", "train").CalibrationDataReader
     batches = iter(
         {INPUT["frames"]: clip[start : start + CALIBRATED_AT_ONCE]}
         for clip in frames
@@ -244,7 +244,7 @@ def _convolutional(model: Any) -> list[str]:
 def write_onnx(model: Any, card: Card, path: Path) -> None:
     """Write a graph and its card as one file."""
     del model.metadata_props[:]
-    needed("onnx", "export").helper.set_model_props(model, {CARD_KEY: card.to_json()})
+    needed("onnx", "train").helper.set_model_props(model, {CARD_KEY: card.to_json()})
     path.write_bytes(model.SerializeToString())
 
 

@@ -197,7 +197,7 @@ def open_graph(path: str | os.PathLike[str], *, threads: int = 0) -> Graph:
 
 def _open_onnx(path: str, threads: int) -> RunnableGraph:
     """Open a graph with onnxruntime."""
-    runtime = needed("onnxruntime", "export")
+    runtime = needed("onnxruntime", "train")
     options = runtime.SessionOptions()
     options.log_severity_level = 3  # errors only
     options.intra_op_num_threads = threads
