@@ -114,6 +114,28 @@ def needed(package: str, extra: str, words: str = "") -> Any:
         raise MissingDependency(f"{words} ({error}); pip install 'fewframes[{extra}]'") from None
 
 
+TRAINING_PACKAGES = (
+    "accelerate",
+    "onnx",
+    "onnxscript",
+    "scipy",
+    "sklearn",
+    "tensorboard",
+    "timm",
+    "torch",
+    "torchvision",
+)
+"""The packages that the extra `train` installs, and that the default installation does without."""
+
+
+def missing_training(error: ModuleNotFoundError) -> MissingDependency | None:
+    """Return the error for a package of the extra `train` that is not installed, or None if another module is missing."""
+    package = (error.name or "").partition(".")[0]
+    if package not in TRAINING_PACKAGES:
+        return None
+    return MissingDependency(f"this needs {package}, which is not installed; pip install 'fewframes[train]'")
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return the end of an error message: the known name closest to `name`, or else a list of all known names."""
     choices = sorted(known)

@@ -61,7 +61,7 @@ from fewframes.cli.stream import stream
 from fewframes.cli.timeline import timeline
 from fewframes.cli.train import train
 from fewframes.core.process import keep_memory
-from fewframes.errors import EXIT_SOME_FAILED, FewframesError
+from fewframes.errors import EXIT_SOME_FAILED, FewframesError, missing_training
 
 if TYPE_CHECKING:  # the command line must not load torch before a command needs it
     from fewframes.inference.explain import Explanation
@@ -84,6 +84,12 @@ class Main(Commands):
         except FewframesError as error:
             tell(f"error: {error}")
             sys.exit(error.exit_code)
+        except ModuleNotFoundError as error:  # commands import what they need before they work
+            missing = missing_training(error)
+            if missing is None:
+                raise
+            tell(f"error: {missing}")
+            sys.exit(missing.exit_code)
         except KeyboardInterrupt:
             tell("interrupted; cached embeddings are kept, so the same command continues from them")
             sys.exit(130)

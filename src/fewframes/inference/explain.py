@@ -19,7 +19,6 @@ from fewframes.inference.early_exit import filled
 from fewframes.inference.predictor import Predictor
 from fewframes.models.config import MapChoice, MapMethod
 from fewframes.results import Prediction
-from fewframes.runtime.open import TORCH_REMEDY
 from fewframes.runtime.protocol import DrawsMaps, Floats, Frames, Runtime, scores_of
 from fewframes.sampling import ONE_PASS
 from fewframes.video.source import DEFAULT_FPS, Source
@@ -138,7 +137,7 @@ def map_method(runtime: Runtime, asked: MapChoice) -> MapMethod | None:
     if asked not in ("auto", "none"):
         raise ConfigError(
             f"map {asked!r}: {runtime.kind} runs {runtime.name}, and only torch can look inside a network; load a model file with "
-            f"runtime 'torch' ({TORCH_REMEDY}), or take map 'none'"
+            f"runtime 'torch' (pip install 'fewframes[train]'), or take map 'none'"
         )
     return None
 

@@ -6,7 +6,7 @@ import importlib.util
 import os
 from typing import TYPE_CHECKING, Literal
 
-from fewframes.errors import ConfigError, MissingDependency, nearest
+from fewframes.errors import ConfigError, nearest
 from fewframes.models.files.formats import format_of
 from fewframes.runtime.protocol import DtypeName, Runtime
 
@@ -17,8 +17,6 @@ DEFAULT_MODEL = "lite0-16"
 """The model inside the package."""
 RuntimeName = Literal["auto", "torch", "onnxruntime"]
 RUNTIMES = ("auto", "torch", "onnxruntime")
-TORCH_REMEDY = "pip install 'fewframes[train]'"
-"""The command that installs torch beside this package."""
 
 
 def open_runtime(
@@ -40,7 +38,6 @@ def open_runtime(
         raise ConfigError(f"runtime {runtime!r}: {nearest(str(runtime), RUNTIMES)}")
     if format_of(name_or_path) is not None:
         return _open_graphs(name_or_path, device=device, dtype=dtype, merge=merge, runtime=runtime)
-    needs_torch()
     from fewframes.models.files.hub import load_checkpoint
     from fewframes.runtime.torch_runtime import TorchRuntime
 
@@ -71,12 +68,6 @@ def _open_graphs(
 def has_torch() -> bool:
     """Return True if torch is installed. It is not imported."""
     return importlib.util.find_spec("torch") is not None
-
-
-def needs_torch() -> None:
-    """Raise MissingDependency unless torch is installed."""
-    if not has_torch():
-        raise MissingDependency(f"this needs torch, which is not installed: {TORCH_REMEDY}")
 
 
 def torch_only(runtime: Runtime) -> TorchRuntime:
