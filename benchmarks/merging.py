@@ -29,7 +29,8 @@ from ablations import SETTINGS, TRANSFORMER, fold_of, protocols
 from paired import difference, spread
 from torch import Tensor
 
-from fewframes.core.cache import EmbeddingCache, content_key, key_of, module_key
+from fewframes.core.cache import EmbeddingCache, content_key, key_of
+from fewframes.models.keys import module_key
 from fewframes.inference.predictor import Predictor, name_of
 from fewframes.models.config import ModelConfig
 from fewframes.models.files.checkpoint import Checkpoint

@@ -35,7 +35,7 @@ from torch.nn import functional as F
 
 from fewframes.bench.contenders import BaselineNetwork
 from fewframes.core.cache import EmbeddingCache
-from fewframes.core.metrics import count_cost
+from fewframes.models.cost import count_cost
 from fewframes.data.dataset import VideoSet
 from fewframes.inference.predictor import Predictor
 from fewframes.sampling import Views, centre_times, clip_times

@@ -16,9 +16,9 @@ from torch.testing import assert_close
 
 from fewframes.batch import embeddings as room
 from fewframes.batch.embeddings import check_embedding_file, write_embeddings
-from fewframes.core.cache import module_key
 from fewframes.errors import ConfigError, DataError, MissingDependency
 from fewframes.inference.predictor import Predictor, load
+from fewframes.models.keys import module_key
 from fewframes.results import Failure, Prediction
 
 MISSING = Failure("n\udcffne.mp4", "n\udcffne.mp4: no such file", missing=True)

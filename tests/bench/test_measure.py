@@ -41,11 +41,11 @@ from fewframes.bench.measure import (
 from fewframes.bench.scaling import Point, scale
 from fewframes.bench.stopwatch import RunMode, Runner, in_own_process, percentile, significant
 from fewframes.bench.tables import bench_text, figure_1, scaling_figure, scaling_text, write_picture
-from fewframes.core.devices import may_pay
-from fewframes.core.metrics import Cost
 from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
 from fewframes.errors import BenchError, ConfigError, MissingDependency, MissingVideo, WeightsError
+from fewframes.models.cost import Cost
+from fewframes.models.devices import may_pay
 from fewframes.models.presets import PRESETS
 from fewframes.sampling import Views
 from fewframes.video.source import open_video

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from fewframes.core import cache
-from fewframes.core.cache import EmbeddingCache, content_key, key_of, module_key
+from fewframes.core.cache import EmbeddingCache, content_key, key_of
+from fewframes.models.keys import module_key
 
 
 @pytest.fixture

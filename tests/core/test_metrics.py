@@ -12,7 +12,6 @@ from scipy.stats import beta, t
 from fewframes.core.metrics import (
     bootstrap,
     calibration_error,
-    count_cost,
     fit_temperature,
     interval_of,
     rejection_curve,
@@ -20,6 +19,7 @@ from fewframes.core.metrics import (
     score,
     score_multilabel,
 )
+from fewframes.models.cost import count_cost
 from fewframes.models.files.networks import build_model
 from fewframes.models.presets import PRESETS
 

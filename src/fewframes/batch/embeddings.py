@@ -16,12 +16,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from fewframes.core.cache import module_key
 from fewframes.core.files import PART_PREFIX, check_format
 from fewframes.core.text import printable
 from fewframes.core.version import __version__
 from fewframes.errors import ConfigError, DataError
 from fewframes.inference.predictor import Predictor
+from fewframes.models.keys import module_key
 from fewframes.results import Failure, Prediction
 
 ENDINGS = (".parquet", ".safetensors")

@@ -8,14 +8,15 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from fewframes.batch.embeddings import embedding_columns, embedding_row
-from fewframes.core.cache import module_key
 from fewframes.core.text import printable
 from fewframes.core.version import __version__
 from fewframes.errors import FewframesError
-from fewframes.inference.clips import ClipReader, ClipRequest, DecodedClips
-from fewframes.inference.predictor import BackendChoice, DtypeName, Predictor, one_pass
+from fewframes.inference.clips import BackendChoice, ClipReader, ClipRequest, DecodedClips
+from fewframes.inference.predictor import Predictor, one_pass
 from fewframes.models.files.hub import load_checkpoint
+from fewframes.models.keys import module_key
 from fewframes.results import Failure, Prediction
+from fewframes.runtime.protocol import DtypeName
 
 
 @dataclass(frozen=True, kw_only=True)

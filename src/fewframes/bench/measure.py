@@ -31,12 +31,13 @@ from fewframes.bench.contenders import (
     load_weights,
 )
 from fewframes.bench.stopwatch import Energy, Memory, RunMode, Runner, in_own_process, percentile, significant
-from fewframes.core.devices import choose_device, machine_name, matrix_flops_s
-from fewframes.core.metrics import Cost, Report, count_cost, score
+from fewframes.core.metrics import Report, score
 from fewframes.core.settings import settings_from
 from fewframes.data.dataset import VideoSet
 from fewframes.errors import ConfigError, DataError, FewframesError, VideoError, nearest
 from fewframes.inference.predictor import DTYPES, Predictor
+from fewframes.models.cost import Cost, count_cost
+from fewframes.models.devices import choose_device, machine_name, matrix_flops_s
 from fewframes.models.files.hub import load_checkpoint
 from fewframes.models.files.release import kinetics_labels
 from fewframes.models.stam import STAM, SpatialEncoder

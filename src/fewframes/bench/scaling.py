@@ -15,10 +15,10 @@ import torch
 from fewframes.bench.contenders import Baseline, build
 from fewframes.bench.measure import Progress
 from fewframes.bench.stopwatch import Memory, Runner, in_own_process, significant
-from fewframes.core.devices import choose_device
-from fewframes.core.metrics import count_cost
 from fewframes.errors import BenchError, ConfigError, nearest
 from fewframes.models.config import ModelConfig
+from fewframes.models.cost import count_cost
+from fewframes.models.devices import choose_device
 from fewframes.models.files.networks import build_model
 from fewframes.models.presets import PRESETS
 

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from fewframes.bench.contenders import Baseline
-from fewframes.core.devices import may_pay, synchronise
 from fewframes.core.process import keep_memory
 from fewframes.errors import BenchError, ConfigError, FewframesError
 from fewframes.inference.predictor import DTYPES, Predictor, name_of
+from fewframes.models.devices import may_pay, synchronise
 from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.stam import STAM, pixels_of
 

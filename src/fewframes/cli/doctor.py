@@ -10,10 +10,10 @@ from importlib.metadata import PackageNotFoundError, version
 import av
 import torch
 
-from fewframes.core.devices import PROBE_SIDE, auto_dtype, choose_device, machine_name, matrix_flops_s, may_pay
 from fewframes.core.settings import cache_dir
 from fewframes.core.version import __version__
 from fewframes.inference.clips import choose_backend
+from fewframes.models.devices import PROBE_SIDE, auto_dtype, choose_device, machine_name, matrix_flops_s, may_pay
 from fewframes.video.torchcodec import why_not
 
 NEEDED = (

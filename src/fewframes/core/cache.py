@@ -11,14 +11,14 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load, save
-from torch import Tensor, nn
+from safetensors.numpy import load, save
 
 from fewframes.core.natural import in_natural_order
 
@@ -34,9 +34,9 @@ NUM_SPOTS, SPOT_BYTES = 64, 2**20
 
 
 class EmbeddingCache:
-    """A folder of tensors by key. It can be interrupted and shared, because a file appears whole or not at all.
+    """A folder of float32 arrays by key. It can be interrupted and shared, because a file appears whole or not at all.
 
-    `num_found` counts the tensors that `get` returned, `num_damaged` the files that it could not use.
+    `num_found` counts the arrays that `get` returned, `num_damaged` the files that it could not use.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -44,8 +44,8 @@ class EmbeddingCache:
         self.num_found, self.num_damaged = 0, 0
         self._gave_up_writing = False
 
-    def get(self, key: str) -> Tensor | None:
-        """Return the tensor of this key, or None if there is none.
+    def get(self, key: str) -> NDArray[np.float32] | None:
+        """Return the array of this key, or None if there is none.
 
         A file with a wrong checksum is counted as damaged, and gives None too.
         """
@@ -53,7 +53,7 @@ class EmbeddingCache:
         try:
             # The file is read once. `safe_open` would open it by name twice, and another process may replace it in between.
             content = path.read_bytes()
-            tensor = load(content)["embeddings"]
+            array = load(content)["embeddings"]
             # `load` drops the metadata, so the header is parsed here: its length in eight bytes, then JSON.
             head = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
             checksum = head.get("__metadata__", {}).get("checksum")
@@ -62,17 +62,17 @@ class EmbeddingCache:
         except (SafetensorError, OSError, LookupError):
             self.num_damaged += 1
             return None
-        if checksum != _checksum(tensor):
+        if checksum != _checksum(array):
             self.num_damaged += 1
             return None
         self.num_found += 1
-        return tensor
+        return array
 
-    def put(self, key: str, tensor: Tensor) -> None:
-        """Store the tensor under this key. Raises OSError, and leaves no file, if the folder cannot be written to."""
+    def put(self, key: str, array: NDArray[np.float32]) -> None:
+        """Store the array under this key. Raises OSError, and leaves no file, if the folder cannot be written to."""
         path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = save({"embeddings": tensor.contiguous()}, metadata={"checksum": _checksum(tensor)})
+        content = save({"embeddings": np.ascontiguousarray(array)}, metadata={"checksum": _checksum(array)})
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False, suffix=".part") as part:
             try:
                 part.write(content)
@@ -82,8 +82,8 @@ class EmbeddingCache:
                 Path(part.name).unlink()
                 raise
 
-    def put_or_warn(self, key: str, tensor: Tensor) -> bool:
-        """Store the tensor and return True, or log a warning and return False if the folder cannot be written to.
+    def put_or_warn(self, key: str, array: NDArray[np.float32]) -> bool:
+        """Store the array and return True, or log a warning and return False if the folder cannot be written to.
 
         A full or read-only disk must not end a run: the next one only computes the embeddings anew. After the first failure
         nothing more is written, and no second warning is logged.
@@ -91,7 +91,7 @@ class EmbeddingCache:
         if self._gave_up_writing:
             return False
         try:
-            self.put(key, tensor)
+            self.put(key, array)
         except OSError as error:
             self._gave_up_writing = True
             log.warning("%s: frame embeddings are not cached (%s)", self.folder, error.strerror or error)
@@ -126,21 +126,15 @@ def content_key(path: str) -> str:
     return digest.hexdigest()
 
 
-def module_key(module: nn.Module) -> str:
-    """Return a key of the weights of a module and of their precision."""
+def arrays_key(arrays: Iterable[tuple[str, str, NDArray[Any]]]) -> str:
+    """Return a key of named arrays and of their types. Each is a name, the name of a type as torch has it, and the array."""
     digest = hashlib.blake2b(digest_size=20)
-    for name, tensor in module.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(_bytes_of(tensor))
+    for name, dtype, array in arrays:
+        digest.update(f"{name} {dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
     return digest.hexdigest()
 
 
-def _checksum(tensor: Tensor) -> str:
-    """Return a hash of the numbers of a tensor."""
-    return hashlib.blake2b(_bytes_of(tensor), digest_size=16).hexdigest()
-
-
-def _bytes_of(tensor: Tensor) -> bytes:
-    """Return the numbers of a tensor as bytes, in the order of its axes."""
-    # The tensor is flattened first, because a channels-last tensor with axes of length 1 counts as contiguous with any stride.
-    return tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy().tobytes()
+def _checksum(array: NDArray[Any]) -> str:
+    """Return a hash of the numbers of an array."""
+    return hashlib.blake2b(array.tobytes(), digest_size=16).hexdigest()

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass as settings
-from torch import Tensor
 
 from fewframes.core.settings import STRICT, Count, Share
 from fewframes.data.folders import IgnoredFile
@@ -76,10 +76,10 @@ class VideoSet:
             for sample in self.samples
         ]
 
-    def multi_hot(self) -> Tensor:
+    def multi_hot(self) -> NDArray[np.float32]:
         """Return targets (B, K) float32: 1 where the video has the label, else 0."""
         index = {label: number for number, label in enumerate(self.labels)}
-        targets_BK = torch.zeros(len(self.samples), len(index))
+        targets_BK = np.zeros((len(self.samples), len(index)), np.float32)
         for row, sample in enumerate(self.samples):
             targets_BK[row, [index[label] for label in sample.labels]] = 1
         return targets_BK
@@ -187,18 +187,18 @@ def _fraction_of_each_label(data: VideoSet, fraction: float, seed: int) -> list[
     video of each label is wanted, and at least one is left for training.
     """
     hot_BK = data.multi_hot()
-    totals_K = hot_BK.sum(dim=0)
-    wanted_K = (fraction * totals_K).round().clamp(min=1)
+    totals_K = hot_BK.sum(axis=0)
+    wanted_K = (fraction * totals_K).round().clip(min=1)
     rows_of: dict[str, list[int]] = {}
     for row, group in enumerate(data.groups()):
         rows_of.setdefault(group, []).append(row)
     groups = sorted(rows_of)
     held: list[int] = []
-    held_K = torch.zeros_like(totals_K)
-    for index in torch.randperm(len(groups), generator=torch.Generator().manual_seed(seed)).tolist():
+    held_K = np.zeros_like(totals_K)
+    for index in np.random.default_rng(seed).permutation(len(groups)).tolist():
         rows = rows_of[groups[index]]
-        with_it_K = held_K + hot_BK[rows].sum(dim=0)
-        nearer = (with_it_K - wanted_K).abs().sum() < (held_K - wanted_K).abs().sum()
+        with_it_K = held_K + hot_BK[rows].sum(axis=0)
+        nearer = np.abs(with_it_K - wanted_K).sum() < np.abs(held_K - wanted_K).sum()
         if nearer and (with_it_K < totals_K).all():
             held_K = with_it_K
             held += rows

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-import torch
+import numpy as np
 
 from fewframes.core.cache import content_key
+from fewframes.core.process import num_cores
 from fewframes.data.dataset import VideoSet, hold_out
 from fewframes.errors import DataError
 
@@ -26,7 +27,7 @@ def contents_of(data: VideoSet) -> Iterator[int | dict[str, str]]:
     A file that cannot be read, or is behind a URL, has no key.
     """
     paths = list(dict.fromkeys(sample.path for sample in data.samples))
-    pool = ThreadPoolExecutor(torch.get_num_threads(), thread_name_prefix="fewframes-contents")
+    pool = ThreadPoolExecutor(num_cores(), thread_name_prefix="fewframes-contents")
     keys = {}
     try:
         for number, (path, key) in enumerate(zip(paths, pool.map(_content, paths), strict=True), 1):
@@ -104,10 +105,10 @@ def folds(
 def _nearest(data: VideoSet, fraction: float, seed: int) -> tuple[list[int], list[int]]:
     """Return the best of several draws of `hold_out`: the one whose fractions of the actions are nearest to the wanted one."""
     hot_BK = data.multi_hot()
-    totals_K = hot_BK.sum(dim=0)
+    totals_K = hot_BK.sum(axis=0)
 
     def distance(draw: tuple[list[int], list[int]]) -> float:
-        return float((hot_BK[draw[1]].sum(dim=0) / totals_K - fraction).abs().sum())
+        return float(np.abs(hot_BK[draw[1]].sum(axis=0) / totals_K - fraction).sum())
 
     return min((hold_out(data, fraction, seed * NUM_DRAWS + number) for number in range(NUM_DRAWS)), key=distance)
 

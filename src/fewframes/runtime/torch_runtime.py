@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewframes.core.arguments import whole_number
-from fewframes.core.cache import module_key
-from fewframes.core.devices import auto_dtype, choose_device
 from fewframes.errors import ConfigError, nearest
 from fewframes.models.attention_maps import choose_method, frame_maps
 from fewframes.models.config import MapChoice, MapMethod
+from fewframes.models.devices import auto_dtype, choose_device
 from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.files.networks import sharing_copy
+from fewframes.models.keys import module_key
 from fewframes.models.stam import VideoEncoding, pixels_of
 from fewframes.models.token_merging import merge_tokens, merged_per_block
 from fewframes.runtime.protocol import DtypeName, Floats, Frames, WindowEncoding

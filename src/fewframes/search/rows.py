@@ -12,17 +12,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fewframes.core.cache import EmbeddingCache, key_of, module_key
+from fewframes.core.cache import EmbeddingCache, key_of
 from fewframes.core.storage import is_address
 from fewframes.core.version import __version__
 from fewframes.data.lists import is_text
 from fewframes.errors import DataError, FewframesError
+from fewframes.inference.clips import BackendChoice
 from fewframes.inference.frame_features import Gap, encoder_key
-from fewframes.inference.predictor import BackendChoice, DtypeName, Predictor, load
+from fewframes.inference.predictor import Predictor, load
 from fewframes.inference.spans import Span
 from fewframes.inference.timeline import score_windows
+from fewframes.models.keys import module_key
 from fewframes.models.token_merging import merged_per_block
 from fewframes.results import Failure
+from fewframes.runtime.protocol import DtypeName
 from fewframes.search.table import IndexSettings, Kind, content_of, rows_of, schema_of
 
 

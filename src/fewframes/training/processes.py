@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
-from fewframes.core.devices import choose_device
 from fewframes.errors import ConfigError, MissingDependency, nearest
+from fewframes.models.devices import choose_device
 from fewframes.models.stam import STAM
 from fewframes.training.config import TrainConfig
 

@@ -28,12 +28,13 @@ from fewframes.core.settings import Task
 from fewframes.data.dataset import VideoSet, hold_out
 from fewframes.errors import ConfigError, DataError
 from fewframes.inference.early_exit import fit_plan, stage_logits, stages_of
-from fewframes.inference.predictor import DtypeName, Predictor, name_of
+from fewframes.inference.predictor import Predictor, name_of
 from fewframes.models.exit_plan import ExitPlan, check_can_exit
 from fewframes.models.files.checkpoint import Checkpoint, save_checkpoint
 from fewframes.models.files.hub import load_checkpoint
 from fewframes.models.stam import STAM
 from fewframes.results import Failure
+from fewframes.runtime.protocol import DtypeName
 from fewframes.training.config import DEFAULT_RUN, RunConfig, TrainConfig
 from fewframes.training.evaluation.evaluate import Evaluation, evaluate, figure_of
 from fewframes.training.features import EmbeddedVideos

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import io
 import os
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import IO, Any, Literal, Protocol, TypeAlias, cast
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from typing_extensions import TypeIs
 
 from fewframes.core.storage import as_path, is_address, open_far
@@ -26,12 +25,8 @@ from fewframes.video.decode.container import NO_LIMITS, Limits, check_readable
 from fewframes.video.decode.decoder import FileVideo
 from fewframes.video.picture_source import PictureVideo, is_image, open_folder, open_image, steady_times
 from fewframes.video.pictures.arrays import CHANNELS, pixels_of_image
-from fewframes.video.times import checked_range
-
-if TYPE_CHECKING:  # exported graphs read videos without loading torch
-    from torch import Tensor
-
-    from fewframes.video.pictures.tensors import Prepare
+from fewframes.video.pictures.stack import Prepare
+from fewframes.video.times import Times, checked_range
 
 VIDEO_SUFFIXES = frozenset(
     ".264 .265 .3g2 .3gp .3gpp .amv .apng .asf .av1 .avi .divx .dv .f4v .flv .gif .h264 .h265 .hevc .ismv .ivf .m1v .m2t .m2ts "
@@ -46,7 +41,7 @@ DEFAULT_FPS = 25.0
 """The frame rate of inputs that have none of their own: a folder of images, a list of arrays, the pages of a TIFF."""
 
 BackendName = Literal["pyav", "torchcodec"]
-Source: TypeAlias = "str | os.PathLike[str] | bytes | IO[bytes] | Sequence[Any] | NDArray[np.uint8] | Tensor"
+Source: TypeAlias = "str | os.PathLike[str] | bytes | IO[bytes] | Sequence[Any] | ArrayLike"
 """An input: a path, a URL (fsspec), a folder of images, the bytes of a file, or an open binary file. Frames may also be given as a
 list of PIL images or arrays, or as one array or tensor with the frames on its first axis. A file is a video or an image, and an
 image may be an animation, the pages of a TIFF, or one picture."""
@@ -60,7 +55,7 @@ class OpenVideo(Protocol):
     duration_s: float
     """The length of the video, in seconds."""
 
-    def frames_at(self, times_s: Tensor, prepare: Prepare | None = None, tolerance_s: float = 0.0) -> Clip:
+    def frames_at(self, times_s: Times, prepare: Prepare | None = None, tolerance_s: float = 0.0) -> Clip:
         """Return the frames shown at timestamps (T,), and when each was first shown.
 
         Args:
@@ -72,7 +67,7 @@ class OpenVideo(Protocol):
             VideoError: if a frame cannot be decoded.
         """
 
-    def span_s(self, times_s: Tensor) -> float:
+    def span_s(self, times_s: Times) -> float:
         """Return about how many seconds of the video are decoded for the frames at timestamps (T,)."""
 
     def steps(self) -> tuple[ClockStep, ...]:
@@ -116,10 +111,7 @@ class Backend:
             MissingDependency: if torchcodec is not installed.
         """
         if self.name == "torchcodec":
-            from fewframes.video.torchcodec import (
-                TorchcodecVideo,
-                shows_as_stored,
-            )  # imported late: it loads torch
+            from fewframes.video.torchcodec import TorchcodecVideo, shows_as_stored  # late: few programs use it
 
             check_readable(file, name, size_bytes, self.limits)
             video = TorchcodecVideo(file, name, self.threads, self.device, self.limits)
@@ -166,10 +158,11 @@ def open_video(
         return PictureVideo(f"<{len(given)} frames>", *times, lambda index: pixels_of_image(given[index]))
     if not (hasattr(source, "read") and hasattr(source, "seek")):
         raise TypeError(f"a source of type {type(source).__name__}: needs a path, bytes, a binary file or frames")
-    return _open_file(decode, source, str(getattr(source, "name", "<file>")), _size_of_file(source), fps)
+    file = cast("IO[bytes]", source)
+    return _open_file(decode, file, str(getattr(file, "name", "<file>")), _size_of_file(file), fps)
 
 
-def read_frames(source: Source, times_s: Tensor, *, fps: float = DEFAULT_FPS, tolerance_s: float = 0.0) -> Clip:
+def read_frames(source: Source, times_s: Times, *, fps: float = DEFAULT_FPS, tolerance_s: float = 0.0) -> Clip:
     """Return the frames of a video shown at timestamps (T,), with their true times.
 
     Args:
@@ -193,11 +186,9 @@ def range_in(video: OpenVideo, start_s: float, end_s: float | None) -> tuple[flo
         raise VideoError(f"{video.name}: {error}") from None
 
 
-def _is_array(source: object) -> TypeIs[NDArray[np.uint8] | Tensor]:
-    # A tensor exists only if its caller has loaded torch, which is not loaded here just to ask.
-    return isinstance(source, np.ndarray) or (
-        "torch" in sys.modules and isinstance(source, sys.modules["torch"].Tensor)
-    )
+def _is_array(source: object) -> TypeIs[NDArray[np.uint8]]:
+    """Return True for an array of numpy, and for what numpy can read as one, such as a tensor of torch."""
+    return isinstance(source, np.ndarray) or (hasattr(type(source), "__array__") and hasattr(source, "shape"))
 
 
 def _check_several(shape: tuple[int, ...]) -> None:

@@ -1,10 +1,16 @@
-"""Compute timestamps as plain numbers, in seconds, without torch."""
+"""Compute timestamps as plain numbers, in seconds."""
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Times = NDArray[np.float64]
+"""Timestamps in seconds from the start of a video."""
 
 
 def part_centres(start_s: float, end_s: float, num_parts: int) -> list[float]:

@@ -1,10 +1,11 @@
-"""Choose the part of a frame that becomes the network's square, and its size; the same for tensors and arrays (C, H, W)."""
+"""Choose the part of a frame that becomes the network's square, and its size."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import model_validator
 from pydantic.dataclasses import dataclass
 
@@ -40,77 +41,48 @@ class ViewConfig:
         return self
 
 
-Frame = TypeVar("Frame", bound=Any)
-Resize = Callable[[Frame, int, int, ViewConfig], Frame]
-"""A function of (frame, height, width, view) that returns the frame at another size."""
-
 MAX_ASPECT = 16
 """The largest ratio of long to short side. A longer frame loses its far ends before it is resized to be cropped."""
 
 
-def centre_fitted(frame_CHW: Frame, view: ViewConfig, resize: Resize[Frame]) -> Frame:
-    """Return a frame as the square that the network takes (`ViewConfig.fit`): (C, crop_px, crop_px).
-
-    With `pad` only the picture inside the square is returned; the caller fills the rest of the square.
-
-    Args:
-        frame_CHW: the frame.
-        view: the view of it.
-        resize: a function that resizes such a frame.
-    """
-    size = view.crop_px
-    if view.fit == "crop":
-        return cut(short_side_resized(frame_CHW, view, resize), size, size)
-    height, width = (size, size) if view.fit == "squash" else inside(frame_CHW, size)
-    return _as_sized(frame_CHW, height, width, view, resize)
-
-
-def short_side_resized(frame_CHW: Frame, view: ViewConfig, resize: Resize[Frame]) -> Frame:
-    """Return a frame resized so that its short side is `resize_px`. The arguments are those of `centre_fitted`."""
-    longest = MAX_ASPECT * min(frame_CHW.shape[-2:])
-    frame_CHW = cut(frame_CHW, min(frame_CHW.shape[-2], longest), min(frame_CHW.shape[-1], longest))
+def not_too_long(frame_CHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the middle of a frame (C, H, W) that is longer than `MAX_ASPECT` allows; any other frame as it is."""
     height, width = frame_CHW.shape[-2:]
-    scale = view.resize_px / min(height, width)
-    # The length of the long side is rounded down, as torchvision does.
-    return _as_sized(
-        frame_CHW,
-        view.resize_px if height <= width else int(height * scale),
-        view.resize_px if width <= height else int(width * scale),
-        view,
-        resize,
+    longest = MAX_ASPECT * min(height, width)
+    top, left = max(0, round((height - longest) / 2)), max(0, round((width - longest) / 2))
+    return frame_CHW[:, top : top + longest, left : left + longest]
+
+
+def short_side_size(shape: tuple[int, ...], resize_px: int) -> tuple[int, int]:
+    """Return the height and width of a frame of this shape (..., H, W) when its short side is `resize_px`.
+
+    The length of the long side is rounded down, as torchvision does.
+    """
+    height, width = shape[-2:]
+    scale = resize_px / min(height, width)
+    return (
+        resize_px if height <= width else int(height * scale),
+        resize_px if width <= height else int(width * scale),
     )
 
 
-def inside(frame_CHW: Any, size: int) -> tuple[int, int]:
-    """Return the height and width of the whole frame inside a square of side `size`."""
-    height, width = frame_CHW.shape[-2:]
+def size_inside(shape: tuple[int, ...], size: int) -> tuple[int, int]:
+    """Return the height and width of a whole frame of this shape (..., H, W) inside a square of side `size`."""
+    height, width = shape[-2:]
     scale = size / max(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def cut(frame_CHW: Frame, height: int, width: int, fraction: float = 0.5) -> Frame:
-    """Return a window of a frame, in the middle of its short side.
+def window_corner(shape: tuple[int, int], size: int, fraction: float = 0.5) -> tuple[int, int]:
+    """Return the top and left edge of a square window of a frame, in the middle of its short side.
 
     Args:
-        frame_CHW: the frame.
-        height: the height of the window, in pixels.
-        width: its width.
+        shape: the height and width of the frame, in pixels.
+        size: the side of the window.
         fraction: where it lies along the frame's long side, from 0 (one end) to 1 (the other).
     """
-    above, beside = frame_CHW.shape[-2] - height, frame_CHW.shape[-1] - width
-    upright = frame_CHW.shape[-2] > frame_CHW.shape[-1]
-    top = round(above * (fraction if upright else 0.5))
-    left = round(beside * (0.5 if upright else fraction))
-    return frame_CHW[:, top : top + height, left : left + width]
-
-
-def put_inside(square_CHW: Any, inside_CHW: Any) -> None:
-    """Write a picture into the middle of a square."""
-    size, (height, width) = square_CHW.shape[-1], inside_CHW.shape[-2:]
-    top, left = (size - height) // 2, (size - width) // 2
-    square_CHW[:, top : top + height, left : left + width] = inside_CHW
-
-
-def _as_sized(frame_CHW: Frame, height: int, width: int, view: ViewConfig, resize: Resize[Frame]) -> Frame:
-    """Return a frame at a height and width; one that has that size already stays as it is."""
-    return frame_CHW if tuple(frame_CHW.shape[-2:]) == (height, width) else resize(frame_CHW, height, width, view)
+    height, width = shape
+    upright = height > width
+    return round((height - size) * (fraction if upright else 0.5)), round(
+        (width - size) * (0.5 if upright else fraction)
+    )

@@ -12,12 +12,13 @@ import pytest
 import torch
 
 from fewframes.core.cache import EmbeddingCache
-from fewframes.core.metrics import Report, calibration_error, count_cost, score
+from fewframes.core.metrics import Report, calibration_error, score
 from fewframes.data.dataset import DataConfig, VideoSet, read_data
 from fewframes.data.layouts import Sample
 from fewframes.errors import DataError
 from fewframes.inference.predictor import Predictor, load
 from fewframes.models.config import AttentionLayout
+from fewframes.models.cost import count_cost
 from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.files.networks import build_model
 from fewframes.models.presets import PRESETS

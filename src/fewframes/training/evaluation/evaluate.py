@@ -17,14 +17,11 @@ from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
 from fewframes.core.cache import EmbeddingCache
-from fewframes.core.devices import machine_name
 from fewframes.core.metrics import (
-    Cost,
     Interval,
     MultiLabelReport,
     Report,
     calibration_error,
-    count_cost,
     fit_temperature,
     interval_of,
     rejection_curve,
@@ -37,6 +34,8 @@ from fewframes.data.layouts import Sample
 from fewframes.errors import ConfigError, DataError, nearest
 from fewframes.inference.early_exit import ExitFigures, figures_of
 from fewframes.inference.predictor import Predictor
+from fewframes.models.cost import Cost, count_cost
+from fewframes.models.devices import machine_name
 from fewframes.models.exit_plan import ExitPlan
 from fewframes.models.files.networks import build_model
 from fewframes.models.presets import PRESETS

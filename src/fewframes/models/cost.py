@@ -1,0 +1,44 @@
+"""Count the cost of a network: its parameters, and the multiply-adds for one video."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of a network: its size, and the arithmetic for one video."""
+
+    num_parameters: int
+    """The number of parameters."""
+    gmacs: float
+    """The multiply-adds in units of 1e9, without the products inside attention. The paper's tables count in this way."""
+    attention_gmacs: float
+    """The multiply-adds of the products inside attention, q k^T and (weights) v, in units of 1e9."""
+
+    @property
+    def gflops(self) -> float:
+        """Return all floating-point operations in units of 1e9. A multiply-add counts as two."""
+        return 2 * (self.gmacs + self.attention_gmacs)
+
+
+def count_cost(model: nn.Module, num_frames: int, image_size: int) -> Cost:
+    """Count the cost of one video of `num_frames` frames with sides of `image_size` pixels, by torch's FlopCounterMode.
+
+    The model stays on its own device. On the "meta" device nothing is computed and no memory is needed.
+    """
+    from torch.utils.flop_counter import FlopCounterMode  # late, because it loads triton
+
+    device = next(model.parameters()).device
+    pixels_BTCHW = torch.zeros(1, num_frames, 3, image_size, image_size, device=device)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(pixels_BTCHW)
+    flops = counter.get_flop_counts()["Global"]
+    # These two operations multiply activations with activations, which only attention does.
+    attention = sum(count for op, count in flops.items() if "bmm" in str(op) or "scaled_dot_product" in str(op))
+    total = sum(flops.values())
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    return Cost(num_parameters, (total - attention) / 2e9, attention / 2e9)
