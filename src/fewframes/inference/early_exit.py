@@ -113,8 +113,8 @@ def filled(embeddings_BND: Floats, indices: Sequence[int], num_frames: int) -> F
     before_T = (np.searchsorted(known_N, all_T, side="right") - 1).clip(min=0)
     gap_T = (known_N[after_T] - known_N[before_T]).clip(min=1)
     fraction_T = ((all_T - known_N[before_T]) / gap_T).clip(0, 1).astype(embeddings_BND.dtype)
-    before_BTD = embeddings_BND[:, before_T]
-    return before_BTD + fraction_T[:, None] * (embeddings_BND[:, after_T] - before_BTD)
+    before_BTD, after_BTD = (np.take(embeddings_BND, indices_T, axis=1) for indices_T in (before_T, after_T))
+    return before_BTD + fraction_T[:, None] * (after_BTD - before_BTD)
 
 
 def with_stages(embeddings_BVTD: Floats, stages: Sequence[Sequence[int]], num_views: int) -> Floats:
