@@ -12,7 +12,9 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fewframes.core.cache import EmbeddingCache, content_key, key_of, module_key
@@ -235,7 +237,7 @@ def features_key(predictor: Predictor, source: Source, fps: float, encoder: str,
 
 def slide(
     chunks: Iterable[Tensor],
-    encode: Callable[[Tensor], Tensor],
+    encode: Callable[[Tensor], Tensor | NDArray[np.float32]],
     window_frames: int,
     strides: Sequence[int],
     intervals: Sequence[int],
@@ -263,7 +265,9 @@ def slide(
             window_indices(len(held_ND) - offset, window_frames, stride=strides[number], interval=interval) + offset
         )
         starts[number] += len(indices_WT) * interval
-        return indices_WT[:, 0] + first, encode(held_ND[indices_WT]) if len(indices_WT) else torch.empty(0)
+        return indices_WT[:, 0] + first, torch.as_tensor(encode(held_ND[indices_WT])) if len(
+            indices_WT
+        ) else torch.empty(0)
 
     most_held = max((window_frames - 1) * stride + 1 for stride in strides)
     for chunk_ND in chunks:

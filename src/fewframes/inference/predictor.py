@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fewframes.core.arguments import real_number, whole_number
@@ -86,7 +88,7 @@ class Predictor:
         if fold_norms is not None:
             fold_norms()
         merge_tokens(self.model.frame_encoder, self.config.merge if merge is None else whole_number("merge", merge, 0))
-        self._embed_elsewhere: Callable[[Tensor], Tensor] | None = None
+        self._embed_elsewhere: Callable[[NDArray[np.uint8]], NDArray[np.float32]] | None = None
         self.dtype = choose_dtype(dtype, self.device)
         self.model.frame_encoder.to(self.dtype)
 
@@ -94,7 +96,7 @@ class Predictor:
         precision = str(self.dtype).removeprefix("torch.")
         return f"Predictor({self.name!r}, {len(self.labels)} labels, {self.device}, {precision})"
 
-    def through(self, embed: Callable[[Tensor], Tensor], limits: Limits) -> Predictor:
+    def through(self, embed: Callable[[NDArray[np.uint8]], NDArray[np.float32]], limits: Limits) -> Predictor:
         """Return a copy that embeds frames with `embed`, (T, C, H, W) uint8 to (T, D), and refuses videos above `limits`.
 
         A server uses it to embed the frames of several videos together.
@@ -233,7 +235,7 @@ class Predictor:
     def embed_frames(self, frames_TCHW: Tensor) -> Tensor:
         """Return frame embeddings f_t (Eq. 10) of frames that fit the view: (T, C, H, W) uint8 to (T, D) float32 on the CPU."""
         if self._embed_elsewhere is not None:
-            return self._embed_elsewhere(frames_TCHW)
+            return torch.as_tensor(self._embed_elsewhere(frames_TCHW.numpy()))
         if self.device.type != "cpu":
             return torch.cat([self._embed(part_TCHW) for part_TCHW in frames_TCHW.split(FRAMES_AT_ONCE)])
         evenly = -(-len(frames_TCHW) // num_threads())
@@ -246,13 +248,18 @@ class Predictor:
             return self.model.encode_frames(pixels_TCHW).cpu()
 
     def encode_windows(
-        self, windows_BTD: Tensor, *, with_attention: bool = False, cached_BT2W: Tensor | None = None
+        self,
+        windows_BTD: Tensor | NDArray[np.float32],
+        *,
+        with_attention: bool = False,
+        cached_BT2W: Tensor | None = None,
     ) -> VideoEncoding:
         """Run the temporal half on many windows of frame embeddings (B, T, D). All fields of the result are float32 on the CPU.
 
         `predict`, streams and timelines all answer through this method, so they cannot disagree. `cached_BT2W` holds what
         `motion_cache` returned for each frame, where it is known.
         """
+        windows_BTD = torch.as_tensor(windows_BTD)
         num_parts = -(-len(windows_BTD) // WINDOWS_AT_ONCE)
         cached = [None] * num_parts if cached_BT2W is None else cached_BT2W.split(WINDOWS_AT_ONCE)
         with torch.inference_mode():

@@ -13,7 +13,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Annotated
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
@@ -234,7 +236,7 @@ class VideoScores:
 def score_windows(
     predictor: Predictor,
     source: Source,
-    encode: Callable[[Tensor], Tensor],
+    encode: Callable[[Tensor], Tensor | NDArray[np.float32]],
     *,
     window_s: float,
     strides: Sequence[int] = (1,),

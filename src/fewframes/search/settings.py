@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 
-import torch
+import numpy as np
 
 from fewframes.errors import ConfigError
 from fewframes.inference.predictor import Predictor
@@ -46,8 +46,8 @@ def new_settings(predictor: Predictor, window_s: float | None, hop_s: float | No
             "frames, and at most the window's length"
         )
     # How wide a vector is, is asked of the network itself, with windows of nothing.
-    probe_1TD = torch.zeros(1, num_frames, predictor.model.frame_width)
-    width = vectors_of(embedding, probe_1TD, predictor.encode_windows(probe_1TD).embedding).shape[1]
+    probe_1TD = np.zeros((1, num_frames, predictor.model.frame_width), np.float32)
+    width = vectors_of(embedding, probe_1TD, np.asarray(predictor.encode_windows(probe_1TD).embedding)).shape[1]
     # The path is absolute, so that a checkpoint is found again from any folder.
     name = os.path.abspath(predictor.name) if os.path.isfile(predictor.name) else predictor.name
     merge = merged_per_block(predictor.model.frame_encoder)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from fewframes.core.cache import module_key
 from fewframes.errors import ConfigError, WeightsError
 from fewframes.models.backbones import EfficientNetLite0, timm_frame_encoder
 from fewframes.models.config import ModelConfig
@@ -70,6 +71,15 @@ def sharing_copy(model: STAM) -> STAM:
     }
     shared |= {id(own): own for own in model.buffers()}
     return copy.deepcopy(model, shared)
+
+
+def rounded_key(model: torch.nn.Module) -> str:
+    """Return a key of the weights of a model in bfloat16: a float32 and a bfloat16 copy of it have the same key."""
+    rounded = torch.nn.ParameterDict()
+    for name, tensor in model.state_dict().items():
+        tensor = tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor
+        rounded[name.replace(".", "/")] = torch.nn.Parameter(tensor, requires_grad=False)
+    return module_key(rounded)
 
 
 def load_strictly(module: torch.nn.Module, state: Mapping[str, Tensor], source: str) -> None:
