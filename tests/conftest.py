@@ -54,7 +54,7 @@ def serving(predictor: Predictor) -> Iterator[Callable[..., TestClient]]:
     from starlette.testclient import TestClient  # an extra's packages
 
     from fewframes.serve.app import create_app
-    from fewframes.serve.service import ServeConfig
+    from fewframes.serve.config import ServeConfig
 
     with ExitStack() as stack:
         yield lambda **settings: stack.enter_context(TestClient(create_app(predictor, ServeConfig(**settings))))

@@ -14,8 +14,9 @@ import pytest
 import uvicorn
 
 import fewframes
-from fewframes.serve.app import create_app, listen
-from fewframes.serve.service import ServeConfig
+from fewframes.serve.app import create_app
+from fewframes.serve.config import ServeConfig
+from fewframes.serve.server import listen
 
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="the page is tested in a browser: pip install playwright"

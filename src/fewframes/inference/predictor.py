@@ -232,10 +232,11 @@ class Predictor:
             clips = [self.model.encode_clips(pixels_of(clip[None].to(self.device))).cpu() for clip in frames_VTCHW]
         return torch.cat(clips)
 
-    def embed_frames(self, frames_TCHW: Tensor) -> Tensor:
+    def embed_frames(self, frames_TCHW: Tensor | NDArray[np.uint8]) -> Tensor:
         """Return frame embeddings f_t (Eq. 10) of frames that fit the view: (T, C, H, W) uint8 to (T, D) float32 on the CPU."""
         if self._embed_elsewhere is not None:
-            return torch.as_tensor(self._embed_elsewhere(frames_TCHW.numpy()))
+            return torch.as_tensor(self._embed_elsewhere(np.asarray(frames_TCHW)))
+        frames_TCHW = torch.as_tensor(frames_TCHW)
         if self.device.type != "cpu":
             return torch.cat([self._embed(part_TCHW) for part_TCHW in frames_TCHW.split(FRAMES_AT_ONCE)])
         evenly = -(-len(frames_TCHW) // num_threads())
