@@ -72,10 +72,10 @@ def test_a_notebook_shows_a_table_with_bars(prediction: Prediction) -> None:
     shown = odd._repr_html_()
     assert "<script>" not in shown
     assert "<b>" not in shown
-    assert "<caption>&lt;script&gt;.mp4: 2 frames, 0.42 s</caption>" in shown
-    rows = re.findall(r"<tr><td[^>]*>(.*?)</td>.*?width:(\d+)px.*?</span> ([\d.]+%)</td></tr>", shown)
+    assert ">&lt;script&gt;.mp4: 2 frames, 0.42 s</caption>" in shown
+    rows = re.findall(r"<tr><td[^>]*>(.*?)</td>.*?width: (\d+)px.*?</span> ([\d.]+%)</td></tr>", shown)
     assert rows == [
         ("&lt;b&gt;kick&lt;/b&gt;", "84", "70.0%"),
-        ("hug &amp; &quot;hold&quot;", "24", "20.0%"),
+        ("hug &amp; &#34;hold&#34;", "24", "20.0%"),
         ("push", "12", "10.0%"),
     ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol
 from typing_extensions import TypeVar
 
 from fewframes.core.arguments import whole_number
-from fewframes.core.text import for_html, json_line
+from fewframes.core.text import html_of, json_line
 from fewframes.errors import FewframesError, MissingVideo
 
 if TYPE_CHECKING:  # exported graphs return numpy arrays and run without loading torch
@@ -264,11 +264,8 @@ def bars_html(caption: str, header: Sequence[str], rows: Sequence[Sequence[objec
         rows: Cells of each row.
         fractions: The fraction of each row.
     """
-    head = "".join(f"<th style='text-align:left'>{for_html(name)}</th>" for name in (*header, "score"))
-    lines = []
-    for row, fraction in zip(rows, fractions, strict=True):
-        cells = "".join(f"<td style='text-align:left'>{for_html(cell)}</td>" for cell in row)
-        width_px = round(120 * min(1.0, max(0.0, fraction)))
-        bar = f"<span style='display:inline-block;height:.7em;width:{width_px}px;background:#1f5fa8'></span>"
-        lines.append(f"<tr>{cells}<td style='text-align:left'>{bar} {fraction:.1%}</td></tr>")
-    return f"<table><caption>{for_html(caption)}</caption><tr>{head}</tr>{''.join(lines)}</table>"
+    lines = [
+        {"cells": row, "width_px": round(120 * min(1.0, max(0.0, fraction))), "score": f"{fraction:.1%}"}
+        for row, fraction in zip(rows, fractions, strict=True)
+    ]
+    return html_of("core/templates/bars.html", {"caption": caption, "header": (*header, "score"), "rows": lines})

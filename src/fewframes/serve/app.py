@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import generate_latest
 from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException
 
+from fewframes.core.text import STYLE, html_of
 from fewframes.core.version import __version__
 from fewframes.errors import FewframesError, Refusal
 from fewframes.inference.predictor import Predictor
@@ -76,8 +77,24 @@ def create_app(predictor: Predictor, config: ServeConfig) -> FastAPI:
     for path, kind in VERBS.items():
         app.post(path, summary=(kind.__doc__ or "").strip(), openapi_extra=_body_schema(kind))(_route(handler, kind))
     _add_plain_routes(app, handler)
-    app.mount("/", StaticFiles(directory=PAGE, html=True))
+    _add_page(app)
     return app
+
+
+def _add_page(app: FastAPI) -> None:
+    """Add the web page, with its script and styles."""
+    page = html_of("serve/templates/page.html", {"title": "fewframes: what happens in a video"})
+
+    @app.head("/", include_in_schema=False)
+    @app.get("/", include_in_schema=False)
+    async def index() -> Response:
+        return HTMLResponse(page)
+
+    @app.get("/style.css", include_in_schema=False)
+    async def style() -> Response:
+        return FileResponse(STYLE)
+
+    app.mount("/", StaticFiles(directory=PAGE))
 
 
 def _route(handler: RequestHandler, kind: type[VideoRequest]) -> Callable[[Request], Awaitable[Response]]:
