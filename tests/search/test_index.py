@@ -129,6 +129,16 @@ def test_numbers_of_numpy_and_names_with_marks(predictor: Predictor, films: list
     assert index.remove(odd) == 3
 
 
+def test_a_notebook_shows_hits_as_a_table(index: Index, films: list[Path]) -> None:
+    found = index.search(index.moment(films[0], 0, 2), num=3)
+    shown = found._repr_html_()
+    assert ">3 results</caption>" in shown
+    for hit in found:
+        assert f">{hit.id}</td>" in shown
+        assert f"> {hit.similarity:.3f}</td>" in shown
+    assert not found[:0]
+
+
 def test_filters_and_labels(index: Index, films: list[Path]) -> None:
     row = index.search(index.moment(films[0], 0, 2), num=1)[0]
     query = index.row(row.id)

@@ -25,12 +25,13 @@ LONG = "a_label_of_many_letters_and_no_space_where_a_line_could_break_on_a_phone
 
 def timeline() -> Timeline:
     spans = (Span(0.0, 4.0, "hug", 0.9), Span(6.0, 9.0, LONG, 0.8), Span(12.0, 15.0, "hug", 0.7))
-    times_s = np.arange(20, dtype=np.float64)
+    times_s: Any = np.arange(20, dtype=np.float64)
+    scores: Any = np.zeros((20, 2), np.float32)
     return Timeline(
         source=f"/videos/{LONG}.mp4", duration_s=20.0, start_s=0.0, end_s=20.0, labels=("hug", LONG), threshold=0.5,
-        times_s=times_s, scores=np.zeros((20, 2), np.float32), spans=spans, gaps=(Gap(16.0, 18.0, "damaged"),),
+        times_s=times_s, scores=scores, spans=spans, gaps=(Gap(16.0, 18.0, "damaged"),),
         windows=(), num_encoded=20, num_missing=0,
-    )  # type: ignore[arg-type]  # fmt: skip
+    )  # fmt: skip
 
 
 def pages(folder: Path) -> dict[str, str]:

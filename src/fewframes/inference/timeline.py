@@ -28,7 +28,7 @@ from fewframes.errors import ConfigError, VideoError
 from fewframes.inference.frame_features import FrameFeatures, Gap, features_key, slide
 from fewframes.inference.predictor import Predictor
 from fewframes.inference.spans import Span, clock, most_over_time, subtitles, without_repeats
-from fewframes.results import bars_html
+from fewframes.results import Mark, bars_html
 from fewframes.sampling import centre_times, steady_times
 from fewframes.video.decode.packets import SAME_S
 from fewframes.video.source import DEFAULT_FPS, Source, range_in
@@ -152,13 +152,14 @@ class Timeline:
         return f"Timeline({self.source!r}: {len(self.spans)} spans in {self.end_s - self.start_s:.1f} s)"
 
     def _repr_html_(self) -> str:
-        """Return the spans as a table for notebooks."""
-        spans = f"{len(self.spans)} span{'s' * (len(self.spans) != 1)}"
+        """Return the spans as a table for notebooks, each with its place in the video."""
+        spans, length_s = f"{len(self.spans)} span{'s' * (len(self.spans) != 1)}", self.end_s - self.start_s
         return bars_html(
-            f"{self.source}: {spans} in {clock(self.end_s - self.start_s)}",
+            f"{self.source}: {spans} in {clock(length_s)}",
             ("start", "end", "action"),
             [(clock(span.start_s), clock(span.end_s), span.label) for span in self.spans],
             [span.confidence for span in self.spans],
+            spans=[Mark((span.start_s - self.start_s) / length_s, span.length_s / length_s) for span in self.spans],
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from fewframes.data.lists import absolute
 from fewframes.inference.spans import Span, without_repeats
-from fewframes.search.table import COLUMNS, Hit, SearchQuery, among, index_errors, quoted
+from fewframes.search.table import COLUMNS, Hit, Hits, SearchQuery, among, index_errors, quoted
 
 PROBES, REFINE = 40, 4
 """Parts of the vector index that are searched, and how many times as many rows are compared exactly."""
@@ -31,7 +31,7 @@ class WindowFinder:
             found: list[dict[str, Any]] = self._table.search().where(among("id", ids)).limit(len(ids)).to_list()
         return found
 
-    def nearest(self, query: SearchQuery, conditions: Sequence[str], num: int, *, distinct: bool) -> tuple[Hit, ...]:
+    def nearest(self, query: SearchQuery, conditions: Sequence[str], num: int, *, distinct: bool) -> Hits:
         """Return the windows whose vectors lie nearest to the query's in direction. `similarity` is a cosine."""
 
         def nearest(count: int, where: str, most_probes: int) -> list[dict[str, Any]]:
@@ -49,7 +49,7 @@ class WindowFinder:
 
         return self._best_hits(rows, num, distinct=distinct)
 
-    def by_score(self, label: str, conditions: Sequence[str], num: int, *, distinct: bool) -> tuple[Hit, ...]:
+    def by_score(self, label: str, conditions: Sequence[str], num: int, *, distinct: bool) -> Hits:
         """Return the windows of one of the model's labels with the highest scores. `similarity` is the score."""
         ordering = importlib.import_module("lancedb.query").ColumnOrdering(column_name="score", ascending=False)
 
@@ -60,9 +60,7 @@ class WindowFinder:
 
         return self._best_hits(rows, num, distinct=distinct)
 
-    def _best_hits(
-        self, rows: Callable[[int, list[str]], list[dict[str, Any]]], num: int, *, distinct: bool
-    ) -> tuple[Hit, ...]:
+    def _best_hits(self, rows: Callable[[int, list[str]], list[dict[str, Any]]], num: int, *, distinct: bool) -> Hits:
         """Return the best `num` hits, without windows that repeat each other.
 
         `rows(count, conditions)` returns the best rows under further conditions. It is asked for ever more rows, or, where hits
@@ -75,7 +73,7 @@ class WindowFinder:
                 found = [Hit(**{name: row[name] for name in (*COLUMNS, "similarity")}) for row in rows(count, others)]
             hits = hits + first_of_each(found) if distinct else without_overlaps(found)
             if len(hits) >= num or len(found) < count or (count >= MOST_FETCHED and not distinct):
-                return tuple(hits[:num])
+                return Hits(hits[:num])
             count = min(4 * count, MOST_FETCHED)
 
 

@@ -24,7 +24,7 @@ from fewframes.search.rows import EncodeVideos, WindowEncoder, vectors_of
 from fewframes.search.settings import KIND, check_same, new_settings
 from fewframes.search.table import (
     WINDOWS,
-    Hit,
+    Hits,
     IndexSettings,
     Kind,
     SearchQuery,
@@ -169,7 +169,7 @@ class Index:
 
     def search(
         self, query: SearchQuery | str, *, where: str = "", videos: str = "", num: int = 20, distinct: bool = False
-    ) -> tuple[Hit, ...]:
+    ) -> Hits:
         """Return the `num` windows that are most similar to a query, or most certainly of a label, best first.
 
         Of windows that overlap only the best one is returned. Raises DataError for an unknown label or a faulty condition.
@@ -193,7 +193,7 @@ class Index:
             found = self._finder.nearest(SearchQuery(head.weights), conditions, num, distinct=distinct)
             # The search compares directions alone; length and bias of the head turn a cosine into its score.
             odds = (float(np.exp(-(size * hit.similarity + head.bias))) for hit in found)
-            return tuple(replace(hit, similarity=1 / (1 + odd)) for hit, odd in zip(found, odds, strict=True))
+            return Hits(replace(hit, similarity=1 / (1 + odd)) for hit, odd in zip(found, odds, strict=True))
         if query not in self.settings.labels:
             raise DataError(
                 f"label {query!r}: not a label of the model, and not a taught one; "

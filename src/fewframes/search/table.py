@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from fewframes.core.cache import SHOWN, content_key, key_of
 from fewframes.core.storage import is_address, store_errors, version_of
 from fewframes.errors import DataError, needed
-from fewframes.inference.spans import Span
+from fewframes.inference.spans import Span, clock
+from fewframes.results import bars_html
 
 Kind = Literal["video", "frames", "both"]
 """The vector of a window: the video embedding y, the mean of its frame embeddings, or both in one vector."""
@@ -60,6 +61,32 @@ class Hit:
         """Return plain values, as `fewframes search --json` writes them."""
         rounded = {name: round(getattr(self, name), 4) for name in ("start_s", "end_s", "similarity", "score")}
         return {**asdict(self), **rounded}
+
+
+class Hits(tuple[Hit, ...]):
+    """The windows that were found, best first: a tuple that notebooks show as a table."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        """Return the hits as a table for notebooks. The bar is the similarity, from 0 to 1."""
+        return bars_html(
+            f"{len(self)} result{'s' * (len(self) != 1)}",
+            ("start", "end", "action", "video", "id"),
+            [
+                (
+                    clock(hit.start_s),
+                    clock(hit.end_s),
+                    f"{hit.label} {hit.score:.0%}",
+                    os.path.basename(hit.source),
+                    hit.id,
+                )
+                for hit in self
+            ],
+            [hit.similarity for hit in self],
+            score="similarity",
+            form=".3f",
+        )
 
 
 @dataclass(frozen=True, eq=False)

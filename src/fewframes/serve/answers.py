@@ -62,12 +62,14 @@ class VideoAnswerer:
         predictor = self._through(self._runtime)
         if isinstance(request, PredictRequest) and request.explain:
             found = explain(predictor, file, maps="none", start_s=request.start_s, end_s=request.end_s)
-            return found.to_dict(request.topk) | (pictures_of(found.frames) if request.pictures else {})
+            return found.to_dict(request.topk) | (pictures_of(np.asarray(found.frames)) if request.pictures else {})
         part = ClipRequest(ONE_PASS, predictor.config.num_frames, request.start_s, request.end_s)
         read = predictor.reader.read(file, part, threads=1)  # the workers already keep all cores busy
         prediction = predictor.label(read)
         if isinstance(request, PredictRequest):
-            return prediction.to_dict(request.topk) | (pictures_of(read.clips[0].frames) if request.pictures else {})
+            return prediction.to_dict(request.topk) | (
+                pictures_of(np.asarray(read.clips[0].frames)) if request.pictures else {}
+            )
         assert isinstance(request, EmbedRequest)
         frames = {"frame_embeddings": prediction.frame_embeddings.tolist()} if request.per_frame else {}
         return {

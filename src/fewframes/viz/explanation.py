@@ -109,7 +109,7 @@ def _strip(sheet: _Sheet, explanation: Explanation, columns: int, side_in: float
             _frame(below, overlaid(frame_CHW, maps_Thw[index]), None, "")
 
 
-def _frame(axes: Axes, frame_CHW: NDArray[np.uint8], colour: tuple[float, ...] | None, below: str) -> None:
+def _frame(axes: Axes, frame_CHW: NDArray[np.uint8], colour: str | None, below: str) -> None:
     axes.imshow(frame_CHW.transpose(1, 2, 0), aspect="auto")
     axes.set_xticks([])
     axes.set_yticks([])
