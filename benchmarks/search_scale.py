@@ -4,8 +4,8 @@
 
 Clustered unit vectors of the width of lite0-16's video embedding (128): 1,000 centres drawn at random, rows around them
 (0.5 of the spread of the centres), ten rows a video. Queries are drawn the same way and are not in the table. `exact` compares all
-rows, as `fewframes search` does below `retrieve.INDEXED_FROM`; `index` is its vector index and settings (`retrieve.PROBES`,
-`retrieve.REFINE`). Queries one at a time through `Index.search`'s own table call, after ten to warm up; processor milliseconds
+rows, as `fewframes search` does below `INDEXED_FROM`; `index` is its vector index and settings (`PROBES`,
+`REFINE`). Queries one at a time through `Index.search`'s own table call, after ten to warm up; processor milliseconds
 are those of the whole process. `others`: twenty of each of what else is asked of an index, whole calls: a moment with a filter
 that nine of ten rows pass and one that one of a hundred does, the best of one of 100 labels, one row by its id; and once the list
 of all videos, with which each `fewframes index` begins.
@@ -28,7 +28,8 @@ import machine
 import numpy as np
 import pyarrow as pa
 
-from fewframes.search.index import PROBES, REFINE, Index
+from fewframes.search.finding import PROBES, REFINE
+from fewframes.search.index import Index
 from fewframes.search.table import IndexSettings, SearchQuery, lancedb, schema_of
 
 WIDTH, CENTRES, A_VIDEO, AT_ONCE = 128, 1000, 10, 100_000

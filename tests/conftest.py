@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -54,7 +54,7 @@ def serving(predictor: Predictor) -> Iterator[Callable[..., TestClient]]:
     from starlette.testclient import TestClient  # an extra's packages
 
     from fewframes.serve.app import create_app
-    from fewframes.serve.service import ServeConfig
+    from fewframes.serve.config import ServeConfig
 
     with ExitStack() as stack:
         yield lambda **settings: stack.enter_context(TestClient(create_app(predictor, ServeConfig(**settings))))
@@ -85,3 +85,16 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.fail(f"no real videos in {folder.name}/data beside the project: these tests need them")
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A browser; tests that use it are marked `needs_chromium`."""
+    from playwright.sync_api import sync_playwright
+
+    from helpers.browser import CHROMIUM, FLAGS
+
+    with sync_playwright() as started:
+        found = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield found
+        found.close()

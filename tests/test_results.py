@@ -72,10 +72,14 @@ def test_a_notebook_shows_a_table_with_bars(prediction: Prediction) -> None:
     shown = odd._repr_html_()
     assert "<script>" not in shown
     assert "<b>" not in shown
-    assert "<caption>&lt;script&gt;.mp4: 2 frames, 0.42 s</caption>" in shown
-    rows = re.findall(r"<tr><td[^>]*>(.*?)</td>.*?width:(\d+)px.*?</span> ([\d.]+%)</td></tr>", shown)
+    assert ">&lt;script&gt;.mp4: 2 frames, 0.42 s</caption>" in shown
+    rows = re.findall(r"<tr><td[^>]*>(.*?)</td>.*?width: (\d+)px.*?</span> ([\d.]+%)</td>\s*</tr>", shown)
     assert rows == [
         ("&lt;b&gt;kick&lt;/b&gt;", "84", "70.0%"),
-        ("hug &amp; &quot;hold&quot;", "24", "20.0%"),
+        ("hug &amp; &#34;hold&#34;", "24", "20.0%"),
         ("push", "12", "10.0%"),
     ]
+    marks = re.findall(r'title="([^"]*)" style="[^"]*left: ([\d.]+)%; width: ([\d.]+)%; height: ([\d.]+)%', shown)
+    assert [(title, float(left)) for title, left, _, _ in marks] == [("0.50 s: 25.0%", 0), ("1.50 s: 75.0%", 50)]
+    assert [float(height) for *_, height in marks] == pytest.approx([100 / 3, 100])
+    assert "attention to each frame, from 0.50 s to 1.50 s; at most 75.0%" in shown

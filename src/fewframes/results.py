@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewframes.core.arguments import whole_number
-from fewframes.core.text import for_html, json_line
+from fewframes.core.text import html_of, json_line
 from fewframes.errors import FewframesError, MissingVideo
 
 Floats = NDArray[np.float32]
@@ -187,10 +187,18 @@ class Prediction:
         return f"Prediction({self.source!r}: {best}; {len(self.times_s)} frames, {self.timing.total_s:.2f} s)"
 
     def _repr_html_(self) -> str:
-        """Return the likeliest actions as a table for notebooks."""
+        """Return the likeliest actions as a table for notebooks, with the attention to each frame."""
         top = self.top()
         caption = f"{self.source}: {len(self.times_s)} frames, {self.timing.total_s:.2f} s"
-        return bars_html(caption, ("action",), [(label,) for label, _ in top], [score for _, score in top])
+        times_s, weights = self.times_s.tolist(), self.frame_attention.tolist()
+        width = 1 / len(weights)
+        marks = [
+            Mark(number * width, 0.9 * width, weight / max(weights), f"{time_s:.2f} s: {weight:.1%}")
+            for number, (time_s, weight) in enumerate(zip(times_s, weights, strict=True))
+        ]
+        below = f"attention to each frame, from {times_s[0]:.2f} s to {times_s[-1]:.2f} s; at most {max(weights):.1%}"
+        actions, scores = [(label,) for label, _ in top], [score for _, score in top]
+        return bars_html(caption, ("action",), actions, scores, marks=marks, below=below)
 
 
 @dataclass(frozen=True)
@@ -240,20 +248,58 @@ def tally(done: int, verb: str, failures: Sequence[Failure]) -> str:
     return f"{done} {verb}, {len(failures) - missing} failed, {missing} missing"
 
 
-def bars_html(caption: str, header: Sequence[str], rows: Sequence[Sequence[object]], fractions: Sequence[float]) -> str:
-    """Return a table for notebooks; each row ends with a fraction (0-1), as a bar and in percent. All words are escaped.
+class Mark(NamedTuple):
+    """A mark on a strip that stands for time, in fractions (0-1) of the strip; `title` is shown under the pointer."""
+
+    left: float
+    width: float
+    height: float = 1.0
+    title: str = ""
+
+
+def bars_html(
+    caption: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    fractions: Sequence[float],
+    *,
+    score: str = "score",
+    form: str = ".1%",
+    spans: Sequence[Mark] = (),
+    marks: Sequence[Mark] = (),
+    below: str = "",
+) -> str:
+    """Return a table for notebooks; each row ends with a fraction (0-1), as a bar and a number. All words are escaped.
 
     Args:
         caption: A line above the table.
         header: Names of the columns of `rows`.
         rows: Cells of each row.
         fractions: The fraction of each row.
+        score: Name of the column of fractions.
+        form: Format of the fractions.
+        spans: A mark for each row, on a strip of its own; without any there are no such strips.
+        marks: Marks on a strip below the table; without any there is no strip.
+        below: A line below the strip.
     """
-    head = "".join(f"<th style='text-align:left'>{for_html(name)}</th>" for name in (*header, "score"))
-    lines = []
-    for row, fraction in zip(rows, fractions, strict=True):
-        cells = "".join(f"<td style='text-align:left'>{for_html(cell)}</td>" for cell in row)
-        width_px = round(120 * min(1.0, max(0.0, fraction)))
-        bar = f"<span style='display:inline-block;height:.7em;width:{width_px}px;background:#1f5fa8'></span>"
-        lines.append(f"<tr>{cells}<td style='text-align:left'>{bar} {fraction:.1%}</td></tr>")
-    return f"<table><caption>{for_html(caption)}</caption><tr>{head}</tr>{''.join(lines)}</table>"
+
+    def shown(mark: Mark) -> dict[str, object]:
+        return {"title": mark.title, "left": 100 * mark.left, "width": 100 * mark.width, "height": 100 * mark.height}
+
+    lines = [
+        {
+            "cells": row,
+            "width_px": round(120 * min(1.0, max(0.0, fraction))),
+            "score": f"{fraction:{form}}",
+            "span": shown(spans[number]) if spans else None,
+        }
+        for number, (row, fraction) in enumerate(zip(rows, fractions, strict=True))
+    ]
+    values = {
+        "caption": caption,
+        "header": (*header, score),
+        "rows": lines,
+        "marks": [*map(shown, marks)],
+        "below": below,
+    }
+    return html_of("core/templates/bars.html", values)

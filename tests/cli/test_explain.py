@@ -34,7 +34,7 @@ def test_one_video_has_a_file_and_many_have_a_folder(tmp_path: Path) -> None:
     assert plan_pictures(tmp_path / "v1.2", ["clip.mp4"]) == [tmp_path / "v1.2" / "clip.png"]
     with pytest.raises(ConfigError, match=r"one picture for 2 videos; name a folder, which gets one for each"):
         plan_pictures(tmp_path / "a.png", ["a.mp4", "b.mp4"])
-    with pytest.raises(ConfigError, match=r"pictures are written as \.png or \.svg"):
+    with pytest.raises(ConfigError, match=r"explanations are written as \.png, \.svg or \.html"):
         plan_pictures(tmp_path / "a.gif", ["a.mp4"])
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="not a folder that can be written to"):

@@ -46,7 +46,7 @@ def test_index_search_teach_page_remove(folder: Path, tiny_model: Path, tmp_path
     assert {Path(hit["source"]).name for hit in found} == {"a film.mp4", "red.mp4", "blue.mp4"}
     text = page.read_text()
     assert text.count("data:image/jpeg;base64,") == len(found)
-    assert all(f"value='{hit['id']}'" in text for hit in found)
+    assert all(f'value="{hit["id"]}"' in text for hit in found)
     assert "a%20film.mp4" in text
 
     code, out, err = run("search", "--like", found[0]["id"], *place, "--csv", "--distinct", "--videos", "*.mp4")

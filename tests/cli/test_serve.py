@@ -19,7 +19,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fewframes.cli.main import app
-from fewframes.serve.app import listen
+from fewframes.serve.server import listen
 
 
 @contextmanager
@@ -64,7 +64,7 @@ def test_it_finishes_what_is_inside_and_stops(tiny_model: Path, videos: Path) ->
 
 
 def test_a_thread_that_works_for_nobody_does_not_keep_the_process(tiny_model: Path, videos: Path) -> None:
-    stuck = "import time; from fewframes.serve.batcher import Batcher; Batcher._round = lambda self: time.sleep(60); "
+    stuck = "import time; from fewframes.serve.batcher import BatchingRuntime as R; R._round = lambda self: time.sleep(60); "
     with served(tiny_model, videos, "--timeout-s", "0.5", before=stuck) as (process, address):
         assert httpx2.post(f"{address}/v1/predict", json={"path": "a.mp4"}, timeout=60).status_code == 408
         began = time.monotonic()
@@ -102,14 +102,15 @@ def test_what_was_not_answered_is_counted(tiny_model: Path, monkeypatch: pytest.
         listening.close()
         return 2
 
-    monkeypatch.setattr("fewframes.serve.app.run", run)
+    monkeypatch.setattr("fewframes.serve.server.run", run)
     done = CliRunner().invoke(app, ["serve", "--model", str(tiny_model), "--device", "cpu", "--port", "0"])
     assert (done.exit_code, done.stderr.splitlines()[-1]) == (3, LAST_WORDS)
 
 
 def test_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    monkeypatch.delitem(sys.modules, "fewframes.serve.app", raising=False)
+    for module in ("app", "server"):
+        monkeypatch.delitem(sys.modules, f"fewframes.serve.{module}", raising=False)
     done = CliRunner().invoke(app, ["serve"])
     assert done.exit_code == 4
     assert "pip install 'fewframes[serve]'" in done.stderr

@@ -271,7 +271,9 @@ def test_a_notebook_shows_spans_as_a_table(tiny: Predictor, film: Path) -> None:
     found = replace(sweep(tiny, film, WINDOW), source="a&b.mp4", start_s=0.0, end_s=90.0, spans=spans)
     shown = found._repr_html_()
     assert "<b>" not in shown
-    assert "<caption>a&amp;b.mp4: 2 spans in 1:30</caption>" in shown
+    assert ">a&amp;b.mp4: 2 spans in 1:30</caption>" in shown
     cells = re.findall(r"<td[^>]*>([^<]*)</td><td[^>]*>([^<]*)</td><td[^>]*>([^<]*)</td>.*?</span> ([\d.]+%)", shown)
     assert cells == [("0:01", "1:05", "&lt;b&gt;hug&lt;/b&gt;", "90.0%"), ("1:10", "1:11", "kick", "25.0%")]
+    places = re.findall(r"left: ([\d.]+)%; width: ([\d.]+)%; min-width", shown)
+    assert [float(value) for value in places[1]] == pytest.approx([100 * 70 / 90, 100 / 90])
     assert "1 span in" in replace(found, spans=spans[:1])._repr_html_()

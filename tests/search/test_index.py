@@ -29,10 +29,11 @@ from fewframes.inference.timeline import TimelineConfig, sweep
 from fewframes.models.config import ModelConfig
 from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.files.networks import build_model
-from fewframes.search import index as retrieve
+from fewframes.search import finding
 from fewframes.search import table as moments
+from fewframes.search.finding import like
 from fewframes.search.index import Index
-from fewframes.search.table import IndexSettings, SearchQuery, among, lancedb, like, schema_of, settings_in
+from fewframes.search.table import IndexSettings, SearchQuery, among, lancedb, schema_of, settings_in
 from fewframes.search.table import rows_of as rows_of_video
 from fewframes.video.view import ViewConfig
 from helpers.numbered import drifting, write_fading
@@ -126,6 +127,16 @@ def test_numbers_of_numpy_and_names_with_marks(predictor: Predictor, films: list
     with pytest.raises(DataError, match=r"no such row"):
         index.row("it's\\")
     assert index.remove(odd) == 3
+
+
+def test_a_notebook_shows_hits_as_a_table(index: Index, films: list[Path]) -> None:
+    found = index.search(index.moment(films[0], 0, 2), num=3)
+    shown = found._repr_html_()
+    assert ">3 results</caption>" in shown
+    for hit in found:
+        assert f">{hit.id}</td>" in shown
+        assert f"> {hit.similarity:.3f}</td>" in shown
+    assert not found[:0]
 
 
 def test_filters_and_labels(index: Index, films: list[Path]) -> None:
@@ -367,7 +378,7 @@ def drawn_index(folder: Path, count: int) -> tuple[Index, np.ndarray]:
 def add_rows(table: Any, vectors: np.ndarray, first: int) -> None:
     paths = [f"/{number}.mp4" for number in range(first, first + len(vectors))]
     videos = [
-        rows_of_video(table.schema, (path, path, 4.0), [Span(0, 4, "none")], torch.tensor(vector)[None])
+        rows_of_video(table.schema, (path, path, 4.0), [Span(0, 4, "none")], vector[None])
         for path, vector in zip(paths, vectors, strict=True)
     ]
     table.add(pa.concat_tables(videos))
@@ -401,11 +412,11 @@ def test_above_a_number_of_rows_a_vector_index_finds_the_same(tmp_path: Path) ->
 def test_one_video_of_many_windows_does_not_crowd_out_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retrieve, "MOST_FETCHED", 64)
+    monkeypatch.setattr(finding, "MOST_FETCHED", 64)
     index, vectors = drawn_index(tmp_path / "drawn", 20)
     crowd = np.repeat(vectors[:1], 200, axis=0)
     spans = [Span(4.0 * number, 4.0 * number + 4, "none", 1.0) for number in range(200)]
-    index._table.add(rows_of_video(index._table.schema, ("/it's.mp4", "x", 800.0), spans, torch.tensor(crowd)))
+    index._table.add(rows_of_video(index._table.schema, ("/it's.mp4", "x", 800.0), spans, crowd))
     index = Index.open(index.url)
     by_likeness = [f"/{place}.mp4" for place in (-(vectors @ vectors[0])).argsort(kind="stable")]
     found = index.search(SearchQuery(vectors[0]), num=20, distinct=True)
@@ -418,7 +429,7 @@ def test_one_video_of_many_windows_does_not_crowd_out_the_others(
 def test_a_narrow_condition_is_looked_for_in_all_parts_of_the_vector_index(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retrieve, "PROBES", 1)
+    monkeypatch.setattr(finding, "PROBES", 1)
     index, vectors = drawn_index(tmp_path / "drawn", 600)
     index._table.create_index("embedding", config=lancedb().index.IvfSq(distance_type="cosine", num_partitions=8))
     index = Index.open(index.url)

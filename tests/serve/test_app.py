@@ -16,17 +16,23 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import numpy as np
 import pytest
 import torch
 import uvicorn
+from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
 from fewframes.errors import Refusal
 from fewframes.inference.explain import explain
 from fewframes.inference.predictor import Predictor
 from fewframes.inference.timeline import TimelineConfig, sweep
-from fewframes.serve.app import HEADERS, create_app, listen, run
-from fewframes.serve.service import MOST_COMING, NamedFile, PredictRequest, RequestTask, ServeConfig, Service, gone
+from fewframes.serve.app import create_app
+from fewframes.serve.config import PredictRequest, ServeConfig
+from fewframes.serve.handler import HEADERS
+from fewframes.serve.server import listen, run
+from fewframes.serve.service import MOST_COMING, Service
+from fewframes.serve.tasks import NamedFile, RequestTask, gone
 from fewframes.video.source import open_video
 from helpers.numbered import Numbered
 from helpers.served import send, service, told, until
@@ -127,7 +133,7 @@ def test_refusals_of_names(
 
 def test_a_failure_of_our_own_is_told_in_the_same_form(predictor: Predictor, videos: Path) -> None:
     app = create_app(predictor, ServeConfig(root=str(videos)))
-    app.state.service._batcher._embed = lambda frames: frames.nonsense
+    app.state.service.runtime.inner = object()
     with TestClient(app, raise_server_exceptions=False) as client:
         answer = client.post("/v1/predict", json={"path": "a.mp4"})
         assert told(answer)[0] == 500
@@ -172,13 +178,12 @@ class Door:
     """Holds up the batcher's rounds until it is opened."""
 
     def __init__(self, service: Service) -> None:
-        self.event, batcher = threading.Event(), service._batcher
-        self.embed = batcher._embed
-        batcher._embed = self
+        self.event, self.inner = threading.Event(), service.runtime.inner
+        service.runtime.inner = self
 
-    def __call__(self, frames: torch.Tensor) -> torch.Tensor:
+    def embed_frames(self, frames: NDArray[np.uint8]) -> Any:
         self.event.wait(20)
-        return self.embed(frames)
+        return self.inner.embed_frames(frames)
 
 
 def test_more_than_may_wait_are_refused_at_once_and_nobody_is_lost(serving: Any, videos: Path) -> None:
@@ -363,7 +368,7 @@ def test_a_stop_that_hangs_ends_with_the_process(
         await shutdown(self, sockets)
 
     monkeypatch.setattr("uvicorn.Server.shutdown", hang)
-    monkeypatch.setattr("fewframes.serve.app.LAST_S", 0.3)
+    monkeypatch.setattr("fewframes.serve.server.LAST_S", 0.3)
     app = create_app(predictor, ServeConfig(root=str(videos), workers=1))
     inside: Service = app.state.service
     door = Door(inside)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -14,37 +13,14 @@ import pytest
 import uvicorn
 
 import fewframes
-from fewframes.serve.app import create_app, listen
-from fewframes.serve.service import ServeConfig
+from fewframes.serve.app import create_app
+from fewframes.serve.config import ServeConfig
+from fewframes.serve.server import listen
+from helpers.browser import CONTRAST, needs_chromium
 
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="the page is tested in a browser: pip install playwright"
-)
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="the page is tested in Chromium, which is not installed here")
-FLAGS = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update
---disable-sync""".split()
+pytestmark = needs_chromium
 HUG = Path(__file__).parents[2] / "examples" / "hug.mp4"
 WAIT_MS = 60_000
-# Ratios of text to what lies behind it, as WCAG 2 counts them; the smallest on the page.
-CONTRAST = """() => {
-  const numbers = text => text.match(/[\\d.]+/g).map(Number);
-  const linear = v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
-  const light = text => numbers(text).slice(0, 3).reduce((sum, v, i) => sum + linear(v / 255) * [.2126, .7152, .0722][i], 0);
-  const ground = element => {
-    for (; element; element = element.parentElement) {
-      const found = getComputedStyle(element).backgroundColor;
-      if (numbers(found)[3] !== 0) return found;
-    }
-    return 'rgb(255, 255, 255)';
-  };
-  const ratio = element => {
-    const [a, b] = [light(getComputedStyle(element).color), light(ground(element))];
-    return (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
-  };
-  const has_text = element => [...element.childNodes].some(node => node.nodeType === 3 && node.textContent.trim());
-  return Math.min(...[...document.querySelectorAll('body *')].filter(e => e.checkVisibility() && has_text(e)).map(ratio));
-}"""
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +38,6 @@ def address() -> Iterator[str]:
     yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
     server.should_exit = True
     thread.join()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
-        found = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield found
-        found.close()
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from starlette.types import Message
 
 from fewframes.errors import Refusal
 from fewframes.serve import requests as bodies
+from fewframes.serve.config import VideoRequest
 from fewframes.serve.requests import read_request
-from fewframes.serve.service import VideoRequest
 from helpers.served import send, service, told
 
 

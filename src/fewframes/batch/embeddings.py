@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from fewframes.core.files import PART_PREFIX, check_format
 from fewframes.core.text import printable
 from fewframes.core.version import __version__
 from fewframes.errors import ConfigError, DataError
 from fewframes.inference.predictor import Predictor
-from fewframes.models.keys import module_key
 from fewframes.results import Failure, Prediction
 
 ENDINGS = (".parquet", ".safetensors")
@@ -70,8 +69,8 @@ def write_embeddings(
     about = {
         "fewframes": __version__,
         "model": predictor.name,
-        "weights": module_key(predictor.torch.model),
-        "precision": str(predictor.torch.dtype).removeprefix("torch."),
+        "weights": predictor.runtime.model_key(),
+        "precision": predictor.runtime.precision,
         "labels": json.dumps([printable(label) for label in predictor.labels]),
     }
     num_videos, failures = 0, []
@@ -107,13 +106,13 @@ def embedding_columns(predictor: Predictor, *, per_frame: bool) -> dict[str, Any
     import pyarrow  # late: an optional package
 
     number, text = pyarrow.float32(), pyarrow.string()
-    frames = pyarrow.list_(pyarrow.list_(number, predictor.torch.model.frame_width))
+    frames = pyarrow.list_(pyarrow.list_(number, predictor.runtime.frame_width))
     return {
         "source": text,
         "label": text,
         "score": number,
         "times_s": pyarrow.list_(number),
-        "embedding": pyarrow.list_(number, predictor.torch.model.temporal_encoder.width),
+        "embedding": pyarrow.list_(number, predictor.runtime.video_width),
         **({"frame_embeddings": frames} if per_frame else {}),
         "error": text,
     }
@@ -128,9 +127,9 @@ def embedding_row(result: Prediction | Failure, *, per_frame: bool) -> dict[str,
         "source": printable(result.source),
         "label": printable(best.label),
         "score": best.score,
-        "times_s": result.times_s.numpy(),
-        "embedding": result.embedding.numpy(),
-        **({"frame_embeddings": list(result.frame_embeddings.numpy())} if per_frame else {}),
+        "times_s": result.times_s,
+        "embedding": result.embedding,
+        **({"frame_embeddings": list(result.frame_embeddings)} if per_frame else {}),
     }
 
 
@@ -155,8 +154,8 @@ class _Parquet:
     def add(self, result: Prediction | Failure) -> None:
         row = embedding_row(result, per_frame=self._per_frame)
         if isinstance(result, Prediction):
-            self._num_values += result.embedding.numel()
-            self._num_values += result.frame_embeddings.numel() * self._per_frame
+            self._num_values += result.embedding.size
+            self._num_values += result.frame_embeddings.size * self._per_frame
         self._rows.append(row)
         if self._num_values > ROW_VALUES:
             self._flush()
@@ -181,17 +180,17 @@ class _Safetensors:
         self._path, self._about, self._per_frame = path, about, per_frame
         self._sources: list[str] = []
         self._failures: list[dict[str, str | None]] = []
-        self._kinds: dict[str, tuple[torch.dtype, torch.Size]] = {}
+        self._kinds: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {}
 
     def add(self, result: Prediction | Failure) -> None:
         if isinstance(result, Failure):
             self._failures.append({"source": printable(result.source), "error": printable(result.error)})
             return
         self._sources.append(printable(result.source) or "")
-        score, index = result.scores.max(dim=0)
+        index = result.scores.argmax()
         self._append("embedding", result.embedding)
-        self._append("score", score)
-        self._append("label", index)
+        self._append("score", np.asarray(result.scores[index]))
+        self._append("label", np.asarray(index))
         self._append("times_s", result.times_s)
         if self._per_frame:
             self._append("frame_embeddings", result.frame_embeddings)
@@ -202,7 +201,7 @@ class _Safetensors:
         end = 0
         for name, (dtype, shape) in self._kinds.items():
             begin, end = end, end + self._tensor_file(name).stat().st_size
-            kind = {torch.float32: "F32", torch.int64: "I64"}[dtype]
+            kind = {"float32": "F32", "int64": "I64"}[dtype.name]
             header[name] = {"dtype": kind, "shape": [len(self._sources), *shape], "data_offsets": [begin, end]}
         text = json.dumps(header).encode()
         text += b" " * (-len(text) % ALIGN_BYTES)
@@ -213,11 +212,11 @@ class _Safetensors:
                     while block := part.read(2**24):
                         file.write(block)
 
-    def _append(self, name: str, values: Tensor) -> None:
+    def _append(self, name: str, values: NDArray[Any]) -> None:
         kind = values.dtype, values.shape
         assert self._kinds.setdefault(name, kind) == kind, f"{name}: {kind} after {self._kinds[name]}"
         with self._tensor_file(name).open("ab") as file:
-            file.write(values.numpy().tobytes())
+            file.write(values.tobytes())
 
     def _tensor_file(self, name: str) -> Path:
         return self._path.with_name(f"{name}.bytes")

@@ -12,9 +12,8 @@ from fewframes.core.text import printable
 from fewframes.core.version import __version__
 from fewframes.errors import FewframesError
 from fewframes.inference.clips import BackendChoice, ClipReader, ClipRequest, DecodedClips
-from fewframes.inference.predictor import Predictor, one_pass
-from fewframes.models.files.hub import load_checkpoint
-from fewframes.models.keys import module_key
+from fewframes.inference.early_exit import exit_plan_of
+from fewframes.inference.predictor import load, one_pass
 from fewframes.results import Failure, Prediction
 from fewframes.runtime.protocol import DtypeName
 
@@ -51,23 +50,18 @@ class VideoWork:
     def __init__(self, job: VideoJob) -> None:
         import pyarrow  # late: an optional package
 
-        checkpoint = load_checkpoint(job.model)
-        # The key is taken before the predictor folds norms, which rounds differently on each device.
-        weights = module_key(checkpoint.model)
         job = replace(
             job,
             dtype="float32" if job.dtype == "auto" else job.dtype,
             backend="pyav" if job.backend == "auto" else job.backend,
         )
-        self.predictor = Predictor(
-            checkpoint, device=job.device, dtype=job.dtype, backend=job.backend, merge=job.merge, name=job.model
-        )
-        self.predictor.exit_plan(job.early_exit, job.num_frames)
+        self.predictor = load(job.model, device=job.device, dtype=job.dtype, backend=job.backend, merge=job.merge)
+        exit_plan_of(self.predictor.runtime, job.early_exit, job.num_frames)  # fail before any video is read
         self._job = job
         settings = {name: value for name, value in asdict(job).items() if name not in ("model", "device", "workers")}
         self.about = {
             "fewframes": __version__,
-            "weights": weights,
+            "weights": self.predictor.runtime.model_key(),
             "settings": json.dumps(settings, sort_keys=True),
             "labels": json.dumps([printable(label) for label in self.predictor.labels]),
         }
@@ -106,8 +100,8 @@ class VideoWork:
         job, own = self._job, self.predictor
         if job.early_exit is not False or job.backend != "pyav":
             return None
-        request = ClipRequest(one_pass(job.tolerance), job.num_frames or own.config.num_frames, job.start_s, job.end_s)
-        return VideoDecoder(ClipReader(own.view), request)
+        request = ClipRequest(one_pass(job.tolerance), job.num_frames or own.num_frames, job.start_s, job.end_s)
+        return VideoDecoder(ClipReader(own.runtime.view), request)
 
     def rows_of(self, videos: Sequence[DecodedClips | Failure]) -> Iterator[dict[str, object]]:
         """Yield a row for each decoded video; all of them go through the network together."""
@@ -126,7 +120,7 @@ class VideoWork:
             "score": top[0].score,
             "top_labels": [printable(best.label) for best in top],
             "top_scores": [best.score for best in top],
-            "times_s": result.times_s.numpy(),
+            "times_s": result.times_s,
         }
 
 

@@ -22,7 +22,7 @@ ExplainOption = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE|FOLDER",
-        help="Draw what the answer rests on: a .png or .svg for one video, or a folder of .png for any number.",
+        help="Draw what the answer rests on: a .png, .svg or .html for one video, or a folder of .png for any number.",
         show_default=False,
         rich_help_panel=OUTPUT,
     ),

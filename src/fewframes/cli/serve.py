@@ -100,15 +100,16 @@ def serve(
     if root is not None and not root.is_dir():
         raise ConfigError(f"--root {root}: no such folder; name one that exists")
     try:
-        from fewframes.serve.app import create_app, listen, run
+        from fewframes.serve.app import create_app
+        from fewframes.serve.server import listen, run
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in PACKAGES:
             raise
         raise MissingDependency(f"serve needs {error.name}; pip install 'fewframes[serve]'") from None
     from fewframes.core.settings import settings_from
     from fewframes.inference.predictor import load
+    from fewframes.serve.config import ServeConfig
     from fewframes.serve.security import in_address
-    from fewframes.serve.service import ServeConfig
 
     # Listen before the model is loaded: a port that is taken is known at once, and early clients wait instead of failing.
     listening = listen(host, port)

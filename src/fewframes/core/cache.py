@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ log = logging.getLogger("fewframes")
 
 WHOLE_BYTES = 256 * 2**20
 """The size up to which a file is hashed whole. Of a larger file, its size and `NUM_SPOTS` spots of `SPOT_BYTES` are hashed."""
-SHOWN = b"shown 2"
+SHOWN = b"shown 3"
 """The version of how frames are made from the bytes of a file, a part of each key. A new value makes all older entries unreachable,
 so it changes whenever the same bytes give other frames."""
 NUM_SPOTS, SPOT_BYTES = 64, 2**20
@@ -126,11 +126,12 @@ def content_key(path: str) -> str:
     return digest.hexdigest()
 
 
-def arrays_key(arrays: Iterable[tuple[str, str, NDArray[Any]]]) -> str:
-    """Return a key of named arrays and of their types. Each is a name, the name of a type as torch has it, and the array."""
+def arrays_key(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Return a key of named arrays, such as the weights of a network. Their order does not matter."""
     digest = hashlib.blake2b(digest_size=20)
-    for name, dtype, array in arrays:
-        digest.update(f"{name} {dtype} {array.shape}".encode())
+    for name in sorted(arrays):
+        array = np.asarray(arrays[name])
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
 

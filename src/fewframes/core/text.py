@@ -10,6 +10,13 @@ import html
 import json
 import logging
 import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 STEERING = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
@@ -19,14 +26,39 @@ FORMULA = re.compile(r"[=+\-@]")
 """The characters that begin a formula in a spreadsheet."""
 
 
+STYLE = Path(__file__).parent / "templates" / "style.css"
+"""The one style sheet of all pages."""
+
+
 def plain(words: object) -> str:
     """Return text as one line for terminals, logs and pictures. Control characters become escapes as in a string of Python."""
     return STEERING.sub(lambda found: repr(found[0])[1:-1], str(words))
 
 
-def for_html(words: object) -> str:
-    """Return text as the content or a quoted attribute of an HTML element."""
-    return html.escape(plain(words), quote=True)
+def html_of(template: str, values: Mapping[str, object]) -> str:
+    """Return a template of the package, filled with values, as HTML.
+
+    Text in the values can hold no tags, and its control characters become escapes as in a string of Python.
+
+    Args:
+        template: Path of the template in the package, such as `viz/templates/timeline.html`.
+        values: The values by the names that the template has for them.
+    """
+    return _templates().get_template(template).render(values)
+
+
+@cache
+def _templates() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # late, because few commands write HTML
+
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parents[1]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=lambda value: value if hasattr(value, "__html__") else plain(value),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
 
 
 def for_subtitles(words: object) -> str:

@@ -24,7 +24,7 @@ from fewframes.video.decode.clock import STEP_S
 from fewframes.video.source import OpenVideo, Source
 from fewframes.video.transforms import fit_frame
 
-FRAMES_VERSION = 2
+FRAMES_VERSION = 3
 """A number that is raised when a video begins to give other frames or embeddings, so that those cached before are not found."""
 log = logging.getLogger("fewframes")
 

@@ -112,13 +112,16 @@ class Runtime(Protocol):
         """Return the precision of the frame encoder: `float32`, `bfloat16`, `float16` or `int8`."""
 
     def encoder_key(self) -> str:
-        """Return a key of the frame encoder's weights and precision, under which its embeddings are cached."""
+        """Return a key of the frame encoder's weights and precision, under which its embeddings are cached.
+
+        Weights are those of the model file, so that every runtime finds what another one cached in the same precision.
+        """
 
     def encoder_settings(self) -> dict[str, Any]:
         """Return settings, as plain values, that decide a frame embedding too and have no weights of their own."""
 
     def model_key(self) -> str:
-        """Return a key of all weights of the model and of the frame encoder's precision."""
+        """Return a key of all weights of the model, which is the same in every precision."""
 
     def embed_frames(self, frames_TCHW: Frames) -> Floats:
         """Return frame embeddings f_t (Eq. 10), each from its own frame alone: (T, C, H, W) uint8 -> (T, D)."""

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewframes.core.arguments import whole_number
+from fewframes.core.cache import arrays_key, key_of
 from fewframes.errors import ConfigError, nearest
 from fewframes.models.attention_maps import choose_method, frame_maps
 from fewframes.models.config import MapChoice, MapMethod
 from fewframes.models.devices import auto_dtype, choose_device
 from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.files.networks import sharing_copy
-from fewframes.models.keys import module_key
 from fewframes.models.stam import VideoEncoding, pixels_of
 from fewframes.models.token_merging import merge_tokens, merged_per_block
 from fewframes.runtime.protocol import DtypeName, Floats, Frames, WindowEncoding
@@ -94,8 +94,8 @@ class TorchRuntime:
         self.model.frame_encoder.to(self.dtype)
 
     def encoder_key(self) -> str:
-        """Return a key of the frame encoder's weights and precision. On another precision the weights are others."""
-        return module_key(self.model.frame_encoder)
+        """Return a key of the frame encoder's weights, as they are in the model file, and of its precision."""
+        return key_of(arrays_key(_arrays(self.checkpoint.model.frame_encoder)), self.precision)
 
     def encoder_settings(self) -> dict[str, Any]:
         """Return the settings of the encoder that have no weights: heads, cells and the norms' epsilon, among others."""
@@ -103,8 +103,8 @@ class TorchRuntime:
         return settings | {"merge": self.merge}
 
     def model_key(self) -> str:
-        """Return a key of all weights of the model, in the precision in which it runs."""
-        return module_key(self.model)
+        """Return a key of all weights of the model, as they are in the model file."""
+        return arrays_key(_arrays(self.checkpoint.model))
 
     def embed_frames(self, frames_TCHW: Frames) -> Floats:
         """Return frame embeddings f_t (Eq. 10): (T, C, H, W) uint8 -> (T, D)."""
@@ -183,6 +183,11 @@ def _joined(parts: list[VideoEncoding]) -> WindowEncoding:
         _array(torch.cat([part.embedding for part in parts]).cpu()),
         _array(torch.cat(attention).cpu()) if attention else None,
     )
+
+
+def _arrays(module: torch.nn.Module) -> dict[str, NDArray[Any]]:
+    """Return the weights of a module as arrays."""
+    return {name: tensor.numpy() for name, tensor in module.state_dict().items()}
 
 
 def _array(tensor: Tensor) -> NDArray[np.float32]:

@@ -8,9 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+import numpy as np
+from numpy.typing import NDArray
 
 from fewframes.core.cache import EmbeddingCache, key_of
 from fewframes.core.storage import is_address
@@ -22,10 +21,8 @@ from fewframes.inference.frame_features import Gap, encoder_key
 from fewframes.inference.predictor import Predictor, load
 from fewframes.inference.spans import Span
 from fewframes.inference.timeline import score_windows
-from fewframes.models.keys import module_key
-from fewframes.models.token_merging import merged_per_block
 from fewframes.results import Failure
-from fewframes.runtime.protocol import DtypeName
+from fewframes.runtime.protocol import DtypeName, scores_of
 from fewframes.search.table import IndexSettings, Kind, content_of, rows_of, schema_of
 
 
@@ -120,10 +117,10 @@ class WindowEncoder:
         predictor, settings = self._predictor, self._settings
         num_labels = len(settings.labels)
 
-        def encode(windows_WTD: Tensor) -> Tensor:
+        def encode(windows_WTD: Any) -> NDArray[np.float32]:
             encoded = predictor.runtime.encode_windows(windows_WTD)
-            vectors_WD = vectors_of(settings.embedding, windows_WTD, encoded.embedding)
-            return torch.cat([predictor.torch.model.scores(encoded.logits), vectors_WD], dim=1)
+            vectors_WD = vectors_of(settings.embedding, np.asarray(windows_WTD), np.asarray(encoded.embedding))
+            return np.concatenate([scores_of(encoded.logits, predictor.runtime.task), vectors_WD], axis=1)
 
         interval = max(1, round(predictor.num_frames * settings.hop_s / settings.window_s))
         result = score_windows(
@@ -137,31 +134,29 @@ class WindowEncoder:
             content="" if is_address(path) else content,
         )
         length_s, starts_s, found = result.windows[0]
-        good_W = ~found.isnan().any(dim=1)
+        found_WV = np.asarray(found, np.float32)
+        good_W = ~np.isnan(found_WV).any(axis=1)
         if not good_W.any():
             raise result.no_answers()
+        scores_WK, vectors_WD = found_WV[good_W, :num_labels], found_WV[good_W, num_labels:]
+        best = zip(
+            np.asarray(starts_s)[good_W].tolist(), scores_WK.max(axis=1).tolist(), scores_WK.argmax(axis=1), strict=True
+        )
         spans = [
             Span(max(0.0, start_s), min(result.duration_s, start_s + length_s), settings.labels[label], score)
-            for start_s, score, label in zip(starts_s[good_W].tolist(), *_best(found[good_W, :num_labels]), strict=True)
+            for start_s, score, label in best
         ]
         video = path, content, result.duration_s
-        return EncodedVideo(path, rows_of(self._schema, video, spans, found[good_W, num_labels:].float()), result.gaps)
+        return EncodedVideo(path, rows_of(self._schema, video, spans, vectors_WD), result.gaps)
 
 
 def model_key_of(predictor: Predictor) -> str:
-    """Return a key of everything that embeddings depend on except the precision.
-
-    Weights are rounded to bfloat16 first, because a float32 and a bfloat16 copy of them are equal then.
-    """
-    rounded = torch.nn.ParameterDict()
-    for name, tensor in predictor.torch.model.state_dict().items():
-        tensor = tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor
-        rounded[name.replace(".", "/")] = torch.nn.Parameter(tensor, requires_grad=False)
-    merge = merged_per_block(predictor.torch.model.frame_encoder)
-    return key_of(module_key(rounded), asdict(predictor.runtime.view), {"merge": merge})
+    """Return a key of everything that embeddings depend on except the precision."""
+    runtime = predictor.runtime
+    return key_of(runtime.model_key(), asdict(runtime.view), {"merge": runtime.merge})
 
 
-def vectors_of(kind: Kind, windows_WTD: Tensor, y_WD: Tensor) -> Tensor:
+def vectors_of(kind: Kind, windows_WTD: NDArray[np.float32], y_WD: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the vectors of windows (W, D'), of length 1.
 
     Args:
@@ -169,13 +164,12 @@ def vectors_of(kind: Kind, windows_WTD: Tensor, y_WD: Tensor) -> Tensor:
         windows_WTD: Frame embeddings of the windows.
         y_WD: Video embeddings of the windows.
     """
-    y_WD, mean_WD = F.normalize(y_WD, dim=1), F.normalize(windows_WTD.mean(dim=1), dim=1)
+    y_WD, mean_WD = _unit(y_WD), _unit(windows_WTD.mean(axis=1))
     if kind == "both":
-        return F.normalize(torch.cat([y_WD, mean_WD], dim=1), dim=1)
+        return _unit(np.concatenate([y_WD, mean_WD], axis=1))
     return y_WD if kind == "video" else mean_WD
 
 
-def _best(scores_WK: Tensor) -> tuple[list[float], list[int]]:
-    """Return the highest score of each window, and the index of its label."""
-    score_W, label_W = scores_WK.max(dim=1)
-    return score_W.tolist(), label_W.tolist()
+def _unit(vectors_WD: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return vectors of the same directions and of length 1."""
+    return vectors_WD / np.linalg.norm(vectors_WD, axis=1, keepdims=True).clip(min=1e-12)

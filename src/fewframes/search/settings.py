@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 import os
 
-import torch
+import numpy as np
 
 from fewframes.errors import ConfigError
 from fewframes.inference.predictor import Predictor
-from fewframes.models.token_merging import merged_per_block
 from fewframes.search.rows import model_key_of, vectors_of
 from fewframes.search.table import IndexSettings, Kind
 
@@ -46,11 +45,11 @@ def new_settings(predictor: Predictor, window_s: float | None, hop_s: float | No
             "frames, and at most the window's length"
         )
     # How wide a vector is, is asked of the network itself, with windows of nothing.
-    probe_1TD = torch.zeros(1, num_frames, predictor.torch.model.frame_width)
-    width = vectors_of(embedding, probe_1TD, predictor.runtime.encode_windows(probe_1TD).embedding).shape[1]
+    probe_1TD = np.zeros((1, num_frames, predictor.runtime.frame_width), np.float32)
+    width = vectors_of(embedding, probe_1TD, np.asarray(predictor.runtime.encode_windows(probe_1TD).embedding)).shape[1]
     # The path is absolute, so that a checkpoint is found again from any folder.
     name = os.path.abspath(predictor.name) if os.path.isfile(predictor.name) else predictor.name
-    merge = merged_per_block(predictor.torch.model.frame_encoder)
+    merge = predictor.runtime.merge
     return IndexSettings(name, model_key_of(predictor), predictor.labels, width, window_s, hop_s, embedding, merge)
 
 
@@ -80,7 +79,7 @@ def check_same(
                 f"{url}: was made with {name} {there}, not {value}; leave that out, or choose another folder"
             )
     if predictor is not None and model_key_of(predictor) != settings.model_key:
-        merge = merged_per_block(predictor.torch.model.frame_encoder)
+        merge = predictor.runtime.merge
         raise ConfigError(
             f"{url}: was made with the model {settings.model!r} ({len(settings.labels)} labels, embeddings {settings.width} "
             f"wide{_merging(settings.merge)}), and {predictor.name!r}{_merging(merge)} is another or has other weights; use that "

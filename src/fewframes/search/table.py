@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -13,15 +12,12 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fewframes.core.cache import SHOWN, content_key, key_of
 from fewframes.core.storage import is_address, store_errors, version_of
-from fewframes.data.lists import absolute
 from fewframes.errors import DataError, needed
-from fewframes.inference.frame_features import Gap
-from fewframes.inference.spans import Span, without_repeats
-from fewframes.results import Failure
+from fewframes.inference.spans import Span, clock
+from fewframes.results import bars_html
 
 Kind = Literal["video", "frames", "both"]
 """The vector of a window: the video embedding y, the mean of its frame embeddings, or both in one vector."""
@@ -29,8 +25,6 @@ WINDOWS, TAUGHT = "windows", "taught"
 """The two tables: a row for each window, and a row for each label that was taught."""
 COLUMNS = ("id", "source", "start_s", "end_s", "label", "score")
 """The columns that a hit shows of its row."""
-COMMIT_ROWS, COMMIT_S = 1024, 5.0
-"""Rows and seconds after which whole videos are committed together. A commit for each video would be slow for short ones."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +63,32 @@ class Hit:
         return {**asdict(self), **rounded}
 
 
+class Hits(tuple[Hit, ...]):
+    """The windows that were found, best first: a tuple that notebooks show as a table."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        """Return the hits as a table for notebooks. The bar is the similarity, from 0 to 1."""
+        return bars_html(
+            f"{len(self)} result{'s' * (len(self) != 1)}",
+            ("start", "end", "action", "video", "id"),
+            [
+                (
+                    clock(hit.start_s),
+                    clock(hit.end_s),
+                    f"{hit.label} {hit.score:.0%}",
+                    os.path.basename(hit.source),
+                    hit.id,
+                )
+                for hit in self
+            ],
+            [hit.similarity for hit in self],
+            score="similarity",
+            form=".3f",
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class SearchQuery:
     """A query for rows in the direction of `vector` (D,), except those that overlap the queried part of a video itself."""
@@ -92,49 +112,6 @@ class TaughtLabel:
     yes: tuple[str, ...]
     no: tuple[str, ...]
     num_gone: int = 0
-
-
-@dataclass(frozen=True)
-class AddSummary:
-    """The result of adding videos: how many were added, how many were there already, and the rows (windows) added.
-
-    `gaps` are the parts of added videos that could not be decoded.
-    """
-
-    num_added: int = 0
-    num_kept: int = 0
-    num_rows: int = 0
-    failures: tuple[Failure, ...] = ()
-    gaps: tuple[tuple[str, Gap], ...] = ()
-
-
-class RowBatch:
-    """A batch of whole videos for the table. Each commit is one step, which happens or does not."""
-
-    def __init__(self, table: Any, url: str, commit_s: float) -> None:
-        self._table, self._url, self._commit_s = table, url, commit_s
-        self._rows: list[Any] = []
-        self._replaced: list[str] = []
-        self._last = time.monotonic()
-
-    def add(self, rows: Any, replaced: str) -> None:
-        """Add the rows of one video; `replaced` is its path where older rows are in the table."""
-        self._rows.append(rows)
-        self._replaced += [replaced] if replaced else []
-        if sum(map(len, self._rows)) >= COMMIT_ROWS or time.monotonic() - self._last >= self._commit_s:
-            self.commit()
-
-    def commit(self) -> None:
-        """Write the batch. New rows come and old ones go in the same step."""
-        if self._rows:
-            rows = importlib.import_module("pyarrow").concat_tables(self._rows)
-            with index_errors(self._url):
-                if self._replaced:
-                    merge = self._table.merge_insert("id").when_not_matched_insert_all()
-                    merge.when_not_matched_by_source_delete(among("source", self._replaced)).execute(rows)
-                else:
-                    self._table.add(rows)
-        self._rows, self._replaced, self._last = [], [], time.monotonic()
 
 
 def lancedb() -> Any:
@@ -181,7 +158,7 @@ def schema_of(settings: IndexSettings) -> Any:
     return pa.schema(list(columns.items()), metadata={"fewframes": json.dumps(asdict(settings))})
 
 
-def rows_of(schema: Any, video: tuple[str, str, float], spans: Sequence[Span], vectors_WD: Tensor) -> Any:
+def rows_of(schema: Any, video: tuple[str, str, float], spans: Sequence[Span], vectors_WD: NDArray[np.float32]) -> Any:
     """Return the windows of a video as rows.
 
     Args:
@@ -205,7 +182,7 @@ def rows_of(schema: Any, video: tuple[str, str, float], spans: Sequence[Span], v
         "score": [span.confidence for span in spans],
     }
     arrays = [pa.array(column, schema.field(name).type) for name, column in columns.items()]
-    flat = pa.array(vectors_WD.flatten().numpy(), pa.float32())
+    flat = pa.array(vectors_WD.ravel(), pa.float32())
     return pa.Table.from_arrays([*arrays, pa.FixedSizeListArray.from_arrays(flat, vectors_WD.shape[1])], schema=schema)
 
 
@@ -231,14 +208,6 @@ def content_of(path: str) -> str:
         return ""
 
 
-def like(pattern: str) -> str:
-    """Return a pattern of paths for SQL's LIKE. It is relative to the current folder unless it begins with `*`."""
-    whole = pattern if pattern.startswith("*") else absolute(pattern)
-    for mark in ("\\", "%", "_"):  # LIKE's own marks are escaped first, the backslash before the others
-        whole = whole.replace(mark, f"\\{mark}")
-    return whole.replace("*", "%").replace("?", "_")
-
-
 def quoted(text: str) -> str:
     """Return text as a literal of SQL."""
     return "'" + text.replace("'", "''") + "'"
@@ -247,18 +216,3 @@ def quoted(text: str) -> str:
 def among(column: str, values: Iterable[str]) -> str:
     """Return the condition that a column holds one of these values."""
     return f"{column} IN ({', '.join(map(quoted, sorted(set(values))))})"
-
-
-def first_of_each(hits: Sequence[Hit]) -> list[Hit]:
-    """Return the first hit of each video, in their order."""
-    first: dict[str, Hit] = {}
-    for hit in hits:
-        first.setdefault(hit.source, hit)
-    return list(first.values())
-
-
-def without_overlaps(hits: Sequence[Hit]) -> list[Hit]:
-    """Return the best of hits that overlap in one video, best first."""
-    by_span = {(hit.source, hit.start_s, hit.end_s): hit for hit in reversed(hits)}
-    spans = [Span(hit.start_s, hit.end_s, hit.source, hit.similarity) for hit in hits]
-    return [by_span[span.label, span.start_s, span.end_s] for span in without_repeats(spans)]

@@ -1,4 +1,4 @@
-"""Fetch a video from a URL that a client names, into an open temporary file.
+"""Open the videos that requests name: files of a folder, and URLs, which are fetched into an open temporary file.
 
 A client must not reach through this server what it could not reach itself (SSRF). So host names are resolved here, and only
 public addresses are connected to, after a redirect too. The connection goes to the very address that was checked, because a name
@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import socket
 from collections.abc import Callable, Coroutine
 from contextlib import aclosing
+from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any
 from urllib.parse import urljoin
 
 import httpx2
 
-from fewframes.errors import Refusal
+from fewframes.errors import MissingVideo, Refusal
 
 SCHEMES = ("http", "https")
 MOST_REDIRECTS, MOST_PORT = 5, 65535
@@ -159,3 +161,33 @@ async def _save(response: httpx2.Response, file: SpooledTemporaryFile[bytes], ur
 def too_large(name: str, max_bytes: int) -> Refusal:
     """Return the refusal (413) of a file above the limit."""
     return Refusal(413, f"{name}: larger than the limit of {max_bytes / 1e6:.4g} MB; send a smaller one")
+
+
+def open_below(root: str | None, name: str, max_bytes: int) -> IO[bytes]:
+    """Open the file of this name in the folder `root`.
+
+    Raises:
+        Refusal: 403 for a file outside the folder, whether by `..`, an absolute path or a link, and if there is no folder; 404
+            for a file that cannot be opened; 413 above `max_bytes`.
+        MissingVideo: There is no such file.
+    """
+    if root is None:
+        raise Refusal(403, f"{name}: this server reads no files of its own; upload the video")
+    try:
+        folder = Path(root).resolve()
+        path = (folder / name).resolve()
+    except (OSError, ValueError, RuntimeError) as error:  # a null character, or a link to itself
+        raise Refusal(403, f"{name!r}: not a path ({error})") from None
+    if not path.is_relative_to(folder):
+        raise Refusal(403, f"{name}: outside of the folder that this server reads from; name a file in it")
+    try:
+        if not path.is_file():
+            raise MissingVideo(f"{name}: no such file; check the path")
+        file = path.open("rb")
+    except OSError as error:  # a name that is too long, or no permission
+        status = 403 if isinstance(error, PermissionError) else 404
+        raise Refusal(status, f"{name}: cannot be read ({error.strerror})") from None
+    if os.fstat(file.fileno()).st_size > max_bytes:
+        file.close()
+        raise too_large(name, max_bytes)
+    return file

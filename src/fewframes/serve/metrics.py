@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Collection, Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fewframes.serve.tasks import CLIENT_GONE
 
 
 class Metrics:
@@ -35,3 +41,35 @@ class Metrics:
         """Count a round of the batcher and its frames."""
         self.frames.inc(num_frames)
         self.rounds.observe(num_frames)
+
+
+class RequestCounter:
+    """A middleware that counts and times requests by their route, one of `routes`, and adds `headers` to every answer."""
+
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, routes: Collection[str], headers: Callable[[], Mapping[str, str]]
+    ) -> None:
+        self.app, self.metrics, self.routes, self.headers = app, metrics, routes, headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began, status, is_whole = time.perf_counter(), 500, False
+
+        async def send_on(message: Message) -> None:
+            nonlocal status, is_whole
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] += [(name.encode(), value.encode()) for name, value in self.headers().items()]
+            await send(message)
+            is_whole = message["type"] == "http.response.body" and not message.get("more_body", False)
+
+        try:
+            await self.app(scope, receive, send_on)
+            if not is_whole:  # without an error, only a client that goes away ends an answer early
+                status = CLIENT_GONE
+        finally:
+            route = scope["path"] if scope["path"] in self.routes else "other"
+            self.metrics.requests.labels(route, str(status)).inc()
+            self.metrics.seconds.labels(route).observe(time.perf_counter() - began)

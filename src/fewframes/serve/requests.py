@@ -16,8 +16,9 @@ from starlette.types import Message, Receive
 
 from fewframes.core.settings import settings_from
 from fewframes.errors import Refusal
+from fewframes.serve.config import VideoRequest
 from fewframes.serve.fetch import too_large
-from fewframes.serve.service import VideoRequest, gone
+from fewframes.serve.tasks import gone
 
 FORM_BYTES = 2**16
 """The most bytes of a form beside the video, and of a JSON body."""

@@ -5,19 +5,21 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch
 from matplotlib.ticker import MaxNLocator
-from torch import Tensor
+from numpy.typing import NDArray
 
 from fewframes.core.text import plain
 from fewframes.inference.spans import Span, clock
-from fewframes.inference.timeline import Timeline
+
+if TYPE_CHECKING:
+    from fewframes.inference.timeline import Timeline
 
 DPI = 110
 MOST_COUNTED, MOST_NAMED = 30, 150
@@ -33,7 +35,7 @@ TRACK_COLOURS = (
 )  # fmt: skip
 
 
-def confusion_png(labels: Sequence[str], counts_KK: npt.NDArray[np.generic], title: str) -> bytes:
+def confusion_png(labels: Sequence[str], counts_KK: NDArray[np.generic], title: str) -> bytes:
     """Draw a confusion matrix: true labels down, predicted ones across, shade by fraction of the row.
 
     With many labels the cells shrink: first the numbers go, and rare mistakes get more shade; then the names go.
@@ -97,14 +99,18 @@ def curve_png(
         title: Title of the picture.
         fractions: x is a fraction (0-1) as well; otherwise it is a count.
     """
+
+    def percent(value: float, _: object) -> str:
+        return f"{100 * value:.3g}%"  # 85.5 % and 86 % are two ticks
+
     figure = Figure(figsize=(5.2, 3.6), layout="constrained")
     axes = figure.add_subplot()
     axes.plot([x for x, _ in points], [y for _, y in points], marker="o", color="#1f5fa8")
     axes.set_xlabel(across)
     axes.set_ylabel(up)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.yaxis.set_major_formatter(percent)
     if fractions:
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        axes.xaxis.set_major_formatter(percent)
     else:
         axes.set_xticks([x for x, _ in points])
     if axes.get_ylim()[1] > 1.01:
@@ -140,7 +146,7 @@ def training_png(history: Sequence[Mapping[str, float]], held_out: Sequence[tupl
     return _png(figure)
 
 
-def timeline_png(timeline: Timeline, shown: Sequence[Span], frames: Sequence[Tensor]) -> bytes:
+def timeline_png(timeline: Timeline, shown: Sequence[Span], frames: Sequence[NDArray[np.uint8]]) -> bytes:
     """Draw a timeline: frames of some spans, a track of bars for each label, and scores over time.
 
     The `MOST_TRACKS` labels with the most seconds have a track of their own; the rest are in the files.
@@ -184,8 +190,8 @@ def timeline_png(timeline: Timeline, shown: Sequence[Span], frames: Sequence[Ten
     return _png(figure)
 
 
-def _draw_frame(axes: Axes, span: Span, frame_CHW: Tensor, colour: str) -> None:
-    axes.imshow(frame_CHW.permute(1, 2, 0).numpy())
+def _draw_frame(axes: Axes, span: Span, frame_CHW: NDArray[np.uint8], colour: str) -> None:
+    axes.imshow(frame_CHW.transpose(1, 2, 0))
     axes.set_xticks([])
     axes.set_yticks([])
     for edge in axes.spines.values():
@@ -220,11 +226,11 @@ def _draw_tracks(axes: Axes, timeline: Timeline, tracks: Sequence[str], colours:
 
 
 def _draw_scores(axes: Axes, timeline: Timeline, tracks: Sequence[str], colours: Mapping[str, str]) -> None:
-    times_s = timeline.times_s.tolist()
+    times_s, scores_NK = np.asarray(timeline.times_s), np.asarray(timeline.scores)
     for label in tracks:
-        values_N = timeline.scores[:, timeline.labels.index(label)]
-        axes.plot(times_s, values_N.tolist(), color=colours[label], linewidth=1.0)
-        axes.fill_between(times_s, values_N.tolist(), color=colours[label], alpha=0.12, linewidth=0)
+        values_N = scores_NK[:, timeline.labels.index(label)]
+        axes.plot(times_s, values_N, color=colours[label], linewidth=1.0)
+        axes.fill_between(times_s, values_N, color=colours[label], alpha=0.12, linewidth=0)
     axes.axhline(timeline.threshold, color=GREY, linewidth=0.8, linestyle="--")
     axes.set_ylim(0, 1.05)
     axes.set_xlim(timeline.start_s, timeline.end_s)

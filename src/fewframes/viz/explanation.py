@@ -1,82 +1,56 @@
-"""Draw the frames of a video as a strip: borders by attention (the paper's Figure 2), maps over them, and effects of omission."""
+"""Draw an explanation as a picture: frames with borders by attention (the paper's Figure 2), maps, and effects of omission."""
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from torch import Tensor
-from torch.nn import functional as F
+from numpy.typing import NDArray
 
 from fewframes.core.files import write_file
 from fewframes.errors import ConfigError
-from fewframes.inference.explain import Explanation
-from fewframes.models.attention_maps import Method
 from fewframes.viz.charts import DPI, shortened
+from fewframes.viz.frames import HEAT, MAP_WORDS, explanation_page, heat_of, overlaid, shown_maps
 
-HEAT = mpl.colormaps["YlOrRd"]
-"""A colour map from light to dark as well as from yellow to red, so that it can be read without telling colours apart."""
+if TYPE_CHECKING:
+    from fewframes.inference.explain import Explanation
+
 BLUE, ORANGE, GREY = "#1f5fa8", "#b35900", "#5b6470"
-ENDINGS = (".png", ".svg")
-WORDS: dict[Method, str] = {
-    "rollout": "rollout of all blocks' attention",
-    "attention": "class token, last block",
-    "grad-cam": "Grad-CAM of {label}",
-}
+ENDINGS = (".png", ".svg", ".html")
 COLUMNS, MOST_COLUMNS, MOST_TOP = 8, 16, 5
 SIDE_IN, LEFT_IN, TIMES_IN, GAP_IN, BARS_IN, HEADER_IN = 1.0, 2.4, 0.27, 0.09, 0.72, 0.45
 """Sizes in inches: a frame's side, the column left of the frames, room for times, between frames, a row of bars, the title."""
-STRIP_FRAMES = 16
 
 
 def check_picture(path: Path) -> None:
-    """Raise ConfigError for a file that cannot be a picture of ours."""
+    """Raise ConfigError for a file that cannot be a picture or page of ours."""
     if path.suffix.lower() not in ENDINGS or path.is_dir():
-        raise ConfigError(f"{path}: pictures are written as .png or .svg; name a file with one of these endings")
+        raise ConfigError(
+            f"{path}: explanations are written as .png, .svg or .html; name a file with one of these endings"
+        )
 
 
 def write_picture(explanation: Explanation, path: Path) -> None:
-    """Write an explanation as a picture, .png or .svg, whole or not at all. Raises ConfigError and OutputError."""
+    """Write an explanation as a picture, .png or .svg, or as a page, .html. Raises ConfigError and OutputError."""
     check_picture(path)
     form = path.suffix.lower().removeprefix(".")
+    if form == "html":
+        write_file(path, explanation_page(explanation))
+        return
     content = io.BytesIO()
     # Without a date and with a fixed salt, an explanation drawn twice gives the same file.
     metadata = {"Date": None} if form == "svg" else None
     with mpl.rc_context({"svg.hashsalt": "fewframes"}):
         explanation_figure(explanation).savefig(content, format=form, dpi=DPI, metadata=metadata)
     write_file(path, content.getvalue())
-
-
-def strip_png(frames_TCHW: Tensor, times_s: Sequence[float], attention_T: Tensor) -> bytes:
-    """Draw the frames of one video in rows, the time of each below it, its border coloured by attention.
-
-    Of more than `STRIP_FRAMES` frames that many are shown, at equal steps; the colours refer to all of them.
-
-    Args:
-        frames_TCHW: Frames (uint8).
-        times_s: Timestamp of each frame.
-        attention_T: Attention of each frame.
-    """
-    shown = range(0, len(times_s), -(-len(times_s) // STRIP_FRAMES))
-    columns = min(COLUMNS, len(shown))
-    rows = -(-len(shown) // columns)
-    sheet = _Sheet(columns * (SIDE_IN + GAP_IN) + GAP_IN, rows * (SIDE_IN + TIMES_IN) + GAP_IN)
-    colours = _heat_of(attention_T)
-    for number, index in enumerate(shown):
-        row, column = divmod(number, columns)
-        left, top = GAP_IN + column * (SIDE_IN + GAP_IN), GAP_IN + row * (SIDE_IN + TIMES_IN)
-        axes = sheet.axes(left, top, SIDE_IN, SIDE_IN)
-        _frame(axes, frames_TCHW[index], colours[index], f"{times_s[index]:.2f} s")
-    content = io.BytesIO()
-    sheet.figure.savefig(content, format="png", dpi=DPI)
-    return content.getvalue()
 
 
 def explanation_figure(explanation: Explanation) -> Figure:
@@ -123,40 +97,25 @@ class _Sheet:
 
 
 def _strip(sheet: _Sheet, explanation: Explanation, columns: int, side_in: float, row_in: float) -> None:
-    prediction, maps_Thw = explanation.prediction, explanation.maps
-    colours, times_s = _heat_of(prediction.frame_attention), prediction.times_s.tolist()
-    if maps_Thw is not None:  # every patch has some attention, so the part that all of them have is not drawn
-        maps_Thw = (maps_Thw - maps_Thw.min()) / (maps_Thw.max() - maps_Thw.min()).clamp(min=1e-12)
-    for index, frame_CHW in enumerate(explanation.frames):
+    prediction = explanation.prediction
+    colours, times_s = heat_of(np.asarray(prediction.frame_attention)), prediction.times_s.tolist()
+    maps_Thw = shown_maps(explanation)
+    for index, frame_CHW in enumerate(np.asarray(explanation.frames)):
         row, column = divmod(index, columns)
         left, top = LEFT_IN + column * (side_in + GAP_IN), HEADER_IN + row * row_in
         _frame(sheet.axes(left, top, side_in, side_in), frame_CHW, colours[index], f"{times_s[index]:.2f} s")
         if maps_Thw is not None:
             below = sheet.axes(left, top + side_in + TIMES_IN, side_in, side_in)
-            _frame(below, frame_CHW, None, "")
-            _overlay(below, maps_Thw[index], frame_CHW.shape[-2:])
+            _frame(below, overlaid(frame_CHW, maps_Thw[index]), None, "")
 
 
-def _frame(axes: Axes, frame_CHW: Tensor, colour: tuple[float, ...] | None, below: str) -> None:
-    axes.imshow(frame_CHW.permute(1, 2, 0).numpy(), aspect="auto")
+def _frame(axes: Axes, frame_CHW: NDArray[np.uint8], colour: str | None, below: str) -> None:
+    axes.imshow(frame_CHW.transpose(1, 2, 0), aspect="auto")
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_xlabel(below, fontsize=8, labelpad=4)
     for spine in axes.spines.values():
         spine.set(linewidth=0 if colour is None else 3.5, edgecolor=colour)
-
-
-def _overlay(axes: Axes, map_hw: Tensor, size: Sequence[int]) -> None:
-    """Draw heat over a frame, the clearer the higher; nothing where the map (0-1) is 0."""
-    smooth_HW = F.interpolate(map_hw[None, None], size=tuple(size), mode="bicubic").clamp(0, 1)[0, 0]
-    heat = HEAT(0.25 + 0.75 * smooth_HW.numpy())
-    heat[..., 3] = 0.9 * smooth_HW.numpy()
-    axes.imshow(heat, aspect="auto")
-
-
-def _heat_of(attention_T: Tensor) -> list[tuple[float, ...]]:
-    """Return a colour for each frame, from 0 to the highest attention."""
-    return [tuple(HEAT(weight)) for weight in (attention_T / attention_T.max()).tolist()]
 
 
 def _top_labels(sheet: _Sheet, explanation: Explanation) -> None:
@@ -170,11 +129,11 @@ def _top_labels(sheet: _Sheet, explanation: Explanation) -> None:
         axes.text(1, rank, f"{score:.1%}", size=9, va="bottom", ha="right")
     axes.set(xlim=(0, 1), ylim=(len(top) - 0.5, -0.5))
     axes.axis("off")
-    attention = explanation.prediction.frame_attention
+    attention = np.asarray(explanation.prediction.frame_attention)
     below = HEADER_IN + bar_in * len(top) + 0.22
     _colour_bar(sheet, below, f"border: attention (if equal: {1 / len(attention):.3f})", float(attention.max()))
     if explanation.map_method is not None:
-        words = WORDS[explanation.map_method].format(label=shortened(explanation.label))
+        words = MAP_WORDS[explanation.map_method].format(label=shortened(explanation.label))
         sheet.text(0.15, below + 0.6, f"lower pictures: from least to most of\n{words}", size=8)
 
 
@@ -194,15 +153,15 @@ def _colour_bar(sheet: _Sheet, top: float, words: str, most: float) -> None:
 def _foot(sheet: _Sheet, explanation: Explanation, top: float) -> None:
     """Draw two rows of bars over the same frames, so that the eye can compare them."""
     prediction = explanation.prediction
-    attention, drops = prediction.frame_attention, 100 * explanation.occlusion
+    attention, drops = np.asarray(prediction.frame_attention), 100 * np.asarray(explanation.occlusion)
     num_frames = len(drops)
     width_in = COLUMNS * (SIDE_IN + GAP_IN) - GAP_IN
     upper, lower = (sheet.axes(LEFT_IN, top + row * (BARS_IN + 0.12), width_in, BARS_IN) for row in range(2))
-    upper.bar(range(num_frames), attention.tolist(), color=_heat_of(attention), edgecolor=GREY, linewidth=0.4)
+    upper.bar(range(num_frames), attention.tolist(), color=heat_of(attention), edgecolor=GREY, linewidth=0.4)
     upper.axhline(1 / num_frames, color=GREY, linewidth=0.8, linestyle="--")
     lower.bar(range(num_frames), drops.tolist(), color=[BLUE if drop >= 0 else ORANGE for drop in drops.tolist()])
     lower.axhline(0, color=GREY, linewidth=0.8)
-    ends = sorted({0.0, float(drops[drops.abs().argmax()])})
+    ends = sorted({0.0, float(drops[np.abs(drops).argmax()])})
     lower.set_yticks(ends, [f"{end:.2g}" for end in ends])
     every = math.ceil(num_frames / 16)
     times_s = prediction.times_s.tolist()

@@ -8,10 +8,9 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
-from torch.nn import functional as F
 
 from fewframes.errors import VideoError
 from fewframes.inference.spans import Span
@@ -20,35 +19,37 @@ from fewframes.video.source import Source, open_video
 log = logging.getLogger("fewframes")
 
 
-def middle_frames(source: Source, spans: Sequence[Span], *, width_px: int = 320) -> Iterator[Tensor]:
+def middle_frames(source: Source, spans: Sequence[Span], *, width_px: int = 320) -> Iterator[NDArray[np.uint8]]:
     """Yield the frame in the middle of each span, in their order: (C, H, W) uint8, black where none can be decoded."""
-
-    def small(frame_CHW: Tensor) -> Tensor:
-        height_px = max(1, round(frame_CHW.shape[-2] * width_px / frame_CHW.shape[-1]))
-        small_1CHW = F.interpolate(frame_CHW[None].float(), (height_px, width_px), mode="bilinear", antialias=True)
-        return small_1CHW[0].round().clamp(0, 255).byte()
-
-    shape = torch.Size((3, width_px * 9 // 16, width_px))
+    shape: tuple[int, ...] = (3, width_px * 9 // 16, width_px)
     with closing(open_video(source)) as video:
         for span in spans:
+            middle_s = np.array([(span.start_s + span.end_s) / 2])
             try:
-                frame_CHW = video.frames_at(torch.tensor([(span.start_s + span.end_s) / 2]).double(), small).frames[0]
-                shape = frame_CHW.shape
+                frame_CHW = np.asarray(video.frames_at(middle_s).frames[0])  # type: ignore[arg-type]
             except VideoError as error:
                 log.debug("%s", error)
-                frame_CHW = torch.zeros(shape, dtype=torch.uint8)
-            yield frame_CHW
+                yield np.zeros(shape, np.uint8)
+                continue
+            height_px = max(1, round(frame_CHW.shape[1] * width_px / frame_CHW.shape[2]))
+            small = _image(frame_CHW).resize((width_px, height_px), Image.Resampling.BILINEAR)
+            shape = (3, height_px, width_px)
+            yield np.ascontiguousarray(np.asarray(small).transpose(2, 0, 1))
 
 
-def jpeg(frame_CHW: Tensor, side_px: int | None = None) -> bytes:
+def jpeg(frame_CHW: NDArray[np.uint8], side_px: int | None = None) -> bytes:
     """Return a frame (C, H, W) uint8 as a JPEG file, resized to a square of `side_px` where that is given."""
-    content, image = io.BytesIO(), Image.fromarray(frame_CHW.permute(1, 2, 0).numpy())
+    content, image = io.BytesIO(), _image(np.asarray(frame_CHW))
     if side_px is not None:
         image = image.resize((side_px, side_px))
     image.save(content, format="jpeg", quality=85)
     return content.getvalue()
 
 
-def data_url(picture: bytes) -> str:
-    """Return a JPEG as a data URL."""
-    return "data:image/jpeg;base64," + base64.b64encode(picture).decode("ascii")
+def data_url(picture: bytes, kind: str = "jpeg") -> str:
+    """Return a JPEG, or a picture of another kind, as a data URL."""
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode('ascii')}"
+
+
+def _image(frame_CHW: NDArray[np.uint8]) -> Image.Image:
+    return Image.fromarray(np.ascontiguousarray(frame_CHW.transpose(1, 2, 0)))

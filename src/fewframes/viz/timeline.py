@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from fewframes.core.text import for_html
+from fewframes.core.text import html_of
 from fewframes.inference.spans import clock
-from fewframes.inference.timeline import Timeline
-from fewframes.viz.html import JUMP_SCRIPT, JUMP_STYLE, STYLE, page
+
+if TYPE_CHECKING:
+    from fewframes.inference.timeline import Timeline
 
 
 def timeline_page(timeline: Timeline, video: str, thumbnails: Sequence[str]) -> str:
-    """Return a page that plays the video and jumps to its spans: a click on a picture or on the bar goes there.
+    """Return a page that plays the video and jumps to its spans: a click on a picture or on a bar goes there.
 
     Args:
         timeline: The timeline.
@@ -21,23 +23,33 @@ def timeline_page(timeline: Timeline, video: str, thumbnails: Sequence[str]) -> 
         thumbnails: Address of a picture of each span, as seen from the page.
     """
     length_s = timeline.duration_s
-    cards, marks = [], []
+
+    def on_track(start_s: float, end_s: float) -> dict[str, str]:
+        when = f"{clock(start_s)} - {clock(end_s)}"
+        return {
+            "left": f"{100 * start_s / length_s:.3f}",
+            "width": f"{100 * (end_s - start_s) / length_s:.3f}",
+            "when": when,
+        }
+
+    tracks: dict[str, dict[str, object]] = {}
+    cards: list[dict[str, object]] = []
     for number, (span, picture) in enumerate(zip(timeline.spans, thumbnails, strict=True)):
-        label, when = for_html(span.label), f"{clock(span.start_s)} - {clock(span.end_s)}"
         hue = round(360 * timeline.labels.index(span.label) / len(timeline.labels))
-        style = f"left:{100 * span.start_s / length_s:.3f}%;width:{100 * span.length_s / length_s:.3f}%"
-        jump = f"href='#{number}' data-at='{span.start_s:.2f}'"
-        marks.append(f"<a {jump} style='{style};background:hsl({hue} 60% 45%)' title='{label} {when}'></a>")
-        cards.append(
-            f"<a {jump} style='border-color:hsl({hue} 60% 45%)'><img alt='' loading='lazy' src='{quote(picture)}'>"
-            f"<b>{label}</b> {span.confidence:.0%}<br>{when}</a>"
-        )
-    title = os.path.basename(timeline.source)
-    return page(
-        title,
-        STYLE + JUMP_STYLE,
-        f"<h1>{for_html(title)}</h1>"
-        f"<video controls preload='metadata' src='{for_html(video)}'></video><div class='bar'>{''.join(marks)}</div>"
-        f"<p>{len(cards)} spans in {clock(length_s)}. Click one to play it.</p>"
-        f"<div class='cards'>{''.join(cards)}</div><script>{JUMP_SCRIPT}</script>",
-    )
+        colour = f"hsl({hue} 60% 45%)"
+        place = {**on_track(span.start_s, span.end_s), "number": number, "at": f"{span.start_s:.2f}"}
+        track = tracks.setdefault(span.label, {"label": span.label, "colour": colour, "spans": []})
+        track["spans"] = [*track["spans"], place]  # type: ignore[misc]
+        score = f"{span.confidence:.0%}"
+        cards.append({**place, "label": span.label, "score": score, "colour": colour, "picture": quote(picture)})
+    spans = f"{len(cards)} span{'s' * (len(cards) != 1)} in {clock(length_s)}."
+    values = {
+        "title": os.path.basename(timeline.source),
+        "video": video,
+        "summary": f"{spans} Click one to play it." if cards else f"No action above {timeline.threshold:.0%}.",
+        "gaps": [{**on_track(gap.start_s, gap.end_s), "error": gap.error} for gap in timeline.gaps],
+        "tracks": list(tracks.values()),
+        "cards": cards,
+        "length": clock(length_s),
+    }
+    return html_of("viz/templates/timeline.html", values)

@@ -111,7 +111,7 @@ def test_what_is_wrong_is_shown_surest_first(fading: Predictor, clips: Path) -> 
 def test_the_page_stands_alone_and_the_files_are_whole(judged: Evaluation, fading: Predictor, tmp_path: Path) -> None:
     page = report_page(judged, read_mistakes(judged, fading))
     assert page.count("data:image/png;base64,") == 3  # confusion, doubt, frames
-    assert not re.search(r"(src|href)='(?!data:)", page)
+    assert not re.search(r'(src|href)="(?!data:)', page)
     assert "The model was trained on 12 of these 12 videos" in page
     assert "broken.mp4" in page
     assert "12 evaluated, 1 failed, 0 missing" in page
@@ -138,7 +138,7 @@ def test_a_page_shows_the_actions_that_there_are(judged: Evaluation) -> None:
     report = score(torch.eye(101)[torch.tensor([3, 7, 9])], torch.tensor([3, 7, 8]), labels)
     page = report_page(replace(judged, report=report))
     assert " of 0" not in page
-    assert "class='wide'" not in page  # four of the 101 labels have videos or were predicted
+    assert 'class="wide"' not in page  # four of the 101 labels have videos or were predicted
     assert page.count("action 8") > 0
     assert "action 5" not in page
 
@@ -149,10 +149,10 @@ def test_a_page_of_many_labels_can_be_scrolled(judged: Evaluation, fading: Predi
     named_N[:60] = named_N[:60].roll(1)  # sixty pairs of one each, of which the first twenty are listed
     report = score(torch.eye(101)[named_N], torch.arange(101), labels)
     page = report_page(replace(judged, report=report), read_mistakes(replace(judged, report=report), fading))
-    assert page.count("<p class='wide'><img alt='confusion matrix'") == 1
+    assert page.count('<div class="wide"><img class="chart" alt="confusion matrix"') == 1
     assert page.count("taken for action ") == 20
-    assert "<b>" not in page
-    assert "class='wide'" not in report_page(judged, read_mistakes(judged, fading))
+    assert page.count("<b>") == 2 * page.count("<figure>")  # those of the captions
+    assert 'class="wide"' not in report_page(judged, read_mistakes(judged, fading))
 
 
 def test_what_it_costs(judged: Evaluation, fading: Predictor, clips: Path, tmp_path: Path) -> None:

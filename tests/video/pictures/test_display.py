@@ -283,7 +283,7 @@ def test_a_fourth_byte_that_is_empty_everywhere_means_nothing() -> None:
 def test_thumbnails_have_the_shape_of_what_is_shown(tmp_path: Path) -> None:
     path = write(tmp_path / "both.mp4", aspect=Fraction(2), matrix=(-1, 0, 0, 1))
     (small_CHW,) = middle_frames(str(path), [Span(0.0, 0.4, "hug", 1.0)], width_px=96)
-    assert (small_CHW.shape, seen(small_CHW)) == ((3, 32, 96), "GRWB")
+    assert (small_CHW.shape, seen(torch.as_tensor(small_CHW))) == ((3, 32, 96), "GRWB")
 
 
 def test_torchcodec_is_left_what_is_shown_as_it_is_decoded(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 'use strict';
 const $ = id => document.getElementById(id);
 const video = $('video'), clock = s => `${Math.floor(s / 60)}:${(s % 60).toFixed(1).padStart(4, '0')}`;
-const percent = fraction => `${(100 * fraction).toFixed(1)} %`;
+const percent = fraction => `${(100 * fraction).toFixed(1)}\u00a0%`; // no line ends before the sign
 let about = {}, running = null, answers = {};
 
 /* Make an element with text, attributes and children. Text is never taken for HTML. */

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from fewframes.core.metrics import Report
-from fewframes.core.text import for_html
+from fewframes.core.metrics import MultiLabelReport, Report
+from fewframes.core.text import html_of
 from fewframes.data.known_videos import known_words
 from fewframes.data.layouts import Sample
 from fewframes.inference.clips import ClipRequest
@@ -19,8 +18,8 @@ from fewframes.results import Clip, tally
 from fewframes.sampling import ONE_PASS
 from fewframes.training.evaluation.evaluate import RELEASE_FPS, Evaluation, figure_name
 from fewframes.viz.charts import MOST_COUNTED, confusion_png, curve_png
-from fewframes.viz.explanation import strip_png
-from fewframes.viz.html import STYLE, image, page, table
+from fewframes.viz.frames import frames_of
+from fewframes.viz.thumbnails import data_url
 
 WORST = 8
 MOST_PAIRS = 20
@@ -35,7 +34,7 @@ class Mistake:
     predicted: str
     score: float
     clip: Clip
-    attention: Tensor
+    attention: NDArray[np.float32]
 
 
 def read_mistakes(evaluation: Evaluation, predictor: Predictor) -> tuple[Mistake, ...]:
@@ -48,48 +47,64 @@ def read_mistakes(evaluation: Evaluation, predictor: Predictor) -> tuple[Mistake
         sample = evaluation.samples[row]
         request = ClipRequest(ONE_PASS, predictor.num_frames, sample.start_s, sample.end_s)
         decoded = predictor.reader.read(sample.path, request, threads=0)
-        score, index = evaluation.scores[row].max(dim=0)
-        attention_T = predictor.label(decoded).frame_attention
-        found.append(Mistake(sample, predictor.labels[int(index)], float(score), decoded.clips[0], attention_T))
+        scores_K = np.asarray(evaluation.scores[row])
+        attention_T = np.asarray(predictor.label(decoded).frame_attention)
+        predicted, score = predictor.labels[int(scores_K.argmax())], float(scores_K.max())
+        found.append(Mistake(sample, predicted, score, decoded.clips[0], attention_T))
     return tuple(found)
 
 
 def report_page(evaluation: Evaluation, mistakes: Sequence[Mistake] = ()) -> str:
     """Return the report of an evaluation as a page of HTML. `mistakes`, as `read_mistakes` returns them, are shown with frames."""
     report, facts = evaluation.report, evaluation.provenance
-    parts = [f"<h1>{for_html(str(facts['model']))} on {for_html(str(facts['data']))}</h1>"]
-    if known := known_words(facts, len(evaluation.samples)):
-        parts.append(f"<p class='warning'>{for_html(known)}</p>")
     main = figure_name(report)
-    parts.append(f"<p><strong>{main} {for_html(str(evaluation.interval))}</strong></p>")
-    parts.append(table(_facts(evaluation)))
-    parts.append("<h2>By action</h2><pre class='long'>" + "\n".join(map(for_html, report.lines()[1:])) + "</pre>")
+    values: dict[str, object] = {
+        "title": f"{facts['model']} on {facts['data']}",
+        "warning": known_words(facts, len(evaluation.samples)),
+        "headline": f"{main} {evaluation.interval}",
+        "rows": _facts(evaluation),
+        "actions": _actions(report),
+        "confusion": None,
+        "is_wide": False,
+        "pairs": [],
+        "doubt": None,
+        "sweep": None,
+        "mistakes": list(map(_mistake, mistakes)),
+        "failures": [(failure.source, failure.error) for failure in evaluation.failures],
+    }
     if isinstance(report, Report):
         labels, counts_KK = _occurring(report)
-        parts.append(
-            image(
-                confusion_png(labels, counts_KK, "confusion"),
-                "confusion matrix",
-                wide=len(labels) > MOST_COUNTED,
-            )
-        )
-        if pairs := _pairs(report):
-            parts.append("<h2>Taken for each other</h2>" + table(pairs))
         curve = curve_png(
             evaluation.rejection, "videos answered", "of these right", "leaving the most doubtful unanswered"
         )
-        parts.append("<h2>Doubt</h2>" + image(curve, "fraction right over fraction answered"))
+        values |= {
+            "confusion": data_url(confusion_png(labels, counts_KK, "confusion"), "png"),
+            "is_wide": len(labels) > MOST_COUNTED,
+            "pairs": _pairs(labels, counts_KK),
+            "doubt": data_url(curve, "png"),
+        }
     if evaluation.sweep:
         points = sorted(evaluation.sweep.items())
         picture = curve_png(points, "frames per view", main, "frames against accuracy", fractions=False)
-        parts.append("<h2>Frames</h2>" + image(picture, "accuracy over number of frames"))
-    if mistakes:
-        note = "<p><small>Borders: attention, from pale yellow (none) to dark red (the most in the video).</small></p>"
-        parts.append("<h2>Wrong, and sure of it</h2>" + note + "".join(map(_strip, mistakes)))
-    if evaluation.failures:
-        failed = [(failure.source, failure.error) for failure in evaluation.failures]
-        parts.append("<h2>Could not be read</h2>" + table(failed))
-    return page(f"{facts['model']} on {facts['data']}", STYLE, "".join(parts))
+        values["sweep"] = data_url(picture, "png")
+    return html_of("training/evaluation/templates/report.html", values)
+
+
+def _actions(report: Report | MultiLabelReport) -> list[dict[str, str]]:
+    """Return a row for each action that has videos: how many are right, or the average precision."""
+    if isinstance(report, Report):
+        fractions = report.recalls
+        counts_KK = np.asarray(report.confusion)
+        counts = [
+            f"{right} of {total}" for right, total in zip(counts_KK.diagonal(), counts_KK.sum(axis=1), strict=True)
+        ]
+    else:
+        fractions, counts = report.average_precisions, ["average precision"] * len(report.labels)
+    return [
+        {"label": label, "count": count, "fraction": f"{fraction:.1%}", "width": f"{100 * fraction:.1f}"}
+        for label, count, fraction in zip(report.labels, counts, fractions, strict=True)
+        if fraction is not None
+    ]
 
 
 def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
@@ -127,30 +142,30 @@ def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
     return rows
 
 
-def _occurring(report: Report) -> tuple[tuple[str, ...], NDArray[np.generic]]:
+def _occurring(report: Report) -> tuple[tuple[str, ...], NDArray[np.integer]]:
     """Return the labels that have videos or were predicted, and their confusion counts."""
-    counts_KK = report.confusion.numpy()
+    counts_KK = np.asarray(report.confusion)
     kept = np.flatnonzero(counts_KK.sum(axis=0) + counts_KK.sum(axis=1))
     return tuple(report.labels[index] for index in kept), counts_KK[np.ix_(kept, kept)]
 
 
-def _pairs(report: Report) -> list[tuple[str, str]]:
+def _pairs(labels: Sequence[str], counts_KK: NDArray[np.integer]) -> list[tuple[str, str]]:
     """Return pairs of confused actions as rows of a table (true label, text), the most frequent first."""
-    wrong_KK = report.confusion.clone().fill_diagonal_(0)
-    found = sorted(wrong_KK.nonzero().tolist(), key=lambda pair: -int(wrong_KK[pair[0], pair[1]]))
-    totals = report.confusion.sum(dim=1)
+    wrong_KK = counts_KK - np.diag(counts_KK.diagonal())
+    found = sorted(np.argwhere(wrong_KK).tolist(), key=lambda pair: -int(wrong_KK[pair[0], pair[1]]))
+    totals_K = counts_KK.sum(axis=1)
     return [
-        (report.labels[row], f"taken for {report.labels[column]}: {int(wrong_KK[row, column])} of {int(totals[row])}")
+        (labels[row], f"taken for {labels[column]}: {wrong_KK[row, column]} of {totals_K[row]}")
         for row, column in found[:MOST_PAIRS]
     ]
 
 
-def _strip(mistake: Mistake) -> str:
-    """Return a mistake as HTML: its true and predicted label, and the frames with their times and attention."""
-    true, predicted = for_html(", ".join(mistake.sample.labels)), for_html(mistake.predicted)
-    caption = f"<b>{true}</b>, taken for <b>{predicted}</b> ({mistake.score:.0%})"
+def _mistake(mistake: Mistake) -> dict[str, object]:
     clip = mistake.clip
-    picture = image(
-        strip_png(clip.frames.cpu(), clip.times_s.tolist(), mistake.attention), f"frames of {mistake.sample.path}"
-    )
-    return f"<figure><figcaption>{caption}<br><small>{for_html(mistake.sample.path)}</small></figcaption>{picture}</figure>"
+    return {
+        "true": ", ".join(mistake.sample.labels),
+        "predicted": mistake.predicted,
+        "score": f"{mistake.score:.0%}",
+        "source": mistake.sample.path,
+        "frames": frames_of(np.asarray(clip.frames), clip.times_s.tolist(), mistake.attention),
+    }

@@ -1,0 +1,102 @@
+"""The settings of a server, and the kinds of requests that it takes."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass as settings
+
+from fewframes.core.settings import STRICT, Count, Positive
+from fewframes.video.decode.container import Limits
+
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Urls = Literal["none", "public", "any"]
+
+
+@settings(frozen=True, kw_only=True, config=STRICT)
+class ServeConfig:
+    """The settings of a server: its limits, and the requests that it takes."""
+
+    max_mb: Positive = 256.0
+    """The largest video, in millions of bytes."""
+    max_seconds: Positive = 900.0
+    """The longest video, in seconds."""
+    max_megapixels: Positive = 9.0
+    """The largest frame, in millions of pixels; 4K has 8.3."""
+    timeout_s: Positive = 120.0
+    """Seconds for a request, with its upload and its time in the queue."""
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Videos that are decoded at the same time. 0 is two per core: one is decoded while another's frames are embedded."""
+    max_waiting: Annotated[int, Field(ge=0)] = 16
+    """Requests that may wait for a worker; more are refused."""
+    root: str | None = None
+    """Folder whose videos requests may name by path; None allows no paths."""
+    urls: Urls = "none"
+    """URLs that requests may name: `none`, `public` ones, or `any`, which includes this network."""
+    token: str = ""
+    """The secret that requests must send; empty for none."""
+    names: tuple[str, ...] = ()
+    """Host names under which the server may be asked, without ports; none allows any."""
+
+    @property
+    def num_workers(self) -> int:
+        """Return the number of threads that work."""
+        return self.workers or 2 * (os.cpu_count() or 1)
+
+    @property
+    def max_bytes(self) -> int:
+        """Return the size of the largest video, in bytes."""
+        return int(self.max_mb * 1e6)
+
+    @property
+    def limits(self) -> Limits:
+        """Return the limits of the decoder."""
+        return Limits(int(self.max_megapixels * 1e6), self.max_seconds)
+
+
+@settings(frozen=True, kw_only=True, config=STRICT)
+class VideoRequest:
+    """A request about one video, or the part of it between two times."""
+
+    url: str | None = None
+    """Address of the video, if it is not uploaded."""
+    path: str | None = None
+    """Path of the video below the server's folder, if it is not uploaded."""
+    start_s: Seconds = 0.0
+    """Start of the part, in seconds."""
+    end_s: Seconds | None = None
+    """End of the part, in seconds; None is the end of the video."""
+
+
+@settings(frozen=True, kw_only=True, config=STRICT)
+class PredictRequest(VideoRequest):
+    """A request for the likeliest actions in a video."""
+
+    topk: Count = 5
+    """Number of actions to name."""
+    explain: bool = False
+    """Add how much the score falls when each frame is left out."""
+    pictures: bool = False
+    """Add the frames that the model saw, as small JPEGs."""
+
+
+@settings(frozen=True, kw_only=True, config=STRICT)
+class TimelineRequest(VideoRequest):
+    """A request for the actions in a long video and their times."""
+
+    window_s: Annotated[float, Field(ge=0.5, allow_inf_nan=False)] = 4.0
+    """Seconds of the shortest windows, about what an action lasts."""
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.8
+    """Confidence that a span needs."""
+    progress: bool = False
+    """Answer in lines of JSON: reports of progress, and the result last."""
+
+
+@settings(frozen=True, kw_only=True, config=STRICT)
+class EmbedRequest(VideoRequest):
+    """A request for the embedding y of a video (Eq. 12)."""
+
+    per_frame: bool = False
+    """Add the embedding of each frame."""

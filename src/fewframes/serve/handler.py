@@ -1,0 +1,212 @@
+"""Handle HTTP requests about videos: check the token, let a request in, read its body and send the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.datastructures import UploadFile
+from starlette.types import Receive, Scope, Send
+
+from fewframes.errors import FewframesError, Refusal
+from fewframes.serve.answers import status_of
+from fewframes.serve.config import TimelineRequest, VideoRequest
+from fewframes.serve.metrics import Metrics
+from fewframes.serve.requests import read_request
+from fewframes.serve.service import Service
+from fewframes.serve.tasks import RequestTask, gone
+
+DRAIN_S = 1.0
+"""Seconds for which the body of a refused request is still read."""
+MOST_CHARS = 1000
+"""The most characters of an error in an answer."""
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; media-src 'self' blob:; frame-ancestors 'none'; "
+    "base-uri 'none'; form-action 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+class RequestHandler:
+    """A handler of requests about videos: checks the token, lets a request in, reads its body and sends the answer."""
+
+    def __init__(self, service: Service, metrics: Metrics) -> None:
+        self.service, self.metrics = service, metrics
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Return the headers of every answer.
+
+        They restrict what pages may load, and who may embed them. While the server stops they also say that the connection
+        ends, so that clients send no more requests on a connection that is about to be closed.
+        """
+        return HEADERS | ({"Connection": "close"} if self.service.is_stopping else {})
+
+    def check_token(self, request: Request) -> None:
+        """Check the token of a request. Raises Refusal (401) if it is missing or wrong."""
+        token = self.service.config.token
+        shown = request.headers.get("authorization", "").removeprefix("Bearer ").encode("latin-1")
+        if token and not hmac.compare_digest(shown, token.encode()):
+            raise Refusal(401, "this server asks for a token; send it as 'Authorization: Bearer TOKEN'")
+
+    async def answer(self, request: Request, kind: type[VideoRequest]) -> Response:
+        """Return the answer to a request of this kind: JSON, or lines of JSON while it is worked on. Raises FewframesError."""
+        self.check_token(request)
+        if self.service.is_stopping:
+            await _drained(request)
+        task, lines, upload = self.service.enter(), ProgressLines(asyncio.get_running_loop()), None
+        try:
+            async with _in_time(task):
+                video_request, upload = await read_request(request, kind, self.service.config.max_bytes)
+            self.service.take_slot(task)
+            file, name = (upload.file, upload.filename or "upload") if upload else (None, "")
+            future = self.service.submit(video_request, file, name, task, lines.report)
+        except BaseException:
+            self._finish(task, upload)
+            raise
+
+        # The slot is given back when the thread is done, not when the client has its answer: a thread may work on for a
+        # client that is gone, and a slot that is free too early would let in more than the workers can do.
+        def on_done(_: Future[dict[str, object]]) -> None:
+            self._finish(task, upload)
+            lines.end()
+
+        def on_left() -> None:
+            task.end(gone())
+            future.cancel()
+
+        future.add_done_callback(on_done)
+        if isinstance(video_request, TimelineRequest) and video_request.progress:
+            return StreamedLines(self._streamed(lines, future, task), on_left)
+        try:
+            return JSONResponse(await self._awaited(request, future, task))
+        finally:
+            on_left()
+
+    def _finish(self, task: RequestTask, upload: UploadFile | None) -> None:
+        """Close the upload, and let the request out of the service."""
+        if upload is not None:
+            upload.file.close()
+        self.service.leave(task)
+
+    async def _awaited(
+        self, request: Request, future: Future[dict[str, object]], task: RequestTask
+    ) -> dict[str, object]:
+        """Wait for the answer. Raises Refusal if the time runs out or the client goes away."""
+        answer = asyncio.wrap_future(future)
+        # If the client goes away nobody reads an error, and asyncio would log one that was never read.
+        answer.add_done_callback(lambda found: found.cancelled() or found.exception())
+        leaving = asyncio.ensure_future(_disconnected(request))
+        either: set[asyncio.Future[Any]] = {answer, leaving}
+        try:
+            async with _in_time(task):
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            leaving.cancel()
+        if answer.done():
+            return answer.result()
+        raise gone()
+
+    async def _streamed(
+        self, lines: ProgressLines, future: Future[dict[str, object]], task: RequestTask
+    ) -> AsyncIterator[str]:
+        """Yield lines of JSON: progress, and last the result or the error. By then the status (200) has been sent."""
+        try:
+            while True:
+                async with _in_time(task):
+                    line = await lines.next()
+                if line is None:
+                    break
+                yield json.dumps({"progress": {"done": line[0], "total": line[1]}}) + "\n"
+            yield json.dumps({"result": future.result()}, ensure_ascii=False) + "\n"
+        except FewframesError as error:
+            yield json.dumps(self.error_values(error), ensure_ascii=False) + "\n"
+
+    def error_values(self, error: FewframesError) -> dict[str, object]:
+        """Count an error, and return it as plain values for an answer."""
+        self.metrics.refused.labels(str(status_of(error))).inc()
+        return {"error": _in_a_line(error), "status": status_of(error)}
+
+
+class StreamedLines(StreamingResponse):
+    """A response of JSON lines that calls `on_left` at its end, even if the client goes before the first line is generated."""
+
+    media_type = "application/x-ndjson"
+
+    def __init__(self, lines: AsyncIterator[str], on_left: Callable[[], None]) -> None:
+        super().__init__(lines)
+        self._on_left = on_left
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._on_left()
+
+
+@asynccontextmanager
+async def _in_time(task: RequestTask) -> AsyncIterator[None]:
+    """Limit what is awaited inside to the time of the task. Raises Refusal if its time is over or it is ended early."""
+    loop = asyncio.get_running_loop()
+
+    def wake() -> None:
+        with suppress(RuntimeError):  # the block is left already
+            limit.reschedule(0)
+
+    try:
+        async with asyncio.timeout(task.left_s) as limit:
+            task.on_end = lambda: loop.call_soon_threadsafe(wake)
+            yield
+    except TimeoutError:
+        raise task.refusal() from None
+    finally:
+        task.on_end = lambda: None
+
+
+def _in_a_line(error: FewframesError) -> str:
+    """Return the message of an error in one line of limited length, however long the name of the video in it is."""
+    line = " ".join(str(error).splitlines())
+    return line if len(line) <= MOST_CHARS else f"{line[: MOST_CHARS // 2]} ... {line[-MOST_CHARS // 2 :]}"
+
+
+class ProgressLines:
+    """A queue of progress, from the thread that works on a task to the event loop that writes the answer."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._news: asyncio.Queue[tuple[int, int] | None] = asyncio.Queue()
+
+    def report(self, done: int, total: int) -> None:
+        """Report that `done` of `total` frames are embedded. May be called from any thread."""
+        self._loop.call_soon_threadsafe(self._news.put_nowait, (done, total))
+
+    def end(self) -> None:
+        """Report that nothing more comes. May be called from any thread."""
+        with suppress(RuntimeError):  # the loop is closed, so nobody reads any more
+            self._loop.call_soon_threadsafe(self._news.put_nowait, None)
+
+    async def next(self) -> tuple[int, int] | None:
+        """Wait for the next report and return its (done, total); None after the last one."""
+        return await self._news.get()
+
+
+async def _drained(request: Request) -> None:
+    """Read the body of a refused request, for `DRAIN_S` at most; closing while the client sends would lose the answer."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_S):
+            while (await request.receive()).get("more_body"):
+                pass
+
+
+async def _disconnected(request: Request) -> None:
+    """Return when the client has gone away."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

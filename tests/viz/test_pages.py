@@ -1,0 +1,78 @@
+"""Pages in a real browser: on a phone and in the dark they can be read, and nothing sticks out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fewframes.inference.frame_features import Gap
+from fewframes.inference.spans import Span
+from fewframes.inference.timeline import Timeline
+from fewframes.search.page import search_page
+from fewframes.search.table import Hit
+from fewframes.viz.frames import explanation_page
+from fewframes.viz.thumbnails import jpeg
+from fewframes.viz.timeline import timeline_page
+from helpers.browser import CONTRAST, needs_chromium
+from helpers.explanations import explained
+
+pytestmark = needs_chromium
+LONG = "a_label_of_many_letters_and_no_space_where_a_line_could_break_on_a_phone"
+
+
+def timeline() -> Timeline:
+    spans = (Span(0.0, 4.0, "hug", 0.9), Span(6.0, 9.0, LONG, 0.8), Span(12.0, 15.0, "hug", 0.7))
+    times_s: Any = np.arange(20, dtype=np.float64)
+    scores: Any = np.zeros((20, 2), np.float32)
+    return Timeline(
+        source=f"/videos/{LONG}.mp4", duration_s=20.0, start_s=0.0, end_s=20.0, labels=("hug", LONG), threshold=0.5,
+        times_s=times_s, scores=scores, spans=spans, gaps=(Gap(16.0, 18.0, "damaged"),),
+        windows=(), num_encoded=20, num_missing=0,
+    )  # fmt: skip
+
+
+def pages(folder: Path) -> dict[str, str]:
+    wide, tall = (jpeg(np.zeros((3, *size), np.uint8)) for size in ((90, 320), (320, 90)))
+    (folder / "wide.jpg").write_bytes(wide)
+    (folder / "tall one.jpg").write_bytes(tall)
+    hits = [Hit(f"id-{n}", f"/videos/{LONG}{n}.mp4", 0.0, 4.0, 0.5 - n, LONG, 0.9) for n in range(3)]
+    return {
+        "explanation": explanation_page(explained(20)),
+        "timeline": timeline_page(timeline(), "none.mp4", ["wide.jpg", "tall one.jpg", "wide.jpg"]),
+        "search": search_page(f"like {LONG}", hits, {"id-0": wide, "id-1": tall}),
+        "nothing": search_page("hug", [], {}),
+    }
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_can_be_read_everywhere(browser: Any, tmp_path: Path, width: int, scheme: str) -> None:
+    view = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    for name, page in pages(tmp_path).items():
+        (tmp_path / f"{name}.html").write_text(page, encoding="utf-8")
+        view.goto((tmp_path / f"{name}.html").as_uri())
+        assert view.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
+        assert view.evaluate(CONTRAST) >= 4.5, name
+        if name == "timeline":
+            view.wait_for_function("[...document.images].every(one => one.complete && one.naturalWidth)")
+        heights = view.evaluate("[...document.querySelectorAll('.thumb')].map(one => Math.round(one.offsetHeight))")
+        assert len(set(heights)) == (name in ("timeline", "search")), name
+        is_dark = view.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(21, 24, 28)"
+        assert is_dark == (scheme == "dark")
+    view.close()
+
+
+def test_marks_become_options_that_teach(browser: Any, tmp_path: Path) -> None:
+    (tmp_path / "search.html").write_text(pages(tmp_path)["search"], encoding="utf-8")
+    view = browser.new_page()
+    view.goto((tmp_path / "search.html").as_uri())
+    for number, mark in ((0, "yes"), (1, "no"), (2, "yes")):
+        view.locator(f"button[name={mark}]").nth(number).click()
+    assert view.inner_text("#teach") == "--teach NAME --yes id-0,id-2 --no id-1"
+    view.locator("button[name=no]").nth(0).click()
+    view.locator("button[name=yes]").nth(2).click()
+    assert view.inner_text("#teach") == "--teach NAME --no id-0,id-1"
+    view.close()
