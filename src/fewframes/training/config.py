@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass
 from fewframes.core.settings import STRICT, Count, Positive, Share, settings_from
 from fewframes.data.dataset import DataConfig
 from fewframes.errors import ConfigError, nearest
-from fewframes.training.augment import AugmentConfig
+from fewframes.training.augment_config import AugmentConfig
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -25,7 +25,8 @@ from fewframes.inference.frame_features import encoder_key
 from fewframes.inference.predictor import Predictor
 from fewframes.results import Failure
 from fewframes.sampling import ONE_PASS, Views
-from fewframes.training.augment import AugmentConfig, read_drawn, seed_of
+from fewframes.training.augment import read_drawn, seed_of
+from fewframes.training.augment_config import AugmentConfig
 from fewframes.video.source import open_video
 from fewframes.video.times import checked_range
 
