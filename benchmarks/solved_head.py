@@ -2,7 +2,7 @@
 
     python benchmarks/solved_head.py DATA --output benchmarks/results/solved_head.json
 
-DATA is the folder of the real sets (its README has their origin). `--only` measures some sets and keeps the others' rows of the file.
+DATA is the folder of the real sets (its README has their origin). `--only` measures some sets and keeps the other rows of the file.
 
 Each set is solved from all its videos, in the views of the package's defaults (as it is, mirrored, six random ones). Every group is
 predicted from all other groups, in one view (the video as it is). Two splits of UT-Interaction hold out a whole set instead.

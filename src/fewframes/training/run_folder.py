@@ -177,7 +177,7 @@ class RunFolder:
     def without_settings(self, extra: dict[str, Any], num_processes: int) -> dict[str, Any]:
         """Return the values that `with_settings` was given. Raises ConfigError if the settings are those of another run."""
         then, now = extra.pop("settings"), self._settings(num_processes)
-        differing = [f"{name} was {then[name]}, is {now[name]}" for name in now if then[name] != now[name]]
+        differing = [f"{name} was {then.get(name)}, is {now[name]}" for name in now if then.get(name) != now[name]]
         if differing:
             raise ConfigError(
                 f"{self.state}: holds the state of another run ({'; '.join(differing)}); start anew with --overwrite"
