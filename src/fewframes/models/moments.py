@@ -125,7 +125,7 @@ def _rows_of(groups_B: Indices, left_out_groups: Sequence[int] | None) -> list[I
     """Return the indices of the videos of each left-out group, in the order in which the groups were asked for."""
     names_G, group_B = np.unique(groups_B, return_inverse=True)
     sorted_B = np.argsort(group_B, kind="stable")
-    rows_G = np.split(sorted_B, np.cumsum(np.bincount(group_B))[:-1])
+    rows_G: list[Indices] = list(np.split(sorted_B, np.cumsum(np.bincount(group_B))[:-1]))
     if left_out_groups is None:
         return rows_G
     number_of = {int(name): number for number, name in enumerate(names_G)}

@@ -22,13 +22,13 @@ class HeadFigures:
     """The figures of a read-out on N videos that it was not solved from, each in one view: the video as it is."""
 
     protocol: str
-    """How the videos were kept apart, in words."""
+    """The way in which the videos were kept apart, in words."""
     report: Report | MultiLabelReport
     """The accuracy, and the confusion of actions."""
     interval: Interval
     """Top-1 (mAP for multi-label data) with its interval of 95 % over groups."""
     samples: tuple[Sample, ...]
-    """These videos."""
+    """The N videos."""
     scores: NDArray[np.float32]
     """The scores (N, K) in 0-1, in the order of the model's labels."""
     failures: tuple[Failure, ...]
