@@ -43,7 +43,7 @@ from fewframes.inference.predictor import Predictor, load
 from fewframes.models.config import ModelConfig
 from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM
-from fewframes.training.augment import AugmentConfig
+from fewframes.training.augment_config import AugmentConfig
 from fewframes.training.config import RunConfig, TrainConfig
 from fewframes.training.features import EmbeddedVideos, embed_videos
 from fewframes.training.loop import fit

@@ -23,7 +23,7 @@ from fewframes.data.layouts import Sample
 from fewframes.inference.predictor import load
 from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM
-from fewframes.training.augment import AugmentConfig
+from fewframes.training.augment_config import AugmentConfig
 from fewframes.training.config import RunConfig, TrainConfig
 from fewframes.training.features import EmbeddedVideos, embed_videos
 from fewframes.training.loader import ExampleOrder, TokenExamples, VideoExamples, read_batches

@@ -49,6 +49,9 @@ if TYPE_CHECKING:
     from fewframes.training.evaluation.evaluate import EvaluateConfig as EvaluateConfig
     from fewframes.training.evaluation.evaluate import Evaluation as Evaluation
     from fewframes.training.evaluation.evaluate import evaluate as evaluate
+    from fewframes.training.solved.run import SolvedResult as SolvedResult
+    from fewframes.training.solved.run import SolveOptions as SolveOptions
+    from fewframes.training.solved.run import train_solved as train_solved
     from fewframes.training.train import TrainingResult as TrainingResult
     from fewframes.training.train import TrainOptions as TrainOptions
     from fewframes.training.train import train as train
@@ -83,6 +86,8 @@ _MODULE_OF = {
     "read_run": "training.config",
     "RunConfig": "training.config",
     "save_checkpoint": "models.files.checkpoint",
+    "SolvedResult": "training.solved.run",
+    "SolveOptions": "training.solved.run",
     "Span": "inference.spans",
     "STAM": "models.stam",
     "start_model": "models.files.image_weights",
@@ -94,6 +99,7 @@ _MODULE_OF = {
     "TimelineConfig": "inference.timeline",
     "Timing": "results",
     "train": "training.train",
+    "train_solved": "training.solved.run",
     "TrainingResult": "training.train",
     "TrainOptions": "training.train",
     "VideoSet": "data.dataset",

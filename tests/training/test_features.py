@@ -22,7 +22,7 @@ from fewframes.models.files.networks import build_model
 from fewframes.results import Failure
 from fewframes.sampling import ONE_PASS, Views
 from fewframes.training import features as room
-from fewframes.training.augment import AugmentConfig
+from fewframes.training.augment_config import AugmentConfig
 from fewframes.training.features import EmbeddedVideos, VideoFeatures, embed_videos, extract_features
 from fewframes.video.view import ViewConfig
 from helpers.models import LABELS, TINY

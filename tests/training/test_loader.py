@@ -10,7 +10,7 @@ import torch
 
 from fewframes.data.layouts import Sample
 from fewframes.errors import DataError
-from fewframes.training.augment import AugmentConfig
+from fewframes.training.augment_config import AugmentConfig
 from fewframes.training.loader import ExampleOrder, TokenExamples, VideoExamples, read_batches
 from fewframes.video.view import ViewConfig
 

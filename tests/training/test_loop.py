@@ -19,7 +19,7 @@ from fewframes.models.config import ModelConfig
 from fewframes.models.files.networks import build_model
 from fewframes.models.layers import Block
 from fewframes.models.stam import STAM
-from fewframes.training.augment import AugmentConfig
+from fewframes.training.augment_config import AugmentConfig
 from fewframes.training.config import RunConfig, TrainConfig
 from fewframes.training.loader import TokenExamples, VideoExamples
 from fewframes.training.loop import Trainer, TrainingSet, TrainingStep, class_weights, fit, token_examples

@@ -26,7 +26,7 @@ from fewframes.models.config import ModelConfig
 from fewframes.models.files.checkpoint import Checkpoint, save_checkpoint
 from fewframes.models.files.hub import load_checkpoint
 from fewframes.models.files.networks import build_model
-from fewframes.training.augment import AugmentConfig
+from fewframes.training.augment_config import AugmentConfig
 from fewframes.training.config import RunConfig, TrainConfig, read_run
 from fewframes.training.evaluation.evaluate import EvaluateConfig, evaluate
 from fewframes.training.run_folder import read_history

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -20,7 +20,12 @@ from fewframes.cli.options import (
     NoCacheOption,
     embedding_cache,
 )
-from fewframes.errors import EXIT_SOME_FAILED
+from fewframes.errors import EXIT_SOME_FAILED, ConfigError
+
+if TYPE_CHECKING:
+    from fewframes.data.dataset import VideoSet
+    from fewframes.training.config import RunConfig
+    from fewframes.training.solved.run import SolveOptions
 
 LEARNING = "Learning"
 
@@ -113,6 +118,15 @@ def train(
             rich_help_panel=LEARNING,
         ),
     ] = None,
+    head: Annotated[
+        Literal["trained", "solved"] | None,
+        typer.Option(
+            help="How the actions are learned. trained: a small network, in steps. solved: a linear read-out, in one "
+            "calculation of seconds, measured by leaving out each group of videos in turn.",
+            show_default="trained",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
     unfreeze: Annotated[
         str | None,
         typer.Option(
@@ -187,7 +201,7 @@ def train(
     """Teach a model your own actions.
 
     Each video is encoded once and its embeddings are cached, so training again takes seconds.
-    A small network learns from these embeddings.
+    A small network learns from these embeddings. With --head solved there are no steps: a linear read-out is calculated.
     With --unfreeze the frame encoder learns too, on videos that are cropped and coloured anew each time.
 
     Writes model.safetensors (for `predict --model`), run.toml (the settings), metrics.json, predictions.csv, history.csv,
@@ -201,9 +215,6 @@ def train(
     from fewframes.data.dataset import read_data
     from fewframes.results import tally
     from fewframes.training.config import RunConfig, changed, changed_by_words, read_run
-    from fewframes.training.run_folder import RunFolder
-    from fewframes.training.train import TrainOptions
-    from fewframes.training.train import train as train_model
 
     chosen = changed(
         read_run(run) if run is not None else RunConfig(),
@@ -220,6 +231,7 @@ def train(
                 "mirror": mirror,
             },
             "train": {
+                "head": head,
                 "unfreeze": unfreeze,
                 "teacher": teacher,
                 "early_exit": early_exit,
@@ -235,14 +247,23 @@ def train(
     tell_data(data, videos)
     if holdout is not None and {"val", "test"} & {sample.split for sample in videos.samples}:
         tell("--holdout is not used: the data name their own held-out videos")
-    options = TrainOptions(
-        cache=embedding_cache(cache, unused=no_cache),
-        device=device,
-        dtype=dtype,
-        overwrite=overwrite,
-        resume=resume,
-        command=shlex.join(["fewframes", *sys.argv[1:]]),
-    )
+    command, kept = shlex.join(["fewframes", *sys.argv[1:]]), embedding_cache(cache, unused=no_cache)
+    if chosen.train.head == "solved":
+        from fewframes.training.solved.run import SolveOptions
+
+        _check_solved(holdout, resume=resume)
+        _solve(
+            videos,
+            output,
+            chosen,
+            SolveOptions(cache=kept, device=device, dtype=dtype, overwrite=overwrite, command=command),
+        )
+        return
+    from fewframes.training.run_folder import RunFolder  # late: it loads torch, which a solved head does not need
+    from fewframes.training.train import TrainOptions
+    from fewframes.training.train import train as train_model
+
+    options = TrainOptions(cache=kept, device=device, dtype=dtype, overwrite=overwrite, resume=resume, command=command)
     if resume and RunFolder(output, chosen, videos, options.command).finished():
         if is_first_process():
             tell(f"{output}: this run is already finished; use it: fewframes predict VIDEO --model {output}")
@@ -264,4 +285,39 @@ def train(
         print_lines([f"held-out videos: {first}", *others])
     tell(f"use it: fewframes predict VIDEO --model {output}")
     if trained.failures:
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _check_solved(holdout: float | None, *, resume: bool) -> None:
+    """Raise ConfigError for options that mean nothing if the head is solved. `train_solved` checks the settings themselves."""
+    if holdout:
+        raise ConfigError(
+            f"--holdout {holdout:g} with --head solved: every group is left out in turn, so none is held out; leave --holdout away"
+        )
+    if resume:
+        raise ConfigError(
+            "--resume with --head solved: there is no state to continue from; run it again with --overwrite"
+        )
+
+
+def _solve(videos: VideoSet, output: Path, run: RunConfig, options: SolveOptions) -> None:
+    """Solve a read-out, and tell how good it is."""
+    from fewframes.results import tally
+    from fewframes.training.solved.run import train_solved
+
+    with StageProgress() as progress:
+        solved = train_solved(videos, output, run, options, progress.show)
+    tell_failures(solved.failures)
+    read = tally(len(videos.samples) - len(solved.failures), "videos read", solved.failures)
+    tell(
+        f"{read} ({solved.num_cached} from the cache) in {solved.embedding_s:.1f} s; solved in {solved.solving_s:.1f} s"
+    )
+    for note in solved.notes:
+        tell(note)
+    for name, figures in (("videos of left-out groups", solved.left_out), ("held-out videos", solved.held_out)):
+        if figures is not None:
+            first, *others = figures.report.lines()
+            print_lines([f"{name}: {first}", *others, f"  {figures.interval}"])
+    tell(f"use it: fewframes predict VIDEO --model {output}")
+    if solved.failures:
         raise typer.Exit(EXIT_SOME_FAILED)

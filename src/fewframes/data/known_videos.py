@@ -25,6 +25,20 @@ def marks_of(samples: Iterable[Sample]) -> list[str]:
     ]
 
 
+def content_of(sample: Sample) -> str:
+    """Return a key of the bytes and the range of a video, the same wherever the file lies; empty if there is no local file.
+
+    Embeddings are cached under it. Videos behind a URL are not cached. A missing file fails later, where it is read.
+    """
+    from fewframes.core.cache import content_key, key_of  # late: today it loads torch
+
+    try:
+        content = content_key(sample.path)
+    except OSError:
+        return ""
+    return key_of(content, {"start_s": sample.start_s, "end_s": sample.end_s})
+
+
 def num_known(samples: Sequence[Sample], marks: Iterable[str]) -> int:
     """Return how many of the videos overlap in time with one whose key is among `marks`."""
     ranges: dict[str, list[tuple[float, float]]] = {}

@@ -9,21 +9,16 @@ start, and a read-out that is solved instead of trained.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Solved = tuple[Tensor, Tensor, Tensor]
-"""The weights (K, P), the predictions for some videos from all other videos (B', V, K), and the indices of those videos (B',)."""
+from fewframes.models.moments import NUM_COSINES, NUM_MOMENTS, STD_FLOOR, solve_moments
+
 NUM_WAVES, WAVE_STD = 6, 0.3
 """The number of frequencies of `slow_waves`, and the standard deviation of the result."""
-BLOCK_SIDE = 2048
-"""The number of rows of a symmetric matrix that are summed together, each from the diagonal on."""
-STD_FLOOR = 0.3
-"""The fraction of the mean spread that is added to the spread of each channel before a division, so that nearly constant channels
-are not blown up."""
 
 
 class MotionTokens(nn.Module):
@@ -109,26 +104,15 @@ class MotionTokens(nn.Module):
 class MomentHead(nn.Module):
     """A linear head on slow moments of the frame embeddings, solved by ridge regression: (B, T, D) -> (B, K) logits.
 
-    Moments are meant in the sense of statistics: means over t of f_t cos(pi k u_t) for k = 0..3, of |f_t - f_(t-1)|, and of
-    |f_t - mean over frames|. u_t in 0-1 is the time of frame t as a fraction of the duration. k = 0 is the mean of the frames, and
-    k = 1 already tells a video from its reverse.
-
-    Letters in shapes: B videos, V views of each, M = B*V, P all moments of a video, K classes.
+    `moments.py` has the formula of the moments, and the solver.
     """
 
-    NUM_COSINES, NUM_MOMENTS = 4, 6
-    RIDGE = 0.1
-    """The strength of regularisation, as a fraction of the mean of the kernel's diagonal."""
     MAX_LEFT_OUT = 8192
     """The most views that are predicted without their own video, to choose the scale. If there are more, videos are drawn."""
-    MAX_AT_ONCE = 2048
-    """The most views whose moments are in memory together."""
-    GAINS = torch.linspace(1, 40, 40)
-    """The scales of the logits that `fit` tries."""
 
     def __init__(self, frame_width: int, num_classes: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(self.NUM_MOMENTS * frame_width, num_classes).requires_grad_(False)
+        self.linear = nn.Linear(NUM_MOMENTS * frame_width, num_classes).requires_grad_(False)
 
     def forward(self, embeddings_BTD: Tensor) -> Tensor:
         return self.linear(self._moments(embeddings_BTD))
@@ -141,10 +125,7 @@ class MomentHead(nn.Module):
         loss: Callable[[Tensor, Tensor], Tensor],
         generator: torch.Generator,
     ) -> None:
-        """Solve for the weights, and choose the scale of the logits that gives left-out videos the smallest loss.
-
-        With more views than moments, the P x P products of the moments are summed piece by piece, so that memory does not grow with
-        the number of videos. With fewer views, the M x M products of the views are the smaller matrix.
+        """Solve for the weights, and choose the scale of the logits that gives left-out videos the smallest loss (`moments.py`).
 
         Args:
             embeddings_BVTD: the frame embeddings of V views of each video.
@@ -153,118 +134,22 @@ class MomentHead(nn.Module):
             generator: draws the videos that are left out, if there are more than `MAX_LEFT_OUT` views.
         """
         num_videos, num_views = embeddings_BVTD.shape[:2]
-        mean_P, scale_P = self._mean_and_scale(embeddings_BVTD)
-        prior_K = targets_BK.mean(dim=0)
-        solve = self._solve_by_moments if num_videos * num_views > len(mean_P) else self._solve_by_views
-        weights_KP, left_out_BVK, rows_B = solve(embeddings_BVTD, targets_BK - prior_K, mean_P, scale_P, generator)
-        left_out_MK = left_out_BVK.flatten(0, 1) + prior_K
-        wanted_MK = targets_BK[rows_B].repeat_interleave(num_views, dim=0)
-        gain = min(self.GAINS.tolist(), key=lambda gain: loss(gain * (left_out_MK - 0.5), wanted_MK).item())
-        self.linear.weight.copy_(gain * weights_KP * scale_P)
-        self.linear.bias.copy_(gain * (prior_K - 0.5) - self.linear.weight @ mean_P)
-
-    def _pieces(self, embeddings_BVTD: Tensor, rows_B: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the indices of some videos at a time, and the moments (M, P) of all their views, video after video.
-
-        `rows_B` are the indices of the videos to go through; None is all.
-        """
-        rows_B = torch.arange(len(embeddings_BVTD)) if rows_B is None else rows_B
-        for some_B in rows_B.split(max(1, self.MAX_AT_ONCE // embeddings_BVTD.shape[1])):
-            yield some_B, self._moments(embeddings_BVTD[some_B].flatten(0, 1))
-
-    def _mean_and_scale(self, embeddings_BVTD: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the mean of each moment and the inverse of its spread, both (P,)."""
-        count, sums_P, squares_P, shift_P = 0, torch.zeros(()), torch.zeros(()), None
-        for _, moments_MP in self._pieces(embeddings_BVTD):
-            # The mean of the first piece is subtracted from all, so that the variance is a difference of small numbers and loses no
-            # digits.
-            shift_P = moments_MP.mean(dim=0) if shift_P is None else shift_P
-            shifted_MP = (moments_MP - shift_P).double()
-            count += len(shifted_MP)
-            sums_P, squares_P = sums_P + shifted_MP.sum(dim=0), squares_P + shifted_MP.square().sum(dim=0)
-        assert shift_P is not None
-        variance_P = (squares_P - sums_P.square() / count).clamp(min=0) / (count - 1)
-        spread_P = variance_P.sqrt().to(shift_P.dtype)
-        scale_P = torch.cat([_one_over(part) for part in spread_P.chunk(self.NUM_MOMENTS)])
-        return (shift_P + sums_P / count).to(shift_P.dtype), scale_P
-
-    def _solve_by_views(
-        self, embeddings_BVTD: Tensor, wanted_BK: Tensor, mean_P: Tensor, scale_P: Tensor, _generator: torch.Generator
-    ) -> Solved:
-        """Solve by the M x M products of the views with each other.
-
-        Args:
-            embeddings_BVTD: the frame embeddings of V views of each video.
-            wanted_BK: the targets, minus their mean.
-            mean_P: the mean of each moment.
-            scale_P: the inverse of the spread of each moment.
-            _generator: not used, because every view is predicted without its own video.
-        """
-        num_videos, num_views = embeddings_BVTD.shape[:2]
-        scaled_MP = torch.cat([(moments_MP - mean_P) * scale_P for _, moments_MP in self._pieces(embeddings_BVTD)])
-        wanted_MK = wanted_BK.repeat_interleave(num_views, dim=0)
-        kernel_MM = scaled_MP @ scaled_MP.T
-        kernel_MM.diagonal().add_(self.RIDGE * kernel_MM.diagonal().mean().clamp(min=1e-6))
-        inverse_MM = torch.linalg.inv(kernel_MM)
-        dual_MK = inverse_MM @ wanted_MK
-        # The prediction for each video from all others, without solving anew for each: the residual of a left-out video is its
-        # dual variables, solved by its diagonal block of the inverse.
-        blocks_BVV = (
-            inverse_MM.view(num_videos, num_views, num_videos, num_views).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
+        drawn_B = torch.randperm(num_videos, generator=generator)[: max(1, self.MAX_LEFT_OUT // num_views)]
+        solved = solve_moments(
+            embeddings_BVTD.cpu().numpy(),
+            targets_BK.cpu().numpy(),
+            lambda logits_MK, wanted_MK: loss(torch.from_numpy(logits_MK), torch.from_numpy(wanted_MK)).item(),
+            left_out_groups=drawn_B.tolist(),
+            leave_out_means=False,
         )
-        residual_BVK = torch.linalg.solve(blocks_BVV, dual_MK.unflatten(0, (num_videos, num_views)))
-        return dual_MK.T @ scaled_MP, wanted_BK[:, None] - residual_BVK, torch.arange(num_videos)
-
-    def _solve_by_moments(
-        self, embeddings_BVTD: Tensor, wanted_BK: Tensor, mean_P: Tensor, scale_P: Tensor, generator: torch.Generator
-    ) -> Solved:
-        """Solve by the P x P products of the moments with each other, summed over pieces of the videos.
-
-        Args:
-            embeddings_BVTD: the frame embeddings of V views of each video.
-            wanted_BK: the targets, minus their mean.
-            mean_P: the mean of each moment.
-            scale_P: the inverse of the spread of each moment.
-            generator: draws the videos that are predicted from the others, if there are more than `MAX_LEFT_OUT` views.
-        """
-        num_videos, num_views = embeddings_BVTD.shape[:2]
-        gram_PP, answers_PK = (
-            mean_P.new_zeros(len(mean_P), len(mean_P)),
-            wanted_BK.new_zeros(len(mean_P), wanted_BK.shape[1]),
-        )
-        for some_B, moments_MP in self._pieces(embeddings_BVTD):
-            scaled_MP = (moments_MP - mean_P) * scale_P
-            for first in range(0, len(mean_P), BLOCK_SIDE):  # the lower half is the mirror of the upper one
-                part = slice(first, first + BLOCK_SIDE)
-                gram_PP[part, first:].addmm_(scaled_MP[:, part].T, scaled_MP[:, first:])
-            answers_PK += scaled_MP.T @ wanted_BK[some_B].repeat_interleave(num_views, dim=0)
-        ridge = self.RIDGE * gram_PP.trace() / (num_videos * num_views)
-        gram_PP.diagonal().add_(ridge.clamp(min=1e-6))
-        upper_PP = torch.linalg.cholesky(gram_PP, upper=True)
-        del gram_PP
-        weights_PK = torch.cholesky_solve(answers_PK, upper_PP, upper=True)
-        # The prediction for each video from all others: its residual, solved by the identity minus the influence of its views on
-        # their own predictions.
-        rows_B = torch.randperm(num_videos, generator=generator)[: max(1, self.MAX_LEFT_OUT // num_views)]
-        left_out = []
-        for some_B, moments_MP in self._pieces(embeddings_BVTD, rows_B):
-            scaled_MP = (moments_MP - mean_P) * scale_P
-            roots_BVP = torch.linalg.solve_triangular(upper_PP, scaled_MP, upper=True, left=False).unflatten(
-                0, (-1, num_views)
-            )
-            own_BVV = torch.eye(num_views) - roots_BVP @ roots_BVP.mT
-            wanted_BVK = wanted_BK[some_B, None].expand(-1, num_views, -1)
-            residual_BVK = torch.linalg.solve(
-                own_BVV, wanted_BVK - (scaled_MP @ weights_PK).unflatten(0, (-1, num_views))
-            )
-            left_out.append(wanted_BVK - residual_BVK)
-        return weights_PK.T, torch.cat(left_out), rows_B
+        self.linear.weight.copy_(torch.from_numpy(solved.weight))
+        self.linear.bias.copy_(torch.from_numpy(solved.bias))
 
     def _moments(self, embeddings_BTD: Tensor) -> Tensor:
         """Return the moments of each video: (B, T, D) -> (B, P)."""
         num_frames, device = embeddings_BTD.shape[1], embeddings_BTD.device
         times_T = (torch.arange(num_frames, device=device) + 0.5) / num_frames
-        cosines_TC = torch.cos(math.pi * times_T[:, None] * torch.arange(self.NUM_COSINES, device=device))
+        cosines_TC = torch.cos(math.pi * times_T[:, None] * torch.arange(NUM_COSINES, device=device))
         waves_BCD = cosines_TC.T @ embeddings_BTD / num_frames
         change_BD = embeddings_BTD.diff(dim=1).abs().sum(dim=1) / max(1, num_frames - 1)
         deviation_BD = (embeddings_BTD - embeddings_BTD.mean(dim=1, keepdim=True)).abs().mean(dim=1)

@@ -19,13 +19,16 @@ from pydantic.dataclasses import dataclass
 from fewframes.core.settings import STRICT, Count, Positive, Share, settings_from
 from fewframes.data.dataset import DataConfig
 from fewframes.errors import ConfigError, nearest
-from fewframes.training.augment import AugmentConfig
+from fewframes.training.augment_config import AugmentConfig
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class TrainConfig:
     """The `train` table of a run: what is trained, for how long, how fast, and which weights become the model."""
 
+    head: Literal["trained", "solved"] = "trained"
+    """`trained` learns a temporal encoder and a head in steps. `solved` solves a linear read-out of the frame embeddings in closed
+    form, in seconds and without torch; nothing else is trained."""
     unfreeze: Annotated[str, Field(pattern=r"^(none|all|last-[1-9]\d*-blocks)$")] = "none"
     """The part of the frame encoder that learns too: `none` (its embeddings are computed once and cached), `last-N-blocks` (and
     what follows them), `all`."""

@@ -17,15 +17,17 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from torch import Tensor
 
-from fewframes.core.cache import EmbeddingCache, content_key, key_of
+from fewframes.core.cache import EmbeddingCache, key_of
 from fewframes.data.dataset import VideoSet
+from fewframes.data.known_videos import content_of
 from fewframes.data.layouts import Sample
 from fewframes.errors import DataError, FewframesError
 from fewframes.inference.frame_features import encoder_key
 from fewframes.inference.predictor import Predictor
 from fewframes.results import Failure
 from fewframes.sampling import ONE_PASS, Views
-from fewframes.training.augment import AugmentConfig, read_drawn, seed_of
+from fewframes.training.augment import read_drawn, seed_of
+from fewframes.training.augment_config import AugmentConfig
 from fewframes.video.source import open_video
 from fewframes.video.times import checked_range
 
@@ -146,7 +148,7 @@ def extract_features(
     setting = _setting(predictor, views, num_frames, mirror, augment) if cache is not None else ""
 
     def read(sample: Sample) -> _VideoInput:
-        content = _content(sample) if cache is not None or augment is not None else ""
+        content = content_of(sample) if cache is not None or augment is not None else ""
         key = key_of(content, setting) if cache is not None and content else ""
         found = cache.get(key) if cache is not None and key else None
         if found is not None:
@@ -231,15 +233,3 @@ def _setting(predictor: Predictor, views: Views, num_frames: int, mirror: bool, 
     if augment is not None:
         values["drawn"] = asdict(replace(augment, mixup=0.0, cutmix=0.0))  # these mix videos, after embedding
     return key_of(encoder_key(predictor), values)
-
-
-def _content(sample: Sample) -> str:
-    """Return a key of the bytes and the range of a video, the same wherever the file lies; empty if there is no local file.
-
-    Videos behind a URL are not cached. A missing file fails later, where it is read.
-    """
-    try:
-        content = content_key(sample.path)
-    except OSError:
-        return ""
-    return key_of(content, {"start_s": sample.start_s, "end_s": sample.end_s})

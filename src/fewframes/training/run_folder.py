@@ -25,20 +25,27 @@ from fewframes.core.metrics import Report
 from fewframes.core.version import __version__
 from fewframes.data.dataset import VideoSet
 from fewframes.errors import ConfigError, OutputError
-from fewframes.models.files.checkpoint import HEADER_KEY, MODEL_FILE, Checkpoint, save_checkpoint
+from fewframes.models.files.checkpoint import HEADER_KEY, Checkpoint, save_checkpoint
 from fewframes.models.files.tensor_files import read_header
 from fewframes.training.config import RunConfig, run_to_toml
 from fewframes.training.evaluation.evaluate import Evaluation
 from fewframes.training.evaluation.report import write_predictions
+from fewframes.training.run_files import (
+    BEST_FILE,
+    CONFUSION_FILE,
+    CURVES_FILE,
+    HISTORY_FILE,
+    LAST_FILE,
+    METRICS_FILE,
+    MODEL_FILE,
+    OUTPUT_FILES,
+    PREDICTIONS_FILE,
+    RUN_FILE,
+    STATE_FILE,
+    STEPS_FILE,
+)
 from fewframes.viz.charts import confusion_png, training_png
 
-RUN_FILE, METRICS_FILE, HISTORY_FILE, PREDICTIONS_FILE = "run.toml", "metrics.json", "history.csv", "predictions.csv"
-CURVES_FILE, CONFUSION_FILE, LAST_FILE = "curves.png", "confusion.png", "last.safetensors"
-STATE_FILE, BEST_FILE, STEPS_FILE = "state.pt", "best.safetensors", "history.part.csv"
-OUTPUT_FILES = (
-    RUN_FILE, HISTORY_FILE, METRICS_FILE, PREDICTIONS_FILE, CURVES_FILE, CONFUSION_FILE, LAST_FILE, MODEL_FILE,
-)  # fmt: skip
-"""The files that a finished run leaves. The model is written last, so that a folder with a model is complete."""
 LOGS_FOLDER, LOCK_FILE = "logs", ".running"
 WITHOUT_EFFECT = {"workers": None, "save_every_s": 60.0, "trackers": ()}
 """The settings that may differ when a run continues, with the values they are compared as: they do not change its weights."""
@@ -170,7 +177,7 @@ class RunFolder:
     def without_settings(self, extra: dict[str, Any], num_processes: int) -> dict[str, Any]:
         """Return the values that `with_settings` was given. Raises ConfigError if the settings are those of another run."""
         then, now = extra.pop("settings"), self._settings(num_processes)
-        differing = [f"{name} was {then[name]}, is {now[name]}" for name in now if then[name] != now[name]]
+        differing = [f"{name} was {then.get(name)}, is {now[name]}" for name in now if then.get(name) != now[name]]
         if differing:
             raise ConfigError(
                 f"{self.state}: holds the state of another run ({'; '.join(differing)}); start anew with --overwrite"

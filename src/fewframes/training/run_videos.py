@@ -17,7 +17,7 @@ from fewframes.errors import DataError
 from fewframes.inference.early_exit import stages_of, with_stages
 from fewframes.inference.predictor import Predictor
 from fewframes.results import Failure
-from fewframes.training.augment import AugmentConfig
+from fewframes.training.augment_config import AugmentConfig
 from fewframes.training.config import RunConfig
 from fewframes.training.evaluation.evaluate import indices_of
 from fewframes.training.evaluation.scoring import Scores, score_videos

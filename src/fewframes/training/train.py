@@ -96,6 +96,8 @@ def train(
 
     Raises DataError, ConfigError or WeightsError before anything is written.
     """
+    if run.train.head == "solved":
+        raise ConfigError("train.head = 'solved' is not trained in steps; call fewframes.train_solved")
     folder = RunFolder(Path(output), run, data, options.command)
     folder.check(overwrite=options.overwrite, resume=options.resume)
     training, held = hold_out(data, run.data.holdout, run.train.seed)

@@ -6,7 +6,7 @@ import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from fewframes.core.files import check_format
 from fewframes.core.text import for_csv, printable
 
 if TYPE_CHECKING:  # an import at run time would load the evaluation, and all that it needs, into each worker of Ray
+    from fewframes.data.layouts import Sample
+    from fewframes.results import Failure
     from fewframes.training.evaluation.evaluate import Evaluation
 
 COLUMNS = ("source", "start_s", "end_s", "labels", "predicted", "score", "error")
@@ -24,16 +26,32 @@ TEXT_COLUMNS = ("source", "labels", "predicted", "error")
 Cell = str | float | None
 
 
+class ScoredVideos(Protocol):
+    """The scores of labelled videos: an evaluation, or the figures of a solved read-out."""
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """Return the N videos that could be read."""
+
+    @property
+    def scores(self) -> Any:
+        """Return their scores (N, K) in 0-1."""
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        """Return the videos that could not be read."""
+
+
 def write_metrics(evaluation: Evaluation, path: Path) -> None:
     """Write the figures of an evaluation, as `to_dict` returns them, to a JSON file."""
     path.write_text(json.dumps(evaluation.to_dict(), indent=1) + "\n", encoding="utf-8")
 
 
-def write_predictions(evaluation: Evaluation, labels: tuple[str, ...], path: Path) -> None:
+def write_predictions(evaluation: ScoredVideos, labels: tuple[str, ...], path: Path) -> None:
     """Write a row for each video: its labels, the predicted label, and the score of every label. Failed videos have their reason.
 
     Args:
-        evaluation: The evaluation.
+        evaluation: The scored videos.
         labels: The labels of the model, in the order of its scores.
         path: The file. The ending `.parquet` writes Parquet, any other CSV.
     """
@@ -48,10 +66,10 @@ def write_predictions(evaluation: Evaluation, labels: tuple[str, ...], path: Pat
             writer.writerows([_text(cell) for cell in row] for row in rows)
 
 
-def _rows(evaluation: Evaluation, labels: tuple[str, ...]) -> Iterator[list[Cell]]:
+def _rows(evaluation: ScoredVideos, labels: tuple[str, ...]) -> Iterator[list[Cell]]:
     for sample, scores_K in zip(evaluation.samples, np.asarray(evaluation.scores), strict=True):
-        best = int(scores_K.argmax())
-        named: list[Cell] = [";".join(sample.labels), labels[best], float(scores_K[best]), None]
+        index = int(scores_K.argmax())
+        named: list[Cell] = [";".join(sample.labels), labels[index], float(scores_K[index]), None]
         yield [sample.path, sample.start_s, sample.end_s, *named, *scores_K.tolist()]
     for failure in evaluation.failures:
         yield [failure.source, failure.start_s, failure.end_s, None, None, None, failure.error, *[None] * len(labels)]

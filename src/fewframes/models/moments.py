@@ -1,0 +1,299 @@
+"""Slow moments of frame embeddings, and a linear read-out of them that is solved in closed form. Numpy alone.
+
+This is ours, not the paper's. Moments are meant in the sense of statistics: means over t of f_t cos(pi k u_t) for k = 0..3, of
+|f_t - f_(t-1)|, and of |f_t - mean over frames|. u_t in 0-1 is the time of frame t as a fraction of the duration. k = 0 is the mean
+of the frames, and k = 1 already tells a video from its reverse.
+
+Letters in shapes: B videos, V views of each, M = B*V, T frames, D width, P all moments of a view, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]
+Indices = NDArray[np.integer[Any]]
+Loss = Callable[[Floats, Floats], float]
+"""A function that returns the loss of logits (M, K) for targets (M, K) in 0-1."""
+
+NUM_COSINES, NUM_MOMENTS = 4, 6
+RIDGE = 0.1
+"""The strength of regularisation, as a fraction of the mean of the kernel's diagonal."""
+STD_FLOOR = 0.3
+"""The fraction of the mean spread that is added to the spread of each channel before a division, so that nearly constant channels
+are not blown up."""
+GAINS = tuple(range(1, 41))
+"""The scales of the logits that are tried."""
+MAX_AT_ONCE = 2048
+"""The most views whose moments are in memory together. A group with more views is left out by solving without it."""
+BLOCK_SIDE = 2048
+"""The number of rows of a symmetric matrix that are summed together, each from the diagonal on."""
+DOUBLE_SIDE = 4096
+"""The most rows of a matrix that is solved in float64. Larger ones are float32, which halves their memory."""
+
+
+@dataclass(frozen=True, eq=False)
+class SolvedMoments:
+    """A solved read-out: logits = moments @ weight.T + bias. It comes with the logits of videos whose group was left out."""
+
+    weight: NDArray[np.float32]
+    """The weights (K, P)."""
+    bias: NDArray[np.float32]
+    """The bias (K,)."""
+    gain: float
+    """The scale of the logits: the one of `GAINS` with the smallest loss on left-out groups."""
+    left_out: NDArray[np.float32]
+    """The logits (N, V, K) of videos, each computed without all videos of its own group."""
+    indices: Indices
+    """The indices (N,) of these videos."""
+
+
+def moment_features(embeddings_BTD: Floats) -> NDArray[np.float32]:
+    """Return the moments of each video: (B, T, D) -> (B, P)."""
+    num_frames = embeddings_BTD.shape[1]
+    times_T = (np.arange(num_frames) + 0.5) / num_frames
+    cosines_CT = np.cos(np.pi * np.arange(NUM_COSINES)[:, None] * times_T).astype(np.float32)
+    waves_BCD = cosines_CT @ embeddings_BTD / np.float32(num_frames)
+    change_BD = np.abs(np.diff(embeddings_BTD, axis=1)).sum(axis=1) / max(1, num_frames - 1)
+    deviation_BD = np.abs(embeddings_BTD - embeddings_BTD.mean(axis=1, keepdims=True)).mean(axis=1)
+    moments_BP = np.concatenate([waves_BCD.reshape(len(waves_BCD), -1), change_BD, deviation_BD], axis=1)
+    return moments_BP.astype(np.float32, copy=False)
+
+
+def solve_moments(
+    embeddings_BVTD: Floats,
+    targets_BK: Floats,
+    loss: Loss,
+    *,
+    groups_B: Indices | None = None,
+    left_out_groups: Sequence[int] | None = None,
+    leave_out_means: bool = True,
+) -> SolvedMoments:
+    """Solve the ridge regression of targets on moments, and choose the scale of the logits by the loss on left-out groups.
+
+    With more views than moments, the P x P products of the moments are summed piece by piece, so that memory does not grow with
+    the number of videos. With fewer views, the M x M products of the views are the smaller matrix. The predictions for a group
+    from all other groups are exact in both forms, and nothing is solved anew for them unless the group is large.
+
+    Args:
+        embeddings_BVTD: the frame embeddings of V views of each video.
+        targets_BK: the targets in 0-1.
+        loss: computes the loss from logits and targets.
+        groups_B: the group of each video; None makes each video its own group.
+        left_out_groups: the groups that are predicted from all others; None is all of them.
+        leave_out_means: True to leave a group out of the mean moments and of the mean targets as well. If False, the label of a
+            group leaks through these means. The spread of the moments and the strength of the regularisation are those of all
+            videos in any case: they depend on no label.
+    """
+    embeddings_BVTD, targets_BK = np.asarray(embeddings_BVTD), np.asarray(targets_BK, np.float64)
+    rows_of = _rows_of(np.arange(len(targets_BK)) if groups_B is None else np.asarray(groups_B), left_out_groups)
+    prior_K = targets_BK.mean(axis=0)
+    problem = _Problem(embeddings_BVTD, targets_BK - prior_K, leave_out_means)
+    weight_KP, left_out_NVK = problem.solve(rows_of)
+    indices_N, num_views = np.concatenate(rows_of), embeddings_BVTD.shape[1]
+    centred_MK = (left_out_NVK + prior_K - 0.5).reshape(-1, len(prior_K))
+    wanted_MK = targets_BK[indices_N].repeat(num_views, axis=0)
+    gain = min(GAINS, key=lambda gain: loss(gain * centred_MK, wanted_MK))
+    weight_KP = gain * weight_KP * problem.scale_P
+    return SolvedMoments(
+        weight=weight_KP.astype(np.float32),
+        bias=(gain * (prior_K - 0.5) - weight_KP @ problem.mean_P).astype(np.float32),
+        gain=float(gain),
+        left_out=(gain * centred_MK).reshape(-1, num_views, len(prior_K)).astype(np.float32),
+        indices=indices_N,
+    )
+
+
+def cross_entropy(logits_MK: Floats, targets_MK: Floats) -> float:
+    """Return the cross entropy of one choice among K classes, mean over rows."""
+    shifted_MK = logits_MK - logits_MK.max(axis=1, keepdims=True)
+    log_scores_MK = shifted_MK - np.log(np.exp(shifted_MK).sum(axis=1, keepdims=True))
+    return float(-(targets_MK * log_scores_MK).sum(axis=1).mean())
+
+
+def binary_cross_entropy(logits_MK: Floats, targets_MK: Floats) -> float:
+    """Return the cross entropy of K binary choices, mean over rows and classes."""
+    return float((np.logaddexp(0, logits_MK) - targets_MK * logits_MK).mean())
+
+
+def _rows_of(groups_B: Indices, left_out_groups: Sequence[int] | None) -> list[Indices]:
+    """Return the indices of the videos of each left-out group, in the order in which the groups were asked for."""
+    names_G, group_B = np.unique(groups_B, return_inverse=True)
+    sorted_B = np.argsort(group_B, kind="stable")
+    rows_G: list[Indices] = list(np.split(sorted_B, np.cumsum(np.bincount(group_B))[:-1]))
+    if left_out_groups is None:
+        return rows_G
+    number_of = {int(name): number for number, name in enumerate(names_G)}
+    return [rows_G[number_of[int(name)]] for name in left_out_groups]
+
+
+class _Problem:
+    """A ridge regression of centred targets (B, K) on the standardised moments of all views of B videos."""
+
+    def __init__(self, embeddings_BVTD: Floats, wanted_BK: Floats, leave_out_means: bool) -> None:
+        self.embeddings_BVTD, self.wanted_BK, self.leave_out_means = embeddings_BVTD, wanted_BK, leave_out_means
+        self.num_views = embeddings_BVTD.shape[1]
+        self.num_rows = len(wanted_BK) * self.num_views
+        self.mean_P, self.scale_P = self._mean_and_scale()
+
+    def solve(self, rows_of: list[Indices]) -> tuple[Floats, Floats]:
+        """Return the weights (K, P), and the predictions (N, V, K) for the videos of each group from all other groups.
+
+        `rows_of` has the indices of the videos of each of these groups.
+        """
+        by_moments = self.num_rows > len(self.mean_P)
+        weight_KP, left_out = self._by_moments(rows_of) if by_moments else self._by_views(rows_of)
+        return weight_KP, np.concatenate(left_out).reshape(-1, self.num_views, self.wanted_BK.shape[1])
+
+    def _by_views(self, rows_of: list[Indices]) -> tuple[Floats, list[Floats]]:
+        """Solve by the M x M products of the views with each other."""
+        scaled_MP = self._scaled(np.arange(len(self.wanted_BK)))
+        kernel_MM = (scaled_MP @ scaled_MP.T).astype(_precision(self.num_rows), copy=False)
+        ridge = RIDGE * max(1e-6, float(kernel_MM.diagonal().mean()))
+        kernel_MM[np.diag_indices(self.num_rows)] += ridge
+        inverse_MM = np.linalg.inv(kernel_MM)
+        dual_MK = inverse_MM @ self._wanted(slice(None))
+        # The residual of a left-out group is its dual variables, solved by its diagonal block of the inverse. A free mean
+        # takes 1 / (M ridge) from that block: in the direction of equal entries, the inverse is 1 / ridge.
+        mean_part = 1 / (self.num_rows * ridge) if self.leave_out_means else 0.0
+        left_out = []
+        for rows in rows_of:
+            views = (rows[:, None] * self.num_views + np.arange(self.num_views)).ravel()
+            block = inverse_MM[np.ix_(views, views)].astype(np.float64) - mean_part
+            left_out.append(self._wanted(rows) - np.linalg.solve(block, dual_MK[views]))
+        return dual_MK.T @ scaled_MP, left_out
+
+    def _by_moments(self, rows_of: list[Indices]) -> tuple[Floats, list[Floats]]:
+        """Solve by the P x P products of the moments with each other, summed over pieces of the videos."""
+        from scipy.linalg import cho_solve, cholesky, solve_triangular  # late, because it is slow to import
+
+        gram_PP, answers_PK = self._products(np.arange(len(self.wanted_BK)))
+        ridge = RIDGE * max(1e-6, float(np.trace(gram_PP)) / self.num_rows)
+        gram_PP[np.diag_indices(len(gram_PP))] += ridge
+        is_large = [len(rows) * self.num_views > MAX_AT_ONCE for rows in rows_of]
+        upper_PP = cholesky(gram_PP, overwrite_a=not any(is_large), check_finite=False)
+        weights_PK = cho_solve((upper_PP, False), answers_PK)
+        mean_part = 1 / self.num_rows if self.leave_out_means else 0.0
+        predictions: dict[int, Floats] = {}
+        small = [number for number, large in enumerate(is_large) if not large]
+        for some in self._together(small, rows_of):
+            rows_N = np.concatenate([rows_of[number] for number in some])
+            scaled_MP = self._scaled(rows_N)
+            roots_PM = solve_triangular(upper_PP, scaled_MP.T, trans="T", check_finite=False)
+            wanted_MK = self._wanted(rows_N)
+            residual_MK = wanted_MK - scaled_MP @ weights_PK
+            first = 0
+            for number in some:
+                part = slice(first, first + len(rows_of[number]) * self.num_views)
+                # A group's own influence on its predictions is taken from the identity, and its residual is solved by the rest.
+                roots = roots_PM[:, part].astype(np.float64)
+                own = np.eye(roots.shape[1]) - roots.T @ roots - mean_part
+                predictions[number] = wanted_MK[part] - np.linalg.solve(own, residual_MK[part])
+                first = part.stop
+        for number, large in enumerate(is_large):
+            if large:
+                predictions[number] = self._without(rows_of[number], gram_PP, answers_PK)
+        return weights_PK.T, [predictions[number] for number in range(len(rows_of))]
+
+    def _without(self, rows: Indices, gram_PP: Floats, answers_PK: Floats) -> Floats:
+        """Return the predictions for a large group, solved anew from the products of all other videos.
+
+        Args:
+            rows: the indices of the group's videos.
+            gram_PP: the products of the moments of all videos, and the ridge. Entries below the diagonal are not used.
+            answers_PK: the products of the moments of all videos with the targets.
+        """
+        from scipy.linalg import cho_solve, cholesky
+
+        own_PP, own_PK = self._products(rows)
+        rest_PP, rest_PK = gram_PP - own_PP, answers_PK - own_PK
+        sums_P, wanted_K = np.zeros(len(self.mean_P)), self._wanted(rows).sum(axis=0)
+        for some in self._pieces(rows):
+            sums_P += self._scaled(some).sum(axis=0, dtype=np.float64)
+        num_rest = self.num_rows - len(rows) * self.num_views
+        # Moments and targets of all videos are centred, so the sums over the rest are minus those over the group.
+        mean_P, mean_K = -sums_P / num_rest, -wanted_K / num_rest
+        if not self.leave_out_means:
+            mean_P, mean_K = np.zeros_like(mean_P), np.zeros_like(mean_K)
+        rest_PP -= num_rest * np.outer(mean_P, mean_P).astype(rest_PP.dtype)
+        rest_PK -= num_rest * np.outer(mean_P, mean_K)
+        weights_PK = cho_solve((cholesky(rest_PP, overwrite_a=True, check_finite=False), False), rest_PK)
+        return np.concatenate([(self._scaled(some) - mean_P) @ weights_PK + mean_K for some in self._pieces(rows)])
+
+    def _products(self, rows: Indices) -> tuple[Floats, Floats]:
+        """Return the products of the moments of some videos with each other (P, P), and with the targets (P, K).
+
+        Blocks below the diagonal stay zero.
+        """
+        side = len(self.mean_P)
+        gram_PP = np.zeros((side, side), _precision(side), order="F")  # the order in which LAPACK works in place
+        answers_PK = np.zeros((side, self.wanted_BK.shape[1]))
+        for some in self._pieces(rows):
+            scaled_MP = self._scaled(some)
+            for first in range(0, side, BLOCK_SIDE):
+                part = slice(first, first + BLOCK_SIDE)
+                gram_PP[part, first:] += scaled_MP[:, part].T @ scaled_MP[:, first:]
+            answers_PK += scaled_MP.T @ self._wanted(some)
+        return gram_PP, answers_PK
+
+    def _mean_and_scale(self) -> tuple[Floats, Floats]:
+        """Return the mean of each moment and the inverse of its spread, both (P,)."""
+        shift_P: Floats | None = None
+        sums_P = squares_P = np.zeros(())
+        for some in self._pieces(np.arange(len(self.wanted_BK))):
+            moments_MP = self._moments(some).astype(np.float64)
+            # The mean of the first piece is subtracted from all, so that the variance is a difference of small numbers and loses
+            # no digits.
+            shift_P = moments_MP.mean(axis=0) if shift_P is None else shift_P
+            shifted_MP = moments_MP - shift_P
+            sums_P, squares_P = sums_P + shifted_MP.sum(axis=0), squares_P + np.square(shifted_MP).sum(axis=0)
+        assert shift_P is not None
+        variance_P = np.maximum(0, squares_P - np.square(sums_P) / self.num_rows) / (self.num_rows - 1)
+        spread_MD = np.sqrt(variance_P).reshape(NUM_MOMENTS, -1)
+        spread_MD += STD_FLOOR * spread_MD.mean(axis=1, keepdims=True)
+        return shift_P + sums_P / self.num_rows, 1 / np.maximum(1e-6, spread_MD).ravel()
+
+    def _pieces(self, rows: Indices) -> Iterator[Indices]:
+        """Yield the videos in pieces of at most `MAX_AT_ONCE` views."""
+        at_once = max(1, MAX_AT_ONCE // self.num_views)
+        for first in range(0, len(rows), at_once):
+            yield rows[first : first + at_once]
+
+    def _together(self, numbers: list[int], rows_of: list[Indices]) -> Iterator[list[int]]:
+        """Yield the numbers of groups that have at most `MAX_AT_ONCE` views together."""
+        some: list[int] = []
+        num_views = 0
+        for number in numbers:
+            own = len(rows_of[number]) * self.num_views
+            if some and num_views + own > MAX_AT_ONCE:
+                yield some
+                some, num_views = [], 0
+            some, num_views = [*some, number], num_views + own
+        if some:
+            yield some
+
+    def _moments(self, rows: Indices) -> NDArray[np.float32]:
+        """Return the moments (M, P) of all views of some videos, video after video."""
+        some_BVTD = self.embeddings_BVTD[rows]
+        return moment_features(some_BVTD.reshape(-1, *some_BVTD.shape[2:]))
+
+    def _scaled(self, rows: Indices) -> Floats:
+        """Return the standardised moments (M, P) of all views of some videos."""
+        moments_MP = self._moments(rows)
+        scaled_MP: Floats = ((moments_MP - self.mean_P) * self.scale_P).astype(_precision(len(self.mean_P)))
+        return scaled_MP
+
+    def _wanted(self, rows: Indices | slice) -> Floats:
+        """Return the centred targets (M, K) of all views of some videos."""
+        wanted_MK: Floats = self.wanted_BK[rows].repeat(self.num_views, axis=0)
+        return wanted_MK
+
+
+def _precision(side: int) -> type[np.floating[Any]]:
+    """Return the type of numbers of a square matrix with this many rows."""
+    return np.float64 if side <= DOUBLE_SIDE else np.float32

@@ -1,0 +1,12 @@
+"""Names of the files in the output folder of a run. This module imports no torch."""
+
+from __future__ import annotations
+
+RUN_FILE, METRICS_FILE, HISTORY_FILE, PREDICTIONS_FILE = "run.toml", "metrics.json", "history.csv", "predictions.csv"
+CURVES_FILE, CONFUSION_FILE, LAST_FILE = "curves.png", "confusion.png", "last.safetensors"
+MODEL_FILE = "model.safetensors"
+STATE_FILE, BEST_FILE, STEPS_FILE = "state.pt", "best.safetensors", "history.part.csv"
+OUTPUT_FILES = (
+    RUN_FILE, HISTORY_FILE, METRICS_FILE, PREDICTIONS_FILE, CURVES_FILE, CONFUSION_FILE, LAST_FILE, MODEL_FILE,
+)  # fmt: skip
+"""The files that a finished run leaves. The model is written last, so that a folder with a model is complete."""

@@ -1,0 +1,97 @@
+"""Measure a solved read-out: on every group that was left out in turn, and on videos that were held out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewframes.core.metrics import Interval, MultiLabelReport, Report, interval_of, report_of
+from fewframes.core.settings import Task
+from fewframes.data.layouts import Sample
+from fewframes.models.moments import Floats
+from fewframes.results import Failure
+
+
+@dataclass(frozen=True, eq=False)
+class HeadFigures:
+    """The figures of a read-out on N videos that it was not solved from, each in one view: the video as it is."""
+
+    protocol: str
+    """The way in which the videos were kept apart, in words."""
+    report: Report | MultiLabelReport
+    """The accuracy, and the confusion of actions."""
+    interval: Interval
+    """Top-1 (mAP for multi-label data) with its interval of 95 % over groups."""
+    samples: tuple[Sample, ...]
+    """The N videos."""
+    scores: NDArray[np.float32]
+    """The scores (N, K) in 0-1, in the order of the model's labels."""
+    failures: tuple[Failure, ...]
+    """The videos that could not be read."""
+
+    def to_dict(self) -> dict[str, object]:
+        """Return all figures as plain values for JSON, without the scores of single videos."""
+        return {
+            "protocol": self.protocol,
+            "evaluated": len(self.samples),
+            "report": self.report.to_dict(),
+            "interval": vars(self.interval),
+        }
+
+
+def figures_of(
+    logits_NK: Floats,
+    targets_NK: Floats,
+    task: Task,
+    labels: tuple[str, ...],
+    samples: Sequence[Sample],
+    protocol: str,
+    failures: tuple[Failure, ...] = (),
+) -> HeadFigures:
+    """Return the figures of logits for videos.
+
+    Args:
+        logits_NK: The logits.
+        targets_NK: The targets in 0-1.
+        task: One action a video, or any number of them.
+        labels: Names of the K actions.
+        samples: The N videos.
+        protocol: How they were kept apart from those that the read-out was solved from.
+        failures: Further videos, which could not be read.
+    """
+
+    def report(rows: NDArray[Any]) -> Report | MultiLabelReport:
+        return report_of(task, logits_NK[rows], targets_NK[rows], labels)
+
+    right_N = logits_NK.argmax(axis=1) == targets_NK.argmax(axis=1)
+
+    def figure(rows: Any) -> float:
+        if task == "single":
+            return float(right_N[np.asarray(rows)].mean())
+        found = report(np.asarray(rows))
+        assert isinstance(found, MultiLabelReport)
+        return found.mean_ap
+
+    groups = [sample.group or sample.path for sample in samples]
+    return HeadFigures(
+        protocol=protocol,
+        report=report(np.arange(len(samples))),
+        interval=interval_of(figure, groups, np.random.default_rng(0)),
+        samples=tuple(samples),
+        scores=scores_of(logits_NK, task),
+        failures=failures,
+    )
+
+
+def scores_of(logits_NK: Floats, task: Task) -> NDArray[np.float32]:
+    """Return scores in 0-1 from logits (N, K): a softmax, or a sigmoid for each action of multi-label data."""
+    if task == "multilabel":
+        scores_NK = np.exp(-np.logaddexp(0, -logits_NK))
+    else:
+        scores_NK = np.exp(logits_NK - logits_NK.max(axis=1, keepdims=True))
+        scores_NK /= scores_NK.sum(axis=1, keepdims=True)
+    return np.asarray(scores_NK, np.float32)

@@ -1,0 +1,236 @@
+"""Train a model without steps: embed each video once, solve the read-out, measure it on left-out groups, and write it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewframes.core.cache import EmbeddingCache
+from fewframes.core.settings import Task
+from fewframes.data.dataset import VideoSet, hold_out
+from fewframes.data.known_videos import marks_of
+from fewframes.errors import DataError
+from fewframes.models.moments import (
+    Floats,
+    SolvedMoments,
+    binary_cross_entropy,
+    cross_entropy,
+    moment_features,
+    solve_moments,
+)
+from fewframes.results import Failure
+from fewframes.training.config import DEFAULT_RUN, RunConfig
+from fewframes.training.solved.checks import check_groups, check_labels, check_settings, notes_on_groups
+from fewframes.training.solved.features import EmbeddedViews, Progress, embed_views
+from fewframes.training.solved.figures import HeadFigures, figures_of
+from fewframes.training.solved.files import check_folder, environment, versions, write_folder
+from fewframes.training.solved.model import SolvedStart
+
+
+@dataclass(frozen=True, eq=False)
+class SolvedResult:
+    """The result of a solved run."""
+
+    folder: Path
+    """The folder with the model. `fewframes.load` takes it."""
+    left_out: HeadFigures
+    """The figures on the training videos, each group predicted from all other groups."""
+    held_out: HeadFigures | None
+    """The figures on videos that the data name `test` or `val`; None if there are none, or none could be read."""
+    num_held_out: int
+    """Number of these videos."""
+    failures: tuple[Failure, ...]
+    """The videos that could not be read."""
+    num_cached: int
+    """Number of videos whose embeddings came from the cache."""
+    embedding_s: float
+    """Seconds that embedding took."""
+    solving_s: float
+    """Seconds that solving took, with the predictions for left-out groups."""
+    notes: tuple[str, ...]
+    """Notes for users on what limits the figures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SolveOptions:
+    """The options that do not change the result of a run: the cache of embeddings (None: no cache), the device, the precision of
+    the frame encoder, and the command line for the record. `overwrite` replaces a run in the output folder."""
+
+    cache: EmbeddingCache | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    overwrite: bool = False
+    command: str = ""
+
+
+DEFAULT_OPTIONS = SolveOptions()
+
+
+def train_solved(
+    data: VideoSet,
+    output: str | Path,
+    run: RunConfig = DEFAULT_RUN,
+    options: SolveOptions = DEFAULT_OPTIONS,
+    progress: Progress = lambda stage, done, total, words: None,
+) -> SolvedResult:
+    """Solve a read-out of the actions of `data`, and write the model with its figures to a folder.
+
+    All videos that the data do not name `val` or `test` are solved from. Each of their groups is also predicted from all other
+    groups, which costs nothing more, so no video needs to be held out to measure the model.
+
+    Args:
+        output: The folder, which is made if needed.
+        run: Settings of the run. Those that only training in steps uses must be left as they are.
+        options: The cache, the device, and if a run in the folder is replaced.
+        progress: Called with the stage, the number done, the number in all, and a line of text.
+
+    Raises DataError, ConfigError or WeightsError before anything is written.
+    """
+    run, folder = replace(run, train=replace(run.train, head="solved")), Path(output)
+    check_settings(run)
+    check_folder(folder, overwrite=options.overwrite)
+    training, held = hold_out(data, 0, run.train.seed)
+    part, held_part = data.subset(training), data.subset(_reported(data, held))
+    check_groups(part)
+    start = SolvedStart(run, data.labels, _task(data), options.device, options.dtype)
+    began = time.perf_counter()
+    views = embed_views(part, start, options.cache, progress, mirror=run.data.mirror, augment=run.augment)
+    held_views = _held_out_views(held_part, start, options.cache, progress)
+    embedding_s, began = time.perf_counter() - began, time.perf_counter()
+    read = part.subset(views.indices.tolist())
+    check_labels(data.labels, read, views.failures)
+    check_groups(read)
+    solved, left_out = solve_and_measure(read, data.labels, views)
+    result = SolvedResult(
+        folder=folder,
+        left_out=left_out,
+        held_out=_held_out(solved, held_part, held_views, data),
+        num_held_out=len(held_part.samples),
+        failures=(*views.failures, *held_views.failures),
+        num_cached=views.num_cached + held_views.num_cached,
+        embedding_s=embedding_s,
+        solving_s=time.perf_counter() - began,
+        notes=tuple(notes_on_groups(read)),
+    )
+    provenance = _provenance(data, read, run, start, solved, result)
+    reported = result.held_out or left_out
+    metrics = {"protocol": reported.protocol, **reported.report.to_dict()}
+    write_folder(
+        folder,
+        run,
+        _facts(provenance, result, options.command),
+        reported,
+        data.labels,
+        lambda path: start.write(path, solved, provenance, metrics),
+    )
+    return result
+
+
+def solve_and_measure(
+    read: VideoSet, labels: tuple[str, ...], views: EmbeddedViews
+) -> tuple[SolvedMoments, HeadFigures]:
+    """Solve the read-out of embedded videos; return it and its figures on groups that are left out in turn.
+
+    Args:
+        read: The videos, in the order of their embeddings.
+        labels: Names of the K actions.
+        views: Their embeddings.
+    """
+    targets_BK = targets_of(read, labels)
+    names, groups_B = np.unique(read.groups(), return_inverse=True)
+    loss = binary_cross_entropy if read.multilabel else cross_entropy
+    solved = solve_moments(views.embeddings, targets_BK, loss, groups_B=groups_B)
+    passed = f"one pass over {views.embeddings.shape[2]} uniform frames"
+    protocol = f"each of {len(names)} groups of {read.name} predicted from all other groups, {passed}"
+    samples = [read.samples[row] for row in solved.indices]
+    # The first view is the video as it is.
+    logits_NK, targets_NK = solved.left_out[:, 0], targets_BK[solved.indices]
+    return solved, figures_of(logits_NK, targets_NK, _task(read), labels, samples, protocol, views.failures)
+
+
+def targets_of(data: VideoSet, labels: tuple[str, ...]) -> NDArray[np.float64]:
+    """Return targets (B, K) in the order of these labels: 1 where the video has the label, else 0."""
+    index = {label: number for number, label in enumerate(labels)}
+    targets_BK = np.zeros((len(data.samples), len(labels)))
+    for row, sample in enumerate(data.samples):
+        targets_BK[row, [index[label] for label in sample.labels]] = 1
+    return targets_BK
+
+
+def _task(data: VideoSet) -> Task:
+    return "multilabel" if data.multilabel else "single"
+
+
+def _reported(data: VideoSet, held: list[int]) -> list[int]:
+    """Return the indices of the videos that are named `test`, or else of those named `val`."""
+    return [index for index in held if data.samples[index].split == "test"] or held
+
+
+def _held_out_views(
+    part: VideoSet, start: SolvedStart, cache: EmbeddingCache | None, progress: Progress
+) -> EmbeddedViews:
+    """Return the embeddings of the held-out videos as they are. If none can be read, there are none but the failures."""
+    nothing = EmbeddedViews(np.empty((0, 1, 1, 1), np.float32), np.empty(0, np.intp), (), 0)
+    if not part.samples:
+        return nothing
+    try:
+        return embed_views(part, start, cache, progress)
+    except DataError as error:
+        failures = (
+            Failure(sample.path, str(error), start_s=sample.start_s, end_s=sample.end_s) for sample in part.samples
+        )
+        return replace(nothing, failures=tuple(failures))
+
+
+def _held_out(solved: SolvedMoments, part: VideoSet, views: EmbeddedViews, data: VideoSet) -> HeadFigures | None:
+    """Return the figures on the held-out videos; None if none of them could be read."""
+    if not len(views.indices):
+        return None
+    samples = tuple(part.samples[index] for index in views.indices)
+    logits_NK: Floats = moment_features(views.embeddings[:, 0]) @ solved.weight.T + solved.bias
+    targets_NK = targets_of(replace(part, samples=samples), data.labels)
+    protocol = f"held-out videos of {data.name}, one pass over {views.embeddings.shape[2]} uniform frames"
+    return figures_of(logits_NK, targets_NK, _task(data), data.labels, samples, protocol, views.failures)
+
+
+def _provenance(
+    data: VideoSet, read: VideoSet, run: RunConfig, start: SolvedStart, solved: SolvedMoments, result: SolvedResult
+) -> dict[str, Any]:
+    return {
+        "data": data.name,
+        "data_fingerprint": data.fingerprint(),
+        "num_videos": {
+            "training": len(read.samples),
+            "held_out": result.num_held_out,
+            "chosen_by": 0,
+            "unread": len(result.failures),
+        },
+        "training_videos": marks_of(read.samples),
+        "head": "solved in closed form; nothing was trained in steps",
+        "num_views": 1 + run.data.mirror + run.augment.views,
+        "scale_of_logits": solved.gain,
+        "run": asdict(run),
+        "frame_encoder_precision": start.precision,
+        "versions": versions(),
+    }
+
+
+def _facts(provenance: Mapping[str, Any], result: SolvedResult, command: str) -> dict[str, object]:
+    return {
+        **{name: fact for name, fact in provenance.items() if name != "training_videos"},
+        "failed": [failure.to_dict() for failure in result.failures if not failure.missing],
+        "missing": [failure.to_dict() for failure in result.failures if failure.missing],
+        "seconds": {"embedding": round(result.embedding_s, 2), "solving": round(result.solving_s, 2)},
+        "num_cached": result.num_cached,
+        "notes": list(result.notes),
+        "environment": environment(),
+        "command": command,
+        "left_out": result.left_out.to_dict(),
+        "held_out": None if result.held_out is None else result.held_out.to_dict(),
+    }
