@@ -15,10 +15,11 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from fewframes.core.cache import EmbeddingCache, content_key, key_of, module_key
+from fewframes.core.cache import EmbeddingCache, content_key, key_of
 from fewframes.errors import Unreachable, VideoError
 from fewframes.inference.predictor import Predictor
 from fewframes.models.token_merging import merged_per_block
+from fewframes.runtime import keys
 from fewframes.sampling import window_indices
 from fewframes.video.decode.clock import STEP_S
 from fewframes.video.source import OpenVideo, Source
@@ -26,13 +27,6 @@ from fewframes.video.transforms import fit_frame
 
 FRAMES_VERSION = 2
 """A number that is raised when a video begins to give other frames or embeddings, so that those cached before are not found."""
-WITHOUT_EFFECT = frozenset(
-    """temporal temporal_depth temporal_heads temporal_width temporal_mlp_width motion_width moment_head temporal_positions
-    token_dropout temporal_dropout drop_path num_frames num_classes task merge""".split()
-)
-"""Settings of a model that cannot change the embedding of a frame: they belong to the temporal part, the head or training. The
-number of frames and what is merged stand in the key by themselves, because a predictor may be asked for others.
-"""
 
 log = logging.getLogger("fewframes")
 
@@ -205,10 +199,12 @@ def encoder_key(predictor: Predictor) -> str:
 
     Weights alone do not decide it: heads, cells and the norms' epsilon have no tensor of their own.
     """
-    settings = {name: value for name, value in asdict(predictor.config).items() if name not in WITHOUT_EFFECT}
-    settings |= {"frames_version": FRAMES_VERSION, "backend": predictor.reader.backend}
-    settings |= {"merge": merged_per_block(predictor.model.frame_encoder)}
-    return key_of(module_key(predictor.model.frame_encoder), settings, asdict(predictor.view))
+    # The checkpoint has the weights as they are in the file; the predictor folds and casts its own.
+    state = predictor.checkpoint.model.frame_encoder.state_dict()
+    weights = {key: tensor.cpu().float().numpy() for key, tensor in state.items() if tensor.is_floating_point()}
+    precision, merge = str(predictor.dtype).removeprefix("torch."), merged_per_block(predictor.model.frame_encoder)
+    own = keys.encoder_key(weights, predictor.config, precision=precision, merge=merge)
+    return key_of(own, {"frames_version": FRAMES_VERSION, "backend": predictor.reader.backend}, asdict(predictor.view))
 
 
 def features_key(predictor: Predictor, source: Source, fps: float, encoder: str, content: str) -> str:

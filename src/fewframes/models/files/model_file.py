@@ -36,6 +36,10 @@ GRAPH_PREFIX = "graph."
 """The prefix of the keys of graphs in the metadata: `graph.frames` and `graph.time`, each compressed and in base 64."""
 MOST_GRAPH_BYTES = 64 * 2**20
 """The largest graph. A few damaged bytes could claim more than the memory holds."""
+WITHOUT_GRAPHS = frozenset(
+    "num_classes task moment_head temporal_positions token_dropout temporal_dropout drop_path".split()
+)
+"""The settings of a model that change none of its graphs: they belong to the heads, to training, or to the first weights."""
 HEADER_FIELDS = {"format", "sampling", "model", "view", "labels", "provenance", "metrics", "licences"}
 """The fields that every header has."""
 SAMPLING = "uniform"
@@ -153,6 +157,12 @@ def write_model_file(
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def graph_settings(config: ModelConfig, view: ViewConfig) -> dict[str, Any]:
+    """Return all settings that decide the graphs of a model. Models for which they are equal have the same graphs."""
+    settings = {name: value for name, value in asdict(config).items() if name not in WITHOUT_GRAPHS}
+    return settings | {"mean": view.mean, "std": view.std}
 
 
 def read_metadata(path: Path) -> dict[str, str] | None:
