@@ -6,19 +6,29 @@ are two: the frame encoder, and the temporal encoder without the heads, so that 
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from fewframes.errors import ExportError, needed
+from fewframes.export.exporter import relative_difference
 from fewframes.export.graphs import FramesGraph, onnx_of, traced
 from fewframes.export.runtime import GraphPart
-from fewframes.models.files.checkpoint import Checkpoint
+from fewframes.models.files.checkpoint import Checkpoint, checkpoint_of
+from fewframes.models.files.model_file import read_model_file, stored_kinds, write_model_file
 from fewframes.models.files.networks import sharing_copy
 from fewframes.models.stam import STAM
 from fewframes.models.token_merging import merge_tokens
 from fewframes.runtime.file_graphs import EXTERNAL_PREFIX, GRAPH_OUTPUTS, WEIGHTS_OF, has_time_graph
+from fewframes.runtime.onnx_file import OnnxFileRuntime
+from fewframes.video.transforms import pixels_of
 
+MOST_DISAGREEMENT = 1e-4
+"""The largest difference of a graph's outputs from those of torch, as a fraction of the largest value."""
 EXTERNAL_LOCATION = "weights"
 """The name of the file in which ONNX would look for weights. There is no such file: each weight is handed over in memory."""
 
@@ -50,6 +60,54 @@ def graphs_of(checkpoint: Checkpoint) -> dict[str, bytes]:
     if has_time_graph(config):
         graphs["time"] = _without_weights(model, "time", EmbeddingGraph(model))
     return graphs
+
+
+def add_graphs(path: Path) -> None:
+    """Write the graphs of a model into its file, once they agree with the network of torch. Its weights stay as they are.
+
+    Raises ExportError if the graphs cannot be made or disagree, WeightsError, MissingDependency, and OSError if the file cannot be
+    written.
+    """
+    file = read_model_file(path)
+    checkpoint = checkpoint_of(file, path)
+    graphs = graphs_of(checkpoint)
+    if not graphs:
+        raise ExportError(
+            f"{path}: layout {file.config.layout!r} mixes frames inside the encoder, so there are no graphs for its file; export "
+            "the whole model: fewframes export MODEL"
+        )
+    with_graphs = replace(file, graphs=graphs)
+    largest = disagreement(OnnxFileRuntime(with_graphs, name=str(path)), checkpoint.model)
+    if not largest <= MOST_DISAGREEMENT:
+        raise ExportError(
+            f"{path}: its graphs differ from the network by {largest:.1e}; the limit is {MOST_DISAGREEMENT:.0e}, so the file "
+            "stays as it is"
+        )
+    write_model_file(path, with_graphs, stored_as=stored_kinds(path))
+
+
+def disagreement(runtime: OnnxFileRuntime, model: STAM) -> float:
+    """Return the largest difference of a runtime from the network, on random frames, as a fraction of the largest value.
+
+    All outputs are compared, for several numbers of frames.
+    """
+    draw, size, own = np.random.default_rng(0), runtime.view.crop_px, runtime.num_frames
+    frames_TCHW = draw.integers(0, 256, (5, 3, size, size), dtype=np.uint8)
+    with torch.inference_mode():
+        live_TD = model.encode_frames(pixels_of(torch.from_numpy(frames_TCHW))).numpy()
+        differences = [relative_difference(runtime.embed_frames(frames_TCHW), live_TD)]
+        for num_frames in (1, 2, own, own + 3):
+            windows_BTD = live_TD[draw.integers(0, len(live_TD), (2, num_frames))]
+            live = model.encode_video(torch.from_numpy(windows_BTD), with_attention=True)
+            assert live.frame_attention is not None
+            found = runtime.encode_windows(windows_BTD, with_attention=True)
+            assert found.frame_attention is not None
+            differences += [
+                relative_difference(found.logits, live.logits.numpy()),
+                relative_difference(found.embedding, live.embedding.numpy()),
+                relative_difference(found.frame_attention, live.frame_attention.numpy()),
+            ]
+    return max(differences)
 
 
 def _without_weights(model: STAM, part: GraphPart, module: nn.Module) -> bytes:

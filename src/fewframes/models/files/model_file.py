@@ -159,6 +159,12 @@ def write_model_file(
         part.unlink(missing_ok=True)
 
 
+def stored_kinds(path: Path) -> dict[str, str]:
+    """Return the kind of number, such as `float16`, in which each tensor of a sound safetensors file is stored."""
+    with safe_open(path, framework="np") as file:
+        return {key: NUMBERS[file.get_slice(key).get_dtype()] for key in file.keys()}  # noqa: SIM118 (not a dict)
+
+
 def graph_settings(config: ModelConfig, view: ViewConfig) -> dict[str, Any]:
     """Return all settings that decide the graphs of a model. Models for which they are equal have the same graphs."""
     settings = {name: value for name, value in asdict(config).items() if name not in WITHOUT_GRAPHS}
