@@ -89,8 +89,10 @@ def add_graphs(path: Path) -> None:
 def disagreement(runtime: OnnxFileRuntime, model: STAM) -> float:
     """Return the largest difference of a runtime from the network, on random frames, as a fraction of the largest value.
 
-    All outputs are compared, for several numbers of frames.
+    All outputs are compared, for several numbers of frames. The network merges patches as its settings say.
     """
+    model = sharing_copy(model)
+    merge_tokens(model.frame_encoder, model.config.merge)
     draw, size, own = np.random.default_rng(0), runtime.view.crop_px, runtime.num_frames
     frames_TCHW = draw.integers(0, 256, (5, 3, size, size), dtype=np.uint8)
     with torch.inference_mode():
