@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fewframes.inference.predictor import DEFAULT_MODEL, Predictor, load
-from fewframes.models.files.hub import packaged_path
+from fewframes.models.files.names import packaged_path
 from fewframes.models.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fewframes.models.keys import module_key
 from pyarrow import parquet
 from safetensors import safe_open
 from torch.testing import assert_close
@@ -18,7 +19,6 @@ from fewframes.batch import embeddings as room
 from fewframes.batch.embeddings import check_embedding_file, write_embeddings
 from fewframes.errors import ConfigError, DataError, MissingDependency
 from fewframes.inference.predictor import Predictor, load
-from fewframes.models.keys import module_key
 from fewframes.results import Failure, Prediction
 
 MISSING = Failure("n\udcffne.mp4", "n\udcffne.mp4: no such file", missing=True)

@@ -6,11 +6,11 @@ import threading
 
 import pytest
 import torch
+from fewframes.models.keys import module_key
 
 from fewframes.errors import ConfigError
 from fewframes.inference.predictor import load
 from fewframes.models.devices import PROBE_SIDE, auto_dtype, choose_device, machine_name, matrix_flops_s, may_pay
-from fewframes.models.keys import module_key
 
 CPU = torch.device("cpu")
 

@@ -14,12 +14,13 @@ from fewframes.core.cache import EmbeddingCache
 from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
 from fewframes.errors import DataError
-from fewframes.inference.frame_features import WITHOUT_EFFECT, encoder_key
+from fewframes.inference.frame_features import encoder_key
 from fewframes.inference.predictor import Predictor, load
 from fewframes.models.config import ModelConfig
 from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.files.networks import build_model
 from fewframes.results import Failure
+from fewframes.runtime.keys import WITHOUT_EFFECT
 from fewframes.sampling import ONE_PASS, Views
 from fewframes.training import features as room
 from fewframes.training.augment_config import AugmentConfig

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from fewframes.bench import baselines
 from fewframes.errors import ConfigError, MissingDependency, nearest
 from fewframes.models.config import ModelConfig
-from fewframes.models.files.hub import downloaded_path, load_checkpoint
+from fewframes.models.files.hub import load_checkpoint
+from fewframes.models.files.names import downloaded_path
 from fewframes.models.files.networks import build_model, load_strictly
 from fewframes.models.files.tensor_files import read_tensors
 from fewframes.models.presets import PRESETS

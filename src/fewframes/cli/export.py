@@ -61,6 +61,14 @@ def export(
             rich_help_panel=OUTPUT,
         ),
     ] = None,
+    into_model: Annotated[
+        bool,
+        typer.Option(
+            "--into-model",
+            help="Write the graphs into the model's own file instead, so that it runs without torch. No other option applies.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
     merge: MergeOption = None,
 ) -> None:
     """Write a model for ONNX Runtime, OpenVINO or torch.export.
@@ -73,6 +81,13 @@ def export(
     """
     from fewframes.models.files.formats import SUFFIXES
 
+    if into_model:
+        if dtype != "float32" or any(value is not None for value in (calibrate, output, format, check, merge)):
+            raise typer.BadParameter(
+                "--into-model takes no other option: its graphs are those of the model, in float32"
+            )
+        _export_into(model)
+        return
     endings = {kind: ending for ending, kind in SUFFIXES.items()}
     if output is not None and format is not None and output.suffix != endings[format]:
         raise typer.BadParameter(f"--output {output}: files of {format} end in {endings[format]}")
@@ -100,6 +115,20 @@ def export(
     print_lines(f"{path}  {size / 1e6:.1f} MB" for path, size in done.files.items())
     print_lines([f"compared on {done.checked_on}, {done.agreement}"])
     tell(f"exported in {time.perf_counter() - began:.1f} s")
+
+
+def _export_into(model: str) -> None:
+    """Write the graphs of a model into its own file."""
+    import logging
+
+    from fewframes.export.file_graphs import add_graphs
+    from fewframes.models.files.names import find_model
+
+    path, began = find_model(model), time.perf_counter()
+    logging.getLogger("onnxscript").setLevel(logging.ERROR)
+    add_graphs(path)
+    print_lines([f"{path}  {path.stat().st_size / 1e6:.1f} MB"])
+    tell(f"added the graphs in {time.perf_counter() - began:.1f} s")
 
 
 def _clips(predictor: Predictor, sources: list[str] | None) -> list[Clip]:

@@ -213,7 +213,7 @@ def agreement_of(predictor: Predictor, graphs: dict[GraphPart, Graph], clips: Se
             answers.append({"frame_embeddings": exported_1TD, **{name: rows[1:] for name, rows in both.items()}})
         names = ("scores", "embedding", "frame_embeddings")
         for answer in answers:
-            largest = [_difference(answer[name], expected) for name, expected in zip(names, live, strict=True)]
+            largest = [relative_difference(answer[name], expected) for name, expected in zip(names, live, strict=True)]
             differences = np.maximum(differences, largest)
         num_same += all(answer["scores"].argmax() == live[0].argmax() for answer in answers)
     scores, embedding, frame_embeddings = differences.tolist()
@@ -226,7 +226,7 @@ def agreement_of(predictor: Predictor, graphs: dict[GraphPart, Graph], clips: Se
     )
 
 
-def _difference(found: Array, live: Array) -> float:
+def relative_difference(found: Array, live: Array) -> float:
     """Return the largest difference as a fraction of the largest live value. NaN counts as infinite."""
     difference = float(np.abs(found - live).max() / np.abs(live).max().clip(min=TINIEST))
     return difference if np.isfinite(difference) else np.inf

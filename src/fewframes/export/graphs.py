@@ -69,10 +69,16 @@ class WholeGraph(nn.Module):
 GRAPHS: dict[GraphPart, type[nn.Module]] = {"whole": WholeGraph, "frames": FramesGraph, "time": TimeGraph}
 
 
-def traced(model: STAM, part: GraphPart) -> torch.export.ExportedProgram:
+def traced(model: STAM, part: GraphPart, graph: nn.Module | None = None) -> torch.export.ExportedProgram:
     """Trace this part of a model in eval mode, for any number of videos (and of frames, unless the layout mixes them).
 
-    Raises ExportError if torch cannot trace it.
+    Args:
+        model: the model.
+        part: the part, which decides the input.
+        graph: the module to trace; None is that of `GRAPHS`.
+
+    Raises:
+        ExportError: torch cannot trace it.
     """
     size, num_frames = model.config.image_size, model.config.num_frames
     mixes = model.config.layout != "factorised"
@@ -89,16 +95,26 @@ def traced(model: STAM, part: GraphPart) -> torch.export.ExportedProgram:
         "time": (torch.zeros(2, num_traced, model.frame_width), {0: videos, 1: frames}),
     }[part]
     try:
-        return torch.export.export(GRAPHS[part](model).eval(), (example,), dynamic_shapes=(dynamic,))
+        return torch.export.export((graph or GRAPHS[part](model)).eval(), (example,), dynamic_shapes=(dynamic,))
     except (torch._dynamo.exc.UserError, RuntimeError, ValueError) as error:
         reason = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise ExportError(f"the {part} graph cannot be traced: {' '.join(reason[:2])[:300]}") from error
 
 
-def onnx_of(program: torch.export.ExportedProgram, part: GraphPart) -> Any:
+def onnx_of(
+    program: torch.export.ExportedProgram, part: GraphPart, outputs: tuple[str, ...] = (), *, optimise: bool = True
+) -> Any:
     """Return a traced graph as an onnx.ModelProto, with the names of `INPUT` and `OUTPUTS`.
 
-    Raises ExportError if ONNX has no operator for a step, and MissingDependency.
+    Args:
+        program: the traced graph.
+        part: its part of the model.
+        outputs: the names of its outputs, if they are not those of `OUTPUTS`.
+        optimise: False keeps every weight as it is, under its own name.
+
+    Raises:
+        ExportError: ONNX has no operator for a step.
+        MissingDependency: a package that makes the graph is not installed.
     """
     needed("onnxscript", "train")
     try:
@@ -110,7 +126,8 @@ def onnx_of(program: torch.export.ExportedProgram, part: GraphPart) -> Any:
                 external_data=False,
                 opset_version=OPSET,
                 input_names=[INPUT[part]],
-                output_names=list(OUTPUTS[part]),
+                output_names=list(outputs or OUTPUTS[part]),
+                optimize=optimise,
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:

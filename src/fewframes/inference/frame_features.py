@@ -202,12 +202,9 @@ def _split(times_s: Times, size: int) -> list[Times]:
 
 
 def encoder_key(predictor: Predictor) -> str:
-    """Return a key of everything about a predictor that decides which embedding a frame gets.
-
-    Weights alone do not decide it: heads, cells and the norms' epsilon have no tensor of their own.
-    """
+    """Return a key of everything about a predictor that decides which embedding a frame gets."""
     runtime = predictor.runtime
-    settings = runtime.encoder_settings() | {"frames_version": FRAMES_VERSION, "backend": predictor.reader.backend}
+    settings = {"frames_version": FRAMES_VERSION, "backend": predictor.reader.backend}
     return key_of(runtime.encoder_key(), settings, asdict(runtime.view))
 
 

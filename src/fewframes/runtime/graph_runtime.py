@@ -6,7 +6,6 @@ import hashlib
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -93,10 +92,6 @@ class GraphRuntime:
     def encoder_key(self) -> str:
         """Return a key of the file of the frame encoder."""
         return _file_key(self._frames.path)
-
-    def encoder_settings(self) -> dict[str, Any]:
-        """Return nothing: the file of the frame encoder decides all that an embedding depends on."""
-        return {}
 
     def model_key(self) -> str:
         """Return a key of the file of the whole model."""

@@ -24,6 +24,7 @@ from fewframes.core.settings import STRICT, Count, NumFrames, Task, settings_fro
 from fewframes.errors import ConfigError, WeightsError, needed
 from fewframes.models.exit_plan import ExitPlan
 from fewframes.models.files.formats import SUFFIXES, GraphFormat, format_of
+from fewframes.runtime.file_graphs import ort_errors, session_options
 from fewframes.runtime.torch_archive import plain_archive
 from fewframes.video.view import ViewConfig
 
@@ -198,16 +199,7 @@ def open_graph(path: str | os.PathLike[str], *, threads: int = 0) -> Graph:
 def _open_onnx(path: str, threads: int) -> RunnableGraph:
     """Open a graph with onnxruntime."""
     runtime = needed("onnxruntime", "train")
-    options = runtime.SessionOptions()
-    options.log_severity_level = 3  # errors only
-    options.intra_op_num_threads = threads
-    # By default threads that wait go on spinning, and take the cores from threads that decode.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    errors: tuple[type[Exception], ...] = (
-        *_errors_of(runtime.capi.onnxruntime_pybind11_state),
-        ValueError,
-        RuntimeError,
-    )
+    options, errors = session_options(runtime, threads), ort_errors(runtime)
     try:
         session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         text = session.get_modelmeta().custom_metadata_map.get(CARD_KEY, "")
@@ -265,20 +257,6 @@ OPENERS: dict[GraphFormat, Callable[[str, int], RunnableGraph]] = {
     "openvino": _open_openvino,
     "torch": _open_torch,
 }
-
-
-def _errors_of(module: Any) -> tuple[type[Exception], ...]:
-    """Return the error classes of onnxruntime, which have no common base class."""
-    names = (
-        "Fail",
-        "InvalidArgument",
-        "InvalidGraph",
-        "InvalidProtobuf",
-        "NoSuchFile",
-        "NotImplemented",
-        "RuntimeException",
-    )
-    return tuple(getattr(module, name) for name in names if hasattr(module, name))
 
 
 def _unreadable(path: str, error: Exception) -> WeightsError:

@@ -1,13 +1,18 @@
-"""Opening of models by name or path: the kind of file, and what is installed, decide which runtime computes."""
+"""Opening of models by name or path. The kind of file, what is installed and the machine decide which runtime computes."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
-from typing import TYPE_CHECKING, Literal
+import platform
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from fewframes.errors import ConfigError, nearest
 from fewframes.models.files.formats import format_of
+from fewframes.models.files.model_file import GRAPH_PREFIX, read_metadata, read_model_file
+from fewframes.models.files.names import find_model
 from fewframes.runtime.protocol import DtypeName, Runtime
 
 if TYPE_CHECKING:
@@ -17,6 +22,13 @@ DEFAULT_MODEL = "lite0-16"
 """The model inside the package."""
 RuntimeName = Literal["auto", "torch", "onnxruntime"]
 RUNTIMES = ("auto", "torch", "onnxruntime")
+
+
+class Choice(NamedTuple):
+    """The runtime for model files on this machine, and the reason in words."""
+
+    runtime: Literal["torch", "onnxruntime"]
+    reason: str
 
 
 def open_runtime(
@@ -36,33 +48,67 @@ def open_runtime(
     """
     if runtime not in RUNTIMES:
         raise ConfigError(f"runtime {runtime!r}: {nearest(str(runtime), RUNTIMES)}")
-    if format_of(name_or_path) is not None:
-        return _open_graphs(name_or_path, device=device, dtype=dtype, merge=merge, runtime=runtime)
+    name = os.fspath(name_or_path)
+    # ONNX Runtime can follow these values alone.
+    given = {
+        f"device={device!r}": device not in ("auto", "cpu"),
+        f"dtype={dtype!r}": dtype not in ("auto", "float32"),
+        f"merge={merge}": merge is not None,
+    }
+    options = [option for option, is_given in given.items() if is_given]
+    if format_of(name) is not None:
+        options += [f"runtime={runtime!r}"] * (runtime != "auto")
+        if options:
+            raise ConfigError(
+                f"{name} is an exported model, for which {', '.join(options)} cannot be set; leave that out"
+            )
+        from fewframes.runtime.graph_runtime import GraphRuntime
+
+        return GraphRuntime(name)
+    if runtime == "onnxruntime" and options:
+        raise ConfigError(f"{', '.join(options)} needs the runtime torch; leave that out, or the runtime")
+    path = find_model(name)
+    if runtime == "onnxruntime" or (runtime == "auto" and not options and choice().runtime == "onnxruntime"):
+        found = _open_file(name, path, must=runtime == "onnxruntime" or not has_torch())
+        if found is not None:
+            return found
     from fewframes.models.files.hub import load_checkpoint
     from fewframes.runtime.torch_runtime import TorchRuntime
 
-    checkpoint = load_checkpoint(name_or_path)
-    return TorchRuntime(checkpoint, device=device, dtype=dtype, merge=merge, name=os.fspath(name_or_path))
+    return TorchRuntime(load_checkpoint(name), device=device, dtype=dtype, merge=merge, name=name)
 
 
-def _open_graphs(
-    path: str | os.PathLike[str], *, device: str, dtype: DtypeName, merge: int | None, runtime: RuntimeName
-) -> Runtime:
-    """Open an exported file. Raises ConfigError for options that it cannot follow."""
-    given = {
-        f"runtime={runtime!r}": runtime != "auto",
-        f"device={device!r}": device not in ("auto", "cpu"),
-        f"dtype={dtype!r}": dtype != "auto",
-        f"merge={merge}": merge is not None,
-    }
-    wrong = [option for option, is_given in given.items() if is_given]
-    if wrong:
-        raise ConfigError(
-            f"{os.fspath(path)} is an exported model, for which {', '.join(wrong)} cannot be set; leave that out"
-        )
-    from fewframes.runtime.graph_runtime import GraphRuntime
+def _open_file(name: str, path: Path, *, must: bool) -> Runtime | None:
+    """Open a model file with ONNX Runtime, or return None if it has no graphs and torch can run it.
 
-    return GraphRuntime(path)
+    Args:
+        name: the name or path that the caller gave.
+        path: the file.
+        must: True to raise WeightsError for a file without graphs.
+    """
+    from fewframes.runtime.onnx_file import OnnxFileRuntime, load_onnx_file
+
+    if must:
+        return load_onnx_file(name)
+    metadata = read_metadata(path)
+    if metadata is None or not any(key.startswith(GRAPH_PREFIX) for key in metadata):
+        return None
+    return OnnxFileRuntime(read_model_file(path), name=name)
+
+
+def choice() -> Choice:
+    """Return the runtime that `auto` takes for model files. It depends on what is there, never on timing.
+
+    On a CPU without bfloat16 instructions both compute equally fast, and ONNX Runtime starts in a third of the time
+    (docs/explanation/performance.md). On a GPU, and with those instructions, torch is faster.
+    """
+    if not has_torch():
+        return Choice("onnxruntime", "torch is not installed")
+    if may_have_gpu():
+        return Choice("torch", "this machine has a GPU")
+    if found := bfloat16_instructions():
+        return Choice("torch", f"this CPU has {found}, with which torch computes twice as fast")
+    return Choice("onnxruntime", "this CPU has no bfloat16 instructions, and ONNX Runtime starts faster than torch")
 
 
 def has_torch() -> bool:
@@ -70,12 +116,33 @@ def has_torch() -> bool:
     return importlib.util.find_spec("torch") is not None
 
 
+def may_have_gpu() -> bool:
+    """Return True if this machine seems to have a GPU that torch can use: one of NVIDIA that is not hidden, or one of Apple."""
+    if platform.system() == "Darwin":
+        return platform.machine() == "arm64"
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "all") in ("", "-1"):
+        return False
+    return any(os.path.exists(path) for path in ("/dev/nvidia0", "/dev/dxg")) or shutil.which("nvidia-smi") is not None
+
+
+def bfloat16_instructions() -> str:
+    """Return the name of the instructions with which this CPU computes in bfloat16, or an empty text if it has none."""
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = (
+        next((line for line in cpuinfo.read_text().splitlines() if line.startswith("flags")), "")
+        if cpuinfo.is_file()
+        else ""
+    )
+    names = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16"}
+    return next((name for flag, name in names.items() if flag in flags.split()), "")
+
+
 def torch_only(runtime: Runtime) -> TorchRuntime:
     """Return a runtime of torch as such. Raises ConfigError for any other, because only torch can look inside the network."""
     if runtime.kind != "torch":
         raise ConfigError(
             f"{runtime.name}: {runtime.kind} runs this model, and only torch can look inside a network; load the model file "
-            "with runtime='torch'"
+            "with the runtime torch"
         )
     from fewframes.runtime.torch_runtime import TorchRuntime
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,9 +116,6 @@ class Runtime(Protocol):
 
         Weights are those of the model file, so that every runtime finds what another one cached in the same precision.
         """
-
-    def encoder_settings(self) -> dict[str, Any]:
-        """Return settings, as plain values, that decide a frame embedding too and have no weights of their own."""
 
     def model_key(self) -> str:
         """Return a key of all weights of the model, which is the same in every precision."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewframes.core.arguments import whole_number
-from fewframes.core.cache import arrays_key, key_of
 from fewframes.errors import ConfigError, nearest
 from fewframes.models.attention_maps import choose_method, frame_maps
 from fewframes.models.config import MapChoice, MapMethod
@@ -20,6 +18,7 @@ from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.files.networks import sharing_copy
 from fewframes.models.stam import VideoEncoding, pixels_of
 from fewframes.models.token_merging import merge_tokens, merged_per_block
+from fewframes.runtime.keys import encoder_key, model_key
 from fewframes.runtime.protocol import DtypeName, Floats, Frames, WindowEncoding
 from fewframes.runtime.threads import num_threads, side_by_side
 
@@ -32,13 +31,6 @@ FRAMES_AT_ONCE = 256
 """Frames embedded at once on other devices. A preset's clip has at most 64; many views of a video must not fill the memory."""
 WINDOWS_AT_ONCE = 256
 """Windows of frame embeddings that the temporal half takes at once."""
-WITHOUT_EFFECT = frozenset(
-    """temporal temporal_depth temporal_heads temporal_width temporal_mlp_width motion_width moment_head temporal_positions
-    token_dropout temporal_dropout drop_path num_frames num_classes task merge""".split()
-)
-"""Settings of a model that cannot change the embedding of a frame: they belong to the temporal part, the head or training. The
-number of frames and what is merged stand in the key by themselves, because a predictor may be asked for others.
-"""
 
 
 class TorchRuntime:
@@ -95,16 +87,12 @@ class TorchRuntime:
 
     def encoder_key(self) -> str:
         """Return a key of the frame encoder's weights, as they are in the model file, and of its precision."""
-        return key_of(arrays_key(_arrays(self.checkpoint.model.frame_encoder)), self.precision)
-
-    def encoder_settings(self) -> dict[str, Any]:
-        """Return the settings of the encoder that have no weights: heads, cells and the norms' epsilon, among others."""
-        settings = {name: value for name, value in asdict(self.config).items() if name not in WITHOUT_EFFECT}
-        return settings | {"merge": self.merge}
+        weights = _arrays(self.checkpoint.model.frame_encoder)
+        return encoder_key(weights, self.config, precision=self.precision, merge=self.merge)
 
     def model_key(self) -> str:
         """Return a key of all weights of the model, as they are in the model file."""
-        return arrays_key(_arrays(self.checkpoint.model))
+        return model_key(_arrays(self.checkpoint.model))
 
     def embed_frames(self, frames_TCHW: Frames) -> Floats:
         """Return frame embeddings f_t (Eq. 10): (T, C, H, W) uint8 -> (T, D)."""

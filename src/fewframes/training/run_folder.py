@@ -25,8 +25,8 @@ from fewframes.core.metrics import Report
 from fewframes.core.version import __version__
 from fewframes.data.dataset import VideoSet
 from fewframes.errors import ConfigError, OutputError
-from fewframes.models.files.checkpoint import HEADER_KEY, Checkpoint, save_checkpoint
-from fewframes.models.files.tensor_files import read_header
+from fewframes.models.files.checkpoint import Checkpoint, save_checkpoint
+from fewframes.models.files.model_file import read_header
 from fewframes.training.config import RunConfig, run_to_toml
 from fewframes.training.evaluation.evaluate import Evaluation
 from fewframes.training.evaluation.report import write_predictions
@@ -86,7 +86,7 @@ class RunFolder:
         """Return True if the folder holds this very run, finished. Raises ConfigError if it holds the model of another run."""
         if self.state.exists() or not (self.folder / MODEL_FILE).is_file():
             return False
-        provenance = (read_header(self.folder / MODEL_FILE, HEADER_KEY) or {}).get("provenance", {})
+        provenance = (read_header(self.folder / MODEL_FILE) or {}).get("provenance", {})
         then = _flat(provenance.get("run", {})) | {"data": provenance.get("data_fingerprint")}
         now = _flat(asdict(self.run)) | {"data": self.data.fingerprint()}
         differing = [f"{name} was {then.get(name)}, is {now[name]}" for name in now if then.get(name) != now[name]]

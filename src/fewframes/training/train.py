@@ -43,7 +43,7 @@ from fewframes.training.loop import Trainer, TrainingSet, TrainingStep, solve, t
 from fewframes.training.processes import ProcessRank, as_in_first, few_threads, start_processes
 from fewframes.training.run_folder import RunFolder, versions
 from fewframes.training.run_videos import Progress, RunVideos, failed
-from fewframes.training.start import start_run
+from fewframes.training.start import kept_graphs, start_run
 
 log = logging.getLogger("fewframes")
 
@@ -145,6 +145,7 @@ class _Run:
         torch.manual_seed(run.train.seed)
         task: Task = "multilabel" if self.data.multilabel else "single"
         self.model, self.view, self.licences = start_run(run, num_classes=len(self.data.labels), task=task)
+        self.graphs = kept_graphs(run, self.model.config, self.view)
         self.frozen = run.train.unfreeze == "none"
         if self.frozen and self.model.config.layout != "factorised":
             raise ConfigError(
@@ -423,7 +424,10 @@ class _Run:
             "frame_encoder_precision": str(start.torch.dtype).removeprefix("torch."),
             "versions": versions(),
         }
-        return Checkpoint(model.eval(), self.view, self.data.labels, provenance, {}, self.licences, self._exits(model))
+        exits = self._exits(model)
+        return Checkpoint(
+            model.eval(), self.view, self.data.labels, provenance, {}, self.licences, exits, graphs=self.graphs
+        )
 
     def _metrics(self, evaluation: Evaluation | None) -> dict[str, object]:
         if evaluation is None:

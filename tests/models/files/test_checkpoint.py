@@ -120,10 +120,11 @@ def test_a_save_that_fails_leaves_the_old_file(
     def full(*_: object, **__: object) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("fewframes.models.files.checkpoint.save_file", full)
+    monkeypatch.setattr("fewframes.models.files.model_file._bytes_of", full)
     with pytest.raises(OSError, match="No space"):
         save_checkpoint(saved, checkpoint)
     assert saved.read_bytes() == before
+    assert list(saved.parent.iterdir()) == [saved]
 
 
 # -- the 2021 release ------------------------------------------------------------------------------------------------

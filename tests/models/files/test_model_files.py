@@ -96,7 +96,7 @@ HEADERS: list[tuple[str, str, Any, str]] = [
     ("model", "norm_eps", math.inf, "norm_eps"),
     ("model", "image_size", 10**7, "image_size"),
     ("model", "num_frames", 10**9, "num_frames"),
-    ("model", "num_frames", MOST_FRAMES, "do not fit this network"),
+    ("model", "num_frames", MOST_FRAMES, "exit plan is for 8 frames"),
     ("model", "encoder", "timm:no-such-network", "no backbone 'no-such-network'"),
     ("model", "encoder", "timm:hf-hub:somebody/network", "no backbone 'hf-hub:somebody/network'"),
     ("model", "encoder", "timm:local-dir:/tmp", "no backbone 'local-dir:/tmp'"),

@@ -1,8 +1,7 @@
-"""Models by name or path: a file on disk, weights inside the package, or weights that were downloaded ("pulled") before."""
+"""Models by name or path, as networks of torch; and the download ("pull") of published weights."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import urllib.error
 import urllib.request
@@ -10,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from fewframes.core.settings import cache_dir
 from fewframes.errors import ConfigError, WeightsError, nearest
-from fewframes.models.files.checkpoint import HEADER_KEY, MODEL_FILE, Checkpoint, from_header
+from fewframes.models.files.checkpoint import Checkpoint, checkpoint_of
 from fewframes.models.files.formats import format_of
+from fewframes.models.files.model_file import one_line, read_header, read_model_file
+from fewframes.models.files.names import downloaded_path, find_model, hash_path, sha256_of
 from fewframes.models.files.release import load_release
-from fewframes.models.files.tensor_files import one_line, read_header
 from fewframes.models.presets import PRESETS, RELEASE_URL
 
 
@@ -51,7 +50,7 @@ def pull(name: str, *, file: str | None = None, progress: Callable[[int, int], N
         wanted = PRESETS[name].model.num_frames
         if loaded != wanted:
             raise WeightsError(f"{file or url}: built for {loaded} frames; {name!r} has {wanted}")
-        _hash_path(target).write_text(_sha256(part) + "\n")
+        hash_path(target).write_text(sha256_of(part) + "\n")
         part.replace(target)
         return target
     except OSError as error:  # a broken connection, a full disk, a folder that is a file
@@ -72,54 +71,6 @@ def release_url(name: str) -> str:
     return RELEASE_URL.format(num_frames=PRESETS[name].model.num_frames)
 
 
-def downloaded_path(name: str) -> Path:
-    """Return the path under which `pull` stores the weights of this preset."""
-    return cache_dir() / "weights" / f"{name}.pth"
-
-
-def packaged_path(name: str) -> Path:
-    """Return the path of the weights of this preset inside the package."""
-    return Path(__file__).parent / "assets" / f"{name}.safetensors"
-
-
-def _find(name: str) -> Path:
-    """Return the model file that a preset's name, a file or a training folder stands for. Raises WeightsError if there is none."""
-    preset = PRESETS.get(name)
-    if preset is None:
-        if _is_file(Path(name) / MODEL_FILE):
-            return Path(name) / MODEL_FILE
-        if not _is_file(Path(name)):
-            found = f"a folder without {MODEL_FILE}" if os.path.isdir(name) else "no such file"
-            raise WeightsError(f"{name}: {found}, and no preset of that name; {nearest(name, PRESETS)}")
-        return Path(name)
-    if preset.weights == "packaged":
-        path = packaged_path(name)
-        if not path.is_file():
-            raise WeightsError(f"{path}: this file of the package is missing; reinstall fewframes")
-        return path
-    if preset.weights != "released":
-        raise WeightsError(
-            f"{name!r} is an architecture without trained weights; train it: fewframes train FOLDER --model {name}"
-        )
-    path = downloaded_path(name)
-    if not path.is_file():
-        raise WeightsError(f"the weights of {name!r} are not downloaded yet; get them: fewframes models pull {name}")
-    if not _hash_path(path).is_file() or _hash_path(path).read_text().strip() != _sha256(path):
-        raise WeightsError(
-            f"{path}: not the file that was pulled (its SHA-256 differs or is missing); pull it again: "
-            f"fewframes models pull {name}, or from a file that you have: fewframes models pull {name} --file FILE"
-        )
-    return path
-
-
-def _is_file(path: Path) -> bool:
-    """Return True if the path is a file; False also for a name that the system does not allow."""
-    try:
-        return path.is_file()
-    except OSError:  # the name is too long
-        return False
-
-
 def _open_weights(name: str, url: str, file: str | None) -> IO[bytes]:
     """Open the file, or the URL if no file is given. Raises WeightsError, with the way out for a machine without a network."""
     if file is not None:
@@ -138,29 +89,17 @@ def _open_weights(name: str, url: str, file: str | None) -> IO[bytes]:
     return response
 
 
-def _hash_path(path: Path) -> Path:
-    """Return the path of the file beside the weights that holds their hash."""
-    return path.with_suffix(".sha256")
-
-
-def _sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def load_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
     """Return a whole model in eval mode and float32, from the name of a preset or from a file.
 
     The weights of a preset are in the package or must have been pulled before. A file is one of ours (safetensors) or of the 2021
     release (such as `stam_16.pth`). The output folder of training stands for the model in it. Raises WeightsError.
     """
-    path = _find(os.fspath(name_or_path))
+    path = find_model(os.fspath(name_or_path))
     if format_of(path) is not None:
         raise WeightsError(
             f"{path}: an exported graph, which cannot be trained or exported again; take the model that it was exported from"
         )
-    header = read_header(path, HEADER_KEY)
-    if header is None:
+    if read_header(path) is None:
         return load_release(path)
-    return from_header(path, header)
+    return checkpoint_of(read_model_file(path), path)

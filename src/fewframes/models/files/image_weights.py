@@ -14,10 +14,10 @@ from torch import Tensor
 from fewframes.errors import WeightsError
 from fewframes.models.backbones import TimmFrameEncoder, timm_frame_encoder
 from fewframes.models.config import ModelConfig
-from fewframes.models.files.checkpoint import HEADER_KEY, MODEL_FILE
 from fewframes.models.files.hub import load_checkpoint
+from fewframes.models.files.model_file import MODEL_FILE, read_header
 from fewframes.models.files.networks import build_model, load_strictly
-from fewframes.models.files.tensor_files import read_header, read_tensors
+from fewframes.models.files.tensor_files import read_tensors
 from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM, SpatialEncoder
 from fewframes.video.view import ViewConfig
@@ -40,7 +40,7 @@ def start_model(config: ModelConfig, view: ViewConfig, init: str) -> STAM:
     model = build_model(config, view)
     if init not in PRESETS and (Path(init) / MODEL_FILE).is_file():
         init = str(Path(init) / MODEL_FILE)
-    if init in PRESETS or (Path(init).is_file() and read_header(Path(init), HEADER_KEY) is not None):
+    if init in PRESETS or (Path(init).is_file() and read_header(Path(init)) is not None):
         state = load_checkpoint(init).model.frame_encoder.state_dict()
     elif Path(init).is_file():
         state = _without_classifier(read_tensors(Path(init)))

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fewframes.errors import WeightsError
+from fewframes.models.files.model_file import one_line
 
 ZIP_START, PICKLE_START = b"PK\x03\x04", b"\x80\x02"
 """The first bytes of a file of torch.save, today and before 2020."""
 STATE_KEYS = ("model", "model_state", "state_dict")
 """The keys under which training programs store the tensors among other things: timm and the release, PyTorchVideo, Lightning."""
-MOST_REASON = 300
-"""The most characters of another package's error message that ours repeats."""
 BAD_PICKLE = (
     pickle.UnpicklingError,
     struct.error,
@@ -38,35 +35,6 @@ BAD_PICKLE = (
     zipfile.BadZipFile,
 )
 """The errors that torch's restricted unpickler raises on code, damage and garbage."""
-
-
-def read_header(path: Path, key: str) -> dict[str, Any] | None:
-    """Return the JSON object under `key` in the metadata of a safetensors file, or None for any other kind of file.
-
-    Raises WeightsError if the file cannot be read or the object is damaged.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except SafetensorError:
-        return None
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from None
-    if key not in metadata:
-        return None
-    try:
-        header = json.loads(metadata[key])
-    except (ValueError, RecursionError) as error:
-        raise WeightsError(f"{path}: its header is damaged ({type(error).__name__}: not JSON)") from None
-    if not isinstance(header, dict):
-        raise WeightsError(f"{path}: its header is damaged ({type(header).__name__}, not an object)")
-    return header
-
-
-def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each tensor in a safetensors file, from its head alone. No tensor is read."""
-    with safe_open(path, framework="pt") as file:
-        return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (not a dict)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -110,12 +78,6 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     if damaged:
         raise WeightsError(f"{path}: damaged; some numbers of {damaged[0]!r} are not in the file")
     return dict(content)
-
-
-def one_line(error: Exception) -> str:
-    """Return the first line of an error message, or the name of the error if it has no message."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:MOST_REASON] if lines else type(error).__name__
 
 
 def _is_named_tensor(item: tuple[object, object]) -> bool:

@@ -100,7 +100,9 @@ def embed_views(
     indices: list[int] = []
     failures: list[Failure] = []
     num_cached = 0
-    numbers = map(str, range(len(samples)))  # a file may be in the data several times, so its path does not tell its row
+    numbers = map(
+        str, range(len(samples))
+    )  # a file may be in the data several times, so its path does not tell its row
     for number, result in worked_ahead(numbers, lambda number: read(samples[int(os.fspath(number))]), num_cores()):
         sample = samples[int(number)]
         if isinstance(result, FewframesError):
@@ -131,4 +133,3 @@ def _settings(num_frames: int, mirror: bool, augment: AugmentConfig) -> dict[str
         values["drawn by numpy"] = DRAWS_VERSION
         values["drawn"] = asdict(replace(augment, auto="none", cutout=0.0, mixup=0.0, cutmix=0.0))
     return values
-

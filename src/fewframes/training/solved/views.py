@@ -54,7 +54,10 @@ def read_drawn(
         fractions = [rng.random(num_frames) if augment.jitter else np.full(num_frames, 0.5) for rng in rngs]
         try:
             times_VT = np.stack(
-                [jittered_times(video.duration_s, one_T, start_s=sample.start_s, end_s=sample.end_s) for one_T in fractions]
+                [
+                    jittered_times(video.duration_s, one_T, start_s=sample.start_s, end_s=sample.end_s)
+                    for one_T in fractions
+                ]
             )
         except ValueError as error:
             raise VideoError(f"{video.name}: {error}") from None
@@ -69,7 +72,12 @@ def read_drawn(
 
 
 def drawn_view(
-    frames: Sequence[Pixels] | Pixels, view: ViewConfig, augment: AugmentConfig, rng: np.random.Generator, *, mirror: bool
+    frames: Sequence[Pixels] | Pixels,
+    view: ViewConfig,
+    augment: AugmentConfig,
+    rng: np.random.Generator,
+    *,
+    mirror: bool,
 ) -> Pixels:
     """Return frames (C, H, W) of any size as one random view: (T, C, crop_px, crop_px) uint8. All frames are changed alike.
 

@@ -1,0 +1,71 @@
+"""Names of models: the files that the names of presets, paths and training folders stand for."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from fewframes.core.settings import cache_dir
+from fewframes.errors import WeightsError, nearest
+from fewframes.models.files.model_file import MODEL_FILE
+from fewframes.models.presets import PRESETS
+
+
+def find_model(name: str) -> Path:
+    """Return the model file that a preset's name, a file or a training folder stands for. Raises WeightsError if there is none."""
+    preset = PRESETS.get(name)
+    if preset is None:
+        if _is_file(Path(name) / MODEL_FILE):
+            return Path(name) / MODEL_FILE
+        if not _is_file(Path(name)):
+            found = f"a folder without {MODEL_FILE}" if os.path.isdir(name) else "no such file"
+            raise WeightsError(f"{name}: {found}, and no preset of that name; {nearest(name, PRESETS)}")
+        return Path(name)
+    if preset.weights == "packaged":
+        path = packaged_path(name)
+        if not path.is_file():
+            raise WeightsError(f"{path}: this file of the package is missing; reinstall fewframes")
+        return path
+    if preset.weights != "released":
+        raise WeightsError(
+            f"{name!r} is an architecture without trained weights; train it: fewframes train FOLDER --model {name}"
+        )
+    path = downloaded_path(name)
+    if not path.is_file():
+        raise WeightsError(f"the weights of {name!r} are not downloaded yet; get them: fewframes models pull {name}")
+    if not hash_path(path).is_file() or hash_path(path).read_text().strip() != sha256_of(path):
+        raise WeightsError(
+            f"{path}: not the file that was pulled (its SHA-256 differs or is missing); pull it again: "
+            f"fewframes models pull {name}, or from a file that you have: fewframes models pull {name} --file FILE"
+        )
+    return path
+
+
+def downloaded_path(name: str) -> Path:
+    """Return the path under which `pull` stores the weights of this preset."""
+    return cache_dir() / "weights" / f"{name}.pth"
+
+
+def packaged_path(name: str) -> Path:
+    """Return the path of the weights of this preset inside the package."""
+    return Path(__file__).parent / "assets" / f"{name}.safetensors"
+
+
+def hash_path(path: Path) -> Path:
+    """Return the path of the file beside the weights that holds their hash."""
+    return path.with_suffix(".sha256")
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_file(path: Path) -> bool:
+    """Return True if the path is a file; False also for a name that the system does not allow."""
+    try:
+        return path.is_file()
+    except OSError:  # the name is too long
+        return False

@@ -1,0 +1,185 @@
+"""A runtime for model files without torch: ONNX Runtime runs their graphs, and numpy the rest."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from fewframes.core.settings import Task
+from fewframes.errors import WeightsError
+from fewframes.models.exit_plan import ExitPlan
+from fewframes.models.files.model_file import ModelFile, read_metadata, read_model_file
+from fewframes.models.files.names import find_model
+from fewframes.models.moments import NUM_MOMENTS, moment_features
+from fewframes.runtime.file_graphs import WEIGHTS_OF, FileSession, has_time_graph
+from fewframes.runtime.keys import encoder_key, model_key
+from fewframes.runtime.protocol import Floats, Frames, WindowEncoding
+from fewframes.video.view import ViewConfig
+
+FRAMES_AT_ONCE = 4
+"""The number of frames that are embedded at once. With more, the activations of Lite0 outgrow the caches (docs/decisions)."""
+WINDOWS_AT_ONCE = 256
+"""The number of windows that are encoded at once."""
+
+
+class OnnxFileRuntime:
+    """A model file that ONNX Runtime runs on the CPU in float32, a `Runtime`."""
+
+    kind = "onnxruntime"
+    device = "cpu"
+    precision = "float32"
+    embeds_frames = True
+    any_num_frames = True
+    least_frames = 1
+
+    def __init__(self, file: ModelFile, *, name: str = "", threads: int = 0) -> None:
+        """Open the graphs of a model file.
+
+        Args:
+            file: the model file.
+            name: its name or path, for errors.
+            threads: the number of threads that compute; 0 is one for each core.
+
+        Raises:
+            WeightsError: the file has no graphs, or its weights do not fit them.
+            MissingDependency: onnxruntime is not installed.
+        """
+        self.name, self.file = name, file
+        if file.config.layout != "factorised":
+            raise WeightsError(
+                f"{name}: layout {file.config.layout!r} mixes frames inside the encoder and runs with torch alone: "
+                "pip install 'fewframes[train]'"
+            )
+        self._frames = FileSession(file, "frames", name, threads)
+        self._time = FileSession(file, "time", name, threads) if has_time_graph(file.config) else None
+        frame_width = self._frames.width
+        self.frame_width, self.video_width = frame_width, frame_width if self._time is None else self._time.width
+        self._head = self._linear("head", self.video_width)
+        self._moment_head = (
+            self._linear("moment_head.linear", NUM_MOMENTS * frame_width) if file.config.moment_head else None
+        )
+
+    def __repr__(self) -> str:
+        return f"OnnxFileRuntime({self.name!r}, {len(self.labels)} labels)"
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Return the names of the K actions."""
+        return self.file.labels
+
+    @property
+    def view(self) -> ViewConfig:
+        """Return the size and normalisation of the frames that the model takes."""
+        return self.file.view
+
+    @property
+    def num_frames(self) -> int:
+        """Return T, the number of frames that the model is built for."""
+        return self.file.config.num_frames
+
+    @property
+    def task(self) -> Task:
+        """Return the kind of labels."""
+        return self.file.config.task
+
+    @property
+    def causal(self) -> bool:
+        """Return True if the beginning of a window has an answer too, because no frame attends to later ones."""
+        return self.file.config.temporal == "causal"
+
+    @property
+    def merge(self) -> int:
+        """Return the number of patches that each block of the frame encoder merges away."""
+        return self.file.config.merge
+
+    @property
+    def exits(self) -> ExitPlan | None:
+        """Return the plan of an early exit, if one was fitted."""
+        return self.file.exits
+
+    def encoder_key(self) -> str:
+        """Return a key of the frame encoder's weights and precision: that of torch in float32."""
+        prefix = WEIGHTS_OF["frames"]
+        weights = {
+            key.removeprefix(prefix): array for key, array in self.file.tensors.items() if key.startswith(prefix)
+        }
+        return encoder_key(weights, self.file.config, precision=self.precision, merge=self.merge)
+
+    def model_key(self) -> str:
+        """Return a key of all weights of the model."""
+        return model_key(self.file.tensors)
+
+    def embed_frames(self, frames_TCHW: Frames) -> Floats:
+        """Return frame embeddings f_t (Eq. 10), each from its own frame alone: (T, C, H, W) uint8 -> (T, D).
+
+        Raises ValueError if the frames have another size than the model's.
+        """
+        size = self.view.crop_px
+        if frames_TCHW.shape[1:] != (3, size, size):
+            raise ValueError(f"frames of shape {frames_TCHW.shape}: this model takes (T, 3, {size}, {size})")
+        if not len(frames_TCHW):
+            return np.zeros((0, self._frames.width), np.float32)
+        parts = (frames_TCHW[start : start + FRAMES_AT_ONCE] for start in range(0, len(frames_TCHW), FRAMES_AT_ONCE))
+        return np.concatenate([self._frames(np.ascontiguousarray(part))[0] for part in parts])
+
+    def encode_clips(self, frames_BTCHW: Frames) -> Floats:
+        """Return frame embeddings of whole clips: (B, T, C, H, W) uint8 -> (B, T, D)."""
+        num_videos, num_frames = frames_BTCHW.shape[:2]
+        embeddings_MD = self.embed_frames(frames_BTCHW.reshape(-1, *frames_BTCHW.shape[2:]))
+        return embeddings_MD.reshape(num_videos, num_frames, -1)
+
+    def encode_windows(self, embeddings_BTD: Floats, *, with_attention: bool = False) -> WindowEncoding:
+        """Return logits, video embeddings and, if asked for, frame attention of windows of frame embeddings (B, T, D)."""
+        windows_BTD = np.ascontiguousarray(embeddings_BTD, np.float32)
+        starts = range(0, len(windows_BTD), WINDOWS_AT_ONCE)
+        encoded = [self._encode(windows_BTD[start : start + WINDOWS_AT_ONCE]) for start in starts]
+        logits, embedding, attention = (np.concatenate(parts) for parts in zip(*encoded, strict=True))
+        return WindowEncoding(logits, embedding, attention if with_attention else None)
+
+    def _encode(self, windows_BTD: Floats) -> tuple[Floats, Floats, Floats]:
+        """Return the logits (B, K), video embeddings (B, D') and frame attention (B, T) of some windows."""
+        if self._time is None:
+            embedding_BD = windows_BTD.mean(axis=1)
+            attention_BT = np.full(windows_BTD.shape[:2], 1 / windows_BTD.shape[1], np.float32)
+        else:
+            embedding_BD, attention_BT = self._time(windows_BTD)
+        weights_KD, bias_K = self._head
+        logits_BK = embedding_BD @ weights_KD.T + bias_K
+        if self._moment_head is not None:
+            weights_KP, bias_K = self._moment_head
+            logits_BK = logits_BK + moment_features(windows_BTD) @ weights_KP.T + bias_K
+        return logits_BK, embedding_BD, attention_BT
+
+    def _linear(self, key: str, width: int) -> tuple[Floats, Floats]:
+        """Return the weights (K, width) and the bias (K,) of a head. Raises WeightsError if the file has no sound ones."""
+        num_classes = len(self.labels)
+        found = []
+        for part, shape in (("weight", (num_classes, width)), ("bias", (num_classes,))):
+            array = self.file.tensors.get(f"{key}.{part}")
+            if array is None or array.shape != shape or array.dtype != np.float32 or not np.isfinite(array).all():
+                has = "missing" if array is None else f"{array.dtype} of shape {array.shape}"
+                raise WeightsError(
+                    f"{self.name}: {key}.{part} is {has}; needs finite float32 of shape {shape}: take another copy of the file"
+                )
+            found.append(array)
+        weights, bias = found
+        return weights, bias
+
+
+def load_onnx_file(name_or_path: str | os.PathLike[str], *, threads: int = 0) -> OnnxFileRuntime:
+    """Return the runtime of a model, from the name of a preset, a model file, or the output folder of training.
+
+    Args:
+        name_or_path: the model.
+        threads: the number of threads that compute; 0 is one for each core.
+
+    Raises:
+        WeightsError: there is no such model, or it needs torch, or its file is damaged.
+        MissingDependency: onnxruntime is not installed.
+    """
+    name = os.fspath(name_or_path)
+    path = find_model(name)
+    if read_metadata(path) is None:
+        raise WeightsError(f"{path}: not safetensors; only torch reads other files: pip install 'fewframes[train]'")
+    return OnnxFileRuntime(read_model_file(path), name=name, threads=threads)
