@@ -13,6 +13,8 @@ from fewframes.core.text import for_html, json_line
 from fewframes.errors import FewframesError, MissingVideo
 
 if TYPE_CHECKING:  # exported graphs return numpy arrays and run without loading torch
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 
@@ -53,12 +55,12 @@ class ClockStep(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Clip(Generic[Array]):
+class Clip:
     """The frames that were sampled from one video."""
 
-    frames: Array
+    frames: NDArray[np.uint8]
     """The pixels: (T, C, H, W) uint8 RGB."""
-    times_s: Array
+    times_s: NDArray[np.float64]
     """The timestamps (T,): when each frame is first shown, in seconds from the start of the video."""
     duration_s: float
     """The duration of the whole video, in seconds."""

@@ -6,14 +6,16 @@ import math
 import re
 from typing import Annotated
 
-import torch
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from torch import Tensor
 
 from fewframes.core.settings import STRICT, Positive, settings_from
 from fewframes.errors import ConfigError
-from fewframes.video.times import checked_range, part_centres
+from fewframes.video.times import checked_range
+
+Times = NDArray[np.float64]
 
 CLIP_S = 16 * 5 / 30
 """The length of a clip in other methods, in seconds: 16 frames, every fifth of a video of 30 frames per second."""
@@ -57,7 +59,7 @@ class Views:
     def __len__(self) -> int:
         return self.num_clips * self.num_crops
 
-    def times(self, duration_s: float, num_frames: int, *, start_s: float = 0.0, end_s: float | None = None) -> Tensor:
+    def times(self, duration_s: float, num_frames: int, *, start_s: float = 0.0, end_s: float | None = None) -> Times:
         """Return the timestamps of each clip: (num_clips, T) float64 seconds.
 
         Args:
@@ -102,7 +104,7 @@ ONE_PASS = Views()
 """The paper's sampling: uniform frames of the whole video, once."""
 
 
-def centre_times(duration_s: float, num_frames: int, *, start_s: float = 0.0, end_s: float | None = None) -> Tensor:
+def centre_times(duration_s: float, num_frames: int, *, start_s: float = 0.0, end_s: float | None = None) -> Times:
     """Return the centres of `num_frames` equal parts of [start_s, end_s]: (T,) float64 seconds, ascending.
 
     This is the paper's uniform sampling, used for inference.
@@ -117,20 +119,19 @@ def centre_times(duration_s: float, num_frames: int, *, start_s: float = 0.0, en
         ValueError: if the range is empty or outside the video.
     """
     start_s, end_s = checked_range(duration_s, start_s, end_s)
-    return torch.tensor(part_centres(start_s, end_s, num_frames), dtype=torch.float64)
+    return _inside_parts(start_s, end_s, np.full(num_frames, 0.5))
 
 
 def jittered_times(
-    duration_s: float, num_frames: int, generator: torch.Generator, *, start_s: float = 0.0, end_s: float | None = None
-) -> Tensor:
-    """Return a random timestamp in each of `num_frames` equal parts of [start_s, end_s]: (T,) float64 seconds, ascending.
+    duration_s: float, fractions_T: ArrayLike, *, start_s: float = 0.0, end_s: float | None = None
+) -> Times:
+    """Return a timestamp in each of T equal parts of [start_s, end_s], at a random fraction of it: (T,) float64 seconds, ascending.
 
     This is uniform sampling for training.
 
     Args:
         duration_s: the length of the video, in seconds.
-        num_frames: the number of parts, T.
-        generator: the random numbers.
+        fractions_T: random numbers (T,) in [0, 1), one for each part.
         start_s: the start of the range.
         end_s: the end of the range; None is the end of the video.
 
@@ -138,11 +139,10 @@ def jittered_times(
         ValueError: if the range is empty or outside the video.
     """
     start_s, end_s = checked_range(duration_s, start_s, end_s)
-    offsets = torch.rand(num_frames, generator=generator, dtype=torch.float64)
-    return _inside_parts(start_s, end_s, offsets)
+    return _inside_parts(start_s, end_s, np.asarray(fractions_T, np.float64))
 
 
-def clip_times(start_s: float, end_s: float, num_frames: int, *, num_clips: int, clip_s: float) -> Tensor:
+def clip_times(start_s: float, end_s: float, num_frames: int, *, num_clips: int, clip_s: float) -> Times:
     """Return the timestamps of clips in a range: (num_clips, T) float64 seconds.
 
     The first clip begins with the range, the last one ends with it, and the others lie evenly between. A single clip lies in the
@@ -157,12 +157,13 @@ def clip_times(start_s: float, end_s: float, num_frames: int, *, num_clips: int,
     """
     length_s = min(clip_s, end_s - start_s)
     spare_s = end_s - start_s - length_s
-    along_C = torch.linspace(0, 1, num_clips, dtype=torch.float64) if num_clips > 1 else torch.tensor([0.5]).double()
-    offsets_T = (torch.arange(num_frames, dtype=torch.float64) + 0.5) * (length_s / num_frames)
-    return start_s + spare_s * along_C[:, None] + offsets_T
+    along_C = np.linspace(0, 1, num_clips) if num_clips > 1 else np.array([0.5])
+    offsets_T = (np.arange(num_frames) + 0.5) * (length_s / num_frames)
+    times_CT: Times = start_s + spare_s * along_C[:, None] + offsets_T
+    return times_CT
 
 
-def steady_times(start_s: float, end_s: float, interval_s: float) -> Tensor:
+def steady_times(start_s: float, end_s: float, interval_s: float) -> Times:
     """Return timestamps at a fixed interval, the centres of the parts of a range: (N,) float64 seconds, ascending.
 
     Any T neighbouring timestamps are the `centre_times` of the T parts around them. So windows over a long video, over a live
@@ -179,10 +180,11 @@ def steady_times(start_s: float, end_s: float, interval_s: float) -> Tensor:
     if not interval_s > 0:
         raise ValueError(f"interval_s = {interval_s:g}: needs to be above 0")
     num_parts = math.floor((end_s - start_s) / interval_s + 1e-9)  # a part that fits but for rounding counts
-    return start_s + (torch.arange(num_parts, dtype=torch.float64) + 0.5) * interval_s
+    times_N: Times = start_s + (np.arange(num_parts) + 0.5) * interval_s
+    return times_N
 
 
-def window_indices(num_frames: int, window_frames: int, *, stride: int = 1, interval: int = 1) -> Tensor:
+def window_indices(num_frames: int, window_frames: int, *, stride: int = 1, interval: int = 1) -> NDArray[np.int64]:
     """Return the indices of the frames in each window over a sequence of frames: (W, T).
 
     W is 0 if the sequence is too short for a window.
@@ -194,11 +196,12 @@ def window_indices(num_frames: int, window_frames: int, *, stride: int = 1, inte
         interval: the step from the start of one window to that of the next.
     """
     num_windows = max(0, (num_frames - (window_frames - 1) * stride - 1) // interval + 1)
-    starts_W = torch.arange(num_windows) * interval
-    return starts_W[:, None] + torch.arange(window_frames) * stride
+    starts_W = np.arange(num_windows) * interval
+    return starts_W[:, None] + np.arange(window_frames) * stride
 
 
-def _inside_parts(start_s: float, end_s: float, offsets_T: Tensor) -> Tensor:
+def _inside_parts(start_s: float, end_s: float, offsets_T: Times) -> Times:
     """Return a timestamp in each of T equal parts of a range, at a fraction (T,) of the length of its part."""
-    parts_T = torch.arange(len(offsets_T), dtype=torch.float64)
-    return start_s + (parts_T + offsets_T) * ((end_s - start_s) / len(offsets_T))
+    parts_T = np.arange(len(offsets_T))
+    times_T: Times = start_s + (parts_T + offsets_T) * ((end_s - start_s) / len(offsets_T))
+    return times_T

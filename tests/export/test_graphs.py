@@ -21,9 +21,9 @@ from fewframes.export.runtime import Card, Graph, GraphPart, open_graph
 from fewframes.models.backbones import EfficientNetLite0
 from fewframes.models.config import ModelConfig
 from fewframes.models.files.networks import build_model
+from fewframes.models.layers import pixels_of
 from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM
-from fewframes.video.transforms import pixels_of
 from fewframes.video.view import ViewConfig
 
 pytest.importorskip("onnx")

@@ -22,11 +22,12 @@ from fewframes.models.exit_plan import ExitPlan
 from fewframes.models.files.checkpoint import Checkpoint, save_checkpoint
 from fewframes.models.files.hub import load_checkpoint
 from fewframes.models.files.networks import build_model
+from fewframes.models.layers import pixels_of
 from fewframes.models.token_merging import merged_per_block
 from fewframes.results import Failure, Prediction, tally
 from fewframes.sampling import Views, centre_times
 from fewframes.video.source import open_video, read_frames
-from fewframes.video.transforms import crops_of, fit_frame, pixels_of
+from fewframes.video.transforms import crops_of, fit_frame
 from fewframes.video.view import ViewConfig
 from helpers.models import LABELS, TINY
 from helpers.numbered import drifting

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewframes.video.transforms import crops_of, fit_frame, pixels_of
+from fewframes.models.layers import pixels_of
+from fewframes.video.transforms import crops_of, fit_frame
 from fewframes.video.view import ViewConfig
 
 

@@ -22,8 +22,8 @@ from fewframes.core.process import keep_memory
 from fewframes.errors import BenchError, ConfigError, FewframesError
 from fewframes.inference.predictor import DTYPES, Predictor, name_of
 from fewframes.models.files.checkpoint import Checkpoint
+from fewframes.models.layers import pixels_of
 from fewframes.models.stam import STAM
-from fewframes.video.transforms import pixels_of
 
 Result = TypeVar("Result")
 LONGEST_PASS_S = 10.0

@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from fewframes.core.cache import content_key
 from fewframes.core.storage import is_address
@@ -22,6 +22,7 @@ from fewframes.data.layouts import Sample
 from fewframes.data.lists import unlistable
 from fewframes.errors import MissingVideo, VideoError
 from fewframes.sampling import centre_times
+from fewframes.video.pictures.display import Pixels
 from fewframes.video.source import OpenVideo, open_video
 from fewframes.video.times import checked_range
 
@@ -187,24 +188,24 @@ def _check_sample(video: OpenVideo, sample: Sample, num_frames: int, *, thorough
         start_s, end_s = checked_range(video.duration_s, sample.start_s, sample.end_s)
         centres_T = centre_times(video.duration_s, num_frames, start_s=start_s, end_s=end_s)
         # The last frame too: a file that was cut short fails at its end, which no centre reaches.
-        last_1 = centres_T[-1:].clamp(min=end_s - LAST_S)
-        clip = video.frames_at(torch.cat([centres_T, last_1]), _one_pixel)
+        last_1 = np.maximum(centres_T[-1:], end_s - LAST_S)
+        clip = video.frames_at(np.concatenate([centres_T, last_1]), _one_pixel)
         if thorough:
             video.check(start_s, end_s)
     except ValueError as error:
         return SampleCheck(error=str(error))
     except VideoError as error:
         return _failed(sample.path, error)
-    return SampleCheck(start_s=start_s, end_s=end_s, num_distinct=len(clip.times_s[:num_frames].unique()))
+    return SampleCheck(start_s=start_s, end_s=end_s, num_distinct=len(np.unique(clip.times_s[:num_frames])))
 
 
 def _failed(path: str, error: VideoError) -> SampleCheck:
     return SampleCheck(error=str(error).removeprefix(f"{path}: "), missing=isinstance(error, MissingVideo))
 
 
-def _one_pixel(frame_CHW: Tensor) -> Tensor:
+def _one_pixel(frame_CHW: Pixels) -> Pixels:
     """Return one pixel of a frame. Frames are decoded whole, but none is held in memory."""
-    return frame_CHW[:, :1, :1].clone()
+    return frame_CHW[:, :1, :1].copy()
 
 
 def inspection_of(

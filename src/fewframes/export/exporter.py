@@ -123,9 +123,7 @@ def export(
         (pans(predictor), "pans over two photographs")) if clips
     )  # fmt: skip
     with _temporary_folder(output) as folder:
-        graphs = _write_parts(
-            predictor, folder / output.name, kind, precision, [clip.frames.numpy() for clip in calibrate]
-        )
+        graphs = _write_parts(predictor, folder / output.name, kind, precision, [clip.frames for clip in calibrate])
         agreement = agreement_of(predictor, {part: open_graph(path) for part, path in graphs.items()}, clips)
         failure = agreement.failure(precision)
         if failure:
@@ -202,10 +200,10 @@ def agreement_of(predictor: Predictor, graphs: dict[GraphPart, Graph], clips: Se
     differences = np.zeros(3)
     num_same = 0
     for number, clip in enumerate(clips):
-        embeddings_1TD = predictor.encode_clips(clip.frames[None])
+        embeddings_1TD = predictor.encode_clips(torch.from_numpy(clip.frames[None]))
         encoded = predictor.encode_windows(embeddings_1TD)
         live = [predictor.model.scores(encoded.logits).numpy(), encoded.embedding.numpy(), embeddings_1TD.numpy()]
-        frames_1TCHW = clip.frames[None].contiguous().numpy()
+        frames_1TCHW = np.ascontiguousarray(clip.frames[None])
         answers = [graphs["whole"](frames_1TCHW)]
         if number < 2 and "frames" in graphs:
             exported_1TD = graphs["frames"](frames_1TCHW[0])["frame_embeddings"][None]

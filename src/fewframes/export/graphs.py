@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from fewframes.errors import ExportError, needed
 from fewframes.export.runtime import CARD_KEY, INPUT, LEAST_FRAMES, OUTPUTS, Array, Card, GraphPart
+from fewframes.models.layers import pixels_of
 from fewframes.models.stam import STAM
-from fewframes.video.transforms import pixels_of
 
 OPSET = 18
 """The version of ONNX's operators. It is the first that the exporter of torch writes without a conversion."""

@@ -16,12 +16,11 @@ from fewframes.core.settings import MOST_FRAMES
 from fewframes.errors import ConfigError, FewframesError, VideoError
 from fewframes.export.runtime import LEAST_FRAMES, Array, Graph, open_graph
 from fewframes.results import Clip, Failure, Prediction, Timing
+from fewframes.sampling import centre_times
 from fewframes.video.decode.clock import times_around
-from fewframes.video.decode.decoder import FileVideo
-from fewframes.video.picture_source import PictureVideo
-from fewframes.video.pictures.arrays import ViewStack
+from fewframes.video.pictures.display import Pixels
 from fewframes.video.source import DEFAULT_FPS, Source, open_video, range_in
-from fewframes.video.times import checked_range, part_centres
+from fewframes.video.transforms import fit_frame
 
 
 class ExportedPredictor:
@@ -111,7 +110,7 @@ class ExportedPredictor:
 
     def _read(
         self, source: Source, num_frames: int, start_s: float, end_s: float | None, fps: float, *, threads: int
-    ) -> tuple[Clip[Array], float, float]:
+    ) -> tuple[Clip, float, float]:
         """Return the frames of a video for the graph, and the seconds that decoding and resizing took.
 
         Args:
@@ -124,32 +123,33 @@ class ExportedPredictor:
         """
         began = time.perf_counter()
         with closing(open_video(source, fps=fps, threads=threads)) as video:
-            assert isinstance(video, FileVideo | PictureVideo)  # these two can fill a stack of numpy arrays
-            times_s = part_centres(*range_in(video, start_s, end_s), num_frames)
-            # There are several stacks if the decoder had to start again, or if the timestamps were chosen anew around gaps.
-            stacks: list[ViewStack] = []
+            transform_s = 0.0
 
-            def new_stack(count: int) -> ViewStack:
-                stacks.append(ViewStack(count, self.card.view))
-                return stacks[-1]
+            def prepare(frame_CHW: Pixels) -> Pixels:
+                nonlocal transform_s
+                transform_began = time.perf_counter()
+                square_CHW = fit_frame(frame_CHW, self.card.view)
+                transform_s += time.perf_counter() - transform_began
+                return square_CHW
 
-            clip = video.clip_at(times_s, new_stack)
+            start_s, end_s = range_in(video, start_s, end_s)
+            times_T = centre_times(video.duration_s, num_frames, start_s=start_s, end_s=end_s)
+            clip = video.frames_at(times_T, prepare)
             # Equal timestamps can mean that some of them lie in a gap of the video's clock. Gaps are searched for only then.
             steps = video.steps() if len(set(clip.times_s.tolist())) < num_frames else ()
             if steps:
 
                 def centres(duration_s: float, start_s: float, end_s: float | None) -> list[float]:
-                    return part_centres(*checked_range(duration_s, start_s, end_s), num_frames)
+                    return centre_times(duration_s, num_frames, start_s=start_s, end_s=end_s).tolist()
 
                 times_s = times_around(steps, centres, video.duration_s, start_s, end_s)
-                clip = replace(video.clip_at(times_s, new_stack), steps=steps)
-        transform_s = sum(stack.transform_s for stack in stacks)
+                clip = replace(video.frames_at(times_s, prepare), steps=steps)
         return clip, time.perf_counter() - began - transform_s, transform_s
 
-    def _label(self, clip: Clip[Array], decode_s: float, transform_s: float) -> Prediction[Array]:
+    def _label(self, clip: Clip, decode_s: float, transform_s: float) -> Prediction[Array]:
         """Run the graph on a clip. Raises VideoError if the scores are not finite."""
         began = time.perf_counter()
-        outputs = self.graph(clip.frames[None])
+        outputs = self.graph(np.ascontiguousarray(clip.frames[None]))
         if not np.isfinite(outputs["scores"]).all():
             raise VideoError(f"{clip.source}: the network's answers are no numbers")
         return Prediction(

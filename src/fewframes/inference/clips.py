@@ -10,15 +10,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 
-from torch import Tensor
+import numpy as np
 
 from fewframes.core.arguments import check_time_range, whole_number
 from fewframes.core.settings import MOST_FRAMES
 from fewframes.errors import VideoError
 from fewframes.results import Clip, ClockStep
-from fewframes.sampling import Views
+from fewframes.sampling import Times, Views
 from fewframes.video.decode.clock import times_around
 from fewframes.video.decode.container import NO_LIMITS, Limits
+from fewframes.video.pictures.display import Pixels
 from fewframes.video.source import DEFAULT_FPS, BackendName, OpenVideo, Source, open_video
 from fewframes.video.transforms import crops_of
 from fewframes.video.view import ViewConfig
@@ -82,8 +83,12 @@ class ClipReader:
         num_frames = request.num_frames
         clips = tuple(
             replace(whole, frames=crop_TCHW, times_s=times_T)
-            for clip_TSCHW, times_T in zip(whole.frames.split(num_frames), whole.times_s.split(num_frames), strict=True)
-            for crop_TCHW in clip_TSCHW.unbind(1)
+            for clip_TSCHW, times_T in zip(
+                np.split(whole.frames, len(whole.frames) // num_frames),
+                np.split(whole.times_s, len(whole.times_s) // num_frames),
+                strict=True,
+            )
+            for crop_TCHW in clip_TSCHW.swapaxes(0, 1)
         )
         return DecodedClips(clips, time.perf_counter() - began - video.transform_s, video.transform_s)
 
@@ -107,7 +112,7 @@ class OpenRequest:
     """An open video and the timestamps that a request asks for: `times_s` (M,), clip after clip."""
 
     def __init__(
-        self, video: OpenVideo, times_s: Tensor, tolerance_s: float, view: ViewConfig, request: ClipRequest
+        self, video: OpenVideo, times_s: Times, tolerance_s: float, view: ViewConfig, request: ClipRequest
     ) -> None:
         self.video, self.times_s = video, times_s
         self.transform_s = 0.0
@@ -139,7 +144,7 @@ class OpenRequest:
             return request.views.times(duration_s, request.num_frames, start_s=start_s, end_s=end_s).flatten().tolist()
 
         times_s = times_around(self._steps, centres, self.video.duration_s, request.start_s, request.end_s)
-        self.times_s, self._all = self.times_s.new_tensor(times_s), None
+        self.times_s, self._all = np.array(times_s), None
         return True
 
     def decode(self, indices: Sequence[int]) -> Clip:
@@ -168,7 +173,7 @@ class OpenRequest:
             return self.decode(indices)
         return replace(self._all, frames=self._all.frames[list(indices)], times_s=self._all.times_s[list(indices)])
 
-    def _prepared(self, frame_CHW: Tensor) -> Tensor:
+    def _prepared(self, frame_CHW: Pixels) -> Pixels:
         began = time.perf_counter()
         crops_SCHW = crops_of(frame_CHW, self._view, self._request.views.num_crops)
         self.transform_s += time.perf_counter() - began

@@ -19,10 +19,10 @@ from fewframes.inference.clips import ClipRequest
 from fewframes.inference.early_exit import filled
 from fewframes.inference.predictor import Predictor
 from fewframes.models.attention_maps import MapChoice, Method, choose_method, frame_maps
+from fewframes.models.layers import pixels_of
 from fewframes.results import Prediction
 from fewframes.sampling import ONE_PASS
 from fewframes.video.source import DEFAULT_FPS, Source
-from fewframes.video.transforms import pixels_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,15 +116,15 @@ def explain(
         raise ConfigError(f"the model has no label {label!r}; {nearest(label, predictor.labels)}")
     method = choose_method(predictor.model.frame_encoder, maps)
     read = predictor.reader.read(source, ClipRequest(ONE_PASS, frames, start_s, end_s, fps), threads=0)
-    prediction, clip = predictor.label(read), read.clips[0]
+    prediction, frames_TCHW = predictor.label(read), torch.from_numpy(read.clips[0].frames)
     label = prediction.top(1)[0].label if label is None else label
     index = predictor.labels.index(label)
-    drops_T = score_drops(predictor, prediction.frame_embeddings, clip.frames, index)
+    drops_T = score_drops(predictor, prediction.frame_embeddings, frames_TCHW, index)
     spearman, pearson = correlations(prediction.frame_attention, drops_T)
-    plain = Explanation(prediction, clip.frames.cpu(), label, drops_T, spearman, pearson)
+    plain = Explanation(prediction, frames_TCHW, label, drops_T, spearman, pearson)
     if method is None:
         return plain
-    pixels_TCHW = pixels_of(clip.frames.to(predictor.device))
+    pixels_TCHW = pixels_of(frames_TCHW.to(predictor.device))
     return replace(plain, map_method=method, maps=frame_maps(predictor.model, pixels_TCHW, method, index))
 
 

@@ -128,17 +128,18 @@ class FrameFeatures:
 
     def _frames(self, times_s: Tensor) -> Tensor:
         clip = self._video.frames_at(times_s, lambda frame_CHW: fit_frame(frame_CHW, self._predictor.view))
-        still = (times_s.double() - clip.times_s.double() >= STEP_S).nonzero()
+        shown_s = torch.from_numpy(clip.times_s)
+        still = (times_s.double() - shown_s >= STEP_S).nonzero()
         if len(still) and not self._is_still:
             self._is_still = True
             log.warning(
                 "%s: the picture of %.2f s is shown for %g s and longer: a clock that steps on, or nothing was recorded; leave "
                 "that out with a start and an end where it matters",
                 self._video.name,
-                float(clip.times_s[still[0, 0]]),
+                float(shown_s[still[0, 0]]),
                 STEP_S,
             )
-        return clip.frames
+        return torch.from_numpy(clip.frames)
 
     def _in_parts(self, times_s: Tensor) -> _Chunk:
         """Decode what can be decoded of a chunk.
@@ -260,7 +261,10 @@ def slide(
     def complete(number: int, interval: int) -> tuple[Tensor, Tensor]:
         offset = starts[number] - first
         indices_WT = (
-            window_indices(len(held_ND) - offset, window_frames, stride=strides[number], interval=interval) + offset
+            torch.from_numpy(
+                window_indices(len(held_ND) - offset, window_frames, stride=strides[number], interval=interval)
+            )
+            + offset
         )
         starts[number] += len(indices_WT) * interval
         return indices_WT[:, 0] + first, encode(held_ND[indices_WT]) if len(indices_WT) else torch.empty(0)

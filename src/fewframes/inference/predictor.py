@@ -27,6 +27,7 @@ from fewframes.models.exit_plan import ExitPlan, check_can_exit
 from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.files.hub import load_checkpoint
 from fewframes.models.files.networks import sharing_copy
+from fewframes.models.layers import pixels_of
 from fewframes.models.stam import VideoEncoding
 from fewframes.models.token_merging import merge_tokens
 from fewframes.results import Clip, Failure, Prediction, Timing
@@ -36,7 +37,6 @@ from fewframes.video.live_settings import StreamConfig
 from fewframes.video.live_source import LiveSource
 from fewframes.video.source import DEFAULT_FPS, BackendName, Source
 from fewframes.video.torchcodec import why_not
-from fewframes.video.transforms import pixels_of
 
 DEFAULT_MODEL = "lite0-16"
 """The model inside the package."""
@@ -318,12 +318,12 @@ class Predictor:
                 new = plan.new_positions(stage)
                 clip = video.decode_more(new) if stage else video.decode_first(new)
                 decoded_at = time.perf_counter()
-                new_ND = self.embed_frames(clip.frames.squeeze(1))
+                new_ND = self.embed_frames(torch.from_numpy(clip.frames).squeeze(1))
                 # Rows lie in the order in which frames were encoded; the temporal half needs them in the order of time.
                 encoded_so_far = [*(plan.stages[stage - 1] if stage else ()), *new]
                 order = [encoded_so_far.index(index) for index in indices]
                 embeddings_ND = (torch.cat([embeddings_ND, new_ND]) if stage else new_ND)[order]
-                times_N = torch.cat([times_N, clip.times_s.float()])[order]
+                times_N = torch.cat([times_N, torch.from_numpy(clip.times_s).float()])[order]
                 encoded, weights_TN = answer(self.model, embeddings_ND[None].to(self.device), indices)
                 sure = float(confidence(encoded.logits, plan.temperatures[stage])) >= plan.threshold
                 network_s += time.perf_counter() - decoded_at
@@ -343,7 +343,7 @@ class Predictor:
         """Label several decoded videos in one batch. All must have the same number of frames."""
         began = time.perf_counter()
         clips = [video.clips[0] for video in videos]
-        embeddings_BTD = self.encode_clips(torch.stack([clip.frames for clip in clips]))
+        embeddings_BTD = self.encode_clips(torch.stack([torch.from_numpy(clip.frames) for clip in clips]))
         encoded = self.encode_windows(embeddings_BTD, with_attention=True)
         predictions = [
             self._prediction(clip, embeddings_TD, encoding, Timing(0.0, 0.0, 0.0))
@@ -364,7 +364,7 @@ class Predictor:
             source=clip.source,
             labels=self.labels,
             scores=scores_K,
-            times_s=clip.times_s.float(),
+            times_s=torch.as_tensor(clip.times_s).float(),
             frame_attention=encoded.frame_attention.squeeze(0).cpu(),
             embedding=encoded.embedding.squeeze(0).cpu(),
             frame_embeddings=embeddings_TD,

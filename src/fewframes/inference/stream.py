@@ -291,12 +291,14 @@ class Stream:
     def _embedded(self, samples: list[LiveFrame]) -> list[Tensor]:
         """Return the embedding (D,) of each sample. A frame that is shown at several timestamps is encoded once."""
         pictures = [sample.picture for sample in samples]
-        # A frame that is shown at several timestamps is one tensor, so its identity tells it.
+        # A frame that is shown at several timestamps is one array, so its identity tells it.
         known = {id(self._last[0]): self._last[1]} if self._last is not None else {}
         new = {id(picture): picture for picture in pictures if id(picture) not in known}
         if new:
             began = time.monotonic()
-            embedded_MD = self._network.embed_frames(torch.stack(list(new.values())))
+            embedded_MD = self._network.embed_frames(
+                torch.stack([torch.from_numpy(picture) for picture in new.values()])
+            )
             known |= dict(zip(new, embedded_MD, strict=True))
             self._num_encoded += len(new)
             self._cost_s += 0.1 * (time.monotonic() - began - self._cost_s)  # a running mean of the network's time

@@ -325,12 +325,16 @@ def _grid(duration_s: float, start_s: float, end_s: float, window_s: float, num_
     Where that is less than one window, the timestamps are those of `predict`.
     """
     interval_s = window_s / num_frames
-    whole_s = steady_times(0.0, duration_s, interval_s)
+    whole_s = torch.from_numpy(steady_times(0.0, duration_s, interval_s))
     edge_s = interval_s / 2 - SAME_S  # a frame stands for half an interval on either side
     inside = ((whole_s >= start_s + edge_s) & (whole_s <= end_s - edge_s)).nonzero()[:, 0]
     if len(inside) >= num_frames:
         return _Grid(whole_s[inside], interval_s, int(inside[0]))
-    return _Grid(centre_times(duration_s, num_frames, start_s=start_s, end_s=end_s), (end_s - start_s) / num_frames, 0)
+    return _Grid(
+        torch.from_numpy(centre_times(duration_s, num_frames, start_s=start_s, end_s=end_s)),
+        (end_s - start_s) / num_frames,
+        0,
+    )
 
 
 def _changes(windows_WTD: Tensor) -> Tensor:

@@ -31,13 +31,13 @@ from torch.distributed.checkpoint.state_dict import (
 
 from fewframes.errors import ConfigError
 from fewframes.models.backbones import TimmFrameEncoder
+from fewframes.models.layers import pixels_of
 from fewframes.models.stam import STAM, SpatialEncoder
 from fewframes.training.augment import mixed
 from fewframes.training.config import RunConfig
 from fewframes.training.loader import ExampleOrder, TokenExamples, TrainingBatch, VideoExamples, read_batches
 from fewframes.training.optim import Average, parameter_groups, unfreeze, warmup_cosine
 from fewframes.training.processes import as_in_first, few_threads, start_processes
-from fewframes.video.transforms import pixels_of
 
 STATE_FORMAT = 1
 ADAM_BETAS = (0.9, 0.98)

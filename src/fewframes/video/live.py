@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Literal
@@ -21,7 +21,6 @@ from av.error import InvalidDataError as InvalidData
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
-from torch import Tensor
 
 from fewframes.core.forks import keep_in_forks
 from fewframes.errors import VideoError
@@ -30,8 +29,8 @@ from fewframes.video.decode.opening import in_its_words, video_of
 from fewframes.video.decode.packets import SAME_S
 from fewframes.video.live_settings import StreamConfig
 from fewframes.video.live_source import Address, LiveSource
-from fewframes.video.pictures.display import Display, Geometry, shown_size
-from fewframes.video.pictures.tensors import rgb_of_pixels
+from fewframes.video.pictures.arrays import Prepare, frame_of_pixels
+from fewframes.video.pictures.display import Display, Geometry, Pixels, shown_size
 
 EventKind = Literal["size", "clock", "damaged", "stall", "cut", "reconnected", "end"]
 
@@ -79,7 +78,7 @@ class LiveFrame:
     """The number of times that the timestamps have begun anew before this frame."""
     index: int
     """The index of the timestamp since the timestamps last began anew."""
-    picture: Tensor
+    picture: Pixels
     """The picture (C, H, W) uint8 RGB as `prepare` made it; the same object as before where nothing new is shown."""
     arrived: float
     """The time at which the picture came in (time.monotonic)."""
@@ -156,9 +155,7 @@ class LiveQueue:
 class LiveReader:
     """A live source that is read in a thread of its own, as frames at steady timestamps. Later failures come out of `take`."""
 
-    def __init__(
-        self, source: LiveSource, config: StreamConfig, interval_s: float, prepare: Callable[[Tensor], Tensor]
-    ) -> None:
+    def __init__(self, source: LiveSource, config: StreamConfig, interval_s: float, prepare: Prepare) -> None:
         """Open a source and begin to read it. Raises VideoError if it cannot be opened.
 
         Args:
@@ -392,7 +389,7 @@ class LiveReader:
             if time_s + SAME_S >= until_s or self._stop.is_set():
                 return
             if shown.picture is None:
-                shown.picture = self._prepare(rgb_of_pixels(self._display.pixels(shown.frame, shown.geometry)))
+                shown.picture = self._prepare(frame_of_pixels(self._display.pixels(shown.frame, shown.geometry)))
             self._queue.put(LiveFrame(time_s, self._stretch, self._frame_index, shown.picture, shown.arrived))
             self._frame_index += 1
 
@@ -415,7 +412,7 @@ class _CurrentPicture:
     time_s: float
     end_s: float
     arrived: float
-    picture: Tensor | None = None
+    picture: Pixels | None = None
 
 
 class _Packets:

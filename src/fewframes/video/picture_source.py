@@ -9,10 +9,12 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO
 
 import av
+import numpy as np
 from av.error import FFmpegError
+from numpy.typing import ArrayLike
 from PIL import Image, features
 
 from fewframes.core.guards import Guard
@@ -22,14 +24,9 @@ from fewframes.errors import VideoError
 from fewframes.results import Clip, ClockStep, Reading
 from fewframes.video.decode.container import Limits
 from fewframes.video.decode.packets import SAME_S
-from fewframes.video.pictures.arrays import NewStack
+from fewframes.video.pictures.arrays import FrameStack, Prepare
 from fewframes.video.pictures.display import Pixels, check_pixels
 from fewframes.video.pictures.images import ANIMATED, opened, pages_of, pixels_of_pil, reading, shown_s
-
-if TYPE_CHECKING:  # exported graphs read videos without loading torch
-    from torch import Tensor
-
-    from fewframes.video.pictures.tensors import Prepare
 
 log = logging.getLogger("fewframes")
 
@@ -81,23 +78,11 @@ class PictureVideo:
         self._guard = Guard(name)
         self._starts_s, self._read, self._close, self._num_read = starts_s, read, close, 0
 
-    def frames_at(self, times_s: Tensor, prepare: Prepare | None = None, tolerance_s: float = 0.0) -> Clip:  # noqa: ARG002
+    def frames_at(self, times_s: ArrayLike, prepare: Prepare | None = None, tolerance_s: float = 0.0) -> Clip:  # noqa: ARG002
         """Return a clip as `OpenVideo.frames_at` does. No timestamp moves, because all frames are equally cheap."""
-        from fewframes.video.pictures.tensors import FrameStack  # imported late: it loads torch
-
-        return self.clip_at(times_s.tolist(), lambda count: FrameStack(count, prepare))
-
-    def clip_at(self, times_s: Sequence[float], new_stack: NewStack, tolerance_s: float = 0.0) -> Clip[Any]:  # noqa: ARG002
-        """Return a clip as `frames_at` does, of what a stack makes of the pictures.
-
-        Args:
-            times_s: timestamps in seconds, in any order.
-            new_stack: a function that makes a stack for a number of pictures.
-            tolerance_s: not used, because all frames are equally cheap.
-        """
-        indices = [self._index(time_s) for time_s in times_s]
+        indices = [self._index(time_s) for time_s in np.asarray(times_s, np.float64).tolist()]
         distinct = sorted(set(indices))
-        stack = new_stack(len(distinct))
+        stack = FrameStack(len(distinct), prepare)
         with self._guard:
             stacked = {index: stack.add(self._read(index)) for index in distinct}
             self._num_read += len(distinct)
@@ -105,9 +90,9 @@ class PictureVideo:
         indices_in_stack = [stacked[index] for index in indices]
         return stack.clip(indices_in_stack, first_s, self.duration_s, self.name, Reading(self._num_read, 0, 0, 0))
 
-    def span_s(self, times_s: Tensor) -> float:
+    def span_s(self, times_s: ArrayLike) -> float:
         """Return for how many seconds the pictures at timestamps (T,) are shown, on average; no others are read."""
-        return len(times_s) * self.duration_s / len(self._starts_s)
+        return np.size(times_s) * self.duration_s / len(self._starts_s)
 
     def steps(self) -> tuple[ClockStep, ...]:
         """Return no gaps, because no clock says when the pictures are shown."""

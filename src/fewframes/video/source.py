@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from typing_extensions import TypeIs
 
 from fewframes.core.storage import as_path, is_address, open_far
@@ -25,13 +25,11 @@ from fewframes.results import Clip, ClockStep
 from fewframes.video.decode.container import NO_LIMITS, Limits, check_readable
 from fewframes.video.decode.decoder import FileVideo
 from fewframes.video.picture_source import PictureVideo, is_image, open_folder, open_image, steady_times
-from fewframes.video.pictures.arrays import CHANNELS, pixels_of_image
+from fewframes.video.pictures.arrays import CHANNELS, Prepare, pixels_of_image
 from fewframes.video.times import checked_range
 
-if TYPE_CHECKING:  # exported graphs read videos without loading torch
+if TYPE_CHECKING:  # a tensor is one of the inputs; torch is not loaded for that
     from torch import Tensor
-
-    from fewframes.video.pictures.tensors import Prepare
 
 VIDEO_SUFFIXES = frozenset(
     ".264 .265 .3g2 .3gp .3gpp .amv .apng .asf .av1 .avi .divx .dv .f4v .flv .gif .h264 .h265 .hevc .ismv .ivf .m1v .m2t .m2ts "
@@ -60,7 +58,7 @@ class OpenVideo(Protocol):
     duration_s: float
     """The length of the video, in seconds."""
 
-    def frames_at(self, times_s: Tensor, prepare: Prepare | None = None, tolerance_s: float = 0.0) -> Clip:
+    def frames_at(self, times_s: ArrayLike, prepare: Prepare | None = None, tolerance_s: float = 0.0) -> Clip:
         """Return the frames shown at timestamps (T,), and when each was first shown.
 
         Args:
@@ -72,7 +70,7 @@ class OpenVideo(Protocol):
             VideoError: if a frame cannot be decoded.
         """
 
-    def span_s(self, times_s: Tensor) -> float:
+    def span_s(self, times_s: ArrayLike) -> float:
         """Return about how many seconds of the video are decoded for the frames at timestamps (T,)."""
 
     def steps(self) -> tuple[ClockStep, ...]:
@@ -116,10 +114,7 @@ class Backend:
             MissingDependency: if torchcodec is not installed.
         """
         if self.name == "torchcodec":
-            from fewframes.video.torchcodec import (
-                TorchcodecVideo,
-                shows_as_stored,
-            )  # imported late: it loads torch
+            from fewframes.video.torchcodec import TorchcodecVideo, shows_as_stored  # late: seldom used
 
             check_readable(file, name, size_bytes, self.limits)
             video = TorchcodecVideo(file, name, self.threads, self.device, self.limits)
@@ -169,7 +164,7 @@ def open_video(
     return _open_file(decode, source, str(getattr(source, "name", "<file>")), _size_of_file(source), fps)
 
 
-def read_frames(source: Source, times_s: Tensor, *, fps: float = DEFAULT_FPS, tolerance_s: float = 0.0) -> Clip:
+def read_frames(source: Source, times_s: ArrayLike, *, fps: float = DEFAULT_FPS, tolerance_s: float = 0.0) -> Clip:
     """Return the frames of a video shown at timestamps (T,), with their true times.
 
     Args:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fewframes.video.pictures.tensors import rgb_of_pixels
 from PIL import Image
 
 from fewframes.errors import VideoError
 from fewframes.video.pictures.arrays import ViewStack, pixels_of_image
-from fewframes.video.pictures.tensors import rgb_of_pixels
 from fewframes.video.source import open_video, read_frames
 from fewframes.video.transforms import fit_frame
 from fewframes.video.view import Fit, Interpolation, ViewConfig

@@ -151,6 +151,7 @@ def _strip(mistake: Mistake) -> str:
     caption = f"<b>{true}</b>, taken for <b>{predicted}</b> ({mistake.score:.0%})"
     clip = mistake.clip
     picture = image(
-        strip_png(clip.frames.cpu(), clip.times_s.tolist(), mistake.attention), f"frames of {mistake.sample.path}"
+        strip_png(clip.frames, clip.times_s.tolist(), mistake.attention),
+        f"frames of {mistake.sample.path}",
     )
     return f"<figure><figcaption>{caption}<br><small>{for_html(mistake.sample.path)}</small></figcaption>{picture}</figure>"

@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO
 
+import numpy as np
 from av.error import FFmpegError
+from numpy.typing import ArrayLike
 
 from fewframes.core.forks import keep_in_forks
 from fewframes.core.guards import Guard
@@ -40,13 +42,8 @@ from fewframes.video.decode.container import (
 from fewframes.video.decode.key_frames import KeyFrames
 from fewframes.video.decode.packets import SAME_S, Feed
 from fewframes.video.decode.passes import DecodeCounts, Decoding, ShownFrame, UnreliableOutput
-from fewframes.video.pictures.arrays import NewStack, Stack
+from fewframes.video.pictures.arrays import FrameStack, Prepare
 from fewframes.video.pictures.display import Display
-
-if TYPE_CHECKING:  # exported graphs read videos through `clip_at`, and run without loading torch
-    from torch import Tensor
-
-    from fewframes.video.pictures.tensors import Prepare
 
 log = logging.getLogger("fewframes")
 
@@ -144,7 +141,7 @@ class FileVideo:
 
     __del__ = close  # a video that nobody closed: its threads must not log after `Complaints` has stopped listening
 
-    def frames_at(self, times_s: Tensor, prepare: Prepare | None = None, tolerance_s: float = 0.0) -> Clip:
+    def frames_at(self, times_s: ArrayLike, prepare: Prepare | None = None, tolerance_s: float = 0.0) -> Clip:
         """Return the frames shown at timestamps (T,), and when each was first shown.
 
         Args:
@@ -156,28 +153,24 @@ class FileVideo:
         Raises:
             VideoError: if a wanted frame is damaged, or the file ends before it.
         """
-        from fewframes.video.pictures.tensors import FrameStack  # imported late: it loads torch
-
-        return self.clip_at(times_s.tolist(), lambda count: FrameStack(count, prepare), tolerance_s)
-
-    def clip_at(self, times_s: Sequence[float], new_stack: NewStack, tolerance_s: float = 0.0) -> Clip[Any]:
-        """Return a clip as `frames_at` does, of what a stack makes of the frames; `new_stack` makes one for a number of frames."""
         with self._guard, unbroken(self._file.file):
-            return self._clip_at(times_s, new_stack, tolerance_s)
+            return self._clip_at(np.asarray(times_s, np.float64).tolist(), prepare, tolerance_s)
 
-    def _clip_at(self, times_s: Sequence[float], new_stack: NewStack, tolerance_s: float) -> Clip[Any]:
+    def _clip_at(self, times_s: Sequence[float], prepare: Prepare | None, tolerance_s: float) -> Clip:
         given_s = sorted(set(times_s))
         moved_s = dict(zip(given_s, self._moved(given_s, tolerance_s), strict=True))
         distinct_s = sorted(set(moved_s.values()))  # two timestamps may have moved to the same one
         wanted_s = [moved_s[time_s] for time_s in times_s]
         try:
-            stack, decoded = self._attempt(distinct_s, new_stack)
+            stack, decoded = self._attempt(distinct_s, prepare)
         finally:
             self._set_run([])
         indices, shown_s = zip(*(decoded[time_s] for time_s in wanted_s), strict=True)
         return stack.clip(list(indices), shown_s, self.duration_s, self.name, self._reading())
 
-    def _attempt(self, times_s: list[float], new_stack: NewStack) -> tuple[Stack, dict[float, tuple[int, float]]]:
+    def _attempt(
+        self, times_s: list[float], prepare: Prepare | None
+    ) -> tuple[FrameStack, dict[float, tuple[int, float]]]:
         """Decode the frames at ascending timestamps into a stack, again and more carefully where that fails.
 
         The second attempt uses one thread, so that the number of threads changes no answer. The third also decodes every picture.
@@ -191,7 +184,7 @@ class FileVideo:
                     self._threads_now = threads
                     self._rewind()
                 self._goes_back = number > 0
-                stack = new_stack(len(times_s))
+                stack = FrameStack(len(times_s), prepare)
                 return stack, self._decode_into(stack, times_s, careful=careful)
             except (UnreliableOutput, VideoError) as reason:
                 if careful:
@@ -218,7 +211,7 @@ class FileVideo:
         )
 
     def _decode_into(
-        self, stack: Stack, times_s: list[float], *, careful: bool = False
+        self, stack: FrameStack, times_s: list[float], *, careful: bool = False
     ) -> dict[float, tuple[int, float]]:
         """Decode the frames at ascending timestamps into a stack; every picture on the way if `careful`.
 
@@ -243,9 +236,9 @@ class FileVideo:
         # In these containers not every packet says when its picture is shown, so nothing can be left out.
         self._run_s = self._feed.wanted_s = [] if self._source.format in DECODE_CLOCK | FROM_THE_START else run_s
 
-    def span_s(self, times_s: Tensor) -> float:
+    def span_s(self, times_s: ArrayLike) -> float:
         """Return about how many seconds of the video are decoded for the frames at timestamps (T,)."""
-        return self._keys.span_s(sorted(set(times_s.tolist())))
+        return self._keys.span_s(np.unique(np.asarray(times_s, np.float64)).tolist())
 
     def steps(self) -> tuple[ClockStep, ...]:
         """Return the gaps in the video's timestamps (`clock.steps_of`)."""

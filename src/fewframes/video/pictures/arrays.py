@@ -1,10 +1,9 @@
-"""Turn still images into arrays of pixels, and stack the network's view of pictures, without torch."""
+"""Turn still images into arrays of pixels, and stack the frames that were asked for."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,68 +12,74 @@ from PIL import Image
 from fewframes.results import Clip, Reading
 from fewframes.video.pictures.display import Pixels, over_black
 from fewframes.video.pictures.images import pixels_of_pil
-from fewframes.video.view import ViewConfig, centre_fitted, put_inside
+from fewframes.video.transforms import resized
 
 CHANNELS = (1, 3, 4)
 """The numbers of channels of grey, RGB and RGBA pictures."""
 
 
-class Stack(Protocol):
-    """A stack of the pictures that were asked for. A decoder adds them one by one, and takes a clip of them at the end."""
+Prepare = Callable[[Pixels], Pixels]
+"""A function that is applied to each frame (C, H, W) as soon as it is decoded, so that full-size frames do not pile up."""
+
+
+def frame_of_pixels(pixels_HWC: Pixels) -> Pixels:
+    """Return pixels (H, W, C) as a frame (C, H, W) in the same memory.
+
+    Pixels that are read-only or mirrored are copied first, because torch does not take those.
+    """
+    if not pixels_HWC.flags.writeable or min(pixels_HWC.strides) < 0:
+        pixels_HWC = pixels_HWC.copy(order="C")
+    return pixels_HWC.transpose(2, 0, 1)
+
+
+class FrameStack:
+    """A stack of the frames that were asked for, in one array, so that no frame is copied twice.
+
+    A frame of another size than the first (in a stream that changes its size) is resized to that of the first.
+    """
+
+    def __init__(self, count: int, prepare: Prepare | None = None) -> None:
+        """Make a stack for at most `count` frames, each as `prepare` makes it."""
+        self._count, self._num, self._prepare = count, 0, prepare
+        self._frames: Pixels | None = None
 
     def add(self, pixels_HWC: Pixels) -> int:
-        """Add a picture. Return its index in the stack."""
-
-    def clip(
-        self, indices: list[int], times_s: Sequence[float], duration_s: float, source: str, reading: Reading
-    ) -> Clip[Any]:
-        """Return a clip of the pictures at these indices, in this order.
-
-        Args:
-            indices: indices in the stack; one may come several times.
-            times_s: when each picture was first shown, in seconds.
-            duration_s: the length of the video, in seconds.
-            source: the path or address of the video.
-            reading: the work of reading the pictures.
-        """
-
-
-NewStack = Callable[[int], Stack]
-"""A function that makes a stack for at most so many pictures."""
-
-
-class ViewStack:
-    """A `Stack` of squares as the network takes them, in one array."""
-
-    def __init__(self, count: int, view: ViewConfig) -> None:
-        """Make a stack for at most `count` pictures as `view` has them."""
-        around_C11 = np.round(np.array(view.mean, np.float32) * 255).astype(np.uint8)[:, None, None]
-        self._frames: Pixels = np.empty((count, 3, view.crop_px, view.crop_px), dtype=np.uint8)
-        self._frames[:] = around_C11  # the colour around a picture with the fit `pad`
-        self._num, self._view = 0, view
-        self.transform_s = 0.0
-        """The seconds that making the squares took."""
-
-    def add(self, pixels_HWC: Pixels) -> int:
-        """Add a picture as the view has it. Return its index."""
-        began = time.perf_counter()
-        put_inside(self._frames[self._num], centre_fitted(pixels_HWC.transpose(2, 0, 1), self._view, resized))
-        self.transform_s += time.perf_counter() - began
+        """Prepare a picture, and add it: (C, H, W), or several crops of it (S, C, H, W). Return its index."""
+        frame = frame_of_pixels(pixels_HWC)
+        frame = frame if self._prepare is None else np.asarray(self._prepare(frame))
+        if self._frames is None:
+            # Decoded pictures have the colours of a pixel side by side in memory. The stack has too, so that whole rows are copied.
+            together = frame.strides[-3] == frame.itemsize
+            *crops, channels, height, width = frame.shape
+            shape = (*crops, height, width, channels) if together else frame.shape
+            frames = np.empty((self._count, *shape), dtype=frame.dtype)
+            self._frames = np.moveaxis(frames, -1, -3) if together else frames
+        height, width = self._frames.shape[-2:]
+        if frame.shape[-2:] != (height, width):
+            frame = resized(frame, height, width)
+        self._frames[self._num] = frame
         self._num += 1
         return self._num - 1
 
+    def taken(self, indices: list[int]) -> Pixels:
+        """Return the frames at these indices, in this order: (T, ...)."""
+        assert self._frames is not None
+        frames = self._frames[: self._num]
+        return frames if indices == list(range(self._num)) else frames[indices]
+
     def clip(
         self, indices: list[int], times_s: Sequence[float], duration_s: float, source: str, reading: Reading
-    ) -> Clip[NDArray[Any]]:
-        """Return a clip of the pictures at these indices, in this order: `frames` (T, C, crop_px, crop_px)."""
-        return Clip(self._frames[indices], np.array(times_s), duration_s, source, reading)
+    ) -> Clip:
+        """Return a clip of the frames at these indices, in this order.
 
-
-def resized(pixels_CHW: Pixels, height: int, width: int, view: ViewConfig) -> Pixels:
-    """Resize pixels (C, H, W) with Pillow. On photographs the result is that of torch (transforms.py) up to one level of 255."""
-    filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-    image = Image.fromarray(np.ascontiguousarray(pixels_CHW.transpose(1, 2, 0)))
-    return np.asarray(image.resize((width, height), filters[view.interpolation])).transpose(2, 0, 1)
+        Args:
+            indices: indices in the stack; one may come several times.
+            times_s: when each frame was first shown, in seconds.
+            duration_s: the length of the video, in seconds.
+            source: the path or address of the video.
+            reading: the work of reading the frames.
+        """
+        return Clip(self.taken(indices), np.array(times_s, dtype=np.float64), duration_s, source, reading)
 
 
 def pixels_of_image(image: Any) -> Pixels:
