@@ -410,7 +410,7 @@ def open_below(root: str | None, name: str, max_bytes: int) -> IO[bytes]:
     return file
 
 
-def pictures_of(frames_TCHW: Tensor) -> dict[str, object]:
+def pictures_of(frames_TCHW: Iterable[ArrayLike]) -> dict[str, object]:
     """Return the field `pictures` of an answer: each frame as a small JPEG in a data URL."""
     return {"pictures": [data_url(jpeg(frame_CHW, PICTURE_PX)) for frame_CHW in frames_TCHW]}
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import IO, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,9 +28,6 @@ from fewframes.video.picture_source import PictureVideo, is_image, open_folder, 
 from fewframes.video.pictures.arrays import CHANNELS, Prepare, pixels_of_image
 from fewframes.video.times import checked_range
 
-if TYPE_CHECKING:  # a tensor is one of the inputs; torch is not loaded for that
-    from torch import Tensor
-
 VIDEO_SUFFIXES = frozenset(
     ".264 .265 .3g2 .3gp .3gpp .amv .apng .asf .av1 .avi .divx .dv .f4v .flv .gif .h264 .h265 .hevc .ismv .ivf .m1v .m2t .m2ts "
     ".m2v .m4v .mjpeg .mjpg .mk3d .mkv .mod .mov .mp4 .mp4v .mpe .mpeg .mpg .mpv .mts .mxf .nut .ogg .ogm .ogv .qt .rm .rmvb "
@@ -44,7 +41,24 @@ DEFAULT_FPS = 25.0
 """The frame rate of inputs that have none of their own: a folder of images, a list of arrays, the pages of a TIFF."""
 
 BackendName = Literal["pyav", "torchcodec"]
-Source: TypeAlias = "str | os.PathLike[str] | bytes | IO[bytes] | Sequence[Any] | NDArray[np.uint8] | Tensor"
+
+
+class TensorLike(Protocol):
+    """A tensor of a framework, as far as it is used here. No framework is imported for that."""
+
+    @property
+    def shape(self) -> Sequence[int]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Any, /) -> Any: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+    def __array__(self) -> NDArray[Any]: ...
+
+
+Source: TypeAlias = "str | os.PathLike[str] | bytes | IO[bytes] | Sequence[Any] | NDArray[np.uint8] | TensorLike"
 """An input: a path, a URL (fsspec), a folder of images, the bytes of a file, or an open binary file. Frames may also be given as a
 list of PIL images or arrays, or as one array or tensor with the frames on its first axis. A file is a video or an image, and an
 image may be an animation, the pages of a TIFF, or one picture."""
@@ -188,7 +202,7 @@ def range_in(video: OpenVideo, start_s: float, end_s: float | None) -> tuple[flo
         raise VideoError(f"{video.name}: {error}") from None
 
 
-def _is_array(source: object) -> TypeIs[NDArray[np.uint8] | Tensor]:
+def _is_array(source: object) -> TypeIs[NDArray[np.uint8] | TensorLike]:
     # A tensor exists only if its caller has loaded torch, which is not loaded here just to ask.
     return isinstance(source, np.ndarray) or (
         "torch" in sys.modules and isinstance(source, sys.modules["torch"].Tensor)

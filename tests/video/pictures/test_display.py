@@ -22,10 +22,10 @@ from fewframes.inference.spans import Span
 from fewframes.video.decode.container import Limits
 from fewframes.video.live import LiveEvent, LiveFrame, LiveReader
 from fewframes.video.live_settings import StreamConfig
-from fewframes.video.pictures.arrays import ViewStack
 from fewframes.video.pictures.display import over_black, shown_size
 from fewframes.video.source import open_video, read_frames
 from fewframes.video.torchcodec import shows_as_stored
+from fewframes.video.transforms import fit_frame
 from fewframes.video.view import ViewConfig
 from fewframes.viz.thumbnails import middle_frames
 from helpers.numbered import Numbered
@@ -114,8 +114,8 @@ def test_all_turns_and_mirrors(tmp_path: Path, matrix: tuple[int, int, int, int]
     assert seen(live_picture(path)) == wanted
     with closing(open_video(path)) as video:
         view = ViewConfig(resize_px=32, crop_px=32, fit="squash")
-        array = video.clip_at([0.1], lambda count: ViewStack(count, view)).frames[0]  # type: ignore[attr-defined]
-    assert seen(torch.from_numpy(array)) == wanted
+        array = video.frames_at([0.1], lambda frame: fit_frame(frame, view)).frames[0]
+    assert seen(array) == wanted
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -151,7 +152,7 @@ def _strip(mistake: Mistake) -> str:
     caption = f"<b>{true}</b>, taken for <b>{predicted}</b> ({mistake.score:.0%})"
     clip = mistake.clip
     picture = image(
-        strip_png(clip.frames, clip.times_s.tolist(), mistake.attention),
+        strip_png(torch.from_numpy(clip.frames), clip.times_s.tolist(), mistake.attention),
         f"frames of {mistake.sample.path}",
     )
     return f"<figure><figcaption>{caption}<br><small>{for_html(mistake.sample.path)}</small></figcaption>{picture}</figure>"
