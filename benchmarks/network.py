@@ -27,7 +27,7 @@ from torch import Tensor
 import fewframes
 from fewframes.core.process import keep_memory
 from fewframes.runtime.threads import side_by_side
-from fewframes.models.stam import pixels_of
+from fewframes.models.layers import pixels_of
 
 ROUNDS = 7
 SPLIT_FRAMES, LANE_FRAMES = 8, 4

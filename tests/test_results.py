@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -58,7 +59,7 @@ def test_row_is_flat(prediction: Prediction) -> None:
 
 def test_they_print_well(prediction: Prediction) -> None:
     assert repr(prediction) == "Prediction('a.mp4': kick 70.0%, hug 20.0%, push 10.0%; 2 frames, 0.42 s)"
-    clip = Clip(torch.zeros(4, 3, 20, 30, dtype=torch.uint8), torch.zeros(4), 2.5, "a.mp4", Reading(4, 0, 0, 0))
+    clip = Clip(np.zeros((4, 3, 20, 30), np.uint8), np.zeros(4), 2.5, "a.mp4", Reading(4, 0, 0, 0))
     assert repr(clip) == "Clip('a.mp4', 4 frames of 30x20 px out of 2.50 s)"
 
 

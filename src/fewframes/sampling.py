@@ -7,13 +7,15 @@ import re
 from typing import Annotated
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from fewframes.core.settings import STRICT, Positive, settings_from
 from fewframes.errors import ConfigError
-from fewframes.video.times import Times, checked_range, part_centres
+from fewframes.video.times import checked_range
+
+Times = NDArray[np.float64]
 
 CLIP_S = 16 * 5 / 30
 """The length of a clip in other methods, in seconds: 16 frames, every fifth of a video of 30 frames per second."""
@@ -117,23 +119,19 @@ def centre_times(duration_s: float, num_frames: int, *, start_s: float = 0.0, en
         ValueError: if the range is empty or outside the video.
     """
     start_s, end_s = checked_range(duration_s, start_s, end_s)
-    return np.array(part_centres(start_s, end_s, num_frames))
+    return _inside_parts(start_s, end_s, np.full(num_frames, 0.5))
 
 
 def jittered_times(
-    duration_s: float,
-    fractions_T: NDArray[np.float64],
-    *,
-    start_s: float = 0.0,
-    end_s: float | None = None,
+    duration_s: float, fractions_T: ArrayLike, *, start_s: float = 0.0, end_s: float | None = None
 ) -> Times:
-    """Return a timestamp in each of T equal parts of [start_s, end_s]: (T,) float64 seconds, ascending.
+    """Return a timestamp in each of T equal parts of [start_s, end_s], at a random fraction of it: (T,) float64 seconds, ascending.
 
-    With random fractions this is uniform sampling for training.
+    This is uniform sampling for training.
 
     Args:
         duration_s: the length of the video, in seconds.
-        fractions_T: where each timestamp lies in its part, in 0-1.
+        fractions_T: random numbers (T,) in [0, 1), one for each part.
         start_s: the start of the range.
         end_s: the end of the range; None is the end of the video.
 
@@ -141,8 +139,7 @@ def jittered_times(
         ValueError: if the range is empty or outside the video.
     """
     start_s, end_s = checked_range(duration_s, start_s, end_s)
-    num_frames = len(fractions_T)
-    return start_s + (np.arange(num_frames) + fractions_T) * ((end_s - start_s) / num_frames)
+    return _inside_parts(start_s, end_s, np.asarray(fractions_T, np.float64))
 
 
 def clip_times(start_s: float, end_s: float, num_frames: int, *, num_clips: int, clip_s: float) -> Times:
@@ -183,7 +180,8 @@ def steady_times(start_s: float, end_s: float, interval_s: float) -> Times:
     if not interval_s > 0:
         raise ValueError(f"interval_s = {interval_s:g}: needs to be above 0")
     num_parts = math.floor((end_s - start_s) / interval_s + 1e-9)  # a part that fits but for rounding counts
-    return start_s + (np.arange(num_parts) + 0.5) * interval_s
+    times_N: Times = start_s + (np.arange(num_parts, dtype=np.float64) + 0.5) * interval_s
+    return times_N
 
 
 def window_indices(num_frames: int, window_frames: int, *, stride: int = 1, interval: int = 1) -> NDArray[np.int64]:
@@ -200,3 +198,10 @@ def window_indices(num_frames: int, window_frames: int, *, stride: int = 1, inte
     num_windows = max(0, (num_frames - (window_frames - 1) * stride - 1) // interval + 1)
     starts_W = np.arange(num_windows) * interval
     return starts_W[:, None] + np.arange(window_frames) * stride
+
+
+def _inside_parts(start_s: float, end_s: float, offsets_T: Times) -> Times:
+    """Return a timestamp in each of T equal parts of a range, at a fraction (T,) of the length of its part."""
+    parts_T = np.arange(len(offsets_T))
+    times_T: Times = start_s + (parts_T + offsets_T) * ((end_s - start_s) / len(offsets_T))
+    return times_T

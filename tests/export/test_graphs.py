@@ -15,14 +15,15 @@ import numpy as np
 import pytest
 import timm
 import torch
+from fewframes.export.runtime import Card, Graph, GraphPart, open_graph
 
 from fewframes.export.graphs import onnx_of, traced, write_onnx
 from fewframes.models.backbones import EfficientNetLite0
 from fewframes.models.config import ModelConfig
 from fewframes.models.files.networks import build_model
+from fewframes.models.layers import pixels_of
 from fewframes.models.presets import PRESETS
-from fewframes.models.stam import STAM, pixels_of
-from fewframes.runtime.graphs import Card, Graph, GraphPart, open_graph
+from fewframes.models.stam import STAM
 from fewframes.video.view import ViewConfig
 
 pytest.importorskip("onnx")

@@ -364,7 +364,7 @@ def read(path: Path, wanted: list[float], threads: int, whole: list[Picture], fo
     )  # where it begins, when its beginning was cut off
     wrong = []
     for frame_CHW, time_s in zip(clip.frames, times_s, strict=True):
-        pixels = digest(frame_CHW.permute(1, 2, 0).numpy())
+        pixels = digest(frame_CHW.transpose(1, 2, 0))
         sound = [
             *shown_at(whole, time_s),
             *shown_at(whole, time_s + cut_s),

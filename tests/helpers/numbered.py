@@ -12,8 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 from av.video.stream import VideoStream
-from numpy.typing import NDArray
-from torch import Tensor
+from numpy.typing import ArrayLike, NDArray
 
 NUM_BARS = 10
 BAR_PX = 16
@@ -80,11 +79,13 @@ def picture(number: int, width: int = WIDTH_PX, height: int = HEIGHT_PX) -> NDAr
     return np.repeat(np.broadcast_to(row, (height, width))[..., None], 3, axis=2).copy()
 
 
-def numbers(frames_TCHW: Tensor) -> list[int]:
+def numbers(frames: ArrayLike) -> list[int]:
     """The numbers that frames carry; fails when a bar is neither black nor white."""
+    frames_TCHW = np.asarray(frames)
     bar_px = frames_TCHW.shape[-1] // NUM_BARS
-    inner = frames_TCHW.float().mean(dim=1)[:, :, : NUM_BARS * bar_px].unflatten(-1, (NUM_BARS, bar_px))
-    levels = inner[..., bar_px // 4 : -(bar_px // 4)].mean(dim=(1, 3))
+    inner = frames_TCHW.mean(axis=1)[:, :, : NUM_BARS * bar_px]
+    inner = inner.reshape(*inner.shape[:2], NUM_BARS, bar_px)
+    levels = inner[..., bar_px // 4 : -(bar_px // 4)].mean(axis=(1, 3))
     assert ((levels < 64) | (levels > 192)).all(), f"bars of unclear brightness: {levels.tolist()}"
     return [sum(int(level > 128) << bit for bit, level in enumerate(row)) for row in levels.tolist()]
 

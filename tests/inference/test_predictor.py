@@ -22,7 +22,7 @@ from fewframes.models.exit_plan import ExitPlan
 from fewframes.models.files.checkpoint import Checkpoint, save_checkpoint
 from fewframes.models.files.hub import load_checkpoint
 from fewframes.models.files.networks import build_model
-from fewframes.models.stam import pixels_of
+from fewframes.models.layers import pixels_of
 from fewframes.models.token_merging import merged_per_block
 from fewframes.results import Failure, Prediction, tally
 from fewframes.runtime.protocol import scores_of

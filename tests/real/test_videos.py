@@ -8,12 +8,12 @@ from pathlib import Path
 import av
 import pytest
 import torch
+from fewframes.video.pictures.tensors import rgb_of_pixels
 
 from fewframes.data.folders import find_videos
 from fewframes.sampling import centre_times
 from fewframes.video.decode.container import MAX_PIXELS
 from fewframes.video.pictures.display import Display
-from fewframes.video.pictures.tensors import rgb_of_pixels
 from fewframes.video.source import open_video
 
 

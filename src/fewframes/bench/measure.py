@@ -443,8 +443,6 @@ def read_views(baseline: Baseline, path: str, start_s: float = 0.0, end_s: float
             tolerance_s = baseline.views.tolerance_s(video.duration_s, baseline.frames, start_s=start_s, end_s=end_s)
         except ValueError as error:
             raise VideoError(f"{video.name}: {error}") from None
-        frames_NSCHW = video.frames_at(
-            times_s.flatten(), lambda frame: crops_of(frame, baseline.view, num_crops), tolerance_s
-        ).frames
-    frames_GTSCHW = frames_NSCHW.unflatten(0, (-1, baseline.frames_a_pass))
+        clip = video.frames_at(times_s.flatten(), lambda frame: crops_of(frame, baseline.view, num_crops), tolerance_s)
+    frames_GTSCHW = torch.from_numpy(clip.frames).unflatten(0, (-1, baseline.frames_a_pass))
     return frames_GTSCHW.transpose(1, 2).flatten(0, 1)

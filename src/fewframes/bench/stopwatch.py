@@ -22,7 +22,8 @@ from fewframes.errors import BenchError, ConfigError, FewframesError
 from fewframes.inference.predictor import DTYPES, Predictor, name_of
 from fewframes.models.devices import may_pay, synchronise
 from fewframes.models.files.checkpoint import Checkpoint
-from fewframes.models.stam import STAM, pixels_of
+from fewframes.models.layers import pixels_of
+from fewframes.models.stam import STAM
 
 Result = TypeVar("Result")
 LONGEST_PASS_S = 10.0

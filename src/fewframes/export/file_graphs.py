@@ -20,7 +20,8 @@ from fewframes.export.graphs import FramesGraph, onnx_of, traced
 from fewframes.models.files.checkpoint import Checkpoint, checkpoint_of
 from fewframes.models.files.model_file import read_model_file, stored_kinds, write_model_file
 from fewframes.models.files.networks import sharing_copy
-from fewframes.models.stam import STAM, pixels_of
+from fewframes.models.layers import pixels_of
+from fewframes.models.stam import STAM
 from fewframes.models.token_merging import merge_tokens
 from fewframes.runtime.file_graphs import EXTERNAL_PREFIX, GRAPH_OUTPUTS, WEIGHTS_OF, has_time_graph
 from fewframes.runtime.graphs import GraphPart

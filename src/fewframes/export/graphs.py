@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from fewframes.errors import ExportError, needed
-from fewframes.models.stam import STAM, pixels_of
+from fewframes.models.layers import pixels_of
+from fewframes.models.stam import STAM
 from fewframes.runtime.graphs import CARD_KEY, INPUT, LEAST_FRAMES, OUTPUTS, Array, Card, GraphPart
 
 OPSET = 18

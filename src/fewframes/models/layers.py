@@ -208,3 +208,8 @@ def continued_positions(positions_1TD: Tensor, num_frames: int) -> Tensor:
     before_T = index_T.floor().long()
     after_T = (before_T + 1).clamp(max=num_positions - 1)
     return torch.lerp(positions_1TD[:, before_T], positions_1TD[:, after_T], (index_T - before_T)[:, None])
+
+
+def pixels_of(frames_TCHW: Tensor) -> Tensor:
+    """Return frames (..., H, W) of uint8 values 0-255 as float32 values 0-1. The model then normalises by mean and std itself."""
+    return frames_TCHW.float().div_(255)

@@ -144,11 +144,6 @@ class STAM(nn.Module):
         return normalised_MCHW.to(next(self.frame_encoder.parameters()).dtype)
 
 
-def pixels_of(frames_TCHW: Tensor) -> Tensor:
-    """Return frames (..., H, W) of uint8 values 0-255 as float32 values 0-1. The model then normalises by mean and std itself."""
-    return frames_TCHW.float().div_(255)
-
-
 class SpatialEncoder(nn.Module):
     """The ViT that encodes frames (Eqs. 1-4, 6-10): normalised pixels (M, C, H, W) -> (M, D).
 

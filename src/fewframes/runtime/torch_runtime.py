@@ -16,7 +16,8 @@ from fewframes.models.config import MapChoice, MapMethod
 from fewframes.models.devices import auto_dtype, choose_device
 from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.files.networks import sharing_copy
-from fewframes.models.stam import VideoEncoding, pixels_of
+from fewframes.models.layers import pixels_of
+from fewframes.models.stam import VideoEncoding
 from fewframes.models.token_merging import merge_tokens, merged_per_block
 from fewframes.runtime.keys import encoder_key, model_key
 from fewframes.runtime.protocol import DtypeName, Floats, Frames, WindowEncoding

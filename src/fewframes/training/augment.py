@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from contextlib import closing
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,8 +14,9 @@ from fewframes.data.layouts import Sample
 from fewframes.errors import VideoError
 from fewframes.sampling import centre_times, jittered_times
 from fewframes.training.augment_config import AugmentConfig
+from fewframes.video.pictures.display import Pixels
 from fewframes.video.source import open_video
-from fewframes.video.transforms import fit_frame
+from fewframes.video.transforms import fit_frame, resized, short_side_size
 from fewframes.video.view import ViewConfig
 
 
@@ -39,7 +41,9 @@ def read_drawn(
     with closing(open_video(sample.path, threads=1)) as video:
         try:
             times = [
-                jittered_times(video.duration_s, num_frames, generator, start_s=sample.start_s, end_s=sample.end_s)
+                jittered_times(
+                    video.duration_s, _fractions(num_frames, generator), start_s=sample.start_s, end_s=sample.end_s
+                )
                 if augment.jitter
                 else centre_times(video.duration_s, num_frames, start_s=sample.start_s, end_s=sample.end_s)
                 for generator in generators
@@ -48,27 +52,30 @@ def read_drawn(
             raise VideoError(f"{video.name}: {error}") from None
         if len(training_views) == 1:
             only = training_views[0]
-            return only.finish(video.frames_at(times[0], only.fit_frame).frames)[None]
+            return only.finish(torch.from_numpy(video.frames_at(times[0], only.fit_frame).frames))[None]
         # Each view crops at its own place and scale. Whole frames are held until then, no larger than the largest scale needs.
         largest_px = round(view.resize_px * augment.scale)
-        frames = video.frames_at(torch.cat(times), lambda frame_CHW: shrunk(frame_CHW, largest_px)).frames
-    parts = frames.split(num_frames)
+        frames = video.frames_at(np.concatenate(times), lambda frame_CHW: shrunk(frame_CHW, largest_px)).frames
+    parts = np.split(frames, len(times))
     return torch.stack(
         [
-            training_view.finish(torch.stack([training_view.fit_frame(frame) for frame in part]))
+            training_view.finish(torch.from_numpy(np.stack([training_view.fit_frame(frame) for frame in part])))
             for training_view, part in zip(training_views, parts, strict=True)
         ]
     )
 
 
-def shrunk(frame_CHW: Tensor, short_px: int) -> Tensor:
+def _fractions(num_frames: int, generator: torch.Generator) -> list[float]:
+    """Return a random fraction of each segment."""
+    fractions: list[float] = torch.rand(num_frames, generator=generator, dtype=torch.float64).tolist()
+    return fractions
+
+
+def shrunk(frame_CHW: Pixels, short_px: int) -> Pixels:
     """Return the whole frame, made smaller if its short side is longer than `short_px`."""
     if min(frame_CHW.shape[-2:]) <= short_px:
-        return frame_CHW.contiguous()
-    from torchvision.transforms import v2  # late: torchvision is slow to import
-
-    smaller_CHW: Tensor = v2.functional.resize(frame_CHW, [short_px], v2.InterpolationMode.BILINEAR, antialias=True)
-    return smaller_CHW
+        return frame_CHW
+    return resized(frame_CHW, *short_side_size(*frame_CHW.shape[-2:], short_px))
 
 
 class TrainingView:
@@ -84,22 +91,18 @@ class TrainingView:
         self._mirrored = mirror and coin < 0.5
         self._generator = generator
 
-    def fit_frame(self, frame_CHW: Tensor) -> Tensor:
+    def fit_frame(self, frame_CHW: Pixels) -> Pixels:
         """Crop a frame of any size and resize the crop: (C, H, W) uint8 -> (C, crop_px, crop_px) uint8.
 
         Views that show whole frames (`squash`, `pad`) leave nothing to draw.
         """
         if self._view.fit != "crop":
             return fit_frame(frame_CHW, self._view)
-        from torchvision.transforms import v2  # late: torchvision is slow to import
-
         height, width = frame_CHW.shape[-2:]
         side = max(1, round(min(height, width) * self._crop_fraction))
         top, left = round(self._down * (height - side)), round(self._across * (width - side))
-        size = [self._view.crop_px, self._view.crop_px]
-        filter_ = v2.InterpolationMode(self._view.interpolation)
-        square_CHW: Tensor = v2.functional.resized_crop(frame_CHW, top, left, side, side, size, filter_, antialias=True)
-        return square_CHW
+        size = self._view.crop_px
+        return resized(frame_CHW[:, top : top + side, left : left + side], size, size, self._view.interpolation)
 
     def finish(self, frames_TCHW: Tensor) -> Tensor:
         """Mirror, recolour and partly paint over all frames alike: (T, C, H, W) uint8 -> the same shape and type."""
@@ -112,7 +115,7 @@ class TrainingView:
         return frames_TCHW
 
     def _recoloured(self, frames_TCHW: Tensor) -> Tensor:
-        from torchvision.transforms import v2  # late, as above
+        from torchvision.transforms import v2  # late: torchvision is slow to import
 
         amount, auto = self._augment.colour, self._augment.auto
         changes = [v2.ColorJitter(brightness=amount, contrast=amount, saturation=amount)] if amount else []

@@ -156,7 +156,7 @@ def extract_features(
         clips = predictor.read_views(
             sample.path, views, num_frames=num_frames, start_s=sample.start_s, end_s=sample.end_s
         )
-        frames_VTCHW = torch.stack([clip.frames for clip in clips])
+        frames_VTCHW = torch.stack([torch.from_numpy(clip.frames) for clip in clips])
         if mirror:
             frames_VTCHW = torch.cat([frames_VTCHW, frames_VTCHW.flip(-1)])
         if augment is not None:

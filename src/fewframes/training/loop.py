@@ -31,7 +31,8 @@ from torch.distributed.checkpoint.state_dict import (
 
 from fewframes.errors import ConfigError
 from fewframes.models.backbones import TimmFrameEncoder
-from fewframes.models.stam import STAM, SpatialEncoder, pixels_of
+from fewframes.models.layers import pixels_of
+from fewframes.models.stam import STAM, SpatialEncoder
 from fewframes.training.augment import mixed
 from fewframes.training.config import RunConfig
 from fewframes.training.loader import ExampleOrder, TokenExamples, TrainingBatch, VideoExamples, read_batches

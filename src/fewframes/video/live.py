@@ -29,8 +29,8 @@ from fewframes.video.decode.opening import in_its_words, video_of
 from fewframes.video.decode.packets import SAME_S
 from fewframes.video.live_settings import StreamConfig
 from fewframes.video.live_source import Address, LiveSource
+from fewframes.video.pictures.arrays import Prepare, frame_of_pixels
 from fewframes.video.pictures.display import Display, Geometry, Pixels, shown_size
-from fewframes.video.pictures.stack import Prepare, frame_of
 
 EventKind = Literal["size", "clock", "damaged", "stall", "cut", "reconnected", "end"]
 
@@ -389,7 +389,7 @@ class LiveReader:
             if time_s + SAME_S >= until_s or self._stop.is_set():
                 return
             if shown.picture is None:
-                shown.picture = self._prepare(frame_of(self._display.pixels(shown.frame, shown.geometry)))
+                shown.picture = self._prepare(frame_of_pixels(self._display.pixels(shown.frame, shown.geometry)))
             self._queue.put(LiveFrame(time_s, self._stretch, self._frame_index, shown.picture, shown.arrived))
             self._frame_index += 1
 

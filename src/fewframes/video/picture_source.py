@@ -14,6 +14,7 @@ from typing import IO
 import av
 import numpy as np
 from av.error import FFmpegError
+from numpy.typing import ArrayLike
 from PIL import Image, features
 
 from fewframes.core.guards import Guard
@@ -23,10 +24,9 @@ from fewframes.errors import VideoError
 from fewframes.results import Clip, ClockStep, Reading
 from fewframes.video.decode.container import Limits
 from fewframes.video.decode.packets import SAME_S
+from fewframes.video.pictures.arrays import FrameStack, Prepare
 from fewframes.video.pictures.display import Pixels, check_pixels
 from fewframes.video.pictures.images import ANIMATED, opened, pages_of, pixels_of_pil, reading, shown_s
-from fewframes.video.pictures.stack import FrameStack, Prepare
-from fewframes.video.times import Times
 
 log = logging.getLogger("fewframes")
 
@@ -78,9 +78,9 @@ class PictureVideo:
         self._guard = Guard(name)
         self._starts_s, self._read, self._close, self._num_read = starts_s, read, close, 0
 
-    def frames_at(self, times_s: Times, prepare: Prepare | None = None, tolerance_s: float = 0.0) -> Clip:  # noqa: ARG002
+    def frames_at(self, times_s: ArrayLike, prepare: Prepare | None = None, tolerance_s: float = 0.0) -> Clip:  # noqa: ARG002
         """Return a clip as `OpenVideo.frames_at` does. No timestamp moves, because all frames are equally cheap."""
-        indices = [self._index(time_s) for time_s in np.asarray(times_s).tolist()]
+        indices = [self._index(time_s) for time_s in np.asarray(times_s, np.float64).tolist()]
         distinct = sorted(set(indices))
         stack = FrameStack(len(distinct), prepare)
         with self._guard:
@@ -88,12 +88,11 @@ class PictureVideo:
             self._num_read += len(distinct)
         first_s = [self._starts_s[index] for index in indices]
         indices_in_stack = [stacked[index] for index in indices]
-        reading = Reading(self._num_read, 0, 0, 0)
-        return Clip(stack.taken(indices_in_stack), np.array(first_s), self.duration_s, self.name, reading)
+        return stack.clip(indices_in_stack, first_s, self.duration_s, self.name, Reading(self._num_read, 0, 0, 0))
 
-    def span_s(self, times_s: Times) -> float:
+    def span_s(self, times_s: ArrayLike) -> float:
         """Return for how many seconds the pictures at timestamps (T,) are shown, on average; no others are read."""
-        return len(times_s) * self.duration_s / len(self._starts_s)
+        return np.size(times_s) * self.duration_s / len(self._starts_s)
 
     def steps(self) -> tuple[ClockStep, ...]:
         """Return no gaps, because no clock says when the pictures are shown."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, Protocol, TypeAlias, cast
+from typing import IO, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,9 +25,8 @@ from fewframes.results import Clip, ClockStep
 from fewframes.video.decode.container import NO_LIMITS, Limits, check_readable
 from fewframes.video.decode.decoder import FileVideo
 from fewframes.video.picture_source import PictureVideo, is_image, open_folder, open_image, steady_times
-from fewframes.video.pictures.arrays import CHANNELS, pixels_of_image
-from fewframes.video.pictures.stack import Prepare
-from fewframes.video.times import Times, checked_range
+from fewframes.video.pictures.arrays import CHANNELS, Prepare, pixels_of_image
+from fewframes.video.times import checked_range
 
 VIDEO_SUFFIXES = frozenset(
     ".264 .265 .3g2 .3gp .3gpp .amv .apng .asf .av1 .avi .divx .dv .f4v .flv .gif .h264 .h265 .hevc .ismv .ivf .m1v .m2t .m2ts "
@@ -41,7 +41,24 @@ DEFAULT_FPS = 25.0
 """The frame rate of inputs that have none of their own: a folder of images, a list of arrays, the pages of a TIFF."""
 
 BackendName = Literal["pyav", "torchcodec"]
-Source: TypeAlias = "str | os.PathLike[str] | bytes | IO[bytes] | Sequence[Any] | ArrayLike"
+
+
+class TensorLike(Protocol):
+    """A tensor of a framework, as far as it is used here. No framework is imported for that."""
+
+    @property
+    def shape(self) -> Sequence[int]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Any, /) -> Any: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+    def __array__(self) -> NDArray[Any]: ...
+
+
+Source: TypeAlias = "str | os.PathLike[str] | bytes | IO[bytes] | Sequence[Any] | NDArray[np.uint8] | TensorLike"
 """An input: a path, a URL (fsspec), a folder of images, the bytes of a file, or an open binary file. Frames may also be given as a
 list of PIL images or arrays, or as one array or tensor with the frames on its first axis. A file is a video or an image, and an
 image may be an animation, the pages of a TIFF, or one picture."""
@@ -55,7 +72,7 @@ class OpenVideo(Protocol):
     duration_s: float
     """The length of the video, in seconds."""
 
-    def frames_at(self, times_s: Times, prepare: Prepare | None = None, tolerance_s: float = 0.0) -> Clip:
+    def frames_at(self, times_s: ArrayLike, prepare: Prepare | None = None, tolerance_s: float = 0.0) -> Clip:
         """Return the frames shown at timestamps (T,), and when each was first shown.
 
         Args:
@@ -67,7 +84,7 @@ class OpenVideo(Protocol):
             VideoError: if a frame cannot be decoded.
         """
 
-    def span_s(self, times_s: Times) -> float:
+    def span_s(self, times_s: ArrayLike) -> float:
         """Return about how many seconds of the video are decoded for the frames at timestamps (T,)."""
 
     def steps(self) -> tuple[ClockStep, ...]:
@@ -111,7 +128,7 @@ class Backend:
             MissingDependency: if torchcodec is not installed.
         """
         if self.name == "torchcodec":
-            from fewframes.video.torchcodec import TorchcodecVideo, shows_as_stored  # late: few programs use it
+            from fewframes.video.torchcodec import TorchcodecVideo, shows_as_stored  # late: seldom used
 
             check_readable(file, name, size_bytes, self.limits)
             video = TorchcodecVideo(file, name, self.threads, self.device, self.limits)
@@ -158,11 +175,10 @@ def open_video(
         return PictureVideo(f"<{len(given)} frames>", *times, lambda index: pixels_of_image(given[index]))
     if not (hasattr(source, "read") and hasattr(source, "seek")):
         raise TypeError(f"a source of type {type(source).__name__}: needs a path, bytes, a binary file or frames")
-    file = cast("IO[bytes]", source)
-    return _open_file(decode, file, str(getattr(file, "name", "<file>")), _size_of_file(file), fps)
+    return _open_file(decode, source, str(getattr(source, "name", "<file>")), _size_of_file(source), fps)
 
 
-def read_frames(source: Source, times_s: Times, *, fps: float = DEFAULT_FPS, tolerance_s: float = 0.0) -> Clip:
+def read_frames(source: Source, times_s: ArrayLike, *, fps: float = DEFAULT_FPS, tolerance_s: float = 0.0) -> Clip:
     """Return the frames of a video shown at timestamps (T,), with their true times.
 
     Args:
@@ -186,9 +202,11 @@ def range_in(video: OpenVideo, start_s: float, end_s: float | None) -> tuple[flo
         raise VideoError(f"{video.name}: {error}") from None
 
 
-def _is_array(source: object) -> TypeIs[NDArray[np.uint8]]:
-    """Return True for an array of numpy, and for what numpy can read as one, such as a tensor of torch."""
-    return isinstance(source, np.ndarray) or (hasattr(type(source), "__array__") and hasattr(source, "shape"))
+def _is_array(source: object) -> TypeIs[NDArray[np.uint8] | TensorLike]:
+    # A tensor exists only if its caller has loaded torch, which is not loaded here just to ask.
+    return isinstance(source, np.ndarray) or (
+        "torch" in sys.modules and isinstance(source, sys.modules["torch"].Tensor)
+    )
 
 
 def _check_several(shape: tuple[int, ...]) -> None:

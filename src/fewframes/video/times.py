@@ -1,21 +1,10 @@
-"""Compute timestamps as plain numbers, in seconds."""
+"""Check and move timestamps: plain numbers, in seconds."""
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
-
-import numpy as np
-from numpy.typing import NDArray
-
-Times = NDArray[np.float64]
-"""Timestamps in seconds from the start of a video."""
-
-
-def part_centres(start_s: float, end_s: float, num_parts: int) -> list[float]:
-    """Return the centres of equal parts of a range, in seconds, ascending: the paper's uniform sampling."""
-    return [start_s + (part + 0.5) * ((end_s - start_s) / num_parts) for part in range(num_parts)]
 
 
 def checked_range(duration_s: float, start_s: float, end_s: float | None) -> tuple[float, float]:

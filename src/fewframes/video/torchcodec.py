@@ -13,6 +13,7 @@ from typing import IO, Any
 import av
 import numpy as np
 from av.error import FFmpegError
+from numpy.typing import ArrayLike
 
 from fewframes.core.storage import unbroken
 from fewframes.errors import MissingDependency, VideoError, needed
@@ -21,9 +22,8 @@ from fewframes.video.decode.clock import steps_of
 from fewframes.video.decode.container import MAX_PIXELS, NO_LIMITS, Limits, VideoFile
 from fewframes.video.decode.opening import in_its_words
 from fewframes.video.decode.packets import SAME_S
+from fewframes.video.pictures.arrays import FrameStack, Prepare
 from fewframes.video.pictures.display import Display
-from fewframes.video.pictures.stack import Prepare
-from fewframes.video.times import Times
 
 PROBE_SIZE, PROBE_FRAMES = 256, 4
 """The side in pixels and the number of frames of the video that is decoded to see whether torchcodec works."""
@@ -67,23 +67,24 @@ class TorchcodecVideo:
         limits.check_size(name, metadata.width or 0, metadata.height or 0)
         limits.check_length(name, self.duration_s)
 
-    def frames_at(self, times_s: Times, prepare: Prepare | None = None, tolerance_s: float = 0.0) -> Clip:  # noqa: ARG002
+    def frames_at(self, times_s: ArrayLike, prepare: Prepare | None = None, tolerance_s: float = 0.0) -> Clip:  # noqa: ARG002
         """Return a clip as `OpenVideo.frames_at` does. No timestamp moves. Raises VideoError if a frame cannot be decoded."""
-        times_s = np.minimum(times_s, self.duration_s - SAME_S)
-        wanted_s = np.unique(times_s)
+        clamped_s = np.minimum(np.asarray(times_s, np.float64), self.duration_s - SAME_S)
+        wanted_s, indices_T = np.unique(clamped_s, return_inverse=True)
         with unbroken(self._file):
             try:
                 batch = self._decoder.get_frames_played_at((self._origin_s + wanted_s).tolist())
             except (RuntimeError, ValueError, IndexError) as error:
                 raise VideoError(f"{self.name}: cannot be decoded ({_first_line(error)})") from None
-        frames = [frame_CHW if prepare is None else prepare(frame_CHW) for frame_CHW in batch.data.cpu().numpy()]
-        indices_T = np.searchsorted(wanted_s, times_s)
-        shown_s = (batch.pts_seconds.double().numpy() - self._origin_s)[indices_T]
-        self._num_read += len(frames)
+        stack = FrameStack(len(wanted_s), prepare)
+        for frame_CHW in batch.data:  # each goes to the CPU by itself, so that whole videos do not pile up there
+            stack.add(frame_CHW.permute(1, 2, 0).cpu().numpy())
+        shown_s = (batch.pts_seconds.cpu().numpy().astype(np.float64) - self._origin_s)[indices_T]
+        self._num_read += len(wanted_s)
         reading = Reading(self._num_read, 0, 0, 0)
-        return Clip(np.stack([frames[index] for index in indices_T]), shown_s, self.duration_s, self.name, reading)
+        return stack.clip(indices_T.tolist(), shown_s.tolist(), self.duration_s, self.name, reading)
 
-    def span_s(self, times_s: Times) -> float:  # noqa: ARG002
+    def span_s(self, times_s: ArrayLike) -> float:  # noqa: ARG002
         """Return the length of the whole video, because torchcodec does not say what it decodes."""
         return self.duration_s
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import model_validator
 from pydantic.dataclasses import dataclass
 
@@ -39,50 +37,3 @@ class ViewConfig:
         if self.fit == "crop" and self.resize_px < self.crop_px:
             raise ValueError(f"resize_px {self.resize_px} is below crop_px {self.crop_px}")
         return self
-
-
-MAX_ASPECT = 16
-"""The largest ratio of long to short side. A longer frame loses its far ends before it is resized to be cropped."""
-
-
-def not_too_long(frame_CHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the middle of a frame (C, H, W) that is longer than `MAX_ASPECT` allows; any other frame as it is."""
-    height, width = frame_CHW.shape[-2:]
-    longest = MAX_ASPECT * min(height, width)
-    top, left = max(0, round((height - longest) / 2)), max(0, round((width - longest) / 2))
-    return frame_CHW[:, top : top + longest, left : left + longest]
-
-
-def short_side_size(shape: tuple[int, ...], resize_px: int) -> tuple[int, int]:
-    """Return the height and width of a frame of this shape (..., H, W) when its short side is `resize_px`.
-
-    The length of the long side is rounded down, as torchvision does.
-    """
-    height, width = shape[-2:]
-    scale = resize_px / min(height, width)
-    return (
-        resize_px if height <= width else int(height * scale),
-        resize_px if width <= height else int(width * scale),
-    )
-
-
-def size_inside(shape: tuple[int, ...], size: int) -> tuple[int, int]:
-    """Return the height and width of a whole frame of this shape (..., H, W) inside a square of side `size`."""
-    height, width = shape[-2:]
-    scale = size / max(height, width)
-    return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def window_corner(shape: tuple[int, int], size: int, fraction: float = 0.5) -> tuple[int, int]:
-    """Return the top and left edge of a square window of a frame, in the middle of its short side.
-
-    Args:
-        shape: the height and width of the frame, in pixels.
-        size: the side of the window.
-        fraction: where it lies along the frame's long side, from 0 (one end) to 1 (the other).
-    """
-    height, width = shape
-    upright = height > width
-    return round((height - size) * (fraction if upright else 0.5)), round(
-        (width - size) * (0.5 if upright else fraction)
-    )

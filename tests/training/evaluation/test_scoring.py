@@ -18,10 +18,11 @@ from fewframes.inference.predictor import Predictor, load
 from fewframes.models.config import AttentionLayout
 from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.files.networks import build_model
+from fewframes.models.layers import pixels_of
 from fewframes.sampling import Views, clip_times
 from fewframes.training.evaluation.scoring import averaged, score_videos
 from fewframes.video.source import read_frames
-from fewframes.video.transforms import crops_of, pixels_of
+from fewframes.video.transforms import crops_of
 from fewframes.video.view import ViewConfig
 from helpers.models import LABELS, TINY
 

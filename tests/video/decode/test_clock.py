@@ -9,9 +9,9 @@ import pytest
 from fewframes.errors import VideoError
 from fewframes.inference.predictor import Predictor
 from fewframes.results import ClockStep, Prediction
+from fewframes.sampling import centre_times
 from fewframes.video.decode.clock import times_around
 from fewframes.video.source import open_video
-from fewframes.video.times import checked_range, part_centres
 from helpers.numbered import Numbered
 
 
@@ -24,7 +24,7 @@ def said(predictor: Predictor, path: Path, *, as_bytes: bool = False) -> Predict
 
 
 def centres(duration_s: float, start_s: float, end_s: float | None) -> list[float]:
-    return part_centres(*checked_range(duration_s, start_s, end_s), 4)
+    return centre_times(duration_s, 4, start_s=start_s, end_s=end_s).tolist()
 
 
 def test_times_around_steps() -> None:

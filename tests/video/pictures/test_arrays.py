@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,44 +13,28 @@ import torch
 from PIL import Image
 
 from fewframes.errors import VideoError
-from fewframes.video.pictures.arrays import ViewStack, pixels_of_image
-from fewframes.video.pictures.tensors import rgb_of_pixels
-from fewframes.video.source import open_video, read_frames
-from fewframes.video.transforms import fit_frame
-from fewframes.video.view import Fit, Interpolation, ViewConfig
-from helpers.numbered import Numbered, numbers, picture
+from fewframes.results import Reading
+from fewframes.video.pictures.arrays import FrameStack, frame_of_pixels, pixels_of_image
+from fewframes.video.source import read_frames
+from fewframes.video.view import ViewConfig
+from helpers.numbered import numbers, picture
 
 VIEW = ViewConfig(resize_px=36, crop_px=32, mean=(0.485, 0.456, 0.406))
 
 
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-@pytest.mark.parametrize("fit", ["crop", "squash", "pad"])
-@pytest.mark.parametrize("size", [(48, 64), (97, 41), (20, 700), (32, 36)])
-def test_views_of_arrays_are_those_of_tensors(fit: Fit, interpolation: Interpolation, size: tuple[int, int]) -> None:
-    view = replace(VIEW, fit=fit, interpolation=interpolation)
-    row, column = np.mgrid[: size[0], : size[1]]  # a smooth picture: in noise, steps between pixels round differently
-    waves = [np.sin(row / 5 + channel) + np.cos(column / 7) for channel in range(3)]
-    pixels_HWC = (127 + 60 * np.stack(waves, axis=-1)).astype(np.uint8)
-    stack = ViewStack(1, view)
-    assert stack.add(pixels_HWC) == 0
-    found = stack.clip([0], [0.0], 1.0, "waves", None).frames[0]  # type: ignore[arg-type]
-    wanted = fit_frame(torch.from_numpy(pixels_HWC).permute(2, 0, 1), view).numpy()
-    assert found.shape == wanted.shape
-    apart = np.abs(found.astype(int) - wanted.astype(int))
-    assert apart.max() <= 2
-    assert (apart > 1).mean() < 0.001
-
-
-def test_both_ways_read_the_same_times_of_a_video(tmp_path: Path) -> None:
-    path = Numbered(times_ms=range(0, 800, 40)).write(tmp_path / "video")
-    times_s = [0.7, 0.1, 0.1, 0.33]
-    view = replace(VIEW, fit="squash", crop_px=160, resize_px=160)
-    video = open_video(path)
-    tensors = video.frames_at(torch.tensor(times_s), lambda frame: fit_frame(frame, view))
-    arrays = video.clip_at(times_s, lambda count: ViewStack(count, view))  # type: ignore[attr-defined]
-    video.close()
-    assert arrays.times_s.tolist() == tensors.times_s.tolist()
-    assert np.abs(arrays.frames.astype(int) - tensors.frames.numpy().astype(int)).max() <= 1
+@pytest.mark.parametrize("stacked", [lambda frame: frame, lambda frame: frame[None], np.ascontiguousarray])
+def test_frames_of_a_stack_are_taken_by_torch_as_they_are(stacked: Callable[[Any], Any]) -> None:
+    """`torch.from_numpy` warns of read-only arrays and refuses negative strides; warnings are errors here."""
+    stack = FrameStack(3, stacked)
+    mirrored, read_only = picture(3)[:, ::-1][:, ::-1][::-1], picture(5)
+    read_only.flags.writeable = False
+    for pixels_HWC in (mirrored, read_only, picture(5, 320, 128)):  # the last one is resized
+        stack.add(pixels_HWC)
+    for indices in ([0, 1, 2], [2, 0, 0, 1]):
+        frames = stack.clip(indices, [0.0] * len(indices), 1.0, "three", Reading(3, 0, 0, 0)).frames
+        assert torch.from_numpy(frames).data_ptr() == frames.__array_interface__["data"][0]
+        assert frames.shape[-3:] == (3, 64, 160)
+        assert numbers(frames.reshape(-1, 3, 64, 160)) == [[3, 5, 5][index] for index in indices]
 
 
 def test_pictures_of_other_kinds() -> None:
@@ -69,7 +52,7 @@ TIMES = torch.tensor([0.0, 0.1, 0.18], dtype=torch.float64)
 
 def rgb_of(source: Any) -> Any:
     """Frames 0, 2 and 4 of a source, (T, H, W, C)."""
-    return read_frames(source, TIMES).frames.permute(0, 2, 3, 1).numpy()
+    return read_frames(source, TIMES).frames.transpose(0, 2, 3, 1)
 
 
 class Kind(np.ndarray[Any, Any]):
@@ -134,7 +117,7 @@ def test_a_memory_map_is_read_where_it_lies(tmp_path: Path) -> None:
 def test_good_pictures_are_not_copied() -> None:
     for given in (FRAMES[0], torch.from_numpy(FRAMES[0]), FRAMES[0].transpose(2, 0, 1)):
         assert np.shares_memory(pixels_of_image(given), FRAMES)
-        assert rgb_of_pixels(pixels_of_image(given)).data_ptr() == FRAMES.ctypes.data
+        assert np.shares_memory(frame_of_pixels(pixels_of_image(given)), FRAMES)
 
 
 @pytest.mark.parametrize(

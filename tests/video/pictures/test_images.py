@@ -25,7 +25,7 @@ RAMP = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (32, 1))
 
 def first(source: Any) -> np.ndarray[Any, Any]:
     """The first picture, (H, W, C)."""
-    return read_frames(source, torch.tensor([0.0])).frames[0].permute(1, 2, 0).numpy()
+    return read_frames(source, torch.tensor([0.0])).frames[0].transpose(1, 2, 0)
 
 
 def saved(image: Image.Image, form: str, **options: Any) -> bytes:

@@ -19,6 +19,7 @@ from typing import IO
 
 import numpy as np
 from av.error import FFmpegError
+from numpy.typing import ArrayLike
 
 from fewframes.core.forks import keep_in_forks
 from fewframes.core.guards import Guard
@@ -41,9 +42,8 @@ from fewframes.video.decode.container import (
 from fewframes.video.decode.key_frames import KeyFrames
 from fewframes.video.decode.packets import SAME_S, Feed
 from fewframes.video.decode.passes import DecodeCounts, Decoding, ShownFrame, UnreliableOutput
+from fewframes.video.pictures.arrays import FrameStack, Prepare
 from fewframes.video.pictures.display import Display
-from fewframes.video.pictures.stack import FrameStack, Prepare
-from fewframes.video.times import Times
 
 log = logging.getLogger("fewframes")
 
@@ -141,7 +141,7 @@ class FileVideo:
 
     __del__ = close  # a video that nobody closed: its threads must not log after `Complaints` has stopped listening
 
-    def frames_at(self, times_s: Times, prepare: Prepare | None = None, tolerance_s: float = 0.0) -> Clip:
+    def frames_at(self, times_s: ArrayLike, prepare: Prepare | None = None, tolerance_s: float = 0.0) -> Clip:
         """Return the frames shown at timestamps (T,), and when each was first shown.
 
         Args:
@@ -157,7 +157,6 @@ class FileVideo:
             return self._clip_at(np.asarray(times_s, np.float64).tolist(), prepare, tolerance_s)
 
     def _clip_at(self, times_s: Sequence[float], prepare: Prepare | None, tolerance_s: float) -> Clip:
-        """Return the clip of `frames_at`, for a file that nothing else reads meanwhile."""
         given_s = sorted(set(times_s))
         moved_s = dict(zip(given_s, self._moved(given_s, tolerance_s), strict=True))
         distinct_s = sorted(set(moved_s.values()))  # two timestamps may have moved to the same one
@@ -167,7 +166,7 @@ class FileVideo:
         finally:
             self._set_run([])
         indices, shown_s = zip(*(decoded[time_s] for time_s in wanted_s), strict=True)
-        return Clip(stack.taken(list(indices)), np.array(shown_s), self.duration_s, self.name, self._reading())
+        return stack.clip(list(indices), shown_s, self.duration_s, self.name, self._reading())
 
     def _attempt(
         self, times_s: list[float], prepare: Prepare | None
@@ -237,9 +236,9 @@ class FileVideo:
         # In these containers not every packet says when its picture is shown, so nothing can be left out.
         self._run_s = self._feed.wanted_s = [] if self._source.format in DECODE_CLOCK | FROM_THE_START else run_s
 
-    def span_s(self, times_s: Times) -> float:
+    def span_s(self, times_s: ArrayLike) -> float:
         """Return about how many seconds of the video are decoded for the frames at timestamps (T,)."""
-        return self._keys.span_s(sorted(set(np.asarray(times_s).tolist())))
+        return self._keys.span_s(np.unique(np.asarray(times_s, np.float64)).tolist())
 
     def steps(self) -> tuple[ClockStep, ...]:
         """Return the gaps in the video's timestamps (`clock.steps_of`)."""

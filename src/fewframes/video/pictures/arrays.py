@@ -1,18 +1,85 @@
-"""Turn still images into arrays of pixels."""
+"""Turn still images into arrays of pixels, and stack the frames that were asked for."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from fewframes.results import Clip, Reading
 from fewframes.video.pictures.display import Pixels, over_black
 from fewframes.video.pictures.images import pixels_of_pil
+from fewframes.video.transforms import resized
 
 CHANNELS = (1, 3, 4)
 """The numbers of channels of grey, RGB and RGBA pictures."""
+
+
+Prepare = Callable[[Pixels], Pixels]
+"""A function that is applied to each frame (C, H, W) as soon as it is decoded, so that full-size frames do not pile up."""
+
+
+def frame_of_pixels(pixels_HWC: Pixels) -> Pixels:
+    """Return pixels (H, W, C) as a frame (C, H, W) in the same memory.
+
+    Pixels that are read-only or mirrored are copied first, because torch does not take those.
+    """
+    if not pixels_HWC.flags.writeable or min(pixels_HWC.strides) < 0:
+        pixels_HWC = pixels_HWC.copy(order="C")
+    return pixels_HWC.transpose(2, 0, 1)
+
+
+class FrameStack:
+    """A stack of the frames that were asked for, in one array, so that no frame is copied twice.
+
+    A frame of another size than the first (in a stream that changes its size) is resized to that of the first.
+    """
+
+    def __init__(self, count: int, prepare: Prepare | None = None) -> None:
+        """Make a stack for at most `count` frames, each as `prepare` makes it."""
+        self._count, self._num, self._prepare = count, 0, prepare
+        self._frames: Pixels | None = None
+
+    def add(self, pixels_HWC: Pixels) -> int:
+        """Prepare a picture, and add it: (C, H, W), or several crops of it (S, C, H, W). Return its index."""
+        frame = frame_of_pixels(pixels_HWC)
+        frame = frame if self._prepare is None else np.asarray(self._prepare(frame))
+        if self._frames is None:
+            # Decoded pictures have the colours of a pixel side by side in memory. The stack has too, so that whole rows are copied.
+            together = frame.strides[-3] == frame.itemsize
+            *crops, channels, height, width = frame.shape
+            shape = (*crops, height, width, channels) if together else frame.shape
+            frames = np.empty((self._count, *shape), dtype=frame.dtype)
+            self._frames = np.moveaxis(frames, -1, -3) if together else frames
+        height, width = self._frames.shape[-2:]
+        if frame.shape[-2:] != (height, width):
+            frame = resized(frame, height, width)
+        self._frames[self._num] = frame
+        self._num += 1
+        return self._num - 1
+
+    def taken(self, indices: list[int]) -> Pixels:
+        """Return the frames at these indices, in this order: (T, ...)."""
+        assert self._frames is not None
+        frames = self._frames[: self._num]
+        return frames if indices == list(range(self._num)) else frames[indices]
+
+    def clip(
+        self, indices: list[int], times_s: Sequence[float], duration_s: float, source: str, reading: Reading
+    ) -> Clip:
+        """Return a clip of the frames at these indices, in this order.
+
+        Args:
+            indices: indices in the stack; one may come several times.
+            times_s: when each frame was first shown, in seconds.
+            duration_s: the length of the video, in seconds.
+            source: the path or address of the video.
+            reading: the work of reading the frames.
+        """
+        return Clip(self.taken(indices), np.array(times_s, dtype=np.float64), duration_s, source, reading)
 
 
 def pixels_of_image(image: Any) -> Pixels:
