@@ -20,8 +20,6 @@ from fewframes.inference.frame_features import Gap, encoder_key
 from fewframes.inference.predictor import BackendChoice, DtypeName, Predictor, load
 from fewframes.inference.spans import Span
 from fewframes.inference.timeline import score_windows
-from fewframes.models.files.networks import rounded_key
-from fewframes.models.token_merging import merged_per_block
 from fewframes.results import Failure
 from fewframes.search.table import IndexSettings, Kind, content_of, rows_of, schema_of
 
@@ -155,8 +153,18 @@ def model_key_of(predictor: Predictor) -> str:
 
     Weights are rounded to bfloat16 first, because a float32 and a bfloat16 copy of them are equal then.
     """
-    merge = merged_per_block(predictor.model.frame_encoder)
-    return key_of(rounded_key(predictor.model), asdict(predictor.view), {"merge": merge})
+    from fewframes.models.files.networks import (
+        rounded_key,
+    )  # late: it loads torch, which a search by label does not need
+
+    return key_of(rounded_key(predictor.model), asdict(predictor.view), {"merge": merge_of(predictor)})
+
+
+def merge_of(predictor: Predictor) -> int:
+    """Return the number of patches that each block of the frame encoder merges away."""
+    from fewframes.models.token_merging import merged_per_block  # late, as above
+
+    return merged_per_block(predictor.model.frame_encoder)
 
 
 def vectors_of(kind: Kind, windows_WTD: NDArray[np.float32], y_WD: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -9,8 +9,7 @@ import numpy as np
 
 from fewframes.errors import ConfigError
 from fewframes.inference.predictor import Predictor
-from fewframes.models.token_merging import merged_per_block
-from fewframes.search.rows import model_key_of, vectors_of
+from fewframes.search.rows import merge_of, model_key_of, vectors_of
 from fewframes.search.table import IndexSettings, Kind
 
 WINDOW_S, HOP_S = 4.0, 2.0
@@ -50,7 +49,7 @@ def new_settings(predictor: Predictor, window_s: float | None, hop_s: float | No
     width = vectors_of(embedding, probe_1TD, np.asarray(predictor.encode_windows(probe_1TD).embedding)).shape[1]
     # The path is absolute, so that a checkpoint is found again from any folder.
     name = os.path.abspath(predictor.name) if os.path.isfile(predictor.name) else predictor.name
-    merge = merged_per_block(predictor.model.frame_encoder)
+    merge = merge_of(predictor)
     return IndexSettings(name, model_key_of(predictor), predictor.labels, width, window_s, hop_s, embedding, merge)
 
 
@@ -80,7 +79,7 @@ def check_same(
                 f"{url}: was made with {name} {there}, not {value}; leave that out, or choose another folder"
             )
     if predictor is not None and model_key_of(predictor) != settings.model_key:
-        merge = merged_per_block(predictor.model.frame_encoder)
+        merge = merge_of(predictor)
         raise ConfigError(
             f"{url}: was made with the model {settings.model!r} ({len(settings.labels)} labels, embeddings {settings.width} "
             f"wide{_merging(settings.merge)}), and {predictor.name!r}{_merging(merge)} is another or has other weights; use that "
