@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fewframes.core.text import html_of
 from fewframes.inference.frame_features import Gap
 from fewframes.inference.spans import Span
 from fewframes.inference.timeline import Timeline
 from fewframes.search.page import search_page
 from fewframes.search.table import Hit
-from fewframes.viz.frames import explanation_page
-from fewframes.viz.thumbnails import jpeg
+from fewframes.viz.charts import confusion_png
+from fewframes.viz.frames import explanation_page, frames_of
+from fewframes.viz.thumbnails import data_url, jpeg
 from fewframes.viz.timeline import timeline_page
 from helpers.browser import CONTRAST, needs_chromium
 from helpers.explanations import explained
@@ -34,12 +36,28 @@ def timeline() -> Timeline:
     )  # fmt: skip
 
 
+def report() -> str:
+    """A report of more labels than a phone has room for, with values written by hand."""
+    labels = tuple(f"{LONG} {number}" for number in range(60))
+    actions = [{"label": label, "count": "1 of 2", "fraction": "50.0%", "width": "50.0"} for label in labels]
+    frames = frames_of(np.zeros((16, 3, 64, 64), np.uint8), list(np.arange(16.0)), np.ones(16, np.float32))
+    mistake = {"true": LONG, "predicted": LONG, "score": "99%", "source": f"/videos/{LONG}.mp4", "frames": frames}
+    chart = data_url(confusion_png(labels, np.eye(60), "confusion"), "png")
+    values = {
+        "title": f"model on /data/{LONG}", "warning": f"trained on {LONG}", "headline": "top-1 50.0%", "rows": [("data", LONG)],
+        "actions": actions, "confusion": chart, "is_wide": True, "pairs": [(LONG, f"taken for {LONG}: 1 of 2")],
+        "doubt": None, "sweep": None, "mistakes": [mistake], "failures": [(f"/videos/{LONG}.mp4", "no video")],
+    }  # fmt: skip
+    return html_of("training/evaluation/templates/report.html", values)
+
+
 def pages(folder: Path) -> dict[str, str]:
     wide, tall = (jpeg(np.zeros((3, *size), np.uint8)) for size in ((90, 320), (320, 90)))
     (folder / "wide.jpg").write_bytes(wide)
     (folder / "tall one.jpg").write_bytes(tall)
     hits = [Hit(f"id-{n}", f"/videos/{LONG}{n}.mp4", 0.0, 4.0, 0.5 - n, LONG, 0.9) for n in range(3)]
     return {
+        "report": report(),
         "explanation": explanation_page(explained(20)),
         "timeline": timeline_page(timeline(), "none.mp4", ["wide.jpg", "tall one.jpg", "wide.jpg"]),
         "search": search_page(f"like {LONG}", hits, {"id-0": wide, "id-1": tall}),
