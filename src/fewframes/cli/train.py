@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -293,6 +294,10 @@ def _check_solved(holdout: float | None, *, resume: bool) -> None:
     if holdout:
         raise ConfigError(
             f"--holdout {holdout:g} with --head solved: every group is left out in turn, so none is held out; leave --holdout away"
+        )
+    if (num_processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        raise ConfigError(
+            f"torchrun with {num_processes} processes and --head solved: 1 process solves; run it without torchrun"
         )
     if resume:
         raise ConfigError(

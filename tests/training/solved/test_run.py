@@ -216,6 +216,8 @@ def test_the_command(clips: Path, tiny_model: Path, tmp_path: Path) -> None:
         refused = CliRunner().invoke(app, [*words, "--overwrite", *more])
         assert refused.exit_code != 0
         assert error in refused.output or error in str(refused.exception)
+    refused = CliRunner().invoke(app, [*words, "--overwrite"], env={"WORLD_SIZE": "2"})
+    assert "torchrun with 2 processes" in refused.output + str(refused.exception)
 
 
 def test_solving_imports_no_torch() -> None:

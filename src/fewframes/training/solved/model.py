@@ -7,7 +7,7 @@ file is written without torch; nothing else does.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,3 @@ class SolvedStart:
         save_checkpoint(
             path, replace(self._checkpoint, provenance=provenance, metrics=metrics, licences=self._licences)
         )
-
-    def facts(self) -> dict[str, Any]:
-        """Return the settings of the new model as plain values."""
-        return asdict(self._model.config)
