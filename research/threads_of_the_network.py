@@ -1,36 +1,36 @@
-"""The packaged network on a CPU: what lanes and fused convolutions are worth, by the clock and in processor time.
+"""The packaged network on a CPU: what frames of its own for each core and fused convolutions are worth, by the clock and in processor
+time.
 
-    python benchmarks/network.py > benchmarks/results/network.json
+    python -m research.threads_of_the_network
 
 One clip of noise; the ways take turns, round by round, in one process that keeps its memory as the command does. Ratios are of
 one round each, so that a neighbour who comes and goes does not count for one way alone. On a machine that others use too,
 processor time says more than the clock, and the load stands in the result.
 
 `split, plain` is torch's own way: each operation over all cores, ReLU6 and sums by themselves, 8 frames at once. `split, fused`
-has oneDNN make them inside the convolutions. `lanes, plain` gives each core frames of its own. `lanes, fused` is what
+has oneDNN make them inside the convolutions. `threads, plain` gives each core frames of its own. `threads, fused` is what
 `Predictor` does. Threads that wait for each other spin, so splitting looks far worse on a busy machine than on an idle one:
-with OMP_WAIT_POLICY=PASSIVE, where they sleep, splitting and lanes could not be told apart on the same busy machine.
+with OMP_WAIT_POLICY=PASSIVE, where they sleep, splitting and threads could not be told apart on the same busy machine.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import time
 from collections.abc import Callable
 
-import machine
 import torch
 from torch import Tensor
 
 import fewframes
+from benchmarks.harness import least_median_most, write_result
 from fewframes.core.process import keep_memory
 from fewframes.inference.threads import side_by_side
 from fewframes.video.transforms import pixels_of
 
 ROUNDS = 7
-SPLIT_FRAMES, LANE_FRAMES = 8, 4
+SPLIT_FRAMES, THREAD_FRAMES = 8, 4
 Way = Callable[[Tensor], Tensor]
 
 
@@ -45,14 +45,14 @@ def ways_of(predictor: fewframes.Predictor) -> dict[str, Way]:
     def split(frames_TCHW: Tensor, *, fused: bool) -> Tensor:
         return torch.cat([encode(part_TCHW, fused=fused) for part_TCHW in frames_TCHW.split(SPLIT_FRAMES)])
 
-    def plain_lanes(frames_TCHW: Tensor) -> Tensor:
-        return torch.cat(side_by_side(lambda part: encode(part, fused=False), frames_TCHW.split(LANE_FRAMES)))
+    def plain_threads(frames_TCHW: Tensor) -> Tensor:
+        return torch.cat(side_by_side(lambda part: encode(part, fused=False), frames_TCHW.split(THREAD_FRAMES)))
 
     return {
         "split, plain": lambda frames: split(frames, fused=False),
         "split, fused": lambda frames: split(frames, fused=True),
-        "lanes, plain": plain_lanes,
-        "lanes, fused": predictor.embed_frames,
+        "threads, plain": plain_threads,
+        "threads, fused": predictor.embed_frames,
     }
 
 
@@ -73,14 +73,13 @@ def main() -> None:
             seconds[name].append((time.perf_counter() - began, time.process_time() - began_cpu))
     first = seconds["split, plain"]
     results = {
-        "machine": machine.describe(),
         "load average over 5 minutes": round(os.getloadavg()[1], 1),
         "precision": str(predictor.dtype).removeprefix("torch."),
         "rounds": ROUNDS,
         "ways": {
             name: {
-                "seconds a video": machine.spread([clock for clock, _ in taken]),
-                "processor seconds a video": machine.spread([cpu for _, cpu in taken]),
+                "seconds a video": least_median_most([clock for clock, _ in taken]),
+                "processor seconds a video": least_median_most([cpu for _, cpu in taken]),
                 "times as fast, by the clock": round(
                     statistics.median(a[0] / b[0] for a, b in zip(first, taken, strict=True)), 2
                 ),
@@ -92,7 +91,7 @@ def main() -> None:
             for name, taken in seconds.items()
         },
     }
-    print(json.dumps(results, indent=1))
+    write_result(**results)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """The paper's ablations in which the frame encoder learns: where attention looks, and how much of the network is trained.
 
-    python benchmarks/ablations_end_to_end.py ../shared/data --vit ../shared/weights/vit_tiny_patch16_224.fp16.safetensors \
-        > benchmarks/results/ablations_end_to_end.json
+    python -m benchmarks.accuracy.ablations_end_to_end ../shared/data \
+        --vit ../shared/weights/vit_tiny_patch16_224.fp16.safetensors > benchmarks/accuracy/ablations_end_to_end.json
 
-In a size that two cores can afford: ViT-Ti at 112 px, 8 frames. UT-Interaction, trained on one set (60 clips) and judged on the
+In a size that two cores can afford: ViT-Ti at 112 px, 8 frames. UT-Interaction, trained on one set (60 clips) and scored on the
 other, both ways, by `train` with the settings below: AdamW, 1e-3 for what is new, 1e-4 for the encoder and 0.75 of that for each
 layer further down, batches of 8, the drawn views of the package. The layouts that mix frames inside the encoder have no temporal
-encoder after it. All rows take the same steps, but the last: what a frozen encoder affords in less time, its embeddings kept.
+encoder after it. All rows take the same steps, but the last: what a frozen encoder affords in less time, its embeddings cached.
 
 `value` is the mean over seeds, in percent; `difference` is paired, video by video, with the first row, with a 95 % interval over
 sequences drawn anew, rows of all seeds together.
@@ -15,7 +15,6 @@ sequences drawn anew, rows of all seeds together.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import statistics
 import sys
@@ -26,17 +25,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import machine
 import torch
-from accuracy import rows_of
-from paired import difference, spread
 from torch import Tensor
 
+from benchmarks.harness import difference, over_seeds, write_result
 from fewframes.core.cache import EmbeddingCache
 from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
 from fewframes.training.config import RunConfig, TrainConfig
 from fewframes.training.train import TrainOptions, train
+from runs.packaged import rows_of
 
 SIZE = {"image_size": 112, "num_frames": 8}
 AFTER = {"temporal": "paper", "temporal_depth": 2, "temporal_positions": "waves"}
@@ -77,7 +75,7 @@ class Job:
 
 
 def run(job: Job) -> tuple[dict[str, float], float]:
-    """Which judged videos were right (1) or wrong (0), by path in the data, and the seconds it took."""
+    """Which scored videos were right (1) or wrong (0), by path in the data, and the seconds it took."""
     torch.set_num_threads(1)
     folder = job.data / "ut_interaction"
     samples = [
@@ -103,13 +101,14 @@ def run(job: Job) -> tuple[dict[str, float], float]:
         trained = train(data, Path(output), settings, TrainOptions(cache=cache, device="cpu", overwrite=True))
     evaluation = trained.evaluation
     assert evaluation is not None
-    right_N = (evaluation.logits.argmax(dim=1) == evaluation.targets.argmax(dim=1)).float()
+    logits_NK, targets_NK = torch.as_tensor(evaluation.logits), torch.as_tensor(evaluation.targets)
+    right_N = (logits_NK.argmax(dim=1) == targets_NK.argmax(dim=1)).float()
     names = [str(Path(sample.path).relative_to(folder)) for sample in evaluation.samples]
     return dict(zip(names, right_N.tolist(), strict=True)), time.perf_counter() - began
 
 
 def right_of(results: dict[Job, tuple[dict[str, float], float]], name: str, videos: list[str]) -> Tensor:
-    """(S, B): each video judged by the run that had not learned its set."""
+    """(S, B): each video scored by the run that had not learned its set."""
     seeds = sorted({job.seed for job in results})
     merged = [
         {path: value for job, (right, _) in results.items() if (job.name, job.seed) == (name, seed)
@@ -148,21 +147,17 @@ def main() -> None:
     for name in VARIANTS:
         right_SB = right_of(results, name, videos)
         parts = {"both": right_SB, **{way: right_SB[:, held_B] for way, held_B in sets.items()}}
-        table[name] = {part: spread((100 * part_SB.mean(dim=1)).tolist()) for part, part_SB in parts.items()}
+        table[name] = {part: over_seeds((100 * part_SB.mean(dim=1)).tolist()) for part, part_SB in parts.items()}
         if name != next(iter(VARIANTS)):
             table[name]["difference"] = difference(right_SB, first_SB, groups)
-    report = {
-        "machine": machine.describe(),
-        "command": f"python benchmarks/ablations_end_to_end.py DATA --vit WEIGHTS --seeds {options.seeds} "
-        f"--epochs {options.epochs}",
-        "processes": options.workers,
-        "seeds": options.seeds,
-        "model": SIZE,
-        "train": {name: value for name, value in asdict(replace(FIT, epochs=options.epochs)).items() if name != "seed"},
-        "changed in the last row": LONG,
-        "top1_percent": table,
-    }
-    print(json.dumps(report, indent=1))
+    write_result(
+        processes=options.workers,
+        seeds=options.seeds,
+        model=SIZE,
+        train={name: value for name, value in asdict(replace(FIT, epochs=options.epochs)).items() if name != "seed"},
+        **{"changed in the last row": LONG},
+        top1_percent=table,
+    )
 
 
 if __name__ == "__main__":

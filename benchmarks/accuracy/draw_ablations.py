@@ -1,6 +1,6 @@
 """The pictures of docs/explanation/ablations.md from the result files, and their tables on standard output.
 
-python benchmarks/draw_ablations.py
+python -m benchmarks.accuracy.draw_ablations
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import machine
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-DOCS, RESULTS = machine.ROOT / "docs" / "images", machine.ROOT / "benchmarks" / "results"
-BLUE, GREY, ORANGE = "#1f5fa8", "#9aa5b1", "#c2410c"
+from benchmarks.harness import BLUE, GREY, IMAGES, ORANGE, save_figure
+
+RESULTS = Path(__file__).parent
 PROTOCOLS = {"ut": "UT-Interaction, five folds", "order": "forwards or backwards, five folds"}
 
 
@@ -24,18 +23,18 @@ def bars(rows: Sequence[tuple[str, dict[str, Any]]], titles: dict[str, str], pat
     figure = Figure(figsize=(5.2 * len(titles) + 2, 0.42 * len(rows) + 1.3), layout="constrained")
     panels = figure.subplots(1, len(titles), squeeze=False, sharey=True)[0]
     for axes, (key, title) in zip(panels, titles.items(), strict=True):
-        for place, (name, values) in enumerate(rows):
+        for position, (name, values) in enumerate(rows):
             entry = values[key]
             colour = GREY if "mean" in name else BLUE
             errors = [[entry["value"] - entry["min"]], [entry["max"] - entry["value"]]]
-            axes.barh(place, entry["value"], color=colour, xerr=errors, ecolor=ORANGE, capsize=3)
-            axes.text(1, place, f"{entry['value']:.1f}", va="center", color="white", fontsize=9)
+            axes.barh(position, entry["value"], color=colour, xerr=errors, ecolor=ORANGE, capsize=3)
+            axes.text(1, position, f"{entry['value']:.1f}", va="center", color="white", fontsize=9)
         axes.set_yticks(range(len(rows)), [name for name, _ in rows])
         axes.invert_yaxis() if axes is panels[0] else None
         axes.set_xlim(0, 100)
         axes.set_xlabel("top-1 in %")
         axes.set_title(title, fontsize=10)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def frames_curve(results: dict[str, dict[str, Any]], path: Path) -> None:
@@ -57,7 +56,7 @@ def frames_curve(results: dict[str, dict[str, Any]], path: Path) -> None:
     axes.set_ylabel("top-1 in %")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
@@ -78,12 +77,6 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def save(figure: Figure, path: Path) -> None:
-    FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=110)
-    print(path.relative_to(machine.ROOT))
-
-
 def main() -> None:
     results = json.loads((RESULTS / "ablations.json").read_text())["top1_percent"]
 
@@ -93,26 +86,26 @@ def main() -> None:
     table2 = rows(
         *(f"{e}, {s}" for e in ("vit-ti", "lite0") for s in ("mean", "paper's plain transformer", "transformer"))
     )
-    bars(table2, PROTOCOLS, DOCS / "ablations-temporal.png")
+    bars(table2, PROTOCOLS, IMAGES / "ablations-temporal.png")
     bars(
         rows("vit-ti, transformer", "lite0 pooled alone, transformer", "lite0, transformer"),
         PROTOCOLS,
-        DOCS / "ablations-encoders.png",
+        IMAGES / "ablations-encoders.png",
     )
     bars(
         rows("lite0, paper's plain transformer", "lite0, release's plain transformer"),
         PROTOCOLS,
-        DOCS / "ablations-block.png",
+        IMAGES / "ablations-block.png",
     )
-    frames_curve(results, DOCS / "ablations-frames.png")
+    frames_curve(results, IMAGES / "ablations-frames.png")
     print(table(results))
     whole = json.loads((RESULTS / "ablations_end_to_end.json").read_text())["top1_percent"]
     ways = {
         "both": "both ways",
-        "1 -> 2": "trained on set 1, judged on set 2",
-        "2 -> 1": "trained on set 2, judged on set 1",
+        "1 -> 2": "trained on set 1, scored on set 2",
+        "2 -> 1": "trained on set 2, scored on set 1",
     }
-    bars(list(whole.items()), ways, DOCS / "ablations-end-to-end.png")
+    bars(list(whole.items()), ways, IMAGES / "ablations-end-to-end.png")
     for name, values in whole.items():
         cells = [f"{values[way]['value']:.1f} ({values[way]['min']:.1f}-{values[way]['max']:.1f})" for way in ways]
         gap = values.get("difference")
@@ -123,7 +116,7 @@ def main() -> None:
     bars(
         [(title, {"ut": clips[name]}) for name, title in names.items()],
         {"ut": PROTOCOLS["ut"]},
-        DOCS / "ablations-clips.png",
+        IMAGES / "ablations-clips.png",
     )
 
 

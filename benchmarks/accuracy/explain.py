@@ -1,6 +1,6 @@
 """Whether the packaged model's attention tells which frames its answers rest on: attention against occlusion.
 
-    python benchmarks/explain.py ../shared/data > benchmarks/results/explain.json
+    python -m benchmarks.accuracy.explain ../shared/data > benchmarks/accuracy/explain.json
 
 Every video of UT-Interaction (120) and every one of the daily movements with a direction and light (132): 16 frames, and for each
 frame how much the score of the likeliest label falls when that frame is filled in from its neighbours (`explain.score_drops`).
@@ -15,23 +15,20 @@ The packaged model has learned these videos, so they say how it works and not ho
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import machine
 import torch
-from accuracy import DARK, rows_of
 from torch import Tensor
 
+from benchmarks.harness import directed_rows, video_set, write_result
 from fewframes.core.cache import EmbeddingCache
-from fewframes.data.dataset import VideoSet
-from fewframes.data.layouts import Sample
 from fewframes.inference.explain import correlations, score_drops, without
 from fewframes.inference.predictor import Predictor, load
 from fewframes.training.features import VideoFeatures, extract_features
+from runs.packaged import rows_of
 
 
 def main() -> None:
@@ -41,33 +38,23 @@ def main() -> None:
     options = parser.parse_args()
     whole, part = (load("lite0-16", device="cpu", dtype="float32") for _ in range(2))
     part.model.moment_head = None
-    interactions, movements = options.data / "ut_interaction", options.data / "fir_rgb"
-    bright = [row for row in rows_of(movements) if row["direction"] and float(row["mean_luma"]) > DARK]
     sets = {
-        "UT-Interaction": [str(interactions / row["path"]) for row in rows_of(interactions)],
-        "daily movements": [str(movements / row["path"]) for row in bright],
+        "UT-Interaction": video_set(options.data / "ut_interaction", rows_of(options.data / "ut_interaction")),
+        "daily movements": video_set(options.data / "fir_rgb", directed_rows(options.data)),
     }
     results = {}
-    for name, paths in sets.items():
-        data = VideoSet(tuple(Sample(path=path, labels=("any",)) for path in paths), name)
+    for name, data in sets.items():
         videos = []
         for number, seen in enumerate(extract_features(data, whole, EmbeddingCache(options.cache))):
             assert isinstance(seen, VideoFeatures)
-            videos.append(seen.features[0])
+            videos.append(torch.as_tensor(seen.features[0]))
             if number % 20 == 0:
                 print(f"{name}: {number}", file=sys.stderr)
         results[name] = measured(whole, part, videos)
-    print(
-        json.dumps(
-            {
-                "command": "python benchmarks/explain.py DATA",
-                "machine": machine.describe(),
-                "model": "lite0-16, packaged, float32; it has learned these videos",
-                "protocol": "16 uniform frames, likeliest label, Spearman over the frames of each video",
-                **results,
-            },
-            indent=1,
-        )
+    write_result(
+        model="lite0-16, packaged, float32; it has learned these videos",
+        protocol="16 uniform frames, likeliest label, Spearman over the frames of each video",
+        **results,
     )
 
 

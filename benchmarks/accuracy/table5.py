@@ -1,21 +1,20 @@
-"""The paper's Table 5 on real videos: systems built for dense clips, judged by many clips and by one view of 16 uniform frames;
+"""The paper's Table 5 on real videos: systems built for dense clips, scored by many clips and by one view of 16 uniform frames;
 and ours, built for uniform frames, the other way round.
 
     pip install '.[baselines]'
-    python benchmarks/table5.py ../shared/data > benchmarks/results/table5.json
+    python -m benchmarks.accuracy.table5 ../shared/data > benchmarks/accuracy/table5.json
 
 Data: UT-Interaction and the daily movements, 335 videos, eleven actions, as `runs/packaged.py` has them; one of five folds of
-whole sequences and recordings is judged, the others are learned from.
+whole sequences and recordings is scored, the others are learned from.
 
-The rivals are small versions of X3D and SlowFast (pytorchvideo's own builders) at 112 px and start from random weights, for none
-that were trained are at hand: they learn from clips of 16 frames, 15 a second, at a random place. Ours starts from ImageNet weights
+The baselines are small versions of X3D and SlowFast (pytorchvideo's own builders) at 112 px and start from random weights, for none
+that were trained are at hand: they learn from clips of 16 frames, 15 a second, at a random time. Ours starts from ImageNet weights
 and learns with the package's settings. So the columns are compared within a row, not the rows with each other.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -25,14 +24,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import machine
 import torch
-from paired import spread
 from pytorchvideo.models.slowfast import create_slowfast
 from pytorchvideo.models.x3d import create_x3d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.harness import over_seeds, write_result
 from fewframes.bench.contenders import BaselineNetwork
 from fewframes.core.cache import EmbeddingCache
 from fewframes.core.metrics import count_cost
@@ -45,9 +43,7 @@ from fewframes.training.optim import warmup_cosine
 from fewframes.training.train import TrainOptions, train
 from fewframes.video.source import open_video
 from fewframes.video.view import ViewConfig
-
-sys.path.insert(0, str(machine.ROOT / "runs"))
-from packaged import folds_of, videos_of
+from runs.packaged import folds_of, videos_of
 
 SIDE_PX, CROP_PX, FRAMES, RATE = 128, 112, 16, 15
 NUM_CLIPS = 10
@@ -73,7 +69,7 @@ def slowfast_small(num_classes: int) -> nn.Module:
     return BaselineNetwork(network, "pathways", VIEW)
 
 
-RIVALS: dict[str, tuple[Callable[[int], nn.Module], torch.dtype]] = {
+BASELINES: dict[str, tuple[Callable[[int], nn.Module], torch.dtype]] = {
     "X3D, small": (x3d_small, torch.float32),  # its depthwise convolutions go backwards faster so
     "SlowFast, small": (slowfast_small, torch.bfloat16),
 }
@@ -87,10 +83,11 @@ def read_all(path: str) -> Tensor:
         return F.interpolate(frame_CHW[None].float(), size, mode="bilinear", antialias=True)[0].round().byte()
 
     with closing(open_video(path, threads=1)) as video:
-        return video.frames_at(centre_times(video.duration_s, max(2, round(RATE * video.duration_s))), shrink).frames
+        times_s = centre_times(video.duration_s, max(2, round(RATE * video.duration_s)))
+        return torch.as_tensor(video.frames_at(times_s, shrink).frames)
 
 
-def places_of(num_frames: int, num_clips: int) -> Tensor:
+def clip_positions(num_frames: int, num_clips: int) -> Tensor:
     """Which frames clips take that lie evenly over the video: (V, T)."""
     times = clip_times(0.0, num_frames / RATE, FRAMES, num_clips=num_clips, clip_s=CLIP_S)
     return (times * RATE).long().clamp(max=num_frames - 1)
@@ -108,7 +105,7 @@ def cropped(frames: Tensor, top: int, left: int) -> Tensor:
 def learn(
     network: nn.Module, videos: list[Tensor], targets: Tensor, epochs: int, seed: int, dtype: torch.dtype
 ) -> None:
-    """From clips at random places, crops and mirror images: AdamW, warm-up and cosine."""
+    """From clips at random times, crops and mirror images: AdamW, warm-up and cosine."""
     generator = torch.Generator().manual_seed(seed)
     draw = partial(torch.randint, size=(1,), generator=generator)
     optimiser = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=0.05)
@@ -139,11 +136,11 @@ def learn(
 
 
 @torch.inference_mode()
-def right(network: nn.Module, videos: list[Tensor], targets: Tensor, places: Callable[[int], Tensor]) -> float:
+def right(network: nn.Module, videos: list[Tensor], targets: Tensor, positions: Callable[[int], Tensor]) -> float:
     """Share of videos that are named right, in %, scores averaged over views."""
     middle, count = (SIDE_PX - CROP_PX) // 2, 0
     for video_FCHW, target in zip(videos, targets.tolist(), strict=True):
-        views_VTCHW = cropped(video_FCHW[places(len(video_FCHW))], middle, middle)
+        views_VTCHW = cropped(video_FCHW[positions(len(video_FCHW))], middle, middle)
         with torch.autocast("cpu", torch.bfloat16):
             logits_VK = network(views_VTCHW.float() / 255)
         count += int(logits_VK.float().softmax(1).mean(0).argmax()) == target
@@ -151,7 +148,7 @@ def right(network: nn.Module, videos: list[Tensor], targets: Tensor, places: Cal
 
 
 def ours(fold: VideoSet, seed: int, cache: EmbeddingCache) -> tuple[float, float]:
-    """The packaged recipe: one pass over uniform frames, and ten clips as the rivals take them."""
+    """The packaged recipe: one pass over uniform frames, and ten clips as the baselines take them."""
     run = RunConfig()
     run = replace(run, train=replace(run.train, seed=seed))
     with tempfile.TemporaryDirectory() as folder:
@@ -177,40 +174,37 @@ def main() -> None:
     targets = torch.tensor(fold.targets())
     learned = [row for row in range(len(frames)) if row not in set(held)]
     print(
-        f"{len(learned)} learned from, {len(held)} judged, read in {time.perf_counter() - began:.0f} s", file=sys.stderr
+        f"{len(learned)} learned from, {len(held)} scored, read in {time.perf_counter() - began:.0f} s", file=sys.stderr
     )
     figures: dict[str, dict[str, list[float]]] = {}
     costs: dict[str, dict[str, float]] = {}
     for seed in range(options.seeds):
-        for name, (build, dtype) in RIVALS.items():
+        for name, (build, dtype) in BASELINES.items():
             torch.manual_seed(seed)
             network = build(len(fold.labels)).to(memory_format=torch.channels_last_3d)
             cost = count_cost(network.eval(), FRAMES, CROP_PX)
             costs[name] = {"parameters_m": cost.num_parameters / 1e6, "gmacs_a_view": cost.gmacs}
             learn(network, [frames[row] for row in learned], targets[learned], options.epochs, seed, dtype)
-            judged = [frames[row] for row in held]
+            scored = [frames[row] for row in held]
             row = figures.setdefault(name, {"ten clips": [], "one uniform view": []})
-            row["ten clips"].append(right(network, judged, targets[held], partial(places_of, num_clips=NUM_CLIPS)))
-            row["one uniform view"].append(right(network, judged, targets[held], uniform))
+            row["ten clips"].append(right(network, scored, targets[held], partial(clip_positions, num_clips=NUM_CLIPS)))
+            row["one uniform view"].append(right(network, scored, targets[held], uniform))
             print(f"seed {seed}: {name} {row} {time.perf_counter() - began:.0f} s", file=sys.stderr)
         one, many = ours(fold, seed, EmbeddingCache(options.cache))
         row = figures.setdefault("lite0-16", {"ten clips": [], "one uniform view": []})
         row["ten clips"].append(many)
         row["one uniform view"].append(one)
         print(f"seed {seed}: lite0-16 {row}", file=sys.stderr)
-    report = {
-        "machine": machine.describe(),
-        "command": f"python benchmarks/table5.py DATA --seeds {options.seeds} --epochs {options.epochs}",
-        "videos": {"learned from": len(learned), "judged": len(held), "data": fold.name},
-        "protocol": f"{NUM_CLIPS} clips of {FRAMES} frames at {RATE} a second, scores averaged, against {FRAMES} uniform frames",
-        "costs": costs,
-        "top1_percent": {
-            name: {view: spread(values) for view, values in row.items()}
-            | {"lost in one uniform view": spread([a - b for a, b in zip(*row.values(), strict=True)])}
+    write_result(
+        videos={"learned from": len(learned), "judged": len(held), "data": fold.name},
+        protocol=f"{NUM_CLIPS} clips of {FRAMES} frames at {RATE} a second, scores averaged, against {FRAMES} uniform frames",
+        costs=costs,
+        top1_percent={
+            name: {view: over_seeds(values) for view, values in row.items()}
+            | {"lost in one uniform view": over_seeds([a - b for a, b in zip(*row.values(), strict=True)])}
             for name, row in figures.items()
         },
-    }
-    print(json.dumps(report, indent=1))
+    )
 
 
 if __name__ == "__main__":

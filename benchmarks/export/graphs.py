@@ -1,8 +1,8 @@
 """What exported graphs cost in accuracy and gain in time, size, start-up and memory: the packaged model on real videos.
 
-    python benchmarks/export.py ../shared/data > benchmarks/results/export.json
+    python -m benchmarks.export.graphs ../shared/data > benchmarks/export/graphs.json
 
-Int8 is calibrated with eight of UT-Interaction's videos and judged on all 120 and on 60 daily movements (every second one), beside
+Int8 is calibrated with eight of UT-Interaction's videos and scored on all 120 and on 60 daily movements (every second one), beside
 torch in float32 on the same frames, 16 uniform ones. The packaged weights have learned from these videos, so `top1` says what an
 export loses, not how good the model is. `embedding_error` is the norm of the difference of frame embeddings over their norm.
 
@@ -13,7 +13,6 @@ command on one clip in processes of their own, in turn: processor seconds, peak 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -22,16 +21,16 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-import machine
 import numpy as np
 import torch
-from accuracy import DARK, rows_of
 from numpy.typing import NDArray
 
+from benchmarks.harness import ROOT, interleaved, least_median_most, ratios, write_result
 from fewframes.export.exporter import export
 from fewframes.export.runtime import Array, open_graph
 from fewframes.inference.predictor import Predictor, load
 from fewframes.results import Clip
+from runs.packaged import DARK, rows_of
 
 EXPORTS = {
     "onnx float32": ("float32.onnx", "float32"),
@@ -40,7 +39,7 @@ EXPORTS = {
     "openvino float32": ("float32.xml", "float32"),
     "openvino int8": ("int8.xml", "int8"),
 }
-JUDGED = ("onnx int8", "openvino int8")
+SCORED = ("onnx int8", "openvino int8")
 TURNS, STARTS, NUM_CALIBRATION, NUM_DAILY = 5, 3, 8, 60
 COMMAND = "from fewframes.cli.main import main; main()"
 LAUNCHER = """
@@ -61,25 +60,25 @@ def clips_of(predictor: Predictor, folder: Path, rows: list[dict[str, str]]) -> 
     return clips, [row["label"] for row in rows]
 
 
-def judged(predictor: Predictor, paths: dict[str, Path], clips: list[Clip], labels: list[str]) -> dict[str, object]:
+def scored(predictor: Predictor, paths: dict[str, Path], clips: list[Clip], labels: list[str]) -> dict[str, object]:
     """Right answers of the live model and of each graph, and how far the graphs are from the model."""
     graphs = {name: open_graph(path, threads=1) for name, path in paths.items()}
     live_right, right, same = 0, dict.fromkeys(graphs, 0), dict.fromkeys(graphs, 0)
     errors: dict[str, list[float]] = {name: [] for name in graphs}
     largest, known = dict.fromkeys(graphs, 0.0), set(labels) <= set(predictor.labels)
     for number, (clip, label) in enumerate(zip(clips, labels, strict=True)):
-        frames_1TD = predictor.encode_clips(clip.frames[None])
+        frames_1TD = torch.as_tensor(predictor.encode_clips(clip.frames[None]))
         live = predictor.model.scores(predictor.encode_windows(frames_1TD).logits)[0].numpy()
         live_right += predictor.labels[int(live.argmax())] == label
         for name, graph in graphs.items():
-            said = graph(clip.frames[None].contiguous().numpy())
+            said = graph(np.ascontiguousarray(clip.frames[None]))
             best = int(said["scores"][0].argmax())
             right[name] += predictor.labels[best] == label
             same[name] += best == int(live.argmax())
             largest[name] = max(largest[name], float(np.abs(said["scores"][0] - live).max()))
             errors[name].append(_error(said["frame_embeddings"], frames_1TD.numpy()))
         if number % 20 == 19:
-            print(f"judged {number + 1}/{len(clips)}", file=sys.stderr)
+            print(f"scored {number + 1}/{len(clips)}", file=sys.stderr)
     return {
         "videos": len(clips),
         **({"torch float32 right": live_right} if known else {}),
@@ -88,7 +87,7 @@ def judged(predictor: Predictor, paths: dict[str, Path], clips: list[Clip], labe
                 **({"right": right[name]} if known else {}),
                 "same_action": same[name],
                 "largest_difference_of_scores": round(largest[name], 4),
-                "embedding_error": machine.spread(errors[name]),
+                "embedding_error": least_median_most(errors[name]),
             }
             for name in graphs
         },
@@ -97,25 +96,19 @@ def judged(predictor: Predictor, paths: dict[str, Path], clips: list[Clip], labe
 
 def network_s(predictor: Predictor, paths: dict[str, Path], clip: Clip) -> dict[str, object]:
     """Processor seconds for 16 frames, and how many times as fast as torch in float32."""
-    given: Array = clip.frames[None].contiguous().numpy()
+    given: Array = np.ascontiguousarray(clip.frames[None])
     runs: dict[str, Callable[[], object]] = {
         "torch float32": lambda: predictor.encode_windows(predictor.encode_clips(clip.frames[None]))
     }
     for name, path in paths.items():
         graph = open_graph(path, threads=1)
         runs[name] = lambda graph=graph: graph(given)  # type: ignore[misc]
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(TURNS + 1):  # the first warms up
-        for name, run in runs.items():
-            began = time.process_time()
-            run()
-            if turn:
-                seconds[name].append(time.process_time() - began)
+    seconds = interleaved(runs, TURNS)
     plain = seconds["torch float32"]
     return {
         name: {
-            "seconds": machine.spread(values),
-            "times_as_fast": machine.spread([base / value for base, value in zip(plain, values, strict=True)]),
+            "seconds": least_median_most(values),
+            "times_as_fast": least_median_most(ratios(plain, values)),
         }
         for name, values in seconds.items()
     }
@@ -138,7 +131,7 @@ def starts(paths: dict[str, Path], video: Path) -> dict[str, object]:
             measured[name].append(start(model, video))
     return {
         name: {
-            "processor_s": machine.spread([seconds for seconds, _ in values]),
+            "processor_s": least_median_most([seconds for seconds, _ in values]),
             "peak_MB": round(statistics.median(megabytes for _, megabytes in values)),
         }
         for name, values in measured.items()
@@ -174,18 +167,18 @@ def main() -> None:
             **done.to_dict()["agreement"],  # type: ignore[dict-item]
         }
         print(name, files[name], file=sys.stderr)
-    some = {name: paths[name] for name in JUDGED}
-    video = machine.ROOT / "examples" / "hug.mp4"
-    report = {
-        "machine": {**machine.describe(), **{name: version(name) for name in ("onnx", "onnxruntime", "openvino")}},
-        "command": "python benchmarks/export.py DATA",
-        "exports": files,
-        "network, 16 frames, one thread": network_s(predictor, paths, interactions[0]),
-        "predict examples/hug.mp4": starts({name: paths[name] for name in ("onnx float32", "onnx int8")}, video),
-        "ut": judged(predictor, some, interactions, interaction_labels),
-        "daily": judged(predictor, some, daily, daily_labels),
-    }
-    print(json.dumps(report, indent=1))
+    some = {name: paths[name] for name in SCORED}
+    video = ROOT / "examples" / "hug.mp4"
+    write_result(
+        versions={name: version(name) for name in ("onnx", "onnxruntime", "openvino")},
+        exports=files,
+        **{
+            "network, 16 frames, one thread": network_s(predictor, paths, interactions[0]),
+            "predict examples/hug.mp4": starts({name: paths[name] for name in ("onnx float32", "onnx int8")}, video),
+        },
+        ut=scored(predictor, some, interactions, interaction_labels),
+        daily=scored(predictor, some, daily, daily_labels),
+    )
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """What 16 uniform frames of a video cost to read, beside other readers: seconds by length, key frames, size and codec.
 
     pip install opencv-python-headless decord torchcodec
-    python benchmarks/decoding.py --videos FOLDER --real ../shared/data > benchmarks/results/decoding.json
+    python -m benchmarks.reading.decoding --videos FOLDER --real ../shared/data > benchmarks/reading/decoding.json
 
-Readers: `fewframes` (exact), `fewframes-0.1` and `fewframes-0.5` (moments may move by that share of the frames' spacing);
-`pyav-all` (PyAV decodes everything up to the last wanted frame, keeps what is wanted), `opencv` (position set, frame read),
-`decord` (get_batch), `torchcodec` (get_frames_played_at, seek_mode exact). torchcodec needs FFmpeg's libraries, for which those
-inside PyAV serve when `--ffmpeg` names a folder that has them under their plain names. Each opens the file, reads 16 frames as
-uint8 RGB at full size and closes it; each lives in a process of its own; turns go A B A B; files lie in the system's cache.
+Readers: `fewframes` (exact), `fewframes-0.1` and `fewframes-0.5` (timestamps may move by that fraction of the interval);
+`pyav-all` (PyAV decodes everything up to the last wanted frame), `opencv` (position set, frame read), `decord` (get_batch),
+`torchcodec` (get_frames_played_at, seek_mode exact). torchcodec needs FFmpeg's libraries, for which those inside PyAV serve when
+`--ffmpeg` names a folder that has them under their plain names. Each opens the file, reads 16 frames as uint8 RGB at full size
+and closes it; each lives in a process of its own; turns are interleaved; files lie in the system's cache.
 
 Videos are made once: a picture of noise that drifts under grain, 30 frames/s, encoded as 10 s and joined to longer files without
 encoding again. `floor` is the time that decoding alone takes, of the packets that must be decoded for the exact frames.
@@ -28,17 +28,20 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 
 import av
-import machine
 import torch
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.reformatter import Colorspace
 from av.video.stream import VideoStream
 from torch.nn import functional as F
+
+from benchmarks.harness import least_median_most, repeat_video, video_writer, write_result
+from fewframes.core.text import count_of
 
 NUM_FRAMES, FPS, SEGMENT_S = 16, 30, 10
 SIZES = {256: (340, 256), 1080: (1920, 1080)}
@@ -92,7 +95,7 @@ def write(folder: Path, cell: Cell) -> Path:
     part = path.with_stem(path.stem + ".part")
     if cell.seconds > SEGMENT_S:
         segment = write(folder, Cell(cell.codec, SEGMENT_S, cell.gop, cell.height))
-        join(segment, part, cell.seconds // SEGMENT_S)
+        repeat_video(segment, part, SEGMENT_S, cell.seconds // SEGMENT_S)
     else:
         encode(part, encoder, options, cell)
     return part.rename(path)
@@ -104,32 +107,12 @@ def encode(path: Path, encoder: str, options: dict[str, str], cell: Cell) -> Non
     scene = torch.rand(1, 3, 24, 48, generator=generator)
     scene_CHW = F.interpolate(scene, size=(height, 3 * width), mode="bicubic")[0]
     grains = [GRAIN[cell.height] * torch.randn(3, height, width, generator=generator) for _ in range(5)]
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(encoder, rate=FPS, options=options)
-        assert isinstance(stream, VideoStream)
-        stream.width, stream.height, stream.pix_fmt, stream.gop_size = width, height, "yuv420p", cell.gop
+    with video_writer(path, (width, height), FPS, cell.gop, options, encoder) as add:
         for number in range(FPS * cell.seconds):
             left = round(number * 2 * width / (FPS * cell.seconds))
             frame_CHW = scene_CHW[:, :, left : left + width] + grains[number % len(grains)]
             pixels_HWC = (255 * frame_CHW.clamp(0, 1)).byte().permute(1, 2, 0).contiguous()
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels_HWC.numpy(), format="rgb24")))
-        container.mux(stream.encode())
-
-
-def join(segment: Path, path: Path, times: int) -> None:
-    with av.open(str(path), "w") as out:
-        with av.open(str(segment)) as one:
-            stream = out.add_stream_from_template(one.streams.video[0], opaque=True)
-        for number in range(times):
-            with av.open(str(segment)) as one:
-                source = one.streams.video[0]
-                assert source.time_base is not None
-                shift = round(number * SEGMENT_S / source.time_base)
-                for packet in one.demux(source):
-                    if packet.dts is not None and packet.pts is not None:
-                        packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
-                        packet.stream = stream
-                        out.mux(packet)
+            add(av.VideoFrame.from_ndarray(pixels_HWC.numpy(), format="rgb24"))
 
 
 def read(reader: str, path: str, threads: int) -> tuple[float, str, dict[str, int]]:
@@ -152,7 +135,7 @@ def read_ours(path: str, threads: int, tolerance: float) -> tuple[torch.Tensor, 
     with closing(open_video(path, threads=threads)) as video:
         times_T = views.times(video.duration_s, NUM_FRAMES)[0]
         clip = video.frames_at(times_T, lambda frame: frame, views.tolerance_s(video.duration_s, NUM_FRAMES))
-    return clip.frames, vars(clip.reading)
+    return torch.as_tensor(clip.frames), vars(clip.reading)
 
 
 def read_all(path: str, threads: int, _: float) -> tuple[torch.Tensor, dict[str, int]]:
@@ -161,7 +144,7 @@ def read_all(path: str, threads: int, _: float) -> tuple[torch.Tensor, dict[str,
         stream = container.streams.video[0]
         assert container.duration is not None
         stream.thread_type, stream.codec_context.thread_count = "AUTO", threads
-        wanted = wanted_places(round(container.duration / av.time_base * FPS))
+        wanted = wanted_frames(round(container.duration / av.time_base * FPS))
         for number, frame in enumerate(container.decode(stream)):
             if number == wanted[len(frames)]:
                 # HD that does not name its colours is read as players do, as ours is: frames can be compared then.
@@ -177,8 +160,8 @@ def read_opencv(path: str, threads: int, _: float) -> tuple[torch.Tensor, dict[s
 
     video = cv2.VideoCapture(path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, threads])
     frames = []
-    for place in wanted_places(int(video.get(cv2.CAP_PROP_FRAME_COUNT))):
-        video.set(cv2.CAP_PROP_POS_FRAMES, place)
+    for number in wanted_frames(int(video.get(cv2.CAP_PROP_FRAME_COUNT))):
+        video.set(cv2.CAP_PROP_POS_FRAMES, number)
         frames.append(torch.from_numpy(cv2.cvtColor(video.read()[1], cv2.COLOR_BGR2RGB)))
     video.release()
     return torch.stack(frames), {}
@@ -188,7 +171,7 @@ def read_decord(path: str, threads: int, _: float) -> tuple[torch.Tensor, dict[s
     import decord
 
     video = decord.VideoReader(path, num_threads=threads)
-    return torch.from_numpy(video.get_batch(wanted_places(len(video))).asnumpy()), {}
+    return torch.from_numpy(video.get_batch(wanted_frames(len(video))).asnumpy()), {}
 
 
 def read_torchcodec(path: str, threads: int, _: float) -> tuple[torch.Tensor, dict[str, int]]:
@@ -238,7 +221,7 @@ READERS: dict[str, Callable[[str, int, float], tuple[torch.Tensor, dict[str, int
 }
 
 
-def wanted_places(count: int) -> list[int]:
+def wanted_frames(count: int) -> list[int]:
     return [int((number + 0.5) * count / NUM_FRAMES + 1e-6) for number in range(NUM_FRAMES)]
 
 
@@ -318,35 +301,23 @@ def main() -> None:
     results = {}
     for name, path in files.items():
         for threads in arguments.threads:
-            results[f"{name}, {threads} thread{'s' * (threads > 1)}"] = measure(path, threads, pools, arguments.turns)
-            print(name, threads, json.dumps(results[f"{name}, {threads} thread{'s' * (threads > 1)}"]), file=sys.stderr)
+            cell = f"{name}, {count_of(threads, 'thread')}"
+            results[cell] = measure(path, threads, pools, arguments.turns)
+            print(cell, json.dumps(results[cell]), file=sys.stderr)
     for pool in pools.values():
         pool.shutdown()
     made = [value for name, value in results.items() if not name.startswith(("UT", "daily"))]
 
     def summary(key: str) -> dict[str, float]:
         values = [value[f"times_faster_than_best_peer: {key}"]["median"] for value in made]  # type: ignore[index]
-        return machine.spread(values)
+        return least_median_most(values)
 
-    versions = {reader: _version(reader) for reader in ("opencv-python-headless", "decord", "torchcodec")}
-    print(
-        json.dumps(
-            {
-                "command": "python benchmarks/decoding.py --videos FOLDER --real ../shared/data --ffmpeg LIBRARIES",
-                "machine": machine.describe() | versions,
-                "turns": arguments.turns,
-                "times_faster_than_best_peer_over_cells": {reader: summary(reader) for reader in (*OURS, "floor")},
-                "cells": results,
-            },
-            indent=1,
-        )
+    write_result(
+        versions={reader: version(reader) for reader in ("opencv-python-headless", "decord", "torchcodec")},
+        turns=arguments.turns,
+        times_faster_than_best_peer_over_cells={reader: summary(reader) for reader in (*OURS, "floor")},
+        cells=results,
     )
-
-
-def _version(package: str) -> str:
-    from importlib.metadata import version
-
-    return version(package)
 
 
 if __name__ == "__main__":

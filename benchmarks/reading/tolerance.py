@@ -1,6 +1,6 @@
 """What a tolerance costs in accuracy and saves in reading, on the order test of the daily movements.
 
-    python benchmarks/tolerance.py ../shared/data --seeds 3 > benchmarks/results/tolerance.json
+    python -m benchmarks.reading.tolerance ../shared/data --seeds 3 > benchmarks/reading/tolerance.json
 
 132 videos, each also played backwards with its label flipped; recordings in five folds. Each fold trains the network of the preset
 `lite0-16` on exact frames (each video as it is and mirrored), and names the left-out videos from frames read with each tolerance.
@@ -10,28 +10,34 @@ Reading is counted (pictures decoded, bytes of packets read), and timed in turns
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
-import time
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
-import machine
 import torch
-from accuracy import DARK, PACKAGED, rows_of
 from sklearn.model_selection import GroupKFold
 
+from benchmarks.harness import (
+    PACKAGED,
+    and_backwards,
+    directed_rows,
+    directions,
+    embedded,
+    interleaved,
+    least_median_most,
+    ratios,
+    taught,
+    video_set,
+    write_result,
+)
 from fewframes.core.cache import EmbeddingCache
-from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
 from fewframes.inference.predictor import load
-from fewframes.models.presets import PRESETS
-from fewframes.models.stam import STAM
 from fewframes.sampling import Views
-from fewframes.training.config import RunConfig, TrainConfig, changed
-from fewframes.training.features import EmbeddedVideos, VideoFeatures, embed_videos, extract_features
-from fewframes.training.loop import fit
+from fewframes.training.config import TrainConfig
+from fewframes.training.features import VideoFeatures, extract_features
 from fewframes.video.source import open_video
 
 TOLERANCES = (0.0, 0.05, 0.1, 0.25, 0.5)
@@ -44,21 +50,18 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--cache", type=Path, default=Path("build/tolerance-cache"))
     options = parser.parse_args()
-    folder = options.data / "fir_rgb"
-    rows = [row for row in rows_of(folder) if row["direction"] and float(row["mean_luma"]) > DARK]
-    samples = tuple(Sample(path=str(folder / row["path"]), labels=(row["direction"],)) for row in rows)
-    data, cache = VideoSet(samples, "daily movements"), EmbeddingCache(options.cache)
+    rows = directed_rows(options.data)
+    data, cache = video_set(options.data / "fir_rgb", rows), EmbeddingCache(options.cache)
+    samples = data.samples
     predictor = load("lite0-16", device="cpu", dtype="float32")
-    taught = next(
-        found for found in embed_videos(data, predictor, cache, mirror=True) if isinstance(found, EmbeddedVideos)
-    )
-    judged = {}
+    learned_BVTD = and_backwards(embedded(data, predictor, cache))
+    frames_by = {}
     for tolerance in TOLERANCES:
         seen = list(extract_features(data, predictor, cache, views=Views(tolerance=tolerance)))
-        judged[tolerance] = torch.stack([one.features[0] for one in seen if isinstance(one, VideoFeatures)])
+        features = [torch.as_tensor(one.features[0]) for one in seen if isinstance(one, VideoFeatures)]
+        frames_by[tolerance] = and_backwards(torch.stack(features))
         print(f"embedded at {tolerance}", file=sys.stderr)
-    upwards = torch.tensor([int(row["direction"] == "up") for row in rows])
-    targets, groups = torch.cat([upwards, 1 - upwards]), [row["recording"] for row in rows]
+    targets, groups = directions(rows), [row["recording"] for row in rows]
     right: dict[float, list[int]] = {tolerance: [] for tolerance in TOLERANCES}
     for seed in range(options.seeds):
         counts = dict.fromkeys(TOLERANCES, 0)
@@ -66,49 +69,30 @@ def main() -> None:
             is_held = torch.zeros(len(rows), dtype=torch.bool)
             is_held[held] = True
             both = is_held.repeat(2)
-            learned = torch.cat([taught.embeddings, taught.embeddings.flip(2)])[~both]
-            torch.manual_seed(seed)
-            config = PACKAGED.__class__(**{**vars(PACKAGED), "num_classes": 2})
-            model = STAM(config, PRESETS["lite0-16"].view, torch.nn.Identity(), learned.shape[-1])
-            run = changed(RunConfig(), {"train": {"seed": seed}})
-            for _step in fit(model, learned, torch.eye(2)[targets[~both]], run):
-                pass
+            model = taught(PACKAGED, learned_BVTD[~both], targets[~both], 2, TrainConfig(seed=seed))
             with torch.inference_mode():
-                for tolerance, frames in judged.items():
-                    shown = torch.cat([frames, frames.flip(1)])[both]
-                    counts[tolerance] += int((model.eval().encode_video(shown).logits.argmax(1) == targets[both]).sum())
+                for tolerance, frames in frames_by.items():
+                    counts[tolerance] += int((model.encode_video(frames[both]).logits.argmax(1) == targets[both]).sum())
         for tolerance, count in counts.items():
             right[tolerance].append(count)
         print(f"seed {seed}: {counts}", file=sys.stderr)
     reading = {tolerance: read(samples, tolerance) for tolerance in TOLERANCES}
-    seconds: dict[float, list[float]] = {tolerance: [] for tolerance in TOLERANCES}
-    for _ in range(TURNS):
-        for tolerance in TOLERANCES:
-            began = time.process_time()
-            read(samples[:TIMED], tolerance)
-            seconds[tolerance].append(time.process_time() - began)
-    print(
-        json.dumps(
-            {
-                "command": f"python benchmarks/tolerance.py DATA --seeds {options.seeds}",
-                "machine": machine.describe(),
-                "protocol": f"order test, {len(targets)} videos, {FOLDS} folds of whole recordings, {options.seeds} seeds",
-                "epochs": TrainConfig().epochs,
-                "tolerances": {
-                    str(tolerance): {
-                        "top1_percent": machine.spread([100 * count / len(targets) for count in right[tolerance]]),
-                        "pictures_decoded": reading[tolerance][0],
-                        "bytes_read": reading[tolerance][1],
-                        "times_faster_than_exact": machine.spread(
-                            [exact / own for exact, own in zip(seconds[0.0], seconds[tolerance], strict=True)]
-                        ),
-                        "ms_a_video": round(1e3 * statistics.median(seconds[tolerance]) / TIMED, 1),
-                    }
-                    for tolerance in TOLERANCES
-                },
-            },
-            indent=1,
-        )
+    seconds = interleaved(
+        {str(tolerance): partial(read, samples[:TIMED], tolerance) for tolerance in TOLERANCES}, TURNS, warm_up=False
+    )
+    write_result(
+        protocol=f"order test, {len(targets)} videos, {FOLDS} folds of whole recordings, {options.seeds} seeds",
+        epochs=TrainConfig().epochs,
+        tolerances={
+            str(tolerance): {
+                "top1_percent": least_median_most([100 * count / len(targets) for count in right[tolerance]]),
+                "pictures_decoded": reading[tolerance][0],
+                "bytes_read": reading[tolerance][1],
+                "times_faster_than_exact": least_median_most(ratios(seconds["0.0"], seconds[str(tolerance)])),
+                "ms_a_video": round(1e3 * statistics.median(seconds[str(tolerance)]) / TIMED, 1),
+            }
+            for tolerance in TOLERANCES
+        },
     )
 
 

@@ -1,12 +1,12 @@
-"""Retrieval of the same action by different embeddings, and what search costs at scale.
+"""Retrieval of the same action by different embeddings.
 
-    python benchmarks/retrieval.py ../shared/data > benchmarks/results/retrieval.json
+    python -m benchmarks.search.retrieval ../shared/data > benchmarks/search/retrieval.json
 
 Each video is a query; what it finds is ranked by cosine; its own sequence (UT-Interaction) or recording (daily movements) is
 never among it. `mAP`: mean over queries of average precision in %, with a 95 % interval over groups drawn anew; `chance`: the
 same for vectors drawn at random, mean of 20 draws.
 
-`y` is the video embedding of a head in the style of the preset `lite0-16`, taught by `train.fit` with the settings of the
+`y` is the video embedding of a head in the style of the preset `lite0-16`, taught by `training.loop.fit` with the settings of the
 package; `mean` the mean of the 16 frame embeddings (2288 numbers: pooled features and those of the middle over 3 x 3 cells);
 `raw mean` the mean of the first 1280 of them, which are what EfficientNet-Lite0 of ImageNet gives (the packaged encoder is frozen,
 so raw image embeddings are its own); `raw middle frame` those of frame 8 alone; `y + mean` both, each of length 1, in one vector.
@@ -21,7 +21,7 @@ and the same played backwards, labels up and down. Of these, `unseen` archives h
 the three best wrong ones by the first; the others are ranked by similarity to the first, to the mean of the three, and by what
 `fewframes search --teach` makes of them (mAP in %, mean over labels and draws).
 
-Heads are kept in the folder, so that an interrupted run goes on. benchmarks/search_scale.py has what search costs.
+Heads are stored in the folder, so that an interrupted run goes on. search_scale.py has what search costs.
 """
 
 from __future__ import annotations
@@ -31,45 +31,48 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import machine
 import torch
-from accuracy import DARK, PACKAGED, rows_of
-from early_exit import Fold, Videos, both_ways, embedded, folds_of, interactions, numbered
-from paired import NUM_DRAWS, spread
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.harness import (
+    NUM_DRAWS,
+    PACKAGED,
+    Videos,
+    both_ways,
+    embedded,
+    interactions,
+    numbered,
+    over_seeds,
+    taught,
+    video_set,
+    write_result,
+)
+from benchmarks.speed.early_exit import Fold, folds_of
 from fewframes.core.cache import EmbeddingCache
 from fewframes.core.metrics import bootstrap
 from fewframes.inference.predictor import Predictor, load
-from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM
 from fewframes.search.teaching import taught_head
-from fewframes.training.config import RunConfig, TrainConfig
-from fewframes.training.loop import fit
+from fewframes.training.config import TrainConfig
+from runs.packaged import DARK, rows_of
 
 RAW_WIDTH = 1280
 
 
 def movements(data: Path, predictor: Predictor, cache: EmbeddingCache) -> Videos:
     rows = [row for row in rows_of(data / "fir_rgb") if float(row["mean_luma"]) >= DARK]
-    embeddings = embedded(data / "fir_rgb", rows, predictor, cache)
+    embeddings = embedded(video_set(data / "fir_rgb", rows), predictor, cache)
     return Videos(embeddings, numbered([row["label"] for row in rows]), tuple(row["recording"] for row in rows))
 
 
-def taught(videos: Videos, rows_B: Tensor, seed: int) -> STAM:
+def head_of(videos: Videos, rows_B: Tensor, seed: int) -> STAM:
     num_classes = int(videos.targets.max()) + 1
-    torch.manual_seed(seed)
-    config = replace(PACKAGED, num_classes=num_classes)
-    model = STAM(config, PRESETS["lite0-16"].view, torch.nn.Identity(), videos.embeddings.shape[-1])
-    targets_BK = torch.eye(num_classes)[videos.targets[rows_B]]
-    for _ in fit(model, videos.embeddings[rows_B], targets_BK, RunConfig(train=TrainConfig(seed=seed))):
-        pass
-    return model.eval()
+    settings = TrainConfig(seed=seed)
+    return taught(PACKAGED, videos.embeddings[rows_B], videos.targets[rows_B], num_classes, settings)
 
 
 def y_of(model: STAM, videos: Videos) -> Tensor:
@@ -77,7 +80,7 @@ def y_of(model: STAM, videos: Videos) -> Tensor:
         return model.encode_video(videos.embeddings[:, 0]).embedding
 
 
-def kept(path: Path, make: Callable[[], Tensor]) -> Tensor:
+def stored(path: Path, make: Callable[[], Tensor]) -> Tensor:
     if not path.is_file():
         began = time.process_time()
         torch.save(make(), path)
@@ -121,7 +124,7 @@ def figures(precisions_SB: Tensor, groups: tuple[str, ...]) -> dict[str, float]:
         torch.Generator().manual_seed(0),
         num_draws=NUM_DRAWS,
     )
-    seeds = spread((100 * precisions_SB[:, good].mean(dim=1)).tolist())
+    seeds = over_seeds((100 * precisions_SB[:, good].mean(dim=1)).tolist())
     return {
         "mAP": round(interval.value, 1),
         "low": round(interval.low, 1),
@@ -173,8 +176,8 @@ def retrieval(data: Path, folder: Path, cache: EmbeddingCache, seeds: int, proto
     people, home, both = (read(data, predictor, cache) for read in (interactions, movements, both_ways))
     results: dict[str, Any] = {}
 
-    def y_kept(name: str, lessons: Videos, rows_B: Tensor, videos: Videos, seed: int) -> Tensor:
-        return kept(folder / f"{name} {seed}.pt", lambda: y_of(taught(lessons, rows_B, seed), videos))
+    def y_stored(name: str, lessons: Videos, rows_B: Tensor, videos: Videos, seed: int) -> Tensor:
+        return stored(folder / f"{name} {seed}.pt", lambda: y_of(head_of(lessons, rows_B, seed), videos))
 
     def tell(name: str, found: dict[str, Any]) -> None:
         results[name] = found
@@ -183,14 +186,14 @@ def retrieval(data: Path, folder: Path, cache: EmbeddingCache, seeds: int, proto
     for name, lessons, videos in (("movements", people, home), ("interactions", home, people)):
         every_B = torch.ones(len(lessons.groups)).bool()
         whole = Fold(name, name, torch.zeros(len(videos.groups)).bool(), torch.ones(len(videos.groups)).bool())
-        heads = [[(whole, y_kept(f"new {name}", lessons, every_B, videos, seed))] for seed in range(seeds)]
+        heads = [[(whole, y_stored(f"new {name}", lessons, every_B, videos, seed))] for seed in range(seeds)]
         tell(f"new labels, {name}", {"unseen": report(videos, heads, unseen=True)})
     for protocol, videos in (("set1_to_set2", people), ("ut", people), ("movements", home), ("order", both)):
         if protocol not in protocols:
             continue
         folds = [fold for fold in folds_of(protocol, videos) if not fold.inner]
         heads = [
-            [(fold, y_kept(f"{protocol} {fold.name}", videos, fold.taught, videos, seed)) for fold in folds]
+            [(fold, y_stored(f"{protocol} {fold.name}", videos, fold.learned, videos, seed)) for fold in folds]
             for seed in range(seeds)
         ]
         found = {"unseen": report(videos, heads, unseen=True)}
@@ -238,8 +241,7 @@ def main() -> None:
     options = parser.parse_args()
     cache = EmbeddingCache(options.cache or options.folder / "embeddings")
     results = retrieval(options.data, options.folder, cache, options.seeds, options.protocols)
-    command = f"python benchmarks/retrieval.py DATA --seeds {options.seeds}"
-    print(json.dumps({"machine": machine.describe(), "command": command, "retrieval": results}, indent=1))
+    write_result(retrieval=results)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
 """What search costs: recall of the ten nearest against brute force, milliseconds a query, bytes on disk.
 
-    python benchmarks/search_scale.py --rows 100000 1000000 > benchmarks/results/search_scale.json
+    python -m benchmarks.search.search_scale --rows 100000 1000000 > benchmarks/search/search_scale.json
 
-Clustered unit vectors of the width of lite0-16's video embedding (128): 1,000 centres drawn at random, rows around them
-(0.5 of the spread of the centres), ten rows a video. Queries are drawn the same way and are not in the table. `exact` compares all
-rows, as `fewframes search` does below `retrieve.INDEXED_FROM`; `index` is its vector index and settings (`retrieve.PROBES`,
-`retrieve.REFINE`). Queries one at a time through `Index.search`'s own table call, after ten to warm up; processor milliseconds
-are those of the whole process. `others`: twenty of each of what else is asked of an index, whole calls: a moment with a filter
-that nine of ten rows pass and one that one of a hundred does, the best of one of 100 labels, one row by its id; and once the list
-of all videos, with which each `fewframes index` begins.
+Clustered unit vectors of the width of lite0-16's video embedding (128): 1,000 centres drawn at random, rows around them (0.5 of
+the spread of the centres), ten rows a video. Queries are drawn the same way and are not in the table. `exact` compares all
+rows, as `fewframes search` does below `index.INDEXED_FROM`; `index` is its vector index and settings (`index.PROBES`,
+`index.REFINE`). Queries one at a time through `Index.search`'s own table call, after ten to warm up; processor milliseconds are
+those of the whole process. `others`: twenty of each of what else is asked of an index, whole calls: windows like a given one,
+with a filter that nine of ten rows pass and one that one of a hundred does, the best of one of 100 labels, one row by its id;
+and once the list of all videos, with which each `fewframes index` begins.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import machine
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.harness import write_result
 from fewframes.search.index import PROBES, REFINE, Index
 from fewframes.search.table import IndexSettings, SearchQuery, lancedb, schema_of
 
@@ -50,14 +50,14 @@ def filled(folder: str, num_rows: int, num_queries: int) -> tuple[Index, Any]:
     centres = generator.standard_normal((CENTRES, WIDTH), dtype=np.float32)
     for first in range(0, num_rows, AT_ONCE):
         count = min(AT_ONCE, num_rows - first)
-        places = np.arange(first, first + count)
+        numbers = np.arange(first, first + count)
         columns = [
-            pa.array([f"{place // A_VIDEO:016x}-{place % A_VIDEO}" for place in places]),
-            pa.array([f"/videos/{place // A_VIDEO:08d}.mp4" for place in places]),
-            pa.array([f"{place // A_VIDEO:040x}" for place in places]),
-            pa.array(places % A_VIDEO, pa.int32()),
-            pa.array(2.0 * (places % A_VIDEO)),
-            pa.array(2.0 * (places % A_VIDEO) + 4),
+            pa.array([f"{number // A_VIDEO:016x}-{number % A_VIDEO}" for number in numbers]),
+            pa.array([f"/videos/{number // A_VIDEO:08d}.mp4" for number in numbers]),
+            pa.array([f"{number // A_VIDEO:040x}" for number in numbers]),
+            pa.array(numbers % A_VIDEO, pa.int32()),
+            pa.array(2.0 * (numbers % A_VIDEO)),
+            pa.array(2.0 * (numbers % A_VIDEO) + 4),
             pa.array(np.full(count, 22.0)),
             pa.array([LABELS[label] for label in generator.integers(0, len(LABELS), count)]),
             pa.array(generator.random(count, dtype=np.float32)),
@@ -151,12 +151,8 @@ def main() -> None:
     results = []
     for num_rows in options.rows:
         results.append(measure(num_rows, options.queries))
-        command = (
-            f"python benchmarks/search_scale.py --rows {' '.join(map(str, options.rows))} --queries {options.queries}"
-        )
-        about = {"machine": machine.describe(), "command": command, "sizes": results}
         print(json.dumps(results[-1]), file=sys.stderr, flush=True)
-    print(json.dumps(about, indent=1))
+    write_result(sizes=results)
 
 
 if __name__ == "__main__":

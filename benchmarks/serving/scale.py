@@ -1,9 +1,9 @@
 """Many videos: what Ray costs beside the local engine on one machine, what a second worker brings, and a million videos reckoned.
 
-    OMP_NUM_THREADS=1 python benchmarks/scale.py ../shared/data/ut_interaction --rounds 2
+    OMP_NUM_THREADS=1 python -m benchmarks.serving.scale ../shared/data/ut_interaction --rounds 2 > benchmarks/serving/scale.json
 
-32 videos by turns: the local engine (A), Ray with one worker (B), with two (C), with one worker that decodes for another (D);
-A B C D A B C D, one Ray for all. Of each turn: `clock`, from the first video's start to the last one's end, so without start-up;
+32 videos, interleaved: the local engine (A), Ray with one worker (B), with two (C), with one worker that decodes for another (D);
+one Ray for all. Of each turn: `clock`, from the first video's start to the last one's end, so without start-up;
 `start`, what comes before (workers start, load torch and the model); `work`, the processor time inside the videos' work; `beside`,
 that of the driver, the workers and Ray's own processes since the first video's start, less `work`. Processor times from /proc,
 sampled each 0.2 s (what that takes is left out). Other people's work runs on this machine too: processor time counts, and the
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import tempfile
 import threading
 import time
@@ -25,16 +26,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import machine
 import psutil
 import torch
 
+from benchmarks.harness import least_median_most, write_result
 from fewframes.batch.output import begin, count, cut, remaining, run_here
 from fewframes.batch.ray import PIECE_VIDEOS, cluster, run_on_ray
 from fewframes.batch.rows import VideoDecoder, VideoJob, VideoWork
 from fewframes.data.folders import find_videos
 
-RESULTS = machine.ROOT / "benchmarks" / "results" / "scale.json"
 NUM_VIDEOS, SHARD_ROWS, SAMPLED_S = 32, 16, 0.2
 MILLION = 1_000_000
 CORES = 64
@@ -115,9 +115,9 @@ class Spent:
         self._thread.join()
         self._sample()
 
-    def since(self, moment: float) -> float:
-        """From this moment (time.time) to the last sample."""
-        before = max((sample for sample in self.samples if sample[0] <= moment), default=self.samples[0])
+    def since(self, time_s: float) -> float:
+        """From this time (time.time) to the last sample."""
+        before = max((sample for sample in self.samples if sample[0] <= time_s), default=self.samples[0])
         return self.samples[-1][1] - before[1]
 
     def _watch(self) -> None:
@@ -201,40 +201,38 @@ def main() -> None:
         init_s = time.perf_counter() - began
         for _ in range(arguments.rounds):
             rounds.append({name: measure(paths, job, here, arm) for name, arm in arms.items()})
-            print(json.dumps(rounds[-1]), flush=True)
+            print(json.dumps(rounds[-1]), file=sys.stderr, flush=True)
     figures = {
-        name: {what: machine.spread([turn[name][what] for turn in rounds]) for what in rounds[0][name]} for name in arms
+        name: {what: least_median_most([turn[name][what] for turn in rounds]) for what in rounds[0][name]}
+        for name in arms
     }
 
     def cost(turn: dict[str, dict[str, float]], name: str) -> float:
         return turn[name]["work_s"] + turn[name]["beside_s"]
 
+    def over(numerator: str, denominator: str) -> dict[str, float]:
+        return least_median_most([cost(turn, numerator) / cost(turn, denominator) for turn in rounds])
+
+    def clock_over(numerator: str, denominator: str) -> dict[str, float]:
+        return least_median_most([turn[numerator]["clock_s"] / turn[denominator]["clock_s"] for turn in rounds])
+
     core_s = min(cost(turn, "ray, 1 worker") for turn in rounds) / NUM_VIDEOS
-    result = {
-        "machine": machine.describe(),
-        "ray": version("ray"),
-        "model": job.model,
-        "data": f"{len(set(paths))} videos of {arguments.videos.name}, shards of {SHARD_ROWS}",
-        "rounds": arguments.rounds,
-        "ray_init_s": round(init_s, 1),
-        "seconds for all videos": figures,
-        "processor time, ray 1 worker / local": machine.spread(
-            [cost(turn, "ray, 1 worker") / cost(turn, "local") for turn in rounds]
-        ),
-        "processor time, 1 decodes for 1 / local": machine.spread(
-            [cost(turn, "ray, 1 decodes for 1") / cost(turn, "local") for turn in rounds]
-        ),
-        "clock, ray 1 worker / local": machine.spread(
-            [turn["ray, 1 worker"]["clock_s"] / turn["local"]["clock_s"] for turn in rounds]
-        ),
-        "clock, 1 worker / 2 workers": machine.spread(
-            [turn["ray, 1 worker"]["clock_s"] / turn["ray, 2 workers"]["clock_s"] for turn in rounds]
-        ),
-        "load_average_after": os.getloadavg(),
-        "a million videos": million(core_s),
-    }
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result, indent=1))
+    write_result(
+        ray=version("ray"),
+        model=job.model,
+        data=f"{len(set(paths))} videos of {arguments.videos.name}, shards of {SHARD_ROWS}",
+        rounds=arguments.rounds,
+        ray_init_s=round(init_s, 1),
+        load_average_after=os.getloadavg(),
+        **{
+            "seconds for all videos": figures,
+            "processor time, ray 1 worker / local": over("ray, 1 worker", "local"),
+            "processor time, 1 decodes for 1 / local": over("ray, 1 decodes for 1", "local"),
+            "clock, ray 1 worker / local": clock_over("ray, 1 worker", "local"),
+            "clock, 1 worker / 2 workers": clock_over("ray, 1 worker", "ray, 2 workers"),
+            "a million videos": million(core_s),
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """A server on this machine against `predict_many` on the same clips; more load than it bears; stopping and starting under load.
 
-    python benchmarks/serving.py > benchmarks/results/serving.json
+    python -m benchmarks.serving.serving > benchmarks/serving/serving.json
 
-The server is a process of its own, asked over the loopback by this one. Rounds of both by turns. Takes about three minutes.
+The server is a process of its own, asked over the loopback by this one. Rounds of both are interleaved. Takes about three minutes.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import httpx2
-import machine
 
 import fewframes
+from benchmarks.harness import ROOT, least_median_most, ratios, resident_bytes, write_result
 from fewframes.core.process import keep_memory
 
-CLIPS = [machine.ROOT / "examples" / name for name in ("hug.mp4", "kick.mp4")]
+CLIPS = [ROOT / "examples" / name for name in ("hug.mp4", "kick.mp4")]
 ROUNDS, CLIPS_A_ROUND, CLIENTS = 4, 12, 6
 WORKERS, WAITING, MANY_CLIENTS, OVERLOAD_S = 4, 8, 30, 30.0
 STOPPED_REQUESTS = 30
@@ -59,7 +59,7 @@ class Server:
         return (int(parts[11]) + int(parts[12])) / TICKS
 
     def resident_mb(self) -> float:
-        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * 4096 / 1e6
+        return resident_bytes(self.process.pid) / 1e6
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         self.process.send_signal(number)
@@ -114,18 +114,16 @@ def throughput(server: Server) -> dict[str, object]:
         asyncio.run(sustained(server))
         wall["served"].append(len(clips) / (time.perf_counter() - began))
         cpu["served"].append((server.cpu_s() - began_cpu) / len(clips))
-    pairs = list(zip(wall["served"], wall["offline"], strict=True))
-    cpu_pairs = list(zip(cpu["served"], cpu["offline"], strict=True))
     return {
         "rounds": ROUNDS,
         "clips a round": CLIPS_A_ROUND,
         "clients": CLIENTS,
-        "videos/s offline": machine.spread(wall["offline"]),
-        "videos/s served": machine.spread(wall["served"]),
-        "served / offline, by the clock": machine.spread([served / offline for served, offline in pairs]),
-        "processor s a video offline": machine.spread(cpu["offline"]),
-        "processor s a video served": machine.spread(cpu["served"]),
-        "served / offline, processor time": machine.spread([served / offline for served, offline in cpu_pairs]),
+        "videos/s offline": least_median_most(wall["offline"]),
+        "videos/s served": least_median_most(wall["served"]),
+        "served / offline, by the clock": least_median_most(ratios(wall["served"], wall["offline"])),
+        "processor s a video offline": least_median_most(cpu["offline"]),
+        "processor s a video served": least_median_most(cpu["served"]),
+        "served / offline, processor time": least_median_most(ratios(cpu["served"], cpu["offline"])),
     }
 
 
@@ -173,11 +171,11 @@ async def restarted(first: Server, number: signal.Signals) -> tuple[dict[str, ob
     done = 0
     async with client_of(first.url) as client:
 
-        async def work(place: int) -> bool:
+        async def work(number_asked: int) -> bool:
             nonlocal done
-            while place < STOPPED_REQUESTS:
+            while number_asked < STOPPED_REQUESTS:
                 try:
-                    status = (await ask(client, place)).status_code
+                    status = (await ask(client, number_asked)).status_code
                     tries[str(status)] += 1
                     if status == 200:
                         done += 1
@@ -203,7 +201,7 @@ async def restarted(first: Server, number: signal.Signals) -> tuple[dict[str, ob
 
 
 def main() -> None:
-    found: dict[str, object] = {"machine": machine.describe()}
+    found: dict[str, object] = {}
 
     def keep(name: str, values: dict[str, object]) -> None:
         found[name] = values | {"load of the machine": round(os.getloadavg()[0], 1)}
@@ -218,7 +216,7 @@ def main() -> None:
             keep(f"{number.name} under load", values)
     finally:
         server.stop()
-    print(json.dumps(found, indent=1))
+    write_result(**found)
 
 
 if __name__ == "__main__":

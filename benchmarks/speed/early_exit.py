@@ -1,12 +1,12 @@
 """What early exit saves and costs: frames looked at and top-1, against every frame and against fixed numbers of frames.
 
-    python benchmarks/early_exit.py ../shared/data --seeds 3 > benchmarks/results/early_exit.json
+    python -m benchmarks.speed.early_exit ../shared/data --seeds 3 > benchmarks/speed/early_exit.json
 
 Protocols, whole groups held out: `loso`, UT-Interaction, leave one sequence out; `ut`, the same in five folds; `set1_to_set2`;
 `order`, the daily movements with a direction, each also played backwards with the label flipped, recordings in five folds;
 `packaged`, the videos and folds of runs/packaged.py. The network is that of the preset `lite0-16`, taught by `train.fit` with the
 settings of the package, each video as it is and mirrored. `staged` learns from what it sees at early stages too
-(`exits.with_stages`), `plain` does not.
+(`early_exit.with_stages`), `plain` does not.
 
 Nothing is chosen on the videos that are measured: temperatures and threshold for a fold are fitted on held-out logits of the
 other folds; for `set1_to_set2` on those of five folds inside set 1. (The models behind the logits of the other folds have learned
@@ -15,34 +15,43 @@ not make up for lost answers were chosen by looking at the measured folds of see
 
 `mean_frames`, `top1`: with exits, mean over seeds, least and most. `lost_points`: every frame minus exits, with a 95 % interval
 over groups. `curve`: what other thresholds would have given. `fixed`: the same model always looking at so many frames. Logits are
-kept in the cache folder, so an interrupted run goes on.
+stored in the cache folder, so an interrupted run goes on.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import multiprocessing
-import sys
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import machine
 import torch
-from accuracy import DARK, PACKAGED, rows_of
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from paired import difference, spread
 from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
 
+from benchmarks.harness import (
+    BLUE,
+    GREY,
+    IMAGES,
+    ORANGE,
+    PACKAGED,
+    SHARED,
+    Videos,
+    both_ways,
+    difference,
+    embedded,
+    in_processes,
+    interactions,
+    numbered,
+    over_seeds,
+    save_figure,
+    taught,
+    video_set,
+    write_result,
+)
 from fewframes.core.cache import EmbeddingCache
-from fewframes.data.dataset import VideoSet
-from fewframes.data.layouts import Sample
 from fewframes.inference.early_exit import (
     PERMITTED_LOSS,
     figures_of,
@@ -53,11 +62,8 @@ from fewframes.inference.early_exit import (
     with_stages,
 )
 from fewframes.inference.predictor import Predictor, load
-from fewframes.models.presets import PRESETS
-from fewframes.models.stam import STAM
-from fewframes.training.config import RunConfig, TrainConfig
-from fewframes.training.features import EmbeddedVideos, embed_videos
-from fewframes.training.loop import fit
+from fewframes.training.config import TrainConfig
+from runs.packaged import DARK, MOVEMENTS, rows_of
 
 STAGES = stages_of(16)
 FIXED = {
@@ -68,61 +74,21 @@ FIXED = {
     12: (0, 1, 2, 4, 5, 6, 9, 10, 11, 13, 14, 15),
     16: STAGES[2],
 }
-PLACES = tuple(FIXED.values())
-STAGE_ROWS = [PLACES.index(places) for places in STAGES]
+POSITIONS = tuple(FIXED.values())
+STAGE_ROWS = [POSITIONS.index(positions) for positions in STAGES]
 THRESHOLDS = [0.0, *(round(0.3 + 0.02 * step, 2) for step in range(35)), 0.99, 0.995, 1.01]
-MOVEMENTS = {"walk": "walk", "standup": "stand up", "sitdown": "sit down", "falling": "fall", "lying": "lie down"}
 DEFAULT = ("ut", "set1_to_set2", "order", "packaged")
-BLUE, GREY, ORANGE = "#1f5fa8", "#9aa5b1", "#c2410c"
-
-
-@dataclass(frozen=True, eq=False)
-class Videos:
-    """Embeddings (B, V, T, D) of a protocol's videos, labels and groups."""
-
-    embeddings: Tensor
-    targets: Tensor
-    groups: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """One training run: the rows that teach, and the rows that are held out; `inner` ones are only there to fit the plan."""
+    """One training run: the rows to learn from, and the rows that are held out; `inner` ones are only there to fit the plan."""
 
     protocol: str
     name: str
-    taught: Tensor
+    learned: Tensor
     held: Tensor
     inner: bool = False
-
-
-def embedded(folder: Path, rows: list[dict[str, str]], predictor: Predictor, cache: EmbeddingCache) -> Tensor:
-    data = VideoSet(tuple(Sample(path=str(folder / row["path"]), labels=(row["label"],)) for row in rows), folder.name)
-    for result in embed_videos(data, predictor, cache, mirror=True):
-        if isinstance(result, EmbeddedVideos):
-            assert not result.failures
-            return result.embeddings
-    raise AssertionError
-
-
-def numbered(labels: list[str]) -> Tensor:
-    names = sorted(set(labels))
-    return torch.tensor([names.index(label) for label in labels])
-
-
-def interactions(data: Path, predictor: Predictor, cache: EmbeddingCache) -> Videos:
-    rows = rows_of(data / "ut_interaction")
-    embeddings = embedded(data / "ut_interaction", rows, predictor, cache)
-    sequences = tuple(f"{int(row['sequence']):02d}" for row in rows)
-    return Videos(embeddings, numbered([row["label"] for row in rows]), sequences)
-
-
-def both_ways(data: Path, predictor: Predictor, cache: EmbeddingCache) -> Videos:
-    rows = [row for row in rows_of(data / "fir_rgb") if row["direction"] and float(row["mean_luma"]) > DARK]
-    forwards = embedded(data / "fir_rgb", rows, predictor, cache)
-    upwards = torch.tensor([int(row["direction"] == "up") for row in rows])
-    recordings = tuple(row["recording"] for row in rows)
-    return Videos(torch.cat([forwards, forwards.flip(2)]), torch.cat([upwards, 1 - upwards]), recordings * 2)
 
 
 def packaged(data: Path, predictor: Predictor, cache: EmbeddingCache) -> Videos:
@@ -130,8 +96,8 @@ def packaged(data: Path, predictor: Predictor, cache: EmbeddingCache) -> Videos:
     second = [row for row in rows_of(data / "fir_rgb") if row["label"] in MOVEMENTS and float(row["mean_luma"]) >= DARK]
     embeddings = torch.cat(
         [
-            embedded(data / "ut_interaction", first, predictor, cache),
-            embedded(data / "fir_rgb", second, predictor, cache),
+            embedded(video_set(data / "ut_interaction", first), predictor, cache),
+            embedded(video_set(data / "fir_rgb", second), predictor, cache),
         ]
     )
     labels = [row["label"] for row in first] + [MOVEMENTS[row["label"]] for row in second]
@@ -181,36 +147,25 @@ def five_folds(groups: tuple[str, ...]) -> Tensor:
 
 
 def logits_of(videos: Videos, fold: Fold, seed: int, recipe: str) -> Tensor:
-    """Logits (P, N, K) of the held-out videos at each set of places, by a network taught from the others."""
-    num_classes = int(videos.targets.max()) + 1
-    targets_BK = torch.eye(num_classes)[videos.targets]
-    torch.manual_seed(seed)
-    config = replace(PACKAGED, num_classes=num_classes)
-    model = STAM(config, PRESETS["lite0-16"].view, torch.nn.Identity(), videos.embeddings.shape[-1])
-    taught_BVTD = videos.embeddings[fold.taught]
+    """Logits (P, N, K) of the held-out videos at each set of positions, by a network taught from the others."""
+    learned_BVTD = videos.embeddings[fold.learned]
     if recipe == "staged":
-        taught_BVTD = with_stages(taught_BVTD, STAGES, num_views=2)
-    for _ in fit(model, taught_BVTD, targets_BK[fold.taught], RunConfig(train=TrainConfig(seed=seed))):
-        pass
+        learned_BVTD = with_stages(learned_BVTD, STAGES, num_views=2)
+    num_classes = int(videos.targets.max()) + 1
+    model = taught(PACKAGED, learned_BVTD, videos.targets[fold.learned], num_classes, TrainConfig(seed=seed))
     with torch.inference_mode():
-        return stage_logits(model.eval(), videos.embeddings[fold.held, 0], PLACES)
+        return stage_logits(model, videos.embeddings[fold.held, 0], POSITIONS)
 
 
 Job = tuple[Fold, int, str]
-VIDEOS: dict[str, Videos] = {}
 
 
-def start_worker(path: Path) -> None:
-    torch.set_num_threads(1)
-    VIDEOS.update(torch.load(path, weights_only=False, mmap=True))
-
-
-def kept_logits(job: Job, folder: Path) -> Tensor:
-    fold, seed, recipe = job
-    path = folder / f"{fold.protocol} {fold.name} {recipe} {seed}.pt"
+def cached_logits(job: Job) -> Tensor:
+    """Those of a fold, a seed and a recipe, from the folder where they are there already."""
+    (fold, seed, recipe), (videos, folder) = job, SHARED
+    path = Path(folder) / f"{fold.protocol} {fold.name} {recipe} {seed}.pt"
     if not path.is_file():
-        logits = logits_of(VIDEOS[fold.protocol], fold, seed, recipe)
-        torch.save(logits, path)
+        torch.save(logits_of(videos[fold.protocol], fold, seed, recipe), path)
     return torch.load(path)
 
 
@@ -241,11 +196,11 @@ def report(protocol: str, videos: Videos, logits: dict[tuple[str, int], Tensor],
         "videos": len(rows_N),
         "folds": len(outer),
         "seeds": seeds,
-        "top1_all_frames": spread([values[-1] for values in fixed]),
-        "top1": spread(right),
-        "mean_frames": spread(frames),
+        "top1_all_frames": over_seeds([values[-1] for values in fixed]),
+        "top1": over_seeds(right),
+        "mean_frames": over_seeds(frames),
         "lost_points": difference(torch.stack(always), torch.stack(early), groups),
-        "fixed": {str(size): spread([values[row] for values in fixed]) for row, size in enumerate(FIXED)},
+        "fixed": {str(size): over_seeds([values[row] for values in fixed]) for row, size in enumerate(FIXED)},
         "curve": [
             {"threshold": value, "mean_frames": mean(points, 0), "top1": mean(points, 1)}
             for value, points in zip(THRESHOLDS, zip(*curves, strict=True), strict=True)
@@ -265,8 +220,8 @@ def curve_point(
     return frames, 100 * sum(one.top1 * one.num_videos for one in figures) / total
 
 
-def mean(points: tuple[tuple[float, float], ...], place: int) -> float:
-    return round(sum(point[place] for point in points) / len(points), 2)
+def mean(points: tuple[tuple[float, float], ...], column: int) -> float:
+    return round(sum(point[column] for point in points) / len(points), 2)
 
 
 def plan_for_all(videos: Videos, logits: dict[tuple[str, int], Tensor], seeds: int) -> dict[str, Any]:
@@ -300,8 +255,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("top-1 in %")
     figure.axes[0].legend(fontsize=8, loc="lower right")
-    FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path)
 
 
 def main() -> None:
@@ -312,53 +266,42 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--cache", type=Path, default=Path("build/early-exit-cache"))
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--picture", type=Path, default=machine.ROOT / "docs" / "images" / "performance-exits.png")
+    parser.add_argument("--picture", type=Path, default=IMAGES / "performance-exits.png")
     options = parser.parse_args()
     predictor = load("lite0-16", device="cpu", dtype="float32")
-    for protocol in options.protocols:
-        VIDEOS[protocol] = SOURCES[protocol](options.data, predictor, EmbeddingCache(options.cache / "embeddings"))
+    cache = EmbeddingCache(options.cache / "embeddings")
+    videos = {protocol: SOURCES[protocol](options.data, predictor, cache) for protocol in options.protocols}
     folder = options.cache / "logits"
     folder.mkdir(parents=True, exist_ok=True)
-    file = options.cache / "videos.pt"
-    torch.save(VIDEOS, file)
     jobs = [
         (fold, seed, recipe)
         for seed in range(options.seeds)
         for recipe in options.recipes
         for protocol in options.protocols
-        for fold in folds_of(protocol, VIDEOS[protocol])
+        for fold in folds_of(protocol, videos[protocol])
     ]
-    began, done = time.perf_counter(), {}
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.workers, spawn, initializer=start_worker, initargs=(file,)) as pool:
-        found = pool.map(kept_logits, jobs, [folder] * len(jobs))
-        for (fold, seed, recipe), logits in zip(jobs, found, strict=True):
-            done[fold.protocol, recipe, fold.name, seed] = logits
-            print(f"{len(done)}/{len(jobs)} {time.perf_counter() - began:.0f} s", file=sys.stderr)
+    done = {
+        (fold.protocol, recipe, fold.name, seed): logits
+        for (fold, seed, recipe), logits in in_processes(
+            cached_logits, jobs, [videos, folder], options.cache / "videos.pt", options.workers
+        )
+    }
     results: dict[str, Any] = {}
     plan: dict[str, Any] = {}
     for protocol in options.protocols:
         results[protocol] = {}
         for recipe in options.recipes:
             own = {key[2:]: logits for key, logits in done.items() if key[:2] == (protocol, recipe)}
-            results[protocol][recipe] = report(protocol, VIDEOS[protocol], own, options.seeds)
+            results[protocol][recipe] = report(protocol, videos[protocol], own, options.seeds)
             if protocol == "packaged":
-                plan[recipe] = plan_for_all(VIDEOS[protocol], own, options.seeds)
+                plan[recipe] = plan_for_all(videos[protocol], own, options.seeds)
     draw(results, options.picture)
-    command = f"python benchmarks/early_exit.py DATA --seeds {options.seeds} --protocols {' '.join(options.protocols)}"
-    print(
-        json.dumps(
-            {
-                "machine": machine.describe(),
-                "command": f"{command} --recipes {' '.join(options.recipes)}",
-                "model": asdict(PACKAGED),
-                "stages": STAGES,
-                "permitted_loss": PERMITTED_LOSS,
-                "protocols": results,
-                "plan_of_packaged_recipe": plan,
-            },
-            indent=1,
-        )
+    write_result(
+        model=asdict(PACKAGED),
+        stages=STAGES,
+        permitted_loss=PERMITTED_LOSS,
+        protocols=results,
+        plan_of_packaged_recipe=plan,
     )
 
 

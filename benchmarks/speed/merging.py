@@ -1,11 +1,11 @@
 """What merging alike patches inside the frame encoder costs in accuracy and gains in speed, ViT-Ti on real videos.
 
-    python benchmarks/merging.py ../shared/data --vit ../shared/weights/vit_tiny_patch16_224.fp16.safetensors \
-        > benchmarks/results/merging.json
+    python -m benchmarks.speed.merging ../shared/data --vit ../shared/weights/vit_tiny_patch16_224.fp16.safetensors \
+        > benchmarks/speed/merging.json
 
 Protocols: `ut` and `order` as in ablations.py, whole sequences or recordings in five folds; `set1_to_set2`, UT-Interaction, train
 on the parking lot, test on the lawn. Each video as it is, 16 frames, 200 steps of the package's settings. `off_the_shelf`: heads
-trained on unmerged embeddings judge merged ones; `trained`: heads trained and judged on merged ones. `value` is the mean over
+trained on unmerged embeddings score merged ones; `trained`: heads trained and scored on merged ones. `value` is the mean over
 seeds; `difference` is paired with unmerged embeddings, in points, with a 95 % interval over groups drawn anew.
 
 Speed: the frame encoder on 16 frames, two passes of 8 as `Predictor` runs it in the precision that it finds fastest here, unmerged
@@ -16,30 +16,35 @@ disturb less than the clock. The encoder of ViT-B is random: no time depends on 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
-import machine
 import torch
-from ablations import SETTINGS, TRANSFORMER, fold_of, protocols
-from paired import difference, spread
 from torch import Tensor
 
+from benchmarks.accuracy.ablations import SETTINGS, TRANSFORMER, fold_of, protocols
+from benchmarks.harness import (
+    and_backwards,
+    difference,
+    interleaved,
+    least_median_most,
+    over_seeds,
+    ratios,
+    taught,
+    write_result,
+)
 from fewframes.core.cache import EmbeddingCache, content_key, key_of, module_key
 from fewframes.inference.predictor import Predictor, name_of
-from fewframes.models.config import ModelConfig
 from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.files.image_weights import start_model
 from fewframes.models.files.networks import build_model
-from fewframes.models.presets import LITE_VIEW, PRESETS
+from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM
 from fewframes.models.token_merging import merge_tokens
-from fewframes.training.config import RunConfig
-from fewframes.training.loop import fit
 
 PER_BLOCK = (0, 8, 13, 16, 18)
 TURNS = 5
@@ -58,7 +63,7 @@ def embedded(
     """The frame embeddings (B, T, D) of a set at each number of patches merged in a block."""
     encoder = predictor.model.frame_encoder
     weights, view = module_key(encoder), asdict(predictor.view)
-    kept: dict[int, list[Tensor]] = {per_block: [] for per_block in PER_BLOCK}
+    found: dict[int, list[Tensor]] = {per_block: [] for per_block in PER_BLOCK}
     for number, row in enumerate(rows):
         path = str(folder / row["path"])
         frames_TCHW: Tensor | None = None
@@ -70,10 +75,10 @@ def embedded(
                 merge_tokens(encoder, per_block)
                 embeddings_TD = predictor.embed_frames(frames_TCHW)
                 cache.put(key, embeddings_TD)
-            kept[per_block].append(embeddings_TD)
+            found[per_block].append(torch.as_tensor(embeddings_TD))
         print(f"{folder.name}: {number + 1}/{len(rows)}", file=sys.stderr)
     merge_tokens(encoder, 0)
-    return {per_block: torch.stack(tensors) for per_block, tensors in kept.items()}
+    return {per_block: torch.stack(tensors) for per_block, tensors in found.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +96,8 @@ def tasks_of(data: Path, predictor: Predictor, cache: EmbeddingCache) -> list[Ta
     tasks = []
     for protocol, folder, rows, labels, groups in protocols(data):
         frames = embedded(folder, rows, predictor, cache)
-        if protocol == "order":  # centres of equal parts are the same moments backwards
-            frames = {per_block: torch.cat([one, one.flip(1)]) for per_block, one in frames.items()}
+        if protocol == "order":
+            frames = {per_block: and_backwards(one) for per_block, one in frames.items()}
         folds_B = fold_of(groups)
         held = tuple(folds_B == fold for fold in range(int(folds_B.max()) + 1))
         tasks.append(Task(protocol, frames, labels, groups, held))
@@ -103,14 +108,8 @@ def tasks_of(data: Path, predictor: Predictor, cache: EmbeddingCache) -> list[Ta
 
 
 def trained(frames_BTD: Tensor, targets_B: Tensor, seed: int) -> STAM:
-    num_classes = int(targets_B.max()) + 1
-    config: ModelConfig = replace(TRANSFORMER, num_classes=num_classes)
-    torch.manual_seed(seed)
-    model = STAM(config, LITE_VIEW, torch.nn.Identity(), frames_BTD.shape[-1])
-    targets_BK = torch.eye(num_classes)[targets_B]
-    for _ in fit(model, frames_BTD.unsqueeze(1), targets_BK, RunConfig(train=replace(SETTINGS, seed=seed))):
-        pass
-    return model.eval()
+    settings = replace(SETTINGS, seed=seed)
+    return taught(TRANSFORMER, frames_BTD.unsqueeze(1), targets_B, int(targets_B.max()) + 1, settings)
 
 
 def rights(task: Task, seed: int) -> dict[tuple[str, int], Tensor]:
@@ -143,7 +142,7 @@ def accuracy(task: Task, num_seeds: int) -> dict[str, dict[str, object]]:
     out: dict[str, dict[str, object]] = {"off_the_shelf": {}, "trained": {}}
     for how, per_block in seeds[0]:
         right_SB = torch.stack([right[how, per_block][judged_B] for right in seeds])
-        entry: dict[str, object] = dict(spread((100 * right_SB.mean(dim=1)).tolist()))
+        entry: dict[str, object] = dict(over_seeds((100 * right_SB.mean(dim=1)).tolist()))
         if per_block:
             entry["difference"] = difference(right_SB, plain_SB, groups)
         out[how][str(per_block)] = entry
@@ -155,20 +154,17 @@ def speed(predictor: Predictor, turns: int) -> dict[str, object]:
     encoder = predictor.model.frame_encoder
     frames_TCHW = torch.randint(0, 256, (16, 3, 224, 224), generator=torch.Generator().manual_seed(0)).byte()
 
-    def seconds(per_block: int) -> float:
+    def encode(per_block: int) -> None:
         merge_tokens(encoder, per_block)
-        began = time.process_time()
         predictor.embed_frames(frames_TCHW)
-        return time.process_time() - began
 
-    seconds(0)
     out: dict[str, object] = {"precision": name_of(predictor.dtype)}
     for per_block in PER_BLOCK[1:]:
-        pairs = [(seconds(0), seconds(per_block)) for _ in range(turns)]
+        seconds = interleaved({"plain": partial(encode, 0), "merged": partial(encode, per_block)}, turns)
         out[str(per_block)] = {
-            "times_as_fast": machine.spread([plain / merged for plain, merged in pairs]),
-            "ms_a_video": round(1000 * statistics.median(merged for _, merged in pairs), 1),
-            "ms_a_video_unmerged": round(1000 * statistics.median(plain for plain, _ in pairs), 1),
+            "times_as_fast": least_median_most(ratios(seconds["plain"], seconds["merged"])),
+            "ms_a_video": round(1000 * statistics.median(seconds["merged"]), 1),
+            "ms_a_video_unmerged": round(1000 * statistics.median(seconds["plain"]), 1),
         }
         print(predictor.name, per_block, out[str(per_block)], file=sys.stderr)
     merge_tokens(encoder, 0)
@@ -185,20 +181,19 @@ def main() -> None:
     torch.set_num_threads(1)
     tiny = predictor_of("vit-ti-16", options.vit)
     tasks = tasks_of(options.data, tiny, EmbeddingCache(options.cache))
-    report = {
-        "machine": machine.describe(),
-        "command": f"python benchmarks/merging.py DATA --vit WEIGHTS --seeds {options.seeds}",
-        "protocol": "ut: 120 videos, sequences in five folds; set1_to_set2: 60 train, 60 judged; order: 132 videos forwards and "
+    write_result(
+        protocol="ut: 120 videos, sequences in five folds; set1_to_set2: 60 train, 60 scored; order: 132 videos forwards and "
         "backwards, recordings in five folds; one view, 16 frames, no mirror image; patches merged in each block but the first 2",
-        "train": {name: value for name, value in asdict(SETTINGS).items() if name != "seed"},
-        "seeds": options.seeds,
-        "top1_percent": {task.protocol: accuracy(task, options.seeds) for task in tasks},
-        "speed, 16 frames": {
-            "vit-ti": speed(tiny, TURNS),
-            "vit-b": speed(predictor_of("vit-b-mean-16"), TURNS),
+        train={name: value for name, value in asdict(SETTINGS).items() if name != "seed"},
+        seeds=options.seeds,
+        top1_percent={task.protocol: accuracy(task, options.seeds) for task in tasks},
+        **{
+            "speed, 16 frames": {
+                "vit-ti": speed(tiny, TURNS),
+                "vit-b": speed(predictor_of("vit-b-mean-16"), TURNS),
+            }
         },
-    }
-    print(json.dumps(report, indent=1))
+    )
 
 
 if __name__ == "__main__":

@@ -1,46 +1,36 @@
 """Start-up, and where the time of one video goes: decode, transform, network.
 
-    python benchmarks/speed.py ../shared/data > benchmarks/results/speed.json
+    python -m benchmarks.speed.startup ../shared/data > benchmarks/speed/startup.json
 
 Start-up is the whole command as a newcomer runs it, in fresh processes, warm file cache. The split is over every tenth video
-of the two sets, one at a time, after one warm-up, in both precisions by turns (A B A B).
+of the two sets, one at a time, after one warm-up, both precisions interleaved.
 """
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
-import machine
-
 import fewframes
+from benchmarks.harness import ROOT, interleaved, least_median_most, write_result
 from fewframes.data.folders import find_videos
 
-EXAMPLE = machine.ROOT / "examples" / "hug.mp4"
+EXAMPLE = ROOT / "examples" / "hug.mp4"
 REPEATS = 7
 
 
-def command_seconds(*arguments: str) -> dict[str, float]:
-    """Wall time of a fewframes command in a fresh process."""
-    seconds = []
-    for _ in range(REPEATS):
-        began = time.perf_counter()
-        subprocess.run(["fewframes", *arguments], check=True, capture_output=True)
-        seconds.append(time.perf_counter() - began)
-    return machine.spread(seconds)
+def process_seconds(commands: dict[str, list[str]]) -> dict[str, dict[str, float]]:
+    """Wall time of each command in fresh processes."""
 
+    def start(command: list[str]) -> object:
+        return subprocess.run(command, check=True, capture_output=True)
 
-def import_seconds(statement: str) -> dict[str, float]:
-    """Wall time of a fresh Python that runs one statement."""
-    seconds = []
-    for _ in range(REPEATS):
-        began = time.perf_counter()
-        subprocess.run([sys.executable, "-c", statement], check=True, capture_output=True)
-        seconds.append(time.perf_counter() - began)
-    return machine.spread(seconds)
+    ways = {name: partial(start, command) for name, command in commands.items()}
+    seconds = interleaved(ways, REPEATS, time.perf_counter, warm_up=False)
+    return {name: least_median_most(values) for name, values in seconds.items()}
 
 
 def split_seconds(paths: list[str]) -> dict[str, object]:
@@ -57,7 +47,9 @@ def split_seconds(paths: list[str]) -> dict[str, object]:
             parts[name]["decode"].append(timing.decode_s)
             parts[name]["transform"].append(timing.transform_s)
             parts[name]["network"].append(timing.network_s)
-    return {name: {part: machine.spread(seconds) for part, seconds in split.items()} for name, split in parts.items()}
+    return {
+        name: {part: least_median_most(seconds) for part, seconds in split.items()} for name, split in parts.items()
+    }
 
 
 def folder_seconds(folder: Path) -> dict[str, float]:
@@ -70,26 +62,26 @@ def folder_seconds(folder: Path) -> dict[str, float]:
         for _ in predictor.predict_many(paths):
             pass
         rates.append(len(paths) / (time.perf_counter() - began))
-    return machine.spread(rates)
+    return least_median_most(rates)
 
 
 def main() -> None:
     data = Path(sys.argv[1])
     sets = {name: data / name for name in ("ut_interaction", "fir_rgb")}
-    results = {
-        "machine": machine.describe(),
-        "command seconds": {
-            "fewframes --help": command_seconds("--help"),
-            "fewframes predict examples/hug.mp4": command_seconds("predict", str(EXAMPLE)),
+    modules = ("torch", "fewframes.inference.predictor", "timm", "torchvision.transforms.v2")
+    write_result(
+        **{
+            "command seconds": process_seconds(
+                {
+                    "fewframes --help": ["fewframes", "--help"],
+                    "fewframes predict examples/hug.mp4": ["fewframes", "predict", str(EXAMPLE)],
+                }
+            ),
+            "import seconds": process_seconds({name: [sys.executable, "-c", f"import {name}"] for name in modules}),
+            "seconds of one video": {name: split_seconds(find_videos(folder)[::10]) for name, folder in sets.items()},
+            "videos a second, a folder at a time": {name: folder_seconds(folder) for name, folder in sets.items()},
         },
-        "import seconds": {
-            name: import_seconds(f"import {name}")
-            for name in ("torch", "fewframes.inference.predictor", "timm", "torchvision.transforms.v2")
-        },
-        "seconds of one video": {name: split_seconds(find_videos(folder)[::10]) for name, folder in sets.items()},
-        "videos a second, a folder at a time": {name: folder_seconds(folder) for name, folder in sets.items()},
-    }
-    print(json.dumps(results, indent=1))
+    )
 
 
 if __name__ == "__main__":

@@ -1,26 +1,27 @@
 """Streams: what an answer costs, a live run at real speed, and the causal temporal encoder beside the windowed one.
 
-    python benchmarks/streaming.py ../shared/data --parts cost accuracy live
+    python -m benchmarks.streams.streaming ../shared/data --parts cost accuracy live
 
-Each part writes its own entry of benchmarks/results/streaming.json and leaves the others.
+Each part writes its own entry of benchmarks/streams/streaming.json and leaves the others.
 
 `cost`: one frame's pass of the frame encoder (A), an answer of a stream, that is this pass and the temporal half over the ring of
-16 embeddings (B), and the 16 frames anew (C), by turns A B A B ... C in one process on one thread. Ratios are of one round each;
+16 embeddings (B), and the 16 frames anew (C), interleaved, in one process on one thread. Ratios are of one round each;
 processor time counts, for others use the machine too. `lite0-16` has its packaged weights, `stam-16` random ones.
 
 `live`: clips of UT-Interaction joined and encoded anew (H.264, 25 frames a second, a key frame each second), played at their own
-speed through `Predictor.stream(live=True)`, which drops what it cannot keep up with. Latency is from the moment a picture is due to
+speed through `Predictor.stream(live=True)`, which drops what it cannot keep up with. Latency is from the time a picture is due to
 the answer that it is the newest of. Memory is the process's resident set, sampled each `every_s`.
 
 `accuracy`: UT-Interaction and the order test (docs/decisions) in five folds, whole groups held out, each video as it is and
-mirrored, `train.fit` with the package's settings: the preset `lite0-16`, and the same with `temporal="causal"`. `first n`: the
-causal answer after the first n of 16 frames; the windowed one has none. Both have the read-out of moments; `without moments` is
-the temporal encoder alone.
+mirrored, `training.loop.fit` with the package's settings: the preset `lite0-16`, and the same with `temporal="causal"`. `first
+n`: the causal answer after the first n of 16 frames; the windowed one has none. Both have the read-out of moments; `without
+moments` is the temporal encoder alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import resource
@@ -30,33 +31,43 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
-import machine
 import torch
-from accuracy import PACKAGED, rows_of
-from av.video.stream import VideoStream
-from early_exit import Videos, both_ways, folds_of, interactions
-from paired import difference, spread
 from torch import Tensor
 
+from benchmarks.harness import (
+    PACKAGED,
+    Videos,
+    both_ways,
+    command,
+    describe,
+    difference,
+    interactions,
+    interleaved,
+    least_median_most,
+    over_seeds,
+    ratios,
+    resident_bytes,
+    taught,
+    video_writer,
+)
+from benchmarks.speed.early_exit import folds_of
 from fewframes.core.cache import EmbeddingCache
 from fewframes.core.process import keep_memory
 from fewframes.inference.predictor import Predictor, load
 from fewframes.inference.stream import EmbeddingRing
-from fewframes.models.config import ModelConfig
 from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.files.networks import build_model
 from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM
-from fewframes.training.config import RunConfig, TrainConfig
-from fewframes.training.loop import fit
+from fewframes.training.config import TrainConfig
 from fewframes.video.live_settings import StreamConfig
+from runs.packaged import rows_of
 
-RESULTS = machine.ROOT / "benchmarks" / "results" / "streaming.json"
+RESULTS = Path(__file__).with_suffix(".json")
 FIRST = (4, 8, 12)
 ROUNDS = {"lite0-16": 60, "stam-16": 8}
 CAUSAL = replace(PACKAGED, temporal="causal")
@@ -93,22 +104,12 @@ def cost_of(network: Predictor, rounds: int) -> dict[str, Any]:
         return network.encode_windows(network.embed_frames(frames_TCHW)[None]).logits
 
     ways: dict[str, Callable[[], Tensor]] = {"one frame": one, "answer": answer, "anew": anew}
-    taken: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(rounds + 1):
-        for name, way in ways.items():
-            began = time.process_time()
-            way()
-            if turn:  # the first warms up
-                taken[name].append(time.process_time() - began)
-    ratios = {
-        name: [seconds / one_s for seconds, one_s in zip(taken[name], taken["one frame"], strict=True)]
-        for name in ("answer", "anew")
-    }
+    taken = interleaved(ways, rounds)
     return {
         "rounds": rounds,
-        "processor ms": {name: machine.spread([1e3 * value for value in values]) for name, values in taken.items()},
-        "answer over one frame": quartiles(ratios["answer"]),
-        "anew over one frame": quartiles(ratios["anew"]),
+        "processor ms": {name: least_median_most([1e3 * value for value in values]) for name, values in taken.items()},
+        "answer over one frame": quartiles(ratios(taken["answer"], taken["one frame"])),
+        "anew over one frame": quartiles(ratios(taken["anew"], taken["one frame"])),
     }
 
 
@@ -121,20 +122,15 @@ def joined_clips(data: Path, path: Path, seconds: float) -> None:
     """Clips one after the other as one video, until it is as long."""
     rows = rows_of(data / "ut_interaction")
     size = (320, 240)
-    with av.open(str(path), "w") as output:
-        stream = output.add_stream("libx264", rate=25, options={"preset": "veryfast", "crf": "23"})
-        assert isinstance(stream, VideoStream)
-        stream.width, stream.height, stream.pix_fmt, stream.gop_size = *size, "yuv420p", 25
-        number, place = 0, 0
-        while number < 25 * seconds:
-            with av.open(str(data / "ut_interaction" / rows[place % len(rows)]["path"])) as clip:
+    number = 0
+    with video_writer(path, size, 25, 25, {"preset": "veryfast", "crf": "23"}) as add:
+        for row in itertools.cycle(rows):
+            with av.open(str(data / "ut_interaction" / row["path"])) as clip:
                 for frame in clip.decode(video=0):
-                    picture = frame.reformat(*size, format="yuv420p")
-                    picture.pts, picture.time_base = number, Fraction(1, 25)
-                    output.mux(stream.encode(picture))
+                    add(frame.reformat(*size, format="yuv420p"))
                     number += 1
-            place += 1
-        output.mux(stream.encode())
+            if number >= 25 * seconds:
+                return
 
 
 def live(data: Path, seconds: float, every_s: float, config: StreamConfig) -> dict[str, Any]:
@@ -149,7 +145,7 @@ def live(data: Path, seconds: float, every_s: float, config: StreamConfig) -> di
             changes += answer.label != label
             label = answer.label
             if answer.end_s >= len(memory) * every_s:
-                memory.append(resident_mb())
+                memory.append(round(resident_bytes() / 1e6, 1))
                 print(f"{answer.end_s:.0f} s: {memory[-1]:.0f} MB, {stream.summary()}", file=sys.stderr)
         summary = asdict(stream.summary())
     return {
@@ -167,11 +163,6 @@ def live(data: Path, seconds: float, every_s: float, config: StreamConfig) -> di
     }
 
 
-def resident_mb() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return round(pages * resource.getpagesize() / 1e6, 1)
-
-
 def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6  # Linux counts KiB
 
@@ -186,13 +177,14 @@ def accuracy(data: Path, seeds: int, cache: Path) -> dict[str, Any]:
 
 def accuracy_of(protocol: str, videos: Videos, seeds: int) -> dict[str, Any]:
     right: dict[str, list[Tensor]] = {}
-    folds = list(folds_of(protocol, videos))
+    folds, num_classes = list(folds_of(protocol, videos)), int(videos.targets.max()) + 1
     rows_N = torch.cat([fold.held.nonzero()[:, 0] for fold in folds])
     for seed in range(seeds):
         parts: dict[str, list[Tensor]] = {}
         for fold in folds:
+            learned_BVTD, learned_B = videos.embeddings[fold.learned], videos.targets[fold.learned]
             for name, config in (("windowed", PACKAGED), ("causal", CAUSAL)):
-                model = trained(config, videos, fold.taught, seed)
+                model = taught(config, learned_BVTD, learned_B, num_classes, TrainConfig(seed=seed))
                 for what, logits_NK in answers(model, videos.embeddings[fold.held, 0]).items():
                     hit_N = (logits_NK.argmax(1) == videos.targets[fold.held]).double()
                     parts.setdefault(f"{name}{what}", []).append(hit_N)
@@ -210,21 +202,9 @@ def accuracy_of(protocol: str, videos: Videos, seeds: int) -> dict[str, Any]:
         "videos": len(rows_N),
         "folds": len(folds),
         "seeds": seeds,
-        "top1": {key: spread([100 * float(row.mean()) for row in values]) for key, values in right.items()},
+        "top1": {key: over_seeds([100 * float(row.mean()) for row in values]) for key, values in right.items()},
         "windowed minus causal": difference(torch.stack(right["windowed"]), torch.stack(right["causal"]), groups),
     }
-
-
-def trained(config: ModelConfig, videos: Videos, taught_B: Tensor, seed: int) -> STAM:
-    num_classes = int(videos.targets.max()) + 1
-    targets_BK = torch.eye(num_classes)[videos.targets]
-    torch.manual_seed(seed)
-    config = replace(config, num_classes=num_classes)
-    model = STAM(config, PRESETS["lite0-16"].view, torch.nn.Identity(), videos.embeddings.shape[-1])
-    run = RunConfig(train=TrainConfig(seed=seed))
-    for _ in fit(model, videos.embeddings[taught_B], targets_BK[taught_B], run):
-        pass
-    return model.eval()
 
 
 @torch.inference_mode()
@@ -262,8 +242,8 @@ def main() -> None:
         result = parts[part]()
         report = json.loads(options.output.read_text()) if options.output.is_file() else {}
         report[part] = {
-            "machine": machine.describe(),
-            "command": f"python benchmarks/streaming.py DATA --parts {part} --seeds {options.seeds}",
+            "machine": describe(),
+            "command": command(),
             "load average over 5 minutes": round(os.getloadavg()[1], 1),
             **result,
         }

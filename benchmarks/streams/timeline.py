@@ -1,19 +1,19 @@
 """Finding actions in long videos composed of real segments: spans, frames, time and memory.
 
-    python benchmarks/timeline.py ../shared/data > benchmarks/results/timeline.json
+    python -m benchmarks.streams.timeline ../shared/data > benchmarks/streams/timeline.json
 
 Films of 12 actions each, the central square of every clip at 240 px and 25 frames/s, cut one after the other in random order.
-Between any two actions lies background: by turns the first frame of the next clip held still for 2 to 6 s, and a daily movement
+Between any two actions lies background: alternately the first frame of the next clip held still for 2 to 6 s, and a daily movement
 that is none of the model's actions (sit, sleeping, active, falled). So half of the background does not move at all, and every
 action begins with a cut: real films are harder.
 
 Whole sequences of UT-Interaction and whole recordings of the daily movements are in one of three parts. `dev`: taught on the
 first, films of the second; everything was chosen there (window lengths, temperature, stillness, overlap, threshold 0.8, and 0.99
 for consecutive windows). `test`: taught on both, films of the third, set 2 of UT-Interaction among them. The head is that of
-`lite0-16`, taught by `train.fit` with the settings of the package from each clip as it is and mirrored; `background label` learns
-one label more: the other daily movements of the taught part, and frames held still.
+`lite0-16`, taught by `training.loop.fit` with the settings of the package from each clip as it is and mirrored; `background
+label` learns one label more: the other daily movements of the taught part, and frames held still.
 
-`mAP` is the mean over labels in % at each tIoU, spans from confidence 0.05 on; `frame_accuracy` the share of moments (8 a second)
+`mAP` is the mean over labels in % at each tIoU, spans from confidence 0.05 on; `frame_accuracy` the fraction of times (8 a second)
 with the right label, background included, at the threshold. `seconds_an_hour` of video: everything, and with frames from the cache.
 With --two-hours only a two-hour file is swept (window 4 s: 28,800 frames) and memory above the loaded model measured.
 """
@@ -28,39 +28,33 @@ import tempfile
 import time
 from contextlib import closing
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
-import long_video
-import machine
 import torch
-from accuracy import DARK, PACKAGED, rows_of
-from av.video.stream import VideoStream
-from early_exit import MOVEMENTS
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.harness import PACKAGED, ROOT, Peak, embedded, taught, video_writer, write_result
+from benchmarks.reading import long_video
 from fewframes.core.cache import EmbeddingCache
 from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
 from fewframes.inference.predictor import Predictor, load
 from fewframes.inference.spans import Span, mean_average_precision
 from fewframes.inference.timeline import DEFAULTS, Timeline, TimelineConfig, confidences, spans_of, sweep
-from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM
-from fewframes.training.config import RunConfig, TrainConfig
-from fewframes.training.features import EmbeddedVideos, embed_videos
-from fewframes.training.loop import fit
+from fewframes.training.config import TrainConfig
 from fewframes.video.source import open_video
+from runs.packaged import DARK, MOVEMENTS, rows_of
 
 SIDE_PX, FPS = 240, 25
 STILL_S = (2.0, 6.0)
 ACTIONS_A_VIDEO = 12
 LEAST = 0.05
 RATE = 8
-"""Moments a second at which frame accuracy is counted."""
+"""Times a second at which frame accuracy is counted."""
 CONSECUTIVE_THRESHOLD = 0.99
 WAYS: dict[str, TimelineConfig] = {
     "timeline": DEFAULTS,
@@ -93,7 +87,7 @@ def segments_of(data: Path) -> list[Segment]:
 
 
 def parts_of(segments: list[Segment]) -> dict[str, list[Segment]]:
-    """What teaches and what is composed, for choosing (`dev`) and for judging (`test`): whole sequences and recordings."""
+    """What teaches and what is composed, for choosing (`dev`) and for measuring (`test`): whole sequences and recordings."""
     recordings = sorted({segment.group for segment in segments if len(segment.group) > 2})
 
     def third(segment: Segment) -> int:
@@ -131,32 +125,25 @@ def write_film(path: Path, actions: list[Segment], others: list[Segment], draw: 
     spans: list[dict[str, Any]] = []
     kinds: list[dict[str, Any]] = []
     count = 0
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=FPS, options={"preset": "veryfast", "crf": "20"})
-        assert isinstance(stream, VideoStream)
-        stream.width = stream.height = SIDE_PX
-        stream.pix_fmt, stream.gop_size = "yuv420p", 100
+    with video_writer(path, (SIDE_PX, SIDE_PX), FPS, 100, {"preset": "veryfast", "crf": "20"}) as add:
 
         def show(frames_THWC: Tensor, label: str) -> None:
             nonlocal count
             for frame in frames_THWC.numpy():
-                picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
-                picture.pts, picture.time_base = count, Fraction(1, FPS)
-                container.mux(stream.encode(picture))
-                count += 1
+                add(av.VideoFrame.from_ndarray(frame, format="rgb24"))
+            count += len(frames_THWC)
             entry = {"start_s": (count - len(frames_THWC)) / FPS, "end_s": count / FPS, "label": label}
             (kinds if label in ("still", "other") else spans).append(entry)
 
-        for place, action in enumerate(actions):
+        for index, action in enumerate(actions):
             frames_THWC = square_frames(action.path)
             still_frames = round(draw.uniform(*STILL_S) * FPS)
-            if place % 2 and others:
+            if index % 2 and others:
                 show(square_frames(others[draw.randrange(len(others))].path), "other")
             else:
                 show(frames_THWC[:1].expand(still_frames, -1, -1, -1), "still")
             show(frames_THWC, action.label)
         show(frames_THWC[-1:].expand(still_frames, -1, -1, -1), "still")
-        container.mux(stream.encode())
     return {"duration_s": count / FPS, "spans": spans, "background": kinds}
 
 
@@ -164,7 +151,7 @@ def square_frames(path: str) -> Tensor:
     """The central square of each frame: (T, H, W, C) uint8, 25 a second."""
     with closing(open_video(path, threads=1)) as video:
         times_s = (torch.arange(int(video.duration_s * FPS)).double() + 0.5) / FPS
-        frames_TCHW = video.frames_at(times_s).frames
+        frames_TCHW = torch.as_tensor(video.frames_at(times_s).frames)
     side = min(frames_TCHW.shape[-2:])
     top, left = (frames_TCHW.shape[-2] - side) // 2, (frames_TCHW.shape[-1] - side) // 2
     square = frames_TCHW[..., top : top + side, left : left + side].float()
@@ -172,7 +159,7 @@ def square_frames(path: str) -> Tensor:
     return resized.round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous()
 
 
-def taught(segments: list[Segment], embeddings_BVTD: Tensor, labels: list[str]) -> STAM:
+def head_of(segments: list[Segment], embeddings_BVTD: Tensor, labels: list[str]) -> STAM:
     """A head for these labels; with `background` among them it learns what is no action too."""
     names = [segment.label or "background" for segment in segments]
     if "background" in labels:
@@ -182,21 +169,12 @@ def taught(segments: list[Segment], embeddings_BVTD: Tensor, labels: list[str]) 
         names += ["background"] * len(held)
     known = [row for row, name in enumerate(names) if name in labels]
     targets_B = torch.tensor([labels.index(names[row]) for row in known])
-    torch.manual_seed(0)
-    config = replace(PACKAGED, num_classes=len(labels))
-    model = STAM(config, PRESETS["lite0-16"].view, torch.nn.Identity(), embeddings_BVTD.shape[-1])
-    for _ in fit(model, embeddings_BVTD[known], torch.eye(len(labels))[targets_B], RunConfig(train=TrainConfig())):
-        pass
-    return model.eval()
+    return taught(PACKAGED, embeddings_BVTD[known], targets_B, len(labels), TrainConfig())
 
 
-def embedded(segments: list[Segment], predictor: Predictor, cache: EmbeddingCache) -> Tensor:
+def embeddings_of(segments: list[Segment], predictor: Predictor, cache: EmbeddingCache) -> Tensor:
     samples = tuple(Sample(path=segment.path, labels=(segment.label or "background",)) for segment in segments)
-    for result in embed_videos(VideoSet(samples, "segments"), predictor, cache, mirror=True):
-        if isinstance(result, EmbeddedVideos):
-            assert not result.failures
-            return result.embeddings
-    raise AssertionError
+    return embedded(VideoSet(samples, "segments"), predictor, cache)
 
 
 def give_head(predictor: Predictor, head: STAM, labels: list[str]) -> None:
@@ -222,7 +200,7 @@ def consecutive(found: Timeline, predictor: Predictor) -> list[Span]:
     ]
 
 
-def judged(found: list[list[Span]], films: list[dict[str, Any]], threshold: float) -> dict[str, Any]:
+def scored(found: list[list[Span]], films: list[dict[str, Any]], threshold: float) -> dict[str, Any]:
     true = [[Span(entry["start_s"], entry["end_s"], entry["label"]) for entry in film["spans"]] for film in films]
     found = [[span for span in spans if span.label != "background"] for spans in found]
     precisions = mean_average_precision(found, true)
@@ -241,7 +219,7 @@ def judged(found: list[list[Span]], films: list[dict[str, Any]], threshold: floa
 
 
 def painted(spans: list[Span], count: int) -> list[str]:
-    """The label of each moment, of the last span over it."""
+    """The label of each time, of the last span over it."""
     labels = [""] * count
     for span in spans:
         first, last = max(0, round(span.start_s * RATE)), min(count, round(span.end_s * RATE))
@@ -257,12 +235,12 @@ def measure(data: Path, folder: Path, part: str, most_films: int) -> dict[str, A
     films = films[:most_films]
     predictor = load("lite0-16", device="cpu", dtype="float32")
     teaching = parts[f"{part}_taught"]
-    embeddings_BVTD = embedded(teaching, predictor, cache)
+    embeddings_BVTD = embeddings_of(teaching, predictor, cache)
     actions = sorted({segment.label for segment in teaching if segment.label})
     results: dict[str, Any] = {}
     seconds: dict[str, float] = {}
     for name, labels in (("", actions), (" with a background label", [*actions, "background"])):
-        give_head(predictor, taught(teaching, embeddings_BVTD, labels), labels)
+        give_head(predictor, head_of(teaching, embeddings_BVTD, labels), labels)
         began, encoded, timelines = time.perf_counter(), 0, []
         for film in films:
             timelines.append(sweep(predictor, film["path"], cache=cache))
@@ -272,11 +250,11 @@ def measure(data: Path, folder: Path, part: str, most_films: int) -> dict[str, A
         if whole or not encoded:
             seconds["encoding" if whole else "from the cache"] = time.perf_counter() - began
         by_one = [consecutive(found, predictor) for found in timelines]
-        results[f"consecutive windows{name}"] = judged(by_one, films, CONSECUTIVE_THRESHOLD)
+        results[f"consecutive windows{name}"] = scored(by_one, films, CONSECUTIVE_THRESHOLD)
         for way, config in WAYS.items():
             spans = [spans_by(config, found, predictor) for found in timelines]
-            results[way + name] = judged(spans, films, DEFAULTS.threshold)
-    results["nothing at all"] = judged([[] for _ in films], films, 1.0)
+            results[way + name] = scored(spans, films, DEFAULTS.threshold)
+    results["nothing at all"] = scored([[] for _ in films], films, 1.0)
     length_s = sum(film["duration_s"] for film in films)
     background_s = length_s - sum(entry["end_s"] - entry["start_s"] for film in films for entry in film["spans"])
     return {
@@ -290,35 +268,27 @@ def measure(data: Path, folder: Path, part: str, most_films: int) -> dict[str, A
 
 
 def two_hours(window_s: float) -> dict[str, Any]:
-    long_video.WIDTH, long_video.HEIGHT = 640, 360
+    size = (640, 360)
     with tempfile.TemporaryDirectory() as folder:
-        part, whole = Path(folder) / "part.mp4", Path(folder) / "whole.mp4"
-        long_video.write_part(part)
-        long_video.repeat_part(part, whole)
+        whole, cache = long_video.two_hours(Path(folder), size), EmbeddingCache(Path(folder) / "cache")
         predictor = load("lite0-16", device="cpu", dtype="float32")
-        predictor.predict(machine.ROOT / "examples" / "hug.mp4")
-        before = long_video.resident_bytes()
-        peak = long_video.Peak()
-        peak.start()
-        began = time.perf_counter()
-        cache = EmbeddingCache(Path(folder) / "cache")
+        predictor.predict(ROOT / "examples" / "hug.mp4")
 
         def tell(stage: str, done: int, total: int) -> None:
-            print(f"{stage} {done}/{total} {(peak.bytes - before) / 1e6:.0f} MB", file=sys.stderr)
+            print(f"{stage} {done}/{total}", file=sys.stderr)
 
-        found = sweep(predictor, whole, TimelineConfig(window_s=window_s), cache=cache, progress=tell)
-        seconds = time.perf_counter() - began
-        peak.stop.set()
-        peak.join()
-        again = time.perf_counter()
+        began = time.perf_counter()
+        with Peak() as peak:
+            found = sweep(predictor, whole, TimelineConfig(window_s=window_s), cache=cache, progress=tell)
+        seconds, again = time.perf_counter() - began, time.perf_counter()
         sweep(predictor, whole, TimelineConfig(window_s=window_s), cache=cache)
         return {
-            "file": f"{long_video.WIDTH}x{long_video.HEIGHT}, {found.duration_s:.0f} s",
+            "file": f"{size[0]}x{size[1]}, {found.duration_s:.0f} s",
             "window_s": window_s,
             "frames": len(found.times_s),
             "seconds": round(seconds, 1),
             "seconds from the cache": round(time.perf_counter() - again, 1),
-            "MB above the model": round((peak.bytes - before) / 1e6, 1),
+            "MB above the model": peak.added_mb,
         }
 
 
@@ -335,8 +305,7 @@ def main() -> None:
         result = {"two_hours": two_hours(options.window)}
     else:
         result = {part: measure(options.data, options.folder, part, options.films) for part in options.parts}
-    command = " ".join(["python benchmarks/timeline.py DATA", *sys.argv[2:]])
-    print(json.dumps({"machine": machine.describe(), "command": command, **result}, indent=1))
+    write_result(**result)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,21 @@
 """From a folder of clips to a saved model: the first time, and again from the cached frame embeddings.
 
-    python benchmarks/training.py ../shared/data > benchmarks/results/training.json
+    python -m benchmarks.training.first_model ../shared/data > benchmarks/training/first_model.json
 
 100 clips of UT-Interaction's six actions, linked into a folder for each action. The whole `fewframes train` command as a
-user runs it, in fresh processes; `first` with an empty cache, `again` with what that left, three times by turns.
+user runs it, in fresh processes; `first` with an empty cache, `again` with what that left, three times, interleaved.
 """
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
 import time
+from itertools import count
 from pathlib import Path
 
-import machine
+from benchmarks.harness import interleaved, least_median_most, write_result
 
 NUM_CLIPS, REPEATS = 100, 3
 
@@ -28,27 +28,24 @@ def link_clips(source: Path, target: Path) -> int:
     return len(paths)
 
 
-def train_seconds(clips: Path, work: Path, cache: Path) -> float:
-    began = time.perf_counter()
-    command = ["fewframes", "train", str(clips), "--output", str(work / "model"), "--cache", str(cache), "--overwrite"]
-    subprocess.run(command, check=True, capture_output=True)
-    return time.perf_counter() - began
-
-
 def main() -> None:
-    seconds: dict[str, list[float]] = {"first": [], "again": []}
     with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
+        work, numbers = Path(folder), count()
         num_clips = link_clips(Path(sys.argv[1]) / "ut_interaction", work / "clips")
-        for repeat in range(REPEATS):
-            for times in seconds.values():
-                times.append(train_seconds(work / "clips", work, work / f"cache{repeat}"))
-    results = {
-        "machine": machine.describe(),
-        "clips": num_clips,
-        "command seconds": {name: machine.spread(values) for name, values in seconds.items()},
-    }
-    print(json.dumps(results, indent=1))
+
+        def train(cache: Path) -> None:
+            command = ["fewframes", "train", str(work / "clips"), "--output", str(work / "model")]
+            subprocess.run([*command, "--cache", str(cache), "--overwrite"], check=True, capture_output=True)
+
+        def cache_of_this_round() -> Path:
+            return work / f"cache{next(numbers) // 2}"  # both ways of a round share one
+
+        ways = {name: lambda: train(cache_of_this_round()) for name in ("first", "again")}
+        seconds = interleaved(ways, REPEATS, time.perf_counter, warm_up=False)
+    write_result(
+        clips=num_clips,
+        **{"command seconds": {name: least_median_most(values) for name, values in seconds.items()}},
+    )
 
 
 if __name__ == "__main__":

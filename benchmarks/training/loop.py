@@ -1,31 +1,28 @@
 """The training loop: what the cache of embeddings is worth, how long it waits for data, and whether its workers grow.
 
-    python benchmarks/loop.py ../shared/data > benchmarks/results/loop.json
+    python -m benchmarks.training.loop ../shared/data > benchmarks/training/loop.json
 
-`head training`: the packaged network's temporal part on kept embeddings, against the same with each video decoded and encoded
-anew each time (frame encoder frozen too, two workers), videos/s, by turns (A B A B). `waiting`: share of the time that the whole
+`head training`: the packaged network's temporal part on cached embeddings, against the same with each video decoded and encoded
+anew each time (frame encoder frozen too, two workers), videos/s, interleaved. `waiting`: fraction of the time that the whole
 network, learning end to end on two workers' videos, waits for data. `worker memory`: resident memory of the two workers over
 10,000 videos of the daily movements, as training reads them.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-import machine
 import torch
 
+from benchmarks.harness import VIEW, embedded, least_median_most, ratios, resident_bytes, write_result
 from fewframes.data.dataset import read_data
 from fewframes.data.layouts import Sample
 from fewframes.inference.predictor import load
-from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM
 from fewframes.training.augment import AugmentConfig
 from fewframes.training.config import RunConfig, TrainConfig
-from fewframes.training.features import EmbeddedVideos, embed_videos
 from fewframes.training.loader import ExampleOrder, TokenExamples, VideoExamples, read_batches
 from fewframes.training.loop import Trainer, TrainingSet, solve, token_examples
 from fewframes.training.processes import start_processes
@@ -33,7 +30,6 @@ from fewframes.training.processes import start_processes
 NUM_CLIPS, BATCH, TURNS, WORKERS = 96, 8, 3, 2
 SOAK_VIDEOS = 10_000
 CONFIG = TrainConfig(batch_size=BATCH, min_steps=10_000, epochs=1)
-VIEW = PRESETS["lite0-16"].view
 
 
 def samples_of(folder: Path) -> tuple[Sample, ...]:
@@ -49,11 +45,9 @@ def model_and_tokens(folder: Path, targets: torch.Tensor) -> tuple[STAM, TokenEx
     predictor = load("lite0-16", device="cpu")
     model = load("lite0-16", device="cpu", dtype="float32").checkpoint.model
     data = replace(read_data(folder), samples=samples_of(folder)[:NUM_CLIPS])
-    for result in embed_videos(data, predictor, None, mirror=True):
-        if isinstance(result, EmbeddedVideos):
-            solve(model, result.embeddings, targets, 0)
-            return model, token_examples(model, result.embeddings)
-    raise AssertionError
+    embeddings = embedded(data, predictor, None)
+    solve(model, embeddings, targets, 0)
+    return model, token_examples(model, embeddings)
 
 
 def videos_a_second(trainer: Trainer, num_steps: int, workers: int) -> tuple[float, float]:
@@ -72,14 +66,14 @@ def speeds(folder: Path) -> dict[str, object]:
     labels = sorted({sample.labels for sample in samples})
     targets = torch.eye(11)[[labels.index(sample.labels) for sample in samples]]
     model, tokens = model_and_tokens(folder, targets)
-    kept: list[float] = []
+    cached: list[float] = []
     anew: list[float] = []
     waiting: list[float] = []
     for _ in range(TURNS):
         run = RunConfig(train=CONFIG)
         names = [sample.path for sample in samples]
         trainer = Trainer(model, TrainingSet(tokens, targets, names), run, start_processes("cpu", CONFIG))
-        kept.append(videos_a_second(trainer, 200, 0)[0])
+        cached.append(videos_a_second(trainer, 200, 0)[0])
         lesson = lesson_of_videos(samples, targets)
         trainer = Trainer(model, lesson, run, start_processes("cpu", CONFIG), torch.bfloat16)
         anew.append(videos_a_second(trainer, 10, WORKERS)[0])
@@ -88,11 +82,11 @@ def speeds(folder: Path) -> dict[str, object]:
         waiting.append(videos_a_second(trainer, 8, WORKERS)[1])
     return {
         "head training": {
-            "videos/s from the cache": machine.spread(kept),
-            "videos/s without it": machine.spread(anew),
-            "ratio, turn by turn": machine.spread([a / b for a, b in zip(kept, anew, strict=True)]),
+            "videos/s from the cache": least_median_most(cached),
+            "videos/s without it": least_median_most(anew),
+            "ratio, turn by turn": least_median_most(ratios(cached, anew)),
         },
-        "waiting for data, share of the time, whole network": machine.spread(waiting),
+        "waiting for data, share of the time, whole network": least_median_most(waiting),
     }
 
 
@@ -102,7 +96,7 @@ def children_mb() -> list[float]:
     for pid in Path(f"/proc/self/task/{Path('/proc/self').resolve().name}/children").read_text().split():
         command = Path(f"/proc/{pid}/cmdline").read_text()
         if "spawn_main" in command:
-            sizes.append(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 / 1e6)
+            sizes.append(resident_bytes(pid) / 1e6)
     return sizes
 
 
@@ -123,13 +117,8 @@ def soak(folder: Path) -> dict[str, object]:
 
 def main() -> None:
     data = Path(sys.argv[1])
-    results = {
-        "machine": machine.describe(),
-        "command": "python benchmarks/loop.py DATA",
-        **speeds(data / "ut_interaction"),
-        "worker memory": soak(data / "fir_rgb"),
-    }
-    print(json.dumps(results, indent=1))
+    speeds_found = speeds(data / "ut_interaction")
+    write_result(**speeds_found, **{"worker memory": soak(data / "fir_rgb")})
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol
 from typing_extensions import TypeVar
 
 from fewframes.core.arguments import whole_number
-from fewframes.core.text import for_html, json_line
+from fewframes.core.text import count_of, for_html, json_line
 from fewframes.errors import FewframesError, MissingVideo
 
 if TYPE_CHECKING:  # exported graphs return numpy arrays and run without loading torch
@@ -71,7 +71,7 @@ class Clip(Generic[Array]):
 
     def __repr__(self) -> str:
         num_frames, _, height, width = self.frames.shape
-        return f"Clip({self.source!r}, {num_frames} frames of {width}x{height} px out of {self.duration_s:.2f} s)"
+        return f"Clip({self.source!r}, {count_of(num_frames, 'frame')} of {width}x{height} px out of {self.duration_s:.2f} s)"
 
 
 class Label(NamedTuple):
@@ -199,12 +199,14 @@ class Prediction(Generic[Array]):
 
     def __repr__(self) -> str:
         best = ", ".join(f"{label} {score:.1%}" for label, score in self.top(3))
-        return f"Prediction({self.source!r}: {best}; {len(self.times_s)} frames, {self.timing.total_s:.2f} s)"
+        return (
+            f"Prediction({self.source!r}: {best}; {count_of(len(self.times_s), 'frame')}, {self.timing.total_s:.2f} s)"
+        )
 
     def _repr_html_(self) -> str:
         """Return the likeliest actions as a table for notebooks."""
         top = self.top()
-        caption = f"{self.source}: {len(self.times_s)} frames, {self.timing.total_s:.2f} s"
+        caption = f"{self.source}: {count_of(len(self.times_s), 'frame')}, {self.timing.total_s:.2f} s"
         return bars_html(caption, ("action",), [(label,) for label, _ in top], [score for _, score in top])
 
 

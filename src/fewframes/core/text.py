@@ -24,6 +24,11 @@ def plain(words: object) -> str:
     return STEERING.sub(lambda found: repr(found[0])[1:-1], str(words))
 
 
+def count_of(count: int, noun: str) -> str:
+    """Return a count with its noun: `1 video`, `3 videos`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def for_html(words: object) -> str:
     """Return text as the content or a quoted attribute of an HTML element."""
     return html.escape(plain(words), quote=True)

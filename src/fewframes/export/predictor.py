@@ -13,6 +13,7 @@ import numpy as np
 from fewframes.core.arguments import check_time_range, whole_number
 from fewframes.core.process import worked_ahead
 from fewframes.core.settings import MOST_FRAMES
+from fewframes.core.text import count_of
 from fewframes.errors import ConfigError, FewframesError, VideoError
 from fewframes.export.runtime import LEAST_FRAMES, Array, Graph, open_graph
 from fewframes.results import Clip, Failure, Prediction, Timing
@@ -39,7 +40,9 @@ class ExportedPredictor:
         self.name, self.card, self.labels, self.graph = graph.path, graph.card, graph.card.labels, graph
 
     def __str__(self) -> str:
-        return f"{self.name}: {len(self.labels)} actions, exported {self.card.name} in {self.card.precision}"
+        return (
+            f"{self.name}: {count_of(len(self.labels), 'action')}, exported {self.card.name} in {self.card.precision}"
+        )
 
     def predict(
         self,

@@ -16,6 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from fewframes.core.text import count_of
 from fewframes.errors import ConfigError
 from fewframes.models.config import ModelConfig
 from fewframes.models.stam import STAM, VideoEncoding
@@ -123,7 +124,7 @@ class StreamSummary:
     def __str__(self) -> str:
         lines = (
             f"{self.num_predictions} predictions in {self.seconds:.1f} s; {self.num_moments} timestamps seen, "
-            f"{self.num_encoded} frames encoded, {self.num_dropped} dropped; {self.num_pictures} decoded, "
+            f"{count_of(self.num_encoded, 'frame')} encoded, {self.num_dropped} dropped; {self.num_pictures} decoded, "
             f"{self.num_left_out} left out, {self.num_bad_packets} bad packets; {self.num_reconnects} reconnections"
         )
         happened = ", ".join(f"{count} {kind}" for kind, count in self.events.items())

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from urllib.parse import quote
 
-from fewframes.core.text import for_html
+from fewframes.core.text import count_of, for_html
 from fewframes.inference.spans import clock
 from fewframes.inference.timeline import Timeline
 from fewframes.viz.html import JUMP_SCRIPT, JUMP_STYLE, STYLE, page
@@ -38,6 +38,6 @@ def timeline_page(timeline: Timeline, video: str, thumbnails: Sequence[str]) -> 
         STYLE + JUMP_STYLE,
         f"<h1>{for_html(title)}</h1>"
         f"<video controls preload='metadata' src='{for_html(video)}'></video><div class='bar'>{''.join(marks)}</div>"
-        f"<p>{len(cards)} spans in {clock(length_s)}. Click one to play it.</p>"
+        f"<p>{count_of(len(cards), 'span')} in {clock(length_s)}. Click one to play it.</p>"
         f"<div class='cards'>{''.join(cards)}</div><script>{JUMP_SCRIPT}</script>",
     )
