@@ -7,8 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import fewframes
+from fewframes.cli.main import app
 from fewframes.data.dataset import DataConfig
 from fewframes.training.config import RunConfig, TrainConfig, run_to_toml
 
@@ -45,16 +47,21 @@ def test_training_in_python(
         "docs/guide/timeline.md",
         "docs/guide/explain.md",
         "docs/guide/stream.md",
+        "docs/guide/search.md",
+        "docs/guide/embed.md",
     ],
 )
 def test_python_of_pages_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = re.search(r"^```python\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     assert found is not None
-    for name in ("clip.mp4", "film.mp4", "other-clips/hug/1.mp4", "other-clips/kick/1.mp4"):
+    names = ("clip.mp4", "film.mp4", "a.mp4", "b.mp4", "query.mp4", "other-clips/hug/1.mp4", "other-clips/kick/1.mp4")
+    for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / "examples" / ("kick.mp4" if "kick" in name else "hug.mp4"), tmp_path / name)
+        shutil.copyfile(ROOT / "examples" / ("kick.mp4" if "kick" in name or name == "b.mp4" else "hug.mp4"), tmp_path / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FEWFRAMES_CACHE", str(tmp_path / "cache"))
+    if page.endswith("embed.md"):
+        assert CliRunner().invoke(app, ["embed", "clip.mp4", "--output", "clips.parquet"]).exit_code == 0
     exec(compile(found[1].replace("rtsp://camera/main", "clip.mp4"), page, "exec"), {"__name__": "__main__"})
 
 
