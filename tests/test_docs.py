@@ -42,6 +42,7 @@ def test_training_in_python(
     "page",
     [
         "README.md",
+        "docs/index.md",
         "docs/guide/predict.md",
         "docs/guide/evaluate.md",
         "docs/guide/timeline.md",
@@ -54,10 +55,21 @@ def test_training_in_python(
 def test_python_of_pages_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = re.search(r"^```python\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     assert found is not None
-    names = ("clip.mp4", "film.mp4", "a.mp4", "b.mp4", "query.mp4", "other-clips/hug/1.mp4", "other-clips/kick/1.mp4")
+    names = (
+        "examples/hug.mp4",
+        "clip.mp4",
+        "film.mp4",
+        "a.mp4",
+        "b.mp4",
+        "query.mp4",
+        "other-clips/hug/1.mp4",
+        "other-clips/kick/1.mp4",
+    )
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / "examples" / ("kick.mp4" if "kick" in name or name == "b.mp4" else "hug.mp4"), tmp_path / name)
+        shutil.copyfile(
+            ROOT / "examples" / ("kick.mp4" if "kick" in name or name == "b.mp4" else "hug.mp4"), tmp_path / name
+        )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FEWFRAMES_CACHE", str(tmp_path / "cache"))
     if page.endswith("embed.md"):
