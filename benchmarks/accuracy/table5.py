@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.harness import over_seeds, write_result
-from fewframes.bench.contenders import BaselineNetwork
+from fewframes.bench.systems import BaselineNetwork
 from fewframes.core.cache import EmbeddingCache
 from fewframes.core.metrics import count_cost
 from fewframes.data.dataset import VideoSet

@@ -12,9 +12,9 @@ from typing import Literal
 
 import torch
 
-from fewframes.bench.contenders import Baseline, build
 from fewframes.bench.measure import Progress
 from fewframes.bench.stopwatch import Memory, Runner, in_own_process, significant
+from fewframes.bench.systems import Baseline, build
 from fewframes.core.devices import choose_device
 from fewframes.core.metrics import count_cost
 from fewframes.core.text import count_of

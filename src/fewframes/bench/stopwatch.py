@@ -16,7 +16,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from fewframes.bench.contenders import Baseline
+from fewframes.bench.systems import Baseline
 from fewframes.core.devices import may_pay, synchronise
 from fewframes.core.process import keep_memory
 from fewframes.errors import BenchError, ConfigError, FewframesError

@@ -12,19 +12,10 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
-from fewframes.bench.baselines import (
-    FastGRU,
-    InflatedResNet,
-    NonLocal,
-    OctaveConv3d,
-    TemporalShift,
-    eco,
-    faster32,
-    nonlocal_i3d,
-    octave_i3d_nonlocal,
-    r2plus1d_34,
-    tsm_resnet50,
-)
+from fewframes.bench.networks.eco import eco
+from fewframes.bench.networks.inflated import InflatedResNet, NonLocal, OctaveConv3d, nonlocal_i3d, octave_i3d_nonlocal
+from fewframes.bench.networks.r2plus1d import FastGRU, faster32, r2plus1d_34
+from fewframes.bench.networks.tsm import TemporalShift, tsm_resnet50
 
 Build = Callable[..., nn.Module]
 
