@@ -179,7 +179,7 @@ def named_videos(sources: list[str]) -> list[str]:
         raise FewframesError("no videos were named; pass files, folders, globs, URLs or a list of them")
     num_distinct = len({os.path.normpath(path) if os.path.exists(path) else path for path in named})
     if num_distinct < len(named):  # repeats are kept: each is answered, as it was asked for
-        tell(f"{len(named)} videos were named, {num_distinct} of them different")
+        tell(f"{len(named) - num_distinct} of {len(named)} videos are repeats")
     return named
 
 

@@ -111,7 +111,7 @@ def test_the_page_stands_alone_and_the_files_are_whole(judged: Evaluation, fadin
     page = report_page(judged, read_mistakes(judged, fading))
     assert page.count("data:image/png;base64,") == 3  # confusion, doubt, frames
     assert not re.search(r"(src|href)='(?!data:)", page)
-    assert "The model was trained on 12 of these 12 videos" in page
+    assert "The model was trained on 12 of 12 videos" in page
     assert "broken.mp4" in page
     assert "12 evaluated, 1 failed, 0 missing" in page
     write_metrics(judged, tmp_path / "metrics.json")
