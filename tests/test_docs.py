@@ -7,13 +7,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import fewframes
+from fewframes.cli.main import app
 from fewframes.data.dataset import DataConfig
 from fewframes.training.config import RunConfig, TrainConfig, run_to_toml
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCS = ROOT / "docs"
+DOCS, BENCHMARKS = ROOT / "docs", ROOT / "benchmarks"
 
 
 def test_training_in_python(
@@ -40,21 +42,38 @@ def test_training_in_python(
     "page",
     [
         "README.md",
+        "docs/index.md",
         "docs/guide/predict.md",
         "docs/guide/evaluate.md",
         "docs/guide/timeline.md",
         "docs/guide/explain.md",
         "docs/guide/stream.md",
+        "docs/guide/search.md",
+        "docs/guide/embed.md",
     ],
 )
 def test_python_of_pages_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = re.search(r"^```python\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     assert found is not None
-    for name in ("clip.mp4", "film.mp4", "other-clips/hug/1.mp4", "other-clips/kick/1.mp4"):
+    names = (
+        "examples/hug.mp4",
+        "clip.mp4",
+        "film.mp4",
+        "a.mp4",
+        "b.mp4",
+        "query.mp4",
+        "other-clips/hug/1.mp4",
+        "other-clips/kick/1.mp4",
+    )
+    for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / "examples" / ("kick.mp4" if "kick" in name else "hug.mp4"), tmp_path / name)
+        shutil.copyfile(
+            ROOT / "examples" / ("kick.mp4" if "kick" in name or name == "b.mp4" else "hug.mp4"), tmp_path / name
+        )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FEWFRAMES_CACHE", str(tmp_path / "cache"))
+    if page.endswith("embed.md"):
+        assert CliRunner().invoke(app, ["embed", "clip.mp4", "--output", "clips.parquet"]).exit_code == 0
     exec(compile(found[1].replace("rtsp://camera/main", "clip.mp4"), page, "exec"), {"__name__": "__main__"})
 
 
@@ -66,7 +85,7 @@ def test_the_reference_has_every_public_name() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")]
+    pages = [*ROOT.glob("*.md"), BENCHMARKS / "README.md", *DOCS.rglob("*.md")]
     broken = [
         f"{page.relative_to(ROOT)}: {target}"
         for page in pages
@@ -90,3 +109,31 @@ def test_modules_that_pages_name_exist() -> None:
     }
     roots = (ROOT, ROOT / "src" / "fewframes")
     assert not [name for name in named if not any((root / name).is_file() for root in roots)]
+
+
+def test_scripts_and_folders_that_pages_name_exist() -> None:
+    """In decisions too: a path stays right when its file moves, whatever the day."""
+    pages = [*ROOT.glob("*.md"), BENCHMARKS / "README.md", *DOCS.rglob("*.md")]
+    named = {
+        name
+        for page in pages
+        for name in re.findall(
+            r"`((?:benchmarks|research|runs|tools|examples|tests)/[\w./-]+)", page.read_text("utf-8")
+        )
+    }
+    named |= {
+        name.replace(".", "/") + ".py"
+        for page in pages
+        for name in re.findall(r"python -m ((?:benchmarks|research)\.[\w.]+\w)", page.read_text("utf-8"))
+    }
+    assert named
+    assert not [name for name in sorted(named) if not (ROOT / name).exists()]
+
+
+def test_the_table_of_benchmarks_has_every_script_and_result() -> None:
+    table = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
+    scripts = {".".join(path.relative_to(BENCHMARKS).with_suffix("").parts) for path in BENCHMARKS.glob("*/*.py")}
+    assert scripts == set(re.findall(r"^\|[^|]*\| `(\w+\.\w+)\b", table, re.MULTILINE))
+    results = {str(path.relative_to(BENCHMARKS)) for path in BENCHMARKS.glob("*/*.json")}
+    assert results <= set(re.findall(r"\]\((\w+/\w+\.json)\)", table))
+    assert all(f"`{path.stem}`" in table for path in (ROOT / "research").glob("*.py"))

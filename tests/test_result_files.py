@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+RESULTS = sorted([*(ROOT / "benchmarks").rglob("*.json"), *(ROOT / "runs").glob("*.json")])
 
 
 def commits_in(value: object) -> Iterator[str]:

@@ -38,7 +38,7 @@ def _section(command: Any, name: str) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    return re.sub(r"\s+", " ", text.replace("\b", "")).replace("|", "\\|").strip()
+    return re.sub(r"\s+", " ", text.replace("\b", "")).replace("|", "\\|").replace("[", "\\[").strip()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewframes.core.arguments import whole_number
-from fewframes.core.text import html_of, json_line
+from fewframes.core.text import count_of, html_of, json_line
 from fewframes.errors import FewframesError, MissingVideo
 
 Floats = NDArray[np.float32]
@@ -56,7 +56,7 @@ class Clip:
 
     def __repr__(self) -> str:
         num_frames, _, height, width = self.frames.shape
-        return f"Clip({self.source!r}, {num_frames} frames of {width}x{height} px out of {self.duration_s:.2f} s)"
+        return f"Clip({self.source!r}, {count_of(num_frames, 'frame')} of {width}x{height} px out of {self.duration_s:.2f} s)"
 
 
 class Label(NamedTuple):
@@ -184,12 +184,14 @@ class Prediction:
 
     def __repr__(self) -> str:
         best = ", ".join(f"{label} {score:.1%}" for label, score in self.top(3))
-        return f"Prediction({self.source!r}: {best}; {len(self.times_s)} frames, {self.timing.total_s:.2f} s)"
+        return (
+            f"Prediction({self.source!r}: {best}; {count_of(len(self.times_s), 'frame')}, {self.timing.total_s:.2f} s)"
+        )
 
     def _repr_html_(self) -> str:
         """Return the likeliest actions as a table for notebooks, with the attention to each frame."""
         top = self.top()
-        caption = f"{self.source}: {len(self.times_s)} frames, {self.timing.total_s:.2f} s"
+        caption = f"{self.source}: {count_of(len(self.times_s), 'frame')}, {self.timing.total_s:.2f} s"
         times_s, weights = self.times_s.tolist(), self.frame_attention.tolist()
         width = 1 / len(weights)
         marks = [

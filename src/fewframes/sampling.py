@@ -12,6 +12,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from fewframes.core.settings import STRICT, Positive, settings_from
+from fewframes.core.text import count_of
 from fewframes.errors import ConfigError
 from fewframes.video.times import checked_range
 
@@ -93,9 +94,9 @@ class Views:
         """Return the clips and crops in words."""
         crops = f"{self.num_crops} crops"
         if self.span_s is None:
-            frames = f"{num_frames} uniform frames"
+            frames = count_of(num_frames, "uniform frame")
             return f"one pass over {frames}" if self.num_crops == 1 else f"{crops} of {frames}, scores averaged"
-        clips = f"{self.num_clips} clip{'s' * (self.num_clips > 1)} of {self.span_s:.2f} s and {num_frames} frames"
+        clips = f"{count_of(self.num_clips, 'clip')} of {self.span_s:.2f} s and {count_of(num_frames, 'frame')}"
         views = clips if self.num_crops == 1 else f"{clips} x {crops}"
         return views if len(self) == 1 else f"{views}, scores averaged"
 

@@ -96,7 +96,7 @@ def test_a_former_file_stays_until_the_new_one_is_whole(
     with pytest.raises(KeyboardInterrupt):
         write_embeddings(interrupted(), path, tiny)
     with pytest.raises(
-        DataError, match="not written, because none of 1 videos could be read; the first: n.ne.mp4: no such file"
+        DataError, match="not written, because none of 1 video could be read; the first: n.ne.mp4: no such file"
     ):
         write_embeddings([MISSING], path, tiny)
     assert path.read_text() == "former"

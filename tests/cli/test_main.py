@@ -264,7 +264,7 @@ def test_evaluate(videos: Path, fast: list[str], tmp_path: Path) -> None:
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert (metrics["num_data_videos"], metrics["evaluated"], metrics["failed"]) == (3, 2, [])
     assert [failure["source"] for failure in metrics["missing"]] == [str(videos / "none.mp4")]
-    assert f"fingerprint of these 3 videos: {metrics['data_fingerprint']}" in done.stderr
+    assert f"fingerprint of 3 videos: {metrics['data_fingerprint']}" in done.stderr
     assert "95 % interval" in done.stdout
     assert "2 frames " in done.stdout
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"report.html", "metrics.json", "predictions.csv"}

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from fewframes.models.keys import module_key
 from safetensors.torch import save_file
 from torch import nn
 
 from fewframes.core import cache
 from fewframes.core.cache import EmbeddingCache, content_key, key_of
-from fewframes.models.keys import module_key
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from fewframes.cli.console import print_lines, tell
 from fewframes.cli.main import app
-from fewframes.core.text import for_csv, for_subtitles, html_of, json_line, plain
+from fewframes.core.text import count_of, for_csv, for_subtitles, html_of, json_line, plain
 from fewframes.inference.spans import Span, subtitles
 from fewframes.inference.timeline import Timeline
 from fewframes.models.files.checkpoint import Checkpoint, save_checkpoint
@@ -224,3 +224,7 @@ def test_a_timeline_on_odd_names(evil_model: Path, videos: Path, tmp_path: Path)
     assert {entry["label"] for entry in index} == set(EVIL)
     assert all(re.fullmatch(r"\d{4}\.jpg", entry["file"]) for entry in index)  # no file name contains a label
     assert not steers((tmp_path / "x.vtt").read_text(encoding="utf-8").replace("\n", ""))
+
+
+def test_one_thing_has_no_plural() -> None:
+    assert [count_of(count, "video") for count in (0, 1, 2)] == ["0 videos", "1 video", "2 videos"]

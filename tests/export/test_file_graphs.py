@@ -60,7 +60,7 @@ def test_graphs_agree_with_torch_also_for_other_weights(config: ModelConfig, tmp
     assert ("time" in graphs) == (config.temporal != "mean" or config.motion_width > 0)
     for number, other in enumerate((checkpoint, checkpoint_for(config, seed=1))):
         runtime = saved(tmp_path / f"{number}.safetensors", replace(other, graphs=graphs))
-        assert disagreement(runtime, other.model) < 1e-4
+        assert disagreement(runtime, other.torch.model) < 1e-4
 
 
 def test_models_that_differ_in_classes_and_training_alone_have_equal_graphs() -> None:

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import timm
 import torch
-from fewframes.export.runtime import Card, Graph, GraphPart, open_graph
 
 from fewframes.export.graphs import onnx_of, traced, write_onnx
 from fewframes.models.backbones import EfficientNetLite0
@@ -24,6 +23,7 @@ from fewframes.models.files.networks import build_model
 from fewframes.models.layers import pixels_of
 from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM
+from fewframes.runtime.graphs import Card, Graph, GraphPart, open_graph
 from fewframes.video.view import ViewConfig
 
 pytest.importorskip("onnx")

@@ -111,7 +111,7 @@ def test_what_cannot_be_read_is_kept_apart(
     found = embedded(mixed, predictor, store)
     assert found.indices.tolist() == [0, 2]
     assert [failure.source for failure in found.failures] == [missing.path]
-    with pytest.raises(DataError, match=r"none of 1 videos could be read; the first: .*no such file"):
+    with pytest.raises(DataError, match=r"none of 1 video could be read; the first: .*no such file"):
         embedded(VideoSet((missing,), "none"), predictor, store)
 
 

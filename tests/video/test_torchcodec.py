@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from fewframes.errors import MissingDependency, TooLarge, VideoError
-from fewframes.inference.predictor import choose_backend
+from fewframes.inference.clips import choose_backend
 from fewframes.sampling import centre_times
 from fewframes.video import torchcodec as torchcodec_video
 from fewframes.video.decode.container import Limits

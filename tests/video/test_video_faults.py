@@ -59,7 +59,7 @@ def test_sound_only(tmp_path: Path, name: str) -> None:
 def test_folder_without_images(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").touch()
     with pytest.raises(
-        VideoError, match="a folder with 1 videos and no images in it; pass a video, or a folder of images"
+        VideoError, match="a folder with 1 video and no images in it; pass a video, or a folder of images"
     ):
         open_video(tmp_path)
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewframes.core.files import PART_PREFIX, check_format
-from fewframes.core.text import printable
+from fewframes.core.text import count_of, printable
 from fewframes.core.version import __version__
 from fewframes.errors import ConfigError, DataError
 from fewframes.inference.predictor import Predictor
@@ -94,7 +94,9 @@ def write_embeddings(
                 writer.finish()  # closes the open files even where a result raised
             if not num_videos:
                 first = f"; the first: {failures[0].error}" if failures else ""
-                raise DataError(f"{path}: not written, because none of {len(failures)} videos could be read{first}")
+                raise DataError(
+                    f"{path}: not written, because none of {count_of(len(failures), 'video')} could be read{first}"
+                )
             unfinished.replace(target)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written ({error.strerror or error}); choose another folder") from None

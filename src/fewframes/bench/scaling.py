@@ -12,9 +12,10 @@ from typing import Literal
 
 import torch
 
-from fewframes.bench.contenders import Baseline, build
 from fewframes.bench.measure import Progress
 from fewframes.bench.stopwatch import Memory, Runner, in_own_process, significant
+from fewframes.bench.systems import Baseline, build
+from fewframes.core.text import count_of
 from fewframes.errors import BenchError, ConfigError, nearest
 from fewframes.models.config import ModelConfig
 from fewframes.models.cost import count_cost
@@ -81,7 +82,7 @@ def scale(
     for row, layout in enumerate(LAYOUTS):
         reason = ""
         for number, count in enumerate(sorted(frames)):
-            done, words = row * len(frames) + number, f"{count} frames, {LAYOUTS[layout]}"
+            done, words = row * len(frames) + number, f"{count_of(count, 'frame')}, {LAYOUTS[layout]}"
             progress("measuring", done, len(LAYOUTS) * len(frames), words)
             config = _config(preset, layout, count)
             gmacs, attention_gmacs = in_own_process(_count, preset, config)
@@ -93,7 +94,7 @@ def scale(
                     reason = str(error)
             points.append(Point(layout, count, gmacs, attention_gmacs, seconds_taken, memory, reason))
             if seconds_taken is not None and seconds_taken > LONGEST_S:
-                reason = f"not run: {count} frames already took {seconds_taken:.0f} s"
+                reason = f"not run: {count_of(count, 'frame')} already took {seconds_taken:.0f} s"
     return points
 
 

@@ -16,14 +16,15 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from fewframes.bench.contenders import Baseline
+from fewframes.bench.systems import Baseline
 from fewframes.core.process import keep_memory
 from fewframes.errors import BenchError, ConfigError, FewframesError
-from fewframes.inference.predictor import DTYPES, Predictor, name_of
+from fewframes.inference.predictor import Predictor, name_of
 from fewframes.models.devices import may_pay, synchronise
 from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.layers import pixels_of
 from fewframes.models.stam import STAM
+from fewframes.runtime.torch_runtime import DTYPES
 
 Result = TypeVar("Result")
 LONGEST_PASS_S = 10.0

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from fewframes.bench.contenders import BASELINES, OURS, PUBLISHED_ONLY
+from fewframes.bench.catalogue import BASELINES, OURS, PUBLISHED_ONLY
 from fewframes.bench.scaling import LAYOUTS, Point
 from fewframes.core.files import write_file, writing
 from fewframes.viz.charts import DPI

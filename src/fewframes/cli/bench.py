@@ -23,7 +23,7 @@ from fewframes.core.files import write_file
 from fewframes.errors import EXIT_SOME_FAILED, ConfigError
 
 if TYPE_CHECKING:
-    from fewframes.bench.measure import Bench
+    from fewframes.bench.results import Bench
     from fewframes.bench.tables import TableFormat
 
 BENCH_FILES: tuple[tuple[str, TableFormat], ...] = (
@@ -120,7 +120,7 @@ def bench(
 ) -> None:
     """Compare the speed, cost and memory of models on this machine.
 
-    The systems take turns (A B A B), and each turn is a process of its own.
+    Turns are interleaved: all systems have their first before any has its second. Each turn is a process of its own.
     Speed is measured with random weights.
     --tolerance and --merge apply to our own models only.
 
@@ -184,8 +184,8 @@ def _measured(
     """
     from tempfile import TemporaryDirectory
 
+    from fewframes.bench.catalogue import BASELINES, baseline_of
     from fewframes.bench.clip import write_clip
-    from fewframes.bench.contenders import BASELINES, baseline_of
     from fewframes.bench.measure import bench as measure
     from fewframes.data.dataset import read_data
 
@@ -265,7 +265,7 @@ def _list() -> None:
     """Print a table of all systems: their frames and views, the package they need, their published accuracy."""
     from rich.table import Table
 
-    from fewframes.bench.contenders import BASELINES
+    from fewframes.bench.catalogue import BASELINES
 
     table = Table("name", "protocol", "frames read", "px", "needs", "published top-1", box=None, pad_edge=False)
     for name, baseline in BASELINES.items():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
-from fewframes.core.text import for_csv, json_line, plain
+from fewframes.core.text import count_of, for_csv, json_line, plain
 
 if TYPE_CHECKING:  # the command line must not load torch before a command needs it
     from rich.progress import TaskID
@@ -92,7 +92,7 @@ def block(prediction: Prediction, topk: int) -> str:
             f"  frames from {times[0]:.2f} s to {times[-1]:.2f} s, attention {strip} most at "
             f"{times[attention.index(max(attention))]:.2f} s",
             f"  decode {timing.decode_s:.3f} s, transform {timing.transform_s:.3f} s, network {timing.network_s:.3f} s; "
-            f"{reading.frames_decoded} pictures decoded, {reading.bytes_read / 1e6:.2g} MB read",
+            f"{count_of(reading.frames_decoded, 'picture')} decoded, {reading.bytes_read / 1e6:.2g} MB read",
             *(f"  note: {notice}" for notice in prediction.notices),
         ]
     )
@@ -117,7 +117,7 @@ def evaluation_lines(evaluation: Evaluation) -> list[str]:
         lines.append(f"early exit: {evaluation.early_exit}")
     if order is not None:
         lines.append(f"frames backwards {order.backwards:.1%}, in random order {order.shuffled:.1%}")
-    lines += [f"{num_frames} frames {value:.1%}" for num_frames, value in evaluation.sweep.items()]
+    lines += [f"{count_of(num_frames, 'frame')} {value:.1%}" for num_frames, value in evaluation.sweep.items()]
     return lines + evaluation.work.lines()
 
 
@@ -135,9 +135,9 @@ def tell_data(source: str, videos: VideoSet) -> None:
     """Print what labelled videos were found, and how the first three rows of the list were understood."""
     if not is_first_process():
         return
-    found = f"{number_of(len(videos.samples), 'video')} of {number_of(len(videos.labels), 'action')}"
+    found = f"{count_of(len(videos.samples), 'video')} of {count_of(len(videos.labels), 'action')}"
     tell(f"{source}: {videos.layout}; {found}: {counted(videos.counts())}")
-    tell(f"  fingerprint of these {len(videos.samples)} videos: {videos.fingerprint()}")
+    tell(f"  fingerprint of {count_of(len(videos.samples), 'video')}: {videos.fingerprint()}")
     for sample in videos.samples[:3]:
         tell(f"  {parsed(sample)}")
     for note in videos.notes:
@@ -199,7 +199,7 @@ def print_parts(videos: VideoSet) -> None:
         table.add_row(Text(plain(label)), *(str(counts[label][column]) for column in columns))
     console().print(table)
     if len(counts) > SHOWN_ACTIONS:
-        print_lines([f"... and {len(counts) - SHOWN_ACTIONS} actions with more videos"])
+        print_lines([f"... and {count_of(len(counts) - SHOWN_ACTIONS, 'action')} with more videos"])
 
 
 def parsed(sample: Sample) -> str:
@@ -219,7 +219,7 @@ def counted(counts: dict[str, int]) -> str:
 def describe(predictor: Predictor) -> str:
     """Return one line that names the model, its number of actions, the runtime, the device and the precision."""
     runtime = predictor.runtime
-    return f"{runtime.name}: {len(runtime.labels)} actions, {runtime.kind} on {runtime.device} in {runtime.precision}"
+    return f"{runtime.name}: {count_of(len(runtime.labels), 'action')}, {runtime.kind} on {runtime.device} in {runtime.precision}"
 
 
 def summary(results: list[Prediction | Explanation | Failure], seconds: float) -> str:
@@ -283,11 +283,6 @@ def console(*, stderr: bool = False):  # type: ignore[no-untyped-def]
     stream = sys.stderr if stderr else sys.stdout
     # Without a terminal rich assumes 80 columns, which would wrap the tables in files and pipes.
     return Console(stderr=stderr, width=None if stream.isatty() or "COLUMNS" in os.environ else 180)
-
-
-def number_of(count: int, noun: str) -> str:
-    """Return a count with its noun: `1 video`, `3 videos`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def tell(message: str) -> None:

@@ -9,7 +9,6 @@ import typer
 
 from fewframes.cli.console import (
     StageProgress,
-    number_of,
     print_inspection,
     print_parts,
     tell,
@@ -29,6 +28,7 @@ from fewframes.cli.options import (
     make_folder,
 )
 from fewframes.core.files import write_file
+from fewframes.core.text import count_of
 from fewframes.errors import EXIT_SOME_FAILED, ConfigError, DataError
 
 if TYPE_CHECKING:  # the command line must not load torch before a command needs it
@@ -201,7 +201,7 @@ def split(
             tell(
                 f"no test videos of {', '.join(untested)}: its groups are too few or too large; another --seed may help"
             )
-        tell(f"{path}: {number_of(len(part.samples), 'video')}; {next_step(path, part)}")
+        tell(f"{path}: {count_of(len(part.samples), 'video')}; {next_step(path, part)}")
 
 
 def read(data: str, task: Literal["auto", "single", "multilabel"], group: str, folder: str, official: int) -> VideoSet:
@@ -241,9 +241,11 @@ def report(inspection: Inspection, output: Path) -> None:
     )
     if not usable.samples:
         where = "; --videos names their folder" if values["missing"] == len(inspection.data.samples) else ""
-        raise DataError(f"{inspection.data.name}: none of {len(inspection.data.samples)} videos is usable{where}")
+        raise DataError(
+            f"{inspection.data.name}: none of {count_of(len(inspection.data.samples), 'video')} is usable{where}"
+        )
     tell(
-        f"{clean}: {number_of(len(usable.samples), 'usable video')}, fingerprint {usable.fingerprint()}; {next_step(clean, usable)}"
+        f"{clean}: {count_of(len(usable.samples), 'usable video')}, fingerprint {usable.fingerprint()}; {next_step(clean, usable)}"
     )
 
 
@@ -260,7 +262,8 @@ def compare(videos: VideoSet) -> dict[str, str]:
     assert isinstance(result, dict)
     if len(result) < num_files:
         tell(
-            f"{num_files - len(result)} of {num_files} files could not be read, so copies of them are not found; see `data check`"
+            f"{num_files - len(result)} of {count_of(num_files, 'file')} could not be read, so copies of them are not "
+            "found; see `data check`"
         )
     if num_files > len(set(result.values())) + num_files - len(result):
         num_copies = len(result) - len(set(result.values()))

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fewframes.cli.console import StageProgress, describe, number_of, tell
+from fewframes.cli.console import StageProgress, describe, tell
 from fewframes.cli.options import LARGE_RUNS, named_videos
+from fewframes.core.text import count_of
 from fewframes.errors import EXIT_SOME_FAILED, ConfigError
 
 if TYPE_CHECKING:  # the command line must not load torch before a command needs it
@@ -60,7 +61,7 @@ def write_folder(job: VideoJob, sources: list[str], output: str, engine: Engine,
     left = remaining(folder, shards)
     num_left = sum(len(shard.sources) for shard in left)
     tell(describe(work.predictor) if engine == "local" else f"{job.model} on Ray")
-    videos, files = number_of(len(paths), "video"), number_of(len(shards), "file")
+    videos, files = count_of(len(paths), "video"), count_of(len(shards), "file")
     tell(f"{videos} in {files}, {len(shards) - len(left)} of them done before; {output}")
     began, done = time.perf_counter(), 0
     results = (
@@ -83,7 +84,7 @@ def write_folder(job: VideoJob, sources: list[str], output: str, engine: Engine,
     if tally.num_failed > len(tally.errors):
         tell(f"... and {tally.num_failed - len(tally.errors)} more, all in the column error")
     tell(
-        f"{number_of(tally.num_rows, 'row')} in {number_of(tally.num_shards, 'file')}, {tally.num_failed} of videos that failed; "
+        f"{count_of(tally.num_rows, 'row')} in {count_of(tally.num_shards, 'file')}, {tally.num_failed} of videos that failed; "
         f"{num_left} new in {seconds:.1f} s; {output}"
     )
     if tally.num_failed:

@@ -11,6 +11,7 @@ import typer
 from fewframes.cli.console import tell
 from fewframes.cli.options import OUTPUT, make_folder
 from fewframes.core.files import check_not_read
+from fewframes.core.text import count_of
 from fewframes.errors import ConfigError, MissingDependency, VideoError
 
 if TYPE_CHECKING:  # the command line must not load torch before a command needs it
@@ -49,7 +50,7 @@ def plan_pictures(target: Path, sources: Sequence[str]) -> list[Path]:
         check_picture(target)
         if len(sources) != 1:
             raise ConfigError(
-                f"--explain {target}: one picture for {len(sources)} videos; name a folder, which gets one for each"
+                f"--explain {target}: one picture for {count_of(len(sources), 'video')}; name a folder, which gets one for each"
             )
         make_folder(target.parent)
         pictures = [target]

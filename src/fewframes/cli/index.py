@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fewframes.cli.console import StageProgress, describe, number_of, tell, tell_failures
+from fewframes.cli.console import StageProgress, describe, tell, tell_failures
 from fewframes.cli.options import (
     INPUT,
     LARGE_RUNS,
@@ -22,6 +22,7 @@ from fewframes.cli.options import (
     embedding_cache,
     named_videos,
 )
+from fewframes.core.text import count_of
 from fewframes.errors import EXIT_SOME_FAILED, DataError
 
 if TYPE_CHECKING:  # the command line must not load torch before a command needs it
@@ -113,7 +114,7 @@ def index(
     if remove or prune:
         there = Index.open(where)
         removed = there.remove(_indexed_videos(there, remove or [])) + (there.prune() if prune else 0)
-        tell(f"{number_of(removed, 'video')} forgotten, {len(there.videos())} left")
+        tell(f"{count_of(removed, 'video')} forgotten, {len(there.videos())} left")
     if not paths:
         return
     predictor = load(model, device="cpu" if on_ray else device, dtype=dtype, backend=backend, merge=merge)
@@ -133,7 +134,7 @@ def index(
     tell_failures(added.failures)
     for path, gap in added.gaps:
         tell(f"left out: {path} from {gap.start_s:.2f} s to {gap.end_s:.2f} s ({gap.error})")
-    windows = number_of(added.num_rows, "window")
+    windows = count_of(added.num_rows, "window")
     tell(
         f"{tally(added.num_added, 'indexed', added.failures)}, {added.num_kept} there already; {windows} in "
         f"{time.perf_counter() - began:.1f} s, {there.num_rows} in all"
@@ -169,6 +170,6 @@ def _indexed_videos(there: Index, named: list[str]) -> list[str]:
         whole = absolute(name)
         below = [path for path in paths if path.startswith(f"{whole}/") or fnmatch.fnmatchcase(path, whole)]
         if whole not in paths and not below:
-            raise DataError(f"{name}: not in the index {there.url}, which has {len(paths)} videos")
+            raise DataError(f"{name}: not in the index {there.url}, which has {count_of(len(paths), 'video')}")
         found += [whole] if whole in paths else below
     return found

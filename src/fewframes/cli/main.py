@@ -231,7 +231,17 @@ def models(context: typer.Context) -> None:
 
     from fewframes.models.presets import PRESETS
 
-    table = Table("name", "params", "GMACs", "frames", "weights", "licence", "of the paper", box=None, pad_edge=False)
+    table = Table(
+        "name",
+        "parameters",
+        "billion multiply-adds",
+        "frames",
+        "weights",
+        "licence",
+        "of the paper",
+        box=None,
+        pad_edge=False,
+    )
     for column in table.columns[:5]:
         column.no_wrap = True
     for column in table.columns[1:3]:
@@ -245,7 +255,7 @@ def models(context: typer.Context) -> None:
         table.add_row(
             name,
             f"{preset.num_parameters / 1e6:.1f} M",
-            f"{preset.gmacs:.1f} + {preset.attention_gmacs:.2f}",
+            f"{preset.gmacs + preset.attention_gmacs:.1f}",
             f"{preset.model.num_frames} x {preset.model.image_size} px",
             weights[preset.weights],
             preset.licence,
@@ -253,8 +263,8 @@ def models(context: typer.Context) -> None:
         )
     console().print(table)
     tell(
-        "GMACs: billions of multiply-adds for one video. The first number leaves out the products of attention, as the paper "
-        "does; the second is those. FLOPs are twice the sum. docs/explanation/paper.md compares them with the paper's figures."
+        "Multiply-adds are for one video. The paper counts them without the products of attention, so its figures are a little "
+        "lower; docs/explanation/paper.md compares them."
     )
 
 

@@ -26,7 +26,7 @@ from fewframes.cli.options import (
     check_writable,
 )
 from fewframes.core.files import check_not_read, write_file
-from fewframes.core.text import for_csv, json_line
+from fewframes.core.text import count_of, for_csv, json_line
 from fewframes.errors import ConfigError, VideoError
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def search(
         teach_label(there, teach, _ids(yes, found), _ids(no, found))
         found = there.search(teach, where=condition, videos=videos, num=num, distinct=distinct)
     show(found, "json" if json else "csv" if as_csv else "table")
-    tell(f"{len(found)} of {there.num_rows} moments in {time.perf_counter() - began:.2f} s")
+    tell(f"{len(found)} of {count_of(there.num_rows, 'moment')} in {time.perf_counter() - began:.2f} s")
     if page is not None:
         title = teach or label or (f"like {like}" if like else f"like {Path(str(video)).name}")
         write_page(found, title, page)

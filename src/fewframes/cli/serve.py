@@ -11,8 +11,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from fewframes.cli.console import describe, number_of, tell
+from fewframes.cli.console import describe, tell
 from fewframes.cli.options import SPEED, DeviceOption, DtypeOption, MergeOption, ModelOption
+from fewframes.core.text import count_of
 from fewframes.errors import EXIT_SOME_FAILED, ConfigError, MissingDependency
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -138,7 +139,7 @@ def serve(
     tell(f"http://{in_address(host)}:{listening.getsockname()[1]} (Ctrl-C stops it)")
     num_cut = run(app, listening, stop_s=stop_s, leave=os._exit)
     until = f"within --stop-s {stop_s:g}, or before a second signal"
-    tell(f"stopped; not answered {until}: {number_of(num_cut, 'request')}" if num_cut else "stopped")
+    tell(f"stopped; not answered {until}: {count_of(num_cut, 'request')}" if num_cut else "stopped")
     code = EXIT_SOME_FAILED if num_cut else 0
     if app.state.service.num_inside:  # threads still work for clients that are gone, and Python would wait for them
         sys.stdout.flush()

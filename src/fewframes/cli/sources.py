@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from fewframes.core.storage import as_path, file_system, is_address, store_errors
+from fewframes.core.text import count_of
 from fewframes.data.folders import counted_reasons, search
 from fewframes.errors import FewframesError
 
@@ -48,7 +49,7 @@ def expand(
         elif os.path.isdir(source):
             below = search(source)
             if left := counted_reasons(below.left_out):
-                note(f"{source}: {len(below.videos)} videos; left out: {left}")
+                note(f"{source}: {count_of(len(below.videos), 'video')}; left out: {left}")
             yield from below.videos or [source]
         else:
             yield source

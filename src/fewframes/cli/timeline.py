@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fewframes.cli.console import StageProgress, describe, number_of, print_lines, speaks_unicode, tell, tell_failures
+from fewframes.cli.console import StageProgress, describe, print_lines, speaks_unicode, tell, tell_failures
 from fewframes.cli.options import (
     OUTPUT,
     BackendOption,
@@ -30,7 +30,7 @@ from fewframes.cli.options import (
     named_videos,
 )
 from fewframes.core.files import check_not_read, write_file, writing
-from fewframes.core.text import json_line, plain
+from fewframes.core.text import count_of, json_line, plain
 from fewframes.errors import EXIT_SOME_FAILED, ConfigError, FewframesError
 
 DETECTION = "Detection"
@@ -164,7 +164,7 @@ def show(found: Timeline, form: Literal["json", "csv", "table"], seconds: float)
         tell(f"left out: {gap.start_s:.2f} s to {gap.end_s:.2f} s ({gap.error})")
     num_frames = len(found.times_s)
     num_cached = num_frames - found.num_encoded - found.num_missing
-    spans, frames = number_of(len(found.spans), "span"), number_of(num_frames, "frame")
+    spans, frames = count_of(len(found.spans), "span"), count_of(num_frames, "frame")
     tell(f"{spans}; {frames}, {num_cached} of them from the cache, in {seconds:.1f} s")
 
 
@@ -220,4 +220,4 @@ def write_thumbnails(found: Timeline, folder: Path) -> None:
     video = found.source if is_address(found.source) else Path(found.source).resolve().as_uri()
     page = timeline_page(found, video, names)
     write_file(folder / "index.html", page)
-    tell(f"{number_of(len(names), 'thumbnail')}; open {folder / 'index.html'} to jump to a moment")
+    tell(f"{count_of(len(names), 'thumbnail')}; open {folder / 'index.html'} to jump to a moment")

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewframes.core.settings import Task
+from fewframes.core.text import count_of
 
 Floats = NDArray[np.floating[Any]]
 Indices = NDArray[np.int64]
@@ -70,7 +71,7 @@ class Report:
         ]
 
     def __repr__(self) -> str:
-        return f"Report({self.num_videos} videos: top-1 {self.top1:.1%}, mean of classes {self.mean_class:.1%})"
+        return f"Report({count_of(self.num_videos, 'video')}: top-1 {self.top1:.1%}, mean of classes {self.mean_class:.1%})"
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class MultiLabelReport:
         """Return lines for people: mAP and F1 over all videos, then the average precision of each action."""
         width = max(len(label) for label in self.labels)
         return [
-            f"{self.num_videos} videos: mAP {self.mean_ap:.1%}, F1 {self.f1:.1%}",
+            f"{count_of(self.num_videos, 'video')}: mAP {self.mean_ap:.1%}, F1 {self.f1:.1%}",
             *(
                 f"  {label:<{width}} {'none' if value is None else f'{value:6.1%}'}"
                 for label, value in zip(self.labels, self.average_precisions, strict=True)
@@ -112,7 +113,7 @@ class MultiLabelReport:
         ]
 
     def __repr__(self) -> str:
-        return f"MultiLabelReport({self.num_videos} videos: mAP {self.mean_ap:.1%}, F1 {self.f1:.1%})"
+        return f"MultiLabelReport({count_of(self.num_videos, 'video')}: mAP {self.mean_ap:.1%}, F1 {self.f1:.1%})"
 
 
 def report_of(task: Task, logits_NK: Floats, targets_NK: Floats, labels: tuple[str, ...]) -> Report | MultiLabelReport:
@@ -191,7 +192,7 @@ class Interval:
     """The number of independent groups of videos that the figure rests on."""
 
     def __str__(self) -> str:
-        groups = "1 group" if self.num_groups == 1 else f"{self.num_groups} groups"
+        groups = count_of(self.num_groups, "group")
         return f"{self.value:.1%} (95 % interval {self.low:.1%} to {self.high:.1%} over {groups})"
 
 

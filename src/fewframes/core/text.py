@@ -35,6 +35,11 @@ def plain(words: object) -> str:
     return STEERING.sub(lambda found: repr(found[0])[1:-1], str(words))
 
 
+def count_of(count: int, noun: str) -> str:
+    """Return a count with its noun: `1 video`, `3 videos`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def html_of(template: str, values: Mapping[str, object]) -> str:
     """Return a template of the package, filled with values, as HTML.
 

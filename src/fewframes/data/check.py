@@ -17,6 +17,7 @@ import numpy as np
 from fewframes.core.cache import content_key
 from fewframes.core.process import num_cores
 from fewframes.core.storage import is_address
+from fewframes.core.text import count_of
 from fewframes.data.dataset import VideoSet, part_counts
 from fewframes.data.layouts import Sample
 from fewframes.data.lists import unlistable
@@ -273,7 +274,7 @@ def _too_short(
     for row in rows:
         check = checks[row]
         if check.num_distinct < num_frames:
-            reason = f"{check.num_distinct} distinct frames, but a model takes {num_frames}"
+            reason = f"{count_of(check.num_distinct, 'distinct frame')}, but a model takes {num_frames}"
         elif check.end_s - check.start_s < min_s:
             reason = f"{check.end_s - check.start_s:.2f} s, less than {min_s:g} s"
         else:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass as settings
 
 from fewframes.core.settings import STRICT, Count, Share
+from fewframes.core.text import count_of
 from fewframes.data.folders import IgnoredFile
 from fewframes.data.layouts import ReadOptions, Sample, read_layout
 from fewframes.errors import DataError
@@ -139,7 +140,9 @@ def read_data(source: str | Path, config: DataConfig | None = None) -> VideoSet:
     if len(data.labels) < 2:
         found = f"only one action found, {data.labels[0]!r}" if data.labels else "no action found"
         above = "; if that is a folder above those of the actions, move them up" if source.is_dir() else ""
-        raise DataError(f"{source}: {found} ({len(data.samples)} videos); training needs at least two{above}")
+        raise DataError(
+            f"{source}: {found} ({count_of(len(data.samples), 'video')}); training needs at least two{above}"
+        )
     return data
 
 
@@ -205,7 +208,8 @@ def _fraction_of_each_label(data: VideoSet, fraction: float, seed: int) -> list[
     if not held:
         raise DataError(
             f"{data.name}: no group can be held out without taking all videos of an action, or far more than "
-            f"{fraction:.0%} ({len(groups)} groups, {len(data.samples)} videos); hold out none, or name a split in the data"
+            f"{fraction:.0%} ({count_of(len(groups), 'group')}, {count_of(len(data.samples), 'video')}); hold out none, or "
+            "name a split in the data"
         )
     return sorted(held)
 

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from fewframes.core.text import count_of
 from fewframes.data.folders import (
     BROKEN_LINK,
     HARMLESS,
@@ -66,8 +67,8 @@ def read_folder(root: Path) -> LabelledList:
             by_action, direct = _by_action(part, filled[part])
             if not by_action:
                 raise DataError(
-                    f"{root}: {part.name} is named like a part of a split, but has {len(direct)} videos in it and no folders of "
-                    f"actions; expected {part}/<action>/<video>; if {part.name!r} is an action, {WAY_OUT}"
+                    f"{root}: {part.name} is named like a part of a split, but has {count_of(len(direct), 'video')} in it and no "
+                    f"folders of actions; expected {part}/<action>/<video>; if {part.name!r} is an action, {WAY_OUT}"
                 )
             for action in by_action:
                 if part_of(action) or is_fold(action):
@@ -180,8 +181,8 @@ def _samples_of_actions(root: Path, filled: Mapping[Path, FoundVideos]) -> tuple
         inner = list(_by_action(only, found)[0])
         if inner:
             raise DataError(
-                f"{root}: only one action found, {only.name!r} ({len(found.videos)} videos); training needs at least two. If the "
-                f"folders in it ({_listed(inner)}) are the actions, or the parts, pass {only}"
+                f"{root}: only one action found, {only.name!r} ({count_of(len(found.videos), 'video')}); training needs at least "
+                f"two. If the folders in it ({_listed(inner)}) are the actions, or the parts, pass {only}"
             )
     return samples, any(below.values())
 

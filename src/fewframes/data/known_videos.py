@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from fewframes.core.text import count_of
 from fewframes.data.layouts import Sample
 
 SPOT_BYTES = 2**16
@@ -79,7 +80,7 @@ def known_words(facts: Mapping[str, Any], num_videos: int) -> str:
     if not facts["trained_on_these"]:
         return ""
     count = facts["num_trained_on"]
-    which = "these data" if count is None else f"{count} of these {num_videos} videos"
+    which = "these data" if count is None else f"{count} of {count_of(num_videos, 'video')}"
     return f"The model was trained on {which}. It may simply know them: evaluate it on videos that were held out."
 
 

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from fewframes.core.text import count_of
 from fewframes.errors import ConfigError, ExportError, needed
 from fewframes.export.graphs import joined, onnx_of, quantised, traced, write_onnx, write_openvino, write_torch
 from fewframes.inference.predictor import Predictor
@@ -59,8 +60,9 @@ class Agreement:
     def __str__(self) -> str:
         same = round(self.top1 * self.num_videos)
         return (
-            f"{self.num_videos} videos: largest difference of scores {self.scores:.1e}, embedding {self.embedding:.1e}, frame "
-            f"embeddings {self.frame_embeddings:.1e}, as fractions of the largest value; same action for {same}"
+            f"{count_of(self.num_videos, 'video')}: largest difference of scores {self.scores:.1e}, "
+            f"embedding {self.embedding:.1e}, frame embeddings {self.frame_embeddings:.1e}, as fractions of the largest "
+            f"value; same action for {same}"
         )
 
     def failure(self, precision: Precision) -> str:

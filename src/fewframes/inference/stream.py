@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fewframes.core.text import count_of
 from fewframes.errors import ConfigError
 from fewframes.results import top_labels
 from fewframes.runtime.protocol import CachesMotion, Floats, Frames, Runtime, scores_of
@@ -103,7 +104,7 @@ class StreamSummary:
     def __str__(self) -> str:
         lines = (
             f"{self.num_predictions} predictions in {self.seconds:.1f} s; {self.num_moments} timestamps seen, "
-            f"{self.num_encoded} frames encoded, {self.num_dropped} dropped; {self.num_pictures} decoded, "
+            f"{count_of(self.num_encoded, 'frame')} encoded, {self.num_dropped} dropped; {self.num_pictures} decoded, "
             f"{self.num_left_out} left out, {self.num_bad_packets} bad packets; {self.num_reconnects} reconnections"
         )
         happened = ", ".join(f"{count} {kind}" for kind, count in self.events.items())

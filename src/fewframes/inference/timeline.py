@@ -20,7 +20,7 @@ from pydantic.dataclasses import dataclass as settings
 from fewframes.core.arguments import check_time_range
 from fewframes.core.cache import EmbeddingCache
 from fewframes.core.settings import STRICT, Positive, Task
-from fewframes.core.text import for_csv
+from fewframes.core.text import count_of, for_csv
 from fewframes.errors import ConfigError, VideoError
 from fewframes.inference.frame_features import FrameFeatures, Gap, Indices, Times, features_key, slide
 from fewframes.inference.predictor import Predictor
@@ -147,11 +147,11 @@ class Timeline:
         return subtitles(self.spans)
 
     def __repr__(self) -> str:
-        return f"Timeline({self.source!r}: {len(self.spans)} spans in {self.end_s - self.start_s:.1f} s)"
+        return f"Timeline({self.source!r}: {count_of(len(self.spans), 'span')} in {self.end_s - self.start_s:.1f} s)"
 
     def _repr_html_(self) -> str:
         """Return the spans as a table for notebooks."""
-        spans = f"{len(self.spans)} span{'s' * (len(self.spans) != 1)}"
+        spans = count_of(len(self.spans), "span")
         return bars_html(
             f"{self.source}: {spans} in {clock(self.end_s - self.start_s)}",
             ("start", "end", "action"),

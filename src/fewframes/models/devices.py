@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from fewframes.core.text import count_of
 from fewframes.errors import ConfigError
 
 PROBE_SIDE = 256
@@ -44,7 +45,7 @@ def machine_name(device: torch.device) -> str:
     if cpuinfo.is_file():
         models = (line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line)
         name = next(models, name)
-    return name if device.type != "cpu" else f"{name}, {torch.get_num_threads()} threads"
+    return name if device.type != "cpu" else f"{name}, {count_of(torch.get_num_threads(), 'thread')}"
 
 
 def may_pay(dtype: torch.dtype, device: torch.device) -> bool:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from fewframes.core.cache import EmbeddingCache, key_of
+from fewframes.core.text import count_of
 from fewframes.data.dataset import VideoSet
 from fewframes.data.known_videos import content_of
 from fewframes.data.layouts import Sample
@@ -95,7 +96,7 @@ def check_some(data: VideoSet, num_read: int, failures: list[Failure]) -> None:
     """Raise DataError if not a single video could be read. The message names the first failure."""
     if num_read == 0:
         raise DataError(
-            f"{data.name}: none of {len(data.samples)} videos could be read; the first: {failures[0].error}"
+            f"{data.name}: none of {count_of(len(data.samples), 'video')} could be read; the first: {failures[0].error}"
         )
 
 

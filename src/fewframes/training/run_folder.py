@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 
 from fewframes.core.files import check_writable, filled, remove_parts, writing
 from fewframes.core.metrics import Report
+from fewframes.core.text import count_of
 from fewframes.core.version import __version__
 from fewframes.data.dataset import VideoSet
 from fewframes.errors import ConfigError, OutputError
@@ -218,7 +219,7 @@ class RunFolder:
                 if evaluation is not None:
                     write_predictions(evaluation, checkpoint.labels, part / PREDICTIONS_FILE)
                 if evaluation is not None and isinstance(evaluation.report, Report):
-                    title = f"{evaluation.report.num_videos} held-out videos, top-1 {evaluation.report.top1:.1%}"
+                    title = f"{count_of(evaluation.report.num_videos, 'held-out video')}, top-1 {evaluation.report.top1:.1%}"
                     labels, counts_KK = evaluation.report.labels, evaluation.report.confusion.numpy()
                     (part / CONFUSION_FILE).write_bytes(confusion_png(labels, counts_KK, title))
                 if last is not None:

@@ -20,6 +20,7 @@ from PIL import Image, features
 from fewframes.core.guards import Guard
 from fewframes.core.natural import equal_groups, in_natural_order, repeated_numbers, unclear_order, without_numbers
 from fewframes.core.storage import unbroken
+from fewframes.core.text import count_of
 from fewframes.errors import VideoError
 from fewframes.results import Clip, ClockStep, Reading
 from fewframes.video.decode.container import Limits
@@ -148,7 +149,7 @@ def open_folder(folder: Path, fps: float, limits: Limits, num_videos: int) -> Pi
         )
     if not names:
         raise VideoError(
-            f"{folder}: a folder with {num_videos} videos and no images in it; pass a video, or a folder of images"
+            f"{folder}: a folder with {count_of(num_videos, 'video')} and no images in it; pass a video, or a folder of images"
         )
     if twice := repeated_numbers(names):
         raise VideoError(

@@ -15,7 +15,7 @@ from matplotlib.patches import ConnectionPatch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from fewframes.core.text import plain
+from fewframes.core.text import count_of, plain
 from fewframes.inference.spans import Span, clock
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def timeline_png(timeline: Timeline, shown: Sequence[Span], frames: Sequence[NDA
             line = ConnectionPatch((0.5, -0.32), (middle_s, 1.0), *ends, axesA=axes, axesB=bars)
             line.set(color=colours.get(span.label, GREY), linewidth=0.9, alpha=0.8)
             figure.add_artist(line)
-    found = f"{len(timeline.spans)} span{'s' * (len(timeline.spans) != 1)}"
+    found = count_of(len(timeline.spans), "span")
     figure.suptitle(
         f"{shortened(os.path.basename(timeline.source))}: {found} in {clock(timeline.duration_s)}",
         x=0.012, y=1 - 0.1 / figure.get_figheight(), ha="left", va="top", fontsize=11, parse_math=False,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from fewframes.core.text import html_of
+from fewframes.core.text import count_of, html_of
 from fewframes.inference.spans import clock
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def timeline_page(timeline: Timeline, video: str, thumbnails: Sequence[str]) -> 
         track["spans"] = [*track["spans"], place]  # type: ignore[misc]
         score = f"{span.confidence:.0%}"
         cards.append({**place, "label": span.label, "score": score, "colour": colour, "picture": quote(picture)})
-    spans = f"{len(cards)} span{'s' * (len(cards) != 1)} in {clock(length_s)}."
+    spans = f"{count_of(len(cards), 'span')} in {clock(length_s)}."
     values = {
         "title": os.path.basename(timeline.source),
         "video": video,

@@ -112,7 +112,7 @@ def test_the_page_stands_alone_and_the_files_are_whole(judged: Evaluation, fadin
     page = report_page(judged, read_mistakes(judged, fading))
     assert page.count("data:image/png;base64,") == 3  # confusion, doubt, frames
     assert not re.search(r'(src|href)="(?!data:)', page)
-    assert "The model was trained on 12 of these 12 videos" in page
+    assert "The model was trained on 12 of 12 videos" in page
     assert "broken.mp4" in page
     assert "12 evaluated, 1 failed, 0 missing" in page
     write_metrics(judged, tmp_path / "metrics.json")
@@ -191,7 +191,7 @@ def test_cost_of_a_preset_is_the_pinned_one() -> None:
     )
     cost = work_of(predictor, Views.parse("10x3"), ScoringSpeed(0, None, 0.0))
     assert cost.lines() == [
-        "a video: 160 frames read, 30 views of 6.185 + 0 GMACs, 185.5 + 0 in all (+ attention's products); 6.2 M parameters"
+        "each video: 160 frames read, 185.5 billion multiply-adds (30 views of 6.185 billion); model: 6.2 million parameters"
     ]
 
 

@@ -65,7 +65,7 @@ def test_one_pass_is_what_predict_says(predictor: Predictor, data: VideoSet) -> 
         scores_K = predictor.predict(data.samples[index].path).scores
         assert_close(predictor.torch.model.scores(logits_K), scores_K, rtol=0, atol=1e-6)
     assert scores.others.shape == (2, 0, 3)
-    with pytest.raises(DataError, match="none of 1 videos could be read"):
+    with pytest.raises(DataError, match="none of 1 video could be read"):
         score_videos(data.subset([1]), predictor)
 
 

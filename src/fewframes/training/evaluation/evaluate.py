@@ -28,6 +28,7 @@ from fewframes.core.metrics import (
     report_of,
 )
 from fewframes.core.settings import STRICT, Count
+from fewframes.core.text import count_of
 from fewframes.data.dataset import VideoSet
 from fewframes.data.known_videos import known_facts
 from fewframes.data.layouts import Sample
@@ -106,7 +107,7 @@ class OfficialSubset:
     report: Report | MultiLabelReport | None
 
     def __str__(self) -> str:
-        found = f"{self.num_videos} of {self.num_all} videos"
+        found = f"{self.num_videos} of {count_of(self.num_all, 'video')}"
         if self.report is None:
             return f"{found} (none lasts {self.shortest_s:.1f} s)"
         return f"{found}, {figure_name(self.report)} {figure_of(self.report):.1%}"
@@ -156,12 +157,12 @@ class EvaluationCost:
     def lines(self) -> list[str]:
         """Return lines of text for people. Speeds are named only if something was computed, and not taken from the cache."""
         cost, pace = self.view_cost, self.pace
-        gmacs = f"{cost.gmacs:.4g} + {cost.attention_gmacs:.2g} GMACs"
+        a_view = cost.gmacs + cost.attention_gmacs
+        multiplied = f"{self.num_views * a_view:.4g} billion multiply-adds"
         if self.num_views > 1:
-            total, attention = self.num_views * cost.gmacs, self.num_views * cost.attention_gmacs
-            gmacs = f"{self.num_views} views of {gmacs}, {total:.4g} + {attention:.2g} in all"
-        frames, millions = self.frames_read, cost.num_parameters / 1e6
-        lines = [f"a video: {frames} frames read, {gmacs} (+ attention's products); {millions:.1f} M parameters"]
+            multiplied += f" ({self.num_views} views of {a_view:.4g} billion)"
+        frames = count_of(self.frames_read, "frame")
+        lines = [f"each video: {frames} read, {multiplied}; model: {cost.num_parameters / 1e6:.1f} million parameters"]
         if pace.num_videos:
             network = f"network alone {pace.num_videos / pace.network_s:.3g} videos/s"
             decoding = "" if pace.total_s is None else f"{pace.num_videos / pace.total_s:.3g} videos/s with decoding, "

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewframes.core.metrics import MultiLabelReport, Report
-from fewframes.core.text import html_of
+from fewframes.core.text import count_of, html_of
 from fewframes.data.known_videos import known_words
 from fewframes.data.layouts import Sample
 from fewframes.inference.clips import ClipRequest
@@ -112,7 +112,7 @@ def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
     rows = [
         ("videos", tally(len(evaluation.samples), "evaluated", evaluation.failures)),
         ("protocol", f"{facts['protocol']}, {facts['precision']}"),
-        ("data", f"{facts['num_data_videos']} videos, fingerprint {facts['data_fingerprint']}"),
+        ("data", f"{count_of(facts['num_data_videos'], 'video')}, fingerprint {facts['data_fingerprint']}"),
     ]
     if isinstance(evaluation.report, Report):
         rows.append(("top-5, mean over actions", f"{evaluation.report.top5:.1%}, {evaluation.report.mean_class:.1%}"))

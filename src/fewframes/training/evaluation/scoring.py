@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from fewframes.core.cache import EmbeddingCache
 from fewframes.core.settings import Task
+from fewframes.core.text import count_of
 from fewframes.data.dataset import VideoSet
 from fewframes.inference.early_exit import stage_logits
 from fewframes.inference.predictor import Predictor
@@ -121,7 +122,7 @@ def score_videos(
             if orders_BOT is not None:
                 others_OK = _in_other_orders(predictor, result.features, orders_BOT[index])
             scored.append(_VideoScores(index, logits_K, others_OK, stages_SK, result.length_s, result.cached))
-        progress(f"scoring with {num_frames} frames", index + 1, len(data.samples))
+        progress(f"scoring with {count_of(num_frames, 'frame')}", index + 1, len(data.samples))
         began = time.perf_counter()
     scored = sorted(process.gather(scored), key=lambda video: video.index)
     failures = sorted(process.gather(failures), key=lambda failed: failed[0])

@@ -63,7 +63,7 @@ class SolvedStart:
     @property
     def precision(self) -> str:
         """Return the precision of the frame encoder, such as `float32`."""
-        return str(self._predictor.dtype).removeprefix("torch.")
+        return str(self._predictor.torch.dtype).removeprefix("torch.")
 
     def encoder_key(self) -> str:
         """Return a key of the encoder's weights and precision, under which embeddings are cached."""
@@ -73,7 +73,7 @@ class SolvedStart:
 
     def embed_frames(self, frames_TCHW: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the embedding of each frame by itself: (T, C, H, W) uint8 -> (T, D)."""
-        return np.asarray(self._predictor.embed_frames(taken(frames_TCHW)), np.float32)
+        return np.asarray(self._predictor.runtime.embed_frames(taken(frames_TCHW)), np.float32)
 
     def write(
         self, path: Path, solved: SolvedMoments, provenance: Mapping[str, Any], metrics: Mapping[str, Any]
