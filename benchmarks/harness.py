@@ -86,10 +86,11 @@ def _cpuinfo() -> str:
 
 
 def command() -> str:
-    """The command that runs this script, with all its arguments but the folders of data."""
+    """The command that runs this script; its folders are written as DATA, the first argument, or FOLDER."""
     spec = sys.modules["__main__"].__spec__
     assert spec is not None, "scripts run as modules: python -m benchmarks.TOPIC.NAME"
-    words = ["DATA" if Path(word).is_dir() else word for word in sys.argv[1:]]
+    words = sys.argv[1:]
+    words = [word if not Path(word).is_dir() else "FOLDER" if index else "DATA" for index, word in enumerate(words)]
     return " ".join(["python -m", spec.name, *words])
 
 
