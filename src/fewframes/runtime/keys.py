@@ -36,7 +36,7 @@ def encoder_key(weights: Mapping[str, Array], config: ModelConfig, *, precision:
     for key, array in sorted(weights.items()):
         if array.dtype.kind == "f":
             digest.update(f"{key} {array.shape}".encode())
-            digest.update(np.ascontiguousarray(array, np.float32))
+            digest.update(np.ascontiguousarray(array, np.float32).tobytes())
     settings = {name: value for name, value in asdict(config).items() if name not in WITHOUT_EFFECT}
     digest.update(json.dumps([settings, precision, merge], sort_keys=True).encode())
     return digest.hexdigest()
