@@ -201,7 +201,7 @@ def train(
     from fewframes.data.dataset import read_data
     from fewframes.results import tally
     from fewframes.training.config import RunConfig, changed, changed_by_words, read_run
-    from fewframes.training.run_folder import RunFolder
+    from fewframes.training.run.folder import RunFolder
     from fewframes.training.train import TrainOptions
     from fewframes.training.train import train as train_model
 

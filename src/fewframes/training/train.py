@@ -40,9 +40,9 @@ from fewframes.training.features import EmbeddedVideos
 from fewframes.training.loader import VideoExamples
 from fewframes.training.loop import Trainer, TrainingSet, TrainingStep, solve, token_examples
 from fewframes.training.processes import ProcessRank, as_in_first, few_threads, start_processes
-from fewframes.training.run_folder import RunFolder, versions
-from fewframes.training.run_videos import Progress, RunVideos, failed
-from fewframes.training.start import start_run
+from fewframes.training.run.folder import RunFolder, versions
+from fewframes.training.run.videos import Progress, RunVideos, failed
+from fewframes.training.run.start import start_run
 
 log = logging.getLogger("fewframes")
 
