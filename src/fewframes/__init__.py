@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from fewframes.training.config import RunConfig as RunConfig
     from fewframes.training.config import read_run as read_run
     from fewframes.training.evaluation.evaluate import EvaluateConfig as EvaluateConfig
-    from fewframes.training.evaluation.evaluate import Evaluation as Evaluation
     from fewframes.training.evaluation.evaluate import evaluate as evaluate
+    from fewframes.training.evaluation.results import Evaluation as Evaluation
     from fewframes.training.train import TrainingResult as TrainingResult
     from fewframes.training.train import TrainOptions as TrainOptions
     from fewframes.training.train import train as train
@@ -63,7 +63,7 @@ _MODULE_OF = {
     "DataConfig": "data.dataset",
     "evaluate": "training.evaluation.evaluate",
     "EvaluateConfig": "training.evaluation.evaluate",
-    "Evaluation": "training.evaluation.evaluate",
+    "Evaluation": "training.evaluation.results",
     "explain": "inference.explain",
     "Explanation": "inference.explain",
     "export_model": "export.exporter:export",

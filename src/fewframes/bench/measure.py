@@ -42,7 +42,7 @@ from fewframes.models.files.release import kinetics_labels
 from fewframes.models.stam import STAM, SpatialEncoder
 from fewframes.models.token_merging import merge_tokens
 from fewframes.sampling import Views
-from fewframes.training.evaluation.evaluate import indices_of, targets_for
+from fewframes.training.evaluation.labels import indices_of, targets_for
 from fewframes.training.evaluation.scoring import score_videos
 from fewframes.video.source import open_video
 from fewframes.video.transforms import crops_of

@@ -35,14 +35,15 @@ from fewframes.models.files.hub import load_checkpoint
 from fewframes.models.stam import STAM
 from fewframes.results import Failure
 from fewframes.training.config import DEFAULT_RUN, RunConfig, TrainConfig
-from fewframes.training.evaluation.evaluate import Evaluation, evaluate, figure_of
+from fewframes.training.evaluation.evaluate import evaluate
+from fewframes.training.evaluation.results import Evaluation, figure_of
 from fewframes.training.features import EmbeddedVideos
 from fewframes.training.loader import VideoExamples
 from fewframes.training.loop import Trainer, TrainingSet, TrainingStep, solve, token_examples
 from fewframes.training.processes import ProcessRank, as_in_first, few_threads, start_processes
 from fewframes.training.run.folder import RunFolder, versions
-from fewframes.training.run.videos import Progress, RunVideos, failed
 from fewframes.training.run.start import start_run
+from fewframes.training.run.videos import Progress, RunVideos, failed
 
 log = logging.getLogger("fewframes")
 

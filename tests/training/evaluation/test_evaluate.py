@@ -23,9 +23,11 @@ from fewframes.models.files.networks import build_model
 from fewframes.models.presets import PRESETS
 from fewframes.sampling import Views
 from fewframes.training.config import RunConfig, TrainConfig
-from fewframes.training.evaluation.evaluate import EvaluateConfig, Evaluation, calibrated, evaluate, work_of
+from fewframes.training.evaluation.evaluate import EvaluateConfig, evaluate
+from fewframes.training.evaluation.measures import calibrated, work_of
 from fewframes.training.evaluation.report import write_metrics, write_predictions
 from fewframes.training.evaluation.report_page import read_mistakes, report_page
+from fewframes.training.evaluation.results import Evaluation
 from fewframes.training.evaluation.scoring import ScoringSpeed
 from fewframes.training.train import TrainOptions, train
 from fewframes.video.view import ViewConfig

@@ -15,8 +15,9 @@ from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
 from fewframes.errors import MissingDependency
 from fewframes.inference.predictor import Predictor, load
-from fewframes.training.evaluation.evaluate import Evaluation, evaluate
+from fewframes.training.evaluation.evaluate import evaluate
 from fewframes.training.evaluation.report import write_predictions
+from fewframes.training.evaluation.results import Evaluation
 
 ODD = ("error", "kick", "p\udcffsh")
 """One like a column, and one that is no text, as names of folders may be."""

@@ -28,8 +28,8 @@ from fewframes.errors import ConfigError, OutputError
 from fewframes.models.files.checkpoint import HEADER_KEY, MODEL_FILE, Checkpoint, save_checkpoint
 from fewframes.models.files.tensor_files import read_header
 from fewframes.training.config import RunConfig, run_to_toml
-from fewframes.training.evaluation.evaluate import Evaluation
 from fewframes.training.evaluation.report import write_predictions
+from fewframes.training.evaluation.results import Evaluation
 from fewframes.viz.charts import confusion_png, training_png
 
 RUN_FILE, METRICS_FILE, HISTORY_FILE, PREDICTIONS_FILE = "run.toml", "metrics.json", "history.csv", "predictions.csv"
