@@ -103,7 +103,7 @@ def run(job: Job) -> tuple[dict[str, float], float]:
         trained = train(data, Path(output), settings, TrainOptions(cache=cache, device="cpu", overwrite=True))
     evaluation = trained.evaluation
     assert evaluation is not None
-    right_N = (evaluation.logits.argmax(dim=1) == evaluation.targets.argmax(dim=1)).float()
+    right_N = torch.as_tensor(evaluation.logits.argmax(axis=1) == evaluation.targets.argmax(axis=1)).float()
     names = [str(Path(sample.path).relative_to(folder)) for sample in evaluation.samples]
     return dict(zip(names, right_N.tolist(), strict=True)), time.perf_counter() - began
 

@@ -27,8 +27,9 @@ from fewframes.training.augment import AugmentConfig
 from fewframes.training.config import RunConfig, TrainConfig
 from fewframes.training.features import EmbeddedVideos, embed_videos
 from fewframes.training.loader import ExampleOrder, TokenExamples, VideoExamples, read_batches
-from fewframes.training.loop import Trainer, TrainingSet, solve, token_examples
+from fewframes.training.loop import Trainer
 from fewframes.training.processes import start_processes
+from fewframes.training.training_set import TrainingSet, solve, token_examples
 
 NUM_CLIPS, BATCH, TURNS, WORKERS = 96, 8, 3, 2
 SOAK_VIDEOS = 10_000

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from fewframes.training.evaluation.evaluate import EvaluateConfig as EvaluateConfig
     from fewframes.training.evaluation.evaluate import evaluate as evaluate
     from fewframes.training.evaluation.results import Evaluation as Evaluation
-    from fewframes.training.train import TrainingResult as TrainingResult
+    from fewframes.training.run.finish import TrainingResult as TrainingResult
     from fewframes.training.train import TrainOptions as TrainOptions
     from fewframes.training.train import train as train
     from fewframes.video.live_settings import StreamConfig as StreamConfig
@@ -94,7 +94,7 @@ _MODULE_OF = {
     "TimelineConfig": "inference.timeline",
     "Timing": "results",
     "train": "training.train",
-    "TrainingResult": "training.train",
+    "TrainingResult": "training.run.finish",
     "TrainOptions": "training.train",
     "VideoSet": "data.dataset",
     "ViewConfig": "video.view",

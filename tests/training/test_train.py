@@ -29,8 +29,9 @@ from fewframes.models.files.networks import build_model
 from fewframes.training.augment import AugmentConfig
 from fewframes.training.config import RunConfig, TrainConfig, read_run
 from fewframes.training.evaluation.evaluate import EvaluateConfig, evaluate
+from fewframes.training.run.finish import TrainingResult
 from fewframes.training.run.folder import read_history
-from fewframes.training.train import TrainingResult, TrainOptions, train
+from fewframes.training.train import TrainOptions, train
 from fewframes.video.view import ViewConfig
 from helpers.numbered import write_fading
 from helpers.training import command

@@ -121,9 +121,9 @@ def evaluate(
         early_exit=None if exits is None else early_exit(exits, scores.stages, targets_NK.argmax(dim=1)),
         work=work_of(predictor, config.views, scores.pace),
         samples=samples,
-        logits=logits_NK,
-        targets=targets_NK,
-        scores=predictor.model.scores(logits_NK),
+        logits=logits_NK.numpy(),
+        targets=targets_NK.numpy(),
+        scores=predictor.model.scores(logits_NK).numpy(),
         failures=scores.failures,
         provenance={
             "model": predictor.name,

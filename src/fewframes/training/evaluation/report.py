@@ -48,8 +48,8 @@ def write_predictions(evaluation: Evaluation, labels: tuple[str, ...], path: Pat
 
 def _rows(evaluation: Evaluation, labels: tuple[str, ...]) -> Iterator[list[Cell]]:
     for sample, scores_K in zip(evaluation.samples, evaluation.scores, strict=True):
-        score, index = scores_K.max(dim=0)
-        named: list[Cell] = [";".join(sample.labels), labels[int(index)], float(score), None]
+        best = int(scores_K.argmax())
+        named: list[Cell] = [";".join(sample.labels), labels[best], float(scores_K[best]), None]
         yield [sample.path, sample.start_s, sample.end_s, *named, *scores_K.tolist()]
     for failure in evaluation.failures:
         yield [failure.source, failure.start_s, failure.end_s, None, None, None, failure.error, *[None] * len(labels)]

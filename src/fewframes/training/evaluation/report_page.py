@@ -49,9 +49,10 @@ def read_mistakes(evaluation: Evaluation, predictor: Predictor) -> tuple[Mistake
         sample = evaluation.samples[row]
         request = ClipRequest(ONE_PASS, predictor.config.num_frames, sample.start_s, sample.end_s)
         decoded = predictor.reader.read(sample.path, request, threads=0)
-        score, index = evaluation.scores[row].max(dim=0)
+        scores_K = evaluation.scores[row]
+        best = int(scores_K.argmax())
         attention_T = predictor.label(decoded).frame_attention
-        found.append(Mistake(sample, predictor.labels[int(index)], float(score), decoded.clips[0], attention_T))
+        found.append(Mistake(sample, predictor.labels[best], float(scores_K[best]), decoded.clips[0], attention_T))
     return tuple(found)
 
 
@@ -130,16 +131,17 @@ def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
 
 def _occurring(report: Report) -> tuple[tuple[str, ...], NDArray[np.generic]]:
     """Return the labels that have videos or were predicted, and their confusion counts."""
-    counts_KK = report.confusion.numpy()
+    counts_KK = np.asarray(report.confusion)
     kept = np.flatnonzero(counts_KK.sum(axis=0) + counts_KK.sum(axis=1))
     return tuple(report.labels[index] for index in kept), counts_KK[np.ix_(kept, kept)]
 
 
 def _pairs(report: Report) -> list[tuple[str, str]]:
     """Return pairs of confused actions as rows of a table (true label, text), the most frequent first."""
-    wrong_KK = report.confusion.clone().fill_diagonal_(0)
-    found = sorted(wrong_KK.nonzero().tolist(), key=lambda pair: -int(wrong_KK[pair[0], pair[1]]))
-    totals = report.confusion.sum(dim=1)
+    counts_KK = np.asarray(report.confusion)
+    wrong_KK = counts_KK - np.diag(np.diag(counts_KK))
+    found = sorted(np.argwhere(wrong_KK).tolist(), key=lambda pair: -int(wrong_KK[pair[0], pair[1]]))
+    totals = counts_KK.sum(axis=1)
     return [
         (report.labels[row], f"taken for {report.labels[column]}: {int(wrong_KK[row, column])} of {int(totals[row])}")
         for row, column in found[:MOST_PAIRS]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from fewframes.core.metrics import Cost, Interval, MultiLabelReport, Report
 from fewframes.data.layouts import Sample
@@ -151,9 +152,9 @@ class Evaluation:
     early_exit: EarlyExit | None
     work: EvaluationCost
     samples: tuple[Sample, ...]
-    logits: Tensor
-    targets: Tensor
-    scores: Tensor
+    logits: NDArray[np.float32]
+    targets: NDArray[np.float32]
+    scores: NDArray[np.float32]
     failures: tuple[Failure, ...]
     provenance: dict[str, Any]
 
@@ -178,8 +179,8 @@ class Evaluation:
 
     def worst(self, count: int) -> list[int]:
         """Return the rows of the `count` wrong answers with the highest scores, highest first (one action per video)."""
-        wrong_N = self.scores.argmax(dim=1) != self.targets.argmax(dim=1)
-        order_N = self.scores.amax(dim=1).argsort(descending=True)
+        wrong_N = self.scores.argmax(axis=1) != self.targets.argmax(axis=1)
+        order_N = (-self.scores.max(axis=1)).argsort(kind="stable")
         return [row for row in order_N.tolist() if wrong_N[row]][:count]
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import accelerate
 import av
+import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
@@ -212,7 +213,7 @@ class RunFolder:
                     write_predictions(evaluation, checkpoint.labels, part / PREDICTIONS_FILE)
                 if evaluation is not None and isinstance(evaluation.report, Report):
                     title = f"{evaluation.report.num_videos} held-out videos, top-1 {evaluation.report.top1:.1%}"
-                    labels, counts_KK = evaluation.report.labels, evaluation.report.confusion.numpy()
+                    labels, counts_KK = evaluation.report.labels, np.asarray(evaluation.report.confusion)
                     (part / CONFUSION_FILE).write_bytes(confusion_png(labels, counts_KK, title))
                 if last is not None:
                     save_checkpoint(part / LAST_FILE, last)
