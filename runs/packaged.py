@@ -36,7 +36,8 @@ from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
 from fewframes.models.files.checkpoint import save_checkpoint
 from fewframes.training.config import RunConfig, changed, read_run
-from fewframes.training.train import TrainingResult, TrainOptions, train
+from fewframes.training.run.finish import TrainingResult
+from fewframes.training.train import TrainOptions, train
 from fewframes.viz.charts import confusion_png
 
 FOLDS, SEEDS = 5, 3
@@ -114,7 +115,7 @@ def held_out(videos: VideoSet, run: RunConfig, output: Path, cache: EmbeddingCac
             assert trained.evaluation is not None
             assert isinstance(trained.evaluation.report, Report)
             confusion += trained.evaluation.report.confusion
-            logits_BK[held] = trained.evaluation.logits
+            logits_BK[held] = torch.as_tensor(trained.evaluation.logits)
             print(f"seed {seed} fold {number}: {trained.evaluation.report}", flush=True)
         report = score(logits_BK, targets_B, videos.labels)
         assert torch.equal(report.confusion, confusion)

@@ -47,12 +47,12 @@ if TYPE_CHECKING:
     from fewframes.training.config import RunConfig as RunConfig
     from fewframes.training.config import read_run as read_run
     from fewframes.training.evaluation.evaluate import EvaluateConfig as EvaluateConfig
-    from fewframes.training.evaluation.evaluate import Evaluation as Evaluation
     from fewframes.training.evaluation.evaluate import evaluate as evaluate
+    from fewframes.training.evaluation.results import Evaluation as Evaluation
+    from fewframes.training.run.finish import TrainingResult as TrainingResult
     from fewframes.training.solved.run import SolvedResult as SolvedResult
     from fewframes.training.solved.run import SolveOptions as SolveOptions
     from fewframes.training.solved.run import train_solved as train_solved
-    from fewframes.training.train import TrainingResult as TrainingResult
     from fewframes.training.train import TrainOptions as TrainOptions
     from fewframes.training.train import train as train
     from fewframes.video.live_settings import StreamConfig as StreamConfig
@@ -66,7 +66,7 @@ _MODULE_OF = {
     "DataConfig": "data.dataset",
     "evaluate": "training.evaluation.evaluate",
     "EvaluateConfig": "training.evaluation.evaluate",
-    "Evaluation": "training.evaluation.evaluate",
+    "Evaluation": "training.evaluation.results",
     "explain": "inference.explain",
     "Explanation": "inference.explain",
     "export_model": "export.exporter:export",
@@ -100,7 +100,7 @@ _MODULE_OF = {
     "Timing": "results",
     "train": "training.train",
     "train_solved": "training.solved.run",
-    "TrainingResult": "training.train",
+    "TrainingResult": "training.run.finish",
     "TrainOptions": "training.train",
     "VideoSet": "data.dataset",
     "ViewConfig": "video.view",

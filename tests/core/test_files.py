@@ -22,7 +22,7 @@ from fewframes.core.files import check_not_read, check_writable, filled
 from fewframes.data.dataset import DataConfig, read_data
 from fewframes.errors import ConfigError, OutputError, WeightsError
 from fewframes.training.config import RunConfig, TrainConfig
-from fewframes.training.run_folder import EventFile, RunFolder
+from fewframes.training.run.folder import EventFile, RunFolder
 from fewframes.training.train import TrainOptions, train
 
 CPU = TrainOptions(device="cpu", dtype="float32")
@@ -122,7 +122,7 @@ def test_a_state_stays_where_the_model_cannot_be_written(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("fewframes.training.run_folder.save_checkpoint", full)
+        patch.setattr("fewframes.training.run.folder.save_checkpoint", full)
         with pytest.raises(
             OutputError, match="No space left on device.; make room and continue with --resume, or take another"
         ):

@@ -29,8 +29,9 @@ from fewframes.models.files.networks import build_model
 from fewframes.training.augment_config import AugmentConfig
 from fewframes.training.config import RunConfig, TrainConfig, read_run
 from fewframes.training.evaluation.evaluate import EvaluateConfig, evaluate
-from fewframes.training.run_folder import read_history
-from fewframes.training.train import TrainingResult, TrainOptions, train
+from fewframes.training.run.finish import TrainingResult
+from fewframes.training.run.folder import read_history
+from fewframes.training.train import TrainOptions, train
 from fewframes.video.view import ViewConfig
 from helpers.numbered import write_fading
 from helpers.training import command
@@ -279,7 +280,7 @@ def test_an_overwritten_run_leaves_nothing_of_the_old(
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
     assert "confusion.png" in before
     with monkeypatch.context() as patch:
-        patch.setattr("fewframes.training.run_folder.save_checkpoint", full_disk)
+        patch.setattr("fewframes.training.run.folder.save_checkpoint", full_disk)
         with pytest.raises(OutputError, match=r"out: cannot be written \(No space left"):
             again(holdout=0.0)
     left = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # the command line must not load torch before a command needs
     from fewframes.inference.explain import Explanation
     from fewframes.inference.predictor import Predictor
     from fewframes.results import Failure, Prediction
-    from fewframes.training.evaluation.evaluate import Evaluation
+    from fewframes.training.evaluation.results import Evaluation
 
 Results = Iterable["Prediction | Explanation | Failure"]
 Result = TypeVar("Result")

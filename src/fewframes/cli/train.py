@@ -260,7 +260,7 @@ def train(
             SolveOptions(cache=kept, device=device, dtype=dtype, overwrite=overwrite, command=command),
         )
         return
-    from fewframes.training.run_folder import RunFolder  # late: it loads torch, which a solved head does not need
+    from fewframes.training.run.folder import RunFolder  # late: it loads torch, which a solved head does not need
     from fewframes.training.train import TrainOptions
     from fewframes.training.train import train as train_model
 

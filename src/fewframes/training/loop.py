@@ -1,8 +1,8 @@
-"""Train a network step by step, and save and restore the state from which an interrupted run continues.
+"""Train a network step by step.
 
 The videos of a step, their augmentation, dropout and mixtures all follow from the seed and the number of the step. So weights,
 optimiser, average and that number are the whole state, and a run that was killed ends in the same weights, to the last bit on a
-CPU. Measuring and the files of a run are left to `train.py`.
+CPU. Measuring and the files of a run are left to `run/`.
 """
 
 from __future__ import annotations
@@ -10,41 +10,31 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-import os
-import pickle
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    get_state_dict,
-    set_state_dict,
-)
+from torch.distributed.checkpoint.state_dict import get_model_state_dict
 
 from fewframes.errors import ConfigError
-from fewframes.models.backbones import TimmFrameEncoder
-from fewframes.models.layers import pixels_of
-from fewframes.models.stam import STAM, SpatialEncoder
+from fewframes.models.stam import STAM
 from fewframes.training.augment import mixed
 from fewframes.training.config import RunConfig
-from fewframes.training.loader import ExampleOrder, TokenExamples, TrainingBatch, VideoExamples, read_batches
+from fewframes.training.loader import ExampleOrder, TokenExamples, TrainingBatch, read_batches
 from fewframes.training.optim import Average, parameter_groups, unfreeze, warmup_cosine
 from fewframes.training.processes import as_in_first, few_threads, start_processes
+from fewframes.training.state import WHOLE, LearnedState
+from fewframes.training.trained_part import TrainedPart, spread, use_checkpointing
+from fewframes.training.training_set import TrainingSet, class_weights, solve, token_examples
+from fewframes.video.transforms import pixels_of
 
-STATE_FORMAT = 1
 ADAM_BETAS = (0.9, 0.98)
-FRAMES_AT_ONCE = 32
-"""The most frames that go through a partly frozen frame encoder together on a CPU."""
-WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
-"""The options for states that are the same for any number of processes."""
 
 
 @dataclass(frozen=True)
@@ -64,64 +54,6 @@ class TrainingStep:
     num_videos: int
     seconds: float
     waited_s: float
-
-
-class TrainedPart(nn.Module):
-    """The part of a model that is trained, as one module from a batch's inputs to logits (B, K).
-
-    If `embedded`, inputs are tokens (B, T, W), and the temporal encoder and the head learn. Otherwise inputs are frames
-    (B, T, C, H, W) in 0-1. The moment head is fitted in closed form, not trained, and has no part in this.
-    """
-
-    def __init__(self, model: STAM, *, embedded: bool) -> None:
-        super().__init__()
-        self.frame_encoder = None if embedded else model.frame_encoder
-        self.temporal_encoder, self.head = model.temporal_encoder, model.head
-        self._model = [model]  # in a list, so that torch does not register its parts a second time
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        if self.frame_encoder is not None:
-            inputs = self.temporal_encoder.tokens(self._encoded(inputs))
-        embedding_BD, _ = self.temporal_encoder.attend(inputs)
-        return self.head(embedding_BD)
-
-    def _encoded(self, pixels_BTCHW: Tensor) -> Tensor:
-        """Return frame embeddings (B, T, D). If only the last blocks learn, a CPU encodes few frames at a time.
-
-        The first blocks have the largest activations, and without a gradient nobody needs them afterwards.
-        """
-        model = self._model[0]
-        all_at_once = next(model.frame_encoder.parameters()).requires_grad or model.config.layout != "factorised"
-        if all_at_once or pixels_BTCHW.device.type != "cpu":
-            return model.encode_clips(pixels_BTCHW)
-        parts = [model.encode_frames(part) for part in pixels_BTCHW.flatten(0, 1).split(FRAMES_AT_ONCE)]
-        return torch.cat(parts).unflatten(0, pixels_BTCHW.shape[:2])
-
-    def train(self, mode: bool = True) -> TrainedPart:
-        """Switch to training mode, except for batch norms.
-
-        These keep the statistics of their image weights: the frames of a batch are too few and too alike to estimate others.
-        """
-        super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()
-        return self
-
-    def forward_parts(self) -> dict[str, nn.Parameter]:
-        """Return the parameters outside the frame encoder, by name."""
-        return {name: weight for name, weight in self.named_parameters() if not name.startswith("frame_encoder.")}
-
-
-@dataclass(frozen=True, eq=False)
-class TrainingSet:
-    """The examples that a model learns from, their targets (B, K) in 0-1, their names in error texts, and the scores (B, K) of a
-    teacher, if there is one, at the temperature of the run."""
-
-    examples: TokenExamples | VideoExamples
-    targets: Tensor
-    names: Sequence[str]
-    teacher_scores: Tensor | None = None
 
 
 class Trainer:
@@ -150,7 +82,7 @@ class Trainer:
             model.temporal_encoder.motion.requires_grad_(False)  # fitted, not trained
         unfreeze(model.frame_encoder, config.unfreeze)
         use_checkpointing(model.frame_encoder, config.checkpointing)
-        self.parallel = self._spread()
+        self.parallel = spread(self.learner, config, accelerator)
         self.optimiser = torch.optim.AdamW(
             parameter_groups(self.learner.forward_parts(), self.learner.frame_encoder, config),
             betas=ADAM_BETAS,
@@ -176,31 +108,6 @@ class Trainer:
         num_weights = sum(weight.numel() for weight in self.learner.parameters() if weight.requires_grad)
         num_tokens = self.order.batch_size * (1 + self.training_set.examples.tokens_BVTW.shape[2])
         return 6 * num_weights * num_tokens / 1e9
-
-    def _spread(self) -> nn.Module:
-        """Return the trained part wrapped for all processes: a copy in each (DDP), or a piece of it in each (FSDP)."""
-        if self.config.compile:
-            self.learner.compile()
-        if not self.config.shard:
-            return self.accelerator.prepare_model(self.learner)
-        if self.accelerator.num_processes == 1:
-            raise ConfigError(
-                "shard = true spreads a network over several processes, but there is only one; start more with torchrun"
-            )
-        from torch.distributed.device_mesh import (
-            init_device_mesh,
-        )  # late: only torchrun's processes have it initialised
-        from torch.distributed.fsdp import fully_shard
-
-        mesh = init_device_mesh(self.accelerator.device.type, (self.accelerator.num_processes,))
-        for blocks in (
-            getattr(self.learner.frame_encoder, "blocks", ()),
-            getattr(self.learner.temporal_encoder, "blocks", ()),
-        ):
-            for block in blocks:
-                fully_shard(block, mesh=mesh)
-        fully_shard(self.learner, mesh=mesh)
-        return self.learner
 
     def _order(self) -> ExampleOrder:
         weights: tuple[float, ...] = ()
@@ -320,54 +227,18 @@ class Trainer:
         """Write the state of the run to one file, all of it or nothing, with `extra` plain values, which `restore` returns.
 
         Every process has to call it. Raises OSError."""
-        weights, optimiser = get_state_dict(self.learner, self.optimiser, options=WHOLE)
-        average = None if self.average is None else self.average.state_dict()
-        state = {
-            "format": STATE_FORMAT,
-            "num_done": self.num_done,
-            "weights": weights,
-            "optimiser": optimiser,
-            "average": average,
-            "scaler": self.scaler.state_dict(),
-            "failed": self.failed,
-            "memory": extra,
-        }
-        if self.accelerator.is_main_process:
-            part = path.with_name(path.name + ".part")
-            try:
-                with part.open("wb") as file:
-                    _write_state(state, file)
-                    file.flush()
-                    os.fsync(file.fileno())
-            except BaseException:
-                part.unlink(missing_ok=True)
-                raise
-            part.replace(path)
+        plain = {"num_done": self.num_done, "failed": self.failed, "memory": extra}
+        self._state().save(path, plain, write=self.accelerator.is_main_process)
 
     def restore(self, path: Path) -> dict[str, Any]:
         """Continue from a saved state, and return the values stored with it. Raises ConfigError if the file is no such state."""
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            if state["format"] != STATE_FORMAT:
-                raise ConfigError(
-                    f"{path}: written by another version (format {state['format']}); start anew: --overwrite"
-                )
-            set_state_dict(
-                self.learner,
-                self.optimiser,
-                model_state_dict=state["weights"],
-                optim_state_dict=state["optimiser"],
-                options=StateDictOptions(full_state_dict=True),
-            )
-        except (OSError, RuntimeError, EOFError, LookupError, TypeError, pickle.UnpicklingError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ConfigError(f"{path}: not the state of this run ({reason}); start anew: --overwrite") from None
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.num_done, self.failed = state["num_done"], state["failed"]
-        extra: dict[str, Any] = state["memory"]
+        stored = self._state().load(path)
+        self.num_done, self.failed = stored["num_done"], stored["failed"]
+        extra: dict[str, Any] = stored["memory"]
         return extra
+
+    def _state(self) -> LearnedState:
+        return LearnedState(self.learner, self.optimiser, self.scaler, self.average)
 
 
 def fit(
@@ -392,59 +263,8 @@ def fit(
     model.eval()
 
 
-def solve(model: STAM, embeddings_BVTD: Tensor, targets_BK: Tensor, seed: int) -> None:
-    """Fit in place the parts of a model that are not trained by steps: the reduction of motion tokens, and the moment head."""
-    generator = torch.Generator().manual_seed(seed)
-    if model.temporal_encoder.motion is not None:
-        model.temporal_encoder.motion.fit(embeddings_BVTD.flatten(0, 1), generator)
-    if model.moment_head is not None:
-        model.moment_head.fit(embeddings_BVTD, targets_BK, model.loss, generator)
-
-
-@torch.no_grad()
-def token_examples(model: STAM, embeddings_BVTD: Tensor) -> TokenExamples:
-    """Return the tokens that the temporal encoder is trained on. They are computed once, since no part before it learns."""
-    views = [model.temporal_encoder.tokens(view_BTD) for view_BTD in embeddings_BVTD.unbind(1)]
-    return TokenExamples(torch.stack(views, dim=1))
-
-
-def _write_state(state: dict[str, Any], file: IO[bytes]) -> None:
-    """Write the state with torch.save, and raise the OSError of a full disk.
-
-    torch.save itself raises a RuntimeError about positions in the file instead.
-    """
-    try:
-        torch.save(state, file)
-    except RuntimeError as error:
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from None
-        raise
-
-
 def fraction_right(model: STAM, logits_BK: Tensor, targets_BK: Tensor) -> float:
     """Return the fraction of videos that got their action; for multi-label models, the fraction of right yes or no answers."""
     if model.config.task == "multilabel":
         return float(((logits_BK > 0) == (targets_BK > 0.5)).float().mean())
     return float((logits_BK.argmax(dim=1) == targets_BK.argmax(dim=1)).float().mean())
-
-
-def class_weights(targets_BK: Tensor) -> Tensor:
-    """Return weights (K,) in proportion to 1 / videos of each class, scaled to a mean of 1 over the labels of the videos.
-
-    `targets_BK` (B, K) are in 0-1.
-    """
-    counts_K = targets_BK.sum(dim=0).clamp(min=1)
-    weights_K = 1 / counts_K
-    return weights_K * (targets_BK.sum() / (weights_K * targets_BK.sum(dim=0)).sum())
-
-
-def use_checkpointing(frame_encoder: nn.Module, wanted: bool) -> None:
-    """Switch on or off that the frame encoder's activations are recomputed in the backward pass. Raises ConfigError if it cannot
-    do that."""
-    if isinstance(frame_encoder, SpatialEncoder):
-        frame_encoder.checkpointing = wanted
-    elif isinstance(frame_encoder, TimmFrameEncoder):
-        backbone: Any = frame_encoder.backbone
-        backbone.set_grad_checkpointing(wanted)
-    elif wanted:
-        raise ConfigError(f"checkpointing works with ViT and timm encoders, not with {type(frame_encoder).__name__}")

@@ -8,6 +8,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -24,9 +25,11 @@ from fewframes.models.files.networks import build_model
 from fewframes.models.presets import PRESETS
 from fewframes.sampling import Views
 from fewframes.training.config import RunConfig, TrainConfig
-from fewframes.training.evaluation.evaluate import EvaluateConfig, Evaluation, calibrated, evaluate, work_of
+from fewframes.training.evaluation.evaluate import EvaluateConfig, evaluate
+from fewframes.training.evaluation.measures import calibrated, work_of
 from fewframes.training.evaluation.report import write_metrics, write_predictions
 from fewframes.training.evaluation.report_page import read_mistakes, report_page
+from fewframes.training.evaluation.results import Evaluation
 from fewframes.training.evaluation.scoring import ScoringSpeed
 from fewframes.training.train import TrainOptions, train
 from fewframes.video.view import ViewConfig
@@ -83,7 +86,7 @@ def test_labels_are_matched_by_name(fading: Predictor, clips: Path, judged: Eval
         )
 
     matched = evaluate(renamed("turn blue", "Turn_Blue"), fading, None)
-    assert torch.equal(matched.targets, judged.targets)
+    assert np.array_equal(matched.targets, judged.targets)
     with pytest.raises(DataError, match=r"the model has no 'turn bleu' \(1 of 2 labels .*did you mean 'turn blue'\?"):
         evaluate(renamed("turn blue", "turn bleu"), fading, None)
     with pytest.raises(
@@ -254,14 +257,14 @@ def test_models_that_mix_frames_are_judged_too(
     assert plain.to_dict()["order"] is None
     assert "videos/s with decoding" in plain.work.lines()[1]
     assert "frames backwards" not in report_page(plain)
-    assert torch.equal(plain.logits, judged.logits)
+    assert np.array_equal(plain.logits, judged.logits)
 
 
 def test_embeddings_are_kept_for_the_next_time(fading: Predictor, clips: Path, tmp_path: Path) -> None:
     cache = EmbeddingCache(tmp_path)
     first, second = (evaluate(read_data(clips), fading, cache) for _ in range(2))
     assert (first.provenance["num_cached"], second.provenance["num_cached"]) == (0, 12)
-    assert torch.equal(first.logits, second.logits)
+    assert np.array_equal(first.logits, second.logits)
 
 
 def test_a_temperature_is_fitted_on_the_other_half() -> None:

@@ -16,7 +16,7 @@ from fewframes.core.text import for_csv, printable
 if TYPE_CHECKING:  # an import at run time would load the evaluation, and all that it needs, into each worker of Ray
     from fewframes.data.layouts import Sample
     from fewframes.results import Failure
-    from fewframes.training.evaluation.evaluate import Evaluation
+    from fewframes.training.evaluation.results import Evaluation
 
 COLUMNS = ("source", "start_s", "end_s", "labels", "predicted", "score", "error")
 """The columns before the scores, which have a column for each label."""

@@ -16,7 +16,8 @@ from fewframes.inference.clips import ClipRequest
 from fewframes.inference.predictor import Predictor
 from fewframes.results import Clip, tally
 from fewframes.sampling import ONE_PASS
-from fewframes.training.evaluation.evaluate import RELEASE_FPS, Evaluation, figure_name
+from fewframes.training.evaluation.measures import RELEASE_FPS
+from fewframes.training.evaluation.results import Evaluation, figure_name
 from fewframes.viz.charts import MOST_COUNTED, confusion_png, curve_png
 from fewframes.viz.frames import frames_of
 from fewframes.viz.thumbnails import data_url

@@ -46,7 +46,7 @@ class SolvedStart:
     ) -> None:
         from fewframes.inference.predictor import Predictor
         from fewframes.models.files.checkpoint import Checkpoint
-        from fewframes.training.start import start_run
+        from fewframes.training.run.start import start_run
 
         solved = replace(run, model={**run.model, **SOLVED_MODEL})
         self._model, view, self._licences = start_run(solved, num_classes=len(labels), task=task)

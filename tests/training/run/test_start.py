@@ -8,7 +8,7 @@ from fewframes.models.files.model_file import read_model_file
 from fewframes.models.files.names import packaged_path
 from fewframes.models.presets import PRESETS
 from fewframes.training.config import RunConfig
-from fewframes.training.start import kept_graphs
+from fewframes.training.run.start import kept_graphs
 
 
 def test_graphs_are_kept_while_the_architecture_is_the_same() -> None:

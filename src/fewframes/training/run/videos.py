@@ -19,7 +19,7 @@ from fewframes.inference.predictor import Predictor
 from fewframes.results import Failure
 from fewframes.training.augment_config import AugmentConfig
 from fewframes.training.config import RunConfig
-from fewframes.training.evaluation.evaluate import indices_of
+from fewframes.training.evaluation.labels import indices_of
 from fewframes.training.evaluation.scoring import Scores, score_videos
 from fewframes.training.features import EmbeddedVideos, VideoFeatures, embed_videos, extract_features
 from fewframes.training.processes import ProcessRank

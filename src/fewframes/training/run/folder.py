@@ -17,6 +17,7 @@ from typing import Any
 
 import accelerate
 import av
+import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
@@ -29,8 +30,8 @@ from fewframes.errors import ConfigError, OutputError
 from fewframes.models.files.checkpoint import Checkpoint, save_checkpoint
 from fewframes.models.files.model_file import read_header
 from fewframes.training.config import RunConfig, run_to_toml
-from fewframes.training.evaluation.evaluate import Evaluation
 from fewframes.training.evaluation.report import write_predictions
+from fewframes.training.evaluation.results import Evaluation
 from fewframes.training.run_files import (
     BEST_FILE,
     CONFUSION_FILE,
@@ -220,7 +221,7 @@ class RunFolder:
                     write_predictions(evaluation, checkpoint.labels, part / PREDICTIONS_FILE)
                 if evaluation is not None and isinstance(evaluation.report, Report):
                     title = f"{count_of(evaluation.report.num_videos, 'held-out video')}, top-1 {evaluation.report.top1:.1%}"
-                    labels, counts_KK = evaluation.report.labels, evaluation.report.confusion.numpy()
+                    labels, counts_KK = evaluation.report.labels, np.asarray(evaluation.report.confusion)
                     (part / CONFUSION_FILE).write_bytes(confusion_png(labels, counts_KK, title))
                 if last is not None:
                     save_checkpoint(part / LAST_FILE, last)

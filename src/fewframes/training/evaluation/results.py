@@ -1,0 +1,194 @@
+"""The figures of an evaluation, and how they are put into words and plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewframes.core.metrics import Cost, Interval, MultiLabelReport, Report
+from fewframes.data.layouts import Sample
+from fewframes.inference.early_exit import ExitFigures
+from fewframes.results import Failure
+from fewframes.training.evaluation.scoring import ScoringSpeed
+
+
+@dataclass(frozen=True)
+class FrameOrder:
+    """Top-1 (mAP for multi-label models) with the frames in order, backwards, and in random order (mean of five orders)."""
+
+    forwards: float
+    backwards: float
+    shuffled: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The expected calibration error of a model as it is, and with logits divided by a temperature that was fitted on the other
+    half of the groups. `temperature` is the one fitted on all groups."""
+
+    error: float
+    scaled_error: float
+    temperature: float
+
+
+@dataclass(frozen=True)
+class OfficialSubset:
+    """The figures over the videos that the 2021 release's loader keeps. It drops those that last less than `shortest_s`, because
+    `num_frames` frames at 1.6 a second do not fit into them. `report` is None if no video is that long."""
+
+    num_frames: int
+    shortest_s: float
+    num_videos: int
+    num_all: int
+    report: Report | MultiLabelReport | None
+
+    def __str__(self) -> str:
+        found = f"{self.num_videos} of {self.num_all} videos"
+        if self.report is None:
+            return f"{found} (none lasts {self.shortest_s:.1f} s)"
+        return f"{found}, {figure_name(self.report)} {figure_of(self.report):.1%}"
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the subset's size and figures as plain values for JSON."""
+        report = {} if self.report is None else self.report.to_dict()
+        figures = {name: value for name, value in report.items() if isinstance(value, float)}
+        return {"shortest_s": self.shortest_s, "num_videos": self.num_videos, **figures}
+
+
+@dataclass(frozen=True)
+class EarlyExit:
+    """The effect of stopping early: `figures` at the plan's `threshold`, and a `curve` of (threshold, mean number of frames, top-1)
+    at other confidences. A video that does not stop early takes `num_frames`."""
+
+    threshold: float
+    figures: ExitFigures
+    num_frames: int
+    curve: tuple[tuple[float, float, float], ...]
+
+    def __str__(self) -> str:
+        figures = self.figures
+        return (
+            f"{figures.top1:.1%} by {figures.mean_frames:.2f} of {self.num_frames} frames on average (from a confidence of "
+            f"{self.threshold:.3g}); {figures.top1_all_frames:.1%} by all"
+        )
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain values for JSON."""
+        names = ("threshold", "mean_frames", "top1")
+        curve = [dict(zip(names, (round(value, 4) for value in point), strict=True)) for point in self.curve]
+        return {"threshold": round(self.threshold, 4), **self.figures.to_dict(), "curve": curve}
+
+
+@dataclass(frozen=True)
+class EvaluationCost:
+    """The cost of scoring one video: `frames_read` frames, `num_views` passes of `view_cost` each. `pace` is the measured speed."""
+
+    frames_read: int
+    num_views: int
+    view_cost: Cost
+    pace: ScoringSpeed
+    machine: str
+    precision: str
+
+    def lines(self) -> list[str]:
+        """Return lines of text for people. Speeds are named only if something was computed, and not taken from the cache."""
+        cost, pace = self.view_cost, self.pace
+        gmacs = f"{cost.gmacs:.4g} + {cost.attention_gmacs:.2g} GMACs"
+        if self.num_views > 1:
+            total, attention = self.num_views * cost.gmacs, self.num_views * cost.attention_gmacs
+            gmacs = f"{self.num_views} views of {gmacs}, {total:.4g} + {attention:.2g} in all"
+        frames, millions = self.frames_read, cost.num_parameters / 1e6
+        lines = [f"a video: {frames} frames read, {gmacs} (+ attention's products); {millions:.1f} M parameters"]
+        if pace.num_videos:
+            network = f"network alone {pace.num_videos / pace.network_s:.3g} videos/s"
+            decoding = "" if pace.total_s is None else f"{pace.num_videos / pace.total_s:.3g} videos/s with decoding, "
+            lines.append(f"{decoding}{network} ({pace.num_videos} computed; {self.machine}, {self.precision})")
+        return lines
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain values for JSON. GMACs are multiply-adds in units of 1e9; attention's products q k^T and (weights) v are
+        counted apart."""
+        cost, pace = self.view_cost, self.pace
+        speed = (
+            {
+                "videos": pace.num_videos,
+                "seconds": None if pace.total_s is None else round(pace.total_s, 3),
+                "network_seconds": round(pace.network_s, 3),
+                "videos_per_s": None if pace.total_s is None else round(pace.num_videos / pace.total_s, 2),
+                "network_videos_per_s": round(pace.num_videos / pace.network_s, 2),
+            }
+            if pace.num_videos
+            else None
+        )
+        return {
+            "frames_read": self.frames_read,
+            "views": self.num_views,
+            "gmacs_a_view": round(cost.gmacs, 4),
+            "attention_gmacs_a_view": round(cost.attention_gmacs, 4),
+            "gmacs": round(self.num_views * cost.gmacs, 4),
+            "attention_gmacs": round(self.num_views * cost.attention_gmacs, 4),
+            "parameters": cost.num_parameters,
+            "machine": self.machine,
+            "precision": self.precision,
+            "computed": speed,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """The results of a model on labelled videos. `samples` and the rows of `logits`, `targets` and `scores`, all (N, K), are the N
+    videos that could be read; columns are the K labels of the model. `failures` are the other videos."""
+
+    report: Report | MultiLabelReport
+    interval: Interval
+    order: FrameOrder | None
+    calibration: Calibration | None
+    rejection: list[tuple[float, float]]
+    sweep: dict[int, float]
+    official: OfficialSubset | None
+    early_exit: EarlyExit | None
+    work: EvaluationCost
+    samples: tuple[Sample, ...]
+    logits: NDArray[np.float32]
+    targets: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    failures: tuple[Failure, ...]
+    provenance: dict[str, Any]
+
+    def to_dict(self) -> dict[str, object]:
+        """Return all figures and the provenance as plain values for JSON, without the scores of single videos."""
+        order, calibration, official = self.order, self.calibration, self.official
+        return {
+            **self.provenance,
+            "evaluated": len(self.samples),
+            "failed": [failure.to_dict() for failure in self.failures if not failure.missing],
+            "missing": [failure.to_dict() for failure in self.failures if failure.missing],
+            "report": self.report.to_dict(),
+            "interval": vars(self.interval),
+            "official_subset": None if official is None else official.to_dict(),
+            "early_exit": None if self.early_exit is None else self.early_exit.to_dict(),
+            "cost": self.work.to_dict(),
+            "order": None if order is None else vars(order),
+            "calibration": None if calibration is None else vars(calibration),
+            "rejection": [{"answered": answered, "right": right} for answered, right in self.rejection],
+            "frames_sweep": {str(frames): value for frames, value in self.sweep.items()},
+        }
+
+    def worst(self, count: int) -> list[int]:
+        """Return the rows of the `count` wrong answers with the highest scores, highest first (one action per video)."""
+        wrong_N = self.scores.argmax(axis=1) != self.targets.argmax(axis=1)
+        order_N = (-self.scores.max(axis=1)).argsort(kind="stable")
+        return [row for row in order_N.tolist() if wrong_N[row]][:count]
+
+
+def figure_of(report: Report | MultiLabelReport) -> float:
+    """Return the main figure of a report: top-1, or mAP for multi-label models."""
+    return report.top1 if isinstance(report, Report) else report.mean_ap
+
+
+def figure_name(report: Report | MultiLabelReport) -> str:
+    """Return the name of the figure that `figure_of` returns."""
+    return "top-1" if isinstance(report, Report) else "mAP"

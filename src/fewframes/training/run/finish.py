@@ -1,0 +1,122 @@
+"""Finish a run: fit the early exit, evaluate the model on held-out videos, and write the output folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+
+from fewframes.errors import DataError
+from fewframes.inference.early_exit import fit_plan, stage_logits, stages_of
+from fewframes.models.exit_plan import ExitPlan
+from fewframes.models.files.checkpoint import Checkpoint
+from fewframes.models.stam import STAM
+from fewframes.results import Failure
+from fewframes.training.evaluation.evaluate import evaluate
+from fewframes.training.evaluation.results import Evaluation
+from fewframes.training.run.context import RunContext
+from fewframes.training.run.fit import FittedRun
+from fewframes.training.run.folder import versions
+from fewframes.training.run.prepare import PreparedRun
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """The result of a run: the model, its evaluation on held-out videos (None if there were none, or none could be read), the
+    failures, the number of videos from the cache, and the seconds that embedding and training took."""
+
+    checkpoint: Checkpoint
+    evaluation: Evaluation | None
+    num_held_out: int
+    failures: tuple[Failure, ...]
+    num_cached: int
+    embedding_s: float
+    training_s: float
+
+
+def finish(prepared: PreparedRun, fitted: FittedRun, embedding_s: float) -> TrainingResult:
+    """Evaluate the chosen model, write all files of the run, and return its result. Every process has to call it."""
+    context, videos = prepared.context, prepared.context.videos
+    checkpoint = _checkpoint(prepared, fitted.chosen)
+    evaluation = _evaluation(context, fitted.chosen)
+    result = TrainingResult(
+        checkpoint=replace(checkpoint, metrics=_metrics(context, evaluation)),
+        evaluation=evaluation,
+        num_held_out=len(videos.reporting.samples),
+        failures=tuple(videos.failures.values()),
+        num_cached=videos.num_cached,
+        embedding_s=embedding_s,
+        training_s=fitted.training_s,
+    )
+    if context.is_first:
+        last = None if fitted.chosen is fitted.last else _checkpoint(prepared, fitted.last)
+        context.folder.write(result.checkpoint, last, evaluation, _facts(context, result), fitted.held_out_log)
+    context.accelerator.wait_for_everyone()
+    return result
+
+
+def _checkpoint(prepared: PreparedRun, model: STAM) -> Checkpoint:
+    context, videos, data = prepared.context, prepared.context.videos, prepared.context.videos.data
+    provenance = {
+        "data": data.name,
+        "data_fingerprint": data.fingerprint(),
+        "num_videos": {
+            "training": len(videos.training.samples),
+            "held_out": len(videos.reporting.samples),
+            "chosen_by": len(videos.choosing.samples) if context.run.train.keep == "best" else 0,
+            "unread": len(videos.failures),
+        },
+        "training_videos": videos.training_marks,
+        "run": asdict(context.run),
+        "frame_encoder_precision": context.dtype,
+        "versions": versions(),
+    }
+    exits = _exits(prepared, model)
+    return Checkpoint(model.eval(), context.view, data.labels, provenance, {}, prepared.licences, exits)
+
+
+def _exits(prepared: PreparedRun, model: STAM) -> ExitPlan | None:
+    """Return the plan by which the trained model stops early, fitted on held-out videos; None if it was not asked for."""
+    embedded = prepared.choosing
+    if not prepared.context.run.train.early_exit or embedded is None:
+        return None
+    stages = stages_of(model.config.num_frames)
+    targets_N = prepared.context.videos.choosing_targets_BK[embedded.indices].argmax(dim=1)
+    return fit_plan(stages, stage_logits(model, embedded.embeddings[:, 0], stages), targets_N)
+
+
+def _evaluation(context: RunContext, model: STAM) -> Evaluation | None:
+    """Return the evaluation on held-out videos, as `fewframes evaluate` does it; None if none could be read."""
+    videos, part = context.videos, context.videos.reporting
+    if not part.samples:
+        return None
+    try:
+        evaluation = evaluate(
+            part, context.predictor(model), videos.cache, process=videos.process, progress=videos.on_scoring
+        )
+    except DataError as error:
+        videos.note_unread(part, error)
+        return None
+    videos.note(evaluation.failures)
+    return evaluation
+
+
+def _metrics(context: RunContext, evaluation: Evaluation | None) -> dict[str, object]:
+    if evaluation is None:
+        return {}
+    videos = context.videos
+    protocol = f"held-out videos of {videos.data.name}, {evaluation.provenance['protocol']}"
+    if context.run.train.keep == "best" and videos.choosing.samples == videos.reporting.samples:
+        protocol += "; the epoch was chosen by these same videos, so the figure is too kind"
+    return {"protocol": protocol, **evaluation.report.to_dict()}
+
+
+def _facts(context: RunContext, result: TrainingResult) -> Mapping[str, object]:
+    return {
+        **{name: fact for name, fact in result.checkpoint.provenance.items() if name != "training_videos"},
+        "failed": [failure.to_dict() for failure in result.failures if not failure.missing],
+        "missing": [failure.to_dict() for failure in result.failures if failure.missing],
+        "seconds": {"embedding": round(result.embedding_s, 2), "training": round(result.training_s, 2)},
+        "num_cached": result.num_cached,
+        "processes": context.accelerator.num_processes,
+        "device": str(context.accelerator.device),
+    }
