@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ def count_cost(model: nn.Module, num_frames: int, image_size: int) -> Cost:
 
     The model stays on its own device. On the "meta" device nothing is computed and no memory is needed.
     """
-    from torch.utils.flop_counter import FlopCounterMode  # late, because it loads triton
+    import torch  # late, because a `Cost` alone needs no torch
+    from torch.utils.flop_counter import FlopCounterMode
 
     device = next(model.parameters()).device
     pixels_BTCHW = torch.zeros(1, num_frames, 3, image_size, image_size, device=device)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +32,7 @@ class GraphRuntime:
     """
 
     device = "cpu"
+    config = None
     least_frames = LEAST_FRAMES
 
     def __init__(self, path: str | os.PathLike[str], *, threads: int = 0) -> None:
@@ -60,6 +63,7 @@ class GraphRuntime:
             card.any_num_frames,
         )
         self.task, self.causal, self.precision, self.merge = card.task, card.causal, card.precision, card.merge
+        self.provenance: Mapping[str, Any] = {}
         self.frame_width, self.video_width = card.frame_width, card.video_width
 
     @cached_property

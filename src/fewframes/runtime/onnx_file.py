@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from fewframes.core.settings import Task
 from fewframes.errors import WeightsError
+from fewframes.models.config import ModelConfig
 from fewframes.models.exit_plan import ExitPlan
 from fewframes.models.files.model_file import ModelFile, read_metadata, read_model_file
 from fewframes.models.files.names import find_model
@@ -82,6 +85,16 @@ class OnnxFileRuntime:
     def task(self) -> Task:
         """Return the kind of labels."""
         return self.file.config.task
+
+    @property
+    def config(self) -> ModelConfig | None:
+        """Return the architecture."""
+        return self.file.config
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """Return how the model was made."""
+        return self.file.provenance
 
     @property
     def causal(self) -> bool:

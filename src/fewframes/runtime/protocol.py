@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewframes.core.settings import Task
-from fewframes.models.config import MapChoice, MapMethod
+from fewframes.models.config import MapChoice, MapMethod, ModelConfig
 from fewframes.models.exit_plan import ExitPlan
 from fewframes.video.view import ViewConfig
 
@@ -102,6 +103,14 @@ class Runtime(Protocol):
     @property
     def exits(self) -> ExitPlan | None:
         """Return the plan of an early exit, if one was fitted."""
+
+    @property
+    def config(self) -> ModelConfig | None:
+        """Return the architecture, or None for exported files, which do not tell it."""
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """Return how the model was made, as far as its file tells it."""
 
     @property
     def device(self) -> str:

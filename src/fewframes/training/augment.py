@@ -75,7 +75,7 @@ def shrunk(frame_CHW: Pixels, short_px: int) -> Pixels:
     """Return the whole frame, made smaller if its short side is longer than `short_px`."""
     if min(frame_CHW.shape[-2:]) <= short_px:
         return frame_CHW
-    return resized(frame_CHW, *short_side_size(*frame_CHW.shape[-2:], short_px))
+    return resized(frame_CHW, *short_side_size(frame_CHW.shape[-2], frame_CHW.shape[-1], short_px))
 
 
 class TrainingView:

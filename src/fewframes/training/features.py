@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from fewframes.core.cache import EmbeddingCache, key_of
+from fewframes.core.process import num_cores
 from fewframes.core.text import count_of
 from fewframes.data.dataset import VideoSet
 from fewframes.data.known_videos import content_of
@@ -27,7 +29,6 @@ from fewframes.inference.frame_features import encoder_key
 from fewframes.inference.predictor import Predictor
 from fewframes.results import Failure
 from fewframes.sampling import ONE_PASS, Views
-from fewframes.training.augment import read_drawn, seed_of
 from fewframes.training.augment_config import AugmentConfig
 from fewframes.video.source import open_video
 from fewframes.video.times import checked_range
@@ -43,9 +44,9 @@ would fill the memory."""
 class EmbeddedVideos:
     """The frame embeddings of the videos of a data set that could be read."""
 
-    embeddings: Tensor
+    embeddings: NDArray[np.float32]
     """(B, V, T, D) float32, with V views of each video: the video as it is and, when asked for, mirrored and augmented."""
-    indices: Tensor
+    indices: NDArray[np.int64]
     """The indices (B,) of these videos in the data."""
     failures: tuple[Failure, ...]
     """The videos that could not be read."""
@@ -75,7 +76,7 @@ def embed_videos(
     Raises:
         DataError: Not a single video could be read.
     """
-    tensors: list[Tensor] = []
+    rows: list[NDArray[Any]] = []
     read: list[int] = []
     failures: list[Failure] = []
     num_cached = 0
@@ -84,12 +85,12 @@ def embed_videos(
         if isinstance(result, Failure):
             failures.append(result)
         else:
-            tensors.append(result.features)
+            rows.append(result.features)
             read.append(index)
             num_cached += result.cached
         yield index + 1
     check_some(data, len(read), failures)
-    yield EmbeddedVideos(torch.stack(tensors), torch.tensor(read), tuple(failures), num_cached)
+    yield EmbeddedVideos(np.stack(rows), np.array(read), tuple(failures), num_cached)
 
 
 def check_some(data: VideoSet, num_read: int, failures: list[Failure]) -> None:
@@ -104,7 +105,7 @@ def check_some(data: VideoSet, num_read: int, failures: list[Failure]) -> None:
 class VideoFeatures:
     """The input of the temporal encoder for one video, in V views."""
 
-    features: Tensor
+    features: NDArray[Any]
     """Frame embeddings (V, T, D) float32. For a model that mixes frames inside its encoder, the frames (V, T, C, H, W) uint8."""
     cached: bool
     """True if the embeddings came from the cache."""
@@ -157,13 +158,15 @@ def extract_features(
         clips = predictor.read_views(
             sample.path, views, num_frames=num_frames, start_s=sample.start_s, end_s=sample.end_s
         )
-        frames_VTCHW = torch.stack([torch.from_numpy(clip.frames) for clip in clips])
+        frames_VTCHW = np.stack([clip.frames for clip in clips])
         if mirror:
-            frames_VTCHW = torch.cat([frames_VTCHW, frames_VTCHW.flip(-1)])
+            frames_VTCHW = np.concatenate([frames_VTCHW, frames_VTCHW[..., ::-1]])
         if augment is not None:
+            from fewframes.training.augment import read_drawn, seed_of  # late: it loads torch
+
             seeds = [seed_of(content or sample.path, number) for number in range(augment.views)]
             more_VTCHW = read_drawn(sample, num_frames, predictor.runtime.view, augment, seeds, mirror=mirror)
-            frames_VTCHW = torch.cat([frames_VTCHW, more_VTCHW])
+            frames_VTCHW = np.concatenate([frames_VTCHW, more_VTCHW.numpy()])
         start_s, end_s = checked_range(clips[0].duration_s, sample.start_s, sample.end_s)
         return _VideoInput(frames_VTCHW, key, False, end_s - start_s)
 
@@ -171,10 +174,10 @@ def extract_features(
     bytes_per_video = num_views * num_frames * 3 * predictor.runtime.view.crop_px**2
     for result in _read_ahead(data.samples, read, AHEAD_BYTES // bytes_per_video):
         if isinstance(result, Failure) or result.cached:
-            yield result if isinstance(result, Failure) else VideoFeatures(result.tensor, True, result.length_s)
+            yield result if isinstance(result, Failure) else VideoFeatures(result.values, True, result.length_s)
             continue
         began = time.perf_counter()
-        features = predictor.runtime.encode_clips(result.tensor) if embeds else result.tensor
+        features = predictor.runtime.encode_clips(result.values) if embeds else result.values
         network_s = time.perf_counter() - began
         if caching and cache is not None and result.key:
             # A full disk is reported once. The run goes on without the cache, and so without a warning for every video.
@@ -186,7 +189,7 @@ def extract_features(
 class _VideoInput:
     """A video as a reading thread hands it over: embeddings (V, T, D) if `cached`, else frames (V, T, C, H, W) to be embedded."""
 
-    tensor: Tensor
+    values: NDArray[Any]
     key: str
     cached: bool
     length_s: float | None
@@ -196,7 +199,7 @@ def _read_ahead(
     samples: tuple[Sample, ...], read: Callable[[Sample], _VideoInput], most_waiting: int
 ) -> Iterator[_VideoInput | Failure]:
     """Yield the result of `read`, or the failure, for each sample in order, with up to `most_waiting` read ahead in threads."""
-    workers = torch.get_num_threads()
+    workers = num_cores()
     most_waiting = max(1, min(2 * workers, most_waiting))
     waiting: deque[Future[_VideoInput]] = deque()
     submitted = iter(samples)

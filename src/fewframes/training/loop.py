@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_model_state_dict
 
 from fewframes.errors import ConfigError
+from fewframes.models.layers import pixels_of
 from fewframes.models.stam import STAM
 from fewframes.training.augment import mixed
 from fewframes.training.config import RunConfig
@@ -32,7 +33,6 @@ from fewframes.training.processes import as_in_first, few_threads, start_process
 from fewframes.training.state import WHOLE, LearnedState
 from fewframes.training.trained_part import TrainedPart, spread, use_checkpointing
 from fewframes.training.training_set import TrainingSet, class_weights, solve, token_examples
-from fewframes.video.transforms import pixels_of
 
 ADAM_BETAS = (0.9, 0.98)
 

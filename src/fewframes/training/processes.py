@@ -9,10 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -29,33 +28,6 @@ LONGEST_WAIT = timedelta(hours=6)
 ONE_THREAD_GFLOP = 10.0
 """The work of a step up to which a single thread does it. More threads gain nothing on an idle machine, and wait for each other
 on a busy one."""
-
-Item = TypeVar("Item")
-
-
-@dataclass(frozen=True)
-class ProcessRank:
-    """The number of a process among the `num_processes` that share the work on many videos."""
-
-    rank: int = 0
-    num_processes: int = 1
-
-    def indices(self, num_videos: int) -> range:
-        """Return the indices of the videos that this process works on: every `num_processes`-th, from its rank on."""
-        return range(self.rank, num_videos, self.num_processes)
-
-    def gather(self, items: list[Item]) -> list[Item]:
-        """Return the items of all processes, in order of their ranks. Every process has to call it, and each gets them all."""
-        if self.num_processes == 1:
-            return items
-        from accelerate.utils import gather_object  # late: see the docstring of this module
-
-        gathered: list[Item] = gather_object(items)
-        return gathered
-
-
-ONLY_PROCESS = ProcessRank()
-"""The rank of a process that does all of the work itself."""
 
 
 def start_processes(device: str, config: TrainConfig, folder: Path | None = None) -> Accelerator:

@@ -19,10 +19,12 @@ import torch
 from fewframes.core.cache import EmbeddingCache
 from fewframes.core.settings import Task
 from fewframes.data.dataset import VideoSet, hold_out
-from fewframes.inference.predictor import DtypeName
+from fewframes.errors import ConfigError
 from fewframes.models.files.hub import load_checkpoint
+from fewframes.runtime.protocol import DtypeName
 from fewframes.training.config import DEFAULT_RUN, RunConfig
-from fewframes.training.processes import ProcessRank, start_processes
+from fewframes.training.processes import start_processes
+from fewframes.training.ranks import ProcessRank
 from fewframes.training.run.context import RunContext
 from fewframes.training.run.finish import TrainingResult, finish
 from fewframes.training.run.fit import fit_run
@@ -66,6 +68,8 @@ def train(
 
     Raises DataError, ConfigError or WeightsError before anything is written.
     """
+    if run.train.head == "solved":
+        raise ConfigError("train.head = 'solved' is not trained in steps; call fewframes.train_solved")
     folder = RunFolder(Path(output), run, data, options.command)
     folder.check(overwrite=options.overwrite, resume=options.resume)
     training, held = hold_out(data, run.data.holdout, run.train.seed)

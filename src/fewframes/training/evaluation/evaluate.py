@@ -9,10 +9,9 @@ from __future__ import annotations
 import time
 from typing import Annotated
 
-import torch
+import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from torch import Tensor
 
 from fewframes.core.cache import EmbeddingCache
 from fewframes.core.metrics import interval_of, rejection_curve, report_of
@@ -20,7 +19,9 @@ from fewframes.core.settings import STRICT, Count
 from fewframes.data.dataset import VideoSet
 from fewframes.data.known_videos import known_facts
 from fewframes.errors import ConfigError
+from fewframes.inference.early_exit import exit_plan_of
 from fewframes.inference.predictor import Predictor
+from fewframes.runtime.protocol import Floats, scores_of
 from fewframes.sampling import Views
 from fewframes.training.evaluation.labels import targets_for
 from fewframes.training.evaluation.measures import (
@@ -33,7 +34,7 @@ from fewframes.training.evaluation.measures import (
 )
 from fewframes.training.evaluation.results import Evaluation, figure_of
 from fewframes.training.evaluation.scoring import ScoringProgress, score_videos
-from fewframes.training.processes import ONLY_PROCESS, ProcessRank
+from fewframes.training.ranks import ONLY_PROCESS, ProcessRank
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -76,9 +77,9 @@ def evaluate(
     Raises DataError if the model lacks a label or no video could be read, ConfigError for early exit with more than one view.
     """
     targets_BK = targets_for(data, predictor)
-    generator = torch.Generator().manual_seed(config.seed)
+    generator = np.random.default_rng(config.seed)
     orders_BOT = other_orders(len(data.samples), predictor.num_frames, generator) if config.order else None
-    exits = predictor.exit_plan(config.early_exit)
+    exits = exit_plan_of(predictor.runtime, config.early_exit)
     if exits is not None and len(config.views) > 1:
         raise ConfigError(
             f"early exit needs a single view of each video, but {config.views.describe(exits.num_frames)} are asked for"
@@ -100,7 +101,7 @@ def evaluate(
     samples = tuple(data.samples[index] for index in scores.indices.tolist())
     groups = [sample.group or sample.path for sample in samples]
 
-    def figure(logits: Tensor, targets: Tensor) -> float:
+    def figure(logits: Floats, targets: Floats) -> float:
         return figure_of(report_of(predictor.runtime.task, logits, targets, predictor.labels))
 
     sweep = {}
@@ -114,16 +115,16 @@ def evaluate(
         report=report_of(predictor.runtime.task, logits_NK, targets_NK, predictor.labels),
         interval=interval_of(lambda rows: figure(logits_NK[rows], targets_NK[rows]), groups, generator),
         order=frame_order(figure, scores, targets_NK) if config.order else None,
-        calibration=calibrated(logits_NK, targets_NK.argmax(dim=1), groups) if single else None,
-        rejection=rejection_curve(logits_NK, targets_NK.argmax(dim=1)) if single else [],
+        calibration=calibrated(logits_NK, targets_NK.argmax(axis=1), groups) if single else None,
+        rejection=rejection_curve(logits_NK, targets_NK.argmax(axis=1)) if single else [],
         sweep=sweep,
         official=official_subset(scores, targets_NK, predictor) if config.official_subset else None,
-        early_exit=None if exits is None else early_exit(exits, scores.stages, targets_NK.argmax(dim=1)),
+        early_exit=None if exits is None else early_exit(exits, scores.stages, targets_NK.argmax(axis=1)),
         work=work_of(predictor, config.views, scores.pace),
         samples=samples,
-        logits=logits_NK.numpy(),
-        targets=targets_NK.numpy(),
-        scores=predictor.torch.model.scores(logits_NK).numpy(),
+        logits=logits_NK,
+        targets=targets_NK,
+        scores=scores_of(logits_NK, predictor.runtime.task),
         failures=scores.failures,
         provenance={
             "model": predictor.name,
@@ -131,8 +132,8 @@ def evaluate(
             "data_fingerprint": data.fingerprint(),
             "num_data_videos": len(data.samples),
             "protocol": config.views.describe(predictor.num_frames),
-            **known_facts(samples, predictor.torch.checkpoint.provenance, data.fingerprint()),
-            "precision": str(predictor.torch.dtype).removeprefix("torch."),
+            **known_facts(samples, predictor.runtime.provenance, data.fingerprint()),
+            "precision": predictor.runtime.precision,
             "num_cached": scores.num_cached,
             "seconds": round(seconds, 2),
         },

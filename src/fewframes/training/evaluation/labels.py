@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from fewframes.data.dataset import VideoSet
 from fewframes.errors import DataError, nearest
 from fewframes.inference.predictor import Predictor
+from fewframes.runtime.protocol import Floats
 
 
-def targets_for(data: VideoSet, predictor: Predictor) -> Tensor:
+def targets_for(data: VideoSet, predictor: Predictor) -> Floats:
     """Return targets (B, K) in the order of the model's labels. Names are compared without case, and with _ for a space. Raises
     DataError if the model lacks a label, or differs from the data in how many actions a video may have."""
     if data.multilabel != (predictor.runtime.task == "multilabel"):
@@ -22,9 +22,10 @@ def targets_for(data: VideoSet, predictor: Predictor) -> Tensor:
             f"{data.name}: the data have {kinds[data.multilabel]}, but the model names {kinds[not data.multilabel]}; use a model "
             f"trained with --task {task}"
         )
-    targets_BK = torch.zeros(len(data.samples), len(predictor.labels))
-    indices = torch.tensor(indices_of(data.labels, predictor.labels, f"{data.name}: the model"))
-    return targets_BK.index_add(1, indices, data.multi_hot()).clamp(max=1)
+    targets_KB = np.zeros((len(predictor.labels), len(data.samples)), np.float32)
+    indices = indices_of(data.labels, predictor.labels, f"{data.name}: the model")
+    np.maximum.at(targets_KB, indices, data.multi_hot().T)  # two labels of the data may be one of the model
+    return np.ascontiguousarray(targets_KB.T)
 
 
 def indices_of(labels: Sequence[str], known: Sequence[str], whose: str) -> list[int]:

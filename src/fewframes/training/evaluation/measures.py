@@ -5,23 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from fewframes.core.devices import machine_name
-from fewframes.core.metrics import Cost, calibration_error, count_cost, fit_temperature, report_of
+from fewframes.core.metrics import calibration_error, fit_temperature, report_of
+from fewframes.core.process import num_cores, processor_name
+from fewframes.core.text import count_of
 from fewframes.inference.early_exit import figures_of
 from fewframes.inference.predictor import Predictor
+from fewframes.models.cost import Cost, count_cost
 from fewframes.models.exit_plan import ExitPlan
-from fewframes.models.files.networks import build_model
 from fewframes.models.presets import PRESETS
-from fewframes.models.token_merging import merge_tokens, merged_per_block
+from fewframes.runtime.open import has_torch
+from fewframes.runtime.protocol import Floats, Runtime
 from fewframes.sampling import Views
 from fewframes.training.evaluation.results import Calibration, EarlyExit, EvaluationCost, FrameOrder, OfficialSubset
 from fewframes.training.evaluation.scoring import Scores, ScoringSpeed
 from fewframes.video.decode.packets import SAME_S
 
-Figure = Callable[[Tensor, Tensor], float]
+Indices = NDArray[np.int64]
+Figure = Callable[[Floats, Floats], float]
 """A function from logits and targets, both (N, K), to the main figure."""
 NUM_SHUFFLES = 5
 EXIT_CURVE = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99)
@@ -32,32 +35,52 @@ RELEASE_FPS = 1.6
 
 def work_of(predictor: Predictor, views: Views, pace: ScoringSpeed) -> EvaluationCost:
     """Return the cost of scoring one video in these views, counted without running the network; `pace` becomes part of it."""
-    config = predictor.torch.config
-    merged = merged_per_block(predictor.torch.model.frame_encoder)
-    preset = next((preset for preset in PRESETS.values() if preset.model == config and not merged), None)
-    if preset is not None:  # saves importing sympy, which torch's meta device needs: 2.5 s
-        cost = Cost(preset.num_parameters, preset.gmacs, preset.attention_gmacs)
-    else:
-        with torch.device("meta"):
-            model = build_model(config, predictor.runtime.view)
-        if merged:
-            merge_tokens(model.frame_encoder, merged)
-        cost = count_cost(model.eval(), config.num_frames, config.image_size)
     return EvaluationCost(
-        frames_read=views.num_clips * config.num_frames,
+        frames_read=views.num_clips * predictor.num_frames,
         num_views=len(views),
-        view_cost=cost,
+        view_cost=_cost_of(predictor.runtime),
         pace=pace,
-        machine=f"{predictor.torch.torch_device.type} {machine_name(predictor.torch.torch_device)}",
-        precision=str(predictor.torch.dtype).removeprefix("torch."),
+        machine=_machine(predictor.runtime),
+        precision=predictor.runtime.precision,
     )
 
 
-def calibrated(logits_NK: Tensor, targets_N: Tensor, groups: list[str]) -> Calibration:
+def _cost_of(runtime: Runtime) -> Cost | None:
+    """Return the cost of one view, or None where nothing tells it: an exported file, or no torch to count it with."""
+    config = runtime.config
+    preset = next((preset for preset in PRESETS.values() if preset.model == config and not runtime.merge), None)
+    if preset is not None:  # saves importing sympy, which torch's meta device needs: 2.5 s
+        return Cost(preset.num_parameters, preset.gmacs, preset.attention_gmacs)
+    if config is None or not has_torch():
+        return None
+    import torch  # late: it is not always installed
+
+    from fewframes.models.files.networks import build_model
+    from fewframes.models.token_merging import merge_tokens
+
+    with torch.device("meta"):
+        model = build_model(config, runtime.view)
+    if runtime.merge:
+        merge_tokens(model.frame_encoder, runtime.merge)
+    return count_cost(model.eval(), config.num_frames, config.image_size)
+
+
+def _machine(runtime: Runtime) -> str:
+    """Return the kind and name of the device that computes."""
+    if runtime.device == "cpu":
+        return f"cpu {processor_name()}, {count_of(num_cores(), 'thread')}"
+    from fewframes.models.devices import machine_name
+    from fewframes.runtime.open import torch_only
+
+    device = torch_only(runtime).torch_device
+    return f"{device.type} {machine_name(device)}"
+
+
+def calibrated(logits_NK: Floats, targets_N: Indices, groups: list[str]) -> Calibration:
     """Return the calibration before and after temperature scaling. Each half of the groups is scaled by what fits the other."""
     halves = {group: number % 2 for number, group in enumerate(sorted(set(groups)))}
-    half_N = torch.tensor([halves[group] for group in groups])
-    scaled_NK = logits_NK.clone()
+    half_N = np.array([halves[group] for group in groups])
+    scaled_NK = logits_NK.copy()
     for half in (0, 1):
         if (half_N != half).any():
             scaled_NK[half_N == half] /= fit_temperature(logits_NK[half_N != half], targets_N[half_N != half])
@@ -68,19 +91,20 @@ def calibrated(logits_NK: Tensor, targets_N: Tensor, groups: list[str]) -> Calib
     )
 
 
-def other_orders(num_videos: int, num_frames: int, generator: torch.Generator) -> Tensor:
+def other_orders(num_videos: int, num_frames: int, generator: np.random.Generator) -> Indices:
     """Return indices (B, O, T) that put frames backwards first, then in random orders, drawn for each video anew."""
-    shuffled = [torch.rand(num_videos, num_frames, generator=generator).argsort(dim=1) for _ in range(NUM_SHUFFLES)]
-    return torch.stack([torch.arange(num_frames).flip(0).expand(num_videos, -1), *shuffled], dim=1)
+    shuffled = [generator.random((num_videos, num_frames)).argsort(axis=1) for _ in range(NUM_SHUFFLES)]
+    backwards_BT = np.broadcast_to(np.arange(num_frames)[::-1], (num_videos, num_frames))
+    return np.stack([backwards_BT, *shuffled], axis=1)
 
 
-def frame_order(figure: Figure, scores: Scores, targets_NK: Tensor) -> FrameOrder:
+def frame_order(figure: Figure, scores: Scores, targets_NK: Floats) -> FrameOrder:
     """Return the main figure with the frames in order, backwards and in random order; `scores.others` are those other orders."""
-    backwards, *shuffled = (figure(logits_NK, targets_NK) for logits_NK in scores.others.unbind(1))
+    backwards, *shuffled = (figure(scores.others[:, order], targets_NK) for order in range(scores.others.shape[1]))
     return FrameOrder(figure(scores.logits, targets_NK), backwards, sum(shuffled) / NUM_SHUFFLES)
 
 
-def early_exit(plan: ExitPlan, logits_SNK: Tensor, targets_N: Tensor) -> EarlyExit:
+def early_exit(plan: ExitPlan, logits_SNK: Floats, targets_N: Indices) -> EarlyExit:
     """Return the effect of stopping early by a plan.
 
     Args:
@@ -99,7 +123,7 @@ def early_exit(plan: ExitPlan, logits_SNK: Tensor, targets_N: Tensor) -> EarlyEx
     )
 
 
-def official_subset(scores: Scores, targets_NK: Tensor, predictor: Predictor) -> OfficialSubset:
+def official_subset(scores: Scores, targets_NK: Floats, predictor: Predictor) -> OfficialSubset:
     """Return the figures over the videos that the 2021 release's loader keeps.
 
     Args:

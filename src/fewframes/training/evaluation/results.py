@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewframes.core.metrics import Cost, Interval, MultiLabelReport, Report
+from fewframes.core.metrics import Interval, MultiLabelReport, Report
+from fewframes.core.text import count_of
 from fewframes.data.layouts import Sample
 from fewframes.inference.early_exit import ExitFigures
+from fewframes.models.cost import Cost
 from fewframes.results import Failure
 from fewframes.training.evaluation.scoring import ScoringSpeed
 
@@ -46,7 +48,7 @@ class OfficialSubset:
     report: Report | MultiLabelReport | None
 
     def __str__(self) -> str:
-        found = f"{self.num_videos} of {self.num_all} videos"
+        found = f"{self.num_videos} of {count_of(self.num_all, 'video')}"
         if self.report is None:
             return f"{found} (none lasts {self.shortest_s:.1f} s)"
         return f"{found}, {figure_name(self.report)} {figure_of(self.report):.1%}"
@@ -88,7 +90,7 @@ class EvaluationCost:
 
     frames_read: int
     num_views: int
-    view_cost: Cost
+    view_cost: Cost | None
     pace: ScoringSpeed
     machine: str
     precision: str
@@ -96,12 +98,14 @@ class EvaluationCost:
     def lines(self) -> list[str]:
         """Return lines of text for people. Speeds are named only if something was computed, and not taken from the cache."""
         cost, pace = self.view_cost, self.pace
-        gmacs = f"{cost.gmacs:.4g} + {cost.attention_gmacs:.2g} GMACs"
-        if self.num_views > 1:
-            total, attention = self.num_views * cost.gmacs, self.num_views * cost.attention_gmacs
-            gmacs = f"{self.num_views} views of {gmacs}, {total:.4g} + {attention:.2g} in all"
-        frames, millions = self.frames_read, cost.num_parameters / 1e6
-        lines = [f"a video: {frames} frames read, {gmacs} (+ attention's products); {millions:.1f} M parameters"]
+        line = f"each video: {count_of(self.frames_read, 'frame')} read"
+        if cost is not None:
+            a_view = cost.gmacs + cost.attention_gmacs
+            line += f", {self.num_views * a_view:.4g} billion multiply-adds"
+            if self.num_views > 1:
+                line += f" ({self.num_views} views of {a_view:.4g} billion)"
+            line += f"; model: {cost.num_parameters / 1e6:.1f} million parameters"
+        lines = [line]
         if pace.num_videos:
             network = f"network alone {pace.num_videos / pace.network_s:.3g} videos/s"
             decoding = "" if pace.total_s is None else f"{pace.num_videos / pace.total_s:.3g} videos/s with decoding, "
@@ -109,8 +113,10 @@ class EvaluationCost:
         return lines
 
     def to_dict(self) -> dict[str, object]:
-        """Return plain values for JSON. GMACs are multiply-adds in units of 1e9; attention's products q k^T and (weights) v are
-        counted apart."""
+        """Return plain values for JSON, None for those that nothing tells.
+
+        GMACs are multiply-adds in units of 1e9; attention's products q k^T and (weights) v are counted apart.
+        """
         cost, pace = self.view_cost, self.pace
         speed = (
             {
@@ -126,11 +132,11 @@ class EvaluationCost:
         return {
             "frames_read": self.frames_read,
             "views": self.num_views,
-            "gmacs_a_view": round(cost.gmacs, 4),
-            "attention_gmacs_a_view": round(cost.attention_gmacs, 4),
-            "gmacs": round(self.num_views * cost.gmacs, 4),
-            "attention_gmacs": round(self.num_views * cost.attention_gmacs, 4),
-            "parameters": cost.num_parameters,
+            "gmacs_a_view": None if cost is None else round(cost.gmacs, 4),
+            "attention_gmacs_a_view": None if cost is None else round(cost.attention_gmacs, 4),
+            "gmacs": None if cost is None else round(self.num_views * cost.gmacs, 4),
+            "attention_gmacs": None if cost is None else round(self.num_views * cost.attention_gmacs, 4),
+            "parameters": None if cost is None else cost.num_parameters,
             "machine": self.machine,
             "precision": self.precision,
             "computed": speed,

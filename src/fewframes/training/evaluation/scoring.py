@@ -10,12 +10,13 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+import numpy as np
+from numpy.typing import NDArray
 
 from fewframes.core.cache import EmbeddingCache
+from fewframes.core.metrics import log_softmax
 from fewframes.core.settings import Task
 from fewframes.core.text import count_of
 from fewframes.data.dataset import VideoSet
@@ -23,9 +24,10 @@ from fewframes.inference.early_exit import stage_logits
 from fewframes.inference.predictor import Predictor
 from fewframes.models.exit_plan import ExitPlan
 from fewframes.results import Failure
+from fewframes.runtime.protocol import Floats
 from fewframes.sampling import ONE_PASS, Views
 from fewframes.training.features import check_some, extract_features
-from fewframes.training.processes import ONLY_PROCESS, ProcessRank
+from fewframes.training.ranks import ONLY_PROCESS, ProcessRank
 
 ScoringProgress = Callable[[str, int, int], None]
 """A function that is called with the name of the stage, the number of videos done, and the number in all."""
@@ -47,13 +49,13 @@ class ScoringSpeed:
 class Scores:
     """A model's logits for the N videos that could be read."""
 
-    logits: Tensor
+    logits: Floats
     """(N, K)."""
-    others: Tensor
+    others: Floats
     """(N, O, K): the logits with the frames in O other orders; O = 0 if none were asked for."""
-    stages: Tensor
+    stages: Floats
     """(S, N, K): the logits after each stage of an exit plan; S = 0 if none was asked for."""
-    indices: Tensor
+    indices: NDArray[np.int64]
     """(N,): the indices of these videos in the data."""
     lengths_s: tuple[float | None, ...]
     """The duration of each video. None if it came from the cache and no length was asked for."""
@@ -71,7 +73,7 @@ def score_videos(
     *,
     views: Views = ONE_PASS,
     num_frames: int | None = None,
-    orders_BOT: Tensor | None = None,
+    orders_BOT: NDArray[np.int64] | None = None,
     with_lengths: bool = False,
     exits: ExitPlan | None = None,
     process: ProcessRank = ONLY_PROCESS,
@@ -117,8 +119,7 @@ def score_videos(
             # The clock has stopped: stages and other orders are not part of what scoring a video takes.
             stages_SK, others_OK = logits_K[None][:0], logits_K[None][:0]
             if exits is not None:
-                embeddings_1TD = result.features[:1].to(predictor.torch.torch_device)
-                stages_SK = stage_logits(predictor.torch.model, embeddings_1TD, exits.stages)[:, 0].cpu()
+                stages_SK = stage_logits(predictor.runtime, result.features[:1], exits.stages)[:, 0]
             if orders_BOT is not None:
                 others_OK = _in_other_orders(predictor, result.features, orders_BOT[index])
             scored.append(_VideoScores(index, logits_K, others_OK, stages_SK, result.length_s, result.cached))
@@ -129,13 +130,13 @@ def score_videos(
     seconds = process.gather([(total_s, network_s)])
     total_s, network_s = (sum(spent) / len(seconds) for spent in zip(*seconds, strict=True))
     check_some(data, len(scored), [failure for _, failure in failures])
-    others_NOK = torch.stack([video.others for video in scored])
+    others_NOK = np.stack([video.others for video in scored])
     num_cached = sum(video.cached for video in scored)
     return Scores(
-        logits=torch.stack([video.logits for video in scored]),
+        logits=np.stack([video.logits for video in scored]),
         others=others_NOK,
-        stages=torch.stack([video.stages for video in scored], dim=1),
-        indices=torch.tensor([video.index for video in scored]),
+        stages=np.stack([video.stages for video in scored], axis=1),
+        indices=np.array([video.index for video in scored]),
         lengths_s=tuple(video.length_s for video in scored),
         failures=tuple(failure for _, failure in failures),
         num_cached=num_cached,
@@ -148,39 +149,32 @@ class _VideoScores:
     """The scores of one video: `logits` (K,), `others` (O, K) in other orders of its frames, `stages` (S, K) of an exit plan."""
 
     index: int
-    logits: Tensor
-    others: Tensor
-    stages: Tensor
+    logits: Floats
+    others: Floats
+    stages: Floats
     length_s: float | None
     cached: bool
 
 
-def averaged(logits_VK: Tensor, task: Task) -> Tensor:
+def averaged(logits_VK: Floats, task: Task) -> Floats:
     """Return logits (K,) whose scores are the mean of the scores of several views (V, K). A single view's stay as they are."""
     if len(logits_VK) == 1:
         return logits_VK[0]
     if task == "single":
-        return logits_VK.log_softmax(dim=1).logsumexp(dim=0) - math.log(len(logits_VK))
-    yes_K = F.logsigmoid(logits_VK).logsumexp(dim=0)
-    return yes_K - F.logsigmoid(-logits_VK).logsumexp(dim=0)  # log p - log(1 - p); the number of views cancels
+        mean_K = np.logaddexp.reduce(log_softmax(logits_VK), axis=0) - math.log(len(logits_VK))
+    else:  # log p - log(1 - p); the number of views cancels
+        yes_VK, no_VK = -np.logaddexp(0, -logits_VK), -np.logaddexp(0, logits_VK)
+        mean_K = np.logaddexp.reduce(yes_VK, axis=0) - np.logaddexp.reduce(no_VK, axis=0)
+    return mean_K.astype(np.float32)
 
 
-def logits_of(predictor: Predictor, embeddings_NTD: Tensor) -> Tensor:
-    """Return logits (N, K) on the CPU from frame embeddings (N, T, D)."""
-    with torch.inference_mode():
-        parts = [
-            predictor.torch.model.encode_video(batch_NTD.to(predictor.torch.torch_device)).logits.cpu()
-            for batch_NTD in embeddings_NTD.split(256)
-        ]
-    return torch.cat(parts)
-
-
-def _logits(predictor: Predictor, features: Tensor) -> Tensor:
+def _logits(predictor: Predictor, features: NDArray[Any]) -> Floats:
     """Return logits (V, K) of the views in `VideoFeatures.features`."""
-    return logits_of(predictor, features if features.ndim == 3 else predictor.runtime.encode_clips(features))
+    embeddings = features if features.ndim == 3 else predictor.runtime.encode_clips(features)
+    return predictor.runtime.encode_windows(embeddings).logits
 
 
-def _in_other_orders(predictor: Predictor, features: Tensor, orders_OT: Tensor) -> Tensor:
+def _in_other_orders(predictor: Predictor, features: NDArray[Any], orders_OT: NDArray[np.int64]) -> Floats:
     """Return logits (O, K) with the frames of every view in each of the orders (O, T)."""
-    views_VOK = torch.stack([_logits(predictor, view[orders_OT]) for view in features])
-    return torch.stack([averaged(views_VK, predictor.runtime.task) for views_VK in views_VOK.unbind(1)])
+    views_VOK = np.stack([_logits(predictor, view[orders_OT]) for view in features])
+    return np.stack([averaged(views_VOK[:, order], predictor.runtime.task) for order in range(views_VOK.shape[1])])

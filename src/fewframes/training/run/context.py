@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from fewframes.inference.predictor import DtypeName, Predictor
+from fewframes.inference.predictor import Predictor
 from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.stam import STAM
+from fewframes.runtime.protocol import DtypeName
 from fewframes.training.config import RunConfig
 from fewframes.training.run.folder import RunFolder
 from fewframes.training.run.videos import Progress, RunVideos

@@ -11,12 +11,14 @@ from fewframes.models.exit_plan import ExitPlan
 from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.stam import STAM
 from fewframes.results import Failure
+from fewframes.runtime.torch_runtime import TorchRuntime
 from fewframes.training.evaluation.evaluate import evaluate
 from fewframes.training.evaluation.results import Evaluation
 from fewframes.training.run.context import RunContext
 from fewframes.training.run.fit import FittedRun
 from fewframes.training.run.folder import versions
 from fewframes.training.run.prepare import PreparedRun
+from fewframes.training.run.start import kept_graphs
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ def _checkpoint(prepared: PreparedRun, model: STAM) -> Checkpoint:
         "versions": versions(),
     }
     exits = _exits(prepared, model)
-    return Checkpoint(model.eval(), context.view, data.labels, provenance, {}, prepared.licences, exits)
+    graphs = kept_graphs(context.run, model.config, context.view)
+    return Checkpoint(model.eval(), context.view, data.labels, provenance, {}, prepared.licences, exits, graphs=graphs)
 
 
 def _exits(prepared: PreparedRun, model: STAM) -> ExitPlan | None:
@@ -80,8 +83,11 @@ def _exits(prepared: PreparedRun, model: STAM) -> ExitPlan | None:
     if not prepared.context.run.train.early_exit or embedded is None:
         return None
     stages = stages_of(model.config.num_frames)
-    targets_N = prepared.context.videos.choosing_targets_BK[embedded.indices].argmax(dim=1)
-    return fit_plan(stages, stage_logits(model, embedded.embeddings[:, 0], stages), targets_N)
+    targets_N = prepared.context.videos.choosing_targets_BK[embedded.indices].argmax(axis=1)
+    runtime = TorchRuntime(
+        Checkpoint(model, prepared.context.view, prepared.context.videos.data.labels), dtype="float32"
+    )
+    return fit_plan(stages, stage_logits(runtime, embedded.embeddings[:, 0], stages), targets_N)
 
 
 def _evaluation(context: RunContext, model: STAM) -> Evaluation | None:

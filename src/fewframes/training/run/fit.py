@@ -163,7 +163,7 @@ def _scoring_gflop(prepared: PreparedRun) -> float:
     if prepared.choosing is None:
         return math.inf
     learned = (*prepared.model.temporal_encoder.parameters(), *prepared.model.head.parameters())
-    num_frames = prepared.choosing.embeddings[:, 0, :, 0].numel()
+    num_frames = prepared.choosing.embeddings[:, 0, :, 0].size
     return 2 * sum(weight.numel() for weight in learned) * num_frames / 1e9
 
 
@@ -181,7 +181,8 @@ def _figure(prepared: PreparedRun, model: STAM) -> float | None:
     else:
         indices = prepared.choosing.indices
         with torch.inference_mode():
-            logits_NK = model.encode_video(prepared.choosing.embeddings[:, 0]).logits
+            embeddings_NTD = torch.from_numpy(prepared.choosing.embeddings[:, 0])
+            logits_NK = model.encode_video(embeddings_NTD).logits.numpy()
     targets_NK = videos.choosing_targets_BK[indices]
     return figure_of(report_of(model.config.task, logits_NK, targets_NK, videos.data.labels))
 
@@ -196,5 +197,5 @@ def _with_fitted_moments(context: RunContext, model: STAM) -> STAM:
     if embedded is not None:
         generator = torch.Generator().manual_seed(run.train.seed)
         targets_BK = videos.targets_BK[embedded.indices]
-        model.moment_head.fit(embedded.embeddings, targets_BK, model.loss, generator)
+        model.moment_head.fit(torch.from_numpy(embedded.embeddings), targets_BK, model.loss, generator)
     return as_in_first(model, context.accelerator)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from fewframes.errors import ConfigError, DataError
-from fewframes.inference.predictor import Predictor, name_of
+from fewframes.inference.predictor import Predictor
 from fewframes.models.exit_plan import check_can_exit
 from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.stam import STAM
@@ -47,7 +47,7 @@ def check_settings(run: RunConfig, model: STAM, videos: RunVideos) -> None:
             "frame encoder learn: train.unfreeze=all"
         )
     if run.train.early_exit:
-        check_can_exit(model)
+        check_can_exit(embeds_frames=model.config.layout == "factorised", task=model.config.task)
         if not frozen:
             raise ConfigError("train.early_exit needs a frozen frame encoder; leave train.unfreeze at none")
         if not videos.choosing.samples:
@@ -69,9 +69,8 @@ def prepare(context: RunContext, model: STAM, licences: Mapping[str, str], teach
         DataError: No training video of some action could be read.
     """
     start, asked = context.predictor(model), context.dtype
-    context = replace(
-        context, dtype=name_of(start.torch.dtype)
-    )  # "auto" is measured once, and then holds for the whole run
+    # The precision that "auto" stands for holds for the whole run.
+    context = replace(context, dtype=cast(DtypeName, start.runtime.precision))
     run, videos = context.run, context.videos
     samples = videos.training.samples
     names = [sample.path for sample in samples]
@@ -88,7 +87,7 @@ def prepare(context: RunContext, model: STAM, licences: Mapping[str, str], teach
     else:
         embedded = _solved(context, model, start)
         training_set = TrainingSet(
-            token_examples(model, embedded.embeddings),
+            token_examples(model, torch.from_numpy(embedded.embeddings)),
             videos.targets_BK[embedded.indices],
             [names[index] for index in embedded.indices.tolist()],
             None if teacher_BK is None else teacher_BK[embedded.indices],
@@ -109,5 +108,5 @@ def _solved(context: RunContext, model: STAM, start: Predictor) -> EmbeddedVideo
         raise DataError(
             f"{data.name}: no training video of {names} could be read ({len(videos.failures)} failed; the first: {first})"
         )
-    solve(model, embedded.embeddings, targets_BK, context.run.train.seed)
+    solve(model, torch.from_numpy(embedded.embeddings), targets_BK, context.run.train.seed)
     return embedded

@@ -17,12 +17,13 @@ from fewframes.errors import DataError
 from fewframes.inference.early_exit import stages_of, with_stages
 from fewframes.inference.predictor import Predictor
 from fewframes.results import Failure
+from fewframes.runtime.protocol import scores_of
 from fewframes.training.augment_config import AugmentConfig
 from fewframes.training.config import RunConfig
 from fewframes.training.evaluation.labels import indices_of
 from fewframes.training.evaluation.scoring import Scores, score_videos
 from fewframes.training.features import EmbeddedVideos, VideoFeatures, embed_videos, extract_features
-from fewframes.training.processes import ProcessRank
+from fewframes.training.ranks import ProcessRank
 
 Progress = Callable[[str, int, int, str], None]
 """A function that is called with the name of the stage, the number done, the number in all, and a line of text."""
@@ -63,7 +64,9 @@ class RunVideos:
         self.training, self.choosing, self.reporting = (
             data.subset(part) for part in (training, choosing, tested or held)
         )
-        self.targets_BK, self.choosing_targets_BK = data.multi_hot()[training], data.multi_hot()[choosing]
+        targets_BK = data.multi_hot()
+        self.targets_BK = torch.from_numpy(targets_BK[training])
+        self.choosing_targets_BK = targets_BK[choosing]
         self.failures: dict[tuple[str, float, float | None], Failure] = {}
         self.num_cached = 0
 
@@ -148,7 +151,7 @@ class RunVideos:
         scores = self.scores(self.training, teacher, self.cache)
         scores_BK = torch.zeros_like(self.targets_BK)
         logits_NK = scores.logits[:, columns] / self._run.train.teacher_temperature
-        scores_BK[scores.indices] = teacher.model.scores(logits_NK)
+        scores_BK[scores.indices] = torch.from_numpy(scores_of(logits_NK, teacher.runtime.task))
         return scores_BK
 
     def on_scoring(self, stage: str, done: int, total: int) -> None:

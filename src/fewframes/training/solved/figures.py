@@ -14,6 +14,7 @@ from fewframes.core.settings import Task
 from fewframes.data.layouts import Sample
 from fewframes.models.moments import Floats
 from fewframes.results import Failure
+from fewframes.runtime.protocol import scores_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,16 +83,6 @@ def figures_of(
         report=report(np.arange(len(samples))),
         interval=interval_of(figure, groups, np.random.default_rng(0)),
         samples=tuple(samples),
-        scores=scores_of(logits_NK, task),
+        scores=scores_of(np.asarray(logits_NK, np.float32), task),
         failures=failures,
     )
-
-
-def scores_of(logits_NK: Floats, task: Task) -> NDArray[np.float32]:
-    """Return scores in 0-1 from logits (N, K): a softmax, or a sigmoid for each action of multi-label data."""
-    if task == "multilabel":
-        scores_NK = np.exp(-np.logaddexp(0, -logits_NK))
-    else:
-        scores_NK = np.exp(logits_NK - logits_NK.max(axis=1, keepdims=True))
-        scores_NK /= scores_NK.sum(axis=1, keepdims=True)
-    return np.asarray(scores_NK, np.float32)

@@ -25,6 +25,7 @@ from fewframes.models.moments import (
     solve_moments,
 )
 from fewframes.results import Failure
+from fewframes.runtime.protocol import DtypeName
 from fewframes.training.config import DEFAULT_RUN, RunConfig
 from fewframes.training.solved.checks import check_groups, check_labels, check_settings, notes_on_groups
 from fewframes.training.solved.features import EmbeddedViews, Progress, embed_views
@@ -64,7 +65,7 @@ class SolveOptions:
 
     cache: EmbeddingCache | None = None
     device: str = "auto"
-    dtype: str = "auto"
+    dtype: DtypeName = "auto"
     overwrite: bool = False
     command: str = ""
 
