@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fewframes.data.dataset import DataConfig, VideoSet, hold_out, read_data
+from fewframes.data.dataset import DataConfig, VideoSet, _random_order, hold_out, read_data
 from fewframes.data.layouts import Sample
 from fewframes.errors import DataError
 
@@ -42,7 +42,7 @@ def test_folders_already_split(tmp_path: Path) -> None:
 def test_actions_may_be_called_train_and_test_in_a_list(tmp_path: Path) -> None:
     touch(tmp_path, "train/a.mp4", "test/b.mp4")
     with pytest.raises(
-        DataError, match="is named like a part of a split, but has 1 video in it and no folders of actions"
+        DataError, match="is named like a part of a split, but has 1 videos in it and no folders of actions"
     ):
         read_data(tmp_path)
     (tmp_path / "list.csv").write_text("path,label\ntrain/a.mp4,train\ntest/b.mp4,test\n")
@@ -153,7 +153,7 @@ def test_impossible_splits_are_refused() -> None:
     with pytest.raises(DataError, match="all videos of kick are held out"):
         hold_out(unseen, 0.2, 0)
     one_group = VideoSet(tuple(replace(sample, group="x") for sample in made().samples), "one")
-    with pytest.raises(DataError, match=r"no group can be held out .* \(1 group, 60 videos\); hold out none"):
+    with pytest.raises(DataError, match=r"no group can be held out .* \(1 groups, 60 videos\); hold out none"):
         hold_out(one_group, 0.2, 0)
 
 
@@ -206,3 +206,14 @@ def test_parts() -> None:
     assert made().part("auto") == made()
     with pytest.raises(DataError, match=r"no videos in the part 'test'; the data have train"):
         replace(split, samples=split.samples[:1]).part("test")
+
+
+@pytest.mark.parametrize(("num_items", "seed"), [(0, 0), (1, 3), (8, 0), (700, 12345), (2000, -3), (9, 2**32 + 5)])
+def test_random_order_is_the_one_that_splits_have_always_had(num_items: int, seed: int) -> None:
+    torch = pytest.importorskip("torch")
+    wanted = torch.randperm(num_items, generator=torch.Generator().manual_seed(seed)).tolist()
+    assert _random_order(num_items, seed) == wanted
+
+
+def test_random_order_is_recorded() -> None:
+    assert _random_order(8, 7) == [7, 0, 3, 4, 1, 5, 2, 6]

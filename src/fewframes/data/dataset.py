@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass as settings
 
 from fewframes.core.settings import STRICT, Count, Share
-from fewframes.core.text import count_of
 from fewframes.data.folders import IgnoredFile
 from fewframes.data.layouts import ReadOptions, Sample, read_layout
 from fewframes.errors import DataError
@@ -80,7 +79,7 @@ class VideoSet:
     def multi_hot(self) -> NDArray[np.float32]:
         """Return targets (B, K) float32: 1 where the video has the label, else 0."""
         index = {label: number for number, label in enumerate(self.labels)}
-        targets_BK = np.zeros((len(self.samples), len(index)), np.float32)
+        targets_BK = np.zeros((len(self.samples), len(index)), dtype=np.float32)
         for row, sample in enumerate(self.samples):
             targets_BK[row, [index[label] for label in sample.labels]] = 1
         return targets_BK
@@ -140,9 +139,7 @@ def read_data(source: str | Path, config: DataConfig | None = None) -> VideoSet:
     if len(data.labels) < 2:
         found = f"only one action found, {data.labels[0]!r}" if data.labels else "no action found"
         above = "; if that is a folder above those of the actions, move them up" if source.is_dir() else ""
-        raise DataError(
-            f"{source}: {found} ({count_of(len(data.samples), 'video')}); training needs at least two{above}"
-        )
+        raise DataError(f"{source}: {found} ({len(data.samples)} videos); training needs at least two{above}")
     return data
 
 
@@ -191,14 +188,14 @@ def _fraction_of_each_label(data: VideoSet, fraction: float, seed: int) -> list[
     """
     hot_BK = data.multi_hot()
     totals_K = hot_BK.sum(axis=0)
-    wanted_K = (fraction * totals_K).round().clip(min=1)
+    wanted_K = np.maximum((fraction * totals_K).round(), 1)
     rows_of: dict[str, list[int]] = {}
     for row, group in enumerate(data.groups()):
         rows_of.setdefault(group, []).append(row)
     groups = sorted(rows_of)
     held: list[int] = []
     held_K = np.zeros_like(totals_K)
-    for index in np.random.default_rng(seed).permutation(len(groups)).tolist():
+    for index in _random_order(len(groups), seed):
         rows = rows_of[groups[index]]
         with_it_K = held_K + hot_BK[rows].sum(axis=0)
         nearer = np.abs(with_it_K - wanted_K).sum() < np.abs(held_K - wanted_K).sum()
@@ -208,10 +205,19 @@ def _fraction_of_each_label(data: VideoSet, fraction: float, seed: int) -> list[
     if not held:
         raise DataError(
             f"{data.name}: no group can be held out without taking all videos of an action, or far more than "
-            f"{fraction:.0%} ({count_of(len(groups), 'group')}, {count_of(len(data.samples), 'video')}); hold out none, or "
-            "name a split in the data"
+            f"{fraction:.0%} ({len(groups)} groups, {len(data.samples)} videos); hold out none, or name a split in the data"
         )
     return sorted(held)
+
+
+def _random_order(num_items: int, seed: int) -> list[int]:
+    """Return 0 to `num_items` - 1 in a random order: the one of `torch.randperm` with this seed, which splits have always had."""
+    generator = np.random.RandomState(seed & 0xFFFF_FFFF)  # both seed a Mersenne Twister with the lower 32 bits
+    order = list(range(num_items))
+    for index in range(num_items - 1):
+        other = index + int.from_bytes(generator.bytes(4), "little") % (num_items - index)
+        order[index], order[other] = order[other], order[index]
+    return order
 
 
 def _check_split(data: VideoSet, training: Sequence[int], held: Sequence[int]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 
@@ -12,6 +13,7 @@ from fewframes.inference.predictor import Predictor
 from fewframes.models.exit_plan import check_can_exit
 from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.stam import STAM
+from fewframes.runtime.protocol import DtypeName
 from fewframes.training.config import RunConfig
 from fewframes.training.features import EmbeddedVideos
 from fewframes.training.loader import VideoExamples
