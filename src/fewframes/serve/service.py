@@ -6,7 +6,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Annotated, Any, Literal
 
 import torch
+from numpy.typing import ArrayLike
 from pydantic import Field
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
