@@ -64,7 +64,7 @@ def resized(
 ) -> Pixels:
     """Return a frame (C, H, W) resized to a height and width, antialiased, or a window of that. It may share the frame's memory.
 
-    Pillow resizes. It differs from torch's antialiased `interpolate` by at most 2 levels of 255, in about one pixel of a hundred.
+    Pillow resizes. It differs from torch's antialiased `interpolate` by at most 2 levels of 255.
 
     Args:
         frame_CHW: the frame.
