@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fewframes.video.transforms import crops_of, fit_frame, resized
+from fewframes.video.transforms import crops_of, fit_frame
 from fewframes.video.view import ViewConfig
 
 
@@ -45,17 +45,7 @@ def test_crop_is_torchvisions_but_for_rounding(
     wanted_CHW = reference(torch.from_numpy(frame_CHW)).numpy()
     apart = np.abs(fit_frame(frame_CHW, view).astype(int) - wanted_CHW)
     assert apart.max() <= 2
-    # At 200x300 a window is rounded unlike the whole: 0.17 to 0.38 there, below 0.02 elsewhere.
-    assert apart.mean() < (0.4 if (height, width) == (300, 200) else 0.02)
-
-
-@pytest.mark.parametrize(("height", "width"), [(240, 426), (500, 333)])
-def test_a_window_is_that_part_of_the_whole(height: int, width: int) -> None:
-    whole_CHW = resized(noise(height, width), 256, 300, "bicubic")
-    part_CHW = resized(noise(height, width), 256, 300, "bicubic", window=(16, 40, 224, 200))
-    apart = np.abs(part_CHW.astype(int) - whole_CHW[:, 16:240, 40:240])
-    assert apart.max() <= 1
-    assert (apart > 0).mean() < 0.001
+    assert apart.mean() < 0.02
 
 
 @settings(max_examples=60, deadline=None)

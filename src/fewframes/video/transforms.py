@@ -54,39 +54,21 @@ def crops_of(frame_CHW: Pixels, view: ViewConfig, num_crops: int) -> Pixels:
     return square_CHW[None]
 
 
-def resized(
-    frame_CHW: Pixels,
-    height: int,
-    width: int,
-    interpolation: Interpolation = "bilinear",
-    *,
-    window: tuple[int, int, int, int] | None = None,
-) -> Pixels:
-    """Return a frame (C, H, W) resized to a height and width, antialiased, or a window of that. It may share the frame's memory.
+def resized(frame_CHW: Pixels, height: int, width: int, interpolation: Interpolation = "bilinear") -> Pixels:
+    """Return a frame (C, H, W) resized to a height and width, antialiased. One of that size is returned as it is.
 
     Pillow resizes. It differs from torch's antialiased `interpolate` by at most 2 levels of 255.
 
     Args:
         frame_CHW: the frame.
-        height: the height of the whole, in pixels.
-        width: its width.
+        height: the height, in pixels.
+        width: the width.
         interpolation: the filter.
-        window: (top, left, height, width) of the part of the resized frame to return; nothing else is computed. None is the whole.
     """
-    top, left, rows, columns = window or (0, 0, height, width)
-    full_height, full_width = frame_CHW.shape[-2:]
-    if (full_height, full_width) == (height, width):
-        return frame_CHW[:, top : top + rows, left : left + columns]
-    down, across = full_height / height, full_width / width
-    # Rounding must not put the box beyond the frame, which Pillow refuses.
-    box = (
-        left * across,
-        top * down,
-        min((left + columns) * across, full_width),
-        min((top + rows) * down, full_height),
-    )
+    if frame_CHW.shape[-2:] == (height, width):
+        return frame_CHW
     image = Image.fromarray(np.ascontiguousarray(frame_CHW.transpose(1, 2, 0)))
-    return np.array(image.resize((columns, rows), FILTERS[interpolation], box=box)).transpose(2, 0, 1)
+    return np.array(image.resize((width, height), FILTERS[interpolation])).transpose(2, 0, 1)
 
 
 def short_side_size(height: int, width: int, short_px: int) -> tuple[int, int]:
@@ -99,20 +81,18 @@ def short_side_size(height: int, width: int, short_px: int) -> tuple[int, int]:
 
 
 def _crops(frame_CHW: Pixels, view: ViewConfig, num_crops: int) -> Pixels:
-    """Return squares of a frame whose short side becomes `resize_px`: (S, C, crop_px, crop_px). Only what they show is resized."""
+    """Return squares of a frame whose short side becomes `resize_px`: (S, C, crop_px, crop_px)."""
     size, longest = view.crop_px, MAX_ASPECT * min(frame_CHW.shape[-2:])
     frame_CHW = _middle(frame_CHW, longest)
     height, width = short_side_size(*frame_CHW.shape[-2:], view.resize_px)
     above, beside, is_upright = height - size, width - size, height > width
     long_starts = [round(max(above, beside) * fraction) for fraction in _fractions(num_crops)]
-    short_start, first = round(min(above, beside) * 0.5), long_starts[0]
-    length = long_starts[-1] + size - first
-    window = (first, short_start, length, size) if is_upright else (short_start, first, size, length)
-    part_CHW = resized(frame_CHW, height, width, view.interpolation, window=window)
-    crops_SHWC = np.empty((num_crops, size, size, part_CHW.shape[0]), np.uint8)
+    short = slice(round(min(above, beside) * 0.5), round(min(above, beside) * 0.5) + size)
+    resized_CHW = resized(frame_CHW, height, width, view.interpolation)
+    crops_SHWC = np.empty((num_crops, size, size, resized_CHW.shape[0]), np.uint8)
     for crop_HWC, start in zip(crops_SHWC, long_starts, strict=True):
-        along = slice(start - first, start - first + size)
-        crop_HWC[:] = (part_CHW[:, along] if is_upright else part_CHW[:, :, along]).transpose(1, 2, 0)
+        along = slice(start, start + size)
+        crop_HWC[:] = (resized_CHW[:, along, short] if is_upright else resized_CHW[:, short, along]).transpose(1, 2, 0)
     return crops_SHWC.transpose(0, 3, 1, 2)
 
 
