@@ -233,7 +233,7 @@ def test_a_made_clip_is_ten_seconds(tmp_path: Path) -> None:
         assert video.duration_s == pytest.approx(10, abs=0.05)
         frames_TCHW = video.frames_at(torch.tensor([1.0, 9.0])).frames
     assert frames_TCHW.shape == (2, 3, 256, 340)
-    assert not torch.equal(frames_TCHW[0], frames_TCHW[1])
+    assert (frames_TCHW[0] != frames_TCHW[1]).any()
 
 
 def test_views_are_read_clip_after_clip(tmp_path: Path) -> None:

@@ -64,7 +64,8 @@ def resized(
 ) -> Pixels:
     """Return a frame (C, H, W) resized to a height and width, antialiased, or a window of that. It may share the frame's memory.
 
-    Pillow resizes. It differs from torch's antialiased `interpolate` by at most 2 levels of 255, in about one pixel of a hundred.
+    Pillow resizes. On photographs it differs from torch's antialiased `interpolate` by at most 2 levels of 255. A window may be
+    resized along its axes in another order than the whole, which shows on noise alone (docs/decisions).
 
     Args:
         frame_CHW: the frame.

@@ -22,7 +22,7 @@ from helpers.numbered import numbers, picture
 VIEW = ViewConfig(resize_px=36, crop_px=32, mean=(0.485, 0.456, 0.406))
 
 
-@pytest.mark.parametrize("stacked", [lambda frame: frame, lambda frame: frame[None], np.ascontiguousarray])
+@pytest.mark.parametrize("stacked", [lambda frame: frame, np.ascontiguousarray])
 def test_frames_of_a_stack_are_taken_by_torch_as_they_are(stacked: Callable[[Any], Any]) -> None:
     """`torch.from_numpy` warns of read-only arrays and refuses negative strides; warnings are errors here."""
     stack = FrameStack(3, stacked)
