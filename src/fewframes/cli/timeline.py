@@ -194,16 +194,12 @@ def write_files(found: Timeline, vtt: Path | None, plot: Path | None, thumbnails
 
 def write_plot(found: Timeline, plot: Path) -> None:
     """Write the picture of a timeline, with frames of its `SHOWN_FRAMES` surest spans in the order of time."""
-    import torch  # late, as above
-
     from fewframes.viz.charts import timeline_png
     from fewframes.viz.thumbnails import middle_frames
 
     surest = sorted(found.spans, key=lambda span: -span.confidence)[:SHOWN_FRAMES]
     shown = sorted(surest, key=lambda span: span.start_s)
-    write_file(
-        plot, timeline_png(found, shown, [torch.from_numpy(frame) for frame in middle_frames(found.source, shown)])
-    )
+    write_file(plot, timeline_png(found, shown, list(middle_frames(found.source, shown))))
 
 
 def write_thumbnails(found: Timeline, folder: Path) -> None:
