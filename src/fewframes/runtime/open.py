@@ -68,47 +68,55 @@ def open_runtime(
     if runtime == "onnxruntime" and options:
         raise ConfigError(f"{', '.join(options)} needs the runtime torch; leave that out, or the runtime")
     path = find_model(name)
-    if runtime == "onnxruntime" or (runtime == "auto" and not options and choice().runtime == "onnxruntime"):
-        found = _open_file(name, path, must=runtime == "onnxruntime" or not has_torch())
-        if found is not None:
-            return found
+    if runtime == "onnxruntime" or not has_torch():
+        from fewframes.runtime.onnx_file import load_onnx_file
+
+        return load_onnx_file(name)
+    if runtime == "auto" and not options and (found := _open_file(name, path)) is not None:
+        return found
     from fewframes.models.files.hub import load_checkpoint
     from fewframes.runtime.torch_runtime import TorchRuntime
 
     return TorchRuntime(load_checkpoint(name), device=device, dtype=dtype, merge=merge, name=name)
 
 
-def _open_file(name: str, path: Path, *, must: bool) -> Runtime | None:
-    """Open a model file with ONNX Runtime, or return None if it has no graphs and torch can run it.
+def _open_file(name: str, path: Path) -> Runtime | None:
+    """Open a model file with ONNX Runtime if that is chosen for it, or return None: for a file without graphs, among others.
 
     Args:
         name: the name or path that the caller gave.
         path: the file.
-        must: True to raise WeightsError for a file without graphs.
     """
-    from fewframes.runtime.onnx_file import OnnxFileRuntime, load_onnx_file
-
-    if must:
-        return load_onnx_file(name)
     metadata = read_metadata(path)
     if metadata is None or not any(key.startswith(GRAPH_PREFIX) for key in metadata):
         return None
-    return OnnxFileRuntime(read_model_file(path), name=name)
+    file = read_model_file(path)
+    if choice(file.config.encoder).runtime != "onnxruntime":
+        return None
+    from fewframes.runtime.onnx_file import OnnxFileRuntime
+
+    return OnnxFileRuntime(file, name=name)
 
 
-def choice() -> Choice:
+def choice(encoder: str = "lite0") -> Choice:
     """Return the runtime that `auto` takes for model files. It depends on what is there, never on timing.
 
-    On a CPU without bfloat16 instructions both compute equally fast, and ONNX Runtime starts in a third of the time
-    (docs/explanation/performance.md). On a GPU, and with those instructions, torch is faster.
+    Measured with Lite0 on a CPU with AVX512-BF16, a frame takes ONNX Runtime in float32 as much processor time as torch in bfloat16,
+    and torch in float32 1.7 times as much (docs/explanation/performance.md). ONNX Runtime also starts in a fraction of the time. A
+    ViT is matrix products, which bfloat16 halves; and AMX is faster still.
+
+    Args:
+        encoder: the frame encoder, as `ModelConfig.encoder` names it.
     """
     if not has_torch():
         return Choice("onnxruntime", "torch is not installed")
     if may_have_gpu():
         return Choice("torch", "this machine has a GPU")
-    if found := bfloat16_instructions():
-        return Choice("torch", f"this CPU has {found}, with which torch computes twice as fast")
-    return Choice("onnxruntime", "this CPU has no bfloat16 instructions, and ONNX Runtime starts faster than torch")
+    found = bfloat16_instructions()
+    if found == "AMX" or (found and encoder != "lite0"):
+        return Choice("torch", f"this CPU has {found}, with which torch computes in bfloat16")
+    reason = f"with {found} it is as fast as torch in bfloat16" if found else "this CPU has no bfloat16 instructions"
+    return Choice("onnxruntime", f"{reason}, and it starts faster than torch")
 
 
 def has_torch() -> bool:
