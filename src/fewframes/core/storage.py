@@ -14,8 +14,6 @@ from contextlib import contextmanager
 from typing import IO, Any
 from urllib.request import url2pathname
 
-import fsspec
-
 from fewframes.errors import MissingDependency, MissingVideo, Unreachable, VideoError
 
 VERSIONS = ("ETag", "etag", "Last-Modified", "LastModified", "last_modified", "mtime", "updated")
@@ -73,6 +71,8 @@ def file_system(url: str) -> tuple[Any, str]:
     Raises MissingDependency if the package for the protocol is not installed, and ValueError if no package knows the protocol.
     """
     url = with_plain_scheme(url) if is_address(url) else url
+    import fsspec  # late, because it is slow to import and most videos are files of this machine
+
     try:
         system, path = fsspec.core.url_to_fs(url)
     except ImportError as error:

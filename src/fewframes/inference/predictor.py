@@ -19,7 +19,6 @@ from fewframes.core.settings import MOST_FRAMES
 from fewframes.errors import ConfigError, FewframesError, VideoError
 from fewframes.inference.clips import BackendChoice, ClipReader, ClipRequest, DecodedClips, choose_backend
 from fewframes.inference.early_exit import encoded_early, exit_plan_of
-from fewframes.inference.stream import OnEvent, Stream
 from fewframes.models.exit_plan import ExitPlan
 from fewframes.results import Clip, Failure, Prediction, Timing
 from fewframes.runtime.open import DEFAULT_MODEL, RuntimeName, open_runtime
@@ -27,12 +26,13 @@ from fewframes.runtime.protocol import DtypeName, Floats, Frames, LabelsClips, R
 from fewframes.sampling import ONE_PASS, Views
 from fewframes.video.decode.container import NO_LIMITS, Limits
 from fewframes.video.live_settings import StreamConfig
-from fewframes.video.live_source import LiveSource
 from fewframes.video.source import DEFAULT_FPS, Source
 
 if TYPE_CHECKING:  # only programs that have torch use these
+    from fewframes.inference.stream import OnEvent, Stream
     from fewframes.models.files.checkpoint import Checkpoint
     from fewframes.runtime.torch_runtime import TorchRuntime
+    from fewframes.video.live_source import LiveSource
 
 
 class Predictor:
@@ -187,6 +187,8 @@ class Predictor:
         `source` is that of `LiveSource`; `on_event` is called at once with every event. Raises VideoError, and ConfigError for a
         model whose frames have no embedding of their own.
         """
+        from fewframes.inference.stream import Stream  # late, because only streams need it
+
         return Stream(self.runtime, source, config or StreamConfig(), on_event)
 
     def read_clip(

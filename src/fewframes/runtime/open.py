@@ -101,9 +101,9 @@ def _open_file(name: str, path: Path) -> Runtime | None:
 def choice(encoder: str = "lite0") -> Choice:
     """Return the runtime that `auto` takes for model files. It depends on what is there, never on timing.
 
-    Measured with Lite0 on a CPU with AVX512-BF16, a frame takes ONNX Runtime in float32 as much processor time as torch in bfloat16,
-    and torch in float32 1.7 times as much (docs/explanation/performance.md). ONNX Runtime also starts in a fraction of the time. A
-    ViT is matrix products, which bfloat16 halves; and AMX is faster still.
+    With Lite0 on a CPU with AVX512-BF16, a frame takes ONNX Runtime in float32 as much processor time as torch in bfloat16, and
+    torch in float32 1.7 times as much (docs/explanation/performance.md). ONNX Runtime also starts in a fraction of the time. A ViT
+    is matrix products, which bfloat16 halves; and AMX is faster still.
 
     Args:
         encoder: the frame encoder, as `ModelConfig.encoder` names it.

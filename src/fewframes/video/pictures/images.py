@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from PIL import Image, TiffImagePlugin, features
+from PIL import Image, features
 
 from fewframes.errors import VideoError
 from fewframes.video.pictures.display import Pixels, check_pixels, over_black
@@ -141,4 +141,6 @@ def _orientation(image: Image.Image) -> int:
 
 def _tag(image: Image.Image, tag: int, default: Any) -> Any:
     """Return the value of a TIFF's tag; `default` if it has none, and for other formats."""
-    return image.tag_v2.get(tag, default) if isinstance(image, TiffImagePlugin.TiffImageFile) else default
+    from PIL.TiffImagePlugin import TiffImageFile  # late, because it is slow to import
+
+    return image.tag_v2.get(tag, default) if isinstance(image, TiffImageFile) else default
