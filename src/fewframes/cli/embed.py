@@ -19,6 +19,7 @@ from fewframes.cli.options import (
     FramesOption,
     MergeOption,
     ModelOption,
+    RuntimeOption,
     SourcesArgument,
     StartOption,
     ToleranceOption,
@@ -54,6 +55,7 @@ def embed(
     backend: BackendOption = "auto",
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    runtime: RuntimeOption = "auto",
     workers: WorkersOption = None,
     engine: EngineOption = None,
     shard_rows: ShardRowsOption = 1000,
@@ -70,6 +72,8 @@ def embed(
     from fewframes.results import tally
 
     if engine is not None:
+        if runtime != "auto":
+            raise typer.BadParameter("--engine takes the runtime that suits each machine; leave out --runtime")
         from fewframes.batch.rows import VideoJob
 
         job = VideoJob(
@@ -83,7 +87,7 @@ def embed(
     paths = named_videos(sources)
     check_not_read(path, paths)
     make_folder(path.parent)
-    predictor = load(model, device=device, dtype=dtype, backend=backend, merge=merge)
+    predictor = load(model, device=device, dtype=dtype, backend=backend, merge=merge, runtime=runtime)
     tell(describe(predictor))
     began = time.perf_counter()
     results = predictor.predict_many(

@@ -30,6 +30,7 @@ from fewframes.cli.options import (
     ModelOption,
     NoCacheOption,
     OfficialOption,
+    RuntimeOption,
     TaskOption,
     ToleranceOption,
     VideosOption,
@@ -116,6 +117,7 @@ def evaluate(
     no_cache: NoCacheOption = False,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    runtime: RuntimeOption = "auto",
 ) -> None:
     """Measure how often a model is right on your videos, and show what it gets wrong.
 
@@ -151,7 +153,7 @@ def evaluate(
         part
     )
     tell_data(data, videos)
-    predictor = load(model, device=device, dtype=dtype, backend=backend, merge=merge)
+    predictor = load(model, device=device, dtype=dtype, backend=backend, merge=merge, runtime=runtime)
     tell(describe(predictor))
     store = embedding_cache(cache, unused=no_cache)
     with StageProgress() as progress:

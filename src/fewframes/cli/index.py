@@ -19,6 +19,7 @@ from fewframes.cli.options import (
     MergeOption,
     ModelOption,
     NoCacheOption,
+    RuntimeOption,
     embedding_cache,
     named_videos,
 )
@@ -77,6 +78,7 @@ def index(
     backend: BackendOption = "auto",
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    runtime: RuntimeOption = "auto",
     engine: Annotated[
         Literal["local", "ray"],
         typer.Option(
@@ -117,7 +119,9 @@ def index(
         tell(f"{count_of(removed, 'video')} forgotten, {len(there.videos())} left")
     if not paths:
         return
-    predictor = load(model, device="cpu" if on_ray else device, dtype=dtype, backend=backend, merge=merge)
+    predictor = load(
+        model, device="cpu" if on_ray else device, dtype=dtype, backend=backend, merge=merge, runtime=runtime
+    )
     tell(f"{model} on Ray" if on_ray else describe(predictor))
     there = Index.open(where, predictor, window_s=window, hop_s=hop, embedding=embedding)
     store = embedding_cache(cache, unused=no_cache)

@@ -48,6 +48,7 @@ from fewframes.cli.options import (
     JsonOption,
     MergeOption,
     ModelOption,
+    RuntimeOption,
     SourcesArgument,
     StartOption,
     ToleranceOption,
@@ -148,6 +149,7 @@ def predict(
     backend: BackendOption = "auto",
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    runtime: RuntimeOption = "auto",
     workers: WorkersOption = None,
     engine: EngineOption = None,
     output: Annotated[
@@ -168,6 +170,7 @@ def predict(
             "--engine and --output go together: give both, or neither",
         ),
         (engine and (json or as_csv or explain), "--engine writes Parquet; leave out --json, --csv and --explain"),
+        (engine and runtime != "auto", "--engine takes the runtime that suits each machine; leave out --runtime"),
         (json and as_csv, "--json and --csv exclude each other"),
         (
             explain is not None and (early_exit is not None or tolerance),
@@ -187,11 +190,15 @@ def predict(
         write_folder(job, sources, output, engine, shard_rows, "labelling")
         return
     from fewframes.inference.predictor import load
+    from fewframes.models.files.formats import format_of
+    from fewframes.runtime.open import has_torch
 
     paths = named_videos(sources)
     pictures = [] if explain is None else plan_pictures(explain, paths)
     began = time.perf_counter()
-    predictor = load(model, device=device, dtype=dtype, backend=backend, merge=merge)
+    if explain is not None and maps != "none" and runtime == "auto" and format_of(model) is None and has_torch():
+        runtime = "torch"  # only torch draws maps
+    predictor = load(model, device=device, dtype=dtype, backend=backend, merge=merge, runtime=runtime)
     tell(f"{describe(predictor)}, loaded in {time.perf_counter() - began:.1f} s")
     results: Results = (
         predictor.predict_many(

@@ -70,6 +70,14 @@ DtypeOption = Annotated[
         rich_help_panel=SPEED,
     ),
 ]
+RuntimeOption = Annotated[
+    Literal["auto", "torch", "onnxruntime"],
+    typer.Option(
+        "--runtime",
+        help="Library that computes. auto takes the faster one on this machine (`fewframes doctor` says which and why).",
+        rich_help_panel=SPEED,
+    ),
+]
 EarlyExitOption = Annotated[
     str | None,
     typer.Option(

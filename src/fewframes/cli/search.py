@@ -22,6 +22,7 @@ from fewframes.cli.options import (
     EndOption,
     IndexOption,
     JsonOption,
+    RuntimeOption,
     StartOption,
     check_writable,
 )
@@ -112,6 +113,7 @@ def search(
     backend: BackendOption = "auto",
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    runtime: RuntimeOption = "auto",
 ) -> None:
     """Find moments like a moment, or moments of a label. Teach a new label from a few examples.
 
@@ -129,7 +131,9 @@ def search(
     there = Index.open(where)
     if video is not None:
         named, merge = model or there.settings.model, there.settings.merge
-        there = Index.open(where, load(named, device=device, dtype=dtype, backend=backend, merge=merge))
+        there = Index.open(
+            where, load(named, device=device, dtype=dtype, backend=backend, merge=merge, runtime=runtime)
+        )
     began = time.perf_counter()
     query = there.moment(video, start, end) if video is not None else label if like is None else there.row(like)
     found: tuple[Hit, ...] = ()

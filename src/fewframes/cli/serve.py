@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import typer
 
 from fewframes.cli.console import describe, tell
-from fewframes.cli.options import SPEED, DeviceOption, DtypeOption, MergeOption, ModelOption
+from fewframes.cli.options import SPEED, DeviceOption, DtypeOption, MergeOption, ModelOption, RuntimeOption
 from fewframes.core.text import count_of
 from fewframes.errors import EXIT_SOME_FAILED, ConfigError, MissingDependency
 
@@ -90,6 +90,7 @@ def serve(
     merge: MergeOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    runtime: RuntimeOption = "auto",
 ) -> None:
     """Answer over HTTP: actions, timelines and embeddings of videos. Has a web page to try it.
 
@@ -131,7 +132,7 @@ def serve(
     }
     config = settings_from(ServeConfig, values, "serve")
     began = time.perf_counter()
-    predictor = load(model, device=device, dtype=dtype, backend="pyav", merge=merge)
+    predictor = load(model, device=device, dtype=dtype, backend="pyav", merge=merge, runtime=runtime)
     tell(f"{describe(predictor)}, loaded in {time.perf_counter() - began:.1f} s")
     app = create_app(predictor, config)
     if not is_here and not token:

@@ -18,6 +18,7 @@ from fewframes.cli.options import (
     JsonOption,
     MergeOption,
     ModelOption,
+    RuntimeOption,
 )
 from fewframes.core.text import json_line, plain
 
@@ -102,6 +103,7 @@ def stream(
     merge: MergeOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    runtime: RuntimeOption = "auto",
 ) -> None:
     """Name the action in a camera, network stream, file or pipe, as it happens.
 
@@ -130,7 +132,7 @@ def stream(
         "open_s": seconds,
     }
     config = settings_from(StreamConfig, values, "stream")
-    predictor = load(model, device=device, dtype=dtype, merge=merge)
+    predictor = load(model, device=device, dtype=dtype, merge=merge, runtime=runtime)
     as_lines = json or not sys.stdout.isatty()
     on_event = (lambda event: tell(f"{event.time_s:.2f} s, {event.kind}: {event.words}")) if as_lines else None
     try:

@@ -21,6 +21,7 @@ from fewframes.cli.options import (
     MergeOption,
     ModelOption,
     NoCacheOption,
+    RuntimeOption,
     StartOption,
     VideosArgument,
     check_writable,
@@ -89,6 +90,7 @@ def timeline(
     backend: BackendOption = "auto",
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    runtime: RuntimeOption = "auto",
 ) -> None:
     """Find which actions happen in long videos, and when.
 
@@ -117,7 +119,7 @@ def timeline(
     check_outputs(vtt, plot, thumbnails)
     for file in filter(None, (vtt, plot)):
         check_not_read(file, paths)
-    predictor = load(model, device=device, dtype=dtype, backend=backend, merge=merge)
+    predictor = load(model, device=device, dtype=dtype, backend=backend, merge=merge, runtime=runtime)
     tell(describe(predictor))
     store = embedding_cache(cache, unused=no_cache)
     if as_csv:
