@@ -20,7 +20,7 @@ const MATRICES = {bt709: BT709, smpte170m: BT601, bt470bg: BT601};
 /* The largest ratio of long to short side. A longer picture loses its far ends before it is resized to be cropped. */
 const MAX_ASPECT = 16;
 const PRECISION_BITS = 22;
-const SEEK_MS = 15000;
+const SEEK_MS = 15000, SHOWN_MS = 1000;
 
 /* Return the centres of equal parts of a range, in seconds: the paper's uniform sampling. */
 export function partCentres(startS, endS, numParts) {
@@ -147,8 +147,8 @@ export function rgbOf(planes, width, height, matrix = null, isFullRange = false)
   return {data, width, height, step: 3};
 }
 
-/* Return the picture that a <video> shows, with `timeS` where the browser tells it. Its stored colours are read where the browser gives
-   them (WebCodecs) and the picture is shown as it is stored; otherwise the browser's own conversion is taken from a canvas. */
+/* Return the picture that a <video> shows, with `timeS` where the browser tells it. Where the browser gives the stored colours
+   (WebCodecs, 8 bits, 4:2:0, square pixels, not turned) they are converted here; otherwise the browser's own conversion is taken from a canvas. */
 export async function pictureOf(video, {canvasOnly = false} = {}) {
   const {videoWidth: width, videoHeight: height} = video;
   if (!canvasOnly && typeof VideoFrame === 'function') {
@@ -164,7 +164,8 @@ export async function pictureOf(video, {canvasOnly = false} = {}) {
           planes[1].step = 2;
           planes[2] = {...planes[1], offset: planes[1].offset + 1};
         }
-        return {...rgbOf(planes, width, height, colorSpace.matrix, colorSpace.fullRange ?? false), timeS: timestamp / 1e6, source: 'planes'};
+        const picture = rgbOf(planes, width, height, colorSpace.matrix, colorSpace.fullRange ?? false);
+        return {...picture, timeS: timestamp / 1e6, source: 'planes'};
       }
     } finally { frame.close(); }
   }
@@ -185,12 +186,23 @@ export function after(video, event, begin = () => {}) {
   });
 }
 
+/* Go to a time of a <video>. Return when its frame is first shown, if the browser tells it. */
+async function seek(video, timeS) {
+  // `seeked` can come while the picture before is still shown, so the next one is awaited. A hidden page shows none.
+  let request;
+  const shown = new Promise(resolve => { request = video.requestVideoFrameCallback?.((_, {mediaTime}) => resolve(mediaTime)); });
+  await after(video, 'seeked', () => { video.currentTime = timeS; });
+  if (request === undefined) return undefined;
+  const startS = await Promise.race([shown, new Promise(resolve => setTimeout(resolve, SHOWN_MS))]);
+  video.cancelVideoFrameCallback(request);
+  return startS;
+}
+
 /* Yield {picture, timeS} at each of ascending times of a <video> whose `loadeddata` has come. */
 export async function* framesOf(video, timesS, options) {
   for (const timeS of timesS) {
-    await after(video, 'seeked', () => { video.currentTime = timeS; });
-    const picture = await pictureOf(video, options);
-    yield {picture, timeS: picture.timeS ?? timeS};
+    const startS = await seek(video, timeS), picture = await pictureOf(video, options);
+    yield {picture, timeS: picture.timeS ?? startS ?? timeS};
   }
 }
 

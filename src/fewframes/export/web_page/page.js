@@ -20,7 +20,7 @@ function make(tag, {text, ...attributes} = {}, ...children) {
 /* Make a bar that is filled to a fraction. */
 function bar(fraction) {
   const inner = make('i');
-  inner.style.width = percent(Math.max(0, Math.min(1, fraction)));
+  inner.style.width = `${100 * Math.max(0, Math.min(1, fraction))}%`;
   return make('span', {class: 'bar', 'aria-hidden': 'true'}, inner);
 }
 
