@@ -62,7 +62,8 @@ function weightsOf(oldSize, newSize, {support, at}) {
   });
 }
 
-/* Return a picture at another size, antialiased; equal to Pillow's, byte for byte. Each side is resized by itself, the width first. */
+/* Return a picture at another size, antialiased. Each side is resized by itself, the width first. The result is Pillow's, byte for byte;
+   where the proportions change, newer versions of Pillow may begin with the height, and values differ by some levels. */
 export function resized(picture, height, width, interpolation) {
   const filter = FILTERS[interpolation], half = 1 << (PRECISION_BITS - 1);
   let {data, step, start = 0, row = picture.width * step} = picture;
@@ -132,7 +133,7 @@ export function rgbOf(planes, width, height, matrix = null, isFullRange = false)
   const [red, blue, greenU, greenV] = coefficients.map(c => Math.round(Math.trunc(isFullRange ? c * 224 / 255 : c) / 8));
   const gain = Math.round(Math.trunc(isFullRange ? 65536 : 65536 * 255 / 219) / 8), black = isFullRange ? 0 : 16;
   const table = f => Int32Array.from({length: 256}, (_, value) => f(value));
-  const grey = table(y => (Math.max(0, y - black) * 8 * gain) >> 16);
+  const grey = table(y => ((y - black) * 8 * gain) >> 16);
   const chroma = coefficient => table(c => ((c - 128) * 8 * coefficient) >> 16);
   const [rv, bu, gu, gv] = [red, blue, -greenU, -greenV].map(chroma);
   const data = new Uint8ClampedArray(width * height * 3), [Y, U, V] = planes;
