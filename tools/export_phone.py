@@ -1,6 +1,6 @@
 """Write the two halves of a model for phones and small boards, as LiteRT or ExecuTorch programs, and compare them with the model.
 
-`python tools/export_phone.py lite0-16 --runtime litert --output phone`. The packages (`litert-torch`, or `executorch`) want versions of
+`python tools/export_phone.py lite0-16 --runtime litert --output phone`. Its packages (litert-torch, or executorch) want versions of
 torch of their own, so install them beside fewframes in a new environment (docs/guide/phones.md).
 """
 
