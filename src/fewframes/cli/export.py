@@ -40,15 +40,15 @@ def export(
         typer.Option(
             "--output",
             "-o",
-            help="File to write.",
+            help="File to write; for the format web, the folder to write.",
             show_default="the model's name with the ending of the format",
             rich_help_panel=OUTPUT,
         ),
     ] = None,
     format: Annotated[  # noqa: A002
-        Literal["onnx", "openvino", "torch"] | None,
+        Literal["onnx", "openvino", "torch", "web"] | None,
         typer.Option(
-            help="onnx (.onnx), openvino (.xml and .bin) or torch (.pt2).",
+            help="onnx (.onnx), openvino (.xml and .bin), torch (.pt2), or web: a folder with a page that runs in browsers.",
             show_default="as --output ends, else onnx",
             rich_help_panel=OUTPUT,
         ),
@@ -71,7 +71,7 @@ def export(
     ] = False,
     merge: MergeOption = None,
 ) -> None:
-    """Write a model for ONNX Runtime, OpenVINO or torch.export.
+    """Write a model for ONNX Runtime, OpenVINO, torch.export or web browsers.
 
     Writes the whole model, and its frame encoder and its temporal part as files of their own.
     Each file is run on real frames and compared with the model before it is kept.
@@ -88,22 +88,28 @@ def export(
             )
         _export_into(model)
         return
-    endings = {kind: ending for ending, kind in SUFFIXES.items()}
-    if output is not None and format is not None and output.suffix != endings[format]:
+    endings: dict[str, str] = {kind: ending for ending, kind in SUFFIXES.items()} | {"web": "-page"}
+    if output is not None and format is not None and format != "web" and output.suffix != endings[format]:
         raise typer.BadParameter(f"--output {output}: files of {format} end in {endings[format]}")
     if output is None:
         output = Path(Path(model).name.removesuffix(".safetensors") + endings[format or "onnx"])
     import logging
 
     from fewframes.export.exporter import checked_format
-    from fewframes.export.exporter import export as export_model
+    from fewframes.export.exporter import export as export_file
+    from fewframes.export.web import GRAPHS, check_halves, export_page
     from fewframes.inference.predictor import load
 
-    make_folder(output.parent)
+    make_folder(output if format == "web" else output.parent)
     began = time.perf_counter()
-    predictor = load(model, device="cpu", dtype="float32", backend="pyav", merge=merge)
+    predictor = load(model, device="cpu", dtype="float32", backend="pyav", merge=merge, runtime="torch")
     tell(describe(predictor))
-    checked_format(predictor, output, dtype, calibrated=calibrate is not None)  # fail before videos are read
+    # Fail before videos are read.
+    graph = output / GRAPHS["frames"] if format == "web" else output
+    checked_format(predictor, graph, dtype, calibrated=calibrate is not None)
+    if format == "web":
+        check_halves(predictor)
+    export_model = export_page if format == "web" else export_file
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     done = export_model(
         predictor,
@@ -114,6 +120,8 @@ def export(
     )
     print_lines(f"{path}  {size / 1e6:.1f} MB" for path, size in done.files.items())
     print_lines([f"compared on {done.checked_on}, {done.agreement}"])
+    if format == "web":
+        tell(f"complete the page with: npm install --ignore-scripts --prefix {output}")
     tell(f"exported in {time.perf_counter() - began:.1f} s")
 
 
