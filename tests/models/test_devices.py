@@ -6,7 +6,6 @@ import threading
 
 import pytest
 import torch
-from fewframes.models.keys import module_key
 
 from fewframes.errors import ConfigError
 from fewframes.inference.predictor import load
@@ -41,7 +40,7 @@ def test_precision_is_a_rule_on_a_cpu(
     dtype, why = auto_dtype(CPU)
     assert dtype == chosen
     assert words in why
-    predictor = load(device="cpu")
+    predictor = load(device="cpu", runtime="torch")
     assert predictor.torch.dtype == chosen
     assert next(predictor.torch.model.frame_encoder.parameters()).dtype == chosen
     assert predictor.torch.model.head.weight.dtype == torch.float32
@@ -75,7 +74,7 @@ def test_a_busy_machine_chooses_as_an_idle_one() -> None:
         at_work.set()
         for thread in busy:
             thread.join()
-    assert len({module_key(predictor.torch.model.frame_encoder) for predictor in loaded}) == 1
+    assert len({predictor.runtime.encoder_key() for predictor in loaded}) == 1
     assert {predictor.torch.dtype for predictor in loaded} == {auto_dtype(CPU)[0]}
 
 

@@ -32,7 +32,7 @@ from helpers.numbered import Numbered
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 NAMES = {(1, 0, 0): "R", (0, 1, 0): "G", (0, 0, 1): "B", (1, 1, 1): "W"}
-TIMES = torch.tensor([0.1], dtype=torch.float64)
+TIMES = np.array([0.1], np.float64)
 
 MATRICES = [  # a b c d, and the quadrants of "RG BW" as that shows them, row after row
     ((1, 0, 0, 1), "RGBW"),
@@ -133,7 +133,7 @@ def test_what_h264_states_holds_until_another_is_stated(tmp_path: Path, stated: 
                 changed.stream = copy
                 target.mux(changed)
     with closing(open_video(turned)) as video:
-        frames = [video.frames_at(torch.tensor([time_s])).frames[0] for time_s in (0.12, 0.0, 0.48, 0.32)]
+        frames = [video.frames_at(np.array([time_s])).frames[0] for time_s in (0.12, 0.0, 0.48, 0.32)]
     assert [seen(frame_CHW) for frame_CHW in frames] == [wanted] * 4
     assert seen(live_picture(turned)) == wanted
 
@@ -224,7 +224,7 @@ def test_a_broadcast_that_changes_its_shape_midway(tmp_path: Path) -> None:
     joined = tmp_path / "joined.ts"
     joined.write_bytes(first.read_bytes() + second.read_bytes())
     with closing(open_video(joined)) as video:
-        frames = [video.frames_at(torch.tensor([time_s])).frames for time_s in (0.1, 0.9, 0.1)]
+        frames = [video.frames_at(np.array([time_s])).frames for time_s in (0.1, 0.9, 0.1)]
     assert [tuple(shown.shape[2:]) for shown in frames] == [(72, 96), (64, 114), (72, 96)]
     reader, events = LiveReader(str(joined), StreamConfig(), 0.1, lambda picture: picture), []
     with closing(reader):
@@ -315,7 +315,7 @@ def test_decoded_frames_are_let_go_at_once(tmp_path: Path) -> None:
     gc.disable()
     try:
         with closing(open_video(path, threads=1)) as video:
-            video.frames_at(torch.tensor([2.3], dtype=torch.float64))
+            video.frames_at(np.array([2.3], np.float64))
             num_left = sum(type(one) is av.VideoFrame for one in gc.get_objects())
     finally:
         gc.enable()
