@@ -32,7 +32,12 @@ def test_it_is_its_preset_and_fits_the_wheel(packaged: Predictor) -> None:
     assert (packaged.torch.config, packaged.runtime.view) == (preset.model, preset.view)
     assert packaged_path(DEFAULT_MODEL).stat().st_size < 25e6
     assert {"code", "frame encoder", "data"} <= packaged.torch.checkpoint.licences.keys()
-    assert packaged.torch.checkpoint.provenance["num_videos"] == {"training": 335, "held_out": 0, "chosen_by": 0, "unread": 0}
+    assert packaged.torch.checkpoint.provenance["num_videos"] == {
+        "training": 335,
+        "held_out": 0,
+        "chosen_by": 0,
+        "unread": 0,
+    }
 
 
 def test_readme_says_what_was_measured(packaged: Predictor) -> None:

@@ -29,6 +29,7 @@ from fewframes.inference.timeline import TimelineConfig, sweep
 from fewframes.models.config import ModelConfig
 from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.files.networks import build_model
+from fewframes.runtime.protocol import scores_of
 from fewframes.search import finding
 from fewframes.search import table as moments
 from fewframes.search.finding import like

@@ -10,8 +10,8 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 import numpy as np
+import pytest
 
 from fewframes.errors import MissingVideo, VideoError
 from fewframes.sampling import steady_times

@@ -6,8 +6,8 @@ import io
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 import numpy as np
+import pytest
 from PIL import Image
 
 from fewframes.errors import ConfigError, OutputError
