@@ -7,6 +7,7 @@ import threading
 import pytest
 import torch
 
+from fewframes.core.text import count_of
 from fewframes.errors import ConfigError
 from fewframes.inference.predictor import load
 from fewframes.models.devices import PROBE_SIDE, auto_dtype, choose_device, machine_name, matrix_flops_s, may_pay
@@ -85,4 +86,4 @@ def test_a_device_without_numbers_is_refused() -> None:
 
 def test_rate_is_that_of_products() -> None:
     assert matrix_flops_s(torch.float32, CPU, side=PROBE_SIDE, seconds=0.0) > 0
-    assert machine_name(choose_device("cpu")).endswith(f"{torch.get_num_threads()} threads")
+    assert machine_name(choose_device("cpu")).endswith(count_of(torch.get_num_threads(), "thread"))
