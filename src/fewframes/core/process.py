@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from pathlib import Path
 from typing import TypeVar
 
 from fewframes.errors import FewframesError
@@ -59,6 +61,16 @@ def worked_ahead(
 def num_cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_name() -> str:
+    """Return the name of the processor for people."""
+    cpuinfo = Path("/proc/cpuinfo")  # on Linux `platform` knows only the architecture
+    if cpuinfo.is_file():
+        models = (line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line)
+        if name := next(models, ""):
+            return name
+    return platform.processor() or platform.machine()
 
 
 def keep_memory() -> None:

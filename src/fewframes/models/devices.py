@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import platform
 import time
-from pathlib import Path
 
 import torch
 
+from fewframes.core.process import cpu_name
 from fewframes.core.text import count_of
 from fewframes.errors import ConfigError
 
@@ -40,12 +39,7 @@ def machine_name(device: torch.device) -> str:
     """Return the name of the device for people; for a CPU with the number of threads in use."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")  # on Linux `platform` knows only the architecture
-    if cpuinfo.is_file():
-        models = (line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line)
-        name = next(models, name)
-    return name if device.type != "cpu" else f"{name}, {count_of(torch.get_num_threads(), 'thread')}"
+    return cpu_name() if device.type != "cpu" else f"{cpu_name()}, {count_of(torch.get_num_threads(), 'thread')}"
 
 
 def may_pay(dtype: torch.dtype, device: torch.device) -> bool:
