@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from fewframes.inference.predictor import DEFAULT_MODEL, Predictor, load
+from fewframes.inference.predictor import Predictor, load
 from fewframes.models.files.names import packaged_path
 from fewframes.models.presets import PRESETS
+from fewframes.runtime.open import DEFAULT_MODEL
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -28,10 +29,15 @@ def test_the_examples_are_named_right(packaged: Predictor, action: str) -> None:
 
 def test_it_is_its_preset_and_fits_the_wheel(packaged: Predictor) -> None:
     preset = PRESETS[DEFAULT_MODEL]
-    assert (packaged.config, packaged.view) == (preset.model, preset.view)
+    assert (packaged.torch.config, packaged.runtime.view) == (preset.model, preset.view)
     assert packaged_path(DEFAULT_MODEL).stat().st_size < 25e6
-    assert {"code", "frame encoder", "data"} <= packaged.checkpoint.licences.keys()
-    assert packaged.checkpoint.provenance["num_videos"] == {"training": 335, "held_out": 0, "chosen_by": 0, "unread": 0}
+    assert {"code", "frame encoder", "data"} <= packaged.torch.checkpoint.licences.keys()
+    assert packaged.torch.checkpoint.provenance["num_videos"] == {
+        "training": 335,
+        "held_out": 0,
+        "chosen_by": 0,
+        "unread": 0,
+    }
 
 
 def test_readme_says_what_was_measured(packaged: Predictor) -> None:
@@ -39,7 +45,7 @@ def test_readme_says_what_was_measured(packaged: Predictor) -> None:
     cell = r"\| \**([a-z ]+?)\** \| \**(\d+)\** \| \**([\d.]+) % \(([\d.]+)-([\d.]+)\)\**(?= \|)"
     rows = re.findall(cell, readme)
     stated = {label: tuple(map(float, figures)) for label, *figures in rows}
-    metrics = packaged.checkpoint.metrics
+    metrics = packaged.torch.checkpoint.metrics
     per_class = metrics["per_class_percent"]
     assert set(per_class) == set(packaged.labels)
     measured = {label: tuple(row[key] for key in ("videos", "mean", "min", "max")) for label, row in per_class.items()}

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from fewframes.results import Clip, Prediction, Reading, Timing
 
@@ -18,11 +17,11 @@ def prediction() -> Prediction:
     return Prediction(
         source="a.mp4",
         labels=("hug", "kick", "push"),
-        scores=torch.tensor([0.2, 0.7, 0.1]),
-        times_s=torch.tensor([0.5, 1.5]),
-        frame_attention=torch.tensor([0.25, 0.75]),
-        embedding=torch.zeros(4),
-        frame_embeddings=torch.zeros(2, 4),
+        scores=np.array([0.2, 0.7, 0.1], np.float32),
+        times_s=np.array([0.5, 1.5], np.float32),
+        frame_attention=np.array([0.25, 0.75], np.float32),
+        embedding=np.zeros(4, np.float32),
+        frame_embeddings=np.zeros((2, 4), np.float32),
         timing=Timing(0.1, 0.02, 0.3),
         reading=Reading(frames_decoded=7, frames_left_out=5, jumps=1, bytes_read=900),
     )

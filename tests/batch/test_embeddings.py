@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from fewframes.models.keys import module_key
 from pyarrow import parquet
 from safetensors import safe_open
 from torch.testing import assert_close
@@ -56,7 +55,7 @@ def test_parquet_has_a_row_for_each_video(
         assert_close(torch.tensor(row["frame_embeddings"]), answer.frame_embeddings, rtol=0, atol=0)
     assert rows[1] == dict.fromkeys(names) | {"source": "n?ne.mp4", "error": "n?ne.mp4: no such file"}
     about = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
-    assert about["weights"] == module_key(tiny.torch.model)
+    assert about["weights"] == tiny.runtime.model_key()
     assert json.loads(about["labels"]) == ["hug", "kick", "push"]
 
 

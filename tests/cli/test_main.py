@@ -172,7 +172,8 @@ def test_doctor_tells_what_is_there() -> None:
         "torch ",
         "device: cpu",
         "GFLOP/s",
-        "precision: ",
+        "runtime: ",
+        "precision of torch: ",
         "PyAV",
         "h264, hevc",
     ):

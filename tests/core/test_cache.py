@@ -1,4 +1,4 @@
-"""The cache returns the tensors that were put in, and nothing else."""
+"""The cache returns the arrays that were put in, and nothing else."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import tempfile
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
-from fewframes.models.keys import module_key
-from safetensors.torch import save_file
-from torch import nn
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
 
 from fewframes.core import cache
-from fewframes.core.cache import EmbeddingCache, content_key, key_of
+from fewframes.core.cache import EmbeddingCache, arrays_key, content_key, key_of
 
 
 @pytest.fixture
@@ -21,20 +20,23 @@ def store(tmp_path: Path) -> EmbeddingCache:
     return EmbeddingCache(tmp_path / "cache")
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_found_again_bit_for_bit(store: EmbeddingCache, dtype: torch.dtype) -> None:
-    tensor = torch.randn(2, 16, 7).to(dtype)
+def some(*shape: int) -> NDArray[np.float32]:
+    return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+
+
+@pytest.mark.parametrize("array", [some(2, 16, 7), some(16, 2, 7).transpose(1, 0, 2), some(0, 7)])
+def test_found_again_bit_for_bit(store: EmbeddingCache, array: NDArray[np.float32]) -> None:
     assert store.get("ab12") is None
-    store.put("ab12", tensor)
+    store.put("ab12", array)
     found = store.get("ab12")
     assert found is not None
-    assert found.dtype == dtype
-    assert torch.equal(found, tensor)
+    assert found.dtype == np.float32
+    assert np.array_equal(found, array)
     assert (store.num_found, store.num_damaged) == (1, 0)
 
 
 def test_damage_is_noticed_and_counted(store: EmbeddingCache) -> None:
-    store.put("ab12", torch.randn(50))
+    store.put("ab12", some(50))
     (path,) = store.folder.rglob("*.safetensors")
     content = bytearray(path.read_bytes())
     content[-7] ^= 1
@@ -44,9 +46,9 @@ def test_damage_is_noticed_and_counted(store: EmbeddingCache) -> None:
     assert store.get("ab12") is None
     path.write_bytes(b"")
     assert store.get("ab12") is None
-    save_file({"others": torch.zeros(2)}, path)
+    save_file({"others": np.zeros(2, np.float32)}, path)
     assert store.get("ab12") is None
-    save_file({"embeddings": torch.zeros(2)}, path)  # no checksum
+    save_file({"embeddings": np.zeros(2, np.float32)}, path)  # no checksum
     assert store.get("ab12") is None
     assert (store.num_found, store.num_damaged) == (0, 5)
 
@@ -59,7 +61,7 @@ def test_an_interrupted_write_leaves_nothing_behind_that_is_read(
 
     monkeypatch.setattr(Path, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        store.put("ab12", torch.randn(5))
+        store.put("ab12", some(5))
     assert store.get("ab12") is None
 
 
@@ -94,16 +96,20 @@ def test_folder_of_images_is_keyed_by_its_files(tmp_path: Path) -> None:
     assert content_key(str(tmp_path)) != before
 
 
-def test_weights_and_precision_make_the_key() -> None:
-    torch.manual_seed(0)
-    module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
-    before = module_key(module)
-    assert before == module_key(module)
-    assert module_key(module.to(torch.bfloat16)) != before
-    module.to(torch.float32)
-    with torch.no_grad():
-        next(module.parameters())[0, 0] += 1
-    assert module_key(module) != before
+def test_names_types_shapes_and_numbers_make_the_key_of_arrays() -> None:
+    arrays = {"weight": some(3, 4), "bias": some(4)}
+    key = arrays_key(arrays)
+    assert arrays_key(dict(reversed(arrays.items()))) == key
+    changed = arrays["weight"].copy()
+    changed[0, 0] += 1
+    others = [
+        {**arrays, "weight": changed},
+        {**arrays, "weight": arrays["weight"].astype(np.float16)},
+        {**arrays, "weight": arrays["weight"].reshape(4, 3)},
+        {"weights": arrays["weight"], "bias": arrays["bias"]},
+        {"weight": arrays["weight"]},
+    ]
+    assert len({key, *map(arrays_key, others)}) == 6
 
 
 def test_keys_depend_on_every_part() -> None:
@@ -124,7 +130,7 @@ def test_a_folder_that_takes_nothing_is_told_once(
         monkeypatch.setattr(tempfile, "NamedTemporaryFile", full)
     store = EmbeddingCache(folder)
     assert store.get("ab12") is None
-    assert [store.put_or_warn(f"ab{number}", torch.zeros(2)) for number in range(5)] == [False] * 5
+    assert [store.put_or_warn(f"ab{number}", np.zeros(2, np.float32)) for number in range(5)] == [False] * 5
     (record,) = caplog.records
     assert record.getMessage().startswith(f"{folder}: frame embeddings are not cached (")
     assert store.num_damaged == 0
@@ -134,12 +140,12 @@ def test_a_folder_that_takes_nothing_is_told_once(
 def test_two_writers_of_one_key(tmp_path: Path) -> None:
     """The last writer wins, and no reader ever sees a part of a file."""
     stores = [EmbeddingCache(tmp_path) for _ in range(4)]
-    tensors = [torch.full((1000,), float(number)) for number in range(4)]
+    arrays = [np.full(1000, number, np.float32) for number in range(4)]
     seen = []
 
     def work(number: int) -> None:
         for _ in range(50):
-            stores[number].put("ab12", tensors[number])
+            stores[number].put("ab12", arrays[number])
             seen.append(stores[number].get("ab12"))
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
@@ -148,7 +154,7 @@ def test_two_writers_of_one_key(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert len(seen) == 200
-    assert all(found is not None and len(found.unique()) == 1 for found in seen)
+    assert all(found is not None and len(np.unique(found)) == 1 for found in seen)
     assert [store.num_damaged for store in stores] == [0] * 4
     assert len(list(tmp_path.rglob("*.*"))) == 1
 

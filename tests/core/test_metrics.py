@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy
+import numpy as np
 import pytest
 import torch
 from scipy.stats import beta, t
 
 from fewframes.core.metrics import (
+    Indices,
+    average_precision,
+    beta_quantile,
     bootstrap,
     calibration_error,
     fit_temperature,
@@ -18,6 +21,7 @@ from fewframes.core.metrics import (
     report_of,
     score,
     score_multilabel,
+    t_quantile,
 )
 from fewframes.models.cost import count_cost
 from fewframes.models.files.networks import build_model
@@ -68,8 +72,8 @@ LABELS = ("hug", "kick", "push", "wave")
 
 def test_counts_by_hand() -> None:
     predicted = [0, 0, 1, 1, 1, 0]
-    targets = torch.tensor([0, 0, 0, 1, 1, 2])  # no video of wave
-    logits = torch.nn.functional.one_hot(torch.tensor(predicted), 4).float()
+    targets = np.array([0, 0, 0, 1, 1, 2])  # no video of wave
+    logits = np.eye(4, dtype=np.float32)[predicted]
     report = score(logits, targets, LABELS)
     assert report.num_videos == 6
     assert report.top1 == pytest.approx(4 / 6)
@@ -87,24 +91,52 @@ def test_counts_are_those_of_torchmetrics() -> None:
 
     generator = torch.Generator().manual_seed(0)
     logits_NK, targets_N = torch.randn(200, 8, generator=generator), torch.randint(8, (200,), generator=generator)
-    report = score(logits_NK, targets_N, tuple("abcdefgh"))
-    assert torch.equal(report.confusion, reference.multiclass_confusion_matrix(logits_NK, targets_N, 8))
+    report = score(logits_NK.numpy(), targets_N.numpy(), tuple("abcdefgh"))
+    assert report.confusion.tolist() == reference.multiclass_confusion_matrix(logits_NK, targets_N, 8).tolist()
     for value, top_k in ((report.top1, 1), (report.top5, 5)):
         expected = reference.multiclass_accuracy(logits_NK, targets_N, 8, average="micro", top_k=top_k)
         assert value == pytest.approx(float(expected))
     error = reference.multiclass_calibration_error(logits_NK.softmax(1), targets_N, 8, n_bins=15)
-    assert calibration_error(logits_NK, targets_N) == pytest.approx(float(error), abs=1e-6)
+    assert calibration_error(logits_NK.numpy(), targets_N.numpy()) == pytest.approx(float(error), abs=1e-6)
     wanted_NK = torch.randint(2, (200, 8), generator=generator)
-    several = score_multilabel(logits_NK, wanted_NK.float(), tuple("abcdefgh"))
+    several = score_multilabel(logits_NK.numpy(), wanted_NK.float().numpy(), tuple("abcdefgh"))
     expected = reference.multilabel_average_precision(logits_NK.sigmoid(), wanted_NK, 8)
     assert several.mean_ap == pytest.approx(float(expected), abs=1e-6)
     expected = reference.multilabel_f1_score(logits_NK.sigmoid(), wanted_NK, 8, average="micro")
     assert several.f1 == pytest.approx(float(expected), abs=1e-6)
 
 
+@pytest.mark.parametrize("num_levels", [2, 5, 1000])
+def test_average_precision_is_that_of_scikit_learn_with_ties(num_levels: int) -> None:
+    from sklearn.metrics import average_precision_score  # late, because it takes seconds to import
+
+    generator = np.random.default_rng(num_levels)
+    for num_videos in (1, 2, 7, 100):
+        wanted_N = generator.random(num_videos) < 0.3
+        wanted_N[generator.integers(num_videos)] = True
+        scores_N = generator.integers(num_levels, size=num_videos).astype(np.float32) - num_levels / 2
+        assert average_precision(wanted_N, scores_N) == pytest.approx(average_precision_score(wanted_N, scores_N))
+
+
+PROBABILITIES = (0.001, 0.025, 0.3, 0.5, 0.9, 0.975)
+
+
+@pytest.mark.parametrize("a", [0.01, 0.5, 1.0, 1.7, 20.0, 3000.0])
+@pytest.mark.parametrize("b", [0.05, 0.5, 1.0, 4.3, 1e5])
+def test_quantiles_of_the_beta_distribution_are_those_of_scipy(a: float, b: float) -> None:
+    found = [beta_quantile(probability, a, b) for probability in PROBABILITIES]
+    assert found == pytest.approx(beta.ppf(PROBABILITIES, a, b), abs=1e-6)
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 7, 30, 199, 20_000])
+def test_quantiles_of_t_are_those_of_scipy(freedom: int) -> None:
+    for probability in (0.6, 0.9, 0.975, 0.995):
+        assert t_quantile(probability, freedom) == pytest.approx(t.ppf(probability, freedom), rel=1e-6)
+
+
 def test_average_precision_by_hand() -> None:
-    targets_NK = torch.tensor([[1.0, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 0]])
-    logits_NK = torch.tensor([[3.0, 2, 1], [1, 1, 1], [2, -1, 1], [-1, -2, 1]])
+    targets_NK = np.array([[1.0, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 0]])
+    logits_NK = np.array([[3.0, 2, 1], [1, 1, 1], [2, -1, 1], [-1, -2, 1]])
     report = score_multilabel(logits_NK, targets_NK, LABELS[:3])
     # By falling score, the first label is right, wrong, right: (1/1 + 2/3) / 2. The second is wrong, right, right: (1/2 + 2/3) / 2.
     assert report.average_precisions[0] == pytest.approx((1 + 2 / 3) / 2)
@@ -121,16 +153,16 @@ def test_average_precision_by_hand() -> None:
 
 def test_nothing_to_score() -> None:
     with pytest.raises(ValueError, match="no videos"):
-        score(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), LABELS)
+        score(np.zeros((0, 4)), np.zeros(0, np.int64), LABELS)
 
 
 def test_an_interval_draws_whole_groups() -> None:
-    right = torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
+    right = np.array([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
 
-    def fraction(rows: torch.Tensor) -> float:
+    def fraction(rows: Indices) -> float:
         return float(right[rows].mean())
 
-    generator = torch.Generator().manual_seed(0)
+    generator = np.random.default_rng(0)
     apart = bootstrap(fraction, list("abcdef"), generator)
     assert apart.value == 0.5
     assert 0 < apart.low < 0.3
@@ -139,13 +171,13 @@ def test_an_interval_draws_whole_groups() -> None:
     assert (together.low, together.high) == (0, 1)
     assert str(together) == "50.0% (95 % interval 0.0% to 100.0% over 2 groups)"
     # Of 40 drawn coins 13 or fewer are heads in 1.9 %, 14 or fewer in 4.0 %, 15 or fewer in 7.7 %.
-    coins = torch.arange(40) % 2
-    many = bootstrap(lambda rows: float(coins[rows].double().mean()), list(map(str, range(40))), generator, 4000)
+    coins = np.arange(40) % 2
+    many = bootstrap(lambda rows: float(coins[rows].mean()), list(map(str, range(40))), generator, 4000)
     assert (many.low, many.high) == pytest.approx((14 / 40, 26 / 40))
 
 
-def mean_of(values: list[float]) -> Callable[[torch.Tensor], float]:
-    return lambda rows: float(torch.tensor(values, dtype=torch.float64)[rows].mean())
+def mean_of(values: list[float]) -> Callable[[Indices], float]:
+    return lambda rows: float(np.array(values)[rows].mean())
 
 
 @pytest.mark.parametrize(
@@ -154,14 +186,14 @@ def mean_of(values: list[float]) -> Callable[[torch.Tensor], float]:
 )
 def test_an_interval_has_a_width_where_all_are_right(num_right: int, num_videos: int, low: float, high: float) -> None:
     values = [1.0] * num_right + [0.0] * (num_videos - num_right)
-    interval = interval_of(mean_of(values), list(map(str, range(num_videos))), torch.Generator())
+    interval = interval_of(mean_of(values), list(map(str, range(num_videos))), np.random.default_rng())
     assert (interval.low, interval.high) == pytest.approx((low, high), abs=1e-4)
     assert interval.num_groups == num_videos
 
 
 def test_an_interval_of_independent_videos_by_hand() -> None:
     values = [1.0] * 18 + [0.0] * 2
-    interval = interval_of(mean_of(values), list(map(str, range(20))), torch.Generator())
+    interval = interval_of(mean_of(values), list(map(str, range(20))), np.random.default_rng())
     # Leaving out each video in turn gives the variance p (1 - p) / (n - 1), which is that of 19 videos.
     assert interval.low == pytest.approx(beta.ppf(0.025, 0.9 * 19, 0.1 * 19 + 1))
     assert interval.high == pytest.approx(beta.ppf(0.975, 0.9 * 19 + 1, 0.1 * 19))
@@ -169,25 +201,25 @@ def test_an_interval_of_independent_videos_by_hand() -> None:
 
 def test_equal_videos_of_a_group_count_once() -> None:
     values = [1.0] * 5 + [0.0] * 5 + [1.0] * 10
-    interval = interval_of(mean_of(values), list("aaaaabbbbbcccccddddd"), torch.Generator())
+    interval = interval_of(mean_of(values), list("aaaaabbbbbcccccddddd"), np.random.default_rng())
     assert interval.num_groups == 4
     worth = 3 * (t.ppf(0.975, 19) / t.ppf(0.975, 3)) ** 2  # as four coins, less for the few groups
     assert interval.low == pytest.approx(beta.ppf(0.025, 0.75 * worth, 0.25 * worth + 1))
     assert str(interval).endswith(" over 4 groups)")
-    alone = interval_of(mean_of(values), ["a"] * 20, torch.Generator())
+    alone = interval_of(mean_of(values), ["a"] * 20, np.random.default_rng())
     assert (alone.low, alone.high) == (0, 1)
     assert str(alone) == "75.0% (95 % interval 0.0% to 100.0% over 1 group)"
 
 
 def test_more_groups_than_parts_are_joined() -> None:
-    values = (torch.rand(2000, generator=torch.Generator().manual_seed(1)) < 0.8).double().tolist()
+    values = (np.random.default_rng(1).random(2000) < 0.8).astype(float).tolist()
     asked = []
 
-    def figure(rows: torch.Tensor) -> float:
+    def figure(rows: Indices) -> float:
         asked.append(len(rows))
         return mean_of(values)(rows)
 
-    interval = interval_of(figure, list(map(str, range(2000))), torch.Generator().manual_seed(0))
+    interval = interval_of(figure, list(map(str, range(2000))), np.random.default_rng(0))
     assert asked == [2000] + [1990] * 200
     half = 1.96 * (0.8 * 0.2 / 2000) ** 0.5
     assert interval.high - interval.low == pytest.approx(2 * half, rel=0.15)
@@ -196,37 +228,38 @@ def test_more_groups_than_parts_are_joined() -> None:
 
 def test_an_interval_of_few_groups_covers_the_truth() -> None:
     """In at least 95 % of 300 data sets of four recordings, which differ as real ones do, the interval holds the true 90 %."""
-    generator = numpy.random.default_rng(0)
+    generator = np.random.default_rng(0)
     groups, covered = [group for group in "abcd" for _ in range(5)], 0
     for _ in range(300):
         chances = generator.beta(3.6, 0.4, 4).repeat(5)
         values = (generator.random(20) < chances).astype(float).tolist()
-        interval = interval_of(mean_of(values), groups, torch.Generator())
+        interval = interval_of(mean_of(values), groups, np.random.default_rng())
         covered += interval.low <= 0.9 <= interval.high
     assert covered >= 285
 
 
 def test_temperature_and_calibration() -> None:
-    generator = torch.Generator().manual_seed(0)
-    logits_NK = torch.randn(4000, 3, generator=generator)
-    targets_N = torch.multinomial(logits_NK.softmax(1), 1, generator=generator).squeeze(1)
+    generator = np.random.default_rng(0)
+    logits_NK = generator.standard_normal((4000, 3), dtype=np.float32)
+    # The largest of logits with Gumbel noise is drawn with the chance that the softmax gives it.
+    targets_N = (logits_NK + generator.gumbel(size=logits_NK.shape)).argmax(axis=1)
     assert fit_temperature(3 * logits_NK, targets_N) == pytest.approx(3, rel=0.1)
     assert calibration_error(logits_NK, targets_N) < 0.03
     assert calibration_error(3 * logits_NK, targets_N) > 0.15
 
 
 def test_too_sure_and_too_doubtful_do_not_cancel() -> None:
-    sure = torch.tensor([0.95, 0.05]).log()
-    doubtful = torch.tensor([0.55, 0.45]).log()
-    error = calibration_error(torch.stack([sure, doubtful]), torch.tensor([1, 0]))  # wrong, and right
+    sure = np.log([0.95, 0.05])
+    doubtful = np.log([0.55, 0.45])
+    error = calibration_error(np.stack([sure, doubtful]), np.array([1, 0]))  # wrong, and right
     assert error == pytest.approx((0.95 + 0.45) / 2)
 
 
 def test_rejection_by_hand() -> None:
-    confidence_N = torch.linspace(4, 1, 10)
-    logits_NK = torch.stack([confidence_N, torch.zeros(10)], dim=1)
-    targets_N = torch.tensor([0, 0, 0, 0, 1, 0, 1, 1, 1, 1])
-    curve = rejection_curve(logits_NK[torch.arange(9, -1, -1)], targets_N.flip(0))
+    confidence_N = np.linspace(4, 1, 10)
+    logits_NK = np.stack([confidence_N, np.zeros(10)], axis=1)
+    targets_N = np.array([0, 0, 0, 0, 1, 0, 1, 1, 1, 1])
+    curve = rejection_curve(logits_NK[::-1], targets_N[::-1])
     assert curve[3] == (0.4, 1.0)
     assert curve[4] == (0.5, 0.8)
     assert curve[-1] == (1.0, 0.5)

@@ -129,9 +129,10 @@ def test_what_is_logged_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
 
 def timeline_of(labels: tuple[str, ...], source: str) -> Timeline:
     spans = tuple(Span(float(start_s), start_s + 1.0, label, 0.9) for start_s, label in enumerate(labels))
+    scores_WK = np.random.default_rng(0).random((len(labels), len(labels)), np.float32)
     return Timeline(
         source=source, duration_s=float(len(labels)), start_s=0.0, end_s=float(len(labels)), labels=labels, threshold=0.5,
-        times_s=torch.arange(len(labels)).float(), scores=torch.rand(len(labels), len(labels)), spans=spans, gaps=(),
+        times_s=np.arange(len(labels), dtype=np.float64), scores=scores_WK, spans=spans, gaps=(),
         windows=(), num_encoded=0, num_missing=0,
     )  # fmt: skip
 

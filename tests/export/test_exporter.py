@@ -164,7 +164,7 @@ def test_int8_vits_need_no_videos_to_calibrate(tiny: Predictor, tiny_onnx: Path,
 def test_an_export_that_differs_is_not_kept_and_what_was_there_stays(
     some_clips: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = predictor_of(JOINT, seed=1).model
+    other = predictor_of(JOINT, seed=1).torch.model
     monkeypatch.setattr("fewframes.export.exporter.traced", lambda _, part: traced(other, part))
     earlier = tmp_path / "tiny.pt2"
     earlier.write_bytes(b"an earlier export")
@@ -286,7 +286,7 @@ def test_files_that_are_no_exports(tiny_onnx: Path, tmp_path: Path, caplog: pyte
 
 def test_the_command_exports_a_layout_that_mixes_frames_as_one_graph(videos: Path, tmp_path: Path) -> None:
     model, output = tmp_path / "joint.safetensors", tmp_path / "new" / "joint.pt2"
-    save_checkpoint(model, Checkpoint(predictor_of(JOINT).model, VIEW, LABELS))
+    save_checkpoint(model, Checkpoint(predictor_of(JOINT).torch.model, VIEW, LABELS))
     command = ["export", str(model), "-o", str(output), "--dtype", "float16", "--check", str(videos)]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output

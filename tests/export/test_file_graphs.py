@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,11 +61,11 @@ def test_graphs_agree_with_torch_also_for_other_weights(config: ModelConfig, tmp
     assert ("time" in graphs) == (config.temporal != "mean" or config.motion_width > 0)
     for number, other in enumerate((checkpoint, checkpoint_for(config, seed=1))):
         runtime = saved(tmp_path / f"{number}.safetensors", replace(other, graphs=graphs))
-        assert disagreement(runtime, other.torch.model) < 1e-4
+        assert disagreement(runtime, other.model) < 1e-4
 
 
 def test_models_that_differ_in_classes_and_training_alone_have_equal_graphs() -> None:
-    changed = {
+    changed: dict[str, Any] = {
         "num_classes": 2, "task": "multilabel", "moment_head": False, "temporal_positions": "learned", "token_dropout": 0.5,
         "temporal_dropout": 0.5, "drop_path": 0.5,
     }  # fmt: skip

@@ -77,7 +77,8 @@ def graph_of(model: STAM, part: GraphPart, folder: Path) -> Graph:
     path = folder / f"{part}.onnx"
     card = Card(
         part=part, name="small", labels=("a", "b", "c"), view=VIEW, num_frames=NUM_FRAMES, any_num_frames=True,
-        precision="float32", merge=0,
+        precision="float32", task="single", causal=False, frame_width=model.frame_width,
+        video_width=model.temporal_encoder.width, merge=0,
     )  # fmt: skip
     write_onnx(onnx_of(traced(model, part), part), card, path)
     return open_graph(path, threads=1)

@@ -34,7 +34,17 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("sound") / "tiny.pt2"
     card = Card(
-        part="whole", name="tiny", labels=LABELS, view=VIEW, num_frames=4, any_num_frames=True, precision="float32"
+        part="whole",
+        name="tiny",
+        labels=LABELS,
+        view=VIEW,
+        num_frames=4,
+        any_num_frames=True,
+        precision="float32",
+        task="single",
+        causal=False,
+        frame_width=48,
+        video_width=48,
     )
     write_torch(traced(build_model(TINY, VIEW).eval(), "whole"), card, path)
     return path

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from fewframes.errors import ConfigError
-from fewframes.models.attention_maps import MapChoice, Method, attention_maps, choose_method, frame_maps, grad_cam
+from fewframes.models.attention_maps import attention_maps, choose_method, frame_maps, grad_cam
 from fewframes.models.backbones import EfficientNetLite0, TimmFrameEncoder, timm_frame_encoder
-from fewframes.models.config import ModelConfig
+from fewframes.models.config import MapChoice, MapMethod, ModelConfig
 from fewframes.models.files.networks import build_model
 from fewframes.models.stam import STAM, SpatialEncoder
 from fewframes.models.token_merging import merge_tokens
@@ -78,7 +78,7 @@ def test_rollout_multiplies_all_blocks_with_their_residuals() -> None:
 def test_the_explained_embeddings_are_the_plain_ones(layout: str) -> None:
     encoder = own(layout)
     plain_MD = encoder(FRAMES) if layout == "factorised" else encoder(FRAMES, num_frames=4)
-    methods: tuple[Method, ...] = ("rollout", "attention") if layout == "factorised" else ("attention",)
+    methods: tuple[MapMethod, ...] = ("rollout", "attention") if layout == "factorised" else ("attention",)
     for method in methods:
         maps_Mhw, embeddings_MD = attention_maps(encoder, FRAMES, method)
         assert_close(embeddings_MD, plain_MD, rtol=0, atol=1e-5)
@@ -181,4 +181,4 @@ def test_what_cannot_be_had_says_what_can() -> None:
         ConfigError, match=r"VisionTransformer: its features \(4, 17, 192\) are not a map.*take map 'none'"
     ):
         frame_maps(model, torch.rand(4, 3, 64, 64), "grad-cam", 0)
-    assert set(get_args(MapChoice)) == {"auto", "none", *get_args(Method)}
+    assert set(get_args(MapChoice)) == {"auto", "none", *get_args(MapMethod)}

@@ -41,7 +41,7 @@ def test_precision_is_a_rule_on_a_cpu(
     dtype, why = auto_dtype(CPU)
     assert dtype == chosen
     assert words in why
-    predictor = load(device="cpu")
+    predictor = load(device="cpu", runtime="torch")
     assert predictor.torch.dtype == chosen
     assert next(predictor.torch.model.frame_encoder.parameters()).dtype == chosen
     assert predictor.torch.model.head.weight.dtype == torch.float32

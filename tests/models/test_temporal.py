@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
@@ -13,6 +14,7 @@ from fewframes.errors import ConfigError
 from fewframes.inference.stream import EmbeddingRing
 from fewframes.models.config import ModelConfig
 from fewframes.models.stam import STAM
+from fewframes.runtime.protocol import Floats
 from fewframes.training.config import RunConfig, TrainConfig
 from fewframes.training.loop import fit
 from fewframes.video.view import ViewConfig
@@ -60,11 +62,17 @@ def test_a_stream_of_frames_equals_the_full_pass() -> None:
     model, embeddings_TD = model_of(CAUSAL), torch.randn(10, WIDTH)
     motion = model.temporal_encoder.motion
     assert motion is not None
-    ring = EmbeddingRing(6, lambda before_D, frame_D: motion.cacheable_parts(before_D[None], frame_D[None])[0])
+
+    def cache(before_D: Floats, frame_D: Floats) -> Floats:
+        parts_12W = motion.cacheable_parts(torch.from_numpy(before_D[None]), torch.from_numpy(frame_D[None]))
+        return np.asarray(parts_12W[0])
+
+    ring = EmbeddingRing(6, cache)
     for index, frame_D in enumerate(embeddings_TD):
-        ring.push(index, frame_D)
+        ring.push(index, frame_D.numpy())
         assert ring.cached_T2W is not None
-        step_K = model.encode_video(ring.embeddings_TD[None], cached_BT2W=ring.cached_T2W[None]).logits[0]
+        window_1TD, cached_1T2W = torch.from_numpy(ring.embeddings_TD[None]), torch.from_numpy(ring.cached_T2W[None])
+        step_K = model.encode_video(window_1TD, cached_BT2W=cached_1T2W).logits[0]
         window_TD = embeddings_TD[max(0, index - 5) : index + 1]
         assert_close(step_K, model.encode_prefixes(window_TD[None])[0, -1], rtol=0, atol=1e-5)
 

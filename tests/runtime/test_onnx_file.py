@@ -13,15 +13,16 @@ import pytest
 import torch
 
 from fewframes.errors import WeightsError
-from fewframes.inference.frame_features import encoder_key
-from fewframes.inference.predictor import DEFAULT_MODEL, Predictor, load
+from fewframes.inference.predictor import load
 from fewframes.models.files.checkpoint import Checkpoint, save_checkpoint
 from fewframes.models.files.model_file import Array, ModelFile, read_model_file
 from fewframes.models.files.names import packaged_path
 from fewframes.models.files.networks import build_model
 from fewframes.runtime import keys
 from fewframes.runtime.onnx_file import OnnxFileRuntime, load_onnx_file
+from fewframes.runtime.open import DEFAULT_MODEL
 from fewframes.runtime.protocol import Runtime
+from fewframes.runtime.torch_runtime import TorchRuntime
 from helpers.models import LABELS, with_statistics
 
 pytest.importorskip("onnxruntime")
@@ -32,14 +33,14 @@ def runtime() -> OnnxFileRuntime:
     return load_onnx_file(DEFAULT_MODEL, threads=1)
 
 
-def assert_agree(runtime: Runtime, model: Predictor) -> None:
+def assert_agree(runtime: Runtime, model: Runtime) -> None:
     draw = np.random.default_rng(0)
     frames_TCHW = draw.integers(0, 256, (5, 3, 224, 224), dtype=np.uint8)
-    live_TD = np.asarray(model.embed_frames(torch.from_numpy(frames_TCHW)))
+    live_TD = model.embed_frames(frames_TCHW)
     near(runtime.embed_frames(frames_TCHW), live_TD)
     for num_frames in (1, 2, 16, 20):
         windows_BTD = live_TD[draw.integers(0, len(live_TD), (2, num_frames))]
-        live = model.encode_windows(torch.from_numpy(windows_BTD), with_attention=True)
+        live = model.encode_windows(windows_BTD, with_attention=True)
         found = runtime.encode_windows(windows_BTD, with_attention=True)
         near(found.logits, live.logits)
         near(found.embedding, live.embedding)
@@ -53,7 +54,7 @@ def near(found: object, live: object) -> None:
 
 def test_the_packaged_graphs_agree_with_torch_and_fit_the_wheel(runtime: OnnxFileRuntime) -> None:
     assert packaged_path(DEFAULT_MODEL).stat().st_size < 15e6
-    live = load(DEFAULT_MODEL, device="cpu", dtype="float32")
+    live = load(DEFAULT_MODEL, device="cpu", dtype="float32", runtime="torch").torch
     assert_agree(runtime, live)
     assert (runtime.labels, runtime.view, runtime.num_frames) == (live.labels, live.view, live.config.num_frames)
     assert (runtime.exits, runtime.task) == (live.checkpoint.exits, "single")
@@ -67,7 +68,7 @@ def test_a_model_of_the_same_architecture_runs_on_these_graphs(runtime: OnnxFile
     save_checkpoint(tmp_path / "model.safetensors", other)
     trained = load_onnx_file(tmp_path, threads=1)
     assert (trained.labels, trained.task) == (LABELS, "multilabel")
-    assert_agree(trained, Predictor(other, device="cpu", dtype="float32"))
+    assert_agree(trained, TorchRuntime(other, device="cpu", dtype="float32"))
 
 
 def test_clips_are_encoded_frame_by_frame(runtime: OnnxFileRuntime) -> None:
@@ -82,12 +83,12 @@ def test_clips_are_encoded_frame_by_frame(runtime: OnnxFileRuntime) -> None:
 
 
 def test_embeddings_are_cached_under_the_key_of_torch_in_float32(runtime: OnnxFileRuntime) -> None:
-    live = load(DEFAULT_MODEL, device="cpu", dtype="float32")
+    live = load(DEFAULT_MODEL, device="cpu", dtype="float32", runtime="torch").torch
     state = live.checkpoint.model.frame_encoder.state_dict()
     weights = {key: tensor.numpy() for key, tensor in state.items()}
     assert runtime.encoder_key() == keys.encoder_key(weights, live.config, precision="float32", merge=0)
     assert runtime.encoder_key() != keys.encoder_key(weights, live.config, precision="bfloat16", merge=0)
-    assert encoder_key(live) != encoder_key(load(DEFAULT_MODEL, device="cpu", dtype="bfloat16"))
+    assert runtime.encoder_key() == live.encoder_key() != load(DEFAULT_MODEL, dtype="bfloat16").runtime.encoder_key()
 
 
 def without(key: str) -> Callable[[dict[str, Array]], object]:

@@ -63,14 +63,14 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def processor_name() -> str:
+def cpu_name() -> str:
     """Return the name of the processor for people."""
-    name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")  # on Linux `platform` knows only the architecture
     if cpuinfo.is_file():
         models = (line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line)
-        name = next(models, name)
-    return name
+        if name := next(models, ""):
+            return name
+    return platform.processor() or platform.machine()
 
 
 def keep_memory() -> None:

@@ -7,7 +7,7 @@ import time
 
 import torch
 
-from fewframes.core.process import processor_name
+from fewframes.core.process import cpu_name
 from fewframes.core.text import count_of
 from fewframes.errors import ConfigError
 
@@ -39,8 +39,7 @@ def machine_name(device: torch.device) -> str:
     """Return the name of the device for people; for a CPU with the number of threads in use."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    name = processor_name()
-    return name if device.type != "cpu" else f"{name}, {count_of(torch.get_num_threads(), 'thread')}"
+    return cpu_name() if device.type != "cpu" else f"{cpu_name()}, {count_of(torch.get_num_threads(), 'thread')}"
 
 
 def may_pay(dtype: torch.dtype, device: torch.device) -> bool:

@@ -53,31 +53,38 @@ def open_runtime(
     given = {
         f"device={device!r}": device not in ("auto", "cpu"),
         f"dtype={dtype!r}": dtype not in ("auto", "float32"),
-        f"merge={merge}": merge is not None,
     }
     options = [option for option, is_given in given.items() if is_given]
     if format_of(name) is not None:
-        options += [f"runtime={runtime!r}"] * (runtime != "auto")
-        if options:
-            raise ConfigError(
-                f"{name} is an exported model, for which {', '.join(options)} cannot be set; leave that out"
-            )
-        from fewframes.runtime.graph_runtime import GraphRuntime
-
-        return GraphRuntime(name)
+        return _open_exported(name, options + [f"runtime={runtime!r}"] * (runtime != "auto"), merge)
     if runtime == "onnxruntime" and options:
         raise ConfigError(f"{', '.join(options)} needs the runtime torch; leave that out, or the runtime")
     path = find_model(name)
     if runtime == "onnxruntime" or not has_torch():
         from fewframes.runtime.onnx_file import load_onnx_file
 
-        return load_onnx_file(name)
-    if runtime == "auto" and not options and (found := _open_file(name, path)) is not None:
+        found: Runtime | None = load_onnx_file(name)
+    else:
+        found = None if runtime == "torch" or options else _open_file(name, path)
+    if found is not None and merge in (None, found.merge):
         return found
+    if runtime == "onnxruntime":
+        raise ConfigError(f"merge={merge} needs the runtime torch; leave that out, or the runtime")
     from fewframes.models.files.hub import load_checkpoint
     from fewframes.runtime.torch_runtime import TorchRuntime
 
     return TorchRuntime(load_checkpoint(name), device=device, dtype=dtype, merge=merge, name=name)
+
+
+def _open_exported(name: str, options: list[str], merge: int | None) -> Runtime:
+    """Open an exported model. Raises ConfigError for options, and for another number of merged patches than that of its graph."""
+    from fewframes.runtime.graph_runtime import GraphRuntime
+
+    opened = None if options else GraphRuntime(name)
+    if opened is not None and merge in (None, opened.merge):
+        return opened
+    wrong = ", ".join(options or [f"merge={merge}"])
+    raise ConfigError(f"{name} is an exported model, for which {wrong} cannot be set; leave that out")
 
 
 def _open_file(name: str, path: Path) -> Runtime | None:

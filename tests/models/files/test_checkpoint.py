@@ -49,15 +49,15 @@ def saved(checkpoint: Checkpoint, tmp_path: Path) -> Path:
 
 def test_one_file_is_the_whole_model(checkpoint: Checkpoint, saved: Path) -> None:
     loaded = load_checkpoint(saved)
-    assert loaded.torch.model.config == TINY
-    assert loaded.runtime.view == VIEW
+    assert loaded.model.config == TINY
+    assert loaded.view == VIEW
     assert loaded.labels == LABELS
     assert (loaded.provenance, loaded.metrics, loaded.licences) == (
         {"data": "made"}, {"top1": 0.5}, {"weights": "Apache-2.0"}
     )  # fmt: skip
     video_BTCHW = torch.rand(1, 4, 3, 32, 32)
     assert_close(loaded.model(video_BTCHW), checkpoint.model(video_BTCHW), rtol=0, atol=0)
-    assert not loaded.torch.model.training
+    assert not loaded.model.training
 
 
 def test_half_precision_file_is_half_the_size(checkpoint: Checkpoint, saved: Path, tmp_path: Path) -> None:
@@ -169,11 +169,11 @@ def test_release_layout_loads(tmp_path: Path, wrapped: bool) -> None:
     state = release_state(SMALL_RELEASE)
     torch.save({"model": state} if wrapped else state, tmp_path / "stam.pth")
     loaded = load_checkpoint(tmp_path / "stam.pth")
-    assert loaded.torch.model.config == SMALL_RELEASE
-    assert loaded.runtime.view.mean == (0.0, 0.0, 0.0)
-    assert_close(loaded.torch.model.head.weight, state["head.weight"])
+    assert loaded.model.config == SMALL_RELEASE
+    assert loaded.view.mean == (0.0, 0.0, 0.0)
+    assert_close(loaded.model.head.weight, state["head.weight"])
     assert_close(
-        loaded.torch.model.temporal_encoder.blocks[1].attn.qkv.weight,  # type: ignore[union-attr]
+        loaded.model.temporal_encoder.blocks[1].attn.qkv.weight,  # type: ignore[union-attr]
         state["aggregate.transformer_enc.layers.1.self_attn.in_proj_weight"],
     )
     assert loaded.model(torch.rand(1, 8, 3, 64, 64)).shape == (1, 11)
@@ -182,8 +182,8 @@ def test_release_layout_loads(tmp_path: Path, wrapped: bool) -> None:
 def test_full_size_release_loads_strictly(tmp_path: Path) -> None:
     torch.save({"model": release_state(RELEASE)}, tmp_path / "stam_16.pth")
     loaded = load_release(tmp_path / "stam_16.pth")
-    assert sum(parameter.numel() for parameter in loaded.torch.model.parameters()) == 119_205_520
-    assert loaded.torch.model.config == PRESETS["stam-16"].model
+    assert sum(parameter.numel() for parameter in loaded.model.parameters()) == 119_205_520
+    assert loaded.model.config == PRESETS["stam-16"].model
     assert len(loaded.labels) == 400
     assert loaded.labels[:2] == ("abseiling", "air drumming")
     assert list(loaded.labels) == sorted(loaded.labels)

@@ -20,7 +20,7 @@ from fewframes.inference.spans import Span
 from fewframes.video.decode.container import Limits
 from fewframes.video.live import LiveEvent, LiveFrame, LiveReader
 from fewframes.video.live_settings import StreamConfig
-from fewframes.video.pictures.display import Pixels, over_black, shown_size
+from fewframes.video.pictures.display import over_black, shown_size
 from fewframes.video.source import open_video, read_frames
 from fewframes.video.torchcodec import shows_as_stored
 from fewframes.video.transforms import fit_frame
@@ -30,7 +30,7 @@ from helpers.numbered import Numbered
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 NAMES = {(1, 0, 0): "R", (0, 1, 0): "G", (0, 0, 1): "B", (1, 1, 1): "W"}
-TIMES = np.array([0.1])
+TIMES = np.array([0.1], np.float64)
 
 MATRICES = [  # a b c d, and the quadrants of "RG BW" as that shows them, row after row
     ((1, 0, 0, 1), "RGBW"),
@@ -82,10 +82,10 @@ def write(
     return path
 
 
-def seen(frame_CHW: Pixels) -> str:
+def seen(frame_CHW: NDArray[np.uint8]) -> str:
     """The four quarters of a picture by name."""
     height, width = frame_CHW.shape[-2:]
-    bright = frame_CHW > 128
+    bright = (frame_CHW > 128).astype(int)
     return "".join(
         NAMES[int(bright[0, y, x]), int(bright[1, y, x]), int(bright[2, y, x])]
         for y in (height // 4, 3 * height // 4)
@@ -93,7 +93,7 @@ def seen(frame_CHW: Pixels) -> str:
     )
 
 
-def live_picture(path: Path) -> Pixels:
+def live_picture(path: Path) -> NDArray[np.uint8]:
     """The first picture of the file as a stream."""
     reader = LiveReader(str(path), StreamConfig(), 0.1, lambda picture: picture)
     with closing(reader):
@@ -131,7 +131,7 @@ def test_what_h264_states_holds_until_another_is_stated(tmp_path: Path, stated: 
                 changed.stream = copy
                 target.mux(changed)
     with closing(open_video(turned)) as video:
-        frames = [video.frames_at([time_s]).frames[0] for time_s in (0.12, 0.0, 0.48, 0.32)]
+        frames = [video.frames_at(np.array([time_s])).frames[0] for time_s in (0.12, 0.0, 0.48, 0.32)]
     assert [seen(frame_CHW) for frame_CHW in frames] == [wanted] * 4
     assert seen(live_picture(turned)) == wanted
 
@@ -192,7 +192,7 @@ def test_pixels_become_square(tmp_path: Path, suffix: str, codec: str, aspect: F
 def test_what_is_enlarged_is_smooth_and_in_place(tmp_path: Path) -> None:
     ramp = np.broadcast_to(np.linspace(40, 200, 96).astype(np.uint8)[None, :, None], (64, 96, 3))
     path = write(tmp_path / "ramp.mp4", aspect=Fraction(2), picture=np.ascontiguousarray(ramp), options={"crf": "4"})
-    row_W = read_frames(path, TIMES).frames[0, 0, 30]
+    row_W = read_frames(path, TIMES).frames[0, 0, 30].astype(float)
     wanted_W = np.interp((np.arange(192) + 0.5) / 2 - 0.5, np.arange(96), ramp[0, :, 0])
     assert np.abs(row_W - wanted_W).max() < 4
 
@@ -222,7 +222,7 @@ def test_a_broadcast_that_changes_its_shape_midway(tmp_path: Path) -> None:
     joined = tmp_path / "joined.ts"
     joined.write_bytes(first.read_bytes() + second.read_bytes())
     with closing(open_video(joined)) as video:
-        frames = [video.frames_at([time_s]).frames for time_s in (0.1, 0.9, 0.1)]
+        frames = [video.frames_at(np.array([time_s])).frames for time_s in (0.1, 0.9, 0.1)]
     assert [tuple(shown.shape[2:]) for shown in frames] == [(72, 96), (64, 114), (72, 96)]
     reader, events = LiveReader(str(joined), StreamConfig(), 0.1, lambda picture: picture), []
     with closing(reader):
@@ -313,7 +313,7 @@ def test_decoded_frames_are_let_go_at_once(tmp_path: Path) -> None:
     gc.disable()
     try:
         with closing(open_video(path, threads=1)) as video:
-            video.frames_at([2.3])
+            video.frames_at(np.array([2.3], np.float64))
             num_left = sum(type(one) is av.VideoFrame for one in gc.get_objects())
     finally:
         gc.enable()

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewframes.core.metrics import calibration_error, fit_temperature, report_of
-from fewframes.core.process import num_cores, processor_name
+from fewframes.core.process import cpu_name, num_cores
 from fewframes.core.text import count_of
 from fewframes.inference.early_exit import figures_of
 from fewframes.inference.predictor import Predictor
@@ -68,7 +68,7 @@ def _cost_of(runtime: Runtime) -> Cost | None:
 def _machine(runtime: Runtime) -> str:
     """Return the kind and name of the device that computes."""
     if runtime.device == "cpu":
-        return f"cpu {processor_name()}, {count_of(num_cores(), 'thread')}"
+        return f"cpu {cpu_name()}, {count_of(num_cores(), 'thread')}"
     from fewframes.models.devices import machine_name
     from fewframes.runtime.open import torch_only
 

@@ -56,7 +56,9 @@ class FrameStack:
             self._frames = np.moveaxis(frames, -1, -3) if together else frames
         height, width = self._frames.shape[-2:]
         if frame.shape[-2:] != (height, width):
-            frame = resized(frame, height, width)
+            crops_NCHW = frame.reshape(-1, *frame.shape[-3:])
+            fitting_NCHW = np.stack([resized(crop_CHW, height, width) for crop_CHW in crops_NCHW])
+            frame = fitting_NCHW.reshape(*frame.shape[:-2], height, width)
         self._frames[self._num] = frame
         self._num += 1
         return self._num - 1
