@@ -22,10 +22,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import av
+import numpy as np
 import torch
 from av.video.stream import VideoStream
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fewframes.core.cache import EmbeddingCache
@@ -34,8 +36,10 @@ from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
 from fewframes.inference.predictor import Predictor
 from fewframes.models.config import ModelConfig
+from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM
+from fewframes.runtime.torch_runtime import TorchRuntime
 from fewframes.training.augment_config import AugmentConfig
 from fewframes.training.config import RunConfig, TrainConfig
 from fewframes.training.features import EmbeddedVideos, embed_videos
@@ -121,11 +125,14 @@ def over_seeds(values: Sequence[float]) -> dict[str, float]:
     return {name: round(number, 2) for name, number in numbers.items()}
 
 
-def difference(first_SB: Tensor, second_SB: Tensor, groups: Sequence[str]) -> dict[str, float]:
+def difference(
+    first_SB: Tensor | NDArray[Any], second_SB: Tensor | NDArray[Any], groups: Sequence[str]
+) -> dict[str, float]:
     """Mean of first minus second, in points, with its 95 % interval over groups drawn anew; rows are 0 or 1 for each video."""
-    gains_B = 100 * (first_SB - second_SB).mean(dim=0)
-    figure: Callable[[Tensor], float] = lambda rows: float(gains_B[rows].mean())  # noqa: E731
-    interval = bootstrap(figure, groups, torch.Generator().manual_seed(0), num_draws=NUM_DRAWS)
+    gains_B = 100 * (np.asarray(first_SB, np.float64) - np.asarray(second_SB, np.float64)).mean(axis=0)
+    interval = bootstrap(
+        lambda rows: float(gains_B[rows].mean()), groups, np.random.default_rng(0), num_draws=NUM_DRAWS
+    )
     return {"points": round(interval.value, 2), "low": round(interval.low, 2), "high": round(interval.high, 2)}
 
 
@@ -259,6 +266,12 @@ def taught(
     for _ in fit(model, embeddings_BVTD, torch.eye(num_classes)[targets_B], RunConfig(train=settings)):
         pass
     return model.eval()
+
+
+def runtime_of(model: STAM) -> TorchRuntime:
+    """A runtime for a head that was taught on embeddings: it has no frame encoder to speak of."""
+    labels = tuple(f"class {number}" for number in range(model.config.num_classes))
+    return TorchRuntime(Checkpoint(model, VIEW, labels), device="cpu", dtype="float32", merge=0)
 
 
 # Processes

@@ -24,11 +24,12 @@ from collections.abc import Collection, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import timm
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 from sklearn.model_selection import StratifiedGroupKFold
-from torch import Tensor
 
 from fewframes.core.cache import EmbeddingCache
 from fewframes.core.metrics import Report, bootstrap, score
@@ -84,8 +85,8 @@ def videos_of(data: Path) -> VideoSet:
     return VideoSet(tuple(samples), "UT-Interaction (6 interactions) and daily movements (5)")
 
 
-def rows_of(folder: Path) -> list[dict[str, str]]:
-    with (folder / "manifest.csv").open() as file:
+def rows_of(folder: Path, name: str = "manifest.csv") -> list[dict[str, str]]:
+    with (folder / name).open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -99,16 +100,18 @@ def folds_of(videos: VideoSet) -> Iterator[tuple[VideoSet, list[int]]]:
         yield VideoSet(tuple(samples), videos.name), [int(index) for index in held]
 
 
-def held_out(videos: VideoSet, run: RunConfig, output: Path, cache: EmbeddingCache) -> tuple[list[Report], Tensor]:
+def held_out(
+    videos: VideoSet, run: RunConfig, output: Path, cache: EmbeddingCache
+) -> tuple[list[Report], NDArray[np.bool_]]:
     """Return one report over all videos for each seed, and whether each video was named right (S, B).
 
     Each video is predicted by a model that never saw its group.
     """
     reports, right = [], []
-    targets_B = torch.tensor(videos.targets())
+    targets_B = np.array(videos.targets())
     for seed in range(SEEDS):
-        confusion = torch.zeros(len(videos.labels), len(videos.labels), dtype=torch.int64)
-        logits_BK = torch.zeros(len(videos.samples), len(videos.labels))
+        confusion = np.zeros((len(videos.labels), len(videos.labels)), np.int64)
+        logits_BK = np.zeros((len(videos.samples), len(videos.labels)), np.float32)
         for number, (fold, held) in enumerate(folds_of(videos)):
             settings = changed(run, {"train": {"seed": seed}})
             trained = trained_on(fold, settings, output / f"seed{seed}-fold{number}", cache)
@@ -118,11 +121,11 @@ def held_out(videos: VideoSet, run: RunConfig, output: Path, cache: EmbeddingCac
             logits_BK[held] = torch.as_tensor(trained.evaluation.logits)
             print(f"seed {seed} fold {number}: {trained.evaluation.report}", flush=True)
         report = score(logits_BK, targets_B, videos.labels)
-        assert torch.equal(report.confusion, confusion)
+        assert np.array_equal(report.confusion, confusion)
         print(f"seed {seed}: {report}", flush=True)
         reports.append(report)
-        right.append(logits_BK.argmax(dim=1) == targets_B)
-    return reports, torch.stack(right)
+        right.append(logits_BK.argmax(axis=1) == targets_B)
+    return reports, np.stack(right)
 
 
 def trained_on(videos: VideoSet, run: RunConfig, output: Path, cache: EmbeddingCache) -> TrainingResult:
@@ -137,17 +140,17 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"mean": round(statistics.mean(rounded), 1), "min": min(rounded), "max": max(rounded)}
 
 
-def interval(right_SB: Tensor, videos: VideoSet, actions: Collection[str]) -> dict[str, float]:
+def interval(right_SB: NDArray[np.bool_], videos: VideoSet, actions: Collection[str]) -> dict[str, float]:
     """Return the mean over seeds for the videos of these actions, in %, and its 95 % interval over their groups."""
     rows = [index for index, sample in enumerate(videos.samples) if sample.labels[0] in actions]
     groups = [videos.groups()[index] for index in rows]
-    mean_B = right_SB[:, rows].double().mean(dim=0)
-    found = bootstrap(lambda drawn: float(mean_B[drawn].mean()), groups, torch.Generator().manual_seed(0))
+    mean_B = right_SB[:, rows].mean(axis=0)
+    found = bootstrap(lambda drawn: float(mean_B[drawn].mean()), groups, np.random.default_rng(0))
     percent = {name: round(100 * value, 1) for name, value in asdict(found).items() if name in {"value", "low", "high"}}
     return {"videos": len(rows), "groups": len(set(groups)), **percent}
 
 
-def figures_of(reports: list[Report], right_SB: Tensor, videos: VideoSet) -> dict[str, object]:
+def figures_of(reports: list[Report], right_SB: NDArray[np.bool_], videos: VideoSet) -> dict[str, object]:
     """Return what the result file and the header of the weights say."""
     movements = set(MOVEMENTS.values())
     interactions = set(videos.labels) - movements
@@ -195,9 +198,7 @@ def main() -> None:
     figures = figures_of(reports, right_SB, videos)
     (options.output / "held_out.json").write_text(json.dumps(figures, indent=1) + "\n")
     title = f"{len(videos.samples)} held-out videos, seed 0: top-1 {reports[0].top1:.1%}"
-    (options.output / "confusion.png").write_bytes(
-        confusion_png(reports[0].labels, reports[0].confusion.numpy(), title)
-    )
+    (options.output / "confusion.png").write_bytes(confusion_png(reports[0].labels, reports[0].confusion, title))
     print(json.dumps(figures, indent=1))
     if options.measure_only:
         return

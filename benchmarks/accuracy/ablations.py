@@ -74,11 +74,11 @@ def encoders(vit: Path) -> dict[str, Predictor]:
     """ViT-Ti with the weights given, Lite0 with and without the grid of its middle."""
     lite = load("lite0-16", device="cpu")
     tiny = PRESETS["vit-ti-16"]
-    model = start_model(tiny.torch.model, tiny.runtime.view, str(vit))
-    labels = tuple(f"class {index}" for index in range(tiny.torch.model.num_classes))
+    model = start_model(tiny.model, tiny.view, str(vit))
+    labels = tuple(f"class {index}" for index in range(tiny.model.num_classes))
     return {
         "lite0": lite,
-        "vit-ti": Predictor(Checkpoint(model, tiny.runtime.view, labels), device="cpu", name="vit-ti"),
+        "vit-ti": Predictor(Checkpoint(model, tiny.view, labels), device="cpu", name="vit-ti"),
     }
 
 
@@ -176,8 +176,8 @@ def clips_against_one_pass(data: Path, tasks: list[Task]) -> dict[str, dict[str,
                     one = videos_seen[place]
                     assert not isinstance(one, Failure)
                     with torch.inference_mode():
-                        logits = averaged(model.encode_video(torch.as_tensor(one.features)).logits, "single")
-                    right[name] += int(logits.argmax() == task.targets[place])
+                        logits_VK = model.encode_video(torch.as_tensor(one.features)).logits.numpy()
+                    right[name] += int(averaged(logits_VK, "single").argmax() == task.targets[place])
         for name, count in right.items():
             shares[name].append(100 * count / len(task.targets))
     return {name: over_seeds(values) for name, values in shares.items()}

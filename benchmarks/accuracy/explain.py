@@ -20,13 +20,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from benchmarks.harness import directed_rows, video_set, write_result
 from fewframes.core.cache import EmbeddingCache
 from fewframes.inference.explain import correlations, score_drops, without
-from fewframes.inference.predictor import Predictor, load
+from fewframes.inference.predictor import load
+from fewframes.runtime.protocol import Floats, Runtime, scores_of
 from fewframes.training.features import VideoFeatures, extract_features
 from runs.packaged import rows_of
 
@@ -36,8 +36,8 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--cache", type=Path, default=Path("build/explain-cache"))
     options = parser.parse_args()
-    whole, part = (load("lite0-16", device="cpu", dtype="float32") for _ in range(2))
-    part.model.moment_head = None
+    whole, part = (load("lite0-16", device="cpu", dtype="float32", runtime="torch") for _ in range(2))
+    part.torch.model.moment_head = None
     sets = {
         "UT-Interaction": video_set(options.data / "ut_interaction", rows_of(options.data / "ut_interaction")),
         "daily movements": video_set(options.data / "fir_rgb", directed_rows(options.data)),
@@ -47,10 +47,10 @@ def main() -> None:
         videos = []
         for number, seen in enumerate(extract_features(data, whole, EmbeddingCache(options.cache))):
             assert isinstance(seen, VideoFeatures)
-            videos.append(torch.as_tensor(seen.features[0]))
+            videos.append(seen.features[0])
             if number % 20 == 0:
                 print(f"{name}: {number}", file=sys.stderr)
-        results[name] = measured(whole, part, videos)
+        results[name] = measured(whole.runtime, part.runtime, videos)
     write_result(
         model="lite0-16, packaged, float32; it has learned these videos",
         protocol="16 uniform frames, likeliest label, Spearman over the frames of each video",
@@ -58,33 +58,33 @@ def main() -> None:
     )
 
 
-def measured(whole: Predictor, part: Predictor, videos: list[Tensor]) -> dict[str, object]:
-    def attention(predictor: Predictor, frames_TD: Tensor) -> Tensor:
-        found = predictor.runtime.encode_windows(frames_TD[None], with_attention=True).frame_attention
+def measured(whole: Runtime, part: Runtime, videos: list[Floats]) -> dict[str, object]:
+    def attention(runtime: Runtime, frames_TD: Floats) -> Floats:
+        found = runtime.encode_windows(frames_TD[None], with_attention=True).frame_attention
         assert found is not None
         return found[0]
 
-    def drops(predictor: Predictor, frames_TD: Tensor) -> Tensor:
-        label = int(predictor.runtime.encode_windows(frames_TD[None]).logits.argmax())
-        return score_drops(predictor, frames_TD, torch.empty(0), label)
+    def drops(runtime: Runtime, frames_TD: Floats) -> Floats:
+        label = int(runtime.encode_windows(frames_TD[None]).logits.argmax())
+        return score_drops(runtime, frames_TD, np.empty((0, 0, 0, 0), np.uint8), label)
 
-    def repeated(frames_TD: Tensor) -> Tensor:
+    def repeated(frames_TD: Floats) -> Floats:
         label = int(whole.encode_windows(frames_TD[None]).logits.argmax())
-        windows_BTD = frames_TD.repeat(len(frames_TD) + 1, 1, 1)
+        windows_BTD = np.repeat(frames_TD[None], len(frames_TD) + 1, axis=0)
         for frame in range(len(frames_TD)):
             windows_BTD[frame + 1, frame] = frames_TD[frame - 1 if frame else 1]
-        scores_B = whole.encode_windows(windows_BTD).logits.double().softmax(1)[:, label]
+        scores_B = scores_of(whole.encode_windows(windows_BTD).logits.astype(np.float64), "single")[:, label]
         return scores_B[0] - scores_B[1:]
 
-    def novelty(frames_TD: Tensor) -> Tensor:
-        return torch.stack([(frames_TD[t] - without(frames_TD, t)[t]).norm() for t in range(len(frames_TD))])
+    def novelty(frames_TD: Floats) -> Floats:
+        return np.stack([np.linalg.norm(frames_TD[t] - without(frames_TD, t)[t]) for t in range(len(frames_TD))])
 
-    pairs: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
+    pairs: dict[str, Callable[[Floats], tuple[Floats, Floats]]] = {
         "attention against score falls": lambda frames: (attention(whole, frames), drops(whole, frames)),
         "of the transformer's answer alone": lambda frames: (attention(part, frames), drops(part, frames)),
         "attention against size of score changes": lambda frames: (
             attention(whole, frames),
-            drops(whole, frames).abs(),
+            np.abs(drops(whole, frames)),
         ),
         "frame before repeated instead of filling in": lambda frames: (attention(whole, frames), repeated(frames)),
         "how new a frame is, against score falls": lambda frames: (novelty(frames), drops(whole, frames)),

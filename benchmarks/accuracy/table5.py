@@ -42,6 +42,7 @@ from fewframes.training.evaluation.evaluate import EvaluateConfig, evaluate
 from fewframes.training.optim import warmup_cosine
 from fewframes.training.train import TrainOptions, train
 from fewframes.video.source import open_video
+from fewframes.video.transforms import resized
 from fewframes.video.view import ViewConfig
 from runs.packaged import folds_of, videos_of
 
@@ -78,24 +79,20 @@ BASELINES: dict[str, tuple[Callable[[int], nn.Module], torch.dtype]] = {
 def read_all(path: str) -> Tensor:
     """The whole video at 15 frames a second, squeezed to a square: (F, C, H, W) uint8."""
 
-    def shrink(frame_CHW: Tensor) -> Tensor:
-        size = (SIDE_PX, SIDE_PX)
-        return F.interpolate(frame_CHW[None].float(), size, mode="bilinear", antialias=True)[0].round().byte()
-
     with closing(open_video(path, threads=1)) as video:
         times_s = centre_times(video.duration_s, max(2, round(RATE * video.duration_s)))
-        return torch.as_tensor(video.frames_at(times_s, shrink).frames)
+        return torch.as_tensor(video.frames_at(times_s, lambda frame: resized(frame, SIDE_PX, SIDE_PX)).frames)
 
 
 def clip_positions(num_frames: int, num_clips: int) -> Tensor:
     """Which frames clips take that lie evenly over the video: (V, T)."""
     times = clip_times(0.0, num_frames / RATE, FRAMES, num_clips=num_clips, clip_s=CLIP_S)
-    return (times * RATE).long().clamp(max=num_frames - 1)
+    return torch.as_tensor(times * RATE).long().clamp(max=num_frames - 1)
 
 
 def uniform(num_frames: int) -> Tensor:
     """Which frames one view over the whole video takes: (1, T)."""
-    return (centre_times(num_frames / RATE, FRAMES) * RATE).long().clamp(max=num_frames - 1)[None]
+    return torch.as_tensor(centre_times(num_frames / RATE, FRAMES) * RATE).long().clamp(max=num_frames - 1)[None]
 
 
 def cropped(frames: Tensor, top: int, left: int) -> Tensor:

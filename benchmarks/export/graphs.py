@@ -30,6 +30,7 @@ from fewframes.export.exporter import export
 from fewframes.inference.predictor import Predictor, load
 from fewframes.results import Clip
 from fewframes.runtime.graphs import Array, open_graph
+from fewframes.runtime.protocol import scores_of
 from runs.packaged import DARK, rows_of
 
 EXPORTS = {
@@ -67,8 +68,8 @@ def scored(predictor: Predictor, paths: dict[str, Path], clips: list[Clip], labe
     errors: dict[str, list[float]] = {name: [] for name in graphs}
     largest, known = dict.fromkeys(graphs, 0.0), set(labels) <= set(predictor.labels)
     for number, (clip, label) in enumerate(zip(clips, labels, strict=True)):
-        frames_1TD = torch.as_tensor(predictor.runtime.encode_clips(clip.frames[None]))
-        live = predictor.torch.model.scores(predictor.runtime.encode_windows(frames_1TD).logits)[0].numpy()
+        frames_1TD = predictor.runtime.encode_clips(clip.frames[None])
+        live = scores_of(predictor.runtime.encode_windows(frames_1TD).logits, predictor.runtime.task)[0]
         live_right += predictor.labels[int(live.argmax())] == label
         for name, graph in graphs.items():
             said = graph(np.ascontiguousarray(clip.frames[None]))
@@ -76,7 +77,7 @@ def scored(predictor: Predictor, paths: dict[str, Path], clips: list[Clip], labe
             right[name] += predictor.labels[best] == label
             same[name] += best == int(live.argmax())
             largest[name] = max(largest[name], float(np.abs(said["scores"][0] - live).max()))
-            errors[name].append(_error(said["frame_embeddings"], frames_1TD.numpy()))
+            errors[name].append(_error(said["frame_embeddings"], frames_1TD))
         if number % 20 == 19:
             print(f"scored {number + 1}/{len(clips)}", file=sys.stderr)
     return {
@@ -148,7 +149,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("build/export"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    predictor = load(device="cpu", dtype="float32")
+    predictor = load(device="cpu", dtype="float32", runtime="torch")
     folder = options.data / "ut_interaction"
     interactions, interaction_labels = clips_of(predictor, folder, rows_of(folder))
     daily_rows = [row for row in rows_of(options.data / "fir_rgb") if float(row["mean_luma"]) > DARK]

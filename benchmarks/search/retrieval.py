@@ -34,6 +34,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -121,7 +122,7 @@ def figures(precisions_SB: Tensor, groups: tuple[str, ...]) -> dict[str, float]:
     interval = bootstrap(
         lambda rows: 100 * float(precision_B[good][rows].mean()),
         [groups[row] for row in good.tolist()],
-        torch.Generator().manual_seed(0),
+        np.random.default_rng(0),
         num_draws=NUM_DRAWS,
     )
     seeds = over_seeds((100 * precisions_SB[:, good].mean(dim=1)).tolist())

@@ -26,8 +26,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
 
@@ -46,6 +48,7 @@ from benchmarks.harness import (
     interactions,
     numbered,
     over_seeds,
+    runtime_of,
     save_figure,
     taught,
     video_set,
@@ -62,6 +65,7 @@ from fewframes.inference.early_exit import (
     with_stages,
 )
 from fewframes.inference.predictor import Predictor, load
+from fewframes.runtime.protocol import Floats
 from fewframes.training.config import TrainConfig
 from runs.packaged import DARK, MOVEMENTS, rows_of
 
@@ -146,50 +150,50 @@ def five_folds(groups: tuple[str, ...]) -> Tensor:
     return torch.tensor([fold_of[group] for group in groups])
 
 
-def logits_of(videos: Videos, fold: Fold, seed: int, recipe: str) -> Tensor:
+def logits_of(videos: Videos, fold: Fold, seed: int, recipe: str) -> Floats:
     """Logits (P, N, K) of the held-out videos at each set of positions, by a network taught from the others."""
     learned_BVTD = videos.embeddings[fold.learned]
     if recipe == "staged":
-        learned_BVTD = with_stages(learned_BVTD, STAGES, num_views=2)
+        learned_BVTD = torch.as_tensor(with_stages(learned_BVTD.numpy(), STAGES, num_views=2))
     num_classes = int(videos.targets.max()) + 1
     model = taught(PACKAGED, learned_BVTD, videos.targets[fold.learned], num_classes, TrainConfig(seed=seed))
-    with torch.inference_mode():
-        return stage_logits(model, videos.embeddings[fold.held, 0], POSITIONS)
+    return stage_logits(runtime_of(model), videos.embeddings[fold.held, 0].numpy(), POSITIONS)
 
 
 Job = tuple[Fold, int, str]
 
 
-def cached_logits(job: Job) -> Tensor:
+def cached_logits(job: Job) -> Floats:
     """Those of a fold, a seed and a recipe, from the folder where they are there already."""
     (fold, seed, recipe), (videos, folder) = job, SHARED
-    path = Path(folder) / f"{fold.protocol} {fold.name} {recipe} {seed}.pt"
+    path = Path(folder) / f"{fold.protocol} {fold.name} {recipe} {seed}.npy"
     if not path.is_file():
-        torch.save(logits_of(videos[fold.protocol], fold, seed, recipe), path)
-    return torch.load(path)
+        np.save(path, logits_of(videos[fold.protocol], fold, seed, recipe))
+    found: Floats = np.load(path)
+    return found
 
 
-def report(protocol: str, videos: Videos, logits: dict[tuple[str, int], Tensor], seeds: int) -> dict[str, Any]:
+def report(protocol: str, videos: Videos, logits: dict[tuple[str, int], Floats], seeds: int) -> dict[str, Any]:
     """The figures of one protocol and recipe from the logits (P, N, K) of its folds."""
     folds = list(folds_of(protocol, videos))
     outer = [fold for fold in folds if not fold.inner]
     rows_N = torch.cat([fold.held.nonzero()[:, 0] for fold in outer])
-    targets_N, groups = videos.targets[rows_N], [videos.groups[row] for row in rows_N.tolist()]
+    targets_N, groups = videos.targets[rows_N].numpy(), [videos.groups[row] for row in rows_N.tolist()]
     early, always, frames, fixed, curves = [], [], [], [], []
     for seed in range(seeds):
         parts = {fold.name: logits[fold.name, seed] for fold in folds}
         lefts = []
         for fold in outer:
             others = [other for other in folds if other.name != fold.name and (other.inner or not folds[-1].inner)]
-            known = torch.cat([parts[other.name][STAGE_ROWS] for other in others], dim=1)
-            plan = fit_plan(STAGES, known, torch.cat([videos.targets[other.held] for other in others]))
+            known = np.concatenate([parts[other.name][STAGE_ROWS] for other in others], axis=1)
+            plan = fit_plan(STAGES, known, np.concatenate([targets_of(videos, other) for other in others]))
             left = leave(plan, parts[fold.name][STAGE_ROWS])
             lefts.append((plan, left))
-        early.append((torch.cat([left.logits for _, left in lefts]).argmax(1) == targets_N).double())
-        frames.append(float(torch.cat([left.num_frames for _, left in lefts]).double().mean()))
-        whole = torch.cat([parts[fold.name] for fold in outer], dim=1)
-        fixed.append([100 * float((row.argmax(1) == targets_N).double().mean()) for row in whole])
-        always.append((whole[-1].argmax(1) == targets_N).double())
+        early.append(np.concatenate([left.logits for _, left in lefts]).argmax(1) == targets_N)
+        frames.append(float(np.concatenate([left.num_frames for _, left in lefts]).mean()))
+        whole = np.concatenate([parts[fold.name] for fold in outer], axis=1)
+        fixed.append([100 * float((row.argmax(1) == targets_N).mean()) for row in whole])
+        always.append(whole[-1].argmax(1) == targets_N)
         curves.append([curve_point(lefts, outer, parts, videos, value) for value in THRESHOLDS])
     right = [100 * float(row.mean()) for row in early]
     return {
@@ -199,7 +203,7 @@ def report(protocol: str, videos: Videos, logits: dict[tuple[str, int], Tensor],
         "top1_all_frames": over_seeds([values[-1] for values in fixed]),
         "top1": over_seeds(right),
         "mean_frames": over_seeds(frames),
-        "lost_points": difference(torch.stack(always), torch.stack(early), groups),
+        "lost_points": difference(np.stack(always), np.stack(early), groups),
         "fixed": {str(size): over_seeds([values[row] for values in fixed]) for row, size in enumerate(FIXED)},
         "curve": [
             {"threshold": value, "mean_frames": mean(points, 0), "top1": mean(points, 1)}
@@ -208,11 +212,16 @@ def report(protocol: str, videos: Videos, logits: dict[tuple[str, int], Tensor],
     }
 
 
+def targets_of(videos: Videos, fold: Fold) -> NDArray[np.int64]:
+    targets: NDArray[np.int64] = videos.targets[fold.held].numpy()
+    return targets
+
+
 def curve_point(
-    lefts: list[tuple[Any, Any]], outer: list[Fold], parts: dict[str, Tensor], videos: Videos, threshold: float
+    lefts: list[tuple[Any, Any]], outer: list[Fold], parts: dict[str, Floats], videos: Videos, threshold: float
 ) -> tuple[float, float]:
     figures = [
-        figures_of(replace(plan, threshold=threshold), parts[fold.name][STAGE_ROWS], videos.targets[fold.held])
+        figures_of(replace(plan, threshold=threshold), parts[fold.name][STAGE_ROWS], targets_of(videos, fold))
         for (plan, _), fold in zip(lefts, outer, strict=True)
     ]
     total = sum(one.num_videos for one in figures)
@@ -224,11 +233,11 @@ def mean(points: tuple[tuple[float, float], ...], column: int) -> float:
     return round(sum(point[column] for point in points) / len(points), 2)
 
 
-def plan_for_all(videos: Videos, logits: dict[tuple[str, int], Tensor], seeds: int) -> dict[str, Any]:
+def plan_for_all(videos: Videos, logits: dict[tuple[str, int], Floats], seeds: int) -> dict[str, Any]:
     """One plan from the held-out logits of all folds and seeds, for a model that learns from all these videos."""
     folds = list(folds_of("packaged", videos))
-    known = torch.cat([logits[fold.name, seed][STAGE_ROWS] for seed in range(seeds) for fold in folds], dim=1)
-    targets = torch.cat([videos.targets[fold.held] for _ in range(seeds) for fold in folds])
+    known = np.concatenate([logits[fold.name, seed][STAGE_ROWS] for seed in range(seeds) for fold in folds], axis=1)
+    targets = np.concatenate([targets_of(videos, fold) for _ in range(seeds) for fold in folds])
     plan = fit_plan(STAGES, known, targets)
     return {"plan": plan.to_dict(), "on_its_own_videos": figures_of(plan, known, targets).to_dict()}
 

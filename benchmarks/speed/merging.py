@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,14 +38,15 @@ from benchmarks.harness import (
     taught,
     write_result,
 )
-from fewframes.core.cache import EmbeddingCache, content_key, key_of, module_key
-from fewframes.inference.predictor import Predictor, name_of
+from fewframes.core.cache import EmbeddingCache, content_key, key_of
+from fewframes.inference.predictor import Predictor
 from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.files.image_weights import start_model
 from fewframes.models.files.networks import build_model
 from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM
 from fewframes.models.token_merging import merge_tokens
+from fewframes.runtime.protocol import Frames
 
 PER_BLOCK = (0, 8, 13, 16, 18)
 TURNS = 5
@@ -62,11 +64,11 @@ def embedded(
 ) -> dict[int, Tensor]:
     """The frame embeddings (B, T, D) of a set at each number of patches merged in a block."""
     encoder = predictor.torch.model.frame_encoder
-    weights, view = module_key(encoder), asdict(predictor.runtime.view)
+    weights, view = predictor.runtime.encoder_key(), asdict(predictor.runtime.view)
     found: dict[int, list[Tensor]] = {per_block: [] for per_block in PER_BLOCK}
     for number, row in enumerate(rows):
         path = str(folder / row["path"])
-        frames_TCHW: Tensor | None = None
+        frames_TCHW: Frames | None = None
         for per_block in PER_BLOCK:
             key = key_of(content_key(path), weights, view, {"merged_per_block": per_block})
             embeddings_TD = cache.get(key)
@@ -152,13 +154,13 @@ def accuracy(task: Task, num_seeds: int) -> dict[str, dict[str, object]]:
 def speed(predictor: Predictor, turns: int) -> dict[str, object]:
     """How many times as many videos a second, by number merged, and milliseconds a video."""
     encoder = predictor.torch.model.frame_encoder
-    frames_TCHW = torch.randint(0, 256, (16, 3, 224, 224), generator=torch.Generator().manual_seed(0)).byte()
+    frames_TCHW = np.random.default_rng(0).integers(0, 256, (16, 3, 224, 224), dtype=np.uint8)
 
     def encode(per_block: int) -> None:
         merge_tokens(encoder, per_block)
         predictor.runtime.embed_frames(frames_TCHW)
 
-    out: dict[str, object] = {"precision": name_of(predictor.torch.dtype)}
+    out: dict[str, object] = {"precision": predictor.runtime.precision}
     for per_block in PER_BLOCK[1:]:
         seconds = interleaved({"plain": partial(encode, 0), "merged": partial(encode, per_block)}, turns)
         out[str(per_block)] = {

@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,6 +64,7 @@ from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.files.networks import build_model
 from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM
+from fewframes.runtime.protocol import Floats
 from fewframes.training.config import TrainConfig
 from fewframes.video.live_settings import StreamConfig
 from runs.packaged import rows_of
@@ -79,31 +81,33 @@ def cost() -> dict[str, Any]:
     labels = tuple(f"action {number}" for number in range(random.model.num_classes))
     stam = Checkpoint(build_model(random.model, random.view), random.view, labels)
     networks = {
-        "lite0-16": load("lite0-16", device="cpu", dtype="float32"),
+        "lite0-16": load("lite0-16", device="cpu", dtype="float32", runtime="torch"),
         "stam-16": Predictor(stam, device="cpu", dtype="float32"),
     }
     return {name: cost_of(network, ROUNDS[name]) for name, network in networks.items()}
 
 
 def cost_of(network: Predictor, rounds: int) -> dict[str, Any]:
-    size, num_frames = network.config.image_size, network.config.num_frames
-    frames_TCHW = torch.randint(0, 256, (num_frames, 3, size, size), dtype=torch.uint8)
-    ring = EmbeddingRing(num_frames, network.motion_cache)
-    for index, embedding_D in enumerate(network.embed_frames(frames_TCHW)):
+    runtime = network.torch
+    size, num_frames = runtime.view.crop_px, runtime.num_frames
+    frames_TCHW = np.random.default_rng(0).integers(0, 256, (num_frames, 3, size, size), dtype=np.uint8)
+    ring = EmbeddingRing(num_frames, runtime.motion_cache)
+    for index, embedding_D in enumerate(runtime.embed_frames(frames_TCHW)):
         ring.push(index, embedding_D)
 
-    def one() -> Tensor:
-        return network.embed_frames(frames_TCHW[:1])
+    def one() -> Floats:
+        return runtime.embed_frames(frames_TCHW[:1])
 
-    def answer() -> Tensor:
+    def answer() -> Floats:
         ring.push(ring.index + 1, one()[0])
-        cached_BT2W = None if ring.cached_T2W is None else ring.cached_T2W[None]
-        return network.encode_windows(ring.embeddings_TD[None], cached_BT2W=cached_BT2W).logits
+        if ring.cached_T2W is None:
+            return runtime.encode_windows(ring.embeddings_TD[None]).logits
+        return runtime.encode_cached(ring.embeddings_TD[None], ring.cached_T2W[None]).logits
 
-    def anew() -> Tensor:
-        return network.encode_windows(network.embed_frames(frames_TCHW)[None]).logits
+    def anew() -> Floats:
+        return runtime.encode_windows(runtime.embed_frames(frames_TCHW)[None]).logits
 
-    ways: dict[str, Callable[[], Tensor]] = {"one frame": one, "answer": answer, "anew": anew}
+    ways: dict[str, Callable[[], Floats]] = {"one frame": one, "answer": answer, "anew": anew}
     taken = interleaved(ways, rounds)
     return {
         "rounds": rounds,
@@ -151,7 +155,7 @@ def live(data: Path, seconds: float, every_s: float, config: StreamConfig) -> di
     return {
         "what": "clips of UT-Interaction joined, 320x240 px, 25 frames a second, Predictor.stream with this config",
         "config": asdict(config),
-        "frames looked at a second": round(network.config.num_frames / config.window_s, 2),
+        "frames looked at a second": round(network.num_frames / config.window_s, 2),
         "predictions a second": round(summary["num_predictions"] / summary["seconds"], 3),
         "processor seconds a second": round((time.process_time() - cpu) / summary["seconds"], 3),
         "summary": {

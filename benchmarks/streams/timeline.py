@@ -45,6 +45,7 @@ from fewframes.inference.predictor import Predictor, load
 from fewframes.inference.spans import Span, mean_average_precision
 from fewframes.inference.timeline import DEFAULTS, Timeline, TimelineConfig, confidences, spans_of, sweep
 from fewframes.models.stam import STAM
+from fewframes.runtime.protocol import scores_of
 from fewframes.training.config import TrainConfig
 from fewframes.video.source import open_video
 from runs.packaged import DARK, MOVEMENTS, rows_of
@@ -180,12 +181,12 @@ def embeddings_of(segments: list[Segment], predictor: Predictor, cache: Embeddin
 def give_head(predictor: Predictor, head: STAM, labels: list[str]) -> None:
     predictor.torch.model.temporal_encoder, predictor.torch.model.head = head.temporal_encoder, head.head
     predictor.torch.model.moment_head = head.moment_head
-    predictor.labels = tuple(labels)
+    predictor.torch.labels = tuple(labels)
 
 
 def spans_by(way: TimelineConfig, found: Timeline, predictor: Predictor) -> list[Span]:
     windows = found.windows[: len(way.lengths)]
-    trusted = confidences(windows, way, predictor.torch.model.scores)
+    trusted = confidences(windows, way, predictor.runtime.task)
     return list(spans_of(windows, trusted, predictor.labels, (found.start_s, found.end_s), LEAST))
 
 
@@ -193,7 +194,7 @@ def consecutive(found: Timeline, predictor: Predictor) -> list[Span]:
     """What `predict` says of one window after the other."""
     one = found.windows[0]
     every = 8  # windows begin eight times while one lasts
-    scores_WK = predictor.torch.model.scores(one.logits[::every])
+    scores_WK = scores_of(one.logits[::every], predictor.runtime.task)
     return [
         Span(float(start_s), float(start_s) + one.length_s, predictor.labels[int(row.argmax())], float(row.max()))
         for start_s, row in zip(one.starts_s[::every], scores_WK, strict=True)
@@ -233,7 +234,7 @@ def measure(data: Path, folder: Path, part: str, most_films: int) -> dict[str, A
     listed = folder / part / "films.json"
     films = json.loads(listed.read_text()) if listed.is_file() else compose(parts[part], listed.parent, seed=0)
     films = films[:most_films]
-    predictor = load("lite0-16", device="cpu", dtype="float32")
+    predictor = load("lite0-16", device="cpu", dtype="float32", runtime="torch")
     teaching = parts[f"{part}_taught"]
     embeddings_BVTD = embeddings_of(teaching, predictor, cache)
     actions = sorted({segment.label for segment in teaching if segment.label})
@@ -271,7 +272,7 @@ def two_hours(window_s: float) -> dict[str, Any]:
     size = (640, 360)
     with tempfile.TemporaryDirectory() as folder:
         whole, cache = long_video.two_hours(Path(folder), size), EmbeddingCache(Path(folder) / "cache")
-        predictor = load("lite0-16", device="cpu", dtype="float32")
+        predictor = load("lite0-16", device="cpu", dtype="float32", runtime="torch")
         predictor.predict(ROOT / "examples" / "hug.mp4")
 
         def tell(stage: str, done: int, total: int) -> None:

@@ -44,7 +44,7 @@ def lesson_of_videos(samples: tuple[Sample, ...], targets: torch.Tensor) -> Trai
 
 def model_and_tokens(folder: Path, targets: torch.Tensor) -> tuple[STAM, TokenExamples]:
     predictor = load("lite0-16", device="cpu")
-    model = load("lite0-16", device="cpu", dtype="float32").torch.checkpoint.model
+    model = load("lite0-16", device="cpu", dtype="float32", runtime="torch").torch.checkpoint.model
     data = replace(read_data(folder), samples=samples_of(folder)[:NUM_CLIPS])
     embeddings = embedded(data, predictor, None)
     solve(model, embeddings, targets, 0)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from fewframes.bench.systems import Baseline
 from fewframes.core.process import keep_memory
 from fewframes.errors import BenchError, ConfigError, FewframesError
-from fewframes.inference.predictor import Predictor, name_of
+from fewframes.inference.predictor import Predictor
 from fewframes.models.devices import may_pay, synchronise
 from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.layers import pixels_of
@@ -83,7 +83,7 @@ class Runner:
         for dtype in dtypes:
             layouts = {
                 mode: view_s
-                for mode in (RunMode(name_of(dtype), last) for last in (False, True))
+                for mode in (RunMode(_name_of(dtype), last) for last in (False, True))
                 if (view_s := self._view_s(mode, seconds)) is not None
             }
             if not layouts:
@@ -98,7 +98,7 @@ class Runner:
                 mode, view_s = larger, each_s
                 taken[mode] = view_s
         if not taken:
-            raise ConfigError(f"its network runs in none of {', '.join(name_of(dtype) for dtype in dtypes)} here")
+            raise ConfigError(f"its network runs in none of {', '.join(_name_of(dtype) for dtype in dtypes)} here")
         return min(taken, key=taken.__getitem__)
 
     def _view_s(self, mode: RunMode, seconds: float) -> float | None:
@@ -134,8 +134,8 @@ class Runner:
             if self.predictor is None:
                 logits_VK: Tensor = self.cast(views_VTCHW)
             else:
-                frames_VTD = self.predictor.runtime.encode_clips(views_VTCHW)
-                logits_VK = self.predictor.torch.model.encode_video(frames_VTD.to(self.device)).logits
+                runtime = self.predictor.runtime
+                logits_VK = torch.as_tensor(runtime.encode_windows(runtime.encode_clips(views_VTCHW.numpy())).logits)
             return logits_VK.float().cpu()
 
     def seconds_of(self, batch: int, seconds: float) -> list[float]:
@@ -166,6 +166,11 @@ class Runner:
     def _fits(self, batch: int) -> bool:
         """Return True if a batch of this many views stays below `MOST_VALUES`."""
         return batch * self.baseline.frames_a_pass * 3 * self.baseline.size_px**2 <= MOST_VALUES
+
+
+def _name_of(dtype: torch.dtype) -> str:
+    """Return the name of a precision, as `DTYPES` has it."""
+    return str(dtype).removeprefix("torch.")
 
 
 def in_own_process(work: Callable[..., Result], *arguments: object) -> Result:

@@ -6,6 +6,7 @@ import time
 from contextlib import closing
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,7 +27,7 @@ from fewframes.models.stam import STAM, SpatialEncoder
 from fewframes.models.token_merging import merge_tokens
 from fewframes.runtime.torch_runtime import DTYPES
 from fewframes.sampling import Views
-from fewframes.training.evaluation.evaluate import indices_of, targets_for
+from fewframes.training.evaluation.labels import indices_of, targets_for
 from fewframes.training.evaluation.scoring import score_videos
 from fewframes.video.source import open_video
 from fewframes.video.transforms import crops_of
@@ -133,15 +134,15 @@ def report_on(
         scored = score_videos(data, predictor, views=Views(tolerance=shortcuts.tolerance))
         if scored.failures:
             raise DataError(f"{len(scored.failures)} videos cannot be read, the first: {scored.failures[0].error}")
-        return score(scored.logits, targets_for(data, predictor).argmax(dim=1), predictor.labels)
+        return score(scored.logits, targets_for(data, predictor).argmax(axis=1), predictor.labels)
     baseline, labels = baseline_of(name), kinetics_labels(NUM_CLASSES)
-    class_indices = torch.tensor(indices_of(data.labels, labels, f"{data.name}: {name}"))
+    class_indices = np.array(indices_of(data.labels, labels, f"{data.name}: {name}"))
     network = build(baseline)
     assert isinstance(network, BaselineNetwork)
     load_weights(network, baseline, weights)
     runner = Runner(network, baseline, choose_device(device))
     scores = [runner.scores(read_views(baseline, sample.path, sample.start_s, sample.end_s)) for sample in data.samples]
-    return score(torch.stack(scores).log(), class_indices[data.multi_hot().argmax(dim=1)], labels)
+    return score(torch.stack(scores).log().numpy(), class_indices[data.multi_hot().argmax(axis=1)], labels)
 
 
 def decoding_s(baseline: Baseline, clip: str) -> float:
@@ -163,5 +164,5 @@ def read_views(baseline: Baseline, path: str, start_s: float = 0.0, end_s: float
         frames_NSCHW = video.frames_at(
             times_s.flatten(), lambda frame: crops_of(frame, baseline.view, num_crops), tolerance_s
         ).frames
-    frames_GTSCHW = frames_NSCHW.unflatten(0, (-1, baseline.frames_a_pass))
+    frames_GTSCHW = torch.as_tensor(frames_NSCHW).unflatten(0, (-1, baseline.frames_a_pass))
     return frames_GTSCHW.transpose(1, 2).flatten(0, 1)

@@ -1,6 +1,6 @@
 """How often a solved read-out is right on groups that it never saw, and how much processor time it takes.
 
-    python benchmarks/solved_head.py DATA --output benchmarks/results/solved_head.json
+    python -m benchmarks.accuracy.solved_head DATA --output benchmarks/accuracy/solved_head.json
 
 DATA is the folder of the real sets (its README has their origin). `--only` measures some sets and keeps the other rows of the file.
 
@@ -21,41 +21,32 @@ cache (reading, solving, measuring, writing), `solving` the part of it that solv
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import os
-import platform
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
+from benchmarks.harness import command, describe
 from fewframes.core.cache import EmbeddingCache
 from fewframes.core.metrics import Report
 from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
+from fewframes.runtime.protocol import DtypeName
 from fewframes.training.augment_config import AugmentConfig
 from fewframes.training.config import RunConfig
 from fewframes.training.solved.features import EmbeddedViews, embed_views
 from fewframes.training.solved.figures import HeadFigures
 from fewframes.training.solved.model import SolvedStart
 from fewframes.training.solved.run import SolveOptions, solve_and_measure, train_solved
+from runs.packaged import DARK, rows_of
 
-ROOT = Path(__file__).resolve().parents[1]
-DARK = 25  # mean luma below which a video of the daily movements shows nothing
 SETS = ("ut", "ut_training_views", "set1_to_set2", "set2_to_set1", "order", "daily", "fights")
-
-
-def rows_of(file: Path) -> list[dict[str, str]]:
-    with file.open(encoding="utf-8") as opened:
-        return list(csv.DictReader(opened))
 
 
 def video_set(folder: Path, rows: list[dict[str, str]], group: str, name: str) -> VideoSet:
@@ -65,13 +56,13 @@ def video_set(folder: Path, rows: list[dict[str, str]], group: str, name: str) -
 
 def set_of(data: Path, name: str) -> VideoSet:
     if name == "fights":
-        return video_set(data / "fights", rows_of(data / "fights" / "list.csv"), "group", name)
+        return video_set(data / "fights", rows_of(data / "fights", "list.csv"), "group", name)
     if name in ("daily", "order"):
-        rows = [row for row in rows_of(data / "fir_rgb" / "manifest.csv") if float(row["mean_luma"]) > DARK]
+        rows = [row for row in rows_of(data / "fir_rgb") if float(row["mean_luma"]) > DARK]
         if name == "order":
             rows = [{**row, "label": row["direction"]} for row in rows if row["direction"]]
         return video_set(data / "fir_rgb", rows, "recording", name)
-    rows = rows_of(data / "ut_interaction" / "manifest.csv")
+    rows = rows_of(data / "ut_interaction")
     everything = video_set(data / "ut_interaction", rows, "sequence", name)
     if name.startswith("ut"):
         return everything
@@ -83,7 +74,7 @@ def set_of(data: Path, name: str) -> VideoSet:
     )
 
 
-def measured(data: VideoSet, cache: EmbeddingCache, dtype: str) -> dict[str, object]:
+def measured(data: VideoSet, cache: EmbeddingCache, dtype: DtypeName) -> dict[str, object]:
     """A run from scratch as far as the cache does not hold it, and the same again."""
     seconds: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as out:
@@ -98,7 +89,7 @@ def measured(data: VideoSet, cache: EmbeddingCache, dtype: str) -> dict[str, obj
     return row_of(solved.held_out or solved.left_out, seconds, dtype)
 
 
-def order(data: VideoSet, cache: EmbeddingCache, dtype: str) -> dict[str, object]:
+def order(data: VideoSet, cache: EmbeddingCache, dtype: DtypeName) -> dict[str, object]:
     """The centres of equal parts are the same backwards, so a video played backwards has its embeddings reversed."""
     seconds: dict[str, float] = {}
     start = SolvedStart(RunConfig(), data.labels, "single", "cpu", dtype)
@@ -118,7 +109,7 @@ def order(data: VideoSet, cache: EmbeddingCache, dtype: str) -> dict[str, object
     return row_of(figures, seconds, dtype)
 
 
-def training_views(data: VideoSet, cache: EmbeddingCache, dtype: str) -> dict[str, object]:
+def training_views(data: VideoSet, cache: EmbeddingCache, dtype: DtypeName) -> dict[str, object]:
     from fewframes.inference.predictor import load
     from fewframes.training.features import EmbeddedVideos, embed_videos
 
@@ -140,7 +131,7 @@ def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     seconds[name] = round(time.process_time() - began, 1)
 
 
-def row_of(figures: HeadFigures, seconds: dict[str, float], dtype: str) -> dict[str, object]:
+def row_of(figures: HeadFigures, seconds: dict[str, float], dtype: DtypeName) -> dict[str, object]:
     report, interval = figures.report, figures.interval
     assert isinstance(report, Report)
     return {
@@ -156,34 +147,18 @@ def row_of(figures: HeadFigures, seconds: dict[str, float], dtype: str) -> dict[
     }
 
 
-def machine() -> dict[str, object]:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-    git = ["git", "rev-parse", "--short", "HEAD"]
-    return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "commit": subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip(),
-        "cpu": cpu,
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        **{package: version(package) for package in ("fewframes", "numpy", "scipy", "av", "torch")},
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--only", nargs="+", choices=SETS, default=SETS)
-    parser.add_argument("--dtype", default="float32", help="precision of the frame encoder")
+    parser.add_argument(
+        "--dtype", choices=get_args(DtypeName), default="float32", help="precision of the frame encoder"
+    )
     parser.add_argument("--cache", type=Path, default=Path("build/solved-cache"))
     options = parser.parse_args()
     report = json.loads(options.output.read_text()) if options.output.is_file() else {"sets": {}}
-    report |= {
-        "machine": machine(),
-        "command": "python benchmarks/solved_head.py DATA --output benchmarks/results/solved_head.json",
-    }
+    report |= {"machine": describe(), "command": command()}
     for name in options.only:
         data = replace(set_of(options.data, name), name=name)
         measure = {"order": order, "ut_training_views": training_views}.get(name, measured)
