@@ -19,7 +19,6 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from fewframes.cli.main import app
@@ -30,9 +29,9 @@ from fewframes.models.files.checkpoint import Checkpoint, save_checkpoint
 from fewframes.models.files.networks import build_model
 from fewframes.results import Prediction
 from fewframes.runtime.graphs import open_graph
-from fewframes.video.pictures.arrays import ViewStack
+from fewframes.sampling import centre_times
 from fewframes.video.source import read_frames
-from fewframes.video.times import part_centres
+from fewframes.video.transforms import fit_frame
 from fewframes.video.view import ViewConfig
 from helpers.models import LABELS, TINY
 
@@ -182,7 +181,7 @@ def test_a_page_without_the_library_says_what_to_do(bare: Any) -> None:
 @needs_browser
 def test_frames_are_chosen_as_in_python(bare: Any) -> None:
     found = bare.evaluate("import('./fewframes.js').then(module => module.partCentres(0.5, 7.3, 16))")
-    assert found == part_centres(0.5, 7.3, 16)
+    assert found == pytest.approx(centre_times(9.0, 16, start_s=0.5, end_s=7.3).tolist(), abs=1e-12)
 
 
 @pytest.mark.browser
@@ -199,9 +198,7 @@ def test_squares_are_pillows_byte_for_byte(bare: Any, view: ViewConfig) -> None:
     upright = [] if view.fit == "squash" else [(75, 48), (47, 33)]
     for height, width in ((48, 75), (20, 20), (36, 36), (5, 200), (33, 47), *upright):
         picture = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
-        stack = ViewStack(1, view)
-        stack.add(picture)
-        expected = stack._frames[0]
+        expected = fit_frame(picture.transpose(2, 0, 1), view)
         code = f"""async ([text, width, height, view]) => {{
           {BYTES}
           const {{fitted}} = await import('./fewframes.js');
@@ -239,8 +236,7 @@ def test_colours_are_ffmpegs(bare: Any, matrix: int, name: str, full: bool) -> N
 @needs_library
 def test_scores_of_the_same_frames_are_pythons(page: Any, packaged: Predictor) -> None:
     until(page, "!document.getElementById('file').disabled")
-    centres = torch.tensor(part_centres(0, 4, packaged.config.num_frames), dtype=torch.float64)
-    frames_TCHW = np.asarray(read_frames(HUG, centres).frames)
+    frames_TCHW = read_frames(HUG, centre_times(4.0, packaged.num_frames)).frames
     pictures = list(frames_TCHW.transpose(0, 2, 3, 1))
     expected = packaged.predict(pictures)
     code = f"""async ([texts, width, height]) => {{
@@ -279,7 +275,7 @@ def test_a_video_file_is_labelled_as_by_python(page: Any, packaged: Predictor) -
     # Where the browser gives stored colours, the frames are Python's; its own conversion changes these scores by 0.002.
     np.testing.assert_allclose(widths, [one.score for one in top], atol=0.01)
     seen = page.locator("#strip li > span:last-child").all_inner_texts()
-    assert len(seen) == packaged.config.num_frames
+    assert len(seen) == packaged.num_frames
     attention = np.array([float(text.split(", ")[1].removesuffix(" %")) / 100 for text in seen])
     np.testing.assert_allclose(attention, np.asarray(expected.frame_attention), atol=0.01)
     assert [text.split(",")[0] for text in seen] == [f"0:{time_s:04.1f}" for time_s in expected.times_s.tolist()]
