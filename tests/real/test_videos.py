@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from fewframes.data.folders import find_videos
 from fewframes.sampling import centre_times
@@ -17,7 +18,7 @@ from fewframes.video.pictures.display import Display
 from fewframes.video.source import open_video
 
 
-def frames_by_decoding_everything(path: str, times_s: torch.Tensor) -> torch.Tensor:
+def frames_by_decoding_everything(path: str, times_s: NDArray[np.float64]) -> NDArray[np.uint8]:
     """The slow way: all frames in order of showing, timed by the decode clock in AVI, else by presentation time."""
     with av.open(path) as container:
         stream = container.streams.video[0]
