@@ -1,6 +1,6 @@
 """Graphs of a model for other runtimes, and the running of such graphs.
 
-Making them needs the extra `export`.
+Making them needs the extra `train`.
 """
 
 from __future__ import annotations
