@@ -14,7 +14,7 @@ from fewframes.inference.stream import EmbeddingRing
 from fewframes.models.config import ModelConfig
 from fewframes.models.stam import STAM
 from fewframes.training.config import RunConfig, TrainConfig
-from fewframes.training.loop import fit
+from fewframes.training.steps.loop import fit
 from fewframes.video.view import ViewConfig
 from helpers.models import TINY
 

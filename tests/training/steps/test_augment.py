@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from fewframes.data.layouts import Sample
-from fewframes.training.augment import TrainingView, mixed, read_drawn, seed_of
 from fewframes.training.augment_config import AugmentConfig
+from fewframes.training.steps.augment import TrainingView, mixed, read_drawn, seed_of
 from fewframes.video.view import ViewConfig
 
 VIEW = ViewConfig(resize_px=36, crop_px=32)
