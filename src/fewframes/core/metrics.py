@@ -317,8 +317,9 @@ def beta_quantile(probability: float, a: float, b: float) -> float:
     reach = min(700.0, 40 / min(a, b, 1.0))
     odds = np.linspace(-reach, reach, 200_001)
     log_density = -a * np.logaddexp(0, -odds) - b * np.logaddexp(0, odds)
-    cumulated = np.exp(log_density - log_density.max()).cumsum()
-    return float(1 / (1 + np.exp(-np.interp(probability, cumulated / cumulated[-1], odds))))
+    masses = np.exp(log_density - log_density.max())
+    cumulated = masses.cumsum() - masses / 2  # up to the point itself, in the middle of its cell
+    return float(1 / (1 + np.exp(-np.interp(probability, cumulated / masses.sum(), odds))))
 
 
 def t_quantile(probability: float, freedom: float) -> float:
