@@ -43,7 +43,7 @@ from fewframes.runtime.torch_runtime import TorchRuntime
 from fewframes.training.augment_config import AugmentConfig
 from fewframes.training.config import RunConfig, TrainConfig
 from fewframes.training.features import EmbeddedVideos, embed_videos
-from fewframes.training.loop import fit
+from fewframes.training.steps.loop import fit
 from runs.packaged import DARK, rows_of
 
 ROOT = Path(__file__).resolve().parents[1]

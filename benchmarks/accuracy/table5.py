@@ -39,7 +39,7 @@ from fewframes.models.cost import count_cost
 from fewframes.sampling import Views, centre_times, clip_times
 from fewframes.training.config import RunConfig
 from fewframes.training.evaluation.evaluate import EvaluateConfig, evaluate
-from fewframes.training.optim import warmup_cosine
+from fewframes.training.steps.optim import warmup_cosine
 from fewframes.training.train import TrainOptions, train
 from fewframes.video.source import open_video
 from fewframes.video.transforms import resized

@@ -6,8 +6,8 @@ Each video is a query; what it finds is ranked by cosine; its own sequence (UT-I
 never among it. `mAP`: mean over queries of average precision in %, with a 95 % interval over groups drawn anew; `chance`: the
 same for vectors drawn at random, mean of 20 draws.
 
-`y` is the video embedding of a head in the style of the preset `lite0-16`, taught by `training.loop.fit` with the settings of the
-package; `mean` the mean of the 16 frame embeddings (2288 numbers: pooled features and those of the middle over 3 x 3 cells);
+`y` is the video embedding of a head in the style of the preset `lite0-16`, taught by `training.steps.loop.fit` with the settings of
+the package; `mean` the mean of the 16 frame embeddings (2288 numbers: pooled features and those of the middle over 3 x 3 cells);
 `raw mean` the mean of the first 1280 of them, which are what EfficientNet-Lite0 of ImageNet gives (the packaged encoder is frozen,
 so raw image embeddings are its own); `raw middle frame` those of frame 8 alone; `y + mean` both, each of length 1, in one vector.
 

@@ -13,8 +13,8 @@ speed through `Predictor.stream(live=True)`, which drops what it cannot keep up 
 the answer that it is the newest of. Memory is the process's resident set, sampled each `every_s`.
 
 `accuracy`: UT-Interaction and the order test (docs/decisions) in five folds, whole groups held out, each video as it is and
-mirrored, `training.loop.fit` with the package's settings: the preset `lite0-16`, and the same with `temporal="causal"`. `first
-n`: the causal answer after the first n of 16 frames; the windowed one has none. Both have the read-out of moments; `without
+mirrored, `training.steps.loop.fit` with the package's settings: the preset `lite0-16`, and the same with `temporal="causal"`.
+`first n`: the causal answer after the first n of 16 frames; the windowed one has none. Both have the read-out of moments; `without
 moments` is the temporal encoder alone.
 """
 

@@ -10,7 +10,7 @@ action begins with a cut: real films are harder.
 Whole sequences of UT-Interaction and whole recordings of the daily movements are in one of three parts. `dev`: taught on the
 first, films of the second; everything was chosen there (window lengths, temperature, stillness, overlap, threshold 0.8, and 0.99
 for consecutive windows). `test`: taught on both, films of the third, set 2 of UT-Interaction among them. The head is that of
-`lite0-16`, taught by `training.loop.fit` with the settings of the package from each clip as it is and mirrored; `background
+`lite0-16`, taught by `training.steps.loop.fit` with the settings of the package from each clip as it is and mirrored; `background
 label` learns one label more: the other daily movements of the taught part, and frames held still.
 
 `mAP` is the mean over labels in % at each tIoU, spans from confidence 0.05 on; `frame_accuracy` the fraction of times (8 a second)

@@ -23,10 +23,10 @@ from fewframes.inference.predictor import load
 from fewframes.models.stam import STAM
 from fewframes.training.augment_config import AugmentConfig
 from fewframes.training.config import RunConfig, TrainConfig
-from fewframes.training.loader import ExampleOrder, TokenExamples, VideoExamples, read_batches
-from fewframes.training.loop import Trainer
 from fewframes.training.processes import start_processes
-from fewframes.training.training_set import TrainingSet, solve, token_examples
+from fewframes.training.steps.loader import ExampleOrder, TokenExamples, VideoExamples, read_batches
+from fewframes.training.steps.loop import Trainer
+from fewframes.training.steps.training_set import TrainingSet, solve, token_examples
 
 NUM_CLIPS, BATCH, TURNS, WORKERS = 96, 8, 3, 2
 SOAK_VIDEOS = 10_000

@@ -16,7 +16,7 @@ from fewframes.models.config import ModelConfig
 from fewframes.models.stam import STAM
 from fewframes.runtime.protocol import Floats
 from fewframes.training.config import RunConfig, TrainConfig
-from fewframes.training.loop import fit
+from fewframes.training.steps.loop import fit
 from fewframes.video.view import ViewConfig
 from helpers.models import TINY
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -58,7 +59,7 @@ def test_they_are_those_of_predict(data: VideoSet, predictor: Predictor, store: 
     for _ in range(2):
         found = embedded(data, predictor, store)
         for row, sample in zip(found.embeddings[:, 0], data.samples, strict=True):
-            assert torch.equal(row, predictor.predict(sample.path).frame_embeddings)
+            assert np.array_equal(row, predictor.predict(sample.path).frame_embeddings)
     assert found.num_cached == 3
     assert found.indices.tolist() == [0, 1, 2]
 
@@ -66,10 +67,13 @@ def test_they_are_those_of_predict(data: VideoSet, predictor: Predictor, store: 
 def test_the_second_view_is_mirrored(data: VideoSet, predictor: Predictor) -> None:
     both = embedded(data, predictor, None, mirror=True).embeddings
     plain = embedded(data, predictor, None).embeddings
-    torch.testing.assert_close(both[:, :1], plain)  # other products of matrices for other numbers of frames
+    np.testing.assert_allclose(
+        both[:, :1], plain, rtol=1e-5, atol=1e-5
+    )  # other products of matrices for other numbers of frames
     clip = predictor.read_clip(data.samples[1].path)
-    torch.testing.assert_close(both[1, 1], predictor.runtime.embed_frames(clip.frames.flip(-1)))
-    assert (both[:, 0] - both[:, 1]).abs().max() > 1e-3
+    mirrored_TD = predictor.runtime.embed_frames(clip.frames[..., ::-1].copy())
+    np.testing.assert_allclose(both[1, 1], mirrored_TD, rtol=1e-5, atol=1e-5)
+    assert np.abs(both[:, 0] - both[:, 1]).max() > 1e-3
 
 
 def test_damage_is_repaired(data: VideoSet, predictor: Predictor, store: EmbeddingCache) -> None:
@@ -78,7 +82,7 @@ def test_damage_is_repaired(data: VideoSet, predictor: Predictor, store: Embeddi
     damaged.write_bytes(damaged.read_bytes()[:-3])
     again = embedded(data, predictor, store)
     assert again.num_cached == 2
-    assert torch.equal(first.embeddings, again.embeddings)
+    assert np.array_equal(first.embeddings, again.embeddings)
     assert embedded(data, predictor, store).num_cached == 3
 
 
@@ -148,7 +152,7 @@ def test_each_sampling_and_crop_is_kept_for_itself(data: VideoSet, predictor: Pr
         assert [each.cached for each in second] == [True] * 3
         for one, two in zip(first, second, strict=True):
             assert one.features.shape[:2] == (len(views), 4)
-            assert torch.equal(one.features, two.features)
+            assert np.array_equal(one.features, two.features)
     assert embedded(data, predictor, store).num_cached == 3  # one pass is the one of training
     same = seen(data, predictor, store, Views(num_clips=2, clip_s=8 / 3))
     assert all(each.cached for each in same)  # what is not said is 2.67 s
@@ -160,7 +164,7 @@ def test_many_views_wait_in_little_memory(
     expected = [each.features for each in seen(data, predictor, None, Views(num_clips=2, num_crops=3))]
     monkeypatch.setattr(room, "AHEAD_BYTES", 1)  # one video at a time
     found = [each.features for each in seen(data, predictor, None, Views(num_clips=2, num_crops=3))]
-    assert all(torch.equal(one, other) for one, other in zip(expected, found, strict=True))
+    assert all(np.array_equal(one, other) for one, other in zip(expected, found, strict=True))
 
 
 def test_lengths_are_those_of_the_parts(data: VideoSet, predictor: Predictor, store: EmbeddingCache) -> None:
@@ -186,7 +190,7 @@ def test_what_changes_embeddings_is_part_of_their_key(
     assert not any(seen.cached for seen in moved if isinstance(seen, VideoFeatures))
     again = embedded(data, predictor, store)
     assert again.num_cached == 3
-    assert torch.equal(again.embeddings, plain)
+    assert np.array_equal(again.embeddings, plain)
 
 
 VIEW = ViewConfig(resize_px=36, crop_px=32)
@@ -227,8 +231,8 @@ def test_each_setting_of_a_model_is_in_the_key_or_changes_no_embedding(name: str
         assert encoder_key(other) != encoder_key(plain)
         return
     assert encoder_key(other) == encoder_key(plain)
-    frames_TCHW = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(other.runtime.embed_frames(frames_TCHW), plain.embed_frames(frames_TCHW))
+    frames_TCHW = np.random.default_rng(0).integers(256, size=(4, 3, 32, 32), dtype=np.uint8)
+    assert np.array_equal(other.runtime.embed_frames(frames_TCHW), plain.runtime.embed_frames(frames_TCHW))
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(ViewConfig)])
@@ -279,7 +283,7 @@ def test_the_same_weights_with_other_heads_embed_anew(
     other.torch.model.frame_encoder.load_state_dict(predictor.torch.model.frame_encoder.state_dict())
     for _ in range(2):
         first, second = embedded(data, predictor, store), embedded(data, other, store)
-        assert (first.embeddings - second.embeddings).abs().max() > 1e-3
+        assert np.abs(first.embeddings - second.embeddings).max() > 1e-3
     assert first.num_cached == second.num_cached == 3
     assert asdict(other.torch.config) == asdict(replace(predictor.torch.config, heads=6))
 
@@ -294,5 +298,5 @@ def test_what_is_drawn_depends_on_the_video_alone(data: VideoSet, predictor: Pre
     *_, without = embed_videos(moved, predictor, None, mirror=False, augment=drawn)
     assert isinstance(with_cache, EmbeddedVideos)
     assert isinstance(without, EmbeddedVideos)
-    assert torch.equal(with_cache.embeddings, without.embeddings)
-    assert not torch.equal(with_cache.embeddings[:, 1], with_cache.embeddings[:, 2])
+    assert np.array_equal(with_cache.embeddings, without.embeddings)
+    assert not np.array_equal(with_cache.embeddings[:, 1], with_cache.embeddings[:, 2])

@@ -162,7 +162,7 @@ def extract_features(
         if mirror:
             frames_VTCHW = np.concatenate([frames_VTCHW, frames_VTCHW[..., ::-1]])
         if augment is not None:
-            from fewframes.training.augment import read_drawn, seed_of  # late: it loads torch
+            from fewframes.training.steps.augment import read_drawn, seed_of  # late: it loads torch
 
             seeds = [seed_of(content or sample.path, number) for number in range(augment.views)]
             more_VTCHW = read_drawn(sample, num_frames, predictor.runtime.view, augment, seeds, mirror=mirror)

@@ -2,7 +2,7 @@
 
 With a frozen frame encoder each video is embedded once, and the temporal encoder and the head learn from cached embeddings. If the
 frame encoder learns, videos are decoded and augmented anew each time. A run has three parts (`run/prepare.py`, `run/fit.py`,
-`run/finish.py`), and the loop of steps (`loop.py`) is the same for both.
+`run/finish.py`), and the loop of steps (`steps/loop.py`) is the same for both.
 """
 
 from __future__ import annotations

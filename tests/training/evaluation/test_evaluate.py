@@ -23,6 +23,7 @@ from fewframes.models.cost import count_cost
 from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.files.networks import build_model
 from fewframes.models.presets import PRESETS
+from fewframes.runtime.protocol import scores_of
 from fewframes.sampling import Views
 from fewframes.training.config import RunConfig, TrainConfig
 from fewframes.training.evaluation.evaluate import EvaluateConfig, evaluate
@@ -138,7 +139,7 @@ def test_the_page_stands_alone_and_the_files_are_whole(judged: Evaluation, fadin
 
 def test_a_page_shows_the_actions_that_there_are(judged: Evaluation) -> None:
     labels = tuple(f"action {number}" for number in range(101))
-    report = score(torch.eye(101)[torch.tensor([3, 7, 9])], torch.tensor([3, 7, 8]), labels)
+    report = score(np.eye(101, dtype=np.float32)[[3, 7, 9]], np.array([3, 7, 8]), labels)
     page = report_page(replace(judged, report=report))
     assert " of 0" not in page
     assert 'class="wide"' not in page  # four of the 101 labels have videos or were predicted
@@ -148,9 +149,9 @@ def test_a_page_shows_the_actions_that_there_are(judged: Evaluation) -> None:
 
 def test_a_page_of_many_labels_can_be_scrolled(judged: Evaluation, fading: Predictor) -> None:
     labels = tuple(f"action {number} <b>" for number in range(101))
-    named_N = torch.arange(101)
-    named_N[:60] = named_N[:60].roll(1)  # sixty pairs of one each, of which the first twenty are listed
-    report = score(torch.eye(101)[named_N], torch.arange(101), labels)
+    named_N = np.arange(101)
+    named_N[:60] = np.roll(named_N[:60], 1)  # sixty pairs of one each, of which the first twenty are listed
+    report = score(np.eye(101, dtype=np.float32)[named_N], np.arange(101), labels)
     page = report_page(replace(judged, report=report), read_mistakes(replace(judged, report=report), fading))
     assert page.count('<div class="wide"><img class="chart" alt="confusion matrix"') == 1
     assert page.count("taken for action ") == 20
@@ -161,7 +162,9 @@ def test_a_page_of_many_labels_can_be_scrolled(judged: Evaluation, fading: Predi
 def test_what_it_costs(judged: Evaluation, fading: Predictor, clips: Path, tmp_path: Path) -> None:
     work = judged.work
     assert (work.frames_read, work.num_views, work.pace.num_videos) == (4, 1, 12)
-    counted = count_cost(build_model(fading.config, fading.view).eval(), 4, 32)
+    assert fading.runtime.config is not None
+    assert work.view_cost is not None
+    counted = count_cost(build_model(fading.runtime.config, fading.runtime.view).eval(), 4, 32)
     assert (work.view_cost.num_parameters, work.view_cost.gmacs) == (counted.num_parameters, counted.gmacs)
     # By hand, for kernels of processors are not all counted: q k^T and the weighted sum of 17 tokens of width 48 in each of 4
     # frames, of 5 tokens of width 32 over time, and the four cosines of the read-out.
@@ -269,12 +272,13 @@ def test_embeddings_are_kept_for_the_next_time(fading: Predictor, clips: Path, t
 
 def test_a_temperature_is_fitted_on_the_other_half() -> None:
     """One half is too sure, the other too doubtful: each is scaled by what suits the other, and gets worse."""
-    generator = torch.Generator().manual_seed(0)
-    logits_NK = torch.randn(4000, 3, generator=generator)
-    targets_N = torch.multinomial(logits_NK.softmax(1), 1, generator=generator).squeeze(1)
-    factors_N = torch.tensor([3.0, 1 / 3]).repeat(2000)
+    generator = np.random.default_rng(0)
+    logits_NK = generator.standard_normal((4000, 3), np.float32)
+    scores_NK = scores_of(logits_NK, "single")
+    targets_N = (generator.random((4000, 1)) > scores_NK.cumsum(axis=1)[:, :2]).sum(axis=1)
+    factors_N = np.tile(np.array([3, 1 / 3], np.float32), 2000)
     found = calibrated(logits_NK * factors_N[:, None], targets_N, ["a", "b"] * 2000)
-    swapped = torch.cat([9 * logits_NK[::2], logits_NK[1::2] / 9])
-    expected = calibration_error(swapped, torch.cat([targets_N[::2], targets_N[1::2]]))
+    swapped = np.concatenate([9 * logits_NK[::2], logits_NK[1::2] / 9])
+    expected = calibration_error(swapped, np.concatenate([targets_N[::2], targets_N[1::2]]))
     assert found.scaled_error == pytest.approx(expected, abs=0.02)
     assert found.scaled_error > found.error + 0.05

@@ -19,11 +19,11 @@ from fewframes.models.files.hub import load_checkpoint
 from fewframes.models.stam import STAM
 from fewframes.training.config import TrainConfig
 from fewframes.training.evaluation.results import figure_of
-from fewframes.training.loop import Trainer, TrainingStep
 from fewframes.training.processes import as_in_first, few_threads
 from fewframes.training.run.context import RunContext
 from fewframes.training.run.prepare import PreparedRun
 from fewframes.training.run.videos import failed
+from fewframes.training.steps.loop import Trainer, TrainingStep
 
 log = logging.getLogger("fewframes")
 

@@ -16,10 +16,10 @@ from fewframes.models.stam import STAM
 from fewframes.runtime.protocol import DtypeName
 from fewframes.training.config import RunConfig
 from fewframes.training.features import EmbeddedVideos
-from fewframes.training.loader import VideoExamples
 from fewframes.training.run.context import RunContext
 from fewframes.training.run.videos import RunVideos
-from fewframes.training.training_set import TrainingSet, solve, token_examples
+from fewframes.training.steps.loader import VideoExamples
+from fewframes.training.steps.training_set import TrainingSet, solve, token_examples
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,6 @@
 """Read a video in several views for the solved read-out: as it is, mirrored, and changed at random. Arrays alone.
 
-The random views are of the same kind as those of `training/augment.py`, with the same settings. They are other draws,
+The random views are of the same kind as those of `training/steps/augment.py`, with the same settings. They are other draws,
 made by numpy.
 """
 

@@ -11,7 +11,7 @@ import torch
 from fewframes.data.layouts import Sample
 from fewframes.errors import DataError
 from fewframes.training.augment_config import AugmentConfig
-from fewframes.training.loader import ExampleOrder, TokenExamples, VideoExamples, read_batches
+from fewframes.training.steps.loader import ExampleOrder, TokenExamples, VideoExamples, read_batches
 from fewframes.video.view import ViewConfig
 
 VIEW = ViewConfig(resize_px=36, crop_px=32)

@@ -21,10 +21,10 @@ from fewframes.models.layers import Block
 from fewframes.models.stam import STAM
 from fewframes.training.augment_config import AugmentConfig
 from fewframes.training.config import RunConfig, TrainConfig
-from fewframes.training.loader import TokenExamples, VideoExamples
-from fewframes.training.loop import Trainer, TrainingStep, fit
 from fewframes.training.processes import ONE_THREAD_GFLOP, few_threads, start_processes
-from fewframes.training.training_set import TrainingSet, class_weights, token_examples
+from fewframes.training.steps.loader import TokenExamples, VideoExamples
+from fewframes.training.steps.loop import Trainer, TrainingStep, fit
+from fewframes.training.steps.training_set import TrainingSet, class_weights, token_examples
 from fewframes.video.view import ViewConfig
 
 VIEW = ViewConfig(resize_px=36, crop_px=32)
@@ -223,7 +223,7 @@ def test_what_is_unfrozen_moves_and_the_rest_does_not(clips: Path, what: str, mo
 def test_frames_through_blocks_that_do_not_learn_go_few_at_a_time(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     losses = []
     for at_once in (3, 10**6):
-        monkeypatch.setattr("fewframes.training.trained_part.FRAMES_AT_ONCE", at_once)
+        monkeypatch.setattr("fewframes.training.steps.trained_part.FRAMES_AT_ONCE", at_once)
         model = built(replace(WHOLE, drop_path=0.0))
         most: list[int] = []
         encode = model.frame_encoder.forward

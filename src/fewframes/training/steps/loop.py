@@ -25,14 +25,14 @@ from torch.distributed.checkpoint.state_dict import get_model_state_dict
 from fewframes.errors import ConfigError
 from fewframes.models.layers import pixels_of
 from fewframes.models.stam import STAM
-from fewframes.training.augment import mixed
 from fewframes.training.config import RunConfig
-from fewframes.training.loader import ExampleOrder, TokenExamples, TrainingBatch, read_batches
-from fewframes.training.optim import Average, parameter_groups, unfreeze, warmup_cosine
 from fewframes.training.processes import as_in_first, few_threads, start_processes
-from fewframes.training.state import WHOLE, LearnedState
-from fewframes.training.trained_part import TrainedPart, spread, use_checkpointing
-from fewframes.training.training_set import TrainingSet, class_weights, solve, token_examples
+from fewframes.training.steps.augment import mixed
+from fewframes.training.steps.loader import ExampleOrder, TokenExamples, TrainingBatch, read_batches
+from fewframes.training.steps.optim import Average, parameter_groups, unfreeze, warmup_cosine
+from fewframes.training.steps.state import WHOLE, LearnedState
+from fewframes.training.steps.trained_part import TrainedPart, spread, use_checkpointing
+from fewframes.training.steps.training_set import TrainingSet, class_weights, solve, token_examples
 
 ADAM_BETAS = (0.9, 0.98)
 

@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from fewframes.data.layouts import Sample
 from fewframes.errors import DataError, VideoError
-from fewframes.training.augment import read_drawn, seed_of
 from fewframes.training.augment_config import AugmentConfig
+from fewframes.training.steps.augment import read_drawn, seed_of
 from fewframes.video.view import ViewConfig
 
 Draw = tuple[int, int]

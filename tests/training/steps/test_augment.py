@@ -4,27 +4,29 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from fewframes.data.layouts import Sample
-from fewframes.training.augment import TrainingView, mixed, read_drawn, seed_of
 from fewframes.training.augment_config import AugmentConfig
+from fewframes.training.steps.augment import TrainingView, mixed, read_drawn, seed_of
+from fewframes.video.pictures.display import Pixels
 from fewframes.video.view import ViewConfig
 
 VIEW = ViewConfig(resize_px=36, crop_px=32)
 
 
-def ramp(height: int = 60, width: int = 100) -> Tensor:
+def ramp(height: int = 60, width: int = 100) -> Pixels:
     """A frame whose red is its column and whose green is its row."""
-    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    return torch.stack([columns, rows, torch.full_like(rows, 7)]).to(torch.uint8)
+    rows, columns = np.indices((height, width))
+    return np.stack([columns, rows, np.full_like(rows, 7)]).astype(np.uint8)
 
 
 def seen(augment: AugmentConfig, seed: int, *, mirror: bool = False, num_frames: int = 3) -> Tensor:
     view = TrainingView(VIEW, augment, torch.Generator().manual_seed(seed), mirror=mirror)
-    return view.finish(torch.stack([view.fit_frame(ramp()) for _ in range(num_frames)]))
+    return view.finish(torch.from_numpy(np.stack([view.fit_frame(ramp()) for _ in range(num_frames)])))
 
 
 @pytest.mark.parametrize(

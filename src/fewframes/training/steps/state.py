@@ -13,7 +13,7 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
 from fewframes.errors import ConfigError
-from fewframes.training.optim import Average
+from fewframes.training.steps.optim import Average
 
 STATE_FORMAT = 1
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fewframes.models.stam import STAM
-from fewframes.training.loader import TokenExamples, VideoExamples
+from fewframes.training.steps.loader import TokenExamples, VideoExamples
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from fewframes.models.backbones import EfficientNetLite0, timm_frame_encoder
 from fewframes.models.files.networks import build_model
 from fewframes.models.stam import SpatialEncoder
 from fewframes.training.config import TrainConfig
-from fewframes.training.optim import Average, layers_of, parameter_groups, unfreeze, warmup_cosine
+from fewframes.training.steps.optim import Average, layers_of, parameter_groups, unfreeze, warmup_cosine
 from fewframes.video.view import ViewConfig
 from helpers.models import TINY
 
