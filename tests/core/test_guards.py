@@ -14,8 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fewframes.core.forks import keep_in_forks
-from fewframes.core.guards import Guard
+from fewframes.core.guards import Guard, keep_in_forks
 from fewframes.errors import VideoError
 from fewframes.video.source import open_video
 

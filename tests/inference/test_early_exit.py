@@ -25,8 +25,7 @@ from fewframes.inference.early_exit import (
     stages_of,
     with_stages,
 )
-from fewframes.models.config import AttentionLayout
-from fewframes.models.exit_plan import ExitPlan, check_can_exit
+from fewframes.models.config import AttentionLayout, ExitPlan, check_can_exit
 from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.files.networks import build_model
 from fewframes.runtime.protocol import Floats

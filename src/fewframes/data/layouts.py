@@ -13,7 +13,7 @@
 
 Paths are relative to the list, unless a folder of the videos is given. Numbers as labels get their names from a class list beside
 the list, if there is one. `folder_layouts.py` reads folders, `list_text.py` parts the text of lists into cells, `columns.py`
-recognises columns, and `official_lists.py` reads published lists.
+recognises columns, and `list_shapes.py` reads published lists.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ from fewframes.data.columns import (
     sample_of,
 )
 from fewframes.data.folder_layouts import notes_of_labels, read_folder
-from fewframes.data.json_rows import rows_of_object
-from fewframes.data.list_text import COLUMNS, NUMBER, ListRow, ListTable, is_file, lines_of, read_table, text_of
-from fewframes.data.official_lists import (
+from fewframes.data.list_shapes import (
     HMDB51_LIST,
     SOMETHING_LIST,
     TABLES,
     UCF101_LIST,
     activitynet_samples,
     read_hmdb51,
+    rows_of_object,
     something_samples,
     ucf101_group,
 )
+from fewframes.data.list_text import COLUMNS, NUMBER, ListRow, ListTable, is_file, lines_of, read_table, text_of
 from fewframes.data.samples import LabelledList, ReadOptions, Sample, part_of
 from fewframes.errors import DataError
 

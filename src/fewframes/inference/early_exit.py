@@ -20,7 +20,7 @@ from fewframes.core.arguments import real_number
 from fewframes.core.metrics import fit_temperature
 from fewframes.errors import ConfigError
 from fewframes.inference.clips import ClipReader, ClipRequest
-from fewframes.models.exit_plan import ExitPlan, check_can_exit
+from fewframes.models.config import ExitPlan, check_can_exit
 from fewframes.results import Clip, Timing
 from fewframes.runtime.protocol import Floats, Runtime, WindowEncoding, scores_of
 from fewframes.video.source import Source

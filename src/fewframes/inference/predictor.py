@@ -19,7 +19,7 @@ from fewframes.core.settings import MOST_FRAMES
 from fewframes.errors import ConfigError, FewframesError, VideoError
 from fewframes.inference.clips import BackendChoice, ClipReader, ClipRequest, DecodedClips, choose_backend
 from fewframes.inference.early_exit import encoded_early, exit_plan_of
-from fewframes.models.exit_plan import ExitPlan
+from fewframes.models.config import ExitPlan
 from fewframes.results import Clip, Failure, Prediction, Timing
 from fewframes.runtime.open import DEFAULT_MODEL, RuntimeName, open_runtime
 from fewframes.runtime.protocol import DtypeName, Floats, Frames, LabelsClips, Runtime, WindowEncoding, scores_of

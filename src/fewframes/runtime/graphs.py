@@ -22,7 +22,7 @@ from pydantic.dataclasses import dataclass as settings
 
 from fewframes.core.settings import STRICT, Count, NumFrames, Task, settings_from
 from fewframes.errors import ConfigError, WeightsError, needed
-from fewframes.models.exit_plan import ExitPlan
+from fewframes.models.config import ExitPlan
 from fewframes.models.files.formats import SUFFIXES, GraphFormat, format_of
 from fewframes.runtime.file_graphs import ort_errors, session_options
 from fewframes.runtime.torch_archive import plain_archive

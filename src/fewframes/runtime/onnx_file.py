@@ -10,8 +10,7 @@ import numpy as np
 
 from fewframes.core.settings import Task
 from fewframes.errors import WeightsError
-from fewframes.models.config import ModelConfig
-from fewframes.models.exit_plan import ExitPlan
+from fewframes.models.config import ExitPlan, ModelConfig
 from fewframes.models.files.model_file import ModelFile, read_metadata, read_model_file
 from fewframes.models.files.names import find_model
 from fewframes.models.moments import NUM_MOMENTS, moment_features

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewframes.core.settings import Task
-from fewframes.models.config import MapChoice, MapMethod, ModelConfig
-from fewframes.models.exit_plan import ExitPlan
+from fewframes.models.config import ExitPlan, MapChoice, MapMethod, ModelConfig
 from fewframes.video.view import ViewConfig
 
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]

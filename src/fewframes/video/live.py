@@ -22,7 +22,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from fewframes.core.forks import keep_in_forks
+from fewframes.core.guards import keep_in_forks
 from fewframes.errors import VideoError
 from fewframes.video.decode.container import DECODE_CLOCK, END_NOT_LENGTH, MAX_PIXELS, packets_of
 from fewframes.video.decode.opening import in_its_words, video_of

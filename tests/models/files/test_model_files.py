@@ -28,8 +28,7 @@ from fewframes.core.settings import MOST_FRAMES, settings_from
 from fewframes.errors import ConfigError, WeightsError
 from fewframes.inference.early_exit import stages_of
 from fewframes.inference.predictor import load
-from fewframes.models.config import ModelConfig
-from fewframes.models.exit_plan import ExitPlan
+from fewframes.models.config import ExitPlan, ModelConfig
 from fewframes.models.files.checkpoint import Checkpoint, save_checkpoint
 from fewframes.models.files.hub import load_checkpoint
 from fewframes.models.files.networks import build_model, planned_model

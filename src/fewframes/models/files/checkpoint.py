@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from fewframes.errors import ConfigError
-from fewframes.models.exit_plan import ExitPlan
+from fewframes.models.config import ExitPlan
 from fewframes.models.files.model_file import ModelFile, damaged, write_model_file
 from fewframes.models.files.networks import build_model, check_fit, load_strictly, planned_model
 from fewframes.models.stam import STAM

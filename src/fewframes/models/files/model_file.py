@@ -22,8 +22,7 @@ from safetensors import SafetensorError, safe_open
 
 from fewframes.core.settings import settings_from
 from fewframes.errors import ConfigError, WeightsError
-from fewframes.models.config import ModelConfig
-from fewframes.models.exit_plan import ExitPlan
+from fewframes.models.config import ExitPlan, ModelConfig
 from fewframes.video.view import ViewConfig
 
 MODEL_FILE = "model.safetensors"

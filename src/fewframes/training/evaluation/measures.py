@@ -13,8 +13,8 @@ from fewframes.core.process import cpu_name, num_cores
 from fewframes.core.text import count_of
 from fewframes.inference.early_exit import figures_of
 from fewframes.inference.predictor import Predictor
+from fewframes.models.config import ExitPlan
 from fewframes.models.cost import Cost, count_cost
-from fewframes.models.exit_plan import ExitPlan
 from fewframes.models.presets import PRESETS
 from fewframes.runtime.open import has_torch
 from fewframes.runtime.protocol import Floats, Runtime

@@ -22,7 +22,7 @@ from fewframes.core.text import count_of
 from fewframes.data.dataset import VideoSet
 from fewframes.inference.early_exit import stage_logits
 from fewframes.inference.predictor import Predictor
-from fewframes.models.exit_plan import ExitPlan
+from fewframes.models.config import ExitPlan
 from fewframes.results import Failure
 from fewframes.runtime.protocol import Floats
 from fewframes.sampling import ONE_PASS, Views

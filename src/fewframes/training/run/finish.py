@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 
 from fewframes.errors import DataError
 from fewframes.inference.early_exit import fit_plan, stage_logits, stages_of
-from fewframes.models.exit_plan import ExitPlan
+from fewframes.models.config import ExitPlan
 from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.stam import STAM
 from fewframes.results import Failure

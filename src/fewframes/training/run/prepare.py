@@ -10,7 +10,7 @@ import torch
 
 from fewframes.errors import ConfigError, DataError
 from fewframes.inference.predictor import Predictor
-from fewframes.models.exit_plan import check_can_exit
+from fewframes.models.config import check_can_exit
 from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.stam import STAM
 from fewframes.runtime.protocol import DtypeName

@@ -21,8 +21,7 @@ import numpy as np
 from av.error import FFmpegError
 from numpy.typing import ArrayLike
 
-from fewframes.core.forks import keep_in_forks
-from fewframes.core.guards import Guard
+from fewframes.core.guards import Guard, keep_in_forks
 from fewframes.core.storage import unbroken
 from fewframes.errors import VideoError
 from fewframes.results import Clip, ClockStep, Reading
