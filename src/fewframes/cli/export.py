@@ -25,7 +25,11 @@ def export(
     ],
     dtype: Annotated[
         Literal["float32", "float16", "int8"],
-        typer.Option(help="Precision of the frame encoder. The lower ones give smaller files.", rich_help_panel=MODEL),
+        typer.Option(
+            help="Precision of the frame encoder. The lower ones give smaller files. A head can be solved for the int8 file: "
+            "fewframes train --head solved --model FILE.",
+            rich_help_panel=MODEL,
+        ),
     ] = "float32",
     calibrate: Annotated[
         list[str] | None,

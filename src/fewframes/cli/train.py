@@ -93,7 +93,7 @@ def train(
         str | None,
         typer.Option(
             help="Model to start from: a preset, or a trained model's file or folder. Its frame encoder is used again; what "
-            "it learned about actions is not.",
+            "it learned about actions is not. With --head solved also an exported .onnx file; the result is one again.",
             show_default="lite0-16",
             rich_help_panel=MODEL,
         ),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from fewframes.errors import ConfigError, nearest
 from fewframes.models.files.formats import format_of
 from fewframes.models.files.model_file import GRAPH_PREFIX, read_metadata, read_model_file
-from fewframes.models.files.names import find_model
+from fewframes.models.files.names import exported_in, find_model
 from fewframes.runtime.protocol import DtypeName, Runtime
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def open_runtime(
     """
     if runtime not in RUNTIMES:
         raise ConfigError(f"runtime {runtime!r}: {nearest(str(runtime), RUNTIMES)}")
-    name = os.fspath(name_or_path)
+    name = exported_in(os.fspath(name_or_path))
     # ONNX Runtime can follow these values alone.
     given = {
         f"device={device!r}": device not in ("auto", "cpu"),

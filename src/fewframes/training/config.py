@@ -95,7 +95,8 @@ class RunConfig:
     """The settings of a complete run, as `fewframes train` reads them from `--run FILE.toml` and writes them beside the model."""
 
     start: str = "lite0-16"
-    """A preset or a checkpoint file. It gives the architecture, the view and, unless `init` is set, the frame encoder's weights."""
+    """A preset or a checkpoint file. It gives the architecture, the view and, unless `init` is set, the frame encoder's weights.
+    A solved head may also start from an exported .onnx file."""
     init: str = ""
     """Weights of the frame encoder: a file with timm's names, one of our models, or a timm name to download."""
     model: dict[str, Any] = field(default_factory=dict)

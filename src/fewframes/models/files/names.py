@@ -11,6 +11,9 @@ from fewframes.errors import WeightsError, nearest
 from fewframes.models.files.model_file import MODEL_FILE
 from fewframes.models.presets import PRESETS
 
+GRAPH_FILE = "model.onnx"
+"""The name of an exported model in a training folder: the result of a run that started from one."""
+
 
 def find_model(name: str) -> Path:
     """Return the model file that a preset's name, a file or a training folder stands for. Raises WeightsError if there is none."""
@@ -40,6 +43,14 @@ def find_model(name: str) -> Path:
             f"fewframes models pull {name}, or from a file that you have: fewframes models pull {name} --file FILE"
         )
     return path
+
+
+def exported_in(name: str) -> str:
+    """Return the exported model of a training folder that has one instead of a model file, or else the name as it is."""
+    folder = Path(name)
+    if name not in PRESETS and not _is_file(folder / MODEL_FILE) and _is_file(folder / GRAPH_FILE):
+        return str(folder / GRAPH_FILE)
+    return name
 
 
 def downloaded_path(name: str) -> Path:

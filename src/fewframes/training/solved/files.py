@@ -18,7 +18,6 @@ from fewframes.training.evaluation.report import write_predictions
 from fewframes.training.run_files import (
     CONFUSION_FILE,
     METRICS_FILE,
-    MODEL_FILE,
     OUTPUT_FILES,
     PREDICTIONS_FILE,
     RUN_FILE,
@@ -51,7 +50,7 @@ def write_folder(
         facts: The content of the file of metrics.
         figures: The figures whose predictions and confusion are written; None writes neither.
         labels: Names of the K actions.
-        write_model: Writes the model to a path. It is called last, so that a folder with a model is complete.
+        write_model: Writes the model into a folder. It is called last, so that a folder with a model is complete.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -66,7 +65,7 @@ def write_folder(
                 counts_KK = figures.report.confusion
                 title = f"{figures.report.num_videos} videos left out, top-1 {figures.report.top1:.1%}"
                 (part / CONFUSION_FILE).write_bytes(confusion_png(labels, np.asarray(counts_KK), title))
-        write_model(part / MODEL_FILE)
+        write_model(part)
     (folder / STATE_FILE).unlink(missing_ok=True)  # of an interrupted training run that this one replaces
     remove_parts(folder)
 

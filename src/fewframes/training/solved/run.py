@@ -31,7 +31,7 @@ from fewframes.training.solved.checks import check_groups, check_labels, check_s
 from fewframes.training.solved.features import EmbeddedViews, Progress, embed_views
 from fewframes.training.solved.figures import HeadFigures, figures_of
 from fewframes.training.solved.files import check_folder, environment, versions, write_folder
-from fewframes.training.solved.model import SolvedStart
+from fewframes.training.solved.model import Start, start_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +99,7 @@ def train_solved(
     training, held = hold_out(data, 0, run.train.seed)
     part, held_part = data.subset(training), data.subset(_reported(data, held))
     check_groups(part)
-    start = SolvedStart(run, data.labels, _task(data), options.device, options.dtype)
+    start = start_of(run, data.labels, _task(data), options.device, options.dtype)
     began = time.perf_counter()
     views = embed_views(part, start, options.cache, progress, mirror=run.data.mirror, augment=run.augment)
     held_views = _held_out_views(held_part, start, options.cache, progress)
@@ -128,7 +128,7 @@ def train_solved(
         _facts(provenance, result, options.command),
         reported,
         data.labels,
-        lambda path: start.write(path, solved, provenance, metrics),
+        lambda part: start.write(part, solved, provenance, metrics),
     )
     return result
 
@@ -173,9 +173,7 @@ def _reported(data: VideoSet, held: list[int]) -> list[int]:
     return [index for index in held if data.samples[index].split == "test"] or held
 
 
-def _held_out_views(
-    part: VideoSet, start: SolvedStart, cache: EmbeddingCache | None, progress: Progress
-) -> EmbeddedViews:
+def _held_out_views(part: VideoSet, start: Start, cache: EmbeddingCache | None, progress: Progress) -> EmbeddedViews:
     """Return the embeddings of the held-out videos as they are. If none can be read, there are none but the failures."""
     nothing = EmbeddedViews(np.empty((0, 1, 1, 1), np.float32), np.empty(0, np.intp), (), 0)
     if not part.samples:
@@ -201,7 +199,7 @@ def _held_out(solved: SolvedMoments, part: VideoSet, views: EmbeddedViews, data:
 
 
 def _provenance(
-    data: VideoSet, read: VideoSet, run: RunConfig, start: SolvedStart, solved: SolvedMoments, result: SolvedResult
+    data: VideoSet, read: VideoSet, run: RunConfig, start: Start, solved: SolvedMoments, result: SolvedResult
 ) -> dict[str, Any]:
     return {
         "data": data.name,
