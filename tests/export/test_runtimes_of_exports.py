@@ -15,7 +15,7 @@ from fewframes.export.file_graphs import add_graphs
 from fewframes.inference.explain import explain
 from fewframes.inference.predictor import Predictor, load
 from fewframes.inference.timeline import sweep
-from fewframes.models.exit_plan import ExitPlan
+from fewframes.models.config import ExitPlan
 from fewframes.models.files.checkpoint import Checkpoint, save_checkpoint
 from fewframes.models.files.networks import build_model
 from fewframes.runtime.protocol import CachesMotion, DrawsMaps, LabelsClips
