@@ -32,7 +32,7 @@ ARCHITECTURES = {
     "motion, moments, multilabel": replace(RICH, task="multilabel"),
     "release": replace(TINY, temporal="release"),
     "mean": replace(TINY, temporal="mean"),
-    "causal": replace(RICH, temporal="causal"),
+    "causal": replace(TINY, temporal="causal", temporal_width=16, motion_width=8),
     "timm": replace(TINY, encoder="timm:test_efficientnet", temporal="mean", motion_width=8),
 }
 """Small networks of every kind but `lite0`, which the packaged model stands for (tests/runtime)."""

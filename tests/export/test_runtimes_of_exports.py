@@ -25,7 +25,7 @@ from helpers.runtimes import assert_same_answers
 
 pytest.importorskip("onnxscript")
 VIEW = ViewConfig(resize_px=36, crop_px=32)
-CONFIG = replace(TINY, num_frames=8, temporal="causal", motion_width=8, moment_head=True)
+CONFIG = replace(TINY, num_frames=8, motion_width=8, moment_head=True, temporal_width=16)
 KINDS = {".onnx": "onnxruntime", ".xml": "openvino", ".pt2": "torch.export"}
 
 

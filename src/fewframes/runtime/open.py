@@ -83,7 +83,7 @@ def _open_exported(name: str, options: list[str], merge: int | None) -> Runtime:
     opened = None if options else GraphRuntime(name)
     if opened is not None and merge in (None, opened.merge):
         return opened
-    wrong = ", ".join(options or [f"merge={merge}"])
+    wrong = ", ".join([*options, *([] if merge is None else [f"merge={merge}"])])
     raise ConfigError(f"{name} is an exported model, for which {wrong} cannot be set; leave that out")
 
 
