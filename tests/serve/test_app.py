@@ -179,7 +179,7 @@ class Door:
 
     def __init__(self, service: Service) -> None:
         self.event, self.inner = threading.Event(), service.runtime.inner
-        service.runtime.inner = self
+        service.runtime.inner = self  # type: ignore[assignment]
 
     def embed_frames(self, frames: NDArray[np.uint8]) -> Any:
         self.event.wait(20)

@@ -34,7 +34,7 @@ class Runtime:
 
 
 def test_all_else_is_asked_of_the_inner_runtime() -> None:
-    batcher = BatchingRuntime(Runtime(row_of))
+    batcher = BatchingRuntime(Runtime(row_of))  # type: ignore[arg-type]
     assert batcher.labels == ("hug", "kick")
     with pytest.raises(AttributeError, match="view"):
         _ = batcher.view
@@ -45,7 +45,7 @@ def test_each_gets_its_own_rows_in_their_order() -> None:
     generator = np.random.default_rng(0)
     clips = [generator.integers(0, 256, (length, 3, 4, 4), np.uint8) for length in (1, 16, 17, 40, 3, 64)]
     rounds: list[int] = []
-    batcher = BatchingRuntime(Runtime(row_of), rounds.append)
+    batcher = BatchingRuntime(Runtime(row_of), rounds.append)  # type: ignore[arg-type]
     with ThreadPoolExecutor(len(clips)) as pool:
         found = list(pool.map(batcher.embed_frames, clips))
     batcher.close()
@@ -63,7 +63,7 @@ def test_what_waits_goes_together_and_a_long_one_keeps_no_short_one_waiting() ->
         order.append(sorted({int(frame.max()) for frame in frames_TCHW}))
         return row_of(frames_TCHW)
 
-    batcher = BatchingRuntime(Runtime(slow))
+    batcher = BatchingRuntime(Runtime(slow))  # type: ignore[arg-type]
     with ThreadPoolExecutor(3) as pool:
         long = pool.submit(batcher.embed_frames, grey(5 * PART_FRAMES, 1))
         time.sleep(0.1)  # its first share is in the round that waits at the door
@@ -84,7 +84,7 @@ def test_a_failed_round_fails_the_one_that_asked_and_no_other() -> None:
             raise RuntimeError("out of memory")
         return row_of(frames_TCHW)
 
-    batcher = BatchingRuntime(Runtime(picky))
+    batcher = BatchingRuntime(Runtime(picky))  # type: ignore[arg-type]
     with pytest.raises(RuntimeError, match="out of memory"):
         batcher.embed_frames(grey(2, 7))
     assert batcher.embed_frames(grey(2, 6)).tolist() == [[6.0], [6.0]]
