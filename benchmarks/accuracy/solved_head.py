@@ -40,7 +40,8 @@ from fewframes.data.layouts import Sample
 from fewframes.runtime.protocol import DtypeName
 from fewframes.training.augment_config import AugmentConfig
 from fewframes.training.config import RunConfig
-from fewframes.training.solved.features import EmbeddedViews, embed_views
+from fewframes.training.features import EmbeddedVideos
+from fewframes.training.solved.features import embed_views
 from fewframes.training.solved.figures import HeadFigures
 from fewframes.training.solved.model import SolvedStart
 from fewframes.training.solved.run import SolveOptions, solve_and_measure, train_solved
@@ -101,7 +102,7 @@ def order(data: VideoSet, cache: EmbeddingCache, dtype: DtypeName) -> dict[str, 
     flipped = {label: (other,) for label, other in zip(data.labels, data.labels[::-1], strict=True)}
     backwards = tuple(replace(sample, labels=flipped[sample.labels[0]]) for sample in data.samples)
     both = replace(data, samples=(*data.samples, *backwards))
-    twice = EmbeddedViews(
+    twice = EmbeddedVideos(
         np.concatenate([views.embeddings, views.embeddings[:, :, ::-1]]), np.arange(len(both.samples)), (), 0
     )
     with timed(seconds, "solving"):
@@ -118,7 +119,7 @@ def training_views(data: VideoSet, cache: EmbeddingCache, dtype: DtypeName) -> d
     for result in embed_videos(data, predictor, cache, mirror=True, augment=AugmentConfig()):
         if isinstance(result, EmbeddedVideos):
             assert not result.failures
-            views = EmbeddedViews(np.asarray(result.embeddings), np.asarray(result.indices), (), 0)
+            views = EmbeddedVideos(np.asarray(result.embeddings), np.asarray(result.indices), (), 0)
     with timed(seconds, "solving"):
         _, figures = solve_and_measure(data, data.labels, views)
     return row_of(figures, seconds, dtype)

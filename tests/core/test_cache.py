@@ -127,7 +127,7 @@ def test_a_folder_that_takes_nothing_is_told_once(
         def full(*_: object, **__: object) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(tempfile, "NamedTemporaryFile", full)
+        monkeypatch.setattr(tempfile, "TemporaryDirectory", full)
     store = EmbeddingCache(folder)
     assert store.get("ab12") is None
     assert [store.put_or_warn(f"ab{number}", np.zeros(2, np.float32)) for number in range(5)] == [False] * 5

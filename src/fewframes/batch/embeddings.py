@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import json
 import struct
-import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fewframes.core.files import PART_PREFIX, check_format
+from fewframes.core.files import check_format, parquet_rows, whole
 from fewframes.core.text import count_of, printable
 from fewframes.core.version import __version__
 from fewframes.errors import ConfigError, DataError
@@ -74,30 +74,25 @@ def write_embeddings(
         "labels": json.dumps([printable(label) for label in predictor.labels]),
     }
     num_videos, failures = 0, []
-    target = path.resolve()  # a link stays one
     try:
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=PART_PREFIX) as name:
-            unfinished = Path(name) / path.name
-            writer: _Writer = (
-                _Parquet(unfinished, about, predictor, per_frame=per_frame)
+        with whole(path) as unfinished:
+            writing = (
+                _parquet(unfinished, embedding_columns(predictor, per_frame=per_frame), about, per_frame=per_frame)
                 if path.suffix == ".parquet"
-                else _Safetensors(unfinished, about, per_frame=per_frame)
+                else _safetensors(unfinished, about, per_frame=per_frame)
             )
-            try:
+            with writing as add:
                 for result in results:
                     if isinstance(result, Failure):
                         failures.append(result)
                     else:
                         num_videos += 1
-                    writer.add(result)
-            finally:
-                writer.finish()  # closes the open files even where a result raised
+                    add(result)
             if not num_videos:
                 first = f"; the first: {failures[0].error}" if failures else ""
                 raise DataError(
                     f"{path}: not written, because none of {count_of(len(failures), 'video')} could be read{first}"
                 )
-            unfinished.replace(target)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written ({error.strerror or error}); choose another folder") from None
     return EmbeddingSummary(num_videos, tuple(failures))
@@ -135,41 +130,37 @@ def embedding_row(result: Prediction | Failure, *, per_frame: bool) -> dict[str,
     }
 
 
-class _Writer(Protocol):
-    def add(self, result: Prediction | Failure) -> None: ...
+@contextmanager
+def _parquet(
+    path: Path, columns: Mapping[str, Any], about: Mapping[str, str], *, per_frame: bool
+) -> Iterator[Callable[[Prediction | Failure], None]]:
+    """Yield a function that writes a result as a row of a Parquet file."""
+    rows: list[dict[str, object]] = []
+    num_values = 0
 
-    def finish(self) -> None: ...
-
-
-class _Parquet:
-    def __init__(self, path: Path, about: Mapping[str, str], predictor: Predictor, *, per_frame: bool) -> None:
-        import pyarrow  # late: an optional package
-        from pyarrow import parquet
-
-        self._pyarrow: Any = pyarrow
-        columns = embedding_columns(predictor, per_frame=per_frame)
-        self._schema = pyarrow.schema(list(columns.items()), metadata=dict(about))
-        self._writer = parquet.ParquetWriter(path, self._schema)
-        self._rows: list[dict[str, object]] = []
-        self._num_values, self._per_frame = 0, per_frame
-
-    def add(self, result: Prediction | Failure) -> None:
-        row = embedding_row(result, per_frame=self._per_frame)
+    def add(result: Prediction | Failure) -> None:
+        nonlocal num_values
+        rows.append(embedding_row(result, per_frame=per_frame))
         if isinstance(result, Prediction):
-            self._num_values += result.embedding.size
-            self._num_values += result.frame_embeddings.size * self._per_frame
-        self._rows.append(row)
-        if self._num_values > ROW_VALUES:
-            self._flush()
+            num_values += result.embedding.size + result.frame_embeddings.size * per_frame
+        if num_values > ROW_VALUES:
+            write(rows)
+            rows.clear()
+            num_values = 0
 
-    def finish(self) -> None:
-        self._flush()
-        self._writer.close()
+    with parquet_rows(path, columns, about) as write:
+        yield add
+        write(rows)
 
-    def _flush(self) -> None:
-        if self._rows:
-            self._writer.write_table(self._pyarrow.Table.from_pylist(self._rows, schema=self._schema))
-        self._rows, self._num_values = [], 0
+
+@contextmanager
+def _safetensors(
+    path: Path, about: Mapping[str, str], *, per_frame: bool
+) -> Iterator[Callable[[Prediction | Failure], None]]:
+    """Yield a function that adds a result to the tensors of a safetensors file."""
+    writer = _Safetensors(path, about, per_frame=per_frame)
+    yield writer.add
+    writer.finish()
 
 
 class _Safetensors:

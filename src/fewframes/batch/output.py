@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from typing import Any, Protocol
 
 from fsspec.implementations.local import LocalFileSystem
 
-from fewframes.core.files import PART_PREFIX, check_format
+from fewframes.core.files import check_format, parquet_rows, whole
 from fewframes.core.storage import file_system, store_errors
 from fewframes.core.text import printable
 from fewframes.errors import ConfigError
@@ -135,15 +134,10 @@ class ShardFolder:
             system.pipe_file(self.path(name), content)  # one put: object stores show a file once it is complete
             return
         os.makedirs(path, exist_ok=True)
-        part = Path(path) / f"{PART_PREFIX}{uuid.uuid4().hex}"
-        try:
-            with part.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())  # otherwise a machine that loses power may have the name and not the content
-            part.replace(self.path(name))
-        finally:
-            part.unlink(missing_ok=True)
+        with whole(Path(self.path(name))) as part, part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # otherwise a machine that loses power may have the name and not the content
 
 
 def name_of(number: int) -> str:
@@ -262,17 +256,16 @@ def put_shard(folder: ShardFolder, shard: Shard, work: RowTable, rows: Iterable[
         rows: The rows, in the order of the shard's sources.
     """
     import pyarrow  # late: an optional package
-    from pyarrow import parquet
 
     about = {**work.about, "run": folder.key, "shard": str(shard.number), "footer": (SEAL + NO_DIGEST).decode()}
-    columns = [("row", pyarrow.int64()), *work.columns.items()]
+    columns = {"row": pyarrow.int64(), **work.columns}
     numbered = []
     for index, (source, row) in enumerate(zip(shard.sources, rows, strict=True), shard.first):
         assert row["source"] == printable(source), f"a row of {row['source']} for {source}"
         numbered.append({"row": index, **row})
-    table = pyarrow.Table.from_pylist(numbered, schema=pyarrow.schema(columns, metadata=about))
     content = BytesIO()
-    parquet.write_table(table, content, write_page_checksum=True)
+    with parquet_rows(content, columns, about) as add:
+        add(numbered)
     with writing_to(folder.location):
         folder.put(name_of(shard.number), _sealed(content.getvalue()))
 

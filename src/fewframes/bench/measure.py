@@ -8,7 +8,7 @@ so that a machine that slows down slows all of them.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +17,11 @@ from fewframes.bench.results import Bench, BenchResult, Measurement, UnmeasuredB
 from fewframes.bench.stopwatch import in_own_process, significant
 from fewframes.bench.turns import Shortcuts, costs_of, read_views, report_on, take_turn
 from fewframes.core.metrics import Report
+from fewframes.core.process import TalkingProgress
 from fewframes.data.dataset import VideoSet
 from fewframes.errors import ConfigError, DataError, FewframesError, nearest
 from fewframes.models.cost import Cost
 from fewframes.models.devices import choose_device, machine_name
-
-Progress = Callable[[str, int, int, str], None]
-"""A function called with the stage, the items done, the items in all, and the item that comes now."""
 
 
 def bench(
@@ -37,7 +35,7 @@ def bench(
     weights: Mapping[str, str] | None = None,
     tolerance: float = 0.0,
     merge: int = 0,
-    progress: Progress = lambda stage, done, total, words: None,
+    progress: TalkingProgress = lambda stage, done, total, words: None,
 ) -> Bench:
     """Measure systems in interleaved turns.
 

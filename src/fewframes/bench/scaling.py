@@ -12,9 +12,9 @@ from typing import Literal
 
 import torch
 
-from fewframes.bench.measure import Progress
 from fewframes.bench.stopwatch import Memory, Runner, in_own_process, significant
 from fewframes.bench.systems import Baseline, build
+from fewframes.core.process import TalkingProgress
 from fewframes.core.text import count_of
 from fewframes.errors import BenchError, ConfigError, nearest
 from fewframes.models.config import ModelConfig
@@ -58,7 +58,7 @@ def scale(
     frames: Sequence[int] = FRAMES,
     device: str = "auto",
     seconds: float = 2.0,
-    progress: Progress = lambda stage, done, total, words: None,
+    progress: TalkingProgress = lambda stage, done, total, words: None,
 ) -> list[Point]:
     """Run the ViT of a preset in the three layouts, each in a process of its own and in the precision that is fastest for it.
 

@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from fewframes.core.files import whole
 from fewframes.core.natural import in_natural_order
 
 log = logging.getLogger("fewframes")
@@ -73,14 +73,8 @@ class EmbeddingCache:
         path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         content = save({"embeddings": np.ascontiguousarray(array)}, metadata={"checksum": _checksum(array)})
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False, suffix=".part") as part:
-            try:
-                part.write(content)
-                part.flush()
-                Path(part.name).replace(path)
-            except BaseException:
-                Path(part.name).unlink()
-                raise
+        with whole(path) as part:
+            part.write_bytes(content)
 
     def put_or_warn(self, key: str, array: NDArray[np.float32]) -> bool:
         """Store the array and return True, or log a warning and return False if the folder cannot be written to.

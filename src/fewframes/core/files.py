@@ -7,11 +7,10 @@ import platform
 import shutil
 import tempfile
 import time
-import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Literal
+from typing import IO, Any, Literal
 
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
@@ -21,7 +20,7 @@ from fewframes.errors import ConfigError, OutputError, needed
 TableFormat = Literal["csv", "parquet"]
 
 PART_PREFIX = ".part-"
-"""The prefix of folders and files that are not finished yet."""
+"""The prefix of folders whose files are not finished yet."""
 LOCK_FILE, WRITER_FILE = ".lock", ".writer"
 """The names of two files in a folder that a process is writing to: the lock, and a description of that process."""
 
@@ -68,9 +67,22 @@ def filled(folder: Path, names: tuple[str, ...]) -> Iterator[Path]:
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove unfinished folders and files that `filled` left behind when its process was killed."""
+    """Remove unfinished folders that `filled` and `whole` left behind when its process was killed."""
     for part in folder.glob(f"{PART_PREFIX}*"):
         shutil.rmtree(part, ignore_errors=True)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Yield a temporary path of the same name. Its file replaces that of `path` if the block ends without an error.
+
+    Each writer has a folder of its own, so two of them cannot mix their bytes, and the block may put other files beside its own.
+    """
+    target = path.resolve()  # the file behind a link is replaced, so the link stays a link
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=PART_PREFIX) as folder:
+        part = Path(folder) / target.name
+        yield part
+        part.replace(target)
 
 
 def write_file(path: Path, content: str | bytes) -> None:
@@ -83,13 +95,8 @@ def write_file(path: Path, content: str | bytes) -> None:
         if path.exists() and not path.is_file():  # a device or a pipe, which cannot be replaced by a file
             path.write_bytes(data)
             return
-        target = path.resolve()  # the file behind a link is replaced, so the link stays a link
-        part = target.with_name(f"{PART_PREFIX}{uuid.uuid4().hex[:12]}")
-        try:
+        with whole(path) as part:
             part.write_bytes(data)
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -124,3 +131,22 @@ def check_format(form: TableFormat) -> None:
     """
     if form == "parquet":
         needed("pyarrow", "parquet", "Parquet needs pyarrow")
+
+
+@contextmanager
+def parquet_rows(
+    target: Path | IO[bytes], columns: Mapping[str, Any], about: Mapping[str, str]
+) -> Iterator[Callable[[Sequence[Mapping[str, object]]], None]]:
+    """Yield a function that writes rows, as values by column, to a Parquet file. Each call makes one row group.
+
+    Args:
+        target: The file, or its content in memory.
+        columns: The columns, with types of pyarrow.
+        about: The metadata of the file.
+    """
+    import pyarrow  # late: an optional package
+    from pyarrow import parquet
+
+    schema = pyarrow.schema(list(columns.items()), metadata=dict(about))
+    with parquet.ParquetWriter(target, schema, write_page_checksum=True) as writer:
+        yield lambda rows: writer.write_table(pyarrow.Table.from_pylist(list(rows), schema=schema)) if rows else None

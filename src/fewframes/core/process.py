@@ -1,4 +1,4 @@
-"""Threads that work ahead of the caller, and the memory of this process.
+"""Threads that work ahead of the caller, the report of how far work is, and the cores and memory of this process.
 
 Threads help because FFmpeg releases Python's global lock.
 """
@@ -9,7 +9,7 @@ import ctypes
 import os
 import platform
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -21,38 +21,49 @@ M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
 """The numbers of two parameters of mallopt, from malloc.h."""
 
+Progress = Callable[[str, int, int], None]
+"""A function that is called with the name of the stage, the number done, and the number in all (0 if that is unknown)."""
+TalkingProgress = Callable[[str, int, int, str], None]
+"""A `Progress` that takes a line of text too."""
+
+Item = TypeVar("Item")
 Done = TypeVar("Done")
 
 
 def worked_ahead(
-    sources: Iterable[str | os.PathLike[str]], work: Callable[[str | os.PathLike[str]], Done], workers: int
-) -> Iterator[tuple[str, Done | FewframesError]]:
-    """Yield each source, in order, with the result of `work` or the error that it raised.
+    items: Iterable[Item], work: Callable[[Item], Done], workers: int, ahead: int | None = None
+) -> Generator[tuple[Item, Done | FewframesError], None, None]:
+    """Yield each item, in order, with the result of `work` or the error that it raised.
 
-    `workers` sources are worked on at a time, and as many more are finished or waiting. Only errors of this package are
-    yielded; any other is raised.
+    Only errors of this package are yielded; any other is raised.
 
     Args:
-        sources: the videos, taken from the iterable only as they are needed.
-        work: called with each source, in a thread.
-        workers: the number of threads.
+        items: The items, such as videos, taken from the iterable only as they are needed.
+        work: Called with each item, in a thread.
+        workers: The number of threads.
+        ahead: Items that are worked on, finished or waiting while the caller uses one. Two per thread by default.
     """
-    remaining = iter(sources)
-    waiting: deque[tuple[str, Future[Done]]] = deque()
+    ahead = 2 * workers - 1 if ahead is None else ahead
+    remaining = iter(items)
+    waiting: deque[tuple[Item, Future[Done]]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="fewframes-decode") as pool:
+
+        def fill(most: int) -> None:
+            waiting.extend((item, pool.submit(work, item)) for item in islice(remaining, most - len(waiting)))
+
         try:
             while True:
-                for source in islice(remaining, 2 * workers - len(waiting)):
-                    waiting.append((os.fspath(source), pool.submit(work, source)))
+                fill(max(1, ahead))
                 if not waiting:
                     return
-                name, future = waiting.popleft()
+                item, future = waiting.popleft()
                 try:
                     done = future.result()
                 except FewframesError as error:
-                    yield name, error
+                    yield item, error  # nothing more is begun, because the caller may give up
                     continue
-                yield name, done
+                fill(ahead)
+                yield item, done
         finally:  # the caller may stop early; closing the pool then waits for running work alone
             for _, future in waiting:
                 future.cancel()

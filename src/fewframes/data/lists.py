@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fewframes.core.files import PART_PREFIX
+from fewframes.core.files import whole
 from fewframes.core.storage import as_path, is_address
 from fewframes.data.layouts import ReadOptions, Sample, read_layout
 from fewframes.data.list_text import COLUMNS
@@ -34,8 +33,8 @@ def write_list(samples: Sequence[Sample], path: Path, *, multilabel: bool = Fals
         if reason := unlistable(sample, multilabel=multilabel):
             raise DataError(f"{sample.path!r}: {reason}")
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=PART_PREFIX) as folder:
-            part = Path(folder) / "list.csv"
+        with whole(path) as finished:
+            part = finished.with_name("list.csv")  # the ending says how it is read
             with part.open("w", encoding="utf-8", newline="") as file:
                 writer = csv.writer(file, lineterminator="\n")
                 writer.writerow(COLUMNS)
@@ -44,7 +43,7 @@ def write_list(samples: Sequence[Sample], path: Path, *, multilabel: bool = Fals
             for sample, other in zip(movable, again, strict=True):
                 if sample != other:
                     raise DataError(f"{path}: {sample} would be read back as {other}; rename the file")
-            part.replace(path)
+            part.replace(finished)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written ({error.strerror or error}); choose another path") from None
 

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewframes.core.cache import EmbeddingCache, content_key, key_of
-from fewframes.errors import Unreachable, VideoError
+from fewframes.core.process import worked_ahead
+from fewframes.errors import FewframesError, Unreachable, VideoError
 from fewframes.inference.predictor import Predictor
 from fewframes.runtime.protocol import Floats, Frames
 from fewframes.sampling import window_indices
@@ -90,20 +90,11 @@ class FrameFeatures:
         """
         head = min(-first % CHUNK_FRAMES, len(times_s))
         chunks = [part for part in (times_s[:head], *_split(times_s[head:], CHUNK_FRAMES)) if len(part)]
-        waiting: deque[Future[_Chunk]] = deque()
-        with ThreadPoolExecutor(1, thread_name_prefix="fewframes-decode") as pool:
-            try:
-                # One chunk is submitted before the one before it is embedded, so that decoding and the network overlap.
-                for ahead in [*chunks[1:], None]:
-                    if not waiting:
-                        waiting.append(pool.submit(self._read, chunks[0]))
-                    chunk = waiting.popleft().result()
-                    if ahead is not None:
-                        waiting.append(pool.submit(self._read, ahead))
-                    yield self._embedded(chunk)
-            finally:
-                for future in waiting:
-                    future.cancel()
+        with closing(worked_ahead(chunks, self._read, workers=1, ahead=1)) as read:  # decoding and the network overlap
+            for _, chunk in read:
+                if isinstance(chunk, FewframesError):
+                    raise chunk
+                yield self._embedded(chunk)
 
     def _read(self, times_s: Times) -> _Chunk:
         key = ""
@@ -181,8 +172,8 @@ class FrameFeatures:
             if len(embedded_ND):
                 whole_ND[chunk.good] = embedded_ND
             return whole_ND
-        if self._cache is not None and chunk.key and not self._cache.put_or_warn(chunk.key, embedded_ND):
-            self._cache = None  # a full disk warns once, not for every chunk
+        if self._cache is not None and chunk.key:
+            self._cache.put_or_warn(chunk.key, embedded_ND)
         return embedded_ND
 
 

@@ -163,14 +163,14 @@ class Predictor:
             exit_plan_of(self.runtime, early_exit, num_frames),
         )
 
-        def work(source: str | os.PathLike[str]) -> DecodedClips | Prediction:
+        def work(source: str) -> DecodedClips | Prediction:
             return (
                 self.reader.read(source, request, threads=1)
                 if plan is None
                 else self._predict_early(source, request, plan, 1)
             )
 
-        for source, done in worked_ahead(sources, work, workers):
+        for source, done in worked_ahead(map(os.fspath, sources), work, workers):
             if isinstance(done, FewframesError):
                 yield Failure.of(source, done)
                 continue

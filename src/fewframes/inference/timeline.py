@@ -19,6 +19,7 @@ from pydantic.dataclasses import dataclass as settings
 
 from fewframes.core.arguments import check_time_range
 from fewframes.core.cache import EmbeddingCache
+from fewframes.core.process import Progress
 from fewframes.core.settings import STRICT, Positive, Task
 from fewframes.core.text import count_of, for_csv
 from fewframes.errors import ConfigError, VideoError
@@ -39,9 +40,6 @@ STEEP, TINY = 8.0, 1e-6
 LIVELY_FRACTION = 0.9
 """The fraction of windows that change less than the level at which this video's changes are measured."""
 CSV_COLUMNS = ("source", "start_s", "end_s", "label", "confidence")
-
-Progress = Callable[[str, int, int], None]
-"""A callback that gets the stage, how many frames are done, and of how many."""
 
 
 @settings(frozen=True, kw_only=True, config=STRICT)

@@ -86,7 +86,7 @@ class OnnxFileRuntime:
         return self.file.config.task
 
     @property
-    def config(self) -> ModelConfig | None:
+    def config(self) -> ModelConfig:
         """Return the architecture."""
         return self.file.config
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from fewframes.core.arguments import whole_number
 from fewframes.errors import ConfigError, nearest
 from fewframes.models.attention_maps import choose_method, frame_maps
-from fewframes.models.config import MapChoice, MapMethod, ModelConfig
+from fewframes.models.config import MapChoice, MapMethod
 from fewframes.models.devices import auto_dtype, choose_device
 from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.files.networks import sharing_copy
@@ -67,8 +67,7 @@ class TorchRuntime:
         if not isinstance(checkpoint, Checkpoint):
             raise TypeError(f"checkpoint = {checkpoint!r}: needs a Checkpoint; fewframes.load takes names and paths")
         self.name, self.checkpoint = name, checkpoint
-        self.config: ModelConfig | None = checkpoint.model.config
-        config = checkpoint.model.config
+        self.config = config = checkpoint.model.config
         self.provenance = checkpoint.provenance
         self.labels, self.view, self.exits = checkpoint.labels, checkpoint.view, checkpoint.exits
         self.num_frames, self.task = config.num_frames, config.task

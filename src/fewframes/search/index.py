@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from fewframes.core.cache import EmbeddingCache
+from fewframes.core.process import Progress
 from fewframes.core.storage import is_address
 from fewframes.data.lists import absolute
 from fewframes.errors import ConfigError, DataError, nearest
 from fewframes.inference.predictor import Predictor
-from fewframes.inference.timeline import Progress
 from fewframes.search.finding import WindowFinder, conditions_of, not_itself
 from fewframes.search.rows import EncodeVideos, WindowEncoder, vectors_of
 from fewframes.search.settings import KIND, check_same, new_settings

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from fewframes.core.files import held
+from fewframes.core.process import Progress
 from fewframes.core.storage import is_address
 from fewframes.data.lists import absolute
 from fewframes.errors import DataError, nearest
 from fewframes.inference.frame_features import Gap
-from fewframes.inference.timeline import Progress
 from fewframes.results import Failure
 from fewframes.search.rows import EncodedVideo, EncodeVideos
 from fewframes.search.table import among, index_errors

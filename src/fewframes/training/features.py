@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -19,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewframes.core.cache import EmbeddingCache, key_of
-from fewframes.core.process import num_cores
+from fewframes.core.process import num_cores, worked_ahead
 from fewframes.core.text import count_of
 from fewframes.data.dataset import VideoSet
 from fewframes.data.known_videos import content_of
@@ -28,6 +26,7 @@ from fewframes.errors import DataError, FewframesError
 from fewframes.inference.frame_features import encoder_key
 from fewframes.inference.predictor import Predictor
 from fewframes.results import Failure
+from fewframes.runtime.protocol import Floats, Frames
 from fewframes.sampling import ONE_PASS, Views
 from fewframes.training.augment_config import AugmentConfig
 from fewframes.video.source import open_video
@@ -76,21 +75,22 @@ def embed_videos(
     Raises:
         DataError: Not a single video could be read.
     """
-    rows: list[NDArray[Any]] = []
-    read: list[int] = []
-    failures: list[Failure] = []
-    num_cached = 0
     videos = extract_features(data, predictor, cache, mirror=mirror, num_frames=num_frames, augment=augment)
-    for index, result in enumerate(videos):
-        if isinstance(result, Failure):
-            failures.append(result)
-        else:
-            rows.append(result.features)
-            read.append(index)
-            num_cached += result.cached
-        yield index + 1
+    results = []
+    for result in videos:
+        results.append(result)
+        yield len(results)
+    yield gathered(data, results)
+
+
+def gathered(data: VideoSet, results: Sequence[VideoFeatures | Failure]) -> EmbeddedVideos:
+    """Return the embeddings of all videos of a data set as one array. Raises DataError if not a single one could be read."""
+    failures = [result for result in results if isinstance(result, Failure)]
+    read = {index: result for index, result in enumerate(results) if isinstance(result, VideoFeatures)}
     check_some(data, len(read), failures)
-    yield EmbeddedVideos(np.stack(rows), np.array(read), tuple(failures), num_cached)
+    rows_BVTD = np.stack([video.features for video in read.values()])
+    num_cached = sum(video.cached for video in read.values())
+    return EmbeddedVideos(rows_BVTD, np.array(list(read)), tuple(failures), num_cached)
 
 
 def check_some(data: VideoSet, num_read: int, failures: list[Failure]) -> None:
@@ -142,19 +142,12 @@ def extract_features(
             depend on its content and range alone.
     """
     predictor.check_views(views)
-    embeds = predictor.runtime.embeds_frames
+    runtime, embeds = predictor.runtime, predictor.runtime.embeds_frames
     num_frames = num_frames or predictor.num_frames
     cache = cache if embeds else None
-    caching = cache is not None
     augment = augment if augment is not None and augment.views else None
-    setting = _setting(predictor, views, num_frames, mirror, augment) if cache is not None else ""
 
-    def read(sample: Sample) -> _VideoInput:
-        content = content_of(sample) if cache is not None or augment is not None else ""
-        key = key_of(content, setting) if cache is not None and content else ""
-        found = cache.get(key) if cache is not None and key else None
-        if found is not None:
-            return _VideoInput(found, key, True, _length_s(sample) if with_lengths else None)
+    def read(sample: Sample, content: str) -> tuple[Frames, float]:
         clips = predictor.read_views(
             sample.path, views, num_frames=num_frames, start_s=sample.start_s, end_s=sample.end_s
         )
@@ -164,59 +157,74 @@ def extract_features(
         if augment is not None:
             from fewframes.training.steps.augment import read_drawn, seed_of  # late: it loads torch
 
-            seeds = [seed_of(content or sample.path, number) for number in range(augment.views)]
-            more_VTCHW = read_drawn(sample, num_frames, predictor.runtime.view, augment, seeds, mirror=mirror)
+            seeds = [seed_of(content or content_of(sample) or sample.path, number) for number in range(augment.views)]
+            more_VTCHW = read_drawn(sample, num_frames, runtime.view, augment, seeds, mirror=mirror)
             frames_VTCHW = np.concatenate([frames_VTCHW, more_VTCHW.numpy()])
         start_s, end_s = checked_range(clips[0].duration_s, sample.start_s, sample.end_s)
-        return _VideoInput(frames_VTCHW, key, False, end_s - start_s)
+        return frames_VTCHW, end_s - start_s
 
     num_views = len(views) * (1 + mirror) + (0 if augment is None else augment.views)
-    bytes_per_video = num_views * num_frames * 3 * predictor.runtime.view.crop_px**2
-    for result in _read_ahead(data.samples, read, AHEAD_BYTES // bytes_per_video):
-        if isinstance(result, Failure) or result.cached:
-            yield result if isinstance(result, Failure) else VideoFeatures(result.values, True, result.length_s)
-            continue
-        began = time.perf_counter()
-        features = predictor.runtime.encode_clips(result.values) if embeds else result.values
-        network_s = time.perf_counter() - began
-        if caching and cache is not None and result.key:
-            # A full disk is reported once. The run goes on without the cache, and so without a warning for every video.
-            caching = cache.put_or_warn(result.key, features)
-        yield VideoFeatures(features, False, result.length_s, network_s)
+    return features_of(
+        data.samples,
+        read,
+        runtime.encode_clips if embeds else None,
+        cache,
+        _setting(predictor, views, num_frames, mirror, augment) if cache is not None else "",
+        bytes_per_video=num_views * num_frames * 3 * runtime.view.crop_px**2,
+        with_lengths=with_lengths,
+    )
 
 
-@dataclass(frozen=True, eq=False)
-class _VideoInput:
-    """A video as a reading thread hands it over: embeddings (V, T, D) if `cached`, else frames (V, T, C, H, W) to be embedded."""
+def features_of(
+    samples: Sequence[Sample],
+    read: Callable[[Sample, str], tuple[Frames, float | None]],
+    embed: Callable[[Frames], Floats] | None,
+    cache: EmbeddingCache | None,
+    setting: str,
+    *,
+    bytes_per_video: int,
+    with_lengths: bool = False,
+) -> Iterator[VideoFeatures | Failure]:
+    """Yield the features, or the failure, of each video in order. Threads look them up in the cache or read ahead.
 
-    values: NDArray[Any]
-    key: str
-    cached: bool
-    length_s: float | None
+    Args:
+        samples: The videos.
+        read: Returns the frames (V, T, C, H, W) uint8 of a video, and its length in seconds where it is known. It is called
+            with the video and a key of its content, which is empty without a cache or a local file.
+        embed: Returns the embeddings (V, T, D) of frames; None leaves frames as they are.
+        cache: Where embeddings are looked up and stored; None computes all of them.
+        setting: The cache's key of everything besides the video that its embeddings depend on.
+        bytes_per_video: The size of the frames of one video.
+        with_lengths: Measure the duration of cached videos too, which opens their files.
+    """
 
+    def look_up(sample: Sample) -> tuple[VideoFeatures, str]:
+        """Return embeddings from the cache, or frames still to be embedded; and the key of the embeddings."""
+        content = content_of(sample) if cache is not None else ""
+        key = key_of(content, setting) if cache is not None and content else ""
+        found = cache.get(key) if cache is not None and key else None
+        if found is not None:
+            return VideoFeatures(found, True, _length_s(sample) if with_lengths else None), key
+        frames_VTCHW, length_s = read(sample, content)
+        return VideoFeatures(frames_VTCHW, False, length_s), key
 
-def _read_ahead(
-    samples: tuple[Sample, ...], read: Callable[[Sample], _VideoInput], most_waiting: int
-) -> Iterator[_VideoInput | Failure]:
-    """Yield the result of `read`, or the failure, for each sample in order, with up to `most_waiting` read ahead in threads."""
     workers = num_cores()
-    most_waiting = max(1, min(2 * workers, most_waiting))
-    waiting: deque[Future[_VideoInput]] = deque()
-    submitted = iter(samples)
-    with ThreadPoolExecutor(workers, thread_name_prefix="fewframes-embed") as pool:
-        try:
-            for sample in samples:
-                while len(waiting) < most_waiting and (ahead := next(submitted, None)) is not None:
-                    waiting.append(pool.submit(read, ahead))
-                try:
-                    result = waiting.popleft().result()
-                except FewframesError as error:
-                    yield Failure.of(sample.path, error, sample.start_s, sample.end_s)
-                    continue
-                yield result
-        finally:  # also when the caller stops early: nothing is read then that nobody takes
-            for future in waiting:
-                future.cancel()
+    ahead = min(2 * workers, AHEAD_BYTES // bytes_per_video) - 1
+    with closing(worked_ahead(samples, look_up, workers, max(0, ahead))) as results:
+        for sample, result in results:
+            if isinstance(result, FewframesError):
+                yield Failure.of(sample.path, result, sample.start_s, sample.end_s)
+                continue
+            video, key = result
+            if video.cached or embed is None:
+                yield video
+                continue
+            began = time.perf_counter()
+            features = embed(video.features)
+            network_s = time.perf_counter() - began
+            if cache is not None and key:
+                cache.put_or_warn(key, features)  # a full disk is reported once, and the run goes on
+            yield VideoFeatures(features, False, video.length_s, network_s)
 
 
 def _length_s(sample: Sample) -> float:

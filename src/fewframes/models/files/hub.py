@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+from fewframes.core.files import whole
 from fewframes.errors import ConfigError, WeightsError, nearest
 from fewframes.models.files.checkpoint import Checkpoint, checkpoint_of
 from fewframes.models.files.formats import format_of
@@ -37,28 +38,24 @@ def pull(name: str, *, file: str | None = None, progress: Callable[[int, int], N
     """
     url = release_url(name)
     target = downloaded_path(name)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _open_weights(name, url, file) as source, part.open("wb") as out:
-            total = int(getattr(source, "length", None) or 0)
-            while block := source.read(2**20):
-                out.write(block)
-                if progress is not None:
-                    progress(out.tell(), total)
-        loaded = load_release(part).model.config.num_frames
-        wanted = PRESETS[name].model.num_frames
-        if loaded != wanted:
-            raise WeightsError(f"{file or url}: built for {loaded} frames; {name!r} has {wanted}")
-        hash_path(target).write_text(sha256_of(part) + "\n")
-        part.replace(target)
+        with whole(target) as part:
+            with _open_weights(name, url, file) as source, part.open("wb") as out:
+                total = int(getattr(source, "length", None) or 0)
+                while block := source.read(2**20):
+                    out.write(block)
+                    if progress is not None:
+                        progress(out.tell(), total)
+            loaded = load_release(part).model.config.num_frames
+            wanted = PRESETS[name].model.num_frames
+            if loaded != wanted:
+                raise WeightsError(f"{file or url}: built for {loaded} frames; {name!r} has {wanted}")
+            hash_path(target).write_text(sha256_of(part) + "\n")
         return target
     except OSError as error:  # a broken connection, a full disk, a folder that is a file
         reason = error.strerror or one_line(error)
         raise WeightsError(f"{file or url}: cannot be fetched and stored as {target} ({reason})") from None
-    finally:
-        if part.parent.is_dir():  # below a file `unlink` raises NotADirectoryError
-            part.unlink(missing_ok=True)
 
 
 def release_url(name: str) -> str:

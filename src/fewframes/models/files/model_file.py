@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import threading
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from fewframes.core.files import whole
 from fewframes.core.settings import settings_from
 from fewframes.errors import ConfigError, WeightsError
 from fewframes.models.config import ExitPlan, ModelConfig
@@ -149,13 +149,8 @@ def write_model_file(
     metadata = {HEADER_KEY: json.dumps(header)}
     metadata |= {f"{GRAPH_PREFIX}{part}": _packed(graph) for part, graph in sorted(file.graphs.items())}
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Each writer has a file of its own, so that two of them cannot mix their bytes.
-    part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
-    try:
+    with whole(path) as part:
         _write_safetensors(part, file.tensors, stored_as or {}, metadata)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def stored_kinds(path: Path) -> dict[str, str]:

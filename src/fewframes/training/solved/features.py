@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewframes.core.cache import EmbeddingCache, key_of
-from fewframes.core.process import num_cores, worked_ahead
+from fewframes.core.process import TalkingProgress
 from fewframes.data.dataset import VideoSet
 from fewframes.data.known_videos import content_of
 from fewframes.data.layouts import Sample
-from fewframes.errors import DataError, FewframesError
-from fewframes.results import Failure
+from fewframes.runtime.protocol import Floats, Frames
 from fewframes.training.augment_config import AugmentConfig
+from fewframes.training.features import EmbeddedVideos, features_of, gathered
 from fewframes.training.solved.views import views_of
 from fewframes.video.view import ViewConfig
 
-Progress = Callable[[str, int, int, str], None]
-"""A function that is called with the name of the stage, the number done, the number in all, and a line of text."""
 NO_DRAWS = AugmentConfig(views=0)
 """The settings of a video as it is, without random views."""
 DRAWS_VERSION = 1
@@ -47,29 +43,15 @@ class FrameEmbedder(Protocol):
         """Return the embedding of each frame by itself: (T, C, H, W) uint8 -> (T, D)."""
 
 
-@dataclass(frozen=True, eq=False)
-class EmbeddedViews:
-    """The frame embeddings of the videos that could be read."""
-
-    embeddings: NDArray[np.float32]
-    """(B, V, T, D), with V views of each video; the first is the video as it is."""
-    indices: NDArray[np.intp]
-    """The indices (B,) of these videos in the data."""
-    failures: tuple[Failure, ...]
-    """The videos that could not be read."""
-    num_cached: int
-    """Number of videos whose embeddings came from the cache."""
-
-
 def embed_views(
     data: VideoSet,
     embedder: FrameEmbedder,
     cache: EmbeddingCache | None,
-    progress: Progress,
+    progress: TalkingProgress,
     *,
     mirror: bool = False,
     augment: AugmentConfig = NO_DRAWS,
-) -> EmbeddedViews:
+) -> EmbeddedVideos:
     """Embed the frames of all videos, in several views of each. Threads decode ahead of the network.
 
     Args:
@@ -83,44 +65,24 @@ def embed_views(
     Raises:
         DataError: Not a single video could be read.
     """
-    view, num_frames, samples = embedder.view, embedder.num_frames, data.samples
+    view, num_frames = embedder.view, embedder.num_frames
     setting = key_of(embedder.encoder_key(), _settings(num_frames, mirror, augment))
 
-    def read(sample: Sample) -> tuple[NDArray[Any], str, bool]:
-        """Return embeddings and True, or frames and False; and the key of the embeddings."""
-        content = content_of(sample) if cache is not None or augment.views else ""
-        key = key_of(content, setting) if content else ""
-        found = cache.get(key) if cache is not None and key else None
-        if found is not None:
-            return found, key, True
-        frames_VTCHW = views_of(sample, num_frames, view, augment, content or sample.path, mirror=mirror)
-        return frames_VTCHW, key, False
+    def read(sample: Sample, content: str) -> tuple[Frames, None]:
+        if augment.views:
+            content = content or content_of(sample) or sample.path
+        return views_of(sample, num_frames, view, augment, content, mirror=mirror), None
 
-    rows: list[NDArray[np.float32]] = []
-    indices: list[int] = []
-    failures: list[Failure] = []
-    num_cached = 0
-    numbers = map(
-        str, range(len(samples))
-    )  # a file may be in the data several times, so its path does not tell its row
-    for number, result in worked_ahead(numbers, lambda number: read(samples[int(os.fspath(number))]), num_cores()):
-        sample = samples[int(number)]
-        if isinstance(result, FewframesError):
-            failures.append(Failure.of(sample.path, result, sample.start_s, sample.end_s))
-        else:
-            values, key, cached = result
-            num_cached += cached
-            if not cached:
-                embeddings_MD = embedder.embed_frames(values.reshape(-1, *values.shape[2:]))
-                values = np.asarray(embeddings_MD, np.float32).reshape(*values.shape[:2], -1)
-                if cache is not None and key:
-                    cache.put_or_warn(key, values)
-            rows.append(values)
-            indices.append(int(number))
-        progress("embedding", int(number) + 1, len(samples), "")
-    if not rows:
-        raise DataError(f"{data.name}: none of {len(samples)} videos could be read; the first: {failures[0].error}")
-    return EmbeddedViews(np.stack(rows), np.array(indices), tuple(failures), num_cached)
+    def embed(frames_VTCHW: Frames) -> Floats:
+        embeddings_ND = embedder.embed_frames(frames_VTCHW.reshape(-1, *frames_VTCHW.shape[2:]))
+        return np.asarray(embeddings_ND, np.float32).reshape(*frames_VTCHW.shape[:2], -1)
+
+    bytes_per_video = (1 + mirror + augment.views) * num_frames * 3 * view.crop_px**2
+    results = []
+    for result in features_of(data.samples, read, embed, cache, setting, bytes_per_video=bytes_per_video):
+        results.append(result)
+        progress("embedding", len(results), len(data.samples), "")
+    return gathered(data, results)
 
 
 def _settings(num_frames: int, mirror: bool, augment: AugmentConfig) -> dict[str, Any]:

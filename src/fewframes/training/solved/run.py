@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewframes.core.cache import EmbeddingCache
+from fewframes.core.process import TalkingProgress
 from fewframes.core.settings import Task
 from fewframes.data.dataset import VideoSet, hold_out
 from fewframes.data.known_videos import marks_of
@@ -27,8 +28,9 @@ from fewframes.models.moments import (
 from fewframes.results import Failure
 from fewframes.runtime.protocol import DtypeName
 from fewframes.training.config import DEFAULT_RUN, RunConfig
+from fewframes.training.features import EmbeddedVideos
 from fewframes.training.solved.checks import check_groups, check_labels, check_settings, notes_on_groups
-from fewframes.training.solved.features import EmbeddedViews, Progress, embed_views
+from fewframes.training.solved.features import embed_views
 from fewframes.training.solved.figures import HeadFigures, figures_of
 from fewframes.training.solved.files import check_folder, environment, versions, write_folder
 from fewframes.training.solved.model import Start, start_of
@@ -78,7 +80,7 @@ def train_solved(
     output: str | Path,
     run: RunConfig = DEFAULT_RUN,
     options: SolveOptions = DEFAULT_OPTIONS,
-    progress: Progress = lambda stage, done, total, words: None,
+    progress: TalkingProgress = lambda stage, done, total, words: None,
 ) -> SolvedResult:
     """Solve a read-out of the actions of `data`, and write the model with its figures to a folder.
 
@@ -134,7 +136,7 @@ def train_solved(
 
 
 def solve_and_measure(
-    read: VideoSet, labels: tuple[str, ...], views: EmbeddedViews
+    read: VideoSet, labels: tuple[str, ...], views: EmbeddedVideos
 ) -> tuple[SolvedMoments, HeadFigures]:
     """Solve the read-out of embedded videos; return it and its figures on groups that are left out in turn.
 
@@ -173,9 +175,19 @@ def _reported(data: VideoSet, held: list[int]) -> list[int]:
     return [index for index in held if data.samples[index].split == "test"] or held
 
 
+<<<<<<< HEAD
 def _held_out_views(part: VideoSet, start: Start, cache: EmbeddingCache | None, progress: Progress) -> EmbeddedViews:
+||||||| 9d0cc75
+def _held_out_views(
+    part: VideoSet, start: SolvedStart, cache: EmbeddingCache | None, progress: Progress
+) -> EmbeddedViews:
+=======
+def _held_out_views(
+    part: VideoSet, start: SolvedStart, cache: EmbeddingCache | None, progress: TalkingProgress
+) -> EmbeddedVideos:
+>>>>>>> house
     """Return the embeddings of the held-out videos as they are. If none can be read, there are none but the failures."""
-    nothing = EmbeddedViews(np.empty((0, 1, 1, 1), np.float32), np.empty(0, np.intp), (), 0)
+    nothing = EmbeddedVideos(np.empty((0, 1, 1, 1), np.float32), np.empty(0, np.intp), (), 0)
     if not part.samples:
         return nothing
     try:
@@ -187,7 +199,7 @@ def _held_out_views(part: VideoSet, start: Start, cache: EmbeddingCache | None, 
         return replace(nothing, failures=tuple(failures))
 
 
-def _held_out(solved: SolvedMoments, part: VideoSet, views: EmbeddedViews, data: VideoSet) -> HeadFigures | None:
+def _held_out(solved: SolvedMoments, part: VideoSet, views: EmbeddedVideos, data: VideoSet) -> HeadFigures | None:
     """Return the figures on the held-out videos; None if none of them could be read."""
     if not len(views.indices):
         return None
