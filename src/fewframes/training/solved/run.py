@@ -175,17 +175,9 @@ def _reported(data: VideoSet, held: list[int]) -> list[int]:
     return [index for index in held if data.samples[index].split == "test"] or held
 
 
-<<<<<<< HEAD
-def _held_out_views(part: VideoSet, start: Start, cache: EmbeddingCache | None, progress: Progress) -> EmbeddedViews:
-||||||| 9d0cc75
 def _held_out_views(
-    part: VideoSet, start: SolvedStart, cache: EmbeddingCache | None, progress: Progress
-) -> EmbeddedViews:
-=======
-def _held_out_views(
-    part: VideoSet, start: SolvedStart, cache: EmbeddingCache | None, progress: TalkingProgress
+    part: VideoSet, start: Start, cache: EmbeddingCache | None, progress: TalkingProgress
 ) -> EmbeddedVideos:
->>>>>>> house
     """Return the embeddings of the held-out videos as they are. If none can be read, there are none but the failures."""
     nothing = EmbeddedVideos(np.empty((0, 1, 1, 1), np.float32), np.empty(0, np.intp), (), 0)
     if not part.samples:
