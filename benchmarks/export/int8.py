@@ -11,13 +11,13 @@ mirrored, two random ones. It is scored on the videos that were left out, in one
 - `int8, own head`: int8 embeddings, head solved on int8 embeddings.
 
 UT-Interaction, each of 20 sequences left out. Int8 is calibrated with eight videos of the other set only: for sequences of set 1
-(1-10) with videos of set 2 (11-20), and the reverse. So no video that is scored was calibrated with, and the head of a fold is solved
-from the same int8 encoder that it is scored with. `set1_to_set2` and `set2_to_set1` solve from one set, which also calibrates, and are
-scored on the other. Fights: ten folds over sources, in two views (as it is, mirrored); each int8
+(1-10) with videos of set 2 (11-20), and the reverse. So no video that is scored was calibrated with, and the head of a fold is
+solved from the same int8 encoder that it is scored with. `set1_to_set2` and `set2_to_set1` solve from one set, which also
+calibrates, and are scored on the other. Fights: ten folds over sources, in two views (as it is, mirrored); each int8
 encoder is calibrated with eight videos of the sources of five folds and scored on the other five.
 
-Intervals are of 95 % over groups. A difference is in points, by drawing groups with replacement. `embedding_error` is the norm of the
-difference of frame embeddings over their norm, by video as it is. Processor seconds of a frame: 16 frames, four at once, in turn.
+Intervals are of 95 % over groups. A difference is in points, by drawing groups with replacement. `embedding_error` is the norm of
+the difference of frame embeddings over their norm, by video as it is. Processor seconds of a frame: 16 frames, four at once, in turn.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def embedded(data: VideoSet, files: Sequence[Path], cache: EmbeddingCache, drawn
     """The embeddings (B, V, T, D) of each of these files."""
     encoders = Encoders([GraphRuntime(path) for path in files])
 
-    def progress(stage: str, done: int, total: int, words: str) -> None:
+    def progress(stage: str, done: int, total: int, _words: str) -> None:
         if done % 10 == 0:
             print(f"{data.name}: {stage} {done}/{total}", file=sys.stderr, flush=True)
 
