@@ -12,7 +12,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from fewframes.errors import ConfigError, WeightsError
+from fewframes.errors import ConfigError, MissingDependency, WeightsError
 from fewframes.inference.explain import explain
 from fewframes.inference.predictor import Predictor, load
 from fewframes.runtime import open as opening
@@ -145,3 +145,14 @@ def test_an_unknown_runtime_is_refused(tiny_model: Path) -> None:
         open_runtime(tiny_model, runtime="onnxruntme")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="runtime 'onnx': choose from: auto, onnxruntime, torch"):
         open_runtime(tiny_model, runtime="onnx")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("options", [{"device": "cuda"}, {"dtype": "bfloat16"}, {"runtime": "torch"}], ids=str)
+def test_without_torch_nothing_that_needs_it_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, str]
+) -> None:
+    monkeypatch.setattr(opening, "has_torch", lambda: False)
+    with pytest.raises(
+        MissingDependency, match=r"needs torch, which is not installed; pip install 'fewframes\[train\]'"
+    ):
+        open_runtime(DEFAULT_MODEL, **options)  # type: ignore[arg-type]

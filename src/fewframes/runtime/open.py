@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from fewframes.errors import ConfigError, nearest
+from fewframes.errors import ConfigError, MissingDependency, nearest
 from fewframes.models.files.formats import format_of
 from fewframes.models.files.model_file import GRAPH_PREFIX, read_metadata, read_model_file
 from fewframes.models.files.names import exported_in, find_model
@@ -60,6 +60,10 @@ def open_runtime(
     if runtime == "onnxruntime" and options:
         raise ConfigError(f"{', '.join(options)} needs the runtime torch; leave that out, or the runtime")
     path = find_model(name)
+    if not has_torch() and (options or runtime == "torch"):
+        raise MissingDependency(
+            f"{', '.join(options) or 'the runtime torch'} needs torch, which is not installed; pip install 'fewframes[train]'"
+        )
     if runtime == "onnxruntime" or not has_torch():
         from fewframes.runtime.onnx_file import load_onnx_file
 
