@@ -26,7 +26,7 @@ from fewframes.core.guards import Guard
 from fewframes.core.storage import unbroken
 from fewframes.errors import VideoError
 from fewframes.results import Clip, ClockStep, Reading
-from fewframes.video.decode.clock import steps_of
+from fewframes.video.clock import steps_of
 from fewframes.video.decode.complaints import Complaints
 from fewframes.video.decode.container import (
     DECODE_CLOCK,
