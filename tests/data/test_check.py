@@ -93,7 +93,7 @@ def test_every_fault_is_named(messy: Path) -> None:
     assert reasons["group leak"] == "in train, but its group 'g1' is in test too"
     assert reasons["short"] == "9 distinct frames, but a model takes 16"
     failed = {Path(problem.path).name: problem.reason for problem in found.problems if problem.kind == "failed"}
-    assert failed["sound.mp4"] == "no video stream (found: 1 audio streams); pass a file with pictures"
+    assert failed["sound.mp4"] == "no video stream (found: 1 audio stream); pass a file with pictures"
     assert "cut short or damaged" in failed["cut.avi"]
     assert "text that begin b'no video'" in failed["text.mp4"]
     usable = [Path(sample.path).stem for sample in found.usable.samples]

@@ -27,6 +27,7 @@ from av.video.stream import VideoStream
 from fewframes.errors import VideoError
 from fewframes.sampling import centre_times
 from fewframes.video.decode.container import DECODE_CLOCK, MAX_PIXELS, READ_ERRORS
+from fewframes.video.decode.opening import UNREADABLE_WORDS
 from fewframes.video.pictures.display import Display, Pixels
 from fewframes.video.source import open_video
 from helpers.numbered import drifting
@@ -246,7 +247,7 @@ def decoded(path: Path, *, hold: bool = False) -> list[Picture]:
     av.logging.set_level(av.logging.ERROR)
     av.logging.set_skip_repeated(False)
     try:
-        with av.logging.Capture() as logged, av.open(str(path), metadata_errors="replace") as container:
+        with av.logging.Capture() as logged, av.open(str(path), **UNREADABLE_WORDS) as container:
             if not container.streams.video or container.streams.video[0].codec_context is None:
                 return []
             return _judged(container, logged, hold)

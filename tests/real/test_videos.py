@@ -37,7 +37,7 @@ def frames_by_decoding_everything(path: str, times_s: NDArray[np.float64]) -> ND
             )
             for index, stamp in enumerate(stamps)
         ]
-        starts_s = np.array(starts) * float(stream.time_base)
+        starts_s = np.asarray(starts, np.float64) * float(stream.time_base)
     shown = (np.searchsorted(starts_s, times_s + 1e-6, side="right") - 1).clip(min=0)
     return np.stack([frame_of_pixels(display.pixels(frames[index], geometries[index])) for index in shown.tolist()])
 

@@ -51,7 +51,7 @@ def test_random_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["sound.mp4", "sound.wav"])
 def test_sound_only(tmp_path: Path, name: str) -> None:
-    with pytest.raises(VideoError, match=r"no video stream \(found: 1 audio streams\); pass a file with pictures"):
+    with pytest.raises(VideoError, match=r"no video stream \(found: 1 audio stream\); pass a file with pictures"):
         open_video(write_sound(tmp_path / name))
 
 

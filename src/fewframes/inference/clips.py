@@ -19,7 +19,7 @@ from fewframes.core.settings import MOST_FRAMES
 from fewframes.errors import ConfigError, MissingDependency, VideoError, nearest
 from fewframes.results import Clip, ClockStep
 from fewframes.sampling import Views
-from fewframes.video.decode.clock import times_around
+from fewframes.video.clock import times_around
 from fewframes.video.decode.container import NO_LIMITS, Limits
 from fewframes.video.pictures.display import Pixels
 from fewframes.video.source import DEFAULT_FPS, BackendName, OpenVideo, Source, open_video

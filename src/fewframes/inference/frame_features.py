@@ -20,7 +20,7 @@ from fewframes.errors import FewframesError, Unreachable, VideoError
 from fewframes.inference.predictor import Predictor
 from fewframes.runtime.protocol import Floats, Frames
 from fewframes.sampling import window_indices
-from fewframes.video.decode.clock import STEP_S
+from fewframes.video.clock import STEP_S
 from fewframes.video.source import OpenVideo, Source
 from fewframes.video.transforms import fit_frame
 

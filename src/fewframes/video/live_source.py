@@ -17,7 +17,7 @@ from av.error import ArgumentError, FFmpegError
 
 from fewframes.core.storage import as_path, is_address, with_plain_scheme
 from fewframes.errors import MissingVideo, VideoError
-from fewframes.video.decode.opening import in_its_words, open_alone, video_of
+from fewframes.video.decode.opening import UNREADABLE_WORDS, in_its_words, open_alone, video_of
 from fewframes.video.decode.unreadable import why_unreadable
 
 
@@ -118,7 +118,7 @@ class Address:
             format=self.format,
             options=self.options,
             timeout=(max(silent_s, OPEN_S), silent_s) if self.kind == "network" else None,
-            metadata_errors="replace",
+            **UNREADABLE_WORDS,
         )
 
     def _why_not(self, error: Exception) -> str:

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from fewframes.core.storage import unbroken
 from fewframes.errors import MissingDependency, VideoError, needed
 from fewframes.results import Clip, ClockStep, Reading
-from fewframes.video.decode.clock import steps_of
+from fewframes.video.clock import steps_of
 from fewframes.video.decode.container import MAX_PIXELS, NO_LIMITS, Limits, VideoFile
 from fewframes.video.decode.opening import in_its_words
 from fewframes.video.decode.packets import SAME_S

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fewframes.video.decode.decoder import FileVideo
 from fewframes.video.decode.packets import Test, left_out_test
+from fewframes.video.decode.session import DecoderSession
 from fewframes.video.source import open_video, read_frames
 from helpers.numbered import drifting
 
@@ -112,13 +112,13 @@ def test_promises_that_are_not_kept_lead_to_decoding_everything(
     """A test that lets needed pictures go gives wrong frames only if nobody compares."""
     path = drifting(tmp_path / "v.mp4", "libx264", NUM_FRAMES, gop=25, options={"bf": "3"})
     expected = read_frames(path, times([7, 33, 60])).frames
-    wrong = FileVideo._decode
+    wrong = DecoderSession._decode
 
-    def losing(self: FileVideo, *, from_start: bool) -> Iterator[object]:
+    def losing(self: DecoderSession, *, from_start: bool) -> Iterator[object]:
         frames = wrong(self, from_start=from_start)
-        return (shown for number, shown in enumerate(frames) if not self._run_s or number % 3)
+        return (shown for number, shown in enumerate(frames) if not self.wanted_s or number % 3)
 
-    monkeypatch.setattr(FileVideo, "_decode", losing)
+    monkeypatch.setattr(DecoderSession, "_decode", losing)
     clip = read_frames(path, times([7, 33, 60]))
     assert np.array_equal(clip.frames, expected)
 
@@ -129,13 +129,13 @@ def test_a_picture_other_than_promised_leads_to_decoding_everything(
     """A decoder that loses a wanted picture would have the one before it taken for it."""
     path = drifting(tmp_path / "v.mp4", "libx264", NUM_FRAMES, gop=25, options={"bf": "0"})
     expected = read_frames(path, times([7, 33, 60])).frames
-    decode = FileVideo._decode
+    decode = DecoderSession._decode
 
-    def losing(self: FileVideo, *, from_start: bool) -> Iterator[object]:
+    def losing(self: DecoderSession, *, from_start: bool) -> Iterator[object]:
         frames = decode(self, from_start=from_start)
-        return (shown for shown in frames if not self._run_s or abs(shown.start_s - 33 / FPS) > 0.01)
+        return (shown for shown in frames if not self.wanted_s or abs(shown.start_s - 33 / FPS) > 0.01)
 
-    monkeypatch.setattr(FileVideo, "_decode", losing)
+    monkeypatch.setattr(DecoderSession, "_decode", losing)
     for threads in (1, 2):
         with closing(open_video(path, threads=threads)) as video:
             assert np.array_equal(video.frames_at(times([7, 33, 60])).frames, expected)

@@ -19,6 +19,7 @@ from av.error import FFmpegError
 from av.packet import Packet
 from av.video.stream import VideoStream
 
+from fewframes.core.text import count_of
 from fewframes.errors import TooLarge, VideoError
 from fewframes.video.decode.gifs import is_cut
 from fewframes.video.decode.opening import in_its_words, open_alone, other_streams, video_of
@@ -180,7 +181,7 @@ class VideoFile:
         if stream is None:
             if known := why_unreadable(self._bytes, self.size_bytes, self.name):
                 raise VideoError(f"{self.name}: {known}")
-            found = [f"{len(kind)} {what}" for what, kind in other_streams(container) if kind] or ["nothing"]
+            found = [count_of(len(kind), what) for what, kind in other_streams(container) if kind] or ["nothing"]
             raise VideoError(f"{self.name}: no video stream (found: {', '.join(found)}); pass a file with pictures")
         if container.format.name == "gif" and self._is_cut_gif():
             raise VideoError(f"{self.name}: cut short (a GIF that ends within a picture); copy the file again")

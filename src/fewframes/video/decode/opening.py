@@ -13,16 +13,18 @@ LEADING_ELSEWHERE = frozenset("concat dash hls imf lavfi rtp rtsp sap sdp vobsub
 """Formats whose files name other files or addresses, which FFmpeg would then open."""
 SELF_CONTAINED = ",".join(sorted(av.formats_available - LEADING_ELSEWHERE))
 """All other formats, in the form of FFmpeg's option."""
+UNREADABLE_WORDS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+"""The argument of `av.open` with which a title that is not UTF-8 is no error. PyAV 19 does without, and has no such argument."""
 
 
 def other_streams(container: InputContainer) -> list[tuple[str, tuple[object, ...]]]:
-    """Return the streams of a container without a video to decode, by kind, for an error."""
+    """Return the streams of a container without a video to decode, each kind with its name in the singular, for an error."""
     streams = container.streams
     return [
-        ("audio streams", tuple(streams.audio)),
-        ("cover pictures", tuple(streams.video)),
-        ("subtitle streams", tuple(streams.subtitles)),
-        ("data streams", tuple(streams.data)),
+        ("audio stream", tuple(streams.audio)),
+        ("cover picture", tuple(streams.video)),
+        ("subtitle stream", tuple(streams.subtitles)),
+        ("data stream", tuple(streams.data)),
     ]
 
 
@@ -53,7 +55,7 @@ def open_alone(
         "r",
         options=alone | (options or {}),
         buffer_size=buffer_size,
-        metadata_errors="replace",
+        **UNREADABLE_WORDS,
     )
 
 

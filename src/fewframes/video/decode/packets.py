@@ -139,7 +139,7 @@ class Feed:
         while not self._knows_up_to(last_s):
             if not self._read():
                 return False
-        if self._ended:  # the end empties the decoder anyway, and FileVideo checks whether it came too early
+        if self._ended:  # the end empties the decoder anyway, and `Cursor` checks whether it came too early
             return False
         shown_s = {self.shown_s(time_s) for time_s in self.wanted_s}
         return None not in shown_s and shown_s <= self._sent_s

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from fractions import Fraction
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import av.filter
 import numpy as np
@@ -192,11 +192,8 @@ def over_black(pixels_HWC: Pixels) -> Pixels:
 
 def _display_matrix(frame: VideoFrame) -> bytes | None:
     """Return the display matrix that the container or the frame itself states: nine int32 with `FULL_TURN` as 1.0; None if none."""
-    stated: Any  # PyAV's stubs declare these as text
-    for stated in frame.side_data:
-        if stated.type == SideData.DISPLAYMATRIX:
-            return bytes(stated)
-    return None
+    stated = frame.side_data.get(SideData.DISPLAYMATRIX)
+    return None if stated is None else bytes(stated)
 
 
 @cache

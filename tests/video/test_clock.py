@@ -10,7 +10,7 @@ from fewframes.errors import VideoError
 from fewframes.inference.predictor import Predictor
 from fewframes.results import ClockStep, Prediction
 from fewframes.sampling import centre_times
-from fewframes.video.decode.clock import times_around
+from fewframes.video.clock import times_around
 from fewframes.video.source import open_video
 from helpers.numbered import Numbered
 

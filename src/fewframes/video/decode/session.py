@@ -1,0 +1,111 @@
+"""Open the decoder of a video file, again where that is needed, and move it to a key frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fewframes.video.decode.complaints import Complaints
+from fewframes.video.decode.container import DECODE_CLOCK, FROM_THE_START, OpenContainer, VideoFile
+from fewframes.video.decode.damage import Damage
+from fewframes.video.decode.packets import Feed
+from fewframes.video.decode.passes import DecodeCounts, Decoding, ShownFrame
+from fewframes.video.pictures.display import Display, Pixels
+
+ERRORS = "explode+crccheck+bitstream+buffer+careful"
+"""The settings of FFmpeg for what is an error: damage that it would patch up in silence, and data that no encoder writes."""
+
+
+class DecoderSession:
+    """The container and the decoder of a video file, from the first opening of the file to the last.
+
+    Frames come from one pass at a time (`from_start`, `after_jump`); the one before it is over then.
+    """
+
+    def __init__(self, file: VideoFile, threads: int) -> None:
+        """Note the file; `from_start` opens it. `threads` is the number of the decoder's threads, 0 is one a core."""
+        self.threads = threads
+        """The number of threads of the decoder that is opened next; 0 is one a core."""
+        self.is_astray = False
+        """True if the container stands elsewhere than where decoding would go on."""
+        self.wanted_s: list[float] = []
+        """The timestamps to decode, ascending on the container's clock; empty where every picture is to be decoded."""
+        self.counts = DecodeCounts()
+        self.num_jumps = 0
+        self.source: OpenContainer
+        """The open container."""
+        self.feed: Feed
+        """The packets of the current pass."""
+        self._file, self._opened = file, False
+        self._display = Display(file.name, file.limits.max_pixels, threads)
+        self._decoding: Decoding
+        self._num_left_out = 0
+
+    def close(self) -> None:
+        """Close the container, and end the decoder with its threads."""
+        self._close_source()
+        # Every attribute that holds the decoder is deleted, so that its threads end here.
+        for name in ("_decoding", "feed", "source"):
+            self.__dict__.pop(name, None)
+        self._display.close()
+
+    def _close_source(self) -> None:
+        """Close the container and stop listening to its decoder."""
+        if self._opened:
+            if self.source.stream.codec_context.is_open:
+                # Flushing waits for the decoder's threads, which may log until then; only after that nobody needs to listen.
+                self.source.stream.codec_context.flush_buffers()
+            self._complaints.close()
+            self.source.container.close()
+            self._opened = False
+
+    @property
+    def num_left_out(self) -> int:
+        """Return how many packets were not decoded, because no wanted picture needs them."""
+        return self._num_left_out + self.feed.num_left_out
+
+    @property
+    def damage(self) -> Damage | None:
+        """Return the damage that the current pass met; None with several threads, which cannot tell."""
+        return self._decoding.damage
+
+    def want(self, times_s: list[float]) -> None:
+        """Set the timestamps that are decoded next, on the container's clock; empty to decode every picture."""
+        # In these containers not every packet says when its picture is shown, so nothing can be left out.
+        self.wanted_s = self.feed.wanted_s = [] if self.source.format in DECODE_CLOCK | FROM_THE_START else times_s
+
+    def pixels(self, shown: ShownFrame) -> Pixels:
+        """Return a frame as a player shows it: (H, W, C) uint8 RGB."""
+        return self._display.pixels(shown.frame, shown.geometry)
+
+    def from_start(self) -> Iterator[ShownFrame]:
+        """Open the file anew, set its decoder up, and return the frames from the start, in the order of showing."""
+        self._close_source()
+        self.source = self._file.open()
+        self._opened = True
+        self._complaints = Complaints(has_threads=self.threads != 1)
+        self._display.begin(self.source.stream)
+        context, is_single = self.source.stream.codec_context, self.threads == 1
+        # Threads that share the slices of one picture lose errors, so only threads for whole pictures are used. Decoders that
+        # know no such threads run in one. Marks are copied from packets to frames with one thread only; damage.py says why.
+        context.thread_type, context.thread_count, context.copy_opaque = "FRAME", self.threads, is_single
+        # Pictures that FFmpeg would patch up (by greying, smearing or repeating) are errors here.
+        context.options = {"err_detect": ERRORS, "max_pixels": str(self._file.limits.coded_pixels)}
+        return self._decode(from_start=True)
+
+    def after_jump(self, time_s: float) -> Iterator[ShownFrame]:
+        """Jump to a key frame near `time_s` of the container's clock, before it if the container's index is right.
+
+        Returns the frames from there on, in the order of showing. Raises FFmpegError where the stream cannot be entered midway.
+        """
+        self.source.container.seek(int(time_s / self.source.tick_s), stream=self.source.stream)
+        self.num_jumps += 1
+        self._num_left_out += self.feed.num_left_out
+        return self._decode(from_start=False)
+
+    def _decode(self, *, from_start: bool) -> Iterator[ShownFrame]:
+        """Return the frames in the order of showing, from where the container stands."""
+        self.is_astray = False
+        self._decoding = Decoding(self.source, self._display, self.counts, self._complaints, from_start=from_start)
+        self.feed = self._decoding.feed()
+        self.feed.wanted_s = self.wanted_s
+        return self._decoding.frames(self.feed)
