@@ -1,0 +1,1 @@
+"""Learn in steps: the loop, its optimiser and state, the examples and their random changes."""
