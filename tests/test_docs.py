@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import fewframes
 from fewframes.cli.main import app
-from fewframes.data.dataset import DataConfig
+from fewframes.data.config import DataConfig
 from fewframes.training.config import RunConfig, TrainConfig, run_to_toml
 
 ROOT = Path(__file__).resolve().parents[1]

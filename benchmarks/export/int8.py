@@ -17,7 +17,8 @@ calibrates, and are scored on the other. Fights: ten folds over sources, in two 
 encoder is calibrated with eight videos of the sources of five folds and scored on the other five.
 
 Intervals are of 95 % over groups. A difference is in points, by drawing groups with replacement. `embedding_error` is the norm of
-the difference of frame embeddings over their norm, by video as it is. Processor seconds of a frame: 16 frames, four at once, in turn.
+the difference of frame embeddings over their norm, by video as it is. Processor seconds of a frame: 16 frames, four at once, in
+turn.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from fewframes.core.text import OneLine
 from fewframes.core.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from fewframes.data.dataset import DataConfig as DataConfig
+    from fewframes.data.config import DataConfig as DataConfig
     from fewframes.data.dataset import VideoSet as VideoSet
     from fewframes.data.dataset import read_data as read_data
     from fewframes.errors import FewframesError as FewframesError
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 _MODULE_OF = {
     "Checkpoint": "models.files.checkpoint",
     "Clip": "results",
-    "DataConfig": "data.dataset",
+    "DataConfig": "data.config",
     "evaluate": "training.evaluation.evaluate",
     "EvaluateConfig": "training.evaluation.evaluate",
     "Evaluation": "training.evaluation.results",

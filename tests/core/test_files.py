@@ -19,7 +19,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fewframes.core.cache import EmbeddingCache
 from fewframes.core.files import check_not_read, check_writable, filled
-from fewframes.data.dataset import DataConfig, read_data
+from fewframes.data.config import DataConfig
+from fewframes.data.dataset import read_data
 from fewframes.errors import ConfigError, OutputError, WeightsError
 from fewframes.training.config import RunConfig, TrainConfig
 from fewframes.training.run.folder import EventFile, RunFolder

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from fewframes.core.settings import cache_dir, settings_from
-from fewframes.data.dataset import DataConfig
+from fewframes.data.config import DataConfig
 from fewframes.errors import ConfigError
 from fewframes.models.config import ModelConfig
 from fewframes.models.presets import PRESETS

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from fewframes.data.check import Inspection, SampleCheck, inspect, inspection_of
-from fewframes.data.dataset import DataConfig, VideoSet, hold_out, read_data
+from fewframes.data.config import DataConfig
+from fewframes.data.dataset import VideoSet, hold_out, read_data
 from fewframes.data.layouts import Sample
 from fewframes.errors import VideoError
 from fewframes.video.source import open_video

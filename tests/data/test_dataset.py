@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fewframes.data.dataset import DataConfig, VideoSet, _random_order, hold_out, read_data
+from fewframes.data.config import DataConfig
+from fewframes.data.dataset import VideoSet, _random_order, hold_out, read_data
 from fewframes.data.layouts import Sample
 from fewframes.errors import DataError
 

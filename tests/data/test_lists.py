@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewframes.data.dataset import DataConfig, read_data
+from fewframes.data.config import DataConfig
+from fewframes.data.dataset import read_data
 from fewframes.data.layouts import Sample
 from fewframes.data.lists import unlistable, write_list
 from fewframes.errors import ConfigError, DataError

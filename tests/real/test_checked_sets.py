@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from fewframes.data.check import Inspection, inspect
-from fewframes.data.dataset import DataConfig, read_data
+from fewframes.data.config import DataConfig
+from fewframes.data.dataset import read_data
 
 
 @pytest.mark.parametrize(

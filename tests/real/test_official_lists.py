@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fewframes.data.dataset import DataConfig, hold_out, read_data
+from fewframes.data.config import DataConfig
+from fewframes.data.dataset import hold_out, read_data
 
 
 @pytest.mark.parametrize(("number", "training", "test"), [(1, 9537, 3783), (2, 9586, 3734), (3, 9624, 3696)])

@@ -82,7 +82,8 @@ def machine(monkeypatch: pytest.MonkeyPatch, *, torch: bool = True, gpu: bool = 
         (False, False, "", "onnxruntime", "torch is not installed"),
         (False, True, "AMX", "onnxruntime", "torch is not installed"),
         (True, True, "", "torch", "this machine has a GPU"),
-        (True, False, "AMX", "torch", "this CPU has AMX, with which torch computes twice as fast"),
+        (True, False, "AMX", "torch", "this CPU has AMX, with which torch computes in bfloat16"),
+        (True, False, "AVX512-BF16", "onnxruntime", "with AVX512-BF16 it is as fast as torch in bfloat16"),
         (True, False, "", "onnxruntime", "this CPU has no bfloat16 instructions"),
     ],
 )
@@ -93,6 +94,13 @@ def test_the_machine_decides_which_runtime_runs_a_model_file(
     assert choice().runtime == chosen
     assert words in choice().reason
     assert open_runtime(DEFAULT_MODEL).kind == chosen
+
+
+def test_a_vit_is_run_by_torch_where_bfloat16_halves_its_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, instructions="AVX512-BF16")
+    assert choice("vit").runtime == "torch"
+    machine(monkeypatch)
+    assert choice("vit").runtime == "onnxruntime"
 
 
 def test_options_that_only_torch_can_follow_choose_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,14 +13,14 @@ from helpers.training import command
 
 COUNTING = """
 import sys
-from fewframes.inference.predictor import Predictor
-encoded, plain = [], Predictor.encode_clips
+from fewframes.runtime.torch_runtime import TorchRuntime
+encoded, plain = [], TorchRuntime.encode_clips
 
 def counted(self, frames):
     encoded.append(len(frames))
     return plain(self, frames)
 
-Predictor.encode_clips = counted
+TorchRuntime.encode_clips = counted
 from fewframes.cli.main import main
 try:
     main()

@@ -19,7 +19,8 @@ import torch
 
 from fewframes.core.cache import EmbeddingCache
 from fewframes.core.metrics import MultiLabelReport, Report
-from fewframes.data.dataset import DataConfig, VideoSet, read_data
+from fewframes.data.config import DataConfig
+from fewframes.data.dataset import VideoSet, read_data
 from fewframes.errors import ConfigError, DataError, OutputError
 from fewframes.inference.predictor import load
 from fewframes.models.config import ModelConfig

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,7 @@ from fewframes.cli.console import (
 )
 from fewframes.cli.help import Command, Commands
 from fewframes.cli.options import (
+    DATA,
     INPUT,
     OUTPUT,
     SPEED,
@@ -24,11 +25,13 @@ from fewframes.cli.options import (
     GroupOption,
     OfficialOption,
     TaskOption,
+    Tasks,
     VideosOption,
     make_folder,
 )
 from fewframes.core.files import write_file
 from fewframes.core.text import count_of
+from fewframes.data.config import DataConfig
 from fewframes.errors import EXIT_SOME_FAILED, ConfigError, DataError
 
 if TYPE_CHECKING:  # the command line must not load torch before a command needs it
@@ -47,10 +50,10 @@ data_app = typer.Typer(
 def check(
     data: DataArgument,
     *,
-    task: TaskOption = "auto",
-    group: GroupOption = "group",
-    folder: VideosOption = "",
-    official_split: OfficialOption = 1,
+    task: TaskOption = DATA.task,
+    group: GroupOption = DATA.group,
+    folder: VideosOption = DATA.videos,
+    official_split: OfficialOption = DATA.official_split,
     thorough: Annotated[
         bool,
         typer.Option(
@@ -107,10 +110,10 @@ def split(
     again: Annotated[
         bool, typer.Option("--again", help="Split data anew that are split already.", rich_help_panel=INPUT)
     ] = False,
-    task: TaskOption = "auto",
-    group: GroupOption = "group",
-    folder: VideosOption = "",
-    official_split: OfficialOption = 1,
+    task: TaskOption = DATA.task,
+    group: GroupOption = DATA.group,
+    folder: VideosOption = DATA.videos,
+    official_split: OfficialOption = DATA.official_split,
     share: Annotated[
         float | None,
         typer.Option(
@@ -204,7 +207,7 @@ def split(
         tell(f"{path}: {count_of(len(part.samples), 'video')}; {next_step(path, part)}")
 
 
-def read(data: str, task: Literal["auto", "single", "multilabel"], group: str, folder: str, official: int) -> VideoSet:
+def read(data: str, task: Tasks, group: str, folder: str, official: int) -> VideoSet:
     """Return the labelled videos, and print how they were understood.
 
     Args:
@@ -214,7 +217,7 @@ def read(data: str, task: Literal["auto", "single", "multilabel"], group: str, f
         folder: Folder of the videos; empty if paths are relative to the list.
         official: Number of the official split.
     """
-    from fewframes.data.dataset import DataConfig, read_data
+    from fewframes.data.dataset import read_data
 
     videos = read_data(data, DataConfig(task=task, group=group, videos=folder, official_split=official))
     tell_data(data, videos)

@@ -17,6 +17,7 @@ from fewframes.cli.console import (
     tell_failures,
 )
 from fewframes.cli.options import (
+    DATA,
     INPUT,
     OUTPUT,
     BackendOption,
@@ -38,6 +39,7 @@ from fewframes.cli.options import (
     exit_at,
     frame_counts,
 )
+from fewframes.data.config import DataConfig
 from fewframes.errors import EXIT_SOME_FAILED
 
 PROTOCOL = "What is measured"
@@ -54,10 +56,10 @@ def evaluate(
             rich_help_panel=INPUT,
         ),
     ] = "auto",
-    task: TaskOption = "auto",
-    group: GroupOption = "group",
-    folder: VideosOption = "",
-    official_split: OfficialOption = 1,
+    task: TaskOption = DATA.task,
+    group: GroupOption = DATA.group,
+    folder: VideosOption = DATA.videos,
+    official_split: OfficialOption = DATA.official_split,
     model: ModelOption = "lite0-16",
     views: Annotated[
         str,
@@ -129,7 +131,7 @@ def evaluate(
     pyarrow.
     """
     from fewframes.core.files import check_format, check_writable, filled, writing
-    from fewframes.data.dataset import DataConfig, read_data
+    from fewframes.data.dataset import read_data
     from fewframes.data.known_videos import known_words
     from fewframes.inference.predictor import load
     from fewframes.results import tally

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from fewframes.cli.console import tell
+from fewframes.data.config import DataConfig
 from fewframes.errors import ConfigError, FewframesError
 
 if TYPE_CHECKING:
@@ -20,6 +21,45 @@ MODEL = "Model"
 OUTPUT = "Output"
 SPEED = "Speed and machine"
 LARGE_RUNS = "Large runs"
+
+DATA = DataConfig()
+"""The settings of labelled data as they are if no option changes them."""
+
+
+def setting(
+    defaults: Any,
+    name: str,
+    *flags: str,
+    words: str,
+    panel: str,
+    shown: str | bool | None = None,
+    most: float | None = None,
+) -> Any:
+    """Return the option for a setting, with the limits of the setting. If None is its own default, the setting keeps its value.
+
+    Args:
+        defaults: The settings (a pydantic dataclass) as they are by default.
+        name: The name of the field.
+        flags: The names of the option; by default that of the parameter.
+        words: The help text.
+        panel: The box of `--help`.
+        shown: The default in the words of `--help`; True if the parameter itself has a default, which is then shown. If it is left
+            out, the value of the setting is shown, unless it is empty or False.
+        most: The largest value, where the option takes less than the setting does.
+    """
+    limits = type(defaults).__pydantic_fields__[name].metadata
+    value = getattr(defaults, name)
+    if shown is None and value is not False and value != "":
+        shown = name if value is True else str(value)
+    return typer.Option(
+        *flags,
+        min=next((limit.ge for limit in limits if hasattr(limit, "ge")), None),
+        max=next((limit.le for limit in limits if hasattr(limit, "le")), most),
+        help=words,
+        show_default=shown or False,
+        rich_help_panel=panel,
+    )
+
 
 SourcesArgument = Annotated[
     list[str],
@@ -116,29 +156,23 @@ ToleranceOption = Annotated[
 DataArgument = Annotated[
     str, typer.Argument(metavar="FOLDER|LIST", help="Labelled videos: a folder or a list, as for `fewframes train`.")
 ]
-TaskOption = Annotated[
-    Literal["auto", "single", "multilabel"],
-    typer.Option(
-        help="One action per video, or any number of them (multilabel, in one cell of the list, separated by ;).",
-        rich_help_panel=INPUT,
-    ),
-]
+TASK_HELP = "One action per video, or any number of them (multilabel, in one cell of the list, separated by ;)."
+VIDEOS_HELP = "Folder of the videos, if the paths are not relative to the list."
+OFFICIAL_HELP = "Number of the official split (UCF101, HMDB51)."
+Tasks = Literal["auto", "single", "multilabel"]
+TaskOption = Annotated[Tasks, setting(DATA, "task", words=TASK_HELP, panel=INPUT, shown=True)]
 GroupOption = Annotated[
     str,
-    typer.Option(
-        help="CSV column that names the recording or person. Videos of one group stay on one side of a split.",
-        rich_help_panel=INPUT,
+    setting(
+        DATA,
+        "group",
+        words="CSV column that names the recording or person. Videos of one group stay on one side of a split.",
+        panel=INPUT,
+        shown=True,
     ),
 ]
-VideosOption = Annotated[
-    str,
-    typer.Option(
-        "--videos", help="Folder of the videos, if the paths are not relative to the list.", rich_help_panel=INPUT
-    ),
-]
-OfficialOption = Annotated[
-    int, typer.Option(min=1, help="Number of the official split (UCF101, HMDB51).", rich_help_panel=INPUT)
-]
+VideosOption = Annotated[str, setting(DATA, "videos", "--videos", words=VIDEOS_HELP, panel=INPUT, shown=True)]
+OfficialOption = Annotated[int, setting(DATA, "official_split", words=OFFICIAL_HELP, panel=INPUT, shown=True)]
 CacheOption = Annotated[
     Path | None,
     typer.Option(

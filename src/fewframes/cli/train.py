@@ -12,20 +12,27 @@ import typer
 
 from fewframes.cli.console import StageProgress, is_first_process, print_lines, tell, tell_data, tell_failures
 from fewframes.cli.options import (
+    DATA,
     INPUT,
     MODEL,
+    OFFICIAL_HELP,
     OUTPUT,
+    TASK_HELP,
+    VIDEOS_HELP,
     CacheOption,
     DeviceOption,
     DtypeOption,
     NoCacheOption,
+    Tasks,
     embedding_cache,
+    setting,
 )
 from fewframes.errors import EXIT_SOME_FAILED, ConfigError
+from fewframes.training.config import DEFAULT_RUN as RUN
+from fewframes.training.config import RunConfig, changed, changed_by_words, read_run
 
 if TYPE_CHECKING:
     from fewframes.data.dataset import VideoSet
-    from fewframes.training.config import RunConfig
     from fewframes.training.solved.run import SolveOptions
 
 LEARNING = "Learning"
@@ -44,63 +51,49 @@ def train(
     *,
     holdout: Annotated[
         float | None,
-        typer.Option(
-            min=0,
-            max=0.9,
-            help="Fraction of the videos kept out of training to measure accuracy on. 0 trains on all of them.",
-            show_default="0.2",
-            rich_help_panel=INPUT,
+        setting(
+            DATA,
+            "holdout",
+            most=0.9,
+            words="Fraction of the videos kept out of training to measure accuracy on. 0 trains on all of them.",
+            panel=INPUT,
         ),
     ] = None,
-    task: Annotated[
-        Literal["auto", "single", "multilabel"] | None,
-        typer.Option(
-            help="One action per video, or any number of them (multilabel, in one cell of the list, separated by ;).",
-            show_default="auto",
-            rich_help_panel=INPUT,
-        ),
-    ] = None,
+    task: Annotated[Tasks | None, setting(DATA, "task", words=TASK_HELP, panel=INPUT)] = None,
     group: Annotated[
         str | None,
-        typer.Option(
-            help="CSV column that names the recording or person. Videos of one group stay on one side of the split.",
-            show_default="group",
-            rich_help_panel=INPUT,
+        setting(
+            DATA,
+            "group",
+            words="CSV column that names the recording or person. Videos of one group stay on one side of the split.",
+            panel=INPUT,
         ),
     ] = None,
-    folder: Annotated[
-        str | None,
-        typer.Option(
-            "--videos", help="Folder of the videos, if the paths are not relative to the list.", rich_help_panel=INPUT
-        ),
-    ] = None,
-    official_split: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Number of the official split (UCF101, HMDB51).", show_default="1", rich_help_panel=INPUT
-        ),
-    ] = None,
+    folder: Annotated[str | None, setting(DATA, "videos", "--videos", words=VIDEOS_HELP, panel=INPUT)] = None,
+    official_split: Annotated[int | None, setting(DATA, "official_split", words=OFFICIAL_HELP, panel=INPUT)] = None,
     mirror: Annotated[
         bool | None,
-        typer.Option(
+        setting(
+            DATA,
+            "mirror",
             "--mirror/--no-mirror",
-            help="Train on mirrored videos too. Not for actions that differ in left and right.",
-            show_default="mirror",
-            rich_help_panel=INPUT,
+            words="Train on mirrored videos too. Not for actions that differ in left and right.",
+            panel=INPUT,
         ),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(
-            help="Model to start from: a preset, or a trained model's file or folder. Its frame encoder is used again; what "
+        setting(
+            RUN,
+            "start",
+            words="Model to start from: a preset, or a trained model's file or folder. Its frame encoder is used again; what "
             "it learned about actions is not. With --head solved also an exported .onnx file; the result is one again.",
-            show_default="lite0-16",
-            rich_help_panel=MODEL,
+            panel=MODEL,
         ),
     ] = None,
     init: Annotated[
         str | None,
-        typer.Option(help="Other weights for the frame encoder: a file or a timm name.", rich_help_panel=MODEL),
+        setting(RUN, "init", words="Other weights for the frame encoder: a file or a timm name.", panel=MODEL),
     ] = None,
     frames: Annotated[
         int | None,
@@ -121,55 +114,58 @@ def train(
     ] = None,
     head: Annotated[
         Literal["trained", "solved"] | None,
-        typer.Option(
-            help="How the actions are learned. trained: a small network, in steps. solved: a linear read-out, in one "
+        setting(
+            RUN.train,
+            "head",
+            words="How the actions are learned. trained: a small network, in steps. solved: a linear read-out, in one "
             "calculation of seconds, measured by leaving out each group of videos in turn.",
-            show_default="trained",
-            rich_help_panel=LEARNING,
+            panel=LEARNING,
         ),
     ] = None,
     unfreeze: Annotated[
         str | None,
-        typer.Option(
-            help="Train the frame encoder too, to fit it to your videos: none, last-N-blocks or all. Takes gigabytes of memory; "
+        setting(
+            RUN.train,
+            "unfreeze",
+            words="Train the frame encoder too, to fit it to your videos: none, last-N-blocks or all. Takes gigabytes of memory; "
             "see docs/guide/train.md.",
-            show_default="none",
-            rich_help_panel=LEARNING,
+            panel=LEARNING,
         ),
     ] = None,
     teacher: Annotated[
         str | None,
-        typer.Option(
-            help="Learn from the scores of this model as well as from the labels. It must have the same actions.",
-            rich_help_panel=LEARNING,
+        setting(
+            RUN.train,
+            "teacher",
+            words="Learn from the scores of this model as well as from the labels. It must have the same actions.",
+            panel=LEARNING,
         ),
     ] = None,
     early_exit: Annotated[
         bool | None,
-        typer.Option(
+        setting(
+            RUN.train,
+            "early_exit",
             "--early-exit",
-            help="Train on few frames too, so that `predict --early-exit auto` can answer easy videos sooner.",
-            rich_help_panel=LEARNING,
+            words="Train on few frames too, so that `predict --early-exit auto` can answer easy videos sooner.",
+            panel=LEARNING,
         ),
     ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            help="Times that each video is seen.",
-            show_default="80; 300 steps at least",
-            rich_help_panel=LEARNING,
+        setting(
+            RUN.train,
+            "epochs",
+            words="Times that each video is seen.",
+            panel=LEARNING,
+            shown=f"{RUN.train.epochs}; {RUN.train.min_steps} steps at least",
         ),
     ] = None,
     learning_rate: Annotated[
-        float | None,
-        typer.Option(help="Highest learning rate.", show_default="0.001", rich_help_panel=LEARNING),
+        float | None, setting(RUN.train, "learning_rate", words="Highest learning rate.", panel=LEARNING)
     ] = None,
     seed: Annotated[
-        int | None,
-        typer.Option(
-            min=0, help="Random seed of the split and the training.", show_default="0", rich_help_panel=LEARNING
-        ),
+        int | None, setting(RUN.train, "seed", words="Random seed of the split and the training.", panel=LEARNING)
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -215,10 +211,9 @@ def train(
     """
     from fewframes.data.dataset import read_data
     from fewframes.results import tally
-    from fewframes.training.config import RunConfig, changed, changed_by_words, read_run
 
     chosen = changed(
-        read_run(run) if run is not None else RunConfig(),
+        read_run(run) if run is not None else RUN,
         {
             "start": model,
             "init": init,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from fewframes.core.lazy import lazy
 
 if TYPE_CHECKING:
-    from fewframes.data.dataset import DataConfig as DataConfig
+    from fewframes.data.config import DataConfig as DataConfig
     from fewframes.data.dataset import VideoSet as VideoSet
     from fewframes.data.dataset import read_data as read_data
 
-__getattr__, __dir__ = lazy("fewframes.data", {"read_data": "dataset", "DataConfig": "dataset", "VideoSet": "dataset"})
+__getattr__, __dir__ = lazy("fewframes.data", {"read_data": "dataset", "DataConfig": "config", "VideoSet": "dataset"})

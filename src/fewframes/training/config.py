@@ -17,7 +17,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from fewframes.core.settings import STRICT, Count, Positive, Share, settings_from
-from fewframes.data.dataset import DataConfig
+from fewframes.data.config import DataConfig
 from fewframes.errors import ConfigError, nearest
 from fewframes.training.augment_config import AugmentConfig
 

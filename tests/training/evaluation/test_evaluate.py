@@ -14,7 +14,8 @@ import torch
 
 from fewframes.core.cache import EmbeddingCache
 from fewframes.core.metrics import Report, calibration_error, score
-from fewframes.data.dataset import DataConfig, VideoSet, read_data
+from fewframes.data.config import DataConfig
+from fewframes.data.dataset import VideoSet, read_data
 from fewframes.data.layouts import Sample
 from fewframes.errors import DataError
 from fewframes.inference.predictor import Predictor, load

@@ -6,7 +6,8 @@ from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
-from fewframes.data.dataset import DataConfig, VideoSet
+from fewframes.data.config import DataConfig
+from fewframes.data.dataset import VideoSet
 from fewframes.errors import ConfigError, DataError
 from fewframes.results import Failure
 from fewframes.training.augment_config import AugmentConfig
