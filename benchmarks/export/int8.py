@@ -13,8 +13,7 @@ mirrored, two random ones. It is scored on the videos that were left out, in one
 UT-Interaction, each of 20 sequences left out. Int8 is calibrated with eight videos of the other set only: for sequences of set 1
 (1-10) with videos of set 2 (11-20), and the reverse. So no video that is scored was calibrated with, and the head of a fold is
 solved from the same int8 encoder that it is scored with. `set1_to_set2` and `set2_to_set1` solve from one set, which also
-calibrates, and are scored on the other. Fights: ten folds over sources, in one view; each int8 encoder is calibrated with eight
-videos of the sources of five folds and scored on the other five.
+calibrates, and are scored on the other.
 
 Intervals are of 95 % over groups; those of differences by drawing groups with replacement. `points` are of top-1, `loss` is the
 cross entropy in nats. `embedding_error` is the norm of the difference of frame embeddings over their norm, by video as it is.
@@ -24,7 +23,6 @@ Processor milliseconds of a frame: 16 frames, four at once, in turn.
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -49,7 +47,7 @@ from fewframes.training.solved.features import embed_views
 from fewframes.training.solved.run import targets_of
 from runs.packaged import rows_of
 
-DRAWN, NUM_CALIBRATION, TURNS, NUM_DRAWS, NUM_FOLDS = 2, 8, 7, 2000, 5
+DRAWN, NUM_CALIBRATION, TURNS, NUM_DRAWS = 2, 8, 7, 2000
 WAYS = {
     "float32": ("float32", "float32"),
     "int8, float32 head": ("float32", "int8"),
@@ -98,7 +96,7 @@ def spread(samples: Sequence[Sample]) -> list[Sample]:
     return [samples[row] for row in rows]
 
 
-def embedded(data: VideoSet, files: Sequence[Path], cache: EmbeddingCache, *, mirror: bool, drawn: int) -> list[Floats]:
+def embedded(data: VideoSet, files: Sequence[Path], cache: EmbeddingCache) -> list[Floats]:
     """The embeddings (B, V, T, D) of each of these files."""
     encoders = Encoders([GraphRuntime(path) for path in files])
 
@@ -106,7 +104,7 @@ def embedded(data: VideoSet, files: Sequence[Path], cache: EmbeddingCache, *, mi
         if done % 10 == 0:
             print(f"{data.name}: {stage} {done}/{total}", file=sys.stderr, flush=True)
 
-    views = embed_views(data, encoders, cache, progress, mirror=mirror, augment=AugmentConfig(views=drawn))
+    views = embed_views(data, encoders, cache, progress, mirror=True, augment=AugmentConfig(views=DRAWN))
     assert not views.failures
     return np.split(views.embeddings, len(files), axis=-1)
 
@@ -229,7 +227,7 @@ def interactions(predictor: Predictor, data: Path, folder: Path, cache: Embeddin
     for number, own in enumerate(sets, 1):
         samples = [sample for sample in videos.samples if sample.group in own]
         files[f"int8 of set {number}"] = exported(predictor, folder / f"ut-int8-set{number}.onnx", spread(samples))
-    plain, *coarse = embedded(videos, list(files.values()), cache, mirror=True, drawn=DRAWN)
+    plain, *coarse = embedded(videos, list(files.values()), cache)
     everything = frozenset(videos.groups())
     parts = [
         Part({"float32": plain, "int8": coarse[other]}, tuple((group,) for group in sets[1 - other]), everything)
@@ -255,54 +253,16 @@ def interactions(predictor: Predictor, data: Path, folder: Path, cache: Embeddin
     }
 
 
-def fights(predictor: Predictor, data: Path, folder: Path, cache: EmbeddingCache) -> dict[str, object]:
-    with (data / "fights" / "list.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    samples = [
-        Sample(path=str(data / "fights" / row["path"]), labels=(row["label"],), group=row["group"]) for row in rows
-    ]
-    videos = VideoSet(tuple(samples), "fights")
-    counts: dict[str, int] = {}
-    for group in videos.groups():
-        counts[group] = counts.get(group, 0) + 1
-    folds: list[list[str]] = [[] for _ in range(2 * NUM_FOLDS)]
-    for group in sorted(counts, key=lambda group: (-counts[group], group)):  # the largest first, into the smallest fold
-        min(folds, key=lambda fold: sum(counts[one] for one in fold)).append(group)
-    halves = [folds[::2], folds[1::2]]
-    files = [exported(predictor, folder / "ut-float32.onnx", [])]
-    for number, half in enumerate(halves):
-        own = {group for fold in half for group in fold}
-        chosen = spread([sample for sample in samples if sample.group in own])
-        files.append(exported(predictor, folder / f"fights-int8-{number}.onnx", chosen))
-    plain, *coarse = embedded(videos, files, cache, mirror=False, drawn=0)
-    parts = [
-        Part(
-            {"float32": plain, "int8": coarse[other]},
-            tuple(tuple(fold) for fold in halves[1 - other]),
-            frozenset(counts),
-        )
-        for other in (0, 1)
-    ]
-    return {
-        "ten folds over sources": measured(videos, parts),
-        "embedding_error": {f"int8 of half {number + 1}": errors(plain, found) for number, found in enumerate(coarse)},
-    }
-
-
-SETS = {"ut": interactions, "fights": fights}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--folder", type=Path, default=Path("build/int8"))
-    parser.add_argument("--only", nargs="+", choices=list(SETS), default=list(SETS))
     options = parser.parse_args()
     predictor = load("lite0-16", device="cpu", dtype="float32", runtime="torch")
     cache = EmbeddingCache(options.folder / "cache")
     write_result(
         versions={name: version(name) for name in ("onnx", "onnxruntime")},
-        sets={name: SETS[name](predictor, options.data, options.folder, cache) for name in options.only},
+        **interactions(predictor, options.data, options.folder, cache),
     )
 
 
