@@ -13,18 +13,16 @@ mirrored, two random ones. It is scored on the videos that were left out, in one
 UT-Interaction, each of 20 sequences left out. Int8 is calibrated with eight videos of the other set only: for sequences of set 1
 (1-10) with videos of set 2 (11-20), and the reverse. So no video that is scored was calibrated with, and the head of a fold is
 solved from the same int8 encoder that it is scored with. `set1_to_set2` and `set2_to_set1` solve from one set, which also
-calibrates, and are scored on the other. Fights: ten folds over sources, in two views (as it is, mirrored); each int8
-encoder is calibrated with eight videos of the sources of five folds and scored on the other five.
+calibrates, and are scored on the other.
 
-Intervals are of 95 % over groups. A difference is in points, by drawing groups with replacement. `embedding_error` is the norm of
-the difference of frame embeddings over their norm, by video as it is. Processor seconds of a frame: 16 frames, four at once, in
-turn.
+Intervals are of 95 % over groups; those of differences by drawing groups with replacement. `points` are of top-1, `loss` is the
+cross entropy in nats. `embedding_error` is the norm of the difference of frame embeddings over their norm, by video as it is.
+Processor milliseconds of a frame: 16 frames, four at once, in turn.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -49,7 +47,7 @@ from fewframes.training.solved.features import embed_views
 from fewframes.training.solved.run import targets_of
 from runs.packaged import rows_of
 
-DRAWN, NUM_CALIBRATION, TURNS, NUM_DRAWS, NUM_FOLDS = 2, 8, 7, 2000, 5
+DRAWN, NUM_CALIBRATION, TURNS, NUM_DRAWS = 2, 8, 7, 2000
 WAYS = {
     "float32": ("float32", "float32"),
     "int8, float32 head": ("float32", "int8"),
@@ -98,15 +96,15 @@ def spread(samples: Sequence[Sample]) -> list[Sample]:
     return [samples[row] for row in rows]
 
 
-def embedded(data: VideoSet, files: Sequence[Path], cache: EmbeddingCache, drawn: int) -> list[Floats]:
+def embedded(data: VideoSet, files: Sequence[Path], cache: EmbeddingCache) -> list[Floats]:
     """The embeddings (B, V, T, D) of each of these files."""
     encoders = Encoders([GraphRuntime(path) for path in files])
 
-    def progress(stage: str, done: int, total: int, _words: str) -> None:
+    def progress(stage: str, done: int, total: int, _: str) -> None:
         if done % 10 == 0:
             print(f"{data.name}: {stage} {done}/{total}", file=sys.stderr, flush=True)
 
-    views = embed_views(data, encoders, cache, progress, mirror=True, augment=AugmentConfig(views=drawn))
+    views = embed_views(data, encoders, cache, progress, mirror=True, augment=AugmentConfig(views=DRAWN))
     assert not views.failures
     return np.split(views.embeddings, len(files), axis=-1)
 
@@ -132,27 +130,35 @@ def logits_of(part: Part, data: VideoSet, held: Sequence[str]) -> dict[str, tupl
 
 def measured(data: VideoSet, parts: Sequence[Part]) -> dict[str, object]:
     """Top-1 of each way over all parts with its interval, and the differences between ways."""
-    targets = targets_of(data, data.labels).argmax(axis=1)
-    right: dict[str, dict[int, bool]] = {way: {} for way in WAYS}
-    same_head: dict[str, dict[int, int]] = {way: {} for way in WAYS}
+    targets_BK = targets_of(data, data.labels)
+    logits = {way: np.full(targets_BK.shape, np.nan, np.float32) for way in WAYS}
     for part in parts:
         for held in part.left_out:
-            for way, (rows, logits) in logits_of(part, data, held).items():
-                right[way].update(zip(rows.tolist(), (logits.argmax(axis=1) == targets[rows]).tolist(), strict=True))
-                same_head[way].update(zip(rows.tolist(), logits.argmax(axis=1).tolist(), strict=True))
-    scored = sorted(right["float32"])
+            for way, (rows, found) in logits_of(part, data, held).items():
+                logits[way][rows] = found
+    scored = np.flatnonzero(np.isfinite(logits["float32"][:, 0]))
     groups = [data.groups()[row] for row in scored]
-    rights = {way: np.array([found[row] for row in scored], float) for way, found in right.items()}
-    named = {way: np.array([found[row] for row in scored]) for way, found in same_head.items()}
+    named = {way: found[scored].argmax(axis=1) for way, found in logits.items()}
+    right = {way: (names == targets_BK[scored].argmax(axis=1)).astype(float) for way, names in named.items()}
+    losses = {
+        way: np.array([cross_entropy(found[[row]], targets_BK[[row]]) for row in scored])
+        for way, found in logits.items()
+    }
     return {
         "videos": len(scored),
         "groups": len(set(groups)),
-        **{way: {"right": int(ones.sum()), **top1(ones, groups)} for way, ones in rights.items()},
+        **{
+            way: {"right": int(ones.sum()), **top1(ones, groups), "loss": round(float(losses[way].mean()), 4)}
+            for way, ones in right.items()
+        },
         "same action as float32": {
             way: int((names == named["float32"]).sum()) for way, names in named.items() if way != "float32"
         },
-        "differences in points": {
-            f"{first} - {second}": gain(rights[first], rights[second], groups)
+        "differences": {
+            f"{first} - {second}": {
+                "points": gain(100 * (right[first] - right[second]), groups),
+                "loss": gain(losses[first] - losses[second], groups),
+            }
             for first, second in (
                 ("int8, float32 head", "float32"),
                 ("int8, own head", "float32"),
@@ -170,10 +176,9 @@ def top1(right: NDArray[Any], groups: Sequence[str]) -> dict[str, object]:
     }
 
 
-def gain(first: NDArray[Any], second: NDArray[Any], groups: Sequence[str]) -> dict[str, float]:
-    gains = 100 * (first - second)
+def gain(gains: NDArray[Any], groups: Sequence[str]) -> dict[str, float]:
     interval = bootstrap(lambda rows: float(gains[rows].mean()), groups, np.random.default_rng(0), num_draws=NUM_DRAWS)
-    return {"points": round(interval.value, 2), "low": round(interval.low, 2), "high": round(interval.high, 2)}
+    return {"mean": round(interval.value, 4), "low": round(interval.low, 4), "high": round(interval.high, 4)}
 
 
 def errors(live: Floats, found: Floats) -> dict[str, float]:
@@ -222,7 +227,7 @@ def interactions(predictor: Predictor, data: Path, folder: Path, cache: Embeddin
     for number, own in enumerate(sets, 1):
         samples = [sample for sample in videos.samples if sample.group in own]
         files[f"int8 of set {number}"] = exported(predictor, folder / f"ut-int8-set{number}.onnx", spread(samples))
-    plain, *coarse = embedded(videos, list(files.values()), cache, DRAWN)
+    plain, *coarse = embedded(videos, list(files.values()), cache)
     everything = frozenset(videos.groups())
     parts = [
         Part({"float32": plain, "int8": coarse[other]}, tuple((group,) for group in sets[1 - other]), everything)
@@ -248,54 +253,16 @@ def interactions(predictor: Predictor, data: Path, folder: Path, cache: Embeddin
     }
 
 
-def fights(predictor: Predictor, data: Path, folder: Path, cache: EmbeddingCache) -> dict[str, object]:
-    with (data / "fights" / "list.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    samples = [
-        Sample(path=str(data / "fights" / row["path"]), labels=(row["label"],), group=row["group"]) for row in rows
-    ]
-    videos = VideoSet(tuple(samples), "fights")
-    counts: dict[str, int] = {}
-    for group in videos.groups():
-        counts[group] = counts.get(group, 0) + 1
-    folds: list[list[str]] = [[] for _ in range(2 * NUM_FOLDS)]
-    for group in sorted(counts, key=lambda group: (-counts[group], group)):  # the largest first, into the smallest fold
-        min(folds, key=lambda fold: sum(counts[one] for one in fold)).append(group)
-    halves = [folds[::2], folds[1::2]]
-    files = [exported(predictor, folder / "ut-float32.onnx", [])]
-    for number, half in enumerate(halves):
-        own = {group for fold in half for group in fold}
-        chosen = spread([sample for sample in samples if sample.group in own])
-        files.append(exported(predictor, folder / f"fights-int8-{number}.onnx", chosen))
-    plain, *coarse = embedded(videos, files, cache, 0)
-    parts = [
-        Part(
-            {"float32": plain, "int8": coarse[other]},
-            tuple(tuple(fold) for fold in halves[1 - other]),
-            frozenset(counts),
-        )
-        for other in (0, 1)
-    ]
-    return {
-        "ten folds over sources": measured(videos, parts),
-        "embedding_error": {f"int8 of half {number + 1}": errors(plain, found) for number, found in enumerate(coarse)},
-    }
-
-
-SETS = {"ut": interactions, "fights": fights}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--folder", type=Path, default=Path("build/int8"))
-    parser.add_argument("--only", nargs="+", choices=list(SETS), default=list(SETS))
     options = parser.parse_args()
     predictor = load("lite0-16", device="cpu", dtype="float32", runtime="torch")
     cache = EmbeddingCache(options.folder / "cache")
     write_result(
         versions={name: version(name) for name in ("onnx", "onnxruntime")},
-        sets={name: SETS[name](predictor, options.data, options.folder, cache) for name in options.only},
+        **interactions(predictor, options.data, options.folder, cache),
     )
 
 
