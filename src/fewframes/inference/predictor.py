@@ -170,7 +170,7 @@ class Predictor:
                 else self._predict_early(source, request, plan, 1)
             )
 
-        for source, done in worked_ahead(map(os.fspath, sources), work, workers):
+        for source, done in worked_ahead((os.fspath(source) for source in sources), work, workers):
             if isinstance(done, FewframesError):
                 yield Failure.of(source, done)
                 continue
