@@ -49,13 +49,6 @@ def test_json_is_what_the_command_promises(prediction: Prediction) -> None:
     }
 
 
-def test_row_is_flat(prediction: Prediction) -> None:
-    row = prediction.to_row()
-    assert row["label"] == "kick"
-    assert row["score_push"] == pytest.approx(0.1)
-    assert all(isinstance(value, str | float | int) for value in row.values())
-
-
 def test_they_print_well(prediction: Prediction) -> None:
     assert repr(prediction) == "Prediction('a.mp4': kick 70.0%, hug 20.0%, push 10.0%; 2 frames, 0.42 s)"
     clip = Clip(np.zeros((4, 3, 20, 30), np.uint8), np.zeros(4), 2.5, "a.mp4", Reading(4, 0, 0, 0))

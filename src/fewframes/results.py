@@ -167,21 +167,6 @@ class Prediction:
         """Return `to_dict` as one line of JSON."""
         return json_line(self.to_dict(topk))
 
-    def to_row(self) -> dict[str, object]:
-        """Return one flat row for a data frame: source, label, score, durations, and one column for the score of each label."""
-        best = self.top(1)[0]
-        return {
-            "source": self.source,
-            "label": best.label,
-            "score": best.score,
-            "decode_s": self.timing.decode_s,
-            "transform_s": self.timing.transform_s,
-            "network_s": self.timing.network_s,
-            **asdict(self.reading),
-            "distinct_frames": self.distinct_frames,
-            **{f"score_{label}": score for label, score in zip(self.labels, self.scores.tolist(), strict=True)},
-        }
-
     def __repr__(self) -> str:
         best = ", ".join(f"{label} {score:.1%}" for label, score in self.top(3))
         return (

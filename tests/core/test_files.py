@@ -18,7 +18,7 @@ from filelock import FileLock
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fewframes.core.cache import EmbeddingCache
-from fewframes.core.files import check_not_read, check_writable, filled
+from fewframes.core.files import check_not_read, check_writable, filled, whole
 from fewframes.data.config import DataConfig
 from fewframes.data.dataset import read_data
 from fewframes.errors import ConfigError, OutputError, WeightsError
@@ -233,3 +233,23 @@ def test_more_steps_than_asked_for_are_said(
     enough = RunConfig(start=str(tiny_model), data=DataConfig(holdout=0.34), train=TrainConfig(min_steps=1, epochs=2))
     train(read_data(clips), tmp_path / "enough", enough, CPU)
     assert not caplog.records
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    (tmp_path / "real.txt").write_text("old")
+    (tmp_path / "link.txt").symlink_to("real.txt")
+
+    def stop_half_way() -> None:
+        with whole(tmp_path / "link.txt") as part:
+            part.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stop_half_way()
+    assert (tmp_path / "real.txt").read_text() == "old"
+    with whole(tmp_path / "link.txt") as part:
+        part.with_name("beside").write_text("gone afterwards")
+        part.write_text("new")
+    assert (tmp_path / "link.txt").is_symlink()
+    assert (tmp_path / "real.txt").read_text() == "new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.txt", "real.txt"]

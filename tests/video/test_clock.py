@@ -95,6 +95,6 @@ def test_long_pictures_are_no_steps_but_told(tmp_path: Path, predictor: Predicto
     assert slides.notices == [f"only {slides.distinct_frames} of its 4 sampled frames are different"]
     assert slides.distinct_frames < 4
     short = said(predictor, Numbered(times_ms=range(0, 120, 40)).write(tmp_path / "short"))
-    assert (short.distinct_frames, short.to_row()["distinct_frames"], len(short.notices)) == (3, 3, 1)
+    assert (short.distinct_frames, len(short.notices)) == (3, 1)
     steady = said(predictor, Numbered().write(tmp_path / "steady"))
     assert (steady.distinct_frames, steady.notices) == (4, [])

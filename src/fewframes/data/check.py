@@ -8,20 +8,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fewframes.core.cache import content_key
-from fewframes.core.process import num_cores
+from fewframes.core.process import num_cores, worked_ahead
 from fewframes.core.storage import is_address
 from fewframes.core.text import count_of
 from fewframes.data.dataset import VideoSet, part_counts
 from fewframes.data.layouts import Sample
 from fewframes.data.lists import unlistable
-from fewframes.errors import MissingVideo, VideoError
+from fewframes.errors import FewframesError, MissingVideo, VideoError
 from fewframes.sampling import centre_times
 from fewframes.video.pictures.display import Pixels
 from fewframes.video.source import OpenVideo, open_video
@@ -149,18 +148,19 @@ def inspect(
     """
     rows_by_file = grouped(range(len(data.samples)), lambda row: data.samples[row].path)
     checks = [SampleCheck()] * len(data.samples)
-    pool = ThreadPoolExecutor(workers or num_cores(), thread_name_prefix="fewframes-inspect")
     done = 0
-    try:
-        files = [[data.samples[row] for row in rows] for rows in rows_by_file]
-        found = pool.map(lambda samples: check_file(samples, num_frames, thorough=thorough), files)
-        for rows, checks_of_file in zip(rows_by_file, found, strict=True):
+
+    def check_rows(rows: list[int]) -> list[SampleCheck]:
+        return check_file([data.samples[row] for row in rows], num_frames, thorough=thorough)
+
+    with closing(worked_ahead(rows_by_file, check_rows, workers or num_cores())) as found:
+        for rows, checks_of_file in found:
+            if isinstance(checks_of_file, FewframesError):
+                raise checks_of_file
             for row, check in zip(rows, checks_of_file, strict=True):
                 checks[row] = check
             done += len(rows)
             yield done
-    finally:
-        pool.shutdown(cancel_futures=True)
     yield inspection_of(data, checks, num_frames=num_frames, min_s=min_s, thorough=thorough, drop_short=drop_short)
 
 

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 
 from fewframes.core.cache import content_key
-from fewframes.core.process import num_cores
+from fewframes.core.process import num_cores, worked_ahead
 from fewframes.data.dataset import VideoSet, hold_out
 from fewframes.errors import DataError
 
@@ -27,15 +26,11 @@ def contents_of(data: VideoSet) -> Iterator[int | dict[str, str]]:
     A file that cannot be read, or is behind a URL, has no key.
     """
     paths = list(dict.fromkeys(sample.path for sample in data.samples))
-    pool = ThreadPoolExecutor(num_cores(), thread_name_prefix="fewframes-contents")
     keys = {}
-    try:
-        for number, (path, key) in enumerate(zip(paths, pool.map(_content, paths), strict=True), 1):
-            if key:
-                keys[path] = key
-            yield number
-    finally:
-        pool.shutdown(cancel_futures=True)
+    for number, (path, key) in enumerate(worked_ahead(paths, _content, num_cores()), 1):
+        if isinstance(key, str) and key:
+            keys[path] = key
+        yield number
     yield keys
 
 

@@ -1,0 +1,53 @@
+"""Items are worked on ahead of the caller, in order, and no further ahead than asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from fewframes.core.process import worked_ahead
+from fewframes.errors import DataError, FewframesError
+
+
+def work(number: int) -> int:
+    if number == 2:
+        raise DataError("two")
+    return number * number
+
+
+def test_results_and_errors_come_in_order() -> None:
+    found = [(item, str(done)) for item, done in worked_ahead(range(5), work, workers=3)]
+    assert found == [(0, "0"), (1, "1"), (2, "two"), (3, "9"), (4, "16")]
+
+
+def test_other_errors_are_raised() -> None:
+    with pytest.raises(ZeroDivisionError):
+        list(worked_ahead([1, 0], lambda number: 1 / number, workers=1))
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 4])
+def test_no_more_items_are_taken_than_asked(ahead: int) -> None:
+    taken = []
+
+    def items() -> Iterator[int]:
+        for number in range(20):
+            taken.append(number)
+            yield number
+
+    for item, _ in worked_ahead(items(), lambda number: number, workers=2, ahead=ahead):
+        assert len(taken) == min(20, item + 1 + ahead)
+
+
+def test_nothing_is_begun_after_an_error_until_the_caller_goes_on() -> None:
+    begun = []
+
+    def fail(number: int) -> None:
+        begun.append(number)
+        raise DataError("no answer")
+
+    results = worked_ahead(range(9), fail, workers=1, ahead=1)
+    _, error = next(results)
+    results.close()
+    assert isinstance(error, FewframesError)
+    assert begun == [0]
