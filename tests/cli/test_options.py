@@ -24,7 +24,7 @@ from helpers.commands import run
 def test_limits_and_default_are_those_of_the_setting(
     defaults: object, name: str, expected: tuple[float | None, float | None, str | bool]
 ) -> None:
-    option = setting(defaults, name, words="Words.", panel=INPUT, most=expected[1] if expected[1] != 1 else None)
+    option = setting(defaults, name, INPUT, "Words.", most=expected[1] if expected[1] != 1 else None)
     assert (option.min, option.max, option.show_default) == expected
 
 

@@ -29,9 +29,9 @@ DATA = DataConfig()
 def setting(
     defaults: Any,
     name: str,
-    *flags: str,
-    words: str,
     panel: str,
+    words: str,
+    *flags: str,
     shown: str | bool | None = None,
     most: float | None = None,
 ) -> Any:
@@ -40,9 +40,9 @@ def setting(
     Args:
         defaults: The settings (a pydantic dataclass) as they are by default.
         name: The name of the field.
-        flags: The names of the option; by default that of the parameter.
-        words: The help text.
         panel: The box of `--help`.
+        words: The help text.
+        flags: The names of the option; by default that of the parameter.
         shown: The default in the words of `--help`; True if the parameter itself has a default, which is then shown. If it is left
             out, the value of the setting is shown, unless it is empty or False.
         most: The largest value, where the option takes less than the setting does.
@@ -160,19 +160,19 @@ TASK_HELP = "One action per video, or any number of them (multilabel, in one cel
 VIDEOS_HELP = "Folder of the videos, if the paths are not relative to the list."
 OFFICIAL_HELP = "Number of the official split (UCF101, HMDB51)."
 Tasks = Literal["auto", "single", "multilabel"]
-TaskOption = Annotated[Tasks, setting(DATA, "task", words=TASK_HELP, panel=INPUT, shown=True)]
+TaskOption = Annotated[Tasks, setting(DATA, "task", INPUT, TASK_HELP, shown=True)]
 GroupOption = Annotated[
     str,
     setting(
         DATA,
         "group",
-        words="CSV column that names the recording or person. Videos of one group stay on one side of a split.",
-        panel=INPUT,
+        INPUT,
+        "CSV column that names the recording or person. Videos of one group stay on one side of a split.",
         shown=True,
     ),
 ]
-VideosOption = Annotated[str, setting(DATA, "videos", "--videos", words=VIDEOS_HELP, panel=INPUT, shown=True)]
-OfficialOption = Annotated[int, setting(DATA, "official_split", words=OFFICIAL_HELP, panel=INPUT, shown=True)]
+VideosOption = Annotated[str, setting(DATA, "videos", INPUT, VIDEOS_HELP, "--videos", shown=True)]
+OfficialOption = Annotated[int, setting(DATA, "official_split", INPUT, OFFICIAL_HELP, shown=True)]
 CacheOption = Annotated[
     Path | None,
     typer.Option(

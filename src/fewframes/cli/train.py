@@ -54,31 +54,31 @@ def train(
         setting(
             DATA,
             "holdout",
+            INPUT,
+            "Fraction of the videos kept out of training to measure accuracy on. 0 trains on all of them.",
             most=0.9,
-            words="Fraction of the videos kept out of training to measure accuracy on. 0 trains on all of them.",
-            panel=INPUT,
         ),
     ] = None,
-    task: Annotated[Tasks | None, setting(DATA, "task", words=TASK_HELP, panel=INPUT)] = None,
+    task: Annotated[Tasks | None, setting(DATA, "task", INPUT, TASK_HELP)] = None,
     group: Annotated[
         str | None,
         setting(
             DATA,
             "group",
-            words="CSV column that names the recording or person. Videos of one group stay on one side of the split.",
-            panel=INPUT,
+            INPUT,
+            "CSV column that names the recording or person. Videos of one group stay on one side of the split.",
         ),
     ] = None,
-    folder: Annotated[str | None, setting(DATA, "videos", "--videos", words=VIDEOS_HELP, panel=INPUT)] = None,
-    official_split: Annotated[int | None, setting(DATA, "official_split", words=OFFICIAL_HELP, panel=INPUT)] = None,
+    folder: Annotated[str | None, setting(DATA, "videos", INPUT, VIDEOS_HELP, "--videos")] = None,
+    official_split: Annotated[int | None, setting(DATA, "official_split", INPUT, OFFICIAL_HELP)] = None,
     mirror: Annotated[
         bool | None,
         setting(
             DATA,
             "mirror",
+            INPUT,
+            "Train on mirrored videos too. Not for actions that differ in left and right.",
             "--mirror/--no-mirror",
-            words="Train on mirrored videos too. Not for actions that differ in left and right.",
-            panel=INPUT,
         ),
     ] = None,
     model: Annotated[
@@ -86,14 +86,13 @@ def train(
         setting(
             RUN,
             "start",
-            words="Model to start from: a preset, or a trained model's file or folder. Its frame encoder is used again; what "
+            MODEL,
+            "Model to start from: a preset, or a trained model's file or folder. Its frame encoder is used again; what "
             "it learned about actions is not. With --head solved also an exported .onnx file; the result is one again.",
-            panel=MODEL,
         ),
     ] = None,
     init: Annotated[
-        str | None,
-        setting(RUN, "init", words="Other weights for the frame encoder: a file or a timm name.", panel=MODEL),
+        str | None, setting(RUN, "init", MODEL, "Other weights for the frame encoder: a file or a timm name.")
     ] = None,
     frames: Annotated[
         int | None,
@@ -117,9 +116,9 @@ def train(
         setting(
             RUN.train,
             "head",
-            words="How the actions are learned. trained: a small network, in steps. solved: a linear read-out, in one "
+            LEARNING,
+            "How the actions are learned. trained: a small network, in steps. solved: a linear read-out, in one "
             "calculation of seconds, measured by leaving out each group of videos in turn.",
-            panel=LEARNING,
         ),
     ] = None,
     unfreeze: Annotated[
@@ -127,9 +126,9 @@ def train(
         setting(
             RUN.train,
             "unfreeze",
-            words="Train the frame encoder too, to fit it to your videos: none, last-N-blocks or all. Takes gigabytes of memory; "
+            LEARNING,
+            "Train the frame encoder too, to fit it to your videos: none, last-N-blocks or all. Takes gigabytes of memory; "
             "see docs/guide/train.md.",
-            panel=LEARNING,
         ),
     ] = None,
     teacher: Annotated[
@@ -137,8 +136,8 @@ def train(
         setting(
             RUN.train,
             "teacher",
-            words="Learn from the scores of this model as well as from the labels. It must have the same actions.",
-            panel=LEARNING,
+            LEARNING,
+            "Learn from the scores of this model as well as from the labels. It must have the same actions.",
         ),
     ] = None,
     early_exit: Annotated[
@@ -146,9 +145,9 @@ def train(
         setting(
             RUN.train,
             "early_exit",
+            LEARNING,
+            "Train on few frames too, so that `predict --early-exit auto` can answer easy videos sooner.",
             "--early-exit",
-            words="Train on few frames too, so that `predict --early-exit auto` can answer easy videos sooner.",
-            panel=LEARNING,
         ),
     ] = None,
     epochs: Annotated[
@@ -156,16 +155,16 @@ def train(
         setting(
             RUN.train,
             "epochs",
-            words="Times that each video is seen.",
-            panel=LEARNING,
+            LEARNING,
+            "Times that each video is seen.",
             shown=f"{RUN.train.epochs}; {RUN.train.min_steps} steps at least",
         ),
     ] = None,
     learning_rate: Annotated[
-        float | None, setting(RUN.train, "learning_rate", words="Highest learning rate.", panel=LEARNING)
+        float | None, setting(RUN.train, "learning_rate", LEARNING, "Highest learning rate.")
     ] = None,
     seed: Annotated[
-        int | None, setting(RUN.train, "seed", words="Random seed of the split and the training.", panel=LEARNING)
+        int | None, setting(RUN.train, "seed", LEARNING, "Random seed of the split and the training.")
     ] = None,
     settings: Annotated[
         list[str] | None,

@@ -42,11 +42,11 @@ def run(tiny_model: Path) -> RunConfig:
     return RunConfig(start=str(tiny_model), augment=AugmentConfig(views=2))
 
 
-@pytest.fixture
-def options(tmp_path: Path) -> SolveOptions:
-    return SolveOptions(
-        cache=EmbeddingCache(tmp_path / "cache"), device="cpu", dtype="float32", command="fewframes train"
-    )
+@pytest.fixture(scope="module")
+def options(tmp_path_factory: pytest.TempPathFactory) -> SolveOptions:
+    """All tests share a cache: their videos and views are the same."""
+    cache = EmbeddingCache(tmp_path_factory.mktemp("cache"))
+    return SolveOptions(cache=cache, device="cpu", dtype="float32", command="fewframes train")
 
 
 def without_broken(clips: Path) -> VideoSet:
@@ -63,7 +63,7 @@ def test_from_a_folder_to_a_model_that_predicts(
     clips: Path, run: RunConfig, options: SolveOptions, tmp_path: Path
 ) -> None:
     stages: list[tuple[str, int, int]] = []
-    out = tmp_path / "out"
+    out, options = tmp_path / "out", replace(options, cache=EmbeddingCache(tmp_path / "cache"))
     solved = train_solved(read_data(clips), out, run, options, lambda *told: stages.append(told[:3]))
     assert stages == [("embedding", done, 13) for done in range(1, 14)]
     assert [Path(failure.source).name for failure in solved.failures] == ["broken.mp4"]
