@@ -10,8 +10,8 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
 
 from fewframes.errors import MissingVideo, VideoError
 from fewframes.sampling import steady_times
@@ -124,8 +124,7 @@ def test_a_cut_file_ends_with_a_word_about_it(tmp_path: Path) -> None:
 def test_garbage_is_passed_over(tmp_path: Path) -> None:
     content = bytearray(TS.write(tmp_path / "video").read_bytes())
     middle = len(content) // 2
-    torch.manual_seed(0)
-    content[middle : middle + 4000] = bytes(torch.randint(0, 256, (4000,)).tolist())
+    content[middle : middle + 4000] = np.random.default_rng(0).bytes(4000)
     samples, events, reader = read_all(Trickle(bytes(content)))
     assert {"damaged"} <= {event.kind for event in events} <= {"damaged", "end", "clock"}
     assert reader.counts.bad_packets > 0
@@ -218,7 +217,7 @@ def test_a_network_stream_that_falls_silent_is_opened_again(tmp_path: Path) -> N
 
 
 def sample(index: int, arrived: float) -> LiveFrame:
-    return LiveFrame(index * INTERVAL_S, 0, index, torch.zeros(1), arrived)
+    return LiveFrame(index * INTERVAL_S, 0, index, np.zeros(1, np.uint8), arrived)
 
 
 def test_a_full_mailbox_drops_the_oldest_and_no_event() -> None:
@@ -288,9 +287,9 @@ def test_a_reader_that_is_closed_drops_nothing() -> None:
     counts = LiveCounts()
     box = LiveQueue(counts)
     for index in range(WAITING):
-        box.put(LiveFrame(float(index), 0, index, torch.empty(0), 0.0))
+        box.put(LiveFrame(float(index), 0, index, np.empty(0, np.uint8), 0.0))
     box.close()
-    box.put(LiveFrame(99.0, 0, 99, torch.empty(0), 0.0))
+    box.put(LiveFrame(99.0, 0, 99, np.empty(0, np.uint8), 0.0))
     taken = [item for item in box.take(WAITING + 1, 0.0) if isinstance(item, LiveFrame)]
     assert [sample.index for sample in taken] == list(range(WAITING))
     assert counts.dropped == 0

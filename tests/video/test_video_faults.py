@@ -11,17 +11,16 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-import torch
-from torch import Tensor
 
 from fewframes.errors import MissingVideo, TooLarge, VideoError
 from fewframes.sampling import centre_times
 from fewframes.video.decode.container import NO_LIMITS, Limits
+from fewframes.video.pictures.display import Pixels
 from fewframes.video.source import open_video, read_frames
 from helpers.numbered import Numbered, numbers
 from helpers.videos import write_sound
 
-AT_START = torch.tensor([0.0], dtype=torch.float64)
+AT_START = np.array([0.0])
 
 
 def test_missing_file(tmp_path: Path) -> None:
@@ -101,7 +100,7 @@ def test_limits(tmp_path: Path) -> None:
     with pytest.raises(TooLarge, match=r"2.4 s long; the limit is 2 s"):
         open_video(raw, limits=Limits(max_s=2))
     with closing(open_video(path, limits=Limits(max_pixels=160 * 64, max_s=2.4))) as video:
-        assert numbers(video.frames_at(torch.tensor([0.0, 1.0])).frames) == [0, 25]
+        assert numbers(video.frames_at(np.array([0.0, 1.0])).frames) == [0, 25]
 
 
 def test_pictures_that_grow_midway_are_not_decoded(tmp_path: Path) -> None:
@@ -115,12 +114,12 @@ def test_pictures_that_grow_midway_are_not_decoded(tmp_path: Path) -> None:
     for limits, heights in ((NO_LIMITS, {64, 480}), (Limits(max_pixels=160 * 64), {64})):
         seen: set[int] = set()
 
-        def small_part(frame_CHW: Tensor, seen: set[int] = seen) -> Tensor:
+        def small_part(frame_CHW: Pixels, seen: set[int] = seen) -> Pixels:
             seen.add(frame_CHW.shape[1])
             return frame_CHW[:, :64, :64]
 
         with closing(open_video(grows, limits=limits)) as video:
-            video.frames_at(torch.tensor([0.0, 0.6]), small_part)
+            video.frames_at(np.array([0.0, 0.6]), small_part)
         assert seen == heights
 
 
@@ -195,8 +194,8 @@ def test_damage_is_refused_where_it_is_and_harmless_elsewhere(tmp_path: Path) ->
     content[position + 6 : position + size] = b"\xff" * (size - 6)
     path.write_bytes(content)
     with pytest.raises(VideoError, match=r"the picture at \d\.\d\d s is damaged"):
-        read_frames(path, torch.tensor([0.0, 27 * 0.04], dtype=torch.float64))
-    times_s = torch.tensor([0.2, 0.75, 1.3, 2.2], dtype=torch.float64)
+        read_frames(path, np.array([0.0, 27 * 0.04]))
+    times_s = np.array([0.2, 0.75, 1.3, 2.2])
     assert numbers(read_frames(path, times_s).frames) == [5, 18, 32, 55]
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from fewframes.errors import VideoError
@@ -13,7 +13,7 @@ from fewframes.video.decode.gifs import is_cut
 from fewframes.video.source import read_frames
 from helpers.numbered import numbers, picture
 
-TIMES = torch.arange(6, dtype=torch.float64) / 10 + 0.01
+TIMES = np.arange(6, dtype=np.float64) / 10 + 0.01
 
 
 @pytest.fixture(scope="module")

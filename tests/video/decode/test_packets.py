@@ -9,11 +9,9 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fewframes.video.decode.packets import Test, left_out_test
 from fewframes.video.decode.session import DecoderSession
@@ -39,14 +37,16 @@ NOTHING_LEFT_OUT = {"vp9"}
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Tensor]:
+def made(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Path, NDArray[np.uint8]]:
     """The kind, the file, and all its frames decoded one after the other (N, C, H, W)."""
     codec, suffix, options = KINDS[request.param]
     path = drifting(tmp_path_factory.mktemp("made") / f"video{suffix}", codec, NUM_FRAMES, gop=25, options=options)
     with av.open(str(path)) as container:
-        frames = [torch.from_numpy(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     assert len(frames) == NUM_FRAMES
-    return request.param, path, torch.stack(frames).permute(0, 3, 1, 2)
+    return request.param, path, np.stack(frames).transpose(0, 3, 1, 2)
 
 
 def times(indices: list[int]) -> NDArray[np.float64]:
@@ -56,7 +56,7 @@ def times(indices: list[int]) -> NDArray[np.float64]:
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(indices=st.lists(st.integers(0, NUM_FRAMES - 1), min_size=1, max_size=12), threads=st.sampled_from([1, 2]))
 def test_the_same_frames_as_when_all_are_decoded(
-    made: tuple[str, Path, Tensor], indices: list[int], threads: int
+    made: tuple[str, Path, NDArray[np.uint8]], indices: list[int], threads: int
 ) -> None:
     _, path, frames_NCHW = made
     with closing(open_video(path, threads=threads)) as video:
@@ -68,7 +68,7 @@ def test_the_same_frames_as_when_all_are_decoded(
 
 
 def test_what_nothing_builds_on_is_left_out_and_nothing_after_the_last_is_decoded(
-    made: tuple[str, Path, Tensor],
+    made: tuple[str, Path, NDArray[np.uint8]],
 ) -> None:
     kind, path, _ = made
     reading = read_frames(path, times([0, 40])).reading
@@ -81,7 +81,7 @@ def test_what_nothing_builds_on_is_left_out_and_nothing_after_the_last_is_decode
         assert reading.frames_left_out >= 3
 
 
-def test_all_pictures_when_all_are_wanted(made: tuple[str, Path, Tensor]) -> None:
+def test_all_pictures_when_all_are_wanted(made: tuple[str, Path, NDArray[np.uint8]]) -> None:
     kind, path, frames_NCHW = made
     with closing(open_video(path, threads=1)) as video:
         clip = video.frames_at(times(list(range(NUM_FRAMES))))
@@ -90,7 +90,7 @@ def test_all_pictures_when_all_are_wanted(made: tuple[str, Path, Tensor]) -> Non
     assert clip.reading.frames_decoded <= most
 
 
-def test_a_packet_that_can_be_left_out_changes_nothing_else(made: tuple[str, Path, Tensor]) -> None:
+def test_a_packet_that_can_be_left_out_changes_nothing_else(made: tuple[str, Path, NDArray[np.uint8]]) -> None:
     """All that the test allows to go is dropped at once; what is left is as it was."""
     kind, path, frames_NCHW = made
     with av.open(str(path)) as container:
@@ -101,8 +101,8 @@ def test_a_packet_that_can_be_left_out_changes_nothing_else(made: tuple[str, Pat
         origin = min(frame.pts for frame in frames if frame.pts is not None)
         indices = [round(float((frame.pts - origin) * stream.time_base) * FPS) for frame in frames]  # type: ignore[operator]
     assert (len(indices) < NUM_FRAMES) == (kind not in NOTHING_LEFT_OUT)
-    got_NCHW = torch.stack([torch.from_numpy(frame.to_ndarray(format="rgb24")) for frame in frames]).permute(0, 3, 1, 2)
-    assert torch.equal(got_NCHW, frames_NCHW[indices])
+    got_NCHW = np.stack([frame.to_ndarray(format="rgb24") for frame in frames]).transpose(0, 3, 1, 2)
+    assert np.array_equal(got_NCHW, frames_NCHW[indices])
 
 
 def test_promises_that_are_not_kept_lead_to_decoding_everything(
@@ -188,7 +188,7 @@ def test_key_frames_are_what_a_tolerance_of_half_takes(kind: str, tmp_path: Path
         stream = container.streams.video[0]
         keys = [packet.pts for packet in container.demux(stream) if packet.is_keyframe and packet.pts is not None]
         keys_s = [float((pts - keys[0]) * (stream.time_base or 0)) for pts in keys]
-    times_T = torch.tensor([0.3, 0.9, 1.5, 2.1, 2.7], dtype=torch.float64)
+    times_T = np.array([0.3, 0.9, 1.5, 2.1, 2.7])
     clip = read_frames(path, times_T, tolerance_s=0.3)
     for wanted_s, shown_s in zip(times_T.tolist(), clip.times_s.tolist(), strict=True):
         assert min(abs(shown_s - key_s) for key_s in keys_s) < 0.002, (wanted_s, shown_s, keys_s)
@@ -198,7 +198,7 @@ def test_key_frames_are_what_a_tolerance_of_half_takes(kind: str, tmp_path: Path
 
 def test_two_times_may_move_to_the_same_key_frame(tmp_path: Path) -> None:
     path = drifting(tmp_path / "v.mp4", "libx264", NUM_FRAMES, gop=25, options={"bf": "0"})
-    times_T = torch.tensor([1.75, 0.9, 1.1, 0.2], dtype=torch.float64)
+    times_T = np.array([1.75, 0.9, 1.1, 0.2])
     clip = read_frames(path, times_T, tolerance_s=0.3)
     assert clip.times_s.tolist() == [2.0, 1.0, 1.0, 0.0]
     assert np.array_equal(clip.frames[1], clip.frames[2])
