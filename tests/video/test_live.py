@@ -15,7 +15,8 @@ import pytest
 
 from fewframes.errors import MissingVideo, VideoError
 from fewframes.sampling import steady_times
-from fewframes.video.live import WAITING, LiveCounts, LiveEvent, LiveFrame, LiveQueue, LiveReader
+from fewframes.video.live import LiveReader
+from fewframes.video.live_queue import WAITING, LiveCounts, LiveEvent, LiveFrame, LiveQueue
 from fewframes.video.live_settings import StreamConfig
 from fewframes.video.live_source import Address, LiveSource
 from fewframes.video.source import read_frames
