@@ -47,7 +47,7 @@ def test_its_frames_are_those_shown(tmp_path: Path) -> None:
         assert video.duration_s == pytest.approx(2.4, abs=0.01)
         clip = video.frames_at(centre_times(2.4, 8))
         assert numbers(clip.frames) == [3, 11, 18, 26, 33, 41, 48, 56]
-        backwards = video.frames_at(centre_times(2.4, 8).flip(0))
+        backwards = video.frames_at(centre_times(2.4, 8)[::-1])
     assert numbers(backwards.frames) == [56, 48, 41, 33, 26, 18, 11, 3]
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video")

@@ -279,3 +279,14 @@ def fuzz(tmp_path: Path, rounds: int, seed: int) -> tuple[int, int]:
 def test_a_thousand_damaged_files_are_read_or_refused(tmp_path: Path) -> None:
     read, refused = fuzz(tmp_path, 1000, seed=0)
     assert min(read, refused) > 50
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_decoder_that_cannot_be_opened_is_told(threads: int, tmp_path: Path) -> None:
+    """PyAV 19 ends the process where such a decoder is asked for its name."""
+    path = Numbered(codec="libx265", options={"x265-params": "log-level=none"}).write(tmp_path / "file")
+    content = path.read_bytes()
+    start = content.index(b"hvcC") + 27  # the parameter sets begin behind the record's fixed part
+    path.write_bytes(content[:start] + b"\xff" * 60 + content[start + 60 :])
+    with pytest.raises(VideoError, match=r"its video stream \(hevc\) holds no picture that can be decoded"):
+        open_video(path, threads=threads)

@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 
 from fewframes.core.forks import keep_in_forks
 from fewframes.errors import VideoError
-from fewframes.video.decode.container import DECODE_CLOCK, END_NOT_LENGTH, MAX_PIXELS, packets_of
+from fewframes.video.decode.container import DECODE_CLOCK, DECODE_ERRORS, END_NOT_LENGTH, MAX_PIXELS, packets_of
 from fewframes.video.decode.opening import in_its_words, video_of
 from fewframes.video.live_clock import JUMP_S, SteadyFrames
 from fewframes.video.live_queue import LiveCounts, LiveEvent, LiveFrame, LiveQueue
@@ -209,7 +209,7 @@ class LiveReader:
             try:
                 frames = [] if packet.is_corrupt else packet.decode()
                 is_bad = packet.is_corrupt
-            except FFmpegError:
+            except DECODE_ERRORS:
                 frames, is_bad = [], True
             if is_bad:
                 packets.num_bad += 1
