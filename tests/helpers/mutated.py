@@ -17,7 +17,6 @@ from typing import Literal, TypeAlias
 
 import av
 import numpy as np
-import torch
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
@@ -355,7 +354,7 @@ def read(path: Path, wanted: list[float], threads: int, whole: list[Picture], fo
     full decoding."""
     try:
         with closing(open_video(path, threads=threads)) as video:
-            clip = video.frames_at(torch.tensor(wanted, dtype=torch.float64) * video.duration_s)
+            clip = video.frames_at(np.array(wanted) * video.duration_s)
     except VideoError as error:
         return Answer(threads, "refused", str(error).removeprefix(f"{path}: "))
     times_s = tuple(round(time_s, 4) for time_s in clip.times_s.tolist())

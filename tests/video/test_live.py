@@ -15,7 +15,8 @@ import pytest
 
 from fewframes.errors import MissingVideo, VideoError
 from fewframes.sampling import steady_times
-from fewframes.video.live import WAITING, LiveCounts, LiveEvent, LiveFrame, LiveQueue, LiveReader
+from fewframes.video.live import LiveReader
+from fewframes.video.live_queue import WAITING, LiveCounts, LiveEvent, LiveFrame, LiveQueue
 from fewframes.video.live_settings import StreamConfig
 from fewframes.video.live_source import Address, LiveSource
 from fewframes.video.source import read_frames
@@ -217,7 +218,7 @@ def test_a_network_stream_that_falls_silent_is_opened_again(tmp_path: Path) -> N
 
 
 def sample(index: int, arrived: float) -> LiveFrame:
-    return LiveFrame(index * INTERVAL_S, 0, index, np.zeros((1, 1, 1), np.uint8), arrived)
+    return LiveFrame(index * INTERVAL_S, 0, index, np.zeros(1, np.uint8), arrived)
 
 
 def test_a_full_mailbox_drops_the_oldest_and_no_event() -> None:
@@ -287,9 +288,9 @@ def test_a_reader_that_is_closed_drops_nothing() -> None:
     counts = LiveCounts()
     box = LiveQueue(counts)
     for index in range(WAITING):
-        box.put(LiveFrame(float(index), 0, index, np.zeros((1, 1, 1), np.uint8), 0.0))
+        box.put(LiveFrame(float(index), 0, index, np.empty(0, np.uint8), 0.0))
     box.close()
-    box.put(LiveFrame(99.0, 0, 99, np.zeros((1, 1, 1), np.uint8), 0.0))
+    box.put(LiveFrame(99.0, 0, 99, np.empty(0, np.uint8), 0.0))
     taken = [item for item in box.take(WAITING + 1, 0.0) if isinstance(item, LiveFrame)]
     assert [sample.index for sample in taken] == list(range(WAITING))
     assert counts.dropped == 0

@@ -70,8 +70,8 @@ def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 def shown_at(recipe: Numbered, times_s: NDArray[np.float64]) -> list[int]:
     """Which frame is shown at each time, from the times that were written."""
-    starts_s = (np.array(recipe.times_ms, np.float64) - recipe.times_ms[0]) / 1000
-    return [int(place) for place in (np.searchsorted(starts_s, times_s + 1e-4, side="right") - 1).clip(0)]
+    starts_s = (np.array(recipe.times_ms) - recipe.times_ms[0]) / 1000
+    return (np.searchsorted(starts_s, times_s + 1e-4, side="right") - 1).clip(min=0).tolist()
 
 
 def test_frames_are_exactly_those_shown(written: tuple[Numbered, Path]) -> None:
@@ -87,7 +87,7 @@ def test_frames_are_exactly_those_shown(written: tuple[Numbered, Path]) -> None:
 
 def test_true_times_come_back(written: tuple[Numbered, Path]) -> None:
     recipe, path = written
-    clip = read_frames(path, np.array([0.0, 0.5, 1.0, 1.7], np.float64))
+    clip = read_frames(path, np.array([0.0, 0.5, 1.0, 1.7]))
     true_s = [(recipe.times_ms[number] - recipe.times_ms[0]) / 1000 for number in numbers(clip.frames)]
     assert clip.times_s.tolist() == pytest.approx(true_s, abs=0.0055)  # GIF counts in hundredths
 

@@ -19,6 +19,8 @@ from fewframes.video.source import Backend, open_video
 from fewframes.video.torchcodec import why_not
 from helpers.numbered import Numbered, numbers
 
+CPU = "cpu"
+
 
 def test_without_it_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "torchcodec", None)
@@ -32,8 +34,8 @@ def test_without_it_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch, tmp_pa
     with pytest.raises(
         MissingDependency, match=r"backend torchcodec cannot be used on cpu \(.*\); take 'auto' or 'pyav'"
     ):
-        choose_backend("torchcodec", "cpu")
-    assert choose_backend("auto", "cpu") == choose_backend("pyav", "cpu") == "pyav"
+        choose_backend("torchcodec", CPU)
+    assert choose_backend("auto", CPU) == choose_backend("pyav", CPU) == "pyav"
     assert choose_backend("auto", "cuda") == "pyav"
 
 

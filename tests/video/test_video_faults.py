@@ -11,16 +11,16 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from fewframes.errors import MissingVideo, TooLarge, VideoError
 from fewframes.sampling import centre_times
 from fewframes.video.decode.container import NO_LIMITS, Limits
+from fewframes.video.pictures.display import Pixels
 from fewframes.video.source import open_video, read_frames
 from helpers.numbered import Numbered, numbers
 from helpers.videos import write_sound
 
-AT_START = np.array([0.0], np.float64)
+AT_START = np.array([0.0])
 
 
 def test_missing_file(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_pictures_that_grow_midway_are_not_decoded(tmp_path: Path) -> None:
     for limits, heights in ((NO_LIMITS, {64, 480}), (Limits(max_pixels=160 * 64), {64})):
         seen: set[int] = set()
 
-        def small_part(frame_CHW: NDArray[np.uint8], seen: set[int] = seen) -> NDArray[np.uint8]:
+        def small_part(frame_CHW: Pixels, seen: set[int] = seen) -> Pixels:
             seen.add(frame_CHW.shape[1])
             return frame_CHW[:, :64, :64]
 
@@ -194,8 +194,8 @@ def test_damage_is_refused_where_it_is_and_harmless_elsewhere(tmp_path: Path) ->
     content[position + 6 : position + size] = b"\xff" * (size - 6)
     path.write_bytes(content)
     with pytest.raises(VideoError, match=r"the picture at \d\.\d\d s is damaged"):
-        read_frames(path, np.array([0.0, 27 * 0.04], np.float64))
-    times_s = np.array([0.2, 0.75, 1.3, 2.2], np.float64)
+        read_frames(path, np.array([0.0, 27 * 0.04]))
+    times_s = np.array([0.2, 0.75, 1.3, 2.2])
     assert numbers(read_frames(path, times_s).frames) == [5, 18, 32, 55]
 
 
@@ -279,3 +279,14 @@ def fuzz(tmp_path: Path, rounds: int, seed: int) -> tuple[int, int]:
 def test_a_thousand_damaged_files_are_read_or_refused(tmp_path: Path) -> None:
     read, refused = fuzz(tmp_path, 1000, seed=0)
     assert min(read, refused) > 50
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_decoder_that_cannot_be_opened_is_told(threads: int, tmp_path: Path) -> None:
+    """PyAV 19 ends the process where such a decoder is asked for its name."""
+    path = Numbered(codec="libx265", options={"x265-params": "log-level=none"}).write(tmp_path / "file")
+    content = path.read_bytes()
+    start = content.index(b"hvcC") + 27  # the parameter sets begin behind the record's fixed part
+    path.write_bytes(content[:start] + b"\xff" * 60 + content[start + 60 :])
+    with pytest.raises(VideoError, match=r"its video stream \(hevc\) holds no picture that can be decoded"):
+        open_video(path, threads=threads)

@@ -18,7 +18,8 @@ from fewframes.core.text import count_of
 from fewframes.errors import ConfigError
 from fewframes.results import top_labels
 from fewframes.runtime.protocol import CachesMotion, Floats, Frames, Runtime, scores_of
-from fewframes.video.live import POLL_S, WAITING, LiveEvent, LiveFrame, LiveReader
+from fewframes.video.live import POLL_S, LiveReader
+from fewframes.video.live_queue import WAITING, LiveEvent, LiveFrame
 from fewframes.video.live_settings import StreamConfig
 from fewframes.video.live_source import LiveSource
 from fewframes.video.transforms import fit_frame

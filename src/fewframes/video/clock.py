@@ -18,7 +18,7 @@ from fewframes.video.decode.container import DECODE_CLOCK, READ_ERRORS, VideoFil
 log = logging.getLogger("fewframes")
 
 STEP_S = 10.0
-"""The least length of a gap in seconds, as for streams (live.JUMP_S) and as in FFmpeg's -dts_delta_threshold."""
+"""The least length of a gap in seconds, as for streams (live_clock.JUMP_S) and as in FFmpeg's -dts_delta_threshold."""
 STEP_FRAMES = 50
 """The least length of a gap as a multiple of the usual time between pictures. In a slide show every picture is shown for long, and
 that is no gap."""

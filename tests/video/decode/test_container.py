@@ -11,7 +11,6 @@ from helpers.numbered import Numbered
 READS = """
 import ctypes, gc, sys
 from contextlib import closing
-import numpy as np
 from fewframes.video.source import open_video
 
 class Figures(ctypes.Structure):
@@ -23,7 +22,7 @@ libc.mallinfo2.restype = Figures
 def read(count):
     for _ in range(count):
         with closing(open_video(sys.argv[1], threads=1)) as video:
-            video.frames_at(np.array([0.1, 0.5]))
+            video.frames_at([0.1, 0.5])
     gc.collect()
     figures = libc.mallinfo2()
     return figures.in_use + figures.mapped

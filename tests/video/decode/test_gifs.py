@@ -13,7 +13,7 @@ from fewframes.video.decode.gifs import is_cut
 from fewframes.video.source import read_frames
 from helpers.numbered import numbers, picture
 
-TIMES = np.arange(6) / 10 + 0.01
+TIMES = np.arange(6, dtype=np.float64) / 10 + 0.01
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from fewframes.errors import TooLarge
 from fewframes.inference.spans import Span
 from fewframes.video.decode.container import Limits
-from fewframes.video.live import LiveEvent, LiveFrame, LiveReader
+from fewframes.video.live import LiveReader
+from fewframes.video.live_queue import LiveEvent, LiveFrame
 from fewframes.video.live_settings import StreamConfig
 from fewframes.video.pictures.display import over_black, shown_size
 from fewframes.video.source import open_video, read_frames

@@ -55,6 +55,8 @@ GIF_END = b"\x00;"
 
 READ_ERRORS = (FFmpegError, IndexError)
 """The errors that end reading early. PyAV 18 raises IndexError at the end of a file in which a new stream turned up midway."""
+DECODE_ERRORS = (FFmpegError, ValueError)
+"""The errors for a packet that cannot be decoded. PyAV 19 raises ValueError where the decoder could not be opened before."""
 FROM_THE_START = frozenset({"mpeg"})
 """Containers with a time on some packets only. After a jump the times of the others would be guesses; the length is one too."""
 DECODE_CLOCK = frozenset({"avi"})
@@ -116,6 +118,8 @@ class OpenContainer:
 
     container: InputContainer
     stream: VideoStream
+    codec: str
+    """FFmpeg's name of the decoder. PyAV 19 ends the process where a decoder that could not be opened is asked for its name."""
     is_cut: bool
     """True if an AVI is shorter than its first chunk says. Then some of its last pictures may be missing."""
 
@@ -167,7 +171,8 @@ class VideoFile:
                 f"{self.name}: {known}" if known else f"{self.name}: not a video that FFmpeg can read ({about})"
             ) from None
         try:
-            return OpenContainer(container, self._video_stream(container), self._is_cut_avi(container.format.name))
+            stream = self._video_stream(container)
+            return OpenContainer(container, stream, stream.codec_context.name, self._is_cut_avi(container.format.name))
         except VideoError:
             container.close()
             raise

@@ -122,7 +122,7 @@ class Cursor:
         shown = next((one for one in self._frames if not (one.damaged and self._is_before_start(one))), None)
         if shown is None:
             raise VideoError(
-                f"{self._name}: its video stream ({self._session.source.stream.codec_context.name}) holds no picture that can be "
+                f"{self._name}: its video stream ({self._session.source.codec}) holds no picture that can be "
                 "decoded; copy the file again or re-encode it"
             )
         self._current, self._ahead = shown, None

@@ -197,10 +197,7 @@ def left_out_test(stream: VideoStream) -> Test | None:
 
 def begins_open(stream: VideoStream, data: bytes) -> bool:
     """Return whether a key frame of H.264 is no instant refresh, so that pictures behind it may still speak of ones before it."""
-    context = stream.codec_context
-    if context.name != "h264":
-        return False
-    length = _h264_length_bytes(bytes(context.extradata or b""))
+    length = _h264_length_bytes(bytes(stream.codec_context.extradata or b""))
     return all(not unit or unit[0] & 31 != H264_REFRESH for unit in _units(data, length))
 
 

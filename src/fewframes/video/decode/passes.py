@@ -15,13 +15,12 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TypeAlias
 
-from av.error import FFmpegError
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from fewframes.video.decode.complaints import Complaints
-from fewframes.video.decode.container import DECODE_CLOCK, READ_ERRORS, OpenContainer, packets_of
+from fewframes.video.decode.container import DECODE_CLOCK, DECODE_ERRORS, READ_ERRORS, OpenContainer, packets_of
 from fewframes.video.decode.damage import Damage
 from fewframes.video.decode.packets import Feed, begins_open, left_out_test
 from fewframes.video.pictures.display import Display, Geometry
@@ -91,7 +90,7 @@ class Decoding:
         self._num_keys, self._is_by_decoding = 0, source.format in DECODE_CLOCK
         self._is_open = not from_start
         """True if decoding began at an open group of pictures, as after a jump it may."""
-        self.damage = None if complaints.has_threads else Damage(source.stream.codec_context.name)
+        self.damage = None if complaints.has_threads else Damage(source.codec)
         """The damage that a decoder with one thread met; None with several threads."""
 
     def feed(self) -> Feed:
@@ -125,7 +124,7 @@ class Decoding:
     def _frames_of(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
         """Return the frames that come out when a packet is decoded; None asks for all that are left."""
         if packet is not None and packet.size > 0:
-            if packet.is_keyframe and self._num_keys == 0 and self._from_start:
+            if packet.is_keyframe and self._num_keys == 0 and self._from_start and self._source.codec == "h264":
                 self._is_open = begins_open(self._stream, bytes(packet))
             self._num_keys += packet.is_keyframe
             if self.damage is not None:
@@ -133,7 +132,7 @@ class Decoding:
         try:
             with self._complaints:
                 frames = self._stream.codec_context.decode(None) if packet is None else packet.decode()
-        except FFmpegError as error:
+        except DECODE_ERRORS as error:
             if self._complaints.only_of_the_past and self._is_open and self._num_keys == 1:
                 return []  # the jump, or the cut where the file begins, led into an open group: the packet needs one before it
             self._blame(f"a packet cannot be decoded: {error}")

@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 from fractions import Fraction
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av.filter
 import numpy as np
-from av.sidedata.sidedata import Type as SideData
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, ColorTrc, VideoReformatter
@@ -192,7 +191,7 @@ def over_black(pixels_HWC: Pixels) -> Pixels:
 
 def _display_matrix(frame: VideoFrame) -> bytes | None:
     """Return the display matrix that the container or the frame itself states: nine int32 with `FULL_TURN` as 1.0; None if none."""
-    stated = frame.side_data.get(SideData.DISPLAYMATRIX)
+    stated: Any = frame.side_data.get("DISPLAYMATRIX")  # PyAV's stubs know no type for the values
     return None if stated is None else bytes(stated)
 
 
