@@ -178,6 +178,9 @@ class Door:
         self.event, self.inner = threading.Event(), service.runtime.inner
         service.runtime.inner = self  # type: ignore[assignment]
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
     def embed_frames(self, frames: NDArray[np.uint8]) -> Any:
         self.event.wait(20)
         return self.inner.embed_frames(frames)

@@ -285,7 +285,7 @@ def test_the_same_weights_with_other_heads_embed_anew(
         first, second = embedded(data, predictor, store), embedded(data, other, store)
         assert np.abs(first.embeddings - second.embeddings).max() > 1e-3
     assert first.num_cached == second.num_cached == 3
-    assert asdict(other.torch.config) == asdict(replace(predictor.torch.config, heads=6))
+    assert asdict(other.torch.model.config) == asdict(replace(predictor.torch.model.config, heads=6))
 
 
 def test_what_is_drawn_depends_on_the_video_alone(data: VideoSet, predictor: Predictor, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def made(
     with av.open(str(path)) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     assert len(frames) == NUM_FRAMES
-    return request.param, path, np.stack(frames).transpose(0, 3, 1, 2)
+    return request.param, path, np.stack(frames).astype(np.uint8, copy=False).transpose(0, 3, 1, 2)
 
 
 def times(indices: list[int]) -> NDArray[np.float64]:
