@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def packaged() -> Predictor:
-    return load(device="cpu", dtype="float32")
+    return load(device="cpu", dtype="float32", runtime="torch")
 
 
 @pytest.mark.parametrize("action", ["hug", "kick"])

@@ -30,7 +30,7 @@ def test_help_and_models_need_no_torch() -> None:
     assert run("--version", code=NO_TORCH).stdout.strip() == __version__
     listed = run("models", code=NO_TORCH)
     assert listed.returncode == 0, listed.stderr
-    for expected in ("stam-16", "119.2 M", "270.1", "11.45", "fewframes models pull stam-16", "BSD-3-Clause", "75.1 %"):
+    for expected in ("stam-16", "119.2 M", "281.6", "fewframes models pull stam-16", "BSD-3-Clause", "75.1 %"):
         assert expected in listed.stdout
 
 
@@ -70,7 +70,7 @@ def test_json_lines(videos: Path, fast: list[str]) -> None:
         assert len(line["times_s"]) == len(line["frame_attention"]) == 4
         assert set(line["timing_s"]) == {"decode", "transform", "network"}
         assert 4 <= line["reading"]["frames_decoded"] <= 20
-    assert "3 actions, cpu in float32" in done.stderr
+    assert "3 actions, torch on cpu in float32" in done.stderr
     assert "3 labelled, 0 failed, 0 missing" in done.stderr
 
 

@@ -10,8 +10,8 @@ from contextlib import closing
 from pathlib import Path
 
 import fsspec
+import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from fewframes.cli.sources import expand
@@ -43,7 +43,7 @@ def test_a_path_that_exists_is_a_path(here: Path, name: str) -> None:
     (here / "outer.mp4").rename(here / name)
     with closing(open_video(name)) as video:
         assert video.duration_s == pytest.approx(0.4)
-        assert numbers(video.frames_at(torch.tensor([0.1, 0.3])).frames) == [2, 7]
+        assert numbers(video.frames_at(np.array([0.1, 0.3])).frames) == [2, 7]
     with Address.of(name).open(1.0) as container:
         stream = video_of(container)
         assert stream is not None
@@ -55,7 +55,7 @@ def test_a_path_that_exists_is_a_path(here: Path, name: str) -> None:
 def test_a_picture_named_as_a_pattern_is_that_picture(here: Path, name: str) -> None:
     for number, other in ((3, "shot_1.png"), (4, "shot_2.png"), (9, name)):
         Image.fromarray(picture(number)).save(here / other)
-    assert numbers(read_frames(here / name, torch.tensor([0.0])).frames) == [9]
+    assert numbers(read_frames(here / name, np.array([0.0])).frames) == [9]
 
 
 def test_a_path_that_looks_like_an_address(here: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,7 +103,7 @@ def test_names_types_shapes_and_numbers_make_the_key_of_arrays() -> None:
     assert arrays_key(dict(reversed(arrays.items()))) == key
     changed = arrays["weight"].copy()
     changed[0, 0] += 1
-    others = [
+    others: list[dict[str, NDArray[Any]]] = [
         {**arrays, "weight": changed},
         {**arrays, "weight": arrays["weight"].astype(np.float16)},
         {**arrays, "weight": arrays["weight"].reshape(4, 3)},

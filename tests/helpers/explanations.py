@@ -14,7 +14,7 @@ def explained(num_frames: int, *, maps: bool = True) -> Explanation:
         source="folder/$5 and _b_ of a very long name that does not fit beside a picture.mp4",
         labels=("hug", "$x_ a label of many, many letters, more than there is room for", "push"),
         scores=np.array([0.2, 0.7, 0.1], np.float32),
-        times_s=np.arange(num_frames, dtype=np.float32) / 4,
+        times_s=np.arange(num_frames, dtype=np.float32) / np.float32(4),
         frame_attention=attention_T / attention_T.sum(),
         embedding=np.zeros(8, np.float32),
         frame_embeddings=np.zeros((num_frames, 8), np.float32),

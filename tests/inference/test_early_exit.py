@@ -238,15 +238,15 @@ def test_a_damaged_plan_is_refused(change: dict[str, object], message: str) -> N
 
 
 def test_models_that_cannot_stop_early_say_why() -> None:
-    PLAN.check(model_of().config)
+    PLAN.check(model_of().model.config)
     with pytest.raises(ConfigError, match="mixes frames"):
         check_can_exit(embeds_frames=False, task="single")
     with pytest.raises(ConfigError, match="mixes frames"):
-        PLAN.check(model_of("per_block").config)
+        PLAN.check(model_of("per_block").model.config)
     with pytest.raises(ConfigError, match="multi-label"):
-        PLAN.check(model_of(multilabel=True).config)
+        PLAN.check(model_of(multilabel=True).model.config)
     with pytest.raises(ConfigError, match="for 4 frames and the model is built for 16"):
-        ExitPlan(stages=stages_of(4), temperatures=(1.0,), threshold=0.5).check(model_of().config)
+        ExitPlan(stages=stages_of(4), temperatures=(1.0,), threshold=0.5).check(model_of().model.config)
 
 
 def test_training_views_hold_what_each_early_stage_sees(frames_BTD: Floats) -> None:

@@ -70,7 +70,7 @@ def test_a_busy_machine_chooses_as_an_idle_one() -> None:
     for thread in busy:
         thread.start()
     try:
-        loaded = [load(device="cpu") for _ in range(4)]
+        loaded = [load(device="cpu", runtime="torch") for _ in range(4)]
     finally:
         at_work.set()
         for thread in busy:

@@ -22,7 +22,7 @@ NUM_CALIBRATION = 8
 def test_graphs_of_the_packaged_model(
     precision: Precision, embeddings: float, scores: float, shared: Path, tmp_path: Path
 ) -> None:
-    predictor = load("lite0-16", device="cpu", dtype="float32")
+    predictor = load("lite0-16", device="cpu", dtype="float32", runtime="torch")
     videos = sorted((shared / "data" / "ut_interaction").glob("*/*.avi"))
     some, others = videos[:: len(videos) // NUM_CALIBRATION], videos[5 :: len(videos) // 5]
     clips = [predictor.read_clip(path) for path in some]

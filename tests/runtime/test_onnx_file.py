@@ -56,7 +56,7 @@ def test_the_packaged_graphs_agree_with_torch_and_fit_the_wheel(runtime: OnnxFil
     assert packaged_path(DEFAULT_MODEL).stat().st_size < 15e6
     live = load(DEFAULT_MODEL, device="cpu", dtype="float32", runtime="torch").torch
     assert_agree(runtime, live)
-    assert (runtime.labels, runtime.view, runtime.num_frames) == (live.labels, live.view, live.config.num_frames)
+    assert (runtime.labels, runtime.view, runtime.num_frames) == (live.labels, live.view, live.model.config.num_frames)
     assert (runtime.exits, runtime.task) == (live.checkpoint.exits, "single")
 
 
@@ -86,8 +86,8 @@ def test_embeddings_are_cached_under_the_key_of_torch_in_float32(runtime: OnnxFi
     live = load(DEFAULT_MODEL, device="cpu", dtype="float32", runtime="torch").torch
     state = live.checkpoint.model.frame_encoder.state_dict()
     weights = {key: tensor.numpy() for key, tensor in state.items()}
-    assert runtime.encoder_key() == keys.encoder_key(weights, live.config, precision="float32", merge=0)
-    assert runtime.encoder_key() != keys.encoder_key(weights, live.config, precision="bfloat16", merge=0)
+    assert runtime.encoder_key() == keys.encoder_key(weights, live.model.config, precision="float32", merge=0)
+    assert runtime.encoder_key() != keys.encoder_key(weights, live.model.config, precision="bfloat16", merge=0)
     assert runtime.encoder_key() == live.encoder_key() != load(DEFAULT_MODEL, dtype="bfloat16").runtime.encoder_key()
 
 

@@ -120,16 +120,16 @@ def test_options_that_only_torch_can_follow_choose_it(monkeypatch: pytest.Monkey
 
 
 def test_gpus_are_looked_for_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening.platform, "system", lambda: "Linux")
-    monkeypatch.setattr(opening.os.path, "exists", lambda path: path == "/dev/nvidia0")
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+    monkeypatch.setattr("os.path.exists", lambda path: path == "/dev/nvidia0")
     for hidden, found in (("", False), ("-1", False), ("0", True)):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
         assert opening.may_have_gpu() == found
-    monkeypatch.setattr(opening.os.path, "exists", lambda _: False)
-    monkeypatch.setattr(opening.shutil, "which", lambda _: None)
+    monkeypatch.setattr("os.path.exists", lambda _: False)
+    monkeypatch.setattr("shutil.which", lambda _: None)
     assert not opening.may_have_gpu()
-    monkeypatch.setattr(opening.platform, "system", lambda: "Darwin")
-    monkeypatch.setattr(opening.platform, "machine", lambda: "arm64")
+    monkeypatch.setattr("platform.system", lambda: "Darwin")
+    monkeypatch.setattr("platform.machine", lambda: "arm64")
     assert opening.may_have_gpu()
 
 

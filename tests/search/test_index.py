@@ -65,7 +65,7 @@ def index(predictor: Predictor, films: list[Path], tmp_path: Path) -> Index:
     return index
 
 
-def rows_of(index: Index) -> list[dict[str, object]]:
+def rows_of(index: Index) -> list[dict[str, Any]]:
     return sorted(index._table.to_arrow().to_pylist(), key=lambda row: (row["source"], row["number"]))
 
 

@@ -26,7 +26,7 @@ from fewframes.errors import ConfigError, VideoError
 from fewframes.inference.frame_features import FrameFeatures, Gap, Indices, Times, features_key, slide
 from fewframes.inference.predictor import Predictor
 from fewframes.inference.spans import Span, clock, most_over_time, subtitles, without_repeats
-from fewframes.results import bars_html
+from fewframes.results import Mark, bars_html
 from fewframes.runtime.protocol import Floats, scores_of
 from fewframes.sampling import centre_times, steady_times
 from fewframes.video.decode.packets import SAME_S
@@ -148,13 +148,14 @@ class Timeline:
         return f"Timeline({self.source!r}: {count_of(len(self.spans), 'span')} in {self.end_s - self.start_s:.1f} s)"
 
     def _repr_html_(self) -> str:
-        """Return the spans as a table for notebooks."""
-        spans = count_of(len(self.spans), "span")
+        """Return the spans as a table for notebooks, each with its place in the video."""
+        spans, length_s = count_of(len(self.spans), "span"), self.end_s - self.start_s
         return bars_html(
-            f"{self.source}: {spans} in {clock(self.end_s - self.start_s)}",
+            f"{self.source}: {spans} in {clock(length_s)}",
             ("start", "end", "action"),
             [(clock(span.start_s), clock(span.end_s), span.label) for span in self.spans],
             [span.confidence for span in self.spans],
+            spans=[Mark((span.start_s - self.start_s) / length_s, span.length_s / length_s) for span in self.spans],
         )
 
 
