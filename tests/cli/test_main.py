@@ -14,7 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 from fewframes import __version__
-from fewframes.cli.main import app
+from fewframes.cli.help import LONGEST
+from fewframes.cli.main import VERBS, Verbs, app
 from helpers.commands import run
 
 NO_TORCH = "import sys; sys.modules['torch'] = None; from fewframes.cli.main import main; main()"
@@ -36,16 +37,32 @@ def test_help_and_models_need_no_torch() -> None:
 
 def test_help_begins_with_predict_and_groups_what_belongs_together() -> None:
     text = run("--help", code=NO_TORCH).stdout
+    found = re.findall(r"^(?:([A-Z][\w ]+):|  ([a-z]+)  )", text, re.MULTILINE)
     expected = (
-        "─ Recognise predict timeline stream ─ Learn train evaluate data models ─ Search index search embed "
-        "─ Use elsewhere serve export ─ This machine doctor bench"
+        "Recognise predict timeline stream Learn train evaluate data models Search index search embed "
+        "Use elsewhere serve export This machine doctor bench Options"
     )
-    found = [box or verb for box, verb in re.findall(r"^(?:╭(─ [\w ]+) ─|│ ([a-z]+) )", text, re.MULTILINE)]
-    assert " ".join(found[found.index("─ Recognise") :]) == expected
-    for verb in ("predict", "timeline", "train", "evaluate", "stream", "embed", "index", "search", "serve", "export"):
-        options = re.findall(r"^╭─ ([\w ]+) ─", CliRunner().invoke(app, [verb, "--help"]).output, re.MULTILINE)
-        assert "Options" not in options, verb  # an option without a box would be there
-        assert options[-1] == "Help"
+    assert " ".join(box or verb for box, verb in found if box != "Usage") == expected
+    for verb in Verbs():
+        boxes = re.findall(r"^([A-Z][\w ]+):$", CliRunner().invoke(app, [verb, "--help"]).output, re.MULTILINE)
+        if boxes[0] != "Commands":  # an option without a box of its own would be there
+            assert "Options" not in boxes, verb
+            assert boxes[-1] == "Help", verb
+
+
+def test_help_says_of_each_verb_what_the_verb_says_of_itself() -> None:
+    verbs = Verbs()
+    for box in VERBS.values():
+        for name, words in box.items():
+            assert verbs[name].get_short_help_str(limit=LONGEST) == words
+
+
+def test_help_imports_no_verb_and_no_settings() -> None:
+    code = (
+        "import sys; sys.modules['pydantic'] = sys.modules['numpy'] = sys.modules['fewframes.cli.predict'] = None; "
+        "from fewframes.cli.main import main; main()"
+    )
+    assert run("--help", code=code).returncode == 0
 
 
 def test_json_lines(videos: Path, fast: list[str]) -> None:

@@ -15,7 +15,7 @@ from fewframes.cli.console import (
     tell_data,
     tell_problems,
 )
-from fewframes.cli.help import Command, Commands
+from fewframes.cli.help import SETTINGS, Command, Commands
 from fewframes.cli.options import (
     DATA,
     INPUT,
@@ -41,12 +41,16 @@ if TYPE_CHECKING:  # the command line must not load torch before a command needs
 REPORT_FILE, CLEAN_FILE = "report.json", "clean.csv"
 
 CHECKS, PARTS = "What is checked", "Parts"
-data_app = typer.Typer(
-    cls=Commands, help="Check labelled videos before training, and split them.", no_args_is_help=True
+app = typer.Typer(
+    cls=Commands,
+    help="Check labelled videos before training, and split them.",
+    no_args_is_help=True,
+    add_completion=False,
+    **SETTINGS,
 )
 
 
-@data_app.command(cls=Command)
+@app.command(cls=Command)
 def check(
     data: DataArgument,
     *,
@@ -103,7 +107,7 @@ def check(
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
-@data_app.command(cls=Command)
+@app.command(cls=Command)
 def split(
     data: DataArgument,
     *,

@@ -1,4 +1,4 @@
-"""Findings of `fewframes doctor`: installed packages, device, precision, decoder, and what is missing."""
+"""`fewframes doctor`: installed packages, device, precision, decoder, and what is missing."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 import av
 
+from fewframes.cli.console import console
+from fewframes.cli.options import DeviceOption
 from fewframes.core.process import cpu_name, num_cores
 from fewframes.core.settings import cache_dir
 from fewframes.core.text import count_of
@@ -31,6 +33,12 @@ OPTIONAL = {
 }
 RATE_SIDE = 1024
 """Rows and columns of the matrices whose products are timed."""
+
+
+def doctor(device: DeviceOption = "auto") -> None:
+    """Show what is installed, what this machine will use, and what is missing."""
+    for line in examine(device):
+        console().print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def examine(device_name: str = "auto") -> Iterator[str]:

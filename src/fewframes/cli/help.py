@@ -5,13 +5,18 @@ typer draws its own groups with rich, which takes twice as long to import as eve
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
 ARGUMENTS, OPTIONS, HELP = "Arguments", "Options", "Help"
 """The first group of a verb, that of options without a group, and the last one."""
+SETTINGS: dict[str, Any] = {
+    "rich_markup_mode": None,
+    "context_settings": {"help_option_names": ["-h", "--help"], "max_content_width": 120},
+}
+"""What typer is told for the command, each verb, and each group of verbs."""
 LONGEST = 200
 """The most characters of a verb's first sentence; it goes over several lines."""
 
@@ -62,12 +67,21 @@ class Commands(TyperGroup):
         """Write each box of verbs with the first sentence of their help."""
         commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
         shown = [(name, command) for name, command in commands if command is not None and not command.hidden]
-        width = max((len(name) for name, _ in shown), default=0)
         boxes = grouped(
             ((getattr(command, "rich_help_panel", None), (name, command)) for name, command in shown), "Commands"
         )
-        for box, verbs in boxes.items():
-            with formatter.section(box):
-                formatter.write_dl(
-                    [(name.ljust(width), command.get_short_help_str(limit=LONGEST)) for name, command in verbs]
-                )
+        write_boxes(
+            {
+                box: {name: command.get_short_help_str(limit=LONGEST) for name, command in verbs}
+                for box, verbs in boxes.items()
+            },
+            formatter,
+        )
+
+
+def write_boxes(boxes: Mapping[str, Mapping[str, str]], formatter: Any) -> None:
+    """Write boxes of verbs with their sentences, all sentences from the same column on."""
+    width = max((len(name) for verbs in boxes.values() for name in verbs), default=0)
+    for box, verbs in boxes.items():
+        with formatter.section(box):
+            formatter.write_dl([(name.ljust(width), words) for name, words in verbs.items()])

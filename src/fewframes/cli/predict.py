@@ -1,0 +1,147 @@
+"""`fewframes predict`: name the actions in videos."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fewframes.cli.console import (
+    Results,
+    describe,
+    summary,
+    tell,
+    tell_failures,
+    with_progress,
+    write_csv,
+    write_json,
+    write_table,
+)
+from fewframes.cli.engine import EngineOption, ShardRowsOption, write_folder
+from fewframes.cli.explain import ExplainOption, MapOption, explained, plan_pictures
+from fewframes.cli.options import (
+    LARGE_RUNS,
+    OUTPUT,
+    BackendOption,
+    CsvOption,
+    DeviceOption,
+    DtypeOption,
+    EarlyExitOption,
+    EndOption,
+    FramesOption,
+    JsonOption,
+    MergeOption,
+    ModelOption,
+    RuntimeOption,
+    SourcesArgument,
+    StartOption,
+    ToleranceOption,
+    WorkersOption,
+    exit_at,
+    named_videos,
+)
+from fewframes.errors import EXIT_SOME_FAILED
+
+if TYPE_CHECKING:
+    from fewframes.inference.explain import Explanation
+    from fewframes.results import Failure, Prediction
+
+
+def predict(
+    sources: SourcesArgument,
+    frames: FramesOption = None,
+    start: StartOption = 0.0,
+    end: EndOption = None,
+    model: ModelOption = "lite0-16",
+    topk: Annotated[
+        int, typer.Option(min=1, help="Number of actions to name for each video.", rich_help_panel=OUTPUT)
+    ] = 5,
+    json: JsonOption = False,
+    as_csv: CsvOption = False,
+    explain: ExplainOption = None,
+    maps: MapOption = "auto",
+    tolerance: ToleranceOption = 0.0,
+    early_exit: EarlyExitOption = None,
+    merge: MergeOption = None,
+    backend: BackendOption = "auto",
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    runtime: RuntimeOption = "auto",
+    workers: WorkersOption = None,
+    engine: EngineOption = None,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", help="Folder or URL that --engine writes to.", rich_help_panel=LARGE_RUNS),
+    ] = None,
+    shard_rows: ShardRowsOption = 1000,
+) -> None:
+    """Name the actions in videos.
+
+    Prints the likeliest actions of each video, with the timestamps and the attention of the frames that were looked at.
+
+    Exit codes: 0 all labelled, 1 the one video given failed, 2 wrong use, 3 some of many failed (with --engine: one or more).
+    """
+    for wrong, words in (
+        (
+            (engine is None) != (output is None),
+            "--engine and --output go together: give both, or neither",
+        ),
+        (engine and (json or as_csv or explain), "--engine writes Parquet; leave out --json, --csv and --explain"),
+        (engine and runtime != "auto", "--engine takes the runtime that suits each machine; leave out --runtime"),
+        (json and as_csv, "--json and --csv exclude each other"),
+        (
+            explain is not None and (early_exit is not None or tolerance),
+            "--explain needs all frames at their exact timestamps; leave out --early-exit and --tolerance",
+        ),
+        (explain is None and maps != "auto", "--map is for --explain; add --explain FILE, or leave out --map"),
+    ):
+        if wrong:
+            raise typer.BadParameter(words)
+    if engine is not None and output is not None:
+        from fewframes.batch.rows import VideoJob
+
+        job = VideoJob(
+            columns="actions", model=model, topk=topk, num_frames=frames, start_s=start, end_s=end, tolerance=tolerance,
+            early_exit=exit_at(early_exit), merge=merge, backend=backend, device=device, dtype=dtype, workers=workers,
+        )  # fmt: skip
+        write_folder(job, sources, output, engine, shard_rows, "labelling")
+        return
+    from fewframes.inference.predictor import load
+    from fewframes.models.files.formats import format_of
+    from fewframes.runtime.open import has_torch
+
+    paths = named_videos(sources)
+    pictures = [] if explain is None else plan_pictures(explain, paths)
+    began = time.perf_counter()
+    if explain is not None and maps != "none" and runtime == "auto" and format_of(model) is None and has_torch():
+        runtime = "torch"  # only torch draws maps
+    predictor = load(model, device=device, dtype=dtype, backend=backend, merge=merge, runtime=runtime)
+    tell(f"{describe(predictor)}, loaded in {time.perf_counter() - began:.1f} s")
+    results: Results = (
+        predictor.predict_many(
+            paths,
+            num_frames=frames,
+            start_s=start,
+            end_s=end,
+            tolerance=tolerance,
+            early_exit=exit_at(early_exit),
+            workers=workers,
+        )
+        if explain is None
+        else explained(predictor, paths, pictures, maps=maps, num_frames=frames, start_s=start, end_s=end)
+    )
+    began = time.perf_counter()
+    write = write_json if json else write_csv if as_csv else write_table
+    _end(list(write(with_progress(results, len(paths), "labelling"), topk)), time.perf_counter() - began)
+
+
+def _end(shown: list[Prediction | Explanation | Failure], seconds: float) -> None:
+    """Print the failures and the tally. If a video failed, end the command with the exit code for that."""
+    from fewframes.results import Failure
+
+    failures = [result for result in shown if isinstance(result, Failure)]
+    tell_failures(failures)
+    tell(summary(shown, seconds))
+    if failures:
+        raise typer.Exit(EXIT_SOME_FAILED if len(shown) > 1 else failures[0].exit_code)
