@@ -27,7 +27,7 @@ from fewframes.cli.options import (
     embedding_cache,
     setting,
 )
-from fewframes.errors import EXIT_SOME_FAILED, ConfigError
+from fewframes.errors import EXIT_SOME_FAILED, ConfigError, MissingDependency
 from fewframes.training.config import DEFAULT_RUN as RUN
 from fewframes.training.config import RunConfig, changed, changed_by_words, read_run
 
@@ -210,6 +210,7 @@ def train(
     """
     from fewframes.data.dataset import read_data
     from fewframes.results import tally
+    from fewframes.runtime.open import has_torch
 
     chosen = changed(
         read_run(run) if run is not None else RUN,
@@ -238,6 +239,10 @@ def train(
         },
     )
     chosen = changed_by_words(chosen, settings or [])
+    if chosen.train.head != "solved" and not has_torch():
+        raise MissingDependency(
+            "training in steps needs torch, which is not installed; pip install 'fewframes[train]', or take --head solved"
+        )
     videos = read_data(data, chosen.data)
     tell_data(data, videos)
     if holdout is not None and {"val", "test"} & {sample.split for sample in videos.samples}:
