@@ -43,7 +43,7 @@ def test_folders_already_split(tmp_path: Path) -> None:
 def test_actions_may_be_called_train_and_test_in_a_list(tmp_path: Path) -> None:
     touch(tmp_path, "train/a.mp4", "test/b.mp4")
     with pytest.raises(
-        DataError, match="is named like a part of a split, but has 1 videos in it and no folders of actions"
+        DataError, match="is named like a part of a split, but has 1 video in it and no folders of actions"
     ):
         read_data(tmp_path)
     (tmp_path / "list.csv").write_text("path,label\ntrain/a.mp4,train\ntest/b.mp4,test\n")

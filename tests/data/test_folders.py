@@ -134,7 +134,7 @@ def test_what_was_left_out_is_a_line(tmp_path: Path) -> None:
     said: list[str] = []
     assert list(expand([str(tmp_path)], note=said.append)) == [str(tmp_path / "a.mp4")]
     assert said[0].startswith(
-        f"{tmp_path}: 1 videos; left out: 1 hidden, 3 no video by its ending (.txt 2, .json 1), 1 archive"
+        f"{tmp_path}: 1 video; left out: 1 hidden, 3 no video by its ending (.txt 2, .json 1), 1 archive"
     )
     assert "1 empty folder" in said[0]
     assert counted_reasons([]) == ""

@@ -55,7 +55,7 @@ def test_what_is_said() -> None:
     samples = [video("https://host/a.mp4"), video("https://host/b.mp4")]
     facts = known_facts(samples, {"training_videos": marks_of(samples[:1])}, "ff")
     assert facts == {"num_trained_on": 1, "trained_on_these": True}
-    assert known_words(facts, 2).startswith("The model was trained on 1 of these 2 videos.")
+    assert known_words(facts, 2).startswith("The model was trained on 1 of 2 videos.")
     assert known_words(known_facts(samples, {"training_videos": []}, "ff"), 2) == ""
     old = known_facts(samples, {"data_fingerprint": "ff"}, "ff")  # a model from before videos were remembered
     assert old == {"num_trained_on": None, "trained_on_these": True}

@@ -599,7 +599,7 @@ def test_parts_below_actions(tmp_path: Path) -> None:
     [
         ([*actions("train/"), "wave/a.mp4"], "train look like parts of a split, wave like actions"),
         ([*actions("fold_1/"), *actions("fold_2/")], "fold_1, fold_2 look like folds"),
-        (["train/a.mp4", "testing/b.mp4"], "is named like a part of a split, but has 1 videos in it"),
+        (["train/a.mp4", "testing/b.mp4"], "is named like a part of a split, but has 1 video in it"),
         (["hug/train/a.mp4", "hug/test/a.mp4", "kick/a.mp4"], "hug has parts of a split below it, kick has none"),
         (["hug/train/a.mp4", "hug/more/a.mp4", "kick/a.mp4"], "train looks like a part of a split, but 1 other"),
         ([*actions("train/"), *actions("test/test/")], "'test' in it looks like a part too"),

@@ -153,7 +153,9 @@ def test_predicting_leaves_the_checkpoint_as_it_is(
     assert [parameter.stride() for parameter in checkpoint.model.parameters()] == strides
     if name == "tiny":
         assert merged_per_block(checkpoint.model.frame_encoder) == 0
-    for number, kept in enumerate((checkpoint, load(source, device="cpu", dtype=dtype).torch.checkpoint)):
+    for number, kept in enumerate(
+        (checkpoint, load(source, device="cpu", dtype=dtype, runtime="torch").torch.checkpoint)
+    ):
         save_checkpoint(tmp_path / f"{number}.safetensors", kept)
         after = states(load_checkpoint(tmp_path / f"{number}.safetensors"))
         assert after.keys() == before.keys()

@@ -49,11 +49,14 @@ const FILTERS = {
   }},
 };
 
-/* Return, for each pixel of the new side, the first old pixel and the weights of the old ones, as Pillow's fixed-point numbers. */
-function weightsOf(oldSize, newSize, {support, at}) {
-  const scale = oldSize / newSize, spread = Math.max(1, scale), reach = support * spread;
-  return Array.from({length: newSize}, (_, index) => {
-    const centre = (index + 0.5) * scale;
+/* Return, for the middle `count` pixels of the new side, the first old pixel and the weights of the old ones, as Pillow's fixed-point
+   numbers. Pillow holds the ends of that window on the old side in single precision. */
+function weightsOf(oldSize, newSize, count, {support, at}) {
+  const ratio = oldSize / newSize, skipped = rounded((newSize - count) / 2), begin = Math.fround(skipped * ratio);
+  const scale = Math.fround(Math.fround(Math.min((skipped + count) * ratio, oldSize)) - begin) / count;
+  const spread = Math.max(1, scale), reach = support * spread;
+  return Array.from({length: count}, (_, index) => {
+    const centre = begin + (index + 0.5) * scale;
     const first = Math.max(0, Math.trunc(centre - reach + 0.5)), end = Math.min(oldSize, Math.trunc(centre + reach + 0.5));
     const weights = Array.from({length: end - first}, (_, k) => at((k + first - centre + 0.5) / spread));
     const sum = weights.reduce((a, b) => a + b, 0);
@@ -62,42 +65,44 @@ function weightsOf(oldSize, newSize, {support, at}) {
   });
 }
 
-/* Return a picture at another size, antialiased. Each side is resized by itself, the width first. The result is Pillow's, byte for byte;
-   where the proportions change, newer versions of Pillow may begin with the height, and values differ by some levels. */
-export function resized(picture, height, width, interpolation) {
+/* Return the middle of a picture at another size, `rows` x `columns` pixels of it, antialiased. Each side is resized by itself, the width
+   first. The result is Pillow's, byte for byte; newer versions of Pillow may begin with the height of upright pictures, and where the
+   proportions change, and values differ by some levels. */
+export function resized(picture, height, width, interpolation, rows = height, columns = width) {
+  if (height === picture.height && width === picture.width) return cut(picture, rows, columns);
   const filter = FILTERS[interpolation], half = 1 << (PRECISION_BITS - 1);
   let {data, step, start = 0, row = picture.width * step} = picture;
-  if (width !== picture.width) {
-    const out = new Uint8ClampedArray(picture.height * width * 3);
-    weightsOf(picture.width, width, filter).forEach(({first, weights}, x) => {
+  if (width !== picture.width || columns !== width) {
+    const out = new Uint8ClampedArray(picture.height * columns * 3);
+    weightsOf(picture.width, width, columns, filter).forEach(({first, weights}, x) => {
       for (let y = 0; y < picture.height; y++) {
         let r = half, g = half, b = half, from = start + y * row + first * step;
         for (let k = 0; k < weights.length; k++, from += step) {
           const weight = weights[k];
           r += data[from] * weight; g += data[from + 1] * weight; b += data[from + 2] * weight;
         }
-        const to = (y * width + x) * 3;
+        const to = (y * columns + x) * 3;
         out[to] = r >> PRECISION_BITS; out[to + 1] = g >> PRECISION_BITS; out[to + 2] = b >> PRECISION_BITS;
       }
     });
-    [data, step, start, row] = [out, 3, 0, width * 3];
+    [data, step, start, row] = [out, 3, 0, columns * 3];
   }
-  if (height !== picture.height) {
-    const out = new Uint8ClampedArray(height * width * 3);
-    weightsOf(picture.height, height, filter).forEach(({first, weights}, y) => {
-      for (let x = 0; x < width; x++) {
+  if (height !== picture.height || rows !== height) {
+    const out = new Uint8ClampedArray(rows * columns * 3);
+    weightsOf(picture.height, height, rows, filter).forEach(({first, weights}, y) => {
+      for (let x = 0; x < columns; x++) {
         let r = half, g = half, b = half, from = start + first * row + x * step;
         for (let k = 0; k < weights.length; k++, from += row) {
           const weight = weights[k];
           r += data[from] * weight; g += data[from + 1] * weight; b += data[from + 2] * weight;
         }
-        const to = (y * width + x) * 3;
+        const to = (y * columns + x) * 3;
         out[to] = r >> PRECISION_BITS; out[to + 1] = g >> PRECISION_BITS; out[to + 2] = b >> PRECISION_BITS;
       }
     });
-    [data, step, start, row] = [out, 3, 0, width * 3];
+    [data, step, start, row] = [out, 3, 0, columns * 3];
   }
-  return {data, width, height, step, start, row};
+  return {data, width: columns, height: rows, step, start, row};
 }
 
 /* Return a picture as the square that the network takes, channel by channel: (3, crop_px, crop_px) bytes. `view` is that of model.json. */
@@ -109,8 +114,8 @@ export function fitted(picture, view) {
     picture = cut(picture, Math.min(height, longest), Math.min(width, longest));
     ({width, height} = picture);
     const scale = view.resize_px / Math.min(height, width);
-    square = cut(resized(picture, height <= width ? view.resize_px : Math.trunc(height * scale),
-      width <= height ? view.resize_px : Math.trunc(width * scale), view.interpolation), size, size);
+    square = resized(picture, height <= width ? view.resize_px : Math.trunc(height * scale),
+      width <= height ? view.resize_px : Math.trunc(width * scale), view.interpolation, size, size);
   } else {
     const scale = size / Math.max(height, width);
     const side = length => view.fit === 'squash' ? size : Math.max(1, rounded(length * scale));
