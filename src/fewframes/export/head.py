@@ -99,7 +99,7 @@ def _disagreement(written: GraphRuntime, start: GraphRuntime, weight_KP: Floats,
     found = ((embeddings_1TD, written.encode_windows(embeddings_1TD)), (whole_1TD, whole))
     differences = [relative_difference(embeddings_1TD, live_1TD)]
     for own_1TD, encoding in found:
-        logits_1K = (moment_features(own_1TD) @ weight_KP.T + bias_K).astype(np.float32)
+        logits_1K = np.asarray(moment_features(own_1TD) @ weight_KP.T + bias_K, np.float32)
         expected_1K = scores_of(logits_1K, written.task)
         differences.append(relative_difference(scores_of(encoding.logits, written.task), expected_1K))
     return max(differences)
