@@ -16,7 +16,7 @@ SETTINGS: dict[str, Any] = {
     "rich_markup_mode": None,
     "context_settings": {"help_option_names": ["-h", "--help"], "max_content_width": 120},
 }
-"""What typer is told for the command, each verb, and each group of verbs."""
+"""Settings of typer for the command, each verb, and each group of verbs."""
 LONGEST = 200
 """The most characters of a verb's first sentence; it goes over several lines."""
 

@@ -10,6 +10,7 @@ import numpy as np
 from fewframes.errors import WeightsError, needed
 from fewframes.models.config import ModelConfig
 from fewframes.models.files.model_file import Array, ModelFile, one_line
+from fewframes.runtime.onnx_session import OnnxSession, ort_errors, session_options
 
 FilePart = Literal["frames", "time"]
 EXTERNAL_PREFIX = "model."
@@ -57,18 +58,22 @@ class FileSession:
         }
         if broken := next((key for key, array in weights.items() if not np.isfinite(array).all()), None):
             raise WeightsError(f"{name}: {broken.removeprefix(EXTERNAL_PREFIX)} has values that are no numbers")
-        options = session_options(runtime, threads)
-        options.add_external_initializers(
-            list(weights), [runtime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
-        )
+
+        def open_session() -> Any:
+            options = session_options(runtime, threads)
+            options.add_external_initializers(
+                list(weights), [runtime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
+            )
+            return runtime.InferenceSession(file.graphs[part], options, providers=["CPUExecutionProvider"])
+
         try:
-            self._session = runtime.InferenceSession(file.graphs[part], options, providers=["CPUExecutionProvider"])
+            self._session = OnnxSession(open_session)
         except self._errors as error:
             raise WeightsError(
                 f"{name}: its {part} graph cannot be opened ({one_line(error)}); take another copy of the file, or open it "
                 "with torch: pip install 'fewframes[train]'"
             ) from None
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        inputs, outputs = self._session.opened.get_inputs(), self._session.opened.get_outputs()
         names = tuple(output.name for output in outputs)
         if len(inputs) != 1 or names != GRAPH_OUTPUTS[part] or not isinstance(outputs[0].shape[-1], int):
             raise WeightsError(f"{name}: its {part} graph gives {', '.join(names)}; take another copy of the file")
@@ -78,29 +83,9 @@ class FileSession:
     def __call__(self, inputs: Array) -> list[Any]:
         """Return the outputs of the graph, in the order of `GRAPH_OUTPUTS`. Raises WeightsError if it cannot be run."""
         try:
-            outputs: list[Any] = self._session.run(list(GRAPH_OUTPUTS[self.part]), {self._input: inputs})
+            return self._session.run(GRAPH_OUTPUTS[self.part], {self._input: inputs})
         except self._errors as error:
             raise WeightsError(
                 f"{self.name}: its {self.part} graph cannot be run on an input of shape {inputs.shape} ({one_line(error)}); "
                 "take another copy of the file"
             ) from None
-        return outputs
-
-
-def session_options(runtime: Any, threads: int) -> Any:
-    """Return options of ONNX Runtime for this number of threads; 0 is one for each core."""
-    options = runtime.SessionOptions()
-    options.log_severity_level = 3  # errors only
-    options.intra_op_num_threads = threads
-    # By default threads that wait go on spinning, and take the cores from threads that decode.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return options
-
-
-def ort_errors(runtime: Any) -> tuple[type[Exception], ...]:
-    """Return the errors that ONNX Runtime raises. Its own classes have no common base class."""
-    names = (
-        "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented", "RuntimeException",
-    )  # fmt: skip
-    module = runtime.capi.onnxruntime_pybind11_state
-    return (*(getattr(module, name) for name in names if hasattr(module, name)), ValueError, RuntimeError)

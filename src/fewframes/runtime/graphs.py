@@ -24,7 +24,7 @@ from fewframes.core.settings import STRICT, Count, NumFrames, Task, settings_fro
 from fewframes.errors import ConfigError, WeightsError, needed
 from fewframes.models.config import ExitPlan
 from fewframes.models.files.formats import SUFFIXES, GraphFormat, format_of
-from fewframes.runtime.file_graphs import ort_errors, session_options
+from fewframes.runtime.onnx_session import OnnxSession, ort_errors, session_options
 from fewframes.runtime.torch_archive import plain_archive
 from fewframes.video.view import ViewConfig
 
@@ -201,12 +201,12 @@ def _open_onnx(path: str, threads: int) -> RunnableGraph:
     runtime = needed("onnxruntime", "train")
     options, errors = session_options(runtime, threads), ort_errors(runtime)
     try:
-        session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        text = session.get_modelmeta().custom_metadata_map.get(CARD_KEY, "")
+        session = OnnxSession(lambda: runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"]))
+        text = session.opened.get_modelmeta().custom_metadata_map.get(CARD_KEY, "")
     except errors as error:
         raise _unreadable(path, error) from None
     card = Card.from_json(text, path)
-    run = lambda inputs: session.run(list(OUTPUTS[card.part]), {INPUT[card.part]: inputs})  # noqa: E731
+    run = lambda inputs: session.run(OUTPUTS[card.part], {INPUT[card.part]: inputs})  # noqa: E731
     return card, run, errors
 
 
