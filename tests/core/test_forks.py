@@ -1,4 +1,4 @@
-"""Processes forked after a video was read: neither torch nor FFmpeg waits in them for threads that do not exist."""
+"""Processes forked after a video was read: no library waits in them for threads that do not exist."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def forked(name, work):
 
 
 gc.disable()
-model = fewframes.load(device="cpu", dtype="float32")
+model = fewframes.load(device="cpu", dtype="float32", runtime="torch")
 named = model.predict(path).top(1)[0].label
 list(model.predict_many([path, path]))
 print("loader", len(list(DataLoader(Resized(), num_workers=1, timeout=60))), flush=True)
@@ -86,6 +86,44 @@ def test_forks_and_loaders_work_after_videos_were_read() -> None:
     )
     output = done.stdout.split("\n")
     assert output == ["loader 3", "torch 0", "predict 0", "open 0", "closed 0", "beside 0", ""], done.stderr[-2000:]
+
+
+ONNX_RUNTIME = """
+import gc, os, sys
+import fewframes
+
+path, model = sys.argv[1], fewframes.load(runtime="onnxruntime")
+named = model.predict(path).label
+
+
+def forked(name, work, code):
+    child = os.fork()
+    if child == 0:
+        work()
+        gc.collect()
+        sys.exit(code)  # unlike os._exit, this runs the destructors of libraries
+    print(name, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+
+forked("nothing", lambda: None, 7)
+forked("freed", lambda: globals().pop("model"), 0)
+forked("predict", lambda: model.predict(path).label == named or os._exit(1), 0)
+forked("written", lambda: print("by the child"), 0)
+print(model.predict(path).label == named)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork there")
+def test_forks_work_after_onnx_runtime_was_used() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", ONNX_RUNTIME, str(EXAMPLE)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    output = done.stdout.splitlines()
+    assert output == ["nothing 7", "freed 0", "predict 0", "by the child", "written 0", "True"], done.stderr[-2000:]
 
 
 THREADS = """

@@ -59,8 +59,8 @@ def ort_errors(runtime: Any) -> tuple[type[Exception], ...]:
 def _end_without_destructors() -> None:
     """Let this process, a fork, end at once when it exits.
 
-    When a process exits, ONNX Runtime waits for a thread that a fork does not have (seen with 1.32). What glibc's `on_exit` is given
-    last runs first, so `_exit` ends the process before that. Python has written its files by then.
+    When a process exits, ONNX Runtime waits for a thread that a fork does not have (seen with 1.32). What glibc's `on_exit` is
+    given last runs first, so `_exit` ends the process before that. Python has written its files by then.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "on_exit"):
