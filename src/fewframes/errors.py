@@ -118,7 +118,6 @@ TRAINING_PACKAGES = (
     "accelerate",
     "onnx",
     "onnxscript",
-    "scipy",
     "sklearn",
     "tensorboard",
     "timm",

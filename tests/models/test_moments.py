@@ -55,6 +55,7 @@ def test_left_out_groups_are_those_of_solving_without_them(
 ) -> None:
     monkeypatch.setattr(moments, "MAX_AT_ONCE", at_once)
     monkeypatch.setattr(moments, "BLOCK_SIDE", 10)
+    monkeypatch.setattr(moments, "TRIANGLE_SIDE", 8)
     rng = np.random.default_rng(1)
     videos, groups_B = embeddings(num_videos), rng.permutation(np.arange(num_videos) % num_groups) * 10
     targets_BK = np.eye(3)[rng.integers(3, size=num_videos)]

@@ -23,7 +23,7 @@ from fewframes.video.torchcodec import why_not
 NEEDED = (
     "onnxruntime", "av", "safetensors", "matplotlib", "numpy", "pillow", "fsspec", "pydantic", "typer", "rich",
 )  # fmt: skip
-TRAINING = ("torch", "torchvision", "timm", "accelerate", "scikit-learn", "scipy", "onnx")
+TRAINING = ("torch", "torchvision", "timm", "accelerate", "scikit-learn", "onnx")
 CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg2video", "mjpeg", "prores", "gif")
 OPTIONAL = {
     "s3fs": ("videos on S3 (s3://...)", "pip install 'fewframes[s3]'"),
