@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,19 @@ def test_scripts_and_folders_that_pages_name_exist() -> None:
     }
     assert named
     assert not [name for name in sorted(named) if not (ROOT / name).exists()]
+
+
+def test_extras_that_pages_and_messages_name_exist() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    texts = [ROOT / "README.md", *DOCS.glob("[!d]*/**/*.md"), *(ROOT / "src").glob("**/*.py"), *ROOT.glob("tools/*.py")]
+    named = {
+        (extra, path.name)
+        for path in texts
+        for extras in re.findall(r"(?:fewframes|\.)\[([a-z0-9,]+)\]'", path.read_text(encoding="utf-8"))
+        for extra in extras.split(",")
+    }
+    assert len(named) > 20
+    assert {extra for extra, _ in named} <= set(project["optional-dependencies"]), named
 
 
 def test_the_table_of_benchmarks_has_every_script_and_result() -> None:
