@@ -56,6 +56,10 @@ def models(context: typer.Context) -> None:
         "Multiply-adds are for one video. The paper counts them without the products of attention, so its figures are a little "
         "lower; docs/explanation/paper.md compares them."
     )
+    tell(
+        "lite0-16: the code and the image encoder are Apache-2.0, but the videos that it learned its actions from state no terms "
+        "(docs/models/lite0-16.md). `fewframes train --model lite0-16` keeps the image encoder alone, and none of these actions."
+    )
 
 
 @app.command(cls=Command)

@@ -229,6 +229,7 @@ PRESETS: dict[str, Preset] = {
         "CPU-sized; the packaged model",
         init="tf_efficientnet_lite0.in1k",
         weights="packaged",
+        licence="Apache-2.0; its videos: none stated",
     ),
 }
 """All named networks. The number at the end of a name is T, the frames per video that the network is built for."""
