@@ -133,13 +133,7 @@ def fit_calibration(
     if num_videos < LEAST_VIDEOS or num_groups < 2:
         found = f"{count_of(num_videos, 'video')} of {count_of(num_groups, 'group')} could be left out"
         return CalibrationFit(missing=f"{found}, and it takes {LEAST_VIDEOS} videos of 2 groups")
-    scaled_NK, thresholds_NK = left_out.logits.astype(np.float64), np.full(left_out.targets.shape, 0.5)
-    for part in _parts(left_out):
-        rest = _rows(left_out, ~part)
-        temperature = temperature_of(rest, task, expected)
-        scaled_NK[part] /= temperature
-        if task == "multilabel":
-            thresholds_NK[part] = thresholds_of(rest.logits / temperature, rest.targets)
+    scaled_NK, thresholds_NK = cross_validated(left_out, task, expected)
     temperature = temperature_of(left_out, task, expected)
     halves = np.full_like(thresholds_NK, 0.5)
     f1: BeforeAfter | None = None
@@ -164,6 +158,26 @@ def fit_calibration(
         error=BeforeAfter(_error(task, left_out.logits, left_out.targets), _error(task, scaled_NK, left_out.targets)),
         f1=f1,
     )
+
+
+def cross_validated(left_out: LeftOutLogits, task: Task, expected: float = EXPECTED_TRAINED) -> tuple[Floats, Floats]:
+    """Return the logits (N, K) of each fold divided by the temperature of the other folds, and their thresholds (N, K) from there.
+
+    With one fold, each half of the groups takes what suits the other half. The thresholds are 0.5 for models of one action a video.
+
+    Args:
+        left_out: the logits of the videos.
+        task: one action a video, or any number of them.
+        expected: the temperature that is expected before a video is seen.
+    """
+    scaled_NK, thresholds_NK = left_out.logits.astype(np.float64), np.full(left_out.targets.shape, 0.5)
+    for part in _parts(left_out):
+        rest = _rows(left_out, ~part)
+        temperature = temperature_of(rest, task, expected)
+        scaled_NK[part] /= temperature
+        if task == "multilabel":
+            thresholds_NK[part] = thresholds_of(rest.logits / temperature, rest.targets)
+    return scaled_NK, thresholds_NK
 
 
 def temperature_of(left_out: LeftOutLogits, task: Task, expected: float) -> float:
