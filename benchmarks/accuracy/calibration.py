@@ -3,8 +3,8 @@
     python -m benchmarks.accuracy.calibration DATA --cache FOLDER > benchmarks/accuracy/calibration.json
 
 DATA is the folder of the real sets. Each set is cut into five folds of whole groups. `train` with its defaults learns from four,
-and the model that it writes is measured on the fifth. `before` is the same model with its logits as they were before training divided
-them. Nothing is chosen on the measured fold.
+and the model that it writes is measured on the fifth. `before` is the same model with its logits as they were before training
+divided them. Nothing is chosen on the measured fold.
 
 - `packaged`: the videos and the recipe of the packaged model; a group is a sequence or a recording.
 - `fights`: half of the surveillance set, fight or not; a group is a source.

@@ -168,8 +168,9 @@ def _logits_without(
         None if teacher is None else teacher[rest_B],
     )
     del embeddings_BVTD
-    # Compiling takes minutes, for a network that is thrown away.
-    run = replace(context.run, train=replace(context.run.train, compile=False))
+    # As many passes over the videos as the run made: more would know them better by heart, and be surer. Compiling takes minutes.
+    least = math.ceil(context.run.train.min_steps * len(rest_B) / len(everything.targets))
+    run = replace(context.run, train=replace(context.run.train, min_steps=least, compile=False))
     trainer = Trainer(model, training_set, run, context.accelerator, prepared.dtype)
     stops = [max(1, math.ceil(fraction * trainer.num_steps - 1e-9)) for fraction in progress]
     at: dict[int, NDArray[np.float32]] = {}
