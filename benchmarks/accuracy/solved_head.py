@@ -106,7 +106,7 @@ def order(data: VideoSet, cache: EmbeddingCache, dtype: DtypeName) -> dict[str, 
         np.concatenate([views.embeddings, views.embeddings[:, :, ::-1]]), np.arange(len(both.samples)), (), 0
     )
     with timed(seconds, "solving"):
-        _, figures = solve_and_measure(both, both.labels, twice)
+        _, _, figures = solve_and_measure(both, both.labels, twice)
     return row_of(figures, seconds, dtype)
 
 
@@ -121,7 +121,7 @@ def training_views(data: VideoSet, cache: EmbeddingCache, dtype: DtypeName) -> d
             assert not result.failures
             views = EmbeddedVideos(np.asarray(result.embeddings), np.asarray(result.indices), (), 0)
     with timed(seconds, "solving"):
-        _, figures = solve_and_measure(data, data.labels, views)
+        _, _, figures = solve_and_measure(data, data.labels, views)
     return row_of(figures, seconds, dtype)
 
 

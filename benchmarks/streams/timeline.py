@@ -8,10 +8,11 @@ that is none of the model's actions (sit, sleeping, active, falled). So half of 
 action begins with a cut: real films are harder.
 
 Whole sequences of UT-Interaction and whole recordings of the daily movements are in one of three parts. `dev`: taught on the
-first, films of the second; everything was chosen there (window lengths, temperature, stillness, overlap, threshold 0.8, and 0.99
-for consecutive windows). `test`: taught on both, films of the third, set 2 of UT-Interaction among them. The head is that of
-`lite0-16`, taught by `training.steps.loop.fit` with the settings of the package from each clip as it is and mirrored; `background
-label` learns one label more: the other daily movements of the taught part, and frames held still.
+first, films of the second; everything was chosen there (window lengths, division of logits, stillness, overlap, threshold 0.8, and
+0.99 for consecutive windows, whose logits are not divided). `test`: taught on both, films of the third, set 2 of UT-Interaction
+among them. The head is that of `lite0-16`, taught by `training.steps.loop.fit` with the settings of the package from each clip as
+it is and mirrored, and calibrated as `train` does it, in three folds of whole groups; `background label` learns one label more: the
+other daily movements of the taught part, and frames held still. `logits halved` is what timelines did before that.
 
 `mAP` is the mean over labels in % at each tIoU, spans from confidence 0.05 on; `frame_accuracy` the fraction of times (8 a second)
 with the right label, background included, at the threshold. `seconds_an_hour` of video: everything, and with frames from the cache.
@@ -32,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -46,6 +48,7 @@ from fewframes.inference.spans import Span, mean_average_precision
 from fewframes.inference.timeline import DEFAULTS, Timeline, TimelineConfig, confidences, spans_of, sweep
 from fewframes.models.stam import STAM
 from fewframes.runtime.protocol import scores_of
+from fewframes.training.calibration import LeftOutLogits, calibration_folds, fit_calibration
 from fewframes.training.config import TrainConfig
 from fewframes.video.source import open_video
 from runs.packaged import DARK, MOVEMENTS, rows_of
@@ -57,12 +60,17 @@ LEAST = 0.05
 RATE = 8
 """Times a second at which frame accuracy is counted."""
 CONSECUTIVE_THRESHOLD = 0.99
-WAYS: dict[str, TimelineConfig] = {
-    "timeline": DEFAULTS,
-    "one length": replace(DEFAULTS, lengths=(1,)),
-    "without stillness": replace(DEFAULTS, still_share=0.0),
-    "without stillness and temperature": replace(DEFAULTS, still_share=0.0, temperature=1.0),
-}
+
+
+def ways_of(temperature: float) -> dict[str, TimelineConfig]:
+    """The settings that are compared, for a head whose logits were divided by this number."""
+    return {
+        "timeline": DEFAULTS,
+        "one length": replace(DEFAULTS, lengths=(1,)),
+        "logits halved": replace(DEFAULTS, temperature=2 / temperature),
+        "without stillness": replace(DEFAULTS, still_share=0.0),
+        "without stillness and calibration": replace(DEFAULTS, still_share=0.0, temperature=1 / temperature),
+    }
 
 
 @dataclass(frozen=True)
@@ -160,17 +168,39 @@ def square_frames(path: str) -> Tensor:
     return resized.round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous()
 
 
-def head_of(segments: list[Segment], embeddings_BVTD: Tensor, labels: list[str]) -> STAM:
-    """A head for these labels; with `background` among them it learns what is no action too."""
+def head_of(segments: list[Segment], embeddings_BVTD: Tensor, labels: list[str]) -> tuple[STAM, float]:
+    """A calibrated head for these labels, and what its logits were divided by.
+
+    With `background` among the labels it learns what is no action too.
+    """
+    groups = [segment.group for segment in segments]
     names = [segment.label or "background" for segment in segments]
     if "background" in labels:
         held = [row for row, segment in enumerate(segments) if segment.label][::2]
         still_BVTD = embeddings_BVTD[held][:, :, :1].expand(-1, -1, embeddings_BVTD.shape[2], -1)
         embeddings_BVTD = torch.cat([embeddings_BVTD, still_BVTD])
         names += ["background"] * len(held)
+        groups += [groups[row] for row in held]
     known = [row for row, name in enumerate(names) if name in labels]
     targets_B = torch.tensor([labels.index(names[row]) for row in known])
-    return taught(PACKAGED, embeddings_BVTD[known], targets_B, len(labels), TrainConfig())
+    embeddings_BVTD, groups = embeddings_BVTD[known], [groups[row] for row in known]
+    head = taught(PACKAGED, embeddings_BVTD, targets_B, len(labels), TrainConfig())
+    temperature = temperature_for(embeddings_BVTD, targets_B, groups, len(labels))
+    head.divide_logits(temperature)
+    return head, temperature
+
+
+def temperature_for(embeddings_BVTD: Tensor, targets_B: Tensor, groups: list[str], num_labels: int) -> float:
+    """The number that suits left-out groups, as `train` finds it."""
+    hot_BK = np.eye(num_labels)[targets_B.numpy()]
+    logits_BK, fold_B = np.zeros(hot_BK.shape, np.float32), np.zeros(len(groups), np.int64)
+    for number, left_B in enumerate(calibration_folds(hot_BK, groups, TrainConfig().calibration_folds)):
+        rest_B = np.setdiff1d(np.arange(len(groups)), left_B)
+        head = taught(PACKAGED, embeddings_BVTD[rest_B], targets_B[rest_B], num_labels, TrainConfig())
+        with torch.inference_mode():
+            logits_BK[left_B] = head.encode_video(embeddings_BVTD[left_B, 0]).logits.numpy()
+        fold_B[left_B] = number
+    return fit_calibration(LeftOutLogits(logits_BK, hot_BK, tuple(groups), fold_B), "single", "films").temperature
 
 
 def embeddings_of(segments: list[Segment], predictor: Predictor, cache: EmbeddingCache) -> Tensor:
@@ -190,11 +220,11 @@ def spans_by(way: TimelineConfig, found: Timeline, predictor: Predictor) -> list
     return list(spans_of(windows, trusted, predictor.labels, (found.start_s, found.end_s), LEAST))
 
 
-def consecutive(found: Timeline, predictor: Predictor) -> list[Span]:
-    """What `predict` says of one window after the other."""
+def consecutive(found: Timeline, predictor: Predictor, temperature: float) -> list[Span]:
+    """What `predict` says of one window after the other, its logits not divided."""
     one = found.windows[0]
     every = 8  # windows begin eight times while one lasts
-    scores_WK = scores_of(one.logits[::every], predictor.runtime.task)
+    scores_WK = scores_of(temperature * one.logits[::every], predictor.runtime.task)
     return [
         Span(float(start_s), float(start_s) + one.length_s, predictor.labels[int(row.argmax())], float(row.max()))
         for start_s, row in zip(one.starts_s[::every], scores_WK, strict=True)
@@ -240,8 +270,11 @@ def measure(data: Path, folder: Path, part: str, most_films: int) -> dict[str, A
     actions = sorted({segment.label for segment in teaching if segment.label})
     results: dict[str, Any] = {}
     seconds: dict[str, float] = {}
+    temperatures: dict[str, float] = {}
     for name, labels in (("", actions), (" with a background label", [*actions, "background"])):
-        give_head(predictor, head_of(teaching, embeddings_BVTD, labels), labels)
+        head, temperature = head_of(teaching, embeddings_BVTD, labels)
+        temperatures[f"head{name}"] = round(temperature, 3)
+        give_head(predictor, head, labels)
         began, encoded, timelines = time.perf_counter(), 0, []
         for film in films:
             timelines.append(sweep(predictor, film["path"], cache=cache))
@@ -250,9 +283,9 @@ def measure(data: Path, folder: Path, part: str, most_films: int) -> dict[str, A
         whole = all(one.num_encoded == len(one.times_s) for one in timelines)
         if whole or not encoded:
             seconds["encoding" if whole else "from the cache"] = time.perf_counter() - began
-        by_one = [consecutive(found, predictor) for found in timelines]
+        by_one = [consecutive(found, predictor, temperature) for found in timelines]
         results[f"consecutive windows{name}"] = scored(by_one, films, CONSECUTIVE_THRESHOLD)
-        for way, config in WAYS.items():
+        for way, config in ways_of(temperature).items():
             spans = [spans_by(config, found, predictor) for found in timelines]
             results[way + name] = scored(spans, films, DEFAULTS.threshold)
     results["nothing at all"] = scored([[] for _ in films], films, 1.0)
@@ -264,6 +297,7 @@ def measure(data: Path, folder: Path, part: str, most_films: int) -> dict[str, A
         "seconds": round(length_s, 1),
         "background_share": round(background_s / length_s, 3),
         "seconds_an_hour": {name: round(value * 3600 / length_s, 1) for name, value in seconds.items()},
+        "logits_divided_by": temperatures,
         "ways": results,
     }
 

@@ -115,6 +115,19 @@ class Prediction:
     """The work of reading the video."""
     steps: tuple[ClockStep, ...] = ()
     """The gaps in the video's timestamps, where no frame was taken. `notices` tell of them."""
+    thresholds: tuple[float, ...] = ()
+    """The score from which each action counts as present, in the order of `labels`. Empty for models of one action a video."""
+
+    @property
+    def present(self) -> list[Label]:
+        """Return the actions that a multi-label model says are in the video, best first: those that score above their thresholds.
+
+        It is empty for models of one action a video too; their answer is `label`.
+        """
+        if not self.thresholds:
+            return []
+        least = dict(zip(self.labels, self.thresholds, strict=True))
+        return [found for found in self.top(len(self.labels)) if found.score > least[found.label]]
 
     @property
     def label(self) -> str:
@@ -151,6 +164,7 @@ class Prediction:
         return {
             "source": self.source,
             "top": [{"label": label, "score": round(score, 6)} for label, score in self.top(topk)],
+            **({"present": [found.label for found in self.present]} if self.thresholds else {}),
             "times_s": [round(time, 6) for time in self.times_s.tolist()],
             "frame_attention": [round(weight, 6) for weight in self.frame_attention.tolist()],
             "timing_s": {

@@ -227,13 +227,11 @@ def windows_of(logits: list[list[float]], changes: list[float]) -> WindowScores:
 
 
 def test_scores_of_windows_are_softened() -> None:
-    """Worked out by hand: logits 0 and 2 ln 3 at temperature 2 are shares of 1 : 3."""
-    config = TimelineConfig(still_share=0.0)
+    """Worked out by hand: logits 0 and 2 ln 3 at temperature 2 are shares of 1 : 3; calibrated logits are taken as they are."""
+    config = TimelineConfig(still_share=0.0, temperature=2.0)
     (found_WK,) = confidences([windows_of([[0.0, 2 * math.log(3)]], [1.0])], config, "single")
     assert found_WK.tolist()[0] == pytest.approx([0.25, 0.75])
-    (plain_WK,) = confidences(
-        [windows_of([[0.0, 2 * math.log(3)]], [1.0])], TimelineConfig(still_share=0.0, temperature=1.0), "single"
-    )
+    (plain_WK,) = confidences([windows_of([[0.0, 2 * math.log(3)]], [1.0])], TimelineConfig(still_share=0.0), "single")
     assert plain_WK.tolist()[0] == pytest.approx([0.1, 0.9])
 
 

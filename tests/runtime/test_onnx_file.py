@@ -71,6 +71,20 @@ def test_a_model_of_the_same_architecture_runs_on_these_graphs(runtime: OnnxFile
     assert_agree(trained, TorchRuntime(other, device="cpu", dtype="float32"))
 
 
+def test_divided_logits_are_the_same_in_both_runtimes(runtime: OnnxFileRuntime) -> None:
+    """Calibration divides the weights of both heads. That divides the logits, whoever computes them, and nothing else."""
+    windows_BTD = np.random.default_rng(0).standard_normal((3, 16, runtime.frame_width), np.float32)
+    raw = runtime.encode_windows(windows_BTD)
+    live = load(DEFAULT_MODEL, device="cpu", dtype="float32", runtime="torch").torch
+    live.model.divide_logits(2.5)
+    heads = ("head.weight", "head.bias", "moment_head.linear.weight", "moment_head.linear.bias")
+    divided = {key: live.model.state_dict()[key].numpy() for key in heads}
+    file = replace(runtime.file, tensors={**runtime.file.tensors, **divided})
+    for found in (live.encode_windows(windows_BTD), OnnxFileRuntime(file).encode_windows(windows_BTD)):
+        near(found.logits, raw.logits / 2.5)
+        near(found.embedding, raw.embedding)
+
+
 def test_clips_are_encoded_frame_by_frame(runtime: OnnxFileRuntime) -> None:
     frames_BTCHW = np.random.default_rng(0).integers(0, 256, (2, 3, 3, 224, 224), dtype=np.uint8)
     clips_BTD = runtime.encode_clips(frames_BTCHW)

@@ -75,6 +75,7 @@ class VideoWork:
                 "score": number,
                 "top_labels": pyarrow.list_(text),
                 "top_scores": pyarrow.list_(number),
+                **({"present": pyarrow.list_(text)} if self.predictor.runtime.task == "multilabel" else {}),
                 "times_s": pyarrow.list_(number),
                 "error": text,
             }
@@ -120,6 +121,7 @@ class VideoWork:
             "score": top[0].score,
             "top_labels": [printable(best.label) for best in top],
             "top_scores": [best.score for best in top],
+            **({"present": [printable(label) for label, _ in result.present]} if result.thresholds else {}),
             "times_s": result.times_s,
         }
 

@@ -40,23 +40,27 @@ def write_json(results: Results, topk: int) -> Iterator[Prediction | Explanation
         yield result
 
 
-def write_csv(results: Results, topk: int) -> Iterator[Prediction | Explanation | Failure]:
-    """Print a CSV row for each video, and yield its result. A row has `topk` pairs of label and score; a failure has its reason."""
+def write_csv(results: Results, topk: int, *, multilabel: bool = False) -> Iterator[Prediction | Explanation | Failure]:
+    """Print a CSV row for each video, and yield its result. A row has `topk` pairs of label and score; a failure has its reason.
+
+    Rows of a multi-label model end with the labels that are present, separated by `;`.
+    """
     from fewframes.results import Failure
 
     ranks = range(1, topk + 1)
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(
-        ["source", "error", *(f"{what}_{rank}" for rank in ranks for what in ("label", "score")), "distinct_frames"]
-    )
+    present = ["present"] if multilabel else []
+    names = [f"{what}_{rank}" for rank in ranks for what in ("label", "score")]
+    writer.writerow(["source", "error", *names, "distinct_frames", *present])
     for result in results:
         if isinstance(result, Failure):
-            writer.writerow([for_csv(result.source), for_csv(result.error)] + [""] * (2 * topk + 1))
+            writer.writerow([for_csv(result.source), for_csv(result.error)] + [""] * (2 * topk + 1 + len(present)))
         else:
             prediction = prediction_of(result)
             pairs = [cell for label, score in prediction.top(topk) for cell in (for_csv(label), f"{score:.6f}")]
             padding = [""] * (2 * topk - len(pairs))
-            writer.writerow([for_csv(result.source), "", *pairs, *padding, prediction.distinct_frames])
+            named = [for_csv(";".join(label for label, _ in prediction.present))] if present else []
+            writer.writerow([for_csv(result.source), "", *pairs, *padding, prediction.distinct_frames, *named])
         yield result
 
 
@@ -89,6 +93,7 @@ def block(prediction: Prediction, topk: int) -> str:
         [
             plain(prediction.source),
             *(f"  {label:<{width}} {score:6.1%}  {full * round(30 * score)}" for label, score in top),
+            *present_lines(prediction),
             f"  frames from {times[0]:.2f} s to {times[-1]:.2f} s, attention {strip} most at "
             f"{times[attention.index(max(attention))]:.2f} s",
             f"  decode {timing.decode_s:.3f} s, transform {timing.transform_s:.3f} s, network {timing.network_s:.3f} s; "
@@ -96,6 +101,13 @@ def block(prediction: Prediction, topk: int) -> str:
             *(f"  note: {notice}" for notice in prediction.notices),
         ]
     )
+
+
+def present_lines(prediction: Prediction) -> list[str]:
+    """Return a line with the actions that a multi-label model says are in the video; none for models of one action a video."""
+    if not prediction.thresholds:
+        return []
+    return [f"  present: {', '.join(plain(label) for label, _ in prediction.present) or 'none of the actions'}"]
 
 
 def speaks_unicode() -> bool:
@@ -117,6 +129,8 @@ def evaluation_lines(evaluation: Evaluation) -> list[str]:
         lines.append(f"early exit: {evaluation.early_exit}")
     if order is not None:
         lines.append(f"frames backwards {order.backwards:.1%}, in random order {order.shuffled:.1%}")
+    if evaluation.calibration is not None:
+        lines.append(str(evaluation.calibration))
     lines += [f"{count_of(num_frames, 'frame')} {value:.1%}" for num_frames, value in evaluation.sweep.items()]
     return lines + evaluation.work.lines()
 

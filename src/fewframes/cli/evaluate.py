@@ -169,6 +169,8 @@ def evaluate(
     if known := known_words(evaluation.provenance, len(evaluation.samples)):
         tell(known)
     print_lines(evaluation_lines(evaluation))
+    if evaluation.warning:
+        tell(f"note: {evaluation.warning}")
     tell(f"{tally(len(evaluation.samples), 'evaluated', evaluation.failures)}; {output / REPORT}")
     if evaluation.failures:
         raise typer.Exit(EXIT_SOME_FAILED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -132,7 +133,8 @@ def predict(
         else explained(predictor, paths, pictures, maps=maps, num_frames=frames, start_s=start, end_s=end)
     )
     began = time.perf_counter()
-    write = write_json if json else write_csv if as_csv else write_table
+    in_csv = partial(write_csv, multilabel=predictor.runtime.task == "multilabel")
+    write = write_json if json else in_csv if as_csv else write_table
     _end(list(write(with_progress(results, len(paths), "labelling"), topk)), time.perf_counter() - began)
 
 

@@ -282,7 +282,9 @@ def train(
         tell(f"{missing}, so the accuracy of this model is unknown")
     else:
         first, *others = trained.evaluation.report.lines()
-        print_lines([f"held-out videos: {first}", *others])
+        calibration = [] if trained.evaluation.calibration is None else [f"  {trained.evaluation.calibration}"]
+        print_lines([f"held-out videos: {first}", *others, *calibration])
+    tell(str(trained.calibration))
     tell(f"use it: fewframes predict VIDEO --model {output}")
     if trained.failures:
         raise typer.Exit(EXIT_SOME_FAILED)
@@ -318,6 +320,7 @@ def _solve(videos: VideoSet, output: Path, run: RunConfig, options: SolveOptions
     )
     for note in solved.notes:
         tell(note)
+    tell(str(solved.calibration))
     for name, figures in (("videos of left-out groups", solved.left_out), ("held-out videos", solved.held_out)):
         if figures is not None:
             first, *others = figures.report.lines()

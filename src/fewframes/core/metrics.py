@@ -86,7 +86,7 @@ class MultiLabelReport:
     mean_ap: float
     """The mean of `average_precisions` over the labels that have a video."""
     f1: float
-    """The micro-averaged F1 score of the answers with a score above 0.5."""
+    """The micro-averaged F1 score of the answers: the labels with a score above their threshold, or above 0.5."""
     average_precisions: tuple[float | None, ...]
     """The average precision of each label; None for a label without a video."""
 
@@ -117,7 +117,9 @@ class MultiLabelReport:
         return f"MultiLabelReport({count_of(self.num_videos, 'video')}: mAP {self.mean_ap:.1%}, F1 {self.f1:.1%})"
 
 
-def report_of(task: Task, logits_NK: Floats, targets_NK: Floats, labels: tuple[str, ...]) -> Report | MultiLabelReport:
+def report_of(
+    task: Task, logits_NK: Floats, targets_NK: Floats, labels: tuple[str, ...], thresholds: Sequence[float] = ()
+) -> Report | MultiLabelReport:
     """Return the report that fits the task.
 
     Args:
@@ -125,20 +127,31 @@ def report_of(task: Task, logits_NK: Floats, targets_NK: Floats, labels: tuple[s
         logits_NK: the logits (N, K).
         targets_NK: the targets (N, K) in 0-1.
         labels: the names of the K classes.
+        thresholds: the score from which each label counts as present, in multi-label models; 0.5 if there are none.
     """
     if task == "multilabel":
-        return score_multilabel(logits_NK, targets_NK, labels)
+        return score_multilabel(logits_NK, targets_NK, labels, thresholds)
     return score(logits_NK, targets_NK.argmax(axis=1), labels)
 
 
-def score_multilabel(logits_NK: Floats, targets_NK: Floats, labels: tuple[str, ...]) -> MultiLabelReport:
+def score_multilabel(
+    logits_NK: Floats, targets_NK: Floats, labels: tuple[str, ...], thresholds: Sequence[float] = ()
+) -> MultiLabelReport:
     """Return the report of logits (N, K) and targets (N, K) if a video has any number of labels.
 
-    Raises ValueError if there is no video.
+    Args:
+        logits_NK: the logits.
+        targets_NK: the targets in 0-1.
+        labels: the names of the K classes.
+        thresholds: the score from which each label counts as present; 0.5 if there are none.
+
+    Raises:
+        ValueError: there is no video.
     """
     if len(targets_NK) == 0:
         raise ValueError("no videos to score")
-    wanted_NK, answers_NK = targets_NK > 0.5, logits_NK > 0
+    least_K = np.asarray(thresholds or (0.5,) * len(labels))
+    wanted_NK, answers_NK = targets_NK > 0.5, logits_NK > np.log(least_K / (1 - least_K))
     precisions = [
         average_precision(wanted_N, logits_N) if wanted_N.any() else None
         for wanted_N, logits_N in zip(wanted_NK.T, logits_NK.T, strict=True)
@@ -262,11 +275,39 @@ def calibration_error(logits_NK: Floats, targets_N: Indices, num_bins: int = 15)
         targets_N: the index of the right label of each video.
         num_bins: the number of bins between a confidence of 0 and of 1.
     """
-    confidence_N = np.exp(log_softmax(logits_NK).max(axis=1))
-    gap_N = confidence_N - (logits_NK.argmax(axis=1) == targets_N)
-    bins_N = (np.ceil(confidence_N * num_bins).astype(int) - 1).clip(0, num_bins - 1)
-    gaps = np.bincount(bins_N, weights=gap_N, minlength=num_bins)
-    return float(np.abs(gaps).sum() / len(targets_N))
+    return _mean_gap(np.exp(log_softmax(logits_NK).max(axis=1)), logits_NK.argmax(axis=1) == targets_N, num_bins)
+
+
+def label_calibration_error(logits_NK: Floats, targets_NK: Floats, num_bins: int = 15) -> float:
+    """Return the calibration error of a multi-label model, over all pairs of a video and a label.
+
+    Args:
+        logits_NK: the logits (N, K).
+        targets_NK: the targets (N, K) in 0-1.
+        num_bins: the number of bins between a score of 0 and of 1.
+    """
+    return _mean_gap(0.5 * (1 + np.tanh(0.5 * logits_NK.astype(np.float64))).ravel(), targets_NK.ravel(), num_bins)
+
+
+def _mean_gap(confidence_M: Floats, right_M: NDArray[Any], num_bins: int) -> float:
+    """Return how far confidence is from the fraction of right answers: mean over bins, weighted by their size."""
+    bins_M = (np.ceil(confidence_M * num_bins).astype(int) - 1).clip(0, num_bins - 1)
+    gaps = np.bincount(bins_M, weights=confidence_M - right_M, minlength=num_bins)
+    return float(np.abs(gaps).sum() / len(right_M))
+
+
+def log_loss(task: Task, logits_NK: Floats, targets_NK: Floats) -> float:
+    """Return the cross entropy, mean over videos: of one choice, or the sum of K binary choices for a multi-label model.
+
+    Args:
+        task: the kind of labels.
+        logits_NK: the logits (N, K).
+        targets_NK: the targets (N, K) in 0-1.
+    """
+    if task == "multilabel":
+        logits_NK = logits_NK.astype(np.float64)
+        return float((np.logaddexp(0, logits_NK) - targets_NK * logits_NK).sum(axis=1).mean())
+    return float(-(targets_NK * log_softmax(logits_NK)).sum(axis=1).mean())
 
 
 def fit_temperature(logits_NK: Floats, targets_N: Indices) -> float:

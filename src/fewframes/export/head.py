@@ -22,7 +22,13 @@ from fewframes.runtime.protocol import scores_of
 
 
 def write_with_head(
-    start: GraphRuntime, output: Path, weight_KP: Floats, bias_K: Floats, labels: tuple[str, ...], task: Task
+    start: GraphRuntime,
+    output: Path,
+    weight_KP: Floats,
+    bias_K: Floats,
+    labels: tuple[str, ...],
+    task: Task,
+    thresholds: tuple[float, ...] = (),
 ) -> None:
     """Write an exported model again with a head on moments, as three ONNX files. The graph of its frame encoder stays as it is.
 
@@ -33,6 +39,7 @@ def write_with_head(
         bias_K: the bias of the head.
         labels: the names of the K actions.
         task: one action a video, or any number of them.
+        thresholds: the score from which each label of a multi-label model counts as present.
 
     Raises:
         ExportError: the new files do not say what the encoder and the head say.
@@ -50,6 +57,7 @@ def write_with_head(
         causal=False,
         video_width=start.frame_width,
         exits=None,
+        thresholds=thresholds,
     )
     parts: tuple[GraphPart, ...] = ("whole", "frames", "time")
     for part, graph in zip(parts, (joined(frames, time), frames, time), strict=True):

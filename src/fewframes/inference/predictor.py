@@ -288,6 +288,7 @@ class Predictor:
             timing=timing,
             reading=clip.reading,
             steps=clip.steps,
+            thresholds=thresholds_of(self.runtime),
         )
 
 
@@ -317,6 +318,14 @@ def load(
     """
     opened = open_runtime(name_or_path, device=device, dtype=dtype, merge=merge, runtime=runtime)
     return Predictor(opened, backend=backend)
+
+
+def thresholds_of(runtime: Runtime) -> tuple[float, ...]:
+    """Return the score from which each label of a multi-label model counts as present: 0.5 if none were fitted for the model.
+
+    It is empty for models of one action a video.
+    """
+    return (runtime.thresholds or (0.5,) * len(runtime.labels)) if runtime.task == "multilabel" else ()
 
 
 def no_numbers(source: str, precision: str) -> str:

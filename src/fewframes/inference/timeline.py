@@ -52,8 +52,9 @@ class TimelineConfig:
     """Lengths of windows as multiples of `window_s`. They use the same frames: every second or every fourth of them, and so on."""
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.8
     """Confidence from which an action counts as happening (docs/guide/timeline.md says how it was chosen)."""
-    temperature: Positive = 2.0
-    """Divisor of the logits before they become scores: windows, unlike clips, need not begin and end with an action."""
+    temperature: Positive = 1.0
+    """Divisor of the logits before they become scores. Models that this version trained have calibrated logits already; those of
+    earlier versions were too sure, and 2 suits them."""
     still_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Fraction of the change in the liveliest tenth of the windows. Confidence falls where embeddings change less within a window,
     because where nothing moves nothing happens. 0 is for actions that show in a single frame.

@@ -48,11 +48,21 @@ class SolvedMoments:
     bias: NDArray[np.float32]
     """The bias (K,)."""
     gain: float
-    """The scale of the logits: the one of `GAINS` with the smallest loss on left-out groups."""
+    """The scale of the logits: the one of `GAINS` with the smallest loss on left-out groups, as far as it was not divided."""
     left_out: NDArray[np.float32]
     """The logits (N, V, K) of videos, each computed without all videos of its own group."""
     indices: Indices
     """The indices (N,) of these videos."""
+
+    def divided(self, temperature: float) -> SolvedMoments:
+        """Return the read-out with all logits divided by a number."""
+        return SolvedMoments(
+            weight=(self.weight / temperature).astype(np.float32),
+            bias=(self.bias / temperature).astype(np.float32),
+            gain=self.gain / temperature,
+            left_out=(self.left_out / temperature).astype(np.float32),
+            indices=self.indices,
+        )
 
 
 def moment_features(embeddings_BTD: Floats) -> NDArray[np.float32]:

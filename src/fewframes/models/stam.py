@@ -89,6 +89,13 @@ class STAM(nn.Module):
             return F.binary_cross_entropy_with_logits(logits_BK, targets_BK, weight=weights_K)
         return F.cross_entropy(logits_BK, targets_BK, weight=weights_K, label_smoothing=label_smoothing)
 
+    @torch.no_grad()
+    def divide_logits(self, temperature: float) -> None:
+        """Divide all logits by a number, for good: both heads are linear, so their weights and biases are divided by it."""
+        for head in (self.head, *([] if self.moment_head is None else [self.moment_head.linear])):
+            head.weight.div_(temperature)
+            head.bias.div_(temperature)
+
     def encode_clips(self, pixels_BTCHW: Tensor) -> Tensor:
         """Return the frame embeddings f_t of whole clips, in any layout: (B, T, C, H, W) in 0-1 -> (B, T, D) float32."""
         num_videos, num_frames = pixels_BTCHW.shape[:2]

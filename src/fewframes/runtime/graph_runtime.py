@@ -63,6 +63,7 @@ class GraphRuntime:
             card.any_num_frames,
         )
         self.task, self.causal, self.precision, self.merge = card.task, card.causal, card.precision, card.merge
+        self.thresholds = card.thresholds
         self.provenance: Mapping[str, Any] = {}
         self.frame_width, self.video_width = card.frame_width, card.video_width
 

@@ -14,10 +14,11 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 from pydantic.dataclasses import dataclass as settings
 
 from fewframes.core.settings import STRICT, Count, NumFrames, Task, settings_from
@@ -98,6 +99,8 @@ class Card:
     """The number of patches that each block of a ViT merges away."""
     exits: ExitPlan | None = None
     """The plan of an early exit, if one was fitted."""
+    thresholds: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
+    """The score from which each label of a multi-label model counts as present; empty if none were fitted."""
 
     def to_json(self) -> str:
         """Return the card as the JSON that is stored in a file."""

@@ -110,6 +110,11 @@ class OnnxFileRuntime:
         """Return the plan of an early exit, if one was fitted."""
         return self.file.exits
 
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """Return the score from which each label of a multi-label model counts as present; empty if none were fitted."""
+        return self.file.thresholds
+
     def encoder_key(self) -> str:
         """Return a key of the frame encoder's weights and precision: that of torch in float32."""
         prefix = WEIGHTS_OF["frames"]

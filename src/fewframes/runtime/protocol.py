@@ -104,6 +104,10 @@ class Runtime(Protocol):
         """Return the plan of an early exit, if one was fitted."""
 
     @property
+    def thresholds(self) -> tuple[float, ...]:
+        """Return the score from which each label of a multi-label model counts as present; empty if none were fitted."""
+
+    @property
     def config(self) -> ModelConfig | None:
         """Return the architecture, or None for exported files, which do not tell it."""
 

@@ -82,6 +82,10 @@ class TrainConfig:
     workers: Annotated[int, Field(ge=0)] | None = None
     """Number of worker processes that decode ahead for each process that trains. 0 decodes in the training process itself, None
     starts one per core."""
+    calibration_folds: Annotated[int, Field(ge=0, le=100)] = 3
+    """Number of parts of the training videos that are left out in turn, in whole groups, to learn how sure the model may be. The
+    network is trained once more for each. Its logits are then divided by the number that suits the left-out videos. 0 leaves the
+    scores as they are."""
     save_every_s: Annotated[float, Field(ge=0)] = 60.0
     """Seconds between saved states, from which an interrupted run can continue."""
     trackers: tuple[str, ...] = ()

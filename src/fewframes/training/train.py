@@ -25,6 +25,7 @@ from fewframes.runtime.protocol import DtypeName
 from fewframes.training.config import DEFAULT_RUN, RunConfig
 from fewframes.training.processes import start_processes
 from fewframes.training.ranks import ProcessRank
+from fewframes.training.run.calibrate import calibrate
 from fewframes.training.run.context import RunContext
 from fewframes.training.run.finish import TrainingResult, finish
 from fewframes.training.run.fit import fit_run
@@ -103,7 +104,8 @@ def train(
         began = time.perf_counter()
         prepared = prepare(context, model, licences, teacher)
         embedding_s = time.perf_counter() - began
-        return finish(prepared, fit_run(prepared, resume=options.resume), embedding_s)
+        fitted = fit_run(prepared, resume=options.resume)
+        return finish(prepared, fitted, calibrate(prepared, fitted), embedding_s)
 
 
 @contextmanager

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from fewframes.cli.console import evaluation_lines
 from fewframes.core.cache import EmbeddingCache
-from fewframes.core.metrics import Report, calibration_error, score
+from fewframes.core.metrics import Interval, Report, calibration_error, score
 from fewframes.data.config import DataConfig
 from fewframes.data.dataset import VideoSet, read_data
 from fewframes.data.layouts import Sample
@@ -283,3 +284,19 @@ def test_a_temperature_is_fitted_on_the_other_half() -> None:
     expected = calibration_error(swapped, np.concatenate([targets_N[::2], targets_N[1::2]]))
     assert found.scaled_error == pytest.approx(expected, abs=0.02)
     assert found.scaled_error > found.error + 0.05
+
+
+def test_a_model_that_is_surer_than_it_is_right_is_warned_of(fading: Predictor, clips: Path) -> None:
+    judged = evaluate(read_data(clips), fading, None, EvaluateConfig(order=False))
+    assert judged.calibration is not None
+    assert judged.calibration.accuracy == judged.interval.value
+    assert judged.calibration.confidence == pytest.approx(float(judged.scores.max(axis=1).mean()), abs=1e-6)
+    assert str(judged.calibration) in evaluation_lines(judged)
+    interval = Interval(0.6, 0.45, 0.75, 12)
+    sure, chance, honest = (
+        replace(judged, interval=interval, calibration=replace(judged.calibration, confidence=confidence, accuracy=0.6))
+        for confidence in (0.9, 0.74, 0.65)
+    )
+    assert sure.warning.startswith("the model is surer than it is right on these videos (90.0% against 60.0%)")
+    assert sure.warning in report_page(sure)
+    assert chance.warning == honest.warning == ""  # the interval reaches as far, or the difference is small

@@ -45,6 +45,8 @@ class Checkpoint:
     """The plan of an early exit, if one was fitted."""
     graphs: Mapping[str, bytes] = field(default_factory=dict)
     """The graphs that ONNX Runtime runs with these weights (export/file_graphs.py). Empty if none were made."""
+    thresholds: tuple[float, ...] = ()
+    """The score from which each label of a multi-label model counts as present; empty if none were fitted."""
 
 
 def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint, *, dtype: torch.dtype | None = None) -> None:
@@ -76,6 +78,7 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint, *, dty
         licences=checkpoint.licences,
         exits=checkpoint.exits,
         graphs=checkpoint.graphs,
+        thresholds=checkpoint.thresholds,
     )
     write_model_file(path, file, stored_as={key: str(kind).removeprefix("torch.") for key, kind in real.items()})
 
@@ -93,5 +96,13 @@ def checkpoint_of(file: ModelFile, path: Path) -> Checkpoint:
         raise damaged(path, error) from None
     load_strictly(model, {key: torch.from_numpy(array) for key, array in file.tensors.items()}, str(path))
     return Checkpoint(
-        model.eval(), file.view, file.labels, file.provenance, file.metrics, file.licences, file.exits, file.graphs
+        model.eval(),
+        file.view,
+        file.labels,
+        file.provenance,
+        file.metrics,
+        file.licences,
+        file.exits,
+        file.graphs,
+        file.thresholds,
     )

@@ -77,6 +77,8 @@ class ModelFile:
     """The plan of an early exit, if one was fitted."""
     graphs: Mapping[str, bytes] = field(default_factory=dict)
     """The ONNX graphs without weights: `frames` is the frame encoder, `time` the temporal encoder. Empty if none were made."""
+    thresholds: tuple[float, ...] = ()
+    """The score from which each label of a multi-label model counts as present; empty if none were fitted."""
 
 
 def read_model_file(path: str | os.PathLike[str]) -> ModelFile:
@@ -115,6 +117,7 @@ def read_model_file(path: str | os.PathLike[str]) -> ModelFile:
             for key, text in metadata.items()
             if key.startswith(GRAPH_PREFIX)
         },
+        thresholds=_thresholds(header.get("thresholds", []), config, path),
     )
 
 
@@ -145,6 +148,7 @@ def write_model_file(
         "metrics": dict(file.metrics),
         "licences": dict(file.licences),
         **({} if file.exits is None else {"exits": file.exits.to_dict()}),
+        **({"thresholds": list(file.thresholds)} if file.thresholds else {}),
     }
     metadata = {HEADER_KEY: json.dumps(header)}
     metadata |= {f"{GRAPH_PREFIX}{part}": _packed(graph) for part, graph in sorted(file.graphs.items())}
@@ -231,6 +235,19 @@ def _labels(values: object, num_classes: int, path: Path) -> tuple[str, ...]:
         raise WeightsError(f"{path}: its header is damaged (labels are not a list of texts)")
     if len(values) != num_classes:
         raise WeightsError(f"{path}: its header is damaged ({len(values)} labels for {num_classes} classes)")
+    return tuple(values)
+
+
+def _thresholds(values: object, config: ModelConfig, path: Path) -> tuple[float, ...]:
+    """Return the thresholds of a header. Raises WeightsError unless they are none, or one between 0 and 1 for each class."""
+    if values == []:
+        return ()
+    if not isinstance(values, list) or not all(isinstance(value, float) and 0 < value < 1 for value in values):
+        raise WeightsError(f"{path}: its header is damaged (thresholds are not a list of numbers between 0 and 1)")
+    if config.task != "multilabel" or len(values) != config.num_classes:
+        raise WeightsError(
+            f"{path}: its header is damaged ({len(values)} thresholds for {config.num_classes} classes of a {config.task} model)"
+        )
     return tuple(values)
 
 

@@ -20,7 +20,7 @@ from fewframes.data.dataset import VideoSet
 from fewframes.data.known_videos import known_facts
 from fewframes.errors import ConfigError
 from fewframes.inference.early_exit import exit_plan_of
-from fewframes.inference.predictor import Predictor
+from fewframes.inference.predictor import Predictor, thresholds_of
 from fewframes.runtime.protocol import Floats, scores_of
 from fewframes.sampling import Views
 from fewframes.training.evaluation.labels import targets_for
@@ -104,6 +104,8 @@ def evaluate(
     def figure(logits: Floats, targets: Floats) -> float:
         return figure_of(report_of(predictor.runtime.task, logits, targets, predictor.labels))
 
+    thresholds = thresholds_of(predictor.runtime)
+
     sweep = {}
     for num_frames in config.sweep:
         other = score_videos(
@@ -112,7 +114,7 @@ def evaluate(
         sweep[num_frames] = figure(other.logits, targets_BK[other.indices])
     single = predictor.runtime.task == "single"
     return Evaluation(
-        report=report_of(predictor.runtime.task, logits_NK, targets_NK, predictor.labels),
+        report=report_of(predictor.runtime.task, logits_NK, targets_NK, predictor.labels, thresholds),
         interval=interval_of(lambda rows: figure(logits_NK[rows], targets_NK[rows]), groups, generator),
         order=frame_order(figure, scores, targets_NK) if config.order else None,
         calibration=calibrated(logits_NK, targets_NK.argmax(axis=1), groups) if single else None,
@@ -126,6 +128,7 @@ def evaluate(
         targets=targets_NK,
         scores=scores_of(logits_NK, predictor.runtime.task),
         failures=scores.failures,
+        thresholds=thresholds,
         provenance={
             "model": predictor.name,
             "data": data.name,

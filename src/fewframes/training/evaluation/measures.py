@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fewframes.core.metrics import calibration_error, fit_temperature, report_of
+from fewframes.core.metrics import calibration_error, fit_temperature, log_softmax, report_of
 from fewframes.core.process import cpu_name, num_cores
 from fewframes.core.text import count_of
 from fewframes.inference.early_exit import figures_of
@@ -88,6 +88,8 @@ def calibrated(logits_NK: Floats, targets_N: Indices, groups: list[str]) -> Cali
         error=calibration_error(logits_NK, targets_N),
         scaled_error=calibration_error(scaled_NK, targets_N),
         temperature=fit_temperature(logits_NK, targets_N),
+        confidence=float(np.exp(log_softmax(logits_NK).max(axis=1)).mean()),
+        accuracy=float((logits_NK.argmax(axis=1) == targets_N).mean()),
     )
 
 

@@ -41,6 +41,10 @@ class ScoredVideos(Protocol):
     def failures(self) -> tuple[Failure, ...]:
         """Return the videos that could not be read."""
 
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """Return the score from which each label counts as present; empty for one action a video."""
+
 
 def write_metrics(evaluation: Evaluation, path: Path) -> None:
     """Write the figures of an evaluation, as `to_dict` returns them, to a JSON file."""
@@ -48,7 +52,9 @@ def write_metrics(evaluation: Evaluation, path: Path) -> None:
 
 
 def write_predictions(evaluation: ScoredVideos, labels: tuple[str, ...], path: Path) -> None:
-    """Write a row for each video: its labels, the predicted label, and the score of every label. Failed videos have their reason.
+    """Write a row for each video: its labels, the predicted one, and the score of every label. Failed videos have their reason.
+
+    For a multi-label model all labels above their thresholds are predicted; there may be none.
 
     Args:
         evaluation: The scored videos.
@@ -69,7 +75,11 @@ def write_predictions(evaluation: ScoredVideos, labels: tuple[str, ...], path: P
 def _rows(evaluation: ScoredVideos, labels: tuple[str, ...]) -> Iterator[list[Cell]]:
     for sample, scores_K in zip(evaluation.samples, np.asarray(evaluation.scores), strict=True):
         index = int(scores_K.argmax())
-        named: list[Cell] = [";".join(sample.labels), labels[index], float(scores_K[index]), None]
+        predicted = labels[index]
+        if evaluation.thresholds:
+            least = zip(labels, scores_K, evaluation.thresholds, strict=True)
+            predicted = ";".join(label for label, score, threshold in least if score > threshold)
+        named: list[Cell] = [";".join(sample.labels), predicted, float(scores_K[index]), None]
         yield [sample.path, sample.start_s, sample.end_s, *named, *scores_K.tolist()]
     for failure in evaluation.failures:
         yield [failure.source, failure.start_s, failure.end_s, None, None, None, failure.error, *[None] * len(labels)]

@@ -61,10 +61,10 @@ def report_page(evaluation: Evaluation, mistakes: Sequence[Mistake] = ()) -> str
     main = figure_name(report)
     values: dict[str, object] = {
         "title": f"{facts['model']} on {facts['data']}",
-        "warning": known_words(facts, len(evaluation.samples)),
+        "warning": "; ".join(filter(None, (known_words(facts, len(evaluation.samples)), evaluation.warning))),
         "headline": f"{main} {evaluation.interval}",
         "rows": _facts(evaluation),
-        "actions": _actions(report),
+        "actions": _actions(report, evaluation.thresholds),
         "confusion": None,
         "is_wide": False,
         "pairs": [],
@@ -91,8 +91,8 @@ def report_page(evaluation: Evaluation, mistakes: Sequence[Mistake] = ()) -> str
     return html_of("training/evaluation/templates/report.html", values)
 
 
-def _actions(report: Report | MultiLabelReport) -> list[dict[str, str]]:
-    """Return a row for each action that has videos: how many are right, or the average precision."""
+def _actions(report: Report | MultiLabelReport, thresholds: Sequence[float]) -> list[dict[str, str]]:
+    """Return a row for each action that has videos: how many are right, or the average precision and the action's threshold."""
     if isinstance(report, Report):
         fractions = report.recalls
         counts_KK = np.asarray(report.confusion)
@@ -100,7 +100,10 @@ def _actions(report: Report | MultiLabelReport) -> list[dict[str, str]]:
             f"{right} of {total}" for right, total in zip(counts_KK.diagonal(), counts_KK.sum(axis=1), strict=True)
         ]
     else:
-        fractions, counts = report.average_precisions, ["average precision"] * len(report.labels)
+        fractions, counts = (
+            report.average_precisions,
+            [f"present from {least:.2f}; average precision" for least in thresholds],
+        )
     return [
         {"label": label, "count": count, "fraction": f"{fraction:.1%}", "width": f"{100 * fraction:.1f}"}
         for label, count, fraction in zip(report.labels, counts, fractions, strict=True)
@@ -135,9 +138,9 @@ def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
     if calibration is not None:
         rows.append(
             (
-                "calibration error",
-                f"{calibration.error:.3f}; {calibration.scaled_error:.3f} with a temperature fitted on the other half of the "
-                f"groups ({calibration.temperature:.2f} fits all)",
+                "calibration",
+                f"{calibration}; {100 * calibration.scaled_error:.1f} with a temperature fitted on the other half of the groups "
+                f"({calibration.temperature:.2f} fits all)",
             )
         )
     return rows

@@ -26,14 +26,27 @@ class FrameOrder:
     shuffled: float
 
 
+OVERSURE = 0.1
+"""The difference of mean confidence and accuracy from which an evaluation warns."""
+
+
 @dataclass(frozen=True)
 class Calibration:
     """The expected calibration error of a model as it is, and with logits divided by a temperature that was fitted on the other
-    half of the groups. `temperature` is the one fitted on all groups."""
+    half of the groups. `temperature` is the one fitted on all groups. `confidence` is the mean score of the answers, `accuracy` the
+    fraction of them that are right."""
 
     error: float
     scaled_error: float
     temperature: float
+    confidence: float
+    accuracy: float
+
+    def __str__(self) -> str:
+        return (
+            f"mean confidence {self.confidence:.1%} where {self.accuracy:.1%} are right; "
+            f"calibration error {100 * self.error:.1f} points"
+        )
 
 
 @dataclass(frozen=True)
@@ -146,7 +159,8 @@ class EvaluationCost:
 @dataclass(frozen=True, eq=False)
 class Evaluation:
     """The results of a model on labelled videos. `samples` and the rows of `logits`, `targets` and `scores`, all (N, K), are the N
-    videos that could be read; columns are the K labels of the model. `failures` are the other videos."""
+    videos that could be read; columns are the K labels of the model. `failures` are the other videos. `thresholds` are the scores
+    from which each label of a multi-label model counts as present."""
 
     report: Report | MultiLabelReport
     interval: Interval
@@ -162,6 +176,7 @@ class Evaluation:
     targets: NDArray[np.float32]
     scores: NDArray[np.float32]
     failures: tuple[Failure, ...]
+    thresholds: tuple[float, ...]
     provenance: dict[str, Any]
 
     def to_dict(self) -> dict[str, object]:
@@ -182,6 +197,20 @@ class Evaluation:
             "rejection": [{"answered": answered, "right": right} for answered, right in self.rejection],
             "frames_sweep": {str(frames): value for frames, value in self.sweep.items()},
         }
+
+    @property
+    def warning(self) -> str:
+        """Return a warning in words if the model is much surer than it is right; empty if it is not.
+
+        The difference must be beyond chance too: confidence lies above the interval of the accuracy.
+        """
+        found = self.calibration
+        if found is None or found.confidence < max(found.accuracy + OVERSURE, self.interval.high):
+            return ""
+        return (
+            f"the model is surer than it is right on these videos ({found.confidence:.1%} against {found.accuracy:.1%}), so do not "
+            "take its scores at their word here; videos like these in its training would mend that"
+        )
 
     def worst(self, count: int) -> list[int]:
         """Return the rows of the `count` wrong answers with the highest scores, highest first (one action per video)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import TypeVar
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
@@ -16,6 +17,8 @@ from fewframes.training.config import RunConfig
 from fewframes.training.run.folder import RunFolder
 from fewframes.training.run.videos import Progress, RunVideos
 from fewframes.video.view import ViewConfig
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,10 +44,22 @@ class RunContext:
         """True in the process that writes the files."""
         return bool(self.accelerator.is_main_process)
 
-    def predictor(self, model: STAM) -> Predictor:
-        """Return a predictor with a copy of the model. A copy, because a predictor folds and casts its weights."""
-        checkpoint = Checkpoint(copy.deepcopy(model), self.view, self.videos.data.labels)
+    def predictor(self, model: STAM, thresholds: tuple[float, ...] = ()) -> Predictor:
+        """Return a predictor with a copy of the model. A copy, because a predictor folds and casts its weights.
+
+        Args:
+            model: The model.
+            thresholds: The score from which each label of a multi-label model counts as present.
+        """
+        checkpoint = Checkpoint(copy.deepcopy(model), self.view, self.videos.data.labels, thresholds=thresholds)
         return Predictor(checkpoint, device=self.device, dtype=self.dtype, name=str(self.folder.folder))
+
+    def from_first(self, value: Value) -> Value:
+        """Return the main process's value in every process."""
+        values = [value]
+        if self.accelerator.num_processes > 1:
+            broadcast_object_list(values)
+        return values[0]
 
     def agreed(self, *flags: bool) -> list[bool]:
         """Return the main process's flags in every process. Clocks differ, and all have to save or stop at the same step."""

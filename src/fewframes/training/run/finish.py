@@ -12,8 +12,10 @@ from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.stam import STAM
 from fewframes.results import Failure
 from fewframes.runtime.torch_runtime import TorchRuntime
+from fewframes.training.calibration import CalibrationFit
 from fewframes.training.evaluation.evaluate import evaluate
 from fewframes.training.evaluation.results import Evaluation
+from fewframes.training.run.calibrate import CalibratedModels
 from fewframes.training.run.context import RunContext
 from fewframes.training.run.fit import FittedRun
 from fewframes.training.run.folder import versions
@@ -33,13 +35,16 @@ class TrainingResult:
     num_cached: int
     embedding_s: float
     training_s: float
+    calibration: CalibrationFit
 
 
-def finish(prepared: PreparedRun, fitted: FittedRun, embedding_s: float) -> TrainingResult:
+def finish(
+    prepared: PreparedRun, fitted: FittedRun, calibrated: CalibratedModels, embedding_s: float
+) -> TrainingResult:
     """Evaluate the chosen model, write all files of the run, and return its result. Every process has to call it."""
     context, videos = prepared.context, prepared.context.videos
-    checkpoint = _checkpoint(prepared, fitted.chosen)
-    evaluation = _evaluation(context, fitted.chosen)
+    checkpoint = _checkpoint(prepared, calibrated.chosen, calibrated.chosen_fit)
+    evaluation = _evaluation(context, checkpoint)
     result = TrainingResult(
         checkpoint=replace(checkpoint, metrics=_metrics(context, evaluation)),
         evaluation=evaluation,
@@ -48,15 +53,18 @@ def finish(prepared: PreparedRun, fitted: FittedRun, embedding_s: float) -> Trai
         num_cached=videos.num_cached,
         embedding_s=embedding_s,
         training_s=fitted.training_s,
+        calibration=calibrated.chosen_fit,
     )
     if context.is_first:
-        last = None if fitted.chosen is fitted.last else _checkpoint(prepared, fitted.last)
+        last = None
+        if calibrated.chosen is not calibrated.last:
+            last = _checkpoint(prepared, calibrated.last, calibrated.last_fit)
         context.folder.write(result.checkpoint, last, evaluation, _facts(context, result), fitted.held_out_log)
     context.accelerator.wait_for_everyone()
     return result
 
 
-def _checkpoint(prepared: PreparedRun, model: STAM) -> Checkpoint:
+def _checkpoint(prepared: PreparedRun, model: STAM, calibration: CalibrationFit) -> Checkpoint:
     context, videos, data = prepared.context, prepared.context.videos, prepared.context.videos.data
     provenance = {
         "data": data.name,
@@ -68,13 +76,24 @@ def _checkpoint(prepared: PreparedRun, model: STAM) -> Checkpoint:
             "unread": len(videos.failures),
         },
         "training_videos": videos.training_marks,
+        "calibration": calibration.to_dict(data.labels),
         "run": asdict(context.run),
         "frame_encoder_precision": context.dtype,
         "versions": versions(),
     }
     exits = _exits(prepared, model)
     graphs = kept_graphs(context.run, model.config, context.view)
-    return Checkpoint(model.eval(), context.view, data.labels, provenance, {}, prepared.licences, exits, graphs=graphs)
+    return Checkpoint(
+        model.eval(),
+        context.view,
+        data.labels,
+        provenance,
+        {},
+        prepared.licences,
+        exits,
+        graphs=graphs,
+        thresholds=calibration.thresholds,
+    )
 
 
 def _exits(prepared: PreparedRun, model: STAM) -> ExitPlan | None:
@@ -90,15 +109,14 @@ def _exits(prepared: PreparedRun, model: STAM) -> ExitPlan | None:
     return fit_plan(stages, stage_logits(runtime, embedded.embeddings[:, 0], stages), targets_N)
 
 
-def _evaluation(context: RunContext, model: STAM) -> Evaluation | None:
+def _evaluation(context: RunContext, checkpoint: Checkpoint) -> Evaluation | None:
     """Return the evaluation on held-out videos, as `fewframes evaluate` does it; None if none could be read."""
     videos, part = context.videos, context.videos.reporting
     if not part.samples:
         return None
     try:
-        evaluation = evaluate(
-            part, context.predictor(model), videos.cache, process=videos.process, progress=videos.on_scoring
-        )
+        predictor = context.predictor(checkpoint.model, checkpoint.thresholds)
+        evaluation = evaluate(part, predictor, videos.cache, process=videos.process, progress=videos.on_scoring)
     except DataError as error:
         videos.note_unread(part, error)
         return None

@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -37,6 +38,10 @@ class FittedRun:
     held_out_log: dict[str, Any]
     """`held_out` lists (step, figure) of each epoch, `best` is the best figure, `stale` how many epochs ago that was."""
     training_s: float
+    last_progress: float
+    """The fraction of the planned steps that were taken: below 1 if `patience` ran out."""
+    chosen_progress: float
+    """The fraction of the planned steps after which the chosen model was saved."""
 
 
 def fit_run(prepared: PreparedRun, *, resume: bool) -> FittedRun:
@@ -57,11 +62,19 @@ def fit_run(prepared: PreparedRun, *, resume: bool) -> FittedRun:
     context.videos.note(failed(samples[row], reason) for row, reason in trainer.failed.items())
     last = _with_fitted_moments(context, trainer.trained())
     training_s = time.perf_counter() - began
-    chosen = last
+    last_progress = trainer.num_done / trainer.num_steps
+    chosen, chosen_progress = last, last_progress
     if context.run.train.keep == "best" and context.agreed(context.folder.best.exists())[0]:
         best = load_checkpoint(context.folder.best).model if context.is_first else copy.deepcopy(last)
         chosen = _with_fitted_moments(context, as_in_first(best, context.accelerator))
-    return FittedRun(last, chosen, fitting.held_out_log, training_s)
+        chosen_progress = context.from_first(_best_step(fitting.held_out_log)) / trainer.num_steps
+    return FittedRun(last, chosen, fitting.held_out_log, training_s, last_progress, chosen_progress)
+
+
+def _best_step(held_out_log: Mapping[str, Any]) -> int:
+    """Return the number of the step with the best figure on held-out videos; 0 in processes that keep no log."""
+    rows: list[tuple[int, float]] = held_out_log["held_out"]
+    return max(rows, key=lambda row: row[1])[0] if rows else 0
 
 
 class _Fitting:

@@ -36,6 +36,8 @@ class PreparedRun:
     """The licences of the weights that it starts from."""
     training_set: TrainingSet
     """The examples to learn from: embeddings if the frame encoder is frozen, else videos."""
+    embedded: EmbeddedVideos | None
+    """The embeddings of the training videos, in all views; None if the frame encoder learns."""
     choosing: EmbeddedVideos | None
     """The embeddings of the videos for choosing the epoch; None if there are none, or if the frame encoder learns."""
 
@@ -48,6 +50,8 @@ def check_settings(run: RunConfig, model: STAM, videos: RunVideos) -> None:
             f"layout {model.config.layout!r} has no embeddings of single frames to train on; use 'factorised', or let the "
             "frame encoder learn: train.unfreeze=all"
         )
+    if run.train.calibration_folds == 1:
+        raise ConfigError("train.calibration_folds = 1: a fold is left out while others train; give 0, or 2 and more")
     if run.train.early_exit:
         check_can_exit(embeds_frames=model.config.layout == "factorised", task=model.config.task)
         if not frozen:
@@ -81,6 +85,7 @@ def prepare(context: RunContext, model: STAM, licences: Mapping[str, str], teach
         as_predictor = Predictor(teacher, device=context.device, dtype=asked, name=run.train.teacher)
         teacher_BK = videos.teacher_scores(as_predictor)
     choosing = videos.embedded(videos.choosing, start) if context.frozen and videos.choosing.samples else None
+    embedded = None
     if not context.frozen:
         if model.config.motion_width or model.config.moment_head:
             _solved(context, model, start)
@@ -95,7 +100,7 @@ def prepare(context: RunContext, model: STAM, licences: Mapping[str, str], teach
             None if teacher_BK is None else teacher_BK[embedded.indices],
         )
     dtype = torch.float32 if context.frozen else start.torch.dtype
-    return PreparedRun(context, model, dtype, licences, training_set, choosing)
+    return PreparedRun(context, model, dtype, licences, training_set, embedded, choosing)
 
 
 def _solved(context: RunContext, model: STAM, start: Predictor) -> EmbeddedVideos:

@@ -33,6 +33,8 @@ class HeadFigures:
     """The scores (N, K) in 0-1, in the order of the model's labels."""
     failures: tuple[Failure, ...]
     """The videos that could not be read."""
+    thresholds: tuple[float, ...]
+    """The score from which each label of multi-label data counts as present; empty for one action a video."""
 
     def to_dict(self) -> dict[str, object]:
         """Return all figures as plain values for JSON, without the scores of single videos."""
@@ -52,6 +54,7 @@ def figures_of(
     samples: Sequence[Sample],
     protocol: str,
     failures: tuple[Failure, ...] = (),
+    thresholds: tuple[float, ...] = (),
 ) -> HeadFigures:
     """Return the figures of logits for videos.
 
@@ -63,10 +66,11 @@ def figures_of(
         samples: The N videos.
         protocol: How they were kept apart from those that the read-out was solved from.
         failures: Further videos, which could not be read.
+        thresholds: The score from which each label of multi-label data counts as present.
     """
 
     def report(rows: NDArray[Any]) -> Report | MultiLabelReport:
-        return report_of(task, logits_NK[rows], targets_NK[rows], labels)
+        return report_of(task, logits_NK[rows], targets_NK[rows], labels, thresholds)
 
     right_N = logits_NK.argmax(axis=1) == targets_NK.argmax(axis=1)
 
@@ -85,4 +89,5 @@ def figures_of(
         samples=tuple(samples),
         scores=scores_of(np.asarray(logits_NK, np.float32), task),
         failures=failures,
+        thresholds=thresholds or ((0.5,) * len(labels) if task == "multilabel" else ()),
     )

@@ -40,7 +40,12 @@ class Start(FrameEmbedder, Protocol):
         """Return the precision of the frame encoder, such as `float32`."""
 
     def write(
-        self, folder: Path, solved: SolvedMoments, provenance: Mapping[str, Any], metrics: Mapping[str, Any]
+        self,
+        folder: Path,
+        solved: SolvedMoments,
+        provenance: Mapping[str, Any],
+        metrics: Mapping[str, Any],
+        thresholds: tuple[float, ...] = (),
     ) -> None:
         """Write the model with the solved read-out into a folder.
 
@@ -49,6 +54,7 @@ class Start(FrameEmbedder, Protocol):
             solved: The read-out.
             provenance: How it was made.
             metrics: Its figures.
+            thresholds: The score from which each label of a multi-label model counts as present.
         """
 
 
@@ -110,7 +116,12 @@ class SolvedStart:
         return self._runtime.embed_frames(frames_TCHW)
 
     def write(
-        self, folder: Path, solved: SolvedMoments, provenance: Mapping[str, Any], metrics: Mapping[str, Any]
+        self,
+        folder: Path,
+        solved: SolvedMoments,
+        provenance: Mapping[str, Any],
+        metrics: Mapping[str, Any],
+        thresholds: tuple[float, ...] = (),
     ) -> None:
         """Write the model file with the solved read-out. It keeps the graph of the frame encoder, so it runs without torch.
 
@@ -119,6 +130,7 @@ class SolvedStart:
             solved: The read-out.
             provenance: How it was made.
             metrics: Its figures.
+            thresholds: The score from which each label of a multi-label model counts as present.
         """
         width, num_classes = self._runtime.frame_width, len(self._labels)
         tensors = {key: array for key, array in self._file.tensors.items() if key.startswith(ENCODER)}
@@ -130,7 +142,15 @@ class SolvedStart:
         }
         graphs = {part: graph for part, graph in self._file.graphs.items() if part == "frames"}
         written = ModelFile(
-            self._config, self.view, self._labels, tensors, provenance, metrics, self._file.licences, graphs=graphs
+            self._config,
+            self.view,
+            self._labels,
+            tensors,
+            provenance,
+            metrics,
+            self._file.licences,
+            graphs=graphs,
+            thresholds=thresholds,
         )
         write_model_file(folder / MODEL_FILE, written)
 
@@ -187,6 +207,7 @@ class ExportedStart:
         solved: SolvedMoments,
         provenance: Mapping[str, Any],  # noqa: ARG002  exported files have no place for these
         metrics: Mapping[str, Any],  # noqa: ARG002
+        thresholds: tuple[float, ...] = (),
     ) -> None:
         """Write the exported files with the solved read-out. The arguments are those of `Start`.
 
@@ -195,7 +216,9 @@ class ExportedStart:
         """
         from fewframes.export.head import write_with_head  # late: it loads torch
 
-        write_with_head(self._runtime, folder / GRAPH_FILE, solved.weight, solved.bias, self._labels, self._task)
+        write_with_head(
+            self._runtime, folder / GRAPH_FILE, solved.weight, solved.bias, self._labels, self._task, thresholds
+        )
 
 
 def _check_unchanged(run: RunConfig, model: Mapping[str, Any], view: Mapping[str, Any]) -> None:

@@ -27,6 +27,13 @@ from fewframes.models.moments import (
 )
 from fewframes.results import Failure
 from fewframes.runtime.protocol import DtypeName
+from fewframes.training.calibration import (
+    EXPECTED_SOLVED,
+    CalibrationFit,
+    LeftOutLogits,
+    calibration_folds,
+    fit_calibration,
+)
 from fewframes.training.config import DEFAULT_RUN, RunConfig
 from fewframes.training.features import EmbeddedVideos
 from fewframes.training.solved.checks import check_groups, check_labels, check_settings, notes_on_groups
@@ -34,6 +41,9 @@ from fewframes.training.solved.features import embed_views
 from fewframes.training.solved.figures import HeadFigures, figures_of
 from fewframes.training.solved.files import check_folder, environment, versions, write_folder
 from fewframes.training.solved.model import Start, start_of
+
+NUM_FOLDS = 5
+"""The parts of the left-out groups in which the figures of the calibration are cross-validated."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +54,8 @@ class SolvedResult:
     """The folder with the model. `fewframes.load` takes it."""
     left_out: HeadFigures
     """The figures on the training videos, each group predicted from all other groups."""
+    calibration: CalibrationFit
+    """The number that the logits were divided by, beyond the scale that solving chose."""
     held_out: HeadFigures | None
     """The figures on videos that the data name `test` or `val`; None if there are none, or none could be read."""
     num_held_out: int
@@ -109,11 +121,12 @@ def train_solved(
     read = part.subset(views.indices.tolist())
     check_labels(data.labels, read, views.failures)
     check_groups(read)
-    solved, left_out = solve_and_measure(read, data.labels, views)
+    solved, calibration, left_out = solve_and_measure(read, data.labels, views)
     result = SolvedResult(
         folder=folder,
         left_out=left_out,
-        held_out=_held_out(solved, held_part, held_views, data),
+        calibration=calibration,
+        held_out=_held_out(solved, calibration, held_part, held_views, data),
         num_held_out=len(held_part.samples),
         failures=(*views.failures, *held_views.failures),
         num_cached=views.num_cached + held_views.num_cached,
@@ -130,15 +143,15 @@ def train_solved(
         _facts(provenance, result, options.command),
         reported,
         data.labels,
-        lambda part: start.write(part, solved, provenance, metrics),
+        lambda part: start.write(part, solved, provenance, metrics, calibration.thresholds),
     )
     return result
 
 
 def solve_and_measure(
     read: VideoSet, labels: tuple[str, ...], views: EmbeddedVideos
-) -> tuple[SolvedMoments, HeadFigures]:
-    """Solve the read-out of embedded videos; return it and its figures on groups that are left out in turn.
+) -> tuple[SolvedMoments, CalibrationFit, HeadFigures]:
+    """Solve and calibrate the read-out of embedded videos; return it, the calibration, and its figures on left-out groups.
 
     Args:
         read: The videos, in the order of their embeddings.
@@ -150,11 +163,21 @@ def solve_and_measure(
     loss = binary_cross_entropy if read.multilabel else cross_entropy
     solved = solve_moments(views.embeddings, targets_BK, loss, groups_B=groups_B)
     passed = f"one pass over {views.embeddings.shape[2]} uniform frames"
+    groups = tuple(read.samples[row].group or read.samples[row].path for row in solved.indices)
+    folds = np.zeros(len(groups), np.int64)
+    for number, rows in enumerate(calibration_folds(targets_BK[solved.indices], groups, NUM_FOLDS)):
+        folds[rows] = number
+    # The first view is the video as it is.
+    kept = LeftOutLogits(solved.left_out[:, 0], targets_BK[solved.indices], groups, folds)
+    calibration = fit_calibration(kept, _task(read), "left-out groups of the training videos", EXPECTED_SOLVED)
+    solved = solved.divided(calibration.temperature)
     protocol = f"each of {len(names)} groups of {read.name} predicted from all other groups, {passed}"
     samples = [read.samples[row] for row in solved.indices]
-    # The first view is the video as it is.
     logits_NK, targets_NK = solved.left_out[:, 0], targets_BK[solved.indices]
-    return solved, figures_of(logits_NK, targets_NK, _task(read), labels, samples, protocol, views.failures)
+    figures = figures_of(
+        logits_NK, targets_NK, _task(read), labels, samples, protocol, views.failures, calibration.thresholds
+    )
+    return solved, calibration, figures
 
 
 def targets_of(data: VideoSet, labels: tuple[str, ...]) -> NDArray[np.float64]:
@@ -191,7 +214,9 @@ def _held_out_views(
         return replace(nothing, failures=tuple(failures))
 
 
-def _held_out(solved: SolvedMoments, part: VideoSet, views: EmbeddedVideos, data: VideoSet) -> HeadFigures | None:
+def _held_out(
+    solved: SolvedMoments, calibration: CalibrationFit, part: VideoSet, views: EmbeddedVideos, data: VideoSet
+) -> HeadFigures | None:
     """Return the figures on the held-out videos; None if none of them could be read."""
     if not len(views.indices):
         return None
@@ -199,7 +224,9 @@ def _held_out(solved: SolvedMoments, part: VideoSet, views: EmbeddedVideos, data
     logits_NK: Floats = moment_features(views.embeddings[:, 0]) @ solved.weight.T + solved.bias
     targets_NK = targets_of(replace(part, samples=samples), data.labels)
     protocol = f"held-out videos of {data.name}, one pass over {views.embeddings.shape[2]} uniform frames"
-    return figures_of(logits_NK, targets_NK, _task(data), data.labels, samples, protocol, views.failures)
+    return figures_of(
+        logits_NK, targets_NK, _task(data), data.labels, samples, protocol, views.failures, calibration.thresholds
+    )
 
 
 def _provenance(
@@ -218,6 +245,7 @@ def _provenance(
         "head": "solved in closed form; nothing was trained in steps",
         "num_views": 1 + run.data.mirror + run.augment.views,
         "scale_of_logits": solved.gain,
+        "calibration": result.calibration.to_dict(data.labels),
         "run": asdict(run),
         "frame_encoder_precision": start.precision,
         "versions": versions(),
