@@ -12,6 +12,7 @@ from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.stam import STAM
 from fewframes.results import Failure
 from fewframes.runtime.torch_runtime import TorchRuntime
+from fewframes.training.background import ReadBackground, failed_footage, read_background
 from fewframes.training.evaluation.evaluate import evaluate
 from fewframes.training.evaluation.results import Evaluation
 from fewframes.training.run.context import RunContext
@@ -33,12 +34,16 @@ class TrainingResult:
     num_cached: int
     embedding_s: float
     training_s: float
+    background: ReadBackground | None = None
+    """The footage of `data.background`, and the promise that rests on it."""
 
 
 def finish(prepared: PreparedRun, fitted: FittedRun, embedding_s: float) -> TrainingResult:
     """Evaluate the chosen model, write all files of the run, and return its result. Every process has to call it."""
     context, videos = prepared.context, prepared.context.videos
-    checkpoint = _checkpoint(prepared, fitted.chosen)
+    background = _background(context, fitted.chosen)
+    kept = {} if background is None else background.provenance()
+    checkpoint = _checkpoint(prepared, fitted.chosen, kept)
     evaluation = _evaluation(context, fitted.chosen)
     result = TrainingResult(
         checkpoint=replace(checkpoint, metrics=_metrics(context, evaluation)),
@@ -48,15 +53,31 @@ def finish(prepared: PreparedRun, fitted: FittedRun, embedding_s: float) -> Trai
         num_cached=videos.num_cached,
         embedding_s=embedding_s,
         training_s=fitted.training_s,
+        background=background,
     )
     if context.is_first:
-        last = None if fitted.chosen is fitted.last else _checkpoint(prepared, fitted.last)
+        last = None if fitted.chosen is fitted.last else _checkpoint(prepared, fitted.last, {})
         context.folder.write(result.checkpoint, last, evaluation, _facts(context, result), fitted.held_out_log)
     context.accelerator.wait_for_everyone()
     return result
 
 
-def _checkpoint(prepared: PreparedRun, model: STAM) -> Checkpoint:
+def _background(context: RunContext, model: STAM) -> ReadBackground | None:
+    """Return the footage of the run, read with the trained model; None if there is none, and in all processes but the first."""
+    videos = context.videos
+    if context.footage is None or not context.is_first:
+        return None
+    return read_background(
+        context.predictor(model),
+        context.footage,
+        videos.data.labels,
+        model.config.task,
+        cache=videos.cache,
+        progress=videos.on_scoring,
+    )
+
+
+def _checkpoint(prepared: PreparedRun, model: STAM, kept: Mapping[str, object]) -> Checkpoint:
     context, videos, data = prepared.context, prepared.context.videos, prepared.context.videos.data
     provenance = {
         "data": data.name,
@@ -71,6 +92,7 @@ def _checkpoint(prepared: PreparedRun, model: STAM) -> Checkpoint:
         "run": asdict(context.run),
         "frame_encoder_precision": context.dtype,
         "versions": versions(),
+        **kept,
     }
     exits = _exits(prepared, model)
     graphs = kept_graphs(context.run, model.config, context.view)
@@ -121,6 +143,7 @@ def _facts(context: RunContext, result: TrainingResult) -> Mapping[str, object]:
         **{name: fact for name, fact in result.checkpoint.provenance.items() if name != "training_videos"},
         "failed": [failure.to_dict() for failure in result.failures if not failure.missing],
         "missing": [failure.to_dict() for failure in result.failures if failure.missing],
+        "footage_failed": failed_footage(result.background),
         "seconds": {"embedding": round(result.embedding_s, 2), "training": round(result.training_s, 2)},
         "num_cached": result.num_cached,
         "processes": context.accelerator.num_processes,

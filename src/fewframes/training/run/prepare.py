@@ -14,6 +14,7 @@ from fewframes.models.config import check_can_exit
 from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.stam import STAM
 from fewframes.runtime.protocol import DtypeName
+from fewframes.training.background import RunFootage
 from fewframes.training.config import RunConfig
 from fewframes.training.features import EmbeddedVideos
 from fewframes.training.run.context import RunContext
@@ -40,13 +41,18 @@ class PreparedRun:
     """The embeddings of the videos for choosing the epoch; None if there are none, or if the frame encoder learns."""
 
 
-def check_settings(run: RunConfig, model: STAM, videos: RunVideos) -> None:
+def check_settings(run: RunConfig, model: STAM, videos: RunVideos, footage: RunFootage | None) -> None:
     """Raise ConfigError if the settings of a run do not fit together, before anything is written."""
     frozen = run.train.unfreeze == "none"
     if frozen and model.config.layout != "factorised":
         raise ConfigError(
             f"layout {model.config.layout!r} has no embeddings of single frames to train on; use 'factorised', or let the "
             "frame encoder learn: train.unfreeze=all"
+        )
+    if footage is not None and model.config.layout != "factorised":
+        raise ConfigError(
+            f"layout {model.config.layout!r} cannot label a stream, which data.background stands for; use 'factorised', or leave "
+            "the background out"
         )
     if run.train.early_exit:
         check_can_exit(embeds_frames=model.config.layout == "factorised", task=model.config.task)
