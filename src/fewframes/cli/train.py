@@ -312,13 +312,13 @@ def train(
 
 
 def _tell_background(found: ReadBackground | None) -> bool:
-    """Tell how much footage was read, and what is promised. Return True if some of it could not be read."""
+    """Tell how much footage was read, and what is promised. Return True if some of it could not be read, or a promise not made."""
     if found is None:
         return False
     tell_failures(found.failures)
     for line in found.lines():
         tell(line)
-    return bool(found.failures)
+    return bool(found.failures or found.note)
 
 
 def _check_solved(holdout: float | None, *, resume: bool) -> None:
