@@ -75,7 +75,7 @@ def test_a_stream_raises_one_alarm_for_each_happening(
     assert stream.summary().num_alarms == 4
     assert "4 alarms" in str(stream.summary())
     line = next(answer for answer in answers if answer.alarm is not None).to_dict()
-    assert (line["threshold"], line["promised"], line["hours"]) == (promise.overall.threshold, 288, 0.17)
+    assert (line["threshold"], line["promised"], line["hours"]) == (promise.overall.threshold, 288, 0.1667)
     assert line["alarm"] == raised[0].to_dict()
     assert answers[0].to_dict()["alarm"] is None
 
@@ -83,11 +83,11 @@ def test_a_stream_raises_one_alarm_for_each_happening(
 def test_the_footage_itself_raises_the_alarms_that_were_counted(
     predictor: Predictor, promise: AlarmPromise, hours: Path
 ) -> None:
-    counts = []
+    counts: list[int] = []
     for name in ("a.mp4", "b.mp4"):
         stream = predictor.stream(str(hours / name), CONFIG, promise=promise)
         list(stream)
-        counts.append(stream.summary().num_alarms)
+        counts.append(stream.summary().num_alarms or 0)
     assert counts == [1, 0]
     assert sum(counts) == promise.overall.alarms
 
@@ -134,7 +134,10 @@ def test_windows_to_learn_from_do_not_overlap_and_are_spread(
     for number in (75, 76, 250, 374):
         clip = predictor.read_clip(hours / "a.mp4", start_s=0.8 * number, end_s=0.8 * number + 0.8)
         assert_allclose(whole.embeddings[number], predictor.runtime.embed_frames(clip.frames), rtol=0, atol=1e-6)
-    assert whole.embeddings[75].mean() > 0.9 > 0.2 > whole.embeddings[74].mean()  # the flash at 60 s
+    assert [round(float(window_TD.mean()), 1) for window_TD in whole.embeddings[74:76]] == [
+        0.1,
+        1.0,
+    ]  # the flash at 60 s
     monkeypatch.setattr(reading, "MOST_WINDOWS", 100)
     few = read_footage(predictor, found, CONFIG).embeddings
     assert len(few) == 94  # every eighth

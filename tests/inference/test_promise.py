@@ -192,6 +192,6 @@ def test_words_say_what_is_promised_and_what_it_rests_on() -> None:
     assert lines[0] == (
         "alarms: at most 1 a day in the mean, for scores above 0.9000; with 95 % confidence at most 3 a day"
     )
-    assert "24.0 hours of uneventful footage in 24 blocks: 0 alarms above that score, 3 from 0.5 on" in lines[1]
+    assert "24 hours of uneventful footage in 24 blocks: 0 alarms above that score, 3 from 0.5 on" in lines[1]
     assert "few actions would be reported: the footage has 3 happenings" in promise_of(0.9995).lines()[-1]
     assert "nothing would ever be reported" in promise_of(1.0).lines()[-1]

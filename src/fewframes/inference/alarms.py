@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fewframes.core.settings import Task
 from fewframes.errors import ConfigError
-from fewframes.inference.promise import AlarmPromise
+from fewframes.inference.promise import AlarmPromise, check_rate
 from fewframes.inference.timeline import BACKGROUND
 from fewframes.results import Floats
 from fewframes.runtime.protocol import Runtime
@@ -94,6 +94,7 @@ def answers_of(
 
 def stored_promise(runtime: Runtime, alarms_per_day: float) -> AlarmPromise:
     """Return the promise in a model, if it is one of so few alarms a day. Raises ConfigError if it is not, or if there is none."""
+    check_rate(alarms_per_day)
     remedy = "name uneventful footage with --background"
     values = runtime.provenance.get(STORED)
     if values is None:

@@ -39,7 +39,7 @@ from fewframes.video.live_settings import StreamConfig
 from fewframes.video.source import open_video
 
 MOST_WINDOWS = 2048
-"""The most windows whose embeddings are kept, spread evenly over the footage: 170 MB with the packaged model."""
+"""The most windows whose embeddings are kept, spread evenly over the footage: 300 MB with the packaged model."""
 S_PER_HOUR = 3600.0
 
 Encode = Callable[[Floats], Floats]
@@ -67,7 +67,7 @@ class Footage:
 class Background:
     """What a model says of footage, and windows of it to learn from."""
 
-    embeddings: Floats
+    embeddings: Floats = field(repr=False)
     """The frame embeddings (W, T, D) of windows that do not overlap, 2,048 at most, spread evenly over the footage."""
     hours: float
     """The hours of it that windows cover."""

@@ -114,7 +114,7 @@ class AlarmPromise:
         lines = [
             f"alarms: at most {found.promised:.3g} a day in the mean, for scores above {found.threshold:.4f}; with 95 % confidence "
             f"at most {found.most_per_day:.3g} a day",
-            f"  this rests on {self.hours:.1f} hours of uneventful footage in {count_of(self.num_blocks, 'block')}: "
+            f"  this rests on {self.hours:.3g} hours of uneventful footage in {count_of(self.num_blocks, 'block')}: "
             f"{count_of(found.alarms, 'alarm')} above that score, {self.at_enter} from {self.enter:g} on",
             "  it holds while new footage is like that one (same camera, same kinds of days)",
         ]
@@ -160,10 +160,15 @@ def needed_hours(alarms_per_day: float) -> float:
     return HOURS_A_DAY / alarms_per_day
 
 
+def check_rate(alarms_per_day: float) -> None:
+    """Raise ConfigError if this is no number of alarms a day."""
+    if not (alarms_per_day > 0 and math.isfinite(alarms_per_day)):
+        raise ConfigError(f"alarms_per_day = {alarms_per_day:g}: needs a number above 0, such as 1")
+
+
 def check_hours(alarms_per_day: float, hours: float) -> None:
     """Raise ConfigError if so few hours of footage cannot promise this rate. It says how many are needed."""
-    if alarms_per_day <= 0 or not math.isfinite(alarms_per_day):
-        raise ConfigError(f"alarms_per_day = {alarms_per_day:g}: needs a number above 0, such as 1")
+    check_rate(alarms_per_day)
     needed = needed_hours(alarms_per_day)
     if hours < needed * (1 - 1e-9):
         raise ConfigError(

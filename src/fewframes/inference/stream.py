@@ -87,7 +87,7 @@ class StreamPrediction:
             "alarm": None if self.alarm is None else self.alarm.to_dict(),
             "threshold": self.promise.overall.threshold,
             "promised": round(self.promise.overall.promised, 4),
-            "hours": round(self.promise.hours, 2),
+            "hours": round(self.promise.hours, 4),
         }
 
     def __repr__(self) -> str:
