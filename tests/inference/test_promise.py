@@ -91,11 +91,21 @@ def test_alarms_of_one_block_count_as_dependent() -> None:
     apart = chosen(peaks([0.9, 0.8, 0.7], [1000, 8000, 40_000]), 4)
     clumped = chosen(peaks([0.9, 0.8, 0.7], [1000, 2000, 3000]), 4)
     assert (apart.alarms, apart.clumping) == (3, 1.0)
-    assert (clumped.alarms, clumped.threshold) == (2, 0.7)
-    assert clumped.clumping == pytest.approx(dispersion(np.array([2.0] + [0.0] * 23)))
-    assert clumped.clumping == pytest.approx(2.0, abs=0.1)
-    assert clumped.promised == pytest.approx(2 + clumped.clumping)
-    assert clumped.most_per_day > gamma_quantile(0.95, 3)
+    # Three of one hour: as if three more came with the next one. 1 + 3 are allowed, 2 + 3 are not.
+    assert (clumped.alarms, clumped.threshold) == (1, 0.8)
+    assert clumped.clumping == pytest.approx(3.0)
+    assert clumped.promised == pytest.approx(4.0)
+    assert clumped.most_per_day == pytest.approx(3 * stats.gamma.ppf(0.95, 4 / 3))
+    assert clumped.new_alarms(24, 24) == (0, 3 * stats.nbinom.ppf(0.975, 4 / 3, 0.5))
+    with pytest.raises(ConfigError, match="its alarms come in clumps of about 3, so that needs 36 hours"):
+        chosen(peaks([0.9, 0.8, 0.7], [1000, 2000, 3000]), 2)
+
+
+def test_dispersion_of_counts() -> None:
+    counts_N = np.array([0.0, 4.0, 1.0, 3.0])
+    assert dispersion(counts_N) == pytest.approx(counts_N.var(ddof=1) / 2)
+    assert dispersion(np.array([1.0, 1.0, 1.0])) == 1.0  # more even than by chance
+    assert dispersion(np.zeros(3)) == 1.0
 
 
 def test_equal_scores_are_above_a_threshold_together() -> None:
@@ -134,9 +144,10 @@ def simulated(seed: int, *, hours: float, new_hours: float, asked: float, size: 
     Happenings come in clumps of this size within a minute, ten clumps an hour.
     """
     draw = np.random.default_rng(seed)
-    realised, inside = [], []
+    realised, inside, num_refused = [], [], 0
     for _ in range(400):
-        scores, times_s = [], []
+        scores: list[NDArray[np.float64]] = []
+        times_s: list[NDArray[np.float64]] = []
         for length in (hours, new_hours):
             count = draw.poisson(10 * length)
             starts_s = np.repeat(draw.uniform(0, 3600 * length - 200, count), size)
@@ -145,14 +156,18 @@ def simulated(seed: int, *, hours: float, new_hours: float, asked: float, size: 
             )  # farther apart than the gap: alarms of their own
             scores.append(np.repeat(draw.uniform(0.5, 1, count), size))
         num_blocks = num_blocks_of(hours)
-        promise = chosen(
-            peaks(scores[0], times_s[0], hours=hours, num_blocks=num_blocks), asked, hours=hours, num_blocks=num_blocks
-        )
+        found = peaks(scores[0], times_s[0], hours=hours, num_blocks=num_blocks)
+        try:
+            promise = chosen(found, asked, hours=hours, num_blocks=num_blocks)
+        except ConfigError:  # happenings that came in clumps by chance
+            num_refused += 1
+            continue
         above_s = np.sort(times_s[1][scores[1] > promise.threshold])
         alarms = int((np.diff(above_s) > 30).sum()) + bool(len(above_s))
         low, high = promise.new_alarms(hours, new_hours)
         realised.append(alarms * 24 / new_hours)
         inside.append(low <= alarms <= high)
+    assert num_refused < 40
     return float(np.mean(realised)), float(np.mean(inside))
 
 

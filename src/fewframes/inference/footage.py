@@ -26,6 +26,7 @@ from fewframes.inference.frame_features import encoder_key
 from fewframes.inference.predictor import Predictor
 from fewframes.inference.promise import (
     AlarmPromise,
+    AlarmThreshold,
     Exceedances,
     check_hours,
     choose_threshold,
@@ -312,8 +313,9 @@ def promise_alarms(
     check_hours(alarms_per_day, background.hours)
     found = exceedances(background, labels, task, config)
     num_blocks = num_blocks_of(background.hours)
-    chosen = [
-        choose_threshold(
+
+    def chosen(part: Exceedances) -> AlarmThreshold:
+        return choose_threshold(
             part,
             hours=background.hours,
             num_blocks=num_blocks,
@@ -321,9 +323,14 @@ def promise_alarms(
             gap_s=config.alarm_gap_s,
             lowest=config.enter,
         )
-        for part in (found, *(found.of(index) for index in np.flatnonzero(is_action(labels)).tolist()))
-    ]
-    names = [label for label, wanted in zip(labels, is_action(labels), strict=True) if wanted]
+
+    overall = chosen(found)
+    actions = {}
+    for index in np.flatnonzero(is_action(labels)).tolist():
+        try:
+            actions[labels[index]] = chosen(found.of(index))
+        except ConfigError:  # its alarms alone come in clumps; that of all actions holds for it too
+            actions[labels[index]] = overall
     return AlarmPromise(
         alarms_per_day=float(alarms_per_day),
         hours=background.hours,
@@ -335,8 +342,8 @@ def promise_alarms(
         enter=config.enter,
         alarm_gap_s=config.alarm_gap_s,
         at_enter=found.num_alarms(config.alarm_gap_s),
-        overall=chosen[0],
-        actions=dict(zip(names, chosen[1:], strict=True)),
+        overall=overall,
+        actions=actions,
     )
 
 

@@ -4,7 +4,7 @@ An alarm is a happening: exceedances of the threshold that lie close together ar
 for which (alarms in the footage + 1) / hours of footage keeps the rate, and so it is for every higher threshold: if happenings come
 independently, as many a day in new footage as in this one, the mean number of new alarms is at most that. Where they come in
 clumps, the alarms of one block of footage (an hour) say little more than one alarm. So the 1 becomes the variance of the alarms of
-a block over their mean, if that is larger.
+a block over their mean, if that is larger than it is by chance.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ CONFIDENCE = 0.95
 HOURS_A_DAY = 24.0
 SILENT, NEARLY_SILENT = 1.0, 0.999
 """The threshold above which no score lies, and the one above which few lie."""
+LOOK_AHEAD = 5
+"""The alarms more than are allowed that are looked at to see if they come in clumps: of fewer one cannot see it."""
 LEAST_BLOCKS, BLOCK_HOURS = 8, 1.0
 """Footage is counted in blocks of about an hour, but in eight at least."""
 
@@ -45,7 +47,7 @@ class AlarmThreshold:
     alarms: Number
     """The alarms that the footage has above it."""
     clumping: Annotated[float, Field(ge=1, allow_inf_nan=False)]
-    """The variance of the alarms of a block over their mean, 1 if it is less: how many alarms count as one."""
+    """How many alarms count as one: the variance of the alarms of a block over their mean, 1 if it may be so by chance."""
     promised: Positive
     """The promise: the most alarms a day in the mean."""
     most_per_day: Positive
@@ -204,35 +206,73 @@ def choose_threshold(
     """
     check_hours(alarms_per_day, hours)
     allowed = alarms_per_day * hours / HOURS_A_DAY * (1 + 1e-9)
+    steps = _steps(found, num_blocks, gap_s, lowest, allowed + LOOK_AHEAD)
+    kept = None
+    for number, step in enumerate(steps):
+        ahead = next((later for later in steps[number:] if later.counted >= step.counted + LOOK_AHEAD), steps[-1])
+        if step.counted + ahead.clumping > allowed:
+            break
+        kept = step, ahead.clumping
+    if kept is None:
+        clumping = next((step for step in steps if step.counted >= LOOK_AHEAD), steps[-1]).clumping
+        raise ConfigError(
+            f"{alarms_per_day:g} alarms a day cannot be promised from {hours:.3g} hours of footage: its alarms come in clumps of "
+            f"about {clumping:.2g}, so that needs {clumping * needed_hours(alarms_per_day):.3g} hours; give more, or raise the gap "
+            "up to which alarms are one"
+        )
+    step, clumping = kept
+    counted = step.counted + clumping
+    a_day = HOURS_A_DAY / hours
+    return AlarmThreshold(
+        threshold=step.threshold,
+        alarms=step.alarms,
+        clumping=clumping,
+        promised=counted * a_day,
+        most_per_day=clumping * gamma_quantile(CONFIDENCE, counted / clumping) * a_day,
+    )
+
+
+@plain_dataclass(frozen=True)
+class _Step:
+    """A threshold, the alarms above it, the most in each block above any threshold as high (added up), and their clumping."""
+
+    threshold: float
+    alarms: int
+    counted: int
+    clumping: float
+
+
+def _steps(found: Exceedances, num_blocks: int, gap_s: float, lowest: float, most: float) -> list[_Step]:
+    """Return the thresholds from the highest down to the one that more than `most` alarms are above, or to the lowest.
+
+    The other arguments are those of `choose_threshold`.
+    """
     blocks = [_Alarms(gap_s) for _ in range(num_blocks)]
-    most_N = np.zeros(num_blocks)  # for each block the most alarms above any threshold so far: it never falls
+    # For each block the most alarms above any threshold so far. Alarms grow together where a threshold falls; this never falls.
+    most_N = np.zeros(num_blocks)
+    usual = 2 * gamma_quantile(CONFIDENCE, (num_blocks - 1) / 2) / (num_blocks - 1)
     order = np.argsort(-found.scores, kind="stable")
     scores = found.scores[order].tolist()
     rows = list(zip(found.times_s[order].tolist(), found.blocks[order].tolist(), strict=True))
-    threshold, kept = (scores[0] if scores else lowest), (0, 1.0, 1.0)
+    steps = [_Step(scores[0] if scores else lowest, 0, 0, 1.0)]
     start = 0
-    while start < len(scores):
+    while start < len(scores) and steps[-1].counted <= most:
         end = start
         while end < len(scores) and scores[end] == scores[start]:
             time_s, block = rows[end]
             most_N[block] = max(most_N[block], blocks[block].add(time_s))
             end += 1
         clumping = dispersion(most_N)
-        counted = float(most_N.sum()) + clumping
-        if counted > allowed:
-            break
-        kept = sum(block.count for block in blocks), clumping, counted
-        threshold, start = (scores[end] if end < len(scores) else lowest), end
-    alarms, clumping, counted = kept
-    most = clumping * gamma_quantile(CONFIDENCE, counted / clumping)
-    a_day = HOURS_A_DAY / hours
-    return AlarmThreshold(
-        threshold=max(threshold, lowest),
-        alarms=alarms,
-        clumping=clumping,
-        promised=counted * a_day,
-        most_per_day=most * a_day,
-    )
+        steps.append(
+            _Step(
+                scores[end] if end < len(scores) else lowest,
+                sum(block.count for block in blocks),
+                int(most_N.sum()),
+                clumping if clumping > usual else 1.0,
+            )
+        )
+        start = end
+    return steps
 
 
 class _Alarms:
