@@ -124,6 +124,7 @@ def together(parts: Sequence[Background]) -> Background:
     """Return the footage of several videos as one."""
     return Background(
         embeddings=parts[0].embeddings[:0],
+        groups=(),
         hours=sum(part.hours for part in parts),
         num_videos=len(parts),
         failures=(),

@@ -70,6 +70,8 @@ class Background:
 
     embeddings: Floats = field(repr=False)
     """The frame embeddings (W, T, D) of windows that do not overlap, 2,048 at most, spread evenly over the footage."""
+    groups: tuple[str, ...] = field(repr=False)
+    """The video of each of these windows, and the hour of it: windows of one group are alike."""
     hours: float
     """The hours of it that windows cover."""
     num_videos: int
@@ -185,7 +187,7 @@ def read_footage(
             scored = score_windows(
                 predictor,
                 video,
-                lambda windows_WTD: logits_of(windows.seen(windows_WTD)),
+                windows.seen_by(logits_of, video),
                 window_s=config.window_s,
                 intervals=[every_frames],
                 cache=cache,
@@ -206,7 +208,8 @@ def read_footage(
     if not stretches:
         raise DataError(f"no footage could be read; the first failure: {failures[0].error}")
     hours = sum(stretch.length_s for stretch in stretches) / S_PER_HOUR
-    return Background(windows.kept(), hours, num_read, tuple(failures), tuple(stretches))
+    embeddings, groups = windows.kept()
+    return Background(embeddings, groups, hours, num_read, tuple(failures), tuple(stretches))
 
 
 def check_can_stream(predictor: Predictor) -> None:
@@ -230,20 +233,29 @@ class _Windows:
         apart = math.ceil(num_frames / every_frames)  # windows between two that do not overlap
         num_apart = sum(length_s // window_s for length_s in footage.lengths_s)
         self._step = apart * max(1, math.ceil(num_apart / MOST_WINDOWS))
+        self._every_s = every_frames * window_s / num_frames
         self._num_seen = 0
-        self._kept: list[Floats] = []
+        self._kept: list[tuple[str, Floats]] = []
 
-    def seen(self, windows_WTD: Floats) -> Floats:
-        """Keep some of these windows, and return all of them."""
-        first = -self._num_seen % self._step
-        self._num_seen += len(windows_WTD)
-        self._kept += [window_TD.copy() for window_TD in windows_WTD[first :: self._step]]
-        return windows_WTD
+    def seen_by(self, encode: Encode, video: str) -> Encode:
+        """Return a function that does what `encode` does, and keeps some of the windows of this video."""
+        before = self._num_seen
 
-    def kept(self) -> Floats:
-        """Return the windows (W, T, D) that were kept and could be decoded."""
-        whole = [window_TD for window_TD in self._kept if np.isfinite(window_TD).all()]
-        return np.stack(whole[:MOST_WINDOWS]) if whole else np.empty((0, 0, 0), np.float32)
+        def keeping(windows_WTD: Floats) -> Floats:
+            for row in range(-self._num_seen % self._step, len(windows_WTD), self._step):
+                hour = int((self._num_seen - before + row) * self._every_s / S_PER_HOUR)
+                if np.isfinite(windows_WTD[row]).all():
+                    self._kept.append((f"{video}, hour {hour}", windows_WTD[row].copy()))
+            self._num_seen += len(windows_WTD)
+            return encode(windows_WTD)
+
+        return keeping
+
+    def kept(self) -> tuple[Floats, tuple[str, ...]]:
+        """Return the windows (W, T, D) that were kept, and the group of each."""
+        kept = self._kept[:MOST_WINDOWS]
+        windows_WTD = np.stack([window_TD for _, window_TD in kept]) if kept else np.empty((0, 0, 0), np.float32)
+        return windows_WTD, tuple(group for group, _ in kept)
 
 
 def stretches_of(scored: VideoScores, every_s: float) -> list[Stretch]:

@@ -3,15 +3,15 @@
 An alarm is a happening: exceedances of the threshold that lie close together are one. The threshold is conformal. It is the lowest
 for which (alarms in the footage + 1) / hours of footage keeps the rate, and so it is for every higher threshold: if happenings come
 independently, as many a day in new footage as in this one, the mean number of new alarms is at most that. Where they come in
-clumps, the alarms of one block of footage (an hour) say little more than one alarm. So the 1 becomes the variance of the alarms of
-a block over their mean, if that is larger than it is by chance.
+clumps, the alarms of one block of footage (an hour, a day) say little more than one alarm. So the 1 becomes the variance of the
+alarms of a block over their mean, if that is larger than it is by chance.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from dataclasses import dataclass as plain_dataclass
 from typing import Annotated, Any
@@ -32,8 +32,8 @@ SILENT, NEARLY_SILENT = 1.0, 0.999
 """The threshold above which no score lies, and the one above which few lie."""
 LOOK_AHEAD = 5
 """The alarms more than are allowed that are looked at to see if they come in clumps: of fewer one cannot see it."""
-LEAST_BLOCKS, BLOCK_HOURS = 8, 1.0
-"""Footage is counted in blocks of about an hour, but in eight at least."""
+LEAST_BLOCKS, BLOCK_HOURS, LEAST_DAYS = 8, 1.0, 5
+"""Alarms are counted in blocks of about an hour, but in eight at least; and in days if the footage has five."""
 
 Number = Annotated[int, Field(ge=0)]
 
@@ -206,7 +206,10 @@ def choose_threshold(
     """
     check_hours(alarms_per_day, hours)
     allowed = alarms_per_day * hours / HOURS_A_DAY * (1 + 1e-9)
-    steps = _steps(found, num_blocks, gap_s, lowest, allowed + LOOK_AHEAD)
+    levels = [np.arange(num_blocks)]
+    if (num_days := round(hours / HOURS_A_DAY)) >= LEAST_DAYS:
+        levels.append(np.arange(num_blocks) * num_days // num_blocks)
+    steps = _steps(found, levels, gap_s, lowest, allowed + LOOK_AHEAD)
     kept = None
     for number, step in enumerate(steps):
         ahead = next((later for later in steps[number:] if later.counted >= step.counted + LOOK_AHEAD), steps[-1])
@@ -242,15 +245,22 @@ class _Step:
     clumping: float
 
 
-def _steps(found: Exceedances, num_blocks: int, gap_s: float, lowest: float, most: float) -> list[_Step]:
+def _steps(
+    found: Exceedances, levels: Sequence[NDArray[np.int64]], gap_s: float, lowest: float, most: float
+) -> list[_Step]:
     """Return the thresholds from the highest down to the one that more than `most` alarms are above, or to the lowest.
 
-    The other arguments are those of `choose_threshold`.
+    Args:
+        found: The windows that may raise an alarm.
+        levels: For each length of blocks that is looked at, the block (N,) in which each of the N shortest blocks lies.
+        gap_s: Windows that lie no farther apart are one alarm.
+        lowest: The lowest threshold.
+        most: The alarms after which it ends.
     """
-    blocks = [_Alarms(gap_s) for _ in range(num_blocks)]
+    blocks = [_Alarms(gap_s) for _ in levels[0]]
     # For each block the most alarms above any threshold so far. Alarms grow together where a threshold falls; this never falls.
-    most_N = np.zeros(num_blocks)
-    usual = 2 * gamma_quantile(CONFIDENCE, (num_blocks - 1) / 2) / (num_blocks - 1)
+    most_N = np.zeros(len(blocks))
+    usual = [_usual_dispersion(int(level_N[-1]) + 1) for level_N in levels]
     order = np.argsort(-found.scores, kind="stable")
     scores = found.scores[order].tolist()
     rows = list(zip(found.times_s[order].tolist(), found.blocks[order].tolist(), strict=True))
@@ -262,17 +272,22 @@ def _steps(found: Exceedances, num_blocks: int, gap_s: float, lowest: float, mos
             time_s, block = rows[end]
             most_N[block] = max(most_N[block], blocks[block].add(time_s))
             end += 1
-        clumping = dispersion(most_N)
+        clumping = [dispersion(np.bincount(level_N, most_N).astype(np.float64)) for level_N in levels]
         steps.append(
             _Step(
                 scores[end] if end < len(scores) else lowest,
                 sum(block.count for block in blocks),
                 int(most_N.sum()),
-                clumping if clumping > usual else 1.0,
+                max([1.0, *(found for found, by_chance in zip(clumping, usual, strict=True) if found > by_chance)]),
             )
         )
         start = end
     return steps
+
+
+def _usual_dispersion(num_blocks: int) -> float:
+    """Return the dispersion that independent events in so many blocks exceed in one case of 20 (chi-squared)."""
+    return 2 * gamma_quantile(CONFIDENCE, (num_blocks - 1) / 2) / (num_blocks - 1)
 
 
 class _Alarms:
