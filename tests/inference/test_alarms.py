@@ -14,9 +14,10 @@ from fewframes.core.cache import EmbeddingCache
 from fewframes.errors import ConfigError, DataError
 from fewframes.inference import footage as reading
 from fewframes.inference.alarms import AlarmRaiser, answers_of, is_action, stored_promise
-from fewframes.inference.footage import alarm_promise, find_footage, read_footage
+from fewframes.inference.footage import alarm_promise, find_footage, read_footage, stretches_of
 from fewframes.inference.predictor import Predictor
 from fewframes.inference.promise import AlarmPromise, AlarmThreshold
+from fewframes.inference.timeline import VideoScores
 from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.files.networks import build_model
 from fewframes.video.live_settings import StreamConfig
@@ -126,18 +127,14 @@ def test_windows_to_learn_from_do_not_overlap_and_are_spread(
     found = find_footage([hours], CONFIG.window_s)
     whole = read_footage(predictor, found, CONFIG)
     width = predictor.runtime.frame_width
-    assert whole.embeddings.shape == (
-        749,
-        4,
-        width,
-    )  # two videos of 300 s in windows of 0.8 s, the second from another frame on
+    # Two videos of 300 s in windows of 0.8 s, in the second one from another frame on.
+    assert whole.embeddings.shape == (749, 4, width)
+    assert whole.groups == (f"{hours / 'a.mp4'}, hour 0",) * 375 + (f"{hours / 'b.mp4'}, hour 0",) * 374
     for number in (75, 76, 250, 374):
         clip = predictor.read_clip(hours / "a.mp4", start_s=0.8 * number, end_s=0.8 * number + 0.8)
         assert_allclose(whole.embeddings[number], predictor.runtime.embed_frames(clip.frames), rtol=0, atol=1e-6)
-    assert [round(float(window_TD.mean()), 1) for window_TD in whole.embeddings[74:76]] == [
-        0.1,
-        1.0,
-    ]  # the flash at 60 s
+    before, flash = whole.embeddings[74:76].mean(axis=(1, 2)).tolist()  # the first begins at 60 s
+    assert (before < 0.2, flash > 0.9) == (True, True)
     monkeypatch.setattr(reading, "MOST_WINDOWS", 100)
     few = read_footage(predictor, found, CONFIG).embeddings
     assert len(few) == 94  # every eighth
@@ -162,6 +159,17 @@ def test_answers_at_a_pace_of_their_own(predictor: Predictor, hours: Path) -> No
     background = read_footage(predictor, find_footage([hours], 0.8), config)
     assert [len(stretch.logits) for stretch in background.stretches] == [375, 375]
     assert background.hours == pytest.approx(1 / 6)
+
+
+def test_a_gap_parts_footage_and_its_seconds_do_not_count() -> None:
+    logits_WK = np.zeros((10, 2), np.float32)
+    logits_WK[4:6] = np.nan  # windows over frames that could not be decoded
+    starts_s = np.append(0.5 * np.arange(9), 4.2)  # the last window ends with the video
+    scored = VideoScores("a.mp4", 6.2, (0.0, 6.2), starts_s, ((2.0, starts_s, logits_WK),), (), 0, 0)
+    first, second = stretches_of(scored, 0.5)
+    assert first.ends_s.tolist() == [2.0, 2.5, 3.0, 3.5]
+    assert second.ends_s.tolist() == [5.0, 5.5, 6.0]
+    assert (first.length_s, second.length_s) == (3.5, 3.0)
 
 
 def test_what_cannot_be_read_is_a_failure_and_the_same_content_counts_once(

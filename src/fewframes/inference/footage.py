@@ -200,7 +200,7 @@ def read_footage(
             read_s += length_s
         found = stretches_of(scored, every_frames * config.window_s / predictor.num_frames)
         failures += [Failure(video, gap.error, start_s=gap.start_s, end_s=gap.end_s) for gap in scored.gaps]
-        if not found:
+        if not found and not scored.gaps:
             failures.append(Failure(video, _too_short(video, length_s, config.window_s)))
         num_read += bool(found)
         stretches += found
