@@ -166,10 +166,16 @@ def footage_part(data: Path, num_splits: int, cache: EmbeddingCache) -> dict[str
         predictor = load(interactions(data, folder / "model", cache), dtype="float32")
         paths = joined_recordings(data, folder)
         print("recordings joined", file=sys.stderr)
+        began = time.perf_counter()
         read = [read_footage(predictor, find_footage([path], CONFIG.window_s), CONFIG, cache=cache) for path in paths]
+        reading_s = time.perf_counter() - began
         print("recordings read", file=sys.stderr)
         whole = together(read)
-        result: dict[str, Any] = {"hours": round(whole.hours, 4), "recordings": len(read)}
+        result: dict[str, Any] = {
+            "hours": round(whole.hours, 4),
+            "recordings": len(read),
+            "reading_s": round(reading_s),
+        }
         for rate in RATES:
             splits = [split_once(read, predictor, rate, seed) for seed in range(num_splits)]
             result[f"{rate:g} a day"] = {
@@ -179,6 +185,7 @@ def footage_part(data: Path, num_splits: int, cache: EmbeddingCache) -> dict[str
                 "each": splits,
             }
         promise = promised(whole, predictor, RATES[1])
+        result["words"] = promise.lines()
         result["streamed"] = streamed(paths[:4], read[:4], predictor, promise)
         result["elsewhere"] = elsewhere(data, folder, predictor, promise)
         return result

@@ -66,7 +66,7 @@ class Footage:
 
 @dataclass(frozen=True, eq=False)
 class Background:
-    """What a model says of footage, and windows of it to learn from."""
+    """The answers of a model about footage, and windows of it to learn from."""
 
     embeddings: Floats = field(repr=False)
     """The frame embeddings (W, T, D) of windows that do not overlap, 2,048 at most, spread evenly over the footage."""

@@ -47,7 +47,7 @@ class AlarmThreshold:
     alarms: Number
     """The alarms that the footage has above it."""
     clumping: Annotated[float, Field(ge=1, allow_inf_nan=False)]
-    """How many alarms count as one: the variance of the alarms of a block over their mean, 1 if it may be so by chance."""
+    """The alarms that count as one: the variance of the alarms of a block over their mean, or 1 if it may be so by chance."""
     promised: Positive
     """The promise: the most alarms a day in the mean."""
     most_per_day: Positive
