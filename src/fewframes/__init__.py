@@ -21,10 +21,13 @@ if TYPE_CHECKING:
     from fewframes.data.dataset import read_data as read_data
     from fewframes.errors import FewframesError as FewframesError
     from fewframes.export.exporter import export as export_model  # noqa: F401
+    from fewframes.inference.alarms import Alarm as Alarm
     from fewframes.inference.explain import Explanation as Explanation
     from fewframes.inference.explain import explain as explain
+    from fewframes.inference.footage import alarm_promise as alarm_promise
     from fewframes.inference.predictor import Predictor as Predictor
     from fewframes.inference.predictor import load as load
+    from fewframes.inference.promise import AlarmPromise as AlarmPromise
     from fewframes.inference.spans import Span as Span
     from fewframes.inference.stream import Stream as Stream
     from fewframes.inference.stream import StreamPrediction as StreamPrediction
@@ -61,6 +64,9 @@ if TYPE_CHECKING:
     from fewframes.video.view import ViewConfig as ViewConfig
 
 _MODULE_OF = {
+    "Alarm": "inference.alarms",
+    "alarm_promise": "inference.footage",
+    "AlarmPromise": "inference.promise",
     "Checkpoint": "models.files.checkpoint",
     "Clip": "results",
     "DataConfig": "data.config",

@@ -14,7 +14,9 @@ from typer.testing import CliRunner
 from fewframes.cli.main import app
 from fewframes.cli.stream import lines_of
 from fewframes.inference.predictor import load
+from fewframes.inference.promise import AlarmPromise, AlarmThreshold
 from fewframes.video.live_settings import StreamConfig
+from helpers.flashes import write_flashes
 from helpers.numbered import drifting
 
 # What is started in the background ignores interruptions, and so would what these tests start there.
@@ -96,3 +98,54 @@ def test_the_live_view_shows_label_scores_and_lateness(video: Path, tiny_model: 
     assert lines[1].split()[0] in ("hug", "kick", "push")
     assert "over 1.0 s" in lines[3]
     assert lines[-1].endswith("end: the end of the stream")
+
+
+@pytest.fixture(scope="module")
+def minute(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_flashes(tmp_path_factory.mktemp("hours") / "night.mp4", 60, {20: 0.9})
+
+
+def test_alarms_from_footage(video: Path, minute: Path, fast: list[str], tmp_path: Path) -> None:
+    footage = ["--background", str(minute), "--background", str(tmp_path / "gone.mp4"), "--alarms-per-day", "3000"]
+    options = ["--cache", str(tmp_path / "cache"), "--window", "1", "--enter", "0.1", "--leave", "0.1"]
+    done = CliRunner().invoke(app, ["stream", str(video), *fast, *footage, *options])
+    assert done.exit_code == 0, done.output
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {answer["hours"] for answer in answers} == {0.0167}
+    assert all(1440 <= answer["promised"] <= 3000 and 0.1 <= answer["threshold"] < 1 for answer in answers)
+    assert all(answer["alarm"] is None or answer["alarm"]["score"] > answer["threshold"] for answer in answers)
+    assert f"missing: {tmp_path / 'gone.mp4'}" in done.stderr
+    assert "this rests on 0.0167 hours of uneventful footage in 8 blocks" in done.stderr
+    assert " alarm" in done.stderr.splitlines()[-1]
+    assert list((tmp_path / "cache").rglob("*.safetensors"))
+
+
+def test_alarms_that_cannot_be_promised_are_refused_in_one_line(
+    video: Path, minute: Path, fast: list[str], tmp_path: Path
+) -> None:
+    for more, code, words in (
+        (
+            ["--background", str(minute)],
+            2,
+            "1 alarms a day cannot be promised from 0.0167 hours of footage: that needs 24",
+        ),
+        ([], 2, "holds no promise of alarms, so 1 a day need a threshold of their own"),
+        (["--background", str(tmp_path)], 1, f"{tmp_path}: no videos in this folder"),
+        (["--background", str(minute), "--window", "70"], 1, "60.00 s of footage, less than one window of 70 s"),
+    ):
+        done = CliRunner().invoke(app, ["stream", str(video), *fast, "--alarms-per-day", "1", *more])
+        assert done.exit_code == code, done.stderr
+        assert words in done.stderr
+        assert len([line for line in done.stderr.splitlines() if line.startswith("error")]) == 1
+
+
+def test_the_live_view_shows_alarms(video: Path, tiny_model: Path) -> None:
+    predictor = load(tiny_model, device="cpu", dtype="float32")
+    sure = AlarmThreshold(threshold=0.1, alarms=0, clumping=1.0, promised=1.0, most_per_day=3.0)
+    promise = AlarmPromise(
+        alarms_per_day=1.0, hours=24.0, num_blocks=24, num_videos=1, window_s=1.0, every_s=None, smooth_s=1.0, enter=0.1,
+        alarm_gap_s=30.0, at_enter=0, overall=sure, actions=dict.fromkeys(predictor.labels, sure),
+    )  # fmt: skip
+    stream = predictor.stream(str(video), StreamConfig(window_s=1.0, enter=0.1, leave=0.05), promise=promise)
+    last = list(stream)[-1]
+    assert any(line.startswith("  alarm 1: ") and " at 1.0 s, score 0." in line for line in lines_of(stream, last, 2))

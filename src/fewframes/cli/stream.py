@@ -4,28 +4,37 @@ from __future__ import annotations
 
 import sys
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fewframes.cli.console import console, describe, speaks_unicode, tell
+from fewframes.cli.console import StageProgress, console, describe, speaks_unicode, tell, tell_failures
 from fewframes.cli.options import (
     INPUT,
     OUTPUT,
     SPEED,
+    CacheOption,
     DeviceOption,
     DtypeOption,
     JsonOption,
     MergeOption,
     ModelOption,
+    NoCacheOption,
     RuntimeOption,
+    embedding_cache,
 )
 from fewframes.core.text import json_line, plain
+from fewframes.errors import ConfigError
 
 if TYPE_CHECKING:  # the command line must not load torch before a command needs it
+    from fewframes.core.cache import EmbeddingCache
+    from fewframes.inference.predictor import Predictor
+    from fewframes.inference.promise import AlarmPromise
     from fewframes.inference.stream import Stream, StreamPrediction
+    from fewframes.video.live_settings import StreamConfig
 
-ANSWERS = "Answers"
+ANSWERS, ALARMS = "Answers", "Alarms"
 SHOWN_EVENTS = 5
 """Events of the source that the live view shows, the newest ones."""
 
@@ -57,9 +66,13 @@ def stream(
     ] = None,
     model: ModelOption = "lite0-16",
     window: Annotated[
-        float,
-        typer.Option(help="Seconds that each answer is about. Shorter ones answer sooner.", rich_help_panel=ANSWERS),
-    ] = 3.2,
+        float | None,
+        typer.Option(
+            help="Seconds that each answer is about. Shorter ones answer sooner.",
+            show_default="3.2, or those that the model's alarms were promised for",
+            rich_help_panel=ANSWERS,
+        ),
+    ] = None,
     every: Annotated[
         float | None,
         typer.Option(
@@ -80,6 +93,28 @@ def stream(
     leave: Annotated[
         float, typer.Option(help="Smoothed score below which the label ends.", rich_help_panel=ANSWERS)
     ] = 0.3,
+    alarms_per_day: Annotated[
+        float | None,
+        typer.Option(
+            help="Raise an alarm for each happening, with a threshold that keeps false alarms below this many a day. It comes from "
+            "--background, or from the model if it was trained with this option.",
+            show_default="no alarms",
+            rich_help_panel=ALARMS,
+        ),
+    ] = None,
+    background: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FOLDER|VIDEO",
+            help="Footage of this camera in which nothing of interest happens: 24 hours for 1 alarm a day. May be given several "
+            "times.",
+            rich_help_panel=ALARMS,
+        ),
+    ] = None,
+    alarm_gap: Annotated[
+        float,
+        typer.Option(help="Seconds up to which answers above the threshold are one alarm.", rich_help_panel=ALARMS),
+    ] = 30.0,
     json: JsonOption = False,
     topk: Annotated[
         int, typer.Option(min=1, help="Number of actions to name in each answer.", rich_help_panel=OUTPUT)
@@ -101,6 +136,8 @@ def stream(
         ),
     ] = "auto",
     merge: MergeOption = None,
+    cache: CacheOption = None,
+    no_cache: NoCacheOption = False,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     runtime: RuntimeOption = "auto",
@@ -110,6 +147,7 @@ def stream(
     Each frame goes through the network once, however many answers it is part of.
     A terminal shows a live view; elsewhere, or with --json, each answer is a line of JSON.
     Events of the source (stalls, reconnections) go to standard error.
+    With --alarms-per-day, what is promised is told first, and each happening above the threshold is one alarm.
     Ctrl-C ends it with a summary.
 
     Exit codes: 0 ended, 1 the source cannot be opened or is lost, 2 wrong use.
@@ -119,11 +157,12 @@ def stream(
     from fewframes.video.live_settings import StreamConfig
 
     values = {
-        "window_s": window,
+        **({} if window is None else {"window_s": window}),
         "every_s": every,
         "smooth_s": smooth,
         "enter": enter,
         "leave": leave,
+        "alarm_gap_s": alarm_gap,
         "max_latency_s": max_latency,
         "drop": drop,
         "live": live,
@@ -132,15 +171,46 @@ def stream(
         "open_s": seconds,
     }
     config = settings_from(StreamConfig, values, "stream")
+    if background and alarms_per_day is None:
+        raise ConfigError("--background is footage for thresholds of alarms; say how many a day: --alarms-per-day 1")
     predictor = load(model, device=device, dtype=dtype, merge=merge, runtime=runtime)
     as_lines = json or not sys.stdout.isatty()
     on_event = (lambda event: tell(f"{event.time_s:.2f} s, {event.kind}: {event.words}")) if as_lines else None
     try:
         tell(describe(predictor))
-        with predictor.stream(source, config, on_event=on_event) as answers:
+        promise = None
+        if alarms_per_day is not None:
+            promise = _promise(predictor, alarms_per_day, background, config, embedding_cache(cache, unused=no_cache))
+            if window is None:
+                config = replace(config, window_s=promise.window_s)
+        with predictor.stream(source, config, on_event=on_event, promise=promise) as answers:
             show_until(answers, seconds, topk, as_lines)
     except KeyboardInterrupt:
         tell("interrupted before the source was open")
+
+
+def _promise(
+    predictor: Predictor,
+    alarms_per_day: float,
+    footage: list[str] | None,
+    config: StreamConfig,
+    cache: EmbeddingCache | None,
+) -> AlarmPromise:
+    """Return the promise that the footage allows, or that of the model without any, and tell what is promised."""
+    from fewframes.inference.alarms import stored_promise
+    from fewframes.inference.footage import alarm_promise
+
+    if footage:
+        with StageProgress() as progress:
+            promise, failures = alarm_promise(
+                predictor, footage, alarms_per_day, config, cache=cache, progress=progress.show
+            )
+        tell_failures(failures)
+    else:
+        promise = stored_promise(predictor.runtime, alarms_per_day)
+    for line in promise.lines():
+        tell(line)
+    return promise
 
 
 def show_until(answers: Stream, seconds: float | None, topk: int, as_lines: bool) -> None:
@@ -194,9 +264,14 @@ def lines_of(answers: Stream, answer: StreamPrediction, topk: int) -> list[str]:
     events = [
         f"  {event.time_s:.2f} s, {event.kind}: {plain(event.words)}" for event in list(answers.events)[-SHOWN_EVENTS:]
     ]
+    alarms = [
+        f"  alarm {alarm.number}: {plain(alarm.label)} at {alarm.time_s:.1f} s, score {alarm.score:.4f}"
+        for alarm in list(answers.alarms)[-SHOWN_EVENTS:]
+    ]
     return [
         f"{plain(answers.source)}  {answer.end_s:.1f} s: {plain(answer.label or '...')}",
         *(f"  {label:<{width}} {score:6.1%}  {full * round(30 * score)}" for label, score in top),
         f"  over {answer.end_s - answer.start_s:.1f} s, {1e3 * answer.latency_s:.0f} ms late, {answer.num_dropped} dropped",
+        *alarms,
         *events,
     ]

@@ -33,6 +33,7 @@ from fewframes.training.config import RunConfig, changed, changed_by_words, read
 
 if TYPE_CHECKING:
     from fewframes.data.dataset import VideoSet
+    from fewframes.training.background import ReadBackground
     from fewframes.training.solved.run import SolveOptions
 
 LEARNING = "Learning"
@@ -79,6 +80,26 @@ def train(
             INPUT,
             "Train on mirrored videos too. Not for actions that differ in left and right.",
             "--mirror/--no-mirror",
+        ),
+    ] = None,
+    background: Annotated[
+        list[str] | None,
+        setting(
+            DATA,
+            "background",
+            INPUT,
+            "Footage in which nothing of interest happens: a folder or a long video. It is no action. May be given several times.",
+            shown="",
+        ),
+    ] = None,
+    alarms_per_day: Annotated[
+        float | None,
+        typer.Option(
+            "--alarms-per-day",
+            help="Fix the threshold with which `fewframes stream` raises at most this many false alarms a day. It comes from "
+            "--background: 24 hours of it for 1 a day.",
+            show_default="no promise",
+            rich_help_panel=INPUT,
         ),
     ] = None,
     model: Annotated[
@@ -225,6 +246,8 @@ def train(
                 "videos": folder,
                 "official_split": official_split,
                 "mirror": mirror,
+                "background": background or None,
+                "alarms_per_day": alarms_per_day,
             },
             "train": {
                 "head": head,
@@ -286,8 +309,18 @@ def train(
         print_lines([f"held-out videos: {first}", *others, *calibration])
     tell(str(trained.calibration))
     tell(f"use it: fewframes predict VIDEO --model {output}")
-    if trained.failures:
+    if _tell_background(trained.background) or trained.failures:
         raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _tell_background(found: ReadBackground | None) -> bool:
+    """Tell how much footage was read, and what is promised. Return True if some of it could not be read, or a promise not made."""
+    if found is None:
+        return False
+    tell_failures(found.failures)
+    for line in found.lines():
+        tell(line)
+    return bool(found.failures or found.note)
 
 
 def _check_solved(holdout: float | None, *, resume: bool) -> None:
@@ -326,5 +359,5 @@ def _solve(videos: VideoSet, output: Path, run: RunConfig, options: SolveOptions
             first, *others = figures.report.lines()
             print_lines([f"{name}: {first}", *others, f"  {figures.interval}"])
     tell(f"use it: fewframes predict VIDEO --model {output}")
-    if solved.failures:
+    if _tell_background(solved.background) or solved.failures:
         raise typer.Exit(EXIT_SOME_FAILED)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
-from fewframes.core.settings import STRICT, Count, Share
+from fewframes.core.settings import STRICT, Count, Positive, Share
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -27,3 +27,7 @@ class DataConfig:
     """Number of the official split, if the data have several (UCF101, HMDB51)."""
     mirror: bool = True
     """Train on each video mirrored left to right as well; not for actions that differ in left and right."""
+    background: tuple[str, ...] = ()
+    """Footage in which nothing of interest happens: videos and folders of them. It is no action. Thresholds of alarms come from it."""
+    alarms_per_day: Positive | None = None
+    """The most false alarms a day that streams of the model may raise in the mean, as far as they see what `background` shows."""

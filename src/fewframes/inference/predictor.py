@@ -29,6 +29,7 @@ from fewframes.video.live_settings import StreamConfig
 from fewframes.video.source import DEFAULT_FPS, Source
 
 if TYPE_CHECKING:  # only programs that have torch use these
+    from fewframes.inference.promise import AlarmPromise
     from fewframes.inference.stream import OnEvent, Stream
     from fewframes.models.files.checkpoint import Checkpoint
     from fewframes.runtime.torch_runtime import TorchRuntime
@@ -180,16 +181,22 @@ class Predictor:
                 yield Failure.of(source, error)
 
     def stream(
-        self, source: LiveSource, config: StreamConfig | None = None, *, on_event: OnEvent | None = None
+        self,
+        source: LiveSource,
+        config: StreamConfig | None = None,
+        *,
+        on_event: OnEvent | None = None,
+        promise: AlarmPromise | None = None,
     ) -> Stream:
         """Label a camera, network stream, file or pipe as it comes: iterate over the result for predictions over the last seconds.
 
-        `source` is that of `LiveSource`; `on_event` is called at once with every event. Raises VideoError, and ConfigError for a
-        model whose frames have no embedding of their own.
+        `source` is that of `LiveSource`; `on_event` is called at once with every event. With a `promise` the stream raises alarms.
+        Raises VideoError, and ConfigError for a model whose frames have no embedding of their own, and for a promise that does not
+        hold for these settings.
         """
         from fewframes.inference.stream import Stream  # late, because only streams need it
 
-        return Stream(self.runtime, source, config or StreamConfig(), on_event)
+        return Stream(self.runtime, source, config or StreamConfig(), on_event, promise)
 
     def read_clip(
         self,

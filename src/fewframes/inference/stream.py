@@ -16,6 +16,8 @@ import numpy as np
 
 from fewframes.core.text import count_of
 from fewframes.errors import ConfigError
+from fewframes.inference.alarms import Alarm, AlarmRaiser, check_promise
+from fewframes.inference.promise import AlarmPromise
 from fewframes.results import top_labels
 from fewframes.runtime.protocol import CachesMotion, Floats, Frames, Runtime, scores_of
 from fewframes.video.live import POLL_S, LiveReader
@@ -53,6 +55,10 @@ class StreamPrediction:
     num_dropped: int
     """Timestamps dropped so far because the network was behind."""
     events: tuple[LiveEvent, ...]
+    alarm: Alarm | None = None
+    """The alarm that this answer raises: one for each happening."""
+    promise: AlarmPromise | None = None
+    """The promised rate of false alarms, if the stream raises alarms."""
 
     def to_dict(self, topk: int = 5) -> dict[str, object]:
         """Return plain values, as `fewframes stream --json` writes them."""
@@ -70,6 +76,18 @@ class StreamPrediction:
             "frames": self.num_frames,
             "dropped": self.num_dropped,
             "events": [event.to_dict() for event in self.events],
+            **self._alarm_dict(),
+        }
+
+    def _alarm_dict(self) -> dict[str, object]:
+        """Return the alarm and what is promised, if the stream raises alarms."""
+        if self.promise is None:
+            return {}
+        return {
+            "alarm": None if self.alarm is None else self.alarm.to_dict(),
+            "threshold": self.promise.overall.threshold,
+            "promised": round(self.promise.overall.promised, 4),
+            "hours": round(self.promise.hours, 4),
         }
 
     def __repr__(self) -> str:
@@ -101,6 +119,8 @@ class StreamSummary:
     latency_p50_s: float | None
     latency_p95_s: float | None
     latency_p99_s: float | None
+    num_alarms: int | None = None
+    """Alarms raised; None if the stream raises none."""
 
     def __str__(self) -> str:
         lines = (
@@ -108,6 +128,7 @@ class StreamSummary:
             f"{count_of(self.num_encoded, 'frame')} encoded, {self.num_dropped} dropped; {self.num_pictures} decoded, "
             f"{self.num_left_out} left out, {self.num_bad_packets} bad packets; {self.num_reconnects} reconnections"
         )
+        lines += "" if self.num_alarms is None else f"; {count_of(self.num_alarms, 'alarm')}"
         happened = ", ".join(f"{count} {kind}" for kind, count in self.events.items())
         lines += f"; events: {happened}" if happened else ""
         if self.latency_p50_s is None or self.latency_p95_s is None or self.latency_p99_s is None:
@@ -182,13 +203,22 @@ class Stream:
     """
 
     def __init__(
-        self, runtime: Runtime, source: LiveSource, config: StreamConfig, on_event: OnEvent | None = None
+        self,
+        runtime: Runtime,
+        source: LiveSource,
+        config: StreamConfig,
+        on_event: OnEvent | None = None,
+        promise: AlarmPromise | None = None,
     ) -> None:
         if not runtime.embeds_frames:
             raise ConfigError(
                 f"a stream needs embeddings of single frames, and {runtime.name} mixes frames inside its encoder; use a model "
                 "of the 'factorised' layout"
             )
+        if promise is not None:
+            check_promise(promise, runtime, config)
+        self._promise = promise
+        self._raiser = None if promise is None else AlarmRaiser(promise, runtime.labels, runtime.task)
         self._runtime, self._config, self._on_event = runtime, config, on_event
         self._size = runtime.num_frames
         self._interval_s = config.window_s / self._size
@@ -196,6 +226,8 @@ class Stream:
         self._min_frames = 1 if runtime.causal else self._size
         self.events: deque[LiveEvent] = deque(maxlen=1000)
         """The latest thousand events."""
+        self.alarms: deque[Alarm] = deque(maxlen=1000)
+        """The latest thousand alarms."""
         self._new_events: list[LiveEvent] = []
         self._event_counts: Counter[str] = Counter()
         self._latencies_s: deque[float] = deque(maxlen=MOST_LATENCIES)
@@ -255,6 +287,7 @@ class Stream:
             p50,
             p95,
             p99,
+            None if self._raiser is None else self._raiser.count,
         )
 
     def _oldest_s(self) -> float:
@@ -316,6 +349,10 @@ class Stream:
         self._num_predictions += 1
         events, self._new_events = tuple(self._new_events), []
         end_s = sample.time_s + self._interval_s / 2
+        # The promise was made with whole windows; a causal model answers about the beginning of one too.
+        raiser = self._raiser if len(window_TD) == self._size else None
+        alarm = None if raiser is None else raiser.step(smoothed_K, end_s)
+        self.alarms += [] if alarm is None else [alarm]
         return StreamPrediction(
             source=self.source,
             labels=self._runtime.labels,
@@ -328,4 +365,6 @@ class Stream:
             num_frames=len(window_TD),
             num_dropped=self._reader.counts.dropped,
             events=events,
+            alarm=alarm,
+            promise=self._promise,
         )

@@ -22,6 +22,7 @@ from fewframes.data.dataset import VideoSet, hold_out
 from fewframes.errors import ConfigError
 from fewframes.models.files.hub import load_checkpoint
 from fewframes.runtime.protocol import DtypeName
+from fewframes.training.background import find_run_footage
 from fewframes.training.config import DEFAULT_RUN, RunConfig
 from fewframes.training.processes import start_processes
 from fewframes.training.ranks import ProcessRank
@@ -74,6 +75,7 @@ def train(
     folder = RunFolder(Path(output), run, data, options.command)
     folder.check(overwrite=options.overwrite, resume=options.resume)
     training, held = hold_out(data, run.data.holdout, run.train.seed)
+    footage = find_run_footage(run.data, data.subset(training).samples)
     # A missing teacher fails now, not after minutes of work.
     teacher = load_checkpoint(run.train.teacher) if run.train.teacher else None
     with ExitStack() as until_done:
@@ -90,13 +92,14 @@ def train(
         torch.manual_seed(run.train.seed)
         task: Task = "multilabel" if data.multilabel else "single"
         model, view, licences = start_run(run, num_classes=len(data.labels), task=task)
-        check_settings(run, model, videos)
+        check_settings(run, model, videos, footage)
         context = RunContext(
             run=run,
             videos=videos,
             folder=folder,
             accelerator=accelerator,
             view=view,
+            footage=footage,
             device=options.device,
             dtype=options.dtype,
             progress=progress,

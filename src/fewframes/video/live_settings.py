@@ -24,6 +24,8 @@ class StreamConfig:
     """The smoothed score from which the likeliest action becomes the label."""
     leave: Annotated[float, Field(ge=0, le=1)] = 0.3
     """The smoothed score below which the label is given up."""
+    alarm_gap_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30.0
+    """The seconds between two answers above the threshold of alarms up to which both are one alarm."""
     max_latency_s: Positive | None = None
     """The greatest age of an answer, in seconds. Frames whose answers would be older are dropped, so that newer ones come in time.
     None sets no limit."""

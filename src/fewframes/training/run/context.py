@@ -13,6 +13,7 @@ from fewframes.inference.predictor import Predictor
 from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.stam import STAM
 from fewframes.runtime.protocol import DtypeName
+from fewframes.training.background import RunFootage
 from fewframes.training.config import RunConfig
 from fewframes.training.run.folder import RunFolder
 from fewframes.training.run.videos import Progress, RunVideos
@@ -23,13 +24,14 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RunContext:
-    """The settings, videos, output folder and processes of a run, with the device and precision of its frame encoder."""
+    """The settings, videos, footage, output folder and processes of a run, with the device and precision of its frame encoder."""
 
     run: RunConfig
     videos: RunVideos
     folder: RunFolder
     accelerator: Accelerator
     view: ViewConfig
+    footage: RunFootage | None
     device: str
     dtype: DtypeName
     progress: Progress

@@ -12,6 +12,7 @@ from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.stam import STAM
 from fewframes.results import Failure
 from fewframes.runtime.torch_runtime import TorchRuntime
+from fewframes.training.background import ReadBackground, failed_footage, read_background
 from fewframes.training.calibration import CalibrationFit
 from fewframes.training.evaluation.evaluate import evaluate
 from fewframes.training.evaluation.results import Evaluation
@@ -36,6 +37,8 @@ class TrainingResult:
     embedding_s: float
     training_s: float
     calibration: CalibrationFit
+    background: ReadBackground | None = None
+    """The footage of `data.background`, and the promise that rests on it."""
 
 
 def finish(
@@ -43,7 +46,9 @@ def finish(
 ) -> TrainingResult:
     """Evaluate the chosen model, write all files of the run, and return its result. Every process has to call it."""
     context, videos = prepared.context, prepared.context.videos
-    checkpoint = _checkpoint(prepared, calibrated.chosen, calibrated.chosen_fit)
+    background = _background(context, calibrated.chosen)
+    kept = {} if background is None else background.provenance()
+    checkpoint = _checkpoint(prepared, calibrated.chosen, calibrated.chosen_fit, kept)
     evaluation = _evaluation(context, checkpoint)
     result = TrainingResult(
         checkpoint=replace(checkpoint, metrics=_metrics(context, evaluation)),
@@ -54,17 +59,35 @@ def finish(
         embedding_s=embedding_s,
         training_s=fitted.training_s,
         calibration=calibrated.chosen_fit,
+        background=background,
     )
     if context.is_first:
         last = None
         if calibrated.chosen is not calibrated.last:
-            last = _checkpoint(prepared, calibrated.last, calibrated.last_fit)
+            last = _checkpoint(prepared, calibrated.last, calibrated.last_fit, {})
         context.folder.write(result.checkpoint, last, evaluation, _facts(context, result), fitted.held_out_log)
     context.accelerator.wait_for_everyone()
     return result
 
 
-def _checkpoint(prepared: PreparedRun, model: STAM, calibration: CalibrationFit) -> Checkpoint:
+def _background(context: RunContext, model: STAM) -> ReadBackground | None:
+    """Return the footage of the run, read with the trained model; None if there is none, and in all processes but the first."""
+    videos = context.videos
+    if context.footage is None or not context.is_first:
+        return None
+    return read_background(
+        context.predictor(model),
+        context.footage,
+        videos.data.labels,
+        model.config.task,
+        cache=videos.cache,
+        progress=videos.on_scoring,
+    )
+
+
+def _checkpoint(
+    prepared: PreparedRun, model: STAM, calibration: CalibrationFit, kept: Mapping[str, object]
+) -> Checkpoint:
     context, videos, data = prepared.context, prepared.context.videos, prepared.context.videos.data
     provenance = {
         "data": data.name,
@@ -80,6 +103,7 @@ def _checkpoint(prepared: PreparedRun, model: STAM, calibration: CalibrationFit)
         "run": asdict(context.run),
         "frame_encoder_precision": context.dtype,
         "versions": versions(),
+        **kept,
     }
     exits = _exits(prepared, model)
     graphs = kept_graphs(context.run, model.config, context.view)
@@ -139,6 +163,7 @@ def _facts(context: RunContext, result: TrainingResult) -> Mapping[str, object]:
         **{name: fact for name, fact in result.checkpoint.provenance.items() if name != "training_videos"},
         "failed": [failure.to_dict() for failure in result.failures if not failure.missing],
         "missing": [failure.to_dict() for failure in result.failures if failure.missing],
+        "footage_failed": failed_footage(result.background),
         "seconds": {"embedding": round(result.embedding_s, 2), "training": round(result.training_s, 2)},
         "num_cached": result.num_cached,
         "processes": context.accelerator.num_processes,

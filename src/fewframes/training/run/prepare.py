@@ -14,6 +14,7 @@ from fewframes.models.config import check_can_exit
 from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.stam import STAM
 from fewframes.runtime.protocol import DtypeName
+from fewframes.training.background import RunFootage
 from fewframes.training.config import RunConfig
 from fewframes.training.features import EmbeddedVideos
 from fewframes.training.run.context import RunContext
@@ -42,7 +43,7 @@ class PreparedRun:
     """The embeddings of the videos for choosing the epoch; None if there are none, or if the frame encoder learns."""
 
 
-def check_settings(run: RunConfig, model: STAM, videos: RunVideos) -> None:
+def check_settings(run: RunConfig, model: STAM, videos: RunVideos, footage: RunFootage | None) -> None:
     """Raise ConfigError if the settings of a run do not fit together, before anything is written."""
     frozen = run.train.unfreeze == "none"
     if frozen and model.config.layout != "factorised":
@@ -52,6 +53,11 @@ def check_settings(run: RunConfig, model: STAM, videos: RunVideos) -> None:
         )
     if run.train.calibration_folds == 1:
         raise ConfigError("train.calibration_folds = 1: a fold is left out while others train; give 0, or 2 and more")
+    if footage is not None and model.config.layout != "factorised":
+        raise ConfigError(
+            f"layout {model.config.layout!r} cannot label a stream, which data.background stands for; use 'factorised', or leave "
+            "the background out"
+        )
     if run.train.early_exit:
         check_can_exit(embeds_frames=model.config.layout == "factorised", task=model.config.task)
         if not frozen:

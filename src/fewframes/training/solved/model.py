@@ -39,6 +39,10 @@ class Start(FrameEmbedder, Protocol):
     def precision(self) -> str:
         """Return the precision of the frame encoder, such as `float32`."""
 
+    @property
+    def predictor(self) -> Predictor:
+        """Return a predictor with this frame encoder, which reads long videos."""
+
     def write(
         self,
         folder: Path,
@@ -106,6 +110,11 @@ class SolvedStart:
     def precision(self) -> str:
         """Return the precision of the frame encoder, such as `float32`."""
         return self._runtime.precision
+
+    @property
+    def predictor(self) -> Predictor:
+        """Return a predictor with this frame encoder, which reads long videos."""
+        return Predictor(self._runtime)
 
     def encoder_key(self) -> str:
         """Return a key of the encoder's weights and precision, under which embeddings are cached."""
@@ -183,6 +192,11 @@ class ExportedStart:
     ) -> None:
         if format_of(run.start) != "onnx":
             raise ConfigError(f"{run.start}: a head is solved for .onnx files alone; export the model as .onnx")
+        if run.data.alarms_per_day is not None:
+            raise ConfigError(
+                f"{run.start}: exported files have no place for a promise of alarms; make one when streaming: fewframes stream "
+                "SOURCE --background FOOTAGE --alarms-per-day N"
+            )
         for package in ("torch", "onnx", "onnxscript"):  # before minutes of work
             needed(package, "train")
         runtime = open_runtime(run.start, device=device, dtype=dtype)
@@ -192,6 +206,11 @@ class ExportedStart:
         self.num_frames, self.precision = runtime.num_frames, str(runtime.precision)
         _check_unchanged(run, {"num_frames": self.num_frames, "image_size": self.view.crop_px}, asdict(self.view))
         self.encoder_key()  # opens the half that embeds frames, or says why there is none
+
+    @property
+    def predictor(self) -> Predictor:
+        """Return a predictor with this frame encoder, which reads long videos."""
+        return Predictor(self._runtime)
 
     def encoder_key(self) -> str:
         """Return a key of the encoder's file, under which embeddings are cached."""

@@ -27,6 +27,7 @@ from fewframes.models.moments import (
 )
 from fewframes.results import Failure
 from fewframes.runtime.protocol import DtypeName
+from fewframes.training.background import ReadBackground, RunFootage, failed_footage, find_run_footage, read_background
 from fewframes.training.calibration import (
     EXPECTED_SOLVED,
     CalibrationFit,
@@ -70,6 +71,8 @@ class SolvedResult:
     """Seconds that solving took, with the predictions for left-out groups."""
     notes: tuple[str, ...]
     """Notes for users on what limits the figures."""
+    background: ReadBackground | None = None
+    """The footage of `data.background`, and the promise that rests on it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +116,7 @@ def train_solved(
     training, held = hold_out(data, 0, run.train.seed)
     part, held_part = data.subset(training), data.subset(_reported(data, held))
     check_groups(part)
+    footage = find_run_footage(run.data, part.samples)
     start = start_of(run, data.labels, _task(data), options.device, options.dtype)
     began = time.perf_counter()
     views = embed_views(part, start, options.cache, progress, mirror=run.data.mirror, augment=run.augment)
@@ -122,6 +126,7 @@ def train_solved(
     check_labels(data.labels, read, views.failures)
     check_groups(read)
     solved, calibration, left_out = solve_and_measure(read, data.labels, views)
+    background = None if footage is None else _background(data, footage, start, solved, options.cache, progress)
     result = SolvedResult(
         folder=folder,
         left_out=left_out,
@@ -133,6 +138,7 @@ def train_solved(
         embedding_s=embedding_s,
         solving_s=time.perf_counter() - began,
         notes=tuple(notes_on_groups(read)),
+        background=background,
     )
     provenance = _provenance(data, read, run, start, solved, result)
     reported = result.held_out or left_out
@@ -229,6 +235,32 @@ def _held_out(
     )
 
 
+def _background(
+    data: VideoSet,
+    footage: RunFootage,
+    start: Start,
+    solved: SolvedMoments,
+    cache: EmbeddingCache | None,
+    progress: TalkingProgress,
+) -> ReadBackground:
+    """Return the footage of the run, read with the solved read-out."""
+    weight_KP, bias_K = solved.weight.astype(np.float32), solved.bias.astype(np.float32)  # as the model file has them
+
+    def encode(windows_WTD: Floats) -> Floats:
+        logits_WK: Floats = moment_features(windows_WTD) @ weight_KP.T + bias_K
+        return logits_WK
+
+    return read_background(
+        start.predictor,
+        footage,
+        data.labels,
+        _task(data),
+        encode=encode,
+        cache=cache,
+        progress=lambda stage, done, total: progress(stage, done, total, ""),
+    )
+
+
 def _provenance(
     data: VideoSet, read: VideoSet, run: RunConfig, start: Start, solved: SolvedMoments, result: SolvedResult
 ) -> dict[str, Any]:
@@ -249,6 +281,7 @@ def _provenance(
         "run": asdict(run),
         "frame_encoder_precision": start.precision,
         "versions": versions(),
+        **({} if result.background is None else result.background.provenance()),
     }
 
 
@@ -257,6 +290,7 @@ def _facts(provenance: Mapping[str, Any], result: SolvedResult, command: str) ->
         **{name: fact for name, fact in provenance.items() if name != "training_videos"},
         "failed": [failure.to_dict() for failure in result.failures if not failure.missing],
         "missing": [failure.to_dict() for failure in result.failures if failure.missing],
+        "footage_failed": failed_footage(result.background),
         "seconds": {"embedding": round(result.embedding_s, 2), "solving": round(result.solving_s, 2)},
         "num_cached": result.num_cached,
         "notes": list(result.notes),

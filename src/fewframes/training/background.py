@@ -1,0 +1,149 @@
+"""The footage of a run in which nothing of interest happens: found before training, read with the finished model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from statistics import median
+
+from fewframes.core.cache import EmbeddingCache
+from fewframes.core.process import Progress, num_cores, worked_ahead
+from fewframes.core.settings import Task
+from fewframes.core.text import count_of
+from fewframes.data.config import DataConfig
+from fewframes.data.layouts import Sample
+from fewframes.errors import ConfigError, DataError, FewframesError
+from fewframes.inference.alarms import STORED
+from fewframes.inference.footage import Background, Encode, Footage, find_footage, promise_alarms, read_footage
+from fewframes.inference.predictor import Predictor
+from fewframes.inference.promise import AlarmPromise, check_hours
+from fewframes.results import Failure
+from fewframes.runtime.protocol import Floats
+from fewframes.video.live_settings import StreamConfig
+from fewframes.video.source import open_video
+
+
+@dataclass(frozen=True)
+class RunFootage:
+    """The footage of a run, and the streams that it stands for."""
+
+    footage: Footage
+    config: StreamConfig
+    """Windows are as long as the median training clip; the other settings are those of streams by default."""
+    alarms_per_day: float | None
+    """The rate of false alarms to promise; None promises none."""
+
+
+@dataclass(frozen=True, eq=False)
+class ReadBackground:
+    """The background of a run, read with its model, and the promise that rests on it."""
+
+    background: Background | None
+    """None if no footage could be read."""
+    promise: AlarmPromise | None
+    """The promised rate of false alarms; None if none was asked for, or if what could be read is not enough for it."""
+    failures: tuple[Failure, ...]
+    """The footage that could not be read."""
+    note: str = ""
+    """The reason why there is no promise although one was asked for; empty if there is none."""
+
+    @property
+    def embeddings(self) -> Floats | None:
+        """Return the frame embeddings (W, T, D) of windows of the footage, for what learns from it; None if there are none."""
+        return None if self.background is None else self.background.embeddings
+
+    def provenance(self) -> dict[str, object]:
+        """Return what the model file keeps: the hours of footage and the thresholds."""
+        found = self.background
+        kept = {} if found is None else {"background": {"hours": round(found.hours, 4), "num_videos": found.num_videos}}
+        return {**kept, **({} if self.promise is None else {STORED: self.promise.to_dict()})}
+
+    def lines(self) -> list[str]:
+        """Return what was read and promised, in words for people."""
+        found = self.background
+        read = (
+            []
+            if found is None
+            else [f"uneventful footage: {found.hours:.2f} hours of {count_of(found.num_videos, 'video')}"]
+        )
+        return read + ([] if self.promise is None else self.promise.lines()) + ([self.note] if self.note else [])
+
+
+def find_run_footage(data: DataConfig, training: Sequence[Sample]) -> RunFootage | None:
+    """Return the footage of a run, or None if it has none.
+
+    Raises DataError if no footage can be used, and ConfigError if it cannot be enough for the promise: before minutes of work.
+
+    Args:
+        data: The settings.
+        training: The training clips, which say how long a window is.
+    """
+    if not data.background:
+        if data.alarms_per_day is not None:
+            raise ConfigError(
+                f"alarms_per_day = {data.alarms_per_day:g} without background: the threshold comes from footage in which nothing "
+                "of interest happens; name it with --background"
+            )
+        return None
+    config = StreamConfig()
+    config = replace(config, window_s=median_length_s(training) or config.window_s)
+    footage = find_footage(data.background, config.window_s)
+    if data.alarms_per_day is not None:
+        check_hours(data.alarms_per_day, footage.hours)
+    return RunFootage(footage, config, data.alarms_per_day)
+
+
+def median_length_s(samples: Sequence[Sample]) -> float | None:
+    """Return the median duration of these videos to a hundredth of a second, or None if none of them can be opened."""
+    with closing(worked_ahead(samples, _length_s, num_cores())) as found:
+        lengths_s = [length_s for _, length_s in found if not isinstance(length_s, FewframesError)]
+    return max(0.01, round(median(lengths_s), 2)) if lengths_s else None
+
+
+def _length_s(sample: Sample) -> float:
+    if sample.end_s is not None:
+        return sample.end_s - sample.start_s
+    with closing(open_video(sample.path, threads=1)) as video:
+        return max(0.0, video.duration_s - sample.start_s)
+
+
+def read_background(
+    predictor: Predictor,
+    found: RunFootage,
+    labels: Sequence[str],
+    task: Task,
+    *,
+    encode: Encode | None = None,
+    cache: EmbeddingCache | None = None,
+    progress: Progress = lambda stage, done, total: None,
+) -> ReadBackground:
+    """Read the footage of a run with its finished model, and make the promise that was asked for.
+
+    A promise that cannot be kept is none, with a note: the model took minutes or hours, and is good without.
+
+    Args:
+        predictor: The model, or a model with the same frame encoder.
+        found: The footage.
+        labels: The names of the K actions.
+        task: The kind of labels.
+        encode: The logits of windows, if they are not those of `predictor`.
+        cache: Where embeddings are cached, if anywhere.
+        progress: A callback.
+    """
+    try:
+        background = read_footage(predictor, found.footage, found.config, encode=encode, cache=cache, progress=progress)
+    except DataError as error:
+        return ReadBackground(None, None, found.footage.failures, f"no promise of alarms: {error}")
+    if found.alarms_per_day is None:
+        return ReadBackground(background, None, background.failures)
+    try:
+        promise = promise_alarms(background, labels, task, found.config, found.alarms_per_day)
+    except ConfigError as error:
+        return ReadBackground(background, None, background.failures, f"no promise of alarms: {error}")
+    return ReadBackground(background, promise, background.failures)
+
+
+def failed_footage(found: ReadBackground | None) -> list[dict[str, object]]:
+    """Return the footage that could not be read as plain values, for the file of metrics."""
+    return [] if found is None else [failure.to_dict() for failure in found.failures]
