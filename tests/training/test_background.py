@@ -84,6 +84,7 @@ def test_a_model_keeps_its_promise_and_streams_by_it(
     assert metrics["alarms"] == promise.to_dict()
     assert metrics["background"] == {"hours": round(promise.hours, 4), "num_videos": 1}
     assert "broken.mp4" in metrics["footage_failed"][0]["error"]
+    assert metrics["clips_above_threshold"] == found.reached
     assert metrics["num_videos"]["unread"] == 1  # the broken clip; footage is counted apart
     assert read_run(tmp_path / "out" / "run.toml").data.background == (str(minute),)
 
@@ -170,6 +171,18 @@ def test_a_model_is_not_lost_with_its_promise(minute: Path, tiny_model: Path, tm
     read = read_background(model, gone, model.labels, "single")
     assert (read.background, read.embeddings, read.provenance()) == (None, None, {})
     assert "no promise of alarms: no footage could be read" in read.lines()[-1]
+
+
+def test_what_a_threshold_leaves_to_report(minute: Path, tiny_model: Path) -> None:
+    model = load(tiny_model, device="cpu", dtype="float32")
+    asked = RunFootage(find_footage([minute], 0.8), StreamConfig(window_s=0.8), RATE)
+    read = read_background(model, asked, model.labels, "single")
+    assert read.promise is not None
+    threshold = read.promise.overall.threshold
+    rows = [[threshold + 0.01, 0, 0], [threshold, 0, 0], [0, threshold - 0.01, 0], [0, 0, threshold + 0.02]]
+    scored = read.with_reached(np.array(rows), ("a", "b", "nothing"), "single")
+    assert scored.reached == 0.25  # one of four: the last is none of the actions
+    assert "25% of the clips that were kept out of training score above it" in scored.lines()[-1]
 
 
 def test_the_median_of_clips(clips: Path) -> None:

@@ -130,7 +130,7 @@ class AlarmPromise:
         """Return why the threshold is so high, and what to do."""
         return (
             f"the footage has {count_of(self.at_enter, 'happening')} that the model takes for actions; are actions in it? take "
-            "them out, allow more alarms a day, or train with --background"
+            "them out, or allow more alarms a day"
         )
 
 

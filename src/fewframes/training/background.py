@@ -14,7 +14,7 @@ from fewframes.core.text import count_of
 from fewframes.data.config import DataConfig
 from fewframes.data.layouts import Sample
 from fewframes.errors import ConfigError, DataError, FewframesError
-from fewframes.inference.alarms import STORED
+from fewframes.inference.alarms import STORED, answers_of, is_action
 from fewframes.inference.footage import Background, Encode, Footage, find_footage, promise_alarms, read_footage
 from fewframes.inference.predictor import Predictor
 from fewframes.inference.promise import AlarmPromise, check_hours
@@ -47,6 +47,8 @@ class ReadBackground:
     """The footage that could not be read."""
     note: str = ""
     """The reason why there is no promise although one was asked for; empty if there is none."""
+    reached: float | None = None
+    """The fraction of clips kept out of training whose score is above the threshold: what is left to report; None if unknown."""
 
     @property
     def embeddings(self) -> Floats | None:
@@ -67,7 +69,30 @@ class ReadBackground:
             if found is None
             else [f"uneventful footage: {found.hours:.2f} hours of {count_of(found.num_videos, 'video')}"]
         )
-        return read + ([] if self.promise is None else self.promise.lines()) + ([self.note] if self.note else [])
+        promised = [] if self.promise is None else self.promise.lines()
+        if self.reached is not None:
+            promised.append(f"  {self.reached:.0%} of the clips that were kept out of training score above it")
+        return read + promised + ([self.note] if self.note else [])
+
+    def with_reached(self, scores_NK: Floats, labels: Sequence[str], task: Task) -> ReadBackground:
+        """Return the same with the fraction of clips that would be reported.
+
+        Args:
+            scores_NK: The scores of clips that the model did not learn from.
+            labels: The names of the K actions.
+            task: The kind of labels.
+        """
+        if self.promise is None or not len(scores_NK):
+            return self
+        scores_N, _ = answers_of(scores_NK, is_action(labels), task)
+        return replace(self, reached=float((scores_N > self.promise.overall.threshold).mean()))
+
+    def facts(self) -> dict[str, object]:
+        """Return what the file of metrics has beside the provenance."""
+        return {
+            "footage_failed": [failure.to_dict() for failure in self.failures],
+            "clips_above_threshold": None if self.reached is None else round(self.reached, 4),
+        }
 
 
 def find_run_footage(data: DataConfig, training: Sequence[Sample]) -> RunFootage | None:
@@ -142,8 +167,3 @@ def read_background(
     except ConfigError as error:
         return ReadBackground(background, None, background.failures, f"no promise of alarms: {error}")
     return ReadBackground(background, promise, background.failures)
-
-
-def failed_footage(found: ReadBackground | None) -> list[dict[str, object]]:
-    """Return the footage that could not be read as plain values, for the file of metrics."""
-    return [] if found is None else [failure.to_dict() for failure in found.failures]

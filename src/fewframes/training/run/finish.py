@@ -12,7 +12,7 @@ from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.stam import STAM
 from fewframes.results import Failure
 from fewframes.runtime.torch_runtime import TorchRuntime
-from fewframes.training.background import ReadBackground, failed_footage, read_background
+from fewframes.training.background import ReadBackground, read_background
 from fewframes.training.calibration import CalibrationFit
 from fewframes.training.evaluation.evaluate import evaluate
 from fewframes.training.evaluation.results import Evaluation
@@ -50,6 +50,8 @@ def finish(
     kept = {} if background is None else background.provenance()
     checkpoint = _checkpoint(prepared, calibrated.chosen, calibrated.chosen_fit, kept)
     evaluation = _evaluation(context, checkpoint)
+    if background is not None and evaluation is not None:
+        background = background.with_reached(evaluation.scores, checkpoint.labels, checkpoint.model.config.task)
     result = TrainingResult(
         checkpoint=replace(checkpoint, metrics=_metrics(context, evaluation)),
         evaluation=evaluation,
@@ -163,7 +165,7 @@ def _facts(context: RunContext, result: TrainingResult) -> Mapping[str, object]:
         **{name: fact for name, fact in result.checkpoint.provenance.items() if name != "training_videos"},
         "failed": [failure.to_dict() for failure in result.failures if not failure.missing],
         "missing": [failure.to_dict() for failure in result.failures if failure.missing],
-        "footage_failed": failed_footage(result.background),
+        **({} if result.background is None else result.background.facts()),
         "seconds": {"embedding": round(result.embedding_s, 2), "training": round(result.training_s, 2)},
         "num_cached": result.num_cached,
         "processes": context.accelerator.num_processes,

@@ -27,7 +27,7 @@ from fewframes.models.moments import (
 )
 from fewframes.results import Failure
 from fewframes.runtime.protocol import DtypeName
-from fewframes.training.background import ReadBackground, RunFootage, failed_footage, find_run_footage, read_background
+from fewframes.training.background import ReadBackground, RunFootage, find_run_footage, read_background
 from fewframes.training.calibration import (
     EXPECTED_SOLVED,
     CalibrationFit,
@@ -126,7 +126,9 @@ def train_solved(
     check_labels(data.labels, read, views.failures)
     check_groups(read)
     solved, calibration, left_out = solve_and_measure(read, data.labels, views)
-    background = None if footage is None else _background(data, footage, start, solved, options.cache, progress)
+    background = (
+        None if footage is None else _background(data, footage, start, (solved, left_out), options.cache, progress)
+    )
     result = SolvedResult(
         folder=folder,
         left_out=left_out,
@@ -239,18 +241,19 @@ def _background(
     data: VideoSet,
     footage: RunFootage,
     start: Start,
-    solved: SolvedMoments,
+    found: tuple[SolvedMoments, HeadFigures],
     cache: EmbeddingCache | None,
     progress: TalkingProgress,
 ) -> ReadBackground:
-    """Return the footage of the run, read with the solved read-out."""
+    """Return the footage of the run, read with the solved read-out, whose figures say what its threshold leaves to report."""
+    solved, left_out = found
     weight_KP, bias_K = solved.weight.astype(np.float32), solved.bias.astype(np.float32)  # as the model file has them
 
     def encode(windows_WTD: Floats) -> Floats:
         logits_WK: Floats = moment_features(windows_WTD) @ weight_KP.T + bias_K
         return logits_WK
 
-    return read_background(
+    read = read_background(
         start.predictor,
         footage,
         data.labels,
@@ -259,6 +262,7 @@ def _background(
         cache=cache,
         progress=lambda stage, done, total: progress(stage, done, total, ""),
     )
+    return read.with_reached(left_out.scores, data.labels, _task(data))
 
 
 def _provenance(
@@ -290,7 +294,7 @@ def _facts(provenance: Mapping[str, Any], result: SolvedResult, command: str) ->
         **{name: fact for name, fact in provenance.items() if name != "training_videos"},
         "failed": [failure.to_dict() for failure in result.failures if not failure.missing],
         "missing": [failure.to_dict() for failure in result.failures if failure.missing],
-        "footage_failed": failed_footage(result.background),
+        **({} if result.background is None else result.background.facts()),
         "seconds": {"embedding": round(result.embedding_s, 2), "solving": round(result.solving_s, 2)},
         "num_cached": result.num_cached,
         "notes": list(result.notes),
