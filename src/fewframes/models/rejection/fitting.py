@@ -1,0 +1,409 @@
+"""Fit the rejection of a model to the frame embeddings of its training videos.
+
+Each action is left out in turn, and its videos are the unknown ones, beside the background if there is any. All evidence is that of
+models that never saw a video's own group. So is the evidence from which the thresholds are taken, and there no action is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewframes.models.moments import NUM_MOMENTS, STD_FLOOR, moment_features
+from fewframes.models.rejection.rejection import (
+    EVIDENCE,
+    KEPT,
+    NUM_ANSWERS,
+    NUM_NEIGHBOURS,
+    SHARES,
+    Array,
+    Floats,
+    Rejection,
+    background_answer,
+    change_of,
+    distances,
+    impurity,
+    known_of,
+    nearest,
+    place_distances,
+)
+
+NUM_VIEWS = 2
+"""The views of a video that are learned from: as it is, and the next one. It is judged as it is."""
+MOST_VIDEOS, MOST_BACKGROUND = 1500, 500
+"""The most videos, and the most videos of background, that are learned from: as many of each action as possible."""
+MOST_EXAMPLES = 512
+"""The most videos that others are compared with by their mean frames."""
+MOST_FOLDS = 12
+"""The most parts in which actions are left out. With more actions, several are left out together."""
+LEAST_ACTIONS = 3
+"""The fewest actions of which one can be left out, so that telling the others apart is still learned."""
+MOST_DIRECTIONS = 64
+"""The most directions in which mean frames are compared."""
+RIDGE = 0.05
+"""The strength of regularisation of the read-out, as a fraction of the mean of the kernel's diagonal."""
+USUAL = {"impure": 1.0, "answer": 0.5, "centre": 0.5, "neighbours": 0.5, "background": 1.0}
+"""The coefficients of standardised evidence where nothing can be left out to fit them, and towards which others are drawn."""
+PULL = 1.0
+"""The strength of that pull, in videos."""
+STILL = 0.5
+"""The fraction of the least change in a video of an action below which hardly anything moves."""
+
+Bools = NDArray[np.bool_]
+
+
+def fit_rejection(
+    embeddings_BVTD: Floats,
+    targets_BK: Floats,
+    groups: Sequence[str],
+    background_BVTD: Floats | None = None,
+    background_groups: Sequence[str] | None = None,
+) -> Rejection | None:
+    """Fit the rejection to videos of known actions and, if there are any, to videos of background.
+
+    Args:
+        embeddings_BVTD: the frame embeddings of V views of each video. The first view is the video as it is.
+        targets_BK: the actions of each video, 0 or 1. Videos without any are background.
+        groups: the group of each video: videos of one group are never judged by each other.
+        background_BVTD: the frame embeddings of videos in which none of the actions happens.
+        background_groups: the group of each of them; None makes each its own group.
+
+    Returns:
+        The rejection, or None if no action has videos of two groups, because no video can be judged by others then.
+    """
+    videos = _Videos.of(embeddings_BVTD, targets_BK, groups, background_BVTD, background_groups)
+    everything = np.ones(len(videos.labels_BK), bool)
+    whole = videos.evidence(everything)
+    is_known = whole.usable & videos.is_judged
+    if not is_known.any():
+        return None
+    coefficients = _coefficients(videos, whole.values_BE[is_known])
+    stored = videos.stored(whole.answers_BC)
+    known_N = known_of(whole.values_BE[is_known], coefficients)
+    return Rejection(
+        **stored,
+        coefficients=coefficients.astype(np.float32),
+        thresholds=np.quantile(known_N, SHARES).astype(np.float32),
+        far=np.float32(np.quantile(whole.values_BE[is_known, EVIDENCE.index("neighbours")], KEPT)).reshape(()),
+        least_change=np.float32(STILL * videos.changes_B[videos.is_action].min()).reshape(()),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Evidence:
+    """The evidence on all videos, from models that never saw a video's own group."""
+
+    answers_BC: Floats
+    values_BE: Floats
+    usable: Bools
+    """False (B,) where no video of another group has the likeliest action."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Videos:
+    """Videos that are learned from: standardised moments of V views of each, actions, and groups. M = B*V."""
+
+    scaled_MP: Floats
+    mean_P: Floats
+    scale_P: Floats
+    labels_BK: Array
+    group_B: Array
+    has_background: bool
+    changes_B: Floats
+    width: int
+
+    @classmethod
+    def of(
+        cls,
+        embeddings_BVTD: Floats,
+        targets_BK: Floats,
+        groups: Sequence[str],
+        background_BVTD: Floats | None,
+        background_groups: Sequence[str] | None,
+    ) -> _Videos:
+        """Return the videos that `fit_rejection` was given, or a part of them if they are many."""
+        labels_BK = np.asarray(targets_BK) > 0
+        some = _some(labels_BK, MOST_VIDEOS)
+        parts, labels, names = [np.asarray(embeddings_BVTD)[some, :NUM_VIEWS]], [labels_BK[some]], [groups[row] for row in some]
+        if background_BVTD is not None and len(background_BVTD):
+            none_BK = np.zeros((len(background_BVTD), labels_BK.shape[1]), bool)
+            some = _some(none_BK, MOST_BACKGROUND)
+            own = [f"background {row}" for row in range(len(none_BK))] if background_groups is None else background_groups
+            views = np.asarray(background_BVTD)[some, :NUM_VIEWS]
+            # A background may have fewer views than the actions; the first ones are repeated.
+            parts.append(views[:, np.arange(parts[0].shape[1]) % views.shape[1]])
+            labels.append(none_BK[some])
+            names += [own[row] for row in some]
+        views_BVTD = np.concatenate(parts).astype(np.float32, copy=False)
+        labels_BK = np.concatenate(labels)
+        moments_MP = np.concatenate([moment_features(views_TD) for views_TD in views_BVTD])
+        mean_P, spread_MD = moments_MP.mean(axis=0), moments_MP.std(axis=0).reshape(NUM_MOMENTS, -1)
+        spread_MD += STD_FLOOR * spread_MD.mean(axis=1, keepdims=True)
+        mean_P, scale_P = _rounded(mean_P), _rounded(1 / np.maximum(1e-4, spread_MD).ravel())
+        return cls(
+            scaled_MP=(moments_MP - mean_P) * scale_P,
+            mean_P=mean_P,
+            scale_P=scale_P,
+            labels_BK=labels_BK,
+            group_B=np.unique(names, return_inverse=True)[1],
+            has_background=bool((~labels_BK.any(axis=1)).any()),
+            changes_B=change_of(views_BVTD[:, 0]),
+            width=views_BVTD.shape[3],
+        )
+
+    @property
+    def num_views(self) -> int:
+        return len(self.scaled_MP) // len(self.labels_BK)
+
+    @property
+    def is_action(self) -> Bools:
+        """True (B,) for videos of an action, False for background."""
+        return self.labels_BK.any(axis=1)
+
+    @cached_property
+    def is_judged(self) -> Bools:
+        """True (B,) for videos of an action that has videos in two groups or more."""
+        num_groups_K = np.array([len(np.unique(self.group_B[own_B])) for own_B in self.labels_BK.T])
+        found_B: Bools = (self.labels_BK & (num_groups_K > 1)).any(axis=1)
+        return found_B
+
+    @cached_property
+    def targets_BC(self) -> Floats:
+        """The wanted answers (B, C): the actions, and the background if there is any."""
+        columns = [self.labels_BK, ~self.is_action[:, None]] if self.has_background else [self.labels_BK]
+        return np.concatenate(columns, axis=1).astype(np.float64)
+
+    @cached_property
+    def kernel_MM(self) -> Floats:
+        return (self.scaled_MP @ self.scaled_MP.T).astype(np.float64)
+
+    @cached_property
+    def size(self) -> float:
+        """The mean of the kernel's diagonal."""
+        return max(1e-6, float(self.kernel_MM.diagonal().mean()))
+
+    @cached_property
+    def members(self) -> list[Array]:
+        """The videos of each group."""
+        return [np.flatnonzero(self.group_B == group) for group in range(self.group_B.max() + 1)]
+
+    @cached_property
+    def directions(self) -> tuple[Array, Floats]:
+        """The directions (R, D) in which mean frames differ most, as int8, and the size of their steps (R,)."""
+        means_MD = self.scaled_MP[:, : self.width]
+        count = min(MOST_DIRECTIONS, max(1, len(means_MD) - 1))
+        return _in_steps(np.linalg.svd(means_MD, full_matrices=False)[2][:count])
+
+    @cached_property
+    def places_BR(self) -> Floats:
+        """The mean frame of each video as it is, in these directions."""
+        rows_RD, steps_R = self.directions
+        return (self.scaled_MP[:: self.num_views, : self.width] @ rows_RD.T.astype(np.float32)) * steps_R
+
+    @cached_property
+    def place_squares_B(self) -> Floats:
+        """The square of the length of the mean frame of each video as it is."""
+        return (self.scaled_MP[:: self.num_views, : self.width] ** 2).sum(axis=1)
+
+    @cached_property
+    def place_distances_BN(self) -> Floats:
+        """The distances between videos by their mean frames, infinite within a group."""
+        some = slice(MOST_EXAMPLES)
+        found_BN = place_distances(
+            self.places_BR, self.place_squares_B, _rounded(self.places_BR[some]), self.place_squares_B[some], self.width
+        )
+        found_BN[self.group_B[:, None] == self.group_B[None, some]] = np.inf
+        return found_BN
+
+    def evidence(self, learned: Bools) -> _Evidence:
+        """Return the evidence on all videos, if those that are `learned` (B,) were learned from."""
+        actions = np.flatnonzero(self.labels_BK[learned].any(axis=0))
+        columns = [*actions, *([len(self.labels_BK[0])] if self.has_background else [])]
+        answers_BC = self._answers(learned)[:, columns]
+        labels_BK = self.labels_BK[:, actions] & learned[:, None]
+        best_B = answers_BC[:, : len(actions)].argmax(axis=1)
+        others_BN = np.where(learned[None, :MOST_EXAMPLES], self.place_distances_BN, np.inf)
+        from_answers_B = self._from_answers(answers_BC, labels_BK, best_B)
+        from_centres_B = self._from_centres(labels_BK, best_B)
+        values = {
+            "impure": impurity(answers_BC, len(actions)),
+            "answer": from_answers_B,
+            "centre": from_centres_B,
+            "neighbours": nearest(others_BN, NUM_NEIGHBOURS),
+            "background": background_answer(answers_BC, len(actions)),
+        }
+        usable = np.isfinite(from_answers_B) & np.isfinite(from_centres_B) & np.isfinite(others_BN).any(axis=1)
+        return _Evidence(answers_BC, np.stack([values[name] for name in EVIDENCE], axis=1), usable)
+
+    def _answers(self, learned: Bools) -> Floats:
+        """Return the answers (B, C) to each video as it is, of the read-out of learned videos of other groups."""
+        rows = self._rows(np.flatnonzero(learned))
+        kernel_NN = self.kernel_MM[np.ix_(rows, rows)] + self.size
+        inverse_NN = np.linalg.inv(kernel_NN + RIDGE * self.size * np.eye(len(rows)))
+        dual_NC = inverse_NN @ self.targets_BC[rows // self.num_views]
+        group_N = self.group_B[rows // self.num_views]
+        found_BC = np.empty_like(self.targets_BC)
+        for group, members in enumerate(self.members):
+            own = np.flatnonzero(group_N == group)
+            rest_NC = dual_NC
+            if len(own):  # the solution of all other groups, from that of all
+                rest_NC = dual_NC - inverse_NN[:, own] @ np.linalg.solve(inverse_NN[np.ix_(own, own)], dual_NC[own])
+                rest_NC[own] = 0
+            found_BC[members] = (self.kernel_MM[np.ix_(members * self.num_views, rows)] + self.size) @ rest_NC
+        return found_BC
+
+    def _from_answers(self, answers_BC: Floats, labels_BK: Bools, best_B: Array) -> Floats:
+        """Return the distance (B,) to the nearest answers to videos of the likeliest action in other groups; infinite without any."""
+        found_BB = distances(answers_BC, answers_BC)
+        found_BB[(self.group_B[:, None] == self.group_B) | ~labels_BK[:, best_B].T] = np.inf
+        return np.where(np.isfinite(found_BB).any(axis=1), nearest(found_BB, NUM_ANSWERS), np.inf)
+
+    def _from_centres(self, labels_BK: Bools, best_B: Array) -> Floats:
+        """Return the distance (B,) to the mean of videos of the likeliest action in other groups, per moment; infinite without any."""
+        kernel_MM, labels_MK = self.kernel_MM, labels_BK.repeat(self.num_views, axis=0).astype(np.float64)
+        sums_MK = kernel_MM @ labels_MK
+        squares_K, counts_K = (labels_MK * sums_MK).sum(axis=0), labels_MK.sum(axis=0)
+        found_B = np.empty(len(labels_BK))
+        for members in self.members:
+            rows, best = self._rows(members), best_B[members]
+            own_NK = labels_MK[rows]
+            own_sums_MK = kernel_MM[:, rows] @ own_NK
+            square_K = squares_K - 2 * (own_NK * sums_MK[rows]).sum(axis=0) + (own_NK * own_sums_MK[rows]).sum(axis=0)
+            count_K = counts_K - own_NK.sum(axis=0)
+            firsts = members * self.num_views
+            product_N = (sums_MK - own_sums_MK)[firsts, best]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                squares_N = kernel_MM[firsts, firsts] - 2 * product_N / count_K[best] + square_K[best] / count_K[best] ** 2
+            found_B[members] = np.where(count_K[best] > 0, np.sqrt(np.maximum(0, squares_N)), np.inf)
+        return found_B / np.sqrt(self.scaled_MP.shape[1])
+
+    def _rows(self, members: Array) -> Array:
+        """Return the rows of all views of these videos."""
+        return (members[:, None] * self.num_views + np.arange(self.num_views)).ravel()
+
+    def stored(self, answers_BC: Floats) -> dict[str, Array]:
+        """Return the arrays of a `Rejection` that depend on no choice: the read-out, the centres, and the examples.
+
+        Args:
+            answers_BC: the answers to these videos without their groups.
+        """
+        size = len(self.kernel_MM)
+        inverse_MM = np.linalg.inv(self.kernel_MM + self.size + RIDGE * self.size * np.eye(size))
+        dual_MC = inverse_MM @ self.targets_BC.repeat(self.num_views, axis=0)
+        weight, weight_scale = _in_steps((dual_MC.T @ self.scaled_MP).astype(np.float32))
+        labels_MK = self.labels_BK.repeat(self.num_views, axis=0).astype(np.float32)
+        centres, centres_scale = _in_steps((labels_MK.T @ self.scaled_MP) / labels_MK.sum(axis=0)[:, None])
+        directions, directions_scale = self.directions
+        return {
+            "mean": self.mean_P,
+            "scale": self.scale_P,
+            "weight": weight,
+            "weight_scale": weight_scale,
+            "bias": (self.size * dual_MC.sum(axis=0)).astype(np.float32),
+            "centres": centres,
+            "centres_scale": centres_scale,
+            "directions": directions,
+            "directions_scale": directions_scale,
+            "examples": _rounded(self.places_BR[:MOST_EXAMPLES]),
+            "example_squares": self.place_squares_B[:MOST_EXAMPLES].astype(np.float32),
+            "example_answers": _rounded(answers_BC[self.is_action]),
+            "example_labels": self.labels_BK[self.is_action].astype(np.uint8),
+        }
+
+
+def _coefficients(videos: _Videos, known_NE: Floats) -> Floats:
+    """Return the coefficients of a `Rejection`: of the evidence, and a constant.
+
+    Args:
+        videos: the videos that are learned from.
+        known_NE: the evidence on known videos, with no action left out.
+    """
+    mean_E, spread_E = known_NE.mean(axis=0), known_NE.std(axis=0)
+    spread_E = np.where(spread_E > 1e-6, spread_E, 1.0)
+    usual_E = np.array([USUAL[name] for name in EVIDENCE]) * (known_NE.std(axis=0) > 1e-6)
+    values, is_known, weights = [], [], []
+    for left_out in _left_out(videos):
+        learned = ~(videos.labels_BK & left_out).any(axis=1)
+        found = videos.evidence(learned)
+        known = learned & videos.is_judged & found.usable
+        unknown = videos.is_action & ~(videos.labels_BK & ~left_out).any(axis=1)
+        for rows in (known, unknown & found.usable, ~videos.is_action & found.usable):
+            values.append(found.values_BE[rows])
+            is_known.append(np.full(rows.sum(), rows is known))
+            weights.append(np.full(rows.sum(), 1 / max(1, rows.sum())))
+    standard_NE = (np.concatenate([*values, known_NE[:0]]) - mean_E) / spread_E
+    if not values or np.concatenate(is_known).all():
+        fitted_E, constant = usual_E, float(np.quantile(((known_NE - mean_E) / spread_E) @ usual_E, KEPT))
+    else:
+        fitted_E, constant = _logistic(standard_NE, np.concatenate(is_known), np.concatenate(weights), usual_E)
+    return np.append(fitted_E / spread_E, constant + float(fitted_E / spread_E @ mean_E))
+
+
+def _left_out(videos: _Videos) -> Iterator[Bools]:
+    """Yield the actions (K,) that are left out together, each once; and none at all, if the background alone is unknown."""
+    num_actions = videos.labels_BK.shape[1]
+    if num_actions < LEAST_ACTIONS:
+        if videos.has_background:
+            yield np.zeros(num_actions, bool)
+        return
+    order = np.random.default_rng(0).permutation(num_actions)
+    for part in np.array_split(order, min(num_actions, MOST_FOLDS)):
+        left_out = np.zeros(num_actions, bool)
+        left_out[part] = True
+        yield left_out
+
+
+def _logistic(values_NE: Floats, is_known: Bools, weights_N: Floats, usual_E: Floats) -> tuple[Floats, float]:
+    """Return coefficients (E,) of evidence against being known, none of them below 0, and a constant: a logistic regression.
+
+    Args:
+        values_NE: the evidence, standardised.
+        is_known: True (N,) for known videos.
+        weights_N: the weight of each video; known and unknown ones are weighed alike in all.
+        usual_E: the coefficients towards which these are drawn. Evidence of 0 gets none.
+    """
+    weights_N = weights_N.astype(np.float64)
+    for side in (is_known, ~is_known):
+        weights_N[side] *= len(weights_N) / 2 / weights_N[side].sum()
+    used = usual_E > 0
+    while True:
+        rows_NE = np.concatenate([-values_NE[:, used], np.ones((len(values_NE), 1))], axis=1)
+        wanted = np.append(usual_E[used], 0.0)
+        pull = np.diag(np.append(np.full(used.sum(), PULL), 1e-6))
+        found = wanted.copy()
+        for _ in range(50):
+            likely_N = 0.5 * (1 + np.tanh(0.5 * rows_NE @ found))
+            slope = rows_NE.T @ (weights_N * (likely_N - is_known)) + pull @ (found - wanted)
+            bend = (rows_NE * (weights_N * likely_N * (1 - likely_N))[:, None]).T @ rows_NE + pull
+            found -= np.linalg.solve(bend, slope)
+        coefficients_E = np.zeros(len(usual_E))
+        coefficients_E[used] = found[:-1]
+        if (found[:-1] >= 0).all():
+            return coefficients_E, float(found[-1])
+        used = used & (coefficients_E > 0)
+
+
+def _some(labels_BK: Bools, most: int) -> Array:
+    """Return the indices of at most so many videos, in an order in which the first of them have all actions alike."""
+    order = np.random.default_rng(0).permutation(len(labels_BK))
+    first_label = np.where(labels_BK.any(axis=1), labels_BK.argmax(axis=1), -1)
+    ranks = np.empty(len(order), int)
+    for label in np.unique(first_label):
+        rows = order[first_label[order] == label]
+        ranks[rows] = np.arange(len(rows))
+    return np.lexsort((order, ranks))[:most]
+
+
+def _in_steps(rows: Floats) -> tuple[NDArray[np.int8], Floats]:
+    """Return rows of numbers as int8, and the size of the steps of each row."""
+    steps = np.maximum(np.abs(rows).max(axis=1) / 127, 1e-30).astype(np.float32)
+    return np.rint(rows / steps[:, None]).astype(np.int8), steps
+
+
+def _rounded(values: object) -> Floats:
+    """Return numbers as float32 that float16 can hold, as they are after they were stored."""
+    return np.asarray(values, np.float64).clip(-6e4, 6e4).astype(np.float16).astype(np.float32)
