@@ -298,6 +298,7 @@ def _card(predictor: Predictor, part: GraphPart, precision: Precision) -> Card:
         video_width=runtime.video_width,
         merge=runtime.merge,
         exits=runtime.exits,
+        rejection=runtime.rejection.to_text() if runtime.rejection is not None and part == "whole" else "",
     )
 
 

@@ -98,10 +98,13 @@ class Card:
     """The number of patches that each block of a ViT merges away."""
     exits: ExitPlan | None = None
     """The plan of an early exit, if one was fitted."""
+    rejection: str = ""
+    """The judge of videos that show none of the actions (`Rejection.to_text`), of whole models alone; empty if none was fitted."""
 
     def to_json(self) -> str:
         """Return the card as the JSON that is stored in a file."""
-        return json.dumps({"format": CARD_FORMAT, **asdict(self)}, ensure_ascii=False)
+        values = {name: value for name, value in asdict(self).items() if name != "rejection" or value}
+        return json.dumps({"format": CARD_FORMAT, **values}, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str, path: str) -> Card:

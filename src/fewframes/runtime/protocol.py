@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fewframes.core.settings import Task
 from fewframes.models.config import ExitPlan, MapChoice, MapMethod, ModelConfig
+from fewframes.models.rejection.rejection import Rejection
 from fewframes.video.view import ViewConfig
 
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
@@ -102,6 +103,10 @@ class Runtime(Protocol):
     @property
     def exits(self) -> ExitPlan | None:
         """Return the plan of an early exit, if one was fitted."""
+
+    @property
+    def rejection(self) -> Rejection | None:
+        """Return the judge of videos that show none of the actions, if one was fitted."""
 
     @property
     def config(self) -> ModelConfig | None:

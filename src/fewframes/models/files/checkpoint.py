@@ -18,6 +18,7 @@ from fewframes.errors import ConfigError
 from fewframes.models.config import ExitPlan
 from fewframes.models.files.model_file import ModelFile, damaged, write_model_file
 from fewframes.models.files.networks import build_model, check_fit, load_strictly, planned_model
+from fewframes.models.rejection.rejection import Rejection
 from fewframes.models.stam import STAM
 from fewframes.video.view import ViewConfig
 
@@ -45,6 +46,8 @@ class Checkpoint:
     """The plan of an early exit, if one was fitted."""
     graphs: Mapping[str, bytes] = field(default_factory=dict)
     """The graphs that ONNX Runtime runs with these weights (export/file_graphs.py). Empty if none were made."""
+    rejection: Rejection | None = None
+    """The judge of videos that show none of the actions, if one was fitted."""
 
 
 def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint, *, dtype: torch.dtype | None = None) -> None:
@@ -76,6 +79,7 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint, *, dty
         licences=checkpoint.licences,
         exits=checkpoint.exits,
         graphs=checkpoint.graphs,
+        rejection=checkpoint.rejection,
     )
     write_model_file(path, file, stored_as={key: str(kind).removeprefix("torch.") for key, kind in real.items()})
 
@@ -93,5 +97,13 @@ def checkpoint_of(file: ModelFile, path: Path) -> Checkpoint:
         raise damaged(path, error) from None
     load_strictly(model, {key: torch.from_numpy(array) for key, array in file.tensors.items()}, str(path))
     return Checkpoint(
-        model.eval(), file.view, file.labels, file.provenance, file.metrics, file.licences, file.exits, file.graphs
+        model=model.eval(),
+        view=file.view,
+        labels=file.labels,
+        provenance=file.provenance,
+        metrics=file.metrics,
+        licences=file.licences,
+        exits=file.exits,
+        graphs=file.graphs,
+        rejection=file.rejection,
     )

@@ -128,11 +128,17 @@ class _Videos:
         """Return the videos that `fit_rejection` was given, or a part of them if they are many."""
         labels_BK = np.asarray(targets_BK) > 0
         some = _some(labels_BK, MOST_VIDEOS)
-        parts, labels, names = [np.asarray(embeddings_BVTD)[some, :NUM_VIEWS]], [labels_BK[some]], [groups[row] for row in some]
+        parts, labels, names = (
+            [np.asarray(embeddings_BVTD)[some, :NUM_VIEWS]],
+            [labels_BK[some]],
+            [groups[row] for row in some],
+        )
         if background_BVTD is not None and len(background_BVTD):
             none_BK = np.zeros((len(background_BVTD), labels_BK.shape[1]), bool)
             some = _some(none_BK, MOST_BACKGROUND)
-            own = [f"background {row}" for row in range(len(none_BK))] if background_groups is None else background_groups
+            own = (
+                [f"background {row}" for row in range(len(none_BK))] if background_groups is None else background_groups
+            )
             views = np.asarray(background_BVTD)[some, :NUM_VIEWS]
             # A background may have fewer views than the actions; the first ones are repeated.
             parts.append(views[:, np.arange(parts[0].shape[1]) % views.shape[1]])
@@ -277,7 +283,9 @@ class _Videos:
             firsts = members * self.num_views
             product_N = (sums_MK - own_sums_MK)[firsts, best]
             with np.errstate(divide="ignore", invalid="ignore"):
-                squares_N = kernel_MM[firsts, firsts] - 2 * product_N / count_K[best] + square_K[best] / count_K[best] ** 2
+                squares_N = (
+                    kernel_MM[firsts, firsts] - 2 * product_N / count_K[best] + square_K[best] / count_K[best] ** 2
+                )
             found_B[members] = np.where(count_K[best] > 0, np.sqrt(np.maximum(0, squares_N)), np.inf)
         return found_B / np.sqrt(self.scaled_MP.shape[1])
 

@@ -10,12 +10,15 @@ there was any), R directions, N examples, E kinds of evidence, Q steps of the sh
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from fewframes.errors import ConfigError
 from fewframes.models.moments import moment_features
@@ -123,7 +126,9 @@ class Rejection:
         Raises ConfigError if it is not a fraction between 0 and 1.
         """
         if not 0 < kept < 1:
-            raise ConfigError(f"unknown = {kept}: needs a fraction of known videos to keep, between 0 and 1, such as 0.9")
+            raise ConfigError(
+                f"unknown = {kept}: needs a fraction of known videos to keep, between 0 and 1, such as 0.9"
+            )
         return float(np.interp(1 - kept, SHARES, self.thresholds))
 
     def judge(self, embeddings_BTD: Floats) -> Judgement:
@@ -190,6 +195,33 @@ class Rejection:
         """Return all arrays by name, as they are stored: whole numbers as they are, others as float32 that float16 can hold."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
+    def to_text(self) -> str:
+        """Return all arrays as text, for files that have no place for arrays."""
+        return b64encode(save(self._as_stored())).decode("ascii")
+
+    def _as_stored(self) -> dict[str, Array]:
+        """Return all arrays in the numbers in which they are stored."""
+        return {
+            name: np.ascontiguousarray(array.astype(np.float16) if name in HALVES else array)
+            for name, array in self.to_arrays().items()
+        }
+
+    @classmethod
+    def from_text(cls, text: str, num_actions: int, width: int) -> Rejection:
+        """Return the judge that `to_text` gave. Raises ConfigError if the text is damaged.
+
+        Args:
+            text: the text.
+            num_actions: K of the model.
+            width: D of the model's frame encoder.
+        """
+        try:
+            stored = load(b64decode(text, validate=True))
+        except (ValueError, SafetensorError) as error:
+            raise ConfigError(f"its rejection is damaged ({type(error).__name__})") from None
+        arrays = {name: array.astype(np.float32) if name in HALVES else array for name, array in stored.items()}
+        return cls.from_arrays(arrays, num_actions, width)
+
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array], num_actions: int, width: int | None = None) -> Rejection:
         """Return the judge that `to_arrays` gave. Raises ConfigError if arrays are missing, unknown or do not fit together.
@@ -210,7 +242,9 @@ class Rejection:
 
     def _problem(self, num_actions: int, width: int | None) -> str:
         """Return the reason why these arrays cannot be a judge of this many actions; an empty text if there is none."""
-        size = dict(zip("CPRN", (len(self.weight), len(self.mean), len(self.directions), len(self.examples)), strict=True))
+        size = dict(
+            zip("CPRN", (len(self.weight), len(self.mean), len(self.directions), len(self.examples)), strict=True)
+        )
         inner = self.directions.shape[-1]
         shapes = {
             "mean": (size["P"],), "scale": (size["P"],), "weight": (size["C"], size["P"]), "weight_scale": (size["C"],),

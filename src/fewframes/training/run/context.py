@@ -10,6 +10,7 @@ from accelerate.utils import broadcast_object_list
 
 from fewframes.inference.predictor import Predictor
 from fewframes.models.files.checkpoint import Checkpoint
+from fewframes.models.rejection.rejection import Rejection
 from fewframes.models.stam import STAM
 from fewframes.runtime.protocol import DtypeName
 from fewframes.training.config import RunConfig
@@ -41,9 +42,9 @@ class RunContext:
         """True in the process that writes the files."""
         return bool(self.accelerator.is_main_process)
 
-    def predictor(self, model: STAM) -> Predictor:
+    def predictor(self, model: STAM, rejection: Rejection | None = None) -> Predictor:
         """Return a predictor with a copy of the model. A copy, because a predictor folds and casts its weights."""
-        checkpoint = Checkpoint(copy.deepcopy(model), self.view, self.videos.data.labels)
+        checkpoint = Checkpoint(copy.deepcopy(model), self.view, self.videos.data.labels, rejection=rejection)
         return Predictor(checkpoint, device=self.device, dtype=self.dtype, name=str(self.folder.folder))
 
     def agreed(self, *flags: bool) -> list[bool]:

@@ -9,6 +9,8 @@ from fewframes.errors import DataError
 from fewframes.inference.early_exit import fit_plan, stage_logits, stages_of
 from fewframes.models.config import ExitPlan
 from fewframes.models.files.checkpoint import Checkpoint
+from fewframes.models.rejection.fitting import fit_rejection
+from fewframes.models.rejection.rejection import Rejection
 from fewframes.models.stam import STAM
 from fewframes.results import Failure
 from fewframes.runtime.torch_runtime import TorchRuntime
@@ -38,8 +40,9 @@ class TrainingResult:
 def finish(prepared: PreparedRun, fitted: FittedRun, embedding_s: float) -> TrainingResult:
     """Evaluate the chosen model, write all files of the run, and return its result. Every process has to call it."""
     context, videos = prepared.context, prepared.context.videos
-    checkpoint = _checkpoint(prepared, fitted.chosen)
-    evaluation = _evaluation(context, fitted.chosen)
+    rejection = _rejection(prepared)
+    checkpoint = replace(_checkpoint(prepared, fitted.chosen), rejection=rejection)
+    evaluation = _evaluation(context, fitted.chosen, rejection)
     result = TrainingResult(
         checkpoint=replace(checkpoint, metrics=_metrics(context, evaluation)),
         evaluation=evaluation,
@@ -50,10 +53,27 @@ def finish(prepared: PreparedRun, fitted: FittedRun, embedding_s: float) -> Trai
         training_s=fitted.training_s,
     )
     if context.is_first:
-        last = None if fitted.chosen is fitted.last else _checkpoint(prepared, fitted.last)
+        last = None
+        if fitted.chosen is not fitted.last:
+            last = replace(_checkpoint(prepared, fitted.last), rejection=rejection)
         context.folder.write(result.checkpoint, last, evaluation, _facts(context, result), fitted.held_out_log)
     context.accelerator.wait_for_everyone()
     return result
+
+
+def _rejection(prepared: PreparedRun) -> Rejection | None:
+    """Return the judge of videos that show none of the actions; None if the frame encoder learned, or too few groups are there."""
+    videos, embedded, background = prepared.context.videos, prepared.embedded, prepared.background
+    if embedded is None:
+        return None
+    groups, background_groups = videos.training.groups(), videos.background.groups()
+    return fit_rejection(
+        embedded.embeddings,
+        videos.targets_BK[embedded.indices].numpy(),
+        [groups[index] for index in embedded.indices.tolist()],
+        None if background is None else background.embeddings,
+        None if background is None else [background_groups[index] for index in background.indices.tolist()],
+    )
 
 
 def _checkpoint(prepared: PreparedRun, model: STAM) -> Checkpoint:
@@ -65,6 +85,7 @@ def _checkpoint(prepared: PreparedRun, model: STAM) -> Checkpoint:
             "training": len(videos.training.samples),
             "held_out": len(videos.reporting.samples),
             "chosen_by": len(videos.choosing.samples) if context.run.train.keep == "best" else 0,
+            "background": 0 if prepared.background is None else len(prepared.background.indices),
             "unread": len(videos.failures),
         },
         "training_videos": videos.training_marks,
@@ -90,14 +111,18 @@ def _exits(prepared: PreparedRun, model: STAM) -> ExitPlan | None:
     return fit_plan(stages, stage_logits(runtime, embedded.embeddings[:, 0], stages), targets_N)
 
 
-def _evaluation(context: RunContext, model: STAM) -> Evaluation | None:
+def _evaluation(context: RunContext, model: STAM, rejection: Rejection | None) -> Evaluation | None:
     """Return the evaluation on held-out videos, as `fewframes evaluate` does it; None if none could be read."""
     videos, part = context.videos, context.videos.reporting
     if not part.samples:
         return None
     try:
         evaluation = evaluate(
-            part, context.predictor(model), videos.cache, process=videos.process, progress=videos.on_scoring
+            replace(part, samples=(*part.samples, *videos.held_background.samples)),
+            context.predictor(model, rejection),
+            videos.cache,
+            process=videos.process,
+            progress=videos.on_scoring,
         )
     except DataError as error:
         videos.note_unread(part, error)

@@ -18,6 +18,7 @@ from fewframes.models.files.formats import format_of
 from fewframes.models.files.model_file import MODEL_FILE, ModelFile, read_model_file, write_model_file
 from fewframes.models.files.names import GRAPH_FILE, exported_in, find_model
 from fewframes.models.moments import SolvedMoments
+from fewframes.models.rejection.rejection import Rejection
 from fewframes.runtime.graph_runtime import GraphRuntime
 from fewframes.runtime.open import open_runtime
 from fewframes.runtime.protocol import DtypeName
@@ -40,7 +41,12 @@ class Start(FrameEmbedder, Protocol):
         """Return the precision of the frame encoder, such as `float32`."""
 
     def write(
-        self, folder: Path, solved: SolvedMoments, provenance: Mapping[str, Any], metrics: Mapping[str, Any]
+        self,
+        folder: Path,
+        solved: SolvedMoments,
+        provenance: Mapping[str, Any],
+        metrics: Mapping[str, Any],
+        rejection: Rejection | None = None,
     ) -> None:
         """Write the model with the solved read-out into a folder.
 
@@ -49,6 +55,7 @@ class Start(FrameEmbedder, Protocol):
             solved: The read-out.
             provenance: How it was made.
             metrics: Its figures.
+            rejection: The judge of videos that show none of the actions; None if there is none.
         """
 
 
@@ -110,15 +117,16 @@ class SolvedStart:
         return self._runtime.embed_frames(frames_TCHW)
 
     def write(
-        self, folder: Path, solved: SolvedMoments, provenance: Mapping[str, Any], metrics: Mapping[str, Any]
+        self,
+        folder: Path,
+        solved: SolvedMoments,
+        provenance: Mapping[str, Any],
+        metrics: Mapping[str, Any],
+        rejection: Rejection | None = None,
     ) -> None:
         """Write the model file with the solved read-out. It keeps the graph of the frame encoder, so it runs without torch.
 
-        Args:
-            folder: The folder of the file.
-            solved: The read-out.
-            provenance: How it was made.
-            metrics: Its figures.
+        The arguments are those of `Start`.
         """
         width, num_classes = self._runtime.frame_width, len(self._labels)
         tensors = {key: array for key, array in self._file.tensors.items() if key.startswith(ENCODER)}
@@ -130,7 +138,15 @@ class SolvedStart:
         }
         graphs = {part: graph for part, graph in self._file.graphs.items() if part == "frames"}
         written = ModelFile(
-            self._config, self.view, self._labels, tensors, provenance, metrics, self._file.licences, graphs=graphs
+            config=self._config,
+            view=self.view,
+            labels=self._labels,
+            tensors=tensors,
+            provenance=provenance,
+            metrics=metrics,
+            licences=self._file.licences,
+            graphs=graphs,
+            rejection=rejection,
         )
         write_model_file(folder / MODEL_FILE, written)
 
@@ -187,6 +203,7 @@ class ExportedStart:
         solved: SolvedMoments,
         provenance: Mapping[str, Any],  # noqa: ARG002  exported files have no place for these
         metrics: Mapping[str, Any],  # noqa: ARG002
+        rejection: Rejection | None = None,
     ) -> None:
         """Write the exported files with the solved read-out. The arguments are those of `Start`.
 
@@ -195,7 +212,9 @@ class ExportedStart:
         """
         from fewframes.export.head import write_with_head  # late: it loads torch
 
-        write_with_head(self._runtime, folder / GRAPH_FILE, solved.weight, solved.bias, self._labels, self._task)
+        write_with_head(
+            self._runtime, folder / GRAPH_FILE, solved.weight, solved.bias, self._labels, self._task, rejection
+        )
 
 
 def _check_unchanged(run: RunConfig, model: Mapping[str, Any], view: Mapping[str, Any]) -> None:
