@@ -19,6 +19,8 @@ from fewframes.cli.options import (
     MergeOption,
     ModelOption,
     RuntimeOption,
+    UnknownOption,
+    unknown_of,
 )
 from fewframes.core.text import json_line, plain
 
@@ -56,6 +58,7 @@ def stream(
         typer.Option("--for", help="Stop after this many seconds.", show_default="never", rich_help_panel=INPUT),
     ] = None,
     model: ModelOption = "lite0-16",
+    unknown: UnknownOption = "auto",
     window: Annotated[
         float,
         typer.Option(help="Seconds that each answer is about. Shorter ones answer sooner.", rich_help_panel=ANSWERS),
@@ -132,7 +135,7 @@ def stream(
         "open_s": seconds,
     }
     config = settings_from(StreamConfig, values, "stream")
-    predictor = load(model, device=device, dtype=dtype, merge=merge, runtime=runtime)
+    predictor = load(model, device=device, dtype=dtype, merge=merge, runtime=runtime, unknown=unknown_of(unknown))
     as_lines = json or not sys.stdout.isatty()
     on_event = (lambda event: tell(f"{event.time_s:.2f} s, {event.kind}: {event.words}")) if as_lines else None
     try:

@@ -92,12 +92,13 @@ class VideoSet:
             )
         return self.subset(chosen)
 
-    def split_background(self) -> tuple[VideoSet, VideoSet]:
+    def split_background(self, least_actions: int = 2) -> tuple[VideoSet, VideoSet]:
         """Return the videos of actions, and those of background: labelled `background`, `none` or the like (`is_background`).
 
-        With fewer than two actions beside it, the background is one of the labels to tell apart, and no video is split off.
+        With fewer actions than `least_actions` beside it, the background is one of the labels to tell apart, and no video is split
+        off.
         """
-        if sum(not is_background(label) for label in self.labels) < 2:
+        if sum(not is_background(label) for label in self.labels) < least_actions:
             return self, replace(self, samples=())
         marked = [bool(sample.labels) and all(map(is_background, sample.labels)) for sample in self.samples]
         actions = self.subset(index for index, is_none in enumerate(marked) if not is_none)

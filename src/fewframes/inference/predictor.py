@@ -64,8 +64,8 @@ class Predictor:
             merge: the patches that each block of a ViT merges away.
             name: the model's name in errors and files.
             limits: the largest videos that are read.
-            unknown: `auto` answers `unknown` for videos that seem to show none of the actions, if the model can tell, such that 95 %
-                of the videos of its actions are kept. A number, such as 0.9, keeps another fraction of them. `off` never does.
+            unknown: `auto` answers `unknown` for videos that seem to show none of the actions, if the model can tell. 95 % of
+                the videos of its actions are kept. A number, such as 0.9, keeps another fraction of them. `off` never does.
         """
         if hasattr(model, "embed_frames"):
             self.runtime = cast(Runtime, model)

@@ -37,8 +37,8 @@ class StreamPrediction:
     """A prediction for the seconds [start_s, end_s] of a stream, on its own clock.
 
     `scores` (K,) are in the order of `labels`, and `smoothed` (K,) is their mean over earlier predictions. `label` is the action
-    with hysteresis, None while none is certain, and `unknown` while the last seconds seem to show none of the actions. `latency_s` is the time from the arrival of the newest frame to this prediction.
-    `events` are those since the last prediction.
+    with hysteresis, None while none is certain, and `unknown` while the last seconds seem to show none of the actions. `latency_s`
+    is the time from the arrival of the newest frame to this prediction. `events` are those since the last prediction.
     """
 
     source: str

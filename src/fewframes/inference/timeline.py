@@ -92,9 +92,9 @@ class Timeline:
 
     `scores` (N, K), in the order of `labels`, are those at `times_s` (N,): the highest confidence of the windows over a time, so
     that a span stands where its label passes `threshold`, and 0 in `gaps`. `known` (N,) is how likely the windows over a time show
-    one of the actions at all; windows below `unknown_below` have no spans. Both are None if that was not judged. `spans` are in the order of time. `windows` hold the
-    model's output for each length of window. Of the N frames `num_encoded` were encoded now and `num_missing` could not be decoded;
-    the others came from the cache.
+    one of the actions at all; windows below `unknown_below` have no spans. Both are None if that was not judged. `spans` are in the
+    order of time. `windows` hold the model's output for each length of window. Of the N frames `num_encoded` were encoded now and
+    `num_missing` could not be decoded; the others came from the cache.
     """
 
     source: str

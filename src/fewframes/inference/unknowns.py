@@ -14,8 +14,8 @@ from fewframes.results import Familiarity
 from fewframes.runtime.protocol import Floats, Runtime
 
 UnknownChoice = Literal["auto", "off"] | float
-"""Whether videos are called unknown: `auto` where the model can tell, at the threshold that keeps 95 % of the videos of its actions;
-a number keeps another fraction of them; `off` never."""
+"""When videos are called unknown: `auto` where the model can tell, such that 95 % of the videos of its actions are kept; a number
+keeps another fraction of them; `off` never."""
 
 
 @dataclass(frozen=True, eq=False)

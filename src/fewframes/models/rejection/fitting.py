@@ -76,20 +76,20 @@ def fit_rejection(
         The rejection, or None if no action has videos of two groups, because no video can be judged by others then.
     """
     videos = _Videos.of(embeddings_BVTD, targets_BK, groups, background_BVTD, background_groups)
-    everything = np.ones(len(videos.labels_BK), bool)
+    everything = np.ones(len(videos.labels), bool)
     whole = videos.evidence(everything)
     is_known = whole.usable & videos.is_judged
     if not is_known.any():
         return None
-    coefficients = _coefficients(videos, whole.values_BE[is_known])
-    stored = videos.stored(whole.answers_BC)
-    known_N = known_of(whole.values_BE[is_known], coefficients)
+    coefficients = _coefficients(videos, whole.values[is_known])
+    stored = videos.stored(whole.answers)
+    known_N = known_of(whole.values[is_known], coefficients)
     return Rejection(
         **stored,
         coefficients=coefficients.astype(np.float32),
         thresholds=np.quantile(known_N, SHARES).astype(np.float32),
-        far=np.float32(np.quantile(whole.values_BE[is_known, EVIDENCE.index("neighbours")], KEPT)).reshape(()),
-        least_change=np.float32(STILL * videos.changes_B[videos.is_action].min()).reshape(()),
+        far=np.array(np.quantile(whole.values[is_known, EVIDENCE.index("neighbours")], KEPT), np.float32),
+        least_change=np.array(STILL * videos.changes[videos.is_action].min(), np.float32),
     )
 
 
@@ -97,8 +97,8 @@ def fit_rejection(
 class _Evidence:
     """The evidence on all videos, from models that never saw a video's own group."""
 
-    answers_BC: Floats
-    values_BE: Floats
+    answers: Floats
+    values: Floats
     usable: Bools
     """False (B,) where no video of another group has the likeliest action."""
 
@@ -107,14 +107,22 @@ class _Evidence:
 class _Videos:
     """Videos that are learned from: standardised moments of V views of each, actions, and groups. M = B*V."""
 
-    scaled_MP: Floats
-    mean_P: Floats
-    scale_P: Floats
-    labels_BK: Array
-    group_B: Array
+    scaled: Floats
+    """The standardised moments of all views (M, P)."""
+    mean: Floats
+    """The mean of each moment (P,)."""
+    scale: Floats
+    """The inverse of the spread of each moment (P,)."""
+    labels: Array
+    """The actions of each video (B, K)."""
+    group: Array
+    """The number of the group of each video (B,)."""
     has_background: bool
-    changes_B: Floats
+    """True if some videos show none of the actions."""
+    changes: Floats
+    """The mean change from frame to frame in each video (B,)."""
     width: int
+    """D, the width of a frame embedding."""
 
     @classmethod
     def of(
@@ -151,88 +159,89 @@ class _Videos:
         spread_MD += STD_FLOOR * spread_MD.mean(axis=1, keepdims=True)
         mean_P, scale_P = _rounded(mean_P), _rounded(1 / np.maximum(1e-4, spread_MD).ravel())
         return cls(
-            scaled_MP=(moments_MP - mean_P) * scale_P,
-            mean_P=mean_P,
-            scale_P=scale_P,
-            labels_BK=labels_BK,
-            group_B=np.unique(names, return_inverse=True)[1],
+            scaled=(moments_MP - mean_P) * scale_P,
+            mean=mean_P,
+            scale=scale_P,
+            labels=labels_BK,
+            group=np.unique(names, return_inverse=True)[1],
             has_background=bool((~labels_BK.any(axis=1)).any()),
-            changes_B=change_of(views_BVTD[:, 0]),
+            changes=change_of(views_BVTD[:, 0]),
             width=views_BVTD.shape[3],
         )
 
     @property
     def num_views(self) -> int:
-        return len(self.scaled_MP) // len(self.labels_BK)
+        return len(self.scaled) // len(self.labels)
 
     @property
     def is_action(self) -> Bools:
         """True (B,) for videos of an action, False for background."""
-        return self.labels_BK.any(axis=1)
+        found_B: Bools = self.labels.any(axis=1)
+        return found_B
 
     @cached_property
     def is_judged(self) -> Bools:
         """True (B,) for videos of an action that has videos in two groups or more."""
-        num_groups_K = np.array([len(np.unique(self.group_B[own_B])) for own_B in self.labels_BK.T])
-        found_B: Bools = (self.labels_BK & (num_groups_K > 1)).any(axis=1)
+        num_groups_K = np.array([len(np.unique(self.group[own_B])) for own_B in self.labels.T])
+        found_B: Bools = (self.labels & (num_groups_K > 1)).any(axis=1)
         return found_B
 
     @cached_property
-    def targets_BC(self) -> Floats:
+    def targets(self) -> Floats:
         """The wanted answers (B, C): the actions, and the background if there is any."""
-        columns = [self.labels_BK, ~self.is_action[:, None]] if self.has_background else [self.labels_BK]
+        columns = [self.labels, ~self.is_action[:, None]] if self.has_background else [self.labels]
         return np.concatenate(columns, axis=1).astype(np.float64)
 
     @cached_property
-    def kernel_MM(self) -> Floats:
-        return (self.scaled_MP @ self.scaled_MP.T).astype(np.float64)
+    def kernel(self) -> Floats:
+        return (self.scaled @ self.scaled.T).astype(np.float64)
 
     @cached_property
     def size(self) -> float:
         """The mean of the kernel's diagonal."""
-        return max(1e-6, float(self.kernel_MM.diagonal().mean()))
+        return max(1e-6, float(self.kernel.diagonal().mean()))
 
     @cached_property
     def members(self) -> list[Array]:
         """The videos of each group."""
-        return [np.flatnonzero(self.group_B == group) for group in range(self.group_B.max() + 1)]
+        return [np.flatnonzero(self.group == group) for group in range(self.group.max() + 1)]
 
     @cached_property
     def directions(self) -> tuple[Array, Floats]:
         """The directions (R, D) in which mean frames differ most, as int8, and the size of their steps (R,)."""
-        means_MD = self.scaled_MP[:, : self.width]
+        means_MD = self.scaled[:, : self.width]
         count = min(MOST_DIRECTIONS, max(1, len(means_MD) - 1))
         return _in_steps(np.linalg.svd(means_MD, full_matrices=False)[2][:count])
 
     @cached_property
-    def places_BR(self) -> Floats:
+    def places(self) -> Floats:
         """The mean frame of each video as it is, in these directions."""
         rows_RD, steps_R = self.directions
-        return (self.scaled_MP[:: self.num_views, : self.width] @ rows_RD.T.astype(np.float32)) * steps_R
+        return (self.scaled[:: self.num_views, : self.width] @ rows_RD.T.astype(np.float32)) * steps_R
 
     @cached_property
-    def place_squares_B(self) -> Floats:
+    def place_squares(self) -> Floats:
         """The square of the length of the mean frame of each video as it is."""
-        return (self.scaled_MP[:: self.num_views, : self.width] ** 2).sum(axis=1)
+        return (self.scaled[:: self.num_views, : self.width] ** 2).sum(axis=1)
 
     @cached_property
-    def place_distances_BN(self) -> Floats:
+    def place_distances(self) -> Floats:
         """The distances between videos by their mean frames, infinite within a group."""
         some = slice(MOST_EXAMPLES)
         found_BN = place_distances(
-            self.places_BR, self.place_squares_B, _rounded(self.places_BR[some]), self.place_squares_B[some], self.width
+            self.places, self.place_squares, _rounded(self.places[some]), self.place_squares[some], self.width
         )
-        found_BN[self.group_B[:, None] == self.group_B[None, some]] = np.inf
+        found_BN[self.group[:, None] == self.group[None, some]] = np.inf
         return found_BN
 
     def evidence(self, learned: Bools) -> _Evidence:
         """Return the evidence on all videos, if those that are `learned` (B,) were learned from."""
-        actions = np.flatnonzero(self.labels_BK[learned].any(axis=0))
-        columns = [*actions, *([len(self.labels_BK[0])] if self.has_background else [])]
+        actions = np.flatnonzero(self.labels[learned].any(axis=0))
+        columns = [*actions, *([len(self.labels[0])] if self.has_background else [])]
         answers_BC = self._answers(learned)[:, columns]
-        labels_BK = self.labels_BK[:, actions] & learned[:, None]
+        labels_BK = self.labels[:, actions] & learned[:, None]
         best_B = answers_BC[:, : len(actions)].argmax(axis=1)
-        others_BN = np.where(learned[None, :MOST_EXAMPLES], self.place_distances_BN, np.inf)
+        others_BN = np.where(learned[None, :MOST_EXAMPLES], self.place_distances, np.inf)
         from_answers_B = self._from_answers(answers_BC, labels_BK, best_B)
         from_centres_B = self._from_centres(labels_BK, best_B)
         values = {
@@ -248,29 +257,29 @@ class _Videos:
     def _answers(self, learned: Bools) -> Floats:
         """Return the answers (B, C) to each video as it is, of the read-out of learned videos of other groups."""
         rows = self._rows(np.flatnonzero(learned))
-        kernel_NN = self.kernel_MM[np.ix_(rows, rows)] + self.size
+        kernel_NN = self.kernel[np.ix_(rows, rows)] + self.size
         inverse_NN = np.linalg.inv(kernel_NN + RIDGE * self.size * np.eye(len(rows)))
-        dual_NC = inverse_NN @ self.targets_BC[rows // self.num_views]
-        group_N = self.group_B[rows // self.num_views]
-        found_BC = np.empty_like(self.targets_BC)
+        dual_NC = inverse_NN @ self.targets[rows // self.num_views]
+        group_N = self.group[rows // self.num_views]
+        found_BC = np.empty_like(self.targets)
         for group, members in enumerate(self.members):
             own = np.flatnonzero(group_N == group)
             rest_NC = dual_NC
             if len(own):  # the solution of all other groups, from that of all
                 rest_NC = dual_NC - inverse_NN[:, own] @ np.linalg.solve(inverse_NN[np.ix_(own, own)], dual_NC[own])
                 rest_NC[own] = 0
-            found_BC[members] = (self.kernel_MM[np.ix_(members * self.num_views, rows)] + self.size) @ rest_NC
+            found_BC[members] = (self.kernel[np.ix_(members * self.num_views, rows)] + self.size) @ rest_NC
         return found_BC
 
     def _from_answers(self, answers_BC: Floats, labels_BK: Bools, best_B: Array) -> Floats:
-        """Return the distance (B,) to the nearest answers to videos of the likeliest action in other groups; infinite without any."""
+        """Return the distance (B,) to the nearest answers to videos of the likeliest action in other groups, or infinity."""
         found_BB = distances(answers_BC, answers_BC)
-        found_BB[(self.group_B[:, None] == self.group_B) | ~labels_BK[:, best_B].T] = np.inf
+        found_BB[(self.group[:, None] == self.group) | ~labels_BK[:, best_B].T] = np.inf
         return np.where(np.isfinite(found_BB).any(axis=1), nearest(found_BB, NUM_ANSWERS), np.inf)
 
     def _from_centres(self, labels_BK: Bools, best_B: Array) -> Floats:
-        """Return the distance (B,) to the mean of videos of the likeliest action in other groups, per moment; infinite without any."""
-        kernel_MM, labels_MK = self.kernel_MM, labels_BK.repeat(self.num_views, axis=0).astype(np.float64)
+        """Return the distance (B,) per moment to the mean of videos of the likeliest action in other groups, or infinity."""
+        kernel_MM, labels_MK = self.kernel, labels_BK.repeat(self.num_views, axis=0).astype(np.float64)
         sums_MK = kernel_MM @ labels_MK
         squares_K, counts_K = (labels_MK * sums_MK).sum(axis=0), labels_MK.sum(axis=0)
         found_B = np.empty(len(labels_BK))
@@ -287,7 +296,7 @@ class _Videos:
                     kernel_MM[firsts, firsts] - 2 * product_N / count_K[best] + square_K[best] / count_K[best] ** 2
                 )
             found_B[members] = np.where(count_K[best] > 0, np.sqrt(np.maximum(0, squares_N)), np.inf)
-        return found_B / np.sqrt(self.scaled_MP.shape[1])
+        return found_B / np.sqrt(self.scaled.shape[1])
 
     def _rows(self, members: Array) -> Array:
         """Return the rows of all views of these videos."""
@@ -299,16 +308,16 @@ class _Videos:
         Args:
             answers_BC: the answers to these videos without their groups.
         """
-        size = len(self.kernel_MM)
-        inverse_MM = np.linalg.inv(self.kernel_MM + self.size + RIDGE * self.size * np.eye(size))
-        dual_MC = inverse_MM @ self.targets_BC.repeat(self.num_views, axis=0)
-        weight, weight_scale = _in_steps((dual_MC.T @ self.scaled_MP).astype(np.float32))
-        labels_MK = self.labels_BK.repeat(self.num_views, axis=0).astype(np.float32)
-        centres, centres_scale = _in_steps((labels_MK.T @ self.scaled_MP) / labels_MK.sum(axis=0)[:, None])
+        size = len(self.kernel)
+        inverse_MM = np.linalg.inv(self.kernel + self.size + RIDGE * self.size * np.eye(size))
+        dual_MC = inverse_MM @ self.targets.repeat(self.num_views, axis=0)
+        weight, weight_scale = _in_steps((dual_MC.T @ self.scaled).astype(np.float32))
+        labels_MK = self.labels.repeat(self.num_views, axis=0).astype(np.float32)
+        centres, centres_scale = _in_steps((labels_MK.T @ self.scaled) / labels_MK.sum(axis=0)[:, None])
         directions, directions_scale = self.directions
         return {
-            "mean": self.mean_P,
-            "scale": self.scale_P,
+            "mean": self.mean,
+            "scale": self.scale,
             "weight": weight,
             "weight_scale": weight_scale,
             "bias": (self.size * dual_MC.sum(axis=0)).astype(np.float32),
@@ -316,10 +325,10 @@ class _Videos:
             "centres_scale": centres_scale,
             "directions": directions,
             "directions_scale": directions_scale,
-            "examples": _rounded(self.places_BR[:MOST_EXAMPLES]),
-            "example_squares": self.place_squares_B[:MOST_EXAMPLES].astype(np.float32),
+            "examples": _rounded(self.places[:MOST_EXAMPLES]),
+            "example_squares": self.place_squares[:MOST_EXAMPLES].astype(np.float32),
             "example_answers": _rounded(answers_BC[self.is_action]),
-            "example_labels": self.labels_BK[self.is_action].astype(np.uint8),
+            "example_labels": self.labels[self.is_action].astype(np.uint8),
         }
 
 
@@ -335,12 +344,12 @@ def _coefficients(videos: _Videos, known_NE: Floats) -> Floats:
     usual_E = np.array([USUAL[name] for name in EVIDENCE]) * (known_NE.std(axis=0) > 1e-6)
     values, is_known, weights = [], [], []
     for left_out in _left_out(videos):
-        learned = ~(videos.labels_BK & left_out).any(axis=1)
+        learned: Bools = ~(videos.labels & left_out).any(axis=1)
         found = videos.evidence(learned)
         known = learned & videos.is_judged & found.usable
-        unknown = videos.is_action & ~(videos.labels_BK & ~left_out).any(axis=1)
+        unknown = videos.is_action & ~(videos.labels & ~left_out).any(axis=1)
         for rows in (known, unknown & found.usable, ~videos.is_action & found.usable):
-            values.append(found.values_BE[rows])
+            values.append(found.values[rows])
             is_known.append(np.full(rows.sum(), rows is known))
             weights.append(np.full(rows.sum(), 1 / max(1, rows.sum())))
     standard_NE = (np.concatenate([*values, known_NE[:0]]) - mean_E) / spread_E
@@ -353,7 +362,7 @@ def _coefficients(videos: _Videos, known_NE: Floats) -> Floats:
 
 def _left_out(videos: _Videos) -> Iterator[Bools]:
     """Yield the actions (K,) that are left out together, each once; and none at all, if the background alone is unknown."""
-    num_actions = videos.labels_BK.shape[1]
+    num_actions = videos.labels.shape[1]
     if num_actions < LEAST_ACTIONS:
         if videos.has_background:
             yield np.zeros(num_actions, bool)

@@ -249,9 +249,10 @@ class Rejection:
         shapes = {
             "mean": (size["P"],), "scale": (size["P"],), "weight": (size["C"], size["P"]), "weight_scale": (size["C"],),
             "bias": (size["C"],), "centres": (num_actions, size["P"]), "centres_scale": (num_actions,),
-            "directions": (size["R"], inner), "directions_scale": (size["R"],), "examples": (size["N"], size["R"]), "example_squares": (size["N"],),
-            "example_answers": (len(self.example_labels), size["C"]), "example_labels": (len(self.example_labels), num_actions),
-            "coefficients": (len(EVIDENCE) + 1,), "thresholds": (len(SHARES),), "far": (), "least_change": (),
+            "directions": (size["R"], inner), "directions_scale": (size["R"],), "examples": (size["N"], size["R"]),
+            "example_squares": (size["N"],), "example_answers": (len(self.example_labels), size["C"]),
+            "example_labels": (len(self.example_labels), num_actions), "coefficients": (len(EVIDENCE) + 1,),
+            "thresholds": (len(SHARES),), "far": (), "least_change": (),
         }  # fmt: skip
         wrong = [name for name, shape in shapes.items() if getattr(self, name).shape != shape]
         if wrong:
@@ -297,7 +298,7 @@ def known_of(values_BE: Floats, coefficients: Floats) -> NDArray[np.float32]:
 
 
 def impurity(answers_BC: Floats, num_actions: int) -> Floats:
-    """Return how far answers (B, C) are from naming exactly the actions that they name (B,): each at least half, or the likeliest."""
+    """Return how far answers (B, C) are from pure ones (B,): 1 for each action that is at least half or the likeliest, else 0."""
     answers_BK = answers_BC[:, :num_actions]
     pure_BK = (answers_BK >= 0.5) | (answers_BK >= answers_BK.max(axis=1, keepdims=True))
     return np.linalg.norm(answers_BK - pure_BK, axis=1)

@@ -193,7 +193,7 @@ def _reported(data: VideoSet, held: list[int]) -> list[int]:
 def _held_out_views(
     part: VideoSet, start: Start, cache: EmbeddingCache | None, progress: TalkingProgress
 ) -> EmbeddedVideos:
-    """Return the embeddings of held-out videos, or of background, as they are. If none can be read, there are none but the failures."""
+    """Return the embeddings of held-out or background videos as they are. If none can be read, there are only failures."""
     nothing = EmbeddedVideos(np.empty((0, 1, 1, 1), np.float32), np.empty(0, np.intp), (), 0)
     if not part.samples:
         return nothing
