@@ -213,7 +213,9 @@ class Prediction:
         return {
             "source": self.source,
             "label": self.label,
-            **({} if self.familiarity is None else self.familiarity.to_dict()),
+            "known": None if self.known is None else round(self.known, 4),
+            "unknown_below": None if self.familiarity is None else round(self.familiarity.threshold, 4),
+            "unfamiliar": self.unfamiliar,
             "reason": self.reason,
             "top": [{"label": label, "score": round(score, 6)} for label, score in self.top(topk)],
             "times_s": [round(time, 6) for time in self.times_s.tolist()],

@@ -134,8 +134,8 @@ UnknownOption = Annotated[
     typer.Option(
         "--unknown",
         metavar="auto|off|0-1",
-        help="Answer unknown where a video seems to show none of the actions. auto does where the model can tell, and keeps 95 % "
-        "of the videos of its actions; a number such as 0.9 keeps that fraction of them; off always names an action.",
+        help="Answer unknown where a video seems to show none of the actions. auto keeps 95 % of the videos of the model's "
+        "actions, a number such as 0.9 keeps that fraction of them, off always names an action.",
         rich_help_panel=MODEL,
     ),
 ]
@@ -262,9 +262,10 @@ def exit_at(text: str | None) -> bool | float:
 
 
 def unknown_of(text: str) -> UnknownChoice:
-    """Return the value of `--unknown` as `fewframes.load` takes it. Raises BadParameter for anything but auto, off or a fraction."""
-    if text == "auto" or text == "off":
-        return text
+    """Return the value of `--unknown` as `fewframes.load` takes it. Raises BadParameter for anything else."""
+    match text:
+        case "auto" | "off":
+            return text
     try:
         kept = float(text)
     except ValueError:

@@ -106,7 +106,8 @@ def predict(
 
         job = VideoJob(
             columns="actions", model=model, topk=topk, num_frames=frames, start_s=start, end_s=end, tolerance=tolerance,
-            early_exit=exit_at(early_exit), unknown=unknown_of(unknown), merge=merge, backend=backend, device=device, dtype=dtype, workers=workers,
+            early_exit=exit_at(early_exit), unknown=unknown_of(unknown), merge=merge, backend=backend, device=device,
+            dtype=dtype, workers=workers,
         )  # fmt: skip
         write_folder(job, sources, output, engine, shard_rows, "labelling")
         return

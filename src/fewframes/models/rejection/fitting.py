@@ -34,18 +34,19 @@ from fewframes.models.rejection.rejection import (
 
 NUM_VIEWS = 2
 """The views of a video that are learned from: as it is, and the next one. It is judged as it is."""
-MOST_VIDEOS, MOST_BACKGROUND = 1500, 500
+MOST_VIDEOS, MOST_BACKGROUND = 1000, 400
 """The most videos, and the most videos of background, that are learned from: as many of each action as possible."""
 MOST_EXAMPLES = 512
 """The most videos that others are compared with by their mean frames."""
-MOST_FOLDS = 12
-"""The most parts in which actions are left out. With more actions, several are left out together."""
+MOST_FOLDS, FEW_FOLDS, FEW_VIDEOS = 12, 5, 600
+"""The most parts in which actions are left out, and the number of parts above so many videos. With more actions than parts, several
+are left out together."""
 LEAST_ACTIONS = 3
 """The fewest actions of which one can be left out, so that telling the others apart is still learned."""
 MOST_DIRECTIONS = 64
 """The most directions in which mean frames are compared."""
-RIDGE = 0.05
-"""The strength of regularisation of the read-out, as a fraction of the mean of the kernel's diagonal."""
+RIDGE = 0.1
+"""The strength of regularisation of a read-out, as a fraction of the mean of its kernel's diagonal."""
 USUAL = {"impure": 1.0, "answer": 0.5, "centre": 0.5, "neighbours": 0.5, "background": 1.0}
 """The coefficients of standardised evidence where nothing can be left out to fit them, and towards which others are drawn."""
 PULL = 1.0
@@ -193,13 +194,20 @@ class _Videos:
         return np.concatenate(columns, axis=1).astype(np.float64)
 
     @cached_property
-    def kernel(self) -> Floats:
-        return (self.scaled @ self.scaled.T).astype(np.float64)
+    def kernels(self) -> Floats:
+        """The products of the views with each other (S, M, M), for each kind of moment by itself."""
+        parts_SMD = self.scaled.reshape(len(self.scaled), NUM_MOMENTS, -1).swapaxes(0, 1)
+        return np.stack([(part_MD @ part_MD.T).astype(np.float64) for part_MD in parts_SMD])
 
     @cached_property
-    def size(self) -> float:
-        """The mean of the kernel's diagonal."""
-        return max(1e-6, float(self.kernel.diagonal().mean()))
+    def kernel(self) -> Floats:
+        """The products of the views with each other (M, M), over all moments."""
+        return np.asarray(self.kernels.sum(axis=0))
+
+    @cached_property
+    def sizes(self) -> list[float]:
+        """The means of the kernels' diagonals (S)."""
+        return [max(1e-6, float(kernel_MM.diagonal().mean())) for kernel_MM in self.kernels]
 
     @cached_property
     def members(self) -> list[Array]:
@@ -238,14 +246,15 @@ class _Videos:
         """Return the evidence on all videos, if those that are `learned` (B,) were learned from."""
         actions = np.flatnonzero(self.labels[learned].any(axis=0))
         columns = [*actions, *([len(self.labels[0])] if self.has_background else [])]
-        answers_BC = self._answers(learned)[:, columns]
+        answers_BSC = self._answers(learned)[:, :, columns]
+        answers_BC = answers_BSC.mean(axis=1)
         labels_BK = self.labels[:, actions] & learned[:, None]
         best_B = answers_BC[:, : len(actions)].argmax(axis=1)
         others_BN = np.where(learned[None, :MOST_EXAMPLES], self.place_distances, np.inf)
         from_answers_B = self._from_answers(answers_BC, labels_BK, best_B)
         from_centres_B = self._from_centres(labels_BK, best_B)
         values = {
-            "impure": impurity(answers_BC, len(actions)),
+            "impure": impurity(answers_BSC, len(actions)),
             "answer": from_answers_B,
             "centre": from_centres_B,
             "neighbours": nearest(others_BN, NUM_NEIGHBOURS),
@@ -255,21 +264,21 @@ class _Videos:
         return _Evidence(answers_BC, np.stack([values[name] for name in EVIDENCE], axis=1), usable)
 
     def _answers(self, learned: Bools) -> Floats:
-        """Return the answers (B, C) to each video as it is, of the read-out of learned videos of other groups."""
+        """Return the answers (B, S, C) to each video as it is, of read-outs of learned videos of other groups."""
         rows = self._rows(np.flatnonzero(learned))
-        kernel_NN = self.kernel[np.ix_(rows, rows)] + self.size
-        inverse_NN = np.linalg.inv(kernel_NN + RIDGE * self.size * np.eye(len(rows)))
-        dual_NC = inverse_NN @ self.targets[rows // self.num_views]
-        group_N = self.group[rows // self.num_views]
-        found_BC = np.empty_like(self.targets)
-        for group, members in enumerate(self.members):
-            own = np.flatnonzero(group_N == group)
-            rest_NC = dual_NC
-            if len(own):  # the solution of all other groups, from that of all
-                rest_NC = dual_NC - inverse_NN[:, own] @ np.linalg.solve(inverse_NN[np.ix_(own, own)], dual_NC[own])
-                rest_NC[own] = 0
-            found_BC[members] = (self.kernel[np.ix_(members * self.num_views, rows)] + self.size) @ rest_NC
-        return found_BC
+        wanted_NC, group_N = self.targets[rows // self.num_views], self.group[rows // self.num_views]
+        found_BSC = np.empty((len(self.labels), NUM_MOMENTS, wanted_NC.shape[1]))
+        for part, (kernel_MM, size) in enumerate(zip(self.kernels, self.sizes, strict=True)):
+            inverse_NN = np.linalg.inv(kernel_MM[np.ix_(rows, rows)] + size + RIDGE * size * np.eye(len(rows)))
+            dual_NC = inverse_NN @ wanted_NC
+            for group, members in enumerate(self.members):
+                own = np.flatnonzero(group_N == group)
+                rest_NC = dual_NC
+                if len(own):  # the solution of all other groups, from that of all
+                    rest_NC = dual_NC - inverse_NN[:, own] @ np.linalg.solve(inverse_NN[np.ix_(own, own)], dual_NC[own])
+                    rest_NC[own] = 0
+                found_BSC[members, part] = (kernel_MM[np.ix_(members * self.num_views, rows)] + size) @ rest_NC
+        return found_BSC
 
     def _from_answers(self, answers_BC: Floats, labels_BK: Bools, best_B: Array) -> Floats:
         """Return the distance (B,) to the nearest answers to videos of the likeliest action in other groups, or infinity."""
@@ -308,10 +317,12 @@ class _Videos:
         Args:
             answers_BC: the answers to these videos without their groups.
         """
-        size = len(self.kernel)
-        inverse_MM = np.linalg.inv(self.kernel + self.size + RIDGE * self.size * np.eye(size))
-        dual_MC = inverse_MM @ self.targets.repeat(self.num_views, axis=0)
-        weight, weight_scale = _in_steps((dual_MC.T @ self.scaled).astype(np.float32))
+        duals_SMC = self._duals()
+        parts_SMD = self.scaled.reshape(len(self.scaled), NUM_MOMENTS, -1).swapaxes(0, 1)
+        weights_CSD = np.stack(
+            [dual_MC.T @ part_MD for dual_MC, part_MD in zip(duals_SMC, parts_SMD, strict=True)], axis=1
+        )
+        weight, weight_scale = _in_steps(weights_CSD.reshape(len(weights_CSD), -1).astype(np.float32))
         labels_MK = self.labels.repeat(self.num_views, axis=0).astype(np.float32)
         centres, centres_scale = _in_steps((labels_MK.T @ self.scaled) / labels_MK.sum(axis=0)[:, None])
         directions, directions_scale = self.directions
@@ -320,7 +331,7 @@ class _Videos:
             "scale": self.scale,
             "weight": weight,
             "weight_scale": weight_scale,
-            "bias": (self.size * dual_MC.sum(axis=0)).astype(np.float32),
+            "bias": (np.array(self.sizes)[:, None] * duals_SMC.sum(axis=1)).astype(np.float32),
             "centres": centres,
             "centres_scale": centres_scale,
             "directions": directions,
@@ -330,6 +341,17 @@ class _Videos:
             "example_answers": _rounded(answers_BC[self.is_action]),
             "example_labels": self.labels[self.is_action].astype(np.uint8),
         }
+
+    def _duals(self) -> Floats:
+        """Return the dual variables (S, M, C) of the read-outs of all videos."""
+        wanted_MC = self.targets.repeat(self.num_views, axis=0)
+        ridge_MM = RIDGE * np.eye(len(wanted_MC))
+        return np.stack(
+            [
+                np.linalg.solve(kernel_MM + size + size * ridge_MM, wanted_MC)
+                for kernel_MM, size in zip(self.kernels, self.sizes, strict=True)
+            ]
+        )
 
 
 def _coefficients(videos: _Videos, known_NE: Floats) -> Floats:
@@ -368,7 +390,8 @@ def _left_out(videos: _Videos) -> Iterator[Bools]:
             yield np.zeros(num_actions, bool)
         return
     order = np.random.default_rng(0).permutation(num_actions)
-    for part in np.array_split(order, min(num_actions, MOST_FOLDS)):
+    most = MOST_FOLDS if len(videos.labels) <= FEW_VIDEOS else FEW_FOLDS
+    for part in np.array_split(order, min(num_actions, most)):
         left_out = np.zeros(num_actions, bool)
         left_out[part] = True
         yield left_out

@@ -4,8 +4,11 @@ The two are told apart. An *unfamiliar* video is far from every video that was l
 stands, with a warning. An *unknown* video shows none of the actions, and is not given the name of one. What is compared are the
 moments of its frame embeddings (moments.py), so the judgement is the same for every kind of head and every runtime.
 
-Letters in shapes: B videos, T frames, D width, P moments, K actions, C columns of the read-out (K, and one for the background if
-there was any), R directions, N examples, E kinds of evidence, Q steps of the shares.
+There is a read-out for each of the S kinds of moments, and what they agree on counts: videos of an action get the same pure answer
+from each, and others get answers that differ.
+
+Letters in shapes: B videos, T frames, D width, S kinds of moments, P = S*D moments, K actions, C columns of the read-outs (K, and
+one for the background if there was any), R directions, N examples, E kinds of evidence, Q steps of the shares.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from fewframes.errors import ConfigError
-from fewframes.models.moments import moment_features
+from fewframes.models.moments import NUM_MOMENTS, moment_features
 
 Floats = NDArray[np.floating[Any]]
 Array = NDArray[Any]
@@ -47,7 +50,7 @@ class Evidence:
     """What speaks for and against B videos being known."""
 
     answers: Floats
-    """The read-out (B, C): about 1 for the action that a video shows, about 0 for the others."""
+    """The mean of the read-outs (B, C): about 1 for the action that a video shows, about 0 for the others."""
     values: Floats
     """All kinds of evidence (B, E), in the order of `EVIDENCE`. Larger values speak against it."""
 
@@ -58,8 +61,9 @@ class Evidence:
 
 
 EVIDENCE = ("impure", "answer", "centre", "neighbours", "background")
-"""The kinds of evidence: how far the read-out is from a pure answer, from the answers to examples of the likeliest action, how far
-the moments are from the mean of that action, how far the mean frame is from the nearest examples, and the answer for background."""
+"""The kinds of evidence: how far the read-outs are from one pure answer, how far their mean is from the answers to examples of the
+likeliest action, how far the moments are from the mean of that action, how far the mean frame is from the nearest examples, and the
+answer for background."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,11 +89,11 @@ class Rejection:
     scale: Array
     """The inverse of the spread of each moment (P,)."""
     weight: Array
-    """The read-out of standardised moments (C, P), int8."""
+    """The read-outs of standardised moments (C, P), int8."""
     weight_scale: Array
     """The size of one step of each row of `weight` (C,)."""
     bias: Array
-    """The bias of the read-out (C,)."""
+    """The biases of the read-outs (S, C)."""
     centres: Array
     """The mean standardised moments of each action (K, P), int8."""
     centres_scale: Array
@@ -103,7 +107,7 @@ class Rejection:
     example_squares: Array
     """The squares of the lengths of these mean frames (N,)."""
     example_answers: Array
-    """The read-out (N', C) of the videos, without their own groups."""
+    """The mean of the read-outs (N', C) of the videos, without their own groups."""
     example_labels: Array
     """The actions (N', K) of these videos, 0 or 1, uint8."""
     coefficients: Array
@@ -150,13 +154,14 @@ class Rejection:
     def _judge(self, embeddings_BTD: Floats) -> Judgement:
         moments_BP = moment_features(embeddings_BTD)
         scaled_BP = (moments_BP - self.mean) * self.scale
-        answers_BC = (scaled_BP @ self.weight.T.astype(np.float32)) * self.weight_scale + self.bias
+        answers_BSC = self._answers(scaled_BP)
+        answers_BC = answers_BSC.mean(axis=1)
         best_B = answers_BC[:, : self.num_actions].argmax(axis=1)
         evidence = Evidence(
             answers_BC,
             np.stack(
                 [
-                    impurity(answers_BC, self.num_actions),
+                    impurity(answers_BSC, self.num_actions),
                     self._distance_of_answers(answers_BC, best_B),
                     self._distance_of_centres(scaled_BP, best_B),
                     nearest(self._distances_of_places(scaled_BP[:, : self.directions.shape[1]]), NUM_NEIGHBOURS),
@@ -171,6 +176,13 @@ class Rejection:
             evidence=evidence,
             still=change_of(embeddings_BTD) < self.least_change,
         )
+
+    def _answers(self, scaled_BP: Floats) -> Floats:
+        """Return the answers (B, S, C) of the read-outs to standardised moments."""
+        parts_SBD = scaled_BP.reshape(len(scaled_BP), NUM_MOMENTS, -1).swapaxes(0, 1)
+        weights_SCD = self.weight.reshape(len(self.weight), NUM_MOMENTS, -1).swapaxes(0, 1).astype(np.float32)
+        answers_SBC = (parts_SBD @ weights_SCD.swapaxes(1, 2)) * self.weight_scale + self.bias[:, None]
+        return answers_SBC.swapaxes(0, 1)
 
     def _distance_of_answers(self, answers_BC: Floats, best_B: Array) -> Floats:
         """Return the distance (B,) to the nearest answers to examples of the likeliest action."""
@@ -248,7 +260,7 @@ class Rejection:
         inner = self.directions.shape[-1]
         shapes = {
             "mean": (size["P"],), "scale": (size["P"],), "weight": (size["C"], size["P"]), "weight_scale": (size["C"],),
-            "bias": (size["C"],), "centres": (num_actions, size["P"]), "centres_scale": (num_actions,),
+            "bias": (NUM_MOMENTS, size["C"]), "centres": (num_actions, size["P"]), "centres_scale": (num_actions,),
             "directions": (size["R"], inner), "directions_scale": (size["R"],), "examples": (size["N"], size["R"]),
             "example_squares": (size["N"],), "example_answers": (len(self.example_labels), size["C"]),
             "example_labels": (len(self.example_labels), num_actions), "coefficients": (len(EVIDENCE) + 1,),
@@ -257,7 +269,11 @@ class Rejection:
         wrong = [name for name, shape in shapes.items() if getattr(self, name).shape != shape]
         if wrong:
             return f"{wrong[0]} is of shape {getattr(self, wrong[0]).shape}, not {shapes[wrong[0]]}"
-        if size["C"] not in (num_actions, num_actions + 1) or size["P"] % inner or (width or inner) != inner:
+        if (
+            size["C"] not in (num_actions, num_actions + 1)
+            or size["P"] != NUM_MOMENTS * inner
+            or (width or inner) != inner
+        ):
             return f"{size['C']} answers and {size['P']} moments for {num_actions} actions and frames {width or inner} wide"
         if not size["N"] or not (self.example_labels.sum(axis=0) > 0).all():
             return "an action has no example"
@@ -297,11 +313,15 @@ def known_of(values_BE: Floats, coefficients: Floats) -> NDArray[np.float32]:
     return (0.5 * (1 + np.tanh(0.5 * logits_B))).astype(np.float32)
 
 
-def impurity(answers_BC: Floats, num_actions: int) -> Floats:
-    """Return how far answers (B, C) are from pure ones (B,): 1 for each action that is at least half or the likeliest, else 0."""
-    answers_BK = answers_BC[:, :num_actions]
-    pure_BK = (answers_BK >= 0.5) | (answers_BK >= answers_BK.max(axis=1, keepdims=True))
-    return np.linalg.norm(answers_BK - pure_BK, axis=1)
+def impurity(answers_BSC: Floats, num_actions: int) -> Floats:
+    """Return the mean distance of the read-outs (B, S, C) to the pure answer that their mean is nearest to (B,).
+
+    That answer is 1 for each action that the mean gives at least half, or gives the most, and 0 for all others.
+    """
+    answers_BSK = answers_BSC[:, :, :num_actions]
+    mean_BK = answers_BSK.mean(axis=1)
+    pure_BK = (mean_BK >= 0.5) | (mean_BK >= mean_BK.max(axis=1, keepdims=True))
+    return np.linalg.norm(answers_BSK - pure_BK[:, None], axis=2).mean(axis=1)
 
 
 def background_answer(answers_BC: Floats, num_actions: int) -> Floats:
