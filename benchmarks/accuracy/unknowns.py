@@ -2,15 +2,15 @@
 
     python -m benchmarks.accuracy.unknowns DATA > benchmarks/accuracy/unknowns.json
 
-DATA is the folder of the real sets (its README has their origin), with `ut_interaction`, `fir_rgb`, `fights` and `clips`. All videos
-are embedded once by the packaged frame encoder (16 uniform frames, float32, as they are and mirrored); the rest is numpy.
+DATA is the folder of the real sets (its README has their origin), with `ut_interaction`, `fir_rgb`, `fights` and `clips`. All
+videos are embedded once by the packaged frame encoder (16 uniform frames, float32, as they are and mirrored); the rest is numpy.
 
-- `near`: each action of a source is left out in turn, and is unknown. Known videos are those of the other actions in left-out groups:
-  five folds of whole groups, drawn with each of three seeds. `ut`: six interactions, a group is a sequence. `daily`: five movements,
-  a group is a recording. `both`: all eleven together, as the packaged model learns them.
+- `near`: each action of a source is left out in turn, and is unknown. Known videos are those of the other actions in left-out
+  groups: five folds of whole groups, drawn with each of three seeds. `ut`: six interactions, a group is a sequence. `daily`: five
+  movements, a group is a recording. `both`: all eleven together, as the packaged model learns them.
 - `far`: a model of all actions of one source; known videos are those of left-out groups, unknown ones are another source.
-- `places`: a model of set 1 of UT-Interaction (a parking lot); known are the videos of set 2 (a lawn, the same actions), unknown are
-  strangers: another source. And the reverse. With `background`, the model has also learned from videos of a third source.
+- `places`: a model of set 1 of UT-Interaction (a parking lot); known are the videos of set 2 (a lawn, the same actions), unknown
+  are strangers: another source. And the reverse. With `background`, the model has also learned from videos of a third source.
 - `clips`: six single clips, and `examples`: the two of this repository, by a model of everything that the packaged one learns from.
 
 AUROC and false alarms are in %. A false alarm is an unknown video that is answered. It is counted at the threshold that keeps 95 %

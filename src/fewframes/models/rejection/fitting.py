@@ -89,8 +89,8 @@ def fit_rejection(
         **stored,
         coefficients=coefficients.astype(np.float32),
         thresholds=np.quantile(known_N, SHARES).astype(np.float32),
-        far=np.array(np.quantile(whole.values[is_known, EVIDENCE.index("neighbours")], KEPT), np.float32),
-        least_change=np.array(STILL * videos.changes[videos.is_action].min(), np.float32),
+        far=np.array([np.quantile(whole.values[is_known, EVIDENCE.index("neighbours")], KEPT)], np.float32),
+        least_change=np.array([STILL * videos.changes[videos.is_action].min()], np.float32),
     )
 
 
@@ -409,22 +409,48 @@ def _logistic(values_NE: Floats, is_known: Bools, weights_N: Floats, usual_E: Fl
     weights_N = weights_N.astype(np.float64)
     for side in (is_known, ~is_known):
         weights_N[side] *= len(weights_N) / 2 / weights_N[side].sum()
+    signs_N = np.where(is_known, 1.0, -1.0)
     used = usual_E > 0
     while True:
         rows_NE = np.concatenate([-values_NE[:, used], np.ones((len(values_NE), 1))], axis=1)
-        wanted = np.append(usual_E[used], 0.0)
-        pull = np.diag(np.append(np.full(used.sum(), PULL), 1e-6))
-        found = wanted.copy()
-        for _ in range(50):
-            likely_N = 0.5 * (1 + np.tanh(0.5 * rows_NE @ found))
-            slope = rows_NE.T @ (weights_N * (likely_N - is_known)) + pull @ (found - wanted)
-            bend = (rows_NE * (weights_N * likely_N * (1 - likely_N))[:, None]).T @ rows_NE + pull
-            found -= np.linalg.solve(bend, slope)
+        wanted_E = np.append(usual_E[used], 0.0)
+        pull_E = np.append(np.full(used.sum(), PULL), 1e-3)
+        found_E = _least_loss(rows_NE * signs_N[:, None], weights_N, wanted_E, pull_E)
         coefficients_E = np.zeros(len(usual_E))
-        coefficients_E[used] = found[:-1]
-        if (found[:-1] >= 0).all():
-            return coefficients_E, float(found[-1])
+        coefficients_E[used] = found_E[:-1]
+        if (found_E[:-1] >= 0).all():
+            return coefficients_E, float(found_E[-1])
         used = used & (coefficients_E > 0)
+
+
+def _least_loss(rows_NE: Floats, weights_N: Floats, wanted_E: Floats, pull_E: Floats) -> Floats:
+    """Return the coefficients (E,) of a logistic regression, by Newton's steps that are halved until the loss falls.
+
+    Args:
+        rows_NE: the evidence for what each video is, so that products with good coefficients are positive.
+        weights_N: the weight of each video.
+        wanted_E: the coefficients towards which these are drawn.
+        pull_E: the strength of that.
+    """
+
+    def loss(coefficients_E: Floats) -> float:
+        pulled = (pull_E * (coefficients_E - wanted_E) ** 2).sum() / 2
+        return float(weights_N @ np.logaddexp(0, -rows_NE @ coefficients_E) + pulled)
+
+    found_E = wanted_E.astype(np.float64)
+    least = loss(found_E)
+    for _ in range(100):
+        wrong_N = 0.5 * (1 - np.tanh(0.5 * rows_NE @ found_E))
+        slope_E = pull_E * (found_E - wanted_E) - rows_NE.T @ (weights_N * wrong_N)
+        bend_EE = (rows_NE * (weights_N * wrong_N * (1 - wrong_N))[:, None]).T @ rows_NE + np.diag(pull_E)
+        step_E = np.linalg.solve(bend_EE, slope_E)
+        while loss(found_E - step_E) > least and np.abs(step_E).max() > 1e-9:
+            step_E = step_E / 2
+        found_E = found_E - step_E
+        before, least = least, loss(found_E)
+        if before - least < 1e-9 * abs(before):
+            break
+    return found_E
 
 
 def _some(labels_BK: Bools, most: int) -> Array:

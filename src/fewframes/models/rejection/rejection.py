@@ -16,6 +16,7 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -115,9 +116,9 @@ class Rejection:
     thresholds: Array
     """The values of `known` below which a fraction of known videos lies (Q,), in the order of `SHARES`."""
     far: Array
-    """The distance from which a video is unfamiliar, a single number ()."""
+    """The distance from which a video is unfamiliar, a single number (1,)."""
     least_change: Array
-    """The mean change from frame to frame below which hardly anything moves, a single number ()."""
+    """The mean change from frame to frame below which hardly anything moves, a single number (1,)."""
 
     @property
     def num_actions(self) -> int:
@@ -177,11 +178,26 @@ class Rejection:
             still=change_of(embeddings_BTD) < self.least_change,
         )
 
+    @cached_property
+    def _weights(self) -> Floats:
+        """The read-outs (S, D, C)."""
+        rows_CP = self.weight.astype(np.float32) * self.weight_scale[:, None]
+        return np.ascontiguousarray(rows_CP.reshape(len(rows_CP), NUM_MOMENTS, -1).transpose(1, 2, 0))
+
+    @cached_property
+    def _centres(self) -> Floats:
+        """The mean standardised moments of each action (K, P)."""
+        return self.centres.astype(np.float32) * self.centres_scale[:, None]
+
+    @cached_property
+    def _directions(self) -> Floats:
+        """The directions of mean frames (D, R)."""
+        return np.ascontiguousarray(self.directions.T.astype(np.float32) * self.directions_scale)
+
     def _answers(self, scaled_BP: Floats) -> Floats:
         """Return the answers (B, S, C) of the read-outs to standardised moments."""
         parts_SBD = scaled_BP.reshape(len(scaled_BP), NUM_MOMENTS, -1).swapaxes(0, 1)
-        weights_SCD = self.weight.reshape(len(self.weight), NUM_MOMENTS, -1).swapaxes(0, 1).astype(np.float32)
-        answers_SBC = (parts_SBD @ weights_SCD.swapaxes(1, 2)) * self.weight_scale + self.bias[:, None]
+        answers_SBC = parts_SBD @ self._weights + self.bias[:, None]
         return answers_SBC.swapaxes(0, 1)
 
     def _distance_of_answers(self, answers_BC: Floats, best_B: Array) -> Floats:
@@ -194,14 +210,13 @@ class Rejection:
 
     def _distances_of_places(self, means_BD: Floats) -> Floats:
         """Return the distances (B, N) of standardised mean frames to those of the examples."""
-        places_BR = (means_BD @ self.directions.T.astype(np.float32)) * self.directions_scale
+        places_BR = means_BD @ self._directions
         squares_B = (means_BD**2).sum(axis=1)
         return place_distances(places_BR, squares_B, self.examples, self.example_squares, means_BD.shape[1])
 
     def _distance_of_centres(self, scaled_BP: Floats, best_B: Array) -> Floats:
         """Return the distance (B,) of moments to the mean of the likeliest action, per moment."""
-        centres_KP = self.centres.astype(np.float32) * self.centres_scale[:, None]
-        return np.linalg.norm(scaled_BP - centres_KP[best_B], axis=1) / np.sqrt(np.float32(scaled_BP.shape[1]))
+        return np.linalg.norm(scaled_BP - self._centres[best_B], axis=1) / np.sqrt(np.float32(scaled_BP.shape[1]))
 
     def to_arrays(self) -> dict[str, Array]:
         """Return all arrays by name, as they are stored: whole numbers as they are, others as float32 that float16 can hold."""
@@ -264,7 +279,7 @@ class Rejection:
             "directions": (size["R"], inner), "directions_scale": (size["R"],), "examples": (size["N"], size["R"]),
             "example_squares": (size["N"],), "example_answers": (len(self.example_labels), size["C"]),
             "example_labels": (len(self.example_labels), num_actions), "coefficients": (len(EVIDENCE) + 1,),
-            "thresholds": (len(SHARES),), "far": (), "least_change": (),
+            "thresholds": (len(SHARES),), "far": (1,), "least_change": (1,),
         }  # fmt: skip
         wrong = [name for name, shape in shapes.items() if getattr(self, name).shape != shape]
         if wrong:
