@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fewframes.models.rejection.fitting import fit_rejection
+from fewframes.models.rejection.rejection import Rejection
+
 WIDTH, NUM_FRAMES = 24, 8
 Floats = NDArray[np.float32]
 
@@ -58,3 +61,17 @@ def actions(
 def auroc(known_N: Floats, unknown_N: Floats) -> float:
     """Return how often a known video has the higher number, of all pairs."""
     return float((known_N[:, None] > unknown_N).mean())
+
+
+def rejection_around(embeddings_KTD: Floats) -> Rejection:
+    """Return a rejection that knows videos which are almost these (T, D), one for each action, and no others."""
+    draw = np.random.default_rng(0)
+    size = float(np.abs(embeddings_KTD - embeddings_KTD.mean(axis=(0, 1))).mean())
+    num_actions = len(embeddings_KTD)
+    groups = [f"{number}" for number in range(12) for _ in range(num_actions)]
+    noise = 0.1 * size * draw.normal(size=(12, num_actions, 2, *embeddings_KTD.shape[1:]))
+    videos = (embeddings_KTD[None, :, None] + noise).astype(np.float32)
+    targets = np.tile(np.eye(num_actions), (12, 1))
+    rejection = fit_rejection(videos.reshape(-1, *videos.shape[2:]), targets, groups)
+    assert rejection is not None
+    return rejection

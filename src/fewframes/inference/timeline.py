@@ -378,7 +378,7 @@ def confidences(
 ) -> list[Floats]:
     """Return the confidence of each window of each length in each action: (W, K) in 0-1, NaN where it could not be decoded.
 
-    It is the softened score, times a factor that is small where a window changes little for this video. It is 0 where a window
+    It is the softened score, times a factor that is small where a window changes little for this video. It is NaN where a window
     shows none of the actions.
 
     Args:
@@ -397,7 +397,7 @@ def confidences(
             factor_W = scores_of((liveliness_W - config.still_share) * STEEP, "multilabel")
             scores_WK = (scores_WK * factor_W[:, None]).astype(np.float32)
         if length.known is not None:
-            scores_WK[length.known < least_known] = 0
+            scores_WK[length.known < least_known] = np.nan
         found.append(scores_WK)
     return found
 

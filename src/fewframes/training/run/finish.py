@@ -85,7 +85,7 @@ def _checkpoint(prepared: PreparedRun, model: STAM) -> Checkpoint:
             "training": len(videos.training.samples),
             "held_out": len(videos.reporting.samples),
             "chosen_by": len(videos.choosing.samples) if context.run.train.keep == "best" else 0,
-            "background": 0 if prepared.background is None else len(prepared.background.indices),
+            **({} if prepared.background is None else {"background": len(prepared.background.indices)}),
             "unread": len(videos.failures),
         },
         "training_videos": videos.training_marks,

@@ -227,7 +227,7 @@ def _provenance(
             "training": len(read.samples),
             "held_out": result.num_held_out,
             "chosen_by": 0,
-            "background": result.num_background,
+            **({"background": result.num_background} if result.num_background else {}),
             "unread": len(result.failures),
         },
         "training_videos": marks_of(read.samples),
