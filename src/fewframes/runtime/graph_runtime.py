@@ -65,7 +65,7 @@ class GraphRuntime:
         )
         self.task, self.causal, self.precision, self.merge = card.task, card.causal, card.precision, card.merge
         self.provenance: Mapping[str, Any] = {}
-        self.rejection = _rejection_of(card, self.name)
+        self.rejection = rejection_of(card, self.name)
         self.frame_width, self.video_width = card.frame_width, card.video_width
 
     @cached_property
@@ -131,7 +131,7 @@ class GraphRuntime:
         return WindowEncoding(logits, outputs["embedding"], outputs["frame_attention"])
 
 
-def _rejection_of(card: Card, path: str) -> Rejection | None:
+def rejection_of(card: Card, path: str) -> Rejection | None:
     """Return the rejection in a card, or None if there is none. Raises WeightsError if it is damaged."""
     if not card.rejection:
         return None
