@@ -10,13 +10,14 @@ DATA holds `ut_interaction/` and `fir_rgb/`, each with its `manifest.csv`. What 
    UT-Interaction or a whole recording of the daily movements;
 3. five folds of whole groups: `train` on four, measured on the fifth, with each of three seeds;
 4. one number by which all logits are divided, fitted to the logits of step 3; its figures are of folds that had no part in it;
-5. `train` on everything, and its logits divided by that number;
+5. `train` on everything, its logits divided by that number, with its judge of unknown videos;
 6. `lite0-16.safetensors` with the figures of steps 3 and 4 inside, `held_out.json`, and `confusion.png` of seed 0.
 
     python runs/packaged.py DATA --seeds 1 --calibrate lite0-16.safetensors
 
 trains nothing to keep: it does steps 3 and 4, and divides the logits of a file that step 6 wrote before there was a step 4. All
-other numbers of the file stay as they are.
+other numbers of the file stay as they are. `python runs/packaged.py DATA --unknown-only` fits the judge of unknown videos to the
+same videos again, and writes it into the packaged file, whose other contents stay as they are. `--file` names another file.
 """
 
 from __future__ import annotations
@@ -42,10 +43,14 @@ from fewframes.core.cache import EmbeddingCache
 from fewframes.core.metrics import Report, bootstrap, calibration_error, log_loss, log_softmax, score
 from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
+from fewframes.inference.predictor import load
 from fewframes.models.files.checkpoint import save_checkpoint
 from fewframes.models.files.model_file import read_model_file, stored_kinds, write_model_file
+from fewframes.models.files.names import packaged_path
+from fewframes.models.rejection.fitting import fit_rejection
 from fewframes.training.calibration import CalibrationFit, LeftOutLogits, cross_validated, fit_calibration
 from fewframes.training.config import RunConfig, changed, read_run
+from fewframes.training.features import EmbeddedVideos, embed_videos
 from fewframes.training.run.finish import TrainingResult
 from fewframes.training.train import TrainOptions, train
 from fewframes.viz.charts import confusion_png
@@ -195,6 +200,17 @@ def trained_on(videos: VideoSet, run: RunConfig, output: Path, cache: EmbeddingC
     return trained
 
 
+def fit_unknown(path: Path, videos: VideoSet, cache: EmbeddingCache) -> None:
+    """Fit the rejection of a model file to these videos, and write it into the file. Its other contents stay as they are."""
+    predictor = load(path, dtype="float32", device="cpu")
+    for result in embed_videos(videos, predictor, cache, mirror=True):
+        if isinstance(result, EmbeddedVideos):
+            assert not result.failures, result.failures[0]
+            rejection = fit_rejection(result.embeddings, videos.multi_hot(), videos.groups())
+    write_model_file(path, replace(read_model_file(path), rejection=rejection), stored_as=stored_kinds(path))
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+
+
 def spread(values: list[float]) -> dict[str, float]:
     rounded = [round(100 * value, 1) for value in values]
     return {"mean": round(statistics.mean(rounded), 1), "min": min(rounded), "max": max(rounded)}
@@ -265,9 +281,14 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, default=SEEDS, help="seeds of step 3")
     parser.add_argument("--calibrate", type=Path, help="a file of weights to divide the logits of, instead of step 5")
+    parser.add_argument("--unknown-only", action="store_true", help="only fit the judge of unknown videos of --file")
+    parser.add_argument("--file", type=Path, default=packaged_path("lite0-16"))
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     cache = EmbeddingCache(options.output / "cache")
+    if options.unknown_only:
+        fit_unknown(options.file, videos_of(options.data), cache)
+        return
     run = read_run(Path(__file__).with_name("lite0-16.toml"))
     weights = options.output / "efficientnet_lite0.safetensors"
     if options.calibrate is None:

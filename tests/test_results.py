@@ -39,6 +39,11 @@ def test_json_is_what_the_command_promises(prediction: Prediction) -> None:
     values = json.loads(prediction.to_json(2))
     assert values == {
         "source": "a.mp4",
+        "label": "kick",
+        "known": None,
+        "unknown_below": None,
+        "unfamiliar": None,
+        "reason": "",
         "top": [{"label": "kick", "score": 0.7}, {"label": "hug", "score": 0.2}],
         "times_s": [0.5, 1.5],
         "frame_attention": [0.25, 0.75],

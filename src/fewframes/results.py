@@ -59,6 +59,45 @@ class Clip:
         return f"Clip({self.source!r}, {count_of(num_frames, 'frame')} of {width}x{height} px out of {self.duration_s:.2f} s)"
 
 
+UNKNOWN = "unknown"
+"""The answer for a video that shows none of the actions."""
+BACKGROUND = frozenset({"background", "none", "no action", "nothing", "other"})
+"""The labels that stand for none of the actions, in small letters and with spaces between words."""
+
+
+def is_background(label: str) -> bool:
+    """Return True if a label, such as the name of a folder, stands for none of the actions: `background`, `Other`, `no_action`."""
+    return " ".join(label.replace("_", " ").replace("-", " ").casefold().split()) in BACKGROUND
+
+
+@dataclass(frozen=True)
+class Familiarity:
+    """The judgement whether a video shows one of the model's actions at all, and whether anything like it was learned from."""
+
+    known: float
+    """How likely the video shows one of the actions, 0-1, if known and unknown videos were equally many."""
+    threshold: float
+    """The value of `known` below which the answer is `unknown`."""
+    unfamiliar: bool
+    """True if the model has learned from nothing like this video: another place, another camera. It says nothing of the action."""
+    reason: str
+    """The reason in plain words; empty for a video that is known and familiar."""
+
+    @property
+    def is_unknown(self) -> bool:
+        """Return True if the video shows none of the actions, as far as the model can tell."""
+        return self.known < self.threshold
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain values, as `fewframes predict --json` writes them."""
+        return {
+            "known": round(self.known, 4),
+            "unknown_below": round(self.threshold, 4),
+            "unfamiliar": self.unfamiliar,
+            "reason": self.reason,
+        }
+
+
 class Label(NamedTuple):
     """An action by name, and its score (0-1)."""
 
@@ -117,6 +156,8 @@ class Prediction:
     """The gaps in the video's timestamps, where no frame was taken. `notices` tell of them."""
     thresholds: tuple[float, ...] = ()
     """The score from which each action counts as present, in the order of `labels`. Empty for models of one action a video."""
+    familiarity: Familiarity | None = None
+    """The judgement whether it shows one of the actions at all; None if the model has no judge, or was told not to ask it."""
 
     @property
     def present(self) -> list[Label]:
@@ -131,12 +172,31 @@ class Prediction:
 
     @property
     def label(self) -> str:
-        """Return the likeliest action."""
-        return self.top(1)[0].label
+        """Return the answer: the likeliest action, or `unknown` if the video seems to show none of the actions."""
+        best = self.top(1)[0].label
+        is_unknown = self.familiarity is not None and self.familiarity.is_unknown
+        return UNKNOWN if is_unknown or is_background(best) else best
+
+    @property
+    def known(self) -> float | None:
+        """Return how likely the video shows one of the actions at all (0-1), or None if that was not judged."""
+        return None if self.familiarity is None else self.familiarity.known
+
+    @property
+    def unfamiliar(self) -> bool | None:
+        """Return True if the model has learned from nothing like this video, or None if that was not judged."""
+        return None if self.familiarity is None else self.familiarity.unfamiliar
+
+    @property
+    def reason(self) -> str:
+        """Return the reason why the video is unknown or unfamiliar, in plain words; an empty text if it is neither."""
+        if self.familiarity is not None and (self.familiarity.is_unknown or not is_background(self.top(1)[0].label)):
+            return self.familiarity.reason
+        return f"its likeliest label is {self.top(1)[0].label!r}" if is_background(self.top(1)[0].label) else ""
 
     @property
     def score(self) -> float:
-        """Return the score (0-1) of the likeliest action."""
+        """Return the score (0-1) of the likeliest action, whether or not the video is taken to show it."""
         return self.top(1)[0].score
 
     @property
@@ -153,6 +213,8 @@ class Prediction:
         ]
         if self.distinct_frames < len(self.times_s):
             lines.append(f"only {self.distinct_frames} of its {len(self.times_s)} sampled frames are different")
+        if self.familiarity is not None and self.familiarity.unfamiliar and not self.familiarity.is_unknown:
+            lines.append(f"unfamiliar: {self.familiarity.reason}; how often it is right there was never measured")
         return lines
 
     def top(self, k: int = 5) -> list[Label]:
@@ -163,6 +225,11 @@ class Prediction:
         """Return plain values, as `fewframes predict --json` writes them, with the `topk` likeliest actions."""
         return {
             "source": self.source,
+            "label": self.label,
+            "known": None if self.known is None else round(self.known, 4),
+            "unknown_below": None if self.familiarity is None else round(self.familiarity.threshold, 4),
+            "unfamiliar": self.unfamiliar,
+            "reason": self.reason,
             "top": [{"label": label, "score": round(score, 6)} for label, score in self.top(topk)],
             **({"present": [found.label for found in self.present]} if self.thresholds else {}),
             "times_s": [round(time, 6) for time in self.times_s.tolist()],
@@ -183,6 +250,7 @@ class Prediction:
 
     def __repr__(self) -> str:
         best = ", ".join(f"{label} {score:.1%}" for label, score in self.top(3))
+        best = f"{UNKNOWN}; {best}" if self.label == UNKNOWN else best
         return (
             f"Prediction({self.source!r}: {best}; {count_of(len(self.times_s), 'frame')}, {self.timing.total_s:.2f} s)"
         )
@@ -191,6 +259,7 @@ class Prediction:
         """Return the likeliest actions as a table for notebooks, with the attention to each frame."""
         top = self.top()
         caption = f"{self.source}: {count_of(len(self.times_s), 'frame')}, {self.timing.total_s:.2f} s"
+        caption += f"; {self.label}: {self.reason}" if self.label == UNKNOWN else ""
         times_s, weights = self.times_s.tolist(), self.frame_attention.tolist()
         width = 1 / len(weights)
         marks = [

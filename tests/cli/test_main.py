@@ -73,6 +73,11 @@ def test_json_lines(videos: Path, fast: list[str]) -> None:
     for line in lines:
         assert set(line) == {
             "source",
+            "label",
+            "known",
+            "unknown_below",
+            "unfamiliar",
+            "reason",
             "top",
             "times_s",
             "frame_attention",

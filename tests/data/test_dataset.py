@@ -218,3 +218,29 @@ def test_random_order_is_the_one_that_splits_have_always_had(num_items: int, see
 
 def test_random_order_is_recorded() -> None:
     assert _random_order(8, 7) == [7, 0, 3, 4, 1, 5, 2, 6]
+
+
+def test_videos_of_background_are_split_off() -> None:
+    labels = ("hug", "Background", "kick", "no_action", "hug", "other")
+    data = VideoSet(tuple(Sample(path=f"{row}.mp4", labels=(label,)) for row, label in enumerate(labels)), "x")
+    actions, background = data.split_background()
+    assert (actions.labels, len(actions.samples)) == (("hug", "kick"), 3)
+    assert [sample.path for sample in background.samples] == ["1.mp4", "3.mp4", "5.mp4"]
+
+
+def test_with_a_single_action_the_background_is_told_apart_from_it() -> None:
+    data = VideoSet(tuple(Sample(path=f"{label}.mp4", labels=(label,)) for label in ("fall", "nothing")), "x")
+    assert data.split_background() == (data, data.subset(()))
+    assert data.split_background(least_actions=1)[0].labels == ("fall",)
+
+
+def test_a_word_for_none_beside_actions_is_dropped() -> None:
+    samples = (
+        Sample(path="1.mp4", labels=("hug", "none")),
+        Sample(path="2.mp4", labels=("kick",)),
+        Sample(path="3.mp4", labels=()),
+        Sample(path="4.mp4", labels=("none",)),
+    )
+    actions, background = VideoSet(samples, "x", multilabel=True).split_background()
+    assert [sample.labels for sample in actions.samples] == [("hug",), ("kick",), ()]
+    assert [sample.path for sample in background.samples] == ["4.mp4"]

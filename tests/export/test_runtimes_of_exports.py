@@ -18,10 +18,14 @@ from fewframes.inference.timeline import sweep
 from fewframes.models.config import ExitPlan
 from fewframes.models.files.checkpoint import Checkpoint, save_checkpoint
 from fewframes.models.files.networks import build_model
+from fewframes.models.rejection.fitting import fit_rejection
+from fewframes.runtime.graph_runtime import rejection_of
+from fewframes.runtime.graphs import open_graph
 from fewframes.runtime.protocol import CachesMotion, DrawsMaps, LabelsClips
 from fewframes.video.view import ViewConfig
 from helpers.models import LABELS, TINY, shaken
 from helpers.runtimes import assert_same_answers
+from helpers.unknowns import actions
 
 pytest.importorskip("onnxscript")
 VIEW = ViewConfig(resize_px=36, crop_px=32)
@@ -36,7 +40,9 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = build_model(CONFIG, VIEW)
     shaken(model)
     plan = ExitPlan(stages=((0, 2, 5, 7), tuple(range(8))), temperatures=(1.0, 1.0), threshold=0.9)
-    save_checkpoint(path, Checkpoint(model.eval(), VIEW, LABELS, exits=plan))
+    known = actions(3, width=48, num_frames=8)
+    rejection = fit_rejection(known.embeddings, known.targets, known.groups)
+    save_checkpoint(path, Checkpoint(model.eval(), VIEW, LABELS, exits=plan, rejection=rejection))
     add_graphs(path)
     return path
 
@@ -63,6 +69,17 @@ def test_every_verb_gives_the_answers_of_torch(found: Predictor, live: Predictor
     for name in ("labels", "view", "num_frames", "any_num_frames", "embeds_frames", "causal", "frame_width", "video_width",
                  "merge", "task", "exits", "device", "precision"):  # fmt: skip
         assert getattr(found.runtime, name) == getattr(live.runtime, name), name
+    assert found.runtime.rejection is not None
+
+
+def test_a_damaged_rejection_is_named(live: Predictor, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    export(live, path)
+    card = replace(open_graph(path).card, rejection="abc")
+    with pytest.raises(WeightsError, match="its rejection is damaged .*; export it again"):
+        rejection_of(card, str(path))
+    assert rejection_of(replace(card, rejection=""), str(path)) is None
+    assert "rejection" not in replace(card, rejection="").to_json()  # as cards were before there was one
 
 
 def test_abilities_that_are_missing_are_refused_by_name(found: Predictor, videos: Path) -> None:

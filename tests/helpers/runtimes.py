@@ -28,6 +28,9 @@ def same_prediction(found: Prediction, wanted: Prediction) -> None:
     near(found.frame_embeddings, wanted.frame_embeddings, EMBEDDINGS)
     assert found.times_s.tolist() == wanted.times_s.tolist()
     assert (found.labels, found.steps, found.source) == (wanted.labels, wanted.steps, wanted.source)
+    assert (found.label, found.unfamiliar, found.reason) == (wanted.label, wanted.unfamiliar, wanted.reason)
+    if wanted.known is not None:
+        near(found.known, wanted.known, EMBEDDINGS)
 
 
 def assert_same_answers(found: Predictor, live: Predictor, videos: list[Path]) -> None:

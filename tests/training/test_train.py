@@ -21,12 +21,14 @@ from fewframes.core.cache import EmbeddingCache
 from fewframes.core.metrics import MultiLabelReport, Report
 from fewframes.data.config import DataConfig
 from fewframes.data.dataset import VideoSet, read_data
+from fewframes.data.layouts import Sample
 from fewframes.errors import ConfigError, DataError, OutputError
 from fewframes.inference.predictor import load
 from fewframes.models.config import ModelConfig
 from fewframes.models.files.checkpoint import Checkpoint, save_checkpoint
 from fewframes.models.files.hub import load_checkpoint
 from fewframes.models.files.networks import build_model
+from fewframes.results import UNKNOWN
 from fewframes.training.augment_config import AugmentConfig
 from fewframes.training.config import RunConfig, TrainConfig, read_run
 from fewframes.training.evaluation.evaluate import EvaluateConfig, evaluate
@@ -407,3 +409,25 @@ def test_two_processes_learn_what_one_does_with_twice_the_batches_a_step(
     # Not weight by weight: some (key biases) have no gradient but rounding, and Adam makes steps of it.
     torch.testing.assert_close(second, first, rtol=0, atol=1e-4)
     assert (first[:, 0] - first[:, 1]).abs().max() > 0.01
+
+
+def test_training_in_steps_fits_the_rejection_with_background(
+    clips: Path, videos: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    data = read_data(clips)
+    none = [Sample(path=str(videos / name), labels=("nothing",)) for name in ("a.mp4", "b.mp4", "sub/c.mp4")]
+    none[2] = replace(none[2], split="test")
+    marked = [replace(sample, split="test") if Path(sample.path).stem in "01" else sample for sample in data.samples]
+    trained = train(replace(data, samples=(*marked, *none)), tmp_path / "out", run_for(tiny_model), CPU)
+    predictor = load(tmp_path / "out", device="cpu", dtype="float32")
+    assert predictor.labels == ("redden", "turn blue")
+    assert predictor.predict(videos / "b.mp4").label == UNKNOWN
+    assert predictor.predict(clips / "redden" / "3.mp4").label == "redden"
+    assert trained.evaluation is not None
+    assert trained.evaluation.unknown is not None
+    assert (trained.evaluation.unknown.num_background, len(trained.evaluation.samples)) == (1, 4)
+
+
+def test_a_frame_encoder_that_learns_has_no_rejection(clips: Path, tiny_model: Path, tmp_path: Path) -> None:
+    run = replace(run_for(tiny_model), train=replace(QUICK, min_steps=1, unfreeze="all", workers=0))
+    assert train(read_data(clips), tmp_path / "out", run, CPU).checkpoint.rejection is None

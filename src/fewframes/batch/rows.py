@@ -14,6 +14,7 @@ from fewframes.errors import FewframesError
 from fewframes.inference.clips import BackendChoice, ClipReader, ClipRequest, DecodedClips
 from fewframes.inference.early_exit import exit_plan_of
 from fewframes.inference.predictor import load, one_pass
+from fewframes.inference.unknowns import UnknownChoice
 from fewframes.results import Failure, Prediction
 from fewframes.runtime.protocol import DtypeName
 
@@ -37,6 +38,7 @@ class VideoJob:
     end_s: float | None = None
     tolerance: float = 0.0
     early_exit: bool | float = False
+    unknown: UnknownChoice = "auto"
     workers: int | None = None
 
     def start(self) -> VideoWork:
@@ -55,7 +57,9 @@ class VideoWork:
             dtype="float32" if job.dtype == "auto" else job.dtype,
             backend="pyav" if job.backend == "auto" else job.backend,
         )
-        self.predictor = load(job.model, device=job.device, dtype=job.dtype, backend=job.backend, merge=job.merge)
+        self.predictor = load(
+            job.model, device=job.device, dtype=job.dtype, backend=job.backend, merge=job.merge, unknown=job.unknown
+        )
         exit_plan_of(self.predictor.runtime, job.early_exit, job.num_frames)  # fail before any video is read
         self._job = job
         settings = {name: value for name, value in asdict(job).items() if name not in ("model", "device", "workers")}
@@ -73,6 +77,9 @@ class VideoWork:
                 "source": text,
                 "label": text,
                 "score": number,
+                "known": number,
+                "unfamiliar": pyarrow.bool_(),
+                "reason": text,
                 "top_labels": pyarrow.list_(text),
                 "top_scores": pyarrow.list_(number),
                 **({"present": pyarrow.list_(text)} if self.predictor.runtime.task == "multilabel" else {}),
@@ -117,8 +124,11 @@ class VideoWork:
         top = result.top(self._job.topk)
         return {
             "source": printable(result.source),
-            "label": printable(top[0].label),
+            "label": printable(result.label),
             "score": top[0].score,
+            "known": result.known,
+            "unfamiliar": result.unfamiliar,
+            "reason": printable(result.reason),
             "top_labels": [printable(best.label) for best in top],
             "top_scores": [best.score for best in top],
             **({"present": [printable(label) for label, _ in result.present]} if result.thresholds else {}),

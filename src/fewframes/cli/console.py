@@ -26,6 +26,8 @@ if TYPE_CHECKING:  # the command line must not load torch before a command needs
 
 Results = Iterable["Prediction | Explanation | Failure"]
 Result = TypeVar("Result")
+JUDGED = ("label", "known", "unfamiliar", "reason")
+"""The columns of `predict --csv` with the answer, and the judgement whether a video shows one of the actions at all."""
 SHOWN_PROBLEMS, SHOWN_ACTIONS = 3, 20
 """The most problems of a kind, and the most actions, that are listed by name; the rest are counted."""
 
@@ -51,17 +53,30 @@ def write_csv(results: Results, topk: int, *, multilabel: bool = False) -> Itera
     writer = csv.writer(sys.stdout, lineterminator="\n")
     present = ["present"] if multilabel else []
     names = [f"{what}_{rank}" for rank in ranks for what in ("label", "score")]
-    writer.writerow(["source", "error", *names, "distinct_frames", *present])
+    writer.writerow(["source", "error", *names, "distinct_frames", *JUDGED, *present])
     for result in results:
         if isinstance(result, Failure):
-            writer.writerow([for_csv(result.source), for_csv(result.error)] + [""] * (2 * topk + 1 + len(present)))
+            empty = [""] * (2 * topk + 1 + len(JUDGED) + len(present))
+            writer.writerow([for_csv(result.source), for_csv(result.error), *empty])
         else:
             prediction = prediction_of(result)
             pairs = [cell for label, score in prediction.top(topk) for cell in (for_csv(label), f"{score:.6f}")]
             padding = [""] * (2 * topk - len(pairs))
+            judged = judged_cells(prediction)
             named = [for_csv(";".join(label for label, _ in prediction.present))] if present else []
-            writer.writerow([for_csv(result.source), "", *pairs, *padding, prediction.distinct_frames, *named])
+            writer.writerow([for_csv(result.source), "", *pairs, *padding, prediction.distinct_frames, *judged, *named])
         yield result
+
+
+def judged_cells(prediction: Prediction) -> list[object]:
+    """Return the cells of the columns `JUDGED`, empty where that was not judged."""
+    known, unfamiliar = prediction.known, prediction.unfamiliar
+    return [
+        for_csv(prediction.label),
+        "" if known is None else f"{known:.4f}",
+        "" if unfamiliar is None else str(unfamiliar).lower(),
+        for_csv(prediction.reason),
+    ]
 
 
 def write_table(results: Results, topk: int) -> Iterator[Prediction | Explanation | Failure]:
@@ -92,6 +107,7 @@ def block(prediction: Prediction, topk: int) -> str:
     return "\n".join(
         [
             plain(prediction.source),
+            *unknown_lines(prediction),
             *(f"  {label:<{width}} {score:6.1%}  {full * round(30 * score)}" for label, score in top),
             *present_lines(prediction),
             f"  frames from {times[0]:.2f} s to {times[-1]:.2f} s, attention {strip} most at "
@@ -108,6 +124,16 @@ def present_lines(prediction: Prediction) -> list[str]:
     if not prediction.thresholds:
         return []
     return [f"  present: {', '.join(plain(label) for label, _ in prediction.present) or 'none of the actions'}"]
+
+
+def unknown_lines(prediction: Prediction) -> list[str]:
+    """Return a line that says that a video is unknown and why; none for a video that is not."""
+    from fewframes.results import UNKNOWN
+
+    if prediction.label != UNKNOWN:
+        return []
+    known = "" if prediction.known is None else f" (one of the actions at all: {prediction.known:.0%})"
+    return [f"  {UNKNOWN}: {plain(prediction.reason)}{known}; the nearest actions are"]
 
 
 def speaks_unicode() -> bool:
@@ -127,6 +153,8 @@ def evaluation_lines(evaluation: Evaluation) -> list[str]:
         lines.append(f"official subset: {evaluation.official}")
     if evaluation.early_exit is not None:
         lines.append(f"early exit: {evaluation.early_exit}")
+    if evaluation.unknown is not None:
+        lines += evaluation.unknown.lines()
     if order is not None:
         lines.append(f"frames backwards {order.backwards:.1%}, in random order {order.shuffled:.1%}")
     if evaluation.calibration is not None:

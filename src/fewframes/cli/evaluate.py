@@ -34,10 +34,12 @@ from fewframes.cli.options import (
     RuntimeOption,
     TaskOption,
     ToleranceOption,
+    UnknownOption,
     VideosOption,
     embedding_cache,
     exit_at,
     frame_counts,
+    unknown_of,
 )
 from fewframes.data.config import DataConfig
 from fewframes.errors import EXIT_SOME_FAILED
@@ -61,6 +63,7 @@ def evaluate(
     folder: VideosOption = DATA.videos,
     official_split: OfficialOption = DATA.official_split,
     model: ModelOption = "lite0-16",
+    unknown: UnknownOption = "auto",
     views: Annotated[
         str,
         typer.Option(
@@ -155,7 +158,9 @@ def evaluate(
         part
     )
     tell_data(data, videos)
-    predictor = load(model, device=device, dtype=dtype, backend=backend, merge=merge, runtime=runtime)
+    predictor = load(
+        model, device=device, dtype=dtype, backend=backend, merge=merge, runtime=runtime, unknown=unknown_of(unknown)
+    )
     tell(describe(predictor))
     store = embedding_cache(cache, unused=no_cache)
     with StageProgress() as progress:

@@ -14,6 +14,7 @@ from fewframes.errors import ConfigError, FewframesError
 
 if TYPE_CHECKING:
     from fewframes.core.cache import EmbeddingCache
+    from fewframes.inference.unknowns import UnknownChoice
 
 # The boxes of `--help`. An option without one would stand in a box of its own above all others.
 INPUT = "Input"
@@ -126,6 +127,16 @@ EarlyExitOption = Annotated[
         "that `train --early-exit` fitted for the model.",
         show_default=False,
         rich_help_panel=SPEED,
+    ),
+]
+UnknownOption = Annotated[
+    str,
+    typer.Option(
+        "--unknown",
+        metavar="auto|off|0-1",
+        help="Answer unknown where a video seems to show none of the actions. auto keeps 95 % of the videos of the model's "
+        "actions, a number such as 0.9 keeps that fraction of them, off always names an action.",
+        rich_help_panel=MODEL,
     ),
 ]
 BackendOption = Annotated[
@@ -248,6 +259,22 @@ def exit_at(text: str | None) -> bool | float:
     if not 0 < threshold <= 1:
         raise typer.BadParameter(f"--early-exit {text!r}: needs auto, or a confidence above 0 and up to 1, such as 0.9")
     return threshold
+
+
+def unknown_of(text: str) -> UnknownChoice:
+    """Return the value of `--unknown` as `fewframes.load` takes it. Raises BadParameter for anything else."""
+    match text:
+        case "auto" | "off":
+            return text
+    try:
+        kept = float(text)
+    except ValueError:
+        kept = -1.0
+    if not 0 < kept < 1:
+        raise typer.BadParameter(
+            f"--unknown {text!r}: needs auto, off, or the fraction of known videos to keep, between 0 and 1, such as 0.9"
+        )
+    return kept
 
 
 def make_folder(folder: Path) -> None:

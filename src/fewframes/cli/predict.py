@@ -38,9 +38,11 @@ from fewframes.cli.options import (
     SourcesArgument,
     StartOption,
     ToleranceOption,
+    UnknownOption,
     WorkersOption,
     exit_at,
     named_videos,
+    unknown_of,
 )
 from fewframes.errors import EXIT_SOME_FAILED
 
@@ -55,6 +57,7 @@ def predict(
     start: StartOption = 0.0,
     end: EndOption = None,
     model: ModelOption = "lite0-16",
+    unknown: UnknownOption = "auto",
     topk: Annotated[
         int, typer.Option(min=1, help="Number of actions to name for each video.", rich_help_panel=OUTPUT)
     ] = 5,
@@ -104,7 +107,8 @@ def predict(
 
         job = VideoJob(
             columns="actions", model=model, topk=topk, num_frames=frames, start_s=start, end_s=end, tolerance=tolerance,
-            early_exit=exit_at(early_exit), merge=merge, backend=backend, device=device, dtype=dtype, workers=workers,
+            early_exit=exit_at(early_exit), unknown=unknown_of(unknown), merge=merge, backend=backend, device=device,
+            dtype=dtype, workers=workers,
         )  # fmt: skip
         write_folder(job, sources, output, engine, shard_rows, "labelling")
         return
@@ -117,7 +121,9 @@ def predict(
     began = time.perf_counter()
     if explain is not None and maps != "none" and runtime == "auto" and format_of(model) is None and has_torch():
         runtime = "torch"  # only torch draws maps
-    predictor = load(model, device=device, dtype=dtype, backend=backend, merge=merge, runtime=runtime)
+    predictor = load(
+        model, device=device, dtype=dtype, backend=backend, merge=merge, runtime=runtime, unknown=unknown_of(unknown)
+    )
     tell(f"{describe(predictor)}, loaded in {time.perf_counter() - began:.1f} s")
     results: Results = (
         predictor.predict_many(

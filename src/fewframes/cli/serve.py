@@ -12,7 +12,16 @@ from typing import Annotated, Literal
 import typer
 
 from fewframes.cli.console import describe, tell
-from fewframes.cli.options import SPEED, DeviceOption, DtypeOption, MergeOption, ModelOption, RuntimeOption
+from fewframes.cli.options import (
+    SPEED,
+    DeviceOption,
+    DtypeOption,
+    MergeOption,
+    ModelOption,
+    RuntimeOption,
+    UnknownOption,
+    unknown_of,
+)
 from fewframes.core.text import count_of
 from fewframes.errors import EXIT_SOME_FAILED, ConfigError, MissingDependency
 
@@ -81,6 +90,7 @@ def serve(
         ),
     ] = 30,
     model: ModelOption = "lite0-16",
+    unknown: UnknownOption = "auto",
     workers: Annotated[
         int | None,
         typer.Option(
@@ -132,7 +142,9 @@ def serve(
     }
     config = settings_from(ServeConfig, values, "serve")
     began = time.perf_counter()
-    predictor = load(model, device=device, dtype=dtype, backend="pyav", merge=merge, runtime=runtime)
+    predictor = load(
+        model, device=device, dtype=dtype, backend="pyav", merge=merge, runtime=runtime, unknown=unknown_of(unknown)
+    )
     tell(f"{describe(predictor)}, loaded in {time.perf_counter() - began:.1f} s")
     app = create_app(predictor, config)
     if not is_here and not token:

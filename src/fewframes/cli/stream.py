@@ -22,7 +22,9 @@ from fewframes.cli.options import (
     ModelOption,
     NoCacheOption,
     RuntimeOption,
+    UnknownOption,
     embedding_cache,
+    unknown_of,
 )
 from fewframes.core.text import json_line, plain
 from fewframes.errors import ConfigError
@@ -65,6 +67,7 @@ def stream(
         typer.Option("--for", help="Stop after this many seconds.", show_default="never", rich_help_panel=INPUT),
     ] = None,
     model: ModelOption = "lite0-16",
+    unknown: UnknownOption = "auto",
     window: Annotated[
         float | None,
         typer.Option(
@@ -173,7 +176,7 @@ def stream(
     config = settings_from(StreamConfig, values, "stream")
     if background and alarms_per_day is None:
         raise ConfigError("--background is footage for thresholds of alarms; say how many a day: --alarms-per-day 1")
-    predictor = load(model, device=device, dtype=dtype, merge=merge, runtime=runtime)
+    predictor = load(model, device=device, dtype=dtype, merge=merge, runtime=runtime, unknown=unknown_of(unknown))
     as_lines = json or not sys.stdout.isatty()
     on_event = (lambda event: tell(f"{event.time_s:.2f} s, {event.kind}: {event.words}")) if as_lines else None
     try:

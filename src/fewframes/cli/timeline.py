@@ -23,12 +23,14 @@ from fewframes.cli.options import (
     NoCacheOption,
     RuntimeOption,
     StartOption,
+    UnknownOption,
     VideosArgument,
     check_writable,
     embedding_cache,
     frame_counts,
     make_folder,
     named_videos,
+    unknown_of,
 )
 from fewframes.core.files import check_not_read, write_file, writing
 from fewframes.core.text import count_of, json_line, plain
@@ -47,6 +49,7 @@ def timeline(
     start: StartOption = 0.0,
     end: EndOption = None,
     model: ModelOption = "lite0-16",
+    unknown: UnknownOption = "auto",
     window: Annotated[
         float,
         typer.Option(help="Seconds of the shortest windows, about what an action lasts.", rich_help_panel=DETECTION),
@@ -119,7 +122,9 @@ def timeline(
     check_outputs(vtt, plot, thumbnails)
     for file in filter(None, (vtt, plot)):
         check_not_read(file, paths)
-    predictor = load(model, device=device, dtype=dtype, backend=backend, merge=merge, runtime=runtime)
+    predictor = load(
+        model, device=device, dtype=dtype, backend=backend, merge=merge, runtime=runtime, unknown=unknown_of(unknown)
+    )
     tell(describe(predictor))
     store = embedding_cache(cache, unused=no_cache)
     if as_csv:

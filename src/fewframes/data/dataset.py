@@ -20,6 +20,7 @@ from fewframes.data.config import DataConfig
 from fewframes.data.folders import IgnoredFile
 from fewframes.data.layouts import ReadOptions, Sample, read_layout
 from fewframes.errors import DataError
+from fewframes.results import is_background
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,23 @@ class VideoSet:
                 f"{self.name}: no videos in the part {name!r}; the data have {', '.join(sorted(splits)) or 'none'}"
             )
         return self.subset(chosen)
+
+    def split_background(self, least_actions: int = 2) -> tuple[VideoSet, VideoSet]:
+        """Return the videos of actions, and those of background: labelled `background`, `none` or the like (`is_background`).
+
+        With fewer actions than `least_actions` beside it, the background is one of the labels to tell apart, and no video is split
+        off.
+        """
+        if sum(not is_background(label) for label in self.labels) < least_actions:
+            return self, replace(self, samples=())
+        marked = [bool(sample.labels) and all(map(is_background, sample.labels)) for sample in self.samples]
+        actions = self.subset(index for index, is_none in enumerate(marked) if not is_none)
+        # A video with several labels may have an action beside the word for none.
+        cleaned = tuple(
+            replace(sample, labels=tuple(label for label in sample.labels if not is_background(label)))
+            for sample in actions.samples
+        )
+        return replace(actions, samples=cleaned), self.subset(index for index, is_none in enumerate(marked) if is_none)
 
     def subset(self, indices: Iterable[int]) -> VideoSet:
         """Return the videos at these indices, in this order."""

@@ -299,6 +299,7 @@ def _card(predictor: Predictor, part: GraphPart, precision: Precision) -> Card:
         merge=runtime.merge,
         exits=runtime.exits,
         thresholds=runtime.thresholds,
+        rejection=runtime.rejection.to_text() if runtime.rejection is not None and part == "whole" else "",
     )
 
 

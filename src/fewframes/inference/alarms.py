@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from fewframes.core.settings import Task
 from fewframes.errors import ConfigError
 from fewframes.inference.promise import AlarmPromise, check_rate
-from fewframes.inference.timeline import BACKGROUND
-from fewframes.results import Floats
+from fewframes.results import Floats, is_background
 from fewframes.runtime.protocol import Runtime
 from fewframes.video.live_settings import StreamConfig
 
@@ -76,7 +75,7 @@ class AlarmRaiser:
 
 def is_action(labels: Sequence[str]) -> NDArray[np.bool_]:
     """Return a mark (K,) for each label: False if it stands for none of the actions."""
-    return np.array([label.casefold() not in BACKGROUND for label in labels])
+    return np.array([not is_background(label) for label in labels])
 
 
 def answers_of(

@@ -18,9 +18,10 @@ from fewframes.core.process import num_cores, worked_ahead
 from fewframes.core.settings import MOST_FRAMES
 from fewframes.errors import ConfigError, FewframesError, VideoError
 from fewframes.inference.clips import BackendChoice, ClipReader, ClipRequest, DecodedClips, choose_backend
-from fewframes.inference.early_exit import encoded_early, exit_plan_of
+from fewframes.inference.early_exit import encoded_early, exit_plan_of, filled
+from fewframes.inference.unknowns import UnknownChoice, unknown_rule
 from fewframes.models.config import ExitPlan
-from fewframes.results import Clip, Failure, Prediction, Timing
+from fewframes.results import Clip, Failure, Familiarity, Prediction, Timing
 from fewframes.runtime.open import DEFAULT_MODEL, RuntimeName, open_runtime
 from fewframes.runtime.protocol import DtypeName, Floats, Frames, LabelsClips, Runtime, WindowEncoding, scores_of
 from fewframes.sampling import ONE_PASS, Views
@@ -52,6 +53,7 @@ class Predictor:
         merge: int | None = None,
         name: str = "",
         limits: Limits = NO_LIMITS,
+        unknown: UnknownChoice = "auto",
     ) -> None:
         """Make a predictor of a runtime, or of a checkpoint, which torch then runs.
 
@@ -63,6 +65,8 @@ class Predictor:
             merge: the patches that each block of a ViT merges away.
             name: the model's name in errors and files.
             limits: the largest videos that are read.
+            unknown: `auto` answers `unknown` for videos that seem to show none of the actions, if the model can tell. 95 % of
+                the videos of its actions are kept. A number, such as 0.9, keeps another fraction of them. `off` never does.
         """
         if hasattr(model, "embed_frames"):
             self.runtime = cast(Runtime, model)
@@ -70,6 +74,7 @@ class Predictor:
             from fewframes.runtime.torch_runtime import TorchRuntime
 
             self.runtime = TorchRuntime(model, device=device, dtype=dtype, merge=merge, name=name)
+        self.unknown, self.unknown_rule = unknown, unknown_rule(self.runtime, unknown)
         device = self.runtime.device
         self.reader = ClipReader(self.runtime.view, choose_backend(backend, device), device, limits)
 
@@ -97,7 +102,7 @@ class Predictor:
 
         A server uses it to embed the frames of several videos together.
         """
-        return Predictor(runtime, backend=self.reader.backend, limits=limits)
+        return Predictor(runtime, backend=self.reader.backend, limits=limits, unknown=self.unknown)
 
     @property
     def torch(self) -> TorchRuntime:
@@ -196,7 +201,7 @@ class Predictor:
         """
         from fewframes.inference.stream import Stream  # late, because only streams need it
 
-        return Stream(self.runtime, source, config or StreamConfig(), on_event, promise)
+        return Stream(self.runtime, source, config or StreamConfig(), on_event, promise, self.unknown_rule)
 
     def read_clip(
         self,
@@ -258,13 +263,22 @@ class Predictor:
         began = time.perf_counter()
         clips = [video.clips[0] for video in videos]
         embeddings_BTD, encoded = self._label_clips(np.stack([clip.frames for clip in clips]))
+        known = self._familiarity(embeddings_BTD)
         predictions = [
-            self._prediction(clip, embeddings_TD, encoding, Timing(0.0, 0.0, 0.0))
-            for clip, embeddings_TD, encoding in zip(clips, embeddings_BTD, encoded.each(), strict=True)
+            self._prediction(clip, embeddings_TD, encoding, Timing(0.0, 0.0, 0.0), familiarity)
+            for clip, embeddings_TD, encoding, familiarity in zip(
+                clips, embeddings_BTD, encoded.each(), known, strict=True
+            )
         ]
         network_s = (time.perf_counter() - began) / len(videos)
         timings = [Timing(video.decode_s, video.transform_s, network_s) for video in videos]
         return [replace(prediction, timing=timing) for prediction, timing in zip(predictions, timings, strict=True)]
+
+    def _familiarity(self, embeddings_BTD: Floats) -> Sequence[Familiarity | None]:
+        """Return the judgement on each video, None if there is no rule for unknown videos."""
+        if self.unknown_rule is None:
+            return [None] * len(embeddings_BTD)
+        return self.unknown_rule.familiarity(embeddings_BTD)
 
     def _label_clips(self, frames_BTCHW: Frames) -> tuple[Floats, WindowEncoding]:
         """Return the frame embeddings (B, T, D) of whole clips, and their encoding."""
@@ -276,9 +290,18 @@ class Predictor:
     def _predict_early(self, source: Source, request: ClipRequest, plan: ExitPlan, threads: int) -> Prediction:
         """Label one video stage by stage, until the answer is confident enough."""
         early = encoded_early(self.runtime, self.reader, source, request, plan, threads=threads)
-        return self._prediction(early.clip, early.embeddings, early.encoded, early.timing)
+        indices = next(stage for stage in plan.stages if len(stage) == len(early.embeddings))
+        familiarity = self._familiarity(filled(early.embeddings[None], indices, plan.num_frames))[0]
+        return self._prediction(early.clip, early.embeddings, early.encoded, early.timing, familiarity)
 
-    def _prediction(self, clip: Clip, embeddings_TD: Floats, encoded: WindowEncoding, timing: Timing) -> Prediction:
+    def _prediction(
+        self,
+        clip: Clip,
+        embeddings_TD: Floats,
+        encoded: WindowEncoding,
+        timing: Timing,
+        familiarity: Familiarity | None,
+    ) -> Prediction:
         """Return a prediction from the network's outputs for one video. Raises VideoError where they are no numbers."""
         assert encoded.frame_attention is not None
         scores_K = scores_of(encoded.logits[0], self.runtime.task)
@@ -296,6 +319,7 @@ class Predictor:
             reading=clip.reading,
             steps=clip.steps,
             thresholds=thresholds_of(self.runtime),
+            familiarity=familiarity,
         )
 
 
@@ -307,6 +331,7 @@ def load(
     backend: BackendChoice = "auto",
     merge: int | None = None,
     runtime: RuntimeName = "auto",
+    unknown: UnknownChoice = "auto",
 ) -> Predictor:
     """Load a `Predictor` by a preset's name (see `fewframes models`), from a model file, or from an exported file.
 
@@ -317,6 +342,8 @@ def load(
         backend: `auto` decodes with torchcodec on a GPU where that works, with PyAV elsewhere.
         merge: Patches that each block of a ViT merges away; None is the number that the model was trained with.
         runtime: The library that runs a model file: `torch` or `onnxruntime`; `auto` chooses (`fewframes doctor` says why).
+        unknown: When the answer is `unknown`, as `Predictor` explains it: `auto`, `off`, or the fraction of videos of the model's
+            actions that are kept, such as 0.9.
 
     Raises:
         WeightsError: the model cannot be found or read.
@@ -324,7 +351,7 @@ def load(
         MissingDependency: the library that runs it is not installed.
     """
     opened = open_runtime(name_or_path, device=device, dtype=dtype, merge=merge, runtime=runtime)
-    return Predictor(opened, backend=backend)
+    return Predictor(opened, backend=backend, unknown=unknown)
 
 
 def thresholds_of(runtime: Runtime) -> tuple[float, ...]:

@@ -18,7 +18,8 @@ from fewframes.core.text import count_of
 from fewframes.errors import ConfigError
 from fewframes.inference.alarms import Alarm, AlarmRaiser, check_promise
 from fewframes.inference.promise import AlarmPromise
-from fewframes.results import top_labels
+from fewframes.inference.unknowns import UnknownRule
+from fewframes.results import UNKNOWN, Familiarity, is_background, top_labels
 from fewframes.runtime.protocol import CachesMotion, Floats, Frames, Runtime, scores_of
 from fewframes.video.live import POLL_S, LiveReader
 from fewframes.video.live_queue import WAITING, LiveEvent, LiveFrame
@@ -38,8 +39,8 @@ class StreamPrediction:
     """A prediction for the seconds [start_s, end_s] of a stream, on its own clock.
 
     `scores` (K,) are in the order of `labels`, and `smoothed` (K,) is their mean over earlier predictions. `label` is the action
-    with hysteresis, None while none is certain. `latency_s` is the time from the arrival of the newest frame to this prediction.
-    `events` are those since the last prediction.
+    with hysteresis, None while none is certain, and `unknown` while the last seconds seem to show none of the actions. `latency_s`
+    is the time from the arrival of the newest frame to this prediction. `events` are those since the last prediction.
     """
 
     source: str
@@ -59,6 +60,8 @@ class StreamPrediction:
     """The alarm that this answer raises: one for each happening."""
     promise: AlarmPromise | None = None
     """The promised rate of false alarms, if the stream raises alarms."""
+    familiarity: Familiarity | None = None
+    """The judgement on the window by itself; None if it was not judged."""
 
     def to_dict(self, topk: int = 5) -> dict[str, object]:
         """Return plain values, as `fewframes stream --json` writes them."""
@@ -68,6 +71,7 @@ class StreamPrediction:
             "start_s": round(self.start_s, 3),
             "end_s": round(self.end_s, 3),
             "label": self.label,
+            **({} if self.familiarity is None else self.familiarity.to_dict()),
             "top": [
                 {"label": self.labels[index], "score": round(scores[index], 6), "smoothed": round(smoothed[index], 6)}
                 for index in best
@@ -209,6 +213,7 @@ class Stream:
         config: StreamConfig,
         on_event: OnEvent | None = None,
         promise: AlarmPromise | None = None,
+        unknown: UnknownRule | None = None,
     ) -> None:
         if not runtime.embeds_frames:
             raise ConfigError(
@@ -219,7 +224,7 @@ class Stream:
             check_promise(promise, runtime, config)
         self._promise = promise
         self._raiser = None if promise is None else AlarmRaiser(promise, runtime.labels, runtime.task)
-        self._runtime, self._config, self._on_event = runtime, config, on_event
+        self._runtime, self._config, self._on_event, self._unknown = runtime, config, on_event, unknown
         self._size = runtime.num_frames
         self._interval_s = config.window_s / self._size
         self._every_frames = max(1, round((config.every_s or 0.0) / self._interval_s))
@@ -323,6 +328,8 @@ class Stream:
         motion_cache = self._runtime.motion_cache if isinstance(self._runtime, CachesMotion) else None
         self._ring = EmbeddingRing(self._size, motion_cache)
         self._smoother = Smoother(self._config.smooth_s, self._config.enter, self._config.leave)
+        threshold = 0.0 if self._unknown is None else self._unknown.threshold
+        self._known = Smoother(self._config.smooth_s, threshold, threshold)
 
     def _step(self, sample: LiveFrame, embedding_D: Floats) -> StreamPrediction | None:
         """Take one more timestamp; return a prediction where one is due."""
@@ -335,6 +342,13 @@ class Stream:
         is_due = (sample.index + 1) // self._every_frames > num_before // self._every_frames
         return self._answer(sample) if is_due and len(self._ring.embeddings_TD) >= self._min_frames else None
 
+    def _is_known(self, familiarity: Familiarity | None, time_s: float) -> bool:
+        """Return True if the smoothed value of `known` reaches the threshold, or if there is none."""
+        if familiarity is None:
+            return True
+        self._known.step(np.array([familiarity.known], np.float32), time_s)
+        return self._known.choice is not None
+
     def _answer(self, sample: LiveFrame) -> StreamPrediction:
         window_TD, cached_T2W = self._ring.embeddings_TD, self._ring.cached_T2W
         if cached_T2W is not None and isinstance(self._runtime, CachesMotion):
@@ -344,6 +358,10 @@ class Stream:
         scores_K = scores_of(encoded.logits[0], self._runtime.task)
         smoothed_K = self._smoother.step(scores_K, sample.time_s)
         choice = self._smoother.choice
+        familiarity = None if self._unknown is None else self._unknown.familiarity(window_TD[None])[0]
+        label = None if choice is None else self._runtime.labels[choice]
+        if not self._is_known(familiarity, sample.time_s) or (label is not None and is_background(label)):
+            label = None if label is None else UNKNOWN
         latency_s = time.monotonic() - sample.arrived
         self._latencies_s.append(latency_s)
         self._num_predictions += 1
@@ -360,7 +378,8 @@ class Stream:
             end_s=end_s,
             scores=scores_K,
             smoothed=smoothed_K,
-            label=None if choice is None else self._runtime.labels[choice],
+            label=label,
+            familiarity=familiarity,
             latency_s=latency_s,
             num_frames=len(window_TD),
             num_dropped=self._reader.counts.dropped,

@@ -26,7 +26,8 @@ from fewframes.errors import ConfigError, VideoError
 from fewframes.inference.frame_features import FrameFeatures, Gap, Indices, Times, features_key, slide
 from fewframes.inference.predictor import Predictor
 from fewframes.inference.spans import Span, clock, most_over_time, subtitles, without_repeats
-from fewframes.results import Mark, bars_html
+from fewframes.inference.unknowns import known_windows
+from fewframes.results import Mark, bars_html, is_background
 from fewframes.runtime.protocol import Floats, scores_of
 from fewframes.sampling import centre_times, steady_times
 from fewframes.video.decode.packets import SAME_S
@@ -34,8 +35,6 @@ from fewframes.video.source import DEFAULT_FPS, Source, range_in
 
 WINDOWS_PER_LENGTH = 8
 """Windows that begin during the length of one."""
-BACKGROUND = ("background", "none", "no action", "nothing")
-"""Labels of a model that stand for none of its actions: they have scores and no spans."""
 STEEP, TINY = 8.0, 1e-6
 LIVELY_FRACTION = 0.9
 """The fraction of windows that change less than the level at which this video's changes are measured."""
@@ -74,6 +73,8 @@ DEFAULTS = TimelineConfig()
 class WindowScores:
     """The model's output for windows of one length: window w covers `length_s` seconds from `starts_s[w]` (W,).
 
+    `known` (W,) says how likely each shows one of the actions at all (0-1); None if that was not judged.
+
     `logits` (W, K) are those of `predict` for the same seconds, NaN where a frame could not be decoded. `changes` (W,) say how much
     the embeddings change from frame to frame, as a fraction of their size. Windows longer than the shortest use every second frame
     or fewer, and may begin or end just outside of the video.
@@ -83,6 +84,7 @@ class WindowScores:
     starts_s: Times
     logits: Floats
     changes: Floats
+    known: Floats | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,9 +92,10 @@ class Timeline:
     """The actions in a video between `start_s` and `end_s`.
 
     `scores` (N, K), in the order of `labels`, are those at `times_s` (N,): the highest confidence of the windows over a time, so
-    that a span stands where its label passes `threshold`, and 0 in `gaps`. `spans` are in the order of time. `windows` hold the
-    model's output for each length of window. Of the N frames `num_encoded` were encoded now and `num_missing` could not be decoded;
-    the others came from the cache.
+    that a span stands where its label passes `threshold`, and 0 in `gaps`. `known` (N,) is how likely the windows over a time show
+    one of the actions at all; windows below `unknown_below` have no spans. Both are None if that was not judged. `spans` are in the
+    order of time. `windows` hold the model's output for each length of window. Of the N frames `num_encoded` were encoded now and
+    `num_missing` could not be decoded; the others came from the cache.
     """
 
     source: str
@@ -108,6 +111,8 @@ class Timeline:
     windows: tuple[WindowScores, ...]
     num_encoded: int
     num_missing: int
+    known: Floats | None = None
+    unknown_below: float | None = None
 
     def to_dict(self) -> dict[str, object]:
         """Return plain values, as `fewframes timeline --json` writes them, with scores of the labels that have spans."""
@@ -126,6 +131,14 @@ class Timeline:
                 for label, scores_N in zip(self.labels, self.scores.T.tolist(), strict=True)
                 if label in seen
             },
+            **(
+                {}
+                if self.known is None or self.unknown_below is None
+                else {
+                    "unknown_below": round(self.unknown_below, 4),
+                    "known": [round(known, 3) for known in self.known.tolist()],
+                }
+            ),
         }
 
     def to_rows(self) -> list[dict[str, object]]:
@@ -187,7 +200,8 @@ def sweep(
 
     def encode(windows_WTD: Floats) -> Floats:
         logits_WK = predictor.runtime.encode_windows(windows_WTD).logits
-        return np.concatenate([logits_WK, _changes(windows_WTD)[:, None]], axis=1)
+        known_W = known_windows(predictor.unknown_rule, windows_WTD)
+        return np.concatenate([logits_WK, _changes(windows_WTD)[:, None], known_W[:, None]], axis=1)
 
     intervals = [max(1, predictor.num_frames * stride // WINDOWS_PER_LENGTH) for stride in config.lengths]
     video = score_windows(
@@ -204,7 +218,13 @@ def sweep(
         progress=progress,
     )
     windows = tuple(
-        WindowScores(length_s, starts_s, found_WK[:, :-1], found_WK[:, -1])
+        WindowScores(
+            length_s,
+            starts_s,
+            found_WK[:, :-2],
+            found_WK[:, -2],
+            None if predictor.unknown_rule is None else found_WK[:, -1],
+        )
         for length_s, starts_s, found_WK in video.windows
     )
     return _timeline(predictor, video, windows, config)
@@ -354,15 +374,19 @@ def _joined(
     return window_frames * stride * grid.interval_s, starts_s, found_W
 
 
-def confidences(windows: Sequence[WindowScores], config: TimelineConfig, task: Task) -> list[Floats]:
+def confidences(
+    windows: Sequence[WindowScores], config: TimelineConfig, task: Task, least_known: float = 0.0
+) -> list[Floats]:
     """Return the confidence of each window of each length in each action: (W, K) in 0-1, NaN where it could not be decoded.
 
-    It is the softened score, times a factor that is small where a window changes little for this video.
+    It is the softened score, times a factor that is small where a window changes little for this video. It is NaN where a window
+    shows none of the actions.
 
     Args:
         windows: Windows of each length, the shortest first.
         config: Temperature and `still_share`.
         task: The kind of labels, which decides how logits become scores.
+        least_known: The value of `known` below which a window shows none of the actions.
     """
     changes_W = windows[0].changes[~np.isnan(windows[0].changes)]
     lively = float(np.quantile(changes_W, LIVELY_FRACTION)) if len(changes_W) else 0.0
@@ -373,6 +397,8 @@ def confidences(windows: Sequence[WindowScores], config: TimelineConfig, task: T
             liveliness_W = length.changes / max(lively, TINY)
             factor_W = scores_of((liveliness_W - config.still_share) * STEEP, "multilabel")
             scores_WK = (scores_WK * factor_W[:, None]).astype(np.float32)
+        if length.known is not None:
+            scores_WK[length.known < least_known] = np.nan
         found.append(scores_WK)
     return found
 
@@ -402,7 +428,7 @@ def spans_of(
         )
         for length, confidences_WK in zip(windows, found, strict=True)
         for window, label in np.argwhere(confidences_WK >= least).tolist()
-        if labels[label].casefold() not in BACKGROUND
+        if not is_background(labels[label])
     ]
     return tuple(sorted(without_repeats(candidates), key=lambda span: (span.start_s, span.end_s)))
 
@@ -413,7 +439,8 @@ def _timeline(
     """Make scores and spans of the windows' output. Raises VideoError where nothing could be decoded."""
     if all(bool(np.isnan(length.logits).any(axis=-1).all()) for length in windows):
         raise video.no_answers()
-    found = confidences(windows, config, predictor.runtime.task)
+    rule = predictor.unknown_rule
+    found = confidences(windows, config, predictor.runtime.task, 0.0 if rule is None else rule.threshold)
     scores_LNK = np.stack(
         [
             most_over_time(confidences_WK, length.starts_s, length.length_s, video.times_s)
@@ -434,4 +461,16 @@ def _timeline(
         windows=windows,
         num_encoded=video.num_encoded,
         num_missing=video.num_missing,
+        known=None if rule is None else _known_over_time(windows, video.times_s),
+        unknown_below=None if rule is None else rule.threshold,
     )
+
+
+def _known_over_time(windows: Sequence[WindowScores], times_s: Times) -> Floats:
+    """Return how likely each timestamp is in a window that shows one of the actions: (N,), the most of the windows over it."""
+    found = [
+        most_over_time(length.known[:, None], length.starts_s, length.length_s, times_s)[:, 0]
+        for length in windows
+        if length.known is not None
+    ]
+    return np.stack(found).max(axis=0)

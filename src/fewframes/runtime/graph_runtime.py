@@ -13,7 +13,8 @@ import numpy as np
 
 from fewframes.errors import ConfigError, WeightsError
 from fewframes.models.files.formats import format_of
-from fewframes.runtime.graphs import LEAST_FRAMES, Graph, GraphPart, open_graph
+from fewframes.models.rejection.rejection import Rejection
+from fewframes.runtime.graphs import LEAST_FRAMES, Card, Graph, GraphPart, open_graph
 from fewframes.runtime.protocol import Floats, Frames, WindowEncoding
 
 KINDS = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch.export"}
@@ -65,6 +66,7 @@ class GraphRuntime:
         self.task, self.causal, self.precision, self.merge = card.task, card.causal, card.precision, card.merge
         self.thresholds = card.thresholds
         self.provenance: Mapping[str, Any] = {}
+        self.rejection = rejection_of(card, self.name)
         self.frame_width, self.video_width = card.frame_width, card.video_width
 
     @cached_property
@@ -128,6 +130,16 @@ class GraphRuntime:
         if self.task == "multilabel":
             logits = logits - np.log(np.maximum(1 - scores, TINIEST))
         return WindowEncoding(logits, outputs["embedding"], outputs["frame_attention"])
+
+
+def rejection_of(card: Card, path: str) -> Rejection | None:
+    """Return the rejection in a card, or None if there is none. Raises WeightsError if it is damaged."""
+    if not card.rejection:
+        return None
+    try:
+        return Rejection.from_text(card.rejection, len(card.labels), card.frame_width)
+    except ConfigError as error:
+        raise WeightsError(f"{path}: {error}; export it again") from None
 
 
 def _file_key(path: str) -> str:

@@ -101,10 +101,13 @@ class Card:
     """The plan of an early exit, if one was fitted."""
     thresholds: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
     """The score from which each label of a multi-label model counts as present; empty if none were fitted."""
+    rejection: str = ""
+    """The judge of videos that show none of the actions (`Rejection.to_text`), of whole models alone; empty if none was fitted."""
 
     def to_json(self) -> str:
         """Return the card as the JSON that is stored in a file."""
-        return json.dumps({"format": CARD_FORMAT, **asdict(self)}, ensure_ascii=False)
+        values = {name: value for name, value in asdict(self).items() if name != "rejection" or value}
+        return json.dumps({"format": CARD_FORMAT, **values}, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str, path: str) -> Card:

@@ -14,6 +14,7 @@ from fewframes.models.config import ExitPlan, ModelConfig
 from fewframes.models.files.model_file import ModelFile, read_metadata, read_model_file
 from fewframes.models.files.names import find_model
 from fewframes.models.moments import NUM_MOMENTS, moment_features
+from fewframes.models.rejection.rejection import Rejection
 from fewframes.runtime.file_graphs import WEIGHTS_OF, FileSession, has_time_graph
 from fewframes.runtime.keys import encoder_key, model_key
 from fewframes.runtime.protocol import Floats, Frames, WindowEncoding
@@ -114,6 +115,11 @@ class OnnxFileRuntime:
     def thresholds(self) -> tuple[float, ...]:
         """Return the score from which each label of a multi-label model counts as present; empty if none were fitted."""
         return self.file.thresholds
+
+    @property
+    def rejection(self) -> Rejection | None:
+        """Return the judge of videos that show none of the actions, if one was fitted."""
+        return self.file.rejection
 
     def encoder_key(self) -> str:
         """Return a key of the frame encoder's weights and precision: that of torch in float32."""

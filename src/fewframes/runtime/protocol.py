@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fewframes.core.settings import Task
 from fewframes.models.config import ExitPlan, MapChoice, MapMethod, ModelConfig
+from fewframes.models.rejection.rejection import Rejection
 from fewframes.video.view import ViewConfig
 
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
@@ -106,6 +107,10 @@ class Runtime(Protocol):
     @property
     def thresholds(self) -> tuple[float, ...]:
         """Return the score from which each label of a multi-label model counts as present; empty if none were fitted."""
+
+    @property
+    def rejection(self) -> Rejection | None:
+        """Return the judge of videos that show none of the actions, if one was fitted."""
 
     @property
     def config(self) -> ModelConfig | None:

@@ -71,6 +71,7 @@ class TorchRuntime:
         self.provenance = checkpoint.provenance
         self.labels, self.view, self.exits = checkpoint.labels, checkpoint.view, checkpoint.exits
         self.thresholds = checkpoint.thresholds
+        self.rejection = checkpoint.rejection
         self.num_frames, self.task = config.num_frames, config.task
         self.embeds_frames = config.layout == "factorised"
         self.any_num_frames = True

@@ -7,6 +7,8 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from statistics import median
 
+import numpy as np
+
 from fewframes.core.cache import EmbeddingCache
 from fewframes.core.process import Progress, num_cores, worked_ahead
 from fewframes.core.settings import Task
@@ -20,6 +22,7 @@ from fewframes.inference.predictor import Predictor
 from fewframes.inference.promise import AlarmPromise, check_hours
 from fewframes.results import Failure
 from fewframes.runtime.protocol import Floats
+from fewframes.training.features import EmbeddedVideos
 from fewframes.video.live_settings import StreamConfig
 from fewframes.video.source import open_video
 
@@ -167,3 +170,29 @@ def read_background(
     except ConfigError as error:
         return ReadBackground(background, None, background.failures, f"no promise of alarms: {error}")
     return ReadBackground(background, promise, background.failures)
+
+
+def rejection_background(
+    clips: EmbeddedVideos | None, clip_groups: Sequence[str], footage: ReadBackground | None
+) -> tuple[Floats | None, list[str] | None]:
+    """Return what the judge of unknown videos learns from: embeddings (B, V, T, D) without any of the actions, and their groups.
+
+    Both are None if there is no background.
+
+    Args:
+        clips: The clips labelled as background, or None.
+        clip_groups: The groups of all these clips, also of those that could not be read.
+        footage: The uneventful footage, or None.
+    """
+    parts, groups = [], []
+    windows = None if footage is None else footage.background
+    if clips is not None and len(clips.indices):
+        parts.append(clips.embeddings)
+        groups += [clip_groups[index] for index in clips.indices.tolist()]
+    if windows is not None and len(windows.embeddings):
+        parts.append(windows.embeddings[:, None])
+        groups += windows.groups
+    if not parts:
+        return None, None
+    num_views = min(part.shape[1] for part in parts)
+    return np.concatenate([part[:, :num_views] for part in parts]), groups

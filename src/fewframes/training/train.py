@@ -70,6 +70,7 @@ def train(
 
     Raises DataError, ConfigError or WeightsError before anything is written.
     """
+    data, background = data.split_background()
     if run.train.head == "solved":
         raise ConfigError("train.head = 'solved' is not trained in steps; call fewframes.train_solved")
     folder = RunFolder(Path(output), run, data, options.command)
@@ -88,7 +89,7 @@ def train(
         else:
             progress = lambda stage, done, total, words: None  # noqa: E731
         cache = options.cache or EmbeddingCache(until_done.enter_context(_shared_folder(process)))
-        videos = RunVideos(data, training, held, run, cache, process, progress)
+        videos = RunVideos(data, training, held, run, cache, process, progress, background)
         torch.manual_seed(run.train.seed)
         task: Task = "multilabel" if data.multilabel else "single"
         model, view, licences = start_run(run, num_classes=len(data.labels), task=task)

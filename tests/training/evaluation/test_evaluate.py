@@ -300,3 +300,23 @@ def test_a_model_that_is_surer_than_it_is_right_is_warned_of(fading: Predictor, 
     assert sure.warning.startswith("the model is surer than it is right on these videos (90.0% against 60.0%)")
     assert sure.warning in report_page(sure)
     assert chance.warning == honest.warning == ""  # the interval reaches as far, or the difference is small
+
+
+def test_what_is_lost_by_answering_unknown_is_counted(fading: Predictor, clips: Path, videos: Path) -> None:
+    data = read_data(clips)
+    none = tuple(Sample(path=str(videos / name), labels=("Background",)) for name in ("a.mp4", "b.mp4"))
+    judged = evaluate(replace(data, samples=(*data.samples, *none)), fading, None, EvaluateConfig(order=False))
+    found = judged.unknown
+    assert found is not None
+    assert len(judged.samples) == 12
+    assert (found.num_background, found.wrong_avoided) == (2, None)
+    assert found.kept == pytest.approx(1 - found.right_lost)  # type: ignore[operator]  # all answers are right
+    assert 0.7 < found.kept <= 1
+    assert judged.to_dict()["unknown"]["num_background"] == 2  # type: ignore[index]
+    assert any("the others are unknown" in line for line in found.lines())
+    off = replace_rule(fading)
+    assert evaluate(data, off, None, EvaluateConfig(order=False)).unknown is None
+
+
+def replace_rule(predictor: Predictor) -> Predictor:
+    return Predictor(predictor.runtime, unknown="off")

@@ -22,6 +22,7 @@ from fewframes.data.layouts import Sample
 from fewframes.errors import ConfigError, DataError
 from fewframes.inference.predictor import load
 from fewframes.models.files.hub import load_checkpoint
+from fewframes.results import UNKNOWN
 from fewframes.training.augment_config import AugmentConfig
 from fewframes.training.config import RunConfig, TrainConfig, read_run
 from fewframes.training.solved.run import SolveOptions, train_solved
@@ -249,3 +250,33 @@ def test_the_whole_path_needs_no_torch(task: str, clips: Path, tmp_path: Path) -
     # Of the videos that it was solved from.
     assert facts["report"]["f1" if task == "multilabel" else "top1"] == 1
     assert facts["num_cached"] == 4
+
+
+@pytest.fixture
+def with_background(clips: Path, videos: Path) -> VideoSet:
+    """The two actions, and three videos in which neither happens."""
+    none = (Sample(path=str(videos / name), labels=("background",)) for name in ("a.mp4", "b.mp4", "sub/c.mp4"))
+    data = without_broken(clips)
+    return replace(data, samples=(*data.samples, *none))
+
+
+def test_background_trains_the_rejection_and_is_no_action(
+    with_background: VideoSet, clips: Path, videos: Path, run: RunConfig, options: SolveOptions, tmp_path: Path
+) -> None:
+    solved = train_solved(with_background, tmp_path / "out", run, options)
+    assert solved.num_background == 3
+    predictor = load(tmp_path / "out", device="cpu", dtype="float32")
+    assert predictor.labels == ("redden", "turn blue")
+    assert predictor.runtime.provenance["num_videos"]["background"] == 3
+    assert predictor.predict(videos / "b.mp4").label == UNKNOWN
+    assert predictor.predict(clips / "redden" / "3.mp4").label == "redden"
+
+
+def test_a_rejection_needs_a_second_group_of_some_action(
+    clips: Path, run: RunConfig, options: SolveOptions, tmp_path: Path
+) -> None:
+    data = without_broken(clips)
+    train_solved(data, tmp_path / "one each", run, options)
+    assert load(tmp_path / "one each", device="cpu").runtime.rejection is not None
+    train_solved(grouped(data, [sample.labels[0] for sample in data.samples]), tmp_path / "by action", run, options)
+    assert load(tmp_path / "by action", device="cpu").runtime.rejection is None

@@ -18,6 +18,7 @@ from fewframes.errors import ConfigError
 from fewframes.models.config import ExitPlan
 from fewframes.models.files.model_file import ModelFile, damaged, write_model_file
 from fewframes.models.files.networks import build_model, check_fit, load_strictly, planned_model
+from fewframes.models.rejection.rejection import Rejection
 from fewframes.models.stam import STAM
 from fewframes.video.view import ViewConfig
 
@@ -47,6 +48,8 @@ class Checkpoint:
     """The graphs that ONNX Runtime runs with these weights (export/file_graphs.py). Empty if none were made."""
     thresholds: tuple[float, ...] = ()
     """The score from which each label of a multi-label model counts as present; empty if none were fitted."""
+    rejection: Rejection | None = None
+    """The judge of videos that show none of the actions, if one was fitted."""
 
 
 def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint, *, dtype: torch.dtype | None = None) -> None:
@@ -79,6 +82,7 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint, *, dty
         exits=checkpoint.exits,
         graphs=checkpoint.graphs,
         thresholds=checkpoint.thresholds,
+        rejection=checkpoint.rejection,
     )
     write_model_file(path, file, stored_as={key: str(kind).removeprefix("torch.") for key, kind in real.items()})
 
@@ -96,13 +100,14 @@ def checkpoint_of(file: ModelFile, path: Path) -> Checkpoint:
         raise damaged(path, error) from None
     load_strictly(model, {key: torch.from_numpy(array) for key, array in file.tensors.items()}, str(path))
     return Checkpoint(
-        model.eval(),
-        file.view,
-        file.labels,
-        file.provenance,
-        file.metrics,
-        file.licences,
-        file.exits,
-        file.graphs,
-        file.thresholds,
+        model=model.eval(),
+        view=file.view,
+        labels=file.labels,
+        provenance=file.provenance,
+        metrics=file.metrics,
+        licences=file.licences,
+        exits=file.exits,
+        graphs=file.graphs,
+        thresholds=file.thresholds,
+        rejection=file.rejection,
     )

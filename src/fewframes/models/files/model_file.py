@@ -1,7 +1,8 @@
 """Model files: one file holds a whole model, and is read and written here with numpy alone.
 
 The file is safetensors. Its metadata has a header (architecture, view, sampling, labels, training provenance, metrics and licences)
-and may have graphs, which ONNX Runtime runs with the tensors of the file as their weights.
+and may have graphs, which ONNX Runtime runs with the tensors of the file as their weights. Tensors with the prefix `rejection.` are
+no weights of the network: they judge which videos show none of its actions.
 """
 
 from __future__ import annotations
@@ -23,16 +24,20 @@ from fewframes.core.files import whole
 from fewframes.core.settings import settings_from
 from fewframes.errors import ConfigError, WeightsError
 from fewframes.models.config import ExitPlan, ModelConfig
+from fewframes.models.rejection.rejection import HALVES, Rejection
 from fewframes.video.view import ViewConfig
 
 MODEL_FILE = "model.safetensors"
 """The name of the model in the output folder of training. The path of that folder stands for it."""
-FORMAT = 1
-"""The version of the header. A file with a higher version was written by a newer fewframes."""
+FORMAT = 2
+"""The newest version of the header. A file with a higher version was written by a newer fewframes. Files without a rejection are
+written in version 1, which has none."""
 HEADER_KEY = "fewframes"
 """The key of the header in the metadata of a safetensors file."""
 GRAPH_PREFIX = "graph."
 """The prefix of the keys of graphs in the metadata: `graph.frames` and `graph.time`, each compressed and in base 64."""
+REJECTION_PREFIX = "rejection."
+"""The prefix of the keys of the arrays of a rejection."""
 MOST_GRAPH_BYTES = 64 * 2**20
 """The largest graph. A few damaged bytes could claim more than the memory holds."""
 WITHOUT_GRAPHS = frozenset(
@@ -79,6 +84,8 @@ class ModelFile:
     """The ONNX graphs without weights: `frames` is the frame encoder, `time` the temporal encoder. Empty if none were made."""
     thresholds: tuple[float, ...] = ()
     """The score from which each label of a multi-label model counts as present; empty if none were fitted."""
+    rejection: Rejection | None = None
+    """The judge of videos that show none of the actions, if one was fitted."""
 
 
 def read_model_file(path: str | os.PathLike[str]) -> ModelFile:
@@ -103,11 +110,12 @@ def read_model_file(path: str | os.PathLike[str]) -> ModelFile:
             exits.check(config)
     except (ConfigError, RecursionError) as error:  # the file is at fault here, not a setting of the caller
         raise damaged(path, error) from None
+    arrays = _read_arrays(path)
     return ModelFile(
         config=config,
         view=view,
         labels=_labels(header["labels"], config.num_classes, path),
-        tensors=_read_arrays(path),
+        tensors={key: array for key, array in arrays.items() if not key.startswith(REJECTION_PREFIX)},
         provenance=header["provenance"],
         metrics=header["metrics"],
         licences=header["licences"],
@@ -118,6 +126,7 @@ def read_model_file(path: str | os.PathLike[str]) -> ModelFile:
             if key.startswith(GRAPH_PREFIX)
         },
         thresholds=_thresholds(header.get("thresholds", []), config, path),
+        rejection=_rejection(arrays, config.num_classes, path),
     )
 
 
@@ -139,7 +148,7 @@ def write_model_file(
     if len(file.labels) != file.config.num_classes:
         raise ValueError(f"{len(file.labels)} labels for {file.config.num_classes} classes")
     header = {
-        "format": FORMAT,
+        "format": 1 if file.rejection is None else FORMAT,
         "sampling": SAMPLING,
         "model": asdict(file.config),
         "view": asdict(file.view),
@@ -152,9 +161,13 @@ def write_model_file(
     }
     metadata = {HEADER_KEY: json.dumps(header)}
     metadata |= {f"{GRAPH_PREFIX}{part}": _packed(graph) for part, graph in sorted(file.graphs.items())}
+    tensors, kinds = dict(file.tensors), dict(stored_as or {})
+    if file.rejection is not None:
+        tensors |= {f"{REJECTION_PREFIX}{name}": array for name, array in file.rejection.to_arrays().items()}
+        kinds |= {f"{REJECTION_PREFIX}{name}": "float16" for name in HALVES}
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as part:
-        _write_safetensors(part, file.tensors, stored_as or {}, metadata)
+        _write_safetensors(part, tensors, kinds, metadata)
 
 
 def stored_kinds(path: Path) -> dict[str, str]:
@@ -249,6 +262,17 @@ def _thresholds(values: object, config: ModelConfig, path: Path) -> tuple[float,
             f"{path}: its header is damaged ({len(values)} thresholds for {config.num_classes} classes of a {config.task} model)"
         )
     return tuple(values)
+
+
+def _rejection(arrays: Mapping[str, Array], num_classes: int, path: Path) -> Rejection | None:
+    """Return the rejection among the arrays of a file, or None if there is none. Raises WeightsError if it is damaged."""
+    found = {
+        key.removeprefix(REJECTION_PREFIX): array for key, array in arrays.items() if key.startswith(REJECTION_PREFIX)
+    }
+    try:
+        return Rejection.from_arrays(found, num_classes) if found else None
+    except ConfigError as error:
+        raise WeightsError(f"{path}: {error}; take another copy of the file") from None
 
 
 def _read_arrays(path: Path) -> dict[str, Array]:

@@ -136,7 +136,9 @@ function jumper(time_s, words, ...children) {
 
 function showPrediction(found, name) {
   const best = found.top[0];
-  $('top-title').textContent = `${best.label}, ${percent(best.score)}`;
+  const isUnknown = found.label === 'unknown', answer = isUnknown ? `unknown: ${found.reason}` : `${best.label}, ${percent(best.score)}`;
+  $('top-title').textContent = answer;
+  $('top-note').textContent = isUnknown ? 'The nearest actions, with their scores:' : found.unfamiliar ? `Unfamiliar: ${found.reason}.` : '';
   $('top').replaceChildren(...found.top.map(({label, score}) =>
     make('li', {}, make('span', {text: label}), make('span', {text: percent(score)}),
       make('div', {class: 'bar', 'aria-hidden': 'true'}, sized('i', 'width', score)))));
@@ -155,7 +157,7 @@ function showPrediction(found, name) {
   answers.predict = rest;
   showJson();
   $('results').hidden = false;
-  $('status').textContent = `${name}: ${best.label}, ${percent(best.score)}`;
+  $('status').textContent = `${name}: ${answer}`;
   $('top-title').focus();
 }
 

@@ -21,6 +21,7 @@ from fewframes.data.known_videos import known_facts
 from fewframes.errors import ConfigError
 from fewframes.inference.early_exit import exit_plan_of
 from fewframes.inference.predictor import Predictor, thresholds_of
+from fewframes.results import is_background
 from fewframes.runtime.protocol import Floats, scores_of
 from fewframes.sampling import Views
 from fewframes.training.evaluation.labels import targets_for
@@ -30,6 +31,7 @@ from fewframes.training.evaluation.measures import (
     frame_order,
     official_subset,
     other_orders,
+    unknown_figures,
     work_of,
 )
 from fewframes.training.evaluation.results import Evaluation, figure_of
@@ -76,6 +78,9 @@ def evaluate(
 
     Raises DataError if the model lacks a label or no video could be read, ConfigError for early exit with more than one view.
     """
+    background = data.subset(())
+    if not any(map(is_background, predictor.labels)):  # else it is an answer that may be right
+        data, background = data.split_background(least_actions=1)
     targets_BK = targets_for(data, predictor)
     generator = np.random.default_rng(config.seed)
     orders_BOT = other_orders(len(data.samples), predictor.num_frames, generator) if config.order else None
@@ -97,6 +102,11 @@ def evaluate(
         progress=progress,
     )
     seconds = time.perf_counter() - began
+    none = (
+        score_videos(background, predictor, cache, views=config.views, process=process, progress=progress)
+        if background.samples
+        else None
+    )
     logits_NK, targets_NK = scores.logits, targets_BK[scores.indices]
     samples = tuple(data.samples[index] for index in scores.indices.tolist())
     groups = [sample.group or sample.path for sample in samples]
@@ -127,8 +137,13 @@ def evaluate(
         logits=logits_NK,
         targets=targets_NK,
         scores=scores_of(logits_NK, predictor.runtime.task),
-        failures=scores.failures,
+        failures=(*scores.failures, *(() if none is None else none.failures)),
         thresholds=thresholds,
+        unknown=unknown_figures(
+            scores.familiarity,
+            logits_NK.argmax(axis=1) == targets_NK.argmax(axis=1) if single else None,
+            () if none is None else none.familiarity,
+        ),
         provenance={
             "model": predictor.name,
             "data": data.name,

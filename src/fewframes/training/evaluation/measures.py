@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,10 +16,18 @@ from fewframes.inference.predictor import Predictor
 from fewframes.models.config import ExitPlan
 from fewframes.models.cost import Cost, count_cost
 from fewframes.models.presets import PRESETS
+from fewframes.results import Familiarity
 from fewframes.runtime.open import has_torch
 from fewframes.runtime.protocol import Floats, Runtime
 from fewframes.sampling import Views
-from fewframes.training.evaluation.results import Calibration, EarlyExit, EvaluationCost, FrameOrder, OfficialSubset
+from fewframes.training.evaluation.results import (
+    Calibration,
+    EarlyExit,
+    EvaluationCost,
+    FrameOrder,
+    OfficialSubset,
+    UnknownFigures,
+)
 from fewframes.training.evaluation.scoring import Scores, ScoringSpeed
 from fewframes.video.decode.packets import SAME_S
 
@@ -122,6 +130,34 @@ def early_exit(plan: ExitPlan, logits_SNK: Floats, targets_N: Indices) -> EarlyE
         figures=figures_of(plan, logits_SNK, targets_N),
         num_frames=plan.num_frames,
         curve=tuple((threshold, figures.mean_frames, figures.top1) for threshold, figures in others.items()),
+    )
+
+
+def unknown_figures(
+    known: Sequence[Familiarity], right_N: NDArray[np.bool_] | None, background: Sequence[Familiarity]
+) -> UnknownFigures | None:
+    """Return the effect of answering `unknown`, or None if no video was judged.
+
+    Args:
+        known: The judgement on each video.
+        right_N: True where the likeliest action is right; None if that means nothing, as for several actions a video.
+        background: The judgement on each video that shows none of the actions.
+    """
+    if not known:
+        return None
+    is_unknown_N = np.array([judged.is_unknown for judged in known])
+
+    def unknown_of(chosen_N: NDArray[np.bool_] | None) -> float | None:
+        return float(is_unknown_N[chosen_N].mean()) if chosen_N is not None and chosen_N.any() else None
+
+    return UnknownFigures(
+        threshold=known[0].threshold,
+        kept=1 - float(is_unknown_N.mean()),
+        right_lost=unknown_of(right_N),
+        wrong_avoided=unknown_of(None if right_N is None else ~right_N),
+        unfamiliar=float(np.mean([judged.unfamiliar for judged in known])),
+        num_background=len(background),
+        background_found=float(np.mean([judged.is_unknown for judged in background])) if background else None,
     )
 
 

@@ -135,6 +135,8 @@ def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
     if order is not None:
         rows.append(("frames backwards", f"{order.backwards:.1%}"))
         rows.append(("frames in random order", f"{order.shuffled:.1%} (in order {order.forwards:.1%})"))
+    if evaluation.unknown is not None:
+        rows += [("unknown" if number == 0 else "", line) for number, line in enumerate(evaluation.unknown.lines())]
     if calibration is not None:
         rows.append(
             (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -98,6 +98,37 @@ class EarlyExit:
 
 
 @dataclass(frozen=True)
+class UnknownFigures:
+    """The effect of answering `unknown` below the `threshold` of `known`.
+
+    `kept` is the fraction of the videos that are answered. `right_lost` is the fraction of right answers that are lost by it, and
+    `wrong_avoided` the fraction of wrong ones that are avoided; None if there are none. Of `num_background` videos that show none
+    of the actions, the fraction `background_found` is called unknown. `unfamiliar` is the fraction of the videos that have the
+    warning.
+    """
+
+    threshold: float
+    kept: float
+    right_lost: float | None
+    wrong_avoided: float | None
+    unfamiliar: float
+    num_background: int
+    background_found: float | None
+
+    def lines(self) -> list[str]:
+        """Return the figures as lines of text for people."""
+        lost = "" if self.right_lost is None else f"; {self.right_lost:.1%} of the right answers are lost"
+        avoided = "" if self.wrong_avoided is None else f", {self.wrong_avoided:.1%} of the wrong ones avoided"
+        lines = [f"answered {self.kept:.1%}, the others are unknown{lost}{avoided}"]
+        if self.unfamiliar:
+            lines.append(f"unfamiliar, unlike what it has learned from: {self.unfamiliar:.1%}")
+        if self.background_found is not None:
+            found = f"{self.background_found:.1%} of {count_of(self.num_background, 'video')}"
+            lines.append(f"background called unknown: {found}")
+        return lines
+
+
+@dataclass(frozen=True)
 class EvaluationCost:
     """The cost of scoring one video: `frames_read` frames, `num_views` passes of `view_cost` each. `pace` is the measured speed."""
 
@@ -178,6 +209,7 @@ class Evaluation:
     failures: tuple[Failure, ...]
     thresholds: tuple[float, ...]
     provenance: dict[str, Any]
+    unknown: UnknownFigures | None = None
 
     def to_dict(self) -> dict[str, object]:
         """Return all figures and the provenance as plain values for JSON, without the scores of single videos."""
@@ -195,6 +227,7 @@ class Evaluation:
             "order": None if order is None else vars(order),
             "calibration": None if calibration is None else vars(calibration),
             "rejection": [{"answered": answered, "right": right} for answered, right in self.rejection],
+            "unknown": None if self.unknown is None else asdict(self.unknown),
             "frames_sweep": {str(frames): value for frames, value in self.sweep.items()},
         }
 

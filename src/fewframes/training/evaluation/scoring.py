@@ -23,7 +23,7 @@ from fewframes.data.dataset import VideoSet
 from fewframes.inference.early_exit import stage_logits
 from fewframes.inference.predictor import Predictor
 from fewframes.models.config import ExitPlan
-from fewframes.results import Failure
+from fewframes.results import Failure, Familiarity
 from fewframes.runtime.protocol import Floats
 from fewframes.sampling import ONE_PASS, Views
 from fewframes.training.features import check_some, extract_features
@@ -64,6 +64,8 @@ class Scores:
     num_cached: int
     """Number of videos whose embeddings came from the cache."""
     pace: ScoringSpeed
+    familiarity: tuple[Familiarity, ...] = ()
+    """The judgement on each video by its first view; empty if the predictor has no rule for unknown videos."""
 
 
 def score_videos(
@@ -122,7 +124,10 @@ def score_videos(
                 stages_SK = stage_logits(predictor.runtime, result.features[:1], exits.stages)[:, 0]
             if orders_BOT is not None:
                 others_OK = _in_other_orders(predictor, result.features, orders_BOT[index])
-            scored.append(_VideoScores(index, logits_K, others_OK, stages_SK, result.length_s, result.cached))
+            familiarity = _familiarity(predictor, result.features)
+            scored.append(
+                _VideoScores(index, logits_K, others_OK, stages_SK, result.length_s, result.cached, familiarity)
+            )
         progress(f"scoring with {count_of(num_frames, 'frame')}", index + 1, len(data.samples))
         began = time.perf_counter()
     scored = sorted(process.gather(scored), key=lambda video: video.index)
@@ -141,6 +146,7 @@ def score_videos(
         failures=tuple(failure for _, failure in failures),
         num_cached=num_cached,
         pace=ScoringSpeed(len(scored) - num_cached, None if mixes and others_NOK.shape[1] else total_s, network_s),
+        familiarity=tuple(judged for video in scored for judged in video.familiarity),
     )
 
 
@@ -154,6 +160,7 @@ class _VideoScores:
     stages: Floats
     length_s: float | None
     cached: bool
+    familiarity: tuple[Familiarity, ...]
 
 
 def averaged(logits_VK: Floats, task: Task) -> Floats:
@@ -166,6 +173,14 @@ def averaged(logits_VK: Floats, task: Task) -> Floats:
         yes_VK, no_VK = -np.logaddexp(0, -logits_VK), -np.logaddexp(0, logits_VK)
         mean_K = np.logaddexp.reduce(yes_VK, axis=0) - np.logaddexp.reduce(no_VK, axis=0)
     return mean_K.astype(np.float32)
+
+
+def _familiarity(predictor: Predictor, features: NDArray[Any]) -> tuple[Familiarity, ...]:
+    """Return the judgement on the first view of `VideoFeatures.features`; nothing if there is no rule for unknown videos."""
+    if predictor.unknown_rule is None:
+        return ()
+    embeddings = features[:1] if features.ndim == 3 else predictor.runtime.encode_clips(features[:1])
+    return tuple(predictor.unknown_rule.familiarity(embeddings))
 
 
 def _logits(predictor: Predictor, features: NDArray[Any]) -> Floats:

@@ -11,6 +11,7 @@ from accelerate.utils import broadcast_object_list
 
 from fewframes.inference.predictor import Predictor
 from fewframes.models.files.checkpoint import Checkpoint
+from fewframes.models.rejection.rejection import Rejection
 from fewframes.models.stam import STAM
 from fewframes.runtime.protocol import DtypeName
 from fewframes.training.background import RunFootage
@@ -46,14 +47,19 @@ class RunContext:
         """True in the process that writes the files."""
         return bool(self.accelerator.is_main_process)
 
-    def predictor(self, model: STAM, thresholds: tuple[float, ...] = ()) -> Predictor:
+    def predictor(
+        self, model: STAM, thresholds: tuple[float, ...] = (), rejection: Rejection | None = None
+    ) -> Predictor:
         """Return a predictor with a copy of the model. A copy, because a predictor folds and casts its weights.
 
         Args:
             model: The model.
             thresholds: The score from which each label of a multi-label model counts as present.
+            rejection: The judge of videos that show none of the actions; None if there is none.
         """
-        checkpoint = Checkpoint(copy.deepcopy(model), self.view, self.videos.data.labels, thresholds=thresholds)
+        checkpoint = Checkpoint(
+            copy.deepcopy(model), self.view, self.videos.data.labels, thresholds=thresholds, rejection=rejection
+        )
         return Predictor(checkpoint, device=self.device, dtype=self.dtype, name=str(self.folder.folder))
 
     def from_first(self, value: Value) -> Value:

@@ -9,10 +9,12 @@ from fewframes.errors import DataError
 from fewframes.inference.early_exit import fit_plan, stage_logits, stages_of
 from fewframes.models.config import ExitPlan
 from fewframes.models.files.checkpoint import Checkpoint
+from fewframes.models.rejection.fitting import fit_rejection
+from fewframes.models.rejection.rejection import Rejection
 from fewframes.models.stam import STAM
 from fewframes.results import Failure
 from fewframes.runtime.torch_runtime import TorchRuntime
-from fewframes.training.background import ReadBackground, read_background
+from fewframes.training.background import ReadBackground, read_background, rejection_background
 from fewframes.training.calibration import CalibrationFit
 from fewframes.training.evaluation.evaluate import evaluate
 from fewframes.training.evaluation.results import Evaluation
@@ -48,7 +50,9 @@ def finish(
     context, videos = prepared.context, prepared.context.videos
     background = _background(context, calibrated.chosen)
     kept = {} if background is None else background.provenance()
+    rejection = _rejection(prepared, background)
     checkpoint = _checkpoint(prepared, calibrated.chosen, calibrated.chosen_fit, kept)
+    checkpoint = replace(checkpoint, rejection=rejection)
     evaluation = _evaluation(context, checkpoint)
     if background is not None and evaluation is not None:
         background = background.with_reached(evaluation.scores, checkpoint.labels, checkpoint.model.config.task)
@@ -67,6 +71,7 @@ def finish(
         last = None
         if calibrated.chosen is not calibrated.last:
             last = _checkpoint(prepared, calibrated.last, calibrated.last_fit, {})
+            last = replace(last, rejection=rejection)
         context.folder.write(result.checkpoint, last, evaluation, _facts(context, result), fitted.held_out_log)
     context.accelerator.wait_for_everyone()
     return result
@@ -87,6 +92,21 @@ def _background(context: RunContext, model: STAM) -> ReadBackground | None:
     )
 
 
+def _rejection(prepared: PreparedRun, footage: ReadBackground | None) -> Rejection | None:
+    """Return the judge of videos that show none of the actions; None if the frame encoder learned, or too few groups are there."""
+    videos, embedded = prepared.context.videos, prepared.embedded
+    if embedded is None:
+        return None
+    groups = videos.training.groups()
+    background = rejection_background(prepared.background, videos.background.groups(), footage)
+    return fit_rejection(
+        embedded.embeddings,
+        videos.targets_BK[embedded.indices].numpy(),
+        [groups[index] for index in embedded.indices.tolist()],
+        *background,
+    )
+
+
 def _checkpoint(
     prepared: PreparedRun, model: STAM, calibration: CalibrationFit, kept: Mapping[str, object]
 ) -> Checkpoint:
@@ -98,6 +118,7 @@ def _checkpoint(
             "training": len(videos.training.samples),
             "held_out": len(videos.reporting.samples),
             "chosen_by": len(videos.choosing.samples) if context.run.train.keep == "best" else 0,
+            **({} if prepared.background is None else {"background": len(prepared.background.indices)}),
             "unread": len(videos.failures),
         },
         "training_videos": videos.training_marks,
@@ -141,8 +162,11 @@ def _evaluation(context: RunContext, checkpoint: Checkpoint) -> Evaluation | Non
     if not part.samples:
         return None
     try:
-        predictor = context.predictor(checkpoint.model, checkpoint.thresholds)
-        evaluation = evaluate(part, predictor, videos.cache, process=videos.process, progress=videos.on_scoring)
+        predictor = context.predictor(checkpoint.model, checkpoint.thresholds, checkpoint.rejection)
+        known_and_none = replace(part, samples=(*part.samples, *videos.held_background.samples))
+        evaluation = evaluate(
+            known_and_none, predictor, videos.cache, process=videos.process, progress=videos.on_scoring
+        )
     except DataError as error:
         videos.note_unread(part, error)
         return None

@@ -41,6 +41,8 @@ class PreparedRun:
     """The embeddings of the training videos, in all views; None if the frame encoder learns."""
     choosing: EmbeddedVideos | None
     """The embeddings of the videos for choosing the epoch; None if there are none, or if the frame encoder learns."""
+    background: EmbeddedVideos | None = None
+    """The embeddings of videos that show none of the actions; None if there are none, or if the frame encoder learns."""
 
 
 def check_settings(run: RunConfig, model: STAM, videos: RunVideos, footage: RunFootage | None) -> None:
@@ -91,7 +93,7 @@ def prepare(context: RunContext, model: STAM, licences: Mapping[str, str], teach
         as_predictor = Predictor(teacher, device=context.device, dtype=asked, name=run.train.teacher)
         teacher_BK = videos.teacher_scores(as_predictor)
     choosing = videos.embedded(videos.choosing, start) if context.frozen and videos.choosing.samples else None
-    embedded = None
+    embedded = background = None
     if not context.frozen:
         if model.config.motion_width or model.config.moment_head:
             _solved(context, model, start)
@@ -105,8 +107,10 @@ def prepare(context: RunContext, model: STAM, licences: Mapping[str, str], teach
             [names[index] for index in embedded.indices.tolist()],
             None if teacher_BK is None else teacher_BK[embedded.indices],
         )
+        if videos.background.samples:
+            background = videos.embedded(videos.background, start, mirror=run.data.mirror)
     dtype = torch.float32 if context.frozen else start.torch.dtype
-    return PreparedRun(context, model, dtype, licences, training_set, embedded, choosing)
+    return PreparedRun(context, model, dtype, licences, training_set, embedded, choosing, background)
 
 
 def _solved(context: RunContext, model: STAM, start: Predictor) -> EmbeddedVideos:

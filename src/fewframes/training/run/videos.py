@@ -31,7 +31,7 @@ Progress = Callable[[str, int, int, str], None]
 
 class RunVideos:
     """The videos of a run in three parts: `training`, `choosing` (held out, to choose the epoch) and `reporting` (held out, to
-    measure the model).
+    measure the model). `background` are videos for training that show none of the actions, `held_background` those held out.
 
     Each of the processes that train together embeds and scores some of the videos, and all get the results. `failures` are the
     videos that could not be read so far, `num_cached` is the number that came from the cache.
@@ -44,6 +44,7 @@ class RunVideos:
         cache: Cache of frame embeddings, which all processes share.
         process: This process among those that train together.
         progress: Called as embedding and scoring go on.
+        background: Videos that show none of the actions; None if there are none.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class RunVideos:
         cache: EmbeddingCache,
         process: ProcessRank,
         progress: Progress,
+        background: VideoSet | None = None,
     ) -> None:
         self.data, self.cache, self.process = data, cache, process
         self._run, self._progress = run, progress
@@ -64,6 +66,10 @@ class RunVideos:
         self.training, self.choosing, self.reporting = (
             data.subset(part) for part in (training, choosing, tested or held)
         )
+        background = background or data.subset(())
+        held_out = [sample.split in ("val", "test") for sample in background.samples]
+        self.background = background.subset(index for index, is_held in enumerate(held_out) if not is_held)
+        self.held_background = background.subset(index for index, is_held in enumerate(held_out) if is_held)
         targets_BK = data.multi_hot()
         self.targets_BK = torch.from_numpy(targets_BK[training])
         self.choosing_targets_BK = targets_BK[choosing]

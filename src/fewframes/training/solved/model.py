@@ -18,6 +18,7 @@ from fewframes.models.files.formats import format_of
 from fewframes.models.files.model_file import MODEL_FILE, ModelFile, read_model_file, write_model_file
 from fewframes.models.files.names import GRAPH_FILE, exported_in, find_model
 from fewframes.models.moments import SolvedMoments
+from fewframes.models.rejection.rejection import Rejection
 from fewframes.runtime.graph_runtime import GraphRuntime
 from fewframes.runtime.open import open_runtime
 from fewframes.runtime.protocol import DtypeName
@@ -50,6 +51,7 @@ class Start(FrameEmbedder, Protocol):
         provenance: Mapping[str, Any],
         metrics: Mapping[str, Any],
         thresholds: tuple[float, ...] = (),
+        rejection: Rejection | None = None,
     ) -> None:
         """Write the model with the solved read-out into a folder.
 
@@ -59,6 +61,7 @@ class Start(FrameEmbedder, Protocol):
             provenance: How it was made.
             metrics: Its figures.
             thresholds: The score from which each label of a multi-label model counts as present.
+            rejection: The judge of videos that show none of the actions; None if there is none.
         """
 
 
@@ -131,15 +134,11 @@ class SolvedStart:
         provenance: Mapping[str, Any],
         metrics: Mapping[str, Any],
         thresholds: tuple[float, ...] = (),
+        rejection: Rejection | None = None,
     ) -> None:
         """Write the model file with the solved read-out. It keeps the graph of the frame encoder, so it runs without torch.
 
-        Args:
-            folder: The folder of the file.
-            solved: The read-out.
-            provenance: How it was made.
-            metrics: Its figures.
-            thresholds: The score from which each label of a multi-label model counts as present.
+        The arguments are those of `Start`.
         """
         width, num_classes = self._runtime.frame_width, len(self._labels)
         tensors = {key: array for key, array in self._file.tensors.items() if key.startswith(ENCODER)}
@@ -151,15 +150,16 @@ class SolvedStart:
         }
         graphs = {part: graph for part, graph in self._file.graphs.items() if part == "frames"}
         written = ModelFile(
-            self._config,
-            self.view,
-            self._labels,
-            tensors,
-            provenance,
-            metrics,
-            self._file.licences,
+            config=self._config,
+            view=self.view,
+            labels=self._labels,
+            tensors=tensors,
+            provenance=provenance,
+            metrics=metrics,
+            licences=self._file.licences,
             graphs=graphs,
             thresholds=thresholds,
+            rejection=rejection,
         )
         write_model_file(folder / MODEL_FILE, written)
 
@@ -227,6 +227,7 @@ class ExportedStart:
         provenance: Mapping[str, Any],  # noqa: ARG002  exported files have no place for these
         metrics: Mapping[str, Any],  # noqa: ARG002
         thresholds: tuple[float, ...] = (),
+        rejection: Rejection | None = None,
     ) -> None:
         """Write the exported files with the solved read-out. The arguments are those of `Start`.
 
@@ -236,7 +237,14 @@ class ExportedStart:
         from fewframes.export.head import write_with_head  # late: it loads torch
 
         write_with_head(
-            self._runtime, folder / GRAPH_FILE, solved.weight, solved.bias, self._labels, self._task, thresholds
+            self._runtime,
+            folder / GRAPH_FILE,
+            solved.weight,
+            solved.bias,
+            self._labels,
+            self._task,
+            thresholds,
+            rejection,
         )
 
 

@@ -25,9 +25,16 @@ from fewframes.models.moments import (
     moment_features,
     solve_moments,
 )
+from fewframes.models.rejection.fitting import fit_rejection
 from fewframes.results import Failure
 from fewframes.runtime.protocol import DtypeName
-from fewframes.training.background import ReadBackground, RunFootage, find_run_footage, read_background
+from fewframes.training.background import (
+    ReadBackground,
+    RunFootage,
+    find_run_footage,
+    read_background,
+    rejection_background,
+)
 from fewframes.training.calibration import (
     EXPECTED_SOLVED,
     CalibrationFit,
@@ -73,6 +80,8 @@ class SolvedResult:
     """Notes for users on what limits the figures."""
     background: ReadBackground | None = None
     """The footage of `data.background`, and the promise that rests on it."""
+    num_background: int = 0
+    """Number of videos that show none of the actions, from which rejection was learned."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +120,7 @@ def train_solved(
     Raises DataError, ConfigError or WeightsError before anything is written.
     """
     run, folder = replace(run, train=replace(run.train, head="solved")), Path(output)
+    data, background = data.split_background()
     check_settings(run)
     check_folder(folder, overwrite=options.overwrite)
     training, held = hold_out(data, 0, run.train.seed)
@@ -121,13 +131,21 @@ def train_solved(
     began = time.perf_counter()
     views = embed_views(part, start, options.cache, progress, mirror=run.data.mirror, augment=run.augment)
     held_views = _held_out_views(held_part, start, options.cache, progress)
+    learned = background.subset(i for i, sample in enumerate(background.samples) if sample.split not in ("val", "test"))
+    background_views = _held_out_views(learned, start, options.cache, progress)
     embedding_s, began = time.perf_counter() - began, time.perf_counter()
     read = part.subset(views.indices.tolist())
     check_labels(data.labels, read, views.failures)
     check_groups(read)
     solved, calibration, left_out = solve_and_measure(read, data.labels, views)
-    background = (
+    footage_read = (
         None if footage is None else _background(data, footage, start, (solved, left_out), options.cache, progress)
+    )
+    rejection = fit_rejection(
+        views.embeddings,
+        targets_of(read, data.labels),
+        read.groups(),
+        *rejection_background(background_views, learned.groups(), footage_read),
     )
     result = SolvedResult(
         folder=folder,
@@ -135,12 +153,13 @@ def train_solved(
         calibration=calibration,
         held_out=_held_out(solved, calibration, held_part, held_views, data),
         num_held_out=len(held_part.samples),
-        failures=(*views.failures, *held_views.failures),
-        num_cached=views.num_cached + held_views.num_cached,
+        failures=(*views.failures, *held_views.failures, *background_views.failures),
+        num_cached=views.num_cached + held_views.num_cached + background_views.num_cached,
+        num_background=len(background_views.indices),
         embedding_s=embedding_s,
         solving_s=time.perf_counter() - began,
         notes=tuple(notes_on_groups(read)),
-        background=background,
+        background=footage_read,
     )
     provenance = _provenance(data, read, run, start, solved, result)
     reported = result.held_out or left_out
@@ -151,7 +170,7 @@ def train_solved(
         _facts(provenance, result, options.command),
         reported,
         data.labels,
-        lambda part: start.write(part, solved, provenance, metrics, calibration.thresholds),
+        lambda part: start.write(part, solved, provenance, metrics, calibration.thresholds, rejection),
     )
     return result
 
@@ -209,7 +228,7 @@ def _reported(data: VideoSet, held: list[int]) -> list[int]:
 def _held_out_views(
     part: VideoSet, start: Start, cache: EmbeddingCache | None, progress: TalkingProgress
 ) -> EmbeddedVideos:
-    """Return the embeddings of the held-out videos as they are. If none can be read, there are none but the failures."""
+    """Return the embeddings of held-out or background videos as they are. If none can be read, there are only failures."""
     nothing = EmbeddedVideos(np.empty((0, 1, 1, 1), np.float32), np.empty(0, np.intp), (), 0)
     if not part.samples:
         return nothing
@@ -275,6 +294,7 @@ def _provenance(
             "training": len(read.samples),
             "held_out": result.num_held_out,
             "chosen_by": 0,
+            **({"background": result.num_background} if result.num_background else {}),
             "unread": len(result.failures),
         },
         "training_videos": marks_of(read.samples),
