@@ -175,7 +175,7 @@ def test_the_command_says_it_in_each_format(model_file: Path, known: list[Path],
     assert "needs auto, off, or the fraction" in " ".join(wrong.stderr.split())
 
 
-@pytest.mark.parametrize("label", [*BACKGROUND, "Background", "no_action", "NOTHING", "no-action"])
+@pytest.mark.parametrize("label", [*sorted(BACKGROUND), "Background", "no_action", "NOTHING", "no-action"])
 def test_words_for_none_of_the_actions(label: str) -> None:
     assert is_background(label)
 
