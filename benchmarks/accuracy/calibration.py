@@ -2,11 +2,13 @@
 
     python -m benchmarks.accuracy.calibration DATA --cache FOLDER > benchmarks/accuracy/calibration.json
 
-DATA is the folder of the real sets. Each set is cut into five folds of whole groups. `train` with its defaults learns from four,
+DATA is the folder of the real sets. Each set is cut into five folds of whole groups, or into its groups if they are fewer. `train`
+with its defaults learns from all but one,
 and the model that it writes is measured on the fifth. `before` is the same model with its logits as they were before training
 divided them. Nothing is chosen on the measured fold.
 
 - `packaged`: the videos and the recipe of the packaged model; a group is a sequence or a recording.
+- `days`: its five daily movements, filmed on four days; each day is left out in turn, and is a group.
 - `fights`: half of the surveillance set, fight or not; a group is a source.
 - `solved`: the same with a solved head, for `packaged` and `fights`: each group predicted from all others. Here `before` has the
   scale that solving chose, and each fifth of the groups is divided by what suits the others.
@@ -20,6 +22,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,21 +46,42 @@ from fewframes.training.calibration import (
 from fewframes.training.config import RunConfig, TrainConfig
 from fewframes.training.features import EmbeddedVideos, embed_videos
 from fewframes.training.train import TrainOptions, train
-from runs.packaged import folds_of, mean_of, sureness, videos_of
+from runs.packaged import FOLDS, folds_of, mean_of, sureness, videos_of
 
-SETS = ("packaged", "fights")
+SETS = ("packaged", "days", "fights")
 
 
 def set_named(data: Path, name: str) -> VideoSet:
-    return videos_of(data) if name == "packaged" else set_of(data, name)
+    if name == "fights":
+        return set_of(data, name)
+    videos = videos_of(data)
+    if name == "packaged":
+        return videos
+    # A recording is named after the day and the time at which it began.
+    days = [replace(sample, group=sample.group.split("_")[0]) for sample in videos.samples if sample.group]
+    movements = [sample for sample in days if sample.group.isdigit()]
+    return VideoSet(tuple(movements), "daily movements (5), a day is a group")
+
+
+def folds(videos: VideoSet) -> Iterator[tuple[VideoSet, list[int]]]:
+    """The videos with one fold marked as held out, and which those are."""
+    groups = sorted(set(videos.groups()))
+    if len(groups) > FOLDS:
+        yield from folds_of(videos)
+        return
+    for group in groups:
+        held = [index for index, own in enumerate(videos.groups()) if own == group]
+        parts = ("test" if sample.group == group else "train" for sample in videos.samples)
+        samples = (replace(sample, split=part) for sample, part in zip(videos.samples, parts, strict=True))
+        yield VideoSet(tuple(samples), videos.name), held
 
 
 def trained(videos: VideoSet, seed: int, cache: EmbeddingCache) -> dict[str, object]:
     """Figures of one seed: each video is predicted by a model that `train` made without its fold."""
     shape = (len(videos.samples), len(videos.labels))
     before_BK, after_BK = np.zeros(shape), np.zeros(shape)
-    folds = []
-    for number, (fold, held) in enumerate(folds_of(videos)):
+    fits = []
+    for number, (fold, held) in enumerate(folds(videos)):
         run = RunConfig(train=TrainConfig(seed=seed))
         with tempfile.TemporaryDirectory() as folder, quiet():
             result = train(fold, folder, run, TrainOptions(cache=cache, device="cpu", dtype="float32", overwrite=True))
@@ -65,12 +89,12 @@ def trained(videos: VideoSet, seed: int, cache: EmbeddingCache) -> dict[str, obj
         assert result.evaluation is not None
         after_BK[held] = result.evaluation.logits
         before_BK[held] = result.evaluation.logits * result.calibration.temperature
-        folds.append(result.calibration.to_dict())
+        fits.append(result.calibration.to_dict())
         print(
             f"{videos.name}, seed {seed}, fold {number}: {result.evaluation.report}, {result.calibration}",
             file=sys.stderr,
         )
-    return {"folds": folds, **compared(videos, before_BK, after_BK)}
+    return {"folds": fits, **compared(videos, before_BK, after_BK)}
 
 
 def solved(videos: VideoSet, cache: EmbeddingCache) -> dict[str, object]:

@@ -11,6 +11,7 @@ from scipy.stats import beta, t
 
 from fewframes.core.metrics import (
     Indices,
+    ReliabilityBin,
     average_precision,
     beta_quantile,
     bootstrap,
@@ -18,6 +19,7 @@ from fewframes.core.metrics import (
     fit_temperature,
     interval_of,
     rejection_curve,
+    reliability,
     report_of,
     score,
     score_multilabel,
@@ -263,3 +265,12 @@ def test_rejection_by_hand() -> None:
     assert curve[3] == (0.4, 1.0)
     assert curve[4] == (0.5, 0.8)
     assert curve[-1] == (1.0, 0.5)
+
+
+def test_reliability_counts_answers_of_like_confidence() -> None:
+    confidence_N, right_N = np.array([0.55, 0.65, 0.85, 0.95, 0.95, 1.0]), np.array([0, 1, 1, 1, 0, 1])
+    found = reliability(confidence_N, right_N, num_bins=2)
+    assert found == [ReliabilityBin(pytest.approx(4.95 / 6), pytest.approx(4 / 6), 6)]
+    last = reliability(confidence_N, right_N)[-1]
+    assert (last.confidence, last.right, last.num_videos) == (pytest.approx(2.9 / 3), pytest.approx(2 / 3), 3)
+    assert sum(part.num_videos for part in reliability(confidence_N, right_N)) == 6

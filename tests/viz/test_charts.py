@@ -7,8 +7,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from fewframes.core.metrics import score
-from fewframes.viz.charts import confusion_png, curve_png, shortened
+from fewframes.core.metrics import reliability, score
+from fewframes.viz.charts import confusion_png, curve_png, reliability_png, shortened
 
 LABELS = ("hug", "kick", "push", "wave")
 
@@ -22,6 +22,8 @@ def size_of(content: bytes) -> tuple[int, int]:
 def test_pictures() -> None:
     width, height = size_of(confusion_png(LABELS, np.eye(4), "held out"))
     assert min(width, height) > 300
+    bins = reliability(np.array([0.2, 0.9, 0.95]), np.array([0, 1, 1]))
+    assert size_of(reliability_png({"before": bins, "after": bins[:1]}, "how sure, how right")) == (506, 484)
     assert size_of(curve_png([(0.1, 1.0), (1.0, 0.8)], "answered", "right", "doubt")) == (572, 396)
 
 

@@ -291,9 +291,36 @@ def label_calibration_error(logits_NK: Floats, targets_NK: Floats, num_bins: int
 
 def _mean_gap(confidence_M: Floats, right_M: NDArray[Any], num_bins: int) -> float:
     """Return how far confidence is from the fraction of right answers: mean over bins, weighted by their size."""
-    bins_M = (np.ceil(confidence_M * num_bins).astype(int) - 1).clip(0, num_bins - 1)
-    gaps = np.bincount(bins_M, weights=confidence_M - right_M, minlength=num_bins)
-    return float(np.abs(gaps).sum() / len(right_M))
+    found = reliability(confidence_M, right_M, num_bins)
+    return sum(part.num_videos * abs(part.confidence - part.right) for part in found) / len(right_M)
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Answers of about the same confidence. If scores are right about themselves, `confidence` and `right` are equal."""
+
+    confidence: float
+    """Their mean confidence (0-1)."""
+    right: float
+    """The fraction of them that are right."""
+    num_videos: int
+    """Their number."""
+
+
+def reliability(confidence_N: Floats, right_N: NDArray[Any], num_bins: int = 10) -> list[ReliabilityBin]:
+    """Return how often answers of about the same confidence are right, for equal bins of it. Empty bins are left out.
+
+    Args:
+        confidence_N: the confidence of each answer, 0-1.
+        right_N: 1 where the answer is right, else 0.
+        num_bins: the number of bins between a confidence of 0 and of 1.
+    """
+    bins_N = (np.ceil(confidence_N * num_bins).astype(int) - 1).clip(0, num_bins - 1)
+    return [
+        ReliabilityBin(float(confidence_N[rows].mean()), float(right_N[rows].mean()), len(rows))
+        for rows in (np.flatnonzero(bins_N == number) for number in range(num_bins))
+        if len(rows)
+    ]
 
 
 def log_loss(task: Task, logits_NK: Floats, targets_NK: Floats) -> float:

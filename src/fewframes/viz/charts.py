@@ -12,9 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
+from fewframes.core.metrics import ReliabilityBin
 from fewframes.core.text import count_of, plain
 from fewframes.inference.spans import Span, clock
 
@@ -116,6 +117,34 @@ def curve_png(
     if axes.get_ylim()[1] > 1.01:
         axes.set_ylim(top=1.01)  # no accuracy is above 100 %, and the line at 100 % stays visible
     axes.grid(alpha=0.3)
+    axes.set_title(title)
+    return _png(figure)
+
+
+def reliability_png(curves: Mapping[str, Sequence[ReliabilityBin]], title: str) -> bytes:
+    """Draw how often answers of about the same confidence are right. The area of a point is its number of videos.
+
+    Args:
+        curves: The bins of one or two models, by name.
+        title: Title of the picture.
+    """
+    figure = Figure(figsize=(4.6, 4.4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="as sure as right")
+    for (name, bins), colour in zip(curves.items(), TRACK_COLOURS, strict=False):
+        across, up = [part.confidence for part in bins], [part.right for part in bins]
+        most = max((part.num_videos for part in bins), default=1)
+        axes.plot(across, up, color=colour, linewidth=1.2, label=name)
+        sizes = [20 + 180 * part.num_videos / most for part in bins]
+        axes.scatter(across, up, s=sizes, color=colour, alpha=0.7, edgecolors="none")
+    axes.set_xlabel("confidence")
+    axes.set_ylabel("of these answers right")
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.set_xlim(0, 1.03)
+    axes.set_ylim(-0.02, 1.05)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="upper left", frameon=False)
     axes.set_title(title)
     return _png(figure)
 

@@ -73,6 +73,8 @@ def test_figures_that_can_be_foreseen(judged: Evaluation, clips: Path) -> None:
     assert judged.sweep[1] == pytest.approx(0.5, abs=0.2)  # one frame has no order, so rounding decides
     assert judged.sweep[8] == 1
     assert judged.rejection[-1] == (1.0, 1.0)
+    assert sum(part.num_videos for part in judged.reliability) == 12
+    assert {part.right for part in judged.reliability} == {1.0}
     assert judged.calibration is not None
     assert judged.worst(8) == []
     assert judged.provenance["trained_on_these"] is True
@@ -108,6 +110,7 @@ def test_what_is_wrong_is_shown_surest_first(fading: Predictor, clips: Path) -> 
     sureness = [float(judged.scores[row].max()) for row in worst]
     assert sureness == sorted(sureness, reverse=True)
     page = report_page(judged, read_mistakes(judged, fading))
+    assert 'alt="fraction right over confidence"' in page
     assert "Wrong, and sure of it" in page
     assert page.count("<figure>") == 8
     assert "<b>turn blue</b>, taken for <b>redden</b>" in page
@@ -116,7 +119,7 @@ def test_what_is_wrong_is_shown_surest_first(fading: Predictor, clips: Path) -> 
 
 def test_the_page_stands_alone_and_the_files_are_whole(judged: Evaluation, fading: Predictor, tmp_path: Path) -> None:
     page = report_page(judged, read_mistakes(judged, fading))
-    assert page.count("data:image/png;base64,") == 3  # confusion, doubt, frames
+    assert page.count("data:image/png;base64,") == 4  # confusion, sureness, doubt, frames
     assert not re.search(r'(src|href)="(?!data:)', page)
     assert "The model was trained on 12 of 12 videos" in page
     assert "broken.mp4" in page

@@ -18,7 +18,7 @@ from fewframes.results import Clip, tally
 from fewframes.sampling import ONE_PASS
 from fewframes.training.evaluation.measures import RELEASE_FPS
 from fewframes.training.evaluation.results import Evaluation, figure_name
-from fewframes.viz.charts import MOST_COUNTED, confusion_png, curve_png
+from fewframes.viz.charts import MOST_COUNTED, confusion_png, curve_png, reliability_png
 from fewframes.viz.frames import frames_of
 from fewframes.viz.thumbnails import data_url
 
@@ -68,6 +68,7 @@ def report_page(evaluation: Evaluation, mistakes: Sequence[Mistake] = ()) -> str
         "confusion": None,
         "is_wide": False,
         "pairs": [],
+        "reliability": None,
         "doubt": None,
         "sweep": None,
         "mistakes": list(map(_mistake, mistakes)),
@@ -82,6 +83,9 @@ def report_page(evaluation: Evaluation, mistakes: Sequence[Mistake] = ()) -> str
             "confusion": data_url(confusion_png(labels, counts_KK, "confusion"), "png"),
             "is_wide": len(labels) > MOST_COUNTED,
             "pairs": _pairs(labels, counts_KK),
+            "reliability": data_url(
+                reliability_png({"this model": evaluation.reliability}, "how sure, how right"), "png"
+            ),
             "doubt": data_url(curve, "png"),
         }
     if evaluation.sweep:

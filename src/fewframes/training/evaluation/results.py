@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewframes.core.metrics import Interval, MultiLabelReport, Report
+from fewframes.core.metrics import Interval, MultiLabelReport, ReliabilityBin, Report, reliability
 from fewframes.core.text import count_of
 from fewframes.data.layouts import Sample
 from fewframes.inference.early_exit import ExitFigures
@@ -226,10 +226,18 @@ class Evaluation:
             "cost": self.work.to_dict(),
             "order": None if order is None else vars(order),
             "calibration": None if calibration is None else vars(calibration),
+            "reliability": [asdict(part) for part in self.reliability],
             "rejection": [{"answered": answered, "right": right} for answered, right in self.rejection],
             "unknown": None if self.unknown is None else asdict(self.unknown),
             "frames_sweep": {str(frames): value for frames, value in self.sweep.items()},
         }
+
+    @property
+    def reliability(self) -> list[ReliabilityBin]:
+        """Return how often answers of about the same confidence are right; none for multi-label models."""
+        if not isinstance(self.report, Report):
+            return []
+        return reliability(self.scores.max(axis=1), self.scores.argmax(axis=1) == self.targets.argmax(axis=1))
 
     @property
     def warning(self) -> str:
