@@ -13,11 +13,15 @@ DATA holds `ut_interaction/` and `fir_rgb/`, each with its `manifest.csv`. What 
 5. `train` on everything, its logits divided by that number, with its judge of unknown videos;
 6. `lite0-16.safetensors` with the figures of steps 3 and 4 inside, `held_out.json`, and `confusion.png` of seed 0.
 
-    python runs/packaged.py DATA --seeds 1 --calibrate lite0-16.safetensors
+    python runs/packaged.py DATA --calibrate lite0-16.safetensors
 
-trains nothing to keep: it does steps 3 and 4, and divides the logits of a file that step 6 wrote before there was a step 4. All
-other numbers of the file stay as they are. `python runs/packaged.py DATA --unknown-only` fits the judge of unknown videos to the
-same videos again, and writes it into the packaged file, whose other contents stay as they are. `--file` names another file.
+trains nothing to keep: it does steps 3 and 4, writes their figures, and divides the logits of a file that step 6 wrote before
+there was a step 4. All other weights of the file stay as they are.
+
+    python runs/packaged.py DATA --unknown-only
+
+fits the judge of unknown videos to the same videos again, and writes it into the packaged file, whose other contents stay as they
+are. `--file` names another file.
 """
 
 from __future__ import annotations
@@ -25,11 +29,12 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import platform
 import statistics
 import subprocess
+import sys
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +45,8 @@ from safetensors.torch import save_file
 from sklearn.model_selection import StratifiedGroupKFold
 
 from fewframes.core.cache import EmbeddingCache
-from fewframes.core.metrics import Report, bootstrap, calibration_error, log_loss, log_softmax, score
+from fewframes.core.metrics import Report, calibration_error, interval_of, log_loss, log_softmax, score
+from fewframes.core.process import cpu_name
 from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
 from fewframes.inference.predictor import load
@@ -221,7 +227,7 @@ def interval(right_SB: NDArray[np.bool_], videos: VideoSet, actions: Collection[
     rows = [index for index, sample in enumerate(videos.samples) if sample.labels[0] in actions]
     groups = [videos.groups()[index] for index in rows]
     mean_B = right_SB[:, rows].mean(axis=0)
-    found = bootstrap(lambda drawn: float(mean_B[drawn].mean()), groups, np.random.default_rng(0))
+    found = interval_of(lambda drawn: float(mean_B[drawn].mean()), groups, np.random.default_rng(0))
     percent = {name: round(100 * value, 1) for name, value in asdict(found).items() if name in {"value", "low", "high"}}
     return {"videos": len(rows), "groups": len(set(groups)), **percent}
 
@@ -232,10 +238,11 @@ def figures_of(reports: list[Report], right_SB: NDArray[np.bool_], videos: Video
     interactions = set(videos.labels) - movements
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
     return {
-        "command": "python runs/packaged.py DATA",
+        "command": " ".join(["python runs/packaged.py DATA", *(Path(word).name for word in sys.argv[2:])]),
         "commit": commit.stdout.strip(),
+        "versions": {package: version(package) for package in ("torch", "timm", "av", "fewframes")},
         "data": f"{videos.name}, fingerprint {videos.fingerprint()}",
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, float32",
+        "machine": f"{cpu_name()}, {torch.get_num_threads()} threads, float32",
         "protocol": PROTOCOL,
         "num_videos": len(videos.samples),
         "groups": len(set(videos.groups())),
@@ -265,10 +272,9 @@ def calibrate_file(source: Path, output: Path, fit: CalibrationFit, figures: dic
         file,
         tensors={**file.tensors, **divided},
         provenance={**file.provenance, "calibration": fit.to_dict()},
-        metrics={**file.metrics, "calibration": figures},
+        metrics=figures,
     )
     write_model_file(output, written, stored_as=stored_kinds(source))
-    print(json.dumps(figures, indent=1))
     print(f"{output}: logits divided by {fit.temperature:.3f}")
 
 
@@ -299,16 +305,15 @@ def main() -> None:
 
     reports, logits_SBK, folds_B = held_out(videos, run, options.output, cache, options.seeds)
     fit, sure = calibrated(videos, logits_SBK, folds_B)
-    if options.calibrate is not None:
-        calibrate_file(options.calibrate, options.output / "lite0-16.safetensors", fit, sure)
-        return
     right_SB = logits_SBK.argmax(axis=2) == np.array(videos.targets())
     figures = figures_of(reports, right_SB, videos) | {"calibration": sure}
     (options.output / "held_out.json").write_text(json.dumps(figures, indent=1) + "\n")
     title = f"{len(videos.samples)} held-out videos, seed 0: top-1 {reports[0].top1:.1%}"
     (options.output / "confusion.png").write_bytes(confusion_png(reports[0].labels, reports[0].confusion, title))
     print(json.dumps(figures, indent=1))
-    if options.measure_only:
+    if options.calibrate is not None:
+        calibrate_file(options.calibrate, options.output / "lite0-16.safetensors", fit, figures)
+    if options.measure_only or options.calibrate is not None:
         return
 
     everything = changed(run, {"data": {"holdout": 0.0}, "train": {"calibration_folds": 0}})
