@@ -3,9 +3,9 @@
     python -m benchmarks.accuracy.calibration DATA --cache FOLDER > benchmarks/accuracy/calibration.json
 
 DATA is the folder of the real sets. Each set is cut into five folds of whole groups, or into its groups if they are fewer. `train`
-with its defaults learns from all but one,
-and the model that it writes is measured on the fifth. `before` is the same model with its logits as they were before training
-divided them. Nothing is chosen on the measured fold.
+with its defaults learns from all but one, and the model that it writes is measured on that one. `before` is the same model with its logits as they
+were before training divided them. Nothing is chosen on the measured fold. The calibration error is never 0: `if_perfect` is what
+chance alone gives so many videos, if each answer is right as often as its score says.
 
 - `packaged`: the videos and the recipe of the packaged model; a group is a sequence or a recording.
 - `days`: its five daily movements, filmed on four days; each day is left out in turn, and is a group.
@@ -31,7 +31,7 @@ import torch
 from benchmarks.accuracy.solved_head import set_of
 from benchmarks.harness import write_result
 from fewframes.core.cache import EmbeddingCache
-from fewframes.core.metrics import interval_of
+from fewframes.core.metrics import interval_of, log_softmax, reliability
 from fewframes.data.dataset import VideoSet
 from fewframes.inference.predictor import load
 from fewframes.models.moments import cross_entropy, solve_moments
@@ -128,8 +128,22 @@ def compared(videos: VideoSet, before_BK: np.ndarray, after_BK: np.ndarray) -> d
     return {
         "before": sureness(before_BK, targets_BK),
         "after": sureness(after_BK, targets_BK),
+        "calibration_error_points_if_perfect": if_perfect(after_BK),
         "right_percent_over_groups": [round(100 * interval.low, 1), round(100 * interval.high, 1)],
     }
+
+
+def if_perfect(logits_BK: np.ndarray, draws: int = 1000) -> dict[str, float]:
+    """The calibration error that chance alone gives so many videos, if each answer is right as often as its score says."""
+    confidence_B = np.exp(log_softmax(logits_BK)).max(axis=1)
+    rng = np.random.default_rng(0)
+    found = [
+        sum(part.num_videos * abs(part.confidence - part.right) for part in reliability(confidence_B, right_B, 15))
+        for right_B in (rng.random((draws, len(confidence_B))) < confidence_B)
+    ]
+    percent = 100 * np.array(found) / len(confidence_B)
+    least, most = np.quantile(percent, [0.05, 0.95])
+    return {"mean": round(float(percent.mean()), 2), "5 %": round(float(least), 2), "95 %": round(float(most), 2)}
 
 
 @contextmanager
