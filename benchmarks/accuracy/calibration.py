@@ -3,9 +3,9 @@
     python -m benchmarks.accuracy.calibration DATA --cache FOLDER > benchmarks/accuracy/calibration.json
 
 DATA is the folder of the real sets. Each set is cut into five folds of whole groups, or into its groups if they are fewer. `train`
-with its defaults learns from all but one, and the model that it writes is measured on that one. `before` is the same model with its logits as they
-were before training divided them. Nothing is chosen on the measured fold. The calibration error is never 0: `if_perfect` is what
-chance alone gives so many videos, if each answer is right as often as its score says.
+with its defaults learns from all but one, and the model that it writes is measured on that one. `before` is the same model with its
+logits as they were before training divided them. Nothing is chosen on the measured fold. The calibration error is never 0:
+`if_perfect` is what chance alone gives so many videos, if each answer is right as often as its score says.
 
 - `packaged`: the videos and the recipe of the packaged model; a group is a sequence or a recording.
 - `days`: its five daily movements, filmed on four days; each day is left out in turn, and is a group.

@@ -365,6 +365,8 @@ def _coefficients(videos: _Videos, known_NE: Floats) -> Floats:
     values, is_known, weights = [], [], []
     for left_out in _left_out(videos):
         learned: Bools = ~np.asarray((videos.labels & left_out).any(axis=1))
+        if videos.labels[learned].any(axis=0).sum() < LEAST_ACTIONS - 1:
+            continue  # with several labels a video, an action may take nearly all videos with it
         found = videos.evidence(learned)
         known = learned & videos.is_judged & found.usable
         unknown = videos.is_action & ~(videos.labels & ~left_out).any(axis=1)
