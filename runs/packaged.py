@@ -106,8 +106,7 @@ def videos_of(data: Path) -> VideoSet:
 def drawn_clips(folder: Path) -> VideoSet:
     """Draw hugs, kicks, pushes and handshakes into a folder: other figures, ground and pace than in examples/.
 
-    A group is a variant. The judge learns from them, because a drawing is otherwise unlike all that it knows. The network never sees
-    them.
+    A group is a variant. The judge learns from them, because a drawing is otherwise unlike all that it knows. The network does not.
     """
     script = Path(__file__).resolve().parents[1] / "examples" / "make_clips.py"
     subprocess.run([sys.executable, str(script), str(folder), "--many", str(DRAWN.stop)], check=True)

@@ -14,7 +14,7 @@ from fewframes.results import Familiarity
 from fewframes.runtime.protocol import Floats, Runtime
 
 UnknownChoice = Literal["auto", "off"] | float
-"""When videos are called unknown: `auto` where the model can tell, such that 95 % of the videos of its actions are kept; a number
+"""The rule by which videos are called unknown: `auto` where the model can tell, such that 95 % of the videos of its actions are kept; a number
 keeps another fraction of them; `off` never."""
 
 

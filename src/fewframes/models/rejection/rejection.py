@@ -48,7 +48,7 @@ HALVES = ("mean", "scale", "examples", "example_answers")
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What speaks for and against B videos being known."""
+    """The evidence for and against B videos being known."""
 
     answers: Floats
     """The mean of the read-outs (B, C): about 1 for the action that a video shows, about 0 for the others."""
@@ -72,11 +72,11 @@ class Judgement:
     """The judgement on B videos."""
 
     known: NDArray[np.float32]
-    """How likely each shows one of the actions (B,), 0-1, if known and unknown videos were equally many."""
+    """The probability that each shows one of the actions (B,), 0-1, if known and unknown videos were equally many."""
     unfamiliar: NDArray[np.bool_]
     """True (B,) where nothing like it was learned from."""
     evidence: Evidence
-    """What the judgement rests on."""
+    """The evidence that the judgement rests on."""
     still: NDArray[np.bool_]
     """True (B,) where less moves than in nearly every video that was learned from."""
 
