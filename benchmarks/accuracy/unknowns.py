@@ -11,7 +11,8 @@ videos are embedded once by the packaged frame encoder (16 uniform frames, float
 - `far`: a model of all actions of one source; known videos are those of left-out groups, unknown ones are another source.
 - `places`: a model of set 1 of UT-Interaction (a parking lot); known are the videos of set 2 (a lawn, the same actions), unknown
   are strangers: another source. And the reverse. With `background`, the model has also learned from videos of a third source.
-- `clips`: six single clips, and `examples`: the two of this repository, by a model of everything that the packaged one learns from.
+- `clips`: six single clips, and `examples`: the two of this repository, by the judge of the packaged model: of both sources and of
+  drawn clips (runs/packaged.py). `without_drawn`: the same without the drawn clips.
 
 AUROC and false alarms are in %. A false alarm is an unknown video that is answered. It is counted at the threshold that keeps 95 %
 of the known videos of the test (`at_95_kept`), and at the model's own threshold, with the known videos that this keeps.
@@ -39,7 +40,7 @@ from fewframes.models.rejection.rejection import EVIDENCE, Rejection, reason_of
 from fewframes.training.config import RunConfig
 from fewframes.training.solved.features import embed_views
 from fewframes.training.solved.model import SolvedStart
-from runs.packaged import rows_of, videos_of
+from runs.packaged import drawn_clips, rows_of, videos_of
 
 Floats = NDArray[np.float32]
 SEEDS, FOLDS = 3, 5
@@ -79,27 +80,15 @@ class Model:
         self.rejection: Rejection = rejection
         groups_B = np.unique(videos.groups, return_inverse=True)[1]
         self.solved = solve_moments(videos.embeddings, targets_BK, cross_entropy, groups_B=groups_B)
-        moments_BP = moment_features(videos.embeddings[:, 0])
-        self.mean_P, self.spread_P = moments_BP.mean(axis=0), moments_BP.std(axis=0)
-        self.spread_P = self.spread_P + 0.3 * self.spread_P.reshape(6, -1).mean(axis=1).repeat(len(self.spread_P) // 6)
-        self.scaled_BP = (moments_BP - self.mean_P) / self.spread_P
-        self.basis_RP = np.linalg.svd(self.scaled_BP, full_matrices=False)[2][: min(64, len(videos.labels) // 2)]
 
     def scores(self, embeddings_BTD: Floats) -> Scores:
         moments_BP = moment_features(embeddings_BTD)
         logits_BK = moments_BP @ self.solved.weight.T + self.solved.bias
-        scaled_BP = (moments_BP - self.mean_P) / self.spread_P
-        squares_BN = (
-            (scaled_BP**2).sum(axis=1)[:, None] + (self.scaled_BP**2).sum(axis=1) - 2 * scaled_BP @ self.scaled_BP.T
-        )
-        residual_B = np.linalg.norm(scaled_BP - scaled_BP @ self.basis_RP.T @ self.basis_RP, axis=1)
         energy_B = np.logaddexp.reduce(logits_BK, axis=1)
         found = self.rejection.judge(embeddings_BTD)
         return {
             "top score": logits_BK.max(axis=1) - energy_B,
             "energy": energy_B,
-            "neighbours, all moments": -np.sqrt(np.sort(np.maximum(0, squares_BN), axis=1)[:, :3].mean(axis=1)),
-            "residual": -residual_B,
             **{name: -found.evidence.values[:, number] for number, name in enumerate(EVIDENCE)},
             "combined": found.known,
             "unfamiliar": found.unfamiliar.astype(np.float32),
@@ -166,6 +155,7 @@ def near(videos: Videos, actions: Sequence[str] = ()) -> dict[str, object]:
         for seed in range(SEEDS):
             is_known = videos.labels != action
             scores = cross_scored(videos, is_known, seed)[0]
+            print(f"without {action}, seed {seed}", file=sys.stderr, flush=True)
             rows.append(
                 {"unknown": action, "seed": seed, **figures(chosen(scores, is_known), chosen(scores, ~is_known))}
             )
@@ -256,7 +246,8 @@ def main() -> None:
     sequences = np.array([int(group.split()[-1]) for group in ut.groups])
     one, two = ut.part(sequences <= 10), ut.part(sequences > 10)
     strangers = {"daily": daily, "fights": fights}
-    whole = Model(both)
+    drawn = embedded(drawn_clips(options.cache.parent / "drawn"), cache)
+    whole, without = Model(both.joined(drawn)), Model(both)
     write_result(
         near={"ut": near(ut), "daily": near(daily), "both": near(both)},
         far={
@@ -267,6 +258,7 @@ def main() -> None:
         places={"set 1": places(one, two, strangers, strangers), "set 2": places(two, one, strangers, strangers)},
         clips=singles(whole, clips),
         examples=singles(whole, examples),
+        without_drawn={"clips": singles(without, clips), "examples": singles(without, examples)},
     )
 
 

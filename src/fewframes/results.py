@@ -75,7 +75,7 @@ class Familiarity:
     """The judgement whether a video shows one of the model's actions at all, and whether anything like it was learned from."""
 
     known: float
-    """How likely the video shows one of the actions, 0-1, if known and unknown videos were equally many."""
+    """The probability that the video shows one of the actions, 0-1, if known and unknown videos were equally many."""
     threshold: float
     """The value of `known` below which the answer is `unknown`."""
     unfamiliar: bool

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from matplotlib.colors import to_hex
 
+from fewframes.results import Familiarity
 from fewframes.viz.explanation import write_picture
 from fewframes.viz.frames import HEAT, frames_of, overlaid
 from helpers.explanations import explained
@@ -45,3 +47,11 @@ def test_a_page_says_how_the_score_falls_without_each_frame(tmp_path: Path) -> N
     assert "$x_ a label of many, many letters, more than there is room for" in page  # whole
     write_picture(explained(3, maps=False), tmp_path / "page.html")
     assert (tmp_path / "page.html").read_text().count("data:image/jpeg;base64,") == 3
+
+
+def test_a_page_says_that_the_video_is_unknown(tmp_path: Path) -> None:
+    found = explained(3)
+    for known, words in ((0.1, "<b>unknown: too strange</b>"), (0.9, "<b>unfamiliar: too strange</b>")):
+        judged = replace(found.prediction, familiarity=Familiarity(known, 0.5, unfamiliar=True, reason="too strange"))
+        write_picture(replace(found, prediction=judged), tmp_path / "page.html")
+        assert words in (tmp_path / "page.html").read_text()

@@ -18,7 +18,7 @@ from fewframes.inference.clips import ClipRequest
 from fewframes.inference.early_exit import filled
 from fewframes.inference.predictor import Predictor
 from fewframes.models.config import MapChoice, MapMethod
-from fewframes.results import Prediction
+from fewframes.results import UNKNOWN, Prediction
 from fewframes.runtime.protocol import DrawsMaps, Floats, Frames, Runtime, scores_of
 from fewframes.sampling import ONE_PASS
 from fewframes.video.source import DEFAULT_FPS, Source
@@ -52,6 +52,14 @@ class Explanation:
     def score(self) -> float:
         """The score (0-1) of the label that is explained."""
         return float(self.prediction.scores[self.prediction.labels.index(self.label)])
+
+    @property
+    def judgement(self) -> str:
+        """The words that the video is unknown or unfamiliar, with the reason; an empty text if it is neither."""
+        prediction = self.prediction
+        if not prediction.reason:
+            return ""
+        return f"{UNKNOWN if prediction.label == UNKNOWN else 'unfamiliar'}: {prediction.reason}"
 
     def agreement(self) -> str:
         """Describe in one line how attention and occlusion correlate, and what chance alone would give.

@@ -14,8 +14,8 @@ from fewframes.results import Familiarity
 from fewframes.runtime.protocol import Floats, Runtime
 
 UnknownChoice = Literal["auto", "off"] | float
-"""When videos are called unknown: `auto` where the model can tell, such that 95 % of the videos of its actions are kept; a number
-keeps another fraction of them; `off` never."""
+"""The rule by which videos are called unknown: `auto` where the model can tell, such that 95 % of the videos of its actions are
+kept; a number keeps another fraction of them; `off` never."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -72,6 +72,7 @@ def explanation_page(explanation: Explanation) -> str:
         "title": f"{explanation.label} {explanation.score:.1%}",
         "source": os.path.basename(explanation.source),
         "num_frames": len(shown),
+        "judgement": explanation.judgement,
         "top": [
             {"label": label, "score": f"{score:.1%}", "width": f"{100 * score:.1f}"}
             for label, score in prediction.top(MOST_TOP)

@@ -56,7 +56,7 @@ def test_strangers_are_far_from_everything(rejection: Rejection) -> None:
 
 
 def test_known_actions_in_a_new_place_are_unfamiliar_and_not_unknown(rejection: Rejection) -> None:
-    elsewhere = rejection.judge(actions(4, seed=3, place=3).embeddings[:, 0])
+    elsewhere = rejection.judge(actions(4, seed=3, place=2.5).embeddings[:, 0])
     assert elsewhere.unfamiliar.mean() > 0.9
     assert (elsewhere.known >= rejection.threshold()).mean() > 0.5
     assert reason_of(elsewhere, 0, LABELS, unknown=False) == "unlike the videos that it has learned from"

@@ -47,7 +47,7 @@ MOST_DIRECTIONS = 64
 """The most directions in which mean frames are compared."""
 RIDGE = 0.1
 """The strength of regularisation of a read-out, as a fraction of the mean of its kernel's diagonal."""
-USUAL = {"impure": 1.0, "answer": 0.5, "centre": 0.5, "neighbours": 0.5, "background": 1.0}
+USUAL = {"impure": 1.0, "together": 1.0, "answer": 0.5, "centre": 0.5, "neighbours": 0.5, "background": 1.0}
 """The coefficients of standardised evidence where nothing can be left out to fit them, and towards which others are drawn."""
 PULL = 1.0
 """The strength of that pull, in videos."""
@@ -244,7 +244,8 @@ class _Videos:
         """Return the evidence on all videos, if those that are `learned` (B,) were learned from."""
         actions = np.flatnonzero(self.labels[learned].any(axis=0))
         columns = [*actions, *([len(self.labels[0])] if self.has_background else [])]
-        answers_BSC = self._answers(learned)[:, :, columns]
+        found_BSC = self._answers(learned)[:, :, columns]
+        answers_BSC, joint_BSC = found_BSC[:, :-1], found_BSC[:, -1:]
         answers_BC = answers_BSC.mean(axis=1)
         labels_BK = self.labels[:, actions] & learned[:, None]
         best_B = answers_BC[:, : len(actions)].argmax(axis=1)
@@ -253,6 +254,7 @@ class _Videos:
         from_centres_B = self._from_centres(labels_BK, best_B)
         values = {
             "impure": impurity(answers_BSC, len(actions)),
+            "together": impurity(joint_BSC, len(actions)),
             "answer": from_answers_B,
             "centre": from_centres_B,
             "neighbours": nearest(others_BN, NUM_NEIGHBOURS),
@@ -262,11 +264,16 @@ class _Videos:
         return _Evidence(answers_BC, np.stack([values[name] for name in EVIDENCE], axis=1), usable)
 
     def _answers(self, learned: Bools) -> Floats:
-        """Return the answers (B, S, C) to each video as it is, of read-outs of learned videos of other groups."""
+        """Return the answers (B, S + 1, C) to each video as it is, of read-outs of learned videos of other groups.
+
+        The last one is the read-out of all moments together.
+        """
         rows = self._rows(np.flatnonzero(learned))
         wanted_NC, group_N = self.targets[rows // self.num_views], self.group[rows // self.num_views]
-        found_BSC = np.empty((len(self.labels), NUM_MOMENTS, wanted_NC.shape[1]))
-        for part, (kernel_MM, size) in enumerate(zip(self.kernels, self.sizes, strict=True)):
+        found_BSC = np.empty((len(self.labels), NUM_MOMENTS + 1, wanted_NC.shape[1]))
+        for part, (kernel_MM, size) in enumerate(
+            zip([*self.kernels, self.kernel], [*self.sizes, sum(self.sizes)], strict=True)
+        ):
             inverse_NN = np.linalg.inv(kernel_MM[np.ix_(rows, rows)] + size + RIDGE * size * np.eye(len(rows)))
             dual_NC = inverse_NN @ wanted_NC
             for group, members in enumerate(self.members):
@@ -315,12 +322,14 @@ class _Videos:
         Args:
             answers_BC: the answers to these videos without their groups.
         """
-        duals_SMC = self._duals()
+        *duals, joint_MC = self._duals()
+        duals_SMC = np.stack(duals)
         parts_SMD = self.scaled.reshape(len(self.scaled), NUM_MOMENTS, -1).swapaxes(0, 1)
         weights_CSD = np.stack(
             [dual_MC.T @ part_MD for dual_MC, part_MD in zip(duals_SMC, parts_SMD, strict=True)], axis=1
         )
         weight, weight_scale = _in_steps(weights_CSD.reshape(len(weights_CSD), -1).astype(np.float32))
+        joint, joint_scale = _in_steps((joint_MC.T @ self.scaled).astype(np.float32))
         labels_MK = self.labels.repeat(self.num_views, axis=0).astype(np.float32)
         centres, centres_scale = _in_steps((labels_MK.T @ self.scaled) / labels_MK.sum(axis=0)[:, None])
         directions, directions_scale = self.directions
@@ -330,6 +339,9 @@ class _Videos:
             "weight": weight,
             "weight_scale": weight_scale,
             "bias": (np.array(self.sizes)[:, None] * duals_SMC.sum(axis=1)).astype(np.float32),
+            "joint": joint,
+            "joint_scale": joint_scale,
+            "joint_bias": (sum(self.sizes) * joint_MC.sum(axis=0)).astype(np.float32),
             "centres": centres,
             "centres_scale": centres_scale,
             "directions": directions,
@@ -341,13 +353,13 @@ class _Videos:
         }
 
     def _duals(self) -> Floats:
-        """Return the dual variables (S, M, C) of the read-outs of all videos."""
+        """Return the dual variables (S + 1, M, C) of the read-outs of all videos, and of that of all moments together."""
         wanted_MC = self.targets.repeat(self.num_views, axis=0)
         ridge_MM = RIDGE * np.eye(len(wanted_MC))
         return np.stack(
             [
                 np.linalg.solve(kernel_MM + size + size * ridge_MM, wanted_MC)
-                for kernel_MM, size in zip(self.kernels, self.sizes, strict=True)
+                for kernel_MM, size in zip([*self.kernels, self.kernel], [*self.sizes, sum(self.sizes)], strict=True)
             ]
         )
 

@@ -5,7 +5,7 @@ stands, with a warning. An *unknown* video shows none of the actions, and is not
 moments of its frame embeddings (moments.py), so the judgement is the same for every kind of head and every runtime.
 
 There is a read-out for each of the S kinds of moments, and what they agree on counts: videos of an action get the same pure answer
-from each, and others get answers that differ.
+from each, and others get answers that differ. One more read-out is of all moments together.
 
 Letters in shapes: B videos, T frames, D width, S kinds of moments, P = S*D moments, K actions, C columns of the read-outs (K, and
 one for the background if there was any), R directions, N examples, E kinds of evidence, Q steps of the shares.
@@ -48,7 +48,7 @@ HALVES = ("mean", "scale", "examples", "example_answers")
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What speaks for and against B videos being known."""
+    """The evidence for and against B videos being known."""
 
     answers: Floats
     """The mean of the read-outs (B, C): about 1 for the action that a video shows, about 0 for the others."""
@@ -61,10 +61,10 @@ class Evidence:
         return self.values[:, EVIDENCE.index("neighbours")]
 
 
-EVIDENCE = ("impure", "answer", "centre", "neighbours", "background")
-"""The kinds of evidence: how far the read-outs are from one pure answer, how far their mean is from the answers to examples of the
-likeliest action, how far the moments are from the mean of that action, how far the mean frame is from the nearest examples, and the
-answer for background."""
+EVIDENCE = ("impure", "together", "answer", "centre", "neighbours", "background")
+"""The kinds of evidence: how far the read-outs are from one pure answer, how far the read-out of all moments together is from one,
+how far the mean of the read-outs is from the answers to examples of the likeliest action, how far the moments are from the mean of
+that action, how far the mean frame is from the nearest examples, and the answer for background."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,11 +72,11 @@ class Judgement:
     """The judgement on B videos."""
 
     known: NDArray[np.float32]
-    """How likely each shows one of the actions (B,), 0-1, if known and unknown videos were equally many."""
+    """The probability that each shows one of the actions (B,), 0-1, if known and unknown videos were equally many."""
     unfamiliar: NDArray[np.bool_]
     """True (B,) where nothing like it was learned from."""
     evidence: Evidence
-    """What the judgement rests on."""
+    """The evidence that the judgement rests on."""
     still: NDArray[np.bool_]
     """True (B,) where less moves than in nearly every video that was learned from."""
 
@@ -95,6 +95,12 @@ class Rejection:
     """The size of one step of each row of `weight` (C,)."""
     bias: Array
     """The biases of the read-outs (S, C)."""
+    joint: Array
+    """The read-out of all moments together (C, P), int8."""
+    joint_scale: Array
+    """The size of one step of each row of `joint` (C,)."""
+    joint_bias: Array
+    """The bias of that read-out (C,)."""
     centres: Array
     """The mean standardised moments of each action (K, P), int8."""
     centres_scale: Array
@@ -163,6 +169,7 @@ class Rejection:
             np.stack(
                 [
                     impurity(answers_BSC, self.num_actions),
+                    impurity((scaled_BP @ self._joint + self.joint_bias)[:, None], self.num_actions),
                     self._distance_of_answers(answers_BC, best_B),
                     self._distance_of_centres(scaled_BP, best_B),
                     nearest(self._distances_of_places(scaled_BP[:, : self.directions.shape[1]]), NUM_NEIGHBOURS),
@@ -183,6 +190,11 @@ class Rejection:
         """The read-outs (S, D, C)."""
         rows_CP = self.weight.astype(np.float32) * self.weight_scale[:, None]
         return np.ascontiguousarray(rows_CP.reshape(len(rows_CP), NUM_MOMENTS, -1).transpose(1, 2, 0))
+
+    @cached_property
+    def _joint(self) -> Floats:
+        """The read-out of all moments together (P, C)."""
+        return np.ascontiguousarray(self.joint.T.astype(np.float32) * self.joint_scale)
 
     @cached_property
     def _centres(self) -> Floats:
@@ -275,7 +287,8 @@ class Rejection:
         inner = self.directions.shape[-1]
         shapes = {
             "mean": (size["P"],), "scale": (size["P"],), "weight": (size["C"], size["P"]), "weight_scale": (size["C"],),
-            "bias": (NUM_MOMENTS, size["C"]), "centres": (num_actions, size["P"]), "centres_scale": (num_actions,),
+            "bias": (NUM_MOMENTS, size["C"]), "joint": (size["C"], size["P"]), "joint_scale": (size["C"],),
+            "joint_bias": (size["C"],), "centres": (num_actions, size["P"]), "centres_scale": (num_actions,),
             "directions": (size["R"], inner), "directions_scale": (size["R"],), "examples": (size["N"], size["R"]),
             "example_squares": (size["N"],), "example_answers": (len(self.example_labels), size["C"]),
             "example_labels": (len(self.example_labels), num_actions), "coefficients": (len(EVIDENCE) + 1,),
