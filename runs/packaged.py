@@ -40,7 +40,7 @@ from safetensors.torch import save_file
 from sklearn.model_selection import StratifiedGroupKFold
 
 from fewframes.core.cache import EmbeddingCache
-from fewframes.core.metrics import Report, bootstrap, calibration_error, log_loss, log_softmax, score
+from fewframes.core.metrics import Report, calibration_error, interval_of, log_loss, log_softmax, score
 from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
 from fewframes.inference.predictor import load
@@ -221,7 +221,7 @@ def interval(right_SB: NDArray[np.bool_], videos: VideoSet, actions: Collection[
     rows = [index for index, sample in enumerate(videos.samples) if sample.labels[0] in actions]
     groups = [videos.groups()[index] for index in rows]
     mean_B = right_SB[:, rows].mean(axis=0)
-    found = bootstrap(lambda drawn: float(mean_B[drawn].mean()), groups, np.random.default_rng(0))
+    found = interval_of(lambda drawn: float(mean_B[drawn].mean()), groups, np.random.default_rng(0))
     percent = {name: round(100 * value, 1) for name, value in asdict(found).items() if name in {"value", "low", "high"}}
     return {"videos": len(rows), "groups": len(set(groups)), **percent}
 
