@@ -216,7 +216,7 @@ def test_groups_without_a_wrong_video_are_taken_to_be_alike_inside() -> None:
     # A second wrong video counts as one that tells of it, beside two.
     values = [1.0] * 158 + [0.0] * 2  # both in one group
     worse = interval_of(mean_of(values), [str(row // 20) for row in range(160)], np.random.default_rng())
-    seen = (7 * np.var([138 / 140] * 7 + [1.0])) * 160 / (158 / 160 * 2 / 160)
+    seen = 7 * float(np.var([138 / 140] * 7 + [1.0])) * 160 / (158 / 160 * 2 / 160)
     worth = 160 / max(seen, (seen + 2 * (1 + 19 * 0.4)) / 3)
     assert worse.low == pytest.approx(beta.ppf(outside, 158 / 160 * worth, 2 / 160 * worth + 1), abs=1e-6)
 
