@@ -113,10 +113,28 @@ def test_a_gap_parts_alarms() -> None:
     assert raised == [0, 30.5, 50]
 
 
+def test_unknown_answers_raise_nothing_and_part_no_happening(promise: AlarmPromise) -> None:
+    raiser = AlarmRaiser(replace(promise, alarm_gap_s=10.0), LABELS, "single")
+    raised = []
+    for time_s, is_known in (
+        (0, False),
+        (5, False),
+        (12, True),
+        (14, True),
+        (20, False),
+        (28, True),
+        (40, True),
+        (60, False),
+    ):
+        alarm = raiser.step(np.array([0.9999, 1e-4, 0], np.float32), time_s, is_known=is_known)
+        raised += [] if alarm is None else [alarm.time_s]
+    assert raised == [12, 40]
+
+
 def test_background_answers_raise_nothing() -> None:
-    wanted_K = is_action(("hug", "Background", "none", "nothing"))
-    assert wanted_K.tolist() == [True, False, False, False]
-    scores_NK = np.array([[0.3, 0.7, 0, 0], [0.6, 0.4, 0, 0]], np.float32)
+    wanted_K = is_action(("hug", "Background", "none", "nothing", "other"))
+    assert wanted_K.tolist() == [True, False, False, False, False]
+    scores_NK = np.array([[0.3, 0.7, 0, 0, 0], [0.6, 0.4, 0, 0, 0]], np.float32)
     assert answers_of(scores_NK, wanted_K, "single")[0].tolist() == pytest.approx([0, 0.6])
     assert answers_of(scores_NK, wanted_K, "multilabel")[0].tolist() == pytest.approx([0.3, 0.6])
 
