@@ -8,9 +8,9 @@ segments of a recording are joined in their order, with cuts where something lie
 by lot: thresholds come from one half, and alarms are raised in the other. `inside` is the number of splits whose alarms lie in the
 interval of 95 % that the promise gives for so many hours. The splits share recordings, so they are not independent.
 `clips_above_threshold` is the fraction of the clips of interactions, each sequence left out, that score above the thresholds.
-`streamed` compares the alarms of eight recordings with those of real streams of the same files, which raise none for answers that are
-unknown, and with streams that never say `unknown`. `elsewhere` are the alarms that the
-threshold of all recordings raises in street footage without fights (75 clips of 2 s, joined): another place, promised nothing.
+`streamed` compares the alarms of eight recordings with those of real streams of the same files, which raise none for answers that
+are unknown, and with streams that never say `unknown`. `elsewhere` are the alarms that the threshold of all recordings raises in
+street footage without fights (75 clips of 2 s, joined): another place, promised nothing.
 
 `simulation`: happenings with scores drawn uniformly. `mean_per_day` is the true rate above the chosen threshold, in the mean over
 draws; `inside` the fraction of draws whose new footage has a number of alarms within the promise's interval; `above_most` the

@@ -216,7 +216,7 @@ def test_what_cannot_be_promised_is_said_before_anything_is_embedded(
 ) -> None:
     monkeypatch.setattr(predictor.runtime, "embed_frames", None)
     with pytest.raises(
-        ConfigError, match=r"1 alarms a day cannot be promised from 0.167 hours of footage: that needs 24 hours"
+        ConfigError, match=r"1 alarm a day cannot be promised from 0.167 hours of footage: that needs 24 hours"
     ):
         alarm_promise(predictor, [hours], 1, CONFIG)
     with pytest.raises(ConfigError, match="alarms_per_day = 0: needs a number above 0"):

@@ -126,7 +126,7 @@ def train_solved(
     training, held = hold_out(data, 0, run.train.seed)
     part, held_part = data.subset(training), data.subset(_reported(data, held))
     check_groups(part)
-    footage = find_run_footage(run.data, part.samples)
+    footage = find_run_footage(run.data, part.samples, data.samples)
     start = start_of(run, data.labels, _task(data), options.device, options.dtype)
     began = time.perf_counter()
     views = embed_views(part, start, options.cache, progress, mirror=run.data.mirror, augment=run.augment)
