@@ -20,6 +20,7 @@ from fewframes.inference.promise import AlarmPromise, AlarmThreshold
 from fewframes.inference.timeline import VideoScores
 from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.files.networks import build_model
+from fewframes.results import UNKNOWN
 from fewframes.video.live_settings import StreamConfig
 from fewframes.video.view import ViewConfig
 from helpers.flashes import CONFIG, LABELS, watcher, write_flashes
@@ -91,6 +92,11 @@ def test_the_footage_itself_raises_the_alarms_that_were_counted(
         counts.append(stream.summary().num_alarms or 0)
     assert counts == [1, 0]
     assert sum(counts) == promise.overall.alarms
+
+
+def test_a_stream_says_unknown_where_background_is_likeliest(predictor: Predictor, hours: Path) -> None:
+    labels = {round(answer.end_s, 1): answer.label for answer in predictor.stream(str(hours / "a.mp4"), CONFIG)}
+    assert (labels[30.0], labels[61.6]) == (UNKNOWN, "wave")
 
 
 def test_without_a_promise_a_stream_is_as_before(predictor: Predictor, hours: Path) -> None:

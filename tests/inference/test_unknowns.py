@@ -203,6 +203,9 @@ def test_a_label_for_background_is_never_the_answer(judging: Checkpoint, film: P
     old = Predictor(replace(judging, labels=labels, rejection=None), device="cpu", dtype="float32").predict(film)
     assert (old.label, old.known) == (UNKNOWN, None)
     assert old.reason == f"its likeliest label is {old.top(1)[0].label!r}"
+    several = replace(old, thresholds=(0.0, 0.0, 0.0))
+    assert several.present == []
+    assert len(replace(several, labels=("hug", "kick", "other")).present) == 2
 
 
 def test_cached_frames_are_judged_alike(auto: Predictor, film: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from fewframes.errors import ConfigError, DataError
 from fewframes.inference.alarms import stored_promise
 from fewframes.inference.footage import find_footage, read_footage
 from fewframes.inference.predictor import load
+from fewframes.results import UNKNOWN
 from fewframes.training.background import RunFootage, find_run_footage, median_length_s, read_background
 from fewframes.training.config import RunConfig, TrainConfig, read_run
 from fewframes.training.solved.run import SolveOptions, train_solved
@@ -87,6 +88,11 @@ def test_a_model_keeps_its_promise_and_streams_by_it(
     assert metrics["clips_above_threshold"] == found.reached
     assert metrics["num_videos"]["unread"] == 1  # the broken clip; footage is counted apart
     assert read_run(tmp_path / "out" / "run.toml").data.background == (str(minute),)
+    # Its judge has learned from the footage: new footage like it is unknown, and clips of the actions are known.
+    dark = model.predict(write_flashes(tmp_path / "new.mp4", 3, {}))
+    assert (dark.label, dark.reason) == (UNKNOWN, "like the background that it has learned")
+    known = [model.predict(clips / label / f"{number}.mp4").label for label in model.labels for number in range(6)]
+    assert known.count(UNKNOWN) <= 1
 
 
 def test_the_commands(clips: Path, minute: Path, tiny_model: Path, tmp_path: Path) -> None:
