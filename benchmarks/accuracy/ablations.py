@@ -7,7 +7,7 @@ published block and several clips are worth.
 Protocols: `ut`, UT-Interaction, 20 sequences in five folds of whole sequences; `order`, the daily movements with a direction,
 each also played backwards with the label flipped, recordings in five folds. Each video as it is and mirrored, 200 steps of the
 package's settings, three seeds. `value` is the mean over seeds, in percent; `difference` is paired with the system it is compared
-with, with a 95 % interval over groups (sequences, recordings) drawn anew, rows of all seeds together.
+with, with a 95 % interval over groups (sequences, recordings), rows of all seeds together.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ layer further down, batches of 8, the drawn views of the package. The layouts th
 encoder after it. All rows take the same steps, but the last: what a frozen encoder affords in less time, its embeddings cached.
 
 `value` is the mean over seeds, in percent; `difference` is paired, video by video, with the first row, with a 95 % interval over
-sequences drawn anew, rows of all seeds together.
+sequences, rows of all seeds together.
 """
 
 from __future__ import annotations

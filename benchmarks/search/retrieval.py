@@ -3,7 +3,7 @@
     python -m benchmarks.search.retrieval ../shared/data > benchmarks/search/retrieval.json
 
 Each video is a query; what it finds is ranked by cosine; its own sequence (UT-Interaction) or recording (daily movements) is
-never among it. `mAP`: mean over queries of average precision in %, with a 95 % interval over groups drawn anew; `chance`: the
+never among it. `mAP`: mean over queries of average precision in %, with a 95 % interval over groups; `chance`: the
 same for vectors drawn at random, mean of 20 draws.
 
 `y` is the video embedding of a head in the style of the preset `lite0-16`, taught by `training.steps.loop.fit` with the settings of
@@ -40,7 +40,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.harness import (
-    NUM_DRAWS,
     PACKAGED,
     Videos,
     both_ways,
@@ -54,7 +53,7 @@ from benchmarks.harness import (
 )
 from benchmarks.speed.early_exit import Fold, folds_of
 from fewframes.core.cache import EmbeddingCache
-from fewframes.core.metrics import bootstrap
+from fewframes.core.metrics import interval_of
 from fewframes.inference.predictor import Predictor, load
 from fewframes.models.stam import STAM
 from fewframes.search.teaching import taught_head
@@ -119,17 +118,16 @@ def figures(precisions_SB: Tensor, groups: tuple[str, ...]) -> dict[str, float]:
     """Mean over seeds and queries in %, with an interval over groups, and the spread over seeds."""
     precision_B = precisions_SB.mean(dim=0)
     good = (~precision_B.isnan()).nonzero()[:, 0]
-    interval = bootstrap(
-        lambda rows: 100 * float(precision_B[good][rows].mean()),
+    interval = interval_of(
+        lambda rows: float(precision_B[good][rows].mean()),
         [groups[row] for row in good.tolist()],
         np.random.default_rng(0),
-        num_draws=NUM_DRAWS,
     )
     seeds = over_seeds((100 * precisions_SB[:, good].mean(dim=1)).tolist())
     return {
-        "mAP": round(interval.value, 1),
-        "low": round(interval.low, 1),
-        "high": round(interval.high, 1),
+        "mAP": round(100 * interval.value, 1),
+        "low": round(100 * interval.low, 1),
+        "high": round(100 * interval.high, 1),
         "seeds_min": round(seeds["min"], 1),
         "seeds_max": round(seeds["max"], 1),
     }

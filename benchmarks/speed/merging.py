@@ -6,7 +6,7 @@
 Protocols: `ut` and `order` as in ablations.py, whole sequences or recordings in five folds; `set1_to_set2`, UT-Interaction, train
 on the parking lot, test on the lawn. Each video as it is, 16 frames, 200 steps of the package's settings. `off_the_shelf`: heads
 trained on unmerged embeddings score merged ones; `trained`: heads trained and scored on merged ones. `value` is the mean over
-seeds; `difference` is paired with unmerged embeddings, in points, with a 95 % interval over groups drawn anew.
+seeds; `difference` is paired with unmerged embeddings, in points, with a 95 % interval over groups.
 
 Speed: the frame encoder on 16 frames, two passes of 8 as `Predictor` runs it in the precision that it finds fastest here, unmerged
 and merged in turn; a ratio is of two neighbouring runs, in seconds of one thread's processor, which other jobs of the machine

@@ -168,7 +168,11 @@ class Prediction:
         if not self.thresholds:
             return []
         least = dict(zip(self.labels, self.thresholds, strict=True))
-        return [found for found in self.top(len(self.labels)) if found.score > least[found.label]]
+        return [
+            found
+            for found in self.top(len(self.labels))
+            if found.score > least[found.label] and not is_background(found.label)
+        ]
 
     @property
     def label(self) -> str:

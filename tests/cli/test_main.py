@@ -234,6 +234,8 @@ def test_train_then_predict(videos: Path, fast: list[str], tmp_path: Path) -> No
     assert "none.mp4: no such file" in done.stderr
     assert "3 videos read, 0 failed, 1 missing (0 from the cache)" in done.stderr
     assert "held-out videos: " in done.stdout
+    assert "(95 % interval 0.0% to 100.0% over 1 group)" in done.stdout
+    assert "note: the interval rests on 1 group of videos" in done.stderr
     assert "early" in done.stdout
     written = (tmp_path / "out" / "run.toml").read_text()
     assert "epochs = 2" in written
@@ -288,7 +290,10 @@ def test_evaluate(videos: Path, fast: list[str], tmp_path: Path) -> None:
     assert (metrics["num_data_videos"], metrics["evaluated"], metrics["failed"]) == (3, 2, [])
     assert [failure["source"] for failure in metrics["missing"]] == [str(videos / "none.mp4")]
     assert f"fingerprint of 3 videos: {metrics['data_fingerprint']}" in done.stderr
-    assert "95 % interval" in done.stdout
+    assert "over 2 groups)" in done.stdout
+    assert metrics["interval"]["warning"].startswith("the interval rests on 2 groups of videos, and fewer than 5")
+    assert f"note: {metrics['interval']['warning']}" in done.stderr
+    assert metrics["interval"]["warning"] in (tmp_path / "out" / "report.html").read_text()
     assert "2 frames " in done.stdout
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"report.html", "metrics.json", "predictions.csv"}
     assert run(*command, "--output", tmp_path / "out", "--sweep", "2,x").returncode == 2

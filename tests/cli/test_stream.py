@@ -127,7 +127,7 @@ def test_alarms_that_cannot_be_promised_are_refused_in_one_line(
         (
             ["--background", str(minute)],
             2,
-            "1 alarms a day cannot be promised from 0.0167 hours of footage: that needs 24",
+            "1 alarm a day cannot be promised from 0.0167 hours of footage: that needs 24",
         ),
         ([], 2, "holds no promise of alarms, so 1 a day need a threshold of their own"),
         (["--background", str(tmp_path)], 1, f"{tmp_path}: no videos in this folder"),

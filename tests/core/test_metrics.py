@@ -7,15 +7,16 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from scipy.stats import beta, t
+from scipy.stats import beta, norm, t
 
 from fewframes.core.metrics import (
     Indices,
+    Interval,
     ReliabilityBin,
     average_precision,
     beta_quantile,
-    bootstrap,
     calibration_error,
+    difference_of,
     fit_temperature,
     interval_of,
     rejection_curve,
@@ -158,24 +159,16 @@ def test_nothing_to_score() -> None:
         score(np.zeros((0, 4)), np.zeros(0, np.int64), LABELS)
 
 
-def test_an_interval_draws_whole_groups() -> None:
-    right = np.array([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
-
-    def fraction(rows: Indices) -> float:
-        return float(right[rows].mean())
-
-    generator = np.random.default_rng(0)
-    apart = bootstrap(fraction, list("abcdef"), generator)
-    assert apart.value == 0.5
-    assert 0 < apart.low < 0.3
-    assert 0.7 < apart.high < 1
-    together = bootstrap(fraction, list("aaabbb"), generator)  # two observations, not six
-    assert (together.low, together.high) == (0, 1)
-    assert str(together) == "50.0% (95 % interval 0.0% to 100.0% over 2 groups)"
-    # Of 40 drawn coins 13 or fewer are heads in 1.9 %, 14 or fewer in 4.0 %, 15 or fewer in 7.7 %.
-    coins = np.arange(40) % 2
-    many = bootstrap(lambda rows: float(coins[rows].mean()), list(map(str, range(40))), generator, 4000)
-    assert (many.low, many.high) == pytest.approx((14 / 40, 26 / 40))
+def test_the_interval_of_a_difference_by_hand() -> None:
+    gains = [1.0, 0.0, -1.0, 0.0, 1.0, 1.0]
+    apart = difference_of(mean_of(gains), list("abcdef"), np.random.default_rng())
+    half = float(t.ppf(0.975, 5)) * float(np.std(gains, ddof=1)) / 6**0.5
+    assert (apart.value, apart.low, apart.high) == pytest.approx((1 / 3, 1 / 3 - half, 1 / 3 + half))
+    together = difference_of(mean_of(gains), list("aabbcc"), np.random.default_rng())  # three observations, not six
+    half = float(t.ppf(0.975, 2)) * float(np.std([0.5, -0.5, 1.0], ddof=1)) / 3**0.5
+    assert (together.low, together.high, together.num_groups) == pytest.approx((1 / 3 - half, 1 / 3 + half, 3))
+    alone = difference_of(mean_of(gains), ["a"] * 6, np.random.default_rng())
+    assert (alone.value, alone.low, alone.high) == (1 / 3, -np.inf, np.inf)
 
 
 def mean_of(values: list[float]) -> Callable[[Indices], float]:
@@ -205,12 +198,38 @@ def test_equal_videos_of_a_group_count_once() -> None:
     values = [1.0] * 5 + [0.0] * 5 + [1.0] * 10
     interval = interval_of(mean_of(values), list("aaaaabbbbbcccccddddd"), np.random.default_rng())
     assert interval.num_groups == 4
-    worth = 3 * (t.ppf(0.975, 19) / t.ppf(0.975, 3)) ** 2  # as four coins, less for the few groups
-    assert interval.low == pytest.approx(beta.ppf(0.025, 0.75 * worth, 0.25 * worth + 1))
+    # The groups are as four coins, the variance of which is that of three. Its quantile is as far out as that of t.
+    outside = norm.cdf(-1.959964 * t.ppf(0.975, 3) / t.ppf(0.975, 19))
+    assert interval.low == pytest.approx(beta.ppf(outside, 0.75 * 3, 0.25 * 3 + 1), abs=1e-6)
+    assert interval.high == pytest.approx(beta.ppf(1 - outside, 0.75 * 3 + 1, 0.25 * 3), abs=1e-6)
     assert str(interval).endswith(" over 4 groups)")
     alone = interval_of(mean_of(values), ["a"] * 20, np.random.default_rng())
     assert (alone.low, alone.high) == (0, 1)
     assert str(alone) == "75.0% (95 % interval 0.0% to 100.0% over 1 group)"
+
+
+def test_groups_without_a_wrong_video_are_taken_to_be_alike_inside() -> None:
+    interval = interval_of(mean_of([1.0] * 160), [str(row // 20) for row in range(160)], np.random.default_rng())
+    worth = 160 / (1 + 19 * 0.4)
+    outside = norm.cdf(-1.959964 * t.ppf(0.975, 7) / t.ppf(0.975, 159))
+    assert interval.low == pytest.approx(
+        beta.ppf(outside, worth, 1)
+    )  # 77.8 %; 160 independent videos would have 97.7 %
+    # A second wrong video counts as one that tells of it, beside two.
+    values = [1.0] * 158 + [0.0] * 2  # both in one group
+    worse = interval_of(mean_of(values), [str(row // 20) for row in range(160)], np.random.default_rng())
+    seen = 7 * float(np.var([138 / 140] * 7 + [1.0])) * 160 / (158 / 160 * 2 / 160)
+    worth = 160 / max(seen, (seen + 2 * (1 + 19 * 0.4)) / 3)
+    assert worse.low == pytest.approx(beta.ppf(outside, 158 / 160 * worth, 2 / 160 * worth + 1), abs=1e-6)
+
+
+def test_few_groups_have_a_warning() -> None:
+    four = Interval(0.9, 0.5, 1.0, 4)
+    assert four.warning.startswith("the interval rests on 4 groups of videos, and fewer than 5 say little of others")
+    assert four.to_dict() == {"value": 0.9, "low": 0.5, "high": 1.0, "num_groups": 4, "warning": four.warning}
+    five = Interval(0.9, 0.5, 1.0, 5)
+    assert five.warning == ""
+    assert "warning" not in five.to_dict()
 
 
 def test_more_groups_than_parts_are_joined() -> None:
@@ -228,16 +247,46 @@ def test_more_groups_than_parts_are_joined() -> None:
     assert interval.num_groups == 2000
 
 
-def test_an_interval_of_few_groups_covers_the_truth() -> None:
-    """In at least 95 % of 300 data sets of four recordings, which differ as real ones do, the interval holds the true 90 %."""
-    generator = np.random.default_rng(0)
-    groups, covered = [group for group in "abcd" for _ in range(5)], 0
-    for _ in range(300):
-        chances = generator.beta(3.6, 0.4, 4).repeat(5)
-        values = (generator.random(20) < chances).astype(float).tolist()
-        interval = interval_of(mean_of(values), groups, np.random.default_rng())
-        covered += interval.low <= 0.9 <= interval.high
-    assert covered >= 285
+def covered(
+    num_groups: int, size: int, truth: float, correlation: float, interval: Callable[..., Interval] = interval_of
+) -> float:
+    """Return the share of 300 drawn data sets whose interval holds the truth; answers inside a group are correlated."""
+    draw = np.random.default_rng(0)
+    strength = 1 / correlation - 1
+    chances = draw.beta(truth * strength, (1 - truth) * strength, (300, num_groups))
+    rights, times = np.unique(np.sort(draw.binomial(size, chances)), axis=0, return_counts=True)
+    groups = [str(row // size) for row in range(num_groups * size)]
+    held = 0
+    for counts, number in zip(rights.tolist(), times.tolist(), strict=True):
+        found = interval(
+            mean_of([float(row < count) for count in counts for row in range(size)]), groups, np.random.default_rng(0)
+        )
+        held += number * (found.low <= truth <= found.high)
+    return held / 300
+
+
+@pytest.mark.parametrize(
+    ("num_groups", "size", "truth", "correlation"),
+    [(4, 5, 0.9, 0.1), (4, 20, 0.8, 0.4), (8, 20, 0.95, 0.4), (20, 5, 0.95, 0.4)],
+)
+def test_intervals_cover_the_truth(num_groups: int, size: int, truth: float, correlation: float) -> None:
+    """So they do in 93 % of data sets, with few groups, with large ones, and where nearly every answer is right."""
+    assert covered(num_groups, size, truth, correlation) >= 0.93
+
+
+def drawn_anew(figure: Callable[[Indices], float], groups: list[str], draw: np.random.Generator) -> Interval:
+    """Return the percentiles of 200 data sets of whole groups drawn with replacement."""
+    size = groups.count(groups[0])
+    starts = size * draw.integers(len(set(groups)), size=(200, len(set(groups)), 1))
+    values = [figure((start + np.arange(size)).ravel()) for start in starts]
+    low, high = np.quantile(values, [0.025, 0.975]).tolist()
+    return Interval(figure(np.arange(len(groups))), low, high, len(set(groups)))
+
+
+def test_drawing_few_groups_anew_does_not_cover_the_truth() -> None:
+    """The test above would find it."""
+    assert covered(4, 5, 0.9, 0.1, drawn_anew) < 0.9
+    assert covered(8, 20, 0.95, 0.4, drawn_anew) < 0.8
 
 
 def test_temperature_and_calibration() -> None:

@@ -20,6 +20,7 @@ from fewframes.inference.promise import AlarmPromise, AlarmThreshold
 from fewframes.inference.timeline import VideoScores
 from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.files.networks import build_model
+from fewframes.results import UNKNOWN
 from fewframes.video.live_settings import StreamConfig
 from fewframes.video.view import ViewConfig
 from helpers.flashes import CONFIG, LABELS, watcher, write_flashes
@@ -93,6 +94,11 @@ def test_the_footage_itself_raises_the_alarms_that_were_counted(
     assert sum(counts) == promise.overall.alarms
 
 
+def test_a_stream_says_unknown_where_background_is_likeliest(predictor: Predictor, hours: Path) -> None:
+    labels = {round(answer.end_s, 1): answer.label for answer in predictor.stream(str(hours / "a.mp4"), CONFIG)}
+    assert (labels[30.0], labels[61.6]) == (UNKNOWN, "wave")
+
+
 def test_without_a_promise_a_stream_is_as_before(predictor: Predictor, hours: Path) -> None:
     stream = predictor.stream(str(hours / "a.mp4"), CONFIG)
     assert next(iter(stream)).to_dict().keys().isdisjoint({"alarm", "threshold", "promised", "hours"})
@@ -113,10 +119,28 @@ def test_a_gap_parts_alarms() -> None:
     assert raised == [0, 30.5, 50]
 
 
+def test_unknown_answers_raise_nothing_and_part_no_happening(promise: AlarmPromise) -> None:
+    raiser = AlarmRaiser(replace(promise, alarm_gap_s=10.0), LABELS, "single")
+    raised = []
+    for time_s, is_known in (
+        (0, False),
+        (5, False),
+        (12, True),
+        (14, True),
+        (20, False),
+        (28, True),
+        (40, True),
+        (60, False),
+    ):
+        alarm = raiser.step(np.array([0.9999, 1e-4, 0], np.float32), time_s, is_known=is_known)
+        raised += [] if alarm is None else [alarm.time_s]
+    assert raised == [12, 40]
+
+
 def test_background_answers_raise_nothing() -> None:
-    wanted_K = is_action(("hug", "Background", "none", "nothing"))
-    assert wanted_K.tolist() == [True, False, False, False]
-    scores_NK = np.array([[0.3, 0.7, 0, 0], [0.6, 0.4, 0, 0]], np.float32)
+    wanted_K = is_action(("hug", "Background", "none", "nothing", "other"))
+    assert wanted_K.tolist() == [True, False, False, False, False]
+    scores_NK = np.array([[0.3, 0.7, 0, 0, 0], [0.6, 0.4, 0, 0, 0]], np.float32)
     assert answers_of(scores_NK, wanted_K, "single")[0].tolist() == pytest.approx([0, 0.6])
     assert answers_of(scores_NK, wanted_K, "multilabel")[0].tolist() == pytest.approx([0.3, 0.6])
 
@@ -198,7 +222,7 @@ def test_what_cannot_be_promised_is_said_before_anything_is_embedded(
 ) -> None:
     monkeypatch.setattr(predictor.runtime, "embed_frames", None)
     with pytest.raises(
-        ConfigError, match=r"1 alarms a day cannot be promised from 0.167 hours of footage: that needs 24 hours"
+        ConfigError, match=r"1 alarm a day cannot be promised from 0.167 hours of footage: that needs 24 hours"
     ):
         alarm_promise(predictor, [hours], 1, CONFIG)
     with pytest.raises(ConfigError, match="alarms_per_day = 0: needs a number above 0"):

@@ -248,9 +248,9 @@ def test_where_nothing_moves_nothing_happens() -> None:
 
 
 def test_background_is_no_action() -> None:
-    sure_WK = np.full((1, 5), 0.9, np.float32)
-    labels = ("Background", "hug", "none", "No Action", "nothing")
-    spans = spans_of([windows_of([[0.0] * 5], [1.0])], [sure_WK], labels, (0.0, 1.0), 0.8)
+    sure_WK = np.full((1, 6), 0.9, np.float32)
+    labels = ("Background", "hug", "none", "No Action", "nothing", "other")
+    spans = spans_of([windows_of([[0.0] * 6], [1.0])], [sure_WK], labels, (0.0, 1.0), 0.8)
     assert [span.label for span in spans] == ["hug"]
 
 

@@ -16,6 +16,7 @@ from fewframes.cli.main import app
 from fewframes.core.cache import EmbeddingCache
 from fewframes.errors import ConfigError
 from fewframes.inference.predictor import Predictor, load
+from fewframes.inference.promise import AlarmPromise, AlarmThreshold
 from fewframes.inference.timeline import TimelineConfig, sweep
 from fewframes.models.files.checkpoint import Checkpoint, save_checkpoint
 from fewframes.models.files.hub import load_checkpoint
@@ -142,6 +143,18 @@ def test_a_stream_says_unknown(auto: Predictor, model_file: Path, film: Path) ->
     assert last.to_dict()["unfamiliar"] is True
     off = load(model_file, device="cpu", dtype="float32", unknown="off")
     assert UNKNOWN not in {answer.label for answer in off.stream(str(film), config)}
+    threshold = AlarmThreshold(threshold=0.0, alarms=0, clumping=1.0, promised=1.0, most_per_day=3.0)
+    promise = AlarmPromise(
+        alarms_per_day=1.0, hours=24.0, num_blocks=24, num_videos=1, window_s=1.0, every_s=None, smooth_s=config.smooth_s,
+        enter=config.enter, alarm_gap_s=config.alarm_gap_s, at_enter=0, overall=threshold,
+        actions=dict.fromkeys(auto.labels, threshold),
+    )  # fmt: skip
+    raised = {
+        model: [answer.alarm for answer in model.stream(str(film), config, promise=promise) if answer.alarm is not None]
+        for model in (auto, off)
+    }
+    assert raised[auto] == []  # what is unknown raises no alarm
+    assert len(raised[off]) == 1
 
 
 def test_early_exit_is_judged_too(auto: Predictor, known: list[Path], film: Path) -> None:
@@ -190,6 +203,9 @@ def test_a_label_for_background_is_never_the_answer(judging: Checkpoint, film: P
     old = Predictor(replace(judging, labels=labels, rejection=None), device="cpu", dtype="float32").predict(film)
     assert (old.label, old.known) == (UNKNOWN, None)
     assert old.reason == f"its likeliest label is {old.top(1)[0].label!r}"
+    several = replace(old, thresholds=(0.0, 0.0, 0.0))
+    assert several.present == []
+    assert len(replace(several, labels=("hug", "kick", "other")).present) == 2
 
 
 def test_cached_frames_are_judged_alike(auto: Predictor, film: Path, tmp_path: Path) -> None:

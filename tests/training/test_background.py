@@ -20,7 +20,8 @@ from fewframes.errors import ConfigError, DataError
 from fewframes.inference.alarms import stored_promise
 from fewframes.inference.footage import find_footage, read_footage
 from fewframes.inference.predictor import load
-from fewframes.training.background import RunFootage, median_length_s, read_background
+from fewframes.results import UNKNOWN
+from fewframes.training.background import RunFootage, find_run_footage, median_length_s, read_background
 from fewframes.training.config import RunConfig, TrainConfig, read_run
 from fewframes.training.solved.run import SolveOptions, train_solved
 from fewframes.training.train import TrainOptions, train
@@ -87,6 +88,11 @@ def test_a_model_keeps_its_promise_and_streams_by_it(
     assert metrics["clips_above_threshold"] == found.reached
     assert metrics["num_videos"]["unread"] == 1  # the broken clip; footage is counted apart
     assert read_run(tmp_path / "out" / "run.toml").data.background == (str(minute),)
+    # Its judge has learned from the footage: new footage like it is unknown, and clips of the actions are known.
+    dark = model.predict(write_flashes(tmp_path / "new.mp4", 3, {}))
+    assert (dark.label, dark.reason) == (UNKNOWN, "like the background that it has learned")
+    known = [model.predict(clips / label / f"{number}.mp4").label for label in model.labels for number in range(6)]
+    assert known.count(UNKNOWN) <= 1
 
 
 def test_the_commands(clips: Path, minute: Path, tiny_model: Path, tmp_path: Path) -> None:
@@ -131,7 +137,7 @@ def test_what_cannot_be_promised_is_refused_before_training(
 
     with pytest.raises(ConfigError, match=r"alarms_per_day = 1 without background: .* name it with --background"):
         tried(alarms_per_day=1)
-    with pytest.raises(ConfigError, match=r"1 alarms a day cannot be promised from 0.0167 hours .* needs 24 hours"):
+    with pytest.raises(ConfigError, match=r"1 alarm a day cannot be promised from 0.0167 hours .* needs 24 hours"):
         tried(alarms_per_day=1, background=(str(minute),))
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="empty: no videos in this folder"):
@@ -146,6 +152,27 @@ def test_no_alarms_a_day_cannot_be_asked_for(value: float, clips: Path, tiny_mod
     assert done.exit_code == 2
     assert "alarms_per_day" in done.stderr
     assert "greater than 0" in done.stderr
+
+
+def test_clips_of_actions_are_no_footage(clips: Path, minute: Path, tmp_path: Path) -> None:
+    data = read_data(clips)
+    longest = max(
+        (sample for sample in data.samples if "broken" not in sample.path),
+        key=lambda sample: median_length_s([sample]) or 0,
+    )
+    copied = tmp_path / "copied.mp4"
+    copied.write_bytes(Path(longest.path).read_bytes())
+    asked = DataConfig(background=(str(minute), str(copied)))
+    found = find_run_footage(asked, data.samples[5:], data.samples)
+    assert found is not None
+    assert [Path(video).name for video in found.footage.videos] == ["night.mp4"]
+    assert found.footage.failures[-1].source == str(copied)
+    words = (
+        f"{copied}: the same video as {longest.path}, a clip of {longest.labels[0]}; footage shows none of the actions"
+    )
+    assert found.footage.failures[-1].error == words
+    with pytest.raises(DataError, match=r"no footage can be used; the first: .*copied.mp4: the same video as"):
+        find_run_footage(DataConfig(background=(str(copied),)), data.samples[5:], data.samples)
 
 
 def test_layouts_that_cannot_stream_are_refused(clips: Path, minute: Path, tmp_path: Path, tiny_model: Path) -> None:

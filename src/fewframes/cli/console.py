@@ -332,6 +332,12 @@ def tell(message: str) -> None:
     typer.echo(plain(message), err=True)
 
 
+def tell_notes(*words: str) -> None:
+    """Print a note on standard error for each of these texts that is not empty."""
+    for text in filter(None, words):
+        tell(f"note: {text}")
+
+
 def tell_failures(failures: Sequence[Failure]) -> None:
     """Print each video that could not be used, with its reason, in the words of the tally: missing or failed."""
     for failure in failures:

@@ -15,6 +15,7 @@ from fewframes.cli.console import (
     tell,
     tell_data,
     tell_failures,
+    tell_notes,
 )
 from fewframes.cli.options import (
     DATA,
@@ -174,8 +175,7 @@ def evaluate(
     if known := known_words(evaluation.provenance, len(evaluation.samples)):
         tell(known)
     print_lines(evaluation_lines(evaluation))
-    if evaluation.warning:
-        tell(f"note: {evaluation.warning}")
+    tell_notes(evaluation.interval.warning, evaluation.warning)
     tell(f"{tally(len(evaluation.samples), 'evaluated', evaluation.failures)}; {output / REPORT}")
     if evaluation.failures:
         raise typer.Exit(EXIT_SOME_FAILED)

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fewframes.cli.console import StageProgress, is_first_process, print_lines, tell, tell_data, tell_failures
+from fewframes.cli.console import (
+    StageProgress,
+    is_first_process,
+    print_lines,
+    tell,
+    tell_data,
+    tell_failures,
+    tell_notes,
+)
 from fewframes.cli.options import (
     DATA,
     INPUT,
@@ -306,7 +314,8 @@ def train(
     else:
         first, *others = trained.evaluation.report.lines()
         calibration = [] if trained.evaluation.calibration is None else [f"  {trained.evaluation.calibration}"]
-        print_lines([f"held-out videos: {first}", *others, *calibration])
+        print_lines([f"held-out videos: {first}", *others, f"  {trained.evaluation.interval}", *calibration])
+        tell_notes(trained.evaluation.interval.warning)
     tell(str(trained.calibration))
     tell(f"use it: fewframes predict VIDEO --model {output}")
     if _tell_background(trained.background) or trained.failures:
@@ -358,6 +367,7 @@ def _solve(videos: VideoSet, output: Path, run: RunConfig, options: SolveOptions
         if figures is not None:
             first, *others = figures.report.lines()
             print_lines([f"{name}: {first}", *others, f"  {figures.interval}"])
+            tell_notes(figures.interval.warning)
     tell(f"use it: fewframes predict VIDEO --model {output}")
     if _tell_background(solved.background) or solved.failures:
         raise typer.Exit(EXIT_SOME_FAILED)

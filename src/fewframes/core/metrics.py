@@ -6,8 +6,9 @@ Letters in shapes: N videos, K classes.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,16 @@ from fewframes.core.text import count_of
 Floats = NDArray[np.floating[Any]]
 Indices = NDArray[np.int64]
 
-LOW, HIGH = 0.025, 0.975
-"""The two quantiles that an interval of 95 % lies between."""
+HIGH = 0.975
+"""The quantile at the upper end of an interval of 95 %."""
+NORMAL = 1.959964
+"""The quantile `HIGH` of the normal distribution."""
 MOST_PARTS = 200
 """The most parts of the videos that are left out in turn. If there are more groups, several groups make one part."""
+ALIKE, ALIKE_WEIGHT = 0.4, 2.0
+"""The correlation of answers inside a group that is assumed before any is seen, and the wrong videos that this counts as."""
+ENOUGH_GROUPS = 5
+"""An interval over fewer groups has a warning."""
 
 
 @dataclass(frozen=True)
@@ -205,6 +212,20 @@ class Interval:
     num_groups: int
     """The number of independent groups of videos that the figure rests on."""
 
+    @property
+    def warning(self) -> str:
+        """Return a warning in words if the interval rests on fewer than five groups; empty if it does not."""
+        if self.num_groups >= ENOUGH_GROUPS:
+            return ""
+        return (
+            f"the interval rests on {count_of(self.num_groups, 'group')} of videos, and fewer than {ENOUGH_GROUPS} say little of "
+            "others; take in videos of more recordings or people"
+        )
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain values; a warning is among them if there is one."""
+        return {**asdict(self), **({"warning": self.warning} if self.warning else {})}
+
     def __str__(self) -> str:
         groups = count_of(self.num_groups, "group")
         return f"{self.value:.1%} (95 % interval {self.low:.1%} to {self.high:.1%} over {groups})"
@@ -213,58 +234,80 @@ class Interval:
 def interval_of(figure: Callable[[Indices], float], groups: Sequence[str], generator: np.random.Generator) -> Interval:
     """Return `figure` of all videos, a fraction in 0-1, with its interval. Videos of one group are not counted as independent.
 
-    Each group is left out in turn, and the variance of the figure tells how many independent videos the groups are worth. That
-    number is reduced further if there are few groups. The interval is then that of Clopper and Pearson for this number of
-    videos (Korn and Graubard, Survey Methodology 24, 1998), so it has a width even if every answer is right. A single group
-    says nothing of others; its interval is 0 to 1.
+    Each group is left out in turn, and the variance of the figure tells how many independent videos the groups are worth. The
+    interval is then that of Clopper and Pearson for this number of videos (Korn and Graubard, Survey Methodology 24, 1998). With
+    few groups its ends lie at quantiles farther out, as those of the t distribution do. It has a width even if every answer is
+    right. A single group says nothing of others; its interval is 0 to 1.
 
     Args:
         figure: computes the figure from the indices (N,) of some of the videos.
         groups: the group of each video.
         generator: draws which groups make one part, if there are more than `MOST_PARTS` groups.
     """
-    names = sorted(set(groups))
-    num_videos, num_groups, num_parts = len(groups), len(names), min(len(names), MOST_PARTS)
-    everything = np.arange(num_videos)
-    value = figure(everything)
-    if num_groups == 1:
+    num_videos, sizes = len(groups), np.unique(np.asarray(groups, object), return_counts=True)[1]
+    value, variance, num_parts = _left_out(figure, groups, generator)
+    if num_parts == 1:
         return Interval(value, 0.0, 1.0, 1)
-    part_of = dict(zip(names, (generator.permutation(num_groups) % num_parts).tolist(), strict=True))
-    part_N = np.array([part_of[group] for group in groups])
-    without = np.array([figure(everything[part_N != part]) for part in range(num_parts)])
-    variance = float((num_parts - 1) * without.var())
-    # So many independent videos, each right or wrong, would give the figure this variance.
-    effective_videos = float(num_videos)
-    if variance > 0 and 0 < value < 1:
-        effective_videos = value * (1 - value) / variance
+    worth = num_videos / _design_effect(value, variance, sizes)
     # The variance itself is uncertain if it rests on few parts.
-    effective_videos *= (t_quantile(HIGH, num_videos - 1) / t_quantile(HIGH, num_parts - 1)) ** 2
-    effective_videos = min(effective_videos, num_videos)
-    right, wrong = value * effective_videos, (1 - value) * effective_videos
-    low = beta_quantile(LOW, right, wrong + 1) if value > 0 else 0.0
-    high = beta_quantile(HIGH, right + 1, wrong) if value < 1 else 1.0
-    return Interval(value, low, high, num_groups)
+    deviations = NORMAL * t_quantile(HIGH, num_parts - 1) / t_quantile(HIGH, num_videos - 1)
+    outside = math.erfc(deviations / math.sqrt(2)) / 2
+    right, wrong = value * worth, (1 - value) * worth
+    low = beta_quantile(outside, right, wrong + 1) if value > 0 else 0.0
+    high = beta_quantile(1 - outside, right + 1, wrong) if value < 1 else 1.0
+    return Interval(value, low, high, len(sizes))
 
 
-def bootstrap(
-    figure: Callable[[Indices], float], groups: Sequence[str], generator: np.random.Generator, num_draws: int = 1000
+def difference_of(
+    figure: Callable[[Indices], float], groups: Sequence[str], generator: np.random.Generator
 ) -> Interval:
-    """Return `figure` of all videos, on any scale, with an interval from drawing whole groups with replacement.
+    """Return `figure` of all videos, a difference between two systems on any scale, with its interval over groups.
 
-    This suits differences between systems over many groups. With few groups the interval is too narrow; see `interval_of`.
+    Each group is left out in turn. The interval is that of the t distribution for the variance that this gives. A single group
+    says nothing of others; its interval has no ends.
 
     Args:
         figure: computes the figure from the indices (N,) of some of the videos.
         groups: the group of each video.
-        generator: draws the groups.
-        num_draws: the number of times that all groups are drawn.
+        generator: draws which groups make one part, if there are more than `MOST_PARTS` groups.
     """
+    value, variance, num_parts = _left_out(figure, groups, generator)
+    half = t_quantile(HIGH, num_parts - 1) * math.sqrt(variance) if num_parts > 1 else math.inf
+    return Interval(value, value - half, value + half, len(set(groups)))
+
+
+def _left_out(
+    figure: Callable[[Indices], float], groups: Sequence[str], generator: np.random.Generator
+) -> tuple[float, float, int]:
+    """Return the figure of all videos, its variance from leaving out each group in turn, and the number of parts left out."""
     names = sorted(set(groups))
-    rows_of = [np.array([row for row, group in enumerate(groups) if group == name]) for name in names]
-    draws = generator.integers(len(names), size=(num_draws, len(names)))
-    values = [figure(np.concatenate([rows_of[index] for index in draw])) for draw in draws]
-    low, high = np.quantile(values, [LOW, HIGH]).tolist()
-    return Interval(figure(np.arange(len(groups))), low, high, len(names))
+    num_parts = min(len(names), MOST_PARTS)
+    everything = np.arange(len(groups))
+    value = figure(everything)
+    if num_parts == 1:
+        return value, 0.0, 1
+    part_of = dict(zip(names, (generator.permutation(len(names)) % num_parts).tolist(), strict=True))
+    part_N = np.array([part_of[group] for group in groups])
+    without = np.array([figure(everything[part_N != part]) for part in range(num_parts)])
+    return value, float((num_parts - 1) * without.var()), num_parts
+
+
+def _design_effect(value: float, variance: float, sizes: Indices) -> float:
+    """Return how many videos of these groups are worth one independent video: 1 if each is a group of its own.
+
+    Where nearly every video is right (or wrong), leaving out groups hardly tells how alike the videos of a group are: a single
+    wrong one tells nothing. So a correlation of `ALIKE` is assumed, with the weight of `ALIKE_WEIGHT` further wrong videos.
+
+    Args:
+        value: the figure of all videos.
+        variance: its variance, from leaving out groups.
+        sizes: the number of videos of each group.
+    """
+    num_videos = int(sizes.sum())
+    assumed = 1 + (float(np.square(sizes).sum()) / num_videos - 1) * ALIKE
+    seen = variance * num_videos / (value * (1 - value)) if 0 < value < 1 else 1.0
+    rare = max(0.0, num_videos * min(value, 1 - value) - 1)
+    return max(1.0, seen, (rare * seen + ALIKE_WEIGHT * assumed) / (rare + ALIKE_WEIGHT))
 
 
 def calibration_error(logits_NK: Floats, targets_N: Indices, num_bins: int = 15) -> float:

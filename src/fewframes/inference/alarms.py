@@ -45,7 +45,10 @@ class Alarm:
 
 
 class AlarmRaiser:
-    """The alarms of a stream. Answers above the threshold that lie at most `alarm_gap_s` apart are one alarm, the first of them."""
+    """The alarms of a stream. Answers above the threshold that lie at most `alarm_gap_s` apart are one alarm, the first of them.
+
+    Answers that are unknown raise none, but belong to the same happening. So there are never more alarms than were promised.
+    """
 
     def __init__(self, promise: AlarmPromise, labels: Sequence[str], task: Task) -> None:
         """Begin a stream.
@@ -59,16 +62,25 @@ class AlarmRaiser:
         self._threshold, self._gap_s = promise.overall.threshold, promise.alarm_gap_s
         self._labels, self._task, self._wanted_K = labels, task, is_action(labels)
         self._last_s: float | None = None
+        self._is_raised = False
 
-    def step(self, smoothed_K: Floats, time_s: float) -> Alarm | None:
-        """Take the smoothed scores (K,) of a time, and return the alarm that they raise, if any."""
+    def step(self, smoothed_K: Floats, time_s: float, *, is_known: bool = True) -> Alarm | None:
+        """Take the smoothed scores (K,) of a time, and return the alarm that they raise, if any.
+
+        Args:
+            smoothed_K: the smoothed scores.
+            time_s: the end of the window.
+            is_known: False if the answer is that the window shows none of the actions.
+        """
         (score,), (action,) = answers_of(smoothed_K[None], self._wanted_K, self._task)
         if not score > self._threshold:
             return None
         goes_on = self._last_s is not None and time_s - self._last_s <= self._gap_s
         self._last_s = time_s
-        if goes_on:
+        self._is_raised &= goes_on
+        if self._is_raised or not is_known:
             return None
+        self._is_raised = True
         self.count += 1
         return Alarm(self.count, self._labels[action], float(score), time_s)
 

@@ -174,9 +174,13 @@ def check_hours(alarms_per_day: float, hours: float) -> None:
     needed = needed_hours(alarms_per_day)
     if hours < needed * (1 - 1e-9):
         raise ConfigError(
-            f"{alarms_per_day:g} alarms a day cannot be promised from {hours:.3g} hours of footage: that needs {needed:.3g} hours, "
+            f"{_a_day(alarms_per_day)} cannot be promised from {hours:.3g} hours of footage: that needs {needed:.3g} hours, "
             f"even if nothing in them is like an action; give {needed - hours:.3g} more, or allow {_allowed(hours)} a day"
         )
+
+
+def _a_day(alarms_per_day: float) -> str:
+    return "1 alarm a day" if alarms_per_day == 1 else f"{alarms_per_day:g} alarms a day"
 
 
 def _allowed(hours: float) -> str:
@@ -219,7 +223,7 @@ def choose_threshold(
     if kept is None:
         clumping = next((step for step in steps if step.counted >= LOOK_AHEAD), steps[-1]).clumping
         raise ConfigError(
-            f"{alarms_per_day:g} alarms a day cannot be promised from {hours:.3g} hours of footage: its alarms come in clumps of "
+            f"{_a_day(alarms_per_day)} cannot be promised from {hours:.3g} hours of footage: its alarms come in clumps of "
             f"about {clumping:.2g}, so that needs {clumping * needed_hours(alarms_per_day):.3g} hours; give more, or raise the gap "
             "up to which alarms are one"
         )

@@ -360,7 +360,8 @@ class Stream:
         choice = self._smoother.choice
         familiarity = None if self._unknown is None else self._unknown.familiarity(window_TD[None])[0]
         label = None if choice is None else self._runtime.labels[choice]
-        if not self._is_known(familiarity, sample.time_s) or (label is not None and is_background(label)):
+        is_known = self._is_known(familiarity, sample.time_s)
+        if not is_known or (label is not None and is_background(label)):
             label = None if label is None else UNKNOWN
         latency_s = time.monotonic() - sample.arrived
         self._latencies_s.append(latency_s)
@@ -369,7 +370,7 @@ class Stream:
         end_s = sample.time_s + self._interval_s / 2
         # The promise was made with whole windows; a causal model answers about the beginning of one too.
         raiser = self._raiser if len(window_TD) == self._size else None
-        alarm = None if raiser is None else raiser.step(smoothed_K, end_s)
+        alarm = None if raiser is None else raiser.step(smoothed_K, end_s, is_known=is_known)
         self.alarms += [] if alarm is None else [alarm]
         return StreamPrediction(
             source=self.source,

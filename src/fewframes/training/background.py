@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ from statistics import median
 
 import numpy as np
 
-from fewframes.core.cache import EmbeddingCache
+from fewframes.core.cache import EmbeddingCache, content_key
 from fewframes.core.process import Progress, num_cores, worked_ahead
 from fewframes.core.settings import Task
 from fewframes.core.text import count_of
@@ -98,7 +99,7 @@ class ReadBackground:
         }
 
 
-def find_run_footage(data: DataConfig, training: Sequence[Sample]) -> RunFootage | None:
+def find_run_footage(data: DataConfig, training: Sequence[Sample], clips: Sequence[Sample]) -> RunFootage | None:
     """Return the footage of a run, or None if it has none.
 
     Raises DataError if no footage can be used, and ConfigError if it cannot be enough for the promise: before minutes of work.
@@ -106,6 +107,7 @@ def find_run_footage(data: DataConfig, training: Sequence[Sample]) -> RunFootage
     Args:
         data: The settings.
         training: The training clips, which say how long a window is.
+        clips: All clips of actions, also those that are held out. Footage with the content of one of them is left out.
     """
     if not data.background:
         if data.alarms_per_day is not None:
@@ -116,10 +118,32 @@ def find_run_footage(data: DataConfig, training: Sequence[Sample]) -> RunFootage
         return None
     config = StreamConfig()
     config = replace(config, window_s=median_length_s(training) or config.window_s)
-    footage = find_footage(data.background, config.window_s)
+    footage = _without_clips(find_footage(data.background, config.window_s), clips)
     if data.alarms_per_day is not None:
         check_hours(data.alarms_per_day, footage.hours)
     return RunFootage(footage, config, data.alarms_per_day)
+
+
+def _without_clips(footage: Footage, clips: Sequence[Sample]) -> Footage:
+    """Return the footage without the videos that clips of actions are of; these are failures. Raises DataError if none is left."""
+    by_size: dict[int, list[Sample]] = {}
+    for path, sample in {sample.path: sample for sample in clips}.items():
+        if os.path.isfile(path):
+            by_size.setdefault(os.path.getsize(path), []).append(sample)
+    kept: list[tuple[str, float]] = []
+    failures = list(footage.failures)
+    for video, length_s in zip(footage.videos, footage.lengths_s, strict=True):
+        alike = by_size.get(os.path.getsize(video), []) if os.path.isfile(video) else []
+        same = next((sample for sample in alike if content_key(sample.path) == content_key(video)), None)
+        if same is None:
+            kept.append((video, length_s))
+        else:
+            shown = ", ".join(same.labels) or "no action"
+            words = f"{video}: the same video as {same.path}, a clip of {shown}; footage shows none of the actions"
+            failures.append(Failure(video, words))
+    if not kept:
+        raise DataError(f"no footage can be used; the first: {failures[0].error}")
+    return Footage(tuple(video for video, _ in kept), tuple(length_s for _, length_s in kept), tuple(failures))
 
 
 def median_length_s(samples: Sequence[Sample]) -> float | None:

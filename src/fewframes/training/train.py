@@ -76,7 +76,7 @@ def train(
     folder = RunFolder(Path(output), run, data, options.command)
     folder.check(overwrite=options.overwrite, resume=options.resume)
     training, held = hold_out(data, run.data.holdout, run.train.seed)
-    footage = find_run_footage(run.data, data.subset(training).samples)
+    footage = find_run_footage(run.data, data.subset(training).samples, data.samples)
     # A missing teacher fails now, not after minutes of work.
     teacher = load_checkpoint(run.train.teacher) if run.train.teacher else None
     with ExitStack() as until_done:

@@ -113,6 +113,16 @@ def test_videos_with_several_actions_or_none(learned: MadeUp) -> None:
     assert auroc(known, rejection.judge(actions(2, first=30, seed=9).embeddings[:, 0]).known) > 0.95
 
 
+def test_an_action_that_every_video_shows_cannot_be_left_out() -> None:
+    learned = actions(3)
+    targets = learned.targets.copy()
+    targets[:, 0] = 1
+    rejection = fit_rejection(learned.embeddings, targets, learned.groups)
+    assert rejection is not None
+    known = rejection.judge(actions(3, seed=1, num_groups=30).embeddings[:, 0]).known
+    assert 0.85 <= (known >= rejection.threshold()).mean() <= 0.99
+
+
 def test_without_a_second_group_no_video_can_be_judged() -> None:
     one = actions(3, num_groups=1)
     assert fit_rejection(one.embeddings, one.targets, one.groups) is None

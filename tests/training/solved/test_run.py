@@ -88,6 +88,7 @@ def test_from_a_folder_to_a_model_that_predicts(
     assert facts["num_videos"] == {"training": 12, "held_out": 0, "chosen_by": 0, "unread": 1}
     assert facts["left_out"]["report"]["top1"] == 1.0
     assert facts["left_out"]["interval"]["num_groups"] == 12
+    assert "warning" not in facts["left_out"]["interval"]
     assert facts["failed"][0]["source"].endswith("broken.mp4")
     assert facts["head"].startswith("solved")
     assert read_run(out / "run.toml").train.head == "solved"
@@ -104,6 +105,16 @@ def test_from_a_folder_to_a_model_that_predicts(
     assert len(provenance["training_videos"]) == 12
 
 
+def test_a_label_that_one_group_alone_has_does_not_count_for_the_calibration(
+    clips: Path, run: RunConfig, options: SolveOptions, tmp_path: Path
+) -> None:
+    data = without_broken(clips)
+    samples = [replace(sample, group=str(number)) for number, sample in enumerate(data.samples)]
+    samples[-2:] = [replace(sample, labels=("once",), group="once") for sample in samples[-2:]]
+    found = train_solved(replace(data, samples=tuple(samples)), tmp_path / "out", run, options).calibration
+    assert (found.num_videos, found.num_groups) == (10, 10)
+
+
 def test_a_group_is_left_out_as_a_whole(clips: Path, run: RunConfig, options: SolveOptions, tmp_path: Path) -> None:
     """If the groups are the actions, nothing that is left knows the action that was left out."""
     data = without_broken(clips)
@@ -112,6 +123,7 @@ def test_a_group_is_left_out_as_a_whole(clips: Path, run: RunConfig, options: So
     assert isinstance(solved.left_out.report, Report)
     assert solved.left_out.report.top1 == 0
     assert solved.left_out.interval.num_groups == 2
+    assert solved.calibration.missing.startswith("0 videos of 0 groups could be left out")
     assert "all videos of redden, turn blue are in one group" in solved.notes[0]
     numbers = [Path(sample.path).stem for sample in data.samples]
     assert train_solved(grouped(data, numbers), tmp_path / "numbers", run, options).notes == ()

@@ -387,10 +387,11 @@ def _coefficients(videos: _Videos, known_NE: Floats) -> Floats:
             is_known.append(np.full(rows.sum(), rows is known))
             weights.append(np.full(rows.sum(), 1 / max(1, rows.sum())))
     standard_NE = (np.concatenate([*values, known_NE[:0]]) - mean_E) / spread_E
-    if not values or np.concatenate(is_known).all():
+    known_N: Bools = np.concatenate([*is_known, np.zeros(0, bool)])
+    if known_N.all() or not known_N.any():
         fitted_E, constant = usual_E, float(np.quantile(((known_NE - mean_E) / spread_E) @ usual_E, KEPT))
     else:
-        fitted_E, constant = _logistic(standard_NE, np.concatenate(is_known), np.concatenate(weights), usual_E)
+        fitted_E, constant = _logistic(standard_NE, known_N, np.concatenate(weights), usual_E)
     return np.append(fitted_E / spread_E, constant + float(fitted_E / spread_E @ mean_E))
 
 

@@ -61,7 +61,9 @@ def report_page(evaluation: Evaluation, mistakes: Sequence[Mistake] = ()) -> str
     main = figure_name(report)
     values: dict[str, object] = {
         "title": f"{facts['model']} on {facts['data']}",
-        "warning": "; ".join(filter(None, (known_words(facts, len(evaluation.samples)), evaluation.warning))),
+        "warning": "; ".join(
+            filter(None, (known_words(facts, len(evaluation.samples)), evaluation.interval.warning, evaluation.warning))
+        ),
         "headline": f"{main} {evaluation.interval}",
         "rows": _facts(evaluation),
         "actions": _actions(report, evaluation.thresholds),

@@ -220,7 +220,7 @@ class Evaluation:
             "failed": [failure.to_dict() for failure in self.failures if not failure.missing],
             "missing": [failure.to_dict() for failure in self.failures if failure.missing],
             "report": self.report.to_dict(),
-            "interval": vars(self.interval),
+            "interval": self.interval.to_dict(),
             "official_subset": None if official is None else official.to_dict(),
             "early_exit": None if self.early_exit is None else self.early_exit.to_dict(),
             "cost": self.work.to_dict(),

@@ -42,7 +42,7 @@ class HeadFigures:
             "protocol": self.protocol,
             "evaluated": len(self.samples),
             "report": self.report.to_dict(),
-            "interval": vars(self.interval),
+            "interval": self.interval.to_dict(),
         }
 
 

@@ -126,7 +126,7 @@ def train_solved(
     training, held = hold_out(data, 0, run.train.seed)
     part, held_part = data.subset(training), data.subset(_reported(data, held))
     check_groups(part)
-    footage = find_run_footage(run.data, part.samples)
+    footage = find_run_footage(run.data, part.samples, data.samples)
     start = start_of(run, data.labels, _task(data), options.device, options.dtype)
     began = time.perf_counter()
     views = embed_views(part, start, options.cache, progress, mirror=run.data.mirror, augment=run.augment)
@@ -195,7 +195,10 @@ def solve_and_measure(
     for number, rows in enumerate(calibration_folds(targets_BK[solved.indices], groups, NUM_FOLDS)):
         folds[rows] = number
     # The first view is the video as it is.
-    kept = LeftOutLogits(solved.left_out[:, 0], targets_BK[solved.indices], groups, folds)
+    logits_NK, targets_NK = solved.left_out[:, 0], targets_BK[solved.indices]
+    # Without its only group no solution knows a label, so such videos say nothing about how sure it may be.
+    counts = np.flatnonzero(~(targets_NK[:, _of_one_group(targets_BK, groups_B)] > 0).any(axis=1))
+    kept = LeftOutLogits(logits_NK[counts], targets_NK[counts], tuple(groups[row] for row in counts), folds[counts])
     calibration = fit_calibration(kept, _task(read), "left-out groups of the training videos", EXPECTED_SOLVED)
     solved = solved.divided(calibration.temperature)
     protocol = f"each of {len(names)} groups of {read.name} predicted from all other groups, {passed}"
@@ -205,6 +208,11 @@ def solve_and_measure(
         logits_NK, targets_NK, _task(read), labels, samples, protocol, views.failures, calibration.thresholds
     )
     return solved, calibration, figures
+
+
+def _of_one_group(targets_BK: NDArray[np.float64], groups_B: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Return a mark (K,) for each label whose videos all belong to one group."""
+    return np.array([len(np.unique(groups_B[targets_B > 0])) == 1 for targets_B in targets_BK.T])
 
 
 def targets_of(data: VideoSet, labels: tuple[str, ...]) -> NDArray[np.float64]:
