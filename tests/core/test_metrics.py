@@ -12,7 +12,6 @@ from scipy.stats import beta, norm, t
 from fewframes.core.metrics import (
     Indices,
     Interval,
-    ReliabilityBin,
     average_precision,
     beta_quantile,
     calibration_error,
@@ -318,8 +317,8 @@ def test_rejection_by_hand() -> None:
 
 def test_reliability_counts_answers_of_like_confidence() -> None:
     confidence_N, right_N = np.array([0.55, 0.65, 0.85, 0.95, 0.95, 1.0]), np.array([0, 1, 1, 1, 0, 1])
-    found = reliability(confidence_N, right_N, num_bins=2)
-    assert found == [ReliabilityBin(pytest.approx(4.95 / 6), pytest.approx(4 / 6), 6)]
+    (only,) = reliability(confidence_N, right_N, num_bins=2)
+    assert [only.confidence, only.right, only.num_videos] == pytest.approx([4.95 / 6, 4 / 6, 6])
     last = reliability(confidence_N, right_N)[-1]
-    assert (last.confidence, last.right, last.num_videos) == (pytest.approx(2.9 / 3), pytest.approx(2 / 3), 3)
+    assert [last.confidence, last.right, last.num_videos] == pytest.approx([2.9 / 3, 2 / 3, 3])
     assert sum(part.num_videos for part in reliability(confidence_N, right_N)) == 6
