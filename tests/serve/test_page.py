@@ -71,7 +71,7 @@ def until(page: Any, expression: str) -> None:
 def test_a_video_is_shown_whole(page: Any) -> None:
     page.set_input_files("#file", HUG)
     page.wait_for_selector("#spans button")
-    assert page.inner_text("#top-title").startswith("hug, 9")
+    assert page.inner_text("#top-title").startswith("hug, 8")
     assert page.locator("#top li").count() == 5
     assert page.locator("#strip img").count() == 16
     assert page.evaluate("[...document.querySelectorAll('#strip img')].every(image => image.naturalWidth === 112)")
