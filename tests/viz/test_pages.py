@@ -46,7 +46,7 @@ def report() -> str:
     values = {
         "title": f"model on /data/{LONG}", "warning": f"trained on {LONG}", "headline": "top-1 50.0%", "rows": [("data", LONG)],
         "actions": actions, "confusion": chart, "is_wide": True, "pairs": [(LONG, f"taken for {LONG}: 1 of 2")],
-        "doubt": None, "sweep": None, "mistakes": [mistake], "failures": [(f"/videos/{LONG}.mp4", "no video")],
+        "reliability": None, "doubt": None, "sweep": None, "mistakes": [mistake], "failures": [(f"/videos/{LONG}.mp4", "no video")],
     }  # fmt: skip
     return html_of("training/evaluation/templates/report.html", values)
 
