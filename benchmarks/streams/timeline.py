@@ -12,7 +12,8 @@ first, films of the second; everything was chosen there (window lengths, divisio
 0.99 for consecutive windows, whose logits are not divided). `test`: taught on both, films of the third, set 2 of UT-Interaction
 among them. The head is that of `lite0-16`, taught by `training.steps.loop.fit` with the settings of the package from each clip as
 it is and mirrored, and calibrated as `train` does it, in three folds of whole groups; `background label` learns one label more: the
-other daily movements of the taught part, and frames held still. `logits halved` is what timelines did before that.
+other daily movements of the taught part, and frames held still. `logits halved` is what timelines did before that. `without unknown
+windows` is the default of the command: windows that the judge calls unknown get no span.
 
 `mAP` is the mean over labels in % at each tIoU, spans from confidence 0.05 on; `frame_accuracy` the fraction of times (8 a second)
 with the right label, background included, at the threshold. `seconds_an_hour` of video: everything, and with frames from the cache.
@@ -46,6 +47,8 @@ from fewframes.data.layouts import Sample
 from fewframes.inference.predictor import Predictor, load
 from fewframes.inference.spans import Span, mean_average_precision
 from fewframes.inference.timeline import DEFAULTS, Timeline, TimelineConfig, confidences, spans_of, sweep
+from fewframes.inference.unknowns import UnknownRule
+from fewframes.models.rejection.fitting import fit_rejection
 from fewframes.models.stam import STAM
 from fewframes.runtime.protocol import scores_of
 from fewframes.training.calibration import LeftOutLogits, calibration_folds, fit_calibration
@@ -214,9 +217,19 @@ def give_head(predictor: Predictor, head: STAM, labels: list[str]) -> None:
     predictor.torch.labels = tuple(labels)
 
 
-def spans_by(way: TimelineConfig, found: Timeline, predictor: Predictor) -> list[Span]:
+def judge_of(segments: list[Segment], embeddings_BVTD: Tensor, labels: list[str]) -> UnknownRule:
+    """The judge of unknown windows, as `train` fits it: it learns background only if that is one of the labels."""
+    actions = [label for label in labels if label != "background"]
+    wanted = [row for row, one in enumerate(segments) if one.label or "background" in labels]
+    hot_BK = np.array([[segments[row].label == label for label in actions] for row in wanted], float)
+    rejection = fit_rejection(embeddings_BVTD[wanted].numpy(), hot_BK, [segments[row].group for row in wanted])
+    assert rejection is not None
+    return UnknownRule(rejection, rejection.threshold(), tuple(actions))
+
+
+def spans_by(way: TimelineConfig, found: Timeline, predictor: Predictor, least_known: float = 0.0) -> list[Span]:
     windows = found.windows[: len(way.lengths)]
-    trusted = confidences(windows, way, predictor.runtime.task)
+    trusted = confidences(windows, way, predictor.runtime.task, least_known)
     return list(spans_of(windows, trusted, predictor.labels, (found.start_s, found.end_s), LEAST))
 
 
@@ -264,7 +277,7 @@ def measure(data: Path, folder: Path, part: str, most_films: int) -> dict[str, A
     listed = folder / part / "films.json"
     films = json.loads(listed.read_text()) if listed.is_file() else compose(parts[part], listed.parent, seed=0)
     films = films[:most_films]
-    predictor = load("lite0-16", device="cpu", dtype="float32", runtime="torch")
+    predictor = load("lite0-16", device="cpu", dtype="float32", runtime="torch", unknown="off")
     teaching = parts[f"{part}_taught"]
     embeddings_BVTD = embeddings_of(teaching, predictor, cache)
     actions = sorted({segment.label for segment in teaching if segment.label})
@@ -275,6 +288,7 @@ def measure(data: Path, folder: Path, part: str, most_films: int) -> dict[str, A
         head, temperature = head_of(teaching, embeddings_BVTD, labels)
         temperatures[f"head{name}"] = round(temperature, 3)
         give_head(predictor, head, labels)
+        predictor.unknown_rule = rule = judge_of(teaching, embeddings_BVTD, labels)
         began, encoded, timelines = time.perf_counter(), 0, []
         for film in films:
             timelines.append(sweep(predictor, film["path"], cache=cache))
@@ -288,6 +302,8 @@ def measure(data: Path, folder: Path, part: str, most_films: int) -> dict[str, A
         for way, config in ways_of(temperature).items():
             spans = [spans_by(config, found, predictor) for found in timelines]
             results[way + name] = scored(spans, films, DEFAULTS.threshold)
+        known = [spans_by(DEFAULTS, found, predictor, rule.threshold) for found in timelines]
+        results[f"timeline without unknown windows{name}"] = scored(known, films, DEFAULTS.threshold)
     results["nothing at all"] = scored([[] for _ in films], films, 1.0)
     length_s = sum(film["duration_s"] for film in films)
     background_s = length_s - sum(entry["end_s"] - entry["start_s"] for film in films for entry in film["spans"])
