@@ -50,9 +50,9 @@ def finish(
     context, videos = prepared.context, prepared.context.videos
     background = _background(context, calibrated.chosen)
     kept = {} if background is None else background.provenance()
-    rejection = _rejection(prepared, background)
-    checkpoint = _checkpoint(prepared, calibrated.chosen, calibrated.chosen_fit, kept)
-    checkpoint = replace(checkpoint, rejection=rejection)
+    # The footage is read in the first process alone, so the judge is fitted there, and is the same in all.
+    rejection = context.from_first(_rejection(prepared, background) if context.is_first else None)
+    checkpoint = _checkpoint(prepared, calibrated.chosen, calibrated.chosen_fit, rejection, kept)
     evaluation = _evaluation(context, checkpoint)
     if background is not None and evaluation is not None:
         background = background.with_reached(evaluation.scores, checkpoint.labels, checkpoint.model.config.task)
@@ -70,8 +70,7 @@ def finish(
     if context.is_first:
         last = None
         if calibrated.chosen is not calibrated.last:
-            last = _checkpoint(prepared, calibrated.last, calibrated.last_fit, {})
-            last = replace(last, rejection=rejection)
+            last = _checkpoint(prepared, calibrated.last, calibrated.last_fit, rejection, {})
         context.folder.write(result.checkpoint, last, evaluation, _facts(context, result), fitted.held_out_log)
     context.accelerator.wait_for_everyone()
     return result
@@ -108,7 +107,11 @@ def _rejection(prepared: PreparedRun, footage: ReadBackground | None) -> Rejecti
 
 
 def _checkpoint(
-    prepared: PreparedRun, model: STAM, calibration: CalibrationFit, kept: Mapping[str, object]
+    prepared: PreparedRun,
+    model: STAM,
+    calibration: CalibrationFit,
+    rejection: Rejection | None,
+    kept: Mapping[str, object],
 ) -> Checkpoint:
     context, videos, data = prepared.context, prepared.context.videos, prepared.context.videos.data
     provenance = {
@@ -140,6 +143,7 @@ def _checkpoint(
         exits,
         graphs=graphs,
         thresholds=calibration.thresholds,
+        rejection=rejection,
     )
 
 
