@@ -109,6 +109,14 @@ class VideoSet:
         )
         return replace(actions, samples=cleaned), self.subset(index for index, is_none in enumerate(marked) if is_none)
 
+    def split_marked(self) -> tuple[VideoSet, VideoSet]:
+        """Return the videos to learn from, and those that the data mark as `val` or `test`."""
+        held = [sample.split in ("val", "test") for sample in self.samples]
+        return (
+            self.subset(index for index, is_held in enumerate(held) if not is_held),
+            self.subset(index for index, is_held in enumerate(held) if is_held),
+        )
+
     def subset(self, indices: Iterable[int]) -> VideoSet:
         """Return the videos at these indices, in this order."""
         return replace(self, samples=tuple(self.samples[index] for index in indices))

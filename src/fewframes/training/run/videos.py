@@ -66,10 +66,7 @@ class RunVideos:
         self.training, self.choosing, self.reporting = (
             data.subset(part) for part in (training, choosing, tested or held)
         )
-        background = background or data.subset(())
-        held_out = [sample.split in ("val", "test") for sample in background.samples]
-        self.background = background.subset(index for index, is_held in enumerate(held_out) if not is_held)
-        self.held_background = background.subset(index for index, is_held in enumerate(held_out) if is_held)
+        self.background, self.held_background = (background or data.subset(())).split_marked()
         targets_BK = data.multi_hot()
         self.targets_BK = torch.from_numpy(targets_BK[training])
         self.choosing_targets_BK = targets_BK[choosing]

@@ -131,7 +131,7 @@ def train_solved(
     began = time.perf_counter()
     views = embed_views(part, start, options.cache, progress, mirror=run.data.mirror, augment=run.augment)
     held_views = _held_out_views(held_part, start, options.cache, progress)
-    learned = background.subset(i for i, sample in enumerate(background.samples) if sample.split not in ("val", "test"))
+    learned, _ = background.split_marked()
     background_views = _held_out_views(learned, start, options.cache, progress)
     embedding_s, began = time.perf_counter() - began, time.perf_counter()
     read = part.subset(views.indices.tolist())
