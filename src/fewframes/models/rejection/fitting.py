@@ -207,6 +207,11 @@ class _Videos:
         """The means of the kernels' diagonals (S)."""
         return [max(1e-6, float(kernel_MM.diagonal().mean())) for kernel_MM in self.kernels]
 
+    @property
+    def read_outs(self) -> list[tuple[Floats, float]]:
+        """The kernel of each of the S + 1 read-outs and its size: one for each kind of moments, the last for all together."""
+        return list(zip([*self.kernels, self.kernel], [*self.sizes, sum(self.sizes)], strict=True))
+
     @cached_property
     def members(self) -> list[Array]:
         """The videos of each group."""
@@ -271,9 +276,7 @@ class _Videos:
         rows = self._rows(np.flatnonzero(learned))
         wanted_NC, group_N = self.targets[rows // self.num_views], self.group[rows // self.num_views]
         found_BSC = np.empty((len(self.labels), NUM_MOMENTS + 1, wanted_NC.shape[1]))
-        for part, (kernel_MM, size) in enumerate(
-            zip([*self.kernels, self.kernel], [*self.sizes, sum(self.sizes)], strict=True)
-        ):
+        for part, (kernel_MM, size) in enumerate(self.read_outs):
             inverse_NN = np.linalg.inv(kernel_MM[np.ix_(rows, rows)] + size + RIDGE * size * np.eye(len(rows)))
             dual_NC = inverse_NN @ wanted_NC
             for group, members in enumerate(self.members):
@@ -357,10 +360,7 @@ class _Videos:
         wanted_MC = self.targets.repeat(self.num_views, axis=0)
         ridge_MM = RIDGE * np.eye(len(wanted_MC))
         return np.stack(
-            [
-                np.linalg.solve(kernel_MM + size + size * ridge_MM, wanted_MC)
-                for kernel_MM, size in zip([*self.kernels, self.kernel], [*self.sizes, sum(self.sizes)], strict=True)
-            ]
+            [np.linalg.solve(kernel_MM + size + size * ridge_MM, wanted_MC) for kernel_MM, size in self.read_outs]
         )
 
 
