@@ -31,7 +31,7 @@ import torch
 from benchmarks.accuracy.solved_head import set_of
 from benchmarks.harness import write_result
 from fewframes.core.cache import EmbeddingCache
-from fewframes.core.metrics import interval_of, log_softmax, reliability
+from fewframes.core.metrics import interval_of, log_softmax, mean_gap
 from fewframes.data.dataset import VideoSet
 from fewframes.inference.predictor import load
 from fewframes.models.moments import cross_entropy, solve_moments
@@ -137,11 +137,8 @@ def if_perfect(logits_BK: np.ndarray, draws: int = 1000) -> dict[str, float]:
     """The calibration error that chance alone gives so many videos, if each answer is right as often as its score says."""
     confidence_B = np.exp(log_softmax(logits_BK)).max(axis=1)
     rng = np.random.default_rng(0)
-    found = [
-        sum(part.num_videos * abs(part.confidence - part.right) for part in reliability(confidence_B, right_B, 15))
-        for right_B in (rng.random((draws, len(confidence_B))) < confidence_B)
-    ]
-    percent = 100 * np.array(found) / len(confidence_B)
+    drawn = rng.random((draws, len(confidence_B))) < confidence_B
+    percent = 100 * np.array([mean_gap(confidence_B, right_B, 15) for right_B in drawn])
     least, most = np.quantile(percent, [0.05, 0.95])
     return {"mean": round(float(percent.mean()), 2), "5 %": round(float(least), 2), "95 %": round(float(most), 2)}
 

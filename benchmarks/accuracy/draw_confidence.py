@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from benchmarks.accuracy.unknowns import auroc, embedded
 from benchmarks.harness import BLUE, GREY, IMAGES, ORANGE, save_figure, write_result
 from fewframes.core.cache import EmbeddingCache
+from fewframes.core.metrics import log_softmax, reliability
 from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
 from fewframes.models.rejection.fitting import fit_rejection
@@ -34,7 +35,6 @@ from runs.packaged import FOLDS, SEEDS, folds_of, rows_of, sureness, videos_of
 
 FILE = Path(__file__).with_name("confidence.json")
 SMALLEST = 5e-7  # scores are written with six digits
-BINS = 10
 Floats = NDArray[np.floating[Any]]
 
 
@@ -51,19 +51,12 @@ def scores_of(videos: VideoSet, folder: Path) -> Floats:
     return np.log(np.maximum(SMALLEST, scores_BK))
 
 
-def reliability(logits_NK: Floats, targets_NK: Floats) -> dict[str, object]:
+def reliable(logits_NK: Floats, targets_NK: Floats) -> dict[str, object]:
     """For each tenth of the scores: the mean score, how often the answer is right, and how many answers there are."""
-    scores_NK = np.exp(logits_NK - np.logaddexp.reduce(logits_NK, axis=1)[:, None])
-    top_N, right_N = scores_NK.max(axis=1), scores_NK.argmax(axis=1) == targets_NK.argmax(axis=1)
-    bin_N = np.minimum(BINS - 1, (top_N * BINS).astype(int))
+    right_N = logits_NK.argmax(axis=1) == targets_NK.argmax(axis=1)
     bins = [
-        {
-            "score": round(float(top_N[own].mean()), 4),
-            "right": round(float(right_N[own].mean()), 4),
-            "answers": int(own.sum()),
-        }
-        for own in (bin_N == number for number in range(BINS))
-        if own.any()
+        {"score": round(part.confidence, 4), "right": round(part.right, 4), "answers": part.num_videos}
+        for part in reliability(np.exp(log_softmax(logits_NK).max(axis=1)), right_N)
     ]
     return {"figures": sureness(logits_NK, targets_NK), "bins": bins}
 
@@ -103,10 +96,10 @@ def measured(data: Path, folder: Path, cache: EmbeddingCache) -> dict[str, objec
     after_NK, _ = cross_validated(left_out, "single")
     right_N, known_N = before_NK.argmax(axis=1) == targets_NK.argmax(axis=1), np.tile(known_B, SEEDS)
     answered_N = np.tile(answered_B, SEEDS) > 0
-    sure_N = (after_NK - np.logaddexp.reduce(after_NK, axis=1)[:, None]).max(axis=1)
+    sure_N = log_softmax(after_NK).max(axis=1)
     return {
         "videos": len(folds_B),
-        "reliability": {"before": reliability(before_NK, targets_NK), "after": reliability(after_NK, targets_NK)},
+        "reliability": {"before": reliable(before_NK, targets_NK), "after": reliable(after_NK, targets_NK)},
         "rejection": {"score": rejected(sure_N, right_N), "known": rejected(known_N, right_N)},
         "at the threshold": {
             "answered": round(float(answered_N.mean()), 4),

@@ -318,7 +318,7 @@ def calibration_error(logits_NK: Floats, targets_N: Indices, num_bins: int = 15)
         targets_N: the index of the right label of each video.
         num_bins: the number of bins between a confidence of 0 and of 1.
     """
-    return _mean_gap(np.exp(log_softmax(logits_NK).max(axis=1)), logits_NK.argmax(axis=1) == targets_N, num_bins)
+    return mean_gap(np.exp(log_softmax(logits_NK).max(axis=1)), logits_NK.argmax(axis=1) == targets_N, num_bins)
 
 
 def label_calibration_error(logits_NK: Floats, targets_NK: Floats, num_bins: int = 15) -> float:
@@ -329,11 +329,17 @@ def label_calibration_error(logits_NK: Floats, targets_NK: Floats, num_bins: int
         targets_NK: the targets (N, K) in 0-1.
         num_bins: the number of bins between a score of 0 and of 1.
     """
-    return _mean_gap(0.5 * (1 + np.tanh(0.5 * logits_NK.astype(np.float64))).ravel(), targets_NK.ravel(), num_bins)
+    return mean_gap(0.5 * (1 + np.tanh(0.5 * logits_NK.astype(np.float64))).ravel(), targets_NK.ravel(), num_bins)
 
 
-def _mean_gap(confidence_M: Floats, right_M: NDArray[Any], num_bins: int) -> float:
-    """Return how far confidence is from the fraction of right answers: mean over bins, weighted by their size."""
+def mean_gap(confidence_M: Floats, right_M: NDArray[Any], num_bins: int) -> float:
+    """Return how far confidence is from the fraction of right answers (0-1): mean over bins, weighted by their size.
+
+    Args:
+        confidence_M: the confidence of each answer, 0-1.
+        right_M: 1 where the answer is right, else 0.
+        num_bins: the number of bins between a confidence of 0 and of 1.
+    """
     found = reliability(confidence_M, right_M, num_bins)
     return sum(part.num_videos * abs(part.confidence - part.right) for part in found) / len(right_M)
 
