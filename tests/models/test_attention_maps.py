@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from fewframes.errors import ConfigError
 from fewframes.models.attention_maps import attention_maps, choose_method, frame_maps, grad_cam
-from fewframes.models.backbones import EfficientNetLite0, TimmFrameEncoder, timm_frame_encoder
+from fewframes.models.backbones import EfficientNetLite, TimmFrameEncoder, timm_frame_encoder
 from fewframes.models.config import MapChoice, MapMethod, ModelConfig
 from fewframes.models.files.networks import build_model
 from fewframes.models.stam import STAM, SpatialEncoder
@@ -134,7 +134,7 @@ def test_a_convolutional_map_shares_out_gradient_times_embedding(cells: int) -> 
 def test_a_map_lies_where_the_features_are(monkeypatch: pytest.MonkeyPatch) -> None:
     model = lite(0)
     pixels_TCHW = torch.full((1, 3, 64, 64), 0.5)
-    assert isinstance(model.frame_encoder, EfficientNetLite0)
+    assert isinstance(model.frame_encoder, EfficientNetLite)
     below_left = tuple(torch.zeros_like(one) for one in model.frame_encoder.features(model.normalise(pixels_TCHW)))
     for one in below_left:
         one[..., -1, 0] = 1.0
@@ -161,7 +161,7 @@ def test_what_cannot_be_had_says_what_can() -> None:
     assert choose_method(own("joint"), "auto") == "attention"
     assert choose_method(lite(0).frame_encoder, "none") is None
     with pytest.raises(
-        ConfigError, match=r"map 'rollout': for this model's frame encoder \(EfficientNetLite0\) choose .*grad-cam"
+        ConfigError, match=r"map 'rollout': for this model's frame encoder \(EfficientNetLite\) choose .*grad-cam"
     ):
         choose_method(lite(0).frame_encoder, "rollout")
     with pytest.raises(ConfigError, match=r"map 'rollout': .*\(SpatialEncoder\) choose from: attention, auto, none"):

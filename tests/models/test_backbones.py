@@ -1,4 +1,4 @@
-"""Frame encoders by name: their `width` is right, and Lite0 equals timm's."""
+"""Frame encoders by name: their `width` is right, each Lite equals timm's, and cells come last."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from fewframes.errors import ConfigError
-from fewframes.models.backbones import EfficientNetLite0, _fused_dtypes, timm_frame_encoder
+from fewframes.models.backbones import LITES, EfficientNetLite, _fused_dtypes, _timm_level, timm_frame_encoder
+from fewframes.models.config import LITE_ENCODERS, NUM_LITE_STAGES
 from helpers.models import with_statistics
 
 NUM_RESIDUALS = 9
@@ -28,20 +29,59 @@ def test_unknown_backbone_names_the_nearest() -> None:
         timm_frame_encoder("resnet_50", image_size=224)
 
 
-@pytest.mark.parametrize("side", [64, 65, 97])
-def test_lite0_is_timms(side: int) -> None:
+@pytest.mark.parametrize(("name", "side"), [("lite0", 64), ("lite0", 65), ("lite0", 97), ("lite1", 65), ("lite2", 64)])
+def test_lites_are_timms(name: str, side: int) -> None:
     import timm
 
-    reference = with_statistics(timm.create_model("tf_efficientnet_lite0", num_classes=0))
-    ours = EfficientNetLite0().eval()
+    reference = with_statistics(timm.create_model(f"tf_efficientnet_{name}", num_classes=0))
+    ours = EfficientNetLite(multipliers=LITES[name]).eval()
+    assert list(ours.state_dict()) == list(reference.state_dict())
     ours.load_state_dict(reference.state_dict())
     frames_MCHW = torch.randn(2, 3, side, side)
     assert_close(ours(frames_MCHW), reference(frames_MCHW))
 
 
+def test_every_lite_can_be_named() -> None:
+    assert tuple(LITES) == LITE_ENCODERS
+    assert len(EfficientNetLite.STAGES) == NUM_LITE_STAGES
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224", "tf_efficientnet_lite0"])
+def test_timm_encoders_append_cells_of_a_middle_layer(name: str) -> None:
+    """The default is the last map at a stride of 16, or the block at two thirds of a ViT's depth."""
+    torch.manual_seed(0)
+    default_layer, channels = {"resnet18": (4, 256), "vit_tiny_patch16_224": (8, 192)}.get(name, (4, 112))
+    celled = timm_frame_encoder(name, image_size=64, cells=2).eval()
+    plain = timm_frame_encoder(name, image_size=64).eval()
+    named = timm_frame_encoder(name, image_size=64, cells=2, cells_layer=default_layer).eval()
+    for one in (plain, named):
+        one.load_state_dict(celled.state_dict())
+    frames_MCHW = torch.rand(2, 3, 64, 64)
+    embeddings_MD, pooled_MD = celled(frames_MCHW), plain(frames_MCHW)
+    assert embeddings_MD.shape == (2, celled.width) == (2, plain.width + 4 * channels)
+    assert_close(embeddings_MD[:, : plain.width], pooled_MD)
+    assert_close(named(frames_MCHW), embeddings_MD, rtol=0, atol=0)
+    assert not torch.allclose(celled(frames_MCHW.flip(-1))[:, plain.width :], embeddings_MD[:, plain.width :])
+
+
+def test_timms_lite_has_the_cells_of_ours() -> None:
+    theirs = timm_frame_encoder("tf_efficientnet_lite0", image_size=64, cells=3).eval()
+    ours = EfficientNetLite(cells=3).eval()
+    ours.load_state_dict({name.removeprefix("backbone."): tensor for name, tensor in theirs.state_dict().items()})
+    frames_MCHW = torch.rand(2, 3, 64, 64)
+    assert_close(ours(frames_MCHW), theirs(frames_MCHW))
+
+
+def test_cells_that_a_backbone_cannot_give_are_refused() -> None:
+    with pytest.raises(ConfigError, match="cells_layer 9: 'resnet18' has 5 maps"):
+        timm_frame_encoder("resnet18", image_size=64, cells=3, cells_layer=9)
+    with pytest.raises(ConfigError, match="timm's 'plain' gives none; set cells = 0"):
+        _timm_level("plain", nn.Linear(2, 2), None)
+
+
 def test_cells_append_where_things_are() -> None:
     torch.manual_seed(0)
-    plain, celled = EfficientNetLite0().eval(), EfficientNetLite0(cells=3).eval()
+    plain, celled = EfficientNetLite().eval(), EfficientNetLite(cells=3).eval()
     celled.load_state_dict(plain.state_dict())
     frames_MCHW = torch.rand(2, 3, 96, 96)
     assert celled(frames_MCHW).shape == (2, celled.width) == (2, 1280 + 9 * 112)
@@ -51,9 +91,9 @@ def test_cells_append_where_things_are() -> None:
 
 
 def test_folded_norms_are_the_same_function() -> None:
-    network = with_statistics(EfficientNetLite0())
+    network = with_statistics(EfficientNetLite())
     folded = copy.deepcopy(network)
-    assert isinstance(folded, EfficientNetLite0)
+    assert isinstance(folded, EfficientNetLite)
     folded.fold_norms()
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     frames_MCHW = torch.randn(2, 3, 64, 64)
@@ -73,7 +113,7 @@ def fused_calls(network: nn.Module, frames_MCHW: torch.Tensor) -> tuple[torch.Te
 @pytest.mark.skipif(not _fused_dtypes(), reason="nothing is fused on this processor")
 def test_fused_convolutions_are_the_same_function(side: int) -> None:
     torch.manual_seed(0)
-    network = EfficientNetLite0(cells=3).eval()
+    network = EfficientNetLite(cells=3).eval()
     network.fold_norms()
     network.to(memory_format=torch.channels_last)
     frames_MCHW = torch.randn(2, 3, side, side).contiguous(memory_format=torch.channels_last)
@@ -89,7 +129,7 @@ def test_fused_convolutions_are_the_same_function(side: int) -> None:
 
 
 def test_nothing_is_fused_where_norms_are_not_folded_or_gradients_are_wanted() -> None:
-    network = EfficientNetLite0().eval()
+    network = EfficientNetLite().eval()
     frames_MCHW = torch.randn(1, 3, 64, 64)
     assert fused_calls(network, frames_MCHW)[1] == 0
     network.fold_norms()

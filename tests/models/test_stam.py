@@ -16,7 +16,9 @@ from fewframes.models.files.networks import build_model
 from fewframes.models.layers import Attention, Block, DropPath, attend, resize_positions
 from fewframes.models.presets import PLAIN_PIXELS, VIT_VIEW
 from fewframes.models.stam import STAM, SpatialEncoder
+from fewframes.models.token_merging import merge_tokens
 from fewframes.video.view import ViewConfig
+from helpers.models import shaken
 
 TINY = ModelConfig(
     image_size=32, patch_size=8, width=48, depth=2, heads=3, temporal_depth=2, temporal_heads=4, num_frames=6, num_classes=5
@@ -283,3 +285,24 @@ def test_stochastic_depth_keeps_the_mean() -> None:
     out = DropPath(0.75).train()(torch.ones(4000, 2, 2))
     assert set(out.unique().tolist()) == {0.0, 4.0}
     assert out.mean().item() == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("layout", ["factorised", "joint", "per_block"])
+def test_cells_of_a_vit_are_its_patches_at_their_places(layout: str) -> None:
+    config = replace(TINY, depth=3, cells=4, cells_layer=1, layout=layout)  # type: ignore[arg-type]  # 4 x 4 patches: each cell is one
+    encoder = shaken(SpatialEncoder(config))
+    plain = SpatialEncoder(replace(config, cells=0, cells_layer=None)).eval()
+    plain.load_state_dict(encoder.state_dict())
+    assert isinstance(encoder, SpatialEncoder)
+    frames_MCHW = torch.rand(2, 3, 32, 32)
+    embeddings_MD = encoder(frames_MCHW, num_frames=2)
+    assert embeddings_MD.shape == (2, encoder.width) == (2, 48 * 17)
+    assert_close(embeddings_MD[:, :48], plain(frames_MCHW, num_frames=2))
+    tokens = encoder.blocks[0](encoder.tokens(frames_MCHW, 2)).reshape(2, 17, 48)
+    assert_close(embeddings_MD[:, 48:], tokens[:, 1:].transpose(1, 2).flatten(1))
+
+
+def test_the_last_block_can_give_the_cells() -> None:
+    encoder = shaken(SpatialEncoder(replace(TINY, cells=2, cells_layer=TINY.depth)))
+    merge_tokens(encoder, 0)
+    assert encoder(torch.rand(2, 3, 32, 32)).shape == (2, 48 * 5)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from fewframes.errors import ConfigError
-from fewframes.models.backbones import EfficientNetLite0, TimmFrameEncoder, timm_frame_encoder
+from fewframes.models.backbones import EfficientNetLite, TimmFrameEncoder, timm_frame_encoder
 from fewframes.models.config import ModelConfig
 from fewframes.models.layers import Block, attend
 from fewframes.models.stam import SpatialEncoder
@@ -231,9 +231,14 @@ def refused() -> dict[str, tuple[Callable[[], nn.Module], int, str]]:
         "negative": (own, -1, "-1 patches merged in each block: needs at least 0"),
         "too many": (own, 9, "9 patches merged in each block: at most half can be merged in one, here 8 of 16"),
         "too many in timm": (timm_vit, 9, "here 8 of 16"),
+        "cells": (
+            lambda: SpatialEncoder(replace(TINY, cells=2)),
+            2,
+            "the 2 x 2 cells of this encoder need one; merge 0",
+        ),
         "joint": (lambda: SpatialEncoder(replace(TINY, layout="joint")), 2, "'joint' mixes frames.*'factorised'"),
         "per_block": (lambda: SpatialEncoder(replace(TINY, layout="per_block")), 2, "'per_block' mixes frames"),
-        "lite0": (EfficientNetLite0, 2, "this encoder is EfficientNetLite0; merge 0 or take a ViT"),
+        "lite0": (EfficientNetLite, 2, "this encoder is EfficientNetLite; merge 0 or take a ViT"),
         "resnet": (lambda: timm_frame_encoder("resnet18", image_size=32), 2, "ResNet is none; merge 0"),
         "other blocks": (lambda: timm_vit(block_fn=parallel_block()), 2, "blocks of type ParallelScalingBlock"),
         "other pooling": (lambda: timm_vit(global_pool="max"), 2, "pools by 'max'"),
@@ -256,4 +261,4 @@ def test_what_cannot_be_merged_is_refused(case: str) -> None:
 
 
 def test_merging_none_is_right_for_every_encoder() -> None:
-    merge_tokens(EfficientNetLite0(), 0)
+    merge_tokens(EfficientNetLite(), 0)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewframes.errors import ConfigError, nearest
-from fewframes.models.backbones import EfficientNetLite0, TimmFrameEncoder
+from fewframes.models.backbones import EfficientNetLite, TimmFrameEncoder
 from fewframes.models.config import MapChoice, MapMethod
 from fewframes.models.layers import mean_weights
 from fewframes.models.stam import STAM, SpatialEncoder
@@ -71,7 +71,7 @@ def frame_maps(model: STAM, pixels_TCHW: Tensor, method: MapMethod, label: int) 
 
 
 def attention_maps(encoder: nn.Module, frames_MCHW: Tensor, method: MapMethod) -> tuple[Tensor, Tensor]:
-    """Return a ViT's maps (M, h, w) of the frames of one video, and its embeddings (M, D) of them.
+    """Return a ViT's maps (M, h, w) of the frames of one video, and its pooled embeddings (M, D) of them, without cells.
 
     Args:
         encoder: the ViT, ours or timm's.
@@ -91,7 +91,7 @@ def attention_maps(encoder: nn.Module, frames_MCHW: Tensor, method: MapMethod) -
 def grad_cam(model: STAM, pixels_TCHW: Tensor, label: int) -> Tensor:
     """Return the positive contribution of each position in the features to one logit: (T, C, H, W) -> (T, h, w) on the CPU.
 
-    The features are those before pooling. Features of several sizes (Lite0 with cells) are added up at the finest one. Before
+    The features are those before pooling. Features of several sizes (with cells) are added up at the finest one. Before
     negative contributions are dropped, those of a frame sum to the gradient times the embedding.
 
     Args:
@@ -100,7 +100,7 @@ def grad_cam(model: STAM, pixels_TCHW: Tensor, label: int) -> Tensor:
         label: the index of the action.
     """
     encoder = model.frame_encoder
-    assert isinstance(encoder, EfficientNetLite0 | TimmFrameEncoder)
+    assert isinstance(encoder, EfficientNetLite | TimmFrameEncoder)
     with torch.inference_mode():
         parts = [encoder.features(model.normalise(part_MCHW)) for part_MCHW in pixels_TCHW.split(FRAMES_AT_ONCE)]
     # Tensors made in inference mode never have gradients. Copies that are made outside of it may have them.
@@ -109,8 +109,10 @@ def grad_cam(model: STAM, pixels_TCHW: Tensor, label: int) -> Tensor:
         dtype = next(encoder.parameters()).dtype  # some backbones have weights behind the pooling
         logits_1K = model.encode_video(encoder.pool(tuple(level.to(dtype) for level in features)).float()[None]).logits
         gradients = torch.autograd.grad(logits_1K[0, label], features)
-    channels = _channels_axis(encoder, features[0])
-    maps = [(level.detach() * gradient).sum(channels) for level, gradient in zip(features, gradients, strict=True)]
+    axes = [_channels_axis(encoder, features[0]), *[1 for _ in features[1:]]]
+    maps = [
+        (level.detach() * gradient).sum(axis) for level, gradient, axis in zip(features, gradients, axes, strict=True)
+    ]
     finest = max((map_Mhw.shape[1:] for map_Mhw in maps), key=math.prod)
     return torch.stack([_resized(map_Mhw, finest) for map_Mhw in maps]).sum(0).clamp(min=0).cpu()
 
@@ -184,9 +186,9 @@ def _as_grid(rows_MN: Tensor) -> Tensor:
     return rows_MN.unflatten(1, (side, side))
 
 
-def _channels_axis(encoder: EfficientNetLite0 | TimmFrameEncoder, features: Tensor) -> int:
+def _channels_axis(encoder: EfficientNetLite | TimmFrameEncoder, features: Tensor) -> int:
     """Return the axis of the channels in the features, which is the last one in some backbones of timm."""
-    if isinstance(encoder, EfficientNetLite0):
+    if isinstance(encoder, EfficientNetLite):
         return 1
     backbone: Any = encoder.backbone
     if features.ndim == 4:

@@ -1,12 +1,16 @@
 """Frame encoders other than the paper's ViT. Each maps normalised pixels (M, C, H, W) to one embedding per frame (M, D).
 
 In Tables 2 and 3 the paper replaces its ViT by ResNet50, TResNet-M and TResNet-L. Their pooled features go into the same temporal
-encoder. Any timm backbone can be used by its name. EfficientNet-Lite0, the encoder of the packaged model, is written out here,
-because importing timm takes longer than labelling a video with it (docs/decisions).
+encoder. Any timm backbone can be used by its name. EfficientNet-Lite, whose Lite0 is the encoder of the packaged model, is written
+out here, because importing timm takes longer than labelling a video with it (docs/decisions).
+
+With cells above 0, an encoder appends features of a middle layer, pooled over cells x cells parts of the frame, to its pooled
+features. They tell where in the frame something is, which the mean over the whole frame does not.
 """
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Callable
 from functools import cache
@@ -18,15 +22,20 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fewframes.errors import ConfigError, nearest
+from fewframes.models.layers import middle_block, with_cells
 
 
 class TimmFrameEncoder(nn.Module):
-    """A frame encoder whose embeddings are the pooled features of a timm backbone: (M, C, H, W) -> (M, D)."""
+    """A frame encoder whose embeddings are the pooled features of a timm backbone: (M, C, H, W) -> (M, D).
 
-    def __init__(self, backbone: nn.Module, width: int) -> None:
+    With `cells` above 0, a map of the backbone is appended, pooled over cells x cells parts. `level` is its index among those of
+    timm's `forward_intermediates`, and `width` includes it.
+    """
+
+    def __init__(self, backbone: nn.Module, width: int, *, cells: int = 0, level: int = 0) -> None:
         super().__init__()
         self.backbone = backbone
-        self.width = width
+        self.width, self.cells, self.level = width, cells, level
         # If set, this encodes frames with the parts of the backbone, merging tokens on the way (token_merging.py). In training
         # it is never used.
         self.walk: Callable[[nn.Module, Tensor], Tensor] | None = None
@@ -34,21 +43,33 @@ class TimmFrameEncoder(nn.Module):
     def forward(self, frames_MCHW: Tensor) -> Tensor:
         if self.walk is not None and not self.training:
             return self.walk(self.backbone, frames_MCHW)
-        return self.backbone(frames_MCHW)
+        return self.pool(self.features(frames_MCHW)) if self.cells else self.backbone(frames_MCHW)
 
     def features(self, frames_MCHW: Tensor) -> tuple[Tensor, ...]:
-        """Return the features before pooling: one map, (M, D', h, w) in most backbones and (M, h, w, D') in some."""
+        """Return the features before pooling: one map, (M, D', h, w) in most backbones and (M, h, w, D') in some.
+
+        With cells, the map of the middle follows, (M, D'', h', w') in all backbones.
+        """
         backbone: Any = self.backbone
-        return (backbone.forward_features(frames_MCHW),)
+        if not self.cells:
+            return (backbone.forward_features(frames_MCHW),)
+        last, (middle,) = backbone.forward_intermediates(frames_MCHW, indices=[self.level])
+        return last, middle
 
     def pool(self, features: tuple[Tensor, ...]) -> Tensor:
         """Return embeddings (M, D) from the result of `features`."""
         backbone: Any = self.backbone
-        return backbone.forward_head(features[0])
+        return with_cells(backbone.forward_head(features[0]), features[1:], self.cells)
 
 
 def timm_frame_encoder(
-    name: str, *, image_size: int, pretrained: bool = False, drop_path: float = 0.0
+    name: str,
+    *,
+    image_size: int,
+    pretrained: bool = False,
+    drop_path: float = 0.0,
+    cells: int = 0,
+    cells_layer: int | None = None,
 ) -> TimmFrameEncoder:
     """Build the timm backbone of this name without its classifier.
 
@@ -58,9 +79,11 @@ def timm_frame_encoder(
             convolutional networks take any.
         pretrained: True downloads timm's weights.
         drop_path: the rate of stochastic depth, for backbones that have it.
+        cells: the number of cells along each side of the frame; 0 has none.
+        cells_layer: the map that is pooled over cells, as `ModelConfig.cells_layer` counts it.
 
     Raises:
-        ConfigError: timm has no backbone of that name.
+        ConfigError: timm has no backbone of that name, or the backbone gives no such map.
     """
     import timm  # late, because it takes seconds to import and most models do not need it
 
@@ -73,20 +96,53 @@ def timm_frame_encoder(
     backbone = timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
     # In some networks (MobileNetV3) a layer of another width stands between the pooled features and the removed classifier.
     width: Any = getattr(backbone, "head_hidden_size", backbone.num_features)
-    return TimmFrameEncoder(backbone, int(width))
+    if not cells:
+        return TimmFrameEncoder(backbone, int(width))
+    level, channels = _timm_level(name, backbone, cells_layer)
+    return TimmFrameEncoder(backbone, int(width) + channels * cells**2, cells=cells, level=level)
 
 
-class EfficientNetLite0(nn.Module):
-    """A frame encoder of 3.4 M parameters and 0.38 GMAC a frame of 224 px, whose pooled features are 1280 wide.
+def _timm_level(name: str, backbone: nn.Module, layer: int | None) -> tuple[int, int]:
+    """Return the index of the map that is pooled over cells, and its channels.
 
-    With `cells` above 0, features of its middle (112 channels at a sixteenth of the size) are pooled over cells x cells parts of
-    the frame and appended. They tell where in the frame something is, which the mean over the whole frame does not.
+    Raises ConfigError if the backbone gives no maps, has no such layer, or has none at a stride of 16 to take by default.
+    """
+    infos: Any = getattr(backbone, "feature_info", None)
+    if not hasattr(backbone, "forward_intermediates") or not infos:
+        raise ConfigError(f"cells need maps of a middle layer, and timm's {name!r} gives none; set cells = 0")
+    strides = [int(info["reduction"]) for info in infos]
+    if layer is None:
+        if len(set(strides)) == 1:  # a ViT, whose blocks all have one stride
+            layer = middle_block(len(strides))
+        elif 16 in strides:
+            layer = len(strides) - strides[::-1].index(16)
+        else:
+            raise ConfigError(
+                f"{name!r} has no map at a stride of 16, only {strides}; set cells_layer to 1-{len(strides)}"
+            )
+    if layer > len(strides):
+        raise ConfigError(
+            f"cells_layer {layer}: {name!r} has {len(strides)} maps, at strides {strides}; take one of them"
+        )
+    return layer - 1, int(infos[layer - 1]["num_chs"])
 
-    The network is an EfficientNet-B0 without squeeze-and-excitation and with ReLU6 (Tan and Le 2019; the "lite" form is
-    TensorFlow's). Its parameter names are those of timm's `tf_efficientnet_lite0`.
+
+LITES = {"lite0": (1.0, 1.0), "lite1": (1.0, 1.1), "lite2": (1.1, 1.2)}
+"""The multipliers of width and depth of each EfficientNet-Lite by its name in `ModelConfig.encoder`."""
+
+
+class EfficientNetLite(nn.Module):
+    """A frame encoder whose pooled features are 1280 wide. By default it is Lite0: 3.4 M parameters, 0.38 GMAC a frame of 224 px.
+
+    With `cells` above 0, features of a stage are pooled over cells x cells parts of the frame and appended. The default is the
+    last stage at a sixteenth of the size (112 channels in Lite0).
+
+    The network is an EfficientNet without squeeze-and-excitation and with ReLU6 (Tan and Le 2019; the "lite" form is
+    TensorFlow's: neither the stem, the head nor the repeats of the first and the last stage grow with the network). Its
+    parameter names are those of timm's `tf_efficientnet_lite0` to `tf_efficientnet_lite2`.
     """
 
-    POOLED, MIDDLE, MIDDLE_STAGE = 1280, 112, 4
+    STEM, POOLED, CELLS_LAYER = 32, 1280, 5
     # kernel, stride, expansion, channels, repeats
     STAGES = (
         (3, 1, 1, 16, 1),
@@ -98,16 +154,20 @@ class EfficientNetLite0(nn.Module):
         (3, 1, 6, 320, 1),
     )
 
-    def __init__(self, cells: int = 0) -> None:
+    def __init__(
+        self, cells: int = 0, *, cells_layer: int | None = None, multipliers: tuple[float, float] = (1.0, 1.0)
+    ) -> None:
         super().__init__()
-        self.cells = cells
-        self.width = self.POOLED + self.MIDDLE * cells**2
-        self.conv_stem = _conv(3, 32, 3, stride=2)
-        self.bn1 = _norm(32)
-        stages, channels = [], 32
-        for kernel, stride, expansion, out, repeats in self.STAGES:
+        wider, deeper = multipliers
+        self.cells, self.cells_layer = cells, cells_layer or self.CELLS_LAYER
+        self.conv_stem = _conv(3, self.STEM, 3, stride=2)
+        self.bn1 = _norm(self.STEM)
+        stages, widths, channels = [], [], self.STEM
+        for number, (kernel, stride, expansion, base, repeats) in enumerate(self.STAGES, 1):
+            out = int(base * wider + 4) // 8 * 8  # the nearest multiple of 8
+            is_outer = number in (1, len(self.STAGES))
             blocks: list[nn.Module] = []
-            for repeat in range(repeats):
+            for repeat in range(repeats if is_outer else math.ceil(repeats * deeper)):
                 step = stride if repeat == 0 else 1
                 blocks.append(
                     _Depthwise(channels, out, kernel, step)
@@ -116,27 +176,26 @@ class EfficientNetLite0(nn.Module):
                 )
                 channels = out
             stages.append(nn.Sequential(*blocks))
+            widths.append(out)
         self.blocks = nn.Sequential(*stages)
         self.conv_head = _conv(channels, self.POOLED, 1)
         self.bn2 = _norm(self.POOLED)
+        self.width = self.POOLED + widths[self.cells_layer - 1] * cells**2
 
     def forward(self, frames_MCHW: Tensor) -> Tensor:
         return self.pool(self.features(frames_MCHW))
 
     def features(self, frames_MCHW: Tensor) -> tuple[Tensor, ...]:
-        """Return the features before pooling: the last (M, 1280, h, w) and, with cells, those of the middle (M, 112, 2h, 2w)."""
+        """Return the features before pooling: the last (M, 1280, h, w) and, with cells, those of a stage (M, D', h', w')."""
         features = _relu6(self.conv_stem, self.bn1, frames_MCHW)
-        middle = features = self.blocks[: self.MIDDLE_STAGE + 1](features)
-        features = self.blocks[self.MIDDLE_STAGE + 1 :](features)
+        middle = features = self.blocks[: self.cells_layer](features)
+        features = self.blocks[self.cells_layer :](features)
         last = _relu6(self.conv_head, self.bn2, features)
         return (last, middle) if self.cells else (last,)
 
     def pool(self, features: tuple[Tensor, ...]) -> Tensor:
         """Return embeddings (M, D) from the result of `features`."""
-        pooled_MD = features[0].mean(dim=(2, 3))
-        if not self.cells:
-            return pooled_MD
-        return torch.cat([pooled_MD, F.adaptive_avg_pool2d(features[1], self.cells).flatten(1)], dim=1)
+        return with_cells(features[0].mean(dim=(2, 3)), features[1:], self.cells)
 
     def fold_norms(self) -> None:
         """Merge each batch norm into the convolution before it. In eval mode this is the same function, but faster.

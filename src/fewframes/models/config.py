@@ -25,6 +25,7 @@ MapChoice = Literal["auto", "rollout", "attention", "grad-cam", "none"]
 Depth = Annotated[int, Field(ge=1, le=1000)]
 Width = Annotated[int, Field(ge=1, le=2**17)]
 MOST_CLASSES = 2**20
+LITE_ENCODERS, NUM_LITE_STAGES = ("lite0", "lite1", "lite2"), 7
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -32,8 +33,8 @@ class ModelConfig:
     """The architecture of a network. Together with the weights it decides all that `forward` returns."""
 
     encoder: str = "vit"
-    """The frame encoder. `vit` is the paper's own (stam.py), `lite0` is EfficientNet-Lite0, and `timm:NAME` is the pooled features
-    of any timm backbone."""
+    """The frame encoder. `vit` is the paper's own (stam.py), `lite0` to `lite2` are EfficientNet-Lite0 to Lite2, and `timm:NAME` is
+    the pooled features of any timm backbone."""
     image_size: Pixels = 224
     """The side of the square frames that the network takes, in pixels."""
     patch_size: Pixels = 16
@@ -46,7 +47,11 @@ class ModelConfig:
     """A, the number of attention heads of the spatial encoder (ViT only)."""
     cells: Annotated[int, Field(ge=0, le=64)] = 0
     """The number of cells along each side of the frame. Features of the encoder's middle are pooled over each cell and appended
-    to the frame embedding; 0 appends none (lite0 only)."""
+    to the frame embedding; 0 appends none."""
+    cells_layer: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """The layer whose features are pooled over cells, counted from 1: a block of a ViT, a stage of EfficientNet-Lite (1-7), or one
+    of the maps that timm's `forward_intermediates` gives. None is the block at two thirds of a ViT's depth, and the last layer at
+    a sixteenth of the size in other networks."""
     mlp_ratio: Annotated[float, Field(gt=0, le=64)] = 4.0
     """The hidden width of the spatial encoder's MLPs, as a multiple of D (ViT only)."""
     qkv_bias: bool = True
@@ -101,23 +106,36 @@ class ModelConfig:
                 raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
             if self.width % self.heads:
                 raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
-        elif self.encoder != "lite0" and not self.encoder.startswith("timm:"):
-            raise ValueError(f"encoder {self.encoder!r}: needs 'vit', 'lite0' or 'timm:NAME'")
+        elif self.encoder not in LITE_ENCODERS and not self.encoder.startswith("timm:"):
+            raise ValueError(f"encoder {self.encoder!r}: needs 'vit', 'lite0', 'lite1', 'lite2' or 'timm:NAME'")
         elif self.layout != "factorised":
             raise ValueError(f"layout {self.layout!r} needs the ViT encoder; {self.encoder!r} takes frames one by one")
         if self.temporal == "causal" and self.layout != "factorised":
             raise ValueError(
                 f"temporal 'causal' cannot have layout {self.layout!r}, which attends to later frames; take 'factorised'"
             )
-        if self.drop_path and self.encoder == "lite0":
-            raise ValueError(f"drop_path {self.drop_path} is for ViT and timm encoders, not for 'lite0'")
-        if self.cells and self.encoder != "lite0":
-            raise ValueError(f"cells {self.cells} needs the encoder 'lite0', not {self.encoder!r}")
+        if self.drop_path and self.encoder in LITE_ENCODERS:
+            raise ValueError(f"drop_path {self.drop_path} is for ViT and timm encoders, not for {self.encoder!r}")
+        self._check_cells()
         if self.temporal_width is not None and self.temporal_width % self.temporal_heads:
             raise ValueError(
                 f"temporal_width {self.temporal_width} is not a multiple of temporal_heads {self.temporal_heads}"
             )
         return self
+
+    def _check_cells(self) -> None:
+        """Raise ValueError if the layer of the cells does not exist, or if the patches that they need are merged."""
+        if self.cells and self.merge:
+            raise ValueError(
+                f"merge {self.merge} moves patches, and cells {self.cells} needs them in their places; set one of them to 0"
+            )
+        if self.cells_layer is None:
+            return
+        if not self.cells:
+            raise ValueError(f"cells_layer {self.cells_layer} needs cells above 0")
+        num_layers = {"vit": self.depth, **dict.fromkeys(LITE_ENCODERS, NUM_LITE_STAGES)}.get(self.encoder)
+        if num_layers is not None and self.cells_layer > num_layers:
+            raise ValueError(f"cells_layer {self.cells_layer}: {self.encoder!r} has layers 1 to {num_layers}")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

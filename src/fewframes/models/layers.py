@@ -213,3 +213,15 @@ def continued_positions(positions_1TD: Tensor, num_frames: int) -> Tensor:
 def pixels_of(frames_TCHW: Tensor) -> Tensor:
     """Return frames (..., H, W) of uint8 values 0-255 as float32 values 0-1. The model then normalises by mean and std itself."""
     return frames_TCHW.float().div_(255)
+
+
+def middle_block(depth: int) -> int:
+    """Return the number, counted from 1, of the block of a ViT whose patches are pooled over cells by default."""
+    return max(1, round(2 * depth / 3))
+
+
+def with_cells(pooled_MD: Tensor, maps: tuple[Tensor, ...], cells: int) -> Tensor:
+    """Return the pooled features followed by each map (M, D', h, w), pooled over cells x cells parts of the frame."""
+    if not maps:
+        return pooled_MD
+    return torch.cat([pooled_MD, *(F.adaptive_avg_pool2d(one, cells).flatten(1) for one in maps)], dim=1)

@@ -69,6 +69,8 @@ LITE0 = ModelConfig(
     num_classes=11,
 )
 """Our own network. docs/decisions says why it was chosen."""
+LITE1 = replace(LITE0, encoder="lite1", image_size=240)
+LITE2 = replace(LITE0, encoder="lite2", image_size=260)
 
 IMAGENET_21K_VIT_B = "vit_base_patch16_224.augreg_in21k"
 """The timm name of ViT-B weights from ImageNet-21k, as in the paper."""
@@ -230,6 +232,20 @@ PRESETS: dict[str, Preset] = {
         init="tf_efficientnet_lite0.in1k",
         weights="packaged",
         licence="Apache-2.0; its videos: none stated",
+    ),
+    "lite1-16": _preset(
+        LITE1,
+        ViewConfig(resize_px=240, crop_px=240),
+        (6_931_702, 9.625, 0.000),
+        "CPU-sized; a larger encoder",
+        init="tf_efficientnet_lite1.in1k",
+    ),
+    "lite2-16": _preset(
+        LITE2,
+        ViewConfig(resize_px=260, crop_px=260),
+        (7_685_574, 13.779, 0.000),
+        "CPU-sized; a larger encoder",
+        init="tf_efficientnet_lite2.in1k",
     ),
 }
 """All named networks. The number at the end of a name is T, the frames per video that the network is built for."""

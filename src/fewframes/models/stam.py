@@ -8,6 +8,7 @@ per frame, S tokens of a sequence, D width, A heads, K classes. `frames` are pix
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from fewframes.models.config import ModelConfig
-from fewframes.models.layers import Attention, Block, resize_positions
+from fewframes.models.layers import Attention, Block, middle_block, resize_positions, with_cells
 from fewframes.models.motion import MomentHead
 from fewframes.models.temporal import TemporalEncoder
 from fewframes.video.view import ViewConfig
@@ -162,7 +163,8 @@ class SpatialEncoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.layout = config.layout
-        self.width = config.width
+        self.cells, self.cells_layer = config.cells, config.cells_layer or middle_block(config.depth)
+        self.width = config.width * (1 + config.cells**2)
         self.image_size_px = config.image_size
         grid = config.image_size // config.patch_size
         self.patch_embed = PatchEmbed(config.patch_size, config.width)
@@ -193,7 +195,13 @@ class SpatialEncoder(nn.Module):
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
 
     def forward(self, frames_MCHW: Tensor, num_frames: int = 1) -> Tensor:
-        return self.read_out(self._through_blocks(self.tokens(frames_MCHW, num_frames)), num_frames)
+        tokens = self.tokens(frames_MCHW, num_frames)
+        if not self.cells:
+            return self.read_out(self._through_blocks(self.blocks, tokens), num_frames)
+        first, rest = self.blocks[: self.cells_layer], self.blocks[self.cells_layer :]
+        middle = self._through_whole_blocks(first, tokens)
+        last = self._through_blocks(rest, middle) if len(rest) else middle
+        return with_cells(self.read_out(last, num_frames), (self._map_of(middle, num_frames),), self.cells)
 
     def tokens(self, frames_MCHW: Tensor, num_frames: int = 1) -> Tensor:
         """Return the input of the first block (Eq. 1): (M, S, D); in `joint` (B, T*S, D), in `per_block` (B, T, S, D).
@@ -219,12 +227,23 @@ class SpatialEncoder(nn.Module):
         tokens = tokens.unflatten(1, (num_frames, -1)) if self.layout == "joint" else tokens
         return self.norm(tokens[..., 0, :].flatten(0, -2))
 
-    def _through_blocks(self, tokens: Tensor) -> Tensor:
-        """Return the tokens after the last block."""
+    def _map_of(self, tokens: Tensor, num_frames: int) -> Tensor:
+        """Return the patches of each frame at their places: tokens, in the shape of `tokens` -> (M, D, h, w)."""
+        tokens = tokens.unflatten(1, (num_frames, -1)) if self.layout == "joint" else tokens
+        patches_MND = tokens[..., 1:, :].flatten(0, -3)
+        side = math.isqrt(self.pos_embed.shape[1] - 1)
+        return patches_MND.transpose(1, 2).unflatten(2, (side, side))
+
+    def _through_blocks(self, blocks: nn.Module, tokens: Tensor) -> Tensor:
+        """Return the tokens after the last of these blocks, by the faster way if there is one."""
         if self.walk is not None and not self.training:
-            return self.walk(self.blocks, tokens)
+            return self.walk(blocks, tokens)
+        return self._through_whole_blocks(blocks, tokens)
+
+    def _through_whole_blocks(self, blocks: nn.Module, tokens: Tensor) -> Tensor:
+        """Return all tokens after the last of these blocks."""
         recompute = self.checkpointing and torch.is_grad_enabled()
-        for block in self.blocks:
+        for block in blocks.children():
             tokens = checkpoint(block, tokens, use_reentrant=False) if recompute else block(tokens)
         return tokens
 

@@ -17,6 +17,8 @@ WITHOUT_EFFECT = frozenset(
 )
 """Settings of a model that cannot change the embedding of a frame: they belong to the temporal part, the heads or training. The
 number of merged patches is in the key by itself, because a predictor may be asked for another one."""
+ADDED_LATER = frozenset({("cells_layer", None)})
+"""Settings that came after the first caches, with the value that stands for what was before, so that those caches stay valid."""
 
 
 def encoder_key(weights: Mapping[str, Array], config: ModelConfig, *, precision: str, merge: int) -> str:
@@ -32,7 +34,11 @@ def encoder_key(weights: Mapping[str, Array], config: ModelConfig, *, precision:
         merge: the number of patches that each block merges away.
     """
     floats = {key: np.asarray(array, np.float32) for key, array in weights.items() if array.dtype.kind == "f"}
-    settings = {name: value for name, value in asdict(config).items() if name not in WITHOUT_EFFECT}
+    settings = {
+        name: value
+        for name, value in asdict(config).items()
+        if name not in WITHOUT_EFFECT and (name, value) not in ADDED_LATER
+    }
     return key_of(arrays_key(floats), settings, precision, str(merge))
 
 

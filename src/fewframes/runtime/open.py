@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from fewframes.errors import ConfigError, MissingDependency, nearest
+from fewframes.models.config import LITE_ENCODERS
 from fewframes.models.files.formats import format_of
 from fewframes.models.files.model_file import GRAPH_PREFIX, read_metadata, read_model_file
 from fewframes.models.files.names import exported_in, find_model
@@ -112,9 +113,9 @@ def _open_file(name: str, path: Path) -> Runtime | None:
 def choice(encoder: str = "lite0") -> Choice:
     """Return the runtime that `auto` takes for model files. It depends on what is there, never on timing.
 
-    With Lite0 on a CPU with AVX512-BF16, a frame takes ONNX Runtime in float32 as much processor time as torch in bfloat16, and
-    torch in float32 1.7 times as much (docs/explanation/performance.md). ONNX Runtime also starts in a fraction of the time. A ViT
-    is matrix products, which bfloat16 halves; and AMX is faster still.
+    With EfficientNet-Lite on a CPU with AVX512-BF16 (measured for Lite0), a frame takes ONNX Runtime in float32 as much processor
+    time as torch in bfloat16, and torch in float32 1.7 times as much (docs/explanation/performance.md). ONNX Runtime also starts in
+    a fraction of the time. A ViT is matrix products, which bfloat16 halves; and AMX is faster still.
 
     Args:
         encoder: the frame encoder, as `ModelConfig.encoder` names it.
@@ -124,7 +125,7 @@ def choice(encoder: str = "lite0") -> Choice:
     if may_have_gpu():
         return Choice("torch", "this machine has a GPU")
     found = bfloat16_instructions()
-    if found == "AMX" or (found and encoder != "lite0"):
+    if found == "AMX" or (found and encoder not in LITE_ENCODERS):
         return Choice("torch", f"this CPU has {found}, with which torch computes in bfloat16")
     reason = f"with {found} it is as fast as torch in bfloat16" if found else "this CPU has no bfloat16 instructions"
     return Choice("onnxruntime", f"{reason}, and it starts faster than torch")

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from fewframes.errors import ConfigError, WeightsError
+from fewframes.models.backbones import LITES, EfficientNetLite
 from fewframes.models.config import ModelConfig
 from fewframes.models.files import hub
 from fewframes.models.files.checkpoint import Checkpoint, save_checkpoint
@@ -358,3 +359,39 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
 def test_model_and_view_must_agree() -> None:
     with pytest.raises(ConfigError, match="takes frames of 32 px but the view makes 224 px"):
         build_model(TINY, ViewConfig())
+
+
+def other_lite(path: Path, multipliers: tuple[float, float]) -> tuple[Path, EfficientNetLite]:
+    """Write weights of an EfficientNet-Lite under names of another kind, in the same order and with a classifier."""
+    network = EfficientNetLite(multipliers=multipliers)
+    state = {f"_blocks.{number}": tensor for number, tensor in enumerate(network.state_dict().values()) if tensor.ndim}
+    state = {"_conv_stem.weight": state.pop("_blocks.0"), **state, "_fc.weight": torch.zeros(1000, 1280)}
+    torch.save(state, path)
+    return path, network
+
+
+@pytest.mark.parametrize("encoder", LITES)
+def test_an_efficientnet_lite_starts_from_weights_of_the_other_naming(encoder: str, tmp_path: Path) -> None:
+    path, network = other_lite(tmp_path / "lite.pth", LITES[encoder])
+    model = start_model(replace(TINY, encoder=encoder, cells=2), VIEW, str(path))
+    for name, tensor in model.frame_encoder.state_dict().items():
+        assert torch.equal(tensor, network.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    ("encoder", "other", "message"),
+    [
+        (
+            "lite0",
+            "lite1",
+            "322 tensors of an EfficientNet-Lite and this network has 247; take the file of the same size",
+        ),
+        ("lite1", "lite2", r"_blocks.\d+ is .* of this network is .*; take the file of the same size"),
+    ],
+)
+def test_weights_of_another_efficientnet_lite_are_refused(
+    encoder: str, other: str, message: str, tmp_path: Path
+) -> None:
+    path, _ = other_lite(tmp_path / "lite.pth", LITES[other])
+    with pytest.raises(WeightsError, match=message):
+        start_model(replace(TINY, encoder=encoder), VIEW, str(path))

