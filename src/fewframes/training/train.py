@@ -92,21 +92,21 @@ def train(
         videos = RunVideos(data, training, held, run, cache, process, progress, background)
         torch.manual_seed(run.train.seed)
         task: Task = "multilabel" if data.multilabel else "single"
-        model, view, licences = start_run(run, num_classes=len(data.labels), task=task)
-        check_settings(run, model, videos, footage)
+        start = start_run(run, num_classes=len(data.labels), task=task)
+        check_settings(run, start.model, videos, footage)
         context = RunContext(
             run=run,
             videos=videos,
             folder=folder,
             accelerator=accelerator,
-            view=view,
+            view=start.view,
             footage=footage,
             device=options.device,
             dtype=options.dtype,
             progress=progress,
         )
         began = time.perf_counter()
-        prepared = prepare(context, model, licences, teacher)
+        prepared = prepare(context, start, teacher)
         embedding_s = time.perf_counter() - began
         fitted = fit_run(prepared, resume=options.resume)
         return finish(prepared, fitted, calibrate(prepared, fitted), embedding_s)

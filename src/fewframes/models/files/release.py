@@ -17,6 +17,9 @@ from fewframes.models.files.networks import build_model, check_fit, load_strictl
 from fewframes.models.files.tensor_files import read_tensors
 from fewframes.models.presets import PLAIN_PIXELS, RELEASE
 
+RELEASE_SOURCE = "2021 release of the paper's authors (Alibaba-MIIL/STAM)"
+"""The source in the record of each model that was read from a file of the authors."""
+
 
 def load_release(path: str | os.PathLike[str], *, heads: int | None = None) -> Checkpoint:
     """Return the model of a file of the paper's authors (with keys as in `stam_16.pth`), in eval mode.
@@ -68,7 +71,7 @@ def load_release(path: str | os.PathLike[str], *, heads: int | None = None) -> C
         model=model.eval(),
         view=view,
         labels=kinetics_labels(config.num_classes),
-        provenance={"source": "2021 release of the paper's authors (Alibaba-MIIL/STAM)", "data": "Kinetics-400"},
+        provenance={"source": RELEASE_SOURCE, "data": "Kinetics-400"},
         licences={"weights": "Apache-2.0 (Alibaba-MIIL/STAM)"},
     )
 
