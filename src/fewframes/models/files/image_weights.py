@@ -15,6 +15,7 @@ from fewframes.models.config import ModelConfig
 from fewframes.models.files.hub import load_checkpoint
 from fewframes.models.files.model_file import MODEL_FILE, read_header
 from fewframes.models.files.networks import build_model, load_strictly, planned_model
+from fewframes.models.files.release import RELEASE_TEMPORAL
 from fewframes.models.files.tensor_files import read_tensors
 from fewframes.models.files.timm_weights import download_timm
 from fewframes.models.layers import resize_positions
@@ -30,8 +31,8 @@ def start_model(config: ModelConfig, view: ViewConfig, init: str, *, chosen: Col
         config: the architecture. Whether q, k and v of a ViT have a bias is read from the weights.
         view: the view of the frames that the model takes.
         init: the image weights. They are one of our own models (a preset that has weights, a file, or the output folder of
-            training), whose frame encoder is taken; or a file of weights with timm's keys; or a timm name with its tag, whose
-            weights are downloaded.
+            training) or a file of the 2021 release, whose frame encoder is taken; or a file of weights with timm's keys; or a
+            timm name with its tag, whose weights are downloaded.
         chosen: the fields of `config` that someone chose, so that the weights have to fit them.
 
     Raises:
@@ -53,8 +54,10 @@ def _image_weights(config: ModelConfig, init: str) -> dict[str, Tensor]:
         init = str(Path(init) / MODEL_FILE)
     if init in PRESETS or (Path(init).is_file() and read_header(Path(init)) is not None):
         return dict(load_checkpoint(init).model.frame_encoder.state_dict())
-    is_file = Path(init).is_file()
-    state = _without_classifier(read_tensors(Path(init))) if is_file else download_timm(init, config.image_size)
+    tensors = read_tensors(Path(init)) if Path(init).is_file() else download_timm(init, config.image_size)
+    if any(key.startswith(RELEASE_TEMPORAL) for key in tensors):
+        return dict(load_checkpoint(init).model.frame_encoder.state_dict())
+    state = _without_classifier(tensors)
     return {f"backbone.{key}": tensor for key, tensor in state.items()} if config.encoder.startswith("timm:") else state
 
 

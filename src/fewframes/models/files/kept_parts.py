@@ -24,6 +24,17 @@ def changed_temporal_fields(config: ModelConfig, trained: ModelConfig) -> list[s
     return [name for name in TEMPORAL_FIELDS if new[name] != old[name]]
 
 
+def check_keepable(config: ModelConfig, trained: ModelConfig, name: str) -> None:
+    """Raise ConfigError if a model of `config` is to have another temporal encoder than the trained model of this name."""
+    changed = changed_temporal_fields(config, trained)
+    if changed:
+        asked, own = getattr(config, changed[0]), getattr(trained, changed[0])
+        raise ConfigError(
+            f"model.{changed[0]} = {asked!r}: the temporal encoder of {name!r} is kept as it is ({own!r}); leave that out, or "
+            "train a new one with --no-keep-temporal"
+        )
+
+
 @torch.no_grad()
 def keep_temporal(model: STAM, trained: STAM, name: str) -> None:
     """Give a new model the temporal encoder of a trained one: its layers, class token, positions and reduction of motion tokens.
@@ -40,13 +51,7 @@ def keep_temporal(model: STAM, trained: STAM, name: str) -> None:
         ConfigError: the settings ask for another temporal encoder.
         WeightsError: frame embeddings have another width.
     """
-    changed = changed_temporal_fields(model.config, trained.config)
-    if changed:
-        asked, own = getattr(model.config, changed[0]), getattr(trained.config, changed[0])
-        raise ConfigError(
-            f"model.{changed[0]} = {asked!r}: the temporal encoder of {name!r} is kept as it is ({own!r}); leave that out, or "
-            "train a new one with --no-keep-temporal"
-        )
+    check_keepable(model.config, trained.config, name)
     state = dict(trained.temporal_encoder.state_dict())
     if "pos_embed" in state:
         state["pos_embed"] = trained.temporal_encoder.positions_for(model.config.num_frames)

@@ -19,6 +19,8 @@ from fewframes.models.presets import PLAIN_PIXELS, RELEASE
 
 RELEASE_SOURCE = "2021 release of the paper's authors (Alibaba-MIIL/STAM)"
 """The source in the record of each model that was read from a file of the authors."""
+RELEASE_TEMPORAL = "aggregate."
+"""The beginning of the keys of the temporal encoder in these files."""
 
 
 def load_release(path: str | os.PathLike[str], *, heads: int | None = None) -> Checkpoint:
@@ -80,10 +82,10 @@ def _release_key(key: str) -> str:
     """Return our key of a tensor from the release's key."""
     if key.startswith("head."):
         return key
-    if not key.startswith("aggregate."):
+    if not key.startswith(RELEASE_TEMPORAL):
         return f"frame_encoder.{key}"
     for theirs, ours in (
-        ("aggregate.", "temporal_encoder."),
+        (RELEASE_TEMPORAL, "temporal_encoder."),
         ("transformer_enc.layers.", "blocks."),
         ("transformer_enc.norm.", "norm."),
         ("self_attn.in_proj_", "attn.qkv."),

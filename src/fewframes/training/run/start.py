@@ -14,7 +14,7 @@ from fewframes.models.config import ModelConfig
 from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.files.hub import load_checkpoint
 from fewframes.models.files.image_weights import start_model
-from fewframes.models.files.kept_parts import changed_temporal_fields, keep_temporal
+from fewframes.models.files.kept_parts import changed_temporal_fields, check_keepable, keep_temporal
 from fewframes.models.files.model_file import MODEL_FILE, graph_settings, read_header, read_model_file
 from fewframes.models.files.names import find_model
 from fewframes.models.files.release import RELEASE_SOURCE
@@ -70,8 +70,9 @@ def start_run(run: RunConfig, *, num_classes: int, task: Task) -> RunStart:
     config = settings_from(ModelConfig, values, f"{run.start}: model")
     scale = pixel_scale(run.init) if run.init and _is_timm(run.init) else {}
     view = settings_from(ViewConfig, {**asdict(view), **scale, **run.view}, f"{run.start}: view")
+    keeps = _keeps_temporal(run, config, started)  # refused before a download
     network = start_model(config, view, init, chosen=run.model)
-    if (keeps := _keeps_temporal(run, config, started)) and started is not None:
+    if keeps and started is not None:
         keep_temporal(network, started.model, run.start)
     return RunStart(network, view, licences, _started_from(run, init, started, keeps_temporal=keeps))
 
@@ -127,6 +128,7 @@ def _keeps_temporal(run: RunConfig, config: ModelConfig, started: Checkpoint | N
             f"keep_temporal: a trained temporal encoder needs the frame encoder that it was trained with, "
             f"{started.model.config.encoder!r}, not {config.encoder!r}; leave the encoder out"
         )
+    check_keepable(config, started.model.config, run.start)
     return True
 
 
