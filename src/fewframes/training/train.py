@@ -7,6 +7,7 @@ frame encoder learns, videos are decoded and augmented anew each time. A run has
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
 from collections.abc import Iterator
@@ -32,8 +33,10 @@ from fewframes.training.run.finish import TrainingResult, finish
 from fewframes.training.run.fit import fit_run
 from fewframes.training.run.folder import RunFolder
 from fewframes.training.run.prepare import check_settings, prepare
-from fewframes.training.run.start import start_run
+from fewframes.training.run.start import start_run, warnings_of_known
 from fewframes.training.run.videos import Progress, RunVideos
+
+log = logging.getLogger("fewframes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +97,9 @@ def train(
         task: Task = "multilabel" if data.multilabel else "single"
         start = start_run(run, num_classes=len(data.labels), task=task)
         check_settings(run, start.model, videos, footage)
+        if accelerator.is_main_process:
+            for words in warnings_of_known(start.started_from, videos.training.samples, videos.reporting.samples):
+                log.warning(words)
         context = RunContext(
             run=run,
             videos=videos,

@@ -25,7 +25,7 @@ from fewframes.models.files.names import packaged_path
 from fewframes.models.files.networks import build_model
 from fewframes.models.presets import PLAIN_PIXELS, PRESETS
 from fewframes.training.config import RunConfig, TrainConfig, read_run
-from fewframes.training.run.start import kept_graphs, start_run
+from fewframes.training.run.start import kept_graphs, start_run, warnings_of_known
 from fewframes.training.solved.checks import check_settings
 from fewframes.training.train import TrainOptions, train
 from fewframes.video.view import ViewConfig
@@ -130,7 +130,9 @@ def test_time_inside_the_frame_encoder_is_kept_for_other_numbers_of_frames(tmp_p
         assert_close(model.encode_clips(clips_BTCHW), trained.encode_clips(clips_BTCHW))
 
 
-def test_a_run_from_a_whole_model_goes_on_and_remembers_its_videos(clips: Path, tmp_path: Path) -> None:
+def test_a_run_from_a_whole_model_goes_on_and_remembers_its_videos(
+    clips: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     fields = {"temporal_width": 32, "motion_width": 16, "moment_head": True, "temporal_positions": "waves"}
     start = saved(tmp_path / "start.safetensors", **fields)
     options, quick = TrainOptions(device="cpu", dtype="float32"), TrainConfig(epochs=1, min_steps=20)
@@ -138,7 +140,14 @@ def test_a_run_from_a_whole_model_goes_on_and_remembers_its_videos(clips: Path, 
     run = RunConfig(start=str(start), data=DataConfig(holdout=0.34), train=quick)
     first = train(data, tmp_path / "first", run, options)
     again = replace(run, start=str(tmp_path / "first"), keep_temporal=True, train=replace(quick, learning_rate=1e-9))
+    assert "has learned from" not in caplog.text
     second = train(data, tmp_path / "second", again, options)
+    assert f"first has learned from {len(data.samples) - 4} of {len(data.samples) - 4} training videos" in caplog.text
+    assert "held-out" not in caplog.text
+    moved = warnings_of_known(second.checkpoint.provenance["started_from"], [], data.samples)
+    assert [
+        f"has learned from {len(data.samples) - 4} of {len(data.samples)} held-out videos" in one for one in moved
+    ] == [True]
     before, after = load_checkpoint(tmp_path / "first"), load_checkpoint(tmp_path / "second")
     for key, tensor in before.model.temporal_encoder.state_dict().items():
         assert_close(after.model.temporal_encoder.state_dict()[key], tensor, rtol=0, atol=1e-6)

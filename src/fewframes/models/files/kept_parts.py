@@ -1,4 +1,4 @@
-"""What a new model keeps of a trained model beside its frame encoder: the temporal encoder, under a head for other actions."""
+"""The temporal encoder of a trained model, kept in a new model under a head for other actions."""
 
 from __future__ import annotations
 

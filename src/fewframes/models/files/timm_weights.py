@@ -1,4 +1,4 @@
-"""What timm says of its image weights: the view that they were trained with and their licence; and their download."""
+"""Image weights of timm: the view that they were trained with, their licence, and their download."""
 
 from __future__ import annotations
 

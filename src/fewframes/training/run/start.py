@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from fewframes.core.settings import Task, settings_from
-from fewframes.data.known_videos import lineage
+from fewframes.core.text import count_of
+from fewframes.data.known_videos import lineage, num_known
+from fewframes.data.layouts import Sample
 from fewframes.errors import ConfigError, WeightsError
 from fewframes.models.config import ModelConfig
 from fewframes.models.files.checkpoint import Checkpoint
@@ -75,6 +77,31 @@ def start_run(run: RunConfig, *, num_classes: int, task: Task) -> RunStart:
     if keeps and started is not None:
         keep_temporal(network, started.model, run.start)
     return RunStart(network, view, licences, _started_from(run, init, started, keeps_temporal=keeps))
+
+
+def warnings_of_known(
+    started_from: Mapping[str, Any], training: Sequence[Sample], held_out: Sequence[Sample]
+) -> list[str]:
+    """Return warnings if the model that a run starts from has learned from videos that the run measures or calibrates with.
+
+    Args:
+        started_from: the record of that model; empty if there was none.
+        training: the training videos of the run, parts of which are left out to calibrate scores.
+        held_out: its held-out videos.
+    """
+    marks = started_from.get("training_videos", [])
+    warnings = []
+    if marks and (count := num_known(held_out, marks)):
+        warnings.append(
+            f"{started_from['model']} has learned from {count} of {count_of(len(held_out), 'held-out video')}, and what it learned "
+            "is kept: the figure on them will be too kind"
+        )
+    if marks and (count := num_known(training, marks)):
+        warnings.append(
+            f"{started_from['model']} has learned from {count} of {count_of(len(training), 'training video')}, and what it learned "
+            "is kept: scores that are calibrated by leaving some out will be too sure"
+        )
+    return warnings
 
 
 def with_timm_encoder(run: RunConfig, model: ModelConfig) -> tuple[RunConfig, str]:
