@@ -17,6 +17,7 @@ from fewframes.data.config import DataConfig
 from fewframes.data.dataset import read_data
 from fewframes.data.known_videos import known_facts
 from fewframes.errors import ConfigError
+from fewframes.models.cost import count_cost
 from fewframes.models.files import hub
 from fewframes.models.files.checkpoint import Checkpoint, save_checkpoint
 from fewframes.models.files.hub import load_checkpoint
@@ -199,6 +200,24 @@ def test_one_choice_of_an_encoder_brings_its_view(monkeypatch: pytest.MonkeyPatc
     assert started.started_from == {}
     embeddings_MD = started.model.eval().encode_frames(torch.rand(2, 3, 160, 160))
     assert embeddings_MD.shape == (2, started.model.frame_width)
+
+
+@pytest.mark.parametrize(
+    "name", ["test_vit3.r160_in1k", "vit_pe_core_tiny_patch16_384.fb", "vit_small_patch16_dinov3.lvd1689m"]
+)
+def test_encoders_of_each_kind_embed_and_are_counted(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SigLIP's pooling by attention, PE and DINOv3 (rotary positions, other first tokens), each at a size that was set by hand."""
+    run = RunConfig(model={"encoder": f"timm:{name}", "num_frames": 2}, view={"crop_px": 64})
+    with no_download(monkeypatch) as asked:
+        started = start_run(run, num_classes=3, task="single")
+    assert asked == [name]
+    model = started.model.eval()
+    with torch.no_grad():
+        embeddings_MD = model.encode_frames(torch.rand(2, 3, 64, 64))
+    assert embeddings_MD.shape == (2, model.frame_width)
+    cost = count_cost(model, 2, 64)
+    assert cost.num_parameters == sum(weight.numel() for weight in model.parameters())
+    assert cost.gmacs > 2 * 16 * 1e-9 * model.frame_width**2  # two frames of 16 patches, through one matrix at least
 
 
 def test_what_is_set_by_hand_wins_over_the_encoders_own_view(monkeypatch: pytest.MonkeyPatch) -> None:
