@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -106,7 +107,7 @@ def test_positions_of_timms_networks_are_resampled_for_another_size(tmp_path: Pa
     import timm
 
     torch.manual_seed(2)
-    network = timm.create_model(name, num_classes=3)  # for 160 px
+    network: Any = timm.create_model(name, num_classes=3)  # for 160 px
     save_file(
         {key: tensor.contiguous() for key, tensor in network.state_dict().items()}, tmp_path / "weights.safetensors"
     )

@@ -134,7 +134,12 @@ def test_time_inside_the_frame_encoder_is_kept_for_other_numbers_of_frames(tmp_p
 def test_a_run_from_a_whole_model_goes_on_and_remembers_its_videos(
     clips: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fields = {"temporal_width": 32, "motion_width": 16, "moment_head": True, "temporal_positions": "waves"}
+    fields: dict[str, Any] = {
+        "temporal_width": 32,
+        "motion_width": 16,
+        "moment_head": True,
+        "temporal_positions": "waves",
+    }
     start = saved(tmp_path / "start.safetensors", **fields)
     options, quick = TrainOptions(device="cpu", dtype="float32"), TrainConfig(epochs=1, min_steps=20)
     data = read_data(clips, DataConfig(holdout=0.34))
@@ -264,7 +269,7 @@ def test_wrong_encoders_are_refused(model: dict[str, Any], view: dict[str, Any],
 
 def test_weights_by_a_timm_name_bring_their_scale_of_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     view = replace(VIEW, mean=(0.1, 0.1, 0.1), std=(0.9, 0.9, 0.9))
-    fields = {"image_size": 32, "patch_size": 16, "width": 64, "heads": 2, "depth": 6, "mlp_ratio": 3.0}
+    fields: dict[str, Any] = {"image_size": 32, "patch_size": 16, "width": 64, "heads": 2, "depth": 6, "mlp_ratio": 3.0}
     model = build_model(replace(TINY, **fields), view)
     save_checkpoint(tmp_path / "model.safetensors", Checkpoint(model, view, LABELS))
     run = RunConfig(start=str(tmp_path), init="test_vit.r160_in1k")
