@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from fewframes.data.known_videos import SPOT_BYTES, known_facts, known_words, marks_of, num_known
+from fewframes.data.known_videos import (
+    SPOT_BYTES,
+    known_facts,
+    known_words,
+    lineage,
+    marks_of,
+    num_known,
+    without_marks,
+)
 from fewframes.data.layouts import Sample
 
 
@@ -61,3 +69,22 @@ def test_what_is_said() -> None:
     assert old == {"num_trained_on": None, "trained_on_these": True}
     assert "was trained on these data" in known_words(old, 2)
     assert known_words(known_facts(samples, {}, "ff"), 2) == ""
+
+
+def test_videos_of_the_model_that_it_was_started_from_are_known_if_a_kept_part_saw_them() -> None:
+    """A temporal encoder has always learned; a frame encoder only if it was not frozen, in any run before."""
+    both = ["frame encoder", "temporal encoder"]
+    frozen = {"data": "a", "training_videos": ["1"], "run": {"train": {"unfreeze": "none"}}}
+    learned = {"data": "b", "training_videos": ["2"], "run": {"train": {"unfreeze": "all"}}}
+    assert lineage("x", frozen, both)["training_videos"] == ["1"]
+    assert lineage("x", frozen, both[:1])["training_videos"] == []
+    assert lineage("x", learned, both[:1])["training_videos"] == ["2"]
+    later = {**frozen, "started_from": lineage("x", learned, both[:1])}
+    record = lineage("y", later, both[:1])
+    assert (record["encoder_learned"], record["training_videos"]) == (True, ["1", "2"])
+    assert (record["model"], record["data"], record["kept"]) == ("y", "a", ["frame encoder"])
+    assert without_marks({"data": "c", "training_videos": [], "started_from": record})["started_from"]["data"] == "a"
+    assert "training_videos" not in str(without_marks({"training_videos": [], "started_from": record}))
+    samples = [video("https://host/a.mp4")]
+    started = {"training_videos": [], "started_from": {"training_videos": marks_of(samples)}}
+    assert known_facts(samples, started, "ff") == {"num_trained_on": 1, "trained_on_these": True}

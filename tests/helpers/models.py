@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,6 +10,9 @@ from torch import nn
 
 from fewframes.models.backbones import TimmFrameEncoder
 from fewframes.models.config import ModelConfig
+from fewframes.models.files.networks import build_model
+from fewframes.models.presets import RELEASE
+from fewframes.video.view import ViewConfig
 
 TINY = ModelConfig(
     image_size=32, patch_size=8, width=48, depth=1, heads=3, temporal_depth=1, temporal_heads=4, num_frames=4, num_classes=3
@@ -46,3 +50,37 @@ def with_statistics(network: nn.Module) -> nn.Module:
             nn.init.uniform_(module.weight, 0.5, 2, generator=generator)
             nn.init.normal_(module.bias, generator=generator)
     return network.eval()
+
+
+SMALL_RELEASE = replace(
+    RELEASE, image_size=64, width=64, depth=3, heads=1, temporal_depth=2, num_frames=8, num_classes=11
+)  # fmt: skip
+
+
+def release_state(config: ModelConfig) -> dict[str, torch.Tensor]:
+    """Return a state dict with the release's keys, made from shapes alone. The rule for keys is the inverse of the code's."""
+    model = build_model(config, ViewConfig(resize_px=config.image_size, crop_px=config.image_size))
+    state = {}
+    for key, tensor in model.state_dict().items():
+        if key.startswith("frame_encoder."):
+            key = key.removeprefix("frame_encoder.")
+        elif key.startswith("temporal_encoder.blocks."):
+            _, _, layer, *rest = key.split(".")
+            name = ".".join(rest)
+            name = {
+                "attn.qkv.weight": "self_attn.in_proj_weight",
+                "attn.qkv.bias": "self_attn.in_proj_bias",
+                "attn.proj.weight": "self_attn.out_proj.weight",
+                "attn.proj.bias": "self_attn.out_proj.bias",
+                "mlp.fc1.weight": "linear1.weight",
+                "mlp.fc1.bias": "linear1.bias",
+                "mlp.fc2.weight": "linear2.weight",
+                "mlp.fc2.bias": "linear2.bias",
+            }.get(name, name)
+            key = f"aggregate.transformer_enc.layers.{layer}.{name}"
+        elif key.startswith("temporal_encoder.norm."):
+            key = key.replace("temporal_encoder.norm", "aggregate.transformer_enc.norm")
+        elif key.startswith("temporal_encoder."):
+            key = key.replace("temporal_encoder", "aggregate")
+        state[key] = torch.randn_like(tensor)
+    return state

@@ -117,7 +117,30 @@ def train(
             "start",
             MODEL,
             "Model to start from: a preset, or a trained model's file or folder. Its frame encoder is used again; what "
-            "it learned about actions is not. With --head solved also an exported .onnx file; the result is one again.",
+            "it learned about actions is not, unless --keep-temporal is given. With --head solved also an exported .onnx file; "
+            "the result is one again.",
+        ),
+    ] = None,
+    keep_temporal: Annotated[
+        bool | None,
+        setting(
+            RUN,
+            "keep_temporal",
+            MODEL,
+            "Go on from the whole --model: keep its temporal encoder too, and learn only a new head from scratch.",
+            "--keep-temporal/--no-keep-temporal",
+            shown="kept for the authors' release",
+        ),
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            "--encoder",
+            metavar="timm:NAME",
+            help="Another frame encoder: a network of timm, such as timm:vit_base_patch16_siglip_224.v2_webli. Its weights are "
+            "downloaded, and frames are made as it knows them. The list: docs/guide/train.md.",
+            show_default="that of --model",
+            rich_help_panel=MODEL,
         ),
     ] = None,
     init: Annotated[
@@ -246,7 +269,8 @@ def train(
         {
             "start": model,
             "init": init,
-            "model": {"num_frames": frames},
+            "keep_temporal": keep_temporal,
+            "model": {"num_frames": frames, "encoder": encoder},
             "data": {
                 "task": task,
                 "holdout": holdout,

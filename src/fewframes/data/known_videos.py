@@ -56,6 +56,40 @@ def num_known(samples: Sequence[Sample], marks: Iterable[str]) -> int:
     )
 
 
+def lineage(name: str, provenance: Mapping[str, Any], kept: Sequence[str]) -> dict[str, Any]:
+    """Return the record of the model that a new one starts from, for the new one's provenance.
+
+    Args:
+        name: its name.
+        provenance: its own record of how it was made.
+        kept: the parts that the new model takes over: "frame encoder", "temporal encoder".
+
+    Returns:
+        Its name, data and kept parts, `encoder_learned` (True if its frame encoder was trained on videos), and `training_videos`:
+        the keys of the videos that a kept part may have learned from.
+    """
+    earlier = provenance.get("started_from", {})
+    learned = provenance.get("run", {}).get("train", {}).get("unfreeze", "none") != "none"
+    encoder_learned = learned or bool(earlier.get("encoder_learned", False))
+    knows_videos = "temporal encoder" in kept or encoder_learned
+    marks = [*(provenance.get("training_videos") or []), *earlier.get("training_videos", [])] if knows_videos else []
+    return {
+        "model": name,
+        "kept": list(kept),
+        **{key: provenance[key] for key in ("source", "data", "data_fingerprint") if key in provenance},
+        "encoder_learned": encoder_learned,
+        "training_videos": list(dict.fromkeys(marks)),
+    }
+
+
+def without_marks(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model's record without the keys of videos, which only a program can read."""
+    facts = {name: fact for name, fact in provenance.items() if name != "training_videos"}
+    if "started_from" in facts:
+        facts["started_from"] = without_marks(facts["started_from"])
+    return facts
+
+
 def known_facts(samples: Sequence[Sample], provenance: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
     """Return what a model's provenance tells of its training on these videos.
 
@@ -65,13 +99,15 @@ def known_facts(samples: Sequence[Sample], provenance: Mapping[str, Any], finger
         fingerprint: The fingerprint of the evaluated data.
 
     Returns:
-        `num_trained_on`: the number of these videos that the model was trained on; None if its file does not name them.
+        `num_trained_on`: the number of these videos that the model was trained on, or a part of it that it took over from another
+            model; None if its file does not name them.
         `trained_on_these`: True if that is any, or if the model was trained on data of this fingerprint.
     """
     marks = provenance.get("training_videos")
+    earlier = provenance.get("started_from", {}).get("training_videos", [])
     if marks is None:
         return {"num_trained_on": None, "trained_on_these": provenance.get("data_fingerprint") == fingerprint}
-    count = num_known(samples, marks)
+    count = num_known(samples, [*marks, *earlier])
     return {"num_trained_on": count, "trained_on_these": count > 0}
 
 

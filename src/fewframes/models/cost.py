@@ -36,8 +36,11 @@ def count_cost(model: nn.Module, num_frames: int, image_size: int) -> Cost:
 
     device = next(model.parameters()).device
     pixels_BTCHW = torch.zeros(1, num_frames, 3, image_size, image_size, device=device)
+    # The counter fails on a module whose input is a parameter that learns, such as the query of SigLIP's pooling. Only weights of
+    # timm are detached: torch folds products with other weights in another way then, and they would count as attention's.
+    fixed = {name: weight.detach() for name, weight in model.named_parameters() if ".backbone." in name}
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(pixels_BTCHW)
+        torch.func.functional_call(model, fixed, (pixels_BTCHW,))
     flops = counter.get_flop_counts()["Global"]
     # These two operations multiply activations with activations, which only attention does.
     attention = sum(count for op, count in flops.items() if "bmm" in str(op) or "scaled_dot_product" in str(op))

@@ -18,17 +18,23 @@ MOST_MULTIPLIED_OUT = 512
 class Attention(nn.Module):
     """Multi-head self-attention, (..., S, D) -> (..., S, D): q, k, v (Eqs. 2-4), weights and sum (Eqs. 6-7, or 11), W_O (Eq. 8).
 
-    With `causal` each token attends only to itself and to earlier tokens.
+    With `causal` each token attends only to itself and to earlier tokens. `dropout` is that of the weights, in training.
     """
 
-    def __init__(self, width: int, heads: int, *, qkv_bias: bool = True, causal: bool = False) -> None:
+    def __init__(
+        self, width: int, heads: int, *, qkv_bias: bool = True, causal: bool = False, dropout: float = 0.0
+    ) -> None:
         super().__init__()
-        self.heads, self.causal = heads, causal
+        self.heads, self.causal, self.dropout = heads, causal, dropout
         self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
         self.proj = nn.Linear(width, width)
 
     def forward(self, tokens_BSD: Tensor) -> Tensor:
-        summed = attend(*self.per_head(tokens_BSD), causal=self.causal)  # each (..., A, S, D/A)
+        query, key, value = self.per_head(tokens_BSD)  # each (..., A, S, D/A)
+        if self.dropout and self.training:
+            summed = F.scaled_dot_product_attention(query, key, value, dropout_p=self.dropout, is_causal=self.causal)
+        else:
+            summed = attend(query, key, value, causal=self.causal)
         return self.proj(summed.transpose(-3, -2).flatten(-2))
 
     def weights_of(self, tokens_BSD: Tensor, index: int) -> Tensor:
@@ -87,17 +93,21 @@ def mean_weights(query: Tensor, key: Tensor) -> Tensor:
 
 
 class Mlp(nn.Module):
-    """The two-layer perceptron of Eq. 9: (B, S, D) -> (B, S, D). It has GELU as in the paper, or ReLU as in the release."""
+    """The two-layer perceptron of Eq. 9: (B, S, D) -> (B, S, D). It has GELU as in the paper, or ReLU as in the release.
 
-    def __init__(self, width: int, hidden: int, *, relu: bool = False) -> None:
+    `dropout` is that of its hidden numbers, in training.
+    """
+
+    def __init__(self, width: int, hidden: int, *, relu: bool = False, dropout: float = 0.0) -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
         self.fc2 = nn.Linear(hidden, width)
         self.relu = relu
+        self.drop = nn.Dropout(dropout)
 
     def forward(self, tokens_BSD: Tensor) -> Tensor:
         hidden = self.fc1(tokens_BSD)
-        return self.fc2(F.relu(hidden) if self.relu else F.gelu(hidden))
+        return self.fc2(self.drop(F.relu(hidden) if self.relu else F.gelu(hidden)))
 
 
 class DropPath(nn.Module):
@@ -121,7 +131,8 @@ class Block(nn.Module):
     """A transformer layer: (B, S, D) -> (B, S, D).
 
     With `post_norm=False` it is the paper's (Eqs. 8-9): LayerNorm comes before each branch, and the MLP has GELU. With True it is
-    the release's: LayerNorm comes after each sum, and the MLP has ReLU.
+    the release's: LayerNorm comes after each sum, and the MLP has ReLU. Its dropout is also on the attention's weights and inside
+    the MLP, as in torch's `TransformerEncoderLayer`, which the release is made of.
     """
 
     def __init__(
@@ -139,10 +150,11 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.post_norm = post_norm
+        inner_dropout = dropout if post_norm else 0.0
         self.norm1 = nn.LayerNorm(width, eps=norm_eps)
-        self.attn = Attention(width, heads, qkv_bias=qkv_bias, causal=causal)
+        self.attn = Attention(width, heads, qkv_bias=qkv_bias, causal=causal, dropout=inner_dropout)
         self.norm2 = nn.LayerNorm(width, eps=norm_eps)
-        self.mlp = Mlp(width, mlp_width, relu=post_norm)
+        self.mlp = Mlp(width, mlp_width, relu=post_norm, dropout=inner_dropout)
         self.drop = nn.Sequential(nn.Dropout(dropout), DropPath(drop_path))
 
     def forward(self, tokens_BSD: Tensor) -> Tensor:

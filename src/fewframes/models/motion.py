@@ -38,6 +38,8 @@ class MotionTokens(nn.Module):
     def __init__(self, frame_width: int, width: int, *, causal: bool = False) -> None:
         super().__init__()
         self.causal = causal
+        # True if the reduction came with a trained temporal encoder, which would not understand another one.
+        self.kept = False
         self.reduce = nn.Linear(4 * frame_width, width).requires_grad_(False)
 
     def forward(self, embeddings_BTD: Tensor) -> Tensor:

@@ -72,6 +72,23 @@ class TemporalEncoder(nn.Module):
             for _ in range(config.temporal_depth)
         )
         self.norm = nn.LayerNorm(self.width, eps=norm_eps)
+        if post_norm:
+            self._start_as_released()
+
+    def _start_as_released(self) -> None:
+        """Draw the first weights of the layers as the release's training code does.
+
+        Matrices are normal with a spread of 0.02 and biases are zero. The matrix of queries, keys and values is not reached by the
+        release's own code. It has torch's Glorot start, and is the same in each layer, because torch copies one layer.
+        """
+        for module in self.blocks.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        first, *others = (block.attn.qkv for block in self.blocks if isinstance(block, Block))
+        nn.init.xavier_uniform_(first.weight)
+        for qkv in others:
+            qkv.weight.data.copy_(first.weight.data)
 
     def forward(
         self, embeddings_BTD: Tensor, with_attention: bool = False, cached_BT2W: Tensor | None = None
@@ -146,13 +163,18 @@ class TemporalEncoder(nn.Module):
             if self.causal:
                 return continued_positions(self.pos_embed, num_frames)
             return resize_positions(self.pos_embed, num_frames, has_class=True)
-        if self.causal and num_frames < self.num_frames:
-            return self.pos_embed[:, :num_frames]
-        if num_frames != self.num_frames and not self._warned:
+        interpolated = num_frames > self.num_frames if self.causal else num_frames != self.num_frames
+        if interpolated and not self._warned:
             self._warned = True
             log.warning(
                 "this model was built for %d frames and is used with %d: its temporal positions are interpolated",
                 self.num_frames,
                 num_frames,
             )
+        return self.positions_for(num_frames)
+
+    def positions_for(self, num_frames: int) -> Tensor:
+        """Return the positions (1, S, D') for so many frames: its own, interpolated, or the first ones if the style is `causal`."""
+        if self.causal and num_frames < self.num_frames:
+            return self.pos_embed[:, :num_frames]
         return resize_positions(self.pos_embed, num_frames, has_class=not self.causal)

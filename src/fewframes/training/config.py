@@ -102,9 +102,14 @@ class RunConfig:
     """A preset or a checkpoint file. It gives the architecture, the view and, unless `init` is set, the frame encoder's weights.
     A solved head may also start from an exported .onnx file."""
     init: str = ""
-    """Weights of the frame encoder: a file with timm's names, one of our models, or a timm name to download."""
+    """Weights of the frame encoder: a file with timm's names, one of our models, or a timm name to download. A timm name also gives
+    the scale of pixels (`view.mean`, `view.std`), unless it is set."""
+    keep_temporal: bool | None = None
+    """Keep the temporal encoder of `start` too, so that only the head is new. None keeps it if `start` is the authors' release and
+    nothing else is asked for."""
     model: dict[str, Any] = field(default_factory=dict)
-    """Fields of `ModelConfig` that differ from those of `start`."""
+    """Fields of `ModelConfig` that differ from those of `start`. Where `encoder` names another network of timm, its weights and its
+    view are timm's, unless `init` and `view` say otherwise."""
     view: dict[str, Any] = field(default_factory=dict)
     """Fields of `ViewConfig` that differ from those of `start`."""
     data: DataConfig = DataConfig()

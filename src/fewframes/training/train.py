@@ -7,6 +7,7 @@ frame encoder learns, videos are decoded and augmented anew each time. A run has
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
 from collections.abc import Iterator
@@ -32,8 +33,10 @@ from fewframes.training.run.finish import TrainingResult, finish
 from fewframes.training.run.fit import fit_run
 from fewframes.training.run.folder import RunFolder
 from fewframes.training.run.prepare import check_settings, prepare
-from fewframes.training.run.start import start_run
+from fewframes.training.run.start import start_run, warnings_of_known
 from fewframes.training.run.videos import Progress, RunVideos
+
+log = logging.getLogger("fewframes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,21 +95,24 @@ def train(
         videos = RunVideos(data, training, held, run, cache, process, progress, background)
         torch.manual_seed(run.train.seed)
         task: Task = "multilabel" if data.multilabel else "single"
-        model, view, licences = start_run(run, num_classes=len(data.labels), task=task)
-        check_settings(run, model, videos, footage)
+        start = start_run(run, num_classes=len(data.labels), task=task)
+        check_settings(run, start.model, videos, footage)
+        if accelerator.is_main_process:
+            for words in warnings_of_known(start.started_from, videos.training.samples, videos.reporting.samples):
+                log.warning(words)
         context = RunContext(
             run=run,
             videos=videos,
             folder=folder,
             accelerator=accelerator,
-            view=view,
+            view=start.view,
             footage=footage,
             device=options.device,
             dtype=options.dtype,
             progress=progress,
         )
         began = time.perf_counter()
-        prepared = prepare(context, model, licences, teacher)
+        prepared = prepare(context, start, teacher)
         embedding_s = time.perf_counter() - began
         fitted = fit_run(prepared, resume=options.resume)
         return finish(prepared, fitted, calibrate(prepared, fitted), embedding_s)

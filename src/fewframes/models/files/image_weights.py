@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-import urllib.error
-import urllib.request
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewframes.errors import WeightsError
-from fewframes.models.backbones import EfficientNetLite, TimmFrameEncoder, timm_frame_encoder
+from fewframes.models.backbones import EfficientNetLite, TimmFrameEncoder
 from fewframes.models.config import ModelConfig
 from fewframes.models.files.hub import load_checkpoint
 from fewframes.models.files.model_file import MODEL_FILE, read_header
-from fewframes.models.files.networks import build_model, load_strictly
+from fewframes.models.files.networks import build_model, load_strictly, planned_model
+from fewframes.models.files.release import RELEASE_TEMPORAL
 from fewframes.models.files.tensor_files import read_tensors
+from fewframes.models.files.timm_weights import download_timm
+from fewframes.models.layers import resize_positions
 from fewframes.models.presets import PRESETS
-from fewframes.models.stam import STAM, SpatialEncoder
+from fewframes.models.stam import STAM
 from fewframes.video.view import ViewConfig
 
 LITE_STEM = "_conv_stem.weight"
@@ -28,57 +30,43 @@ COUNTERS = "num_batches_tracked"
 """The end of the names of tensors that count the steps of training. No embedding depends on them."""
 
 
-def start_model(config: ModelConfig, view: ViewConfig, init: str) -> STAM:
+def start_model(config: ModelConfig, view: ViewConfig, init: str, *, chosen: Collection[str] = ()) -> STAM:
     """Build a new model whose frame encoder starts from image weights. Its temporal part is random.
 
     Args:
-        config: the architecture.
+        config: the architecture. Whether q, k and v of a ViT have a bias is read from the weights.
         view: the view of the frames that the model takes.
         init: the image weights. They are one of our own models (a preset that has weights, a file, or the output folder of
-            training), whose frame encoder is taken; or a file of weights with timm's keys, or with those that `renamed_lite`
-            reads; or a timm name with its tag, whose weights are downloaded.
+            training) or a file of the 2021 release, whose frame encoder is taken; or a file of weights with timm's keys, or with
+            those that `renamed_lite` reads; or a timm name with its tag, whose weights are downloaded.
+        chosen: the fields of `config` that someone chose, so that the weights have to fit them.
 
     Raises:
         WeightsError: the weights cannot be found, or do not fit the architecture.
         ConfigError: the settings do not fit together.
     """
+    planned_model(config, view)  # settings that do not fit are refused before a download
+    state = _image_weights(config, init)
+    if config.encoder == "vit" and "qkv_bias" not in chosen and "blocks.0.attn.qkv.weight" in state:
+        config = replace(config, qkv_bias="blocks.0.attn.qkv.bias" in state)
     model = build_model(config, view)
-    if init not in PRESETS and (Path(init) / MODEL_FILE).is_file():
-        init = str(Path(init) / MODEL_FILE)
-    if init in PRESETS or (Path(init).is_file() and read_header(Path(init)) is not None):
-        state = load_checkpoint(init).model.frame_encoder.state_dict()
-    elif Path(init).is_file():
-        state = _without_classifier(read_tensors(Path(init)))
-        if isinstance(model.frame_encoder, TimmFrameEncoder):
-            state = {f"backbone.{key}": tensor for key, tensor in state.items()}
-        if isinstance(model.frame_encoder, EfficientNetLite) and LITE_STEM in state:
-            state = renamed_lite(model.frame_encoder, state, init)
-    else:
-        state = _download_timm(config, init)
+    if isinstance(model.frame_encoder, EfficientNetLite) and LITE_STEM in state:
+        state = renamed_lite(model.frame_encoder, state, init)
     _load_frame_encoder(model, state, init)
     return model
 
 
-def _download_timm(config: ModelConfig, name: str) -> dict[str, Tensor]:
-    """Download the weights of a timm model and return them without its classifier, with the keys of our frame encoder."""
-    from timm import is_model, list_models  # late, because timm is slow to import
-
-    if not is_model(name.split(".", maxsplit=1)[0]):
-        close = difflib.get_close_matches(name, list_models(), n=1)
-        raise WeightsError(
-            f"{name}: no such file, and timm has no network of that name"
-            + (f"; did you mean {close[0]!r}?" if close else "")
-        )
-    try:
-        backbone = timm_frame_encoder(name, image_size=config.image_size, pretrained=True)
-    except (OSError, RuntimeError, urllib.error.URLError) as error:
-        raise WeightsError(
-            f"{name}: timm could not fetch its weights ({str(error).splitlines()[0]}); pass a file with timm's keys"
-        ) from None
-    state = backbone.state_dict()
-    if config.encoder.startswith("timm:"):
-        return dict(state)
-    return {key.removeprefix("backbone."): tensor for key, tensor in state.items()}
+def _image_weights(config: ModelConfig, init: str) -> dict[str, Tensor]:
+    """Return image weights without a classifier, with the keys of our frame encoder."""
+    if init not in PRESETS and (Path(init) / MODEL_FILE).is_file():
+        init = str(Path(init) / MODEL_FILE)
+    if init in PRESETS or (Path(init).is_file() and read_header(Path(init)) is not None):
+        return dict(load_checkpoint(init).model.frame_encoder.state_dict())
+    tensors = read_tensors(Path(init)) if Path(init).is_file() else download_timm(init, config.image_size)
+    if any(key.startswith(RELEASE_TEMPORAL) for key in tensors):
+        return dict(load_checkpoint(init).model.frame_encoder.state_dict())
+    state = _without_classifier(tensors)
+    return {f"backbone.{key}": tensor for key, tensor in state.items()} if config.encoder.startswith("timm:") else state
 
 
 def _without_classifier(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -88,25 +76,40 @@ def _without_classifier(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _load_frame_encoder(model: STAM, state: dict[str, Tensor], source: str) -> None:
-    """Load weights into the frame encoder of a model. A ViT's positions are resampled if they belong to another image size."""
+    """Load weights into the frame encoder of a model. Positions are resampled if they belong to another size of the frames, or to
+    another number of them."""
     encoder = model.frame_encoder
     own = encoder.state_dict()
-    positions = state.get("pos_embed")
-    if isinstance(encoder, SpatialEncoder) and positions is not None and _is_other_grid(positions, own["pos_embed"]):
-        from timm.layers.pos_embed import resample_abs_pos_embed  # late, because timm is slow to import
-
-        grid = encoder.image_size_px // encoder.patch_embed.proj.kernel_size[0]
-        state = {**state, "pos_embed": resample_abs_pos_embed(positions, [grid, grid], num_prefix_tokens=1)}
+    state = {**state, **_resized_positions(encoder, state, own)}
+    if "time_embed" in own and "time_embed" in state:
+        time_1TD = resize_positions(state["time_embed"].squeeze(2), own["time_embed"].shape[1], has_class=False)
+        state["time_embed"] = time_1TD.unsqueeze(2)
     # Image weights have no counterpart of attention over time inside the frame encoder. That part keeps its initial values.
     untrained = {key: tensor for key, tensor in own.items() if "time_" in key}
     load_strictly(encoder, {**untrained, **state}, source)
 
 
-def _is_other_grid(positions: Tensor, own: Tensor) -> bool:
+def _resized_positions(encoder: nn.Module, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a ViT's positions, resampled to its own grid, if the state has those of another grid; else nothing."""
+    key, num_prefix = "pos_embed", 1
+    if isinstance(encoder, TimmFrameEncoder):
+        backbone: Any = encoder.backbone
+        key = "backbone.pos_embed"
+        num_prefix = 0 if getattr(backbone, "no_embed_class", False) else getattr(backbone, "num_prefix_tokens", 1)
+    if key not in state or key not in own or not _is_other_grid(state[key], own[key], num_prefix):
+        return {}
+    from timm.layers.pos_embed import resample_abs_pos_embed  # late, because timm is slow to import
+
+    side = math.isqrt(own[key].shape[1] - num_prefix)
+    return {key: resample_abs_pos_embed(state[key], [side, side], num_prefix_tokens=num_prefix)}
+
+
+def _is_other_grid(positions: Tensor, own: Tensor, num_prefix: int) -> bool:
     """Return True if the positions belong to a square grid of another number of patches, and not to another network."""
     if positions.ndim != 3 or positions.shape == own.shape or positions.shape[-1] != own.shape[-1]:
         return False
-    return math.isqrt(positions.shape[1] - 1) ** 2 == positions.shape[1] - 1 if positions.shape[1] > 1 else False
+    num_patches = positions.shape[1] - num_prefix
+    return num_patches > 0 and math.isqrt(num_patches) ** 2 == num_patches
 
 
 def renamed_lite(encoder: EfficientNetLite, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:

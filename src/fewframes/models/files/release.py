@@ -17,6 +17,11 @@ from fewframes.models.files.networks import build_model, check_fit, load_strictl
 from fewframes.models.files.tensor_files import read_tensors
 from fewframes.models.presets import PLAIN_PIXELS, RELEASE
 
+RELEASE_SOURCE = "2021 release of the paper's authors (Alibaba-MIIL/STAM)"
+"""The source in the record of each model that was read from a file of the authors."""
+RELEASE_TEMPORAL = "aggregate."
+"""The beginning of the keys of the temporal encoder in these files."""
+
 
 def load_release(path: str | os.PathLike[str], *, heads: int | None = None) -> Checkpoint:
     """Return the model of a file of the paper's authors (with keys as in `stam_16.pth`), in eval mode.
@@ -68,7 +73,7 @@ def load_release(path: str | os.PathLike[str], *, heads: int | None = None) -> C
         model=model.eval(),
         view=view,
         labels=kinetics_labels(config.num_classes),
-        provenance={"source": "2021 release of the paper's authors (Alibaba-MIIL/STAM)", "data": "Kinetics-400"},
+        provenance={"source": RELEASE_SOURCE, "data": "Kinetics-400"},
         licences={"weights": "Apache-2.0 (Alibaba-MIIL/STAM)"},
     )
 
@@ -77,10 +82,10 @@ def _release_key(key: str) -> str:
     """Return our key of a tensor from the release's key."""
     if key.startswith("head."):
         return key
-    if not key.startswith("aggregate."):
+    if not key.startswith(RELEASE_TEMPORAL):
         return f"frame_encoder.{key}"
     for theirs, ours in (
-        ("aggregate.", "temporal_encoder."),
+        (RELEASE_TEMPORAL, "temporal_encoder."),
         ("transformer_enc.layers.", "blocks."),
         ("transformer_enc.norm.", "norm."),
         ("self_attn.in_proj_", "attn.qkv."),

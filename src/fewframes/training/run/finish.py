@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
+from fewframes.data.known_videos import without_marks
 from fewframes.errors import DataError
 from fewframes.inference.early_exit import fit_plan, stage_logits, stages_of
 from fewframes.models.config import ExitPlan
@@ -129,6 +130,7 @@ def _checkpoint(
         "run": asdict(context.run),
         "frame_encoder_precision": context.dtype,
         "versions": versions(),
+        **({"started_from": prepared.started_from} if prepared.started_from else {}),
         **kept,
     }
     exits = _exits(prepared, model)
@@ -190,7 +192,7 @@ def _metrics(context: RunContext, evaluation: Evaluation | None) -> dict[str, ob
 
 def _facts(context: RunContext, result: TrainingResult) -> Mapping[str, object]:
     return {
-        **{name: fact for name, fact in result.checkpoint.provenance.items() if name != "training_videos"},
+        **without_marks(result.checkpoint.provenance),
         "failed": [failure.to_dict() for failure in result.failures if not failure.missing],
         "missing": [failure.to_dict() for failure in result.failures if failure.missing],
         **({} if result.background is None else result.background.facts()),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import cast
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import torch
 
@@ -18,9 +18,10 @@ from fewframes.training.background import RunFootage
 from fewframes.training.config import RunConfig
 from fewframes.training.features import EmbeddedVideos
 from fewframes.training.run.context import RunContext
+from fewframes.training.run.start import RunStart
 from fewframes.training.run.videos import RunVideos
 from fewframes.training.steps.loader import VideoExamples
-from fewframes.training.steps.training_set import TrainingSet, solve, token_examples
+from fewframes.training.steps.training_set import TrainingSet, needs_solving, solve, token_examples
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +44,8 @@ class PreparedRun:
     """The embeddings of the videos for choosing the epoch; None if there are none, or if the frame encoder learns."""
     background: EmbeddedVideos | None = None
     """The embeddings of videos that show none of the actions; None if there are none, or if the frame encoder learns."""
+    started_from: Mapping[str, Any] = field(default_factory=dict)
+    """The record of the trained model that parts were taken from; empty if there was none."""
 
 
 def check_settings(run: RunConfig, model: STAM, videos: RunVideos, footage: RunFootage | None) -> None:
@@ -70,18 +73,18 @@ def check_settings(run: RunConfig, model: STAM, videos: RunVideos, footage: RunF
         raise ConfigError("augment.cutmix needs frames, but training is on cached embeddings; use augment.mixup")
 
 
-def prepare(context: RunContext, model: STAM, licences: Mapping[str, str], teacher: Checkpoint | None) -> PreparedRun:
+def prepare(context: RunContext, begun: RunStart, teacher: Checkpoint | None) -> PreparedRun:
     """Embed and score the videos of a run as far as it needs that, and return the run, ready for its first step.
 
     Args:
         context: The surroundings of the run.
-        model: The network that it starts with. The parts that are not trained by steps are fitted in place.
-        licences: The licences of the weights that it starts from.
+        begun: The network that it starts with, and where it comes from. Parts that are not trained by steps are fitted in place.
         teacher: The model whose scores are learned beside the labels; None if there is none.
 
     Raises:
         DataError: No training video of some action could be read.
     """
+    model = begun.model
     start, asked = context.predictor(model), context.dtype
     # The precision that "auto" stands for holds for the whole run.
     context = replace(context, dtype=cast(DtypeName, start.runtime.precision))
@@ -95,7 +98,7 @@ def prepare(context: RunContext, model: STAM, licences: Mapping[str, str], teach
     choosing = videos.embedded(videos.choosing, start) if context.frozen and videos.choosing.samples else None
     embedded = background = None
     if not context.frozen:
-        if model.config.motion_width or model.config.moment_head:
+        if needs_solving(model):
             _solved(context, model, start)
         examples = VideoExamples(samples, model.config.num_frames, context.view, run.augment, run.data.mirror)
         training_set = TrainingSet(examples, videos.targets_BK, names, teacher_BK)
@@ -110,7 +113,9 @@ def prepare(context: RunContext, model: STAM, licences: Mapping[str, str], teach
         if videos.background.samples:
             background = videos.embedded(videos.background, start, mirror=run.data.mirror)
     dtype = torch.float32 if context.frozen else start.torch.dtype
-    return PreparedRun(context, model, dtype, licences, training_set, embedded, choosing, background)
+    return PreparedRun(
+        context, model, dtype, begun.licences, training_set, embedded, choosing, background, begun.started_from
+    )
 
 
 def _solved(context: RunContext, model: STAM, start: Predictor) -> EmbeddedVideos:

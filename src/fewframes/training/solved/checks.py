@@ -27,6 +27,8 @@ def check_settings(run: RunConfig) -> None:
     unused = [f"train.{name}" for name in _changed(run.train, TrainConfig()) if name not in ("head", "seed")]
     unused += [f"augment.{name}" for name in _changed(run.augment, AugmentConfig()) if name in STEP_AUGMENTS]
     unused += [f"model.{name}" for name in run.model if name in MODEL_FIELDS]
+    if run.keep_temporal:
+        unused.append("keep_temporal")
     if run.data.holdout not in (0, DataConfig().holdout):
         unused.append("data.holdout")
     if unused:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewframes.core.settings import Task
+from fewframes.data.known_videos import lineage
 from fewframes.errors import ConfigError, needed
 from fewframes.inference.frame_features import encoder_key
 from fewframes.inference.predictor import Predictor
@@ -104,7 +105,7 @@ class SolvedStart:
             )
         _check_unchanged(run, asdict(own), asdict(self._file.view))
         self._config = replace(own, **SOLVED_MODEL, num_classes=len(labels), task=task)
-        self._labels = labels
+        self._labels, self._name = labels, run.start
         self._runtime = open_runtime(run.start, device=device, dtype=dtype)
         self.view: ViewConfig = self._file.view
         self.num_frames: int = own.num_frames
@@ -154,7 +155,10 @@ class SolvedStart:
             view=self.view,
             labels=self._labels,
             tensors=tensors,
-            provenance=provenance,
+            provenance={
+                **provenance,
+                "started_from": lineage(self._name, self._file.provenance, ["frame encoder"]),
+            },
             metrics=metrics,
             licences=self._file.licences,
             graphs=graphs,

@@ -24,12 +24,22 @@ class TrainingSet:
 
 
 def solve(model: STAM, embeddings_BVTD: Tensor, targets_BK: Tensor, seed: int) -> None:
-    """Fit in place the parts of a model that are not trained by steps: the reduction of motion tokens, and the moment head."""
+    """Fit in place the parts of a model that are not trained by steps: the reduction of motion tokens, and the moment head.
+
+    A reduction that was kept together with a trained temporal encoder stays as it is.
+    """
     generator = torch.Generator().manual_seed(seed)
-    if model.temporal_encoder.motion is not None:
-        model.temporal_encoder.motion.fit(embeddings_BVTD.flatten(0, 1), generator)
+    motion = model.temporal_encoder.motion
+    if motion is not None and not motion.kept:
+        motion.fit(embeddings_BVTD.flatten(0, 1), generator)
     if model.moment_head is not None:
         model.moment_head.fit(embeddings_BVTD, targets_BK, model.loss, generator)
+
+
+def needs_solving(model: STAM) -> bool:
+    """Return True if `solve` has anything to fit."""
+    motion = model.temporal_encoder.motion
+    return model.moment_head is not None or (motion is not None and not motion.kept)
 
 
 @torch.no_grad()
