@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -51,3 +54,12 @@ def test_nothing_is_begun_after_an_error_until_the_caller_goes_on() -> None:
     results.close()
     assert isinstance(error, FewframesError)
     assert begun == [0]
+
+
+def test_the_command_lets_waiting_threads_sleep_before_torch_is_loaded() -> None:
+    code = "from fewframes.cli import main as verbs; verbs.app = lambda: __import__('torch'); verbs.main()"
+    for asked, policy in ((None, "PASSIVE"), ("ACTIVE", "ACTIVE")):
+        environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+        environment |= {"OMP_DISPLAY_ENV": "TRUE"} | ({} if asked is None else {"OMP_WAIT_POLICY": asked})
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        assert f"OMP_WAIT_POLICY = '{policy}'" in done.stderr + done.stdout

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
-from fewframes.core.cache import EmbeddingCache
+from fewframes.core.cache import EmbeddingCache, key_of
 from fewframes.data.dataset import VideoSet
+from fewframes.data.known_videos import content_of
 from fewframes.data.layouts import Sample
 from fewframes.errors import DataError
 from fewframes.inference.frame_features import encoder_key
@@ -26,6 +28,7 @@ from fewframes.sampling import ONE_PASS, Views
 from fewframes.training import features as room
 from fewframes.training.augment_config import AugmentConfig
 from fewframes.training.features import EmbeddedVideos, VideoFeatures, embed_videos, extract_features
+from fewframes.training.steps.augment import is_mirrored, seed_of
 from fewframes.video.view import ViewConfig
 from helpers.models import LABELS, TINY
 
@@ -212,7 +215,7 @@ OTHER_VIEWS: dict[str, dict[str, Any]] = {
     "interpolation": {"interpolation": "bilinear"}, "mean": {"mean": (0.4, 0.5, 0.5)}, "std": {"std": (0.4, 0.5, 0.5)},
 }  # fmt: skip
 OTHER_DRAWS: dict[str, Any] = {
-    "views": 2, "scale": 1.2, "jitter": False, "colour": 0.1, "auto": "randaugment", "cutout": 0.3, "mixup": 0.5, "cutmix": 0.5,
+    "views": 0, "scale": 1.2, "jitter": False, "colour": 0.1, "auto": "randaugment", "cutout": 0.3, "mixup": 0.5, "cutmix": 0.5,
 }  # fmt: skip
 
 
@@ -260,7 +263,7 @@ def test_each_setting_of_a_drawn_view_is_in_the_key_or_is_of_pairs(
     list(embed_videos(one, predictor, store, mirror=False, augment=drawn))
     *_, again = embed_videos(one, predictor, store, mirror=False, augment=replace(drawn, **{name: OTHER_DRAWS[name]}))
     assert isinstance(again, EmbeddedVideos)
-    assert again.num_cached == (name in ("mixup", "cutmix"))
+    assert again.num_cached == (name in ("views", "mixup", "cutmix"))
 
 
 def test_numbers_of_frames_and_mirrored_views_do_not_mix(
@@ -276,6 +279,81 @@ def test_numbers_of_frames_and_mirrored_views_do_not_mix(
     assert [(each.num_cached, *each.embeddings.shape[:3]) for each in found] == [
         (0, 3, 1, 4), (0, 3, 2, 4), (0, 3, 1, 2), (0, 3, 2, 2),
     ]  # fmt: skip
+    again = embedded(data, predictor, store)
+    assert again.num_cached == 3
+    assert np.array_equal(again.embeddings, found[0].embeddings)
+    assert np.array_equal(again.embeddings, found[1].embeddings[:, :1])
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, predictor: Predictor) -> list[tuple[int, ...]]:
+    """Return a list that grows by the shape of the frames of each call of the frame encoder."""
+    calls: list[tuple[int, ...]] = []
+    encode = predictor.runtime.encode_clips
+
+    def noted(frames_BTCHW: NDArray[np.uint8]) -> NDArray[np.float32]:
+        calls.append(frames_BTCHW.shape)
+        return encode(frames_BTCHW)
+
+    monkeypatch.setattr(predictor.runtime, "encode_clips", noted)
+    return calls
+
+
+def views_of(
+    data: VideoSet, predictor: Predictor, cache: EmbeddingCache | None, num_drawn: int, *, mirror: bool
+) -> EmbeddedVideos:
+    *_, found = embed_videos(data, predictor, cache, mirror=mirror, augment=AugmentConfig(views=num_drawn))
+    assert isinstance(found, EmbeddedVideos)
+    return found
+
+
+def test_only_new_views_are_embedded(
+    data: VideoSet, predictor: Predictor, store: EmbeddingCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = counted(monkeypatch, predictor)
+    seeds = [seed_of(content_of(sample), number) for sample in data.samples for number in range(4)]
+    num_turned = sum(is_mirrored(seed) for seed in seeds)
+    assert 0 < num_turned < 12
+    steps = [
+        (0, False, 3, 0),  # each video as it is
+        (2, False, 6, 0),
+        (4, False, 6, 0),
+        (4, True, 3 + num_turned, 0),  # mirrored copies, and the drawn views that are mirrored now
+        (2, True, 0, 3),
+        (4, False, 0, 3),
+        (0, False, 0, 3),
+    ]
+    for num_drawn, mirror, num_calls, num_cached in steps:
+        calls.clear()
+        kept = views_of(data, predictor, store, num_drawn, mirror=mirror)
+        assert (len(calls), kept.num_cached) == (num_calls, num_cached)
+        assert set(calls) <= {(1, 4, 3, 32, 32)}
+        fresh = views_of(data, predictor, None, num_drawn, mirror=mirror)
+        assert kept.embeddings.shape[1] == 1 + mirror + num_drawn
+        assert np.array_equal(kept.embeddings, fresh.embeddings)
+
+
+def test_a_video_with_a_view_missing_is_not_counted_as_cached(
+    data: VideoSet, predictor: Predictor, store: EmbeddingCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = views_of(data, predictor, store, 2, mirror=True)
+    damaged = sorted(store.folder.rglob("*.safetensors"))[4]
+    damaged.unlink()
+    calls = counted(monkeypatch, predictor)
+    again = views_of(data, predictor, store, 2, mirror=True)
+    assert (len(calls), again.num_cached) == (1, 2)
+    assert np.array_equal(again.embeddings, whole.embeddings)
+
+
+def test_a_plain_view_from_an_earlier_version_is_found(
+    data: VideoSet, predictor: Predictor, store: EmbeddingCache
+) -> None:
+    """The key of a video as it is has not changed since version 0.1."""
+    kept = np.ones((1, 4, predictor.torch.model.config.width), np.float32)
+    setting = key_of(encoder_key(predictor), {"num_frames": 4, "sampling": "centre", "mirror": False})
+    store.put(key_of(content_of(data.samples[0]), setting), kept)
+    found = views_of(data.subset([0]), predictor, store, 1, mirror=True)
+    assert np.array_equal(found.embeddings[0, :1], kept)
+    assert not np.array_equal(found.embeddings[0, 1:2], kept)
 
 
 def test_the_same_weights_with_other_heads_embed_anew(

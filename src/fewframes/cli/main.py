@@ -18,7 +18,7 @@ from typer.main import get_command
 
 from fewframes.cli.console import console, tell
 from fewframes.cli.help import SETTINGS, Command, Commands, write_boxes
-from fewframes.core.process import keep_memory
+from fewframes.core.process import keep_memory, wait_asleep
 from fewframes.errors import FewframesError, missing_training
 
 VERBS = {
@@ -150,4 +150,5 @@ def main() -> None:
         if hasattr(output, "reconfigure"):  # the terminal's encoding may lack characters of file names
             output.reconfigure(errors="backslashreplace")
     keep_memory()
+    wait_asleep()
     app()

@@ -97,3 +97,13 @@ def keep_memory() -> None:
     # Older versions of glibc refuse more than 2**25.
     mallopt(M_MMAP_THRESHOLD, 2**30) or mallopt(M_MMAP_THRESHOLD, 2**25)
     mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def wait_asleep() -> None:
+    """Let the threads of OpenMP sleep while they wait, unless the environment says how they wait.
+
+    By default they keep their cores busy for a while after each operation. Beside other work that stops the thread that they
+    wait for, and fitting to cached embeddings takes several times as long (docs/decisions). Only processes of the command may
+    call this, before torch is loaded, because OpenMP reads the setting once.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -21,6 +21,7 @@ from fewframes.data.dataset import VideoSet, read_data
 from fewframes.errors import ConfigError
 from fewframes.inference.predictor import Predictor, load
 from fewframes.models.files.hub import load_checkpoint
+from fewframes.models.motion import MomentHead, MotionTokens
 from fewframes.runtime.graphs import open_graph
 from fewframes.training.config import RunConfig, TrainConfig
 from fewframes.training.run import calibrate as calibrating
@@ -84,6 +85,22 @@ def test_the_heads_are_divided_and_nothing_else_changes(
     assert (record["videos"], record["groups"]) == (12, 12)
     assert record["fitted_on"] == "left-out groups of the training videos, 3 folds"
     assert load(tmp_path / "calibrated").runtime.provenance["calibration"] == record
+
+
+def test_motion_tokens_are_fitted_once_and_the_read_out_without_each_fold(
+    clips: Path, tiny_model: Path, tmp_path: Path, cache: EmbeddingCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted: list[tuple[str, int]] = []
+    for part in (MotionTokens, MomentHead):
+
+        def counted(*args: Any, fit: Any = part.fit, name: str = part.__name__) -> None:
+            fitted.append((name, len(args[1])))
+            fit(*args)
+
+        monkeypatch.setattr(part, "fit", counted)
+    trained(read_data(clips), tmp_path / "out", run_for(tiny_model, holdout=0.0), cache)
+    views = 12 * 8  # twelve videos, each as it is, mirrored and drawn six times
+    assert fitted == [("MotionTokens", views), ("MomentHead", 12), *[("MomentHead", 8)] * 3]
 
 
 def test_exported_graphs_have_the_divided_logits(

@@ -13,30 +13,42 @@ from fewframes.data.layouts import Sample
 from fewframes.errors import VideoError
 from fewframes.inference.predictor import Predictor
 from fewframes.training.augment_config import AugmentConfig
-from fewframes.training.solved.views import drawn_view, read_drawn, recoloured, views_of
+from fewframes.training.solved.views import drawn_view, is_mirrored, read_as_is, read_drawn, recoloured, view_seed
 from fewframes.video.view import ViewConfig
 
 VIEW = ViewConfig(resize_px=36, crop_px=32)
 
 
-def test_the_first_view_is_what_predict_sees_and_the_second_its_mirror_image(
-    videos: Path, predictor: Predictor
-) -> None:
+def test_the_plain_view_is_what_predict_sees(videos: Path, predictor: Predictor) -> None:
     sample = Sample(path=str(videos / "a.mp4"), labels=("hug",))
-    views = views_of(sample, 4, VIEW, AugmentConfig(views=3), "key", mirror=True)
-    assert views.shape == (5, 4, 3, 32, 32)
-    assert np.array_equal(views[0], np.asarray(predictor.read_clip(sample.path, num_frames=4).frames))
-    assert np.array_equal(views[1], views[0][..., ::-1])
-    assert len({view.tobytes() for view in views}) == 5
+    seen = np.asarray(predictor.read_clip(sample.path, num_frames=4).frames)
+    assert np.array_equal(read_as_is(sample, 4, VIEW), seen)
 
 
-def test_the_same_key_gives_the_same_views(clips: Path) -> None:
+def test_the_same_seed_gives_the_same_view_whatever_the_others_are(clips: Path) -> None:
     sample = Sample(path=str(clips / "redden" / "2.mp4"), labels=("redden",), start_s=0.2)
-    first, second, other = (read_drawn(sample, 4, VIEW, AugmentConfig(views=2), key, mirror=True) for key in "aab")
-    assert np.array_equal(first, second)
-    assert not np.array_equal(first, other)
+    seeds = [view_seed("a", number) for number in range(4)]
+    many = read_drawn(sample, 4, VIEW, AugmentConfig(), seeds, mirror=True)
+    for seed, view_TCHW in zip(seeds, many, strict=True):
+        assert np.array_equal(read_drawn(sample, 4, VIEW, AugmentConfig(), [seed], mirror=True)[0], view_TCHW)
+    assert len({view.tobytes() for view in many}) == 4
+    other = read_drawn(sample, 4, VIEW, AugmentConfig(), [view_seed("b", 0)], mirror=True)
+    assert not np.array_equal(other[0], many[0])
     with pytest.raises(VideoError, match="2.mp4"):
-        read_drawn(Sample(path=sample.path, labels=(), start_s=50.0), 4, VIEW, AugmentConfig(), "a", mirror=True)
+        read_drawn(Sample(path=sample.path, labels=(), start_s=50.0), 4, VIEW, AugmentConfig(), seeds, mirror=True)
+
+
+def test_the_views_that_are_mirrored_are_known_before_they_are_read(clips: Path) -> None:
+    sample = Sample(path=str(clips / "redden" / "2.mp4"), labels=("redden",))
+    seeds = [view_seed("a", number) for number in range(8)]
+    for augment in (AugmentConfig(), AugmentConfig(jitter=False)):
+        plain, mixed = (read_drawn(sample, 4, VIEW, augment, seeds, mirror=mirror) for mirror in (False, True))
+        expected = [is_mirrored(seed, 4, augment) for seed in seeds]
+        assert 0 < sum(expected) < 8
+        for mirrored, before_TCHW, after_TCHW in zip(expected, plain, mixed, strict=True):
+            # Colours are changed after mirroring, with a mean over all pixels: its rounding may differ by the order.
+            wanted_TCHW = before_TCHW[..., ::-1] if mirrored else before_TCHW
+            np.testing.assert_allclose(after_TCHW.astype(int), wanted_TCHW.astype(int), atol=1)
 
 
 def test_crops_show_the_scale_and_place_that_were_drawn() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fewframes.data.layouts import Sample
 from fewframes.training.augment_config import AugmentConfig
-from fewframes.training.steps.augment import TrainingView, mixed, read_drawn, seed_of
+from fewframes.training.steps.augment import TrainingView, is_mirrored, mixed, read_drawn, read_one_drawn, seed_of
 from fewframes.video.pictures.display import Pixels
 from fewframes.video.view import ViewConfig
 
@@ -118,6 +118,19 @@ def test_several_draws_of_a_video_are_those_of_one_each(clips: Path) -> None:
     seeds = [seed_of("a", number) for number in range(3)]
     together = read_drawn(sample, 4, VIEW, AugmentConfig(), seeds, mirror=True)
     for seed, view_TCHW in zip(seeds, together, strict=True):
-        alone = read_drawn(sample, 4, VIEW, AugmentConfig(), [seed], mirror=True)[0]
+        assert torch.equal(read_drawn(sample, 4, VIEW, AugmentConfig(), [seed], mirror=True)[0], view_TCHW)
+        alone = read_one_drawn(sample, 4, VIEW, AugmentConfig(), seed, mirror=True)
         torch.testing.assert_close(view_TCHW.float(), alone.float(), rtol=0, atol=2)  # once resized, and twice
     assert len({view.numpy().tobytes() for view in together}) == 3
+
+
+def test_the_views_that_are_mirrored_are_known_before_they_are_read(clips: Path) -> None:
+    sample = Sample(path=str(clips / "redden" / "3.mp4"), labels=("redden",))
+    seeds = [seed_of("a", number) for number in range(8)]
+    plain, mixed_views = (
+        read_drawn(sample, 4, VIEW, AugmentConfig(colour=0.0), seeds, mirror=mirror) for mirror in (False, True)
+    )
+    expected = [is_mirrored(seed) for seed in seeds]
+    assert 0 < sum(expected) < 8
+    for mirrored, before, after in zip(expected, plain, mixed_views, strict=True):
+        assert torch.equal(after, before.flip(-1) if mirrored else before)

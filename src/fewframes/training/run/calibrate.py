@@ -29,8 +29,9 @@ from fewframes.training.calibration import (
 from fewframes.training.features import EmbeddedVideos
 from fewframes.training.run.fit import FittedRun
 from fewframes.training.run.prepare import PreparedRun
+from fewframes.training.steps.loader import TokenExamples
 from fewframes.training.steps.loop import Trainer
-from fewframes.training.steps.training_set import TrainingSet, solve, token_examples
+from fewframes.training.steps.training_set import TrainingSet, solve_moments
 
 AT_ONCE = 256
 """The number of videos whose logits are computed together."""
@@ -157,17 +158,17 @@ def _logits_without(
     """
     context, everything = prepared.context, prepared.training_set
     model = _copied(prepared.model)
-    embeddings_BVTD = torch.from_numpy(embedded.embeddings[rest_B])
     targets_BK = everything.targets[rest_B]
-    solve(model, embeddings_BVTD, targets_BK, context.run.train.seed)
+    solve_moments(model, torch.from_numpy(embedded.embeddings[rest_B]), targets_BK, context.run.train.seed)
     teacher = everything.teacher_scores
+    assert isinstance(everything.examples, TokenExamples)  # there are embeddings
     training_set = TrainingSet(
-        token_examples(model, embeddings_BVTD),
+        # The run's own motion tokens: their reduction knows no label, and to fit it again moves the temperature by little.
+        TokenExamples(everything.examples.tokens_BVTW[rest_B]),
         targets_BK,
         [everything.names[row] for row in rest_B.tolist()],
         None if teacher is None else teacher[rest_B],
     )
-    del embeddings_BVTD
     # As many passes over the videos as the run made: more would know them better by heart, and be surer. Compiling takes minutes.
     least = math.ceil(context.run.train.min_steps * len(rest_B) / len(everything.targets))
     run = replace(context.run, train=replace(context.run.train, min_steps=least, compile=False))

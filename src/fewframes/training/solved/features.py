@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
-from typing import Any, Protocol
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +16,18 @@ from fewframes.data.known_videos import content_of
 from fewframes.data.layouts import Sample
 from fewframes.runtime.protocol import Floats, Frames
 from fewframes.training.augment_config import AugmentConfig
-from fewframes.training.features import EmbeddedVideos, features_of, gathered
-from fewframes.training.solved.views import views_of
+from fewframes.training.features import (
+    MIRRORED,
+    PLAIN,
+    EmbeddedVideos,
+    ViewName,
+    drawn_setting,
+    features_of,
+    gathered,
+    plain_setting,
+    view_names,
+)
+from fewframes.training.solved.views import is_mirrored, read_as_is, read_drawn, view_seed
 from fewframes.video.view import ViewConfig
 
 NO_DRAWS = AugmentConfig(views=0)
@@ -65,33 +76,48 @@ def embed_views(
     Raises:
         DataError: Not a single video could be read.
     """
-    view, num_frames = embedder.view, embedder.num_frames
-    setting = key_of(embedder.encoder_key(), _settings(num_frames, mirror, augment))
-
-    def read(sample: Sample, content: str) -> tuple[Frames, None]:
-        if augment.views:
-            content = content or content_of(sample) or sample.path
-        return views_of(sample, num_frames, view, augment, content, mirror=mirror), None
+    views = _EmbedderViews(embedder, augment, mirror=mirror)
 
     def embed(frames_VTCHW: Frames) -> Floats:
         embeddings_ND = embedder.embed_frames(frames_VTCHW.reshape(-1, *frames_VTCHW.shape[2:]))
         return np.asarray(embeddings_ND, np.float32).reshape(*frames_VTCHW.shape[:2], -1)
 
-    bytes_per_video = (1 + mirror + augment.views) * num_frames * 3 * view.crop_px**2
+    bytes_per_video = len(views.names) * embedder.num_frames * 3 * embedder.view.crop_px**2
     results = []
-    for result in features_of(data.samples, read, embed, cache, setting, bytes_per_video=bytes_per_video):
+    for result in features_of(data.samples, views, embed, cache, bytes_per_video=bytes_per_video):
         results.append(result)
         progress("embedding", len(results), len(data.samples), "")
     return gathered(data, results)
 
 
-def _settings(num_frames: int, mirror: bool, augment: AugmentConfig) -> dict[str, Any]:
-    """Return everything besides the encoder and the video that its embeddings depend on.
+class _EmbedderViews:
+    """The views of videos for a frame encoder: as they are, mirrored, and drawn by numpy.
 
-    Without random views this is the key of `training/features.py`, so that both use the same embeddings.
+    Views that are not drawn have the keys of `training/features.py`, so that both use the same embeddings.
     """
-    values: dict[str, Any] = {"num_frames": num_frames, "sampling": "centre", "mirror": mirror}
-    if augment.views:
-        values["drawn by numpy"] = DRAWS_VERSION
-        values["drawn"] = asdict(replace(augment, auto="none", cutout=0.0, mixup=0.0, cutmix=0.0))
-    return values
+
+    def __init__(self, embedder: FrameEmbedder, augment: AugmentConfig, *, mirror: bool) -> None:
+        self.names = view_names(augment.views, mirror=mirror)
+        self._view, self._num_frames, self._encoder = embedder.view, embedder.num_frames, embedder.encoder_key()
+        self._augment, self._mirror = augment, mirror
+
+    def read(self, sample: Sample, content: str, names: Sequence[ViewName]) -> tuple[list[Frames], None]:
+        parts: dict[ViewName, Frames] = {}
+        if PLAIN in names or MIRRORED in names:
+            as_is_TCHW = read_as_is(sample, self._num_frames, self._view)
+            parts = {PLAIN: as_is_TCHW[None], MIRRORED: as_is_TCHW[None, ..., ::-1]}
+        numbers = [name for name in names if isinstance(name, int)]
+        if numbers:
+            content = content or content_of(sample) or sample.path
+            seeds = [view_seed(content, number) for number in numbers]
+            drawn_VTCHW = read_drawn(sample, self._num_frames, self._view, self._augment, seeds, mirror=self._mirror)
+            parts |= dict(zip(numbers, drawn_VTCHW[:, None], strict=True))
+        return [parts[name] for name in names], None
+
+    def setting(self, name: ViewName, content: str) -> str:
+        if not isinstance(name, int):
+            return key_of(self._encoder, plain_setting(name, self._num_frames))
+        mirrored = self._mirror and is_mirrored(view_seed(content, name), self._num_frames, self._augment)
+        draws = replace(self._augment, auto="none", cutout=0.0)  # numpy draws neither
+        values = drawn_setting(name, self._num_frames, draws, mirrored=mirrored)
+        return key_of(self._encoder, {**values, "drawn by numpy": DRAWS_VERSION})

@@ -34,29 +34,28 @@ def read_as_is(sample: Sample, num_frames: int, view: ViewConfig) -> Pixels:
 
 
 def read_drawn(
-    sample: Sample, num_frames: int, view: ViewConfig, augment: AugmentConfig, content: str, *, mirror: bool
+    sample: Sample, num_frames: int, view: ViewConfig, augment: AugmentConfig, seeds: Sequence[int], *, mirror: bool
 ) -> Pixels:
-    """Return `augment.views` random views of one video: (V, T, C, H, W) uint8. The video is opened and decoded once.
+    """Return random views of one video, one for each seed: (V, T, C, H, W) uint8. The video is opened and decoded once.
 
     Args:
         sample: The video, or the part of one.
         num_frames: Frames of each view.
         view: Size and crop that the model expects.
         augment: How strongly frames are changed.
-        content: Key of the video. The same key gives the same views.
+        seeds: Seed of each view. The same seed gives the same view, whatever the others are.
         mirror: Mirror about half of the views.
 
     Raises:
         VideoError: The video cannot be read, or has no such part.
     """
-    rngs = [np.random.default_rng(int(key_of(content, str(number)), 16)) for number in range(augment.views)]
+    draws = [_begun(seed, num_frames, augment) for seed in seeds]
     with closing(open_video(sample.path, threads=1)) as video:
-        fractions = [rng.random(num_frames) if augment.jitter else np.full(num_frames, 0.5) for rng in rngs]
         try:
             times_VT = np.stack(
                 [
-                    jittered_times(video.duration_s, one_T, start_s=sample.start_s, end_s=sample.end_s)
-                    for one_T in fractions
+                    jittered_times(video.duration_s, fractions_T, start_s=sample.start_s, end_s=sample.end_s)
+                    for _, fractions_T in draws
                 ]
             )
         except ValueError as error:
@@ -65,10 +64,28 @@ def read_drawn(
         frames = video.frames_at(times_VT.ravel(), lambda frame_CHW: _shrunk(frame_CHW, largest_px, view)).frames
     return np.stack(
         [
-            drawn_view(frames[number * num_frames : (number + 1) * num_frames], view, augment, rng, mirror=mirror)
-            for number, rng in enumerate(rngs)
+            drawn_view(frames[place * num_frames : (place + 1) * num_frames], view, augment, rng, mirror=mirror)
+            for place, (rng, _) in enumerate(draws)
         ]
     )
+
+
+def view_seed(content: str, number: int) -> int:
+    """Return the seed of a random view: of a video's content, and of the view's number from 0."""
+    return int(key_of(content, str(number)), 16)
+
+
+def is_mirrored(seed: int, num_frames: int, augment: AugmentConfig) -> bool:
+    """Return True if the view of this seed is mirrored wherever mirroring is allowed."""
+    rng, _ = _begun(seed, num_frames, augment)
+    *_, coin = rng.random(4).tolist()
+    return bool(coin < 0.5)
+
+
+def _begun(seed: int, num_frames: int, augment: AugmentConfig) -> tuple[np.random.Generator, NDArray[np.float64]]:
+    """Return the generator of a view, and its first draw: the part (T,) of each segment after which its frame comes."""
+    rng = np.random.default_rng(seed)
+    return rng, rng.random(num_frames) if augment.jitter else np.full(num_frames, 0.5)
 
 
 def drawn_view(
@@ -125,19 +142,3 @@ def _shrunk(frame_CHW: Pixels, short_px: int, view: ViewConfig) -> Pixels:
     if scale >= 1 or view.fit != "crop":
         return frame_CHW
     return resized(frame_CHW, max(1, round(height * scale)), max(1, round(width * scale)), view.interpolation)
-
-
-def views_of(
-    sample: Sample, num_frames: int, view: ViewConfig, augment: AugmentConfig, content: str, *, mirror: bool
-) -> NDArray[np.uint8]:
-    """Return all views of one video (V, T, C, H, W) uint8: as it is, mirrored if `mirror`, then the random ones.
-
-    The arguments and errors are those of `read_drawn`.
-    """
-    as_is_TCHW = read_as_is(sample, num_frames, view)
-    views = [as_is_TCHW[None]]
-    if mirror:
-        views.append(as_is_TCHW[None, ..., ::-1])
-    if augment.views:
-        views.append(read_drawn(sample, num_frames, view, augment, content, mirror=mirror))
-    return np.concatenate(views)

@@ -8,6 +8,7 @@ from contextlib import closing
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fewframes.data.layouts import Sample
@@ -15,7 +16,7 @@ from fewframes.errors import VideoError
 from fewframes.sampling import centre_times, jittered_times
 from fewframes.training.augment_config import AugmentConfig
 from fewframes.video.pictures.display import Pixels
-from fewframes.video.source import open_video
+from fewframes.video.source import OpenVideo, open_video
 from fewframes.video.transforms import fit_frame, resized, short_side_size
 from fewframes.video.view import ViewConfig
 
@@ -30,7 +31,7 @@ def read_drawn(
         num_frames: Frames of each view.
         view: Size and crop that the model expects.
         augment: How strongly frames are changed.
-        seeds: Seed of each view. The same seed gives the same view.
+        seeds: Seed of each view. The same seed gives the same view, whatever the others are.
         mirror: Mirror about half of the views.
 
     Raises:
@@ -39,20 +40,7 @@ def read_drawn(
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     training_views = [TrainingView(view, augment, generator, mirror=mirror) for generator in generators]
     with closing(open_video(sample.path, threads=1)) as video:
-        try:
-            times = [
-                jittered_times(
-                    video.duration_s, _fractions(num_frames, generator), start_s=sample.start_s, end_s=sample.end_s
-                )
-                if augment.jitter
-                else centre_times(video.duration_s, num_frames, start_s=sample.start_s, end_s=sample.end_s)
-                for generator in generators
-            ]
-        except ValueError as error:
-            raise VideoError(f"{video.name}: {error}") from None
-        if len(training_views) == 1:
-            only = training_views[0]
-            return only.finish(torch.from_numpy(video.frames_at(times[0], only.fit_frame).frames))[None]
+        times = [_times(video, sample, num_frames, augment, generator) for generator in generators]
         # Each view crops at its own place and scale. Whole frames are held until then, no larger than the largest scale needs.
         largest_px = round(view.resize_px * augment.scale)
         frames = video.frames_at(np.concatenate(times), lambda frame_CHW: shrunk(frame_CHW, largest_px)).frames
@@ -63,6 +51,40 @@ def read_drawn(
             for training_view, part in zip(training_views, parts, strict=True)
         ]
     )
+
+
+def read_one_drawn(
+    sample: Sample, num_frames: int, view: ViewConfig, augment: AugmentConfig, seed: int, *, mirror: bool
+) -> Tensor:
+    """Return one randomly augmented view of a video: (T, C, H, W) uint8. Frames are cropped as they are decoded.
+
+    It shows what `read_drawn` shows for the seed, but its pixels are resized once, not twice, so they differ a little.
+    The arguments and errors are those of `read_drawn`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    training_view = TrainingView(view, augment, generator, mirror=mirror)
+    with closing(open_video(sample.path, threads=1)) as video:
+        times_T = _times(video, sample, num_frames, augment, generator)
+        return training_view.finish(torch.from_numpy(video.frames_at(times_T, training_view.fit_frame).frames))
+
+
+def is_mirrored(seed: int) -> bool:
+    """Return True if the view of this seed is mirrored wherever mirroring is allowed."""
+    coin: float = torch.rand(4, generator=torch.Generator().manual_seed(seed))[3].item()
+    return coin < 0.5
+
+
+def _times(
+    video: OpenVideo, sample: Sample, num_frames: int, augment: AugmentConfig, generator: torch.Generator
+) -> NDArray[np.float64]:
+    """Return the moments (T,) in seconds that a view shows. Raises VideoError."""
+    try:
+        if not augment.jitter:
+            return centre_times(video.duration_s, num_frames, start_s=sample.start_s, end_s=sample.end_s)
+        fractions_T = _fractions(num_frames, generator)
+        return jittered_times(video.duration_s, fractions_T, start_s=sample.start_s, end_s=sample.end_s)
+    except ValueError as error:
+        raise VideoError(f"{video.name}: {error}") from None
 
 
 def _fractions(num_frames: int, generator: torch.Generator) -> list[float]:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from fewframes.data.layouts import Sample
 from fewframes.errors import DataError, VideoError
 from fewframes.training.augment_config import AugmentConfig
-from fewframes.training.steps.augment import read_drawn, seed_of
+from fewframes.training.steps.augment import read_one_drawn, seed_of
 from fewframes.video.view import ViewConfig
 
 Draw = tuple[int, int]
@@ -71,8 +71,10 @@ class VideoExamples(Dataset[TrainingBatch]):
         failed: dict[int, str] = {}
         for row, seed in draws:
             try:
-                frames += read_drawn(
-                    self.samples[row], self.num_frames, self.view, self.augment, [seed], mirror=self.mirror
+                frames.append(
+                    read_one_drawn(
+                        self.samples[row], self.num_frames, self.view, self.augment, seed, mirror=self.mirror
+                    )
                 )
                 rows.append(row)
             except VideoError as error:

@@ -32,6 +32,15 @@ def solve(model: STAM, embeddings_BVTD: Tensor, targets_BK: Tensor, seed: int) -
     motion = model.temporal_encoder.motion
     if motion is not None and not motion.kept:
         motion.fit(embeddings_BVTD.flatten(0, 1), generator)
+    _fit_moments(model, embeddings_BVTD, targets_BK, generator)
+
+
+def solve_moments(model: STAM, embeddings_BVTD: Tensor, targets_BK: Tensor, seed: int) -> None:
+    """Fit the moment head of a model in place, if it has one. The reduction of motion tokens stays as it is."""
+    _fit_moments(model, embeddings_BVTD, targets_BK, torch.Generator().manual_seed(seed))
+
+
+def _fit_moments(model: STAM, embeddings_BVTD: Tensor, targets_BK: Tensor, generator: torch.Generator) -> None:
     if model.moment_head is not None:
         model.moment_head.fit(embeddings_BVTD, targets_BK, model.loss, generator)
 
