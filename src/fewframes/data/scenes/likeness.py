@@ -20,6 +20,9 @@ DARK = 16
 """The brightness in 0-255 below which a pixel has no outline. Black bars have none, which all videos with bars would share."""
 LEAST_CONTRAST = 1.0
 """The root mean square of the differences between neighbouring pixels below which a thumbnail is flat, and like no other."""
+STRONGEST = 1.5
+"""The largest difference that counts, as a multiple of the root mean square of a thumbnail. Otherwise one long edge that two places
+share by chance, such as the side of a door, outweighs the rest."""
 LEAST_LIKENESS = 0.125
 """The cosine of the outlines from which two thumbnails are of one scene (docs/decisions/2026-11-28-scenes.md)."""
 BLOCK = 512
@@ -39,9 +42,10 @@ def outlines_of(thumbnails_BHW: Pixels) -> NDArray[np.float32]:
     across_BHW = np.diff(grey_BHW, axis=2) * ~(dark_BHW[:, :, 1:] | dark_BHW[:, :, :-1])
     down_BHW = np.diff(grey_BHW, axis=1) * ~(dark_BHW[:, 1:] | dark_BHW[:, :-1])
     outlines_BP = np.concatenate([part.reshape(len(part), -1) for part in (across_BHW, down_BHW)], axis=1)
-    length_B1 = np.linalg.norm(outlines_BP, axis=1, keepdims=True)
-    is_flat_B1 = length_B1 < LEAST_CONTRAST * np.sqrt(outlines_BP.shape[1])
-    vectors_BP: NDArray[np.float32] = np.where(is_flat_B1, np.float32(0), outlines_BP / np.maximum(length_B1, 1e-6))
+    contrast_B1 = np.sqrt(np.square(outlines_BP).mean(axis=1, keepdims=True))
+    outlines_BP = np.clip(outlines_BP, -STRONGEST * contrast_B1, STRONGEST * contrast_B1)
+    outlines_BP /= np.maximum(np.linalg.norm(outlines_BP, axis=1, keepdims=True), 1e-6)
+    vectors_BP: NDArray[np.float32] = outlines_BP * (contrast_B1 >= LEAST_CONTRAST)
     return vectors_BP
 
 
