@@ -1,8 +1,8 @@
 """Find clips of one scene by a frame of each, and compare with the groups that are known.
 
 The threshold was chosen on every second group of the street fights (by name) and on the daily movements, which one fixed camera
-filmed. With it one pair of the fights, whose groups are in different halves, was wrong, and joined two scenes of 27 clips. So strong
-outlines were limited, with all fights and UT-Interaction looked at: no set here is unseen.
+filmed. With it one pair of the fights, whose groups are in different halves, was wrong, and joined two scenes of 27 clips. So
+strong outlines were limited, with all fights and UT-Interaction looked at: no set here is unseen.
 
     python -m benchmarks.accuracy.scenes SHARED_DATA > benchmarks/accuracy/scenes.json
 """
