@@ -23,7 +23,7 @@ LEAST_CONTRAST = 1.0
 STRONGEST = 1.5
 """The largest difference that counts, as a multiple of the root mean square of a thumbnail. Otherwise one long edge that two places
 share by chance, such as the side of a door, outweighs the rest."""
-LEAST_LIKENESS = 0.125
+LEAST_LIKENESS = 0.15
 """The cosine of the outlines from which two thumbnails are of one scene (docs/decisions/2026-11-28-scenes.md)."""
 BLOCK = 512
 """The number of thumbnails that are compared with all before them at a time. It bounds the memory."""
