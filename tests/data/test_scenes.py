@@ -32,7 +32,7 @@ NUM_SCENES, CLIPS_OF_ONE = 6, 4
 
 
 def write_scene(path: Path, scene: int, clip: int) -> None:
-    """A clip before a wall of noise that the scene's number chooses; a bright box, elsewhere in each clip and scene, is the actor."""
+    """A clip before a wall of noise that the scene chooses; a bright box, elsewhere in each clip and scene, is the actor."""
     rng = np.random.default_rng(scene)
     wall = rng.integers(40, 200, (24, 32, 3), dtype=np.uint8).repeat(4, 0).repeat(4, 1)
     with av.open(str(path), "w") as container:
