@@ -253,13 +253,13 @@ def test_split_by_scenes(places: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("head", ["trained", "solved"])
 def test_training_leaves_out_scenes(places: Path, tiny_model: Path, tmp_path: Path, head: str) -> None:
-    short = ["--epochs", "1"] if head == "trained" else []
-    options = ["--model", tiny_model, "--head", head, "--no-cache", *short]
+    short: list[str | Path] = ["--epochs", "1"] if head == "trained" else []
+    options: list[str | Path] = ["--model", tiny_model, "--head", head, "--no-cache", *short]
     result = run("train", places, *options, "-o", tmp_path / "model")
     assert result.returncode == 0, result.stderr
     assert "6 scenes found in 24 videos are taken" in result.stderr
     with (tmp_path / "model" / "predictions.csv").open(newline="") as file:
-        predicted = [Path(row["path"]).name[0] for row in csv.DictReader(file)]
+        predicted = [Path(row["source"]).name[0] for row in csv.DictReader(file)]
     counts = {scene: predicted.count(scene) for scene in in_natural_order(set(predicted))}
     assert set(counts.values()) == {CLIPS_OF_ONE}, "whole scenes are held out"
     assert len(counts) == (NUM_SCENES if head == "solved" else 1)
