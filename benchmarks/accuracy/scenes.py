@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.harness import write_result
 from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
-from fewframes.data.scenes.groups import find_scenes, thumbnails_of, why_not
+from fewframes.data.scenes.groups import find_scenes, grouped_by, thumbnails_of
 from fewframes.data.scenes.likeness import LEAST_LIKENESS, SIZE_PX, scenes_of
 from fewframes.video.pictures.display import Pixels
 
@@ -49,7 +49,7 @@ def main(shared: Path) -> None:
             "clips": len(rows),
             "scenes found": len(found.sizes),
             "clips of the largest": next(iter(found.sizes.values())),
-            "not proposed because": why_not(data, found, 0.2),
+            "notes": list(grouped_by(data, found, 0.2).notes),
             "seconds for 100 clips": {
                 "decoding, one thread": round(100 * decode_s / len(rows), 2),
                 "comparing": round(100 * compare_s / len(rows), 3),
