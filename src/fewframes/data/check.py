@@ -112,7 +112,7 @@ class Inspection:
     scenes: Scenes | None = None
     """The scenes of the usable videos; None if they were not looked for."""
     scene_notes: tuple[str, ...] = ()
-    """What the scenes mean for a split, in words."""
+    """Notes on what the scenes mean for a split."""
 
     def scene_lines(self) -> list[str]:
         """Return lines for people on the scenes: how many there are, the largest, and what they mean for a split."""
