@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,8 +25,8 @@ from fewframes.cli.options import (
     DataArgument,
     GroupOption,
     OfficialOption,
+    ScenesOption,
     TaskOption,
-    Tasks,
     VideosOption,
     make_folder,
 )
@@ -56,6 +57,7 @@ def check(
     *,
     task: TaskOption = DATA.task,
     group: GroupOption = DATA.group,
+    scenes: ScenesOption = DATA.scenes,
     folder: VideosOption = DATA.videos,
     official_split: OfficialOption = DATA.official_split,
     thorough: Annotated[
@@ -93,11 +95,17 @@ def check(
     """
     from fewframes.data.check import inspect
 
-    videos = read(data, task, group, folder, official_split)
+    videos = read(data, DataConfig(task=task, group=group, videos=folder, official_split=official_split))
     make_folder(output)
     with StageProgress() as progress:
         for result in inspect(
-            videos, num_frames=frames, min_s=min_seconds, thorough=thorough, drop_short=drop_short, workers=workers
+            videos,
+            num_frames=frames,
+            min_s=min_seconds,
+            thorough=thorough,
+            drop_short=drop_short,
+            scenes=scenes == "auto",
+            workers=workers,
         ):
             if isinstance(result, int):
                 progress.show("looking", result, len(videos.samples))
@@ -116,6 +124,7 @@ def split(
     ] = False,
     task: TaskOption = DATA.task,
     group: GroupOption = DATA.group,
+    scenes: ScenesOption = DATA.scenes,
     folder: VideosOption = DATA.videos,
     official_split: OfficialOption = DATA.official_split,
     share: Annotated[
@@ -166,7 +175,7 @@ def split(
     """Split videos into train, val and test parts, or into folds.
 
     Each part gets the same fraction of every action.
-    Videos of one group stay together, and so do copies of one file.
+    Videos of one group stay together, and so do copies of one file; where no groups are named, videos of one scene.
 
     Exit codes: 0 done, 1 the data cannot be split so, 2 wrong use.
     """
@@ -190,10 +199,12 @@ def split(
     from fewframes.data.splits import folds
     from fewframes.data.splits import split as split_once
 
-    videos = read(data, task, group, folder, official_split)
+    videos = read(data, DataConfig(task=task, group=group, videos=folder, official_split=official_split))
     named = sorted({sample.split for sample in videos.samples} - {""})
     if named and not again:
         raise DataError(f"{data}: is split already ({', '.join(named)}); --again splits it anew")
+    if scenes == "auto":
+        videos = by_scenes(videos, test_share)
     contents = {} if no_content else compare(videos)
     parted = (
         folds(videos, num_folds, val, seed, contents)
@@ -211,21 +222,30 @@ def split(
         tell(f"{path}: {count_of(len(part.samples), 'video')}; {next_step(path, part)}")
 
 
-def read(data: str, task: Tasks, group: str, folder: str, official: int) -> VideoSet:
-    """Return the labelled videos, and print how they were understood.
-
-    Args:
-        data: Folder or list.
-        task: One action per video, or any number of them.
-        group: CSV column of the groups.
-        folder: Folder of the videos; empty if paths are relative to the list.
-        official: Number of the official split.
-    """
+def read(data: str, config: DataConfig) -> VideoSet:
+    """Return the labelled videos of a folder or a list, and print how they were understood."""
     from fewframes.data.dataset import read_data
 
-    videos = read_data(data, DataConfig(task=task, group=group, videos=folder, official_split=official))
+    videos = read_data(data, config)
     tell_data(data, videos)
     return videos
+
+
+def by_scenes(videos: VideoSet, share: float) -> VideoSet:
+    """Return the videos with their scenes as groups, if they name no groups, and print what was found.
+
+    Args:
+        videos: The labelled videos. A split that they name is replaced, so scenes are looked for as if they had none.
+        share: Fraction of each action's videos for the test part.
+    """
+    from fewframes.data.scenes.groups import with_scenes
+
+    unsplit = replace(videos, notes=(), samples=tuple(replace(sample, split="") for sample in videos.samples))
+    with StageProgress() as progress:
+        found = with_scenes(unsplit, DataConfig(), share, progress.show)
+    for note in found.notes:
+        tell(note)
+    return found
 
 
 def report(inspection: Inspection, output: Path) -> None:
@@ -243,6 +263,8 @@ def report(inspection: Inspection, output: Path) -> None:
         clean.unlink(missing_ok=True)
     print_inspection(inspection)
     tell_problems(inspection)
+    for line in inspection.scene_lines():
+        tell(line)
     tell(
         f"{values['readable']} readable, {values['failed']} failed, {values['missing']} missing; {output / REPORT_FILE}"
     )

@@ -182,6 +182,10 @@ GroupOption = Annotated[
         shown=True,
     ),
 ]
+SCENES_HELP = (
+    "Where the data name no groups: auto finds clips of one scene, which stay together; off makes each its own group."
+)
+ScenesOption = Annotated[Literal["auto", "off"], setting(DATA, "scenes", INPUT, SCENES_HELP, shown=True)]
 VideosOption = Annotated[str, setting(DATA, "videos", INPUT, VIDEOS_HELP, "--videos", shown=True)]
 OfficialOption = Annotated[int, setting(DATA, "official_split", INPUT, OFFICIAL_HELP, shown=True)]
 CacheOption = Annotated[

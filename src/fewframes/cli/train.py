@@ -25,6 +25,7 @@ from fewframes.cli.options import (
     MODEL,
     OFFICIAL_HELP,
     OUTPUT,
+    SCENES_HELP,
     TASK_HELP,
     VIDEOS_HELP,
     CacheOption,
@@ -78,6 +79,7 @@ def train(
             "CSV column that names the recording or person. Videos of one group stay on one side of the split.",
         ),
     ] = None,
+    scenes: Annotated[Literal["auto", "off"] | None, setting(DATA, "scenes", INPUT, SCENES_HELP)] = None,
     folder: Annotated[str | None, setting(DATA, "videos", INPUT, VIDEOS_HELP, "--videos")] = None,
     official_split: Annotated[int | None, setting(DATA, "official_split", INPUT, OFFICIAL_HELP)] = None,
     mirror: Annotated[
@@ -261,6 +263,7 @@ def train(
     Exit codes: 0 done, 1 the data cannot be used, 2 wrong use, 3 done but some videos could not be read.
     """
     from fewframes.data.dataset import read_data
+    from fewframes.data.scenes.groups import with_scenes
     from fewframes.results import tally
     from fewframes.runtime.open import has_torch
 
@@ -275,6 +278,7 @@ def train(
                 "task": task,
                 "holdout": holdout,
                 "group": group,
+                "scenes": scenes,
                 "videos": folder,
                 "official_split": official_split,
                 "mirror": mirror,
@@ -298,7 +302,9 @@ def train(
         raise MissingDependency(
             "training in steps needs torch, which is not installed; pip install 'fewframes[train]', or take --head solved"
         )
-    videos = read_data(data, chosen.data)
+    held = 0 if chosen.train.head == "solved" else chosen.data.holdout
+    with StageProgress() as progress:
+        videos = with_scenes(read_data(data, chosen.data), chosen.data, held, progress.show)
     tell_data(data, videos)
     if holdout is not None and {"val", "test"} & {sample.split for sample in videos.samples}:
         tell("--holdout is not used: the data name their own held-out videos")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -17,15 +17,29 @@ from fewframes.core.cache import content_key
 from fewframes.core.process import num_cores, worked_ahead
 from fewframes.core.storage import is_address
 from fewframes.core.text import count_of
+from fewframes.data.config import DataConfig
 from fewframes.data.dataset import VideoSet, part_counts
 from fewframes.data.layouts import Sample
 from fewframes.data.lists import unlistable
+from fewframes.data.scenes.groups import (
+    Scenes,
+    examples_of,
+    find_scenes,
+    grouped_by,
+    middle_of,
+    words_on_groups,
+    words_on_parts,
+)
 from fewframes.errors import FewframesError, MissingVideo, VideoError
 from fewframes.sampling import centre_times
 from fewframes.video.pictures.display import Pixels
 from fewframes.video.source import OpenVideo, open_video
 from fewframes.video.times import checked_range
 
+HELD_OUT = DataConfig().holdout
+"""The fraction of the videos that `train` holds out; scenes are proposed as groups if that can be done with them."""
+SHOWN_SCENES = 5
+"""The number of scenes that are named."""
 NUM_FRAMES = 16
 """The number of frames that the packaged model takes from a video."""
 LAST_S = 1e-3
@@ -63,6 +77,8 @@ class SampleCheck:
     """The reason why the sample cannot be decoded; empty if it can."""
     missing: bool = False
     """True if the error is that there is no such file."""
+    thumbnail: Pixels | None = field(default=None, compare=False, repr=False)
+    """A thumbnail of the middle frame, by which scenes are found; None if they are not looked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +109,19 @@ class Inspection:
     problems: tuple[Problem, ...]
     num_frames: int
     thorough: bool
+    scenes: Scenes | None = None
+    """The scenes of the usable videos; None if they were not looked for."""
+    scene_notes: tuple[str, ...] = ()
+    """Notes on what the scenes mean for a split."""
+
+    def scene_lines(self) -> list[str]:
+        """Return lines for people on the scenes: how many there are, the largest, and what they mean for a split."""
+        if self.scenes is None:
+            return []
+        found = f"{count_of(len(self.scenes.sizes), 'scene')} in {count_of(len(self.usable.samples), 'usable video')}"
+        unseen = f" ({self.scenes.num_unseen} not looked at)" if self.scenes.num_unseen else ""
+        examples = [f"  {line}" for line in examples_of(self.usable, self.scenes, SHOWN_SCENES)]
+        return [found + unseen, *examples, *(f"  {note}" for note in self.scene_notes)]
 
     @property
     def counts(self) -> dict[str, int]:
@@ -121,9 +150,26 @@ class Inspection:
                 label: {"listed": count, **usable.get(label, {"videos": 0, "groups": 0})}
                 for label, count in self.data.counts().items()
             },
+            "scenes": None if self.scenes is None else self._scenes_to_dict(self.scenes),
             "notes": list(self.data.notes),
             "left_out": [vars(file) for file in self.data.left_out],
             "problems": [problem.to_dict() for problem in self.problems],
+        }
+
+    def _scenes_to_dict(self, scenes: Scenes) -> dict[str, object]:
+        """Return the number of scenes, what they mean, and the videos and group of each scene that has several."""
+        together: dict[int, list[Sample]] = {}
+        for sample, scene in zip(self.usable.samples, scenes.of_rows, strict=True):
+            together.setdefault(scene, []).append(sample)
+        return {
+            "found": len(scenes.sizes),
+            "not_looked_at": scenes.num_unseen,
+            "notes": list(self.scene_notes),
+            "of_several_videos": [
+                {"groups": sorted({sample.group for sample in same} - {""}), "paths": [sample.path for sample in same]}
+                for same in together.values()
+                if len(same) > 1
+            ],
         }
 
 
@@ -134,6 +180,7 @@ def inspect(
     min_s: float = 0.0,
     thorough: bool = False,
     drop_short: bool = False,
+    scenes: bool = False,
     workers: int | None = None,
 ) -> Iterator[int | Inspection]:
     """Check every video of a data set. Yields the number of videos done after each file, and the result at the end.
@@ -144,6 +191,7 @@ def inspect(
         min_s: A video is also too short if it lasts less than this many seconds.
         thorough: Decode every frame of each video.
         drop_short: Count videos that are too short as unusable.
+        scenes: Find the videos of one scene too. They are proposed as groups if the data name none.
         workers: Number of files decoded at a time; by default one per core.
     """
     rows_by_file = grouped(range(len(data.samples)), lambda row: data.samples[row].path)
@@ -151,7 +199,7 @@ def inspect(
     done = 0
 
     def check_rows(rows: list[int]) -> list[SampleCheck]:
-        return check_file([data.samples[row] for row in rows], num_frames, thorough=thorough)
+        return check_file([data.samples[row] for row in rows], num_frames, thorough=thorough, scenes=scenes)
 
     with closing(worked_ahead(rows_by_file, check_rows, workers or num_cores())) as found:
         for rows, checks_of_file in found:
@@ -161,21 +209,32 @@ def inspect(
                 checks[row] = check
             done += len(rows)
             yield done
-    yield inspection_of(data, checks, num_frames=num_frames, min_s=min_s, thorough=thorough, drop_short=drop_short)
+    found_all = inspection_of(
+        data, checks, num_frames=num_frames, min_s=min_s, thorough=thorough, drop_short=drop_short
+    )
+    yield with_found_scenes(found_all, checks) if scenes else found_all
 
 
-def check_file(samples: Sequence[Sample], num_frames: int, *, thorough: bool) -> list[SampleCheck]:
+def check_file(
+    samples: Sequence[Sample], num_frames: int, *, thorough: bool, scenes: bool = False
+) -> list[SampleCheck]:
     """Decode the samples of one file, and return a check of each. A file that cannot be read gives the error of each.
 
     Args:
         samples: Samples of one file.
         num_frames: Frames that a model takes from each.
         thorough: Decode every frame of each sample.
+        scenes: Keep a thumbnail of each sample's middle frame.
     """
     path = samples[0].path
     try:
         with closing(open_video(path, threads=1)) as video:
             checks = [_check_sample(video, sample, num_frames, thorough=thorough) for sample in samples]
+            if scenes:
+                checks = [
+                    check if check.error else replace(check, thumbnail=middle_of(video, sample))
+                    for check, sample in zip(checks, samples, strict=True)
+                ]
         content = path if is_address(path) else content_key(path)
     except VideoError as error:
         return [_failed(path, error)] * len(samples)
@@ -238,6 +297,19 @@ def inspection_of(
     order = list(PROBLEMS)
     problems.sort(key=lambda problem: order.index(problem.kind))
     return Inspection(data, usable, tuple(problems), num_frames, thorough)
+
+
+def with_found_scenes(inspection: Inspection, checks: Sequence[SampleCheck]) -> Inspection:
+    """Return the inspection with the scenes of its usable videos, and these as their groups if the data name none."""
+    usable = inspection.usable
+    rows = _remaining(inspection.data, inspection.problems)
+    scenes = find_scenes(usable, [checks[row].thumbnail for row in rows])
+    if any(sample.group for sample in usable.samples):
+        notes = [note for note in (words_on_groups(usable, scenes), words_on_parts(usable, scenes)) if note]
+        return replace(inspection, scenes=scenes, scene_notes=tuple(notes))
+    grouped = grouped_by(replace(usable, notes=()), scenes, HELD_OUT)
+    usable = replace(usable, samples=grouped.samples)
+    return replace(inspection, usable=usable, scenes=scenes, scene_notes=grouped.notes)
 
 
 def _remaining(data: VideoSet, problems: Iterable[Problem]) -> list[int]:

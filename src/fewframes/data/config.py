@@ -21,6 +21,8 @@ class DataConfig:
     """Fraction of each action's videos that is held out to measure on, if the data name no split; 0 trains on all."""
     group: str = "group"
     """The list's column of groups. Videos of one group (a recording, a person) are not divided between training and test."""
+    scenes: Literal["auto", "off"] = "auto"
+    """If the data name no groups, clips of one scene are found by a frame of each, and are a group; `off`: each video is its own."""
     videos: str = ""
     """Folder of the videos, if their paths are not relative to the list."""
     official_split: Count = 1

@@ -37,6 +37,8 @@ class VideoSet:
     """Notes for users on how it was read: columns used and not used, paths found elsewhere than written."""
     left_out: tuple[IgnoredFile, ...] = ()
     """Files and folders beside the videos that were not taken, with their reasons."""
+    scenes_sought: bool = False
+    """True if videos of one scene were looked for (scenes/groups.py), whether or not groups came of it."""
 
     @property
     def labels(self) -> tuple[str, ...]:

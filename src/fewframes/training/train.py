@@ -20,6 +20,7 @@ import torch
 from fewframes.core.cache import EmbeddingCache
 from fewframes.core.settings import Task
 from fewframes.data.dataset import VideoSet, hold_out
+from fewframes.data.scenes.groups import with_scenes
 from fewframes.errors import ConfigError
 from fewframes.models.files.hub import load_checkpoint
 from fewframes.runtime.protocol import DtypeName
@@ -73,9 +74,10 @@ def train(
 
     Raises DataError, ConfigError or WeightsError before anything is written.
     """
-    data, background = data.split_background()
     if run.train.head == "solved":
         raise ConfigError("train.head = 'solved' is not trained in steps; call fewframes.train_solved")
+    data = with_scenes(data, run.data, run.data.holdout, lambda stage, done, total: progress(stage, done, total, ""))
+    data, background = data.split_background()
     folder = RunFolder(Path(output), run, data, options.command)
     folder.check(overwrite=options.overwrite, resume=options.resume)
     training, held = hold_out(data, run.data.holdout, run.train.seed)

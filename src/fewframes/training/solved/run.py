@@ -16,6 +16,7 @@ from fewframes.core.process import TalkingProgress
 from fewframes.core.settings import Task
 from fewframes.data.dataset import VideoSet, hold_out
 from fewframes.data.known_videos import marks_of
+from fewframes.data.scenes.groups import with_scenes
 from fewframes.errors import DataError
 from fewframes.models.moments import (
     Floats,
@@ -120,9 +121,10 @@ def train_solved(
     Raises DataError, ConfigError or WeightsError before anything is written.
     """
     run, folder = replace(run, train=replace(run.train, head="solved")), Path(output)
-    data, background = data.split_background()
     check_settings(run)
     check_folder(folder, overwrite=options.overwrite)
+    data = with_scenes(data, run.data, 0, lambda stage, done, total: progress(stage, done, total, ""))
+    data, background = data.split_background()
     training, held = hold_out(data, 0, run.train.seed)
     part, held_part = data.subset(training), data.subset(_reported(data, held))
     check_groups(part)

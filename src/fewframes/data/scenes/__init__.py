@@ -1,0 +1,1 @@
+"""Find videos of one scene, and propose groups where the data name none."""
