@@ -23,13 +23,23 @@ class TrainingSet:
     teacher_scores: Tensor | None = None
 
 
-def solve(model: STAM, embeddings_BVTD: Tensor, targets_BK: Tensor, seed: int) -> None:
-    """Fit in place the parts of a model that are not trained by steps: the reduction of motion tokens, and the moment head."""
+def solve(
+    model: STAM, embeddings_BVTD: Tensor, targets_BK: Tensor, seed: int, groups: Sequence[str] | None = None
+) -> None:
+    """Fit in place the parts of a model that are not trained by steps: the reduction of motion tokens, and the moment head.
+
+    Args:
+        model: the model.
+        embeddings_BVTD: the frame embeddings of V views of each video.
+        targets_BK: the targets in 0-1.
+        seed: draws the videos that the reduction is fitted to, and the groups that are left out to choose a scale.
+        groups: the group of each video; None makes each video its own group.
+    """
     generator = torch.Generator().manual_seed(seed)
     if model.temporal_encoder.motion is not None:
         model.temporal_encoder.motion.fit(embeddings_BVTD.flatten(0, 1), generator)
     if model.moment_head is not None:
-        model.moment_head.fit(embeddings_BVTD, targets_BK, model.loss, generator)
+        model.moment_head.fit(embeddings_BVTD, targets_BK, model.loss, generator, groups)
 
 
 @torch.no_grad()
