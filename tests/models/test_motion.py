@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from fewframes.models.moments import STD_FLOOR
+from fewframes.models.moments import STD_FLOOR, MomentSet, moment_features
 from fewframes.models.motion import WAVE_STD, MomentHead, MotionTokens, slow_waves
 
 
@@ -58,25 +59,45 @@ def test_fewer_videos_than_components_and_a_single_frame() -> None:
     assert not tokens.reduce.weight.requires_grad
 
 
+def wave(order: int, values: Sequence[float]) -> float:
+    angles = [(index + 0.5) / len(values) * math.pi for index in range(len(values))]
+    return sum(math.cos(order * angle) * value for angle, value in zip(angles, values, strict=True)) / len(values)
+
+
+def moments_of(embeddings_BTD: torch.Tensor, moments: MomentSet) -> list[float]:
+    """Return the moments of the first video as torch computes them, after a check that numpy computes the same."""
+    head = MomentHead(1, 2, moments)
+    side = head.linear.in_features
+    head.linear.weight.data, head.linear.bias.data = torch.eye(side), torch.zeros(side)
+    found: list[float] = head(embeddings_BTD).tolist()[0]
+    assert found == pytest.approx(moment_features(embeddings_BTD.numpy(), moments)[0].tolist(), abs=1e-5)
+    return found
+
+
 def test_moments_by_hand() -> None:
-    embeddings_TD = torch.tensor([[1.0], [4.0], [2.0], [2.0]])
-    head = MomentHead(1, 2)
-    head.linear.weight.data = torch.eye(6)
-    head.linear.bias.data = torch.zeros(6)
-    angles = [(index + 0.5) / 4 * math.pi for index in range(4)]
-    cosines = [
-        sum(math.cos(k * angle) * value for angle, value in zip(angles, (1, 4, 2, 2), strict=True)) / 4
-        for k in range(4)
-    ]
-    assert head(embeddings_TD[None]).tolist()[0] == pytest.approx(
-        [*cosines, (3 + 2 + 0) / 3, (1.25 + 1.75 + 0.25 + 0.25) / 4], abs=1e-5
+    values, deviations = (1, 4, 2, 2), (1.25, 1.75, 0.25, 0.25)
+    embeddings_BTD = torch.tensor(values, dtype=torch.float32)[None, :, None]
+    waves = [wave(order, values) for order in range(4)]
+    assert moments_of(embeddings_BTD, "slow") == pytest.approx([*waves, 5 / 3, 3.5 / 4], abs=1e-5)
+    assert moments_of(embeddings_BTD, "motion") == pytest.approx(
+        [*waves[:3], 5 / 3, (1 + 2) / 2, 3.5 / 4, 3, wave(1, deviations), wave(2, deviations)], abs=1e-5
     )
+
+
+@pytest.mark.parametrize("num_frames", [1, 2])
+def test_moments_of_one_and_two_frames(num_frames: int) -> None:
+    """A single frame has no change, and two have none over two frames."""
+    embeddings_BTD = torch.tensor([3.0, 5.0])[None, :num_frames, None]
+    mean, change, deviation = (3, 0, 0) if num_frames == 1 else (4, 2, 1)
+    found = moments_of(embeddings_BTD, "motion")
+    assert [found[0], *found[3:7]] == pytest.approx([mean, change, 0, deviation, change])
 
 
 @pytest.mark.parametrize("num_videos", [15, 24, 40])  # 36 moments: solved by the products of views, or of moments
 @pytest.mark.parametrize("by_lot", [False, True])
+@pytest.mark.parametrize("grouped", [False, True])
 def test_solved_weights_are_the_ridge_and_left_out_videos_are_left_out(
-    num_videos: int, by_lot: bool, monkeypatch: pytest.MonkeyPatch
+    num_videos: int, by_lot: bool, grouped: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The gain is the one that suits predictions for each video from all other videos, computed by solving anew for each.
 
@@ -90,31 +111,34 @@ def test_solved_weights_are_the_ridge_and_left_out_videos_are_left_out(
     if by_lot:
         embeddings_BVTD[:, 1] = embeddings_BVTD[:, 0]
         targets_B = torch.randint(2, (num_videos,), generator=torch.Generator().manual_seed(5))
+    groups = [str(video % 5) for video in range(num_videos)] if grouped else None
     head = MomentHead(6, 2)
-    head.fit(embeddings_BVTD, F.one_hot(targets_B, 2).float(), F.cross_entropy, generator())
+    head.fit(embeddings_BVTD, F.one_hot(targets_B, 2).float(), F.cross_entropy, generator(), groups)
     moments_MP = head._moments(embeddings_BVTD.flatten(0, 1))
     mean_P = moments_MP.mean(0)
     spread_P = moments_MP.std(0)
     scaled_MP = (moments_MP - mean_P) / torch.cat([part + STD_FLOOR * part.mean() for part in spread_P.chunk(6)])
     wanted_MK = F.one_hot(targets_B.repeat_interleave(2), 2).float()
-    share_K = wanted_MK.mean(0)
     ridge = 0.1 * (scaled_MP @ scaled_MP.T).diagonal().mean()
 
-    def solve(rows: torch.Tensor) -> torch.Tensor:
-        chosen_MP = scaled_MP[rows]
+    def predicted(of: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        mean_P, mean_K = scaled_MP[rows].mean(0), wanted_MK[rows].mean(0)
+        chosen_MP = scaled_MP[rows] - mean_P
         gram_PP = chosen_MP.T @ chosen_MP + ridge * torch.eye(36)
-        return torch.linalg.solve(gram_PP, chosen_MP.T @ (wanted_MK[rows] - share_K))
+        weights_PK = torch.linalg.solve(gram_PP, chosen_MP.T @ (wanted_MK[rows] - mean_K))
+        return (of - mean_P) @ weights_PK + mean_K
 
-    left_out_MK = torch.cat(
-        [
-            scaled_MP[2 * video : 2 * video + 2] @ solve((torch.arange(num_rows) // 2 != video).nonzero().squeeze(1))
-            + share_K
-            for video in range(num_videos)
-        ]
+    video_M = (
+        torch.arange(num_rows) // 2
+        if groups is None
+        else torch.tensor([int(name) for name in groups]).repeat_interleave(2)
     )
-    losses = [float(F.cross_entropy(gain * left_out_MK, wanted_MK.argmax(1))) for gain in range(1, 41)]
+    left_out_MK = torch.empty(num_rows, 2)
+    for video in set(video_M.tolist()):
+        left_out_MK[video_M == video] = predicted(scaled_MP[video_M == video], (video_M != video).nonzero().squeeze(1))
+    losses = [float(F.cross_entropy(gain * (left_out_MK - 0.5), wanted_MK.argmax(1))) for gain in range(1, 41)]
     gain = losses.index(min(losses)) + 1
-    logits_MK = gain * (scaled_MP @ solve(torch.arange(num_rows)) + share_K - 0.5)
+    logits_MK = gain * (predicted(scaled_MP, torch.arange(num_rows)) - 0.5)
     assert_close(head(embeddings_BVTD.flatten(0, 1)), logits_MK, rtol=1e-3, atol=2e-3)
 
 

@@ -14,7 +14,7 @@ from fewframes.errors import ExportError, needed
 from fewframes.export.exporter import TOLERANCES, relative_difference
 from fewframes.export.graphs import joined, onnx_of, traced, write_onnx
 from fewframes.models.config import ModelConfig
-from fewframes.models.moments import Floats, moment_features
+from fewframes.models.moments import SOLVED_MOMENTS, Floats, moment_features
 from fewframes.models.rejection.rejection import Rejection
 from fewframes.models.stam import STAM
 from fewframes.runtime.graph_runtime import GraphRuntime
@@ -83,6 +83,7 @@ def _head_alone(start: GraphRuntime, weight_KP: Floats, bias_K: Floats, task: Ta
         image_size=start.view.crop_px,
         temporal="mean",
         moment_head=True,
+        moments=SOLVED_MOMENTS,
         num_frames=start.num_frames,
         num_classes=len(bias_K),
         task=task,
@@ -111,7 +112,7 @@ def _disagreement(written: GraphRuntime, start: GraphRuntime, weight_KP: Floats,
     found = ((embeddings_1TD, written.encode_windows(embeddings_1TD)), (whole_1TD, whole))
     differences = [relative_difference(embeddings_1TD, live_1TD)]
     for own_1TD, encoding in found:
-        logits_1K = np.asarray(moment_features(own_1TD) @ weight_KP.T + bias_K, np.float32)
+        logits_1K = np.asarray(moment_features(own_1TD, SOLVED_MOMENTS) @ weight_KP.T + bias_K, np.float32)
         expected_1K = scores_of(logits_1K, written.task)
         differences.append(relative_difference(scores_of(encoding.logits, written.task), expected_1K))
     return max(differences)

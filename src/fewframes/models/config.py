@@ -14,6 +14,7 @@ from pydantic.dataclasses import dataclass
 
 from fewframes.core.settings import STRICT, NumFrames, Pixels, Positive, Share, Task, settings_from
 from fewframes.errors import ConfigError
+from fewframes.models.moments import MomentSet
 
 AttentionLayout = Literal["factorised", "joint", "per_block"]
 Temporal = Literal["paper", "release", "mean", "causal"]
@@ -79,8 +80,10 @@ class ModelConfig:
     """The width of motion tokens; 0 has none. Each frame embedding is joined with its changes from frame to frame, and a linear map
     that is fitted to the training data reduces both to this many numbers."""
     moment_head: bool = False
-    """True if a linear read-out of slow moments over time of the frame embeddings is added to the logits. It is solved in closed
-    form."""
+    """True if a linear read-out of moments over time of the frame embeddings is added to the logits. It is solved in closed form."""
+    moments: MomentSet = "slow"
+    """The set of moments that the read-out takes (models/moments.py): `slow`, as in older files, or `motion`, which trusts changes
+    more than content and does better in other places."""
     temporal_positions: Positions = "learned"
     """The start of the temporal positions. `learned`: noise of 0.02, as in the release. `waves`: slow waves over the video, large
     enough to have an effect (docs/decisions)."""

@@ -1,17 +1,21 @@
-"""Slow moments of frame embeddings, and a linear read-out of them that is solved in closed form. Numpy alone.
+"""Moments of frame embeddings over time, and a linear read-out of them that is solved in closed form. Numpy alone.
 
-This is ours, not the paper's. Moments are meant in the sense of statistics: means over t of f_t cos(pi k u_t) for k = 0..3, of
-|f_t - f_(t-1)|, and of |f_t - mean over frames|. u_t in 0-1 is the time of frame t as a fraction of the duration. k = 0 is the mean
-of the frames, and k = 1 already tells a video from its reverse.
+This is ours, not the paper's. Moments are meant in the sense of statistics. u_t in 0-1 is the time of frame t as a fraction of the
+duration. The waves are means over t of f_t cos(pi k u_t): k = 0 is the mean of the frames, and k = 1 already tells a video from its
+reverse. There are two sets (`MomentSet`):
+
+- `slow`: the waves for k = 0..3, and the means of |f_t - f_(t-1)| and of |f_t - mean over frames|.
+- `motion`: the waves for k = 0..2; the means of |f_t - f_(t-1)|, of |f_t - f_(t-2)| and of the deviation |f_t - mean over frames|;
+  the largest |f_t - f_(t-1)|; and the waves of the deviation for k = 1 and 2. Its read-out trusts changes more than content.
 
 Letters in shapes: B videos, V views of each, M = B*V, T frames, D width, P all moments of a view, K classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +25,17 @@ Indices = NDArray[np.integer[Any]]
 Loss = Callable[[Floats, Floats], float]
 """A function that returns the loss of logits (M, K) for targets (M, K) in 0-1."""
 
-NUM_COSINES, NUM_MOMENTS = 4, 6
+MomentSet = Literal["slow", "motion"]
+MOMENT_WEIGHTS: dict[MomentSet, tuple[float, ...]] = {
+    "slow": (1.0,) * 6,
+    "motion": (0.2, 0.2, 0.2, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2),
+}
+"""The weight of each moment of a set in the products of videos, from which the read-out is solved. The content of the frames has
+less weight than their changes, because another place changes it more (docs/decisions)."""
+SOLVED_MOMENTS: MomentSet = "motion"
+"""The set of a read-out that is solved by itself."""
+NUM_MOMENTS = len(MOMENT_WEIGHTS["slow"])
+"""The number of slow moments, which the judge of unknown videos compares."""
 RIDGE = 0.1
 """The strength of regularisation, as a fraction of the mean of the kernel's diagonal."""
 STD_FLOOR = 0.3
@@ -65,16 +79,38 @@ class SolvedMoments:
         )
 
 
-def moment_features(embeddings_BTD: Floats) -> NDArray[np.float32]:
-    """Return the moments of each video: (B, T, D) -> (B, P)."""
-    num_frames = embeddings_BTD.shape[1]
+def moment_features(embeddings_BTD: Floats, moments: MomentSet = "slow") -> NDArray[np.float32]:
+    """Return the moments of each video: (B, T, D) -> (B, P), where P is D times the number of moments of the set."""
+    deviation_BTD = np.abs(embeddings_BTD - embeddings_BTD.mean(axis=1, keepdims=True))
+    deviation_BD = deviation_BTD.mean(axis=1)
+    change_BTD = np.abs(np.diff(embeddings_BTD, axis=1))
+    if moments == "slow":
+        parts = [*_waves(embeddings_BTD, range(4)), _mean(change_BTD), deviation_BD]
+    else:
+        change2_BTD = np.abs(embeddings_BTD[:, 2:] - embeddings_BTD[:, :-2])
+        parts = [
+            *_waves(embeddings_BTD, range(3)),
+            _mean(change_BTD),
+            _mean(change2_BTD),
+            deviation_BD,
+            change_BTD.max(axis=1, initial=0.0),
+            *_waves(deviation_BTD, (1, 2)),
+        ]
+    return np.concatenate(parts, axis=1).astype(np.float32, copy=False)
+
+
+def _waves(rows_BTD: Floats, orders: Iterable[int]) -> Iterator[Floats]:
+    """Yield the means over t of the rows times cos(pi k u_t), each (B, D), for each order k."""
+    num_frames = rows_BTD.shape[1]
     times_T = (np.arange(num_frames) + 0.5) / num_frames
-    cosines_CT = np.cos(np.pi * np.arange(NUM_COSINES)[:, None] * times_T).astype(np.float32)
-    waves_BCD = cosines_CT @ embeddings_BTD / np.float32(num_frames)
-    change_BD = np.abs(np.diff(embeddings_BTD, axis=1)).sum(axis=1) / max(1, num_frames - 1)
-    deviation_BD = np.abs(embeddings_BTD - embeddings_BTD.mean(axis=1, keepdims=True)).mean(axis=1)
-    moments_BP = np.concatenate([waves_BCD.reshape(len(waves_BCD), -1), change_BD, deviation_BD], axis=1)
-    return moments_BP.astype(np.float32, copy=False)
+    for order in orders:
+        yield np.cos(np.pi * order * times_T).astype(np.float32) @ rows_BTD / np.float32(num_frames)
+
+
+def _mean(rows_BTD: Floats) -> Floats:
+    """Return the mean over time (B, D); zeros if there are no rows."""
+    mean_BD: Floats = rows_BTD.sum(axis=1) / max(1, rows_BTD.shape[1])
+    return mean_BD
 
 
 def solve_moments(
@@ -84,7 +120,7 @@ def solve_moments(
     *,
     groups_B: Indices | None = None,
     left_out_groups: Sequence[int] | None = None,
-    leave_out_means: bool = True,
+    moments: MomentSet = "slow",
 ) -> SolvedMoments:
     """Solve the ridge regression of targets on moments, and choose the scale of the logits by the loss on left-out groups.
 
@@ -97,15 +133,15 @@ def solve_moments(
         targets_BK: the targets in 0-1.
         loss: computes the loss from logits and targets.
         groups_B: the group of each video; None makes each video its own group.
-        left_out_groups: the groups that are predicted from all others; None is all of them.
-        leave_out_means: True to leave a group out of the mean moments and of the mean targets as well. If False, the label of a
-            group leaks through these means. The spread of the moments and the strength of the regularisation are those of all
-            videos in any case: they depend on no label.
+        left_out_groups: the groups that are predicted from all others; None is all of them. A group is left out of the mean
+            moments and of the mean targets as well. The spread of the moments and the strength of the regularisation are those of
+            all videos: they depend on no label.
+        moments: the set of moments.
     """
     embeddings_BVTD, targets_BK = np.asarray(embeddings_BVTD), np.asarray(targets_BK, np.float64)
     rows_of = _rows_of(np.arange(len(targets_BK)) if groups_B is None else np.asarray(groups_B), left_out_groups)
     prior_K = targets_BK.mean(axis=0)
-    problem = _Problem(embeddings_BVTD, targets_BK - prior_K, leave_out_means)
+    problem = _Problem(embeddings_BVTD, targets_BK - prior_K, moments)
     weight_KP, left_out_NVK = problem.solve(rows_of)
     indices_N, num_views = np.concatenate(rows_of), embeddings_BVTD.shape[1]
     centred_MK = (left_out_NVK + prior_K - 0.5).reshape(-1, len(prior_K))
@@ -147,8 +183,8 @@ def _rows_of(groups_B: Indices, left_out_groups: Sequence[int] | None) -> list[I
 class _Problem:
     """A ridge regression of centred targets (B, K) on the standardised moments of all views of B videos."""
 
-    def __init__(self, embeddings_BVTD: Floats, wanted_BK: Floats, leave_out_means: bool) -> None:
-        self.embeddings_BVTD, self.wanted_BK, self.leave_out_means = embeddings_BVTD, wanted_BK, leave_out_means
+    def __init__(self, embeddings_BVTD: Floats, wanted_BK: Floats, moments: MomentSet) -> None:
+        self.embeddings_BVTD, self.wanted_BK, self.moments = embeddings_BVTD, wanted_BK, moments
         self.num_views = embeddings_BVTD.shape[1]
         self.num_rows = len(wanted_BK) * self.num_views
         self.mean_P, self.scale_P = self._mean_and_scale()
@@ -172,7 +208,7 @@ class _Problem:
         dual_MK = inverse_MM @ self._wanted(slice(None))
         # The residual of a left-out group is its dual variables, solved by its diagonal block of the inverse. A free mean
         # takes 1 / (M ridge) from that block: in the direction of equal entries, the inverse is 1 / ridge.
-        mean_part = 1 / (self.num_rows * ridge) if self.leave_out_means else 0.0
+        mean_part = 1 / (self.num_rows * ridge)
         left_out = []
         for rows in rows_of:
             views = (rows[:, None] * self.num_views + np.arange(self.num_views)).ravel()
@@ -188,7 +224,7 @@ class _Problem:
         is_large = [len(rows) * self.num_views > MAX_AT_ONCE for rows in rows_of]
         root_PP = _inverse_root(gram_PP)
         weights_PK = root_PP.T @ (root_PP @ answers_PK)
-        mean_part = 1 / self.num_rows if self.leave_out_means else 0.0
+        mean_part = 1 / self.num_rows
         predictions: dict[int, Floats] = {}
         small = [number for number, large in enumerate(is_large) if not large]
         for some in self._together(small, rows_of):
@@ -226,8 +262,6 @@ class _Problem:
         num_rest = self.num_rows - len(rows) * self.num_views
         # Moments and targets of all videos are centred, so the sums over the rest are minus those over the group.
         mean_P, mean_K = -sums_P / num_rest, -wanted_K / num_rest
-        if not self.leave_out_means:
-            mean_P, mean_K = np.zeros_like(mean_P), np.zeros_like(mean_K)
         rest_PP -= num_rest * np.outer(mean_P, mean_P).astype(rest_PP.dtype)
         rest_PK -= num_rest * np.outer(mean_P, mean_K)
         root_PP = _inverse_root(rest_PP)
@@ -251,7 +285,7 @@ class _Problem:
         return gram_PP, answers_PK
 
     def _mean_and_scale(self) -> tuple[Floats, Floats]:
-        """Return the mean of each moment and the inverse of its spread, both (P,)."""
+        """Return the mean of each moment, and the factor that gives it a spread of 1 times the root of its weight, both (P,)."""
         shift_P: Floats | None = None
         sums_P = squares_P = np.zeros(())
         for some in self._pieces(np.arange(len(self.wanted_BK))):
@@ -263,9 +297,11 @@ class _Problem:
             sums_P, squares_P = sums_P + shifted_MP.sum(axis=0), squares_P + np.square(shifted_MP).sum(axis=0)
         assert shift_P is not None
         variance_P = np.maximum(0, squares_P - np.square(sums_P) / self.num_rows) / (self.num_rows - 1)
-        spread_MD = np.sqrt(variance_P).reshape(NUM_MOMENTS, -1)
+        weights_M = np.array(MOMENT_WEIGHTS[self.moments])
+        spread_MD = np.sqrt(variance_P).reshape(len(weights_M), -1)
         spread_MD += STD_FLOOR * spread_MD.mean(axis=1, keepdims=True)
-        return shift_P + sums_P / self.num_rows, 1 / np.maximum(1e-6, spread_MD).ravel()
+        scale_MD = np.sqrt(weights_M)[:, None] / np.maximum(1e-6, spread_MD)
+        return shift_P + sums_P / self.num_rows, scale_MD.ravel()
 
     def _pieces(self, rows: Indices) -> Iterator[Indices]:
         """Yield the videos in pieces of at most `MAX_AT_ONCE` views."""
@@ -289,7 +325,7 @@ class _Problem:
     def _moments(self, rows: Indices) -> NDArray[np.float32]:
         """Return the moments (M, P) of all views of some videos, video after video."""
         some_BVTD = self.embeddings_BVTD[rows]
-        return moment_features(some_BVTD.reshape(-1, *some_BVTD.shape[2:]))
+        return moment_features(some_BVTD.reshape(-1, *some_BVTD.shape[2:]), self.moments)
 
     def _scaled(self, rows: Indices) -> Floats:
         """Return the standardised moments (M, P) of all views of some videos."""

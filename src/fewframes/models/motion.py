@@ -9,13 +9,14 @@ start, and a read-out that is solved instead of trained.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fewframes.models.moments import NUM_COSINES, NUM_MOMENTS, STD_FLOOR, solve_moments
+from fewframes.models.moments import MOMENT_WEIGHTS, STD_FLOOR, MomentSet, solve_moments
 
 NUM_WAVES, WAVE_STD = 6, 0.3
 """The number of frequencies of `slow_waves`, and the standard deviation of the result."""
@@ -104,17 +105,18 @@ class MotionTokens(nn.Module):
 
 
 class MomentHead(nn.Module):
-    """A linear head on slow moments of the frame embeddings, solved by ridge regression: (B, T, D) -> (B, K) logits.
+    """A linear head on moments of the frame embeddings over time, solved by ridge regression: (B, T, D) -> (B, K) logits.
 
-    `moments.py` has the formula of the moments, and the solver.
+    `moments.py` has the formulas of both sets of moments, and the solver.
     """
 
     MAX_LEFT_OUT = 8192
-    """The most views that are predicted without their own video, to choose the scale. If there are more, videos are drawn."""
+    """The most views that are predicted without their own group, to choose the scale. If there are more, groups are drawn."""
 
-    def __init__(self, frame_width: int, num_classes: int) -> None:
+    def __init__(self, frame_width: int, num_classes: int, moments: MomentSet = "slow") -> None:
         super().__init__()
-        self.linear = nn.Linear(NUM_MOMENTS * frame_width, num_classes).requires_grad_(False)
+        self.moments: MomentSet = moments
+        self.linear = nn.Linear(len(MOMENT_WEIGHTS[moments]) * frame_width, num_classes).requires_grad_(False)
 
     def forward(self, embeddings_BTD: Tensor) -> Tensor:
         return self.linear(self._moments(embeddings_BTD))
@@ -126,36 +128,68 @@ class MomentHead(nn.Module):
         targets_BK: Tensor,
         loss: Callable[[Tensor, Tensor], Tensor],
         generator: torch.Generator,
+        groups: Sequence[str] | None = None,
     ) -> None:
-        """Solve for the weights, and choose the scale of the logits that gives left-out videos the smallest loss (`moments.py`).
+        """Solve for the weights, and choose the scale of the logits that gives left-out groups the smallest loss (`moments.py`).
 
         Args:
             embeddings_BVTD: the frame embeddings of V views of each video.
             targets_BK: the targets in 0-1.
             loss: computes the loss from logits and targets, both (M, K).
-            generator: draws the videos that are left out, if there are more than `MAX_LEFT_OUT` views.
+            generator: draws the groups that are left out, if they have more than `MAX_LEFT_OUT` views.
+            groups: the group of each video. None, or a single group, makes each video its own group.
         """
         num_videos, num_views = embeddings_BVTD.shape[:2]
-        drawn_B = torch.randperm(num_videos, generator=generator)[: max(1, self.MAX_LEFT_OUT // num_views)]
+        groups_B = np.arange(num_videos)
+        if groups is not None and len(set(groups)) > 1:
+            groups_B = np.unique(np.array(groups), return_inverse=True)[1]
+        counts_G = np.bincount(groups_B)
+        drawn_G = torch.randperm(len(counts_G), generator=generator).numpy()
+        num_drawn = int(np.searchsorted(num_views * np.cumsum(counts_G[drawn_G]), self.MAX_LEFT_OUT, side="right"))
         solved = solve_moments(
             embeddings_BVTD.cpu().numpy(),
             targets_BK.cpu().numpy(),
             lambda logits_MK, wanted_MK: loss(torch.from_numpy(logits_MK), torch.from_numpy(wanted_MK)).item(),
-            left_out_groups=drawn_B.tolist(),
-            leave_out_means=False,
+            groups_B=groups_B,
+            left_out_groups=drawn_G[: max(1, num_drawn)].tolist(),
+            moments=self.moments,
         )
         self.linear.weight.copy_(torch.from_numpy(solved.weight))
         self.linear.bias.copy_(torch.from_numpy(solved.bias))
 
     def _moments(self, embeddings_BTD: Tensor) -> Tensor:
         """Return the moments of each video: (B, T, D) -> (B, P)."""
-        num_frames, device = embeddings_BTD.shape[1], embeddings_BTD.device
-        times_T = (torch.arange(num_frames, device=device) + 0.5) / num_frames
-        cosines_TC = torch.cos(math.pi * times_T[:, None] * torch.arange(NUM_COSINES, device=device))
-        waves_BCD = cosines_TC.T @ embeddings_BTD / num_frames
-        change_BD = embeddings_BTD.diff(dim=1).abs().sum(dim=1) / max(1, num_frames - 1)
-        deviation_BD = (embeddings_BTD - embeddings_BTD.mean(dim=1, keepdim=True)).abs().mean(dim=1)
-        return torch.cat([waves_BCD.flatten(1), change_BD, deviation_BD], dim=1)
+        deviation_BTD = (embeddings_BTD - embeddings_BTD.mean(dim=1, keepdim=True)).abs()
+        change_BTD = embeddings_BTD.diff(dim=1).abs()
+        if self.moments == "slow":
+            parts = [_waves(embeddings_BTD, range(4)), _mean(change_BTD), deviation_BTD.mean(dim=1)]
+        else:
+            change2_BTD = (embeddings_BTD[:, 2:] - embeddings_BTD[:, :-2]).abs()
+            # One frame has no change: the row of zeros stands for it, and is the largest of none.
+            largest_BD = F.pad(change_BTD, (0, 0, 1, 0)).amax(dim=1)
+            parts = [
+                _waves(embeddings_BTD, range(3)),
+                _mean(change_BTD),
+                _mean(change2_BTD),
+                deviation_BTD.mean(dim=1),
+                largest_BD,
+                _waves(deviation_BTD, range(1, 3)),
+            ]
+        return torch.cat(parts, dim=1)
+
+
+def _waves(rows_BTD: Tensor, orders: range) -> Tensor:
+    """Return the means over t of the rows times cos(pi k u_t), joined for all orders k: (B, T, D) -> (B, len(orders) * D)."""
+    num_frames, device = rows_BTD.shape[1], rows_BTD.device
+    times_T = (torch.arange(num_frames, device=device) + 0.5) / num_frames
+    orders_C = torch.arange(orders.start, orders.stop, device=device)
+    cosines_TC = torch.cos(math.pi * times_T[:, None] * orders_C)
+    return (cosines_TC.T @ rows_BTD / num_frames).flatten(1)
+
+
+def _mean(rows_BTD: Tensor) -> Tensor:
+    """Return the mean over time (B, D); zeros if there are no rows."""
+    return rows_BTD.sum(dim=1) / max(1, rows_BTD.shape[1])
 
 
 def running_mean(tokens_BTD: Tensor) -> Tensor:

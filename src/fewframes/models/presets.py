@@ -66,6 +66,7 @@ LITE0 = ModelConfig(
     motion_width=256,
     temporal_positions="waves",
     moment_head=True,
+    moments="motion",
     num_classes=11,
 )
 """Our own network. docs/decisions says why it was chosen."""

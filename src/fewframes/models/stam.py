@@ -64,7 +64,7 @@ class STAM(nn.Module):
         self.head = nn.Linear(self.temporal_encoder.width, config.num_classes)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
-        self.moment_head = MomentHead(frame_width, config.num_classes) if config.moment_head else None
+        self.moment_head = MomentHead(frame_width, config.num_classes, config.moments) if config.moment_head else None
 
     def forward(self, pixels_BTCHW: Tensor) -> Tensor:
         """Return the logits (B, K) of videos (B, T, C, H, W) with float pixels in 0-1."""

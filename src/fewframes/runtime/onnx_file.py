@@ -13,7 +13,7 @@ from fewframes.errors import WeightsError
 from fewframes.models.config import ExitPlan, ModelConfig
 from fewframes.models.files.model_file import ModelFile, read_metadata, read_model_file
 from fewframes.models.files.names import find_model
-from fewframes.models.moments import NUM_MOMENTS, moment_features
+from fewframes.models.moments import MOMENT_WEIGHTS, moment_features
 from fewframes.models.rejection.rejection import Rejection
 from fewframes.runtime.file_graphs import WEIGHTS_OF, FileSession, has_time_graph
 from fewframes.runtime.keys import encoder_key, model_key
@@ -60,7 +60,9 @@ class OnnxFileRuntime:
         self.frame_width, self.video_width = frame_width, frame_width if self._time is None else self._time.width
         self._head = self._linear("head", self.video_width)
         self._moment_head = (
-            self._linear("moment_head.linear", NUM_MOMENTS * frame_width) if file.config.moment_head else None
+            self._linear("moment_head.linear", len(MOMENT_WEIGHTS[file.config.moments]) * frame_width)
+            if file.config.moment_head
+            else None
         )
 
     def __repr__(self) -> str:
@@ -171,7 +173,7 @@ class OnnxFileRuntime:
         logits_BK = embedding_BD @ weights_KD.T + bias_K
         if self._moment_head is not None:
             weights_KP, bias_K = self._moment_head
-            logits_BK = logits_BK + moment_features(windows_BTD) @ weights_KP.T + bias_K
+            logits_BK = logits_BK + moment_features(windows_BTD, self.file.config.moments) @ weights_KP.T + bias_K
         return logits_BK, embedding_BD, attention_BT
 
     def _linear(self, key: str, width: int) -> tuple[Floats, Floats]:

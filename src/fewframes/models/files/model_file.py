@@ -41,7 +41,7 @@ REJECTION_PREFIX = "rejection."
 MOST_GRAPH_BYTES = 64 * 2**20
 """The largest graph. A few damaged bytes could claim more than the memory holds."""
 WITHOUT_GRAPHS = frozenset(
-    "num_classes task moment_head temporal_positions token_dropout temporal_dropout drop_path".split()
+    "num_classes task moment_head moments temporal_positions token_dropout temporal_dropout drop_path".split()
 )
 """The settings of a model that change none of its graphs: they belong to the heads, to training, or to the first weights."""
 HEADER_FIELDS = {"format", "sampling", "model", "view", "labels", "provenance", "metrics", "licences"}

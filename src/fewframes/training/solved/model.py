@@ -18,7 +18,7 @@ from fewframes.inference.predictor import Predictor
 from fewframes.models.files.formats import format_of
 from fewframes.models.files.model_file import MODEL_FILE, ModelFile, read_model_file, write_model_file
 from fewframes.models.files.names import GRAPH_FILE, exported_in, find_model
-from fewframes.models.moments import SolvedMoments
+from fewframes.models.moments import SOLVED_MOMENTS, SolvedMoments
 from fewframes.models.rejection.rejection import Rejection
 from fewframes.runtime.graph_runtime import GraphRuntime
 from fewframes.runtime.open import open_runtime
@@ -27,7 +27,13 @@ from fewframes.training.config import RunConfig
 from fewframes.training.solved.features import FrameEmbedder
 from fewframes.video.view import ViewConfig
 
-SOLVED_MODEL: dict[str, Any] = {"temporal": "mean", "temporal_width": None, "motion_width": 0, "moment_head": True}
+SOLVED_MODEL: dict[str, Any] = {
+    "temporal": "mean",
+    "temporal_width": None,
+    "motion_width": 0,
+    "moment_head": True,
+    "moments": SOLVED_MOMENTS,
+}
 """The fields of `ModelConfig` of a solved model. Its video embedding is the mean of the frame embeddings, and the head on that is
 zero, so that the moments alone give the logits."""
 ENCODER = "frame_encoder."

@@ -19,6 +19,7 @@ from fewframes.data.known_videos import marks_of
 from fewframes.data.scenes.groups import with_scenes
 from fewframes.errors import DataError
 from fewframes.models.moments import (
+    SOLVED_MOMENTS,
     Floats,
     SolvedMoments,
     binary_cross_entropy,
@@ -190,7 +191,7 @@ def solve_and_measure(
     targets_BK = targets_of(read, labels)
     names, groups_B = np.unique(read.groups(), return_inverse=True)
     loss = binary_cross_entropy if read.multilabel else cross_entropy
-    solved = solve_moments(views.embeddings, targets_BK, loss, groups_B=groups_B)
+    solved = solve_moments(views.embeddings, targets_BK, loss, groups_B=groups_B, moments=SOLVED_MOMENTS)
     passed = f"one pass over {views.embeddings.shape[2]} uniform frames"
     groups = tuple(read.samples[row].group or read.samples[row].path for row in solved.indices)
     folds = np.zeros(len(groups), np.int64)
@@ -258,7 +259,7 @@ def _held_out(
     if not len(views.indices):
         return None
     samples = tuple(part.samples[index] for index in views.indices)
-    logits_NK: Floats = moment_features(views.embeddings[:, 0]) @ solved.weight.T + solved.bias
+    logits_NK: Floats = moment_features(views.embeddings[:, 0], SOLVED_MOMENTS) @ solved.weight.T + solved.bias
     targets_NK = targets_of(replace(part, samples=samples), data.labels)
     protocol = f"held-out videos of {data.name}, one pass over {views.embeddings.shape[2]} uniform frames"
     return figures_of(
@@ -279,7 +280,7 @@ def _background(
     weight_KP, bias_K = solved.weight.astype(np.float32), solved.bias.astype(np.float32)  # as the model file has them
 
     def encode(windows_WTD: Floats) -> Floats:
-        logits_WK: Floats = moment_features(windows_WTD) @ weight_KP.T + bias_K
+        logits_WK: Floats = moment_features(windows_WTD, SOLVED_MOMENTS) @ weight_KP.T + bias_K
         return logits_WK
 
     read = read_background(

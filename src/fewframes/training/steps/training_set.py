@@ -23,26 +23,38 @@ class TrainingSet:
     teacher_scores: Tensor | None = None
 
 
-def solve(model: STAM, embeddings_BVTD: Tensor, targets_BK: Tensor, seed: int) -> None:
+def solve(
+    model: STAM, embeddings_BVTD: Tensor, targets_BK: Tensor, seed: int, groups: Sequence[str] | None = None
+) -> None:
     """Fit in place the parts of a model that are not trained by steps: the reduction of motion tokens, and the moment head.
 
     A reduction that was kept together with a trained temporal encoder stays as it is.
+
+    Args:
+        model: the model.
+        embeddings_BVTD: the frame embeddings of V views of each video.
+        targets_BK: the targets in 0-1.
+        seed: draws the videos that the reduction is fitted to, and the groups that are left out to choose a scale.
+        groups: the group of each video; None makes each video its own group.
     """
     generator = torch.Generator().manual_seed(seed)
     motion = model.temporal_encoder.motion
     if motion is not None and not motion.kept:
         motion.fit(embeddings_BVTD.flatten(0, 1), generator)
-    _fit_moments(model, embeddings_BVTD, targets_BK, generator)
-
-
-def solve_moments(model: STAM, embeddings_BVTD: Tensor, targets_BK: Tensor, seed: int) -> None:
-    """Fit the moment head of a model in place, if it has one. The reduction of motion tokens stays as it is."""
-    _fit_moments(model, embeddings_BVTD, targets_BK, torch.Generator().manual_seed(seed))
-
-
-def _fit_moments(model: STAM, embeddings_BVTD: Tensor, targets_BK: Tensor, generator: torch.Generator) -> None:
     if model.moment_head is not None:
-        model.moment_head.fit(embeddings_BVTD, targets_BK, model.loss, generator)
+        model.moment_head.fit(embeddings_BVTD, targets_BK, model.loss, generator, groups)
+
+
+def solve_moments(
+    model: STAM, embeddings_BVTD: Tensor, targets_BK: Tensor, seed: int, groups: Sequence[str] | None = None
+) -> None:
+    """Fit the moment head of a model in place, if it has one. The reduction of motion tokens stays as it is.
+
+    The arguments are those of `solve`.
+    """
+    if model.moment_head is not None:
+        generator = torch.Generator().manual_seed(seed)
+        model.moment_head.fit(embeddings_BVTD, targets_BK, model.loss, generator, groups)
 
 
 def needs_solving(model: STAM) -> bool:
