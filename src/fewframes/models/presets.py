@@ -56,7 +56,8 @@ TRESNET_M = ModelConfig(encoder="timm:tresnet_m")
 TRESNET_L = ModelConfig(encoder="timm:tresnet_l", num_frames=8)
 LITE0 = ModelConfig(
     encoder="lite0",
-    cells=3,
+    cells=6,
+    cell_width=28,
     temporal_width=128,
     temporal_depth=2,
     temporal_heads=4,
