@@ -88,7 +88,7 @@ class ModelConfig:
     more than content and does better in other places."""
     temporal_positions: Positions = "learned"
     """The start of the temporal positions. `learned`: noise of 0.02, as in the release. `waves`: slow waves over the video, large
-    enough to have an effect (docs/decisions)."""
+    enough to have an effect (docs/decisions). Training with a frozen frame encoder takes `waves` unless told otherwise."""
     token_dropout: Share = 0.0
     """The dropout on the input of the temporal encoder, in training."""
     temporal_dropout: Share = 0.0
