@@ -11,7 +11,8 @@ DATA holds `ut_interaction/` and `fir_rgb/`, each with its `manifest.csv`. What 
 3. five folds of whole groups: `train` on four, measured on the fifth, with each of three seeds;
 4. one number by which all logits are divided, fitted to the logits of step 3; its figures are of folds that had no part in it;
 5. `train` on everything, its logits divided by that number, and the judge of unknown videos, which learns from drawn clips too;
-6. `lite0-16.safetensors` with the figures of steps 3 and 4 inside, `held_out.json`, and `confusion.png` of seed 0.
+6. `lite0-16.safetensors` with the figures of steps 3 and 4 and the graphs for ONNX Runtime inside, `held_out.json`, and
+   `confusion.png` of seed 0.
 
     python runs/packaged.py DATA --calibrate lite0-16.safetensors
 
@@ -48,6 +49,7 @@ from fewframes.core.metrics import Report, calibration_error, interval_of, log_l
 from fewframes.core.process import cpu_name
 from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
+from fewframes.export.file_graphs import add_graphs
 from fewframes.inference.predictor import load
 from fewframes.models.backbones import EfficientNetLite
 from fewframes.models.files.checkpoint import save_checkpoint
@@ -343,6 +345,8 @@ def main() -> None:
     path = options.output / "lite0-16.safetensors"
     save_checkpoint(path, whole, dtype=torch.float16)
     fit_unknown(path, videos, options.output / "drawn", cache)
+    if not read_model_file(path).graphs:
+        add_graphs(path)
     if path.stat().st_size > SIZE_LIMIT:
         raise SystemExit(f"{path}: {path.stat().st_size / 1e6:.1f} MB is over the limit of {SIZE_LIMIT / 1e6:.0f} MB")
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")

@@ -12,6 +12,7 @@ from torch.testing import assert_close
 from fewframes.errors import ConfigError
 from fewframes.models.backbones import LITES, EfficientNetLite, _fused_dtypes, _timm_level, timm_frame_encoder
 from fewframes.models.config import LITE_ENCODERS, NUM_LITE_STAGES
+from fewframes.models.layers import FrameGrid
 from helpers.models import with_statistics
 
 NUM_RESIDUALS = 9
@@ -88,6 +89,40 @@ def test_cells_append_where_things_are() -> None:
     assert_close(celled(frames_MCHW)[:, :1280], plain(frames_MCHW))
     mirrored = celled(frames_MCHW.flip(-1))
     assert not torch.allclose(mirrored[:, 1280:], celled(frames_MCHW)[:, 1280:])
+
+
+def test_a_narrow_grid_is_the_projection_of_the_whole_one() -> None:
+    torch.manual_seed(0)
+    whole, narrow = EfficientNetLite(cells=3).eval(), EfficientNetLite(cells=3, cell_width=5).eval()
+    assert narrow.grid is not None
+    assert narrow.grid.reduce is not None
+    rows_WC = narrow.grid.reduce.weight.flatten(1)
+    assert_close(rows_WC @ rows_WC.T, torch.eye(5), rtol=0, atol=2e-3)
+    assert torch.equal(rows_WC, rows_WC.half().float())
+    narrow.load_state_dict({**whole.state_dict(), "grid.reduce.weight": narrow.grid.reduce.weight})
+    frames_MCHW = torch.rand(2, 3, 96, 96)
+    grid_MCS = whole(frames_MCHW)[:, 1280:].reshape(2, 112, 9)
+    assert narrow(frames_MCHW).shape == (2, narrow.width) == (2, 1280 + 5 * 9)
+    assert_close(narrow(frames_MCHW)[:, 1280:], (rows_WC @ grid_MCS).flatten(1))
+
+
+def test_every_network_draws_the_same_projection() -> None:
+    first, second = FrameGrid(8, 2, 3), FrameGrid(8, 4, 3)
+    assert first.reduce is not None
+    assert second.reduce is not None
+    assert torch.equal(first.reduce.weight, second.reduce.weight)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224"])
+def test_timm_encoders_have_narrow_grids(name: str) -> None:
+    encoder = timm_frame_encoder(name, image_size=64, cells=2, cell_width=7).eval()
+    plain = timm_frame_encoder(name, image_size=64)
+    assert encoder(torch.rand(2, 3, 64, 64)).shape == (2, encoder.width) == (2, plain.width + 4 * 7)
+
+
+def test_a_grid_wider_than_its_layer_is_refused() -> None:
+    with pytest.raises(ConfigError, match="cell_width 113: the layer has 112 channels"):
+        EfficientNetLite(cells=3, cell_width=113)
 
 
 def test_folded_norms_are_the_same_function() -> None:

@@ -201,6 +201,7 @@ OTHER_MODELS: dict[str, dict[str, Any]] = {
     "encoder": {"encoder": "lite0"}, "image_size": {"image_size": 24}, "patch_size": {"patch_size": 16},
     "width": {"width": 96}, "depth": {"depth": 2}, "heads": {"heads": 6}, "cells": {"encoder": "lite0", "cells": 2},
     "cells_layer": {"depth": 3, "cells": 2, "cells_layer": 1},
+    "cell_width": {"depth": 3, "cells": 2, "cell_width": 5}, "moments": {"moments": "motion"},
     "mlp_ratio": {"mlp_ratio": 2.0}, "qkv_bias": {"qkv_bias": False}, "norm_eps": {"norm_eps": 0.1},
     "merge": {"merge": 1}, "layout": {"layout": "joint", "temporal": "mean"}, "temporal": {"temporal": "mean"},
     "temporal_depth": {"temporal_depth": 2}, "temporal_heads": {"temporal_heads": 2}, "temporal_width": {"temporal_width": 16},
@@ -231,7 +232,7 @@ def test_each_setting_of_a_model_is_in_the_key_or_changes_no_embedding(name: str
     plain, other = of(), of(replace(TINY, **OTHER_MODELS[name]))
     if name == "cells":  # beside the same encoder without them
         plain = of(replace(TINY, encoder="lite0"))
-    if name == "cells_layer":  # beside the same cells of another layer
+    if name in ("cells_layer", "cell_width"):  # beside the same cells of another layer, or in all channels
         plain = of(replace(TINY, depth=3, cells=2))
     if name not in WITHOUT_EFFECT or name == "merge":
         assert encoder_key(other) != encoder_key(plain)

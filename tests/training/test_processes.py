@@ -47,7 +47,7 @@ def test_two_processes_share_embedding_and_judging(
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert (metrics["processes"], metrics["held_out"]["evaluated"], len(metrics["failed"])) == (2, 4, 1)
     counts = [int((tmp_path / f"out-rank{rank}").read_text()) for rank in (0, 1)]
-    # Twelve videos can be read. Frozen, each is embedded once; else the four held out are judged in both epochs, to calibrate the
-    # chosen and the last model, and at the end.
-    assert sum(counts) == {"none": 12, "all": 5 * 4}[unfreeze]
+    # Twelve videos can be read. Frozen, each view is embedded once: eight training videos, mirrored too, and four held out. Else
+    # the four held out are judged in both epochs, to calibrate the chosen and the last model, and at the end.
+    assert sum(counts) == {"none": 8 * 2 + 4, "all": 5 * 4}[unfreeze]
     assert min(counts) >= 4

@@ -22,20 +22,22 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fewframes.errors import ConfigError, nearest
-from fewframes.models.layers import middle_block, with_cells
+from fewframes.models.layers import FrameGrid, middle_block
 
 
 class TimmFrameEncoder(nn.Module):
     """A frame encoder whose embeddings are the pooled features of a timm backbone: (M, C, H, W) -> (M, D).
 
-    With `cells` above 0, a map of the backbone is appended, pooled over cells x cells parts. `level` is its index among those of
-    timm's `forward_intermediates`, and `width` includes it.
+    With a `grid`, it is appended: the grid of a map of the backbone. `level` is the index of the map among those of timm's
+    `forward_intermediates`. `width` is that of the pooled features; the attribute is that of the whole embedding.
     """
 
-    def __init__(self, backbone: nn.Module, width: int, *, cells: int = 0, level: int = 0) -> None:
+    def __init__(self, backbone: nn.Module, width: int, *, grid: FrameGrid | None = None, level: int = 0) -> None:
         super().__init__()
         self.backbone = backbone
-        self.width, self.cells, self.level = width, cells, level
+        self.grid, self.level = grid, level
+        self.cells = 0 if grid is None else grid.cells
+        self.width = width + (0 if grid is None else grid.width)
         # If set, this encodes frames with the parts of the backbone, merging tokens on the way (token_merging.py). In training
         # it is never used.
         self.walk: Callable[[nn.Module, Tensor], Tensor] | None = None
@@ -59,7 +61,8 @@ class TimmFrameEncoder(nn.Module):
     def pool(self, features: tuple[Tensor, ...]) -> Tensor:
         """Return embeddings (M, D) from the result of `features`."""
         backbone: Any = self.backbone
-        return with_cells(backbone.forward_head(features[0]), features[1:], self.cells)
+        pooled_MD = backbone.forward_head(features[0])
+        return pooled_MD if self.grid is None else torch.cat([pooled_MD, self.grid(features[1])], dim=1)
 
 
 def timm_frame_encoder(
@@ -70,6 +73,7 @@ def timm_frame_encoder(
     drop_path: float = 0.0,
     cells: int = 0,
     cells_layer: int | None = None,
+    cell_width: int | None = None,
 ) -> TimmFrameEncoder:
     """Build the timm backbone of this name without its classifier.
 
@@ -81,6 +85,7 @@ def timm_frame_encoder(
         drop_path: the rate of stochastic depth, for backbones that have it.
         cells: the number of cells along each side of the frame; 0 has none.
         cells_layer: the map that is pooled over cells, as `ModelConfig.cells_layer` counts it.
+        cell_width: the numbers of each cell; None keeps all channels.
 
     Raises:
         ConfigError: timm has no backbone of that name, or the backbone gives no such map.
@@ -99,7 +104,7 @@ def timm_frame_encoder(
     if not cells:
         return TimmFrameEncoder(backbone, int(width))
     level, channels = _timm_level(name, backbone, cells_layer)
-    return TimmFrameEncoder(backbone, int(width) + channels * cells**2, cells=cells, level=level)
+    return TimmFrameEncoder(backbone, int(width), grid=FrameGrid(channels, cells, cell_width), level=level)
 
 
 def _timm_level(name: str, backbone: nn.Module, layer: int | None) -> tuple[int, int]:
@@ -155,7 +160,12 @@ class EfficientNetLite(nn.Module):
     )
 
     def __init__(
-        self, cells: int = 0, *, cells_layer: int | None = None, multipliers: tuple[float, float] = (1.0, 1.0)
+        self,
+        cells: int = 0,
+        *,
+        cells_layer: int | None = None,
+        cell_width: int | None = None,
+        multipliers: tuple[float, float] = (1.0, 1.0),
     ) -> None:
         super().__init__()
         wider, deeper = multipliers
@@ -180,7 +190,8 @@ class EfficientNetLite(nn.Module):
         self.blocks = nn.Sequential(*stages)
         self.conv_head = _conv(channels, self.POOLED, 1)
         self.bn2 = _norm(self.POOLED)
-        self.width = self.POOLED + widths[self.cells_layer - 1] * cells**2
+        self.grid = FrameGrid(widths[self.cells_layer - 1], cells, cell_width) if cells else None
+        self.width = self.POOLED + (0 if self.grid is None else self.grid.width)
 
     def forward(self, frames_MCHW: Tensor) -> Tensor:
         return self.pool(self.features(frames_MCHW))
@@ -195,7 +206,8 @@ class EfficientNetLite(nn.Module):
 
     def pool(self, features: tuple[Tensor, ...]) -> Tensor:
         """Return embeddings (M, D) from the result of `features`."""
-        return with_cells(features[0].mean(dim=(2, 3)), features[1:], self.cells)
+        pooled_MD = features[0].mean(dim=(2, 3))
+        return pooled_MD if self.grid is None else torch.cat([pooled_MD, self.grid(features[1])], dim=1)
 
     def fold_norms(self) -> None:
         """Merge each batch norm into the convolution before it. In eval mode this is the same function, but faster.

@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fewframes.errors import ConfigError
+
+GRID_SEED = 0
+"""The seed of the projection of a grid."""
 MOST_MULTIPLIED_OUT = 512
 """The most tokens of a sequence whose attention on a CPU is computed as plain matrix products."""
 
@@ -232,8 +237,30 @@ def middle_block(depth: int) -> int:
     return max(1, round(2 * depth / 3))
 
 
-def with_cells(pooled_MD: Tensor, maps: tuple[Tensor, ...], cells: int) -> Tensor:
-    """Return the pooled features followed by each map (M, D', h, w), pooled over cells x cells parts of the frame."""
-    if not maps:
-        return pooled_MD
-    return torch.cat([pooled_MD, *(F.adaptive_avg_pool2d(one, cells).flatten(1) for one in maps)], dim=1)
+class FrameGrid(nn.Module):
+    """Features of an encoder's middle, pooled over cells x cells parts of the frame: (M, C, h, w) -> (M, cells**2 * width).
+
+    With `width`, each cell has that many numbers instead of C: the features are reduced by a fixed random projection, whose rows
+    are orthogonal. It keeps distances well enough that no fitting is needed (docs/decisions). It is drawn from a seed, and stored
+    with the weights; its numbers are those of float16, so that a stored model has the very same.
+
+    Raises ConfigError if `width` is larger than C.
+    """
+
+    def __init__(self, channels: int, cells: int, width: int | None = None) -> None:
+        super().__init__()
+        if width is not None and width > channels:
+            raise ConfigError(
+                f"cell_width {width}: the layer has {channels} channels; take fewer, or leave it out for all"
+            )
+        self.cells = cells
+        self.width = cells**2 * (width or channels)
+        self.reduce = None if width is None else nn.Conv2d(channels, width, 1, bias=False).requires_grad_(False)
+        if self.reduce is not None and width is not None:
+            drawn_CC = np.random.default_rng(GRID_SEED).standard_normal((channels, width))
+            rows_WC = np.ascontiguousarray(np.linalg.qr(drawn_CC)[0].T, np.float16)
+            self.reduce.weight.data.copy_(torch.from_numpy(rows_WC)[:, :, None, None])
+
+    def forward(self, features_MCHW: Tensor) -> Tensor:
+        pooled_MCHW = F.adaptive_avg_pool2d(features_MCHW, self.cells)
+        return (pooled_MCHW if self.reduce is None else self.reduce(pooled_MCHW)).flatten(1)

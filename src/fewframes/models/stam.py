@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from fewframes.models.config import ModelConfig
-from fewframes.models.layers import Attention, Block, middle_block, resize_positions, with_cells
+from fewframes.models.layers import Attention, Block, FrameGrid, middle_block, resize_positions
 from fewframes.models.motion import MomentHead
 from fewframes.models.temporal import TemporalEncoder
 from fewframes.video.view import ViewConfig
@@ -164,12 +164,13 @@ class SpatialEncoder(nn.Module):
         super().__init__()
         self.layout = config.layout
         self.cells, self.cells_layer = config.cells, config.cells_layer or middle_block(config.depth)
-        self.width = config.width * (1 + config.cells**2)
+        self.grid = FrameGrid(config.width, config.cells, config.cell_width) if config.cells else None
+        self.width = config.width + (0 if self.grid is None else self.grid.width)
         self.image_size_px = config.image_size
-        grid = config.image_size // config.patch_size
+        side = config.image_size // config.patch_size
         self.patch_embed = PatchEmbed(config.patch_size, config.width)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
-        self.pos_embed = nn.Parameter(torch.zeros(1, grid * grid + 1, config.width))
+        self.pos_embed = nn.Parameter(torch.zeros(1, side * side + 1, config.width))
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         if self.layout != "factorised":
@@ -196,12 +197,12 @@ class SpatialEncoder(nn.Module):
 
     def forward(self, frames_MCHW: Tensor, num_frames: int = 1) -> Tensor:
         tokens = self.tokens(frames_MCHW, num_frames)
-        if not self.cells:
+        if self.grid is None:
             return self.read_out(self._through_blocks(self.blocks, tokens), num_frames)
         first, rest = self.blocks[: self.cells_layer], self.blocks[self.cells_layer :]
         middle = self._through_whole_blocks(first, tokens)
         last = self._through_blocks(rest, middle) if len(rest) else middle
-        return with_cells(self.read_out(last, num_frames), (self._map_of(middle, num_frames),), self.cells)
+        return torch.cat([self.read_out(last, num_frames), self.grid(self._map_of(middle, num_frames))], dim=1)
 
     def tokens(self, frames_MCHW: Tensor, num_frames: int = 1) -> Tensor:
         """Return the input of the first block (Eq. 1): (M, S, D); in `joint` (B, T*S, D), in `per_block` (B, T, S, D).

@@ -345,13 +345,32 @@ def test_an_efficientnet_lite_starts_from_weights_of_the_other_naming(encoder: s
         assert torch.equal(tensor, network.state_dict()[name]), name
 
 
+def test_a_grid_of_another_model_keeps_its_projection_where_it_fits(tmp_path: Path) -> None:
+    config = replace(TINY, encoder="lite0", cells=3, cell_width=4)
+    model = build_model(config, VIEW)
+    key = "grid.reduce.weight"
+    model.frame_encoder.state_dict()[key].fill_(0.5)
+    save_checkpoint(tmp_path / "m.safetensors", Checkpoint(model, VIEW, LABELS))
+
+    def started(**changes: Any) -> dict[str, torch.Tensor]:
+        other = start_model(replace(config, **changes), VIEW, str(tmp_path / "m.safetensors"))
+        state = other.frame_encoder.state_dict()
+        assert torch.equal(state["conv_stem.weight"], model.frame_encoder.state_dict()["conv_stem.weight"])
+        return state
+
+    assert (started(cells=2)[key] == 0.5).all()
+    assert started(cell_width=8)[key].shape == (8, 112, 1, 1)
+    assert not (started(cells_layer=4)[key] == 0.5).any()
+    assert key not in started(cells=0, cell_width=None)
+
+
 @pytest.mark.parametrize(
     ("encoder", "other", "message"),
     [
         (
             "lite0",
             "lite1",
-            "322 tensors of an EfficientNet-Lite and this network has 247; take the file of the same size",
+            "320 tensors of an EfficientNet-Lite and this network has 245; take the file of the same size",
         ),
         ("lite1", "lite2", r"_blocks.\d+ is .* of this network is .*; take the file of the same size"),
     ],

@@ -202,7 +202,7 @@ def test_cost_of_a_preset_is_the_pinned_one() -> None:
     )
     cost = work_of(predictor, Views.parse("10x3"), ScoringSpeed(0, None, 0.0))
     assert cost.lines() == [
-        "each video: 160 frames read, 185.5 billion multiply-adds (30 views of 6.185 billion); model: 6.2 million parameters"
+        "each video: 160 frames read, 185.6 billion multiply-adds (30 views of 6.187 billion); model: 6.2 million parameters"
     ]
 
 

@@ -89,6 +89,28 @@ def test_the_packaged_model_starts_with_a_new_temporal_part_as_ever() -> None:
     assert not model.temporal_encoder.motion.kept
 
 
+@pytest.mark.parametrize("temporal", ["paper", "release", "causal"])
+def test_positions_start_as_waves_if_the_frame_encoder_is_frozen(tmp_path: Path, temporal: str) -> None:
+    path = str(saved(tmp_path / "model.safetensors", temporal=temporal))
+    run = RunConfig(start=path)
+
+    def started(run: RunConfig) -> tuple[str, float]:
+        model = start_run(run, num_classes=3, task="single").model
+        return model.config.temporal_positions, model.temporal_encoder.pos_embed.detach().std().item()
+
+    name, size = started(run)
+    assert name == "waves"
+    assert size > 0.2
+    for other in (
+        replace(run, train=TrainConfig(unfreeze="all")),
+        replace(run, model={"temporal_positions": "learned"}),
+    ):
+        name, size = started(other)
+        assert name == "learned"
+        assert size < 0.05
+    assert started(replace(run, keep_temporal=True))[0] == "learned"
+
+
 def test_the_release_is_kept_whole_unless_something_else_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,7 +221,7 @@ def test_one_choice_of_an_encoder_brings_its_view(monkeypatch: pytest.MonkeyPatc
     assert asked == [name]
     assert started.view == ViewConfig(resize_px=168, crop_px=160, interpolation="bicubic")
     config, ours = started.model.config, PRESETS["lite0-16"].model
-    assert (config.encoder, config.image_size, config.cells) == (f"timm:{name}", 160, 0)
+    assert (config.encoder, config.image_size, config.cells) == (f"timm:{name}", 160, 6)
     assert (config.motion_width, config.temporal_width) == (ours.motion_width, ours.temporal_width)
     assert started.licences == {"frame encoder": f"apache-2.0 (timm: {name})"}
     assert started.started_from == {}
@@ -221,8 +243,10 @@ def test_encoders_of_each_kind_embed_and_are_counted(name: str, monkeypatch: pyt
         embeddings_MD = model.encode_frames(torch.rand(2, 3, 64, 64))
     assert embeddings_MD.shape == (2, model.frame_width)
     cost = count_cost(model, 2, 64)
+    encoder: Any = model.frame_encoder
+    pooled_width = model.frame_width - encoder.grid.width
     assert cost.num_parameters == sum(weight.numel() for weight in model.parameters())
-    assert cost.gmacs > 2 * 16 * 1e-9 * model.frame_width**2  # two frames of 16 patches, through one matrix at least
+    assert cost.gmacs > 2 * 16 * 1e-9 * pooled_width**2  # two frames of 16 patches, through one matrix at least
 
 
 def test_what_is_set_by_hand_wins_over_the_encoders_own_view(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.testing import assert_close
 
 from fewframes.data.layouts import Sample
 from fewframes.errors import ConfigError, MissingDependency
@@ -24,7 +25,7 @@ from fewframes.training.config import RunConfig, TrainConfig
 from fewframes.training.processes import ONE_THREAD_GFLOP, few_threads, start_processes
 from fewframes.training.steps.loader import TokenExamples, VideoExamples
 from fewframes.training.steps.loop import Trainer, TrainingStep, fit
-from fewframes.training.steps.training_set import TrainingSet, class_weights, token_examples
+from fewframes.training.steps.training_set import TrainingSet, class_weights, solve, token_examples
 from fewframes.video.view import ViewConfig
 
 VIEW = ViewConfig(resize_px=36, crop_px=32)
@@ -78,6 +79,21 @@ def test_the_order_of_frames_is_learned_and_a_mean_cannot() -> None:
 def test_the_read_out_of_moments_learns_it_too() -> None:
     config = replace(ORDERED, temporal="mean", temporal_width=None, motion_width=0, moment_head=True)
     assert accuracy(fitted(config)) > 0.95
+
+
+def test_the_trained_head_counts_a_third_beside_a_solved_read_out() -> None:
+    embeddings_BVTD, targets_BK = rising_or_falling(40, seed=1)
+    model = built(replace(ORDERED, moment_head=True))
+    solve(model, embeddings_BVTD, targets_BK, 0)
+    training_set = TrainingSet(token_examples(model, embeddings_BVTD), targets_BK, ["x"] * 80)
+    trainer = Trainer(model, training_set, RunConfig(train=QUICK), start_processes("cpu", QUICK))
+    next(trainer.steps())
+    assert model.moment_head is not None
+    assert_close(trainer.trained().head.weight, trainer.learner.head.weight.detach() / 3)
+    assert_close(trainer.trained().head.bias, trainer.learner.head.bias.detach() / 3)
+    moment_head = trainer.trained().moment_head
+    assert moment_head is not None
+    assert torch.equal(moment_head.linear.weight, model.moment_head.linear.weight)
 
 
 def test_same_seed_same_weights() -> None:

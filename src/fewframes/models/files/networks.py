@@ -29,7 +29,9 @@ def build_model(config: ModelConfig, view: ViewConfig) -> STAM:
         encoder: SpatialEncoder | EfficientNetLite | TimmFrameEncoder = SpatialEncoder(config)
     elif config.encoder in LITES:
         multipliers = LITES[config.encoder]
-        encoder = EfficientNetLite(config.cells, cells_layer=config.cells_layer, multipliers=multipliers)
+        encoder = EfficientNetLite(
+            config.cells, cells_layer=config.cells_layer, cell_width=config.cell_width, multipliers=multipliers
+        )
     else:
         encoder = timm_frame_encoder(
             config.encoder.removeprefix("timm:"),
@@ -37,6 +39,7 @@ def build_model(config: ModelConfig, view: ViewConfig) -> STAM:
             drop_path=config.drop_path,
             cells=config.cells,
             cells_layer=config.cells_layer,
+            cell_width=config.cell_width,
         )
     width = encoder.width
     if config.temporal != "mean" and (config.temporal_width or width) % config.temporal_heads:

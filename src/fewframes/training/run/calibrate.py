@@ -106,8 +106,7 @@ def _fit_held_out(prepared: PreparedRun, model: STAM) -> CalibrationFit:
 def _cross_fitted(prepared: PreparedRun, embedded: EmbeddedVideos, progress: Sequence[float]) -> list[CalibrationFit]:
     """Fit a temperature for each progress: for the model after that fraction of the steps."""
     videos = prepared.context.videos
-    all_groups = videos.training.groups()
-    groups = [all_groups[index] for index in embedded.indices.tolist()]
+    groups = videos.groups_of(embedded)
     targets_BK = videos.targets_BK[embedded.indices].numpy()
     num_folds = prepared.context.run.train.calibration_folds
     if len(set(groups)) < 2:
@@ -159,7 +158,11 @@ def _logits_without(
     context, everything = prepared.context, prepared.training_set
     model = _copied(prepared.model)
     targets_BK = everything.targets[rest_B]
-    solve_moments(model, torch.from_numpy(embedded.embeddings[rest_B]), targets_BK, context.run.train.seed)
+    groups = context.videos.groups_of(embedded)
+    rest_groups = [groups[row] for row in rest_B.tolist()]
+    embeddings_BVTD = torch.from_numpy(embedded.embeddings[rest_B])
+    solve_moments(model, embeddings_BVTD, targets_BK, context.run.train.seed, rest_groups)
+    del embeddings_BVTD
     teacher = everything.teacher_scores
     assert isinstance(everything.examples, TokenExamples)  # there are embeddings
     training_set = TrainingSet(

@@ -210,5 +210,6 @@ def _with_fitted_moments(context: RunContext, model: STAM) -> STAM:
     if embedded is not None:
         generator = torch.Generator().manual_seed(run.train.seed)
         targets_BK = videos.targets_BK[embedded.indices]
-        model.moment_head.fit(torch.from_numpy(embedded.embeddings), targets_BK, model.loss, generator)
+        groups = videos.groups_of(embedded)
+        model.moment_head.fit(torch.from_numpy(embedded.embeddings), targets_BK, model.loss, generator, groups)
     return as_in_first(model, context.accelerator)

@@ -130,5 +130,6 @@ def _solved(context: RunContext, model: STAM, start: Predictor) -> EmbeddedVideo
         raise DataError(
             f"{data.name}: no training video of {names} could be read ({len(videos.failures)} failed; the first: {first})"
         )
-    solve(model, torch.from_numpy(embedded.embeddings), targets_BK, context.run.train.seed)
+    groups = videos.groups_of(embedded)
+    solve(model, torch.from_numpy(embedded.embeddings), targets_BK, context.run.train.seed, groups)
     return embedded

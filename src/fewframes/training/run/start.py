@@ -48,7 +48,9 @@ def start_run(run: RunConfig, *, num_classes: int, task: Task) -> RunStart:
     """Return a new model for a run.
 
     The frame encoder's weights are those of `run.init`, or else of `run.start`, or those of timm if the run names a timm network.
-    The temporal encoder is that of `run.start` if the run keeps it. All other weights are random.
+    The temporal encoder is that of `run.start` if the run keeps it. All other weights are random. With a frozen frame encoder the
+    temporal positions start as slow waves, whatever the preset says, unless the run sets them: a hundred videos do not teach the
+    order of frames from positions near zero (docs/decisions).
 
     Raises:
         WeightsError: weights cannot be found, or do not fit.
@@ -73,6 +75,8 @@ def start_run(run: RunConfig, *, num_classes: int, task: Task) -> RunStart:
     scale = pixel_scale(run.init) if run.init and _is_timm(run.init) else {}
     view = settings_from(ViewConfig, {**asdict(view), **scale, **run.view}, f"{run.start}: view")
     keeps = _keeps_temporal(run, config, started)  # refused before a download
+    if run.train.unfreeze == "none" and not keeps and "temporal_positions" not in run.model:
+        config = replace(config, temporal_positions="waves")
     network = start_model(config, view, init, chosen=run.model)
     if keeps and started is not None:
         keep_temporal(network, started.model, run.start)

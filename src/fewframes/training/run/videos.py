@@ -78,6 +78,11 @@ class RunVideos:
         """The keys of the training videos, which the model's file keeps so that an evaluation can recognise them."""
         return marks_of(self.training.samples)
 
+    def groups_of(self, embedded: EmbeddedVideos) -> list[str]:
+        """Return the groups of the embedded training videos."""
+        groups = self.training.groups()
+        return [groups[index] for index in embedded.indices.tolist()]
+
     def note(self, failures: Iterable[Failure]) -> None:
         """Remember these failures, each once."""
         self.failures |= {(failure.source, failure.start_s, failure.end_s): failure for failure in failures}
