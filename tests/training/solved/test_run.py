@@ -89,6 +89,8 @@ def test_from_a_folder_to_a_model_that_predicts(
     assert facts["left_out"]["report"]["top1"] == 1.0
     assert facts["left_out"]["interval"]["num_groups"] == 12
     assert "warning" not in facts["left_out"]["interval"]
+    assert facts["forecast"] == solved.forecast.to_dict()
+    assert (solved.forecast.num_videos, solved.forecast.num_groups) == (12, 12)
     assert facts["failed"][0]["source"].endswith("broken.mp4")
     assert facts["head"].startswith("solved")
     assert read_run(out / "run.toml").train.head == "solved"
