@@ -27,8 +27,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.accuracy.three_sets import DRAWS, Protocol, numbered, protocols_of
-from benchmarks.harness import write_result
+from benchmarks.accuracy.three_sets import DRAWS, Protocol, protocols_of
+from benchmarks.harness import numbered, write_result
 from fewframes.core.cache import EmbeddingCache
 from fewframes.inference.predictor import load
 from fewframes.models.moments import SOLVED_MOMENTS

@@ -33,7 +33,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -111,7 +111,7 @@ class Protocol:
     folds: NDArray[np.int64]
     tested: tuple[int, ...]
     trained: bool = True
-    """Systems that are trained in steps take part, in the first shuffle."""
+    """True if systems that are trained in steps take part, in the first shuffle."""
 
     @property
     def rows(self) -> NDArray[np.int64]:
@@ -229,7 +229,7 @@ def table_of(protocol: Protocol, rights: Mapping[str, Rights]) -> dict[str, obje
     systems = {}
     for name in (name for name in SYSTEMS if name in rights):
         mean_B = rights[name].mean(axis=0)
-        found = interval_of(lambda rows, mean_B=mean_B: float(mean_B[rows].mean()), groups, np.random.default_rng(0))
+        found = interval_of(mean_over(mean_B), groups, np.random.default_rng(0))
         # Trained systems have seen the first shuffle alone, so read-outs are compared with them on that.
         compared = rights[name][:1] if name in get_args(MomentSet) and against == "before" else rights[name]
         systems[name] = {
@@ -247,6 +247,10 @@ def table_of(protocol: Protocol, rights: Mapping[str, Rights]) -> dict[str, obje
         "differences against": against,
         "systems": systems,
     }
+
+
+def mean_over(right_B: Rights) -> Callable[[NDArray[np.int64]], float]:
+    return lambda rows: float(right_B[rows].mean())
 
 
 def difference_to(first_SB: Rights, second_SB: Rights, groups: Sequence[str]) -> dict[str, float]:
