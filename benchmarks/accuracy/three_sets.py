@@ -86,6 +86,7 @@ TRAINED = {
     "paper, waves": replace(PAPER, temporal_positions="waves"),
     "all": PACKAGED,
 }
+TRAINED_ON = ("ut", "set 1 -> 2", "set 2 -> 1", "fights", "daily", "order")
 SYSTEMS = ("mean", "paper, 0.02", "paper, waves", "transformer", "slow", "motion", "before", "all")
 WORDS = {
     "mean": "mean of frames, linear head",
@@ -110,8 +111,6 @@ class Protocol:
     groups: tuple[str, ...]
     folds: NDArray[np.int64]
     tested: tuple[int, ...]
-    trained: bool = True
-    """True if systems that are trained in steps take part, in the first shuffle."""
 
     @property
     def rows(self) -> NDArray[np.int64]:
@@ -138,7 +137,7 @@ def protocols_of(data: Path, predictor: Predictor, cache: EmbeddingCache) -> Ite
     sequences = tuple(row["sequence"] for row in rows)
     each = numbered(sequences).numpy()[None]
     yield Protocol("ut", views, targets, sequences, in_folds(targets, sequences), tuple(range(FOLDS)))
-    yield Protocol("ut, each sequence", views, targets, sequences, each, tuple(range(20)), trained=False)
+    yield Protocol("ut, each sequence", views, targets, sequences, each, tuple(range(20)))
     sets = numbered([row["set"] for row in rows]).numpy()[None]
     yield Protocol("set 1 -> 2", views, targets, sequences, sets, (1,))
     yield Protocol("set 2 -> 1", views, targets, sequences, sets, (0,))
@@ -202,12 +201,14 @@ def train_fold(job: tuple[int, int, int, str]) -> dict[str, Rights]:
     return {system: (found.argmax(1) == wanted_N).numpy().astype(float) for system, found in logits.items()}
 
 
-def trained_rights(protocols: Sequence[Protocol], seeds: int, file: Path, workers: int) -> list[dict[str, Rights]]:
-    """For each protocol, whether each tested video is right (seeds, B), by each trained system."""
+def trained_rights(
+    protocols: Sequence[Protocol], trained_on: Sequence[str], seeds: int, file: Path, workers: int
+) -> list[dict[str, Rights]]:
+    """For each protocol, whether each tested video is right (seeds, B), by each trained system; nothing where none is."""
     jobs = [
         (number, fold, seed, name)
         for number, protocol in enumerate(protocols)
-        for fold in (protocol.tested if protocol.trained else ())
+        for fold in (protocol.tested if protocol.name in trained_on else ())
         for seed in range(seeds)
         for name in TRAINED
     ]
@@ -358,7 +359,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, nargs="?")
     parser.add_argument("--systems", choices=("solved", "all"), default="all")
-    parser.add_argument("--seeds", type=int, default=1, help="of what is trained in steps")
+    parser.add_argument(
+        "--trained-on", nargs="+", choices=TRAINED_ON, default=TRAINED_ON, help="protocols of those systems"
+    )
+    parser.add_argument("--seeds", type=int, default=1, help="of systems that are trained in steps")
     parser.add_argument("--cache", type=Path, default=Path("build/accuracy-cache"))
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument(
@@ -374,7 +378,8 @@ def main() -> None:
     protocols = list(protocols_of(options.data, predictor, EmbeddingCache(options.cache)))
     rights = [{moments: solved_rights(protocol, moments) for moments in get_args(MomentSet)} for protocol in protocols]
     if options.systems == "all":
-        found = trained_rights(protocols, options.seeds, Path("build/three-sets.pt"), options.workers)
+        file = Path("build/three-sets.pt")
+        found = trained_rights(protocols, options.trained_on, options.seeds, file, options.workers)
         rights = [one | other for one, other in zip(rights, found, strict=True)]
     write_result(
         model=asdict(PACKAGED),
