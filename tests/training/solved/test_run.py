@@ -66,7 +66,7 @@ def test_from_a_folder_to_a_model_that_predicts(
     stages: list[tuple[str, int, int]] = []
     out, options = tmp_path / "out", replace(options, cache=EmbeddingCache(tmp_path / "cache"))
     solved = train_solved(read_data(clips), out, run, options, lambda *told: stages.append(told[:3]))
-    assert stages == [("embedding", done, 13) for done in range(1, 14)]
+    assert stages == [(stage, done, 13) for stage in ("scenes", "embedding") for done in range(1, 14)]
     assert [Path(failure.source).name for failure in solved.failures] == ["broken.mp4"]
     assert isinstance(solved.left_out.report, Report)
     assert solved.left_out.report.top1 == 1.0  # the colours' order, in other videos

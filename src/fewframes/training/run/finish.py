@@ -44,7 +44,7 @@ class TrainingResult:
     background: ReadBackground | None = None
     """The footage of `data.background`, and the promise that rests on it."""
     forecast: Forecast | None = None
-    """What more clips would bring; None if the frame encoder learned, and in all processes but the first."""
+    """The forecast for twice the clips; None if the frame encoder learned, and in all processes but the first."""
 
 
 def finish(

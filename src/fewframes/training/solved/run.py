@@ -82,7 +82,7 @@ class SolvedResult:
     notes: tuple[str, ...]
     """Notes for users on what limits the figures."""
     forecast: Forecast
-    """What more clips would bring."""
+    """The forecast for twice the clips."""
     background: ReadBackground | None = None
     """The footage of `data.background`, and the promise that rests on it."""
     num_background: int = 0
