@@ -227,6 +227,7 @@ def test_the_command(clips: Path, tiny_model: Path, tmp_path: Path) -> None:
     assert done.exit_code == 3, done.output  # one video is broken
     assert "12 of 12 right, top-1 100.0%" in done.output
     assert "over 12 groups" in done.output
+    assert "forecast: about " in done.output
     assert fewframes.load(tmp_path / "out").labels == ("redden", "turn blue")
     for more, error in (
         (["--epochs", "3"], "train.epochs"),
@@ -257,6 +258,9 @@ def test_the_whole_path_needs_no_torch(task: str, clips: Path, tmp_path: Path) -
     done = commands.run(code=code, FEWFRAMES_CACHE=str(tmp_path / "cache"))
     assert done.returncode == 0, done.stderr
     assert "over 4 groups" in done.stdout
+    reason = "these have several" if task == "multilabel" else "it needs 5 groups of videos, and there are 4"
+    assert "no forecast of what more clips would bring" in done.stderr
+    assert reason in done.stderr
     answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     labels = [{entry["label"] for entry in answer["top"] if entry["score"] > 0.5} for answer in answers]
     assert labels == [{"redden"} | others, {"turn blue"} | others]
