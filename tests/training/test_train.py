@@ -91,6 +91,8 @@ def test_from_a_folder_to_a_model_that_predicts(clips: Path, tiny_model: Path, t
     assert read_run(tmp_path / "out" / "run.toml") == run
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["held_out"]["report"]["top1"] == 1
+    assert trained.forecast is not None
+    assert metrics["forecast"] == trained.forecast.to_dict()
     assert metrics["command"] == "fewframes train clips"
     assert metrics["environment"]["versions"]["torch"] == torch.__version__
     assert metrics["num_videos"]["unread"] == len(metrics["failed"]) == 1

@@ -347,6 +347,8 @@ def train(
         print_lines([f"held-out videos: {first}", *others, f"  {trained.evaluation.interval}", *calibration])
         tell_notes(trained.evaluation.interval.warning)
     tell(str(trained.calibration))
+    if trained.forecast is not None:
+        tell(str(trained.forecast))
     tell(f"use it: fewframes predict VIDEO --model {output}")
     if _tell_background(trained.background) or trained.failures:
         raise typer.Exit(EXIT_SOME_FAILED)
@@ -398,6 +400,7 @@ def _solve(videos: VideoSet, output: Path, run: RunConfig, options: SolveOptions
             first, *others = figures.report.lines()
             print_lines([f"{name}: {first}", *others, f"  {figures.interval}"])
             tell_notes(figures.interval.warning)
+    tell(str(solved.forecast))
     tell(f"use it: fewframes predict VIDEO --model {output}")
     if _tell_background(solved.background) or solved.failures:
         raise typer.Exit(EXIT_SOME_FAILED)

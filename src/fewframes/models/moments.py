@@ -157,6 +157,20 @@ def solve_moments(
     )
 
 
+def products_of_views(embeddings_BVTD: Floats, moments: MomentSet) -> Floats:
+    """Return the products (M, M) of the standardised moments of all views with each other, from which read-outs can be solved.
+
+    Moments are standardised over all these videos, which depends on no label.
+    """
+    problem = _Problem(np.asarray(embeddings_BVTD), np.zeros((len(embeddings_BVTD), 1)), moments)
+    pieces = [
+        problem.scaled(rows) for rows in np.array_split(np.arange(len(embeddings_BVTD)), len(embeddings_BVTD) // 64 + 1)
+    ]
+    scaled_MP = np.concatenate(pieces)
+    products_MM: Floats = scaled_MP @ scaled_MP.T
+    return products_MM
+
+
 def cross_entropy(logits_MK: Floats, targets_MK: Floats) -> float:
     """Return the cross entropy of one choice among K classes, mean over rows."""
     shifted_MK = logits_MK - logits_MK.max(axis=1, keepdims=True)
@@ -200,7 +214,7 @@ class _Problem:
 
     def _by_views(self, rows_of: list[Indices]) -> tuple[Floats, list[Floats]]:
         """Solve by the M x M products of the views with each other."""
-        scaled_MP = self._scaled(np.arange(len(self.wanted_BK)))
+        scaled_MP = self.scaled(np.arange(len(self.wanted_BK)))
         kernel_MM = (scaled_MP @ scaled_MP.T).astype(_precision(self.num_rows), copy=False)
         ridge = RIDGE * max(1e-6, float(kernel_MM.diagonal().mean()))
         kernel_MM[np.diag_indices(self.num_rows)] += ridge
@@ -229,7 +243,7 @@ class _Problem:
         small = [number for number, large in enumerate(is_large) if not large]
         for some in self._together(small, rows_of):
             rows_N = np.concatenate([rows_of[number] for number in some])
-            scaled_MP = self._scaled(rows_N)
+            scaled_MP = self.scaled(rows_N)
             roots_PM = _lower_times(root_PP, scaled_MP.T)
             wanted_MK = self._wanted(rows_N)
             residual_MK = wanted_MK - scaled_MP @ weights_PK
@@ -258,7 +272,7 @@ class _Problem:
         rest_PP, rest_PK = gram_PP - own_PP, answers_PK - own_PK
         sums_P, wanted_K = np.zeros(len(self.mean_P)), self._wanted(rows).sum(axis=0)
         for some in self._pieces(rows):
-            sums_P += self._scaled(some).sum(axis=0, dtype=np.float64)
+            sums_P += self.scaled(some).sum(axis=0, dtype=np.float64)
         num_rest = self.num_rows - len(rows) * self.num_views
         # Moments and targets of all videos are centred, so the sums over the rest are minus those over the group.
         mean_P, mean_K = -sums_P / num_rest, -wanted_K / num_rest
@@ -266,7 +280,7 @@ class _Problem:
         rest_PK -= num_rest * np.outer(mean_P, mean_K)
         root_PP = _inverse_root(rest_PP)
         weights_PK = root_PP.T @ (root_PP @ rest_PK)
-        return np.concatenate([(self._scaled(some) - mean_P) @ weights_PK + mean_K for some in self._pieces(rows)])
+        return np.concatenate([(self.scaled(some) - mean_P) @ weights_PK + mean_K for some in self._pieces(rows)])
 
     def _products(self, rows: Indices) -> tuple[Floats, Floats]:
         """Return the products of the moments of some videos with each other (P, P), and with the targets (P, K).
@@ -277,7 +291,7 @@ class _Problem:
         gram_PP = np.zeros((side, side), _precision(side))
         answers_PK = np.zeros((side, self.wanted_BK.shape[1]))
         for some in self._pieces(rows):
-            scaled_MP = self._scaled(some)
+            scaled_MP = self.scaled(some)
             for first in range(0, side, BLOCK_SIDE):
                 part = slice(first, first + BLOCK_SIDE)
                 gram_PP[part, first:] += scaled_MP[:, part].T @ scaled_MP[:, first:]
@@ -327,7 +341,7 @@ class _Problem:
         some_BVTD = self.embeddings_BVTD[rows]
         return moment_features(some_BVTD.reshape(-1, *some_BVTD.shape[2:]), self.moments)
 
-    def _scaled(self, rows: Indices) -> Floats:
+    def scaled(self, rows: Indices) -> Floats:
         """Return the standardised moments (M, P) of all views of some videos."""
         moments_MP = self._moments(rows)
         scaled_MP: Floats = ((moments_MP - self.mean_P) * self.scale_P).astype(_precision(len(self.mean_P)))

@@ -89,6 +89,8 @@ def test_from_a_folder_to_a_model_that_predicts(
     assert facts["left_out"]["report"]["top1"] == 1.0
     assert facts["left_out"]["interval"]["num_groups"] == 12
     assert "warning" not in facts["left_out"]["interval"]
+    assert facts["forecast"] == solved.forecast.to_dict()
+    assert (solved.forecast.num_videos, solved.forecast.num_groups) == (12, 12)
     assert facts["failed"][0]["source"].endswith("broken.mp4")
     assert facts["head"].startswith("solved")
     assert read_run(out / "run.toml").train.head == "solved"
@@ -225,6 +227,7 @@ def test_the_command(clips: Path, tiny_model: Path, tmp_path: Path) -> None:
     assert done.exit_code == 3, done.output  # one video is broken
     assert "12 of 12 right, top-1 100.0%" in done.output
     assert "over 12 groups" in done.output
+    assert "forecast: about " in done.output
     assert fewframes.load(tmp_path / "out").labels == ("redden", "turn blue")
     for more, error in (
         (["--epochs", "3"], "train.epochs"),
@@ -255,6 +258,9 @@ def test_the_whole_path_needs_no_torch(task: str, clips: Path, tmp_path: Path) -
     done = commands.run(code=code, FEWFRAMES_CACHE=str(tmp_path / "cache"))
     assert done.returncode == 0, done.stderr
     assert "over 4 groups" in done.stdout
+    reason = "these have several" if task == "multilabel" else "it needs 5 groups of videos, and there are 4"
+    assert "no forecast of what more clips would bring" in done.stderr
+    assert reason in done.stderr
     answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     labels = [{entry["label"] for entry in answer["top"] if entry["score"] > 0.5} for answer in answers]
     assert labels == [{"redden"} | others, {"turn blue"} | others]

@@ -19,6 +19,7 @@ from fewframes.training.background import ReadBackground, read_background, rejec
 from fewframes.training.calibration import CalibrationFit
 from fewframes.training.evaluation.evaluate import evaluate
 from fewframes.training.evaluation.results import Evaluation
+from fewframes.training.forecast import Forecast, forecast_twice
 from fewframes.training.run.calibrate import CalibratedModels
 from fewframes.training.run.context import RunContext
 from fewframes.training.run.fit import FittedRun
@@ -42,6 +43,8 @@ class TrainingResult:
     calibration: CalibrationFit
     background: ReadBackground | None = None
     """The footage of `data.background`, and the promise that rests on it."""
+    forecast: Forecast | None = None
+    """The forecast for twice the clips; None if the frame encoder learned, and in all processes but the first."""
 
 
 def finish(
@@ -67,6 +70,7 @@ def finish(
         training_s=fitted.training_s,
         calibration=calibrated.chosen_fit,
         background=background,
+        forecast=_forecast(prepared) if context.is_first else None,
     )
     if context.is_first:
         last = None
@@ -104,6 +108,21 @@ def _rejection(prepared: PreparedRun, footage: ReadBackground | None) -> Rejecti
         videos.targets_BK[embedded.indices].numpy(),
         [groups[index] for index in embedded.indices.tolist()],
         *background,
+    )
+
+
+def _forecast(prepared: PreparedRun) -> Forecast | None:
+    """Return what more clips would bring; None if the frame encoder learned, so that there are no embeddings."""
+    videos, embedded = prepared.context.videos, prepared.embedded
+    if embedded is None:
+        return None
+    groups = videos.training.groups()
+    return forecast_twice(
+        embedded.embeddings,
+        videos.targets_BK[embedded.indices].numpy(),
+        [groups[index] for index in embedded.indices.tolist()],
+        multilabel=videos.data.multilabel,
+        seed=prepared.context.run.train.seed,
     )
 
 
@@ -197,6 +216,7 @@ def _facts(context: RunContext, result: TrainingResult) -> Mapping[str, object]:
         "missing": [failure.to_dict() for failure in result.failures if failure.missing],
         **({} if result.background is None else result.background.facts()),
         "seconds": {"embedding": round(result.embedding_s, 2), "training": round(result.training_s, 2)},
+        **({} if result.forecast is None else {"forecast": result.forecast.to_dict()}),
         "num_cached": result.num_cached,
         "processes": context.accelerator.num_processes,
         "device": str(context.accelerator.device),

@@ -46,6 +46,7 @@ from fewframes.training.calibration import (
 )
 from fewframes.training.config import DEFAULT_RUN, RunConfig
 from fewframes.training.features import EmbeddedVideos
+from fewframes.training.forecast import Forecast, forecast_twice
 from fewframes.training.solved.checks import check_groups, check_labels, check_settings, notes_on_groups
 from fewframes.training.solved.features import embed_views
 from fewframes.training.solved.figures import HeadFigures, figures_of
@@ -80,6 +81,8 @@ class SolvedResult:
     """Seconds that solving took, with the predictions for left-out groups."""
     notes: tuple[str, ...]
     """Notes for users on what limits the figures."""
+    forecast: Forecast
+    """The forecast for twice the clips."""
     background: ReadBackground | None = None
     """The footage of `data.background`, and the promise that rests on it."""
     num_background: int = 0
@@ -162,6 +165,13 @@ def train_solved(
         embedding_s=embedding_s,
         solving_s=time.perf_counter() - began,
         notes=tuple(notes_on_groups(read)),
+        forecast=forecast_twice(
+            views.embeddings,
+            targets_of(read, data.labels),
+            read.groups(),
+            multilabel=read.multilabel,
+            seed=run.train.seed,
+        ),
         background=footage_read,
     )
     provenance = _provenance(data, read, run, start, solved, result)
@@ -327,6 +337,7 @@ def _facts(provenance: Mapping[str, Any], result: SolvedResult, command: str) ->
         "missing": [failure.to_dict() for failure in result.failures if failure.missing],
         **({} if result.background is None else result.background.facts()),
         "seconds": {"embedding": round(result.embedding_s, 2), "solving": round(result.solving_s, 2)},
+        "forecast": result.forecast.to_dict(),
         "num_cached": result.num_cached,
         "notes": list(result.notes),
         "environment": environment(),
