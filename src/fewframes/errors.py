@@ -26,7 +26,7 @@ from collections.abc import Iterable
 from typing import Any
 
 MOST_NAMED = 60
-"""The most names that an error message lists. timm alone has a thousand backbones."""
+"""The most names that an error message lists. Of more, such as timm's thousand networks, it gives the number alone."""
 EXIT_SOME_FAILED = 3
 """The exit code of a command that finished but could not process some of its inputs."""
 
@@ -136,10 +136,11 @@ def missing_training(error: ModuleNotFoundError) -> MissingDependency | None:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return the end of an error message: the known name closest to `name`, or else a list of all known names."""
+    """Return the end of an error message: the known name closest to `name`, or else all known names if they are few."""
     choices = sorted(known)
     close = difflib.get_close_matches(name, choices, n=1, cutoff=0.6)
     if close:
         return f"did you mean {close[0]!r}?"
-    more = f" and {len(choices) - MOST_NAMED} others" if len(choices) > MOST_NAMED else ""
-    return f"choose from: {', '.join(choices[:MOST_NAMED])}{more}"
+    if len(choices) > MOST_NAMED:
+        return f"none of the {len(choices)} known names is close to it; check the spelling"
+    return f"choose from: {', '.join(choices)}"

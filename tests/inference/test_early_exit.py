@@ -38,13 +38,14 @@ PLAN = ExitPlan(stages=STAGES, temperatures=(2.0, 1.0, 1.0), threshold=0.8)
 SURE, UNSURE = [9.0, 0.0, 0.0], [0.1, 0.0, 0.0]
 
 
-def model_of(layout: AttentionLayout = "factorised", *, multilabel: bool = False) -> TorchRuntime:
+def model_of(layout: AttentionLayout = "factorised", *, multilabel: bool = False, cells: int = 0) -> TorchRuntime:
     """A tiny network of 16 frames whose every part counts."""
     factorised = layout == "factorised"
     config = replace(
         TINY,
         layout=layout,
         num_frames=16,
+        cells=cells,
         temporal="paper" if factorised else "mean",
         motion_width=48 if factorised else 0,
         moment_head=factorised,
@@ -125,6 +126,20 @@ def test_all_stages_reached_is_the_plain_model(model: TorchRuntime, frames_BTD: 
     assert np.array_equal(left.logits, plain_BK)
     assert left.num_frames.tolist() == [16] * 6
     assert left.stages.tolist() == [2] * 6
+
+
+def test_cells_of_a_stage_are_those_of_its_own_frames() -> None:
+    model = model_of(cells=2)
+    frames_BTCHW = np.random.default_rng(0).random((2, 16, 3, 32, 32), dtype=np.float32)
+    frames_BTD = np.stack([model.embed_frames(frames_TCHW) for frames_TCHW in frames_BTCHW])
+    assert frames_BTD.shape[2] == 48 * 5  # the frame's, and 2 x 2 cells'
+    left = leave(replace(PLAN, threshold=1.01), stage_logits(model, frames_BTD, STAGES))
+    assert np.array_equal(left.logits, model.encode_windows(frames_BTD).logits)
+    others_BTD = frames_BTD.copy()
+    others_BTD[:, [place for place in range(16) if place not in STAGES[0]], 48:] = 7.0
+    first, other = (stage_logits(model, frames, STAGES) for frames in (frames_BTD, others_BTD))
+    assert np.array_equal(first[0], other[0])
+    assert not np.array_equal(first[1], other[1])
 
 
 def test_a_stage_sees_its_own_frames_alone(model: TorchRuntime, frames_BTD: Floats) -> None:

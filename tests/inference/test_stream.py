@@ -82,6 +82,18 @@ def test_a_causal_model_answers_from_the_first_frame_on_and_as_predict(video: Pa
         assert_allclose(answer.scores, expected.scores, rtol=0, atol=1e-5)
 
 
+def test_a_model_with_cells_answers_as_predict(video: Path) -> None:
+    torch.manual_seed(0)
+    view = ViewConfig(resize_px=36, crop_px=32)
+    model = build_model(replace(TINY, cells=2, cell_width=5, cells_layer=1), view)
+    cells = Predictor(Checkpoint(model, view, LABELS), device="cpu", dtype="float32")
+    answers = list(cells.stream(str(video), WINDOW))
+    assert len(answers) == 12
+    for answer in answers[::4]:
+        expected = cells.predict(str(video), start_s=answer.start_s, end_s=answer.end_s)
+        assert_allclose(answer.scores, expected.scores, rtol=0, atol=1e-5)
+
+
 def test_the_pace_is_the_nearest_on_the_frames_grid(predictor: Predictor, video: Path) -> None:
     stream = predictor.stream(str(video), replace(WINDOW, every_s=0.55))
     assert stream.every_s == pytest.approx(0.6)

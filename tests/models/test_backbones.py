@@ -30,6 +30,12 @@ def test_unknown_backbone_names_the_nearest() -> None:
         timm_frame_encoder("resnet_50", image_size=224)
 
 
+def test_unknown_backbone_that_is_near_none_lists_none() -> None:
+    match = r"^timm has no backbone 'qqqqqqqq'; none of the \d+ known names is close to it; check the spelling$"
+    with pytest.raises(ConfigError, match=match):
+        timm_frame_encoder("qqqqqqqq", image_size=224)
+
+
 @pytest.mark.parametrize(("name", "side"), [("lite0", 64), ("lite0", 65), ("lite0", 97), ("lite1", 65), ("lite2", 64)])
 def test_lites_are_timms(name: str, side: int) -> None:
     import timm

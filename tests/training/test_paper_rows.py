@@ -56,12 +56,12 @@ def test_from_image_weights_to_a_prediction(preset: str, few_clips: Path, tmp_pa
         for name, tensor in timm.create_model(network, num_classes=3).state_dict().items()
     }
     save_file(weights, tmp_path / "weights.safetensors")
-    view = replace(PRESETS[preset].view, crop_px=64, resize_px=64)
+    view = replace(PRESETS[preset].view, crop_px=32, resize_px=32)
     run = RunConfig(
         start=preset,
         init=str(tmp_path / "weights.safetensors"),
-        model={"image_size": 64, "num_frames": 2, "temporal_width": 32, "temporal_depth": 1, "temporal_heads": 4},
-        view={"crop_px": 64, "resize_px": 64},
+        model={"image_size": 32, "num_frames": 2, "temporal_width": 32, "temporal_depth": 1, "temporal_heads": 4},
+        view={"crop_px": 32, "resize_px": 32},
         data=DataConfig(mirror=False),
         augment=AugmentConfig(views=0),
         train=TrainConfig(epochs=1, min_steps=2, calibration_folds=0),

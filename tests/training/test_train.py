@@ -248,6 +248,26 @@ def test_the_second_time_comes_from_the_cache_and_is_the_same(clips: Path, tiny_
         trained_from(clips, tmp_path / "first", run, cache, resume=True)
 
 
+def test_a_finished_run_of_before_a_setting_existed_is_the_same_run(
+    clips: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    """The setting that did not exist counts as its default."""
+    run = replace(run_for(tiny_model), train=replace(QUICK, min_steps=2, calibration_folds=0))
+    out, videos = tmp_path / "out", read_data(clips)
+    train(videos, out, run, CPU)
+    checkpoint = load_checkpoint(out)
+    settings = json.loads(json.dumps(checkpoint.provenance["run"]))
+    del settings["train"]["patience"], settings["keep_temporal"]
+    save_checkpoint(
+        out / "model.safetensors", replace(checkpoint, provenance={**checkpoint.provenance, "run": settings})
+    )
+    with pytest.raises(ConfigError, match="holds a finished run"):
+        train(videos, out, run, replace(CPU, resume=True))
+    other = replace(run, train=replace(run.train, patience=2))
+    with pytest.raises(ConfigError, match=r"another run's model \(train.patience was 0, is 2\)"):
+        train(videos, out, other, replace(CPU, resume=True))
+
+
 def test_the_same_encoder_with_and_without_cells_shares_no_embeddings(clips: Path, tmp_path: Path) -> None:
     """Both have the same weights, and embeddings of another width."""
     view = ViewConfig(resize_px=36, crop_px=32)

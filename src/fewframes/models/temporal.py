@@ -46,7 +46,9 @@ class TemporalEncoder(nn.Module):
         self.width = config.temporal_width or frame_width
         token_width = config.motion_width or frame_width
         self.token_drop = nn.Dropout(config.token_dropout)
-        self.proj = nn.Linear(token_width, self.width) if config.temporal_width else nn.Identity()
+        self.proj = (
+            nn.Linear(token_width, self.width) if config.temporal_width or token_width != self.width else nn.Identity()
+        )
         num_class_tokens = 0 if self.causal else 1
         if num_class_tokens:
             self.cls_token = nn.Parameter(torch.zeros(1, 1, self.width))

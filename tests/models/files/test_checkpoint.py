@@ -62,6 +62,21 @@ def test_one_file_is_the_whole_model(checkpoint: Checkpoint, saved: Path) -> Non
     assert not loaded.model.training
 
 
+@pytest.mark.parametrize("changes", [{}, {"cell_width": 5}, {"cells_layer": 1}, {"encoder": "lite0", "cells_layer": 3}])
+def test_cells_travel_with_the_file(changes: dict[str, Any], tmp_path: Path) -> None:
+    """The projection is random, and is the same after loading."""
+    torch.manual_seed(0)
+    model = build_model(replace(TINY, **{"cells": 2, **changes}), VIEW).eval()
+    save_checkpoint(tmp_path / "cells.safetensors", Checkpoint(model, VIEW, LABELS))
+    torch.manual_seed(1)
+    loaded = load_checkpoint(tmp_path / "cells.safetensors").model
+    assert loaded.config == model.config
+    frames_MCHW = torch.rand(2, 3, 32, 32)
+    assert_close(loaded.frame_encoder(frames_MCHW), model.frame_encoder(frames_MCHW), rtol=0, atol=0)
+    video_BTCHW = torch.rand(1, 4, 3, 32, 32)
+    assert_close(loaded(video_BTCHW), model(video_BTCHW), rtol=0, atol=0)
+
+
 def test_half_precision_file_is_half_the_size(checkpoint: Checkpoint, saved: Path, tmp_path: Path) -> None:
     half = tmp_path / "half.safetensors"
     save_checkpoint(half, checkpoint, dtype=torch.float16)

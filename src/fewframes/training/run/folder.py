@@ -29,7 +29,7 @@ from fewframes.data.dataset import VideoSet
 from fewframes.errors import ConfigError, OutputError
 from fewframes.models.files.checkpoint import Checkpoint, save_checkpoint
 from fewframes.models.files.model_file import read_header
-from fewframes.training.config import RunConfig, run_to_toml
+from fewframes.training.config import DEFAULT_RUN, RunConfig, run_to_toml
 from fewframes.training.evaluation.report import write_predictions
 from fewframes.training.evaluation.results import Evaluation
 from fewframes.training.run_files import (
@@ -91,7 +91,7 @@ class RunFolder:
         provenance = (read_header(self.folder / MODEL_FILE) or {}).get("provenance", {})
         then = _flat(provenance.get("run", {})) | {"data": provenance.get("data_fingerprint")}
         now = _flat(asdict(self.run)) | {"data": self.data.fingerprint()}
-        differing = [f"{name} was {then.get(name)}, is {now[name]}" for name in now if then.get(name) != now[name]]
+        differing = _differing(then, now)
         if differing:
             raise ConfigError(
                 f"{self.folder}: holds another run's model ({'; '.join(differing)}); take another folder, or --overwrite"
@@ -179,7 +179,7 @@ class RunFolder:
     def without_settings(self, extra: dict[str, Any], num_processes: int) -> dict[str, Any]:
         """Return the values that `with_settings` was given. Raises ConfigError if the settings are those of another run."""
         then, now = extra.pop("settings"), self._settings(num_processes)
-        differing = [f"{name} was {then.get(name)}, is {now[name]}" for name in now if then.get(name) != now[name]]
+        differing = _differing(then, now)
         if differing:
             raise ConfigError(
                 f"{self.state}: holds the state of another run ({'; '.join(differing)}); start anew with --overwrite"
@@ -282,6 +282,12 @@ def _flat(values: Mapping[str, Any]) -> dict[str, str]:
         inner = value | (WITHOUT_EFFECT if name == "train" else {}) if isinstance(value, dict) else {"": value}
         flat |= {f"{name}.{key}".rstrip("."): json.dumps(setting) for key, setting in inner.items()}
     return flat
+
+
+def _differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return what differs between two runs' settings. One that did not exist then counts as its default, which changes nothing."""
+    then = _flat(asdict(DEFAULT_RUN)) | then
+    return [f"{name} was {then.get(name)}, is {now[name]}" for name in now if then.get(name) != now[name]]
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
