@@ -255,12 +255,17 @@ def both_ways(data: Path, predictor: Predictor, cache: EmbeddingCache) -> Videos
 
 
 def taught(
-    config: ModelConfig, embeddings_BVTD: Tensor, targets_B: Tensor, num_classes: int, settings: TrainConfig
+    config: ModelConfig,
+    embeddings_BVTD: Tensor,
+    targets_B: Tensor,
+    num_classes: int,
+    settings: TrainConfig,
+    groups: Sequence[str] | None = None,
 ) -> STAM:
     """A head on frozen frame embeddings, by `fit` with these settings."""
     torch.manual_seed(settings.seed)
     model = STAM(replace(config, num_classes=num_classes), VIEW, torch.nn.Identity(), embeddings_BVTD.shape[-1])
-    for _ in fit(model, embeddings_BVTD, torch.eye(num_classes)[targets_B], RunConfig(train=settings)):
+    for _ in fit(model, embeddings_BVTD, torch.eye(num_classes)[targets_B], RunConfig(train=settings), groups=groups):
         pass
     return model.eval()
 

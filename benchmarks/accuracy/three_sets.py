@@ -72,12 +72,13 @@ from fewframes.models.stam import STAM
 from fewframes.training.augment_config import AugmentConfig
 from fewframes.training.config import TrainConfig
 from fewframes.training.forecast import Curve
+from fewframes.training.steps.loop import TRAINED_WEIGHT
 from fewframes.training.steps.training_set import solve_moments as fit_moments
 from runs.packaged import DARK, MOVEMENTS, rows_of
 
 RESULT = Path(__file__).with_suffix(".json")
 FOLDS, SHUFFLES, DRAWS = 5, 3, 10
-SHOTS = (1, 2, 4, 8, 16, 32)
+SHOTS = (1, 2, 4, 5, 8, 16, 32)
 MEAN = replace(PACKAGED, temporal="mean", temporal_width=None, motion_width=0, moment_head=False)
 PAPER = replace(PACKAGED, motion_width=0, moment_head=False, temporal_positions="learned")
 TRAINED = {
@@ -187,16 +188,18 @@ def train_fold(job: tuple[int, int, int, str]) -> dict[str, Rights]:
         protocol.embeddings[held][:, 0],
     )
     num_classes = int(protocol.targets.max()) + 1
-    model = taught(TRAINED[name], learned_BVTD, targets_B, num_classes, TrainConfig(seed=seed))
+    groups = [protocol.groups[row] for row in np.flatnonzero(~held.numpy())]
+    model = taught(TRAINED[name], learned_BVTD, targets_B, num_classes, TrainConfig(seed=seed), groups)
     with torch.inference_mode():
         logits = {name: model.encode_video(held_NTD).logits}
         if model.moment_head is not None:
             config = replace(TRAINED[name], num_classes=num_classes, moments="slow")
             slow = STAM(config, VIEW, torch.nn.Identity(), learned_BVTD.shape[-1])
-            fit_moments(slow, learned_BVTD, torch.eye(num_classes)[targets_B], seed)
+            fit_moments(slow, learned_BVTD, torch.eye(num_classes)[targets_B], seed, groups)
             assert slow.moment_head is not None
             logits["transformer"] = logits[name] - model.moment_head(held_NTD)
-            logits["before"] = logits["transformer"] + slow.moment_head(held_NTD)
+            # The recipe before had both parts with the same weight.
+            logits["before"] = logits["transformer"] / TRAINED_WEIGHT + slow.moment_head(held_NTD)
     wanted_N = protocol.targets[held]
     return {system: (found.argmax(1) == wanted_N).numpy().astype(float) for system, found in logits.items()}
 

@@ -11,7 +11,7 @@ import copy
 import itertools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -252,7 +252,12 @@ class Trainer:
 
 
 def fit(
-    model: STAM, embeddings_BVTD: Tensor, targets_BK: Tensor, run: RunConfig, accelerator: Accelerator | None = None
+    model: STAM,
+    embeddings_BVTD: Tensor,
+    targets_BK: Tensor,
+    run: RunConfig,
+    accelerator: Accelerator | None = None,
+    groups: Sequence[str] | None = None,
 ) -> Iterator[TrainingStep]:
     """Train the temporal encoder and the head of `model` in place on frame embeddings, and yield each step.
 
@@ -262,8 +267,9 @@ def fit(
         embeddings_BVTD: Frame embeddings of V views of each video.
         targets_BK: Targets in 0-1.
         accelerator: The process that trains; by default this one, on the CPU.
+        groups: The group of each video; None makes each video its own group.
     """
-    solve(model, embeddings_BVTD, targets_BK, run.train.seed)
+    solve(model, embeddings_BVTD, targets_BK, run.train.seed, groups)
     training_set = TrainingSet(
         token_examples(model, embeddings_BVTD), targets_BK, [f"video {row}" for row in range(len(targets_BK))]
     )
