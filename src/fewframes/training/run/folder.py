@@ -286,8 +286,9 @@ def _flat(values: Mapping[str, Any]) -> dict[str, str]:
 
 def _differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return what differs between two runs' settings. One that did not exist then counts as its default, which changes nothing."""
-    then = _flat(asdict(DEFAULT_RUN)) | then
-    return [f"{name} was {then.get(name)}, is {now[name]}" for name in now if then.get(name) != now[name]]
+    then = {**_flat(asdict(DEFAULT_RUN)), **then}
+    names = {**then, **now}
+    return [f"{name} was {then.get(name)}, is {now.get(name)}" for name in names if then.get(name) != now.get(name)]
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
