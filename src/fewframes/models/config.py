@@ -50,7 +50,8 @@ class ModelConfig:
     """The number of cells along each side of the frame. Features of the encoder's middle are pooled over each cell and appended
     to the frame embedding; 0 appends none."""
     cell_width: Width | None = None
-    """The numbers of each cell: a fixed random projection reduces the features to so many. None keeps all channels of the layer."""
+    """The numbers of each cell: a fixed random projection reduces the features to so many. None keeps all channels of the layer.
+    Without cells it says nothing."""
     cells_layer: Annotated[int, Field(ge=1, le=1000)] | None = None
     """The layer whose features are pooled over cells, counted from 1: a block of a ViT, a stage of EfficientNet-Lite (1-7), or one
     of the maps that timm's `forward_intermediates` gives. None is the block at two thirds of a ViT's depth, and the last layer at
@@ -134,11 +135,10 @@ class ModelConfig:
             raise ValueError(
                 f"merge {self.merge} moves patches, and cells {self.cells} needs them in their places; set one of them to 0"
             )
-        for name in ("cells_layer", "cell_width"):
-            if getattr(self, name) is not None and not self.cells:
-                raise ValueError(f"{name} {getattr(self, name)} needs cells above 0")
         if self.cells_layer is None:
             return
+        if not self.cells:
+            raise ValueError(f"cells_layer {self.cells_layer} needs cells above 0")
         num_layers = {"vit": self.depth, **dict.fromkeys(LITE_ENCODERS, NUM_LITE_STAGES)}.get(self.encoder)
         if num_layers is not None and self.cells_layer > num_layers:
             raise ValueError(f"cells_layer {self.cells_layer}: {self.encoder!r} has layers 1 to {num_layers}")

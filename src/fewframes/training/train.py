@@ -34,7 +34,7 @@ from fewframes.training.run.finish import TrainingResult, finish
 from fewframes.training.run.fit import fit_run
 from fewframes.training.run.folder import RunFolder
 from fewframes.training.run.prepare import check_settings, prepare
-from fewframes.training.run.start import start_run, warnings_of_known
+from fewframes.training.run.start import check_start, start_run, warnings_of_known
 from fewframes.training.run.videos import Progress, RunVideos
 
 log = logging.getLogger("fewframes")
@@ -76,14 +76,15 @@ def train(
     """
     if run.train.head == "solved":
         raise ConfigError("train.head = 'solved' is not trained in steps; call fewframes.train_solved")
+    # What is missing is said now, not after minutes of work.
+    check_start(run)
+    teacher = load_checkpoint(run.train.teacher) if run.train.teacher else None
     data = with_scenes(data, run.data, run.data.holdout, lambda stage, done, total: progress(stage, done, total, ""))
     data, background = data.split_background()
     folder = RunFolder(Path(output), run, data, options.command)
     folder.check(overwrite=options.overwrite, resume=options.resume)
     training, held = hold_out(data, run.data.holdout, run.train.seed)
     footage = find_run_footage(run.data, data.subset(training).samples, data.samples)
-    # A missing teacher fails now, not after minutes of work.
-    teacher = load_checkpoint(run.train.teacher) if run.train.teacher else None
     with ExitStack() as until_done:
         accelerator = start_processes(options.device, run.train, folder.logs)
         until_done.callback(accelerator.end_training)

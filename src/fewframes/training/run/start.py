@@ -20,7 +20,7 @@ from fewframes.models.files.kept_parts import changed_temporal_fields, check_kee
 from fewframes.models.files.model_file import MODEL_FILE, graph_settings, read_header, read_model_file
 from fewframes.models.files.names import find_model
 from fewframes.models.files.release import RELEASE_SOURCE
-from fewframes.models.files.timm_weights import is_timm_name, pixel_scale, timm_licence, timm_view
+from fewframes.models.files.timm_weights import download_timm, is_timm_name, pixel_scale, timm_licence, timm_view
 from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM
 from fewframes.training.config import RunConfig
@@ -42,6 +42,15 @@ class RunStart:
     """The licences of the weights that it starts from."""
     started_from: Mapping[str, Any] = field(default_factory=dict)
     """The record of the trained model that parts were taken from (`lineage`); empty if there was none."""
+
+
+def check_start(run: RunConfig) -> None:
+    """Raise WeightsError if a run names a model to start from, or image weights, that do not exist."""
+    if run.start not in PRESETS:
+        find_model(run.start)
+    ours = run.init in PRESETS or Path(run.init).is_file() or (Path(run.init) / MODEL_FILE).is_file()
+    if run.init and not ours and not is_timm_name(run.init):
+        download_timm(run.init, image_size=0)  # raises, because timm has no network of that name
 
 
 def start_run(run: RunConfig, *, num_classes: int, task: Task) -> RunStart:
