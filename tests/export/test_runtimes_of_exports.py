@@ -29,7 +29,7 @@ from helpers.unknowns import actions
 
 pytest.importorskip("onnxscript")
 VIEW = ViewConfig(resize_px=36, crop_px=32)
-CONFIG = replace(TINY, num_frames=8, motion_width=8, moment_head=True, temporal_width=16)
+CONFIG = replace(TINY, num_frames=8, motion_width=8, moment_head=True, moments="motion", temporal_width=16)
 KINDS = {".onnx": "onnxruntime", ".xml": "openvino", ".pt2": "torch.export"}
 
 

@@ -164,13 +164,12 @@ class MomentHead(nn.Module):
         if self.moments == "slow":
             parts = [_waves(embeddings_BTD, range(4)), _mean(change_BTD), deviation_BTD.mean(dim=1)]
         else:
-            change2_BTD = (embeddings_BTD[:, 2:] - embeddings_BTD[:, :-2]).abs()
             # One frame has no change: the row of zeros stands for it, and is the largest of none.
             largest_BD = F.pad(change_BTD, (0, 0, 1, 0)).amax(dim=1)
             parts = [
                 _waves(embeddings_BTD, range(3)),
                 _mean(change_BTD),
-                _mean(change2_BTD),
+                _mean_change_over_two(embeddings_BTD),
                 deviation_BTD.mean(dim=1),
                 largest_BD,
                 _waves(deviation_BTD, range(1, 3)),
@@ -185,6 +184,18 @@ def _waves(rows_BTD: Tensor, orders: range) -> Tensor:
     orders_C = torch.arange(orders.start, orders.stop, device=device)
     cosines_TC = torch.cos(math.pi * times_T[:, None] * orders_C)
     return (cosines_TC.T @ rows_BTD / num_frames).flatten(1)
+
+
+def _mean_change_over_two(embeddings_BTD: Tensor) -> Tensor:
+    """Return the mean of |f_t - f_(t-2)| over time (B, D); zeros if there are fewer than three frames.
+
+    The frames are gathered by index. A slice of T - 2 frames would have a single one for T = 3, and exported graphs are for any T.
+    """
+    ones_T = embeddings_BTD.new_ones(embeddings_BTD.shape[1])
+    index_T = (ones_T.cumsum(dim=0) - 3).long()
+    has_both_T = (index_T >= 0).to(embeddings_BTD.dtype)
+    change_BTD = (embeddings_BTD - embeddings_BTD[:, index_T.clamp(min=0)]).abs() * has_both_T[:, None]
+    return change_BTD.sum(dim=1) / has_both_T.sum().clamp(min=1)
 
 
 def _mean(rows_BTD: Tensor) -> Tensor:
