@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Sequence
 from contextlib import closing
 
@@ -19,6 +20,9 @@ from fewframes.video.pictures.display import Pixels
 from fewframes.video.source import OpenVideo, open_video
 from fewframes.video.transforms import fit_frame, resized, short_side_size
 from fewframes.video.view import ViewConfig
+
+DRAWING = threading.Lock()
+"""Held while the global generator of torch is seeded and drawn from."""
 
 
 def read_drawn(
@@ -143,7 +147,8 @@ class TrainingView:
         changes = [v2.ColorJitter(brightness=amount, contrast=amount, saturation=amount)] if amount else []
         if auto != "none":
             changes.append(v2.AutoAugment() if auto == "imagenet" else v2.RandAugment())
-        with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
+        # torchvision draws from the global generator, which threads that read videos share.
+        with DRAWING, torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(torch.randint(2**31, (1,), generator=self._generator)))
             for change in changes:
                 frames_TCHW = change(frames_TCHW)
