@@ -44,6 +44,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
+from benchmarks.accuracy.recipe import MEAN, PLAIN
 from benchmarks.harness import (
     BLUE,
     GREY,
@@ -79,12 +80,10 @@ from runs.packaged import DARK, MOVEMENTS, rows_of
 RESULT = Path(__file__).with_suffix(".json")
 FOLDS, SHUFFLES, DRAWS = 5, 3, 10
 SHOTS = (1, 2, 4, 5, 8, 16, 32)
-MEAN = replace(PACKAGED, temporal="mean", temporal_width=None, motion_width=0, moment_head=False)
-PAPER = replace(PACKAGED, motion_width=0, moment_head=False, temporal_positions="learned")
 TRAINED = {
     "mean": MEAN,
-    "paper, 0.02": PAPER,
-    "paper, waves": replace(PAPER, temporal_positions="waves"),
+    "paper, 0.02": PLAIN,
+    "paper, waves": replace(PLAIN, temporal_positions="waves"),
     "all": PACKAGED,
 }
 TRAINED_ON = ("ut", "set 1 -> 2", "set 2 -> 1", "fights", "daily", "order")

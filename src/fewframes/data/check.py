@@ -7,7 +7,7 @@ content twice or on both sides of a split, groups on both sides, actions with to
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
@@ -18,7 +18,7 @@ from fewframes.core.process import num_cores, worked_ahead
 from fewframes.core.storage import is_address
 from fewframes.core.text import count_of
 from fewframes.data.config import DataConfig
-from fewframes.data.dataset import VideoSet, part_counts
+from fewframes.data.dataset import VideoSet, grouped, part_counts
 from fewframes.data.layouts import Sample
 from fewframes.data.lists import unlistable
 from fewframes.data.scenes.groups import (
@@ -158,16 +158,15 @@ class Inspection:
 
     def _scenes_to_dict(self, scenes: Scenes) -> dict[str, object]:
         """Return the number of scenes, what they mean, and the videos and group of each scene that has several."""
-        together: dict[int, list[Sample]] = {}
-        for sample, scene in zip(self.usable.samples, scenes.of_rows, strict=True):
-            together.setdefault(scene, []).append(sample)
+        samples = self.usable.samples
+        together = [[samples[row] for row in rows] for rows in grouped(range(len(samples)), scenes.of_rows.__getitem__)]
         return {
             "found": len(scenes.sizes),
             "not_looked_at": scenes.num_unseen,
             "notes": list(self.scene_notes),
             "of_several_videos": [
                 {"groups": sorted({sample.group for sample in same} - {""}), "paths": [sample.path for sample in same]}
-                for same in together.values()
+                for same in together
                 if len(same) > 1
             ],
         }
@@ -415,11 +414,3 @@ def _by_rank(data: VideoSet, rows: Sequence[int]) -> tuple[list[int], list[int]]
     ranks = [RANKS.get(data.samples[row].split, 0) for row in rows]
     best = [row for row, rank in zip(rows, ranks, strict=True) if rank == max(ranks)]
     return best, [row for row in rows if row not in best]
-
-
-def grouped(rows: Iterable[int], key: Callable[[int], Hashable]) -> list[list[int]]:
-    """Return lists of the rows that have the same key, in the order of the first row of each."""
-    found: dict[Hashable, list[int]] = {}
-    for row in rows:
-        found.setdefault(key(row), []).append(row)
-    return list(found.values())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -113,10 +113,9 @@ class VideoSet:
 
     def split_marked(self) -> tuple[VideoSet, VideoSet]:
         """Return the videos to learn from, and those that the data mark as `val` or `test`."""
-        held = [sample.split in ("val", "test") for sample in self.samples]
         return (
-            self.subset(index for index, is_held in enumerate(held) if not is_held),
-            self.subset(index for index, is_held in enumerate(held) if is_held),
+            self.subset(index for index, sample in enumerate(self.samples) if not sample.held_out),
+            self.subset(index for index, sample in enumerate(self.samples) if sample.held_out),
         )
 
     def subset(self, indices: Iterable[int]) -> VideoSet:
@@ -167,18 +166,22 @@ def part_counts(data: VideoSet) -> dict[str, dict[str, int]]:
     return {label: {**counts[label], "groups": len(groups[label])} for label in data.labels}
 
 
+def grouped(rows: Iterable[int], key: Callable[[int], Hashable]) -> list[list[int]]:
+    """Return lists of the rows that have the same key, in the order of the first row of each."""
+    found: dict[Hashable, list[int]] = {}
+    for row in rows:
+        found.setdefault(key(row), []).append(row)
+    return list(found.values())
+
+
 def hold_out(data: VideoSet, fraction: float, seed: int) -> tuple[list[int], list[int]]:
     """Return the indices of the training and of the held-out videos.
 
     If the data name a `val` or `test` part, that is held out, whatever `fraction` is. Otherwise about `fraction` of each label's
     videos are held out, in whole groups; none for a `fraction` of 0. Raises DataError if that is not possible.
     """
-    splits = [sample.split for sample in data.samples]
-    if {"val", "test"} & set(splits):
-        held = [index for index, split in enumerate(splits) if split in ("val", "test")]
-    elif fraction == 0:
-        held = []
-    else:
+    held = [index for index, sample in enumerate(data.samples) if sample.held_out]
+    if not held and fraction:
         held = _fraction_of_each_label(data, fraction, seed)
     held_out = set(held)
     training = [index for index in range(len(data.samples)) if index not in held_out]

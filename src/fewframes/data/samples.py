@@ -44,6 +44,11 @@ class Sample:
     group: str = ""
     """Name shared by videos that must stay on one side of a split: a recording, a person. Empty if the video is by itself."""
 
+    @property
+    def held_out(self) -> bool:
+        """Return True if the data mark the video as `val` or `test`."""
+        return self.split in ("val", "test")
+
 
 @dataclass(frozen=True)
 class LabelledList:

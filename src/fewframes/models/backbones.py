@@ -36,7 +36,6 @@ class TimmFrameEncoder(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.grid, self.level = grid, level
-        self.cells = 0 if grid is None else grid.cells
         self.width = width + (0 if grid is None else grid.width)
         # If set, this encodes frames with the parts of the backbone, merging tokens on the way (token_merging.py). In training
         # it is never used.
@@ -45,7 +44,7 @@ class TimmFrameEncoder(nn.Module):
     def forward(self, frames_MCHW: Tensor) -> Tensor:
         if self.walk is not None and not self.training:
             return self.walk(self.backbone, frames_MCHW)
-        return self.pool(self.features(frames_MCHW)) if self.cells else self.backbone(frames_MCHW)
+        return self.backbone(frames_MCHW) if self.grid is None else self.pool(self.features(frames_MCHW))
 
     def features(self, frames_MCHW: Tensor) -> tuple[Tensor, ...]:
         """Return the features before pooling: one map, (M, D', h, w) in most backbones and (M, h, w, D') in some.
@@ -53,7 +52,7 @@ class TimmFrameEncoder(nn.Module):
         With cells, the map of the middle follows, (M, D'', h', w') in all backbones.
         """
         backbone: Any = self.backbone
-        if not self.cells:
+        if self.grid is None:
             return (backbone.forward_features(frames_MCHW),)
         last, (middle,) = backbone.forward_intermediates(frames_MCHW, indices=[self.level])
         return last, middle
@@ -169,7 +168,7 @@ class EfficientNetLite(nn.Module):
     ) -> None:
         super().__init__()
         wider, deeper = multipliers
-        self.cells, self.cells_layer = cells, cells_layer or self.CELLS_LAYER
+        self.cells_layer = cells_layer or self.CELLS_LAYER
         self.conv_stem = _conv(3, self.STEM, 3, stride=2)
         self.bn1 = _norm(self.STEM)
         stages, widths, channels = [], [], self.STEM
@@ -202,7 +201,7 @@ class EfficientNetLite(nn.Module):
         middle = features = self.blocks[: self.cells_layer](features)
         features = self.blocks[self.cells_layer :](features)
         last = _relu6(self.conv_head, self.bn2, features)
-        return (last, middle) if self.cells else (last,)
+        return (last,) if self.grid is None else (last, middle)
 
     def pool(self, features: tuple[Tensor, ...]) -> Tensor:
         """Return embeddings (M, D) from the result of `features`."""

@@ -163,7 +163,7 @@ class SpatialEncoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.layout = config.layout
-        self.cells, self.cells_layer = config.cells, config.cells_layer or middle_block(config.depth)
+        self.cells_layer = config.cells_layer or middle_block(config.depth)
         self.grid = FrameGrid(config.width, config.cells, config.cell_width) if config.cells else None
         self.width = config.width + (0 if self.grid is None else self.grid.width)
         self.image_size_px = config.image_size

@@ -46,9 +46,10 @@ def merge_tokens(encoder: nn.Module, per_block: int) -> None:
         elif isinstance(encoder, TimmFrameEncoder):
             encoder.walk = None
         return
-    if cells := getattr(encoder, "cells", 0):
+    if (grid := getattr(encoder, "grid", None)) is not None:
         raise ConfigError(
-            f"merged patches have no place, and the {cells} x {cells} cells of this encoder need one; merge 0, or take cells = 0"
+            f"merged patches have no place, and the {grid.cells} x {grid.cells} cells of this encoder need one; merge 0, or take "
+            "cells = 0"
         )
     if isinstance(encoder, SpatialEncoder):
         num_patches = _num_patches(encoder)

@@ -18,7 +18,7 @@ from fewframes.core.process import Progress, num_cores, worked_ahead
 from fewframes.core.storage import is_address
 from fewframes.core.text import count_of
 from fewframes.data.config import DataConfig
-from fewframes.data.dataset import VideoSet, hold_out
+from fewframes.data.dataset import VideoSet, grouped, hold_out
 from fewframes.data.samples import Sample
 from fewframes.data.scenes.likeness import SIZE_PX, join, scenes_of, thumbnail_of
 from fewframes.errors import DataError, FewframesError
@@ -84,9 +84,7 @@ def thumbnails_of(data: VideoSet, workers: int | None = None) -> Iterator[int | 
 
     There is none of a video that cannot be read, or is behind a URL.
     """
-    rows_by_file: dict[str, list[int]] = {}
-    for row, sample in enumerate(data.samples):
-        rows_by_file.setdefault(sample.path, []).append(row)
+    rows_by_file = grouped(range(len(data.samples)), lambda row: data.samples[row].path)
     thumbnails: list[Pixels | None] = [None] * len(data.samples)
     done = 0
 
@@ -100,7 +98,7 @@ def thumbnails_of(data: VideoSet, workers: int | None = None) -> Iterator[int | 
         except (FewframesError, OSError, ValueError):  # whoever needs the video names the error
             return [None] * len(rows)
 
-    with closing(worked_ahead(rows_by_file.values(), look, workers or num_cores())) as found:
+    with closing(worked_ahead(rows_by_file, look, workers or num_cores())) as found:
         for rows, of_file in found:
             if isinstance(of_file, FewframesError):
                 raise of_file
@@ -133,10 +131,7 @@ def find_scenes(data: VideoSet, thumbnails: Sequence[Pixels | None]) -> Scenes:
     of_seen = scenes_of(np.stack(stacked) if stacked else np.empty((0, SIZE_PX, SIZE_PX), np.uint8))
     scene_B = np.arange(len(data.samples))
     scene_B[seen] = np.array(seen, np.intp)[of_seen]
-    rows_by_file: dict[str, list[int]] = {}
-    for row, sample in enumerate(data.samples):
-        rows_by_file.setdefault(sample.path, []).append(row)
-    for rows in rows_by_file.values():
+    for rows in grouped(range(len(data.samples)), lambda row: data.samples[row].path):
         join(scene_B, rows)
     return Scenes(tuple(scene_B.tolist()), len(data.samples) - len(seen))
 
@@ -148,7 +143,7 @@ def grouped_by(data: VideoSet, scenes: Scenes, fraction: float) -> VideoSet:
     """
     data = replace(data, scenes_sought=True)
     notes = [crossing] if (crossing := words_on_parts(data, scenes)) else []
-    learned = [row for row, sample in enumerate(data.samples) if sample.split not in ("val", "test")]
+    learned = [row for row, sample in enumerate(data.samples) if not sample.held_out]
     named = _named(data, scenes)
     if len({*named.groups()}) == len({sample.path for sample in data.samples}):
         return replace(data, notes=(*data.notes, *notes))  # nothing to propose: no two files show one scene
@@ -196,7 +191,7 @@ def why_not(grouped: VideoSet, scenes: Scenes, fraction: float) -> str:
 
 def words_on_parts(data: VideoSet, scenes: Scenes) -> str:
     """Return a warning of held-out videos whose scene is in training too; empty if there are none, or the data are not split."""
-    held = [row for row, sample in enumerate(data.samples) if sample.split in ("val", "test")]
+    held = [row for row, sample in enumerate(data.samples) if sample.held_out]
     learned = {scenes.of_rows[row] for row in set(range(len(data.samples))) - set(held)}
     crossing = [row for row in held if scenes.of_rows[row] in learned]
     if not crossing:
@@ -243,7 +238,7 @@ def _named(data: VideoSet, scenes: Scenes) -> VideoSet:
     numbers = {scene: number for number, scene in enumerate(sorted(files), 1)}
     samples = []
     for sample, scene in zip(data.samples, scenes.of_rows, strict=True):
-        part = f" in {sample.split}" if sample.split in ("val", "test") else ""
+        part = f" in {sample.split}" if sample.held_out else ""
         samples.append(replace(sample, group=f"scene {numbers[scene]}{part}" if len(files[scene]) > 1 else ""))
     return replace(data, samples=tuple(samples))
 

@@ -61,11 +61,8 @@ def timm_licence(name: str) -> str:
     return f"{weights.license if weights and weights.license else 'none stated'} (timm: {name})"
 
 
-def download_timm(name: str, image_size: int) -> dict[str, Tensor]:
-    """Download the weights of a timm name and return them, without the classifier, with timm's keys.
-
-    Raises WeightsError if timm has no network of that name, or cannot fetch its weights.
-    """
+def check_timm_network(name: str) -> None:
+    """Raise WeightsError, as for a file that does not exist, if timm has no network of this name."""
     from timm import is_model, list_models  # late, because timm is slow to import
 
     if not is_model(name.split(".", maxsplit=1)[0]):
@@ -74,6 +71,14 @@ def download_timm(name: str, image_size: int) -> dict[str, Tensor]:
             f"{name}: no such file, and timm has no network of that name"
             + (f"; did you mean {close[0]!r}?" if close else "")
         )
+
+
+def download_timm(name: str, image_size: int) -> dict[str, Tensor]:
+    """Download the weights of a timm name and return them, without the classifier, with timm's keys.
+
+    Raises WeightsError if timm has no network of that name, or cannot fetch its weights.
+    """
+    check_timm_network(name)
     try:
         encoder = timm_frame_encoder(name, image_size=image_size, pretrained=True)
     except (OSError, RuntimeError, urllib.error.URLError) as error:

@@ -20,7 +20,7 @@ from fewframes.models.files.kept_parts import changed_temporal_fields, check_kee
 from fewframes.models.files.model_file import MODEL_FILE, graph_settings, read_header, read_model_file
 from fewframes.models.files.names import find_model
 from fewframes.models.files.release import RELEASE_SOURCE
-from fewframes.models.files.timm_weights import download_timm, is_timm_name, pixel_scale, timm_licence, timm_view
+from fewframes.models.files.timm_weights import check_timm_network, is_timm_name, pixel_scale, timm_licence, timm_view
 from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM
 from fewframes.training.config import RunConfig
@@ -48,9 +48,8 @@ def check_start(run: RunConfig) -> None:
     """Raise WeightsError if a run names a model to start from, or image weights, that do not exist."""
     if run.start not in PRESETS:
         find_model(run.start)
-    ours = run.init in PRESETS or Path(run.init).is_file() or (Path(run.init) / MODEL_FILE).is_file()
-    if run.init and not ours and not is_timm_name(run.init):
-        download_timm(run.init, image_size=0)  # raises, because timm has no network of that name
+    if run.init and not _is_at_hand(run.init):
+        check_timm_network(run.init)
 
 
 def start_run(run: RunConfig, *, num_classes: int, task: Task) -> RunStart:
@@ -141,8 +140,12 @@ def with_timm_encoder(run: RunConfig, model: ModelConfig) -> tuple[RunConfig, st
 
 def _is_timm(init: str) -> bool:
     """Return True if the weights are a name of timm, and neither one of our models nor a file."""
-    ours = init in PRESETS or Path(init).is_file() or (Path(init) / MODEL_FILE).is_file()
-    return not ours and is_timm_name(init)
+    return not _is_at_hand(init) and is_timm_name(init)
+
+
+def _is_at_hand(init: str) -> bool:
+    """Return True if the weights are one of our models or a file."""
+    return init in PRESETS or Path(init).is_file() or (Path(init) / MODEL_FILE).is_file()
 
 
 def _keeps_temporal(run: RunConfig, config: ModelConfig, started: Checkpoint | None) -> bool:
