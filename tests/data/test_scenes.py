@@ -63,6 +63,24 @@ def place_of(sample: Sample) -> str:
     return Path(sample.path).name.split("_")[0]
 
 
+def test_background_videos_are_no_action_with_a_scene() -> None:
+    """Two actions of one scene each cannot be parted by scenes, however many scenes the background has."""
+    samples = [
+        Sample(path=f"{label}{number}.mp4", labels=(label,)) for label in ("hug", "kick") for number in range(10)
+    ]
+    actions = VideoSet(tuple(samples), "actions")
+    samples += [Sample(path=f"nothing{number}.mp4", labels=("background",)) for number in range(8)]
+    data = VideoSet(tuple(samples), "with background")
+    scenes = (*[0] * 10, *[10] * 10, 20, 20, 22, 22, 24, 24, 26, 26)
+    grouped = grouped_by(data, Scenes(scenes, 0), 0.25)
+    assert {sample.group for sample in grouped.samples} == {""}
+    assert "20 videos show 2 scenes, too few to leave one out" in grouped.notes[-1]
+    assert grouped.notes[-1] == grouped_by(actions, Scenes(scenes[:20], 0), 0.25).notes[-1]
+    training, held = hold_out(grouped.split_background()[0], 0.25, 0)
+    assert training
+    assert held
+
+
 def found_in(data: VideoSet) -> Scenes:
     *done, thumbnails = thumbnails_of(data)
     assert done[-1] == len(data.samples)

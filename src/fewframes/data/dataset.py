@@ -102,14 +102,24 @@ class VideoSet:
         """
         if sum(not is_background(label) for label in self.labels) < least_actions:
             return self, replace(self, samples=())
-        marked = [bool(sample.labels) and all(map(is_background, sample.labels)) for sample in self.samples]
-        actions = self.subset(index for index, is_none in enumerate(marked) if not is_none)
+        background = self.background_rows(least_actions)
+        actions = self.subset(index for index in range(len(self.samples)) if index not in background)
         # A video with several labels may have an action beside the word for none.
         cleaned = tuple(
             replace(sample, labels=tuple(label for label in sample.labels if not is_background(label)))
             for sample in actions.samples
         )
-        return replace(actions, samples=cleaned), self.subset(index for index, is_none in enumerate(marked) if is_none)
+        return replace(actions, samples=cleaned), self.subset(sorted(background))
+
+    def background_rows(self, least_actions: int = 2) -> set[int]:
+        """Return the indices of the videos that `split_background` splits off."""
+        if sum(not is_background(label) for label in self.labels) < least_actions:
+            return set()
+        return {
+            index
+            for index, sample in enumerate(self.samples)
+            if sample.labels and all(map(is_background, sample.labels))
+        }
 
     def split_marked(self) -> tuple[VideoSet, VideoSet]:
         """Return the videos to learn from, and those that the data mark as `val` or `test`."""

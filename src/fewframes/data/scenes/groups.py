@@ -143,7 +143,8 @@ def grouped_by(data: VideoSet, scenes: Scenes, fraction: float) -> VideoSet:
     """
     data = replace(data, scenes_sought=True)
     notes = [crossing] if (crossing := words_on_parts(data, scenes)) else []
-    learned = [row for row, sample in enumerate(data.samples) if not sample.held_out]
+    background = data.background_rows()
+    learned = [row for row, sample in enumerate(data.samples) if not sample.held_out and row not in background]
     named = _named(data, scenes)
     if len({*named.groups()}) == len({sample.path for sample in data.samples}):
         return replace(data, notes=(*data.notes, *notes))  # nothing to propose: no two files show one scene
@@ -161,15 +162,15 @@ def grouped_by(data: VideoSet, scenes: Scenes, fraction: float) -> VideoSet:
     return replace(named, notes=(*data.notes, *notes))
 
 
-def why_not(grouped: VideoSet, scenes: Scenes, fraction: float) -> str:
+def why_not(named: VideoSet, scenes: Scenes, fraction: float) -> str:
     """Return the reason why scenes are not taken as groups, with what that means; empty if they can be.
 
     Args:
-        grouped: The videos to learn from, with their scenes as groups.
+        named: The videos of actions to learn from, with their scenes as groups.
         scenes: The scenes of these videos.
         fraction: Fraction of each action's videos that will be held out.
     """
-    num_videos, sizes = len(grouped.samples), scenes.sizes
+    num_videos, sizes = len(named.samples), scenes.sizes
     meaning = "so each video is its own group, and figures hold for these scenes only: expect less from another camera"
     if len(sizes) < LEAST_SCENES:
         return (
@@ -178,10 +179,10 @@ def why_not(grouped: VideoSet, scenes: Scenes, fraction: float) -> str:
     largest = next(iter(sizes.values()))
     if largest > MOST_OF_ONE * num_videos:
         return f"{largest} of {num_videos} videos show one scene, too many to leave it out; {meaning}"
-    if len(_alone(grouped)) == len(grouped.labels):
+    if len(_alone(named)) == len(named.labels):
         return f"each action has a scene of its own, which a model may learn instead of the action; {meaning}"
     try:
-        hold_out(replace(grouped, samples=tuple(replace(it, split="") for it in grouped.samples)), fraction, 0)
+        hold_out(replace(named, samples=tuple(replace(it, split="") for it in named.samples)), fraction, 0)
     except DataError:
         return (
             f"of {len(sizes)} scenes none can be held out without far more than {fraction:.0%} of the videos; {meaning}"
