@@ -67,6 +67,15 @@ def test_what_is_unfrozen() -> None:
         unfreeze(encoder, "last-4-blocks")
 
 
+@pytest.mark.parametrize("what", ["all", "last-2-blocks"])
+def test_the_projection_of_a_grid_never_learns(what: str) -> None:
+    encoder = EfficientNetLite(cells=2, cell_width=4)
+    assert encoder.grid is not None
+    unfreeze(encoder, what)
+    assert not any(weight.requires_grad for weight in encoder.grid.parameters())
+    assert all(weight.requires_grad for weight in encoder.conv_head.parameters())
+
+
 def test_lite0_and_timm_have_layers_from_pixels_to_features() -> None:
     layers = layers_of(EfficientNetLite())
     assert (layers["conv_stem.weight"], layers["blocks.0.0.conv_dw.weight"], layers["blocks.6.0.conv_pw.weight"]) == (

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fewframes.errors import ConfigError
 from fewframes.models.backbones import TimmFrameEncoder
+from fewframes.models.layers import FrameGrid
 from fewframes.training.config import TrainConfig
 
 BLOCK = re.compile(r"blocks\.(\d+)\.")
@@ -60,6 +61,9 @@ def unfreeze(frame_encoder: nn.Module, what: str) -> int:
             raise ConfigError(f"unfreeze = {what!r}: the frame encoder has {num_blocks} blocks; take 'all' or fewer")
         for name, parameter in frame_encoder.named_parameters():
             parameter.requires_grad_(layers[name] > num_blocks - count)
+    for module in frame_encoder.modules():
+        if isinstance(module, FrameGrid):
+            module.requires_grad_(False)  # a fixed projection
     return sum(parameter.numel() for parameter in frame_encoder.parameters() if parameter.requires_grad)
 
 
