@@ -125,7 +125,9 @@ def test_the_release_is_kept_whole_unless_something_else_is_asked_for(
     longer = start_run(RunConfig(start=path, model={"num_frames": 16}), num_classes=5, task="single").model
     embeddings_BTD = torch.randn(2, 16, SMALL_RELEASE.width)
     assert_close(longer.eval().encode_video(embeddings_BTD).embedding, trained.encode_video(embeddings_BTD).embedding)
-    for other in ({"keep_temporal": False}, {"model": {"temporal": "paper"}}, {"model": {"temporal_depth": 1}}):
+    changes: tuple[dict[str, Any], ...] = ({"temporal": "paper"}, {"temporal_depth": 1}, {"cells": 2})
+    others: list[dict[str, Any]] = [{"keep_temporal": False}, *({"model": change} for change in changes)]
+    for other in others:
         new = start_run(replace(RunConfig(start=path), **other), num_classes=5, task="single")
         assert new.started_from["kept"] == ["frame encoder"]
         assert not torch.equal(new.model.temporal_encoder.pos_embed, trained.temporal_encoder.pos_embed)
@@ -137,6 +139,7 @@ def test_what_cannot_be_kept_is_said(tmp_path: Path) -> None:
         (RunConfig(start="vit-ti-16"), "'vit-ti-16' is an architecture without trained weights"),
         (RunConfig(start=path, init=path), "needs the frame encoder that it was trained with"),
         (RunConfig(start=path, model={"temporal": "release"}), r"model\.temporal = 'release': the temporal encoder"),
+        (RunConfig(start=path, model={"cells": 2}), r"model\.cells = 2: the temporal encoder .* --no-keep-temporal"),
     ):
         with pytest.raises(ConfigError, match=words):
             start_run(replace(run, keep_temporal=True, model={**run.model}), num_classes=5, task="single")
