@@ -142,6 +142,35 @@ def test_solved_weights_are_the_ridge_and_left_out_videos_are_left_out(
     assert_close(head(embeddings_BVTD.flatten(0, 1)), logits_MK, rtol=1e-3, atol=2e-3)
 
 
+def test_the_scale_is_not_chosen_on_labels_that_nothing_knows() -> None:
+    """If each label has a group of its own, its videos say nothing when that is left out, and each video is left out by itself."""
+    embeddings_BVTD = videos(40)[:, None]
+    targets_B = (embeddings_BVTD[:, 0, -1, 0] > embeddings_BVTD[:, 0, 0, 0]).long()
+    targets_BK = F.one_hot(targets_B, 2).float()
+    alone = [str(label) for label in targets_B.tolist()]
+
+    def fitted(groups: list[str] | None) -> torch.Tensor:
+        head = MomentHead(6, 2)
+        head.fit(embeddings_BVTD, targets_BK, F.cross_entropy, generator(), groups)
+        return head.linear.weight
+
+    assert_close(fitted(alone), fitted(None))
+    assert_close(fitted(["all"] * 40), fitted(None))
+    # A group that alone has a label is never left out; the others are.
+    counts = []
+
+    def loss(logits_MK: torch.Tensor, wanted_MK: torch.Tensor) -> torch.Tensor:
+        counts.append(len(logits_MK))
+        return F.cross_entropy(logits_MK, wanted_MK)
+
+    third_BK = F.one_hot(
+        torch.tensor([2 if row < 5 else label for row, label in enumerate(targets_B.tolist())]), 3
+    ).float()
+    names = ["first" if row < 5 else str(row % 4) for row in range(40)]
+    MomentHead(6, 3).fit(embeddings_BVTD, third_BK, loss, generator(), names)
+    assert set(counts) == {35}
+
+
 def test_every_video_counts_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """The drawn videos choose only the scale. The weights are solved from all videos."""
     monkeypatch.setattr(MomentHead, "MAX_LEFT_OUT", 40)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -137,18 +138,22 @@ class MomentHead(nn.Module):
             targets_BK: the targets in 0-1.
             loss: computes the loss from logits and targets, both (M, K).
             generator: draws the groups that are left out, if they have more than `MAX_LEFT_OUT` views.
-            groups: the group of each video. None, or a single group, makes each video its own group.
+            groups: the group of each video. A group with a label that no other group has is not left out: nothing knows it
+                then. None makes each video its own group, and so do groups of which none can be left out.
         """
         num_videos, num_views = embeddings_BVTD.shape[:2]
-        groups_B = np.arange(num_videos)
-        if groups is not None and len(set(groups)) > 1:
-            groups_B = np.unique(np.array(groups), return_inverse=True)[1]
+        targets = targets_BK.cpu().numpy()
+        groups_B = np.arange(num_videos) if groups is None else np.unique(np.array(groups), return_inverse=True)[1]
+        known_G = _known_without(groups_B, targets)
+        if not len(known_G):
+            groups_B = np.arange(num_videos)
+            known_G = groups_B
         counts_G = np.bincount(groups_B)
-        drawn_G = torch.randperm(len(counts_G), generator=generator).numpy()
+        drawn_G = known_G[torch.randperm(len(known_G), generator=generator).numpy()]
         num_drawn = int(np.searchsorted(num_views * np.cumsum(counts_G[drawn_G]), self.MAX_LEFT_OUT, side="right"))
         solved = solve_moments(
             embeddings_BVTD.cpu().numpy(),
-            targets_BK.cpu().numpy(),
+            targets,
             lambda logits_MK, wanted_MK: loss(torch.from_numpy(logits_MK), torch.from_numpy(wanted_MK)).item(),
             groups_B=groups_B,
             left_out_groups=drawn_G[: max(1, num_drawn)].tolist(),
@@ -175,6 +180,14 @@ class MomentHead(nn.Module):
                 _waves(deviation_BTD, range(1, 3)),
             ]
         return torch.cat(parts, dim=1)
+
+
+def _known_without(groups_B: NDArray[np.integer], targets_BK: NDArray[np.floating]) -> NDArray[np.integer]:
+    """Return the groups whose labels some other group has too."""
+    counts_GK = np.zeros((int(groups_B.max()) + 1, targets_BK.shape[1]))
+    np.add.at(counts_GK, groups_B, targets_BK)
+    alone_GK = (counts_GK > 0) & ((counts_GK > 0).sum(axis=0) == 1)
+    return np.flatnonzero(~alone_GK.any(axis=1))
 
 
 def _waves(rows_BTD: Tensor, orders: range) -> Tensor:
