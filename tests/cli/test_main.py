@@ -272,6 +272,19 @@ def test_train_errors_are_one_line(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("head", ["trained", "solved"])
+def test_what_is_missing_is_said_before_scenes_are_sought(head: str, videos: Path, tmp_path: Path) -> None:
+    rows = [f"{videos / name},{label}" for name, label in (("a.mp4", "hug"), ("b.mp4", "kick"), ("sub/c.mp4", "hug"))]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label", *rows]))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "model.safetensors").touch()
+    wrong = ["--model", "no such model"] if head == "trained" else []
+    done = run("train", tmp_path / "list.csv", "-o", tmp_path / "full", "--head", head, *wrong)
+    assert done.returncode == (1 if wrong else 2)
+    assert ("no such model: no such file" if wrong else "holds model.safetensors already") in done.stderr
+    assert "scenes" not in done.stderr
+
+
 def test_evaluate(videos: Path, fast: list[str], tmp_path: Path) -> None:
     rows = [
         ("a.mp4", "Hug", "train"),

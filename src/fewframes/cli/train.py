@@ -263,7 +263,6 @@ def train(
     Exit codes: 0 done, 1 the data cannot be used, 2 wrong use, 3 done but some videos could not be read.
     """
     from fewframes.data.dataset import read_data
-    from fewframes.data.scenes.groups import with_scenes
     from fewframes.results import tally
     from fewframes.runtime.open import has_torch
 
@@ -302,9 +301,9 @@ def train(
         raise MissingDependency(
             "training in steps needs torch, which is not installed; pip install 'fewframes[train]', or take --head solved"
         )
-    held = 0 if chosen.train.head == "solved" else chosen.data.holdout
-    with StageProgress() as progress:
-        videos = with_scenes(read_data(data, chosen.data), chosen.data, held, progress.show)
+    videos = read_data(data, chosen.data)
+    _check_names(chosen, output, holdout, resume=resume, overwrite=overwrite)
+    videos = _with_scenes(videos, chosen)
     tell_data(data, videos)
     if holdout is not None and {"val", "test"} & {sample.split for sample in videos.samples}:
         tell("--holdout is not used: the data name their own held-out videos")
@@ -312,7 +311,6 @@ def train(
     if chosen.train.head == "solved":
         from fewframes.training.solved.run import SolveOptions
 
-        _check_solved(holdout, resume=resume)
         _solve(
             videos,
             output,
@@ -362,6 +360,30 @@ def _tell_background(found: ReadBackground | None) -> bool:
     for line in found.lines():
         tell(line)
     return bool(found.failures or found.note)
+
+
+def _check_names(run: RunConfig, output: Path, holdout: float | None, *, resume: bool, overwrite: bool) -> None:
+    """Raise an error for what is missing or in the way, before a single video is decoded."""
+    if run.train.head == "solved":
+        from fewframes.training.solved.checks import check_settings
+        from fewframes.training.solved.files import check_folder
+
+        _check_solved(holdout, resume=resume)
+        check_settings(run)
+        check_folder(output, overwrite=overwrite)
+    else:
+        from fewframes.training.run.start import check_start  # late: it loads torch, which a solved head does not need
+
+        check_start(run)
+
+
+def _with_scenes(videos: VideoSet, run: RunConfig) -> VideoSet:
+    """Return the videos with a group for each scene, if they name no groups."""
+    from fewframes.data.scenes.groups import with_scenes
+
+    held = 0 if run.train.head == "solved" else run.data.holdout
+    with StageProgress() as progress:
+        return with_scenes(videos, run.data, held, progress.show)
 
 
 def _check_solved(holdout: float | None, *, resume: bool) -> None:
