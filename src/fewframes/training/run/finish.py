@@ -101,12 +101,11 @@ def _rejection(prepared: PreparedRun, footage: ReadBackground | None) -> Rejecti
     videos, embedded = prepared.context.videos, prepared.embedded
     if embedded is None:
         return None
-    groups = videos.training.groups()
     background = rejection_background(prepared.background, videos.background.groups(), footage)
     return fit_rejection(
         embedded.embeddings,
         videos.targets_BK[embedded.indices].numpy(),
-        [groups[index] for index in embedded.indices.tolist()],
+        videos.groups_of(embedded),
         *background,
     )
 
@@ -116,11 +115,10 @@ def _forecast(prepared: PreparedRun) -> Forecast | None:
     videos, embedded = prepared.context.videos, prepared.embedded
     if embedded is None:
         return None
-    groups = videos.training.groups()
     return forecast_twice(
         embedded.embeddings,
         videos.targets_BK[embedded.indices].numpy(),
-        [groups[index] for index in embedded.indices.tolist()],
+        videos.groups_of(embedded),
         multilabel=videos.data.multilabel,
         seed=prepared.context.run.train.seed,
     )
