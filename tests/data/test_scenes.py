@@ -200,6 +200,21 @@ def test_unreadable_clips_are_by_themselves(places: Path, tmp_path: Path) -> Non
     assert [sample.group for sample in grouped_by(more, scenes, 0.2).samples[24:26]] == ["", ""]
 
 
+def test_too_many_videos_are_not_looked_at(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fewframes.data.scenes.groups.MOST_VIDEOS", 20)
+    monkeypatch.setattr("fewframes.data.check.MOST_VIDEOS", 20)
+    data = read_data(places)
+    found = with_scenes(data, DataConfig(), 0.25)
+    assert found.samples == data.samples
+    assert found.scenes_sought
+    assert "at most 20 videos, and there are 24: name groups" in found.notes[-1]
+    *_, inspection = inspect(data, scenes=True)
+    assert isinstance(inspection, Inspection)
+    assert inspection.scenes is None
+    assert "name groups" in inspection.scene_lines()[0]
+    assert "name groups" in str(inspection.to_dict()["notes"])
+
+
 def test_no_clip_is_seen_and_one_clip() -> None:
     missing = VideoSet(tuple(Sample(path=f"none{row}.mp4", labels=("ab"[row],)) for row in range(2)), "data")
     looked = with_scenes(missing, DataConfig(), 0.2)

@@ -191,6 +191,27 @@ def test_every_video_counts_however_many_there_are(monkeypatch: pytest.MonkeyPat
     assert 1e-7 < moved < 0.05
 
 
+def test_a_group_too_large_to_leave_out_does_not_decide_the_scale_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MomentHead, "MAX_LEFT_OUT", 40)
+    embeddings_BVTD = videos(100)[:, None]
+    targets_BK = F.one_hot((embeddings_BVTD[:, 0, -1, 0] > embeddings_BVTD[:, 0, 0, 0]).long(), 2).float()
+
+    def left_out(groups: list[str]) -> set[int]:
+        counts = []
+
+        def loss(logits_MK: torch.Tensor, wanted_MK: torch.Tensor) -> torch.Tensor:
+            counts.append(len(logits_MK))
+            return F.cross_entropy(logits_MK, wanted_MK)
+
+        for seed in range(8):  # in some of these, the large group is drawn first
+            MomentHead(6, 2).fit(embeddings_BVTD, targets_BK, loss, torch.Generator().manual_seed(seed), groups)
+        return set(counts)
+
+    assert left_out(["large" if row < 60 else str(row % 5) for row in range(100)]) == {40}
+    # If none is small enough, the smallest decides.
+    assert left_out(["one" if row < 45 else "two" for row in range(100)]) == {45}
+
+
 def test_positions_tell_early_from_late() -> None:
     torch.manual_seed(0)
     positions_TD = slow_waves(16, 64)

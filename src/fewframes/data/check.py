@@ -22,11 +22,13 @@ from fewframes.data.dataset import VideoSet, grouped, part_counts
 from fewframes.data.layouts import Sample
 from fewframes.data.lists import unlistable
 from fewframes.data.scenes.groups import (
+    MOST_VIDEOS,
     Scenes,
     examples_of,
     find_scenes,
     grouped_by,
     middle_of,
+    too_many,
     words_on_groups,
     words_on_parts,
 )
@@ -117,7 +119,7 @@ class Inspection:
     def scene_lines(self) -> list[str]:
         """Return lines for people on the scenes: how many there are, the largest, and what they mean for a split."""
         if self.scenes is None:
-            return []
+            return list(self.scene_notes)
         found = f"{count_of(len(self.scenes.sizes), 'scene')} in {count_of(len(self.usable.samples), 'usable video')}"
         unseen = f" ({self.scenes.num_unseen} not looked at)" if self.scenes.num_unseen else ""
         examples = [f"  {line}" for line in examples_of(self.usable, self.scenes, SHOWN_SCENES)]
@@ -151,7 +153,7 @@ class Inspection:
                 for label, count in self.data.counts().items()
             },
             "scenes": None if self.scenes is None else self._scenes_to_dict(self.scenes),
-            "notes": list(self.data.notes),
+            "notes": [*self.data.notes, *(self.scene_notes if self.scenes is None else ())],
             "left_out": [vars(file) for file in self.data.left_out],
             "problems": [problem.to_dict() for problem in self.problems],
         }
@@ -190,15 +192,17 @@ def inspect(
         min_s: A video is also too short if it lasts less than this many seconds.
         thorough: Decode every frame of each video.
         drop_short: Count videos that are too short as unusable.
-        scenes: Find the videos of one scene too. They are proposed as groups if the data name none.
+        scenes: Find the videos of one scene too. They are proposed as groups if the data name none. In too many videos nothing is
+            looked for, and a note says so.
         workers: Number of files decoded at a time; by default one per core.
     """
     rows_by_file = grouped(range(len(data.samples)), lambda row: data.samples[row].path)
     checks = [SampleCheck()] * len(data.samples)
     done = 0
+    sought = scenes and len(data.samples) <= MOST_VIDEOS
 
     def check_rows(rows: list[int]) -> list[SampleCheck]:
-        return check_file([data.samples[row] for row in rows], num_frames, thorough=thorough, scenes=scenes)
+        return check_file([data.samples[row] for row in rows], num_frames, thorough=thorough, scenes=sought)
 
     with closing(worked_ahead(rows_by_file, check_rows, workers or num_cores())) as found:
         for rows, checks_of_file in found:
@@ -211,7 +215,9 @@ def inspect(
     found_all = inspection_of(
         data, checks, num_frames=num_frames, min_s=min_s, thorough=thorough, drop_short=drop_short
     )
-    yield with_found_scenes(found_all, checks) if scenes else found_all
+    if scenes and not sought:
+        found_all = replace(found_all, scene_notes=(too_many(len(data.samples)),))
+    yield with_found_scenes(found_all, checks) if sought else found_all
 
 
 def check_file(

@@ -148,15 +148,13 @@ class MomentHead(nn.Module):
         if not len(known_G):
             groups_B = np.arange(num_videos)
             known_G = groups_B
-        counts_G = np.bincount(groups_B)
         drawn_G = known_G[torch.randperm(len(known_G), generator=generator).numpy()]
-        num_drawn = int(np.searchsorted(num_views * np.cumsum(counts_G[drawn_G]), self.MAX_LEFT_OUT, side="right"))
         solved = solve_moments(
             embeddings_BVTD.cpu().numpy(),
             targets,
             lambda logits_MK, wanted_MK: loss(torch.from_numpy(logits_MK), torch.from_numpy(wanted_MK)).item(),
             groups_B=groups_B,
-            left_out_groups=drawn_G[: max(1, num_drawn)].tolist(),
+            left_out_groups=_that_fit(drawn_G, num_views * np.bincount(groups_B), self.MAX_LEFT_OUT),
             moments=self.moments,
         )
         self.linear.weight.copy_(torch.from_numpy(solved.weight))
@@ -188,6 +186,20 @@ def _known_without(groups_B: NDArray[np.integer], targets_BK: NDArray[np.floatin
     np.add.at(counts_GK, groups_B, targets_BK)
     alone_GK = (counts_GK > 0) & ((counts_GK > 0).sum(axis=0) == 1)
     return np.flatnonzero(~alone_GK.any(axis=1))
+
+
+def _that_fit(groups_N: NDArray[np.integer], views_G: NDArray[np.integer], most: int) -> list[int]:
+    """Return those groups, in their order, that have at most `most` views together; the smallest if none has so few.
+
+    A group that is too large is passed over, so that it does not decide alone.
+    """
+    chosen: list[int] = []
+    num_views = 0
+    for group in groups_N.tolist():
+        if num_views + views_G[group] <= most:
+            chosen.append(group)
+            num_views += int(views_G[group])
+    return chosen or [int(groups_N[np.argmin(views_G[groups_N])])]
 
 
 def _waves(rows_BTD: Tensor, orders: range) -> Tensor:

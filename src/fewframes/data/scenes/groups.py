@@ -30,6 +30,8 @@ LEAST_SCENES = 5
 """The fewest scenes that are proposed as groups. With fewer, whatever is left out is too much to leave out."""
 MOST_OF_ONE = 0.5
 """The largest fraction of the videos that may show one scene. Above it, what is left out says little about the others."""
+MOST_VIDEOS = 20_000
+"""The most videos that are looked at. Comparing all pairs takes a minute for so many, and grows with their square."""
 STAGE = "scenes"
 """The name of this work in reports of progress."""
 TURN_OFF = "--scenes off (data.scenes) makes each video its own group"
@@ -70,6 +72,9 @@ def with_scenes(
     """
     if config.scenes == "off" or data.scenes_sought or any(sample.group for sample in data.samples):
         return data
+    if len(data.samples) > MOST_VIDEOS:
+        note = f"{too_many(len(data.samples))}; each file is its own group"
+        return replace(data, scenes_sought=True, notes=(*data.notes, note))
     thumbnails: list[Pixels | None] = []
     for found in thumbnails_of(data):
         if isinstance(found, int):
@@ -77,6 +82,14 @@ def with_scenes(
         else:
             thumbnails = found
     return grouped_by(data, find_scenes(data, thumbnails), fraction)
+
+
+def too_many(num_videos: int) -> str:
+    """Return words that say that scenes are not looked for in so many videos, and what to do instead."""
+    return (
+        f"scenes are looked for in at most {MOST_VIDEOS:,} videos, and there are {num_videos:,}: name groups in the list "
+        "if clips share a camera or a recording"
+    )
 
 
 def thumbnails_of(data: VideoSet, workers: int | None = None) -> Iterator[int | list[Pixels | None]]:
