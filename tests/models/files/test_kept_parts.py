@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from fewframes.errors import ConfigError, WeightsError
+from fewframes.errors import ConfigError
 from fewframes.models.config import ModelConfig
 from fewframes.models.files.kept_parts import keep_temporal
 from fewframes.models.files.networks import build_model
@@ -78,7 +78,7 @@ def test_another_temporal_encoder_is_not_kept() -> None:
     ):
         keep_temporal(build_model(replace(MOTION, temporal_depth=2), VIEW), trained, "x")
     wider = build_model(replace(TINY, width=96), VIEW)
-    with pytest.raises(WeightsError, match=r"x: temporal encoder: .* of another shape"):
+    with pytest.raises(ConfigError, match=r"model\.width = 96: the temporal encoder of 'x' is kept as it is \(48\)"):
         keep_temporal(wider, trained_model(TINY), "x")
 
 

@@ -49,8 +49,8 @@ def keep_temporal(model: STAM, trained: STAM, name: str) -> None:
         name: the name of the trained model, for error messages.
 
     Raises:
-        ConfigError: the settings ask for another temporal encoder.
-        WeightsError: frame embeddings have another width.
+        ConfigError: the settings ask for another temporal encoder, or other frame embeddings for it.
+        WeightsError: the weights do not fit all the same.
     """
     check_keepable(model.config, trained.config, name)
     state = dict(trained.temporal_encoder.state_dict())
