@@ -30,6 +30,7 @@ RICH = replace(TINY, motion_width=8, moment_head=True, temporal_width=16, tempor
 ARCHITECTURES = {
     "merging": replace(TINY, depth=2, qkv_bias=False, merge=2),
     "motion, moments, multilabel": replace(RICH, task="multilabel"),
+    "motion, moments of changes": replace(RICH, moments="motion"),
     "release": replace(TINY, temporal="release"),
     "mean": replace(TINY, temporal="mean"),
     "causal": replace(TINY, temporal="causal", temporal_width=16, motion_width=8),
@@ -67,7 +68,7 @@ def test_graphs_agree_with_torch_also_for_other_weights(config: ModelConfig, tmp
 def test_models_that_differ_in_classes_and_training_alone_have_equal_graphs() -> None:
     changed: dict[str, Any] = {
         "num_classes": 2, "task": "multilabel", "moment_head": False, "temporal_positions": "learned", "token_dropout": 0.5,
-        "temporal_dropout": 0.5, "drop_path": 0.5,
+        "temporal_dropout": 0.5, "drop_path": 0.5, "moments": "motion",
     }  # fmt: skip
     assert changed.keys() == WITHOUT_GRAPHS
     config = replace(RICH, **changed)

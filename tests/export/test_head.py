@@ -16,7 +16,7 @@ from fewframes.errors import ConfigError, ExportError, WeightsError
 from fewframes.export.exporter import export, pans
 from fewframes.export.head import write_with_head
 from fewframes.inference.predictor import load
-from fewframes.models.moments import NUM_MOMENTS, moment_features
+from fewframes.models.moments import MOMENT_WEIGHTS, SOLVED_MOMENTS, moment_features
 from fewframes.results import Prediction
 from fewframes.runtime.graph_runtime import GraphRuntime
 from fewframes.runtime.protocol import scores_of
@@ -37,8 +37,9 @@ def int8(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def head_for(width: int, num_classes: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    num_moments = len(MOMENT_WEIGHTS[SOLVED_MOMENTS])
     weight, bias = np.split(
-        np.random.default_rng(0).standard_normal((num_classes, NUM_MOMENTS * width + 1)), [-1], axis=1
+        np.random.default_rng(0).standard_normal((num_classes, num_moments * width + 1)), [-1], axis=1
     )
     return weight.astype(np.float32), bias[:, 0].astype(np.float32)
 
@@ -54,7 +55,7 @@ def test_the_new_files_have_the_encoder_as_it_is_and_the_new_head(int8: Path, tm
         frames = np.random.default_rng(1).integers(0, 256, (num_frames, 3, 32, 32), dtype=np.uint8)
         live = start.embed_frames(frames)
         np.testing.assert_allclose(written.embed_frames(frames), live, atol=1e-6)
-        expected = scores_of(moment_features(live[None]) @ weight.T + bias, "multilabel")
+        expected = scores_of(moment_features(live[None], SOLVED_MOMENTS) @ weight.T + bias, "multilabel")
         embeddings, whole = written.label_clips(frames[None])
         np.testing.assert_allclose(embeddings[0], live, atol=1e-3)
         for found in (whole, written.encode_windows(live[None])):
