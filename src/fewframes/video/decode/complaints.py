@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from threading import RLock
+from threading import RLock, get_ident
 
 import av.logging
 
@@ -80,6 +80,7 @@ class Complaints:
 
         They cover the last packet; with threads all packets since the opening, and other decoders' threads as well."""
         self.has_threads = has_threads
+        self._listen()
         _log.open()
         self._num_before = len(_log.of_threads)
 
@@ -88,15 +89,23 @@ class Complaints:
         _log.close()
 
     def __enter__(self) -> None:
-        self._capture = av.logging.Capture()  # it captures what this thread logs
-        self._said: list[Message] = self._capture.__enter__()
+        if get_ident() != self._thread:
+            self._listen()
+        self._capture.__enter__()
 
     def __exit__(self, *error: object) -> None:
         self._capture.__exit__(None, None, None)
-        said = self._said
-        if self.has_threads and len(_log.of_threads) > self._num_before:
-            said = [*said, *_log.of_threads[self._num_before :]]
         self.found = self.only_of_the_past = False
-        if said:  # rarely; the patterns are not searched otherwise, because this runs twice a packet
+        # Rarely is anything said. The patterns are not searched otherwise, because this runs twice a packet.
+        if self._said or (self.has_threads and len(_log.of_threads) > self._num_before):
+            of_threads = _log.of_threads[self._num_before :] if self.has_threads else []
+            said = [*self._said, *of_threads]
+            self._said.clear()
             self.found = any(WRONG_PIXELS.search(message) for _, _, message in said)
             self.only_of_the_past = all(OF_THE_PAST in message for _, _, message in said)
+
+    def _listen(self) -> None:
+        """Prepare to capture what this thread logs. One capture serves all packets: making one costs more than using it."""
+        self._thread = get_ident()
+        self._capture = av.logging.Capture()
+        self._said: list[Message] = self._capture.logs

@@ -26,6 +26,8 @@ class _PacketRecord:
     whether the container calls it a key frame, and whether its picture has come out.
     """
 
+    __slots__ = ("has_frame", "is_key", "number", "stamp")  # one is made for each packet
+
     def __init__(self, number: int, stamp: int | None, *, is_key: bool = False) -> None:
         self.number, self.stamp, self.is_key = number, stamp, is_key
         self.has_frame = False
@@ -61,7 +63,8 @@ class Damage:
 
     def taints(self, frame: VideoFrame) -> bool:
         """Return whether a frame that came out is damaged, or builds on a damaged one."""
-        record = frame.opaque if isinstance(frame.opaque, _PacketRecord) else self._last
+        mark = frame.opaque
+        record = mark if isinstance(mark, _PacketRecord) else self._last
         record.has_frame = True
         if not (self._bad or record is self._first or frame.is_corrupt or frame.key_frame or record.is_key):
             return False  # a short cut for nearly every frame of a sound video

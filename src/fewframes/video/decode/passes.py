@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from av.packet import Packet
 from av.video.frame import VideoFrame
@@ -41,8 +41,7 @@ class UnreliableOutput(Exception):
     """The output of a decoder cannot be trusted, or differs from what the packets announced."""
 
 
-@dataclass(frozen=True)
-class ShownFrame:
+class ShownFrame(NamedTuple):
     """A decoded frame, and when it is shown, in seconds on the container's clock."""
 
     start_s: float
@@ -105,13 +104,12 @@ class Decoding:
 
         Raises UnreliableOutput at the first sign of damage in a decoder with several threads.
         """
-        frame_s, time_base = self._source.frame_s, self._stream.time_base
+        frame_s = self._source.frame_s
         last_s = -frame_s if self._from_start else None  # a frame without a time follows the one before it
         first: Packet[VideoStream] | None = None
         for packet in feed:
             first = first or packet
             for frame in self._frames_of(packet):
-                frame.time_base = time_base  # the last frames of a decoder come without one
                 geometry = self._display.geometry(frame)
                 is_damaged = self._is_damaged(frame, first)
                 time_s = self._time_of(frame, last_s, frame_s)

@@ -64,13 +64,14 @@ class Display:
         self._container_aspect: Fraction | None
         self._matrix: bytes | None
         self._rotation: float | None
+        self._geometry: Geometry | None = None
 
     def begin(self, stream: VideoStream) -> None:
         """Note what the header of a newly opened stream states, before anything of it is decoded."""
         self._stream, stated = stream, stream.sample_aspect_ratio
         # Before anything is decoded, the codec's value is the header's. If the two are equal, the container states none of its own.
         self._container_aspect = None if stated == stream.codec_context.sample_aspect_ratio else stated
-        self._matrix, self._rotation = None, None
+        self._matrix, self._rotation, self._geometry = None, None, None
 
     def close(self) -> None:
         """Release the stream, and the scaler with its threads. `begin` may follow."""
@@ -80,21 +81,22 @@ class Display:
     def geometry(self, frame: VideoFrame) -> Geometry:
         """Return the stated geometry of a frame. It must be called for all frames, in the order in which they leave the decoder.
 
-        The container's shape of pixels wins over the codec's, as in FFmpeg. The codec's may change midway, as in broadcasts between
-        two programmes. A matrix that H.264 or HEVC state at a frame holds until another is stated.
+        The container's shape of pixels wins over the codec's, as in FFmpeg. The codec's may change at a key frame, as in broadcasts
+        between two programmes. A matrix that H.264 or HEVC state at a frame holds until another is stated.
         """
         # Reading PyAV's side data keeps the frame alive until Python collects cycles; for every frame that would be hundreds. The
         # rotation costs nothing and changes with the matrix, except for a turn upside down of a video that is mirrored midway.
         if frame.rotation != self._rotation:
             self._rotation, self._matrix = frame.rotation, _display_matrix(frame) or self._matrix
-        return Geometry(self._aspect(), self._matrix)
+            self._geometry = None
+        if self._geometry is None or frame.key_frame:
+            self._geometry = Geometry(self._aspect(), self._matrix)
+        return self._geometry
 
     def _aspect(self) -> Fraction:
         """Return the width of a pixel over its height."""
         stated = self._container_aspect or self._stream.codec_context.sample_aspect_ratio or SQUARE
-        # This runs for every frame, and whole numbers compare faster than fractions.
-        width, height = stated.numerator, stated.denominator
-        if width <= MOST_ASPECT * height and height <= MOST_ASPECT * width:
+        if 1 / Fraction(MOST_ASPECT) <= stated <= MOST_ASPECT:
             return stated
         self._say(
             f"its pixels are stated to be {float(stated):.4g} times as wide as high; beyond 1:{MOST_ASPECT} and {MOST_ASPECT}:1 "
@@ -212,7 +214,9 @@ def _packed_pixels(frame: VideoFrame, num_channels: int) -> Pixels:
 def _deinterlaced(frame: VideoFrame) -> VideoFrame:
     """Return an interlaced frame with its missing lines filled in from its own fields."""
     graph = av.filter.Graph()
-    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)
+    # The last frames of a decoder come without a unit of time; for a single frame any will do.
+    time_base = frame.time_base or Fraction(1, 1000)
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=time_base)
     deinterlace = graph.add("estdif", "mode=frame:deint=interlaced")
     sink = graph.add("buffersink")
     source.link_to(deinterlace)
