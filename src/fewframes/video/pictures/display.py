@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import av.filter
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, ColorTrc, VideoReformatter
@@ -84,8 +85,8 @@ class Display:
         The container's shape of pixels wins over the codec's, as in FFmpeg. The codec's may change at a key frame, as in broadcasts
         between two programmes. A matrix that H.264 or HEVC state at a frame holds until another is stated.
         """
-        # Reading PyAV's side data keeps the frame alive until Python collects cycles; for every frame that would be hundreds. The
-        # rotation costs nothing and changes with the matrix, except for a turn upside down of a video that is mirrored midway.
+        # Reading all side data takes longer than the rotation, which changes with the matrix, except for a turn upside down of a
+        # video that is mirrored midway.
         if frame.rotation != self._rotation:
             self._rotation, self._matrix = frame.rotation, _display_matrix(frame) or self._matrix
             self._geometry = None
@@ -193,8 +194,13 @@ def over_black(pixels_HWC: Pixels) -> Pixels:
 
 def _display_matrix(frame: VideoFrame) -> bytes | None:
     """Return the display matrix that the container or the frame itself states: nine int32 with `FULL_TURN` as 1.0; None if none."""
-    stated: Any = frame.side_data.get("DISPLAYMATRIX")  # PyAV's stubs know no type for the values
+    # Not `frame.side_data`: that and the frame hold each other, and a frame keeps its memory and the decoder's pool of frames.
+    stated = _side_data_of(frame).get("DISPLAYMATRIX")
     return None if stated is None else bytes(stated)
+
+
+_side_data_of: Any = SideDataContainer
+"""PyAV's side data of a frame, which holds the frame. PyAV's stubs know no type for its values, and not what it is made of."""
 
 
 @cache
