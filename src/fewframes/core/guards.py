@@ -1,12 +1,16 @@
 """Open videos: used by one thread at a time, by the process that opened them, until they are closed.
 
-Objects that own threads are never freed in a forked process, where their threads do not exist.
+A fork copies objects, but not the threads that they own. So such objects are never freed in a forked process, and what would wait
+there for a thread that does not exist is an error instead.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import sys
+from collections.abc import Callable
+from functools import cache
 from threading import RLock
 from weakref import WeakSet
 
@@ -55,6 +59,20 @@ class Guard:
             return was_open
 
 
+def check_process(process_id: int, what: str) -> None:
+    """Raise VideoError in any other process than that of this id: in one forked from it, which has none of its threads.
+
+    Args:
+        process_id: the process that began the work.
+        what: what the message calls the work.
+    """
+    if process_id != os.getpid():
+        raise VideoError(
+            f"{what}: begun by another process, before a fork, and its threads are not in this one; begin it again here, or "
+            'start processes with multiprocessing.get_context("spawn")'
+        )
+
+
 def keep_in_forks(owner: object) -> None:
     """Make sure that no process forked from this one ever frees `owner`, an object with threads of FFmpeg.
 
@@ -82,6 +100,29 @@ def _keep() -> None:
         # A list is not enough, because the interpreter frees the variables of modules when it ends.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(owner))
     _let_go()
+
+
+@cache  # so that nothing is called twice
+def in_every_fork(act: Callable[[], None]) -> None:
+    """Call `act` in every process that is forked from this one from now on."""
+    if hasattr(os, "register_at_fork"):  # Windows has no forks
+        os.register_at_fork(after_in_child=act)
+
+
+def take_one_thread() -> None:
+    """Let torch compute in one thread: it would wait for ever for threads that it had before a fork."""
+    sys.modules["torch"].set_num_threads(1)
+
+
+def end_without_destructors() -> None:
+    """Let this process, a fork, end at once when it exits.
+
+    When a process exits, ONNX Runtime and OpenVINO wait for threads that a fork does not have (docs/decisions). What glibc's
+    `on_exit` is given last runs first, so `_exit` ends the process before that. Python has written its files by then.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "on_exit"):
+        libc.on_exit(libc._exit, None)
 
 
 if hasattr(os, "register_at_fork"):  # Windows has no forks

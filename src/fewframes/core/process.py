@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+from fewframes.core.guards import check_process
 from fewframes.errors import FewframesError
 
 M_TRIM_THRESHOLD = -1
@@ -43,30 +44,33 @@ def worked_ahead(
         workers: The number of threads.
         ahead: Items that are worked on, finished or waiting while the caller uses one. Two per thread by default.
     """
-    ahead = 2 * workers - 1 if ahead is None else ahead
+    ahead, process_id = 2 * workers - 1 if ahead is None else ahead, os.getpid()
     remaining = iter(items)
     waiting: deque[tuple[Item, Future[Done]]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="fewframes-decode") as pool:
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="fewframes-decode")
 
-        def fill(most: int) -> None:
-            waiting.extend((item, pool.submit(work, item)) for item in islice(remaining, most - len(waiting)))
+    def fill(most: int) -> None:
+        waiting.extend((item, pool.submit(work, item)) for item in islice(remaining, most - len(waiting)))
 
-        try:
-            while True:
-                fill(max(1, ahead))
-                if not waiting:
-                    return
-                item, future = waiting.popleft()
-                try:
-                    done = future.result()
-                except FewframesError as error:
-                    yield item, error  # nothing more is begun, because the caller may give up
-                    continue
-                fill(ahead)
-                yield item, done
-        finally:  # the caller may stop early; closing the pool then waits for running work alone
+    try:
+        while True:
+            check_process(process_id, "videos read ahead")
+            fill(max(1, ahead))
+            if not waiting:
+                return
+            item, future = waiting.popleft()
+            try:
+                done = future.result()
+            except FewframesError as error:
+                yield item, error  # nothing more is begun, because the caller may give up
+                continue
+            fill(ahead)
+            yield item, done
+    finally:  # the caller may stop early; closing the pool then waits for running work alone
+        if process_id == os.getpid():  # a fork has none of the threads, and they may have held locks
             for _, future in waiting:
                 future.cancel()
+            pool.shutdown()
 
 
 def num_cores() -> int:

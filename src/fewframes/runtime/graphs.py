@@ -13,6 +13,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from pydantic.dataclasses import dataclass as settings
 
+from fewframes.core.guards import end_without_destructors, in_every_fork, keep_in_forks, take_one_thread
 from fewframes.core.settings import STRICT, Count, NumFrames, Task, settings_from
 from fewframes.errors import ConfigError, WeightsError, needed
 from fewframes.models.config import ExitPlan
@@ -219,6 +221,7 @@ def _open_onnx(path: str, threads: int) -> RunnableGraph:
 def _open_openvino(path: str, threads: int) -> RunnableGraph:
     """Open a graph with OpenVINO."""
     openvino = needed("openvino", "openvino")
+    _check_openvino(path)
     core = openvino.Core()
     # On a CPU with bfloat16 instructions OpenVINO would compute in bfloat16 by default.
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
@@ -228,17 +231,46 @@ def _open_openvino(path: str, threads: int) -> RunnableGraph:
         model = core.read_model(path)
         text = model.get_rt_info([CARD_KEY]).astype(str) if model.has_rt_info([CARD_KEY]) else ""
         card = Card.from_json(text, path)
-        compiled = core.compile_model(model, "CPU", settings)
+        compiled = _Compiled(core.compile_model(model, "CPU", settings), (core, model))
     except (RuntimeError, ValueError) as error:
         raise _unreadable(path, error) from None
-    # OpenVINO's results are views of memory that the next run overwrites, so they are copied.
-    run = lambda inputs: [np.array(compiled(inputs)[name]) for name in OUTPUTS[card.part]]  # noqa: E731
+    in_every_fork(end_without_destructors)
+
+    def run(inputs: Array) -> list[Array]:
+        _check_openvino(path)
+        # OpenVINO's results are views of memory that the next run overwrites, so they are copied.
+        return [np.array(compiled.model(inputs)[name]) for name in OUTPUTS[card.part]]
+
     return card, run, (RuntimeError, ValueError, LookupError)
+
+
+class _Compiled:
+    """A compiled model of OpenVINO and what it is made of, which no forked process ever frees."""
+
+    def __init__(self, model: Any, parts: tuple[Any, ...]) -> None:
+        self.model, self._parts = model, parts
+        keep_in_forks(self)
+
+
+@cache
+def _openvino_process() -> int:
+    """Return the id of the process that used OpenVINO first. A process forked from it has the same answer."""
+    return os.getpid()
+
+
+def _check_openvino(path: str) -> None:
+    """Raise WeightsError in a process forked from one that used OpenVINO, where new models end the process too (docs/decisions)."""
+    if _openvino_process() != os.getpid():
+        raise WeightsError(
+            f"{path}: OpenVINO was used before a fork, and its threads are not in this process; start processes with "
+            'multiprocessing.get_context("spawn"), or export to .onnx'
+        )
 
 
 def _open_torch(path: str, threads: int) -> RunnableGraph:
     """Open a graph with torch, from a copy in memory in which there is no code to run."""
     torch = importlib.import_module("torch")
+    in_every_fork(take_one_thread)
     files = {CARD_KEY: ""}
     plain = plain_archive(path)
     logging.getLogger("torch.export").setLevel(logging.ERROR)

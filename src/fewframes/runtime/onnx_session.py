@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from fewframes.core.guards import keep_in_forks
+from fewframes.core.guards import end_without_destructors, in_every_fork, keep_in_forks
 
 
 class OnnxSession:
@@ -57,16 +56,4 @@ def ort_errors(runtime: Any) -> tuple[type[Exception], ...]:
     return (*(getattr(module, name) for name in names if hasattr(module, name)), ValueError, RuntimeError)
 
 
-def _end_without_destructors() -> None:
-    """Let this process, a fork, end at once when it exits.
-
-    When a process exits, ONNX Runtime waits for a thread that a fork does not have (seen with 1.32). What glibc's `on_exit` is
-    given last runs first, so `_exit` ends the process before that. Python has written its files by then.
-    """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "on_exit"):
-        libc.on_exit(libc._exit, None)
-
-
-if hasattr(os, "register_at_fork"):  # Windows has no forks
-    os.register_at_fork(after_in_child=_end_without_destructors)
+in_every_fork(end_without_destructors)

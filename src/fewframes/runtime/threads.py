@@ -15,6 +15,8 @@ from typing import TypeVar
 
 import torch
 
+from fewframes.core.guards import in_every_fork, take_one_thread
+
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 
@@ -67,10 +69,4 @@ def _cores_each(cores: int) -> int:
     return -(-cores // MOST_THREADS)
 
 
-def _take_one_thread() -> None:
-    # A fork has none of the threads that torch splits its work over, and torch would wait for them for ever.
-    torch.set_num_threads(1)
-
-
-if hasattr(os, "register_at_fork"):  # Windows has no forks
-    os.register_at_fork(after_in_child=_take_one_thread)
+in_every_fork(take_one_thread)

@@ -6,6 +6,7 @@ bytes that are no video, another size, a clock that jumps) are survived where th
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from fewframes.core.guards import keep_in_forks
+from fewframes.core.guards import check_process, keep_in_forks
 from fewframes.errors import VideoError
 from fewframes.video.decode.container import DECODE_CLOCK, DECODE_ERRORS, END_NOT_LENGTH, MAX_PIXELS, packets_of
 from fewframes.video.decode.opening import in_its_words, video_of
@@ -55,7 +56,7 @@ class LiveReader:
         self.address = Address.of(source)
         self.counts = LiveCounts()
         self._config = config
-        self._stop = threading.Event()
+        self._stop, self._process_id = threading.Event(), os.getpid()
         self._error: BaseException | None = None
         self._display = Display(self.address.name, MAX_PIXELS)
         self._num_tries = 0
@@ -76,19 +77,19 @@ class LiveReader:
             if config.open_s is not None and waited_s > config.open_s:
                 self._stop.set()
                 raise VideoError(f"{self.address.name}: not open after {waited_s:.1f} s, its time limit; allow more")
-        if self._error is not None and not self.counts.pictures:
-            raise self._error
+        if not self.counts.pictures:
+            self._raise()
 
     def take(self, most: int, timeout_s: float, max_age_s: float = 0.0) -> list[LiveFrame | LiveEvent] | None:
         """Return what has come, in order, with at most `most` frames; None at the end. Raises the error that ended the reading.
 
         Of frames older than `max_age_s` (0 allows any age) all but the newest are dropped."""
+        check_process(self._process_id, self.address.name)
         items = self._queue.take(most, timeout_s, time.monotonic() - max_age_s if max_age_s else 0.0)
         if items:
             return items
         if self._queue.closed:
-            if self._error is not None:
-                raise self._error
+            self._raise()
             return None
         last_at = self._steady.last_at
         silent_s = time.monotonic() - last_at
@@ -97,6 +98,19 @@ class LiveReader:
             return [self._steady.event("stall", f"no picture for {silent_s:.1f} s; waiting for more")]
         return []
 
+    def _raise(self) -> None:
+        """Raise the error of the thread, if there is one.
+
+        An error holds the calls that it came through, and so this object. Were it still held by this object, both would live until
+        Python collects.
+        """
+        error, self._error = self._error, None
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error
+
     @property
     def is_live(self) -> bool:
         """Return whether the pictures come at their own pace."""
@@ -104,6 +118,8 @@ class LiveReader:
 
     def close(self) -> None:
         """End the reading. A read that the system has not finished is not waited for."""
+        if self._process_id != os.getpid():
+            return  # a fork has no thread to end, which may have held the queue's lock
         self._stop.set()
         self._queue.close()
         self._thread.join(1.0)
