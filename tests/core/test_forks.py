@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from helpers.forked import FORKED, lines_of
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "hug.mp4"
 
@@ -77,15 +78,14 @@ reading.join()
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork there")
 def test_forks_and_loaders_work_after_videos_were_read() -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", SCRIPT, str(EXAMPLE)],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    output = done.stdout.split("\n")
-    assert output == ["loader 3", "torch 0", "predict 0", "open 0", "closed 0", "beside 0", ""], done.stderr[-2000:]
+    assert lines_of(SCRIPT, str(EXAMPLE), timeout_s=240) == [
+        "loader 3",
+        "torch 0",
+        "predict 0",
+        "open 0",
+        "closed 0",
+        "beside 0",
+    ]
 
 
 ONNX_RUNTIME = """
@@ -115,15 +115,82 @@ print(model.predict(path).label == named)
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork there")
 def test_forks_work_after_onnx_runtime_was_used() -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", ONNX_RUNTIME, str(EXAMPLE)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    output = done.stdout.splitlines()
-    assert output == ["nothing 7", "freed 0", "predict 0", "by the child", "written 0", "True"], done.stderr[-2000:]
+    assert lines_of(ONNX_RUNTIME, str(EXAMPLE), timeout_s=120) == [
+        "nothing 7",
+        "freed 0",
+        "predict 0",
+        "by the child",
+        "written 0",
+        "True",
+    ]
+
+
+VIDEOS = """
+import multiprocessing, sys
+from concurrent.futures import ProcessPoolExecutor
+import fewframes
+from torch.utils.data import DataLoader, Dataset
+
+path, runtime = sys.argv[1:]
+fork = multiprocessing.get_context("fork")
+model = fewframes.load(device="cpu", dtype="float32", runtime=runtime)
+
+
+def label(_=None):
+    return model.predict(path).label
+
+
+class Videos(Dataset):
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return fewframes.read_frames(path, [0.5, 1.0 + index]).frames[0, 0, 0, 0].item(), label() == named
+
+
+named = label()
+loader = DataLoader(Videos(), num_workers=2, batch_size=None, multiprocessing_context=fork)
+print("loader", sum(found for _, found in loader), flush=True)
+with fork.Pool(2) as pool:
+    print("pool", pool.map(label, range(2)) == [named] * 2, flush=True)
+with ProcessPoolExecutor(1, fork) as pool:
+    print("executor", pool.submit(label).result() == named, flush=True)
+print("parent", label() == named)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork there")
+@pytest.mark.parametrize("runtime", ["onnxruntime", "torch"])
+def test_workers_that_are_forked_predict_after_their_parent(runtime: str) -> None:
+    lines = lines_of(VIDEOS, str(EXAMPLE), runtime, timeout_s=240)
+    assert lines == ["loader 4", "pool True", "executor True", "parent True"]
+
+
+BEGUN = (
+    FORKED
+    + """
+import fewframes
+
+path, model = sys.argv[1], fewframes.load(runtime="onnxruntime")
+many = model.predict_many([path] * 9, workers=2)
+stream = model.stream(path)
+of_stream = iter(stream)
+video = fewframes.open_video(path)
+next(many), next(of_stream), video.frames_at([0.5])
+forked("many", lambda: refused(lambda: next(many)))
+forked("stream", lambda: refused(lambda: [*of_stream]))
+forked("closed", lambda: (many.close(), stream.close(), video.close()))
+forked("anew", lambda: len([*model.predict_many([path] * 3)]) == 3 or os._exit(1))
+print(len([*many]))
+"""
+)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork there")
+def test_what_was_begun_before_a_fork_is_refused_in_the_child() -> None:
+    assert lines_of(BEGUN, str(EXAMPLE), timeout_s=240) == [
+        "VideoError True", "many 0", "VideoError True", "stream 0", "closed 0", "anew 0", "8"
+    ]  # fmt: skip
 
 
 THREADS = """
@@ -158,7 +225,4 @@ assert alive() is None, gc.get_referrers(alive())
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted in /proc")
 def test_a_closed_video_leaves_nothing_for_the_collector() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", THREADS, str(EXAMPLE)], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert lines_of(THREADS, str(EXAMPLE), timeout_s=120) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from fewframes.runtime.graph_runtime import rejection_of
 from fewframes.runtime.graphs import open_graph
 from fewframes.runtime.protocol import CachesMotion, DrawsMaps, LabelsClips
 from fewframes.video.view import ViewConfig
+from helpers.forked import FORKED, lines_of
 from helpers.models import LABELS, TINY, shaken
 from helpers.runtimes import assert_same_answers
 from helpers.unknowns import actions
@@ -70,6 +72,36 @@ def test_every_verb_gives_the_answers_of_torch(found: Predictor, live: Predictor
                  "merge", "task", "exits", "device", "precision"):  # fmt: skip
         assert getattr(found.runtime, name) == getattr(live.runtime, name), name
     assert found.runtime.rejection is not None
+
+
+FORKS = (
+    FORKED
+    + """
+from fewframes.inference.predictor import load
+
+path, video = sys.argv[1:]
+model = load(path)
+named = model.predict(video).label
+
+
+def label(of):
+    print(of.predict(video).label == named, flush=True)
+
+
+forked("predict", lambda: refused(lambda: label(model)))
+forked("anew", lambda: refused(lambda: label(load(path))))
+forked("nothing", lambda: None, 7)
+forked("freed", lambda: globals().pop("model"))
+label(model)
+"""
+)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork there")
+def test_a_fork_computes_or_says_to_spawn(found: Predictor, videos: Path) -> None:
+    said = "WeightsError True" if found.runtime.kind == "openvino" else "True"
+    lines = lines_of(FORKS, found.name, str(videos / "a.mp4"), timeout_s=180)
+    assert lines == [said, "predict 0", said, "anew 0", "nothing 7", "freed 0", "True"]
 
 
 def test_a_damaged_rejection_is_named(live: Predictor, tmp_path: Path) -> None:
