@@ -1,0 +1,79 @@
+"""Closed videos give back threads and memory at once, and not when Python happens to collect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from helpers.forked import lines_of
+from helpers.numbered import Numbered
+
+FULL_HD = {"width": 1920, "height": 1080, "times_ms": tuple(range(0, 400, 40))}
+KINDS = {
+    "mp4": Numbered(**FULL_HD),  # type: ignore[arg-type]
+    "interlaced": Numbered(codec="mpeg2video", suffix=".mpg", options={"flags": "+ilme+ildct"}, **FULL_HD),  # type: ignore[arg-type]
+    "broken": Numbered(suffix=".ts", format="mpegts", **FULL_HD),  # type: ignore[arg-type]
+    "no video": None,
+}
+"""How each kind of file is written; the broken one is cut afterwards."""
+
+CLOSED = """
+import gc, os, sys
+from contextlib import closing
+import fewframes
+from fewframes.inference.stream import StreamConfig
+from fewframes.video.live import LiveReader
+
+path, way = sys.argv[1:]
+CLASSES = ("av", "fewframes", "PIL")
+
+
+def use():
+    try:
+        if way == "live":
+            with closing(LiveReader(path, StreamConfig(), 0.1, lambda frame: frame)) as reader:
+                while reader.take(9, 0.1) is not None:
+                    pass
+        else:
+            with closing(fewframes.open_video(path)) as video:
+                video.frames_at([0.0, 0.2])
+                video.steps(), video.check(0.0, 0.2)
+    except fewframes.FewframesError:
+        pass
+
+
+def resident_mb():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+for _ in range(4):
+    use()
+gc.collect()
+gc.disable()
+threads, before_mb = len(os.listdir("/proc/self/task")), resident_mb()
+for _ in range(24):
+    use()
+more_threads, more_mb = len(os.listdir("/proc/self/task")) - threads, resident_mb() - before_mb
+gc.set_debug(gc.DEBUG_SAVEALL)
+gc.collect()
+left = sorted({type(one).__qualname__ for one in gc.garbage if type(one).__module__.partition(".")[0] in CLASSES})
+print(more_threads, "threads,", left)
+print("flat" if more_mb < 40 else f"{more_mb:.0f} MB more")
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads and memory are read in /proc")
+@pytest.mark.parametrize("way", ["open", "live"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_of_a_closed_video_waits_for_the_collector(kind: str, way: str, tmp_path: Path) -> None:
+    how, path = KINDS[kind], tmp_path / "video.mp4"
+    if how is None:
+        path.write_bytes(b"no video" * 99)
+    else:
+        path = how.write(path)
+    if kind == "broken":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    # 24 pictures of Full HD kept alive would be 71 MB or more.
+    assert lines_of(CLOSED, str(path), way, timeout_s=120) == ["0 threads, []", "flat"]
