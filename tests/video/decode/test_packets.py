@@ -203,3 +203,16 @@ def test_two_times_may_move_to_the_same_key_frame(tmp_path: Path) -> None:
     clip = read_frames(path, times_T, tolerance_s=0.3)
     assert clip.times_s.tolist() == [2.0, 1.0, 1.0, 0.0]
     assert np.array_equal(clip.frames[1], clip.frames[2])
+
+
+@pytest.mark.parametrize(("gop", "tolerance_s"), [(NUM_FRAMES, 0.09), (25, 0.02)])
+@pytest.mark.parametrize("kind", ["h264", "mpeg4", "vp9"])
+def test_nothing_moves_where_little_would_be_saved(kind: str, gop: int, tolerance_s: float, tmp_path: Path) -> None:
+    """A clip with one key frame, and one whose key frames are out of reach, are read as without a tolerance."""
+    codec, suffix, options = KINDS[kind]
+    path = drifting(tmp_path / f"v{suffix}", codec, NUM_FRAMES, gop=gop, options=options)
+    times_T = (np.arange(16) + 0.5) * NUM_FRAMES / FPS / 16
+    exact, near = read_frames(path, times_T), read_frames(path, times_T, tolerance_s=tolerance_s)
+    assert near.times_s.tolist() == exact.times_s.tolist()
+    assert near.reading == exact.reading
+    assert np.array_equal(near.frames, exact.frames)

@@ -136,8 +136,13 @@ class FileVideo:
         raise AssertionError
 
     def _moved(self, times_s: list[float], tolerance_s: float) -> list[float]:
-        """Return each of ascending timestamps moved to where a frame is cheapest, by at most `tolerance_s` seconds."""
+        """Return each of ascending timestamps moved to where a frame is cheapest, by at most `tolerance_s` seconds.
+
+        All stay where they are if moving saves little, as in clips of a few seconds: an exact frame is worth more then.
+        """
         if tolerance_s <= 0 or not self._index.key_times_s:
+            return times_s
+        if not self._keys.is_worth_moving(times_s, tolerance_s, self.duration_s):
             return times_s
         if self._index.by_decoding:
             self._session.is_astray = True  # such an index is corrected by seeking in the file

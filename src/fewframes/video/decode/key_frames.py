@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from bisect import bisect_left, bisect_right
 from contextlib import closing
+from itertools import pairwise
 
 from fewframes.video.decode.container import READ_ERRORS, ContainerIndex, OpenContainer, packets_of
 from fewframes.video.decode.packets import SAME_S
@@ -26,6 +27,10 @@ the joints of a joined file have other delays, and they lie at regular distances
 WORTH_FRAMES = 4
 """The least number of frames that a move to an earlier time must span. A shorter move saves nothing, because it may end at a
 picture that needs later ones."""
+
+WORTH_SHARE = 0.85
+"""The largest part of the seconds decoded for exact timestamps that may be decoded for moved ones. Above it, looking up the delays
+of key frames and jumping to them costs what is saved, or more (docs/decisions/2026-11-29-tolerance.md)."""
 
 
 class KeyFrames:
@@ -101,6 +106,17 @@ class KeyFrames:
             times_s = times_s[len(run) :]
         return total_s
 
+    def is_worth_moving(self, times_s: list[float], tolerance_s: float, duration_s: float) -> bool:
+        """Return whether clearly less is decoded for ascending timestamps if each may move by `tolerance_s` seconds.
+
+        Nothing is read: key frames listed with their decoding times count as shown at these.
+        """
+        moved_s = self._cheapest(times_s, self._from_origin_s(), tolerance_s, duration_s)
+        if moved_s == times_s:
+            return False
+        # A frame is decoded for each jump, however short the way from its key frame is.
+        return self._decoded_s(moved_s) <= WORTH_SHARE * self._decoded_s(times_s)
+
     def cheaper_times(
         self, source: OpenContainer, times_s: list[float], tolerance_s: float, duration_s: float
     ) -> list[float]:
@@ -114,7 +130,7 @@ class KeyFrames:
             tolerance_s: the largest move, in seconds.
             duration_s: the length of the video, in seconds.
         """
-        keys_s = [key_s - self._origin_s for key_s in self.times_s() or ()]
+        keys_s = self._from_origin_s()
         if self._index.by_decoding:
             reach_s = tolerance_s + MOST_LATE_FRAMES * self._frame_s
             near = {
@@ -124,10 +140,29 @@ class KeyFrames:
             }
             delay_s = self._probed_delay_s(source, sorted(near))
             keys_s = keys_s[:1] + [key_s + delay_s for key_s in keys_s[1:]]  # the first listed time is right
+        return self._cheapest(times_s, keys_s, tolerance_s, duration_s)
+
+    def _from_origin_s(self) -> list[float]:
+        """Return when key frames are shown, in seconds from the start of the video; empty where they are not listed."""
+        return [key_s - self._origin_s for key_s in self.times_s() or ()]
+
+    def _cheapest(
+        self, times_s: list[float], keys_s: list[float], tolerance_s: float, duration_s: float
+    ) -> list[float]:
+        """Return ascending timestamps moved by at most `tolerance_s`, for key frames shown at `keys_s`, all from the start."""
         # The middle of a frame is aimed at, so that a rounded time does not name the frame before it.
         middles_s, last_s = [key_s + self._frame_s / 2 for key_s in keys_s], max(0.0, duration_s - self._frame_s / 2)
         cheapest_s = cheapest_times(times_s, middles_s, tolerance_s, worth_s=WORTH_FRAMES * self._frame_s)
         return [min(time_s, last_s) for time_s in cheapest_s]
+
+    def _decoded_s(self, times_s: list[float]) -> float:
+        """Return about how many seconds of pictures are decoded for ascending timestamps, the key frames of jumps too."""
+        distinct_s = sorted(set(times_s))
+        num_jumps = sum(
+            self.lies_between(self._origin_s + before_s, self._origin_s + after_s)
+            for before_s, after_s in pairwise(distinct_s)
+        )
+        return self.span_s(distinct_s) + (1 + num_jumps) * self._frame_s
 
     def _probed_delay_s(self, source: OpenContainer, keys_s: list[float]) -> float:
         """Return the largest delay, in seconds, of some of the key frames listed with their decoding times.
