@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +28,10 @@ class Reading:
     """The number of seeks to key frames."""
     bytes_read: int
     """The number of bytes of the video that were fetched. For a local file, the bytes of the packets that were read."""
+
+    def __add__(self, other: Reading) -> Reading:
+        """Return the work of both."""
+        return Reading(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
 
 class ClockStep(NamedTuple):

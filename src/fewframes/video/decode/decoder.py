@@ -9,23 +9,29 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import IO
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fewframes.core.guards import Guard, keep_in_forks
+from fewframes.core.process import num_cores
 from fewframes.core.storage import unbroken
 from fewframes.errors import VideoError
 from fewframes.results import Clip, ClockStep, Reading
 from fewframes.video.clock import steps_of
-from fewframes.video.decode.container import NO_LIMITS, Limits, VideoFile
+from fewframes.video.decode.container import NO_LIMITS, Limits, VideoFile, goes_back
 from fewframes.video.decode.cursor import Cursor
+from fewframes.video.decode.packets import SAME_S
 from fewframes.video.decode.passes import ShownFrame, UnreliableOutput
 from fewframes.video.decode.session import DecoderSession
 from fewframes.video.pictures.arrays import FrameStack, Prepare
 
 log = logging.getLogger("fewframes")
+
+MOST_TOGETHER = 8
+"""The most decoders of one file that work at the same time; each holds pictures of its own."""
 
 
 class FileVideo:
@@ -62,6 +68,8 @@ class FileVideo:
         self._guard = Guard(name)
         self._file = VideoFile(file, name, size_bytes, is_far=bytes_fetched is not None, limits=limits)
         self._threads, self._bytes_fetched = threads, bytes_fetched
+        self._twins: dict[int, FileVideo] = {}
+        """Further decoders of the same file, by the part of the timestamps that each decodes."""
         self._session = DecoderSession(self._file, threads)
         self._cursor = Cursor(self._file, self._session)
         keep_in_forks(self)
@@ -79,6 +87,8 @@ class FileVideo:
         """Close the file, the decoder and its threads. A file that the caller opened stays open."""
         if not self._guard.close():
             return
+        for twin in self._twins.values():
+            twin.close()
         self._session.close()
         self._cursor.close()
 
@@ -104,12 +114,48 @@ class FileVideo:
         moved_s = dict(zip(given_s, self._moved(given_s, tolerance_s), strict=True))
         distinct_s = sorted(set(moved_s.values()))  # two timestamps may have moved to the same one
         wanted_s = [moved_s[time_s] for time_s in times_s]
+        parts = self._parts(distinct_s)
         try:
-            stack, decoded = self._attempt(distinct_s, prepare)
+            stack, decoded = self._together(parts, prepare) if len(parts) > 1 else self._attempt(distinct_s, prepare)
         finally:
             self._session.want([])
         indices, shown_s = zip(*(decoded[time_s] for time_s in wanted_s), strict=True)
         return stack.clip(list(indices), shown_s, self.duration_s, self.name, self._reading())
+
+    def _parts(self, times_s: list[float]) -> list[list[float]]:
+        """Return ascending timestamps in parts for several decoders; one part if a decoder with threads is as good, or asked for.
+
+        A decoder with threads has its pictures only some time after each jump. So decoders with one thread each are faster where
+        there are many jumps.
+        """
+        num_parts = min(num_cores(), MOST_TOGETHER) if self._threads == 0 else min(self._threads, MOST_TOGETHER)
+        # What was opened by the caller has one position, and what was scanned to be opened would be scanned for each decoder.
+        if num_parts < 2 or not isinstance(self._file.file, str) or self._index.has_moved:
+            return [times_s]
+        return self._keys.parts(times_s, num_parts)
+
+    def _together(
+        self, parts: list[list[float]], prepare: Prepare | None
+    ) -> tuple[FrameStack, dict[float, tuple[int, float]]]:
+        """Decode parts of ascending timestamps at the same time, each with one thread. Returns the same as `_attempt`."""
+        file = self._file
+
+        def read(number: int) -> Clip:
+            if number not in self._twins:
+                self._twins[number] = FileVideo(file.file, self.name, file.size_bytes, 1, limits=file.limits)
+            return self._twins[number].frames_at(parts[number], prepare)
+
+        with ThreadPoolExecutor(len(parts), thread_name_prefix="fewframes-decode") as pool:
+            clips = list(pool.map(read, range(len(parts))))
+        stack = FrameStack(sum(map(len, parts)))
+        decoded: dict[float, tuple[int, float]] = {}
+        last_s = 0.0
+        for part, clip in zip(parts, clips, strict=True):
+            for time_s, shown_s, frame in zip(part, clip.times_s.tolist(), clip.frames, strict=True):
+                if shown_s < last_s - SAME_S:
+                    raise goes_back(self.name, last_s)
+                decoded[time_s], last_s = (stack.put(frame), shown_s), shown_s
+        return stack, decoded
 
     def _attempt(
         self, times_s: list[float], prepare: Prepare | None
@@ -149,13 +195,14 @@ class FileVideo:
         return self._keys.cheaper_times(self._session.source, times_s, tolerance_s, self.duration_s)
 
     def _reading(self) -> Reading:
-        """Return the work done since the video was opened."""
-        return Reading(
+        """Return the work done since the video was opened, by all of its decoders."""
+        own = Reading(
             frames_decoded=self._session.counts.decoded,
             frames_left_out=self._session.num_left_out,
             jumps=self._session.num_jumps,
             bytes_read=self._session.counts.bytes if self._bytes_fetched is None else self._bytes_fetched(),
         )
+        return sum((twin._reading() for twin in self._twins.values()), start=own)
 
     def _decode_into(
         self, stack: FrameStack, times_s: list[float], *, careful: bool = False

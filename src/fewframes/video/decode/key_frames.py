@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
 from contextlib import closing
-from itertools import pairwise
 
 from fewframes.video.decode.container import READ_ERRORS, ContainerIndex, OpenContainer, packets_of
 from fewframes.video.decode.packets import SAME_S
@@ -28,6 +28,9 @@ WORTH_FRAMES = 4
 """The least number of frames that a move to an earlier time must span. A shorter move saves nothing, because it may end at a
 picture that needs later ones."""
 
+LEAST_TOGETHER, LEAST_EVEN = 64, 0.75
+"""The fewest pictures that several decoders share, since each has to open the file, and how evenly they must share them: the mean
+work of a part as a fraction of the largest."""
 WORTH_SHARE = 0.85
 """The largest part of the seconds decoded for exact timestamps that may be decoded for moved ones. Above it, looking up the delays
 of key frames and jumping to them costs what is saved, or more (docs/decisions/2026-11-29-tolerance.md)."""
@@ -98,13 +101,33 @@ class KeyFrames:
 
     def span_s(self, times_s: list[float]) -> float:
         """Return about how many seconds of video are decoded for the frames at ascending timestamps, counted from the start."""
-        total_s = 0.0
-        keys_s = [key_s - self._origin_s for key_s in self.times_s() or [self._origin_s]]
+        return sum((span_s for _, span_s in self._runs(times_s)), 0.0)
+
+    def parts(self, times_s: list[float], num_parts: int) -> list[list[float]]:
+        """Return ascending timestamps in parts that are decoded at the same time, each by a decoder of its own.
+
+        Each part has whole runs. There is one part where dividing saves little: few pictures are decoded, or most in one run.
+        """
+        runs = [(run, span_s + self._frame_s) for run, span_s in self._runs(times_s)]
+        total_s = sum(work_s for _, work_s in runs)
+        if len(runs) < num_parts or total_s < LEAST_TOGETHER * self._frame_s:
+            return [times_s]
+        parts: list[list[float]] = [[] for _ in range(num_parts)]
+        works_s, done_s = [0.0] * num_parts, 0.0
+        for run, work_s in runs:
+            part = min(num_parts - 1, int((done_s + work_s / 2) / total_s * num_parts))
+            parts[part] += run
+            works_s[part] += work_s
+            done_s += work_s
+        return parts if total_s >= LEAST_EVEN * num_parts * max(works_s) else [times_s]
+
+    def _runs(self, times_s: list[float]) -> Iterator[tuple[list[float], float]]:
+        """Yield the runs of ascending timestamps, each with about how many seconds of video are decoded for it."""
+        keys_s = self._from_origin_s() or [0.0]
         while times_s:
             run = self.first_run(times_s)
-            total_s += run[-1] - keys_s[max(0, bisect_right(keys_s, run[0] + SAME_S) - 1)]
+            yield run, run[-1] - keys_s[max(0, bisect_right(keys_s, run[0] + SAME_S) - 1)]
             times_s = times_s[len(run) :]
-        return total_s
 
     def is_worth_moving(self, times_s: list[float], tolerance_s: float, duration_s: float) -> bool:
         """Return whether clearly less is decoded for ascending timestamps if each may move by `tolerance_s` seconds.
@@ -114,7 +137,6 @@ class KeyFrames:
         moved_s = self._cheapest(times_s, self._from_origin_s(), tolerance_s, duration_s)
         if moved_s == times_s:
             return False
-        # A frame is decoded for each jump, however short the way from its key frame is.
         return self._decoded_s(moved_s) <= WORTH_SHARE * self._decoded_s(times_s)
 
     def cheaper_times(
@@ -156,13 +178,8 @@ class KeyFrames:
         return [min(time_s, last_s) for time_s in cheapest_s]
 
     def _decoded_s(self, times_s: list[float]) -> float:
-        """Return about how many seconds of pictures are decoded for ascending timestamps, the key frames of jumps too."""
-        distinct_s = sorted(set(times_s))
-        num_jumps = sum(
-            self.lies_between(self._origin_s + before_s, self._origin_s + after_s)
-            for before_s, after_s in pairwise(distinct_s)
-        )
-        return self.span_s(distinct_s) + (1 + num_jumps) * self._frame_s
+        """Return about how many seconds of pictures are decoded for ascending timestamps, the key frame of each run too."""
+        return sum(span_s + self._frame_s for _, span_s in self._runs(sorted(set(times_s))))
 
     def _probed_delay_s(self, source: OpenContainer, keys_s: list[float]) -> float:
         """Return the largest delay, in seconds, of some of the key frames listed with their decoding times.

@@ -46,7 +46,10 @@ class FrameStack:
     def add(self, pixels_HWC: Pixels) -> int:
         """Prepare a picture, and add it: (C, H, W), or several crops of it (S, C, H, W). Return its index."""
         frame = frame_of_pixels(pixels_HWC)
-        frame = frame if self._prepare is None else np.asarray(self._prepare(frame))
+        return self.put(frame if self._prepare is None else np.asarray(self._prepare(frame)))
+
+    def put(self, frame: Pixels) -> int:
+        """Add a frame that is prepared: (C, H, W), or several crops of it (S, C, H, W). Return its index."""
         if self._frames is None:
             # Decoded pictures have the colours of a pixel side by side in memory. The stack has too, so that whole rows are copied.
             together = frame.strides[-3] == frame.itemsize
