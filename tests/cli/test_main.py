@@ -17,6 +17,7 @@ from fewframes import __version__
 from fewframes.cli.help import LONGEST
 from fewframes.cli.main import VERBS, Verbs, app
 from helpers.commands import run
+from helpers.numbered import drifting
 
 NO_TORCH = "import sys; sys.modules['torch'] = None; from fewframes.cli.main import main; main()"
 
@@ -349,8 +350,9 @@ def test_evaluate_refuses_before_it_works(videos: Path, tmp_path: Path) -> None:
 
 def test_levers_are_heard(videos: Path, fast: list[str], tmp_path: Path) -> None:
     path = str(videos / "a.mp4")
-    plain = json.loads(run("predict", path, "--json", *fast).stdout)
-    moved = json.loads(run("predict", path, "--json", "--tolerance", "0.5", *fast).stdout)
+    keyed = str(drifting(tmp_path / "keyed.mp4", "libx264", 75, gop=10, options={}))
+    plain = json.loads(run("predict", keyed, "--json", *fast).stdout)
+    moved = json.loads(run("predict", keyed, "--json", "--tolerance", "0.5", *fast).stdout)
     assert moved["times_s"] != plain["times_s"]
     sure = run("predict", path, "--json", "--early-exit", "0.5", *fast)
     assert json.loads(sure.stdout)["top"]
