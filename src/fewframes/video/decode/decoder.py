@@ -32,6 +32,10 @@ log = logging.getLogger("fewframes")
 
 MOST_TOGETHER = 8
 """The most decoders of one file that work at the same time; each holds pictures of its own."""
+LEAST_PIXELS = 5e6
+"""The least work that several decoders share, as the pixels of all decoded pictures, since each decoder has to open the file."""
+CHEAP, CHEAPER = frozenset({"mpeg1video", "mpeg2video", "mpeg4"}), 4
+"""Decoders of old formats, and the factor by which their pictures are decoded faster than others of their size."""
 
 
 class FileVideo:
@@ -132,7 +136,10 @@ class FileVideo:
         # What was opened by the caller has one position, and what was scanned to be opened would be scanned for each decoder.
         if num_parts < 2 or not isinstance(self._file.file, str) or self._index.has_moved:
             return [times_s]
-        return self._keys.parts(times_s, num_parts)
+        source = self._session.source
+        size = source.stream.codec_context
+        pixels = max(1, size.width * size.height) / (CHEAPER if source.codec in CHEAP else 1)
+        return self._keys.parts(times_s, num_parts, LEAST_PIXELS / pixels)
 
     def _together(
         self, parts: list[list[float]], prepare: Prepare | None

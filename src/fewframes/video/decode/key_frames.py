@@ -28,9 +28,8 @@ WORTH_FRAMES = 4
 """The least number of frames that a move to an earlier time must span. A shorter move saves nothing, because it may end at a
 picture that needs later ones."""
 
-LEAST_TOGETHER, LEAST_EVEN = 64, 0.75
-"""The fewest pictures that several decoders share, since each has to open the file, and how evenly they must share them: the mean
-work of a part as a fraction of the largest."""
+LEAST_EVEN = 0.75
+"""How evenly decoders must share the pictures of a file: the mean work of a part as a fraction of the largest."""
 WORTH_SHARE = 0.85
 """The largest part of the seconds decoded for exact timestamps that may be decoded for moved ones. Above it, looking up the delays
 of key frames and jumping to them costs what is saved, or more (docs/decisions/2026-11-29-tolerance.md)."""
@@ -103,14 +102,19 @@ class KeyFrames:
         """Return about how many seconds of video are decoded for the frames at ascending timestamps, counted from the start."""
         return sum((span_s for _, span_s in self._runs(times_s)), 0.0)
 
-    def parts(self, times_s: list[float], num_parts: int) -> list[list[float]]:
-        """Return ascending timestamps in parts that are decoded at the same time, each by a decoder of its own.
+    def parts(self, times_s: list[float], num_parts: int, least_pictures: float) -> list[list[float]]:
+        """Return timestamps in parts that are decoded at the same time, each by a decoder of its own.
 
         Each part has whole runs. There is one part where dividing saves little: few pictures are decoded, or most in one run.
+
+        Args:
+            times_s: ascending timestamps, in seconds from the start of the video.
+            num_parts: the number of parts, where they are worth it.
+            least_pictures: the fewest pictures that are divided.
         """
         runs = [(run, span_s + self._frame_s) for run, span_s in self._runs(times_s)]
         total_s = sum(work_s for _, work_s in runs)
-        if len(runs) < num_parts or total_s < LEAST_TOGETHER * self._frame_s:
+        if len(runs) < num_parts or total_s < least_pictures * self._frame_s:
             return [times_s]
         parts: list[list[float]] = [[] for _ in range(num_parts)]
         works_s, done_s = [0.0] * num_parts, 0.0
