@@ -2,10 +2,10 @@
 
     python -m benchmarks.reading.together --videos FOLDER --clips DATA/clips > benchmarks/reading/together.json
 
-Made videos of 10 s are those of `benchmarks.reading.decoding`; `--clips` names a folder of more. Ways: `one`, a decoder with one thread;
-`threads`, a decoder with a thread a core; `together`, a decoder with one thread a core, where the key frames divide the work.
-Turns are interleaved. `divided` says whether the file was; where it was not, the last two ways are the same. All ways must give the
-same frames. The machine should be idle.
+Made videos of 10 s are those of `benchmarks.reading.decoding`; `--clips` names a folder of more. Ways: `one`, a decoder with one
+thread; `threads`, a decoder with a thread a core; `together`, a decoder with one thread a core, where the key frames divide the
+work. Turns are interleaved. `divided` says whether the file was; where it was not, the last two ways are the same. All ways must
+give the same frames. The machine should be idle.
 """
 
 from __future__ import annotations
