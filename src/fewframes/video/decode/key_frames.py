@@ -29,7 +29,7 @@ WORTH_FRAMES = 4
 picture that needs later ones."""
 
 LEAST_EVEN = 0.75
-"""How evenly decoders must share the pictures of a file: the mean work of a part as a fraction of the largest."""
+"""The least mean work of a part, as a fraction of that of the largest part, with which a file is divided among decoders."""
 WORTH_SHARE = 0.85
 """The largest part of the seconds decoded for exact timestamps that may be decoded for moved ones. Above it, looking up the delays
 of key frames and jumping to them costs what is saved, or more (docs/decisions/2026-11-29-tolerance.md)."""
