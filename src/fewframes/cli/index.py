@@ -16,6 +16,7 @@ from fewframes.cli.options import (
     DeviceOption,
     DtypeOption,
     IndexOption,
+    IndexStillOption,
     MergeOption,
     ModelOption,
     NoCacheOption,
@@ -74,6 +75,7 @@ def index(
     ] = None,
     cache: CacheOption = None,
     no_cache: NoCacheOption = False,
+    still: IndexStillOption = None,
     merge: MergeOption = None,
     backend: BackendOption = "auto",
     device: DeviceOption = "auto",
@@ -123,7 +125,7 @@ def index(
         model, device="cpu" if on_ray else device, dtype=dtype, backend=backend, merge=merge, runtime=runtime
     )
     tell(f"{model} on Ray" if on_ray else describe(predictor))
-    there = Index.open(where, predictor, window_s=window, hop_s=hop, embedding=embedding)
+    there = Index.open(where, predictor, window_s=window, hop_s=hop, embedding=embedding, still=still)
     store = embedding_cache(cache, unused=no_cache)
     encode = None
     if on_ray:
@@ -141,7 +143,8 @@ def index(
     windows = count_of(added.num_rows, "window")
     tell(
         f"{tally(added.num_added, 'indexed', added.failures)}, {added.num_kept} there already; {windows} in "
-        f"{time.perf_counter() - began:.1f} s, {there.num_rows} in all"
+        f"{time.perf_counter() - began:.1f} s, {there.num_rows} in all; "
+        f"{count_of(added.num_embedded, 'frame')} embedded, {added.num_reused} reused"
     )
     if added.failures and len(paths) == 1:
         raise typer.Exit(added.failures[0].exit_code)

@@ -154,6 +154,25 @@ MergeOption = Annotated[
         rich_help_panel=SPEED,
     ),
 ]
+STILL_HELP = (
+    "For still cameras: reuse the last computed frame's embedding where nothing became brighter or darker since then by more than "
+    "this, in levels of 255 (means of 14 x 14 cells of the picture). 0 is exact: the same pixels only."
+)
+StillOption = Annotated[
+    float,
+    typer.Option(
+        "--still",
+        metavar="0-255",
+        help=STILL_HELP,
+        rich_help_panel=SPEED,
+    ),
+]
+IndexStillOption = Annotated[
+    float | None,
+    typer.Option(
+        "--still", metavar="0-255", help=STILL_HELP, show_default="the index's own, else 0", rich_help_panel=SPEED
+    ),
+]
 ToleranceOption = Annotated[
     float,
     typer.Option(

@@ -23,6 +23,7 @@ from fewframes.cli.options import (
     NoCacheOption,
     RuntimeOption,
     StartOption,
+    StillOption,
     UnknownOption,
     VideosArgument,
     check_writable,
@@ -89,6 +90,7 @@ def timeline(
     ] = None,
     cache: CacheOption = None,
     no_cache: NoCacheOption = False,
+    still: StillOption = 0.0,
     merge: MergeOption = None,
     backend: BackendOption = "auto",
     device: DeviceOption = "auto",
@@ -111,7 +113,7 @@ def timeline(
 
     config = settings_from(
         TimelineConfig,
-        {"window_s": window, "lengths": frame_counts(lengths, "--lengths"), "threshold": threshold},
+        {"window_s": window, "lengths": frame_counts(lengths, "--lengths"), "threshold": threshold, "still": still},
         "timeline",
     )
     paths = named_videos(sources)
@@ -170,9 +172,9 @@ def show(found: Timeline, form: Literal["json", "csv", "table"], seconds: float)
     for gap in found.gaps:
         tell(f"left out: {gap.start_s:.2f} s to {gap.end_s:.2f} s ({gap.error})")
     num_frames = len(found.times_s)
-    num_cached = num_frames - found.num_encoded - found.num_missing
+    num_cached = num_frames - found.num_encoded - found.num_reused - found.num_missing
     spans, frames = count_of(len(found.spans), "span"), count_of(num_frames, "frame")
-    tell(f"{spans}; {frames}, {num_cached} of them from the cache, in {seconds:.1f} s")
+    tell(f"{spans}; {frames}, {found.num_reused} of them reused, {num_cached} from the cache, in {seconds:.1f} s")
 
 
 def print_spans(found: Timeline) -> None:

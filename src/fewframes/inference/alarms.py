@@ -17,7 +17,7 @@ from fewframes.video.live_settings import StreamConfig
 
 STORED = "alarms"
 """The key of a model's provenance under which its promise stands."""
-HELD_SETTINGS = ("window_s", "every_s", "smooth_s", "enter", "alarm_gap_s")
+HELD_SETTINGS = ("window_s", "every_s", "smooth_s", "enter", "alarm_gap_s", "still")
 """The settings of a stream that a promise holds for."""
 
 

@@ -190,6 +190,7 @@ def read_footage(
                 windows.seen_by(logits_of, video),
                 window_s=config.window_s,
                 intervals=[every_frames],
+                still=config.still,
                 cache=cache,
                 encoder=key,
             )
@@ -353,6 +354,7 @@ def promise_alarms(
         smooth_s=config.smooth_s,
         enter=config.enter,
         alarm_gap_s=config.alarm_gap_s,
+        still=config.still,
         at_enter=found.num_alarms(config.alarm_gap_s),
         overall=overall,
         actions=actions,

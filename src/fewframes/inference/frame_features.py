@@ -19,6 +19,7 @@ from fewframes.core.process import worked_ahead
 from fewframes.errors import FewframesError, Unreachable, VideoError
 from fewframes.inference.predictor import Predictor
 from fewframes.runtime.protocol import Floats, Frames
+from fewframes.runtime.still import AFRESH_FRAMES, StillGate
 from fewframes.sampling import window_indices
 from fewframes.video.clock import STEP_S
 from fewframes.video.source import OpenVideo, Source
@@ -31,8 +32,8 @@ log = logging.getLogger("fewframes")
 Times = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-CHUNK_FRAMES = 256
-"""Frames that are decoded, embedded and cached together."""
+CHUNK_FRAMES = AFRESH_FRAMES
+"""Frames that are decoded, embedded and cached together. Each chunk begins with a frame that is embedded whatever it shows."""
 PART_FRAMES = 16
 """Frames of a chunk that are left out together where one of them cannot be decoded."""
 
@@ -54,7 +55,13 @@ class FrameFeatures:
     """The embeddings of an open video's frames at a steady rate, chunk by chunk, read from the cache where it has them."""
 
     def __init__(
-        self, video: OpenVideo, predictor: Predictor, interval_s: float, cache: EmbeddingCache | None, setting: str
+        self,
+        video: OpenVideo,
+        predictor: Predictor,
+        interval_s: float,
+        cache: EmbeddingCache | None,
+        setting: str,
+        still: float = 0.0,
     ) -> None:
         """Prepare to embed the frames of an open video.
 
@@ -65,18 +72,29 @@ class FrameFeatures:
             cache: Where embeddings are cached, if anywhere.
             setting: The cache's key of everything that embeddings depend on apart from the timestamps; empty where nothing is
                 cached.
+            still: The level of the gate for frames that show nothing new (`StillGate`); 0 is exact.
         """
         self.gaps: list[Gap] = []
         """Parts that could not be decoded so far."""
-        self.num_encoded = 0
-        """Frames encoded so far, that is, those that did not come from the cache."""
+        self._gate = StillGate(predictor.runtime, still)
         self._video, self._predictor, self._interval_s = video, predictor, interval_s
-        self._cache, self._setting = cache, setting
+        # Embeddings through an exact gate are those of no gate, and share their key.
+        self._cache, self._setting = cache, key_of(setting, {"still": still}) if setting and still else setting
         self.num_missing = 0
         """Frames that could not be decoded so far."""
         self._untried = self._num_failed = 0
         self._is_still = False
         """True once a picture that is shown for long has been logged."""
+
+    @property
+    def num_encoded(self) -> int:
+        """Return the frames that were encoded so far; the others came from the cache or showed nothing new."""
+        return self._gate.num_embedded
+
+    @property
+    def num_reused(self) -> int:
+        """Return the frames so far that showed nothing new and got the embedding of one before."""
+        return self._gate.num_reused
 
     def chunks(self, times_s: Times, first: int = 0) -> Generator[Floats, None, None]:
         """Yield embeddings (n, D) float32 of chunk after chunk of ascending timestamps, NaN for frames that could not be decoded.
@@ -164,8 +182,8 @@ class FrameFeatures:
         if chunk.embeddings is not None:
             return chunk.embeddings
         runtime = self._predictor.runtime
-        embedded_ND = np.empty(0, np.float32) if chunk.frames is None else runtime.embed_frames(chunk.frames)
-        self.num_encoded += len(embedded_ND)
+        self._gate.forget()  # so that a chunk is the same whether those before it came from the cache or not
+        embedded_ND = np.empty(0, np.float32) if chunk.frames is None else self._gate.embed(chunk.frames)
         if chunk.good is not None:
             self.num_missing += len(chunk.good) - len(embedded_ND)
             whole_ND = np.full((len(chunk.good), runtime.frame_width), np.nan, np.float32)

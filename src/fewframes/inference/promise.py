@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from fewframes.core.settings import STRICT, Count, Positive, settings_from
+from fewframes.core.settings import STRICT, Count, Positive, StillLevel, settings_from
 from fewframes.core.text import count_of
 from fewframes.errors import ConfigError
 
@@ -91,6 +91,8 @@ class AlarmPromise:
     """The threshold that alarms of all actions together keep the rate with. Streams use it."""
     actions: dict[str, AlarmThreshold]
     """The thresholds that alarms of one action alone keep the rate with."""
+    still: StillLevel = 0.0
+    """The gate for frames that show nothing new, through which the footage was looked at."""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str) -> AlarmPromise:

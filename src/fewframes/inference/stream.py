@@ -11,6 +11,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from fewframes.inference.promise import AlarmPromise
 from fewframes.inference.unknowns import UnknownRule
 from fewframes.results import UNKNOWN, Familiarity, is_background, top_labels
 from fewframes.runtime.protocol import CachesMotion, Floats, Frames, Runtime, scores_of
+from fewframes.runtime.still import AFRESH_FRAMES, StillGate
 from fewframes.video.live import POLL_S, LiveReader
 from fewframes.video.live_queue import WAITING, LiveEvent, LiveFrame
 from fewframes.video.live_settings import StreamConfig
@@ -123,14 +125,17 @@ class StreamSummary:
     latency_p50_s: float | None
     latency_p95_s: float | None
     latency_p99_s: float | None
+    num_reused: int = 0
+    """Frames that showed nothing new and got the embedding of one before."""
     num_alarms: int | None = None
     """Alarms raised; None if the stream raises none."""
 
     def __str__(self) -> str:
         lines = (
             f"{self.num_predictions} predictions in {self.seconds:.1f} s; {self.num_moments} timestamps seen, "
-            f"{count_of(self.num_encoded, 'frame')} encoded, {self.num_dropped} dropped; {self.num_pictures} decoded, "
-            f"{self.num_left_out} left out, {self.num_bad_packets} bad packets; {self.num_reconnects} reconnections"
+            f"{count_of(self.num_encoded, 'frame')} encoded, {self.num_reused} reused, {self.num_dropped} dropped; "
+            f"{self.num_pictures} decoded, {self.num_left_out} left out, {self.num_bad_packets} bad packets; "
+            f"{self.num_reconnects} reconnections"
         )
         lines += "" if self.num_alarms is None else f"; {count_of(self.num_alarms, 'alarm')}"
         happened = ", ".join(f"{count} {kind}" for kind, count in self.events.items())
@@ -236,7 +241,8 @@ class Stream:
         self._new_events: list[LiveEvent] = []
         self._event_counts: Counter[str] = Counter()
         self._latencies_s: deque[float] = deque(maxlen=MOST_LATENCIES)
-        self._num_predictions = self._num_timestamps = self._num_encoded = 0
+        self._num_predictions = self._num_timestamps = 0
+        self._gate, self._block = StillGate(runtime, config.still), (0, 0)
         self._last: tuple[Frames, Floats] | None = None
         self._cost_s = 0.0
         self._began = time.monotonic()
@@ -281,7 +287,7 @@ class Stream:
         return StreamSummary(
             self._num_predictions,
             self._num_timestamps,
-            self._num_encoded,
+            self._gate.num_embedded,
             counts.dropped,
             counts.pictures,
             counts.left_out,
@@ -292,6 +298,7 @@ class Stream:
             p50,
             p95,
             p99,
+            self._gate.num_reused,
             None if self._raiser is None else self._raiser.count,
         )
 
@@ -308,16 +315,25 @@ class Stream:
             self._on_event(event)
 
     def _embedded(self, samples: list[LiveFrame]) -> list[Floats]:
-        """Return the embedding (D,) of each sample. A frame that is shown at several timestamps is encoded once."""
-        pictures = [sample.picture for sample in samples]
+        """Return the embedding (D,) of each sample. The gate forgets at the timestamps at which a timeline's does."""
+        embedded = []
+        for block, part in groupby(samples, lambda sample: (sample.stretch, sample.index // AFRESH_FRAMES)):
+            if block != self._block and self._config.still:
+                self._gate.forget()
+                self._last = None
+            self._block = block
+            embedded += self._through_gate([sample.picture for sample in part])
+        return embedded
+
+    def _through_gate(self, pictures: list[Frames]) -> list[Floats]:
+        """Return the embedding (D,) of each picture. One that is shown at several timestamps is encoded once."""
         # A frame that is shown at several timestamps is one array, so its identity tells it.
         known = {id(self._last[0]): self._last[1]} if self._last is not None else {}
         new = {id(picture): picture for picture in pictures if id(picture) not in known}
         if new:
             began = time.monotonic()
-            embedded_MD = self._runtime.embed_frames(np.stack(list(new.values())))
+            embedded_MD = self._gate.embed(np.stack(list(new.values())))
             known |= dict(zip(new, embedded_MD, strict=True))
-            self._num_encoded += len(new)
             self._cost_s += 0.1 * (time.monotonic() - began - self._cost_s)  # a running mean of the network's time
         if pictures:
             self._last = pictures[-1], known[id(pictures[-1])]

@@ -20,7 +20,7 @@ from pydantic.dataclasses import dataclass as settings
 from fewframes.core.arguments import check_time_range
 from fewframes.core.cache import EmbeddingCache
 from fewframes.core.process import Progress
-from fewframes.core.settings import STRICT, Positive, Task
+from fewframes.core.settings import STRICT, Positive, StillLevel, Task
 from fewframes.core.text import count_of, for_csv
 from fewframes.errors import ConfigError, VideoError
 from fewframes.inference.frame_features import FrameFeatures, Gap, Indices, Times, features_key, slide
@@ -59,6 +59,11 @@ class TimelineConfig:
     because where nothing moves nothing happens. 0 is for actions that show in a single frame.
     """
 
+    still: StillLevel = 0.0
+    """Largest change of brightness (0-255) in any part of the picture up to which a frame reuses the embedding of the last one that
+    was embedded. 0 is exact: the same pixels only.
+    """
+
     @model_validator(mode="after")
     def _check_lengths(self) -> TimelineConfig:
         if list(self.lengths) != sorted({1, *self.lengths}):
@@ -94,8 +99,9 @@ class Timeline:
     `scores` (N, K), in the order of `labels`, are those at `times_s` (N,): the highest confidence of the windows over a time, so
     that a span stands where its label passes `threshold`, and 0 in `gaps`. `known` (N,) is how likely the windows over a time show
     one of the actions at all; windows below `unknown_below` have no spans. Both are None if that was not judged. `spans` are in the
-    order of time. `windows` hold the model's output for each length of window. Of the N frames `num_encoded` were encoded now and
-    `num_missing` could not be decoded; the others came from the cache.
+    order of time. `windows` hold the model's output for each length of window. Of the N frames `num_encoded` were encoded now,
+    `num_reused` showed nothing new and got the embedding of one before, and `num_missing` could not be decoded; the others came
+    from the cache.
     """
 
     source: str
@@ -113,6 +119,7 @@ class Timeline:
     num_missing: int
     known: Floats | None = None
     unknown_below: float | None = None
+    num_reused: int = 0
 
     def to_dict(self) -> dict[str, object]:
         """Return plain values, as `fewframes timeline --json` writes them, with scores of the labels that have spans."""
@@ -123,6 +130,7 @@ class Timeline:
             "start_s": round(self.start_s, 3),
             "end_s": round(self.end_s, 3),
             "threshold": self.threshold,
+            "frames": {"embedded": self.num_encoded, "reused": self.num_reused, "missing": self.num_missing},
             "spans": [span.to_dict() for span in self.spans],
             "gaps": [gap.to_dict() for gap in self.gaps],
             "times_s": [round(time_s, 3) for time_s in self.times_s.tolist()],
@@ -211,6 +219,7 @@ def sweep(
         window_s=config.window_s,
         strides=config.lengths,
         intervals=intervals,
+        still=config.still,
         cache=cache,
         start_s=start_s,
         end_s=end_s,
@@ -246,6 +255,7 @@ class VideoScores:
     gaps: tuple[Gap, ...]
     num_encoded: int
     num_missing: int
+    num_reused: int = 0
 
     def no_answers(self) -> VideoError:
         """Return the error for a video in which no window has an answer."""
@@ -260,6 +270,7 @@ def score_windows(
     window_s: float,
     strides: Sequence[int] = (1,),
     intervals: Sequence[int],
+    still: float = 0.0,
     cache: EmbeddingCache | None = None,
     encoder: str = "",
     content: str = "",
@@ -279,6 +290,7 @@ def score_windows(
         window_s: Seconds of the shortest windows.
         strides: Frames from one frame of a window to the next, for each length of window.
         intervals: Frames from the start of one window to the next, for each length.
+        still: Level of the gate for frames that show nothing new; 0 is exact.
         cache: Where embeddings are cached, if anywhere.
         encoder, content: Keys of the encoder and of a file's content, where they are known: computing them takes a while.
         progress: A callback.
@@ -294,7 +306,7 @@ def score_windows(
         start_s, end_s = range_in(video, start_s, end_s)
         grid = _grid(video.duration_s, start_s, end_s, window_s, num_frames)
         setting = features_key(predictor, source, fps, encoder, content) if cache else ""
-        features = FrameFeatures(video, predictor, grid.interval_s, cache, setting)
+        features = FrameFeatures(video, predictor, grid.interval_s, cache, setting, still)
 
         def chunks(found: Iterator[Floats]) -> Iterator[Floats]:
             done = 0
@@ -325,6 +337,7 @@ def score_windows(
         tuple(features.gaps),
         features.num_encoded,
         features.num_missing,
+        features.num_reused,
     )
 
 
@@ -461,6 +474,7 @@ def _timeline(
         windows=windows,
         num_encoded=video.num_encoded,
         num_missing=video.num_missing,
+        num_reused=video.num_reused,
         known=None if rule is None else _known_over_time(windows, video.times_s),
         unknown_below=None if rule is None else rule.threshold,
     )

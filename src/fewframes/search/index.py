@@ -60,6 +60,7 @@ class Index:
         window_s: float | None = None,
         hop_s: float | None = None,
         embedding: Kind | None = None,
+        still: float | None = None,
     ) -> Index:
         """Open an index; with a predictor, make a new one where there is none.
 
@@ -72,6 +73,8 @@ class Index:
             window_s: Seconds of a window (4 in a new index).
             hop_s: Seconds from the start of one window to the next (2 in a new index).
             embedding: The kind of vector that stands for a window (`video` in a new index).
+            still: Largest change of brightness (0-255) up to which a frame reuses the embedding of the last one that was embedded
+                (0 in a new index: the same pixels only).
         """
         url = os.fspath(url)
         with index_errors(url):
@@ -79,11 +82,11 @@ class Index:
         if there is not None:
             database, table = there
             settings = settings_in(url, table)
-            check_same(url, settings, predictor, window_s, hop_s, embedding)
+            check_same(url, settings, predictor, window_s, hop_s, embedding, still)
         elif predictor is None:
             raise DataError(f"{url}: no index there; make one with: fewframes index VIDEOS --index {url}")
         else:
-            settings = new_settings(predictor, window_s, hop_s, embedding or KIND)
+            settings = new_settings(predictor, window_s, hop_s, embedding or KIND, still or 0.0)
             with index_errors(url):
                 database = lancedb().connect(url)
                 table = database.create_table(WINDOWS, schema=schema_of(settings))

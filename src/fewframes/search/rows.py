@@ -37,6 +37,8 @@ class EncodedVideo:
     rows: Any = None
     gaps: tuple[Gap, ...] = ()
     failure: Failure | None = None
+    num_embedded: int = 0
+    num_reused: int = 0
 
 
 EncodeVideos = Callable[[Sequence[str], Mapping[str, str]], Iterator[EncodedVideo]]
@@ -129,6 +131,7 @@ class WindowEncoder:
             encode,
             window_s=settings.window_s,
             intervals=(interval,),
+            still=settings.still,
             cache=self._cache,
             encoder=self._encoder,
             content="" if is_address(path) else content,
@@ -147,7 +150,8 @@ class WindowEncoder:
             for start_s, score, label in best
         ]
         video = path, content, result.duration_s
-        return EncodedVideo(path, rows_of(self._schema, video, spans, vectors_WD), result.gaps)
+        rows = rows_of(self._schema, video, spans, vectors_WD)
+        return EncodedVideo(path, rows, result.gaps, None, result.num_encoded, result.num_reused)
 
 
 def model_key_of(predictor: Predictor) -> str:

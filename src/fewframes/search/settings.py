@@ -17,10 +17,13 @@ MOST_FPS, MOST_WINDOW_S = 240, 86_400
 """Limits of a window. With more frames per second than `MOST_FPS`, neighbouring frames of nearly all videos would be one picture
 that is encoded again and again. A window of more than a day would hold a whole video, and `MOST_WINDOW_S` does so too.
 """
+MOST_STILL = 255
 KIND: Kind = "video"
 
 
-def new_settings(predictor: Predictor, window_s: float | None, hop_s: float | None, embedding: Kind) -> IndexSettings:
+def new_settings(
+    predictor: Predictor, window_s: float | None, hop_s: float | None, embedding: Kind, still: float = 0.0
+) -> IndexSettings:
     """Return the settings of a new index. Raises ConfigError for windows that are too short or too long for the model.
 
     Args:
@@ -28,7 +31,12 @@ def new_settings(predictor: Predictor, window_s: float | None, hop_s: float | No
         window_s: Seconds of a window; None for `WINDOW_S`.
         hop_s: Seconds from the start of one window to the next; None for `HOP_S`, or less where windows are shorter.
         embedding: The kind of vector that stands for a window.
+        still: Level of the gate for frames that show nothing new; 0 is exact.
     """
+    if not 0 <= still <= MOST_STILL:
+        raise ConfigError(
+            f"still {still:g}: needs a change of brightness from 0 (exact) to {MOST_STILL}; 0 is the default"
+        )
     num_frames = predictor.num_frames
     window_s = WINDOW_S if window_s is None else float(window_s)
     least_s = math.ceil(1000 * num_frames / MOST_FPS) / 1000
@@ -50,7 +58,9 @@ def new_settings(predictor: Predictor, window_s: float | None, hop_s: float | No
     # The path is absolute, so that a checkpoint is found again from any folder.
     name = os.path.abspath(predictor.name) if os.path.isfile(predictor.name) else predictor.name
     merge = predictor.runtime.merge
-    return IndexSettings(name, model_key_of(predictor), predictor.labels, width, window_s, hop_s, embedding, merge)
+    return IndexSettings(
+        name, model_key_of(predictor), predictor.labels, width, window_s, hop_s, embedding, merge, float(still)
+    )
 
 
 def check_same(
@@ -60,6 +70,7 @@ def check_same(
     window_s: float | None,
     hop_s: float | None,
     embedding: Kind | None,
+    still: float | None = None,
 ) -> None:
     """Raise ConfigError where an index was made with other settings than those asked for, or with another model.
 
@@ -70,8 +81,9 @@ def check_same(
         window_s: Seconds of a window.
         hop_s: Seconds from the start of one window to the next.
         embedding: The kind of vector that stands for a window.
+        still: Level of the gate for frames that show nothing new.
     """
-    asked = {"window_s": window_s, "hop_s": hop_s, "embedding": embedding}
+    asked = {"window_s": window_s, "hop_s": hop_s, "embedding": embedding, "still": still}
     for name, value in asked.items():
         there = getattr(settings, name)
         if value is not None and value != there:

@@ -40,6 +40,8 @@ class IndexSettings:
     embedding: Kind
     merge: int | None = None
     """Patches that each block merges away. None, in an index made before this was saved, is the number used in training."""
+    still: float = 0.0
+    """Largest change of brightness (0-255) up to which a frame reuses the embedding of one before; 0 is exact."""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,8 @@ COMMIT_ROWS, COMMIT_S = 1024, 5.0
 class AddSummary:
     """The result of adding videos: how many were added, how many were there already, and the rows (windows) added.
 
-    `gaps` are the parts of added videos that could not be decoded.
+    `gaps` are the parts of added videos that could not be decoded. Of their frames, `num_embedded` were embedded now and
+    `num_reused` showed nothing new; the others came from the cache.
     """
 
     num_added: int = 0
@@ -42,6 +43,8 @@ class AddSummary:
     num_rows: int = 0
     failures: tuple[Failure, ...] = ()
     gaps: tuple[tuple[str, Gap], ...] = ()
+    num_embedded: int = 0
+    num_reused: int = 0
 
 
 class VideoWriter:
@@ -157,6 +160,8 @@ class _Tally:
     num_added: int = 0
     num_kept: int = 0
     num_rows: int = 0
+    num_embedded: int = 0
+    num_reused: int = 0
     failures: list[Failure] = field(default_factory=list)
     gaps: list[tuple[str, Gap]] = field(default_factory=list)
 
@@ -169,6 +174,8 @@ class _Tally:
         else:
             self.num_added += 1
             self.num_rows += len(video.rows)
+            self.num_embedded += video.num_embedded
+            self.num_reused += video.num_reused
             self.gaps += [(video.path, gap) for gap in video.gaps]
 
     def summary(self, paths: Sequence[str]) -> AddSummary:
@@ -176,4 +183,12 @@ class _Tally:
         position = {path: number for number, path in enumerate(paths)}
         failures = sorted(self.failures, key=lambda failure: position[failure.source])
         gaps = sorted(self.gaps, key=lambda gap: (position[gap[0]], gap[1].start_s))
-        return AddSummary(self.num_added, self.num_kept, self.num_rows, tuple(failures), tuple(gaps))
+        return AddSummary(
+            self.num_added,
+            self.num_kept,
+            self.num_rows,
+            tuple(failures),
+            tuple(gaps),
+            self.num_embedded,
+            self.num_reused,
+        )

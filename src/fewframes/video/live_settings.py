@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from fewframes.core.settings import STRICT, Positive
+from fewframes.core.settings import STRICT, Positive, StillLevel
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -26,6 +26,9 @@ class StreamConfig:
     """The smoothed score below which the label is given up."""
     alarm_gap_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30.0
     """The seconds between two answers above the threshold of alarms up to which both are one alarm."""
+    still: StillLevel = 0.0
+    """The largest change of brightness (0-255) in any part of the picture up to which a frame reuses the embedding of the last one
+    that was embedded. 0 is exact: the same pixels only."""
     max_latency_s: Positive | None = None
     """The greatest age of an answer, in seconds. Frames whose answers would be older are dropped, so that newer ones come in time.
     None sets no limit."""

@@ -1,0 +1,76 @@
+"""A gate for still cameras: a frame that shows nothing new gets the embedding of the last frame that was embedded."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewframes.runtime.protocol import Floats, Frames, Runtime
+
+CELLS = 14
+"""Cells along each side of a thumbnail: 16 x 16 pixels each in a frame of 224."""
+AFRESH_FRAMES = 256
+"""Frames of a row after which one is embedded whatever it shows. Answers then do not depend on where reading began long before."""
+
+
+class StillGate:
+    """Embeds frames in the order of time, and reuses the embedding of the last embedded frame where nothing changed.
+
+    Every frame is compared with the last frame that was embedded, not with the one before it, so slow drift adds up and is seen.
+    With `level` 0 the pixels have to be the same. Above 0, the mean of each colour in each of `CELLS` x `CELLS` cells may differ by
+    at most `level`.
+    """
+
+    def __init__(self, runtime: Runtime, level: float = 0.0) -> None:
+        self._runtime, self._level = runtime, level
+        self.num_embedded = self.num_reused = 0
+        self._shown: NDArray[np.generic] | None = None
+        self._last_D: Floats | None = None
+
+    def forget(self) -> None:
+        """Embed the next frame, whatever it shows."""
+        self._shown = self._last_D = None
+
+    def embed(self, frames_TCHW: Frames) -> Floats:
+        """Return embeddings of frames, each later than all before: (T, C, H, W) uint8, T > 0 -> (T, D)."""
+        looks = frames_TCHW if self._level == 0 else thumbnails(frames_TCHW)
+        shown, new = self._shown, []
+        # The row of the embedding that each frame gets; row 0 is the embedding from before.
+        rows = np.empty(len(looks), np.int64)
+        for number, look in enumerate(looks):
+            if shown is None or self._differs(look, shown):
+                shown = look
+                new.append(number)
+            rows[number] = len(new)
+        found_ND = self._runtime.embed_frames(frames_TCHW[new]) if new else None
+        self.num_embedded += len(new)
+        self.num_reused += len(looks) - len(new)
+        if found_ND is None:
+            assert self._last_D is not None, "the first frame is always new"
+            return np.repeat(self._last_D[None], len(looks), axis=0)
+        before_1D = found_ND[:1] if self._last_D is None else self._last_D[None]
+        # Copies, so that the chunk itself does not stay in memory.
+        self._shown, self._last_D = np.array(shown), found_ND[-1].copy()
+        embedded_TD: Floats = np.concatenate([before_1D, found_ND])[rows]
+        return embedded_TD
+
+    def _differs(self, look: NDArray[np.generic], shown: NDArray[np.generic]) -> bool:
+        if self._level == 0:
+            return not np.array_equal(look, shown)
+        return bool(np.abs(np.subtract(look, shown, dtype=np.float32)).max() > self._level)
+
+
+def thumbnails(frames_TCHW: Frames) -> Floats:
+    """Return the mean of each colour in each cell, in 0-255: (T, C, H, W) uint8 -> (T, C, CELLS, CELLS), fewer in small frames."""
+    height, width = frames_TCHW.shape[-2:]
+    rows, columns = _edges(height), _edges(width)
+    sums = np.add.reduceat(frames_TCHW, rows, axis=2, dtype=np.uint32)
+    sums = np.add.reduceat(sums, columns, axis=3)
+    sizes = np.diff([*rows, height])[:, None] * np.diff([*columns, width])
+    means: Floats = (sums / sizes).astype(np.float32)
+    return means
+
+
+def _edges(size: int) -> list[int]:
+    cells = min(CELLS, size)
+    return [number * size // cells for number in range(cells)]
