@@ -3,13 +3,14 @@
     python -m benchmarks.speed.still ../shared/data > benchmarks/speed/still.json
 
 Made films: the middle frame of a surveillance clip of `fights`, held still for two minutes under camera noise of 2 and of 4 levels
-(Gaussian; each picture has one of 32 fields of noise, shifted at random), coded by x264 with its defaults at 25 frames a second. Busy films: the segments of
-each of the first ten recordings (by name) of `fir_rgb` (a fixed indoor camera, somebody moves in every segment), one after the other, coded in the same way.
+(Gaussian; each picture has one of 32 fields of noise, shifted at random), coded by x264 with its defaults at 25 frames a second.
+Busy films: the segments of each of the first ten recordings (by name) of `fir_rgb` (a fixed indoor camera, somebody moves in nearly
+every segment), one after the other, coded in the same way.
 
 `levels`: for each level the share of frames reused, the share of the shortest windows whose likeliest label is that of the exact
-gate, and the largest difference of logits. Recordings at even places (by name) are for choosing, the others for measuring; `recommended`
-is the level of these that reuses most on the recordings for choosing with at least 99 % equal labels there. `timing`: processor
-seconds of `sweep` in all threads, no cache, both ways in turn in each of three rounds, and exact over gated by round.
+gate, and the largest difference of logits. Recordings at even places (by name) are for choosing, the others for measuring;
+`recommended` is the largest level with at least 99 % equal labels on the recordings for choosing. `timing`: processor seconds of
+`sweep` in all threads, no cache, both ways in turn in each of three rounds, and exact over gated by round.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ Pixels = NDArray[np.uint8]
 
 def frames_in(path: Path) -> list[Pixels]:
     with av.open(str(path)) as file:
-        return [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
+        return [frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False) for frame in file.decode(video=0)]
 
 
 def held_still(picture: Pixels, noise: float) -> Iterator[Pixels]:
