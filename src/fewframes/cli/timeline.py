@@ -174,7 +174,8 @@ def show(found: Timeline, form: Literal["json", "csv", "table"], seconds: float)
     num_frames = len(found.times_s)
     num_cached = num_frames - found.num_encoded - found.num_reused - found.num_missing
     spans, frames = count_of(len(found.spans), "span"), count_of(num_frames, "frame")
-    tell(f"{spans}; {frames}, {found.num_reused} of them reused, {num_cached} from the cache, in {seconds:.1f} s")
+    reused = f", {found.num_reused} showed nothing new" if found.num_reused else ""
+    tell(f"{spans}; {frames}, {num_cached} of them from the cache{reused}, in {seconds:.1f} s")
 
 
 def print_spans(found: Timeline) -> None:
