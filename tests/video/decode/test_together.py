@@ -5,12 +5,15 @@ from __future__ import annotations
 import threading
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from fewframes.errors import VideoError
+from fewframes.video.decode.container import ContainerIndex
 from fewframes.video.decode.decoder import FileVideo
+from fewframes.video.decode.key_frames import KeyFrames
 from fewframes.video.source import open_video
 from helpers.numbered import drifting
 
@@ -94,3 +97,15 @@ def test_what_cannot_be_divided_has_one_decoder(path: Path, tmp_path: Path) -> N
     for one in (one_key, cheap):
         with closing(open_video(one, threads=4)) as video:
             assert num_parts(video, everything) == 1
+
+
+def test_no_decoder_is_left_with_nothing() -> None:
+    """Two long runs may lie around the share of a decoder, which then has none. Seen with eight decoders."""
+    works_s, frame_s = [1.3, 1.3, 1.3, 1.0, 1.0, 1.0, 0.55, 0.55], 0.04
+    keys_s = [10.0 * number for number in range(len(works_s))]
+    times_s = [key_s + work_s - frame_s for key_s, work_s in zip(keys_s, works_s, strict=True)]
+    source = SimpleNamespace(tick_s=0.001, frame_s=frame_s)
+    keys = KeyFrames(ContainerIndex(keys_s, 90.0, 0.1), source, 0.0, [])  # type: ignore[arg-type]
+    parts = keys.parts(times_s, 8, 64)
+    assert [time_s for part in parts for time_s in part] == times_s
+    assert [len(part) for part in parts] == [1, 1, 1, 1, 1, 1, 2]

@@ -123,7 +123,8 @@ class KeyFrames:
             parts[part] += run
             works_s[part] += work_s
             done_s += work_s
-        return parts if total_s >= LEAST_EVEN * num_parts * max(works_s) else [times_s]
+        # Among many decoders one may have nothing, between two long runs.
+        return [part for part in parts if part] if total_s >= LEAST_EVEN * num_parts * max(works_s) else [times_s]
 
     def _runs(self, times_s: list[float]) -> Iterator[tuple[list[float], float]]:
         """Yield the runs of ascending timestamps, each with about how many seconds of video are decoded for it."""
