@@ -202,7 +202,6 @@ def test_unreadable_clips_are_by_themselves(places: Path, tmp_path: Path) -> Non
 
 def test_too_many_videos_are_not_looked_at(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fewframes.data.scenes.groups.MOST_VIDEOS", 20)
-    monkeypatch.setattr("fewframes.data.check.MOST_VIDEOS", 20)
     data = read_data(places)
     found = with_scenes(data, DataConfig(), 0.25)
     assert found.samples == data.samples

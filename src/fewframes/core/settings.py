@@ -25,7 +25,9 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 Pixels = Annotated[int, Field(ge=1, le=8192)]
 """The side of a picture. A larger value is a mistake or a damaged file, and would fill the memory."""
-StillLevel = Annotated[float, Field(ge=0, le=255, allow_inf_nan=False)]
+MOST_STILL = 255
+"""The largest change of brightness that there is."""
+StillLevel = Annotated[float, Field(ge=0, le=MOST_STILL, allow_inf_nan=False)]
 """The largest change of brightness (0-255) up to which a frame shows nothing new. 0 is exact: the same pixels only."""
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 MOST_FRAMES = 4096

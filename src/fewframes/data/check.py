@@ -22,7 +22,6 @@ from fewframes.data.dataset import VideoSet, grouped, part_counts
 from fewframes.data.layouts import Sample
 from fewframes.data.lists import unlistable
 from fewframes.data.scenes.groups import (
-    MOST_VIDEOS,
     Scenes,
     examples_of,
     find_scenes,
@@ -199,7 +198,8 @@ def inspect(
     rows_by_file = grouped(range(len(data.samples)), lambda row: data.samples[row].path)
     checks = [SampleCheck()] * len(data.samples)
     done = 0
-    sought = scenes and len(data.samples) <= MOST_VIDEOS
+    note = too_many(len(data.samples)) if scenes else ""
+    sought = scenes and not note
 
     def check_rows(rows: list[int]) -> list[SampleCheck]:
         return check_file([data.samples[row] for row in rows], num_frames, thorough=thorough, scenes=sought)
@@ -215,9 +215,7 @@ def inspect(
     found_all = inspection_of(
         data, checks, num_frames=num_frames, min_s=min_s, thorough=thorough, drop_short=drop_short
     )
-    if scenes and not sought:
-        found_all = replace(found_all, scene_notes=(too_many(len(data.samples)),))
-    yield with_found_scenes(found_all, checks) if sought else found_all
+    yield with_found_scenes(found_all, checks) if sought else replace(found_all, scene_notes=(note,) if note else ())
 
 
 def check_file(

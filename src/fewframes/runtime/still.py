@@ -42,7 +42,8 @@ class StillGate:
                 shown = look
                 new.append(number)
             rows[number] = len(new)
-        found_ND = self._runtime.embed_frames(frames_TCHW[new]) if new else None
+        new_frames_NCHW = frames_TCHW if len(new) == len(looks) else frames_TCHW[new]
+        found_ND = self._runtime.embed_frames(new_frames_NCHW) if new else None
         self.num_embedded += len(new)
         self.num_reused += len(looks) - len(new)
         if found_ND is None:

@@ -7,6 +7,7 @@ import os
 
 import numpy as np
 
+from fewframes.core.settings import MOST_STILL
 from fewframes.errors import ConfigError
 from fewframes.inference.predictor import Predictor
 from fewframes.search.rows import model_key_of, vectors_of
@@ -17,7 +18,6 @@ MOST_FPS, MOST_WINDOW_S = 240, 86_400
 """Limits of a window. With more frames per second than `MOST_FPS`, neighbouring frames of nearly all videos would be one picture
 that is encoded again and again. A window of more than a day would hold a whole video, and `MOST_WINDOW_S` does so too.
 """
-MOST_STILL = 255
 KIND: Kind = "video"
 
 

@@ -72,9 +72,8 @@ def with_scenes(
     """
     if config.scenes == "off" or data.scenes_sought or any(sample.group for sample in data.samples):
         return data
-    if len(data.samples) > MOST_VIDEOS:
-        note = f"{too_many(len(data.samples))}; each file is its own group"
-        return replace(data, scenes_sought=True, notes=(*data.notes, note))
+    if note := too_many(len(data.samples)):
+        return replace(data, scenes_sought=True, notes=(*data.notes, f"{note}; each file is its own group"))
     thumbnails: list[Pixels | None] = []
     for found in thumbnails_of(data):
         if isinstance(found, int):
@@ -85,7 +84,9 @@ def with_scenes(
 
 
 def too_many(num_videos: int) -> str:
-    """Return words that say that scenes are not looked for in so many videos, and what to do instead."""
+    """Return words that say that scenes are not looked for in so many videos, and what to do instead; empty if they are."""
+    if num_videos <= MOST_VIDEOS:
+        return ""
     return (
         f"scenes are looked for in at most {MOST_VIDEOS:,} videos, and there are {num_videos:,}: name groups in the list "
         "if clips share a camera or a recording"

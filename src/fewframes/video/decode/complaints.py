@@ -96,9 +96,9 @@ class Complaints:
     def __exit__(self, *error: object) -> None:
         self._capture.__exit__(None, None, None)
         self.found = self.only_of_the_past = False
+        of_threads = _log.of_threads[self._num_before :] if self.has_threads else []
         # Rarely is anything said. The patterns are not searched otherwise, because this runs twice a packet.
-        if self._said or (self.has_threads and len(_log.of_threads) > self._num_before):
-            of_threads = _log.of_threads[self._num_before :] if self.has_threads else []
+        if self._said or of_threads:
             said = [*self._said, *of_threads]
             self._said.clear()
             self.found = any(WRONG_PIXELS.search(message) for _, _, message in said)

@@ -132,7 +132,7 @@ class FileVideo:
         A decoder with threads has its pictures only some time after each jump. So decoders with one thread each are faster where
         there are many jumps.
         """
-        num_parts = min(num_cores(), MOST_TOGETHER) if self._threads == 0 else min(self._threads, MOST_TOGETHER)
+        num_parts = min(self._threads or num_cores(), MOST_TOGETHER)
         # What was opened by the caller has one position, and what was scanned to be opened would be scanned for each decoder.
         if num_parts < 2 or not isinstance(self._file.file, str) or self._index.has_moved:
             return [times_s]
@@ -195,11 +195,10 @@ class FileVideo:
         """
         if tolerance_s <= 0 or not self._index.key_times_s:
             return times_s
-        if not self._keys.is_worth_moving(times_s, tolerance_s, self.duration_s):
-            return times_s
-        if self._index.by_decoding:
+        moved_s = self._keys.cheaper_times(self._session.source, times_s, tolerance_s, self.duration_s)
+        if moved_s is not times_s and self._index.by_decoding:
             self._session.is_astray = True  # such an index is corrected by seeking in the file
-        return self._keys.cheaper_times(self._session.source, times_s, tolerance_s, self.duration_s)
+        return moved_s
 
     def _reading(self) -> Reading:
         """Return the work done since the video was opened, by all of its decoders."""

@@ -134,22 +134,13 @@ class KeyFrames:
             yield run, run[-1] - keys_s[max(0, bisect_right(keys_s, run[0] + SAME_S) - 1)]
             times_s = times_s[len(run) :]
 
-    def is_worth_moving(self, times_s: list[float], tolerance_s: float, duration_s: float) -> bool:
-        """Return whether clearly less is decoded for ascending timestamps if each may move by `tolerance_s` seconds.
-
-        Nothing is read: key frames listed with their decoding times count as shown at these.
-        """
-        moved_s = self._cheapest(times_s, self._from_origin_s(), tolerance_s, duration_s)
-        if moved_s == times_s:
-            return False
-        return self._decoded_s(moved_s) <= WORTH_SHARE * self._decoded_s(times_s)
-
     def cheaper_times(
         self, source: OpenContainer, times_s: list[float], tolerance_s: float, duration_s: float
     ) -> list[float]:
         """Return each timestamp moved by at most `tolerance_s` to where a frame is cheapest to decode.
 
-        An index of decoding times is corrected first, which seeks in the container and leaves it elsewhere.
+        The timestamps themselves are returned, and nothing is read, unless clearly less is decoded for moved ones. An index of
+        decoding times is corrected otherwise, which seeks in the container and leaves it elsewhere.
 
         Args:
             source: the open container.
@@ -158,6 +149,9 @@ class KeyFrames:
             duration_s: the length of the video, in seconds.
         """
         keys_s = self._from_origin_s()
+        moved_s = self._cheapest(times_s, keys_s, tolerance_s, duration_s)
+        if moved_s == times_s or self._decoded_s(moved_s) > WORTH_SHARE * self._decoded_s(times_s):
+            return times_s
         if self._index.by_decoding:
             reach_s = tolerance_s + MOST_LATE_FRAMES * self._frame_s
             near = {
@@ -167,7 +161,8 @@ class KeyFrames:
             }
             delay_s = self._probed_delay_s(source, sorted(near))
             keys_s = keys_s[:1] + [key_s + delay_s for key_s in keys_s[1:]]  # the first listed time is right
-        return self._cheapest(times_s, keys_s, tolerance_s, duration_s)
+            moved_s = self._cheapest(times_s, keys_s, tolerance_s, duration_s)
+        return moved_s
 
     def _from_origin_s(self) -> list[float]:
         """Return when key frames are shown, in seconds from the start of the video; empty where they are not listed."""

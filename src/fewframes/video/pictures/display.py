@@ -97,7 +97,7 @@ class Display:
     def _aspect(self) -> Fraction:
         """Return the width of a pixel over its height."""
         stated = self._container_aspect or self._stream.codec_context.sample_aspect_ratio or SQUARE
-        if 1 / Fraction(MOST_ASPECT) <= stated <= MOST_ASPECT:
+        if Fraction(1, MOST_ASPECT) <= stated <= MOST_ASPECT:
             return stated
         self._say(
             f"its pixels are stated to be {float(stated):.4g} times as wide as high; beyond 1:{MOST_ASPECT} and {MOST_ASPECT}:1 "
