@@ -70,16 +70,14 @@ if hasattr(os, "register_at_fork"):  # Windows has no forks
 class Complaints:
     """The messages about wrong pixels that a decoder logs, from its opening until `close`.
 
-    Each packet is decoded inside a `with` block of this object. Behind the block, `found` says whether FFmpeg complained.
+    Packets are read and decoded inside a `with` block of this object. After each of them, `judge` says whether FFmpeg complained.
     """
 
     def __init__(self, *, has_threads: bool) -> None:
         """Listen to a decoder that is opened next; `has_threads` if it has threads of its own."""
-        self.found = self.only_of_the_past = False
-        """Two findings: whether any message was about wrong pixels, and whether all messages were `OF_THE_PAST`.
-
-        They cover the last packet; with threads all packets since the opening, and other decoders' threads as well."""
-        self.has_threads = has_threads
+        self.only_of_the_past = False
+        """True if there were messages at the last judgement, and all of them were `OF_THE_PAST`."""
+        self._has_threads = has_threads
         self._listen()
         _log.open()
         self._num_before = len(_log.of_threads)
@@ -95,14 +93,20 @@ class Complaints:
 
     def __exit__(self, *error: object) -> None:
         self._capture.__exit__(None, None, None)
-        self.found = self.only_of_the_past = False
-        of_threads = _log.of_threads[self._num_before :] if self.has_threads else []
-        # Rarely is anything said. The patterns are not searched otherwise, because this runs twice a packet.
-        if self._said or of_threads:
-            said = [*self._said, *of_threads]
-            self._said.clear()
-            self.found = any(WRONG_PIXELS.search(message) for _, _, message in said)
-            self.only_of_the_past = all(OF_THE_PAST in message for _, _, message in said)
+
+    def judge(self) -> bool:
+        """Return whether any message since the last judgement is about wrong pixels.
+
+        With threads, all messages since the opening count, and those of other decoders' threads as well.
+        """
+        of_threads = _log.of_threads[self._num_before :] if self._has_threads else ()
+        if not (self._said or of_threads):  # nearly always, and this runs twice a packet
+            self.only_of_the_past = False
+            return False
+        said = [*self._said, *of_threads]
+        self._said.clear()
+        self.only_of_the_past = all(OF_THE_PAST in message for _, _, message in said)
+        return any(WRONG_PIXELS.search(message) for _, _, message in said)
 
     def _listen(self) -> None:
         """Prepare to capture what this thread logs. One capture serves all packets: making one costs more than using it."""

@@ -5,8 +5,9 @@ index of a container nor an open group of pictures can put a wrong frame in.
 
 Where packets were left out, each frame that comes out is compared with what the packets announced for its timestamp.
 
-At the first sign of damage a decoder with several threads is replaced by one with a single thread, because several threads
-separate an error from its packet, or lose it. `damage.Damage` says which pictures build on damaged ones; these are refused.
+At the first sign of damage the decoder is replaced by a careful one with a single thread. Several threads separate an error from
+its packet, or lose it, and asking after each picture takes time. `damage.Damage` says which pictures build on damaged ones; these
+are refused.
 """
 
 from __future__ import annotations
@@ -104,12 +105,12 @@ class Cursor:
             raise goes_back(self._name, before.start_s - self.origin_s)
 
     def rewind(self) -> None:
-        """Open the file anew and decode its first picture, with one thread where several meet damage."""
+        """Open the file anew and decode its first picture, with a careful decoder where another one meets damage."""
         try:
             self._begin()
         except UnreliableOutput as reason:
-            log.debug("%s: opened with one thread: %s", self._name, reason)
-            self._session.threads = 1
+            log.debug("%s: opened with a careful decoder: %s", self._name, reason)
+            self._session.is_careful = True
             self._begin()
 
     def _begin(self) -> None:
@@ -119,7 +120,8 @@ class Cursor:
         pictures that are shown before it and build on what was cut off.
         """
         self._frames = self._session.from_start()
-        shown = next((one for one in self._frames if not (one.damaged and self._is_before_start(one))), None)
+        with self._session.complaints:
+            shown = next((one for one in self._frames if not (one.damaged and self._is_before_start(one))), None)
         if shown is None:
             raise VideoError(
                 f"{self._name}: its video stream ({self._session.source.codec}) holds no picture that can be "
@@ -147,7 +149,8 @@ class Cursor:
     def _peek(self) -> ShownFrame | None:
         """Return the frame after the current one without going there; None at the end, or where all that is wanted is decoded."""
         if self._ahead is None:
-            self._ahead = next(self._frames, None)
+            with self._session.complaints:
+                self._ahead = next(self._frames, None)
         return self._ahead
 
     def _worth_a_jump(self, time_s: float) -> bool:
@@ -170,12 +173,13 @@ class Cursor:
                 self._frames = self._session.after_jump(time_s - back_s)
             except FFmpegError:
                 break  # a stream that cannot be entered in the middle
-            for shown in self._frames:
-                if shown.start_s > time_s + SAME_S:
-                    break
-                if shown.frame.key_frame:
-                    self._current, self._ahead = shown, None
-                    return
+            with self._session.complaints:
+                found = next(
+                    (one for one in self._frames if one.frame.key_frame or one.start_s > time_s + SAME_S), None
+                )
+            if found is not None and found.start_s <= time_s + SAME_S:
+                self._current, self._ahead = found, None
+                return
             back_s = 2 * back_s or 1.0
         self.rewind()
 

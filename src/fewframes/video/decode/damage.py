@@ -70,7 +70,7 @@ class Damage:
             return False  # a short cut for nearly every frame of a sound video
         # Where the decoder does not say what is a key frame, the container's word counts.
         is_unsaid = self._is_unsaid or frame.pict_type == PictureType.NONE
-        is_entry = (frame.key_frame or (is_unsaid and record.is_key)) and frame.pict_type in WHOLE
+        is_entry = is_whole(frame) or (is_unsaid and record.is_key and frame.pict_type in WHOLE)
         if frame.is_corrupt or (record is self._first and not is_entry):
             self._blame(record)
         # Without a stamp, nothing says where in time decoding goes on after a loss.
@@ -99,6 +99,11 @@ class Damage:
         """Note a damaged packet."""
         if record not in self._bad:
             insort(self._bad, record, key=_number)
+
+
+def is_whole(frame: VideoFrame) -> bool:
+    """Return whether a frame is a key frame that builds on no other picture."""
+    return bool(frame.key_frame) and frame.pict_type in WHOLE
 
 
 def _number(record: _PacketRecord) -> int:

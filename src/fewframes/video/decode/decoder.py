@@ -169,21 +169,19 @@ class FileVideo:
     ) -> tuple[FrameStack, dict[float, tuple[int, float]]]:
         """Decode the frames at ascending timestamps into a stack, again and more carefully where that fails.
 
-        The second attempt uses one thread, so that the number of threads changes no answer. The third also decodes every picture.
-        Both let jumps end one key frame earlier. Returns the stack and what `_decode_into` says of it.
+        The second attempt has a careful decoder, which tells what is damaged. The third also decodes every picture. Both let jumps
+        end one key frame earlier. Returns the stack and what `_decode_into` says of it.
         """
-        self._session.threads = self._threads
-        ways = ((self._threads, False), (1, False), (1, True))
-        for number, (threads, careful) in enumerate(ways):
+        last = 2
+        for number in range(last + 1):
             try:
+                self._cursor.goes_back = self._session.is_careful = number > 0
                 if number > 0:
-                    self._session.threads = threads
                     self._cursor.rewind()
-                self._cursor.goes_back = number > 0
                 stack = FrameStack(len(times_s), prepare)
-                return stack, self._decode_into(stack, times_s, careful=careful)
+                return stack, self._decode_into(stack, times_s, all_pictures=number == last)
             except (UnreliableOutput, VideoError) as reason:
-                if careful:
+                if number == last:
                     raise
                 log.debug("%s: read again: %s", self.name, reason)
         raise AssertionError
@@ -211,9 +209,9 @@ class FileVideo:
         return sum((twin._reading() for twin in self._twins.values()), start=own)
 
     def _decode_into(
-        self, stack: FrameStack, times_s: list[float], *, careful: bool = False
+        self, stack: FrameStack, times_s: list[float], *, all_pictures: bool
     ) -> dict[float, tuple[int, float]]:
-        """Decode the frames at ascending timestamps into a stack; every picture on the way if `careful`.
+        """Decode the frames at ascending timestamps into a stack; every picture on the way if `all_pictures`.
 
         Returns for each timestamp the index of its frame in the stack, and when that frame was first shown.
         """
@@ -221,7 +219,7 @@ class FileVideo:
         last: tuple[ShownFrame, int] | None = None
         while len(decoded) < len(times_s):
             run = self._keys.first_run(times_s[len(decoded) :])
-            self._session.want([] if careful else [self._origin_s + time_s for time_s in run])
+            self._session.want([] if all_pictures else [self._origin_s + time_s for time_s in run])
             for time_s in run:
                 shown = self._cursor.frame_at(self._origin_s + time_s)
                 if last is None or shown is not last[0]:
@@ -249,12 +247,12 @@ class FileVideo:
             VideoError: if a picture is damaged, a packet cannot be decoded, or the file ends before `end_s`.
         """
         with self._guard, unbroken(self._file.file):
-            self._session.threads = self._threads
+            self._session.is_careful = False
             try:
                 num_before = self._check(start_s, end_s)
             except UnreliableOutput as reason:
-                log.debug("%s: checked with one thread: %s", self.name, reason)
-                self._session.threads = 1
+                log.debug("%s: checked with a careful decoder: %s", self.name, reason)
+                self._session.is_careful = True
                 self._cursor.rewind()
                 num_before = self._check(start_s, end_s)
         num_bad = self._session.counts.undecodable - num_before

@@ -29,6 +29,10 @@ HEVC_FIRST_PARAMETERS, HEVC_BESIDE = 32, frozenset({35, 38, 39, 40})
 """Types of NAL units: the video parameter set, which the sequence parameter set follows; delimiter, filler and information."""
 AV1_SEQUENCE, AV1_DELIMITER, AV1_FRAME_HEADER, AV1_TILES, AV1_METADATA, AV1_FRAME = 1, 2, 3, 4, 5, 6
 """Types of open bitstream units (AV1 specification, 6.2.2)."""
+AV1_HEADER_BYTES = 64
+"""The bytes of a unit that are read: a sequence header and the first fields of a frame header fit into them."""
+AV1_SHOWN_INTER = 0b0011
+"""The first bits of the header of a frame that is new (0), predicted from others (01) and shown (1). Only such can be left out."""
 SELECT = 2
 """The value in an AV1 sequence header that leaves a choice to each frame header."""
 
@@ -66,6 +70,8 @@ class Feed:
         """The times at which the pictures of the packets given out so far are shown."""
         self._complete_for: Sequence[float] | None = None
         """The value of `wanted_s` for which everything has gone out."""
+        self._needed: tuple[Sequence[float], set[float]] = (), set()
+        """A value of `wanted_s`, and the times at which its pictures begin to be shown, once all of them are known."""
         self._decode_s: float | None = None
         """The decoding time of the last packet read. Pictures of later packets are not shown before it."""
         self._ended = self._untrusted = False
@@ -136,13 +142,22 @@ class Feed:
     def _has_all(self) -> bool:
         """Return whether the packets of all wanted pictures have gone out, and no other packet can belong to them."""
         last_s = self.wanted_s[-1] + SAME_S
-        while not self._knows_up_to(last_s):
+        while (
+            self._decode_s is None or self._decode_s <= last_s
+        ):  # this runs for each packet, so nothing is called twice
             if not self._read():
+                if self._ended:
+                    break
                 return False
         if self._ended:  # the end empties the decoder anyway, and `Cursor` checks whether it came too early
             return False
-        shown_s = {self.shown_s(time_s) for time_s in self.wanted_s}
-        return None not in shown_s and shown_s <= self._sent_s
+        if self._needed[0] is not self.wanted_s:
+            shown_s = {self.shown_s(time_s) for time_s in self.wanted_s}
+            needed_s = {one_s for one_s in shown_s if one_s is not None}
+            if len(needed_s) < len(shown_s):
+                return False
+            self._needed = self.wanted_s, needed_s
+        return self._needed[1] <= self._sent_s
 
     def _knows_up_to(self, time_s: float) -> bool:
         """Return whether all packets whose pictures are shown up to `time_s` have been read.
@@ -311,7 +326,8 @@ class _Av1Test:
                 if kind == AV1_SEQUENCE:
                     self._read_sequence(_Bits(payload))
                 if kind in {AV1_FRAME, AV1_FRAME_HEADER}:
-                    others += not self.readable or self._refreshes(_Bits(payload[:16]))
+                    if not self.readable or not payload or self._refreshes(payload):
+                        return False
                     frames += 1
                 else:
                     others += kind not in {AV1_DELIMITER, AV1_TILES, AV1_METADATA}
@@ -347,11 +363,12 @@ class _Av1Test:
             self.integer_vectors = bits.take(1)
         self.order_bits = bits.take(3) + 1 if order_hint else 0
 
-    def _refreshes(self, bits: _Bits) -> bool:
-        """Return whether a frame refreshes a reference, by its header (AV1 specification, 5.9.2)."""
-        shows_another, kind, shown = bits.take(1), bits.take(2), bits.take(1)
-        if shows_another or kind != 1 or not shown:  # only inter frames that are shown can be left out
+    def _refreshes(self, header: bytes) -> bool:
+        """Return whether a frame refreshes a reference, or may, by its header (AV1 specification, 5.9.2)."""
+        if header[0] >> 4 != AV1_SHOWN_INTER:
             return True
+        bits = _Bits(header[:16])
+        bits.take(4)
         resilient = bits.take(1)
         bits.take(1)
         screen_content = bits.take(1) if self.screen_content == SELECT else self.screen_content
@@ -364,7 +381,7 @@ class _Av1Test:
 
 
 def _av1_units(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the type and the payload of each open bitstream unit (AV1 specification, 5.3).
+    """Yield the type and the first bytes of each open bitstream unit (AV1 specification, 5.3).
 
     Raises EOFError where the size of a unit is cut off.
     """
@@ -383,5 +400,5 @@ def _av1_units(data: bytes) -> Iterator[tuple[int, bytes]]:
                 position, shift = position + 1, shift + 7
                 if not byte & 128:
                     break
-        yield header >> 3 & 15, data[position : position + size]
+        yield header >> 3 & 15, data[position : position + min(size, AV1_HEADER_BYTES)]
         position += size

@@ -1,7 +1,7 @@
 """Decode from where a container stands: its packets become frames in the order of showing, with their times and any damage.
 
-A decoder with one thread gives every frame, and says which are damaged (`Damage`). With several threads, errors come out of step
-with the frames, or get lost. At the first sign of damage such a decoder raises `UnreliableOutput`, and one thread takes over.
+A careful decoder says which frames are damaged (`Damage`). Any other raises `UnreliableOutput` at the first sign of damage, and a
+careful one takes over: with several threads errors come out of step with the frames, or get lost.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple, TypeAlias
 
@@ -21,7 +22,7 @@ from av.video.stream import VideoStream
 
 from fewframes.video.decode.complaints import Complaints
 from fewframes.video.decode.container import DECODE_CLOCK, DECODE_ERRORS, READ_ERRORS, OpenContainer, packets_of
-from fewframes.video.decode.damage import Damage
+from fewframes.video.decode.damage import Damage, is_whole
 from fewframes.video.decode.packets import Feed, begins_open, left_out_test
 from fewframes.video.pictures.display import Display, Geometry
 
@@ -72,7 +73,14 @@ class Decoding:
     """A pass of the decoder over the packets of a stream, from where its container stands."""
 
     def __init__(
-        self, source: OpenContainer, display: Display, counts: DecodeCounts, complaints: Complaints, *, from_start: bool
+        self,
+        source: OpenContainer,
+        display: Display,
+        counts: DecodeCounts,
+        complaints: Complaints,
+        damage: Damage | None,
+        *,
+        from_start: bool,
     ) -> None:
         """Prepare a pass.
 
@@ -81,6 +89,7 @@ class Decoding:
             display: what notes the geometry of each frame.
             counts: the counts that this pass adds to.
             complaints: what FFmpeg logs while it decodes.
+            damage: what notes the damage of a careful decoder; None for any other.
             from_start: True at the start of the file, False after a jump.
         """
         self._source, self._stream, self._tick_s = source, source.stream, source.tick_s
@@ -89,8 +98,8 @@ class Decoding:
         self._num_keys, self._is_by_decoding = 0, source.format in DECODE_CLOCK
         self._is_open = not from_start
         """True if decoding began at an open group of pictures, as after a jump it may."""
-        self.damage = None if complaints.has_threads else Damage(source.codec)
-        """The damage that a decoder with one thread met; None with several threads."""
+        self.damage = damage
+        """The damage that a careful decoder met; None for any other."""
 
     def feed(self) -> Feed:
         """Return the packets to decode.
@@ -102,22 +111,24 @@ class Decoding:
     def frames(self, feed: Feed) -> Iterator[ShownFrame]:
         """Yield frames in the order of showing.
 
-        Raises UnreliableOutput at the first sign of damage in a decoder with several threads.
+        Raises UnreliableOutput at the first sign of damage in a decoder that is not careful.
         """
         frame_s = self._source.frame_s
         last_s = -frame_s if self._from_start else None  # a frame without a time follows the one before it
         first: Packet[VideoStream] | None = None
         for packet in feed:
-            first = first or packet
+            if first is None:
+                first = packet
             for frame in self._frames_of(packet):
                 geometry = self._display.geometry(frame)
                 is_damaged = self._is_damaged(frame, first)
                 time_s = self._time_of(frame, last_s, frame_s)
                 if time_s is None:
                     continue  # right after a jump, nothing says when such a frame is shown
-                duration_s = frame.duration * self._tick_s if frame.duration else frame_s
                 last_s = time_s
-                yield ShownFrame(time_s, time_s + duration_s, frame, geometry, is_damaged)
+                yield ShownFrame(
+                    time_s, time_s + (frame.duration * self._tick_s or frame_s), frame, geometry, is_damaged
+                )
 
     def _frames_of(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
         """Return the frames that come out when a packet is decoded; None asks for all that are left."""
@@ -128,21 +139,21 @@ class Decoding:
             if self.damage is not None:
                 self.damage.add(packet, self._stamp_of(packet))
         try:
-            with self._complaints:
-                frames = self._stream.codec_context.decode(None) if packet is None else packet.decode()
+            frames = self._stream.codec_context.decode(None) if packet is None else packet.decode()
         except DECODE_ERRORS as error:
+            self._complaints.judge()
             if self._complaints.only_of_the_past and self._is_open and self._num_keys == 1:
                 return []  # the jump, or the cut where the file begins, led into an open group: the packet needs one before it
             self._blame(f"a packet cannot be decoded: {error}")
             self._counts.undecodable += 1
             return []
-        if self._complaints.found or (packet is not None and packet.is_corrupt):
+        if self._complaints.judge() or (packet is not None and packet.is_corrupt):
             self._blame("a packet is marked as corrupt, or what comes of it was patched up")
         self._counts.decoded += len(frames)
         return frames
 
     def _blame(self, reason: str) -> None:
-        """Note that the last packet is damaged. Raises UnreliableOutput with several threads."""
+        """Note that the last packet is damaged. Raises UnreliableOutput in a decoder that is not careful."""
         if self.damage is None:
             raise UnreliableOutput(reason)
         self.damage.blame()
@@ -151,7 +162,7 @@ class Decoding:
         """Return whether a frame is damaged; `first` is the first packet of this pass. Raises as `frames`."""
         if self.damage is not None:
             is_damaged = self.damage.taints(frame)
-        elif frame.is_corrupt or (first is not None and frame.pts == first.pts and not frame.key_frame):
+        elif frame.is_corrupt or (first is not None and frame.pts == first.pts and not is_whole(frame)):
             raise UnreliableOutput("a frame is marked as corrupt, or is no key frame where one was announced")
         else:
             is_damaged = False
@@ -167,10 +178,13 @@ class Decoding:
         most_passed = MAX_LEADING_PACKETS if self._from_start else sys.maxsize
         num_passed, is_in_pages = 0, self._source.format == "ogg"
         packets = packets_of(self._source.container, self._stream)
-        ahead: deque[_Heard] = deque()
+        # Only recordings of transport streams are joined as they are.
+        step = (
+            partial(self._next, packets, deque()) if self._source.format == "mpegts" else partial(self._read, packets)
+        )
         try:
             while True:
-                packet, is_complained_of = self._next(packets, ahead)
+                packet, is_complained_of = step()
                 if packet is None:
                     return
                 if is_complained_of and (is_in_pages or not packet.is_keyframe):
@@ -182,7 +196,7 @@ class Decoding:
                     continue
                 if num_passed == 0 and self._from_start and self._is_listed_as_key(packet):
                     packet.is_keyframe = True  # damage hides that it is one; the video begins here all the same
-                if packet.size and not packet.is_keyframe and 0 <= num_passed < most_passed:
+                if 0 <= num_passed < most_passed and packet.size and not packet.is_keyframe:
                     num_passed += 1
                     continue
                 num_passed = -1  # from here on no packet is passed over
@@ -195,18 +209,19 @@ class Decoding:
             packets.close()
 
     def _next(self, packets: Iterator[Packet[VideoStream]], ahead: deque[_Heard]) -> _Heard:
-        """Return the next packet, of those that were read ahead first; one that is marked for no damage without its mark."""
+        """Return the next packet of a transport stream, of those that were read ahead first.
+
+        One that is marked for no damage is returned without its mark.
+        """
         packet, is_complained_of = ahead.popleft() if ahead else self._read(packets)
-        if packet is not None and packet.is_corrupt and self._source.format == "mpegts":
+        if packet is not None and packet.is_corrupt:
             while len(ahead) < JOINED_AFTER:
                 ahead.append(self._read(packets))
             packet.is_corrupt = not self._is_joined([packet, *(one for one, _ in ahead)])
         return packet, is_complained_of
 
     def _read(self, packets: Iterator[Packet[VideoStream]]) -> _Heard:
-        with self._complaints:
-            packet = next(packets, None)
-        return packet, self._complaints.found
+        return next(packets, None), self._complaints.judge()
 
     def _is_joined(self, packets: Sequence[Packet[VideoStream] | None]) -> bool:
         """Return whether the first of these packets of a transport stream is marked only for another recording that was joined on.

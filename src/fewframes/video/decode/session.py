@@ -23,19 +23,21 @@ class DecoderSession:
 
     def __init__(self, file: VideoFile, threads: int) -> None:
         """Note the file; `from_start` opens it. `threads` is the number of the decoder's threads, 0 is one a core."""
-        self.threads = threads
-        """The number of threads of the decoder that is opened next; 0 is one a core."""
+        self.is_careful = False
+        """True if the decoder that is opened next tells which pictures are damaged. It has one thread then, and takes longer."""
         self.is_astray = False
         """True if the container stands elsewhere than where decoding would go on."""
         self.wanted_s: list[float] = []
         """The timestamps to decode, ascending on the container's clock; empty where every picture is to be decoded."""
         self.counts = DecodeCounts()
         self.num_jumps = 0
+        self.complaints: Complaints
+        """What FFmpeg logs of the decoder. Frames are taken from a pass inside a `with` block of it."""
         self.source: OpenContainer
         """The open container."""
         self.feed: Feed
         """The packets of the current pass."""
-        self._file, self._opened = file, False
+        self._file, self._threads, self._opened = file, threads, False
         self._display = Display(file.name, file.limits.max_pixels, threads)
         self._decoding: Decoding
         self._num_left_out = 0
@@ -54,7 +56,7 @@ class DecoderSession:
             if self.source.stream.codec_context.is_open:
                 # Flushing waits for the decoder's threads, which may log until then; only after that nobody needs to listen.
                 self.source.stream.codec_context.flush_buffers()
-            self._complaints.close()
+            self.complaints.close()
             self.source.container.close()
             self._opened = False
 
@@ -65,7 +67,7 @@ class DecoderSession:
 
     @property
     def damage(self) -> Damage | None:
-        """Return the damage that the current pass met; None with several threads, which cannot tell."""
+        """Return the damage that the current pass met; None where the decoder does not tell (`is_careful`)."""
         return self._decoding.damage
 
     def want(self, times_s: list[float]) -> None:
@@ -82,12 +84,13 @@ class DecoderSession:
         self._close_source()
         self.source = self._file.open()
         self._opened = True
-        self._complaints = Complaints(has_threads=self.threads != 1)
+        threads = 1 if self.is_careful else self._threads
+        self.complaints, self._marks = Complaints(has_threads=threads != 1), self.is_careful
         self._display.begin(self.source.stream)
-        context, is_single = self.source.stream.codec_context, self.threads == 1
+        context = self.source.stream.codec_context
         # Threads that share the slices of one picture lose errors, so only threads for whole pictures are used. Decoders that
         # know no such threads run in one. Marks are copied from packets to frames with one thread only; damage.py says why.
-        context.thread_type, context.thread_count, context.copy_opaque = "FRAME", self.threads, is_single
+        context.thread_type, context.thread_count, context.copy_opaque = "FRAME", threads, self._marks
         # Pictures that FFmpeg would patch up (by greying, smearing or repeating) are errors here.
         context.options = {"err_detect": ERRORS, "max_pixels": str(self._file.limits.coded_pixels)}
         return self._decode(from_start=True)
@@ -105,7 +108,10 @@ class DecoderSession:
     def _decode(self, *, from_start: bool) -> Iterator[ShownFrame]:
         """Return the frames in the order of showing, from where the container stands."""
         self.is_astray = False
-        self._decoding = Decoding(self.source, self._display, self.counts, self._complaints, from_start=from_start)
+        damage = Damage(self.source.codec) if self._marks else None
+        self._decoding = Decoding(
+            self.source, self._display, self.counts, self.complaints, damage, from_start=from_start
+        )
         self.feed = self._decoding.feed()
         self.feed.wanted_s = self.wanted_s
         return self._decoding.frames(self.feed)
