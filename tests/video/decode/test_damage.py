@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from fewframes.errors import VideoError
+from fewframes.video.decode.codecs.unused import left_out_test
 from fewframes.video.decode.decoder import FileVideo
-from fewframes.video.decode.packets import left_out_test
 from fewframes.video.source import open_video
 from helpers.mutated import SEEDS, Seed, decoded, digest, refilled, trials
 from helpers.numbered import Numbered, numbers

@@ -105,7 +105,7 @@ def test_no_decoder_is_left_with_nothing() -> None:
     keys_s = [10.0 * number for number in range(len(works_s))]
     times_s = [key_s + work_s - frame_s for key_s, work_s in zip(keys_s, works_s, strict=True)]
     source = SimpleNamespace(tick_s=0.001, frame_s=frame_s)
-    keys = KeyFrames(ContainerIndex(keys_s, 90.0, 0.1), source, 0.0, [])  # type: ignore[arg-type]
+    keys = KeyFrames(ContainerIndex(0.0, keys_s, 90.0, 0.1), source, 0.0, [])  # type: ignore[arg-type]
     parts = keys.parts(times_s, 8, 64)
     assert [time_s for part in parts for time_s in part] == times_s
     assert [len(part) for part in parts] == [1, 1, 1, 1, 1, 1, 2]

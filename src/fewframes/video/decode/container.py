@@ -97,6 +97,8 @@ NO_LIMITS = Limits()
 class ContainerIndex:
     """The key frames and the end of a video by its packets or its header, in seconds on the container's clock."""
 
+    origin_s: float
+    """The time at which the first picture is shown, as far as it was known when this index was made."""
     key_times_s: list[float] | None
     """The times of the key frames, ascending; None if they are not known."""
     end_s: float
@@ -241,24 +243,60 @@ class VideoFile:
             is_listed = opened.format in JOINED_AS_THEY_ARE and not self.is_far and self.size_bytes <= SCAN_LIMIT_BYTES
             if is_listed:
                 self._check_clock(self._listing(opened, origin_s), origin_s)
-            return ContainerIndex(keys_s, header_s, 2 * opened.frame_s + 0.1, by_decoding=True, has_jumped=is_listed)
+            return ContainerIndex(
+                origin_s, keys_s, header_s, 2 * opened.frame_s + 0.1, by_decoding=True, has_jumped=is_listed
+            )
         whole_end_s = opened.container.duration / av.time_base if opened.container.duration else None
         if whole_end_s is not None and opened.format not in END_NOT_LENGTH:
             whole_end_s += origin_s
         if whole_end_s is not None and self.is_far:
-            return ContainerIndex(_key_times_after_jump(opened, origin_s), whole_end_s, LOOSE_END_S, has_jumped=True)
+            return ContainerIndex(
+                origin_s, _key_times_after_jump(opened, origin_s), whole_end_s, LOOSE_END_S, has_jumped=True
+            )
         has_jumped = opened.format == LISTED_AT_THE_END
         if has_jumped:
             keys_s, found = self._after_last_key(opened, origin_s, whole_end_s)
             if found is not None:
                 return replace(self._index_of(found, keys_s, origin_s, whole_end_s), has_jumped=True)
         if whole_end_s is not None and self.size_bytes > SCAN_LIMIT_BYTES:
-            return ContainerIndex(None, whole_end_s, LOOSE_END_S, has_jumped=has_jumped)
+            return ContainerIndex(origin_s, None, whole_end_s, LOOSE_END_S, has_jumped=has_jumped)
         again = self.open()  # a second container, so that the first one does not jump
         with closing(again.container):
             found = self._listing(again, origin_s)
         index = self._index_of(found, found.keys_s, origin_s, whole_end_s)
         return replace(index, has_moved=True, has_jumped=has_jumped)
+
+    def jumps_for_index(self, opened: OpenContainer) -> bool:
+        """Return whether `early_index` is worth it: a jump would empty the decoder, and the first picture be decoded twice."""
+        return opened.format == LISTED_AT_THE_END and not self.is_far
+
+    def early_index(self, opened: OpenContainer) -> ContainerIndex | None:
+        """Return the index as `index` does, before anything is decoded, and leave the container at its start, a key frame.
+
+        Returns None where the start is unusual, or something fails. The container stands anywhere then.
+        """
+        try:
+            first = self._packet_at(opened, None)
+            if first is None or not first.is_keyframe or first.pts is None:
+                return None
+            index = self.index(opened, first.pts * opened.tick_s)
+            if index.has_moved and not isinstance(self.file, str):
+                return None
+            again = self._packet_at(opened, first.pts)
+            if again is None or (again.pos, again.pts, again.size) != (first.pos, first.pts, first.size):
+                return None
+            opened.container.seek(first.pts, stream=opened.stream)
+        except (VideoError, *READ_ERRORS) as error:  # what follows will tell
+            log.debug("%s: no index before the first picture: %s", self.name, error)
+            return None
+        return replace(index, has_jumped=False)
+
+    def _packet_at(self, opened: OpenContainer, stamp: int | None) -> Packet[VideoStream] | None:
+        """Return the first packet of the stream from where the container stands, or after a jump to `stamp`, in ticks."""
+        if stamp is not None:
+            opened.container.seek(stamp, stream=opened.stream)
+        with closing(packets_of(opened.container, opened.stream)) as packets:
+            return next(packets, None)
 
     def _is_cut_avi(self, format_name: str) -> bool:
         """Return whether an AVI is shorter than its first chunk says."""
@@ -281,10 +319,10 @@ class VideoFile:
         self._check_clock(found, origin_s)
         if found.end_s <= origin_s:  # a raw stream has no times at all, so its packets are counted
             end_s = origin_s + found.num_packets * found.frame_s
-            return ContainerIndex(None, end_s, LOOSE_END_S)
+            return ContainerIndex(origin_s, None, end_s, LOOSE_END_S)
         if announced_end_s is not None and found.whole_end_s < announced_end_s - SCANNED_END_S:
             raise cut_short(self.name, found.end_s - origin_s, announced_end_s - origin_s)
-        return ContainerIndex(sorted(keys_s), found.end_s, 2 * found.tick_s)
+        return ContainerIndex(origin_s, sorted(keys_s), found.end_s, 2 * found.tick_s)
 
     def _check_clock(self, found: _Listing, origin_s: float) -> None:
         if found.back_s is not None:

@@ -58,12 +58,18 @@ class Cursor:
 
         Raises VideoError if the file holds no video that can be decoded, TooLarge if it is above the limits.
         """
-        self.rewind()
+        source = self._session.open()
+        jumps = self._file.jumps_for_index(source)
+        early = self._file.early_index(source) if jumps else None
+        self.rewind(is_at_start=early is not None or not jumps)
         source = self._session.source
         self.origin_s = self._start_s()
-        self.index = self._file.index(source, self.origin_s)
+        if early is not None and early.origin_s == self.origin_s:
+            self.index = early
+        else:
+            self.index = self._file.index(source, self.origin_s)
+            self._session.is_astray = self.index.has_jumped
         self.keys = KeyFrames(self.index, source, self.origin_s, self._session.counts.key_delays)
-        self._session.is_astray = self.index.has_jumped
         if self.index.has_moved and not isinstance(self._file.file, str):
             self.rewind()
 
@@ -77,9 +83,11 @@ class Cursor:
         """Return the frame shown at `time_s`. Raises VideoError if it is damaged or missing, and UnreliableOutput."""
         if self._worth_a_jump(time_s):
             self._jump(time_s)
-        while (ahead := self._peek()) is not None and ahead.start_s <= time_s + SAME_S:
-            self.check_order(self._current, ahead)
-            self._current, self._ahead = ahead, None
+        last_s = time_s + SAME_S
+        with self._session.complaints:  # around the loop and not in it, because this runs for each picture
+            while (ahead := self._peek()) is not None and ahead.start_s <= last_s:
+                self.check_order(self._current, ahead)
+                self._current, self._ahead = ahead, None
         if ahead is None and not self._session.feed.complete:
             self._check_end(time_s)
         if self._session.wanted_s:  # only then packets were left out
@@ -94,8 +102,9 @@ class Cursor:
 
     def walk_to(self, end_s: float) -> None:
         """Decode every picture that is shown before `end_s`, from the current one on. Raises as `frame_at`."""
-        while (ahead := self._peek()) is not None and ahead.start_s <= end_s - SAME_S:
-            self.frame_at(ahead.start_s)
+        with self._session.complaints:
+            while (ahead := self._peek()) is not None and ahead.start_s <= end_s - SAME_S:
+                self.frame_at(ahead.start_s)
         if ahead is None:
             self._check_end(end_s)
 
@@ -104,21 +113,26 @@ class Cursor:
         if after.start_s < before.start_s - SAME_S:
             raise goes_back(self._name, before.start_s - self.origin_s)
 
-    def rewind(self) -> None:
-        """Open the file anew and decode its first picture, with a careful decoder where another one meets damage."""
+    def rewind(self, *, is_at_start: bool = False) -> None:
+        """Decode the first picture, with a careful decoder where another one meets damage.
+
+        The file is opened anew, unless it was just opened and `is_at_start`.
+        """
         try:
-            self._begin()
+            self._begin(is_at_start=is_at_start)
         except UnreliableOutput as reason:
             log.debug("%s: opened with a careful decoder: %s", self._name, reason)
             self._session.is_careful = True
             self._begin()
 
-    def _begin(self) -> None:
-        """Decode from the start up to the first whole picture.
+    def _begin(self, *, is_at_start: bool = False) -> None:
+        """Decode from the start up to the first whole picture; see `rewind`.
 
         In a recording that was cut, pictures before the first key frame lack what they build on and are passed over. So are
         pictures that are shown before it and build on what was cut off.
         """
+        if not is_at_start:
+            self._session.open()
         self._frames = self._session.from_start()
         with self._session.complaints:
             shown = next((one for one in self._frames if not (one.damaged and self._is_before_start(one))), None)
@@ -147,19 +161,20 @@ class Cursor:
         return damage.start * self._session.source.tick_s
 
     def _peek(self) -> ShownFrame | None:
-        """Return the frame after the current one without going there; None at the end, or where all that is wanted is decoded."""
+        """Return the frame after the current one without going there; None at the end, or where all that is wanted is decoded.
+
+        It runs inside a `with` block of the session's complaints.
+        """
         if self._ahead is None:
-            with self._session.complaints:
-                self._ahead = next(self._frames, None)
+            self._ahead = next(self._frames, None)
         return self._ahead
 
     def _worth_a_jump(self, time_s: float) -> bool:
         """Return whether decoding cannot go on to `time_s`, or a key frame on the way is nearer."""
         if time_s < self._current.start_s - SAME_S:
             return True
-        feed = self._session.feed
-        if self._session.is_astray or (feed.stopped and not feed.complete):
-            return True  # the packets that would come next are not those after the current picture
+        if self._session.is_astray or self._session.feed.is_for_others:
+            return True  # the packets that would come next are not those after the current picture, or not all of them
         return self.keys.lies_between(self._current.end_s if self._ahead is None else self._ahead.end_s, time_s)
 
     def _jump(self, time_s: float) -> None:
@@ -204,6 +219,7 @@ class Cursor:
 
     def _check_end(self, time_s: float) -> None:
         """Raise VideoError if the file ended before the frame shown at `time_s`."""
-        end_s = max(self._current.end_s, self._session.counts.repeats_until_s)
+        # A packet behind the last frame that was decoded says that the pictures go on, even if nobody wants its picture.
+        end_s = max(self._current.end_s, self._session.counts.repeats_until_s, self._session.feed.last_s)
         if time_s > end_s + self.index.tolerance_s:
             raise cut_short(self._name, end_s - self.origin_s, self.index.end_s - self.origin_s)

@@ -12,7 +12,6 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import pairwise
 from typing import NamedTuple, TypeAlias
 
@@ -20,10 +19,12 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from fewframes.video.decode.codecs.av1 import Av1Headers
+from fewframes.video.decode.codecs.unused import begins_open, left_out_test
 from fewframes.video.decode.complaints import Complaints
 from fewframes.video.decode.container import DECODE_CLOCK, DECODE_ERRORS, READ_ERRORS, OpenContainer, packets_of
 from fewframes.video.decode.damage import Damage, is_whole
-from fewframes.video.decode.packets import Feed, begins_open, left_out_test
+from fewframes.video.decode.packets import Feed
 from fewframes.video.pictures.display import Display, Geometry
 
 log = logging.getLogger("fewframes")
@@ -33,6 +34,9 @@ JOINED_AFTER = 2
 MAX_LEADING_PACKETS = 300
 """The most packets that are passed over while a key frame is awaited (in a recording cut in the middle). After that, decoding
 begins without one."""
+
+AV1_DECODERS = frozenset({"av1", "libdav1d"})
+"""FFmpeg's names of the decoders of AV1."""
 
 _Heard: TypeAlias = "tuple[Packet[VideoStream] | None, bool]"
 """A packet, None at the end, and whether FFmpeg logged anything of what it lies among."""
@@ -106,7 +110,11 @@ class Decoding:
 
         The caller holds them. If this object did, each would hold the other, and the decoder's threads would live on.
         """
-        return Feed(self._packets(), self._tick_s, left_out_test(self._stream))
+        headers = None
+        if self._source.codec in AV1_DECODERS:
+            # The sequence header stands behind four bytes of configuration.
+            headers = Av1Headers(bytes(self._stream.codec_context.extradata or b"")[4:])
+        return Feed(self._packets(), self._tick_s, left_out_test(self._stream), headers)
 
     def frames(self, feed: Feed) -> Iterator[ShownFrame]:
         """Yield frames in the order of showing.
@@ -178,13 +186,14 @@ class Decoding:
         most_passed = MAX_LEADING_PACKETS if self._from_start else sys.maxsize
         num_passed, is_in_pages = 0, self._source.format == "ogg"
         packets = packets_of(self._source.container, self._stream)
-        # Only recordings of transport streams are joined as they are.
-        step = (
-            partial(self._next, packets, deque()) if self._source.format == "mpegts" else partial(self._read, packets)
-        )
+        may_be_joined = self._source.format == "mpegts"
+        ahead: deque[_Heard] = deque()
         try:
             while True:
-                packet, is_complained_of = step()
+                if may_be_joined:
+                    packet, is_complained_of = self._next(packets, ahead)
+                else:
+                    packet, is_complained_of = next(packets, None), self._complaints.judge()
                 if packet is None:
                     return
                 if is_complained_of and (is_in_pages or not packet.is_keyframe):

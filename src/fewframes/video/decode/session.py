@@ -79,8 +79,8 @@ class DecoderSession:
         """Return a frame as a player shows it: (H, W, C) uint8 RGB."""
         return self._display.pixels(shown.frame, shown.geometry)
 
-    def from_start(self) -> Iterator[ShownFrame]:
-        """Open the file anew, set its decoder up, and return the frames from the start, in the order of showing."""
+    def open(self) -> OpenContainer:
+        """Open the file anew, and set its decoder up; `from_start` may follow. Raises VideoError."""
         self._close_source()
         self.source = self._file.open()
         self._opened = True
@@ -93,6 +93,10 @@ class DecoderSession:
         context.thread_type, context.thread_count, context.copy_opaque = "FRAME", threads, self._marks
         # Pictures that FFmpeg would patch up (by greying, smearing or repeating) are errors here.
         context.options = {"err_detect": ERRORS, "max_pixels": str(self._file.limits.coded_pixels)}
+        return self.source
+
+    def from_start(self) -> Iterator[ShownFrame]:
+        """Return the frames from the start of the file, which was just opened, in the order of showing."""
         return self._decode(from_start=True)
 
     def after_jump(self, time_s: float) -> Iterator[ShownFrame]:

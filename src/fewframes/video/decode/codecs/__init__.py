@@ -1,0 +1,1 @@
+"""What the first bytes of a codec's packets say of the pictures in them."""
