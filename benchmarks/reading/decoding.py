@@ -42,6 +42,7 @@ from torch.nn import functional as F
 
 from benchmarks.harness import least_median_most, repeat_video, video_writer, write_result
 from fewframes.core.text import count_of
+from fewframes.video.source import VIDEO_SUFFIXES
 
 NUM_FRAMES, FPS, SEGMENT_S = 16, 30, 10
 SIZES = {256: (340, 256), 1080: (1920, 1080)}
@@ -59,6 +60,14 @@ PEERS = ("pyav-all", "opencv", "decord", "torchcodec")
 CLOCKS = {1: time.process_time, 2: time.perf_counter}
 """By number of threads. With one, processor time of the whole process says the same as the clock on an idle machine, and does
 not count the neighbours on one that is not."""
+REAL_SETS = {
+    "UT-Interaction": "ut_interaction",
+    "daily movements": "fir_rgb",
+    "fights": "fights",
+    "single clips": "clips",
+}
+NUM_REAL = 6
+"""The number of videos of each real set."""
 SLOW_S = 20.0
 """A reader that takes longer than this is not asked again in that cell."""
 
@@ -282,17 +291,19 @@ def main() -> None:
     parser.add_argument("--ffmpeg", help="folder with FFmpeg's shared libraries for torchcodec")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--threads", type=int, nargs="+", choices=CLOCKS, default=[1, 2])
-    parser.add_argument("--only", default="", help="cells whose name begins with this")
+    parser.add_argument("--only", nargs="*", default=[""], help="cells whose name begins with one of these")
     parser.add_argument("--make", action="store_true", help="make the videos and stop")
     arguments = parser.parse_args()
     arguments.videos.mkdir(parents=True, exist_ok=True)
-    files = {cell.name: str(write(arguments.videos, cell)) for cell in cells() if cell.name.startswith(arguments.only)}
+    files = {
+        cell.name: str(write(arguments.videos, cell)) for cell in cells() if cell.name.startswith(tuple(arguments.only))
+    }
     if arguments.make:
         return
     if arguments.real is not None:
-        for name, pattern in (("UT-Interaction", "ut_interaction/**/*.avi"), ("daily movements", "fir_rgb/**/*.mp4")):
-            found = sorted(arguments.real.glob(pattern))
-            files |= {f"{name}: {path.stem}": str(path) for path in found[:: max(1, len(found) // 4)][:4]}
+        for name, folder in REAL_SETS.items():
+            found = sorted(path for path in (arguments.real / folder).rglob("*") if path.suffix in VIDEO_SUFFIXES)
+            files |= {f"{name}: {path.stem}": str(path) for path in found[:: max(1, len(found) // NUM_REAL)][:NUM_REAL]}
     pools: dict[str, ProcessPoolExecutor] = {}
     with library_path(arguments.ffmpeg):
         for reader in (*OURS, "floor", *PEERS):
@@ -306,16 +317,24 @@ def main() -> None:
             print(cell, json.dumps(results[cell]), file=sys.stderr)
     for pool in pools.values():
         pool.shutdown()
-    made = [value for name, value in results.items() if not name.startswith(("UT", "daily"))]
+    made = [value for name, value in results.items() if not name.startswith(tuple(REAL_SETS))]
 
-    def summary(key: str) -> dict[str, float]:
-        values = [value[f"times_faster_than_best_peer: {key}"]["median"] for value in made]  # type: ignore[index]
-        return least_median_most(values)
+    def summary(key: str, cells: list[dict[str, object]] = made) -> dict[str, float]:
+        values = [value[f"times_faster_than_best_peer: {key}"]["median"] for value in cells]  # type: ignore[index]
+        return least_median_most(values) if values else {}
 
     write_result(
         versions={reader: version(reader) for reader in ("opencv-python-headless", "decord", "torchcodec")},
         turns=arguments.turns,
         times_faster_than_best_peer_over_cells={reader: summary(reader) for reader in (*OURS, "floor")},
+        times_faster_than_best_peer_of_real_sets={
+            f"{kind}, {count_of(threads, 'thread')}": summary(
+                "fewframes",
+                [one for name, one in results.items() if name.startswith(kind) and one["threads"] == threads],
+            )
+            for kind in REAL_SETS
+            for threads in arguments.threads
+        },
         cells=results,
     )
 
