@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from fewframes.errors import VideoError
+from fewframes.video.source import open_video
 from helpers.forked import lines_of
 from helpers.numbered import Numbered
 
@@ -80,3 +84,20 @@ def test_nothing_of_a_closed_video_waits_for_the_collector(kind: str, way: str, 
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     # 24 pictures of Full HD kept alive would be 71 MB or more.
     assert lines_of(CLOSED, str(path), way, timeout_s=120) == ["0 threads, []", "flat"]
+
+
+def test_a_closed_video_of_pictures_lets_them_go() -> None:
+    class Held(np.ndarray):  # a plain array takes no weak references
+        pass
+
+    pictures = [np.zeros((8, 8, 3), np.uint8).view(Held) for _ in range(3)]
+    held = [weakref.ref(picture) for picture in pictures]
+    video = open_video(pictures)
+    assert video.frames_at([0.0]).frames.shape == (1, 3, 8, 8)
+    del pictures
+    assert all(ref() is not None for ref in held)
+    video.close()
+    video.close()
+    assert all(ref() is None for ref in held)
+    with pytest.raises(VideoError, match="the video is closed"):
+        video.frames_at([0.0])

@@ -50,7 +50,7 @@ def test_its_frames_are_those_shown(tmp_path: Path) -> None:
     assert numbers(backwards.frames) == [56, 48, 41, 33, 26, 18, 11, 3]
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video")
-    with pytest.raises(VideoError, match="torchcodec cannot read it .*; try the backend pyav"):
+    with pytest.raises(VideoError, match="not a video that FFmpeg can read"):
         open_video(broken, backend="torchcodec")
 
 
@@ -70,3 +70,17 @@ def test_limits_hold_for_it_too(monkeypatch: pytest.MonkeyPatch, videos: Path, l
     with pytest.raises(TooLarge, match=words):
         Backend("torchcodec", limits=limits).open(path, path, size_bytes)
     assert Backend("torchcodec").open(path, path, size_bytes).duration_s == 3.0
+
+
+def test_a_closed_video_is_closed_once_and_says_so(monkeypatch: pytest.MonkeyPatch, videos: Path) -> None:
+    said = SimpleNamespace(width=64, height=64, begin_stream_seconds=0.0, end_stream_seconds=3.0)
+    monkeypatch.setattr(torchcodec_video, "_decoder_class", lambda: lambda *_, **__: SimpleNamespace(metadata=said))
+    video = torchcodec_video.TorchcodecVideo(str(videos / "a.mp4"), "a.mp4", 1, CPU)
+    assert video._decoder is not None
+    video.close()
+    video.close()
+    assert video._decoder is None  # the decoder's threads end with it
+    with pytest.raises(VideoError, match=r"a.mp4: the video is closed; open it again"):
+        video.frames_at([0.5])
+    with pytest.raises(VideoError, match=r"a.mp4: the video is closed; open it again"):
+        video.check(0.0, 1.0)

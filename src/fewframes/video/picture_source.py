@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import av
 import numpy as np
@@ -109,12 +109,19 @@ class PictureVideo:
 
     def close(self) -> None:
         """Close the file, if there is one."""
-        if self._guard.close() and self._close is not None:
+        if not self._guard.close():
+            return
+        if self._close is not None:
             self._close()
+        self._close = self._read = _nothing  # the pictures are freed with them, although this object may live on
 
     def _index(self, time_s: float) -> int:
         """Return the index of the picture shown at `time_s`."""
         return max(0, bisect_right(self._starts_s, time_s + SAME_S) - 1)
+
+
+def _nothing(*_: object) -> Any:
+    """Stand in for a function that is not called any more."""
 
 
 def steady_times(num_pictures: int, fps: float) -> tuple[list[float], float]:

@@ -15,6 +15,7 @@ import numpy as np
 from av.error import FFmpegError
 from numpy.typing import ArrayLike
 
+from fewframes.core.guards import Guard, keep_in_forks
 from fewframes.core.storage import unbroken
 from fewframes.errors import MissingDependency, VideoError, needed
 from fewframes.results import Clip, ClockStep, Reading
@@ -50,12 +51,13 @@ class TorchcodecVideo:
             MissingDependency: if torchcodec cannot be loaded.
         """
         decoder_class = _decoder_class()
-        self.name, self._device, self._file = name, device, file
+        self.name, self._device, self._file, self._guard = name, device, file, Guard(name)
+        keep_in_forks(self)
         with unbroken(file):
             try:
                 # FFmpeg takes whatever follows "file:" as a path, even if its name looks like an address.
                 source = f"file:{file}" if isinstance(file, str) else file
-                self._decoder = decoder_class(source, num_ffmpeg_threads=threads, device=device)
+                self._decoder: Any = decoder_class(source, num_ffmpeg_threads=threads, device=device)
             except (RuntimeError, ValueError) as error:
                 raise VideoError(
                     f"{name}: torchcodec cannot read it ({_first_line(error)}); try the backend pyav"
@@ -71,7 +73,7 @@ class TorchcodecVideo:
         """Return a clip as `OpenVideo.frames_at` does. No timestamp moves. Raises VideoError if a frame cannot be decoded."""
         clamped_s = np.minimum(np.asarray(times_s, np.float64), self.duration_s - SAME_S)
         wanted_s, indices_T = np.unique(clamped_s, return_inverse=True)
-        with unbroken(self._file):
+        with self._guard, unbroken(self._file):
             try:
                 batch = self._decoder.get_frames_played_at((self._origin_s + wanted_s).tolist())
             except (RuntimeError, ValueError, IndexError) as error:
@@ -94,15 +96,16 @@ class TorchcodecVideo:
 
     def check(self, start_s: float, end_s: float) -> None:
         """Decode every picture that is shown between two times, in seconds. Raises VideoError if one cannot be decoded."""
-        with unbroken(self._file):
+        with self._guard, unbroken(self._file):
             try:
                 self._decoder.get_frames_played_in_range(self._origin_s + start_s, self._origin_s + end_s)
             except (RuntimeError, ValueError) as error:
                 raise VideoError(f"{self.name}: cannot be decoded ({_first_line(error)})") from None
 
     def close(self) -> None:
-        """Close the file."""
-        del self._decoder
+        """Close the file, and end the decoder with its threads."""
+        if self._guard.close():
+            self._decoder = None
 
 
 def shows_as_stored(file: str | IO[bytes], name: str, size_bytes: int) -> bool:
