@@ -215,7 +215,7 @@ def floor_s(path: str, threads: int) -> float:
         for run in runs:
             for packet in run:
                 context.decode(packet)
-            if run and run[-1] is not None:
+            if run and run[-1] is not None and run[-1].size:  # else the decoder was emptied by it
                 context.decode(None)
             context.flush_buffers()
         return clock() - began
