@@ -145,7 +145,7 @@ class Timing:
 
 @dataclass(frozen=True, kw_only=True)
 class BudgetUse:
-    """What a video was allowed to take, what it took, and how many of its frames were looked at for that."""
+    """The budget of one video, the use that was made of it, and the number of frames that were looked at for that."""
 
     num_frames: int
     """The number of frames that were looked at."""
@@ -189,7 +189,7 @@ class BudgetUse:
             for over, unit, digits in ((self.over_ms, "ms", 0), (self.over_kb, "kB", 1))
             if over
         ]
-        why = "the fewest frames take longer" if self.is_least else "the last frames took longer than expected"
+        why = "the fewest frames take more" if self.is_least else "the last frames took more than expected"
         lines = [f"the budget was not kept: {' and '.join(over)} over; {why}"] if over else []
         if self.budget_kb is not None and self.read_kb is None:
             lines.append("the budget of bytes had no effect: the bytes of this kind of video are not counted")
@@ -255,7 +255,7 @@ class Prediction:
     """The judgement whether it shows one of the actions at all; None if the model has no judge, or was told not to ask it."""
 
     budget: BudgetUse | None = None
-    """What it was allowed to take and took; None if no budget was given."""
+    """The use of the budget; None if none was given."""
 
     @property
     def present(self) -> list[Label]:

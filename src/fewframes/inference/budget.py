@@ -13,8 +13,10 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fewframes.core.arguments import real_number
+from fewframes.core.metrics import fit_temperature
 from fewframes.inference.clips import ClipReader, ClipRequest, OpenRequest
 from fewframes.inference.early_exit import (
     NEVER,
@@ -87,12 +89,31 @@ def stage_plan_of(runtime: Runtime, early_exit: bool | float, num_frames: int | 
     threshold = NEVER if exits is None else exits.threshold
     if runtime.exits is not None and is_own:
         return StagePlan(replace(runtime.exits, threshold=threshold), (True,) * len(runtime.exits.stages))
-    sizes = sorted(size for power in range(1, total.bit_length() + 1) for size in (2**power, 3 * 2**power))
-    stages = stages_by_size(total, [size for size in sizes if size < total])
+    stages = stages_within(total)
     divisors = divisors_of(runtime) if is_own else {}
     temperatures = tuple(divisors.get(len(stage), 1.0) for stage in stages[:-1])
     fitted = tuple(len(stage) in divisors for stage in stages[:-1])
     return StagePlan(ExitPlan(stages=stages, temperatures=(*temperatures, 1.0), threshold=threshold), (*fitted, True))
+
+
+def stages_within(num_frames: int) -> tuple[tuple[int, ...], ...]:
+    """Return nested frame indices: 2, 4, 6, 8, 12, 16, 24, ... of `num_frames`, and at last all."""
+    sizes = sorted(size for power in range(1, num_frames.bit_length() + 1) for size in (2**power, 3 * 2**power))
+    return stages_by_size(num_frames, [size for size in sizes if size < num_frames])
+
+
+def fit_divisors(stages: Stages, logits_SNK: Floats, targets_N: NDArray[np.int64]) -> dict[str, float]:
+    """Return the numbers to divide logits of few frames by, for a model that is calibrated at all frames, to store in its file.
+
+    Each is the temperature of the stage over that of all frames, and never below 1: few frames make nothing surer.
+
+    Args:
+        stages: The frame indices of each stage.
+        logits_SNK: The logits of every stage for videos that the model did not learn from.
+        targets_N: The index of the right label of each.
+    """
+    *few, last = (fit_temperature(logits_NK, targets_N) for logits_NK in logits_SNK)
+    return {str(len(stage)): round(max(1.0, value / last), 3) for stage, value in zip(stages, few, strict=False)}
 
 
 def divisors_of(runtime: Runtime) -> dict[int, float]:
@@ -102,7 +123,7 @@ def divisors_of(runtime: Runtime) -> dict[int, float]:
 
 
 class Spending:
-    """What was spent on one video so far, and what more work will cost, going by that."""
+    """The time and the bytes that were spent on one video so far, and whether more work fits, going by them."""
 
     def __init__(self, budget: Budget, clock: Clock, frame_s: float, answer_s: float) -> None:
         """Start the clock. Takes how long a frame's embedding and an answer took in the video before, 0 if that is not known."""
@@ -188,9 +209,11 @@ class BudgetReader:
         """Encode one video within a budget. `threads` decode it. Raises VideoError."""
         spent, exits = Spending(budget, self._clock, self._frame_s, self._answer_s), plan.exits
         with self._reader.opened(source, request, threads=threads) as video:
-            tolerance, at_once = _begin(video, exits.stages, request.views.tolerance, spent)
+            # Where it is known what a frame costs, just the frames that fit are decoded, and few come later.
+            is_planned = self._frame_s > 0 and exits.threshold > 1
+            tolerance, at_once = _begin(video, exits.stages, request.views.tolerance, spent, is_planned=is_planned)
             seen = EncodedFrames()
-            stage: int | None = _next(video, exits, spent, seen, at_once=at_once) if self._frame_s else 0
+            stage = _next(video, exits, spent, seen, at_once=at_once) if is_planned else 0
             while stage is not None:
                 clip, seen = self._look(video, spent, seen, exits.stages, stage, at_once=at_once)
                 encoded, familiarity = self._answer(spent, seen, exits, stage)
@@ -234,22 +257,28 @@ class BudgetReader:
         return replace(encoded, logits=encoded.logits / divisor, frame_attention=attention), familiarity
 
 
-def _begin(video: OpenRequest, stages: Stages, tolerance: float, spent: Spending) -> tuple[float, bool]:
-    """Decode one frame, and decide by what it took how far timestamps may move, and whether all are decoded in one pass.
+def _begin(
+    video: OpenRequest, stages: Stages, tolerance: float, spent: Spending, *, is_planned: bool
+) -> tuple[float, bool]:
+    """Decode one frame, and decide by what it took how far timestamps may move, and whether all are decoded at once.
 
-    Returns the tolerance, and True for one pass.
+    Returns the tolerance, and True for all at once: where going back would cost more, unless the frames to look at are planned.
     """
     least, every = stages[0], stages[-1]
     one_pass = video.is_one_pass(least)
     probe = every[:1] if one_pass else least[:1]
     spent.read(video, video.work(probe), lambda: video.decode(probe))
-    if one_pass and spent.fits(video.work(every), len(every), len(least)):
+    if one_pass and not is_planned and spent.fits(video.work(every), len(every), len(least)):
         return tolerance, True
-    for allowed in (tolerance, *(more for more in TOLERANCES if more > tolerance)):
-        if spent.fits(video.work(least, allowed), len(least), len(least)):
+    work = video.work(least)
+    for more in TOLERANCES:
+        if spent.fits(work, len(least), len(least)):
             break
-    video.allow(allowed)
-    return allowed, False
+        moved = video.work(least, max(more, tolerance))
+        if moved.seconds < work.seconds:
+            tolerance, work = max(more, tolerance), moved
+    video.allow(tolerance)
+    return tolerance, False
 
 
 def _next(video: OpenRequest, exits: ExitPlan, spent: Spending, seen: EncodedFrames, *, at_once: bool) -> int | None:

@@ -174,11 +174,11 @@ class EncodedFrames:
     """The N frames of a video that were encoded so far, in the order of time."""
 
     indices: tuple[int, ...] = ()
-    """Their positions among the timestamps."""
+    """The positions among the timestamps."""
     times_s: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
-    """When each is first shown (N,)."""
+    """The timestamps (N,): when each is first shown."""
     embeddings: Floats = field(default_factory=lambda: np.empty((0, 0), np.float32))
-    """Their embeddings (N, D)."""
+    """The embeddings (N, D)."""
 
     def plus(self, indices: Sequence[int], times_s: NDArray[np.float64], embeddings: Floats) -> EncodedFrames:
         """Return these frames and others."""
