@@ -130,7 +130,7 @@ class Spending:
         self._budget, self._clock, self._began = budget, clock, clock()
         self.frame_s, self.answer_s = frame_s, answer_s
         self.decode_s = self.network_s = self._expected_s = self._expected_bytes = 0.0
-        self._num_read, self._transform_s, self._first_bytes = 0, 0.0, 0
+        self._num_read, self._transform_s = 0, 0.0
         self.num_bytes = 0
         """The bytes that were read, as far as they are counted."""
 
@@ -145,10 +145,8 @@ class Spending:
         clip = decode()
         self._transform_s = video.transform_s
         self.decode_s += self._clock() - began - (video.transform_s - transform_s)
-        if not self._num_read:  # what was read before is of opening the file
-            self._first_bytes = clip.reading.bytes_read
-        else:
-            self._expected_bytes += work.num_bytes
+        # Opening the file has read its first key frame, which is taken to be as much as what is read first.
+        self._expected_bytes += work.num_bytes if self._num_read else 2 * work.num_bytes
         self._num_read += len(clip.times_s)
         self._expected_s += work.seconds
         self.num_bytes = clip.reading.bytes_read
@@ -164,8 +162,8 @@ class Spending:
                 return False
         if kb is None or not work.num_bytes:
             return True
-        found = (self.num_bytes - self._first_bytes) / self._expected_bytes if self._expected_bytes else 1.0
-        return self.num_bytes + work.num_bytes * max(1.0, found) <= 1000 * kb
+        more_bytes = work.num_bytes * max(1.0, self.num_bytes / self._expected_bytes)
+        return self.num_bytes + more_bytes <= 1000 * kb
 
     def use(self, num_frames: int, plan: StagePlan, tolerance: float) -> BudgetUse:
         """Return what was spent, for the answer of so many frames."""
