@@ -236,7 +236,7 @@ class BudgetReader:
         seen = seen.plus(new, clip.times_s, self._runtime.embed_frames(clip.frames[:, 0]))
         took_s = self._clock() - began
         spent.network_s += took_s
-        self._frame_s = spent.frame_s = took_s / len(new)
+        self._frame_s = spent.frame_s = _smoothed(self._frame_s, took_s / len(new))
         return clip, seen
 
     def _answer(
@@ -246,8 +246,9 @@ class BudgetReader:
         began, total = self._clock(), exits.num_frames
         encoded, weights_TN = answer(self._runtime, seen.embeddings[None], seen.indices, total)
         familiarity = self._judge(filled(seen.embeddings[None], seen.indices, total))[0]
-        self._answer_s = spent.answer_s = self._clock() - began
-        spent.network_s += spent.answer_s
+        took_s = self._clock() - began
+        self._answer_s = spent.answer_s = _smoothed(self._answer_s, took_s)
+        spent.network_s += took_s
         assert encoded.frame_attention is not None
         # The answer of all frames is that of the plain model; its file has it calibrated already.
         divisor = np.float32(exits.temperatures[stage] if len(seen.indices) < total else 1.0)
@@ -260,7 +261,8 @@ def _begin(
 ) -> tuple[float, bool]:
     """Decode one frame, and decide by what it took how far timestamps may move, and whether all are decoded at once.
 
-    Returns the tolerance, and True for all at once: where going back would cost more, unless the frames to look at are planned.
+    Timestamps move only where the fewest frames fit then, or where decoding them as they are is too much by itself. Returns the
+    tolerance, and True for all at once: where going back would cost more, unless the frames to look at are planned.
     """
     least, every = stages[0], stages[-1]
     one_pass = video.is_one_pass(least)
@@ -273,7 +275,8 @@ def _begin(
         if spent.fits(work, len(least), len(least)):
             break
         moved = video.work(least, max(more, tolerance))
-        if moved.seconds < work.seconds:
+        helps = spent.fits(moved, len(least), len(least)) or not spent.fits(work, len(least), 0)
+        if moved.seconds < work.seconds and helps:
             tolerance, work = max(more, tolerance), moved
     video.allow(tolerance)
     return tolerance, False
@@ -294,6 +297,11 @@ def _next(video: OpenRequest, exits: ExitPlan, spent: Spending, seen: EncodedFra
         if spent.fits(work, num_read, len(new)):
             fitting.append(number)
     return max(fitting, default=None)
+
+
+def _smoothed(before_s: float, now_s: float) -> float:
+    """Return the mean of both, so that one odd frame misleads less; the second where nothing was known before."""
+    return (before_s + now_s) / 2 if before_s else now_s
 
 
 def _new(indices: Sequence[int], seen: EncodedFrames) -> list[int]:
