@@ -10,7 +10,7 @@ the packaged encoder, by ONNX Runtime on one core. Budgets take their turns vide
 this process. The first two videos of each fold are read once more before, uncounted, to warm up.
 
 `within`: videos that took no more than the budget. `over_ms`: how much longer the others took. `error`: expected calibration error
-with the divisors for few frames, and `error_undivided` without them. `none` is the plain answer of 16 frames.
+with the divisors for few frames, and `error_undivided` without them. `by_frames`: the same if all videos had so many. `none` is the plain answer of 16 frames.
 """
 
 from __future__ import annotations
@@ -170,6 +170,21 @@ def measure(
     return figures, fits
 
 
+def by_frames(
+    logits_SBK: Floats, targets_B: NDArray[np.int64], folds_B: NDArray[np.int64], fits: list[dict[str, float]]
+) -> dict[str, dict[str, float]]:
+    """Top-1 and calibration errors, without and with the divisors, if all videos had so many frames."""
+    temperatures_B = np.array([fits[fold]["all frames"] for fold in folds_B.tolist()], np.float32)
+    found = {}
+    for stage, logits_BK in zip(STAGES, logits_SBK / temperatures_B[:, None], strict=True):
+        divisors_B = np.array([fits[fold].get(str(len(stage)), 1.0) for fold in folds_B.tolist()], np.float32)
+        errors = [calibration_error(rows, targets_B) for rows in (logits_BK, logits_BK / divisors_B[:, None])]
+        top1 = float((logits_BK.argmax(axis=1) == targets_B).mean())
+        values = zip(("top1", "error_undivided", "error"), (top1, *errors), strict=True)
+        found[str(len(stage))] = {name: round(100 * value, 1) for name, value in values}
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
@@ -187,10 +202,7 @@ def main() -> None:
         runtime=repr(predictor),
         threads=1,
         divisors_of_folds=fits,
-        top1_by_frames={
-            str(len(stage)): round(100 * float((rows.argmax(axis=1) == targets_B).mean()), 1)
-            for stage, rows in zip(STAGES, logits_SBK, strict=True)
-        },
+        by_frames=by_frames(logits_SBK, targets_B, folds_B, fits),
         budgets_ms={
             "none" if budget_ms is None else f"{budget_ms:g}": {
                 name: own.to_dict(budget_ms) for name, own in by_set.items()
