@@ -10,7 +10,8 @@ the packaged encoder, by ONNX Runtime on one core. Budgets take their turns vide
 this process. The first two videos of each fold are read once more before, uncounted, to warm up.
 
 `within`: videos that took no more than the budget. `over_ms`: how much longer the others took. `error`: expected calibration error
-with the divisors for few frames, and `error_undivided` without them. `by_frames`: the same if all videos had so many. `none` is the plain answer of 16 frames.
+with the divisors for few frames, and `error_undivided` without them. `by_frames`: the same if all videos had so many frames.
+`none` is the plain answer of 16 frames.
 """
 
 from __future__ import annotations
