@@ -23,6 +23,10 @@ there was a step 4. All other weights of the file stay as they are.
 
 fits the judge of unknown videos again, to the same videos and to drawn clips, and writes it into the packaged file, whose other
 contents stay as they are. `--file` names another file.
+
+    python runs/packaged.py DATA --few-frames-only --seeds 1
+
+does step 3, and writes into the file by what its logits are divided where a budget lets it look at few frames only.
 """
 
 from __future__ import annotations
@@ -50,13 +54,16 @@ from fewframes.core.process import cpu_name
 from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
 from fewframes.export.file_graphs import add_graphs
-from fewframes.inference.predictor import load
+from fewframes.inference.budget import STORED, fit_divisors, stages_within
+from fewframes.inference.early_exit import stage_logits
+from fewframes.inference.predictor import Predictor, load
 from fewframes.models.backbones import EfficientNetLite
 from fewframes.models.files.checkpoint import save_checkpoint
 from fewframes.models.files.image_weights import renamed_lite
 from fewframes.models.files.model_file import read_model_file, stored_kinds, write_model_file
 from fewframes.models.files.names import packaged_path
 from fewframes.models.files.tensor_files import read_tensors
+from fewframes.models.presets import PRESETS
 from fewframes.models.rejection.fitting import fit_rejection
 from fewframes.training.calibration import CalibrationFit, LeftOutLogits, cross_validated, fit_calibration
 from fewframes.training.config import RunConfig, changed, read_run
@@ -234,6 +241,29 @@ def fit_unknown(path: Path, videos: VideoSet, drawn: Path, cache: EmbeddingCache
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 
+def fit_few_frames(
+    path: Path, videos: VideoSet, run: RunConfig, output: Path, cache: EmbeddingCache, seeds: int
+) -> None:
+    """Fit the divisors for few frames to videos that models did not learn from, and write them into a model file."""
+    stages, targets_B = stages_within(PRESETS["lite0-16"].model.num_frames), np.array(videos.targets())
+    run, parts, right = changed(run, {"train": {"calibration_folds": 0}}), [], []
+    for seed in range(seeds):
+        for number, (fold, held) in enumerate(folds_of(videos)):
+            settings = changed(run, {"train": {"seed": seed}})
+            trained = trained_on(fold, settings, output / f"seed{seed}-fold{number}", cache)
+            predictor = Predictor(trained.checkpoint, device="cpu", dtype="float32")
+            left = VideoSet(tuple(videos.samples[index] for index in held), videos.name)
+            for result in embed_videos(left, predictor, cache, mirror=False):
+                if isinstance(result, EmbeddedVideos):
+                    parts.append(stage_logits(predictor.runtime, result.embeddings[:, 0], stages))
+                    right.append(targets_B[held][result.indices])
+    divisors = fit_divisors(stages, np.concatenate(parts, axis=1), np.concatenate(right))
+    file = read_model_file(path)
+    provenance = {**file.provenance, STORED: divisors}
+    write_model_file(path, replace(file, provenance=provenance), stored_as=stored_kinds(path))
+    print(f"{path}: logits of few frames are divided by {divisors}")
+
+
 def spread(values: list[float]) -> dict[str, float]:
     rounded = [round(100 * value, 1) for value in values]
     return {"mean": round(statistics.mean(rounded), 1), "min": min(rounded), "max": max(rounded)}
@@ -305,6 +335,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=SEEDS, help="seeds of step 3")
     parser.add_argument("--calibrate", type=Path, help="a file of weights to divide the logits of, instead of step 5")
     parser.add_argument("--unknown-only", action="store_true", help="only fit the judge of unknown videos of --file")
+    parser.add_argument("--few-frames-only", action="store_true", help="only fit the divisors for few frames of --file")
     parser.add_argument("--file", type=Path, default=packaged_path("lite0-16"))
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
@@ -314,11 +345,14 @@ def main() -> None:
         return
     run = read_run(Path(__file__).with_name("lite0-16.toml"))
     weights = options.output / "efficientnet_lite0.safetensors"
-    if options.calibrate is None:
+    if options.calibrate is None and not options.few_frames_only:
         write_image_weights(weights)
         run = changed(run, {"init": str(weights)})
     videos = videos_of(options.data)
     print(f"{len(videos.samples)} videos: {videos.counts()}", flush=True)
+    if options.few_frames_only:
+        fit_few_frames(options.file, videos, run, options.output, cache, options.seeds)
+        return
 
     reports, logits_SBK, folds_B = held_out(videos, run, options.output, cache, options.seeds)
     fit, sure = calibrated(videos, logits_SBK, folds_B)
@@ -345,6 +379,7 @@ def main() -> None:
     path = options.output / "lite0-16.safetensors"
     save_checkpoint(path, whole, dtype=torch.float16)
     fit_unknown(path, videos, options.output / "drawn", cache)
+    fit_few_frames(path, videos, run, options.output, cache, seeds=1)
     if not read_model_file(path).graphs:
         add_graphs(path)
     if path.stat().st_size > SIZE_LIMIT:

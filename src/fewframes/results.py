@@ -34,6 +34,15 @@ class Reading:
         return Reading(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
 
+class Work(NamedTuple):
+    """The work that reading frames is expected to be, before it is done."""
+
+    seconds: float
+    """About how many seconds of video are decoded."""
+    num_bytes: float
+    """About how many bytes are read; 0 where that is not known."""
+
+
 class ClockStep(NamedTuple):
     """A gap in the timestamps of a recording: `at_s` seconds from its start they jump ahead by `by_s` seconds without a frame."""
 
@@ -134,6 +143,88 @@ class Timing:
         return self.decode_s + self.transform_s + self.network_s
 
 
+@dataclass(frozen=True, kw_only=True)
+class BudgetUse:
+    """The budget of one video, the use that was made of it, and the number of frames that were looked at for that."""
+
+    num_frames: int
+    """The number of frames that were looked at."""
+    all_frames: int
+    """The number of frames that are looked at without a budget."""
+    took_ms: float
+    """The milliseconds from opening the video to its answer."""
+    read_kb: float | None
+    """The bytes that were read of it, in thousands; None where they are not counted (pictures, torchcodec)."""
+    budget_ms: float | None = None
+    """The milliseconds that were allowed; None if any."""
+    budget_kb: float | None = None
+    """The thousands of bytes that were allowed; None if any."""
+    tolerance: float = 0.0
+    """The fraction of the interval between frames by which each timestamp could move."""
+    is_fitted: bool = True
+    """True if the confidence was fitted for so few frames."""
+    is_least: bool = False
+    """True if no fewer frames could have been looked at."""
+
+    @property
+    def over_ms(self) -> float:
+        """Return by how many milliseconds the budget was exceeded; 0 if it was kept."""
+        return 0.0 if self.budget_ms is None else max(0.0, self.took_ms - self.budget_ms)
+
+    @property
+    def over_kb(self) -> float:
+        """Return by how many thousands of bytes the budget was exceeded; 0 if it was kept or nothing is counted."""
+        return 0.0 if self.budget_kb is None or self.read_kb is None else max(0.0, self.read_kb - self.budget_kb)
+
+    @property
+    def is_kept(self) -> bool:
+        """Return True if the video took no more than was allowed."""
+        return not self.over_ms and not self.over_kb
+
+    @property
+    def notices(self) -> list[str]:
+        """Return what a user must know of this, one line each; none if the budget was kept and all is fitted."""
+        over = [
+            f"{over:.{digits}f} {unit}"
+            for over, unit, digits in ((self.over_ms, "ms", 0), (self.over_kb, "kB", 1))
+            if over
+        ]
+        why = "the fewest frames take more" if self.is_least else "the last frames took more than expected"
+        lines = [f"the budget was not kept: {' and '.join(over)} over; {why}"] if over else []
+        if self.budget_kb is not None and self.read_kb is None:
+            lines.append("the budget of bytes had no effect: the bytes of this kind of video are not counted")
+        if not self.is_fitted:
+            lines.append(
+                f"its confidence is of {self.num_frames} instead of {self.all_frames} frames, which was not fitted for this "
+                "model; it may be surer than right"
+            )
+        return lines
+
+    def __str__(self) -> str:
+        asked = [
+            f"{budget:g} {unit}"
+            for budget, unit in ((self.budget_ms, "ms"), (self.budget_kb, "kB"))
+            if budget is not None
+        ]
+        took = [f"{self.took_ms:.0f} ms", *([] if self.read_kb is None else [f"{self.read_kb:.1f} kB"])]
+        moved = f", moved by up to {self.tolerance:g} of their distance" if self.tolerance else ""
+        return f"budget {' and '.join(asked)}: {self.num_frames} of {self.all_frames} frames{moved}, took {' and '.join(took)}"
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain values."""
+        return {
+            "ms": self.budget_ms,
+            "took_ms": round(self.took_ms, 3),
+            "kb": self.budget_kb,
+            "read_kb": None if self.read_kb is None else round(self.read_kb, 3),
+            "kept": self.is_kept,
+            "frames": self.num_frames,
+            "all_frames": self.all_frames,
+            "tolerance": self.tolerance,
+            "confidence_fitted": self.is_fitted,
+        }
+
+
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """The answer of a model for one video. All arrays are float32."""
@@ -162,6 +253,9 @@ class Prediction:
     """The score from which each action counts as present, in the order of `labels`. Empty for models of one action a video."""
     familiarity: Familiarity | None = None
     """The judgement whether it shows one of the actions at all; None if the model has no judge, or was told not to ask it."""
+
+    budget: BudgetUse | None = None
+    """The use of the budget; None if none was given."""
 
     @property
     def present(self) -> list[Label]:
@@ -223,7 +317,7 @@ class Prediction:
             lines.append(f"only {self.distinct_frames} of its {len(self.times_s)} sampled frames are different")
         if self.familiarity is not None and self.familiarity.unfamiliar and not self.familiarity.is_unknown:
             lines.append(f"unfamiliar: {self.familiarity.reason}; how often it is right there was never measured")
-        return lines
+        return lines + ([] if self.budget is None else self.budget.notices)
 
     def top(self, k: int = 5) -> list[Label]:
         """Return the `k` likeliest actions, best first; all actions if there are fewer than `k`."""
@@ -249,6 +343,7 @@ class Prediction:
             },
             "reading": asdict(self.reading),
             "distinct_frames": self.distinct_frames,
+            **({} if self.budget is None else {"budget": self.budget.to_dict()}),
             "notices": self.notices,
         }
 

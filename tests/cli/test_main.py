@@ -348,6 +348,27 @@ def test_evaluate_refuses_before_it_works(videos: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_budget_is_kept_or_it_is_said(videos: Path, tmp_path: Path) -> None:
+    path = videos / "a.mp4"
+    few = run("predict", path, "--budget-ms", "0.001", "--budget-kb", "100000")
+    assert few.returncode == 0, few.stderr
+    assert "  budget 0.001 ms and 100000 kB: 2 of 16 frames" in few.stdout
+    assert re.search(r"note: the budget was not kept: \d+ ms over; the fewest frames take more", few.stdout)
+    whole = json.loads(run("predict", path, "--budget-ms", "1e9", "--json").stdout)
+    assert whole["budget"]["kept"]
+    assert (whole["budget"]["frames"], len(whole["times_s"])) == (16, 16)
+    assert whole["top"] == json.loads(run("predict", path, "--json").stdout)["top"]
+    for arguments, words in (
+        (["--budget-ms", "0"], "budget_ms = 0: needs a finite number above 0"),
+        (["--budget-kb", "nan"], "budget_kb = nan: needs a finite number above 0"),
+        (["--budget-ms", "9", "--explain", str(tmp_path / "a.png")], "--engine and --explain look at all frames"),
+        (["--budget-kb", "9", "--engine", "local", "-o", str(tmp_path)], "leave out --budget-ms and --budget-kb"),
+    ):
+        refused = run("predict", path, *arguments)
+        assert refused.returncode == 2, refused.stderr
+        assert words in " ".join(refused.stderr.replace("│", " ").split())
+
+
 def test_levers_are_heard(videos: Path, fast: list[str], tmp_path: Path) -> None:
     path = str(videos / "a.mp4")
     keyed = str(drifting(tmp_path / "keyed.mp4", "libx264", 75, gop=10, options={}))

@@ -114,6 +114,7 @@ def block(prediction: Prediction, topk: int) -> str:
             f"{times[attention.index(max(attention))]:.2f} s",
             f"  decode {timing.decode_s:.3f} s, transform {timing.transform_s:.3f} s, network {timing.network_s:.3f} s; "
             f"{count_of(reading.frames_decoded, 'picture')} decoded, {reading.bytes_read / 1e6:.2g} MB read",
+            *([] if prediction.budget is None else [f"  {prediction.budget}"]),
             *(f"  note: {notice}" for notice in prediction.notices),
         ]
     )

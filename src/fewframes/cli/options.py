@@ -183,6 +183,26 @@ ToleranceOption = Annotated[
         rich_help_panel=SPEED,
     ),
 ]
+BudgetMsOption = Annotated[
+    float | None,
+    typer.Option(
+        "--budget-ms",
+        help="Answer each video in about so many milliseconds: look at as many frames as fit. The output says how many, and by how "
+        "much it is over if even the fewest take longer.",
+        show_default="no limit",
+        rich_help_panel=SPEED,
+    ),
+]
+BudgetKbOption = Annotated[
+    float | None,
+    typer.Option(
+        "--budget-kb",
+        help="Read about so many thousand bytes of each video, for files behind a URL, which are fetched in blocks of 131 kB. With "
+        "--budget-ms both hold.",
+        show_default="no limit",
+        rich_help_panel=SPEED,
+    ),
+]
 DataArgument = Annotated[
     str, typer.Argument(metavar="FOLDER|LIST", help="Labelled videos: a folder or a list, as for `fewframes train`.")
 ]

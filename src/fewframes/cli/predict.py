@@ -25,6 +25,8 @@ from fewframes.cli.options import (
     LARGE_RUNS,
     OUTPUT,
     BackendOption,
+    BudgetKbOption,
+    BudgetMsOption,
     CsvOption,
     DeviceOption,
     DtypeOption,
@@ -67,6 +69,8 @@ def predict(
     maps: MapOption = "auto",
     tolerance: ToleranceOption = 0.0,
     early_exit: EarlyExitOption = None,
+    budget_ms: BudgetMsOption = None,
+    budget_kb: BudgetKbOption = None,
     merge: MergeOption = None,
     backend: BackendOption = "auto",
     device: DeviceOption = "auto",
@@ -92,6 +96,10 @@ def predict(
             "--engine and --output go together: give both, or neither",
         ),
         (engine and (json or as_csv or explain), "--engine writes Parquet; leave out --json, --csv and --explain"),
+        (
+            (engine or explain is not None) and (budget_ms is not None or budget_kb is not None),
+            "--engine and --explain look at all frames; leave out --budget-ms and --budget-kb",
+        ),
         (engine and runtime != "auto", "--engine takes the runtime that suits each machine; leave out --runtime"),
         (json and as_csv, "--json and --csv exclude each other"),
         (
@@ -133,6 +141,8 @@ def predict(
             end_s=end,
             tolerance=tolerance,
             early_exit=exit_at(early_exit),
+            budget_ms=budget_ms,
+            budget_kb=budget_kb,
             workers=workers,
         )
         if explain is None

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fewframes.core.arguments import check_time_range, whole_number
 from fewframes.core.settings import MOST_FRAMES
 from fewframes.errors import ConfigError, MissingDependency, VideoError, nearest
-from fewframes.results import Clip, ClockStep
+from fewframes.results import Clip, ClockStep, Work
 from fewframes.sampling import Views
 from fewframes.video.clock import times_around
 from fewframes.video.decode.container import NO_LIMITS, Limits
@@ -162,18 +162,42 @@ class OpenRequest:
         found = self.video.frames_at(self.times_s[list(indices)], self._prepared, self._tolerance_s)
         return replace(found, steps=self._steps) if self._steps else found
 
-    def decode_first(self, indices: Sequence[int]) -> Clip:
+    def work(self, indices: Sequence[int], tolerance: float | None = None) -> Work:
+        """Return about what is still read for the frames at these indices, with another tolerance than the request's if given.
+
+        Nothing is, where everything was decoded before.
+        """
+        if self._all is not None:
+            return Work(0.0, 0.0)
+        tolerance_s = self._tolerance_s if tolerance is None else self._reach_s(tolerance)
+        return self.video.work(self.times_s[list(indices)], tolerance_s)
+
+    def allow(self, tolerance: float) -> None:
+        """Let timestamps move by up to this fraction of the interval between frames from now on."""
+        self._tolerance_s = self._reach_s(tolerance)
+
+    def _reach_s(self, tolerance: float) -> float:
+        request = self._request
+        views = replace(request.views, tolerance=tolerance)
+        return views.tolerance_s(
+            self.video.duration_s, request.num_frames, start_s=request.start_s, end_s=request.end_s
+        )
+
+    def is_one_pass(self, indices: Sequence[int]) -> bool:
+        """Return True if most of what all frames need is decoded for these indices, so that going back later would cost more."""
+        return self.video.span_s(self.times_s[list(indices)]) > WORTH_STAGES * self.video.span_s(self.times_s)
+
+    def decode_first(self, indices: Sequence[int], *, at_once: bool | None = None) -> Clip:
         """Decode as `decode` does, knowing that other indices may follow.
 
-        Everything is decoded now where going back would cost more. Where frames come twice, the timestamps are chosen anew as in
-        `decode_all`.
+        Everything is decoded now if `at_once`; by default where going back would cost more. Where frames come twice, the
+        timestamps are chosen anew as in `decode_all`.
         """
-        found = self._decode_first(indices)
-        return self._decode_first(indices) if self._goes_around_steps(found) else found
+        found = self._decode_first(indices, at_once)
+        return self._decode_first(indices, at_once) if self._goes_around_steps(found) else found
 
-    def _decode_first(self, indices: Sequence[int]) -> Clip:
-        first_s, all_s = self.video.span_s(self.times_s[list(indices)]), self.video.span_s(self.times_s)
-        if self._all is None and first_s > WORTH_STAGES * all_s:
+    def _decode_first(self, indices: Sequence[int], at_once: bool | None) -> Clip:
+        if self._all is None and (self.is_one_pass(indices) if at_once is None else at_once):
             self._all = self.decode(range(len(self.times_s)))
         return self.decode_more(indices)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -75,20 +75,28 @@ def stages_of(num_frames: int) -> tuple[tuple[int, ...], ...]:
     """
     if num_frames < 1:
         raise ValueError(f"num_frames = {num_frames}: needs at least 1")
+    sizes, size = [], FIRST_FRAMES
+    while size < num_frames:
+        sizes.append(size)
+        size *= 2
+    return stages_by_size(num_frames, sizes)
+
+
+def stages_by_size(num_frames: int, sizes: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    """Return nested frame indices as `stages_of` does, of at least each of these ascending sizes in turn, and at last all."""
     if num_frames <= FIRST_FRAMES:
         return (tuple(range(num_frames)),)
-    # The centres of equal parts of the first half; the second half mirrors them.
+    # The centres of equal parts of the first half, the middle one first; the second half mirrors them.
     centres = [((2 * part + 1) * num_frames - FIRST_FRAMES) // (2 * FIRST_FRAMES) for part in range(FIRST_FRAMES // 2)]
-    indices = {*centres, *(num_frames - 1 - index for index in centres)}
-    stages, size = [tuple(sorted(indices))], 2 * FIRST_FRAMES
-    while size < num_frames:
+    indices: set[int] = set()
+    stages: list[tuple[int, ...]] = []
+    for size in sizes:
         while len(indices) < size:
             free = [index for index in range((num_frames + 1) // 2) if index not in indices]
-            far = max(free, key=lambda index: min(abs(index - other) for other in indices))
+            far = centres.pop() if centres else max(free, key=lambda index: min(abs(index - one) for one in indices))
             indices |= {far, num_frames - 1 - far}
         if len(indices) < num_frames:
             stages.append(tuple(sorted(indices)))
-        size *= 2
     return (*stages, tuple(range(num_frames)))
 
 
@@ -136,7 +144,9 @@ def with_stages(embeddings_BVTD: Floats, stages: Sequence[Sequence[int]], num_vi
     return np.concatenate([embeddings_BVTD, *few], axis=1)
 
 
-def answer(runtime: Runtime, embeddings_BND: Floats, indices: Sequence[int]) -> tuple[WindowEncoding, Floats]:
+def answer(
+    runtime: Runtime, embeddings_BND: Floats, indices: Sequence[int], num_frames: int | None = None
+) -> tuple[WindowEncoding, Floats]:
     """Run the temporal half on the frames encoded so far, with attention.
 
     Returns the encoding, and the weight (T, N) of each of the N frames in each of the T timestamps; rows sum to 1.
@@ -144,9 +154,10 @@ def answer(runtime: Runtime, embeddings_BND: Floats, indices: Sequence[int]) -> 
     Args:
         runtime: The model.
         embeddings_BND: Embeddings of the frames that were encoded.
-        indices: Their N positions among the model's T uniform timestamps, ascending.
+        indices: Their N positions among the T uniform timestamps, ascending.
+        num_frames: T; by default the model's own.
     """
-    num_frames = runtime.num_frames
+    num_frames = num_frames or runtime.num_frames
     encoded = runtime.encode_windows(filled(embeddings_BND, indices, num_frames), with_attention=True)
     return encoded, filled(np.eye(len(indices), dtype=np.float32)[None], indices, num_frames)[0]
 
@@ -156,6 +167,26 @@ def stage_logits(runtime: Runtime, embeddings_BTD: Floats, stages: Sequence[Sequ
     num_frames = runtime.num_frames
     known = (filled(embeddings_BTD[:, list(indices)], indices, num_frames) for indices in stages)
     return np.stack([runtime.encode_windows(stage_BTD).logits for stage_BTD in known])
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedFrames:
+    """The N frames of a video that were encoded so far, in the order of time."""
+
+    indices: tuple[int, ...] = ()
+    """The positions among the timestamps."""
+    times_s: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    """The timestamps (N,): when each is first shown."""
+    embeddings: Floats = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    """The embeddings (N, D)."""
+
+    def plus(self, indices: Sequence[int], times_s: NDArray[np.float64], embeddings: Floats) -> EncodedFrames:
+        """Return these frames and others."""
+        together = [*self.indices, *indices]
+        order = sorted(range(len(together)), key=together.__getitem__)
+        embeddings_ND = np.concatenate([self.embeddings, embeddings]) if self.indices else embeddings
+        times_N = np.concatenate([self.times_s, times_s])
+        return EncodedFrames(tuple(sorted(together)), times_N[order], embeddings_ND[order])
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,19 +213,14 @@ def encoded_early(
         threads: The number of threads that decode; 0 is as many as help.
     """
     network_s, began = 0.0, time.perf_counter()
-    times_N, embeddings_ND = np.empty(0), np.empty((0, 0), np.float32)
+    seen = EncodedFrames()
     with reader.opened(source, request, threads=threads) as video:
         for stage, indices in enumerate(plan.stages):
             new = plan.new_positions(stage)
             clip = video.decode_more(new) if stage else video.decode_first(new)
             decoded_at = time.perf_counter()
-            new_ND = runtime.embed_frames(clip.frames[:, 0])
-            # Rows lie in the order in which frames were encoded; the temporal half needs them in the order of time.
-            encoded_so_far = [*(plan.stages[stage - 1] if stage else ()), *new]
-            order = [encoded_so_far.index(index) for index in indices]
-            embeddings_ND = (np.concatenate([embeddings_ND, new_ND]) if stage else new_ND)[order]
-            times_N = np.concatenate([times_N, clip.times_s])[order]
-            encoded, weights_TN = answer(runtime, embeddings_ND[None], indices)
+            seen = seen.plus(new, clip.times_s, runtime.embed_frames(clip.frames[:, 0]))
+            encoded, weights_TN = answer(runtime, seen.embeddings[None], indices)
             sure = float(confidence(encoded.logits, plan.temperatures[stage])[0]) >= plan.threshold
             network_s += time.perf_counter() - decoded_at
             if sure:
@@ -204,7 +230,7 @@ def encoded_early(
     # Attention lies on T filled-in timestamps; each passes its own on to the frames that it was filled in from.
     encoded = replace(encoded, frame_attention=encoded.frame_attention @ weights_TN)
     timing = Timing(decode_s, video.transform_s, network_s)
-    return EarlyEncoding(replace(clip, times_s=times_N), embeddings_ND, encoded, timing)
+    return EarlyEncoding(replace(clip, times_s=seen.times_s), seen.embeddings, encoded, timing)
 
 
 def exit_plan_of(runtime: Runtime, early_exit: bool | float, num_frames: int | None = None) -> ExitPlan | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
@@ -17,11 +17,12 @@ from fewframes.core.arguments import real_number, whole_number
 from fewframes.core.process import num_cores, worked_ahead
 from fewframes.core.settings import MOST_FRAMES
 from fewframes.errors import ConfigError, FewframesError, VideoError
+from fewframes.inference.budget import Budget, BudgetReader, StagePlan, stage_plan_of
 from fewframes.inference.clips import BackendChoice, ClipReader, ClipRequest, DecodedClips, choose_backend
 from fewframes.inference.early_exit import encoded_early, exit_plan_of, filled
 from fewframes.inference.unknowns import UnknownChoice, unknown_rule
 from fewframes.models.config import ExitPlan
-from fewframes.results import Clip, Failure, Familiarity, Prediction, Timing
+from fewframes.results import BudgetUse, Clip, Failure, Familiarity, Prediction, Timing
 from fewframes.runtime.open import DEFAULT_MODEL, RuntimeName, open_runtime
 from fewframes.runtime.protocol import DtypeName, Floats, Frames, LabelsClips, Runtime, WindowEncoding, scores_of
 from fewframes.sampling import ONE_PASS, Views
@@ -77,6 +78,7 @@ class Predictor:
         self.unknown, self.unknown_rule = unknown, unknown_rule(self.runtime, unknown)
         device = self.runtime.device
         self.reader = ClipReader(self.runtime.view, choose_backend(backend, device), device, limits)
+        self.budget_reader = BudgetReader(self.runtime, self.reader, self._familiarity)
 
     @property
     def name(self) -> str:
@@ -120,6 +122,8 @@ class Predictor:
         end_s: float | None = None,
         tolerance: float = 0.0,
         early_exit: bool | float = False,
+        budget_ms: float | None = None,
+        budget_kb: float | None = None,
         fps: float = DEFAULT_FPS,
     ) -> Prediction:
         """Label one video, or the part of it between two times.
@@ -134,16 +138,15 @@ class Predictor:
                 cheapest.
             early_exit: Encode a few frames first, and more only while the calibrated confidence is below this number (0-1). True
                 takes the threshold that was fitted for this model.
+            budget_ms: Milliseconds for the answer, from opening the video. As many frames are looked at as fit; `Prediction.budget`
+                says how many, and by how much it is over if even the fewest take longer.
+            budget_kb: Thousands of bytes to read of the video, in the same way. Both may be given; then both hold.
             fps: Frame rate of inputs that have none of their own.
         """
         frames = self._frames(num_frames)
         request = ClipRequest(one_pass(tolerance), frames, start_s, end_s, fps)
-        plan = exit_plan_of(self.runtime, early_exit, num_frames)
-        return (
-            self.label(self.reader.read(source, request, threads=0))
-            if plan is None
-            else self._predict_early(source, request, plan, 0)
-        )
+        done = self._way(request, num_frames, early_exit, Budget.of(budget_ms, budget_kb))(source, 0)
+        return done if isinstance(done, Prediction) else self.label(done)
 
     def predict_many(
         self,
@@ -154,29 +157,23 @@ class Predictor:
         end_s: float | None = None,
         tolerance: float = 0.0,
         early_exit: bool | float = False,
+        budget_ms: float | None = None,
+        budget_kb: float | None = None,
         workers: int | None = None,
     ) -> Iterator[Prediction | Failure]:
         """Label many videos (paths or URLs), and yield one result for each in their order. An unreadable video gives a `Failure`.
 
-        `workers` videos are decoded at a time, by one thread each (default: one per core). The other arguments: see `predict`.
+        `workers` videos are decoded at a time, by one thread each (default: one per core). A budget is for each video. The other
+        arguments: see `predict`.
         """
         if isinstance(sources, str | os.PathLike):
             raise TypeError(f"sources = {sources!r}: needs several; use predict for one")
         workers = whole_number("workers", workers or num_cores(), 1)
         frames = self._frames(num_frames)
-        request, plan = (
-            ClipRequest(one_pass(tolerance), frames, start_s, end_s),
-            exit_plan_of(self.runtime, early_exit, num_frames),
-        )
-
-        def work(source: str) -> DecodedClips | Prediction:
-            return (
-                self.reader.read(source, request, threads=1)
-                if plan is None
-                else self._predict_early(source, request, plan, 1)
-            )
-
-        for source, done in worked_ahead((os.fspath(source) for source in sources), work, workers):
+        request = ClipRequest(one_pass(tolerance), frames, start_s, end_s)
+        way = self._way(request, num_frames, early_exit, Budget.of(budget_ms, budget_kb))
+        paths = (os.fspath(source) for source in sources)
+        for source, done in worked_ahead(paths, lambda source: way(source, 1), workers):
             if isinstance(done, FewframesError):
                 yield Failure.of(source, done)
                 continue
@@ -286,6 +283,47 @@ class Predictor:
             return self.runtime.label_clips(frames_BTCHW)
         embeddings_BTD = self.runtime.encode_clips(frames_BTCHW)
         return embeddings_BTD, self.runtime.encode_windows(embeddings_BTD, with_attention=True)
+
+    def _way(
+        self, request: ClipRequest, num_frames: int | None, early_exit: bool | float, budget: Budget | None
+    ) -> Callable[[Source, int], DecodedClips | Prediction]:
+        """Return how one video is read and, where it is read in stages, labelled: a function of the source and of the threads."""
+        if budget is not None:
+            if not self.runtime.embeds_frames:
+                exit_plan_of(self.runtime, early_exit, num_frames)  # says why there is none
+                return lambda source, threads: self._predict_whole(source, request, budget, threads)
+            stages = stage_plan_of(self.runtime, early_exit, num_frames)
+            return lambda source, threads: self._predict_within(source, request, stages, budget, threads)
+        plan = exit_plan_of(self.runtime, early_exit, num_frames)
+        if plan is None:
+            return lambda source, threads: self.reader.read(source, request, threads=threads)
+        return lambda source, threads: self._predict_early(source, request, plan, threads)
+
+    def _predict_within(
+        self, source: Source, request: ClipRequest, plan: StagePlan, budget: Budget, threads: int
+    ) -> Prediction:
+        """Label one video from as many frames as fit into a budget."""
+        found = self.budget_reader.encode(source, request, plan, budget, threads=threads)
+        early = found.early
+        prediction = self._prediction(early.clip, early.embeddings, early.encoded, early.timing, found.familiarity)
+        return replace(prediction, budget=found.use)
+
+    def _predict_whole(self, source: Source, request: ClipRequest, budget: Budget, threads: int) -> Prediction:
+        """Label one video with a model whose encoder mixes frames: all frames are the fewest that it can look at."""
+        began = time.perf_counter()
+        prediction = self.label(self.reader.read(source, request, threads=threads))
+        read_bytes = prediction.reading.bytes_read
+        use = BudgetUse(
+            num_frames=request.num_frames,
+            all_frames=request.num_frames,
+            took_ms=1000 * (time.perf_counter() - began),
+            read_kb=read_bytes / 1000 if read_bytes else None,
+            budget_ms=budget.ms,
+            budget_kb=budget.kb,
+            tolerance=request.views.tolerance,
+            is_least=True,
+        )
+        return replace(prediction, budget=use)
 
     def _predict_early(self, source: Source, request: ClipRequest, plan: ExitPlan, threads: int) -> Prediction:
         """Label one video stage by stage, until the answer is confident enough."""

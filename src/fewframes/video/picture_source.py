@@ -22,7 +22,7 @@ from fewframes.core.natural import equal_groups, in_natural_order, repeated_numb
 from fewframes.core.storage import unbroken
 from fewframes.core.text import count_of
 from fewframes.errors import VideoError
-from fewframes.results import Clip, ClockStep, Reading
+from fewframes.results import Clip, ClockStep, Reading, Work
 from fewframes.video.decode.container import Limits
 from fewframes.video.decode.packets import SAME_S
 from fewframes.video.pictures.arrays import FrameStack, Prepare
@@ -94,6 +94,10 @@ class PictureVideo:
     def span_s(self, times_s: ArrayLike) -> float:
         """Return for how many seconds the pictures at timestamps (T,) are shown, on average; no others are read."""
         return np.size(times_s) * self.duration_s / len(self._starts_s)
+
+    def work(self, times_s: ArrayLike, tolerance_s: float = 0.0) -> Work:  # noqa: ARG002
+        """Return the seconds of `span_s`. The bytes of pictures are not counted."""
+        return Work(self.span_s(times_s), 0.0)
 
     def steps(self) -> tuple[ClockStep, ...]:
         """Return no gaps, because no clock says when the pictures are shown."""

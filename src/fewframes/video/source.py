@@ -21,8 +21,8 @@ from typing_extensions import TypeIs
 
 from fewframes.core.storage import as_path, is_address, open_far
 from fewframes.errors import MissingVideo, VideoError
-from fewframes.results import Clip, ClockStep
-from fewframes.video.decode.container import NO_LIMITS, Limits, check_readable
+from fewframes.results import Clip, ClockStep, Work
+from fewframes.video.decode.container import BLOCK_BYTES, NO_LIMITS, Limits, check_readable
 from fewframes.video.decode.decoder import FileVideo
 from fewframes.video.picture_source import PictureVideo, is_image, open_folder, open_image, steady_times
 from fewframes.video.pictures.arrays import CHANNELS, Prepare, pixels_of_image
@@ -35,8 +35,6 @@ VIDEO_SUFFIXES = frozenset(
 )
 """The file name endings of videos in a folder that is searched. A file that is named itself may have any ending."""
 
-BLOCK_BYTES = 2**17
-"""The number of bytes of a remote file that are fetched at once: enough for some frames, so that little is fetched in vain."""
 DEFAULT_FPS = 25.0
 """The frame rate of inputs that have none of their own: a folder of images, a list of arrays, the pages of a TIFF."""
 
@@ -86,6 +84,14 @@ class OpenVideo(Protocol):
 
     def span_s(self, times_s: ArrayLike) -> float:
         """Return about how many seconds of the video are decoded for the frames at timestamps (T,)."""
+
+    def work(self, times_s: ArrayLike, tolerance_s: float = 0.0) -> Work:
+        """Return about what `frames_at` reads for these timestamps, the picture that each jump begins with too.
+
+        Args:
+            times_s: timestamps (T,) in seconds, in any order.
+            tolerance_s: the most seconds by which a timestamp may move.
+        """
 
     def steps(self) -> tuple[ClockStep, ...]:
         """Return the gaps in the video's timestamps, found from its packets; nothing is decoded."""

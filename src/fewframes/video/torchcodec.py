@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from fewframes.core.guards import Guard, keep_in_forks
 from fewframes.core.storage import unbroken
 from fewframes.errors import MissingDependency, VideoError, needed
-from fewframes.results import Clip, ClockStep, Reading
+from fewframes.results import Clip, ClockStep, Reading, Work
 from fewframes.video.clock import steps_of
 from fewframes.video.decode.container import MAX_PIXELS, NO_LIMITS, Limits, VideoFile
 from fewframes.video.decode.opening import in_its_words
@@ -89,6 +89,10 @@ class TorchcodecVideo:
     def span_s(self, times_s: ArrayLike) -> float:  # noqa: ARG002
         """Return the length of the whole video, because torchcodec does not say what it decodes."""
         return self.duration_s
+
+    def work(self, times_s: ArrayLike, tolerance_s: float = 0.0) -> Work:  # noqa: ARG002
+        """Return the length of the whole video, as `span_s` does. torchcodec does not count bytes."""
+        return Work(self.span_s(times_s), 0.0)
 
     def steps(self) -> tuple[ClockStep, ...]:
         """Return the gaps in the video's timestamps. A file that the caller opened is not searched."""

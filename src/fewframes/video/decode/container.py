@@ -59,6 +59,8 @@ DECODE_ERRORS = (FFmpegError, ValueError)
 """The errors for a packet that cannot be decoded. PyAV 19 raises ValueError where the decoder could not be opened before."""
 FROM_THE_START = frozenset({"mpeg"})
 """Containers with a time on some packets only. After a jump the times of the others would be guesses; the length is one too."""
+BLOCK_BYTES = 2**17
+"""The number of bytes of a remote file that are fetched at once: enough for some frames, so that little is fetched in vain."""
 DECODE_CLOCK = frozenset({"avi"})
 """Containers without presentation times. Their frames are shown in the order and at the pace of decoding."""
 

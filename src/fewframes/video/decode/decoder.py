@@ -19,9 +19,9 @@ from fewframes.core.guards import Guard, keep_in_forks
 from fewframes.core.process import num_cores
 from fewframes.core.storage import unbroken
 from fewframes.errors import VideoError
-from fewframes.results import Clip, ClockStep, Reading
+from fewframes.results import Clip, ClockStep, Reading, Work
 from fewframes.video.clock import steps_of
-from fewframes.video.decode.container import NO_LIMITS, Limits, VideoFile, goes_back
+from fewframes.video.decode.container import BLOCK_BYTES, NO_LIMITS, Limits, VideoFile, goes_back
 from fewframes.video.decode.cursor import Cursor
 from fewframes.video.decode.packets import SAME_S
 from fewframes.video.decode.passes import ShownFrame, UnreliableOutput
@@ -231,7 +231,20 @@ class FileVideo:
 
     def span_s(self, times_s: ArrayLike) -> float:
         """Return about how many seconds of the video are decoded for the frames at timestamps (T,)."""
-        return self._keys.span_s(np.unique(np.asarray(times_s, np.float64)).tolist())
+        return self._keys.span_s(_ascending(times_s))
+
+    def work(self, times_s: ArrayLike, tolerance_s: float = 0.0) -> Work:
+        """Return about what is read for the frames at timestamps (T,), as `OpenVideo.work` does. Nothing is read for that.
+
+        Bytes are the mean of the file for these seconds, and a block more for each jump in a remote file.
+        """
+        given_s = _ascending(times_s)
+        if tolerance_s > 0 and self._index.key_times_s:
+            given_s = sorted(set(self._keys.likely_times(given_s, tolerance_s, self.duration_s)))
+        num_runs, seconds = self._keys.work(given_s)
+        blocks = 0 if self._bytes_fetched is None else num_runs * BLOCK_BYTES
+        size_bytes = self._file.size_bytes
+        return Work(seconds, min(size_bytes, blocks + size_bytes * seconds / max(self.duration_s, seconds)))
 
     def steps(self) -> tuple[ClockStep, ...]:
         """Return the gaps in the video's timestamps (`clock.steps_of`)."""
@@ -268,3 +281,8 @@ class FileVideo:
         num_before = self._session.counts.undecodable
         self._cursor.walk_to(self._origin_s + end_s)
         return num_before
+
+
+def _ascending(times_s: ArrayLike) -> list[float]:
+    """Return distinct timestamps in order. `np.unique` would load masked arrays first, which takes as long as reading a clip."""
+    return sorted(set(np.asarray(times_s, np.float64).tolist()))

@@ -148,11 +148,9 @@ class KeyFrames:
             tolerance_s: the largest move, in seconds.
             duration_s: the length of the video, in seconds.
         """
-        keys_s = self._from_origin_s()
-        moved_s = self._cheapest(times_s, keys_s, tolerance_s, duration_s)
-        if moved_s == times_s or self._decoded_s(moved_s) > WORTH_SHARE * self._decoded_s(times_s):
-            return times_s
-        if self._index.by_decoding:
+        moved_s = self.likely_times(times_s, tolerance_s, duration_s)
+        if moved_s is not times_s and self._index.by_decoding:
+            keys_s = self._from_origin_s()
             reach_s = tolerance_s + MOST_LATE_FRAMES * self._frame_s
             near = {
                 key_s
@@ -163,6 +161,17 @@ class KeyFrames:
             keys_s = keys_s[:1] + [key_s + delay_s for key_s in keys_s[1:]]  # the first listed time is right
             moved_s = self._cheapest(times_s, keys_s, tolerance_s, duration_s)
         return moved_s
+
+    def likely_times(self, times_s: list[float], tolerance_s: float, duration_s: float) -> list[float]:
+        """Return about what `cheaper_times` does, from the list of key frames alone; nothing is read."""
+        moved_s = self._cheapest(times_s, self._from_origin_s(), tolerance_s, duration_s)
+        is_worth = moved_s != times_s and self._decoded_s(moved_s) <= WORTH_SHARE * self._decoded_s(times_s)
+        return moved_s if is_worth else times_s
+
+    def work(self, times_s: list[float]) -> tuple[int, float]:
+        """Return in how many runs ascending timestamps are decoded, and about how many seconds of pictures that are."""
+        spans_s = [span_s + self._frame_s for _, span_s in self._runs(times_s)]
+        return len(spans_s), sum(spans_s)
 
     def _from_origin_s(self) -> list[float]:
         """Return when key frames are shown, in seconds from the start of the video; empty where they are not listed."""
@@ -179,7 +188,7 @@ class KeyFrames:
 
     def _decoded_s(self, times_s: list[float]) -> float:
         """Return about how many seconds of pictures are decoded for ascending timestamps, the key frame of each run too."""
-        return sum(span_s + self._frame_s for _, span_s in self._runs(sorted(set(times_s))))
+        return self.work(sorted(set(times_s)))[1]
 
     def _probed_delay_s(self, source: OpenContainer, keys_s: list[float]) -> float:
         """Return the largest delay, in seconds, of some of the key frames listed with their decoding times.
