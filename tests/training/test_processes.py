@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fewframes.training.config import TrainConfig
+from fewframes.training.processes import start_processes
 from helpers.training import command
 
 COUNTING = """
@@ -29,6 +33,15 @@ finally:
     with open(sys.argv[4] + "-rank" + os.environ["RANK"], "w") as file:
         file.write(f"{len(encoded)}")
 """
+
+
+def test_a_process_is_waited_for_longer_than_a_run_embeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NCCL's own limit of ten minutes would end a run while one process embeds, scores or writes longer than the others."""
+    given: list[Any] = []
+    monkeypatch.setattr("accelerate.Accelerator", lambda **settings: given.extend(settings["kwargs_handlers"]))
+    start_processes("cpu", TrainConfig())
+    (handler,) = given
+    assert handler.timeout >= timedelta(hours=6)
 
 
 @pytest.mark.parametrize("unfreeze", ["none", "all"])

@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -35,6 +37,9 @@ if TYPE_CHECKING:  # only programs that have torch use these
     from fewframes.models.files.checkpoint import Checkpoint
     from fewframes.runtime.torch_runtime import TorchRuntime
     from fewframes.video.live_source import LiveSource
+
+GPU_FRAMES = 256
+"""Frames of several videos that a GPU takes at once. With those of one video it would wait for Python most of the time."""
 
 
 class Predictor:
@@ -159,6 +164,7 @@ class Predictor:
         """Label many videos (paths or URLs), and yield one result for each in their order. An unreadable video gives a `Failure`.
 
         `workers` videos are decoded at a time, by one thread each (default: one per core). The other arguments: see `predict`.
+        A GPU takes several videos at once, so their results come together; which ones share a batch depends on their order alone.
         """
         if isinstance(sources, str | os.PathLike):
             raise TypeError(f"sources = {sources!r}: needs several; use predict for one")
@@ -176,12 +182,34 @@ class Predictor:
                 else self._predict_early(source, request, plan, 1)
             )
 
-        for source, done in worked_ahead((os.fspath(source) for source in sources), work, workers):
-            if isinstance(done, FewframesError):
-                yield Failure.of(source, done)
-                continue
+        size = 1 if plan is not None else self._videos_at_once(frames)
+        # While the device computes a batch, the next one is decoded.
+        ahead = None if size == 1 else 2 * size + workers
+        with closing(worked_ahead((os.fspath(source) for source in sources), work, workers, ahead)) as decoded:
+            while batch := list(islice(decoded, size)):
+                yield from self._labelled(batch)
+
+    def _videos_at_once(self, num_frames: int) -> int:
+        """Return the number of videos that a GPU takes at once, so that it is filled; a CPU takes each by itself."""
+        return max(1, GPU_FRAMES // num_frames) if self.runtime.device.startswith("cuda") else 1
+
+    def _labelled(
+        self, batch: Sequence[tuple[str, DecodedClips | Prediction | FewframesError]]
+    ) -> Iterator[Prediction | Failure]:
+        """Yield the result of each video of a batch in its order. Only what is decoded goes through the network, together."""
+        videos = [done for _, done in batch if isinstance(done, DecodedClips)]
+        labelled: Iterator[Prediction] = iter(())
+        if len(videos) > 1:
+            with suppress(VideoError):  # one video has no answer; each is then labelled by itself
+                labelled = iter(self.label_many(videos))
+        for source, done in batch:
             try:
-                yield done if isinstance(done, Prediction) else self.label(done)
+                if isinstance(done, FewframesError):
+                    yield Failure.of(source, done)
+                elif isinstance(done, Prediction):
+                    yield done
+                else:
+                    yield next(labelled, None) or self.label(done)
             except VideoError as error:
                 yield Failure.of(source, error)
 
