@@ -6,7 +6,7 @@ import io
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -131,12 +131,39 @@ def test_a_gpu_takes_several_videos_at_once_and_answers_the_same(
     monkeypatch.setattr(tiny, "_videos_at_once", lambda num_frames: 3)
     monkeypatch.setattr(tiny, "label_many", counted)
     together = list(tiny.predict_many(sources))
-    assert sizes == [2, 2, 1]  # of each three, what could be read
+    assert sorted(sizes) == [1, 2, 2]  # of each three, what could be read
     assert [result.source for result in together] == [str(source) for source in sources]
     for one, other in zip(alone, together, strict=True):
         assert type(one) is type(other)
         if isinstance(one, Prediction) and isinstance(other, Prediction):
             assert_close(other.scores, one.scores, rtol=0, atol=1e-5)
+
+
+def test_a_batch_is_put_together_while_the_one_before_is_computed(
+    tiny: Predictor, videos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label_many, both, before = tiny.label_many, threading.Barrier(2, timeout=60), threading.active_count()
+
+    def waits_for_the_other(decoded: Any) -> list[Prediction]:
+        both.wait()  # is broken, and fails, if one batch is labelled at a time
+        return label_many(decoded)
+
+    monkeypatch.setattr(tiny, "_videos_at_once", lambda num_frames: 2)
+    monkeypatch.setattr(tiny, "label_many", waits_for_the_other)
+    results = tiny.predict_many([videos / "a.mp4", videos / "b.mp4"] * 4)
+    assert isinstance(next(results), Prediction)
+    cast("Any", results).close()
+    assert threading.active_count() == before
+
+
+def test_what_ends_a_batch_ends_the_call(tiny: Predictor, videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(decoded: Any) -> list[Prediction]:
+        raise ConfigError("no such thing")
+
+    monkeypatch.setattr(tiny, "_videos_at_once", lambda num_frames: 2)
+    monkeypatch.setattr(tiny, "label_many", refused)
+    with pytest.raises(ConfigError, match="no such thing"):
+        list(tiny.predict_many([videos / "a.mp4", videos / "b.mp4"]))
 
 
 def test_a_video_without_an_answer_does_not_take_those_of_its_batch(

@@ -39,6 +39,11 @@ def switches() -> tuple[str, str]:
     return torch.backends.cuda.matmul.fp32_precision, cudnn.conv.fp32_precision
 
 
+def takes_tf32() -> list[bool]:
+    """Whether torch multiplies matrices and convolves in TF32."""
+    return [switch == "tf32" for switch in switches()]
+
+
 @pytest.mark.parametrize("supported", [True, False])
 def test_a_precision_without_instructions_does_not_pay(monkeypatch: pytest.MonkeyPatch, supported: bool) -> None:
     """On an AVX2 machine a single frame in bfloat16 takes tens of seconds."""
@@ -96,14 +101,44 @@ def test_float32_that_is_asked_for_is_float32(monkeypatch: pytest.MonkeyPatch) -
     assert float32_reason(torch.float32, CPU) == ""
     before = switches()
     with float32_products(CUDA, tf32=False):
-        assert switches() == ("ieee", "ieee")
+        assert takes_tf32() == [False, False]
     with float32_products(CUDA, tf32=True):
-        assert switches() == ("tf32", "tf32")
+        assert takes_tf32() == [True, True]
     with pytest.raises(KeyError), float32_products(CUDA, tf32=True):
         raise KeyError
     with float32_products(CPU, tf32=True):
         assert switches() == before
     assert switches() == before
+
+
+@pytest.mark.parametrize("precision", ["tf32", "ieee"])
+def test_a_setting_for_all_of_torch_is_the_callers_before_and_after(precision: str) -> None:
+    """A switch that follows `torch.backends.fp32_precision` still follows it once a GPU has computed in either way."""
+    backends: Any = torch.backends
+    try:
+        backends.fp32_precision = precision
+        inherited = switches()
+        for tf32 in (True, False):
+            with float32_products(CUDA, tf32=tf32):
+                assert takes_tf32() == [tf32, tf32]
+        assert switches() == inherited
+        backends.fp32_precision = other = "ieee" if precision == "tf32" else "tf32"
+        assert backends.cuda.matmul.fp32_precision == other
+    finally:
+        backends.fp32_precision = "none"
+
+
+def test_older_settings_can_be_read_again_afterwards() -> None:
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("high")
+        with float32_products(CUDA, tf32=False):
+            assert takes_tf32() == [False, False]
+        assert torch.get_float32_matmul_precision() == "high"
+        assert torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.set_float32_matmul_precision(before)
+        torch.backends.cuda.matmul.fp32_precision = "none"
 
 
 def test_threads_do_not_see_the_switches_of_each_other() -> None:
@@ -113,7 +148,7 @@ def test_threads_do_not_see_the_switches_of_each_other() -> None:
         for _ in range(300):
             with float32_products(CUDA, tf32=tf32):
                 time.sleep(0)
-                if switches() != (("tf32", "tf32") if tf32 else ("ieee", "ieee")):
+                if takes_tf32() != [tf32, tf32]:
                     wrong.append(tf32)
 
     threads = [threading.Thread(target=compute, args=(tf32,)) for tf32 in (True, False)]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import numpy as np
 
@@ -38,6 +38,8 @@ if TYPE_CHECKING:  # only programs that have torch use these
     from fewframes.runtime.torch_runtime import TorchRuntime
     from fewframes.video.live_source import LiveSource
 
+DecodedBatch: TypeAlias = "list[tuple[str, DecodedClips | Prediction | FewframesError]]"
+"""Videos with what became of each: frames, an answer that came early, or an error."""
 GPU_FRAMES = 256
 """Frames of several videos that a GPU takes at once. With those of one video it would wait for Python most of the time."""
 
@@ -183,19 +185,27 @@ class Predictor:
             )
 
         size = 1 if plan is not None else self._videos_at_once(frames)
-        # While the device computes a batch, the next one is decoded.
-        ahead = None if size == 1 else 2 * size + workers
+        ahead = None if size == 1 else size + workers
         with closing(worked_ahead((os.fspath(source) for source in sources), work, workers, ahead)) as decoded:
-            while batch := list(islice(decoded, size)):
+            batches = iter(lambda: list(islice(decoded, size)), [])
+            if size > 1:
+                yield from self._in_turns(batches)
+            for batch in batches:
                 yield from self._labelled(batch)
+
+    def _in_turns(self, batches: Iterator[DecodedBatch]) -> Iterator[Prediction | Failure]:
+        """Yield the results of batches. While a GPU computes one, a second thread puts the next together and sends it there."""
+        with closing(worked_ahead(batches, lambda batch: list(self._labelled(batch)), 2, 2)) as labelled:
+            for _, results in labelled:
+                if isinstance(results, FewframesError):
+                    raise results
+                yield from results
 
     def _videos_at_once(self, num_frames: int) -> int:
         """Return the number of videos that a GPU takes at once, so that it is filled; a CPU takes each by itself."""
         return max(1, GPU_FRAMES // num_frames) if self.runtime.device.startswith("cuda") else 1
 
-    def _labelled(
-        self, batch: Sequence[tuple[str, DecodedClips | Prediction | FewframesError]]
-    ) -> Iterator[Prediction | Failure]:
+    def _labelled(self, batch: DecodedBatch) -> Iterator[Prediction | Failure]:
         """Yield the result of each video of a batch in its order. Only what is decoded goes through the network, together."""
         videos = [done for _, done in batch if isinstance(done, DecodedClips)]
         labelled: Iterator[Prediction] = iter(())

@@ -90,23 +90,26 @@ def auto_dtype(device: torch.device) -> tuple[torch.dtype, str]:
 def float32_products(device: torch.device, *, tf32: bool) -> Iterator[None]:
     """Run the block with TF32 allowed, or not, in what a GPU computes in float32; elsewhere nothing is changed.
 
-    By default torch allows TF32 in convolutions and not in products of matrices. Its switches are the whole process's: they are
-    put back after the block, and another thread that needs them waits until then. So results are fetched outside the block.
+    By default torch allows TF32 in convolutions and not in products of matrices. Its switches are the whole process's: one that
+    says otherwise is set, and put back after the block. Another thread that needs them waits until then, so results are fetched
+    outside the block.
     """
     if device.type != "cuda":
         yield
         return
     cudnn: Any = torch.backends.cudnn
-    switches = (torch.backends.cuda.matmul, cudnn.conv)
     with _SWITCHES:
-        before = [switch.fp32_precision for switch in switches]
+        before = [(switch, switch.fp32_precision) for switch in (torch.backends.cuda.matmul, cudnn.conv)]
+        changed = [(switch, precision) for switch, precision in before if (precision == "tf32") != tf32]
         try:
-            for switch in switches:
+            for switch, _ in changed:
                 switch.fp32_precision = "tf32" if tf32 else "ieee"
             yield
         finally:
-            for switch, precision in zip(switches, before, strict=True):
-                switch.fp32_precision = precision
+            for switch, precision in changed:
+                switch.fp32_precision = "none"  # as torch.backends.fp32_precision has it, then and later
+                if switch.fp32_precision != precision:
+                    switch.fp32_precision = precision
 
 
 def float32_reason(dtype: torch.dtype, device: torch.device) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,8 @@ class TorchRuntime:
         self.torch_device = choose_device(device)
         self.device = str(self.torch_device)
         self.model = sharing_copy(checkpoint.model).eval().to(self.torch_device).to(memory_format=torch.channels_last)
+        # With its index: `cuda` alone is another GPU in a thread that begins later, if torch.cuda.set_device was called.
+        self.torch_device = next(self.model.parameters()).device
         self.frame_width, self.video_width = self.model.frame_width, self.model.temporal_encoder.width
         fold_norms = getattr(self.model.frame_encoder, "fold_norms", None)
         if fold_norms is not None:
@@ -106,16 +109,28 @@ class TorchRuntime:
         frames = _tensor(frames_TCHW)
         if self.torch_device.type != "cpu":
             # Fetched once, at the end: while the GPU computes a part, the next is copied to it.
-            return _array(torch.cat([self._embed(part_TCHW) for part_TCHW in frames.split(FRAMES_AT_ONCE)]).cpu())
+            parts = [
+                embedded for part_TCHW in frames.split(FRAMES_AT_ONCE) for embedded in self._embed_fitting(part_TCHW)
+            ]
+            return _array(torch.cat(parts).cpu())
         evenly = -(-len(frames) // num_threads())
         at_once = max(1, min(evenly, CPU_BYTES_AT_ONCE // self.dtype.itemsize))
         return _array(torch.cat(side_by_side(self._embed, frames.split(at_once))))
 
+    def _embed_fitting(self, frames_TCHW: Tensor) -> list[Tensor]:
+        """Return the embeddings of some frames, in as many parts as the memory of the device needs."""
+        try:
+            return [self._embed(frames_TCHW)]
+        except torch.OutOfMemoryError:
+            if len(frames_TCHW) == 1:
+                raise
+        return [embedded for half in frames_TCHW.chunk(2) for embedded in self._embed_fitting(half)]
+
     def _embed(self, frames_TCHW: Tensor) -> Tensor:
         """Return the embeddings of some frames, on the device."""
+        there_TCHW = sent(frames_TCHW, self.torch_device)
         with self._computing():
-            pixels_TCHW = pixels_of(sent(frames_TCHW, self.torch_device)).contiguous(memory_format=torch.channels_last)
-            return self.model.encode_frames(pixels_TCHW)
+            return self.model.encode_frames(pixels_of(there_TCHW).contiguous(memory_format=torch.channels_last))
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
@@ -151,7 +166,9 @@ class TorchRuntime:
 
     def frame_maps(self, frames_TCHW: Frames, method: MapMethod, label: int) -> Floats:
         """Return the maps (T, h, w) of the frames of one video (T, C, H, W) uint8 for the action of this index."""
-        return _array(frame_maps(self.model, pixels_of(_tensor(frames_TCHW).to(self.torch_device)), method, label))
+        pixels_TCHW = pixels_of(_tensor(frames_TCHW).to(self.torch_device))
+        with float32_products(self.torch_device, tf32=self.dtype != torch.float32):
+            return _array(frame_maps(self.model, pixels_TCHW, method, label))
 
     def motion_cache(self, before_D: Floats, embedding_D: Floats) -> Floats | None:
         """Return two parts (2, W) of a frame's motion token that no window changes (`MotionTokens.cacheable_parts`), or None."""
@@ -172,10 +189,21 @@ class TorchRuntime:
 
 
 def sent(values: Tensor, device: torch.device) -> Tensor:
-    """Return values on the device. To a GPU they go by way of pinned memory, and nothing waits until they are there."""
+    """Return values on the device. To a GPU they go by way of pinned memory, while it computes; Python does not wait for them."""
     if device.type != "cuda":
         return values.to(device)
-    return values.pin_memory().to(device, non_blocking=True)  # torch reuses pinned memory only after the copy
+    copies, computing = _copies(device), torch.cuda.current_stream(device)
+    with torch.cuda.stream(copies):
+        there = values.pin_memory().to(device, non_blocking=True)  # torch reuses pinned memory only after the copy
+    computing.wait_stream(copies)
+    there.record_stream(computing)  # its memory is that of the other stream, which must not reuse it too early
+    return there
+
+
+@cache
+def _copies(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream on which values are copied to a GPU."""
+    return torch.cuda.Stream(device)
 
 
 def choose_dtype(name: DtypeName, device: torch.device) -> torch.dtype:
