@@ -1,10 +1,11 @@
-"""What a GPU gives: precision, frames a second, agreement with the CPU, folders of videos, training, 30 views, memory.
+"""What a GPU gives: precision, frames a second, agreement with the CPU, training, videos, requests, 30 views, memory.
 
-    python -m benchmarks.speed.gpu > benchmarks/speed/gpu.json
+    python -m benchmarks.speed.gpu --output benchmarks/speed/gpu.json
 
-It takes nine minutes at most, and the table goes to stderr. After `SOFT_S` nothing more is begun, and what was left out is named.
-`--tiny` does all of it with small networks on any machine, in under a minute. It shows that the command works; its figures are
-those of no GPU. `--parts` takes some of the parts alone.
+It takes nine minutes at most, and the table goes to stderr. The file is written anew after each part. In the last two minutes
+nothing more is begun, and what was left out is named; `--stop-s` ends whatever still runs. `--tiny` does all of it with small
+networks on any machine, in under a minute. It shows that the command works; its figures are those of no GPU. `--parts` takes some
+of the parts alone.
 
 Networks have random weights, but the packaged Lite0. `network` starts with frames on the device; `with copies` is what a caller
 of the runtime gets, from arrays to arrays. TF32 for the frame encoder is measured for comparison; no setting asks for it.
@@ -14,13 +15,17 @@ of the runtime gets, from arrays to arrays. TF32 for the frame encoder is measur
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
+import os
 import statistics
 import sys
 import tempfile
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -67,8 +72,10 @@ from fewframes.training.steps.loop import Trainer
 from fewframes.training.steps.training_set import TrainingSet
 from fewframes.video.torchcodec import why_not
 
-SOFT_S = 420.0
-"""Seconds after which nothing more is begun. The longest piece takes far less than the two minutes that remain."""
+STOP_S, LAST_SHARE = 530.0, 0.2
+"""Seconds after which the command ends itself, and their last part, in which nothing more is begun. A piece takes far less."""
+CLIENTS = 16
+"""Clients that ask a server at the same time."""
 PRECISIONS: dict[str, DtypeName] = {
     "float32": "float32",
     "tf32": "float32",
@@ -91,6 +98,7 @@ class Sizes:
     file_s: int
     num_videos: int
     num_soaked: int
+    num_requests: int
     batches: tuple[int, ...]
     steps: int
     baselines: tuple[str, ...]
@@ -98,24 +106,24 @@ class Sizes:
 
 FULL = Sizes(
     seconds=1.0, frames=(1, 16, 256), matrix_side=8192, vit=VIT_B, num_files=16, file_s=10, num_videos=256, num_soaked=1000,
-    batches=(64, 32, 16, 8, 4), steps=10, baselines=("stam-16", "x3d-l", "slowfast-8x8-r50", "i3d-r50-nl"),
+    num_requests=480, batches=(64, 32, 16, 8, 4), steps=10, baselines=("stam-16", "x3d-l", "slowfast-8x8-r50", "i3d-r50-nl"),
 )  # fmt: skip
 TINY = Sizes(
     seconds=0.0, frames=(1, 2), matrix_side=256, vit=SMALL_VIT, num_files=2, file_s=1, num_videos=4, num_soaked=8,
-    batches=(2,), steps=3, baselines=("lite0-16", "i3d-r50-nl"),
+    num_requests=20, batches=(2,), steps=3, baselines=("lite0-16", "i3d-r50-nl"),
 )  # fmt: skip
 
 
 class Clock:
-    """The seconds since the start. Once `SOFT_S` have passed, a piece of work is left out, and named as such."""
+    """The seconds since the start. In the last of those that there are, a piece of work is left out, and named as such."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.began, self.device = time.monotonic(), device
+    def __init__(self, device: torch.device, stop_s: float) -> None:
+        self.began, self.device, self.last_s = time.monotonic(), device, (1 - LAST_SHARE) * stop_s
 
     def piece(self, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The figures of a piece of work; why there are none, if it fails or time is up. The others go on: a GPU may be lent."""
         passed_s = time.monotonic() - self.began
-        if passed_s > SOFT_S:
+        if passed_s > self.last_s:
             return {"left out": f"{passed_s:.0f} s had passed"}
         print(f"{passed_s:.0f} s: {name}", file=sys.stderr)
         try:
@@ -182,20 +190,24 @@ def precision(bench: Bench) -> dict[str, Any]:
 
 def networks(bench: Bench) -> dict[str, Any]:
     """Frames/s of Lite0 and of a ViT in each precision, and how far their embeddings are from those of the CPU in float32."""
-    models = {"lite0": load_checkpoint("lite0-16"), "vit": checkpoint_of(bench.sizes.vit)}
+    models = {"lite0": partial(load_checkpoint, "lite0-16"), "vit": partial(checkpoint_of, bench.sizes.vit)}
+    return {model: bench.clock.piece(model, partial(in_each_precision, bench, made)) for model, made in models.items()}
+
+
+def in_each_precision(bench: Bench, made: Callable[[], Checkpoint]) -> dict[str, Any]:
+    checkpoint = made()
     results: dict[str, Any] = {}
-    for model, checkpoint in models.items():
-        side = checkpoint.view.crop_px
-        most = max(bench.sizes.frames)
-        frames_TCHW = np.random.default_rng(0).integers(0, 256, (most, 3, side, side), dtype=np.uint8)
-        few = frames_TCHW[: min(most, 16)]
-        exact_TD = TorchRuntime(checkpoint, device="cpu", dtype="float32").embed_frames(few)
-        for name, dtype in PRECISIONS.items():
-            if not may_pay(DTYPES[dtype], bench.device):
-                results[f"{model}, {name}"] = {"left out": "this CPU has no instructions for it"}
-                continue
-            work = partial(network, bench, checkpoint, name, frames_TCHW, few, exact_TD)
-            results[f"{model}, {name}"] = bench.clock.piece(f"{model}, {name}", work)
+    side = checkpoint.view.crop_px
+    most = max(bench.sizes.frames)
+    frames_TCHW = np.random.default_rng(0).integers(0, 256, (most, 3, side, side), dtype=np.uint8)
+    few = frames_TCHW[: min(most, 16)]
+    exact_TD = TorchRuntime(checkpoint, device="cpu", dtype="float32").embed_frames(few)
+    for name, dtype in PRECISIONS.items():
+        if not may_pay(DTYPES[dtype], bench.device):
+            results[name] = {"left out": "this CPU has no instructions for it"}
+            continue
+        work = partial(network, bench, checkpoint, name, frames_TCHW, few, exact_TD)
+        results[name] = bench.clock.piece(name, work)
     return results
 
 
@@ -343,7 +355,7 @@ class NoiseVideos(Dataset[TrainingBatch]):
 
 
 def training(bench: Bench) -> dict[str, Any]:
-    """Videos/s of a training step of the whole ViT, peak memory, and the share of the measured rate of products."""
+    """Videos/s of a training step of the whole ViT, peak memory, and the share of the measured rate of products; then resuming."""
     results = {}
     for checkpointing in (False, True):
         for batch in bench.sizes.batches:  # the largest that fits
@@ -352,22 +364,26 @@ def training(bench: Bench) -> dict[str, Any]:
             results[name] = bench.clock.piece(f"training {name}, {batch} videos", work)
             if "failed" not in results[name]:
                 break
+    results["resume"] = bench.clock.piece("resume", partial(resuming, bench))
     return results
+
+
+def trainer_of(bench: Bench, batch: int, steps: int, dtype: torch.dtype, *, checkpointing: bool) -> Trainer:
+    config, view = bench.sizes.vit, PRESETS["stam-16"].view
+    settings = TrainConfig(unfreeze="all", batch_size=batch, epochs=1, min_steps=steps, checkpointing=checkpointing)
+    noise_TCHW = torch.randint(0, 256, (config.num_frames, 3, view.crop_px, view.crop_px), dtype=torch.uint8)
+    targets_BK = torch.eye(config.num_classes)[torch.arange(batch) % config.num_classes]
+    examples: Any = NoiseVideos(batch, noise_TCHW)
+    training_set = TrainingSet(examples, targets_BK, [f"video {row}" for row in range(batch)])
+    accelerator = start_processes(str(bench.device), settings)
+    return Trainer(checkpoint_of(config).model, training_set, RunConfig(train=settings), accelerator, dtype)
 
 
 def training_figures(bench: Bench, batch: int, *, checkpointing: bool) -> dict[str, Any]:
     memory = Memory(bench.device)
     config, view = bench.sizes.vit, PRESETS["stam-16"].view
     dtype = auto_dtype(bench.device)[0]
-    settings = TrainConfig(
-        unfreeze="all", batch_size=batch, epochs=1, min_steps=bench.sizes.steps + 2, checkpointing=checkpointing
-    )
-    noise_TCHW = torch.randint(0, 256, (config.num_frames, 3, view.crop_px, view.crop_px), dtype=torch.uint8)
-    targets_BK = torch.eye(config.num_classes)[torch.arange(batch) % config.num_classes]
-    examples: Any = NoiseVideos(batch, noise_TCHW)
-    training_set = TrainingSet(examples, targets_BK, [f"video {row}" for row in range(batch)])
-    accelerator = start_processes(str(bench.device), settings)
-    trainer = Trainer(checkpoint_of(config).model, training_set, RunConfig(train=settings), accelerator, dtype)
+    trainer = trainer_of(bench, batch, bench.sizes.steps + 2, dtype, checkpointing=checkpointing)
     with memory:
         step_s = [step.seconds - step.waited_s for step in trainer.steps()][2:]  # two to warm up
     videos_s = batch / statistics.median(step_s)
@@ -380,6 +396,75 @@ def training_figures(bench: Bench, batch: int, *, checkpointing: bool) -> dict[s
         "videos/s": round(videos_s, 3),
         "peak GB": None if memory.peak_bytes is None else round(memory.peak_bytes / 1e9, 3),
         "share of the measured rate": round(videos_s * gflop * 1e9 / rate, 4),
+    }
+
+
+def resuming(bench: Bench) -> dict[str, Any]:
+    """A run that is saved after its second step of four and continued by a new trainer, against the one that went on."""
+    batch, dtype = min(bench.sizes.batches), auto_dtype(bench.device)[0]
+    torch.manual_seed(0)
+    whole = trainer_of(bench, batch, 4, dtype, checkpointing=False)
+    torch.manual_seed(0)
+    resumed = trainer_of(bench, batch, 4, dtype, checkpointing=False)
+    steps = whole.steps()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "state"
+        losses = [next(steps).loss for _ in range(2)]
+        began = time.perf_counter()
+        whole.save(path, {})
+        saved_s = time.perf_counter() - began
+        losses += [step.loss for step in steps]
+        began = time.perf_counter()
+        resumed.restore(path)
+        restored_s = time.perf_counter() - began
+        size_mb = path.stat().st_size / 1e6
+    again = [step.loss for step in resumed.steps()]
+    ends = [trainer.trained().state_dict().values() for trainer in (whole, resumed)]
+    pairs = zip(*ends, strict=True)
+    return {
+        "steps": f"{len(losses)}, of which {len(again)} once more",
+        "largest difference of losses": max(abs(one - other) for one, other in zip(losses[2:], again, strict=True)),
+        "largest difference of weights": max(float((one.float() - other.float()).abs().max()) for one, other in pairs),
+        "save s": round(saved_s, 3),
+        "restore s": round(restored_s, 3),
+        "MB": round(size_mb, 1),
+    }
+
+
+def serving(bench: Bench) -> dict[str, Any]:
+    """Answers a second of `fewframes serve` and how long each takes, while several clients ask at once; clips of `examples`."""
+    from benchmarks.serving.serving import Server, ask, client_of, in_parallel, quantiles  # late: it needs httpx2
+
+    server = Server(0, ("--device", str(bench.device), "--max-waiting", str(CLIENTS)))
+    answers: Counter[int] = Counter()
+    taken: list[float] = []
+
+    async def asked(num_requests: int) -> None:
+        async with client_of(server.url) as client:
+
+            async def work(number: int) -> bool:
+                if number < num_requests:
+                    began = time.perf_counter()
+                    answers[(await ask(client, number)).status_code] += 1
+                    taken.append(time.perf_counter() - began)
+                return number < num_requests
+
+            await in_parallel(CLIENTS, work)
+
+    try:
+        asyncio.run(asked(CLIENTS))  # warm-up
+        answers.clear()
+        taken.clear()
+        began = time.perf_counter()
+        asyncio.run(asked(bench.sizes.num_requests))
+        seconds = time.perf_counter() - began
+    finally:
+        server.stop()
+    return {
+        "clients": CLIENTS,
+        "answers": {str(status): number for status, number in sorted(answers.items())},
+        "answers/s": round(len(taken) / seconds, 2),
+        "seconds of an answer": quantiles(taken),
     }
 
 
@@ -411,6 +496,7 @@ PARTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "networks": networks,
     "training": training,
     "folders": folders,
+    "serving": serving,
     "views": many_views,
 }
 
@@ -439,19 +525,45 @@ def main() -> None:
     parser.add_argument("--device", default="auto", help="the device, as for fewframes.load")
     parser.add_argument("--tiny", action="store_true", help="small networks and few videos: does the command work?")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="some of the parts alone")
+    parser.add_argument("--output", type=Path, help="the file for the JSON, written anew after each part; else stdout")
+    parser.add_argument("--stop-s", type=float, default=STOP_S, help="seconds after which the command ends itself")
     options = parser.parse_args()
     device = choose_device(options.device)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # streams and graphs are those of the current GPU
     if device.type == "cpu" and not options.tiny:
         parser.error("there is no GPU here; --tiny shows that the command works")
-    bench = Bench(device, TINY if options.tiny else FULL, Clock(device))
-    results = {part: bench.clock.piece(part, partial(PARTS[part], bench)) for part in options.parts}
-    print(table(results), file=sys.stderr)
+    bench = Bench(device, TINY if options.tiny else FULL, Clock(device, options.stop_s))
     gpu = {"name": machine_name(device)}
     if device.type == "cuda":
         memory_gb = torch.cuda.get_device_properties(device).total_memory / 1e9
         gpu |= {"CUDA": str(torch.version.cuda), "memory GB": f"{memory_gb:.1f}"}
-    seconds = round(time.monotonic() - bench.clock.began, 1)
-    write_result(device=gpu, tiny=options.tiny, seconds=seconds, **json.loads(json.dumps(results)))
+    results: dict[str, Any] = {}
+
+    def write() -> None:
+        seconds = round(time.monotonic() - bench.clock.began, 1)
+        write_result(device=gpu, tiny=options.tiny, seconds=seconds, **results)
+
+    def written(part: str, figures: dict[str, Any]) -> None:
+        results[part] = json.loads(json.dumps(figures))
+        if options.output:
+            with options.output.open("w") as file, redirect_stdout(file):
+                write()
+
+    def stop() -> None:
+        part = next((part for part in options.parts if part not in results), options.parts[-1])
+        written(part, {"failed": f"it still ran after {options.stop_s:g} s"})
+        os._exit(1)  # a kernel that hangs cannot be interrupted
+
+    watch = threading.Timer(options.stop_s, stop)
+    watch.daemon = True
+    watch.start()
+    for part in options.parts:
+        written(part, bench.clock.piece(part, partial(PARTS[part], bench)))
+    watch.cancel()
+    print(table(results), file=sys.stderr)
+    if not options.output:
+        write()
 
 
 if __name__ == "__main__":

@@ -28,20 +28,35 @@ def failures_in(value: Any) -> Iterator[str]:
 
 
 @pytest.mark.skipif(not (ROOT / "benchmarks").is_dir(), reason="the benchmarks are not here")
-def test_a_tiny_run_measures_every_cell() -> None:
-    done = benchmark("--tiny", "--parts", "precision", "training", "folders")
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+def test_a_tiny_run_measures_every_cell(tmp_path: Path) -> None:
+    done = benchmark("--tiny", "--output", str(tmp_path / "gpu.json"))
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    result = json.loads((tmp_path / "gpu.json").read_text())
     assert list(failures_in(result)) == []
     assert result["tiny"]
     assert result["precision"]["auto"] in ("float32", "bfloat16")
     assert set(result["precision"]["matrix TFLOP/s"]) == {"float32", "tf32", "bfloat16", "float16"}
+    assert set(result["networks"]) == {"lite0", "vit"}
+    assert result["networks"]["vit"]["float32"]["least cosine with the CPU"] > 0.9999
+    resume = result["training"].pop("resume")
+    assert resume["largest difference of weights"] == 0
     assert all(step["videos/s"] > 0 for step in result["training"].values())
     assert set(result["training"]) == {"without checkpointing", "with checkpointing"}
+    assert result["serving"]["answers"] == {"200": 20}
+    assert all(view["videos/s"] > 0 for view in result["views"].values())
     pyav = result["folders"]["pyav"]
     assert (pyav["videos"], pyav["answered"]) == (4, 4)
     assert set(result["folders"]["memory"]) == {"after 1 videos", "after 8 videos"}
     assert "share of the measured rate" in done.stderr  # the table
+
+
+@pytest.mark.skipif(not (ROOT / "benchmarks").is_dir(), reason="the benchmarks are not here")
+def test_a_run_that_hangs_ends_and_keeps_what_it_has(tmp_path: Path) -> None:
+    output = tmp_path / "gpu.json"
+    done = benchmark("--tiny", "--parts", "views", "--stop-s", "0.3", "--output", str(output))
+    assert done.returncode == 1
+    result = json.loads(output.read_text())
+    assert result["views"] == {"failed": "it still ran after 0.3 s"}
 
 
 @pytest.mark.skipif(not (ROOT / "benchmarks").is_dir(), reason="the benchmarks are not here")
