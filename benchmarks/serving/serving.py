@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import httpx2
@@ -29,6 +29,7 @@ from fewframes.core.process import keep_memory
 CLIPS = [ROOT / "examples" / name for name in ("hug.mp4", "kick.mp4")]
 ROUNDS, CLIPS_A_ROUND, CLIENTS = 4, 12, 6
 WORKERS, WAITING, MANY_CLIENTS, OVERLOAD_S = 4, 8, 30, 30.0
+OPTIONS = ("--device", "cpu", "--dtype", "float32", "--workers", str(WORKERS), "--max-waiting", str(WAITING))
 STOPPED_REQUESTS = 30
 PORT = 18765
 """Below those that systems give to clients: one that knocks while nobody listens may be connected to itself."""
@@ -38,9 +39,8 @@ TICKS = os.sysconf("SC_CLK_TCK")
 class Server:
     """`fewframes serve` in a process of its own."""
 
-    def __init__(self, port: int) -> None:
-        words = ["serve", "--port", str(port), "--device", "cpu", "--dtype", "float32"]
-        words += ["--workers", str(WORKERS), "--max-waiting", str(WAITING)]
+    def __init__(self, port: int, options: Sequence[str] = OPTIONS) -> None:
+        words = ["serve", "--port", str(port), *options]
         command = [sys.executable, "-c", "from fewframes.cli.main import main; main()", *words]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         assert self.process.stderr is not None

@@ -30,6 +30,7 @@ from fewframes.errors import BenchError, ConfigError, MissingDependency, Missing
 from fewframes.models.cost import Cost
 from fewframes.models.devices import may_pay
 from fewframes.models.presets import PRESETS
+from fewframes.runtime import torch_runtime
 from fewframes.sampling import Views
 from fewframes.video.source import open_video
 from fewframes.video.view import ViewConfig
@@ -197,6 +198,27 @@ def test_ways_are_found_and_taken() -> None:
     assert len(runner.seconds_of(1, 0)) == 1
     assert len(runner.seconds_of(1, 1e-9)) == 2
     assert all(seconds > 0 for seconds in runner.seconds_of(1, 0.01))
+
+
+def test_a_model_of_ours_is_measured_with_as_many_frames_at_once_as_it_predicts_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    baseline = BASELINES["lite0-16"]
+    runner = Runner(build(baseline), baseline, CPU)
+    assert runner.predictor is not None
+    runtime, sizes = runner.predictor.torch, set()
+
+    def embedded(part: torch.Tensor) -> torch.Tensor:
+        sizes.add(len(part))
+        return torch.zeros(len(part), runtime.frame_width)
+
+    monkeypatch.setattr(runtime, "_embed", embedded)
+    monkeypatch.setattr(torch_runtime, "num_threads", lambda: 1)
+    for name, at_once in (("float32", 4), ("bfloat16", 8)):
+        sizes.clear()
+        runner.take(RunMode(name, channels_last=True))
+        runner.run(runner.input_of(1))
+        assert sizes == {at_once}
 
 
 def test_scores_are_the_mean_over_views() -> None:

@@ -6,7 +6,7 @@ import io
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -111,6 +111,82 @@ def test_decoding_runs_ahead_but_not_away(tiny: Predictor, videos: Path, monkeyp
     results.close()  # type: ignore[attr-defined]
     assert asked <= 5
     assert threading.active_count() == before
+
+
+def test_a_gpu_takes_several_videos_at_once_and_answers_the_same(
+    tiny: Predictor, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No GPU is needed: the number of videos a batch is set, and what goes through the network together is counted."""
+    (tmp_path / "empty.mp4").touch()
+    good = [videos / "a.mp4", videos / "b.mp4", videos / "sub" / "c.mp4"]
+    sources = [good[0], tmp_path / "empty.mp4", *good[1:], tmp_path / "none.mp4", good[0], good[1]]
+    alone = list(tiny.predict_many(sources))
+    sizes: list[int] = []
+    label_many = tiny.label_many
+
+    def counted(decoded: Any) -> list[Prediction]:
+        sizes.append(len(decoded))
+        return label_many(decoded)
+
+    monkeypatch.setattr(tiny, "_videos_at_once", lambda num_frames: 3)
+    monkeypatch.setattr(tiny, "label_many", counted)
+    together = list(tiny.predict_many(sources))
+    assert sorted(sizes) == [1, 2, 2]  # of each three, what could be read
+    assert [result.source for result in together] == [str(source) for source in sources]
+    for one, other in zip(alone, together, strict=True):
+        assert type(one) is type(other)
+        if isinstance(one, Prediction) and isinstance(other, Prediction):
+            assert_close(other.scores, one.scores, rtol=0, atol=1e-5)
+
+
+def test_a_batch_is_put_together_while_the_one_before_is_computed(
+    tiny: Predictor, videos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label_many, both, before = tiny.label_many, threading.Barrier(2, timeout=60), threading.active_count()
+
+    def waits_for_the_other(decoded: Any) -> list[Prediction]:
+        both.wait()  # is broken, and fails, if one batch is labelled at a time
+        return label_many(decoded)
+
+    monkeypatch.setattr(tiny, "_videos_at_once", lambda num_frames: 2)
+    monkeypatch.setattr(tiny, "label_many", waits_for_the_other)
+    results = tiny.predict_many([videos / "a.mp4", videos / "b.mp4"] * 4)
+    assert isinstance(next(results), Prediction)
+    cast("Any", results).close()
+    assert threading.active_count() == before
+
+
+def test_what_ends_a_batch_ends_the_call(tiny: Predictor, videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(decoded: Any) -> list[Prediction]:
+        raise ConfigError("no such thing")
+
+    monkeypatch.setattr(tiny, "_videos_at_once", lambda num_frames: 2)
+    monkeypatch.setattr(tiny, "label_many", refused)
+    with pytest.raises(ConfigError, match="no such thing"):
+        list(tiny.predict_many([videos / "a.mp4", videos / "b.mp4"]))
+
+
+def test_a_video_without_an_answer_does_not_take_those_of_its_batch(
+    tiny: Predictor, videos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, label_many = str(videos / "b.mp4"), tiny.label_many
+
+    def refused(decoded: Any) -> list[Prediction]:
+        if any(video.clips[0].source == bad for video in decoded):
+            raise VideoError("no numbers")
+        return label_many(decoded)
+
+    monkeypatch.setattr(tiny, "_videos_at_once", lambda num_frames: 3)
+    monkeypatch.setattr(tiny, "label_many", refused)
+    results = list(tiny.predict_many([videos / "a.mp4", bad, videos / "sub" / "c.mp4"]))
+    assert [type(result) for result in results] == [Prediction, Failure, Prediction]
+
+
+@pytest.mark.parametrize(("device", "num_frames", "expected"), [("cuda:0", 16, 16), ("cuda:0", 300, 1), ("cpu", 16, 1)])
+def test_a_batch_on_a_gpu_has_256_frames(tiny_model: Path, device: str, num_frames: int, expected: int) -> None:
+    predictor = load(tiny_model, device="cpu", dtype="float32", runtime="torch")
+    predictor.torch.device = device
+    assert predictor._videos_at_once(num_frames) == expected
 
 
 def test_names_files_and_devices_that_are_not_there(tiny_model: Path) -> None:

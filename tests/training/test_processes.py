@@ -12,12 +12,14 @@ import pytest
 from helpers.training import command
 
 COUNTING = """
-import sys
+import json, sys, torch
+from torch.distributed.distributed_c10d import _get_default_group
 from fewframes.runtime.torch_runtime import TorchRuntime
-encoded, plain = [], TorchRuntime.encode_clips
+encoded, waits, plain = [], set(), TorchRuntime.encode_clips
 
 def counted(self, frames):
     encoded.append(len(frames))
+    waits.add(_get_default_group()._get_backend(torch.device("cpu")).options._timeout.total_seconds())
     return plain(self, frames)
 
 TorchRuntime.encode_clips = counted
@@ -27,7 +29,7 @@ try:
 finally:
     import os
     with open(sys.argv[4] + "-rank" + os.environ["RANK"], "w") as file:
-        file.write(f"{len(encoded)}")
+        json.dump({"encoded": len(encoded), "longest waits": list(waits)}, file)
 """
 
 
@@ -46,7 +48,10 @@ def test_two_processes_share_embedding_and_judging(
     assert "held-out videos: " in done.stdout, done.stderr
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert (metrics["processes"], metrics["held_out"]["evaluated"], len(metrics["failed"])) == (2, 4, 1)
-    counts = [int((tmp_path / f"out-rank{rank}").read_text()) for rank in (0, 1)]
+    ranks = [json.loads((tmp_path / f"out-rank{rank}").read_text()) for rank in (0, 1)]
+    # NCCL's own limit of ten minutes would end a run while one process embeds, scores or writes longer than the others.
+    assert [rank["longest waits"] for rank in ranks] == [[6 * 3600]] * 2
+    counts = [rank["encoded"] for rank in ranks]
     # Twelve videos can be read. Frozen, each view is embedded once: eight training videos, mirrored too, and four held out. Else
     # the four held out are judged in both epochs, to calibrate the chosen and the last model, and at the end.
     assert sum(counts) == {"none": 8 * 2 + 4, "all": 5 * 4}[unfreeze]

@@ -122,6 +122,8 @@ class Runner:
         """Cast the network to the precision of this mode, and its weights to the layout."""
         self.dtype = DTYPES[mode.dtype]
         self.cast.to(self.dtype)
+        if self.predictor is not None:  # says how many frames are embedded at once, and whether the rest may take TF32
+            self.predictor.torch.dtype = self.dtype
         for parameter in self.cast.parameters():
             if parameter.ndim in (4, 5):
                 last = torch.channels_last if parameter.ndim == 4 else torch.channels_last_3d

@@ -72,7 +72,15 @@ def _examine_torch(device_name: str) -> Generator[str, None, str]:
     """Yield a line for each finding about torch and its device. Return the name of the device."""
     import torch
 
-    from fewframes.models.devices import PROBE_SIDE, auto_dtype, choose_device, machine_name, matrix_flops_s, may_pay
+    from fewframes.models.devices import (
+        PROBE_SIDE,
+        auto_dtype,
+        choose_device,
+        float32_reason,
+        machine_name,
+        matrix_flops_s,
+        may_pay,
+    )
 
     device = choose_device(device_name)
     yield f"device: {device} ({machine_name(device)})"
@@ -84,7 +92,8 @@ def _examine_torch(device_name: str) -> Generator[str, None, str]:
         f"{str(dtype).removeprefix('torch.')} {rate / 1e9:.3g} GFLOP/s" for dtype, rate in rates.items()
     )
     dtype, why = auto_dtype(device)
-    yield f"precision of torch: {str(dtype).removeprefix('torch.')} ({why})"
+    rest = float32_reason(dtype, device)
+    yield f"precision of torch: {str(dtype).removeprefix('torch.')} ({why}){rest and f'; {rest}'}"
     return str(device)
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from itertools import islice
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import numpy as np
 
@@ -36,6 +38,11 @@ if TYPE_CHECKING:  # only programs that have torch use these
     from fewframes.models.files.checkpoint import Checkpoint
     from fewframes.runtime.torch_runtime import TorchRuntime
     from fewframes.video.live_source import LiveSource
+
+DecodedBatch: TypeAlias = "list[tuple[str, DecodedClips | Prediction | FewframesError]]"
+"""Videos with what became of each: frames, an answer that came early, or an error."""
+GPU_FRAMES = 256
+"""Frames of several videos that a GPU takes at once. With those of one video it would wait for Python most of the time."""
 
 
 class Predictor:
@@ -164,21 +171,53 @@ class Predictor:
         """Label many videos (paths or URLs), and yield one result for each in their order. An unreadable video gives a `Failure`.
 
         `workers` videos are decoded at a time, by one thread each (default: one per core). A budget is for each video. The other
-        arguments: see `predict`.
+        arguments: see `predict`. A GPU takes several videos at once, so their results come together; which ones share a batch
+        depends on their order alone.
         """
         if isinstance(sources, str | os.PathLike):
             raise TypeError(f"sources = {sources!r}: needs several; use predict for one")
         workers = whole_number("workers", workers or num_cores(), 1)
         frames = self._frames(num_frames)
         request = ClipRequest(one_pass(tolerance), frames, start_s, end_s)
-        way = self._way(request, num_frames, early_exit, Budget.of(budget_ms, budget_kb))
+        budget = Budget.of(budget_ms, budget_kb)
+        way = self._way(request, num_frames, early_exit, budget)
         paths = (os.fspath(source) for source in sources)
-        for source, done in worked_ahead(paths, lambda source: way(source, 1), workers):
-            if isinstance(done, FewframesError):
-                yield Failure.of(source, done)
-                continue
+        size = 1 if budget is not None or early_exit is not False else self._videos_at_once(frames)
+        ahead = None if size == 1 else size + workers
+        with closing(worked_ahead(paths, lambda source: way(source, 1), workers, ahead)) as decoded:
+            batches = iter(lambda: list(islice(decoded, size)), [])
+            if size > 1:
+                yield from self._in_turns(batches)
+            for batch in batches:
+                yield from self._labelled(batch)
+
+    def _in_turns(self, batches: Iterator[DecodedBatch]) -> Iterator[Prediction | Failure]:
+        """Yield the results of batches. While a GPU computes one, a second thread puts the next together and sends it there."""
+        with closing(worked_ahead(batches, lambda batch: list(self._labelled(batch)), 2, 2)) as labelled:
+            for _, results in labelled:
+                if isinstance(results, FewframesError):
+                    raise results
+                yield from results
+
+    def _videos_at_once(self, num_frames: int) -> int:
+        """Return the number of videos that a GPU takes at once, so that it is filled; a CPU takes each by itself."""
+        return max(1, GPU_FRAMES // num_frames) if self.runtime.device.startswith("cuda") else 1
+
+    def _labelled(self, batch: DecodedBatch) -> Iterator[Prediction | Failure]:
+        """Yield the result of each video of a batch in its order. Only what is decoded goes through the network, together."""
+        videos = [done for _, done in batch if isinstance(done, DecodedClips)]
+        labelled: Iterator[Prediction] = iter(())
+        if len(videos) > 1:
+            with suppress(VideoError):  # one video has no answer; each is then labelled by itself
+                labelled = iter(self.label_many(videos))
+        for source, done in batch:
             try:
-                yield done if isinstance(done, Prediction) else self.label(done)
+                if isinstance(done, FewframesError):
+                    yield Failure.of(source, done)
+                elif isinstance(done, Prediction):
+                    yield done
+                else:
+                    yield next(labelled, None) or self.label(done)
             except VideoError as error:
                 yield Failure.of(source, error)
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -16,7 +20,9 @@ PROBE_SIDE = 256
 LONGEST_PRODUCT_S = 1.0
 """The longest time that one matrix product of the benchmark may take, in seconds."""
 LEAST_CAPABILITY = 8
-"""The compute capability from which tensor cores of NVIDIA take bfloat16 (Ampere)."""
+"""The compute capability from which tensor cores of NVIDIA take bfloat16 and TF32 (Ampere)."""
+_SWITCHES = threading.RLock()
+"""Held while torch's switches of TF32 are set, because they are the whole process's."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -66,7 +72,9 @@ def auto_dtype(device: torch.device) -> tuple[torch.dtype, str]:
         major, minor = torch.cuda.get_device_capability(device)
         if major >= LEAST_CAPABILITY:
             return torch.bfloat16, f"compute capability {major}.{minor} has bfloat16"
-        return torch.float32, f"compute capability {major}.{minor} has no fast bfloat16"
+        return torch.float32, (
+            f"compute capability {major}.{minor} has no fast bfloat16; float16, whose numbers end at 65504, has to be asked for"
+        )
     if device.type != "cpu":
         return torch.float32, f"bfloat16 was never measured on {device.type}"
     # Support by oneDNN is not enough: with plain AVX-512 it computes bfloat16 by way of float32.
@@ -76,6 +84,41 @@ def auto_dtype(device: torch.device) -> tuple[torch.dtype, str]:
     if found and may_pay(torch.bfloat16, device):
         return torch.bfloat16, f"this CPU has {found}"
     return torch.float32, "this CPU has no instructions for bfloat16"
+
+
+@contextmanager
+def float32_products(device: torch.device, *, tf32: bool) -> Iterator[None]:
+    """Run the block with TF32 allowed, or not, in what a GPU computes in float32; elsewhere nothing is changed.
+
+    By default torch allows TF32 in convolutions and not in products of matrices. Its switches are the whole process's: one that
+    says otherwise is set, and put back after the block. Another thread that needs them waits until then, so results are fetched
+    outside the block.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    cudnn: Any = torch.backends.cudnn
+    with _SWITCHES:
+        before = [(switch, switch.fp32_precision) for switch in (torch.backends.cuda.matmul, cudnn.conv)]
+        changed = [(switch, precision) for switch, precision in before if (precision == "tf32") != tf32]
+        try:
+            for switch, _ in changed:
+                switch.fp32_precision = "tf32" if tf32 else "ieee"
+            yield
+        finally:
+            for switch, precision in changed:
+                switch.fp32_precision = "none"  # as torch.backends.fp32_precision has it, then and later
+                if switch.fp32_precision != precision:
+                    switch.fp32_precision = precision
+
+
+def float32_reason(dtype: torch.dtype, device: torch.device) -> str:
+    """Return in words how a GPU computes what stays in float32 beside a frame encoder of this precision; empty elsewhere."""
+    if device.type != "cuda":
+        return ""
+    if torch.cuda.get_device_capability(device)[0] < LEAST_CAPABILITY:
+        return "the rest in float32: this GPU has no TF32"
+    return "the rest in float32 without TF32" if dtype == torch.float32 else "the rest in float32 with TF32"
 
 
 def matrix_flops_s(dtype: torch.dtype, device: torch.device, *, side: int, seconds: float) -> float:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -13,7 +16,7 @@ from fewframes.core.arguments import whole_number
 from fewframes.errors import ConfigError, nearest
 from fewframes.models.attention_maps import choose_method, frame_maps
 from fewframes.models.config import MapChoice, MapMethod
-from fewframes.models.devices import auto_dtype, choose_device
+from fewframes.models.devices import auto_dtype, choose_device, float32_products
 from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.files.networks import sharing_copy
 from fewframes.models.layers import pixels_of
@@ -57,7 +60,8 @@ class TorchRuntime:
         Args:
             checkpoint: the model.
             device: the name of a device of torch; `auto` takes CUDA, then Apple's MPS, then the CPU.
-            dtype: the precision of the frame encoder; `auto` takes bfloat16 where the device has instructions for it.
+            dtype: the precision of the frame encoder; `auto` takes bfloat16 where the device has instructions for it. On a GPU
+                the rest is computed in float32 with TF32, and without it if this is float32.
             merge: the patches that each block of a ViT merges away; None is the number that the model was trained with.
             name: the model's name in errors and files.
 
@@ -79,6 +83,8 @@ class TorchRuntime:
         self.torch_device = choose_device(device)
         self.device = str(self.torch_device)
         self.model = sharing_copy(checkpoint.model).eval().to(self.torch_device).to(memory_format=torch.channels_last)
+        # With its index: `cuda` alone is another GPU in a thread that begins later, if torch.cuda.set_device was called.
+        self.torch_device = next(self.model.parameters()).device
         self.frame_width, self.video_width = self.model.frame_width, self.model.temporal_encoder.width
         fold_norms = getattr(self.model.frame_encoder, "fold_norms", None)
         if fold_norms is not None:
@@ -102,16 +108,35 @@ class TorchRuntime:
         """Return frame embeddings f_t (Eq. 10): (T, C, H, W) uint8 -> (T, D)."""
         frames = _tensor(frames_TCHW)
         if self.torch_device.type != "cpu":
-            return _array(torch.cat([self._embed(part_TCHW) for part_TCHW in frames.split(FRAMES_AT_ONCE)]))
+            # Fetched once, at the end: while the GPU computes a part, the next is copied to it.
+            parts = [
+                embedded for part_TCHW in frames.split(FRAMES_AT_ONCE) for embedded in self._embed_fitting(part_TCHW)
+            ]
+            return _array(torch.cat(parts).cpu())
         evenly = -(-len(frames) // num_threads())
         at_once = max(1, min(evenly, CPU_BYTES_AT_ONCE // self.dtype.itemsize))
         return _array(torch.cat(side_by_side(self._embed, frames.split(at_once))))
 
+    def _embed_fitting(self, frames_TCHW: Tensor) -> list[Tensor]:
+        """Return the embeddings of some frames, in as many parts as the memory of the device needs."""
+        try:
+            return [self._embed(frames_TCHW)]
+        except torch.OutOfMemoryError:
+            if len(frames_TCHW) == 1:
+                raise
+        return [embedded for half in frames_TCHW.chunk(2) for embedded in self._embed_fitting(half)]
+
     def _embed(self, frames_TCHW: Tensor) -> Tensor:
-        """Return the embeddings of some frames, on the CPU."""
-        with torch.inference_mode():
-            pixels_TCHW = pixels_of(frames_TCHW.to(self.torch_device)).contiguous(memory_format=torch.channels_last)
-            return self.model.encode_frames(pixels_TCHW).cpu()
+        """Return the embeddings of some frames, on the device."""
+        there_TCHW = sent(frames_TCHW, self.torch_device)
+        with self._computing():
+            return self.model.encode_frames(pixels_of(there_TCHW).contiguous(memory_format=torch.channels_last))
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """Run the block without gradients; on a GPU with TF32 in what is float32, unless all of it was to be float32."""
+        with torch.inference_mode(), float32_products(self.torch_device, tf32=self.dtype != torch.float32):
+            yield
 
     def encode_clips(self, frames_BTCHW: Frames) -> Floats:
         """Return frame embeddings of whole clips, in any layout: (B, T, C, H, W) uint8 -> (B, T, D)."""
@@ -120,16 +145,17 @@ class TorchRuntime:
             return self.embed_frames(frames_BTCHW.reshape(-1, *frames_BTCHW.shape[2:])).reshape(
                 num_videos, num_frames, -1
             )
-        with torch.inference_mode():
-            pixels = (pixels_of(_tensor(clip)[None].to(self.torch_device)) for clip in frames_BTCHW)
-            return _array(torch.cat([self.model.encode_clips(pixels_1TCHW).cpu() for pixels_1TCHW in pixels]))
+        with self._computing():
+            pixels = (pixels_of(sent(_tensor(clip)[None], self.torch_device)) for clip in frames_BTCHW)
+            embeddings_BTD = torch.cat([self.model.encode_clips(pixels_1TCHW) for pixels_1TCHW in pixels])
+        return _array(embeddings_BTD.cpu())
 
     def encode_windows(self, embeddings_BTD: Floats, *, with_attention: bool = False) -> WindowEncoding:
         """Return logits, video embeddings and, if asked for, frame attention of windows of frame embeddings (B, T, D)."""
         parts = _tensor(embeddings_BTD).split(WINDOWS_AT_ONCE)
-        with torch.inference_mode():
+        with self._computing():
             encoded = [
-                self.model.encode_video(part_BTD.to(self.torch_device), with_attention=with_attention)
+                self.model.encode_video(sent(part_BTD, self.torch_device), with_attention=with_attention)
                 for part_BTD in parts
             ]
         return _joined(encoded)
@@ -140,7 +166,9 @@ class TorchRuntime:
 
     def frame_maps(self, frames_TCHW: Frames, method: MapMethod, label: int) -> Floats:
         """Return the maps (T, h, w) of the frames of one video (T, C, H, W) uint8 for the action of this index."""
-        return _array(frame_maps(self.model, pixels_of(_tensor(frames_TCHW).to(self.torch_device)), method, label))
+        pixels_TCHW = pixels_of(_tensor(frames_TCHW).to(self.torch_device))
+        with float32_products(self.torch_device, tf32=self.dtype != torch.float32):
+            return _array(frame_maps(self.model, pixels_TCHW, method, label))
 
     def motion_cache(self, before_D: Floats, embedding_D: Floats) -> Floats | None:
         """Return two parts (2, W) of a frame's motion token that no window changes (`MotionTokens.cacheable_parts`), or None."""
@@ -148,14 +176,34 @@ class TorchRuntime:
         if motion is None:
             return None
         before_1D, embedding_1D = (_tensor(row)[None].to(self.torch_device) for row in (before_D, embedding_D))
-        with torch.inference_mode():
-            return _array(motion.cacheable_parts(before_1D, embedding_1D)[0].cpu())
+        with self._computing():
+            parts_2W = motion.cacheable_parts(before_1D, embedding_1D)[0]
+        return _array(parts_2W.cpu())
 
     def encode_cached(self, embeddings_BTD: Floats, cached_BT2W: Floats) -> WindowEncoding:
         """Return what `encode_windows` does, for less work, given the `motion_cache` of each frame."""
         embeddings, cached = (_tensor(array).to(self.torch_device) for array in (embeddings_BTD, cached_BT2W))
-        with torch.inference_mode():
-            return _joined([self.model.encode_video(embeddings, cached_BT2W=cached)])
+        with self._computing():
+            encoded = self.model.encode_video(embeddings, cached_BT2W=cached)
+        return _joined([encoded])
+
+
+def sent(values: Tensor, device: torch.device) -> Tensor:
+    """Return values on the device. To a GPU they go by way of pinned memory, while it computes; Python does not wait for them."""
+    if device.type != "cuda":
+        return values.to(device)
+    copies, computing = _copies(device), torch.cuda.current_stream(device)
+    with torch.cuda.stream(copies):
+        there = values.pin_memory().to(device, non_blocking=True)  # torch reuses pinned memory only after the copy
+    computing.wait_stream(copies)
+    there.record_stream(computing)  # its memory is that of the other stream, which must not reuse it too early
+    return there
+
+
+@cache
+def _copies(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream on which values are copied to a GPU."""
+    return torch.cuda.Stream(device)
 
 
 def choose_dtype(name: DtypeName, device: torch.device) -> torch.dtype:

@@ -11,7 +11,7 @@ import torch
 from fewframes.data.layouts import Sample
 from fewframes.errors import DataError
 from fewframes.training.augment_config import AugmentConfig
-from fewframes.training.steps.loader import ExampleOrder, TokenExamples, VideoExamples, read_batches
+from fewframes.training.steps.loader import ExampleOrder, TokenExamples, TrainingBatch, VideoExamples, read_batches
 from fewframes.video.view import ViewConfig
 
 VIEW = ViewConfig(resize_px=36, crop_px=32)
@@ -90,3 +90,18 @@ def test_what_cannot_be_read_is_named_and_left_out(clips: Path) -> None:
     for workers in (0, 1):
         with pytest.raises(DataError, match="none of the videos of a batch could be read: .*broken.mp4"):
             list(read_batches(alone, ExampleOrder(1, 1, seed=0), 0, 1, workers))
+
+
+def test_a_pinned_batch_has_all_of_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No GPU is needed: what is pinned is written down."""
+    pinned: list[torch.Tensor] = []
+
+    def noted(tensor: torch.Tensor) -> torch.Tensor:
+        pinned.append(tensor)
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", noted)
+    batch = TrainingBatch(torch.ones(2, 3), torch.tensor([4, 7]), {1: "broken"}, 0.5)
+    same = batch.pin_memory()
+    assert [tensor.tolist() for tensor in pinned] == [[[1.0] * 3] * 2, [4, 7]]
+    assert (same.rows.tolist(), same.failed, same.waited_s) == ([4, 7], {1: "broken"}, 0.5)

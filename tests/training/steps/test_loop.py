@@ -23,7 +23,7 @@ from fewframes.models.stam import STAM
 from fewframes.training.augment_config import AugmentConfig
 from fewframes.training.config import RunConfig, TrainConfig
 from fewframes.training.processes import ONE_THREAD_GFLOP, few_threads, start_processes
-from fewframes.training.steps.loader import TokenExamples, VideoExamples
+from fewframes.training.steps.loader import TokenExamples, VideoExamples, read_batches
 from fewframes.training.steps.loop import Trainer, TrainingStep, fit
 from fewframes.training.steps.training_set import TrainingSet, class_weights, solve, token_examples
 from fewframes.video.view import ViewConfig
@@ -200,6 +200,31 @@ def test_diverging_names_the_videos() -> None:
     trainer = Trainer(model, training_set, run, start_processes("cpu", run.train))
     with pytest.raises(ConfigError, match=r"the loss is nan at step \d+ of 60 .* lower it, or look at .*[abcd]\.mp4, "):
         list(trainer.steps())
+
+
+def test_a_step_waits_for_its_losses_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU each look at a number makes Python wait until all that was queued is done. Each is counted here."""
+    embeddings_BVTD, targets_BK = rising_or_falling(4, seed=1)
+    model = built(PLAIN)
+    run = RunConfig(train=replace(QUICK, batch_size=2, accumulate=4, min_steps=1))
+    training_set = TrainingSet(token_examples(model, embeddings_BVTD), targets_BK, [str(row) for row in range(8)])
+    trainer = Trainer(model, training_set, run, start_processes("cpu", run.train))
+    batches = list(read_batches(training_set.examples, trainer.order, 0, 4, 0))
+    looks: list[str] = []
+    for name in ("item", "tolist", "__float__", "__bool__"):
+        plain = getattr(Tensor, name)
+
+        def noted(tensor: Tensor, name: str = name, plain: Any = plain) -> Any:
+            looks.append(name)
+            return plain(tensor)
+
+        monkeypatch.setattr(Tensor, name, noted)
+    for number, batch in enumerate(batches):
+        trainer._loss(batch, number)[0].backward()
+    assert looks == []
+    step = trainer._step(batches)
+    assert step.loss > 0
+    assert looks.count("tolist") == 2  # the losses of the four batches, and their means
 
 
 def videos(clips: Path) -> TrainingSet:

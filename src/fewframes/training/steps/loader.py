@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -35,6 +35,10 @@ class TrainingBatch:
     """The reason for each index whose video could not be read."""
     waited_s: float = 0.0
     """Seconds that training waited for the batch."""
+
+    def pin_memory(self) -> TrainingBatch:
+        """Return the batch in pinned memory, from which a GPU copies while it computes. DataLoader calls this."""
+        return replace(self, inputs=self.inputs.pin_memory(), rows=self.rows.pin_memory())
 
 
 class TokenExamples(Dataset[TrainingBatch]):
@@ -122,7 +126,13 @@ class ExampleOrder:
 
 
 def read_batches(
-    examples: TokenExamples | VideoExamples, order: ExampleOrder, start: int, stop: int, workers: int
+    examples: TokenExamples | VideoExamples,
+    order: ExampleOrder,
+    start: int,
+    stop: int,
+    workers: int,
+    *,
+    pinned: bool = False,
 ) -> Iterator[TrainingBatch]:
     """Yield the batches of an order, read ahead by worker processes.
 
@@ -132,6 +142,7 @@ def read_batches(
         start: Number of the first batch.
         stop: Number after that of the last batch.
         workers: Number of processes that read; 0 reads in this one.
+        pinned: Put batches in pinned memory, in a thread of its own if there are workers. For GPUs.
 
     Raises:
         DataError: Not a single video of a batch could be read.
@@ -145,6 +156,7 @@ def read_batches(
         # Not forked: torch's threads do not survive a fork once they have computed.
         multiprocessing_context="spawn" if workers else None,
         prefetch_factor=2 if workers else None,
+        pin_memory=pinned,
     )
     batches = iter(loader)
     while True:
@@ -154,7 +166,7 @@ def read_batches(
             return
         if len(batch.rows) == 0:
             raise DataError(f"none of the videos of a batch could be read: {'; '.join(batch.failed.values())}")
-        yield TrainingBatch(batch.inputs, batch.rows, batch.failed, time.perf_counter() - began)
+        yield replace(batch, waited_s=time.perf_counter() - began)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import itertools
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_model_state_dict
 
 from fewframes.errors import ConfigError
+from fewframes.models.devices import float32_products
 from fewframes.models.layers import pixels_of
 from fewframes.models.stam import STAM
 from fewframes.training.config import RunConfig
@@ -137,15 +138,27 @@ class Trainer:
         """
         accumulate, step_gflop = self.config.accumulate, self.step_gflop
         batches = read_batches(
-            self.training_set.examples, self.order, self.num_done * accumulate, self.num_steps * accumulate, workers
+            self.training_set.examples,
+            self.order,
+            self.num_done * accumulate,
+            self.num_steps * accumulate,
+            workers,
+            pinned=self.accelerator.device.type == "cuda",
         )
         while self.num_done < self.num_steps:
             self.learner.train()
-            with few_threads(self.accelerator.device, step_gflop):
+            with few_threads(self.accelerator.device, step_gflop), self._products():
                 step = self._step(list(itertools.islice(batches, accumulate)))
             self.num_done += 1
             yield step
         self.learner.eval()
+
+    def _products(self) -> AbstractContextManager[None]:
+        """Return a context that allows TF32 on a GPU, unless all is trained in float32. What is compiled keeps torch's switches:
+        some of its code reads them by their older names, and those raise an error while the newer ones say otherwise."""
+        if self.config.compile:
+            return nullcontext()
+        return float32_products(self.accelerator.device, tf32=self.dtype != torch.float32)
 
     def _step(self, batches: list[TrainingBatch]) -> TrainingStep:
         began = time.perf_counter()
@@ -154,15 +167,16 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak"] * fraction
         self.optimiser.zero_grad()
-        losses, accuracies = [], []
+        figures: list[Tensor] = []
         for index, batch in enumerate(batches):
             self.failed |= batch.failed
             last = index == len(batches) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.parallel):
                 loss, accuracy = self._loss(batch, self.num_done * len(batches) + index)
                 self.scaler.scale(loss / len(batches)).backward()
-            losses.append(loss.item())
-            accuracies.append(accuracy)
+            figures.append(torch.stack([loss.detach(), accuracy]))
+        figures_M2 = torch.stack(figures)  # loss and accuracy of each batch
+        self._check_finite(figures_M2[:, 0], batches)
         self.scaler.unscale_(self.optimiser)
         nn.utils.clip_grad_norm_(self.learner.parameters(), self.config.max_grad_norm)
         self.scaler.step(self.optimiser)
@@ -170,7 +184,7 @@ class Trainer:
         if self.average is not None:
             self.average.update()
         waited_s = sum(batch.waited_s for batch in batches)
-        means = torch.tensor([losses, accuracies], device=self.accelerator.device).mean(dim=1)
+        means = figures_M2.mean(dim=0)
         if self.accelerator.num_processes > 1:  # over all videos of the step, not over this process's alone
             means = self.accelerator.reduce(means, "mean")
         mean_loss, mean_accuracy = means.tolist()
@@ -186,10 +200,20 @@ class Trainer:
             waited_s=waited_s,
         )
 
-    def _loss(self, batch: TrainingBatch, number: int) -> tuple[Tensor, float]:
+    def _check_finite(self, losses_M: Tensor, batches: list[TrainingBatch]) -> None:
+        """Raise ConfigError for the first batch of a step whose loss is no number. A GPU is waited for here, not in each batch."""
+        for loss, batch in zip(losses_M.tolist(), batches, strict=True):
+            if not math.isfinite(loss):
+                raise ConfigError(
+                    f"training diverged: the loss is {loss} at step {self.num_done + 1} of {self.num_steps} with "
+                    f"learning_rate {self.config.learning_rate:g}; lower it, or look at these videos: "
+                    f"{', '.join(self.training_set.names[row] for row in batch.rows.tolist())}"
+                )
+
+    def _loss(self, batch: TrainingBatch, number: int) -> tuple[Tensor, Tensor]:
         """Return the loss of a batch, the `number`-th of the run, and the fraction of its videos that were right."""
         device, config = self.accelerator.device, self.config
-        inputs, rows_B = batch.inputs.to(device, non_blocking=True), batch.rows.to(device)
+        inputs, rows_B = (values.to(device, non_blocking=True) for values in (batch.inputs, batch.rows))
         inputs = pixels_of(inputs) if inputs.ndim == 5 else inputs
         wanted_BK = self.targets[rows_B]
         if self.teacher_scores is not None:  # side by side with the labels, so that mixtures mix both alike
@@ -207,12 +231,6 @@ class Trainer:
             temperature, fraction = config.teacher_temperature, config.teacher_share
             teacher_loss = temperature**2 * self.model.loss(logits_BK / temperature, scores_BK)
             loss = (1 - fraction) * loss + fraction * teacher_loss
-        if not loss.isfinite():
-            raise ConfigError(
-                f"training diverged: the loss is {loss.item()} at step {self.num_done + 1} of {self.num_steps} with "
-                f"learning_rate {config.learning_rate:g}; lower it, or look at these videos: "
-                f"{', '.join(self.training_set.names[row] for row in batch.rows.tolist())}"
-            )
         return loss, fraction_right(self.model, logits_BK, self.targets[rows_B])
 
     def trained(self) -> STAM:
@@ -279,8 +297,8 @@ def fit(
     model.eval()
 
 
-def fraction_right(model: STAM, logits_BK: Tensor, targets_BK: Tensor) -> float:
+def fraction_right(model: STAM, logits_BK: Tensor, targets_BK: Tensor) -> Tensor:
     """Return the fraction of videos that got their action; for multi-label models, the fraction of right yes or no answers."""
     if model.config.task == "multilabel":
-        return float(((logits_BK > 0) == (targets_BK > 0.5)).float().mean())
-    return float((logits_BK.argmax(dim=1) == targets_BK.argmax(dim=1)).float().mean())
+        return ((logits_BK > 0) == (targets_BK > 0.5)).float().mean()
+    return (logits_BK.argmax(dim=1) == targets_BK.argmax(dim=1)).float().mean()
