@@ -54,9 +54,9 @@ from fewframes.core.process import cpu_name
 from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
 from fewframes.export.file_graphs import add_graphs
-from fewframes.inference.budget import STORED, fit_divisors, stages_within
-from fewframes.inference.early_exit import stage_logits
 from fewframes.inference.predictor import Predictor, load
+from fewframes.inference.stages.budget import STORED, fit_divisors, stages_within
+from fewframes.inference.stages.early_exit import stage_logits
 from fewframes.models.backbones import EfficientNetLite
 from fewframes.models.files.checkpoint import save_checkpoint
 from fewframes.models.files.image_weights import renamed_lite

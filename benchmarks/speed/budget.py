@@ -33,10 +33,10 @@ from benchmarks.harness import PACKAGED, embedded, least_median_most, runtime_of
 from fewframes.core.cache import EmbeddingCache
 from fewframes.core.metrics import calibration_error, fit_temperature
 from fewframes.data.dataset import VideoSet
-from fewframes.inference.budget import STORED, Budget, BudgetReader, fit_divisors, stage_plan_of, stages_within
 from fewframes.inference.clips import ClipRequest
-from fewframes.inference.early_exit import stage_logits
 from fewframes.inference.predictor import Predictor, load
+from fewframes.inference.stages.budget import STORED, Budget, BudgetReader, fit_divisors, stage_plan_of, stages_within
+from fewframes.inference.stages.early_exit import stage_logits
 from fewframes.runtime.protocol import Floats, Frames, WindowEncoding
 from fewframes.sampling import ONE_PASS
 from fewframes.training.augment_config import AugmentConfig

@@ -55,7 +55,8 @@ from benchmarks.harness import (
     write_result,
 )
 from fewframes.core.cache import EmbeddingCache
-from fewframes.inference.early_exit import (
+from fewframes.inference.predictor import Predictor, load
+from fewframes.inference.stages.early_exit import (
     PERMITTED_LOSS,
     figures_of,
     fit_plan,
@@ -64,7 +65,6 @@ from fewframes.inference.early_exit import (
     stages_of,
     with_stages,
 )
-from fewframes.inference.predictor import Predictor, load
 from fewframes.runtime.protocol import Floats
 from fewframes.training.config import TrainConfig
 from runs.packaged import DARK, MOVEMENTS, rows_of

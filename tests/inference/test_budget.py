@@ -21,10 +21,10 @@ from PIL import Image
 
 import fewframes
 from fewframes.errors import ConfigError, VideoError
-from fewframes.inference.budget import STORED, Budget, BudgetReader, fit_divisors, stage_plan_of, stages_within
 from fewframes.inference.clips import OpenRequest
-from fewframes.inference.early_exit import filled
 from fewframes.inference.predictor import Predictor
+from fewframes.inference.stages.budget import STORED, Budget, BudgetReader, fit_divisors, stage_plan_of, stages_within
+from fewframes.inference.stages.early_exit import filled
 from fewframes.models.config import ExitPlan
 from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.files.networks import build_model

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fewframes.errors import ConfigError
-from fewframes.inference.early_exit import (
+from fewframes.inference.stages.early_exit import (
     LEAST_THRESHOLD,
     answer,
     confidence,

@@ -16,8 +16,8 @@ from torch.testing import assert_close
 import fewframes
 from fewframes.errors import ConfigError, VideoError
 from fewframes.inference import clips as reader
-from fewframes.inference.early_exit import filled, stages_of
 from fewframes.inference.predictor import Predictor, load
+from fewframes.inference.stages.early_exit import filled, stages_of
 from fewframes.models.config import ExitPlan
 from fewframes.models.files.checkpoint import Checkpoint, save_checkpoint
 from fewframes.models.files.hub import load_checkpoint

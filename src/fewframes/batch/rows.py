@@ -12,8 +12,8 @@ from fewframes.core.text import printable
 from fewframes.core.version import __version__
 from fewframes.errors import FewframesError
 from fewframes.inference.clips import BackendChoice, ClipReader, ClipRequest, DecodedClips
-from fewframes.inference.early_exit import exit_plan_of
 from fewframes.inference.predictor import load, one_pass
+from fewframes.inference.stages.early_exit import exit_plan_of
 from fewframes.inference.unknowns import UnknownChoice
 from fewframes.results import Failure, Prediction
 from fewframes.runtime.protocol import DtypeName

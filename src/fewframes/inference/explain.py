@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from fewframes.errors import ConfigError, nearest
 from fewframes.inference.clips import ClipRequest
-from fewframes.inference.early_exit import filled
 from fewframes.inference.predictor import Predictor
+from fewframes.inference.stages.early_exit import filled
 from fewframes.models.config import MapChoice, MapMethod
 from fewframes.results import UNKNOWN, Prediction
 from fewframes.runtime.protocol import DrawsMaps, Floats, Frames, Runtime, scores_of

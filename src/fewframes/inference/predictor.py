@@ -19,9 +19,9 @@ from fewframes.core.arguments import real_number, whole_number
 from fewframes.core.process import num_cores, worked_ahead
 from fewframes.core.settings import MOST_FRAMES
 from fewframes.errors import ConfigError, FewframesError, VideoError
-from fewframes.inference.budget import Budget, BudgetReader, StagePlan, stage_plan_of
 from fewframes.inference.clips import BackendChoice, ClipReader, ClipRequest, DecodedClips, choose_backend
-from fewframes.inference.early_exit import encoded_early, exit_plan_of, filled
+from fewframes.inference.stages.budget import Budget, BudgetReader, StagePlan, stage_plan_of
+from fewframes.inference.stages.early_exit import encoded_early, exit_plan_of, filled
 from fewframes.inference.unknowns import UnknownChoice, unknown_rule
 from fewframes.models.config import ExitPlan
 from fewframes.results import BudgetUse, Clip, Failure, Familiarity, Prediction, Timing

@@ -26,8 +26,8 @@ from torch import Tensor
 
 from fewframes.core.settings import MOST_FRAMES, settings_from
 from fewframes.errors import ConfigError, WeightsError
-from fewframes.inference.early_exit import stages_of
 from fewframes.inference.predictor import load
+from fewframes.inference.stages.early_exit import stages_of
 from fewframes.models.config import ExitPlan, ModelConfig
 from fewframes.models.files.checkpoint import Checkpoint, save_checkpoint
 from fewframes.models.files.hub import load_checkpoint

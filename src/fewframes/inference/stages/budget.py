@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fewframes.core.arguments import real_number
 from fewframes.core.metrics import fit_temperature
 from fewframes.inference.clips import ClipReader, ClipRequest, OpenRequest
-from fewframes.inference.early_exit import (
+from fewframes.inference.stages.early_exit import (
     NEVER,
     EarlyEncoding,
     EncodedFrames,

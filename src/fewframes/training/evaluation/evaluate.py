@@ -19,8 +19,8 @@ from fewframes.core.settings import STRICT, Count
 from fewframes.data.dataset import VideoSet
 from fewframes.data.known_videos import known_facts
 from fewframes.errors import ConfigError
-from fewframes.inference.early_exit import exit_plan_of
 from fewframes.inference.predictor import Predictor, thresholds_of
+from fewframes.inference.stages.early_exit import exit_plan_of
 from fewframes.results import is_background
 from fewframes.runtime.protocol import Floats, scores_of
 from fewframes.sampling import Views

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from fewframes.core.metrics import calibration_error, fit_temperature, log_softmax, report_of
 from fewframes.core.process import cpu_name, num_cores
 from fewframes.core.text import count_of
-from fewframes.inference.early_exit import figures_of
 from fewframes.inference.predictor import Predictor
+from fewframes.inference.stages.early_exit import figures_of
 from fewframes.models.config import ExitPlan
 from fewframes.models.cost import Cost, count_cost
 from fewframes.models.presets import PRESETS

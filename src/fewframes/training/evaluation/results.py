@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fewframes.core.metrics import Interval, MultiLabelReport, ReliabilityBin, Report, reliability
 from fewframes.core.text import count_of
 from fewframes.data.layouts import Sample
-from fewframes.inference.early_exit import ExitFigures
+from fewframes.inference.stages.early_exit import ExitFigures
 from fewframes.models.cost import Cost
 from fewframes.results import Failure
 from fewframes.training.evaluation.scoring import ScoringSpeed

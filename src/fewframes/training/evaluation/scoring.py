@@ -20,8 +20,8 @@ from fewframes.core.metrics import log_softmax
 from fewframes.core.settings import Task
 from fewframes.core.text import count_of
 from fewframes.data.dataset import VideoSet
-from fewframes.inference.early_exit import stage_logits
 from fewframes.inference.predictor import Predictor
+from fewframes.inference.stages.early_exit import stage_logits
 from fewframes.models.config import ExitPlan
 from fewframes.results import Failure, Familiarity
 from fewframes.runtime.protocol import Floats

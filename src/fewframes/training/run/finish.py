@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 
 from fewframes.data.known_videos import without_marks
 from fewframes.errors import DataError
-from fewframes.inference.early_exit import fit_plan, stage_logits, stages_of
+from fewframes.inference.stages.early_exit import fit_plan, stage_logits, stages_of
 from fewframes.models.config import ExitPlan
 from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.rejection.fitting import fit_rejection

@@ -14,8 +14,8 @@ from fewframes.data.dataset import VideoSet
 from fewframes.data.known_videos import marks_of
 from fewframes.data.layouts import Sample
 from fewframes.errors import DataError
-from fewframes.inference.early_exit import stages_of, with_stages
 from fewframes.inference.predictor import Predictor
+from fewframes.inference.stages.early_exit import stages_of, with_stages
 from fewframes.results import Failure
 from fewframes.runtime.protocol import scores_of
 from fewframes.training.augment_config import AugmentConfig
