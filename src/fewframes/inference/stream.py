@@ -367,7 +367,7 @@ class Stream:
         return self._known.choice is not None
 
     def _judged(self, window_TD: Floats) -> tuple[WindowEncoding, Familiarity | None]:
-        """Return the encoding and the familiarity of the newest window; those of the window before if it has the same embeddings."""
+        """Return the encoding and the familiarity of the newest window: those of the last one if the embeddings are the same."""
         if self._last_window is not None and np.array_equal(self._last_window[0], window_TD):
             return self._last_window[1:]
         cached_T2W = self._ring.cached_T2W
