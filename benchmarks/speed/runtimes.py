@@ -2,7 +2,7 @@
 
     python -m benchmarks.speed.runtimes ../shared/data > benchmarks/speed/runtimes.json
 
-16 frames, the sixth and the twenty-first picture of eight surveillance clips of `fights` (the first by name), four at once (torch
+16 frames, the sixth and the twenty-first picture of eight clips of `fights` (the first by name), four at once (torch
 eight, as it does by default), one thread, all runtimes in turn in each of nine rounds: torch, ONNX Runtime on the graph inside the
 model file, ONNX Runtime and OpenVINO on exported files. Nothing computes in bfloat16. Milliseconds are of processor time; ratios are
 ONNX Runtime on the model file over the other, round by round: above 1 the other is faster. `difference`: the largest difference of
