@@ -14,7 +14,8 @@ people see: the share of timestamps at which the same labels have spans, with th
 or neither call it `unknown`. `spans` counts those of the exact gate and those of this level.
 
 `other_draw`: the same still picture with the noise of another seed. Both films exactly, compared with each other in the same way.
-No gate can agree with the exact answers of one draw better than those of two draws agree, unless it looks at the noise.
+`frozen` takes the gate apart: the likeliest label of windows in which one exactly embedded frame fills all places, as a gate leaves
+them. How often two such windows with different noise agree, two windows as they are, and one of each (all pairs, by shares).
 
 `timing`: processor seconds of `sweep` in all threads, no cache, both ways in turn in each of three rounds, and exact over gated by
 round. `streams`: seconds of film over processor seconds of `Predictor.stream` at its usual settings (four frames a second), gated
@@ -40,7 +41,7 @@ from numpy.typing import NDArray
 
 from benchmarks.harness import interleaved, least_median_most, ratios, write_result
 from fewframes.inference.predictor import Predictor, load
-from fewframes.inference.timeline import Timeline, TimelineConfig, sweep
+from fewframes.inference.timeline import Timeline, TimelineConfig, score_windows, sweep
 from fewframes.video.live_settings import StreamConfig
 
 LEVELS = (1.0, 2.0, 3.0, 4.0, 6.0)
@@ -114,6 +115,22 @@ def shown_at(timeline: Timeline) -> list[tuple[frozenset[str], bool]]:
         (frozenset(span.label for span in timeline.spans if span.start_s <= time_s < span.end_s), known < least)
         for time_s, known in zip(timeline.times_s.tolist(), known_N.tolist(), strict=True)
     ]
+
+
+def frozen_of(predictor: Predictor, film: Path) -> dict[str, float]:
+    """How often two windows agree in their likeliest label: both frozen, both as they are, one of each."""
+    num_frames, config = predictor.num_frames, TimelineConfig()
+    found = score_windows(
+        predictor, film, lambda windows_WTD: windows_WTD[:, 0], window_s=config.window_s, intervals=[1]
+    )
+    frozen_WTD = np.repeat(found.windows[0][2][:, None], num_frames, axis=1)
+    rows = predictor.runtime.encode_windows(frozen_WTD).logits, timeline_at(predictor, film, 0.0).windows[0].logits
+    frozen_K, plain_K = (np.bincount(row.argmax(axis=1), minlength=row.shape[1]) / len(row) for row in rows)
+    return {
+        "both_frozen": round(float(frozen_K @ frozen_K), 3),
+        "both_as_they_are": round(float(plain_K @ plain_K), 3),
+        "one_of_each": round(float(frozen_K @ plain_K), 3),
+    }
 
 
 def shares_of(counts: list[dict[str, float]]) -> dict[str, Any]:
@@ -201,6 +218,7 @@ def main() -> None:
             levels=levels,
             recommended=recommended,
             other_draw=draws,
+            frozen={name: frozen_of(predictor, one) for name, (one,) in noisy.items()},
             timing={name: timing(predictor, films[name], recommended) for name in timed if recommended},
             streams={
                 name: {f"{level:g}": cameras_a_core(predictor, films[name], level) for level in (0.0, recommended)}

@@ -245,7 +245,7 @@ def test_frames_of_the_resnet_transformer_see_each_other_and_their_order() -> No
         assert logits_BK.shape == (1, 5)
         assert (logits_BK - backwards_BK).abs().max() > 1e-6
         # Without attention and positions the answer is the mean over frames, whatever their order.
-        network.position_TD.zero_()
+        network.positions.zero_()
         for block in network.decoder:
             block.out.weight.zero_()
         assert_close(network(clip_BCTHW), network(clip_BCTHW.flip(2)), rtol=0, atol=1e-5)

@@ -25,7 +25,7 @@ def resnet34_transformer(*, num_frames: int = 16, num_classes: int = 400) -> nn.
 class ResNetTransformer(nn.Module):
     """A ResNet-34 whose frame embeddings attend to each other: (B, C, T, H, W) -> (B, K), the mean over frames."""
 
-    position_TD: Tensor
+    positions: Tensor
 
     def __init__(self, num_frames: int, num_classes: int) -> None:
         super().__init__()
@@ -34,16 +34,14 @@ class ResNetTransformer(nn.Module):
         self.decoder = nn.ModuleList(_Attention() for _ in range(BLOCKS))
         self.norm = nn.LayerNorm(WIDTH)
         self.head = nn.Linear(WIDTH, num_classes)
-        self.register_buffer("position_TD", _waves(num_frames), persistent=False)
+        self.register_buffer("positions", _waves(num_frames), persistent=False)
 
     def forward(self, clips_BCTHW: Tensor) -> Tensor:
         num_videos, _, num_frames = clips_BCTHW.shape[:3]
-        if num_frames != len(self.position_TD):
-            raise ValueError(
-                f"clips have {num_frames} frames, this model takes {len(self.position_TD)}; see num_frames"
-            )
+        if num_frames != len(self.positions):
+            raise ValueError(f"clips have {num_frames} frames, this model takes {len(self.positions)}; see num_frames")
         frames_MCHW = clips_BCTHW.transpose(1, 2).flatten(0, 1)
-        frames_BTD = self.encoder(frames_MCHW).unflatten(0, (num_videos, num_frames)) + self.position_TD
+        frames_BTD = self.encoder(frames_MCHW).unflatten(0, (num_videos, num_frames)) + self.positions
         for block in self.decoder:
             frames_BTD = block(frames_BTD)
         return self.head(self.norm(frames_BTD)).mean(dim=1)
