@@ -5,8 +5,8 @@
 16 frames, the sixth and the twenty-first picture of eight clips of `fights` (the first by name), four at once (torch
 eight, as it does by default), one thread, all runtimes in turn in each of nine rounds: torch, ONNX Runtime on the graph inside the
 model file, ONNX Runtime and OpenVINO on exported files. Nothing computes in bfloat16. Milliseconds are of processor time.
-Ratios are those of ONNX Runtime on the model file over the other, round by round: above 1 the other is faster. `difference` is the largest
-difference of an embedding from torch's, as a fraction of the largest value.
+Ratios are those of ONNX Runtime on the model file over the other, round by round: above 1 the other is faster. `difference` is the
+largest difference of an embedding from torch's, as a fraction of the largest value.
 
 `avx2`: a process of its own in which torch (ATEN_CPU_CAPABILITY) and oneDNN, also that inside OpenVINO (ONEDNN_MAX_CPU_ISA), are
 held to AVX2. ONNX Runtime has no such switch: its kernels use what the CPU has, so its lead there is an upper bound.
