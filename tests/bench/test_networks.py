@@ -16,6 +16,7 @@ from fewframes.bench.networks.eco import eco
 from fewframes.bench.networks.inflated import InflatedResNet, NonLocal, OctaveConv3d, nonlocal_i3d, octave_i3d_nonlocal
 from fewframes.bench.networks.r2plus1d import FastGRU, faster32, r2plus1d_34
 from fewframes.bench.networks.tsm import TemporalShift, tsm_resnet50
+from fewframes.bench.networks.video_transformer import resnet34_transformer
 
 Build = Callable[..., nn.Module]
 
@@ -34,6 +35,7 @@ def cost(build: Build, *, num_frames: int, side_px: int) -> tuple[float, float]:
 PUBLISHED: dict[str, tuple[Build, int, int, float | None, float, float | None]] = {
     "TSM R50, 8 frames": (partial(tsm_resnet50, num_frames=8), 8, 224, 24.3, 33, None),
     "TSM R50, 16 frames": (tsm_resnet50, 16, 224, 24.3, 65, None),
+    "ResNet-34 and transformer": (resnet34_transformer, 16, 224, 25.68, 58.8, None),
     "I3D R50": (partial(nonlocal_i3d, non_local=False), 8, 256, 28.04, 37.1, None),
     "I3D R50 + NL": (nonlocal_i3d, 32, 256, 35.3, 282, 256.9),
     "I3D R101 + NL": (partial(nonlocal_i3d, depth=101), 32, 256, 54.3, 359, 334.4),
@@ -232,3 +234,22 @@ def test_faster_refuses_part_of_a_clip() -> None:
 def test_unknown_depth_is_refused() -> None:
     with pytest.raises(ValueError, match="depth is 34, the papers have 50 and 101"):
         nonlocal_i3d(depth=34)
+
+
+def test_frames_of_the_resnet_transformer_see_each_other_and_their_order() -> None:
+    torch.manual_seed(0)
+    network = resnet34_transformer(num_frames=4, num_classes=5).eval()
+    clip_BCTHW = torch.randn(1, 3, 4, 32, 32)
+    with torch.no_grad():
+        logits_BK, backwards_BK = network(clip_BCTHW), network(clip_BCTHW.flip(2))
+        assert logits_BK.shape == (1, 5)
+        assert (logits_BK - backwards_BK).abs().max() > 1e-6
+        # Without attention and positions the answer is the mean over frames, whatever their order.
+        network.positions.zero_()
+        for block in network.decoder:
+            block.out.weight.zero_()
+        assert_close(network(clip_BCTHW), network(clip_BCTHW.flip(2)), rtol=0, atol=1e-5)
+        each = torch.cat([network.head(network.norm(network.encoder(clip_BCTHW[:, :, t]))) for t in range(4)])
+        assert_close(network(clip_BCTHW)[0], each.mean(dim=0), rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match="clips have 3 frames, this model takes 4; see num_frames"):
+        network(clip_BCTHW[:, :, :3])

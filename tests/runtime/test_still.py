@@ -14,7 +14,8 @@ from fewframes.core.cache import EmbeddingCache
 from fewframes.errors import ConfigError
 from fewframes.inference.predictor import Predictor, load
 from fewframes.inference.timeline import TimelineConfig, sweep
-from fewframes.runtime.still import AFRESH_FRAMES, StillGate, thumbnails
+from fewframes.runtime.still import AFRESH_FRAMES, StillGate, each_once, thumbnails
+from fewframes.runtime.torch_runtime import TorchRuntime
 from fewframes.search.index import Index
 from fewframes.video.live_settings import StreamConfig
 
@@ -154,3 +155,37 @@ def test_wrong_levels_and_another_level_of_an_index_are_told(tiny: Predictor, tm
     assert Index.open(tmp_path / "index", tiny, still=0.0).settings.still == 0
     with pytest.raises(ConfigError, match=r"was made with still 0\.0, not 3\.0; leave that out"):
         Index.open(tmp_path / "index", tiny, still=3.0)
+
+
+def test_windows_of_the_same_embeddings_are_encoded_once_and_answered_alike(tiny: Predictor) -> None:
+    a, b, c = np.random.default_rng(0).standard_normal((3, 4, tiny.runtime.frame_width)).astype(np.float32)
+    missing = np.full_like(a, np.nan)
+    windows_WTD = np.stack([a, a, b, b, b, missing, missing, c, a])
+    asked: list[int] = []
+
+    def encode(some_WTD: NDArray[np.float32]) -> NDArray[np.float32]:
+        asked.append(len(some_WTD))
+        return tiny.runtime.encode_windows(some_WTD).logits
+
+    found = each_once(encode, windows_WTD)
+    assert asked == [6]  # a, b, each of the two that say nothing, c, a
+    assert_allclose(found, tiny.runtime.encode_windows(windows_WTD).logits, rtol=0, atol=1e-6)
+
+
+def test_a_timeline_and_a_stream_judge_the_same_window_once(
+    tiny: Predictor, film: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    kind, encode = type(tiny.runtime), type(tiny.runtime).encode_windows
+
+    def counted(runtime: TorchRuntime, windows_WTD: NDArray[np.float32], *, with_attention: bool = False) -> object:
+        asked.append(len(windows_WTD))
+        return encode(runtime, windows_WTD, with_attention=with_attention)
+
+    monkeypatch.setattr(kind, "encode_windows", counted)
+    found = sweep(tiny, film, windows(2.0))
+    num_windows = len(found.windows[0].logits)
+    assert sum(asked) < num_windows / 2
+    asked.clear()
+    answers = list(tiny.stream(str(film), StreamConfig(window_s=1.0, smooth_s=0.0, still=2.0)))
+    assert len(asked) < len(answers) / 2

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from torch import nn
 
-from fewframes.bench.networks import eco, inflated, r2plus1d, tsm
+from fewframes.bench.networks import eco, inflated, r2plus1d, tsm, video_transformer
 from fewframes.bench.systems import FPS, NUM_CLASSES, PYTORCHVIDEO, TRANSFORMERS, Baseline, Published
 from fewframes.errors import ConfigError, nearest
 from fewframes.models.config import ModelConfig
@@ -214,6 +214,10 @@ OF_THE_PAPER: dict[str, Baseline] = {
 
 
 MODERN: dict[str, Baseline] = {
+    "action-recognition-0001": Baseline(
+        build=video_transformer.resnet34_transformer, frames=16, view=_view(224, IMAGENET), views=_dense(16, 2, 1, 1),
+        published=Published(gmacs=16 * 3.67 + 0.0735, params_m=25.7, source="OpenVINO's model zoo; FLOPs halved"),
+    ),
     "timesformer-b": Baseline(
         build=_transformers("Timesformer", num_frames=8), frames=8, view=_view(224), takes="frames",
         views=_dense(8, 32, 1, 3), package=TRANSFORMERS,

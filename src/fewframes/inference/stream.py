@@ -21,7 +21,7 @@ from fewframes.inference.alarms import Alarm, AlarmRaiser, check_promise
 from fewframes.inference.promise import AlarmPromise
 from fewframes.inference.unknowns import UnknownRule
 from fewframes.results import UNKNOWN, Familiarity, is_background, top_labels
-from fewframes.runtime.protocol import CachesMotion, Floats, Frames, Runtime, scores_of
+from fewframes.runtime.protocol import CachesMotion, Floats, Frames, Runtime, WindowEncoding, scores_of
 from fewframes.runtime.still import AFRESH_FRAMES, StillGate
 from fewframes.video.live import POLL_S, LiveReader
 from fewframes.video.live_queue import WAITING, LiveEvent, LiveFrame
@@ -343,6 +343,7 @@ class Stream:
         self._stretch = stretch
         motion_cache = self._runtime.motion_cache if isinstance(self._runtime, CachesMotion) else None
         self._ring = EmbeddingRing(self._size, motion_cache)
+        self._last_window: tuple[Floats, WindowEncoding, Familiarity | None] | None = None
         self._smoother = Smoother(self._config.smooth_s, self._config.enter, self._config.leave)
         threshold = 0.0 if self._unknown is None else self._unknown.threshold
         self._known = Smoother(self._config.smooth_s, threshold, threshold)
@@ -365,16 +366,25 @@ class Stream:
         self._known.step(np.array([familiarity.known], np.float32), time_s)
         return self._known.choice is not None
 
-    def _answer(self, sample: LiveFrame) -> StreamPrediction:
-        window_TD, cached_T2W = self._ring.embeddings_TD, self._ring.cached_T2W
+    def _judged(self, window_TD: Floats) -> tuple[WindowEncoding, Familiarity | None]:
+        """Return the encoding and the familiarity of the newest window: those of the last one if the embeddings are the same."""
+        if self._last_window is not None and np.array_equal(self._last_window[0], window_TD):
+            return self._last_window[1:]
+        cached_T2W = self._ring.cached_T2W
         if cached_T2W is not None and isinstance(self._runtime, CachesMotion):
             encoded = self._runtime.encode_cached(window_TD[None], cached_T2W[None])
         else:
             encoded = self._runtime.encode_windows(window_TD[None])
+        familiarity = None if self._unknown is None else self._unknown.familiarity(window_TD[None])[0]
+        self._last_window = window_TD, encoded, familiarity
+        return encoded, familiarity
+
+    def _answer(self, sample: LiveFrame) -> StreamPrediction:
+        window_TD = self._ring.embeddings_TD
+        encoded, familiarity = self._judged(window_TD)
         scores_K = scores_of(encoded.logits[0], self._runtime.task)
         smoothed_K = self._smoother.step(scores_K, sample.time_s)
         choice = self._smoother.choice
-        familiarity = None if self._unknown is None else self._unknown.familiarity(window_TD[None])[0]
         label = None if choice is None else self._runtime.labels[choice]
         is_known = self._is_known(familiarity, sample.time_s)
         if not is_known or (label is not None and is_background(label)):

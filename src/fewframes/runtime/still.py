@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -61,11 +64,27 @@ class StillGate:
         return bool(np.abs(np.subtract(look, shown, dtype=np.float32)).max() > self._level)
 
 
+def each_once(encode: Callable[[Floats], Floats], windows_WTD: Floats) -> Floats:
+    """Return what `encode` does for windows (W, T, D) -> (W, ...), computed once for neighbours with the same embeddings.
+
+    Windows of a still film are all the same, because reused embeddings are the same to the bit.
+    """
+    is_new_W = np.ones(len(windows_WTD), np.bool_)
+    is_new_W[1:] = (windows_WTD[1:] != windows_WTD[:-1]).any(axis=(1, 2))
+    if is_new_W.all():
+        return encode(windows_WTD)
+    found: Floats = encode(windows_WTD[is_new_W])[np.cumsum(is_new_W) - 1]
+    return found
+
+
 def thumbnails(frames_TCHW: Frames) -> Floats:
     """Return the mean of each colour in each cell, in 0-255: (T, C, H, W) uint8 -> (T, C, CELLS, CELLS), fewer in small frames."""
     height, width = frames_TCHW.shape[-2:]
     rows, columns = _edges(height), _edges(width)
-    sums = np.add.reduceat(frames_TCHW, rows, axis=2, dtype=np.uint32)
+    sums = np.empty((*frames_TCHW.shape[:2], len(rows), width), np.uint32)
+    # A sum over rows runs along the memory, which `reduceat` does not.
+    for row, (first, end) in enumerate(pairwise([*rows, height])):
+        frames_TCHW[:, :, first:end].sum(axis=2, dtype=np.uint32, out=sums[:, :, row])
     sums = np.add.reduceat(sums, columns, axis=3)
     sizes = np.diff([*rows, height])[:, None] * np.diff([*columns, width])
     means: Floats = (sums / sizes).astype(np.float32)
