@@ -2,6 +2,7 @@
 
     pip install opencv-python-headless decord torchcodec
     python -m benchmarks.reading.decoding --videos FOLDER --real ../shared/data > benchmarks/reading/decoding.json
+    python -m benchmarks.reading.decoding --table benchmarks/reading/decoding.json  # the table of docs/explanation/performance.md
 
 Readers: `fewframes` (exact), `fewframes-0.1` and `fewframes-0.5` (timestamps may move by that fraction of the interval);
 `pyav-all` (PyAV decodes everything up to the last wanted frame), `opencv` (position set, frame read), `decord` (get_batch),
@@ -31,6 +32,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import av
 import torch
@@ -234,6 +236,15 @@ def wanted_frames(count: int) -> list[int]:
     return [int((number + 0.5) * count / NUM_FRAMES + 1e-6) for number in range(NUM_FRAMES)]
 
 
+def real_files(folder: Path) -> dict[str, str]:
+    """Some videos of each real set, spread over it, by the name of their cell."""
+    files = {}
+    for name, part in REAL_SETS.items():
+        found = sorted(path for path in (folder / part).rglob("*") if path.suffix in VIDEO_SUFFIXES)
+        files |= {f"{name}: {path.stem}": str(path) for path in found[:: max(1, len(found) // NUM_REAL)][:NUM_REAL]}
+    return files
+
+
 @contextmanager
 def library_path(folder: str | None) -> Iterator[None]:
     """Processes that start meanwhile look for shared libraries there too."""
@@ -284,9 +295,25 @@ def measure(cell_path: str, threads: int, pools: dict[str, ProcessPoolExecutor],
     return result
 
 
+def table(cells: dict[str, Any]) -> Iterator[str]:
+    """The lines of a table in Markdown of the cells of a result."""
+    yield "| video | best other, ms | ours, ms | exact (least-most) | floor | tolerance 0.1 | 0.5 | pictures, exact / 0.1 / 0.5 |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for name, cell in cells.items():
+        ratio = {reader: cell[f"times_faster_than_best_peer: {reader}"] for reader in (*OURS, "floor")}
+        exact, best = ratio["fewframes"], cell["best_peer"]
+        pictures = " / ".join(str(cell["took"][reader]["frames_decoded"]) for reader in OURS)
+        yield (
+            f"| {name.partition(',')[0]} | {best} {cell['ms'][best]:.1f} | {cell['ms']['fewframes']:.1f} "
+            f"| {exact['median']} ({exact['least']}-{exact['most']}) | {ratio['floor']['median']} "
+            f"| {ratio['fewframes-0.1']['median']} | {ratio['fewframes-0.5']['median']} | {pictures} |"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--videos", type=Path, required=True, help="where made videos are kept")
+    parser.add_argument("--videos", type=Path, help="where made videos are kept")
+    parser.add_argument("--table", type=Path, help="print the table of a result, and measure nothing")
     parser.add_argument("--real", type=Path, help="folder of the real sets: their first files are read too")
     parser.add_argument("--ffmpeg", help="folder with FFmpeg's shared libraries for torchcodec")
     parser.add_argument("--turns", type=int, default=5)
@@ -294,6 +321,11 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[""], help="cells whose name begins with one of these")
     parser.add_argument("--make", action="store_true", help="make the videos and stop")
     arguments = parser.parse_args()
+    if arguments.table is not None:
+        print(*table(json.loads(arguments.table.read_text())["cells"]), sep="\n")
+        return
+    if arguments.videos is None:
+        parser.error("--videos is missing")
     arguments.videos.mkdir(parents=True, exist_ok=True)
     files = {
         cell.name: str(write(arguments.videos, cell)) for cell in cells() if cell.name.startswith(tuple(arguments.only))
@@ -301,9 +333,7 @@ def main() -> None:
     if arguments.make:
         return
     if arguments.real is not None:
-        for name, folder in REAL_SETS.items():
-            found = sorted(path for path in (arguments.real / folder).rglob("*") if path.suffix in VIDEO_SUFFIXES)
-            files |= {f"{name}: {path.stem}": str(path) for path in found[:: max(1, len(found) // NUM_REAL)][:NUM_REAL]}
+        files |= real_files(arguments.real)
     pools: dict[str, ProcessPoolExecutor] = {}
     with library_path(arguments.ffmpeg):
         for reader in (*OURS, "floor", *PEERS):

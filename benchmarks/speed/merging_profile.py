@@ -4,8 +4,8 @@
         > benchmarks/speed/merging_profile.json
 
 16 frames as in runtimes.py: ViT-Ti eight at once, ViT-B (random weights) four. `parts`: milliseconds a frame by part, unmerged and
-with 18 patches merged in each block but the first two, medians of five passes; `rest` is patches, the last block for the class token
-and norms. `schedules`: how many patches each of the first eleven blocks merges; times as fast as unmerged (interleaved, median of
+with 18 patches merged in each block but the first two, medians of five passes; `rest` is patches, norms, and the last block for the
+class token. `schedules`: how many patches each of the first eleven blocks merges; times as fast as unmerged (interleaved, median of
 five rounds) and, for ViT-Ti, how far embeddings are from unmerged ones, norm over norm.
 """
 

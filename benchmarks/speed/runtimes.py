@@ -22,8 +22,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import av
 import numpy as np
@@ -44,7 +45,8 @@ MODEL, ROUNDS, AT_ONCE = "lite0-16", 9, 4
 PICTURES, CLIPS = (5, 20), 8
 AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
 AVX512 = {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"}
-Frames, Floats = NDArray[np.uint8], NDArray[np.float32]
+Frames: TypeAlias = NDArray[np.uint8]
+Floats: TypeAlias = NDArray[np.float32]
 
 
 def frames_of(data: Path) -> Frames:
@@ -79,7 +81,7 @@ def measure(folder: Path) -> dict[str, Any]:
     ways = ways_of(folder)
     found = {name: way(frames_TCHW) for name, way in ways.items()}
     true_TD = found["torch"]
-    seconds = interleaved({name: lambda way=way: way(frames_TCHW) for name, way in ways.items()}, ROUNDS)
+    seconds = interleaved({name: partial(way, frames_TCHW) for name, way in ways.items()}, ROUNDS)
     base = seconds["onnxruntime, model file"]
     return {
         name: {

@@ -16,7 +16,7 @@ from fewframes.bench.networks.eco import eco
 from fewframes.bench.networks.inflated import InflatedResNet, NonLocal, OctaveConv3d, nonlocal_i3d, octave_i3d_nonlocal
 from fewframes.bench.networks.r2plus1d import FastGRU, faster32, r2plus1d_34
 from fewframes.bench.networks.tsm import TemporalShift, tsm_resnet50
-from fewframes.bench.networks.video_transformer import resnet34_transformer
+from fewframes.bench.networks.video_transformer import ResNetTransformer, resnet34_transformer
 
 Build = Callable[..., nn.Module]
 
@@ -239,6 +239,7 @@ def test_unknown_depth_is_refused() -> None:
 def test_frames_of_the_resnet_transformer_see_each_other_and_their_order() -> None:
     torch.manual_seed(0)
     network = resnet34_transformer(num_frames=4, num_classes=5).eval()
+    assert isinstance(network, ResNetTransformer)
     clip_BCTHW = torch.randn(1, 3, 4, 32, 32)
     with torch.no_grad():
         logits_BK, backwards_BK = network(clip_BCTHW), network(clip_BCTHW.flip(2))
@@ -247,7 +248,7 @@ def test_frames_of_the_resnet_transformer_see_each_other_and_their_order() -> No
         # Without attention and positions the answer is the mean over frames, whatever their order.
         network.positions.zero_()
         for block in network.decoder:
-            block.out.weight.zero_()
+            block.get_submodule("out").get_parameter("weight").zero_()
         assert_close(network(clip_BCTHW), network(clip_BCTHW.flip(2)), rtol=0, atol=1e-5)
         each = torch.cat([network.head(network.norm(network.encoder(clip_BCTHW[:, :, t]))) for t in range(4)])
         assert_close(network(clip_BCTHW)[0], each.mean(dim=0), rtol=0, atol=1e-5)

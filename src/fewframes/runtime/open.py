@@ -113,9 +113,9 @@ def _open_file(name: str, path: Path) -> Runtime | None:
 def choice(encoder: str = "lite0") -> Choice:
     """Return the runtime that `auto` takes for model files. It depends on what is there, never on timing.
 
-    With EfficientNet-Lite on a CPU with AVX512-BF16 (measured for Lite0), a frame takes ONNX Runtime in float32 as much processor
-    time as torch in bfloat16, and torch in float32 1.7 times as much (docs/explanation/performance.md). ONNX Runtime also starts in
-    a fraction of the time. A ViT is matrix products, which bfloat16 halves; and AMX is faster still.
+    Measured for Lite0 on a CPU with AVX512-BF16: a frame takes ONNX Runtime in float32 as much processor time as torch in bfloat16,
+    and torch in float32 about twice as much, with AVX-512 and with AVX2 (docs/explanation/performance.md). ONNX Runtime also starts
+    in a fraction of the time. A ViT is matrix products, which bfloat16 halves; and AMX is faster still.
 
     Args:
         encoder: the frame encoder, as `ModelConfig.encoder` names it.
@@ -127,7 +127,12 @@ def choice(encoder: str = "lite0") -> Choice:
     found = bfloat16_instructions()
     if found == "AMX" or (found and encoder not in LITE_ENCODERS):
         return Choice("torch", f"this CPU has {found}, with which torch computes in bfloat16")
-    reason = f"with {found} it is as fast as torch in bfloat16" if found else "this CPU has no bfloat16 instructions"
+    if found:
+        reason = f"with {found} it is as fast as torch in bfloat16"
+    elif encoder in LITE_ENCODERS:
+        reason = "this CPU has no bfloat16 instructions; in float32 it takes about half of torch's processor time"
+    else:
+        reason = "this CPU has no bfloat16 instructions"
     return Choice("onnxruntime", f"{reason}, and it starts faster than torch")
 
 

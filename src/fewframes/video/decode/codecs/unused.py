@@ -19,6 +19,9 @@ beside them."""
 HEVC_FIRST_PARAMETERS, HEVC_BESIDE = 32, frozenset({35, 38, 39, 40})
 """Types of NAL units: the video parameter set, which the sequence parameter set follows; delimiter, filler and information."""
 
+MPEG_B, MPEG2_B = 2, 3
+"""The types of B-pictures in MPEG-4, and in MPEG-1 and -2."""
+
 Test = Callable[[bytes], bool]
 """A function of a packet's bytes that returns whether no other picture builds on its picture."""
 
@@ -118,13 +121,25 @@ def _hevc_unused(data: bytes, length_bytes: int, layers: int) -> bool:
 
 def _mpeg4_unused(data: bytes) -> bool:
     """Return whether an MPEG-4 packet holds one B-picture and no header."""
-    kinds = [unit[1] >> 6 for unit in _units(data, 0) if len(unit) > 1 and unit[0] == 0xB6]
-    headers = any(unit and 0x20 <= unit[0] < 0x30 for unit in _units(data, 0))
-    return kinds == [2] and not headers  # a packet with two pictures holds a B-picture and one that it builds on
+    pictures = 0
+    for unit in _units(data, 0):  # most packets are decided by their first bytes, and the rest is not searched
+        if unit[:1] == b"\xb6":
+            if pictures or len(unit) < 2 or unit[1] >> 6 != MPEG_B:
+                return False  # a packet with two pictures holds a B-picture and one that it builds on
+            pictures += 1
+        elif b"\x20" <= unit[:1] < b"\x30":
+            return False
+    return pictures == 1
 
 
 def _mpeg2_unused(data: bytes) -> bool:
     """Return whether a packet of MPEG-1 or MPEG-2 holds nothing but B-pictures and no header."""
-    units = [unit for unit in _units(data, 0) if unit]
-    kinds = {unit[2] >> 3 & 7 for unit in units if unit[0] == 0 and len(unit) > 2}
-    return kinds == {3} and not any(unit[0] in {0xB3, 0xB8} for unit in units)
+    pictures = 0
+    for unit in _units(data, 0):
+        if unit[:1] == b"\0":
+            if len(unit) < 3 or unit[2] >> 3 & 7 != MPEG2_B:
+                return False
+            pictures += 1
+        elif unit[:1] in (b"\xb3", b"\xb8"):
+            return False
+    return pictures > 0
