@@ -238,7 +238,7 @@ def wanted_frames(count: int) -> list[int]:
 
 def real_files(folder: Path) -> dict[str, str]:
     """Some videos of each real set, spread over it, by the name of their cell."""
-    files = {}
+    files: dict[str, str] = {}
     for name, part in REAL_SETS.items():
         found = sorted(path for path in (folder / part).rglob("*") if path.suffix in VIDEO_SUFFIXES)
         files |= {f"{name}: {path.stem}": str(path) for path in found[:: max(1, len(found) // NUM_REAL)][:NUM_REAL]}
