@@ -32,7 +32,7 @@ class DecoderSession:
         self.counts = DecodeCounts()
         self.num_jumps = 0
         self.complaints: Complaints
-        """What FFmpeg logs of the decoder. Frames are taken from a pass inside a `with` block of it."""
+        """The messages that FFmpeg logs of the decoder. Frames are taken from a pass inside a `with` block of them."""
         self.source: OpenContainer
         """The open container."""
         self.feed: Feed

@@ -1,1 +1,1 @@
-"""What the first bytes of a codec's packets say of the pictures in them."""
+"""The codecs of which the first bytes of a packet say what its pictures build on."""
