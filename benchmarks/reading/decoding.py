@@ -1,8 +1,8 @@
 """What 16 uniform frames of a video cost to read, beside other readers: seconds by length, key frames, size and codec.
 
     pip install opencv-python-headless decord torchcodec
-    python -m benchmarks.reading.decoding --videos FOLDER --threads 1 --real ../shared/data > benchmarks/reading/decoding_one_thread.json
-    python -m benchmarks.reading.decoding --table benchmarks/reading/decoding_one_thread.json  # the table of docs/explanation/performance.md
+    python -m benchmarks.reading.decoding --videos FOLDER --threads 1 --real ../shared/data > benchmarks/reading/FILE.json
+    python -m benchmarks.reading.decoding --table benchmarks/reading/FILE.json  # as in docs/explanation/performance.md
 
 Readers: `fewframes` (exact), `fewframes-0.1` and `fewframes-0.5` (timestamps may move by that fraction of the interval);
 `pyav-all` (PyAV decodes everything up to the last wanted frame), `opencv` (position set, frame read), `decord` (get_batch),
