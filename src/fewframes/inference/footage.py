@@ -36,6 +36,7 @@ from fewframes.inference.stream import Smoother
 from fewframes.inference.timeline import VideoScores, score_windows
 from fewframes.results import Failure
 from fewframes.runtime.protocol import Floats, scores_of
+from fewframes.runtime.still import each_once
 from fewframes.video.live_settings import StreamConfig
 from fewframes.video.source import open_video
 
@@ -248,7 +249,7 @@ class _Windows:
                 if np.isfinite(windows_WTD[row]).all():
                     self._kept.append((f"{video}, hour {hour}", windows_WTD[row].copy()))
             self._num_seen += len(windows_WTD)
-            return encode(windows_WTD)
+            return each_once(encode, windows_WTD)
 
         return keeping
 

@@ -19,7 +19,7 @@ from fewframes.core.process import worked_ahead
 from fewframes.errors import FewframesError, Unreachable, VideoError
 from fewframes.inference.predictor import Predictor
 from fewframes.runtime.protocol import Floats, Frames
-from fewframes.runtime.still import AFRESH_FRAMES, StillGate, each_once
+from fewframes.runtime.still import AFRESH_FRAMES, StillGate
 from fewframes.sampling import window_indices
 from fewframes.video.clock import STEP_S
 from fewframes.video.source import OpenVideo, Source
@@ -254,8 +254,7 @@ def slide(
 
     Args:
         chunks: Embeddings (n, D) in the order of time.
-        encode: A function of windows (W, T, D) that returns one row for each (W, ...); it is asked once about neighbours that are
-            the same.
+        encode: A function of windows (W, T, D) that returns one row for each (W, ...).
         window_frames: T.
         strides: Frames from one frame of a window to the next.
         intervals: Frames from the start of one window to the next, for each stride.
@@ -271,9 +270,7 @@ def slide(
             + offset
         )
         starts[number] += len(indices_WT) * interval
-        return indices_WT[:, 0] + first, each_once(encode, held_ND[indices_WT]) if len(indices_WT) else np.empty(
-            0, np.float32
-        )
+        return indices_WT[:, 0] + first, encode(held_ND[indices_WT]) if len(indices_WT) else np.empty(0, np.float32)
 
     most_held = max((window_frames - 1) * stride + 1 for stride in strides)
     for chunk_ND in chunks:

@@ -11,6 +11,7 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 import numpy as np
@@ -29,6 +30,7 @@ from fewframes.inference.spans import Span, clock, most_over_time, subtitles, wi
 from fewframes.inference.unknowns import known_windows
 from fewframes.results import Mark, bars_html, is_background
 from fewframes.runtime.protocol import Floats, scores_of
+from fewframes.runtime.still import each_once
 from fewframes.sampling import centre_times, steady_times
 from fewframes.video.decode.packets import SAME_S
 from fewframes.video.source import DEFAULT_FPS, Source, range_in
@@ -215,7 +217,7 @@ def sweep(
     video = score_windows(
         predictor,
         source,
-        encode,
+        partial(each_once, encode),
         window_s=config.window_s,
         strides=config.lengths,
         intervals=intervals,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from fewframes.inference.spans import Span
 from fewframes.inference.timeline import score_windows
 from fewframes.results import Failure
 from fewframes.runtime.protocol import DtypeName, scores_of
+from fewframes.runtime.still import each_once
 from fewframes.search.table import IndexSettings, Kind, content_of, rows_of, schema_of
 
 
@@ -128,7 +129,7 @@ class WindowEncoder:
         result = score_windows(
             predictor,
             path,
-            encode,
+            partial(each_once, encode),
             window_s=settings.window_s,
             intervals=(interval,),
             still=settings.still,
