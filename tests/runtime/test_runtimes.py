@@ -107,6 +107,7 @@ def test_a_vit_is_run_by_torch_where_bfloat16_halves_its_products(monkeypatch: p
     assert choice("vit").runtime == "torch"
     machine(monkeypatch)
     assert choice("vit").runtime == "onnxruntime"
+    assert "half" not in choice("vit").reason  # that was measured for Lite0
 
 
 def test_options_that_only_torch_can_follow_choose_it(monkeypatch: pytest.MonkeyPatch) -> None:
