@@ -115,6 +115,7 @@ def test_float32_that_is_asked_for_is_float32(monkeypatch: pytest.MonkeyPatch) -
 def test_a_setting_for_all_of_torch_is_the_callers_before_and_after(precision: str) -> None:
     """A switch that follows `torch.backends.fp32_precision` still follows it once a GPU has computed in either way."""
     backends: Any = torch.backends
+    convolutions = backends.cudnn.conv.fp32_precision
     try:
         backends.fp32_precision = precision
         inherited = switches()
@@ -126,6 +127,9 @@ def test_a_setting_for_all_of_torch_is_the_callers_before_and_after(precision: s
         assert backends.cuda.matmul.fp32_precision == other
     finally:
         backends.fp32_precision = "none"
+        # torch's start value does not come back by itself, and the older switch could not be read.
+        backends.cudnn.conv.fp32_precision = convolutions
+    assert backends.cudnn.allow_tf32
 
 
 def test_older_settings_can_be_read_again_afterwards() -> None:
