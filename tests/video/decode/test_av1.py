@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fewframes.video.decode import packets as feed
 from fewframes.video.decode.codecs.av1 import ALL_SLOTS, Av1Headers, CodedFrame, CodedPacket, needed
 from fewframes.video.decode.decoder import FileVideo
+from fewframes.video.decode.passes import UnreliableOutput
 from fewframes.video.source import open_video
 from helpers.numbered import drifting
 
@@ -203,6 +204,27 @@ def test_damaged_packets_are_told(tmp_path: Path) -> None:
     with closing(open_video(path, threads=1)) as video:
         got_NCHW = video.frames_at(times([10, 30])).frames
     assert np.array_equal(got_NCHW.transpose(0, 2, 3, 1), frames_NHWC[[10, 30]])
+
+
+def test_after_a_sign_of_damage_no_frame_is_left_out(
+    made: tuple[str, Path, NDArray[np.uint8]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A frame that nobody wants may be the one that shows the damage of another."""
+    _, path, frames_NHWC = made
+    decode, attempts = FileVideo._decode_into, []
+
+    def failing_once(video: FileVideo, *given: object, **options: object) -> object:
+        attempts.append(video._session.is_careful)
+        if len(attempts) == 1:
+            raise UnreliableOutput("a sign of damage")
+        return decode(video, *given, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FileVideo, "_decode_into", failing_once)
+    with closing(open_video(path, threads=1)) as video:
+        clip = video.frames_at(times([12, 35]))
+    assert attempts == [False, True]
+    assert clip.reading.frames_left_out == 0
+    assert np.array_equal(clip.frames.transpose(0, 2, 3, 1), frames_NHWC[[12, 35]])
 
 
 def test_a_fresh_packet_keeps_its_times(made: tuple[str, Path, NDArray[np.uint8]]) -> None:

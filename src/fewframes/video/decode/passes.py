@@ -111,7 +111,8 @@ class Decoding:
         The caller holds them. If this object did, each would hold the other, and the decoder's threads would live on.
         """
         headers = None
-        if self._source.codec in AV1_DECODERS:
+        # Where something is damaged, frames that nobody wants may be those that show it. So a careful decoder leaves none out.
+        if self._source.codec in AV1_DECODERS and self.damage is None:
             # The sequence header stands behind four bytes of configuration.
             headers = Av1Headers(bytes(self._stream.codec_context.extradata or b"")[4:])
         return Feed(self._packets(), self._tick_s, left_out_test(self._stream), headers)
