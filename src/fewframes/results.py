@@ -256,6 +256,8 @@ class Prediction:
 
     budget: BudgetUse | None = None
     """The use of the budget; None if none was given."""
+    model: str = ""
+    """The name of the model, if several answered in one pass; empty if one did."""
 
     @property
     def present(self) -> list[Label]:
@@ -327,6 +329,7 @@ class Prediction:
         """Return plain values, as `fewframes predict --json` writes them, with the `topk` likeliest actions."""
         return {
             "source": self.source,
+            **({"model": self.model} if self.model else {}),
             "label": self.label,
             "known": None if self.known is None else round(self.known, 4),
             "unknown_below": None if self.familiarity is None else round(self.familiarity.threshold, 4),

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import typer
 
@@ -24,7 +24,9 @@ if TYPE_CHECKING:  # the command line must not load torch before a command needs
     from fewframes.results import Failure, Prediction
     from fewframes.training.evaluation.results import Evaluation
 
-Results = Iterable["Prediction | Explanation | Failure"]
+Shown: TypeAlias = "Prediction | Explanation | Failure"
+"""A result of `predict`, as it is printed."""
+Results = Iterable["Shown"]
 Result = TypeVar("Result")
 JUDGED = ("label", "known", "unfamiliar", "reason")
 """The columns of `predict --csv` with the answer, and the judgement whether a video shows one of the actions at all."""
@@ -42,10 +44,13 @@ def write_json(results: Results, topk: int) -> Iterator[Prediction | Explanation
         yield result
 
 
-def write_csv(results: Results, topk: int, *, multilabel: bool = False) -> Iterator[Prediction | Explanation | Failure]:
+def write_csv(
+    results: Results, topk: int, *, multilabel: bool = False, several: bool = False
+) -> Iterator[Prediction | Explanation | Failure]:
     """Print a CSV row for each video, and yield its result. A row has `topk` pairs of label and score; a failure has its reason.
 
-    Rows of a multi-label model end with the labels that are present, separated by `;`.
+    Rows of a multi-label model end with the labels that are present, separated by `;`. Where several models answer there is a row
+    for each, and a column with its name.
     """
     from fewframes.results import Failure
 
@@ -53,18 +58,21 @@ def write_csv(results: Results, topk: int, *, multilabel: bool = False) -> Itera
     writer = csv.writer(sys.stdout, lineterminator="\n")
     present = ["present"] if multilabel else []
     names = [f"{what}_{rank}" for rank in ranks for what in ("label", "score")]
-    writer.writerow(["source", "error", *names, "distinct_frames", *JUDGED, *present])
+    named_model = ["model"] if several else []
+    writer.writerow(["source", *named_model, "error", *names, "distinct_frames", *JUDGED, *present])
     for result in results:
         if isinstance(result, Failure):
             empty = [""] * (2 * topk + 1 + len(JUDGED) + len(present))
-            writer.writerow([for_csv(result.source), for_csv(result.error), *empty])
+            writer.writerow([for_csv(result.source), *([""] * several), for_csv(result.error), *empty])
         else:
             prediction = prediction_of(result)
             pairs = [cell for label, score in prediction.top(topk) for cell in (for_csv(label), f"{score:.6f}")]
             padding = [""] * (2 * topk - len(pairs))
             judged = judged_cells(prediction)
             named = [for_csv(";".join(label for label, _ in prediction.present))] if present else []
-            writer.writerow([for_csv(result.source), "", *pairs, *padding, prediction.distinct_frames, *judged, *named])
+            model = [for_csv(prediction.model)] if several else []
+            row = [*model, "", *pairs, *padding, prediction.distinct_frames, *judged, *named]
+            writer.writerow([for_csv(prediction.source), *row])
         yield result
 
 
@@ -107,6 +115,7 @@ def block(prediction: Prediction, topk: int) -> str:
     return "\n".join(
         [
             plain(prediction.source),
+            *([f"  model {plain(prediction.model)}"] if prediction.model else []),
             *unknown_lines(prediction),
             *(f"  {label:<{width}} {score:6.1%}  {full * round(30 * score)}" for label, score in top),
             *present_lines(prediction),

@@ -93,6 +93,16 @@ ModelOption = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
+ModelsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        help="The model: a preset (see `fewframes models`), or a file or folder written by `fewframes train`. Several models with "
+        "one frame encoder answer in one pass: give the option several times, or a folder of models.",
+        show_default="lite0-16",
+        rich_help_panel=MODEL,
+    ),
+]
 WorkersOption = Annotated[
     int | None,
     typer.Option(min=1, help="Videos decoded at the same time.", show_default="one per core", rich_help_panel=SPEED),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fewframes.cli.console import (
-    Results,
-    describe,
+    Shown,
     summary,
     tell,
     tell_failures,
@@ -21,6 +21,7 @@ from fewframes.cli.console import (
 )
 from fewframes.cli.engine import EngineOption, ShardRowsOption, write_folder
 from fewframes.cli.explain import ExplainOption, MapOption, explained, plan_pictures
+from fewframes.cli.heads import check_alone, describe_all, names_of, of_first, one_by_one, open_models, predictors_of
 from fewframes.cli.options import (
     LARGE_RUNS,
     OUTPUT,
@@ -35,7 +36,7 @@ from fewframes.cli.options import (
     FramesOption,
     JsonOption,
     MergeOption,
-    ModelOption,
+    ModelsOption,
     RuntimeOption,
     SourcesArgument,
     StartOption,
@@ -49,8 +50,7 @@ from fewframes.cli.options import (
 from fewframes.errors import EXIT_SOME_FAILED
 
 if TYPE_CHECKING:
-    from fewframes.inference.explain import Explanation
-    from fewframes.results import Failure, Prediction
+    from fewframes.results import Prediction
 
 
 def predict(
@@ -58,7 +58,7 @@ def predict(
     frames: FramesOption = None,
     start: StartOption = 0.0,
     end: EndOption = None,
-    model: ModelOption = "lite0-16",
+    model: ModelsOption = None,
     unknown: UnknownOption = "auto",
     topk: Annotated[
         int, typer.Option(min=1, help="Number of actions to name for each video.", rich_help_panel=OUTPUT)
@@ -110,31 +110,44 @@ def predict(
     ):
         if wrong:
             raise typer.BadParameter(words)
+    names = names_of(model)
+    staged = {"--early-exit": early_exit is not None, "--budget-ms": budget_ms is not None}
+    check_alone(
+        names,
+        staged | {"--budget-kb": budget_kb is not None},
+        "how many frames are looked at follows from the confidence of one model",
+    )
+    check_alone(names, {"--explain": explain is not None}, "a picture explains the answer of one model")
+    check_alone(names, {"--engine": engine is not None}, "each input has exactly one row")
     if engine is not None and output is not None:
         from fewframes.batch.rows import VideoJob
 
         job = VideoJob(
-            columns="actions", model=model, topk=topk, num_frames=frames, start_s=start, end_s=end, tolerance=tolerance,
+            columns="actions", model=names[0], topk=topk, num_frames=frames, start_s=start, end_s=end, tolerance=tolerance,
             early_exit=exit_at(early_exit), unknown=unknown_of(unknown), merge=merge, backend=backend, device=device,
             dtype=dtype, workers=workers,
         )  # fmt: skip
         write_folder(job, sources, output, engine, shard_rows, "labelling")
         return
-    from fewframes.inference.predictor import load
+    from fewframes.inference.heads import Heads
     from fewframes.models.files.formats import format_of
     from fewframes.runtime.open import has_torch
 
     paths = named_videos(sources)
     pictures = [] if explain is None else plan_pictures(explain, paths)
     began = time.perf_counter()
-    if explain is not None and maps != "none" and runtime == "auto" and format_of(model) is None and has_torch():
+    if explain is not None and maps != "none" and runtime == "auto" and format_of(names[0]) is None and has_torch():
         runtime = "torch"  # only torch draws maps
-    predictor = load(
-        model, device=device, dtype=dtype, backend=backend, merge=merge, runtime=runtime, unknown=unknown_of(unknown)
+    models = open_models(
+        names, device=device, dtype=dtype, backend=backend, merge=merge, runtime=runtime, unknown=unknown_of(unknown)
     )
-    tell(f"{describe(predictor)}, loaded in {time.perf_counter() - began:.1f} s")
-    results: Results = (
-        predictor.predict_many(
+    tell(f"{describe_all(models)}, loaded in {time.perf_counter() - began:.1f} s")
+    results: Iterable[Shown | tuple[Prediction, ...]] = (
+        models.predict_many(paths, num_frames=frames, start_s=start, end_s=end, tolerance=tolerance, workers=workers)
+        if isinstance(models, Heads)
+        else explained(models, paths, pictures, maps=maps, num_frames=frames, start_s=start, end_s=end)
+        if explain is not None
+        else models.predict_many(
             paths,
             num_frames=frames,
             start_s=start,
@@ -145,16 +158,16 @@ def predict(
             budget_kb=budget_kb,
             workers=workers,
         )
-        if explain is None
-        else explained(predictor, paths, pictures, maps=maps, num_frames=frames, start_s=start, end_s=end)
     )
     began = time.perf_counter()
-    in_csv = partial(write_csv, multilabel=predictor.runtime.task == "multilabel")
+    multilabel = any(predictor.runtime.task == "multilabel" for predictor in predictors_of(models))
+    in_csv = partial(write_csv, multilabel=multilabel, several=len(names) > 1)
     write = write_json if json else in_csv if as_csv else write_table
-    _end(list(write(with_progress(results, len(paths), "labelling"), topk)), time.perf_counter() - began)
+    shown = list(write(one_by_one(with_progress(results, len(paths), "labelling")), topk))
+    _end(of_first(shown), time.perf_counter() - began)
 
 
-def _end(shown: list[Prediction | Explanation | Failure], seconds: float) -> None:
+def _end(shown: list[Shown], seconds: float) -> None:
     """Print the failures and the tally. If a video failed, end the command with the exit code for that."""
     from fewframes.results import Failure
 

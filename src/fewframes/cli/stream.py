@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fewframes.cli.console import StageProgress, console, describe, speaks_unicode, tell, tell_failures
+from fewframes.cli.console import StageProgress, console, speaks_unicode, tell, tell_failures
+from fewframes.cli.heads import describe_all, names_of, open_models, predictors_of
 from fewframes.cli.options import (
     INPUT,
     OUTPUT,
@@ -19,7 +21,7 @@ from fewframes.cli.options import (
     DtypeOption,
     JsonOption,
     MergeOption,
-    ModelOption,
+    ModelsOption,
     NoCacheOption,
     RuntimeOption,
     StillOption,
@@ -67,7 +69,7 @@ def stream(
         float | None,
         typer.Option("--for", help="Stop after this many seconds.", show_default="never", rich_help_panel=INPUT),
     ] = None,
-    model: ModelOption = "lite0-16",
+    model: ModelsOption = None,
     unknown: UnknownOption = "auto",
     window: Annotated[
         float | None,
@@ -158,7 +160,7 @@ def stream(
     Exit codes: 0 ended, 1 the source cannot be opened or is lost, 2 wrong use.
     """
     from fewframes.core.settings import settings_from
-    from fewframes.inference.predictor import load
+    from fewframes.inference.heads import Heads
     from fewframes.video.live_settings import StreamConfig
 
     values = {
@@ -179,20 +181,41 @@ def stream(
     config = settings_from(StreamConfig, values, "stream")
     if background and alarms_per_day is None:
         raise ConfigError("--background is footage for thresholds of alarms; say how many a day: --alarms-per-day 1")
-    predictor = load(model, device=device, dtype=dtype, merge=merge, runtime=runtime, unknown=unknown_of(unknown))
+    models = open_models(
+        names_of(model), device=device, dtype=dtype, backend="auto", merge=merge, runtime=runtime, unknown=unknown_of(unknown)
+    )  # fmt: skip
     as_lines = json or not sys.stdout.isatty()
     on_event = (lambda event: tell(f"{event.time_s:.2f} s, {event.kind}: {event.words}")) if as_lines else None
     try:
-        tell(describe(predictor))
-        promise = None
+        tell(describe_all(models))
+        promises = {}
         if alarms_per_day is not None:
-            promise = _promise(predictor, alarms_per_day, background, config, embedding_cache(cache, unused=no_cache))
+            store = embedding_cache(cache, unused=no_cache)
+            for predictor in predictors_of(models):
+                name = predictor.name if isinstance(models, Heads) else ""
+                promises[predictor.name] = _promise(predictor, alarms_per_day, background, config, store, name)
             if window is None:
-                config = replace(config, window_s=promise.window_s)
-        with predictor.stream(source, config, on_event=on_event, promise=promise) as answers:
+                config = replace(config, window_s=_window_s(promises))
+        answers = (
+            models.stream(source, config, on_event=on_event, promises=promises)
+            if isinstance(models, Heads)
+            else models.stream(source, config, on_event=on_event, promise=promises.get(models.name))
+        )
+        with answers:
             show_until(answers, seconds, topk, as_lines)
     except KeyboardInterrupt:
         tell("interrupted before the source was open")
+
+
+def _window_s(promises: Mapping[str, AlarmPromise]) -> float:
+    """Return the seconds of the windows that all promises were made for. Raises ConfigError if they differ."""
+    windows_s = {promise.window_s: name for name, promise in promises.items()}
+    if len(windows_s) > 1:
+        lengths = ", ".join(f"{window_s:g} s ({name})" for window_s, name in windows_s.items())
+        raise ConfigError(
+            f"the models' alarms were promised for windows of {lengths}, and one stream has one length; run these models one by one"
+        )
+    return next(iter(windows_s))
 
 
 def _promise(
@@ -201,8 +224,12 @@ def _promise(
     footage: list[str] | None,
     config: StreamConfig,
     cache: EmbeddingCache | None,
+    name: str = "",
 ) -> AlarmPromise:
-    """Return the promise that the footage allows, or that of the model without any, and tell what is promised."""
+    """Return the promise that the footage allows, or that of the model without any, and tell what is promised.
+
+    `name` is that of the model where there are several.
+    """
     from fewframes.inference.alarms import stored_promise
     from fewframes.inference.footage import alarm_promise
 
@@ -215,7 +242,7 @@ def _promise(
     else:
         promise = stored_promise(predictor.runtime, alarms_per_day)
     for line in promise.lines():
-        tell(line)
+        tell(f"{name}: {line}" if name else line)
     return promise
 
 
@@ -256,8 +283,10 @@ def show_live(answers: Stream, topk: int) -> None:
     from rich.text import Text
 
     with Live(Text(f"{plain(answers.source)}: looking"), console=console(), refresh_per_second=10) as view:
+        shown: dict[str, list[str]] = {}
         for answer in answers:
-            view.update(Text("\n".join(lines_of(answers, answer, topk))))
+            shown[answer.model] = lines_of(answers, answer, topk)
+            view.update(Text("\n".join(line for lines in shown.values() for line in lines)))
 
 
 def lines_of(answers: Stream, answer: StreamPrediction, topk: int) -> list[str]:
@@ -275,7 +304,7 @@ def lines_of(answers: Stream, answer: StreamPrediction, topk: int) -> list[str]:
         for alarm in list(answers.alarms)[-SHOWN_EVENTS:]
     ]
     return [
-        f"{plain(answers.source)}  {answer.end_s:.1f} s: {plain(answer.label or '...')}",
+        f"{plain(answer.model or answers.source)}  {answer.end_s:.1f} s: {plain(answer.label or '...')}",
         *(f"  {label:<{width}} {score:6.1%}  {full * round(30 * score)}" for label, score in top),
         f"  over {answer.end_s - answer.start_s:.1f} s, {1e3 * answer.latency_s:.0f} ms late, {answer.num_dropped} dropped",
         *alarms,

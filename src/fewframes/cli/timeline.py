@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fewframes.cli.console import StageProgress, describe, print_lines, speaks_unicode, tell, tell_failures
+from fewframes.cli.console import StageProgress, print_lines, speaks_unicode, tell, tell_failures
+from fewframes.cli.heads import check_alone, describe_all, names_of, open_models
 from fewframes.cli.options import (
     OUTPUT,
     BackendOption,
@@ -19,7 +22,7 @@ from fewframes.cli.options import (
     EndOption,
     JsonOption,
     MergeOption,
-    ModelOption,
+    ModelsOption,
     NoCacheOption,
     RuntimeOption,
     StartOption,
@@ -49,7 +52,7 @@ def timeline(
     sources: VideosArgument,
     start: StartOption = 0.0,
     end: EndOption = None,
-    model: ModelOption = "lite0-16",
+    model: ModelsOption = None,
     unknown: UnknownOption = "auto",
     window: Annotated[
         float,
@@ -107,8 +110,8 @@ def timeline(
     if json and as_csv:
         raise typer.BadParameter("--json and --csv exclude each other")
     from fewframes.core.settings import settings_from
-    from fewframes.inference.predictor import load
-    from fewframes.inference.timeline import CSV_COLUMNS, TimelineConfig, sweep
+    from fewframes.inference.heads import Heads
+    from fewframes.inference.timeline import CSV_COLUMNS, SHARED_CSV_COLUMNS, TimelineConfig, sweep
     from fewframes.results import Failure
 
     config = settings_from(
@@ -116,7 +119,9 @@ def timeline(
         {"window_s": window, "lengths": frame_counts(lengths, "--lengths"), "threshold": threshold, "still": still},
         "timeline",
     )
-    paths = named_videos(sources)
+    paths, names = named_videos(sources), names_of(model)
+    files = {"--vtt": vtt is not None, "--plot": plot is not None, "--thumbnails": thumbnails is not None}
+    check_alone(names, files, "these files show the spans of one model")
     if len(paths) != 1 and (vtt or plot or thumbnails):
         raise typer.BadParameter(
             f"--vtt, --plot and --thumbnails take one video, and {len(paths)} are given; name one, or leave them out"
@@ -124,28 +129,30 @@ def timeline(
     check_outputs(vtt, plot, thumbnails)
     for file in filter(None, (vtt, plot)):
         check_not_read(file, paths)
-    predictor = load(
-        model, device=device, dtype=dtype, backend=backend, merge=merge, runtime=runtime, unknown=unknown_of(unknown)
+    models = open_models(
+        names, device=device, dtype=dtype, backend=backend, merge=merge, runtime=runtime, unknown=unknown_of(unknown)
     )
-    tell(describe(predictor))
+    tell(describe_all(models))
     store = embedding_cache(cache, unused=no_cache)
     if as_csv:
-        typer.echo(",".join(CSV_COLUMNS))
+        typer.echo(",".join(CSV_COLUMNS if len(names) == 1 else SHARED_CSV_COLUMNS))
     all_whole = True
     for path in paths:
         began = time.perf_counter()
         try:
             with StageProgress() as progress:
-                found = sweep(predictor, path, config, cache=store, start_s=start, end_s=end, progress=progress.show)
+                way = models.timeline if isinstance(models, Heads) else partial(sweep, models)
+                found = way(path, config, cache=store, start_s=start, end_s=end, progress=progress.show)
         except FewframesError as error:
             if len(paths) == 1:
                 raise
             tell_failures([Failure.of(path, error)])
             all_whole = False
             continue
-        all_whole = all_whole and not found.gaps
-        show(found, "json" if json else "csv" if as_csv else "table", time.perf_counter() - began)
-        write_files(found, vtt, plot, thumbnails)
+        timelines = found if isinstance(found, tuple) else (found,)
+        all_whole = all_whole and not timelines[0].gaps
+        show(timelines, "json" if json else "csv" if as_csv else "table", time.perf_counter() - began)
+        write_files(timelines[0], vtt, plot, thumbnails)
     if not all_whole:
         raise typer.Exit(EXIT_SOME_FAILED)
 
@@ -161,19 +168,23 @@ def check_outputs(vtt: Path | None, plot: Path | None, thumbnails: Path | None) 
         make_folder(thumbnails)
 
 
-def show(found: Timeline, form: Literal["json", "csv", "table"], seconds: float) -> None:
-    """Print the spans on standard output; parts that were left out, and the time it took, on standard error."""
-    if form == "json":
-        typer.echo(json_line(found.to_dict()))
-    elif form == "csv":
-        typer.echo(found.to_csv(header=False), nl=False)
-    else:
-        print_spans(found)
+def show(timelines: Sequence[Timeline], form: Literal["json", "csv", "table"], seconds: float) -> None:
+    """Print the spans of each model on standard output; parts that were left out, and the time it took, on standard error."""
+    for found in timelines:
+        if form == "json":
+            typer.echo(json_line(found.to_dict()))
+        elif form == "csv":
+            typer.echo(found.to_csv(header=False), nl=False)
+        else:
+            print_spans(found)
+    found = timelines[0]
     for gap in found.gaps:
         tell(f"left out: {gap.start_s:.2f} s to {gap.end_s:.2f} s ({gap.error})")
     num_frames = len(found.times_s)
     num_cached = num_frames - found.num_encoded - found.num_reused - found.num_missing
-    spans, frames = count_of(len(found.spans), "span"), count_of(num_frames, "frame")
+    spans = count_of(sum(len(own.spans) for own in timelines), "span")
+    spans += f" of {len(timelines)} models" if len(timelines) > 1 else ""
+    frames = count_of(num_frames, "frame")
     reused = f", {found.num_reused} showed nothing new" if found.num_reused else ""
     tell(f"{spans}; {frames}, {num_cached} of them from the cache{reused}, in {seconds:.1f} s")
 
@@ -189,7 +200,8 @@ def print_spans(found: Timeline) -> None:
         f"{span.confidence:6.1%}  {full * round(20 * span.confidence)}"
         for span in found.spans
     ]
-    print_lines([found.source, *(lines or [f"  nothing above {found.threshold:.0%}"])])
+    head = [found.source, *([f"  model {found.model}"] if found.model else [])]
+    print_lines([*head, *(lines or [f"  nothing above {found.threshold:.0%}"])])
 
 
 def write_files(found: Timeline, vtt: Path | None, plot: Path | None, thumbnails: Path | None) -> None:

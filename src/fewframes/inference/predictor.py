@@ -150,7 +150,7 @@ class Predictor:
             budget_kb: Thousands of bytes to read of the video, in the same way. Both may be given; then both hold.
             fps: Frame rate of inputs that have none of their own.
         """
-        frames = self._frames(num_frames)
+        frames = self.frames_of(num_frames)
         request = ClipRequest(one_pass(tolerance), frames, start_s, end_s, fps)
         done = self._way(request, num_frames, early_exit, Budget.of(budget_ms, budget_kb))(source, 0)
         return done if isinstance(done, Prediction) else self.label(done)
@@ -177,7 +177,7 @@ class Predictor:
         if isinstance(sources, str | os.PathLike):
             raise TypeError(f"sources = {sources!r}: needs several; use predict for one")
         workers = whole_number("workers", workers or num_cores(), 1)
-        frames = self._frames(num_frames)
+        frames = self.frames_of(num_frames)
         request = ClipRequest(one_pass(tolerance), frames, start_s, end_s)
         budget = Budget.of(budget_ms, budget_kb)
         way = self._way(request, num_frames, early_exit, budget)
@@ -235,9 +235,11 @@ class Predictor:
         Raises VideoError, and ConfigError for a model whose frames have no embedding of their own, and for a promise that does not
         hold for these settings.
         """
-        from fewframes.inference.stream import Stream  # late, because only streams need it
+        from fewframes.inference.stream import Stream, StreamModel  # late, because only streams need it
 
-        return Stream(self.runtime, source, config or StreamConfig(), on_event, promise, self.unknown_rule)
+        config = config or StreamConfig()
+        model = StreamModel(self.runtime, config, self.unknown_rule, promise)
+        return Stream([model], model.judge, source, config, on_event)
 
     def read_clip(
         self,
@@ -250,7 +252,7 @@ class Predictor:
         threads: int = 1,
     ) -> Clip:
         """Return the frames that `predict` looks at, as the model's view has them; `threads` decode them (0: as many as help)."""
-        frames = self._frames(num_frames)
+        frames = self.frames_of(num_frames)
         return self.reader.read(source, ClipRequest(ONE_PASS, frames, start_s, end_s, fps), threads=threads).clips[0]
 
     def read_views(
@@ -266,7 +268,7 @@ class Predictor:
         ConfigError where the model's view leaves nothing to crop.
         """
         self.check_views(views)
-        frames = self._frames(num_frames)
+        frames = self.frames_of(num_frames)
         return self.reader.read(source, ClipRequest(views, frames, start_s, end_s), threads=1).clips
 
     def check_views(self, views: Views) -> None:
@@ -277,7 +279,7 @@ class Predictor:
                 "nothing to crop; use 1 crop"
             )
 
-    def _frames(self, asked: int | None) -> int:
+    def frames_of(self, asked: int | None) -> int:
         """Return the number of frames to take. Raises ConfigError if the runtime does not take the number asked for."""
         if asked is None:
             return self.num_frames
@@ -301,7 +303,7 @@ class Predictor:
         embeddings_BTD, encoded = self._label_clips(np.stack([clip.frames for clip in clips]))
         known = self._familiarity(embeddings_BTD)
         predictions = [
-            self._prediction(clip, embeddings_TD, encoding, Timing(0.0, 0.0, 0.0), familiarity)
+            self.prediction(clip, embeddings_TD, encoding, Timing(0.0, 0.0, 0.0), familiarity)
             for clip, embeddings_TD, encoding, familiarity in zip(
                 clips, embeddings_BTD, encoded.each(), known, strict=True
             )
@@ -344,7 +346,7 @@ class Predictor:
         """Label one video from as many frames as fit into a budget."""
         found = self.budget_reader.encode(source, request, plan, budget, threads=threads)
         early = found.early
-        prediction = self._prediction(early.clip, early.embeddings, early.encoded, early.timing, found.familiarity)
+        prediction = self.prediction(early.clip, early.embeddings, early.encoded, early.timing, found.familiarity)
         return replace(prediction, budget=found.use)
 
     def _predict_whole(self, source: Source, request: ClipRequest, budget: Budget, threads: int) -> Prediction:
@@ -369,9 +371,9 @@ class Predictor:
         early = encoded_early(self.runtime, self.reader, source, request, plan, threads=threads)
         indices = next(stage for stage in plan.stages if len(stage) == len(early.embeddings))
         familiarity = self._familiarity(filled(early.embeddings[None], indices, plan.num_frames))[0]
-        return self._prediction(early.clip, early.embeddings, early.encoded, early.timing, familiarity)
+        return self.prediction(early.clip, early.embeddings, early.encoded, early.timing, familiarity)
 
-    def _prediction(
+    def prediction(
         self,
         clip: Clip,
         embeddings_TD: Floats,
@@ -379,7 +381,10 @@ class Predictor:
         timing: Timing,
         familiarity: Familiarity | None,
     ) -> Prediction:
-        """Return a prediction from the network's outputs for one video. Raises VideoError where they are no numbers."""
+        """Return a prediction from the network's outputs for one video (B = 1, with attention), and from its embeddings (T, D).
+
+        Raises VideoError where the outputs are no numbers.
+        """
         assert encoded.frame_attention is not None
         scores_K = scores_of(encoded.logits[0], self.runtime.task)
         if not np.isfinite(scores_K).all():

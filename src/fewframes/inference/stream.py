@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -64,12 +64,15 @@ class StreamPrediction:
     """The promised rate of false alarms, if the stream raises alarms."""
     familiarity: Familiarity | None = None
     """The judgement on the window by itself; None if it was not judged."""
+    model: str = ""
+    """The name of the model, if several answer in one pass; empty if one does."""
 
     def to_dict(self, topk: int = 5) -> dict[str, object]:
         """Return plain values, as `fewframes stream --json` writes them."""
         best = np.argsort(-self.scores, kind="stable")[:topk].tolist()
         scores, smoothed = self.scores.tolist(), self.smoothed.tolist()
         return {
+            **({"model": self.model} if self.model else {}),
             "start_s": round(self.start_s, 3),
             "end_s": round(self.end_s, 3),
             "label": self.label,
@@ -205,21 +208,35 @@ class EmbeddingRing:
         return np.concatenate([row, new[None]])[-self._size :] if len(row) else new[None]
 
 
-class Stream:
-    """An iterator over the predictions of a stream (`for prediction in stream`). `close` it, or use `with`, to end early.
+Judged = list[tuple[WindowEncoding, Familiarity | None]]
+"""The encoding of a window by each model, and its judgement whether the window shows one of its actions."""
+Judge = Callable[[EmbeddingRing], Judged]
+"""A function that returns what all models of a stream say of the newest window."""
 
-    Raises VideoError where the source cannot be opened, or is lost for good.
-    """
+
+class StreamModel:
+    """A model of a stream, with all that depends on its answers before: smoothed scores, the label and the alarms."""
 
     def __init__(
         self,
         runtime: Runtime,
-        source: LiveSource,
         config: StreamConfig,
-        on_event: OnEvent | None = None,
-        promise: AlarmPromise | None = None,
         unknown: UnknownRule | None = None,
+        promise: AlarmPromise | None = None,
+        name: str = "",
     ) -> None:
+        """Prepare a model for a stream.
+
+        Args:
+            runtime: The model.
+            config: Settings of the stream.
+            unknown: The rule for windows that show none of its actions.
+            promise: The promise of false alarms, if it is to raise alarms.
+            name: Its name in answers; empty where it is the only one.
+
+        Raises:
+            ConfigError: The model has no embeddings of single frames, or the promise does not hold for these settings.
+        """
         if not runtime.embeds_frames:
             raise ConfigError(
                 f"a stream needs embeddings of single frames, and {runtime.name} mixes frames inside its encoder; use a model "
@@ -227,9 +244,85 @@ class Stream:
             )
         if promise is not None:
             check_promise(promise, runtime, config)
-        self._promise = promise
-        self._raiser = None if promise is None else AlarmRaiser(promise, runtime.labels, runtime.task)
-        self._runtime, self._config, self._on_event, self._unknown = runtime, config, on_event, unknown
+        self.runtime, self.promise, self.name = runtime, promise, name
+        self.raiser = None if promise is None else AlarmRaiser(promise, runtime.labels, runtime.task)
+        self._config, self._unknown = config, unknown
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the answers before: a new stretch of the source begins."""
+        config, threshold = self._config, 0.0 if self._unknown is None else self._unknown.threshold
+        self._smoother = Smoother(config.smooth_s, config.enter, config.leave)
+        self._known = Smoother(config.smooth_s, threshold, threshold)
+
+    def judge(self, ring: EmbeddingRing) -> Judged:
+        """Return what this model says of the newest window."""
+        window_1TD, cached_T2W = ring.embeddings_TD[None], ring.cached_T2W
+        if cached_T2W is not None and isinstance(self.runtime, CachesMotion):
+            encoded = self.runtime.encode_cached(window_1TD, cached_T2W[None])
+        else:
+            encoded = self.runtime.encode_windows(window_1TD)
+        return [(encoded, None if self._unknown is None else self._unknown.familiarity(window_1TD)[0])]
+
+    def step(
+        self, encoded: WindowEncoding, familiarity: Familiarity | None, time_s: float, end_s: float, *, is_whole: bool
+    ) -> tuple[Floats, Floats, str | None, Alarm | None]:
+        """Return the scores (K,), the smoothed scores (K,), the label, and the alarm that this answer raises.
+
+        Args:
+            encoded: The encoding of the window.
+            familiarity: The judgement on it.
+            time_s: The timestamp of its newest frame.
+            end_s: Its end.
+            is_whole: True if the window has all its frames. The promise was made with whole windows; a causal model answers about
+                the beginning of one too.
+        """
+        scores_K = scores_of(encoded.logits[0], self.runtime.task)
+        smoothed_K = self._smoother.step(scores_K, time_s)
+        choice = self._smoother.choice
+        label = None if choice is None else self.runtime.labels[choice]
+        is_known = self._is_known(familiarity, time_s)
+        if not is_known or (label is not None and is_background(label)):
+            label = None if label is None else UNKNOWN
+        raiser = self.raiser if is_whole else None
+        alarm = None if raiser is None else raiser.step(smoothed_K, end_s, is_known=is_known)
+        return scores_K, smoothed_K, label, alarm
+
+    def _is_known(self, familiarity: Familiarity | None, time_s: float) -> bool:
+        """Return True if the smoothed value of `known` reaches the threshold, or if there is none."""
+        if familiarity is None:
+            return True
+        self._known.step(np.array([familiarity.known], np.float32), time_s)
+        return self._known.choice is not None
+
+
+class Stream:
+    """An iterator over the predictions of a stream (`for prediction in stream`). `close` it, or use `with`, to end early.
+
+    Several models answer one after the other at each time. Raises VideoError where the source cannot be opened, or is lost for
+    good.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[StreamModel],
+        judge: Judge,
+        source: LiveSource,
+        config: StreamConfig,
+        on_event: OnEvent | None = None,
+    ) -> None:
+        """Open a stream. `Predictor.stream` and `Heads.stream` are the way in.
+
+        Args:
+            models: The models, which share a frame encoder.
+            judge: Returns what each of them says of a window.
+            source: The source.
+            config: Settings of the stream.
+            on_event: Called at once with every event.
+        """
+        self._models, self._judge = models, judge
+        self._runtime = runtime = models[0].runtime
+        self._config, self._on_event = config, on_event
         self._size = runtime.num_frames
         self._interval_s = config.window_s / self._size
         self._every_frames = max(1, round((config.every_s or 0.0) / self._interval_s))
@@ -262,8 +355,8 @@ class Stream:
                 for item in items:
                     if isinstance(item, LiveEvent):
                         self._note(item)
-                    elif (prediction := self._step(item, next(frames))) is not None:
-                        yield prediction
+                    else:
+                        yield from self._step(item, next(frames))
 
     def __enter__(self) -> Stream:
         return self
@@ -283,6 +376,7 @@ class Stream:
     def summary(self) -> StreamSummary:
         """Return the counts and latencies so far."""
         counts, latencies = self._reader.counts, np.array(self._latencies_s)
+        raisers = [model.raiser for model in self._models if model.raiser is not None]
         p50, p95, p99 = [float(np.quantile(latencies, q)) if len(latencies) else None for q in (0.5, 0.95, 0.99)]
         return StreamSummary(
             self._num_predictions,
@@ -299,7 +393,7 @@ class Stream:
             p95,
             p99,
             self._gate.num_reused,
-            None if self._raiser is None else self._raiser.count,
+            None if not raisers else sum(raiser.count for raiser in raisers),
         )
 
     def _oldest_s(self) -> float:
@@ -341,15 +435,16 @@ class Stream:
 
     def _restart(self, stretch: int) -> None:
         self._stretch = stretch
-        motion_cache = self._runtime.motion_cache if isinstance(self._runtime, CachesMotion) else None
+        is_alone = len(self._models) == 1  # what is cached of motion tokens is one model's
+        runtime = self._runtime
+        motion_cache = runtime.motion_cache if is_alone and isinstance(runtime, CachesMotion) else None
         self._ring = EmbeddingRing(self._size, motion_cache)
-        self._last_window: tuple[Floats, WindowEncoding, Familiarity | None] | None = None
-        self._smoother = Smoother(self._config.smooth_s, self._config.enter, self._config.leave)
-        threshold = 0.0 if self._unknown is None else self._unknown.threshold
-        self._known = Smoother(self._config.smooth_s, threshold, threshold)
+        self._last_window: tuple[Floats, Judged] | None = None
+        for model in self._models:
+            model.restart()
 
-    def _step(self, sample: LiveFrame, embedding_D: Floats) -> StreamPrediction | None:
-        """Take one more timestamp; return a prediction where one is due."""
+    def _step(self, sample: LiveFrame, embedding_D: Floats) -> list[StreamPrediction]:
+        """Take one more timestamp; return the predictions of all models where they are due."""
         if sample.stretch != self._stretch:
             self._restart(sample.stretch)
         self._num_timestamps += 1
@@ -357,60 +452,46 @@ class Stream:
         self._ring.push(sample.index, embedding_D)
         # Answers lie on the grid of frames; where frames were dropped, a multiple may have been passed without being hit.
         is_due = (sample.index + 1) // self._every_frames > num_before // self._every_frames
-        return self._answer(sample) if is_due and len(self._ring.embeddings_TD) >= self._min_frames else None
+        return self._answers(sample) if is_due and len(self._ring.embeddings_TD) >= self._min_frames else []
 
-    def _is_known(self, familiarity: Familiarity | None, time_s: float) -> bool:
-        """Return True if the smoothed value of `known` reaches the threshold, or if there is none."""
-        if familiarity is None:
-            return True
-        self._known.step(np.array([familiarity.known], np.float32), time_s)
-        return self._known.choice is not None
-
-    def _judged(self, window_TD: Floats) -> tuple[WindowEncoding, Familiarity | None]:
-        """Return the encoding and the familiarity of the newest window: those of the last one if the embeddings are the same."""
-        if self._last_window is not None and np.array_equal(self._last_window[0], window_TD):
-            return self._last_window[1:]
-        cached_T2W = self._ring.cached_T2W
-        if cached_T2W is not None and isinstance(self._runtime, CachesMotion):
-            encoded = self._runtime.encode_cached(window_TD[None], cached_T2W[None])
-        else:
-            encoded = self._runtime.encode_windows(window_TD[None])
-        familiarity = None if self._unknown is None else self._unknown.familiarity(window_TD[None])[0]
-        self._last_window = window_TD, encoded, familiarity
-        return encoded, familiarity
-
-    def _answer(self, sample: LiveFrame) -> StreamPrediction:
+    def _judged(self) -> Judged:
+        """Return what each model says of the newest window: what it said of the last one if the embeddings are the same."""
         window_TD = self._ring.embeddings_TD
-        encoded, familiarity = self._judged(window_TD)
-        scores_K = scores_of(encoded.logits[0], self._runtime.task)
-        smoothed_K = self._smoother.step(scores_K, sample.time_s)
-        choice = self._smoother.choice
-        label = None if choice is None else self._runtime.labels[choice]
-        is_known = self._is_known(familiarity, sample.time_s)
-        if not is_known or (label is not None and is_background(label)):
-            label = None if label is None else UNKNOWN
+        if self._last_window is None or not np.array_equal(self._last_window[0], window_TD):
+            self._last_window = window_TD, self._judge(self._ring)
+        return self._last_window[1]
+
+    def _answers(self, sample: LiveFrame) -> list[StreamPrediction]:
+        num_frames = len(self._ring.embeddings_TD)
+        end_s = sample.time_s + self._interval_s / 2
+        found = [
+            model.step(encoded, familiarity, sample.time_s, end_s, is_whole=num_frames == self._size)
+            for model, (encoded, familiarity) in zip(self._models, self._judged(), strict=True)
+        ]
         latency_s = time.monotonic() - sample.arrived
         self._latencies_s.append(latency_s)
         self._num_predictions += 1
         events, self._new_events = tuple(self._new_events), []
-        end_s = sample.time_s + self._interval_s / 2
-        # The promise was made with whole windows; a causal model answers about the beginning of one too.
-        raiser = self._raiser if len(window_TD) == self._size else None
-        alarm = None if raiser is None else raiser.step(smoothed_K, end_s, is_known=is_known)
-        self.alarms += [] if alarm is None else [alarm]
-        return StreamPrediction(
-            source=self.source,
-            labels=self._runtime.labels,
-            start_s=end_s - len(window_TD) * self._interval_s,
-            end_s=end_s,
-            scores=scores_K,
-            smoothed=smoothed_K,
-            label=label,
-            familiarity=familiarity,
-            latency_s=latency_s,
-            num_frames=len(window_TD),
-            num_dropped=self._reader.counts.dropped,
-            events=events,
-            alarm=alarm,
-            promise=self._promise,
-        )
+        self.alarms += [alarm for *_, alarm in found if alarm is not None]
+        return [
+            StreamPrediction(
+                source=self.source,
+                labels=model.runtime.labels,
+                start_s=end_s - num_frames * self._interval_s,
+                end_s=end_s,
+                scores=scores_K,
+                smoothed=smoothed_K,
+                label=label,
+                familiarity=familiarity,
+                latency_s=latency_s,
+                num_frames=num_frames,
+                num_dropped=self._reader.counts.dropped,
+                events=events,
+                alarm=alarm,
+                promise=model.promise,
+                model=model.name,
+            )
+            for model, (_, familiarity), (scores_K, smoothed_K, label, alarm) in zip(
+                self._models, self._judged(), found, strict=True
+            )
+        ]

@@ -41,6 +41,8 @@ STEEP, TINY = 8.0, 1e-6
 LIVELY_FRACTION = 0.9
 """The fraction of windows that change less than the level at which this video's changes are measured."""
 CSV_COLUMNS = ("source", "start_s", "end_s", "label", "confidence")
+SHARED_CSV_COLUMNS = ("source", "model", *CSV_COLUMNS[1:])
+"""The columns where several models answer in one pass."""
 
 
 @settings(frozen=True, kw_only=True, config=STRICT)
@@ -122,12 +124,15 @@ class Timeline:
     known: Floats | None = None
     unknown_below: float | None = None
     num_reused: int = 0
+    model: str = ""
+    """The name of the model, if several answered in one pass; empty if one did."""
 
     def to_dict(self) -> dict[str, object]:
         """Return plain values, as `fewframes timeline --json` writes them, with scores of the labels that have spans."""
         seen = {span.label for span in self.spans}
         return {
             "source": self.source,
+            **({"model": self.model} if self.model else {}),
             "duration_s": round(self.duration_s, 3),
             "start_s": round(self.start_s, 3),
             "end_s": round(self.end_s, 3),
@@ -153,12 +158,13 @@ class Timeline:
 
     def to_rows(self) -> list[dict[str, object]]:
         """Return one flat row for each span, for a data frame or CSV."""
-        return [{"source": self.source, **span.to_dict()} for span in self.spans]
+        model = {"model": self.model} if self.model else {}
+        return [{"source": self.source, **model, **span.to_dict()} for span in self.spans]
 
     def to_csv(self, *, header: bool = True) -> str:
         """Return `to_rows` as CSV."""
         file = io.StringIO()
-        writer = csv.DictWriter(file, CSV_COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, SHARED_CSV_COLUMNS if self.model else CSV_COLUMNS, lineterminator="\n")
         if header:
             writer.writeheader()
         writer.writerows({name: for_csv(cell) for name, cell in row.items()} for row in self.to_rows())
@@ -208,19 +214,41 @@ def sweep(
         progress: A callback.
     """
 
-    def encode(windows_WTD: Floats) -> Floats:
+    def encode(windows_WTD: Floats) -> list[Floats]:
         logits_WK = predictor.runtime.encode_windows(windows_WTD).logits
-        known_W = known_windows(predictor.unknown_rule, windows_WTD)
-        return np.concatenate([logits_WK, _changes(windows_WTD)[:, None], known_W[:, None]], axis=1)
+        return [logits_WK, known_windows(predictor.unknown_rule, windows_WTD)[:, None]]
 
-    intervals = [max(1, predictor.num_frames * stride // WINDOWS_PER_LENGTH) for stride in config.lengths]
+    return sweep_models(predictor, [predictor], source, encode, config, cache, start_s, end_s, fps, progress)[0]
+
+
+def sweep_models(
+    reading: Predictor,
+    predictors: Sequence[Predictor],
+    source: Source,
+    encode: Callable[[Floats], list[Floats]],
+    config: TimelineConfig,
+    cache: EmbeddingCache | None,
+    start_s: float,
+    end_s: float | None,
+    fps: float,
+    progress: Progress,
+) -> list[Timeline]:
+    """Detect action spans by one or several models that share a frame encoder. Return the timeline of each.
+
+    The arguments are those of `sweep`. `reading` reads and embeds frames. `encode` returns, for windows (W, T, D), the logits
+    (W, K) of each model and how likely each window shows one of its actions (W, 1), one after the other.
+    """
+
+    def with_changes(windows_WTD: Floats) -> Floats:
+        return np.concatenate([_changes(windows_WTD)[:, None], *encode(windows_WTD)], axis=1)
+
     video = score_windows(
-        predictor,
+        reading,
         source,
-        partial(each_once, encode),
+        partial(each_once, with_changes),
         window_s=config.window_s,
         strides=config.lengths,
-        intervals=intervals,
+        intervals=[max(1, reading.num_frames * stride // WINDOWS_PER_LENGTH) for stride in config.lengths],
         still=config.still,
         cache=cache,
         start_s=start_s,
@@ -228,17 +256,22 @@ def sweep(
         fps=fps,
         progress=progress,
     )
-    windows = tuple(
-        WindowScores(
-            length_s,
-            starts_s,
-            found_WK[:, :-2],
-            found_WK[:, -2],
-            None if predictor.unknown_rule is None else found_WK[:, -1],
+    timelines, start = [], 1
+    for predictor in predictors:
+        known = start + len(predictor.labels)
+        windows = tuple(
+            WindowScores(
+                length_s,
+                starts_s,
+                found_WK[:, start:known],
+                found_WK[:, 0],
+                None if predictor.unknown_rule is None else found_WK[:, known],
+            )
+            for length_s, starts_s, found_WK in video.windows
         )
-        for length_s, starts_s, found_WK in video.windows
-    )
-    return _timeline(predictor, video, windows, config)
+        timelines.append(_timeline(predictor, video, windows, config))
+        start = known + 1
+    return timelines
 
 
 @dataclass(frozen=True, eq=False)

@@ -99,6 +99,20 @@ def moment_features(embeddings_BTD: Floats, moments: MomentSet = "slow") -> NDAr
     return np.concatenate(parts, axis=1).astype(np.float32, copy=False)
 
 
+class WindowMoments:
+    """The moments of windows of frame embeddings. Each set is computed once, when it is first asked for."""
+
+    def __init__(self, windows_BTD: NDArray[np.float32]) -> None:
+        self.windows_BTD = windows_BTD
+        self._found: dict[MomentSet, NDArray[np.float32]] = {}
+
+    def of(self, moments: MomentSet) -> NDArray[np.float32]:
+        """Return the moments (B, P) of this set."""
+        if moments not in self._found:
+            self._found[moments] = moment_features(self.windows_BTD, moments)
+        return self._found[moments]
+
+
 def _waves(rows_BTD: Floats, orders: Iterable[int]) -> Iterator[Floats]:
     """Yield the means over t of the rows times cos(pi k u_t), each (B, D), for each order k."""
     num_frames = rows_BTD.shape[1]

@@ -13,9 +13,10 @@ from fewframes.errors import WeightsError
 from fewframes.models.config import ExitPlan, ModelConfig
 from fewframes.models.files.model_file import ModelFile, read_metadata, read_model_file
 from fewframes.models.files.names import find_model
-from fewframes.models.moments import MOMENT_WEIGHTS, moment_features
+from fewframes.models.moments import WindowMoments
 from fewframes.models.rejection.rejection import Rejection
 from fewframes.runtime.file_graphs import WEIGHTS_OF, FileSession, has_time_graph
+from fewframes.runtime.heads.read_out import read_out_of
 from fewframes.runtime.keys import encoder_key, model_key
 from fewframes.runtime.protocol import Floats, Frames, WindowEncoding
 from fewframes.video.view import ViewConfig
@@ -36,13 +37,16 @@ class OnnxFileRuntime:
     any_num_frames = True
     least_frames = 1
 
-    def __init__(self, file: ModelFile, *, name: str = "", threads: int = 0) -> None:
+    def __init__(
+        self, file: ModelFile, *, name: str = "", threads: int = 0, encoder: OnnxFileRuntime | None = None
+    ) -> None:
         """Open the graphs of a model file.
 
         Args:
             file: the model file.
             name: its name or path, for errors.
             threads: the number of threads that compute; 0 is one for each core.
+            encoder: a runtime with the same frame encoder, whose session this one uses too.
 
         Raises:
             WeightsError: the file has no graphs, or its weights do not fit them.
@@ -54,16 +58,11 @@ class OnnxFileRuntime:
                 f"{name}: layout {file.config.layout!r} mixes frames inside the encoder and runs with torch alone: "
                 "pip install 'fewframes[train]'"
             )
-        self._frames = FileSession(file, "frames", name, threads)
+        self._frames = FileSession(file, "frames", name, threads) if encoder is None else encoder._frames
         self._time = FileSession(file, "time", name, threads) if has_time_graph(file.config) else None
         frame_width = self._frames.width
         self.frame_width, self.video_width = frame_width, frame_width if self._time is None else self._time.width
-        self._head = self._linear("head", self.video_width)
-        self._moment_head = (
-            self._linear("moment_head.linear", len(MOMENT_WEIGHTS[file.config.moments]) * frame_width)
-            if file.config.moment_head
-            else None
-        )
+        self._read_out = read_out_of(file, name, frame_width, self.video_width)
 
     def __repr__(self) -> str:
         return f"OnnxFileRuntime({self.name!r}, {len(self.labels)} labels)"
@@ -169,27 +168,7 @@ class OnnxFileRuntime:
             attention_BT = np.full(windows_BTD.shape[:2], 1 / windows_BTD.shape[1], np.float32)
         else:
             embedding_BD, attention_BT = self._time(windows_BTD)
-        weights_KD, bias_K = self._head
-        logits_BK = embedding_BD @ weights_KD.T + bias_K
-        if self._moment_head is not None:
-            weights_KP, bias_K = self._moment_head
-            logits_BK = logits_BK + moment_features(windows_BTD, self.file.config.moments) @ weights_KP.T + bias_K
-        return logits_BK, embedding_BD, attention_BT
-
-    def _linear(self, key: str, width: int) -> tuple[Floats, Floats]:
-        """Return the weights (K, width) and the bias (K,) of a head. Raises WeightsError if the file has no sound ones."""
-        num_classes = len(self.labels)
-        found = []
-        for part, shape in (("weight", (num_classes, width)), ("bias", (num_classes,))):
-            array = self.file.tensors.get(f"{key}.{part}")
-            if array is None or array.shape != shape or array.dtype != np.float32 or not np.isfinite(array).all():
-                has = "missing" if array is None else f"{array.dtype} of shape {array.shape}"
-                raise WeightsError(
-                    f"{self.name}: {key}.{part} is {has}; needs finite float32 of shape {shape}: take another copy of the file"
-                )
-            found.append(array)
-        weights, bias = found
-        return weights, bias
+        return self._read_out.logits(embedding_BD, WindowMoments(windows_BTD)), embedding_BD, attention_BT
 
 
 def load_onnx_file(name_or_path: str | os.PathLike[str], *, threads: int = 0) -> OnnxFileRuntime:

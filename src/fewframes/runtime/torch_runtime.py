@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from fewframes.errors import ConfigError, nearest
 from fewframes.models.attention_maps import choose_method, frame_maps
 from fewframes.models.config import MapChoice, MapMethod
 from fewframes.models.devices import auto_dtype, choose_device, float32_products
-from fewframes.models.files.checkpoint import Checkpoint
+from fewframes.models.files.checkpoint import Checkpoint, checkpoint_of
+from fewframes.models.files.model_file import ModelFile
 from fewframes.models.files.networks import sharing_copy
 from fewframes.models.layers import pixels_of
 from fewframes.models.stam import VideoEncoding
@@ -54,6 +56,7 @@ class TorchRuntime:
         dtype: DtypeName = "auto",
         merge: int | None = None,
         name: str = "",
+        encoder: TorchRuntime | None = None,
     ) -> None:
         """Put a checkpoint's network on a device.
 
@@ -64,6 +67,7 @@ class TorchRuntime:
                 the rest is computed in float32 with TF32, and without it if this is float32.
             merge: the patches that each block of a ViT merges away; None is the number that the model was trained with.
             name: the model's name in errors and files.
+            encoder: a runtime with the same frame encoder, which this one uses too; device, dtype and merge are those of it.
 
         Raises:
             ConfigError: the device cannot be used, or there is no such precision.
@@ -80,12 +84,17 @@ class TorchRuntime:
         self.embeds_frames = config.layout == "factorised"
         self.any_num_frames = True
         self.causal = config.temporal == "causal"
-        self.torch_device = choose_device(device)
+        self.torch_device = choose_device(device) if encoder is None else encoder.torch_device
         self.device = str(self.torch_device)
-        self.model = sharing_copy(checkpoint.model).eval().to(self.torch_device).to(memory_format=torch.channels_last)
+        kept = {} if encoder is None else {checkpoint.model.frame_encoder: encoder.model.frame_encoder}
+        self.model = sharing_copy(checkpoint.model, kept).eval().to(self.torch_device)
+        self.model.to(memory_format=torch.channels_last)
         # With its index: `cuda` alone is another GPU in a thread that begins later, if torch.cuda.set_device was called.
         self.torch_device = next(self.model.parameters()).device
         self.frame_width, self.video_width = self.model.frame_width, self.model.temporal_encoder.width
+        if encoder is not None:
+            self.merge, self.dtype, self.precision = encoder.merge, encoder.dtype, encoder.precision
+            return
         fold_norms = getattr(self.model.frame_encoder, "fold_norms", None)
         if fold_norms is not None:
             fold_norms()
@@ -94,6 +103,11 @@ class TorchRuntime:
         self.dtype = choose_dtype(dtype, self.torch_device)
         self.precision = str(self.dtype).removeprefix("torch.")
         self.model.frame_encoder.to(self.dtype)
+
+    def with_head(self, file: ModelFile, name: str) -> TorchRuntime:
+        """Return a runtime for another model with the same frame encoder, whose weights are in memory once. Raises WeightsError."""
+        checkpoint = checkpoint_of(file, Path(name), frame_encoder=self.checkpoint.model.frame_encoder)
+        return TorchRuntime(checkpoint, name=name, encoder=self)
 
     def encoder_key(self) -> str:
         """Return a key of the frame encoder's weights, as they are in the model file, and of its precision."""

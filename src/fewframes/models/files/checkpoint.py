@@ -87,15 +87,20 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint, *, dty
     write_model_file(path, file, stored_as={key: str(kind).removeprefix("torch.") for key, kind in real.items()})
 
 
-def checkpoint_of(file: ModelFile, path: Path) -> Checkpoint:
-    """Return the model of a model file, in eval mode.
+def checkpoint_of(file: ModelFile, path: Path, *, frame_encoder: torch.nn.Module | None = None) -> Checkpoint:
+    """Return the model of a model file, in eval mode. Raises WeightsError.
 
-    The shapes are compared before a network is built, so that a damaged file cannot fill the memory. Raises WeightsError.
+    The shapes are compared before a network is built, so that a damaged file cannot fill the memory.
+
+    Args:
+        file: the content of the file.
+        path: the file, for errors.
+        frame_encoder: a network with the frame encoder's weights of the file, which the model then uses.
     """
     try:
         planned = planned_model(file.config, file.view)
         check_fit(planned, {key: array.shape for key, array in file.tensors.items()}, str(path))
-        model = build_model(file.config, file.view)
+        model = build_model(file.config, file.view) if frame_encoder is None else _with_encoder(file, frame_encoder)
     except (ConfigError, RecursionError) as error:  # the file is at fault here, not a setting of the caller
         raise damaged(path, error) from None
     load_strictly(model, {key: torch.from_numpy(array) for key, array in file.tensors.items()}, str(path))
@@ -111,3 +116,10 @@ def checkpoint_of(file: ModelFile, path: Path) -> Checkpoint:
         thresholds=file.thresholds,
         rejection=file.rejection,
     )
+
+
+def _with_encoder(file: ModelFile, frame_encoder: torch.nn.Module) -> STAM:
+    """Return a network of the settings of a file around a frame encoder that is there already."""
+    width = frame_encoder.width
+    assert isinstance(width, int)
+    return STAM(file.config, file.view, frame_encoder, width)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fewframes.core.settings import cache_dir
 from fewframes.errors import WeightsError, nearest
+from fewframes.models.files.formats import format_of
 from fewframes.models.files.model_file import MODEL_FILE
 from fewframes.models.presets import PRESETS
 
@@ -51,6 +52,29 @@ def exported_in(name: str) -> str:
     if name not in PRESETS and not _is_file(folder / MODEL_FILE) and _is_file(folder / GRAPH_FILE):
         return str(folder / GRAPH_FILE)
     return name
+
+
+def models_in(name: str) -> tuple[str, ...]:
+    """Return the models that a name stands for: the name itself, or, for a folder of models, each model in it by its path.
+
+    A folder of models holds model files (`.safetensors`), output folders of training, or exported graphs. Hidden files, and files
+    that are no models, are left out.
+    """
+    folder = Path(name)
+    is_one = name in PRESETS or _is_file(folder / MODEL_FILE) or _is_file(folder / GRAPH_FILE)
+    if is_one or not os.path.isdir(folder):
+        return (name,)
+    found = [
+        str(path)
+        for path in sorted(folder.iterdir())
+        if not path.name.startswith(".")
+        and (
+            (path.is_file() and (path.suffix == ".safetensors" or format_of(path) is not None))
+            or _is_file(path / MODEL_FILE)
+            or _is_file(path / GRAPH_FILE)
+        )
+    ]
+    return tuple(found) or (name,)
 
 
 def downloaded_path(name: str) -> Path:

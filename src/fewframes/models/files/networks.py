@@ -65,17 +65,22 @@ def planned_model(config: ModelConfig, view: ViewConfig) -> STAM:
         return build_model(replace(config, temporal_positions="learned"), view)
 
 
-def sharing_copy(model: STAM) -> STAM:
+def sharing_copy(model: STAM, parts: Mapping[torch.nn.Module, torch.nn.Module] | None = None) -> STAM:
     """Return a copy of the model that shares the memory of its weights.
 
     Casting, moving, folding or merging the copy gives it weights of its own, where they change, and leaves the model as it is.
     Changing numbers in place, as an optimiser does, changes both.
+
+    Args:
+        model: the model.
+        parts: the modules of the model in place of which the copy has others, such as a frame encoder that is shared.
     """
     # `deepcopy` takes this as its memo: for the tensors in it, it uses the value instead of making a copy.
     shared: dict[int, object] = {
         id(own): torch.nn.Parameter(own.data, requires_grad=own.requires_grad) for own in model.parameters()
     }
     shared |= {id(own): own for own in model.buffers()}
+    shared |= {id(own): other for own, other in (parts or {}).items()}
     return copy.deepcopy(model, shared)
 
 

@@ -142,10 +142,13 @@ class Rejection:
             )
         return float(np.interp(1 - kept, SHARES, self.thresholds))
 
-    def judge(self, embeddings_BTD: Floats) -> Judgement:
-        """Judge videos by their frame embeddings (B, T, D)."""
+    def judge(self, embeddings_BTD: Floats, moments_BP: Floats | None = None) -> Judgement:
+        """Judge videos by their frame embeddings (B, T, D), and by their slow moments (B, P) where these are known already."""
         parts = [
-            self._judge(np.asarray(embeddings_BTD[first : first + MOST_AT_ONCE], np.float32))
+            self._judge(
+                np.asarray(embeddings_BTD[first : first + MOST_AT_ONCE], np.float32),
+                None if moments_BP is None else moments_BP[first : first + MOST_AT_ONCE],
+            )
             for first in range(0, len(embeddings_BTD), MOST_AT_ONCE)
         ]
         return Judgement(
@@ -158,8 +161,8 @@ class Rejection:
             np.concatenate([part.still for part in parts]),
         )
 
-    def _judge(self, embeddings_BTD: Floats) -> Judgement:
-        moments_BP = moment_features(embeddings_BTD)
+    def _judge(self, embeddings_BTD: Floats, moments_BP: Floats | None) -> Judgement:
+        moments_BP = moment_features(embeddings_BTD) if moments_BP is None else moments_BP
         scaled_BP = (moments_BP - self.mean) * self.scale
         answers_BSC = self._answers(scaled_BP)
         answers_BC = answers_BSC.mean(axis=1)

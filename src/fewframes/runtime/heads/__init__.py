@@ -1,0 +1,1 @@
+"""Heads of models: the linear read-outs in numpy, and several models that share one frame encoder."""
