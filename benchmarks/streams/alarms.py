@@ -42,6 +42,7 @@ from fewframes.data.samples import Sample
 from fewframes.errors import ConfigError
 from fewframes.inference.alarms import AlarmRaiser
 from fewframes.inference.footage import Background, find_footage, promise_alarms, read_footage
+from fewframes.inference.live.model import Smoother
 from fewframes.inference.predictor import Predictor, load
 from fewframes.inference.promise import (
     HOURS_A_DAY,
@@ -51,7 +52,6 @@ from fewframes.inference.promise import (
     choose_threshold,
     num_blocks_of,
 )
-from fewframes.inference.stream import Smoother
 from fewframes.runtime.protocol import scores_of
 from fewframes.training.augment_config import AugmentConfig
 from fewframes.training.config import RunConfig

@@ -58,8 +58,8 @@ from benchmarks.harness import (
 from benchmarks.speed.early_exit import folds_of
 from fewframes.core.cache import EmbeddingCache
 from fewframes.core.process import keep_memory
+from fewframes.inference.live.model import EmbeddingRing
 from fewframes.inference.predictor import Predictor, load
-from fewframes.inference.stream import EmbeddingRing
 from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.files.networks import build_model
 from fewframes.models.presets import PRESETS

@@ -15,8 +15,9 @@ from numpy.testing import assert_allclose
 
 from fewframes.core.settings import settings_from
 from fewframes.errors import ConfigError
+from fewframes.inference.live.model import EmbeddingRing, Smoother
 from fewframes.inference.predictor import Predictor, load
-from fewframes.inference.stream import EmbeddingRing, Smoother, StreamPrediction
+from fewframes.inference.stream import StreamPrediction
 from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.files.networks import build_model
 from fewframes.runtime.protocol import Floats, Frames

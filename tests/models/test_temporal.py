@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from fewframes.core.settings import settings_from
 from fewframes.errors import ConfigError
-from fewframes.inference.stream import EmbeddingRing
+from fewframes.inference.live.model import EmbeddingRing
 from fewframes.models.config import ModelConfig
 from fewframes.models.stam import STAM
 from fewframes.runtime.protocol import Floats

@@ -11,13 +11,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from fewframes.cli.console import describe, tell
+from fewframes.cli.console import tell
+from fewframes.cli.heads import describe_all, names_of, open_models
 from fewframes.cli.options import (
     SPEED,
     DeviceOption,
     DtypeOption,
     MergeOption,
-    ModelOption,
+    ModelsOption,
     RuntimeOption,
     UnknownOption,
     unknown_of,
@@ -89,7 +90,7 @@ def serve(
             rich_help_panel=LIMITS,
         ),
     ] = 30,
-    model: ModelOption = "lite0-16",
+    model: ModelsOption = None,
     unknown: UnknownOption = "auto",
     workers: Annotated[
         int | None,
@@ -119,7 +120,6 @@ def serve(
             raise
         raise MissingDependency(f"serve needs {error.name}; pip install 'fewframes[serve]'") from None
     from fewframes.core.settings import settings_from
-    from fewframes.inference.predictor import load
     from fewframes.serve.config import ServeConfig
     from fewframes.serve.security import in_address
 
@@ -142,11 +142,17 @@ def serve(
     }
     config = settings_from(ServeConfig, values, "serve")
     began = time.perf_counter()
-    predictor = load(
-        model, device=device, dtype=dtype, backend="pyav", merge=merge, runtime=runtime, unknown=unknown_of(unknown)
+    models = open_models(
+        names_of(model),
+        device=device,
+        dtype=dtype,
+        backend="pyav",
+        merge=merge,
+        runtime=runtime,
+        unknown=unknown_of(unknown),
     )
-    tell(f"{describe(predictor)}, loaded in {time.perf_counter() - began:.1f} s")
-    app = create_app(predictor, config)
+    tell(f"{describe_all(models)}, loaded in {time.perf_counter() - began:.1f} s")
+    app = create_app(models, config)
     if not is_here and not token:
         tell("warning: there is no token, so anybody who reaches this address can use the server; set FEWFRAMES_TOKEN")
     tell(f"http://{in_address(host)}:{listening.getsockname()[1]} (Ctrl-C stops it)")

@@ -23,6 +23,7 @@ from fewframes.data.folders import counted_reasons, search
 from fewframes.errors import ConfigError, DataError, FewframesError, VideoError
 from fewframes.inference.alarms import answers_of, is_action
 from fewframes.inference.frame_features import encoder_key
+from fewframes.inference.live.model import Smoother
 from fewframes.inference.predictor import Predictor
 from fewframes.inference.promise import (
     AlarmPromise,
@@ -32,7 +33,6 @@ from fewframes.inference.promise import (
     choose_threshold,
     num_blocks_of,
 )
-from fewframes.inference.stream import Smoother
 from fewframes.inference.timeline import VideoScores, score_windows
 from fewframes.results import Failure
 from fewframes.runtime.protocol import Floats, scores_of

@@ -31,8 +31,9 @@ from fewframes.video.live_settings import StreamConfig
 from fewframes.video.source import DEFAULT_FPS, Source
 
 if TYPE_CHECKING:
+    from fewframes.inference.live.model import EmbeddingRing, Judged
     from fewframes.inference.promise import AlarmPromise
-    from fewframes.inference.stream import EmbeddingRing, Judged, OnEvent, Stream
+    from fewframes.inference.stream import OnEvent, Stream
     from fewframes.video.live_source import LiveSource
 
 
@@ -69,6 +70,8 @@ class Heads:
         """A predictor for each model, which answers alone."""
         self._unknown = unknown
         self._reading = Predictor(self.runtime, backend=backend, limits=limits, unknown="off")
+        self.reader = self._reading.reader
+        """The reader of videos."""
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -94,8 +97,7 @@ class Heads:
 
     def with_runtime(self, runtime: Runtime, limits: Limits = NO_LIMITS) -> Heads:
         """Return the same models with another runtime that embeds frames, and that reads videos up to these limits."""
-        backend = self._reading.reader.backend
-        return Heads(self.shared, backend=backend, unknown=self._unknown, limits=limits, runtime=runtime)
+        return Heads(self.shared, backend=self.reader.backend, unknown=self._unknown, limits=limits, runtime=runtime)
 
     def predict(
         self,
@@ -113,7 +115,7 @@ class Heads:
         """
         frames = self._reading.frames_of(num_frames)
         request = ClipRequest(one_pass(tolerance), frames, start_s, end_s, fps)
-        return self.label(self._reading.reader.read(source, request, threads=0))
+        return self.label(self.reader.read(source, request, threads=0))
 
     def predict_many(
         self,
@@ -131,9 +133,9 @@ class Heads:
         """
         frames = self._reading.frames_of(num_frames)
         request = ClipRequest(one_pass(tolerance), frames, start_s, end_s)
-        reader, paths = self._reading.reader, (os.fspath(source) for source in sources)
+        paths = (os.fspath(source) for source in sources)
         decoding = worked_ahead(
-            paths, lambda source: reader.read(source, request, threads=1), workers or num_cores(), None
+            paths, lambda source: self.reader.read(source, request, threads=1), workers or num_cores(), None
         )
         with closing(decoding) as decoded:
             for source, done in decoded:
@@ -208,7 +210,8 @@ class Heads:
 
         With `promises`, by the names of models, these models raise alarms. The other arguments are those of `Predictor.stream`.
         """
-        from fewframes.inference.stream import Stream, StreamModel  # late, because only streams need it
+        from fewframes.inference.live.model import StreamModel  # late, because only streams need it
+        from fewframes.inference.stream import Stream
 
         config, promises = config or StreamConfig(), promises or {}
         models = [

@@ -235,7 +235,8 @@ class Predictor:
         Raises VideoError, and ConfigError for a model whose frames have no embedding of their own, and for a promise that does not
         hold for these settings.
         """
-        from fewframes.inference.stream import Stream, StreamModel  # late, because only streams need it
+        from fewframes.inference.live.model import StreamModel  # late, because only streams need it
+        from fewframes.inference.stream import Stream
 
         config = config or StreamConfig()
         model = StreamModel(self.runtime, config, self.unknown_rule, promise)

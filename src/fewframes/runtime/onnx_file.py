@@ -58,7 +58,7 @@ class OnnxFileRuntime:
                 f"{name}: layout {file.config.layout!r} mixes frames inside the encoder and runs with torch alone: "
                 "pip install 'fewframes[train]'"
             )
-        self._frames = FileSession(file, "frames", name, threads) if encoder is None else encoder._frames
+        self._frames: FileSession = FileSession(file, "frames", name, threads) if encoder is None else encoder._frames
         self._time = FileSession(file, "time", name, threads) if has_time_graph(file.config) else None
         frame_width = self._frames.width
         self.frame_width, self.video_width = frame_width, frame_width if self._time is None else self._time.width

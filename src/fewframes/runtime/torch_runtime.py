@@ -22,7 +22,7 @@ from fewframes.models.files.checkpoint import Checkpoint, checkpoint_of
 from fewframes.models.files.model_file import ModelFile
 from fewframes.models.files.networks import sharing_copy
 from fewframes.models.layers import pixels_of
-from fewframes.models.stam import VideoEncoding
+from fewframes.models.stam import STAM, VideoEncoding
 from fewframes.models.token_merging import merge_tokens, merged_per_block
 from fewframes.runtime.keys import encoder_key, model_key
 from fewframes.runtime.protocol import DtypeName, Floats, Frames, WindowEncoding
@@ -47,6 +47,11 @@ class TorchRuntime:
 
     kind = "torch"
     least_frames = 1
+    torch_device: torch.device
+    model: STAM
+    merge: int
+    dtype: torch.dtype
+    precision: str
 
     def __init__(
         self,

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from typing import IO, Any, cast
+from functools import partial
+from typing import IO, Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fewframes.errors import FewframesError, MissingVideo, Refusal, TooLarge
+from fewframes.errors import ConfigError, FewframesError, MissingVideo, Refusal, TooLarge
 from fewframes.inference.clips import ClipRequest
 from fewframes.inference.explain import explain
+from fewframes.inference.heads import Heads
 from fewframes.inference.predictor import Predictor
 from fewframes.inference.timeline import TimelineConfig, sweep
+from fewframes.results import Prediction
 from fewframes.runtime.protocol import Runtime
 from fewframes.sampling import ONE_PASS
 from fewframes.serve.batcher import BatchingRuntime
@@ -26,15 +29,16 @@ PICTURE_PX = 112
 """Side of the frames in an answer, in pixels."""
 PROGRESS_FRAMES = 64
 """Frames of a long video between two reports of progress."""
+T = TypeVar("T")
 Progress = Callable[[int, int], None]
 """A function called with the frames that are embedded, and the frames in all."""
 
 
 class VideoAnswerer:
-    """A model that answers requests about videos. It embeds frames with `runtime`, which many threads share."""
+    """One or several models that answer requests about videos. Frames are embedded with `runtime`, which many threads share."""
 
-    def __init__(self, predictor: Predictor, runtime: BatchingRuntime, config: ServeConfig) -> None:
-        self._predictor, self._runtime, self._config = predictor, runtime, config
+    def __init__(self, models: Predictor | Heads, runtime: BatchingRuntime, config: ServeConfig) -> None:
+        self._models, self._runtime, self._config = models, runtime, config
 
     def answer(
         self, request: VideoRequest, upload: IO[bytes] | None, name: str, task: RequestTask, progress: Progress
@@ -57,33 +61,37 @@ class VideoAnswerer:
         return fetch(request.url, self._config.max_bytes, allows=allows, check=task.check)
 
     def _about(self, request: VideoRequest, file: Any, task: RequestTask, progress: Progress) -> dict[str, object]:
-        """Return the answer about an open video as plain values."""
+        """Return the answer about an open video as plain values: that of one model, or the `answers` of several."""
+        name = request.model
+        models = self._models if name is None or isinstance(self._models, Predictor) else self._models[name]
+        if name is not None and isinstance(self._models, Predictor) and name != self._models.name:
+            raise ConfigError(f"no model {name!r}; this server has {self._models.name!r}")
         if isinstance(request, TimelineRequest):
-            return self._timeline(request, file, task, progress)
-        predictor = self._through(self._runtime)
+            return self._timeline(models, request, file, task, progress)
+        predictors = self._through(models, self._runtime)
         if isinstance(request, PredictRequest) and request.explain:
-            found = explain(predictor, file, maps="none", start_s=request.start_s, end_s=request.end_s)
+            if not isinstance(predictors, Predictor):
+                raise ConfigError(f"explain: is of one model; name it: model is one of {', '.join(predictors.names)}")
+            found = explain(predictors, file, maps="none", start_s=request.start_s, end_s=request.end_s)
             return found.to_dict(request.topk) | (pictures_of(np.asarray(found.frames)) if request.pictures else {})
-        part = ClipRequest(ONE_PASS, predictor.num_frames, request.start_s, request.end_s)
-        read = predictor.reader.read(file, part, threads=1)  # the workers already keep all cores busy
-        prediction = predictor.label(read)
+        part = ClipRequest(ONE_PASS, predictors.num_frames, request.start_s, request.end_s)
+        read = predictors.reader.read(file, part, threads=1)  # the workers already keep all cores busy
+        labelled = predictors.label(read)
         if isinstance(request, PredictRequest):
-            return prediction.to_dict(request.topk) | (
-                pictures_of(np.asarray(read.clips[0].frames)) if request.pictures else {}
-            )
+            pictures = pictures_of(np.asarray(read.clips[0].frames)) if request.pictures else {}
+            return together([found.to_dict(request.topk) for found in several(labelled)]) | pictures
         assert isinstance(request, EmbedRequest)
-        frames = {"frame_embeddings": prediction.frame_embeddings.tolist()} if request.per_frame else {}
-        return {
-            "source": prediction.source,
-            "times_s": [round(time_s, 6) for time_s in prediction.times_s.tolist()],
-            "embedding": prediction.embedding.tolist(),
-            **frames,
-        }
+        return together([_embedding(found, per_frame=request.per_frame) for found in several(labelled)])
 
     def _timeline(
-        self, request: TimelineRequest, file: Any, task: RequestTask, progress: Progress
+        self,
+        models: Predictor | Heads,
+        request: TimelineRequest,
+        file: Any,
+        task: RequestTask,
+        progress: Progress,
     ) -> dict[str, object]:
-        """Return the timeline of an open video as plain values."""
+        """Return the timeline of an open video as plain values: that of one model, or the `answers` of several."""
         num_done = total = 0
 
         def on_chunk(_: str, done: int, of: int) -> None:
@@ -97,13 +105,27 @@ class VideoAnswerer:
             progress(num_done, total)
 
         config = TimelineConfig(window_s=request.window_s, threshold=request.threshold)
-        predictor = self._through(ReportingRuntime(self._runtime, task, on_embedded))
-        found = sweep(predictor, file, config, start_s=request.start_s, end_s=request.end_s, progress=on_chunk)
-        return found.to_dict()
+        through = self._through(models, ReportingRuntime(self._runtime, task, on_embedded))
+        way = partial(sweep, through) if isinstance(through, Predictor) else through.timeline
+        found = way(file, config, start_s=request.start_s, end_s=request.end_s, progress=on_chunk)
+        return together([timeline.to_dict() for timeline in several(found)])
 
-    def _through(self, runtime: BatchingRuntime | ReportingRuntime) -> Predictor:
-        """Return the predictor with another runtime, and with the limits of this server."""
-        return self._predictor.with_runtime(cast(Runtime, runtime), self._config.limits)
+    def _through(self, models: Predictor | Heads, runtime: BatchingRuntime | ReportingRuntime) -> Predictor | Heads:
+        """Return the models with a runtime that embeds frames, and with the limits of this server."""
+        if isinstance(models, Predictor) and models is not self._models:
+            return models.with_runtime(cast(Runtime, OwnHead(runtime, models.runtime)), self._config.limits)
+        return models.with_runtime(cast(Runtime, runtime), self._config.limits)
+
+
+class OwnHead:
+    """A runtime of one of several models: `embedding` embeds frames, for all of them, and `own` does all else."""
+
+    def __init__(self, embedding: BatchingRuntime | ReportingRuntime, own: Runtime) -> None:
+        self.embed_frames, self.encode_clips = embedding.embed_frames, embedding.encode_clips
+        self._own = own
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._own, name)
 
 
 class ReportingRuntime:
@@ -126,6 +148,27 @@ class ReportingRuntime:
             embeddings.append(self.inner.embed_frames(frames_TCHW[first : first + PROGRESS_FRAMES]))
             self._on_embedded(len(embeddings[-1]))
         return np.concatenate(embeddings)
+
+
+def several(found: T | tuple[T, ...]) -> tuple[T, ...]:
+    """Return the results of several models, or a single one as such."""
+    return found if isinstance(found, tuple) else (found,)
+
+
+def together(answers: list[dict[str, object]]) -> dict[str, object]:
+    """Return the answer of one model as it is, and those of several under `answers`."""
+    return answers[0] if len(answers) == 1 else {"answers": answers}
+
+
+def _embedding(prediction: Prediction, *, per_frame: bool) -> dict[str, object]:
+    """Return the video embedding of a prediction as plain values."""
+    return {
+        "source": prediction.source,
+        **({"model": prediction.model} if prediction.model else {}),
+        "times_s": [round(time_s, 6) for time_s in prediction.times_s.tolist()],
+        "embedding": prediction.embedding.tolist(),
+        **({"frame_embeddings": prediction.frame_embeddings.tolist()} if per_frame else {}),
+    }
 
 
 def pictures_of(frames_TCHW: NDArray[np.uint8]) -> dict[str, object]:

@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from fewframes.core.text import STYLE, html_of
 from fewframes.core.version import __version__
 from fewframes.errors import FewframesError, Refusal
+from fewframes.inference.heads import Heads
 from fewframes.inference.predictor import Predictor
 from fewframes.serve.answers import status_of
 from fewframes.serve.config import EmbedRequest, PredictRequest, ServeConfig, TimelineRequest, VideoRequest
@@ -35,10 +36,10 @@ VERBS: dict[str, type[VideoRequest]] = {
 OTHER_ROUTES = ("/", "/healthz", "/readyz", "/metrics", "/v1/about", "/openapi.json")
 
 
-def create_app(predictor: Predictor, config: ServeConfig) -> FastAPI:
-    """Create the application that serves a model. Its `state.service` does the work."""
+def create_app(models: Predictor | Heads, config: ServeConfig) -> FastAPI:
+    """Create the application that serves one model, or several in one pass. Its `state.service` does the work."""
     metrics = Metrics()
-    service = Service(predictor, config, metrics.round)
+    service = Service(models, config, metrics.round)
     metrics.inside.set_function(lambda: service.num_inside)
     metrics.waiting.set_function(lambda: service.num_waiting)
     handler = RequestHandler(service, metrics)
@@ -142,11 +143,14 @@ def _add_plain_routes(app: FastAPI, handler: RequestHandler) -> None:
 
     @app.get("/v1/about")
     async def about() -> dict[str, Any]:
-        """Return the name of the model, its actions, and the limits of this server."""
+        """Return the name of the model, its actions, and the limits of this server; of several models, all of them."""
+        name, labels = next(iter(service.models.items()))
+        several = [{"name": own, "labels": found} for own, found in service.models.items()]
         return {
             "version": __version__,
-            "model": service.name,
-            "labels": service.labels,
+            "model": name,
+            "labels": labels,
+            **({"models": several} if len(several) > 1 else {}),
             "needs_token": bool(config.token),
             "takes_urls": config.urls != "none",
             "takes_paths": config.root is not None,

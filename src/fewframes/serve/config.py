@@ -64,6 +64,8 @@ class VideoRequest:
     """Address of the video, if it is not uploaded."""
     path: str | None = None
     """Path of the video below the server's folder, if it is not uploaded."""
+    model: str | None = None
+    """Name of the model that answers, if the server has several; None is all of them."""
     start_s: Seconds = 0.0
     """Start of the part, in seconds."""
     end_s: Seconds | None = None

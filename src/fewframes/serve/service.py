@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import IO
 
 from fewframes.errors import Refusal
+from fewframes.inference.heads import Heads
 from fewframes.inference.predictor import Predictor
 from fewframes.serve.answers import Progress, VideoAnswerer
 from fewframes.serve.batcher import BatchingRuntime
@@ -21,19 +22,23 @@ MOST_COMING = 64
 
 
 class Service:
-    """A model, the threads that work on requests, and the requests that are inside."""
+    """One or several models, the threads that work on requests, and the requests that are inside."""
 
     def __init__(
-        self, predictor: Predictor, config: ServeConfig, on_round: Callable[[int], None] = lambda num_frames: None
+        self, models: Predictor | Heads, config: ServeConfig, on_round: Callable[[int], None] = lambda num_frames: None
     ) -> None:
         """Start a service. `on_round` is called with the number of frames of each round of the batcher."""
-        self.config, self.name, self.labels = config, predictor.name, predictor.labels
+        self.config = config
+        self.models = {
+            model.name: model.labels for model in (models.predictors if isinstance(models, Heads) else [models])
+        }
+        """The labels of each model by its name."""
         self.is_stopping = False
         self.num_cut = 0
         """Requests that had no answer yet when the service was closed."""
-        self.runtime = BatchingRuntime(predictor.runtime, on_round)
+        self.runtime = BatchingRuntime(models.runtime, on_round)
         """The runtime that embeds the frames of all requests."""
-        self._answerer = VideoAnswerer(predictor, self.runtime, config)
+        self._answerer = VideoAnswerer(models, self.runtime, config)
         self._pool = ThreadPoolExecutor(config.num_workers, thread_name_prefix="fewframes-serve")
         self._lock = threading.Lock()
         self._inside: set[RequestTask] = set()

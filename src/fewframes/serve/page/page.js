@@ -84,12 +84,13 @@ async function look(source) {
   $('work').hidden = false;
   $('status').textContent = `Analysing ${name}`;
   showProgress('Connecting');
+  const model = about.models ? {model: $('model').value} : {};
   try {
-    const found = await ask('v1/predict', source, {topk: 5, explain: true, pictures: true});
+    const found = await ask('v1/predict', source, {topk: 5, explain: true, pictures: true, ...model});
     if (mine !== look.turn) return;
     showPrediction(found, name);
     showProgress('Finding what happens when');
-    const timeline = await ask('v1/timeline', source, {progress: true}, line => {
+    const timeline = await ask('v1/timeline', source, {progress: true, ...model}, line => {
       if (line.progress) showProgress('Finding what happens when', line.progress.total ? line.progress.done / line.progress.total : undefined);
     });
     if (mine === look.turn) showTimeline(timeline);
@@ -227,6 +228,12 @@ for (const type of ['dragenter', 'dragover', 'dragleave', 'drop']) document.addE
   if (type === 'drop' && event.dataTransfer.files.length) look(event.dataTransfer.files[0]);
 });
 
+function describeModel() {
+  const {name, labels} = about.models?.find(one => one.name === $('model').value) || {name: about.model, labels: about.labels};
+  $('about').textContent = `${name} looks at a handful of frames and names one of ${labels.length} actions: ${labels.slice(0, 12).join(', ')}${labels.length > 12 ? ', ...' : ''}.`;
+}
+$('model').addEventListener('change', describeModel);
+
 (async () => {
   try {
     about = await (await fetch('v1/about')).json();
@@ -234,7 +241,9 @@ for (const type of ['dragenter', 'dragover', 'dragleave', 'drop']) document.addE
     showError('the server cannot be reached');
     return;
   }
-  $('about').textContent = `${about.model} looks at a handful of frames and names one of ${about.labels.length} actions: ${about.labels.slice(0, 12).join(', ')}${about.labels.length > 12 ? ', ...' : ''}.`;
+  for (const {name} of about.models || []) $('model').append(make('option', {text: name, value: name}));
+  $('model-row').hidden = !about.models;
+  describeModel();
   $('limits').textContent = `Up to ${about.max_mb} MB, ${about.max_seconds} s, ${about.max_megapixels} million pixels per frame. Your video is not kept.`;
   $('named').hidden = !about.takes_urls && !about.takes_paths;
   $('place-label').textContent = [about.takes_urls && 'Address', about.takes_paths && 'Path on the server'].filter(Boolean).join(' or ');

@@ -1,0 +1,1 @@
+"""Models of a stream: the frames that they remember, and all that depends on their answers before."""
