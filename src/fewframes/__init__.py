@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from fewframes.inference.explain import Explanation as Explanation
     from fewframes.inference.explain import explain as explain
     from fewframes.inference.footage import alarm_promise as alarm_promise
+    from fewframes.inference.heads import Heads as Heads
+    from fewframes.inference.heads import load_heads as load_heads
     from fewframes.inference.predictor import Predictor as Predictor
     from fewframes.inference.predictor import load as load
     from fewframes.inference.promise import AlarmPromise as AlarmPromise
@@ -78,10 +80,12 @@ _MODULE_OF = {
     "export_model": "export.exporter:export",
     "Failure": "results",
     "FewframesError": "errors",
+    "Heads": "inference.heads",
     "Index": "search.index",
     "Label": "results",
     "load": "inference.predictor",
     "load_checkpoint": "models.files.hub",
+    "load_heads": "inference.heads",
     "ModelConfig": "models.config",
     "open_video": "video.source",
     "Prediction": "results",

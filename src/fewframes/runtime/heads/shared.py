@@ -120,9 +120,9 @@ def open_heads(
                 f"{name}: an exported graph has its frame encoder inside, so it cannot share one; give the model file that it was "
                 "exported from, or run it alone"
             )
-    first = read_model_file(find_model(names[0]))
-    files = [first, *_sharing(first, names, ignore_merge=merge is not None)]
     base = open_runtime(names[0], device=device, dtype=dtype, merge=merge, runtime=runtime)
+    first = base.file if isinstance(base, OnnxFileRuntime) else read_model_file(find_model(names[0]))
+    files = [first, *_sharing(first, names, ignore_merge=merge is not None)]
     if not base.embeds_frames:
         raise ConfigError(
             f"{names[0]} mixes frames inside its encoder, so its frame embeddings cannot be shared; run it alone"
