@@ -71,7 +71,7 @@ class VideoAnswerer:
         predictors = self._through(models, self._runtime)
         if isinstance(request, PredictRequest) and request.explain:
             if not isinstance(predictors, Predictor):
-                raise ConfigError(f"explain: is of one model; name it: model is one of {', '.join(predictors.names)}")
+                raise ConfigError(f"explain is of one model; name it: model is one of {', '.join(predictors.names)}")
             found = explain(predictors, file, maps="none", start_s=request.start_s, end_s=request.end_s)
             return found.to_dict(request.topk) | (pictures_of(np.asarray(found.frames)) if request.pictures else {})
         part = ClipRequest(ONE_PASS, predictors.num_frames, request.start_s, request.end_s)
