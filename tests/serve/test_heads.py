@@ -42,7 +42,7 @@ def test_all_models_answer_from_one_pass(client: TestClient, heads: Heads, video
     before = _frames(client)
     answers = send(client, "/v1/predict", videos / "a.mp4", topk=2).json()["answers"]
     assert _frames(client) - before == heads.num_frames
-    for answer, truth in zip(answers, heads.predict(videos / "a.mp4"), strict="true"):
+    for answer, truth in zip(answers, heads.predict(videos / "a.mp4"), strict=True):
         assert answer["model"] == truth.model
         assert [entry["label"] for entry in answer["top"]] == [label for label, _ in truth.top(2)]
         assert_allclose([entry["score"] for entry in answer["top"]], [score for _, score in truth.top(2)], atol=NEAR)
@@ -71,7 +71,7 @@ def test_timelines_with_progress(client: TestClient, heads: Heads, videos: Path)
     *progress, last = [json.loads(line) for line in lines.splitlines()]
     assert progress[-1]["progress"]["done"] == len(last["result"]["answers"][0]["times_s"])
     truth = heads.timeline(videos / "a.mp4", TimelineConfig(window_s=0.5, threshold=0.2))
-    for answer, own in zip(last["result"]["answers"], truth, strict="true"):
+    for answer, own in zip(last["result"]["answers"], truth, strict=True):
         assert answer["model"] == own.model
         assert [span["label"] for span in answer["spans"]] == [span.label for span in own.spans]
 

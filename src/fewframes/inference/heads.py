@@ -158,7 +158,7 @@ class Heads:
         predictions = []
         for predictor, encoding in zip(self.predictors, encoded, strict=True):
             rule = predictor.unknown_rule
-            known = None if rule is None else rule.familiarity(embeddings_1TD, moments)[0]
+            known = None if rule is None else rule.familiarity_of(moments)[0]
             predictions.append(predictor.prediction(clip, embeddings_1TD[0], encoding, nothing, known))
         timing = Timing(video.decode_s, video.transform_s, time.perf_counter() - began)
         return tuple(
@@ -195,7 +195,7 @@ class Heads:
         return [
             found
             for predictor, encoding in zip(self.predictors, self.shared.encode_windows(moments), strict=True)
-            for found in (encoding.logits, known_windows(predictor.unknown_rule, windows_WTD, moments)[:, None])
+            for found in (encoding.logits, known_windows(predictor.unknown_rule, moments)[:, None])
         ]
 
     def stream(
@@ -225,7 +225,7 @@ class Heads:
         moments = WindowMoments(ring.embeddings_TD[None])
         rules = [predictor.unknown_rule for predictor in self.predictors]
         return [
-            (encoding, None if rule is None else rule.familiarity(moments.windows_BTD, moments)[0])
+            (encoding, None if rule is None else rule.familiarity_of(moments)[0])
             for encoding, rule in zip(self.shared.encode_windows(moments), rules, strict=True)
         ]
 

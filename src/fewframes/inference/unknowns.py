@@ -10,7 +10,7 @@ import numpy as np
 from fewframes.core.arguments import real_number
 from fewframes.errors import ConfigError
 from fewframes.models.moments import WindowMoments
-from fewframes.models.rejection.rejection import KEPT, Rejection, reason_of
+from fewframes.models.rejection.rejection import KEPT, Judgement, Rejection, reason_of
 from fewframes.results import Familiarity
 from fewframes.runtime.protocol import Floats, Runtime
 
@@ -27,9 +27,15 @@ class UnknownRule:
     threshold: float
     labels: tuple[str, ...]
 
-    def familiarity(self, embeddings_BTD: Floats, moments: WindowMoments | None = None) -> list[Familiarity]:
-        """Return the judgement on each video by its frame embeddings (B, T, D), whose moments several models may share."""
-        found = self.rejection.judge(embeddings_BTD, None if moments is None else moments.of("slow"))
+    def familiarity(self, embeddings_BTD: Floats) -> list[Familiarity]:
+        """Return the judgement on each video by its frame embeddings (B, T, D)."""
+        return self._familiarity(self.rejection.judge(embeddings_BTD))
+
+    def familiarity_of(self, moments: WindowMoments) -> list[Familiarity]:
+        """Return the judgement on each video by the moments of its frame embeddings, which several models share."""
+        return self._familiarity(self.rejection.judge_moments(moments))
+
+    def _familiarity(self, found: Judgement) -> list[Familiarity]:
         return [
             Familiarity(
                 known=known,
@@ -40,9 +46,9 @@ class UnknownRule:
             for row, known in enumerate(found.known.tolist())
         ]
 
-    def known(self, embeddings_BTD: Floats, moments: WindowMoments | None = None) -> Floats:
-        """Return how likely each video shows one of the actions: (B, T, D) -> (B,). Several models may share the moments."""
-        return self.rejection.judge(embeddings_BTD, None if moments is None else moments.of("slow")).known
+    def known(self, embeddings_BTD: Floats) -> Floats:
+        """Return how likely each video shows one of the actions: (B, T, D) -> (B,)."""
+        return self.rejection.judge(embeddings_BTD).known
 
 
 def unknown_rule(runtime: Runtime, choice: UnknownChoice) -> UnknownRule | None:
@@ -67,8 +73,12 @@ def unknown_rule(runtime: Runtime, choice: UnknownChoice) -> UnknownRule | None:
     return UnknownRule(runtime.rejection, runtime.rejection.threshold(kept), runtime.labels)
 
 
-def known_windows(rule: UnknownRule | None, windows_WTD: Floats, moments: WindowMoments | None = None) -> Floats:
-    """Return how likely each window shows one of the actions (W,); 1 for all if that is not judged."""
+def known_windows(rule: UnknownRule | None, windows: Floats | WindowMoments) -> Floats:
+    """Return how likely each window (W, T, D) shows one of the actions (W,); 1 for all if that is not judged.
+
+    Several models share the moments of the windows.
+    """
+    windows_WTD = windows.windows_BTD if isinstance(windows, WindowMoments) else windows
     if rule is None:
         return np.ones(len(windows_WTD), np.float32)
-    return rule.known(windows_WTD, moments)
+    return rule.rejection.judge_moments(windows).known if isinstance(windows, WindowMoments) else rule.known(windows)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -83,17 +84,17 @@ def moment_features(embeddings_BTD: Floats, moments: MomentSet = "slow") -> NDAr
     """Return the moments of each video: (B, T, D) -> (B, P), where P is D times the number of moments of the set."""
     deviation_BTD = np.abs(embeddings_BTD - embeddings_BTD.mean(axis=1, keepdims=True))
     deviation_BD = deviation_BTD.mean(axis=1)
-    change_BTD = np.abs(np.diff(embeddings_BTD, axis=1))
+    changeTD = np.abs(np.diff(embeddings_BTD, axis=1))
     if moments == "slow":
-        parts = [*_waves(embeddings_BTD, range(4)), _mean(change_BTD), deviation_BD]
+        parts = [*_waves(embeddings_BTD, range(4)), _mean(changeTD), deviation_BD]
     else:
         change2_BTD = np.abs(embeddings_BTD[:, 2:] - embeddings_BTD[:, :-2])
         parts = [
             *_waves(embeddings_BTD, range(3)),
-            _mean(change_BTD),
+            _mean(changeTD),
             _mean(change2_BTD),
             deviation_BD,
-            change_BTD.max(axis=1, initial=0.0),
+            changeTD.max(axis=1, initial=0.0),
             *_waves(deviation_BTD, (1, 2)),
         ]
     return np.concatenate(parts, axis=1).astype(np.float32, copy=False)
@@ -111,6 +112,19 @@ class WindowMoments:
         if moments not in self._found:
             self._found[moments] = moment_features(self.windows_BTD, moments)
         return self._found[moments]
+
+    @cached_property
+    def change(self) -> Floats:
+        """Return the mean change from frame to frame (B,), as a fraction of the size of the embeddings."""
+        return change_of(self.windows_BTD)
+
+
+def change_of(embeddings_BTD: Floats) -> Floats:
+    """Return the mean change from frame to frame (B,), as a fraction of the size of the embeddings."""
+    if embeddings_BTD.shape[1] == 1:
+        return np.full(len(embeddings_BTD), np.inf, np.float32)  # nothing is known of one frame
+    steps_B = np.linalg.norm(np.diff(embeddings_BTD, axis=1), axis=2).mean(axis=1)
+    return steps_B / np.maximum(1e-6, np.linalg.norm(embeddings_BTD, axis=2).mean(axis=1))
 
 
 def _waves(rows_BTD: Floats, orders: Iterable[int]) -> Iterator[Floats]:

@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from fewframes.models.moments import NUM_MOMENTS, STD_FLOOR, moment_features
+from fewframes.models.moments import NUM_MOMENTS, STD_FLOOR, change_of, moment_features
 from fewframes.models.rejection.rejection import (
     EVIDENCE,
     KEPT,
@@ -24,7 +24,6 @@ from fewframes.models.rejection.rejection import (
     Floats,
     Rejection,
     background_answer,
-    change_of,
     distances,
     impurity,
     known_of,

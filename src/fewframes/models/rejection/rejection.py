@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from fewframes.errors import ConfigError
-from fewframes.models.moments import NUM_MOMENTS, moment_features
+from fewframes.models.moments import NUM_MOMENTS, WindowMoments
 
 Floats = NDArray[np.floating[Any]]
 Array = NDArray[Any]
@@ -142,13 +142,10 @@ class Rejection:
             )
         return float(np.interp(1 - kept, SHARES, self.thresholds))
 
-    def judge(self, embeddings_BTD: Floats, moments_BP: Floats | None = None) -> Judgement:
-        """Judge videos by their frame embeddings (B, T, D), and by their slow moments (B, P) where these are known already."""
+    def judge(self, embeddings_BTD: Floats) -> Judgement:
+        """Judge videos by their frame embeddings (B, T, D)."""
         parts = [
-            self._judge(
-                np.asarray(embeddings_BTD[first : first + MOST_AT_ONCE], np.float32),
-                None if moments_BP is None else moments_BP[first : first + MOST_AT_ONCE],
-            )
+            self.judge_moments(WindowMoments(np.asarray(embeddings_BTD[first : first + MOST_AT_ONCE], np.float32)))
             for first in range(0, len(embeddings_BTD), MOST_AT_ONCE)
         ]
         return Judgement(
@@ -161,9 +158,9 @@ class Rejection:
             np.concatenate([part.still for part in parts]),
         )
 
-    def _judge(self, embeddings_BTD: Floats, moments_BP: Floats | None) -> Judgement:
-        moments_BP = moment_features(embeddings_BTD) if moments_BP is None else moments_BP
-        scaled_BP = (moments_BP - self.mean) * self.scale
+    def judge_moments(self, moments: WindowMoments) -> Judgement:
+        """Judge videos by the moments of their frame embeddings, which several models may share."""
+        scaled_BP = (moments.of("slow") - self.mean) * self.scale
         answers_BSC = self._answers(scaled_BP)
         answers_BC = answers_BSC.mean(axis=1)
         best_B = answers_BC[:, : self.num_actions].argmax(axis=1)
@@ -185,7 +182,7 @@ class Rejection:
             known=known_of(evidence.values, self.coefficients),
             unfamiliar=evidence.distance > self.far,
             evidence=evidence,
-            still=change_of(embeddings_BTD) < self.least_change,
+            still=moments.change < self.least_change,
         )
 
     @cached_property
@@ -358,14 +355,6 @@ def impurity(answers_BSC: Floats, num_actions: int) -> Floats:
 def background_answer(answers_BC: Floats, num_actions: int) -> Floats:
     """Return the answer for the background (B,); 0 if none was learned."""
     return answers_BC[:, num_actions] if answers_BC.shape[1] > num_actions else np.zeros_like(answers_BC[:, 0])
-
-
-def change_of(embeddings_BTD: Floats) -> Floats:
-    """Return the mean change from frame to frame (B,), as a fraction of the size of the embeddings."""
-    if embeddings_BTD.shape[1] == 1:
-        return np.full(len(embeddings_BTD), np.inf, np.float32)  # nothing is known of one frame
-    steps_B = np.linalg.norm(np.diff(embeddings_BTD, axis=1), axis=2).mean(axis=1)
-    return steps_B / np.maximum(1e-6, np.linalg.norm(embeddings_BTD, axis=2).mean(axis=1))
 
 
 def distances(rows_BR: Floats, others_NR: Floats) -> Floats:
