@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fewframes.cli.console import console, tell
 from fewframes.cli.help import SETTINGS, Command, Commands
+from fewframes.core.text import count_of
+from fewframes.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fewframes.models.sharing.hub import Upload
 
 app = typer.Typer(cls=Commands, invoke_without_command=True, add_completion=False, **SETTINGS)
 
@@ -64,10 +70,22 @@ def models(context: typer.Context) -> None:
 
 @app.command(cls=Command)
 def pull(
-    name: Annotated[str, typer.Argument(help="Weights to fetch: stam-8, stam-16, stam-32 or stam-64.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Weights to fetch: stam-8, stam-16, stam-32 or stam-64; or a model of the hub, OWNER/NAME or OWNER/NAME@REVISION."
+        ),
+    ],
     file: Annotated[str | None, typer.Option(help="Use this file instead of downloading one.")] = None,
 ) -> None:
-    """Fetch the weights that the paper's authors published, check that they load, and store them for `--model`."""
+    """Fetch weights, check that they load, and store them for `--model`, which then works without a network.
+
+    These are the weights that the paper's authors published, and models that others pushed to the hub.
+    HF_ENDPOINT names a mirror of the hub.
+    """
+    if "/" in name:
+        _pull_model(name, file)
+        return
     from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
     from fewframes.models.files.hub import pull as pull_weights
@@ -78,3 +96,64 @@ def pull(
             name, file=file, progress=lambda done, total: progress.update(task, completed=done, total=total or None)
         )
     tell(f"{name}: checked, and stored as {path}")
+
+
+def _pull_model(name: str, file: str | None) -> None:
+    """Fetch a model of the hub. Raises ConfigError for a file, which is a model as it is."""
+    from fewframes.models.sharing.hub import pull_model
+    from fewframes.runtime.open import open_runtime
+
+    if file is not None:
+        raise ConfigError(f"--file {file} is for presets; give a model file to --model as it is")
+    path = pull_model(name, check=open_runtime)
+    tell(f"{name}: checked, and stored as {path}; use it: fewframes predict VIDEO --model {name}")
+
+
+@app.command(cls=Command)
+def push(
+    model: Annotated[str, typer.Argument(help="The model: a file or folder written by `fewframes train`.")],
+    repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Name of the model on the hub.")],
+    private: Annotated[bool, typer.Option("--private", help="Let nobody else see it. Counts when it is new.")] = False,
+    licence: Annotated[
+        str,
+        typer.Option(
+            help="Its licence in the hub's words, such as mit or cc-by-4.0.", show_default="what the model file tells"
+        ),
+    ] = "",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Upload without asking.")] = False,
+) -> None:
+    """Upload a model with its card, for others to pull.
+
+    Folders and addresses in its record are shortened to their last part first.
+    What is uploaded is shown before, and asked for.
+    Log in with `hf auth login`, or set HF_TOKEN. HF_ENDPOINT names a mirror of the hub.
+    """
+    from fewframes.models.sharing.hub import push as push_model
+
+    def confirm(upload: Upload) -> bool:
+        tell_upload(upload)
+        if yes:
+            return True
+        if not sys.stdin.isatty():
+            raise ConfigError("nobody can be asked here; add --yes to upload without asking")
+        return typer.confirm("Upload this?", err=True)
+
+    address = push_model(model, repository, private=private, licence=licence, confirm=confirm)
+    tell(f"uploaded: {address}" if address else "nothing was uploaded")
+
+
+def tell_upload(upload: Upload) -> None:
+    """Print what is about to be uploaded: the files, who can see them, and what the model file tells of its training."""
+    seen = "private" if upload.private else "everybody can see it"
+    there = f"a new repository, {seen}" if upload.is_new else "a new version in the repository that is there"
+    tell(f"{upload.repository}: {there}")
+    for name, num_bytes in upload.sizes.items():
+        tell(f"  {name}, {num_bytes / 1e6:.3g} MB")
+    for text in upload.shortened:
+        tell(f"  left out of the record: {text}")
+    if upload.num_marks:
+        tell(f"  in the record: a short digest of each of {count_of(upload.num_marks, 'training video')}")
+    if upload.has_examples:
+        tell("  in the file: compressed embeddings of training frames, for the judge of unknown videos")
+    licence = next((line for line in upload.card.splitlines() if line.startswith("license:")), "")
+    tell(f"  {licence}; --licence says another one")

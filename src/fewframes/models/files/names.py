@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
 
 from fewframes.core.settings import cache_dir
@@ -12,6 +13,8 @@ from fewframes.models.files.formats import format_of
 from fewframes.models.files.model_file import MODEL_FILE
 from fewframes.models.presets import PRESETS
 
+REPOSITORY = re.compile(r"(?=[^/]{1,96}/)[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]{0,95}(@[A-Za-z0-9][\w.-]*)?", re.ASCII)
+"""The name of a model on the hub: OWNER/NAME, with a revision if wanted."""
 GRAPH_FILE = "model.onnx"
 """The name of an exported model in a training folder: the result of a run that started from one."""
 
@@ -22,8 +25,14 @@ def find_model(name: str) -> Path:
     if preset is None:
         if _is_file(Path(name) / MODEL_FILE):
             return Path(name) / MODEL_FILE
+        if not os.path.lexists(name) and REPOSITORY.fullmatch(name) is not None and _is_file(pulled_path(name)):
+            return _checked(pulled_path(name), f"fewframes models pull {name}")
         if not _is_file(Path(name)):
             found = f"a folder without {MODEL_FILE}" if os.path.isdir(name) else "no such file"
+            if not os.path.lexists(name) and REPOSITORY.fullmatch(name) is not None:
+                raise WeightsError(
+                    f"{name}: no such file, and no model of that name was pulled; if it is on the hub: fewframes models pull {name}"
+                )
             raise WeightsError(f"{name}: {found}, and no preset of that name; {nearest(name, PRESETS)}")
         return Path(name)
     if preset.weights == "packaged":
@@ -38,10 +47,15 @@ def find_model(name: str) -> Path:
     path = downloaded_path(name)
     if not path.is_file():
         raise WeightsError(f"the weights of {name!r} are not downloaded yet; get them: fewframes models pull {name}")
+    again = f"fewframes models pull {name}, or from a file that you have: fewframes models pull {name} --file FILE"
+    return _checked(path, again)
+
+
+def _checked(path: Path, again: str) -> Path:
+    """Return the path of a pulled file. Raises WeightsError, which names the command that pulls it again, if it was changed."""
     if not hash_path(path).is_file() or hash_path(path).read_text().strip() != sha256_of(path):
         raise WeightsError(
-            f"{path}: not the file that was pulled (its SHA-256 differs or is missing); pull it again: "
-            f"fewframes models pull {name}, or from a file that you have: fewframes models pull {name} --file FILE"
+            f"{path}: not the file that was pulled (its SHA-256 differs or is missing); pull it again: {again}"
         )
     return path
 
@@ -80,6 +94,11 @@ def models_in(name: str) -> tuple[str, ...]:
 def downloaded_path(name: str) -> Path:
     """Return the path under which `pull` stores the weights of this preset."""
     return cache_dir() / "weights" / f"{name}.pth"
+
+
+def pulled_path(repository: str) -> Path:
+    """Return the path under which a model of the hub is stored, OWNER/NAME or OWNER/NAME@REVISION."""
+    return cache_dir() / "pulled" / repository / MODEL_FILE
 
 
 def packaged_path(name: str) -> Path:
