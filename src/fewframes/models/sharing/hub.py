@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,8 @@ def push(
     api = _api()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        upload = _prepare(model, repository, folder, private=private, licence=licence, is_new=_is_new(api, repository))
+        prepared = _prepare(model, repository, folder, private=private, licence=licence)
+        upload = replace(prepared, is_new=_is_new(api, repository))
         if not confirm(upload):
             return ""
         with _hub_errors(repository):
@@ -91,6 +92,8 @@ def push(
                 )
             except ValueError as error:  # the hub does not take the card
                 raise ConfigError(f"{repository}: the hub refuses the card ({' '.join(str(error).split())})") from None
+            except RuntimeError as error:  # one of the client's for a transfer that broke off
+                raise WeightsError(f"{repository}: the upload broke off ({one_line(error)}); push it again") from None
     return str(done.commit_url)
 
 
@@ -182,7 +185,7 @@ def _is_new(api: Any, repository: str) -> bool:
     return False
 
 
-def _prepare(model: str, repository: str, folder: Path, *, private: bool, licence: str, is_new: bool) -> Upload:
+def _prepare(model: str, repository: str, folder: Path, *, private: bool, licence: str) -> Upload:
     """Write the model file and its card to a folder, without what must not be published."""
     if format_of(exported_in(model)) is not None:
         raise ConfigError(
@@ -196,7 +199,7 @@ def _prepare(model: str, repository: str, folder: Path, *, private: bool, licenc
     (folder / CARD).write_text(card, encoding="utf-8")
     marks = file.provenance.get("training_videos") or []
     sizes = {name: (folder / name).stat().st_size for name in (CARD, MODEL_FILE)}
-    return Upload(repository, is_new, private, sizes, shortened, len(marks), file.rejection is not None, card)
+    return Upload(repository, True, private, sizes, shortened, len(marks), file.rejection is not None, card)
 
 
 def _interval_beside(path: Path) -> str:
@@ -240,7 +243,7 @@ def _client_errors() -> tuple[type[Exception], ...]:
         errors.OfflineModeIsEnabled,
         ConnectionError,
     ]
-    for package, kind in (("httpx", "HTTPError"), ("requests", "RequestException")):
+    for package, kind in (("httpx", "HTTPError"), ("httpx2", "HTTPError"), ("requests", "RequestException")):
         if package in sys.modules:
             kinds.append(getattr(sys.modules[package], kind))
     return tuple(kinds)
@@ -267,4 +270,7 @@ def _reason_of(error: Exception) -> str:
         return f"the hub refuses it (HTTP {status}); {LOG_IN} with the right to do this"
     if status is not None:
         return f"the hub answered HTTP {status}; try again later"
-    return f"the hub cannot be reached ({one_line(error)}); check the network, HF_ENDPOINT and HF_HUB_OFFLINE"
+    return (
+        f"the hub cannot be reached ({one_line(error)}); check the network, HF_ENDPOINT and HF_HUB_OFFLINE; "
+        "HF_HUB_DISABLE_XET=1 is for mirrors without Xet"
+    )

@@ -34,8 +34,11 @@ def without_paths(file: ModelFile) -> tuple[ModelFile, tuple[str, ...]]:
                 text = text.replace(path, last_part(path))
 
         def short(match: re.Match[str]) -> str:
-            found[match.group()] = None
-            return last_part(match.group())
+            own = match.group()
+            scheme, is_address, _ = own.partition("://")
+            # An address is shown without what may be secret in it.
+            found[f"{scheme}://.../{last_part(own)}" if is_address else own] = None
+            return last_part(own)
 
         return PATH.sub(short, ADDRESS.sub(short, text))
 
