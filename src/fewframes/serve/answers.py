@@ -35,7 +35,7 @@ Progress = Callable[[int, int], None]
 
 
 class VideoAnswerer:
-    """One or several models that answer requests about videos. Frames are embedded with `runtime`, which many threads share."""
+    """A model, or several, that answer requests about videos. Frames are embedded with `runtime`, which many threads share."""
 
     def __init__(self, models: Predictor | Heads, runtime: BatchingRuntime, config: ServeConfig) -> None:
         self._models, self._runtime, self._config = models, runtime, config

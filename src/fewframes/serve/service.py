@@ -22,7 +22,7 @@ MOST_COMING = 64
 
 
 class Service:
-    """One or several models, the threads that work on requests, and the requests that are inside."""
+    """A model or several, the threads that work on requests, and the requests that are inside."""
 
     def __init__(
         self, models: Predictor | Heads, config: ServeConfig, on_round: Callable[[int], None] = lambda num_frames: None

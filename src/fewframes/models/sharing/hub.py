@@ -28,7 +28,7 @@ OWN_FILES = frozenset({".gitattributes", CARD, MODEL_FILE})
 
 @dataclass(frozen=True)
 class Upload:
-    """What is about to be uploaded, for the user to see first."""
+    """An upload that is prepared, for the user to see first."""
 
     repository: str
     """The name, OWNER/NAME."""

@@ -28,7 +28,7 @@ class _Columns:
     """The columns of a stacked read-out that belong to one model."""
 
     head: slice | None
-    """Those of the read-out of the video embedding; None if it is zero, as in a solved model."""
+    """The columns of the read-out of the video embedding; None if it is zero, as in a solved model."""
     moment_head: slice | None
     moments: MomentSet
 
