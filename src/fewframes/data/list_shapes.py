@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fewframes.data.columns import PATHS, as_column, as_text, seconds_of, split_of
+from fewframes.data.exchange.files import ENDINGS
 from fewframes.data.list_text import is_file, lines_of
 from fewframes.data.samples import LabelledList, ReadOptions, Sample, part_of
 from fewframes.errors import DataError
@@ -67,7 +68,7 @@ def activitynet_samples(path: Path, database: Mapping[str, object], options: Rea
         annotations = video.get("annotations") if isinstance(video, dict) else None
         if not isinstance(video, dict) or not isinstance(annotations, list):
             raise DataError(f"{where}: needs `annotations`, a list of objects with `segment` and `label`")
-        files = [f"{prefix}{name}{ending}" for prefix in ("v_", "") for ending in (".mp4", ".mkv", ".webm", ".avi")]
+        files = [f"{prefix}{name}{ending}" for prefix in ("v_", "") for ending in ENDINGS]
         for annotation in annotations:
             segment = annotation.get("segment") if isinstance(annotation, dict) else None
             if not isinstance(segment, list) or len(segment) != 2 or not annotation.get("label"):
@@ -101,7 +102,7 @@ def _kinetics_samples(path: Path, options: ReadOptions, rows: Rows) -> Iterator[
         cut = f"{name}_{round(start_s):06}_{round(end_s):06}.mp4"
         folders = ("", f"{label}/", f"{split}/", f"{split}/{label}/")
         found = options.find(path, *(folder + cut for folder in folders))
-        whole = options.find(path, *(f"{folder}{name}.mp4" for folder in folders))
+        whole = options.find(path, *(f"{folder}{name}{ending}" for folder in folders for ending in ENDINGS))
         sample = Sample(path=found, labels=(label,), split=split_of(where, "split", split), group=name)
         if not Path(found).exists() and Path(whole).exists():  # the video as uploaded, not cut
             sample = replace(sample, path=whole, start_s=start_s, end_s=end_s)

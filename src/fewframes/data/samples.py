@@ -149,6 +149,21 @@ class ReadOptions:
         return os.path.join(parent, match) if match else ""
 
 
+def absolute(path: str) -> str:
+    """Return the absolute path of a video; a URL is returned as it is."""
+    path = as_path(path)
+    return path if is_address(path) else os.path.abspath(path)
+
+
+def is_text(name: str) -> bool:
+    """Return True if a name is UTF-8, as lists and tables are. Names of files need not be."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def as_label(text: str) -> str:
     """Return a label without spaces around it and with composed accents (NFC), so that equal names are one action."""
     return unicodedata.normalize("NFC", text.strip())
