@@ -235,6 +235,10 @@ def as_list(sources: Sequence[Path], form: Format, options: ReadOptions) -> Labe
 def not_held(spans: Sequence[VideoSpan], form: Format) -> list[str]:
     """Return a note for each kind of fact that the spans have and a format does not keep."""
     notes = []
+    if form.merges:
+        notes.append(
+            f"{form.title} has labels at whole seconds: times are those within half a second, and spans that touch are one"
+        )
     for name in EXTRAS:
         count = sum(getattr(span, name) not in ("", None) for span in spans)
         if count and name not in form.holds:

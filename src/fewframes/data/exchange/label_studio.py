@@ -33,17 +33,15 @@ RATES = ("fps", "frame_rate", "frameRate", "framerate")
 """The names under which a task may tell its frame rate, for `frameRate="$fps"` in the project's settings."""
 UPLOAD = re.compile(r"[0-9a-f]{8}-(.+)")
 """The name that Label Studio gives an uploaded file."""
+ANSWERS = frozenset({"annotations", "completions", "predictions"})
 KINDS = ("timelinelabels", "labels", "choices")
 
 
 def is_label_studio(values: object) -> bool:
-    """Return True if JSON values look like an export of Label Studio."""
-    tasks = objects(values) if isinstance(values, list) else objects([values])
-    return (
-        bool(tasks)
-        and all("annotations" in task or "completions" in task for task in tasks if "data" in task)
-        and (all(isinstance(task.get("data"), dict) for task in tasks) or any(_short_results(task) for task in tasks))
-    )
+    """Return True if JSON values look like an export of Label Studio: tasks with their answers, or the short form of them."""
+    tasks = objects(values if isinstance(values, list) else [values])
+    whole = [task for task in tasks if isinstance(task.get("data"), dict) and not ANSWERS.isdisjoint(task)]
+    return bool(tasks) and (len(whole) == len(tasks) or any(_short_results(task) for task in tasks))
 
 
 @dataclass
@@ -135,8 +133,8 @@ def _short_results(task: Object) -> list[dict[str, Any]]:
         {"type": kind, "value": value}
         for cell in task.values()
         for value in (objects(cell) if isinstance(cell, list) else [])
-        for kind in KINDS
-        if kind in value
+        for kind, times in (("timelinelabels", "ranges"), ("labels", "start"))
+        if kind in value and times in value
     ]
 
 

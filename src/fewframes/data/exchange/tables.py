@@ -28,6 +28,7 @@ AVA_ROW = re.compile(r"[^,\s\"]+,\d+(\.\d+)?(,(0|1|[01]?\.\d+)){4},\d+(,\d+(\.\d
 HALF_S = 0.5
 """The seconds before and after its timestamp for which a label of AVA holds; there is one a second."""
 NAMES = re.compile(r"\bname:\s*(\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*')")
+UNESCAPED = re.compile(r'(?<!\\)"')
 NUMBERS = re.compile(r"\b(?:label_)?id:\s*(\d+)")
 
 
@@ -92,14 +93,20 @@ def _action_names(source: Path) -> tuple[dict[int, str], str]:
         listed = ", ".join(path.name for path in own)
         raise DataError(f"{source}: which label map names its actions? ({listed}); call it {source.stem}.pbtxt")
     text = text_of(own[0])
-    names, numbers = NAMES.findall(text), NUMBERS.findall(text)
+    names, numbers = NAMES.findall(text), NUMBERS.findall(NAMES.sub("", text))
     if not names or len(names) != len(numbers):
         raise DataError(f'{own[0]}: {len(names)} names and {len(numbers)} numbers; needs item {{ name: "run" id: 1 }}')
     try:
-        texts = [json.loads(f'"{name[1:-1]}"' if name[0] == "'" else name) for name in names]
+        texts = [json.loads(_as_json(name)) for name in names]
     except ValueError as error:
         raise DataError(f"{own[0]}: a name that cannot be read ({error})") from None
     return dict(zip(map(int, numbers), texts, strict=True)), f"actions named by {own[0].name} ({len(names)} actions)"
+
+
+def _as_json(quoted: str) -> str:
+    """Return a text of a label map, quoted either way, as one of JSON."""
+    inner = quoted[1:-1].replace("\\'", "'")
+    return f'"{re.sub(UNESCAPED, r"\\\"", inner)}"' if quoted[0] == "'" else f'"{inner}"'
 
 
 def write_ava(spans: Sequence[VideoSpan], out: Path, videos: Videos) -> Mapping[Path, str]:

@@ -23,7 +23,7 @@ class FrameClock:
 
     fps: float
     bounds_s: NDArray[np.float64] | None = None
-    """When each frame begins, and when the last one ends (N + 1,), in seconds; None if each lasts equally long."""
+    """The starts of the frames and the end of the last one (N + 1,), in seconds; None if each lasts equally long."""
 
     def start_s(self, frame: int) -> float:
         """Return when a frame begins, in seconds. Frames beyond the last one go on at the mean rate."""
