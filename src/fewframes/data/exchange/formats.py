@@ -20,6 +20,9 @@ from fewframes.errors import DataError
 START_BYTES = 4096
 """The number of bytes from which a format that is not JSON is recognised."""
 
+PROLOGUE = re.compile(r"\A(?:\s+|<\?.*?\?>|<!--.*?-->)*", re.DOTALL)
+DOCTYPE = re.compile(r"<!DOCTYPE\s+([\w:.-]+)")
+
 Reader = Callable[[Path, ReadOptions, Videos], LabelledSpans]
 Writer = Callable[[Sequence[VideoSpan], Path, Videos], Mapping[Path, str]]
 
@@ -82,7 +85,7 @@ FORMATS: Mapping[str, Format] = {
         endings=(".xml",),
         read=cvat.read_cvat,
         write=cvat.write_cvat,
-        start=re.compile(r"<annotations[\s>]"),
+        start=re.compile(r"<annotations[\s>/]"),
         one_video=True,
         holds=frozenset({"split"}),
     ),
@@ -99,7 +102,7 @@ FORMATS: Mapping[str, Format] = {
         endings=(".eaf",),
         read=elan.read_elan,
         write=elan.write_elan,
-        start=re.compile(r"<ANNOTATION_DOCUMENT[\s>]"),
+        start=re.compile(r"<ANNOTATION_DOCUMENT[\s>/]"),
         one_video=True,
         holds=frozenset({"annotator"}),
     ),
@@ -182,8 +185,9 @@ def format_of(source: Path) -> Format | None:
 
 
 def _without_prologue(start: str) -> str:
-    """Return the start of an XML document from its first element on."""
-    return re.sub(r"\A(?:\s+|<\?.*?\?>|<!--.*?-->|<!DOCTYPE(?:[^\[>]|\[.*?\])*>)*", "", start, flags=re.DOTALL)
+    """Return the start of an XML document from its first element on, which a document type names too."""
+    start = PROLOGUE.sub("", start)
+    return f"<{match[1]} " if (match := DOCTYPE.match(start)) else start
 
 
 def read_files(sources: Sequence[Path], form: Format, options: ReadOptions, videos: Videos) -> LabelledSpans:

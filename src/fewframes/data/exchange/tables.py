@@ -106,7 +106,7 @@ def _action_names(source: Path) -> tuple[dict[int, str], str]:
 def _as_json(quoted: str) -> str:
     """Return a text of a label map, quoted either way, as one of JSON."""
     inner = quoted[1:-1].replace("\\'", "'")
-    return f'"{re.sub(UNESCAPED, r"\\\"", inner)}"' if quoted[0] == "'" else f'"{inner}"'
+    return '"' + UNESCAPED.sub(r'\\"', inner) + '"'
 
 
 def write_ava(spans: Sequence[VideoSpan], out: Path, videos: Videos) -> Mapping[Path, str]:
