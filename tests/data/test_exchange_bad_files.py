@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from fewframes.data.dataset import read_data
 from fewframes.data.exchange import read_spans
 from fewframes.data.exchange.files import xml_of
 from fewframes.errors import DataError, FewframesError
+from helpers.exports import AVA, CVAT, ELAN, LABELS, SAMPLES, SRT, TASKS, VIA, VTT
 
 BOMB = """<?xml version="1.0"?>
 <!DOCTYPE annotations [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;"><!ENTITY c "&b;&b;&b;&b;&b;&b;&b;&b;">]>
@@ -67,7 +73,7 @@ def test_xml_is_read_in_its_own_encoding_and_to_any_depth(tmp_path: Path) -> Non
         (
             "x.json",
             [{"data": {"video": "a.mp4", "fps": 0}, "annotations": [{"result": [LABEL_STUDIO]}]}],
-            "task 1: a frame rate of 0",
+            "task 1: fps 0: needs a number above 0",
         ),
         (
             "x.json",
@@ -115,3 +121,49 @@ def test_a_format_that_is_said_has_to_be_right(tmp_path: Path, form: str, conten
 def test_an_empty_folder_has_no_files_of_a_format(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no files of ELAN \(.eaf\)"):
         read_spans(tmp_path, "elan")
+
+
+JUNK: st.SearchStrategy[object] = (
+    st.none() | st.booleans() | st.integers(-2, 99) | st.floats() | st.text(max_size=3) | st.just([]) | st.just({})
+)
+
+
+def changed(value: Any, choose: Callable[[int], int], junk: Callable[[], object]) -> Any:
+    """Return JSON values of which one is another, or is missing."""
+    if choose(5) == 0 or not isinstance(value, dict | list) or not value:
+        return junk()
+    if isinstance(value, list):
+        place = choose(len(value))
+        return [changed(item, choose, junk) if index == place else item for index, item in enumerate(value)]
+    key = list(value)[choose(len(value))]
+    if choose(4) == 0:
+        return {name: item for name, item in value.items() if name != key}
+    return {**value, key: changed(value[key], choose, junk)}
+
+
+@pytest.mark.parametrize(
+    ("form", "content"), [("via", VIA), ("label-studio", TASKS), ("fiftyone", SAMPLES), ("fiftyone", LABELS)]
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_changed_json_is_read_or_refused(tmp_path: Path, form: str, content: Any, data: st.DataObject) -> None:
+    values = changed(content, lambda count: data.draw(st.integers(0, count - 1)), lambda: data.draw(JUNK))
+    source = write(tmp_path / "x.json", json.dumps(values))
+    for chosen in (form, ""):
+        with suppress(FewframesError):
+            assert all(span.label and span.start_s >= 0 for span in read_spans(source, chosen).spans)
+
+
+@pytest.mark.parametrize(
+    ("form", "content"), [("cvat", CVAT), ("elan", ELAN), ("vtt", VTT), ("srt", SRT), ("ava", AVA)]
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_changed_text_is_read_or_refused(tmp_path: Path, form: str, content: str, data: st.DataObject) -> None:
+    begin = data.draw(st.integers(0, len(content)))
+    end = begin + data.draw(st.integers(0, 12))
+    text = content[:begin] + data.draw(st.sampled_from(["", "x", "9", "-1", '"', "<", "\n\n", " --> "])) + content[end:]
+    source = write(tmp_path / "x.txt", text)
+    for chosen in (form, ""):
+        with suppress(FewframesError):
+            assert all(span.label and span.start_s >= 0 for span in read_spans(source, chosen).spans)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fewframes.core.files import PART_PREFIX, write_file, writing
@@ -136,7 +137,7 @@ def _chosen(form: str, *, reads: bool) -> Format | None:
 
 def _write_list(spans: Sequence[VideoSpan], path: Path) -> tuple[list[Path], list[str]]:
     """Write spans as a list of fewframes. Spans of the same times are one row, if there are several labels for any."""
-    bare = [VideoSpan(**{**vars(span), "score": None, "annotator": ""}) for span in spans]
+    bare = [replace(span, score=None, annotator="") for span in spans]
     places = {(span.path, span.start_s, span.end_s): span.label for span in bare}
     multilabel = any(places[span.path, span.start_s, span.end_s] != span.label for span in bare)
     samples, _ = samples_of(LabelledSpans(tuple(bare), LIST), multilabel=multilabel)

@@ -22,6 +22,11 @@ from fewframes.errors import DataError
 UNITS_S = {"milliseconds": 1e-3, "PAL-frames": 1 / 25, "NTSC-frames": 1001 / 30000}
 """Seconds in each unit of time that the format knows."""
 TIER_TYPE = "action"
+SCHEMA = {
+    "xmlns:xsi": "http://www.w3.org/2001/XMLSchema-instance",
+    "xsi:noNamespaceSchemaLocation": "http://www.mpi.nl/tools/elan/EAFv3.0.xsd",
+}
+"""The description of the format, for which other readers of it look."""
 
 
 def read_elan(source: Path, options: ReadOptions, videos: Videos) -> LabelledSpans:
@@ -95,35 +100,33 @@ def _video(source: Path, root: Element, options: ReadOptions) -> tuple[str, floa
 def write_elan(spans: Sequence[VideoSpan], out: Path, videos: Videos) -> Mapping[Path, str]:
     """Return the file of one video: a tier for each annotator, and more where spans overlap, which a tier cannot hold."""
     path = spans[0].path
-    url = path if is_address(path) else Path(os.path.abspath(path)).as_uri()
-    root = Element(
-        "ANNOTATION_DOCUMENT", AUTHOR="", DATE=datetime.now().astimezone().isoformat(), FORMAT="3.0", VERSION="3.0"
-    )
+    about = {"AUTHOR": "", "DATE": datetime.now().astimezone().isoformat(), "FORMAT": "3.0", "VERSION": "3.0"}
+    root = Element("ANNOTATION_DOCUMENT", {**about, **SCHEMA})
     header = SubElement(root, "HEADER", MEDIA_FILE="", TIME_UNITS="milliseconds")
-    relative = written_path(path, out)
-    kind = mimetypes.guess_type(path)[0] or "video/*"
-    attributes = {"MEDIA_URL": url, "MIME_TYPE": kind}
-    if not is_address(path) and not os.path.isabs(relative):
-        attributes["RELATIVE_MEDIA_URL"] = f"./{relative}"
-    SubElement(header, "MEDIA_DESCRIPTOR", attributes)
+    SubElement(header, "MEDIA_DESCRIPTOR", _media(path, written_path(path, out)))
     order = SubElement(root, "TIME_ORDER")
     tiers: list[tuple[str, int, Element]] = []
+    slots_ms: list[tuple[int, str]] = []
     for index, span in enumerate(spans, 1):
         start_ms, end_ms = (round(1000 * time_s) for time_s in videos.range_of(span))
         end_ms = max(end_ms, start_ms + 1)
-        tier = _tier(root, tiers, span.annotator, start_ms, end_ms)
-        for side, time_ms in enumerate((start_ms, end_ms), 1):
-            SubElement(order, "TIME_SLOT", TIME_SLOT_ID=f"ts{2 * index - 2 + side}", TIME_VALUE=str(time_ms))
-        aligned = SubElement(
-            SubElement(tier, "ANNOTATION"),
-            "ALIGNABLE_ANNOTATION",
-            ANNOTATION_ID=f"a{index}",
-            TIME_SLOT_REF1=f"ts{2 * index - 1}",
-            TIME_SLOT_REF2=f"ts{2 * index}",
-        )
+        slots = {"TIME_SLOT_REF1": f"ts{2 * index - 1}", "TIME_SLOT_REF2": f"ts{2 * index}"}
+        slots_ms += zip((start_ms, end_ms), slots.values(), strict=True)
+        annotation = SubElement(_tier(root, tiers, span.annotator, start_ms, end_ms), "ANNOTATION")
+        aligned = SubElement(annotation, "ALIGNABLE_ANNOTATION", {"ANNOTATION_ID": f"a{index}", **slots})
         SubElement(aligned, "ANNOTATION_VALUE").text = span.label
+    for time_ms, name in sorted(slots_ms, key=lambda slot: slot[0]):
+        SubElement(order, "TIME_SLOT", TIME_SLOT_ID=name, TIME_VALUE=str(time_ms))
     SubElement(root, "LINGUISTIC_TYPE", LINGUISTIC_TYPE_ID=TIER_TYPE, TIME_ALIGNABLE="true", GRAPHIC_REFERENCES="false")
     return {out: xml_text(root)}
+
+
+def _media(path: str, written: str) -> dict[str, str]:
+    """Return the attributes that describe a video: its address, and where it lies seen from the file."""
+    url = path if is_address(path) else Path(os.path.abspath(path)).as_uri()
+    media = {"MEDIA_URL": url, "MIME_TYPE": mimetypes.guess_type(path)[0] or "video/*"}
+    beside = not is_address(path) and not os.path.isabs(written)
+    return {**media, "RELATIVE_MEDIA_URL": f"./{written}"} if beside else media
 
 
 def _tier(root: Element, tiers: list[tuple[str, int, Element]], annotator: str, start_ms: int, end_ms: int) -> Element:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fewframes.core.text import count_of
+from fewframes.data.columns import as_text
 from fewframes.data.exchange.files import (
     ENDINGS,
     Object,
@@ -18,6 +19,7 @@ from fewframes.data.exchange.files import (
     located,
     number,
     objects,
+    rate,
     whole_number,
 )
 from fewframes.data.exchange.spans import LabelledSpans, VideoSpan, checked_span
@@ -60,7 +62,7 @@ def read_fiftyone(source: Path, options: ReadOptions, videos: Videos) -> Labelle
             label = one.get("label")
             if isinstance(classes, list) and isinstance(label, int) and 0 <= label < len(classes):
                 label = classes[label]
-            spans.append(_span(where, path, one, str(label or ""), videos, None))
+            spans.append(_span(where, path, one, as_text(where, "label", label), videos, None))
         unlabelled += not objects(cell)
     notes = [f"{count_of(unlabelled, 'video')} without a label"] if unlabelled else []
     return LabelledSpans(tuple(spans), str(source), tuple(notes))
@@ -81,8 +83,8 @@ def _read_samples(source: Path, options: ReadOptions, videos: Videos, samples: S
         split = parts.pop() if len(parts) == 1 else ""
         found = 0
         for name, one in _labels(sample, others):
-            fps = None if told is None else number(where, "frame_rate", told)
-            spans.append(_span(where, path, one, str(one.get("label") or ""), videos, fps, split))
+            fps = None if told is None else rate(where, "frame_rate", told)
+            spans.append(_span(where, path, one, as_text(where, "label", one.get("label")), videos, fps, split))
             fields[name] += 1
             found += 1
         unlabelled += not found
@@ -96,7 +98,7 @@ def _read_samples(source: Path, options: ReadOptions, videos: Videos, samples: S
 def _labels(sample: Object, others: Counter[str]) -> Iterator[tuple[str, Object]]:
     """Yield (field, label) of a sample, and count the labels of other kinds."""
     for name, value in sample.items():
-        kind = value.get("_cls", "") if isinstance(value, dict) else ""
+        kind = str(value.get("_cls", "")) if isinstance(value, dict) else ""
         if kind in SINGLE:
             yield name, value
         elif kind in LISTS:

@@ -44,7 +44,7 @@ def xml_of(path: Path) -> ElementTree.Element:
         parser.Parse(path.read_bytes(), True)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    except expat.ExpatError as error:
+    except (expat.ExpatError, LookupError, ValueError) as error:  # no XML, an unknown encoding, one of several bytes
         raise DataError(f"{path}: not whole XML ({error}); export it again") from None
     return builder.close()
 
@@ -78,6 +78,13 @@ def objects(value: object) -> list[dict[str, Any]]:
     return [item for item in items if isinstance(item, dict)]
 
 
+def inner(value: object, *keys: str) -> dict[str, Any]:
+    """Return the object at a path of keys; an empty one if there is none."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
 def number(where: str, name: str, value: object) -> float:
     """Return a finite number. Raises DataError for anything else.
 
@@ -92,6 +99,14 @@ def number(where: str, name: str, value: object) -> float:
         found = math.nan
     if not math.isfinite(found):
         raise DataError(f"{where}: {name} {value!r}: needs a number")
+    return found
+
+
+def rate(where: str, name: str, value: object) -> float:
+    """Return a number above 0. Raises DataError for anything else."""
+    found = number(where, name, value)
+    if found <= 0:
+        raise DataError(f"{where}: {name} {value!r}: needs a number above 0")
     return found
 
 

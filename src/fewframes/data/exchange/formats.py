@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fewframes.data.columns import as_text
 from fewframes.data.exchange import cvat, elan, fiftyone, label_studio, subtitles, tables, via
 from fewframes.data.exchange.files import json_of, located, number, objects
 from fewframes.data.exchange.spans import EXTRAS, LabelledSpans, VideoSpan, checked_span, samples_of
@@ -20,6 +21,8 @@ from fewframes.errors import DataError
 START_BYTES = 4096
 """The number of bytes from which a format that is not JSON is recognised."""
 
+FILE_ENDINGS = frozenset({".eaf", ".vtt", ".srt", ".xml"})
+"""The endings of files that lie beside videos in a folder that is read as a whole."""
 PROLOGUE = re.compile(r"\A(?:\s+|<\?.*?\?>|<!--.*?-->)*", re.DOTALL)
 DOCTYPE = re.compile(r"<!DOCTYPE\s+([\w:.-]+)")
 
@@ -72,7 +75,7 @@ def read_timeline(source: Path, options: ReadOptions, videos: Videos) -> Labelle
         path, where = located(source, options, row["source"]), f"{source}: {row['source']}"
         for span in objects(row["spans"]):
             start_s, end_s, score = (number(where, key, span.get(key)) for key in ("start_s", "end_s", "confidence"))
-            label = str(span.get("label", ""))
+            label = as_text(where, "label", span.get("label"))
             spans.append(
                 checked_span(where, VideoSpan(path=path, label=label, start_s=start_s, end_s=end_s, score=score))
             )
@@ -208,17 +211,17 @@ def files_in(folder: Path) -> tuple[Sequence[Path], Format | None]:
 
     Raises DataError if there are files of several formats, which would label the videos twice.
     """
-    endings = {".eaf", ".vtt", ".srt", ".xml"}
     entries = sorted(folder.iterdir())
-    if any(entry.is_dir() and entry.name not in ("videos", "data") and entry.name[0] != "." for entry in entries):
-        return [], None
-    found = {
-        entry: form
+    named = [
+        entry
         for entry in entries
-        if (entry.suffix.lower() in endings or entry.name in ("samples.json", "labels.json"))
-        and entry.is_file()
-        and (form := format_of(entry))
-    }
+        if entry.suffix.lower() in FILE_ENDINGS or entry.name in ("samples.json", "labels.json")
+    ]
+    if not named or any(
+        entry.is_dir() and entry.name not in ("videos", "data") and entry.name[0] != "." for entry in entries
+    ):
+        return [], None
+    found = {entry: form for entry in named if entry.is_file() and (form := format_of(entry))}
     titles = sorted({form.title for form in found.values()})
     if len(titles) > 1:
         raise DataError(f"{folder}: files of {' and '.join(titles)}, which would label videos twice; pass one of them")

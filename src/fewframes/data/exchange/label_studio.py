@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from fewframes.data.columns import as_text
 from fewframes.data.exchange.files import (
     Object,
     json_of,
@@ -20,6 +21,7 @@ from fewframes.data.exchange.files import (
     located,
     number,
     objects,
+    rate,
     whole_number,
     written_path,
 )
@@ -140,13 +142,11 @@ def _short_results(task: Object) -> list[dict[str, Any]]:
 
 def _told_fps(where: str, data: Object, results: Sequence[Object]) -> float | None:
     """Return the frame rate that a task tells, or that a count of frames and a length in its results give; None without both."""
-    told = next((number(where, key, data[key]) for key in RATES if data.get(key) not in (None, "")), None)
+    told = next((rate(where, key, data[key]) for key in RATES if data.get(key) not in (None, "")), None)
     for result in results:
         value = result.get("value")
         if told is None and isinstance(value, dict) and value.get("framesCount") and value.get("duration"):
-            told = number(where, "framesCount", value["framesCount"]) / number(where, "duration", value["duration"])
-    if told is not None and told <= 0:
-        raise DataError(f"{where}: a frame rate of {told:g}; needs more than 0")
+            told = rate(where, "framesCount", value["framesCount"]) / rate(where, "duration", value["duration"])
     return told
 
 
@@ -171,7 +171,7 @@ def _labels(
             if first < 1:
                 first, last = 1, max(last, 1)  # some models count from 0
             times.append((clock.start_s(first - 1), clock.start_s(last)))
-    yield from ((str(label), start_s, end_s) for start_s, end_s in times for label in labels)
+    yield from ((as_text(where, kind, label), start_s, end_s) for start_s, end_s in times for label in labels)
 
 
 def write_label_studio(spans: Sequence[VideoSpan], out: Path, videos: Videos) -> Mapping[Path, str]:
@@ -184,10 +184,13 @@ def write_label_studio(spans: Sequence[VideoSpan], out: Path, videos: Videos) ->
         data |= {key: value for key in ("split", "group") if (value := getattr(own[0], key))}
         answers: dict[str, list[dict[str, object]]] = {"annotations": [], "predictions": []}
         for annotator, suggested in dict.fromkeys((span.annotator, span.score is not None) for span in own):
-            mine = [span for span in own if (span.annotator, span.score is not None) == (annotator, suggested)]
-            results = [_result(f"{index}-{place}", span, FrameClock(fps), videos) for place, span in enumerate(mine, 1)]
+            results = [
+                _result(f"{index}-{place}", span, FrameClock(fps), videos)
+                for place, span in enumerate(own, 1)
+                if (span.annotator, span.score is not None) == (annotator, suggested)
+            ]
             if suggested:
-                answers["predictions"].append({"model_version": annotator, "result": results})
+                answers["predictions"].append({"model_version": annotator or "fewframes", "result": results})
             else:
                 by = {"completed_by": {"email": annotator}} if annotator else {}
                 answers["annotations"].append({**by, "result": results})
@@ -198,7 +201,7 @@ def write_label_studio(spans: Sequence[VideoSpan], out: Path, videos: Videos) ->
 def _result(name: str, span: VideoSpan, clock: FrameClock, videos: Videos) -> dict[str, object]:
     first, after = clock.frames_of(*videos.range_of(span))
     return {
-        "id": f"{name}-{span.annotator}",
+        "id": name,
         "from_name": "label",
         "to_name": "video",
         "type": "timelinelabels",

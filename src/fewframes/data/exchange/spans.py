@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fewframes.core.text import count_of
 from fewframes.data.samples import Sample, as_label
@@ -58,7 +58,7 @@ def checked_span(where: str, span: VideoSpan) -> VideoSpan:
         raise DataError(
             f"{where}: {label!r} from {span.start_s:g} s to {end_s:g} s: needs a start of 0 or more and a later end"
         )
-    return VideoSpan(**{**vars(span), "label": label})
+    return replace(span, label=label)
 
 
 def samples_of(found: LabelledSpans, *, multilabel: bool) -> tuple[tuple[Sample, ...], tuple[str, ...]]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from fewframes.core.storage import is_address
-from fewframes.data.exchange.files import Object, json_of, json_text, located, number, written_path
+from fewframes.data.exchange.files import Object, inner, json_of, json_text, located, number, written_path
 from fewframes.data.exchange.spans import LabelledSpans, VideoSpan, checked_span
 from fewframes.data.exchange.videos import Videos
 from fewframes.data.samples import ReadOptions
@@ -73,12 +72,12 @@ def read_via(source: Path, options: ReadOptions, videos: Videos) -> LabelledSpan
 
 def _path(where: str, source: Path, project: Object, view: str, options: ReadOptions) -> str:
     """Return the path of the first file of a view."""
-    files = project["view"].get(view, {}).get("fid_list") or [""]
-    file = project["file"].get(str(files[0]))
-    if not isinstance(file, dict) or not (file.get("src") or file.get("fname")):
+    files = inner(project, "view", view).get("fid_list")
+    file = inner(project, "file", str(files[0]) if isinstance(files, list) and files else "")
+    if not (file.get("src") or file.get("fname")):
         raise DataError(f"{where}: view {view!r} has no file with a name; open the project in VIA and add the video")
     src, name = str(file.get("src") or ""), str(file.get("fname") or "")
-    prefix = project.get("config", {}).get("file", {}).get("loc_prefix", {}).get(str(file.get("loc", "")), "")
+    prefix = inner(project, "config", "file", "loc_prefix").get(str(file.get("loc", ""))) or ""
     local = unquote(urlsplit(src).path) if src.startswith("file:") else src
     names = [f"{prefix}{local}" if local else "", local, name]
     return located(source, options, *filter(None, [*names, local or name]))
@@ -89,7 +88,7 @@ def _labels(where: str, attributes: Object, key: str, value: str) -> list[str]:
     attribute = attributes.get(key)
     if not isinstance(attribute, dict):
         raise DataError(f"{where}: attribute {key!r} is not described in the project")
-    named: Any = attribute.get("options") or {}
+    named = inner(attribute, "options")
     values = value.split(",") if attribute.get("type") == CHECKBOX else [value]
     return [label for one in values if (label := str(named.get(one, one)).strip()) and one.strip()]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -12,9 +13,12 @@ from numpy.typing import NDArray
 from fewframes.core.storage import is_address
 from fewframes.data.exchange.spans import VideoSpan
 from fewframes.errors import DataError, VideoError
-from fewframes.video.decode.container import VideoFile, packets_of
+from fewframes.video.decode.container import OpenContainer, VideoFile, packets_of
 from fewframes.video.decode.decoder import FileVideo
 from fewframes.video.source import DEFAULT_FPS, open_video
+
+WITH_A_TABLE = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "avi"})
+"""Containers whose header lists all frames, so that its mean rate is that of the frames."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +128,9 @@ class Videos:
 
 
 def facts_of(path: str) -> VideoFacts:
-    """Return the facts of a video. All its packets are listed, and nothing is decoded but its first picture.
+    """Return the facts of a video. Nothing is decoded but its first picture.
+
+    All packets are listed for the times of the frames, unless the header says that they are even.
 
     Raises VideoError if it cannot be read.
     """
@@ -135,22 +141,29 @@ def facts_of(path: str) -> VideoFacts:
         if not isinstance(video, FileVideo):
             height_px, width_px = video.frames_at([0.0]).frames.shape[-2:]
             return VideoFacts(duration_s, width_px, height_px, FrameClock(DEFAULT_FPS))
-    opened = VideoFile(path, path, 0).open()
+    opened = VideoFile(path, path, os.path.getsize(path)).open()
     with closing(opened.container):
-        size_px = opened.stream.codec_context.width, opened.stream.codec_context.height
-        stamps = [
-            packet.pts
-            for packet in packets_of(opened.container, opened.stream)
-            if packet.size and not packet.is_discard
-        ]
-        tick_s, fps = opened.tick_s, 1 / opened.frame_s
-    known = [stamp for stamp in stamps if stamp is not None]
-    if len(known) < len(stamps) or len(set(known)) < max(2, len(known)):
-        return VideoFacts(duration_s, *size_px, FrameClock(fps))
-    starts_s = (np.sort(np.array(known, np.float64)) - min(known)) * tick_s
+        context = opened.stream.codec_context
+        clock = FrameClock(1 / opened.frame_s) if _is_even(opened) else _listed_clock(opened, duration_s)
+        return VideoFacts(duration_s, context.width, context.height, clock)
+
+
+def _is_even(opened: OpenContainer) -> bool:
+    """Return True if the header of a file says that all frames last equally long: the mean of all is the rate of the first."""
+    rates = opened.stream.average_rate, opened.stream.base_rate
+    return opened.format in WITH_A_TABLE and rates[0] is not None and rates[0] == rates[1]
+
+
+def _listed_clock(opened: OpenContainer, duration_s: float) -> FrameClock:
+    """Return the clock of the timestamps of all packets; an even one if some have none, or two have the same."""
+    stamps = [
+        packet.pts for packet in packets_of(opened.container, opened.stream) if packet.size and not packet.is_discard
+    ]
+    fps = 1 / opened.frame_s
+    known = sorted(stamp for stamp in stamps if stamp is not None)
+    if len(known) < 2 or len(set(known)) < len(stamps):
+        return FrameClock(fps)
+    starts_s = (np.array(known, np.float64) - known[0]) * opened.tick_s
     end_s = max(duration_s, float(starts_s[-1]) + 0.1 / fps)
     mean_fps = len(known) / end_s
-    bounds_s = np.append(starts_s, end_s)
-    return VideoFacts(
-        duration_s, *size_px, FrameClock(fps if math.isclose(fps, mean_fps, rel_tol=0.02) else mean_fps, bounds_s)
-    )
+    return FrameClock(fps if math.isclose(fps, mean_fps, rel_tol=0.02) else mean_fps, np.append(starts_s, end_s))
