@@ -142,7 +142,11 @@ def test_label_studio_in_its_short_form_and_at_the_rate_of_its_boxes(films: Path
     found = read_spans(write(films / "min.json", short))
     assert (rows(found), found.notes) == (
         [("a.mp4", "x", 1.0, 2.0)],
-        ("tasks without a label: 1", "paths not found: 1"),
+        (
+            "tasks without a label: 1",
+            "tasks that tell no frame rate, counted at that of their video (--fps if the project has another): 1",
+            "paths not found: 1",
+        ),
     )
     results = [
         region("videorectangle", ["cup"], framesCount=24, duration=2.4),
@@ -177,11 +181,18 @@ def test_ava_joins_the_seconds_of_an_action(films: Path) -> None:
     assert [span.score for span in read_spans(films / "results.csv").spans] == [0.25]
 
 
-def test_ava_asks_which_label_map(tmp_path: Path) -> None:
-    for name in ("one.pbtxt", "two.pbtxt"):
-        write(tmp_path / name, AVA_MAP)
-    with pytest.raises(DataError, match=r"which label map .*one.pbtxt, two.pbtxt.*call it list.pbtxt"):
-        read_spans(write(tmp_path / "list.csv", AVA))
+def test_ava_takes_the_label_map_that_names_its_actions(tmp_path: Path) -> None:
+    source = write(tmp_path / "list.csv", "c,0001,,,,,,\n" + AVA)
+    with pytest.raises(DataError, match=r"action 9 is not in the label map few.pbtxt"):
+        read_spans(write(tmp_path / "few.pbtxt", 'item { name: "x" id: 80 }') and source)
+    write(tmp_path / "all.pbtxt", AVA_MAP)
+    found = read_spans(source)
+    assert (len(found.spans), found.notes[0]) == (3, "actions named by all.pbtxt (2 actions)")
+    write(tmp_path / "same.pbtxt", AVA_MAP)
+    assert read_spans(source).spans == found.spans
+    write(tmp_path / "twin.pbtxt", AVA_MAP.replace("watch", "see"))
+    with pytest.raises(DataError, match=r"which label map .*all.pbtxt, same.pbtxt, twin.pbtxt.*call it list.pbtxt"):
+        read_spans(source)
 
 
 @pytest.mark.parametrize("name", ["a.vtt", "a.en.vtt"])

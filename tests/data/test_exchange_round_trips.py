@@ -224,6 +224,17 @@ def test_exports_can_be_moved_with_their_videos(tmp_path: Path) -> None:
         assert found.path == str(tmp_path / "there" / "clips" / "a.mp4"), form
 
 
+def test_fiftyone_finds_videos_by_the_file_beside(films: Path, tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
+    twin = shutil.copy(films / "a.mp4", tmp_path / "films" / "a.mp4")
+    spans = [VideoSpan(path=str(path), label="x", start_s=0.4, end_s=0.8) for path in (films / "a.mp4", twin)]
+    written, _ = write_spans(spans, tmp_path / "labels.json", "fiftyone")
+    assert [path.name for path in written] == ["labels.json", "data.json"]
+    assert json.loads((tmp_path / "data.json").read_text()) == {"a": str(films / "a.mp4"), "a-2": str(twin)}
+    assert json.loads((tmp_path / "labels.json").read_text())["labels"]["a"] == [{"label": "x", "support": [11, 20]}]
+    assert [span.path for span in read_spans(tmp_path / "labels.json").spans] == [str(films / "a.mp4"), str(twin)]
+
+
 @pytest.mark.parametrize(
     ("names", "out", "form", "message"),
     [

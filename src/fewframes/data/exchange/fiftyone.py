@@ -28,6 +28,7 @@ from fewframes.data.samples import ReadOptions, absolute, part_of
 from fewframes.errors import DataError
 
 LISTS = {"TemporalDetections": "detections", "Classifications": "classifications"}
+PATHS_FILE = "data.json"
 SINGLE = ("TemporalDetection", "Classification")
 
 
@@ -53,11 +54,11 @@ def read_fiftyone(source: Path, options: ReadOptions, videos: Videos) -> Labelle
     if "samples" in values:
         return _read_samples(source, options, videos, objects(values["samples"]))
     classes = values.get("classes")
-    spans, unlabelled = [], 0
+    spans, unlabelled, paths = [], 0, _paths(source)
     for key, cell in values["labels"].items():
         where = f"{source}: {key}"
         names = [f"{folder}{key}{ending}" for folder in ("data/", "") for ending in ("", *ENDINGS)]
-        path = located(source, options, *names, f"data/{key}.mp4" if not Path(key).suffix else key)
+        path = located(source, options, *names, paths.get(key, f"data/{key}.mp4"))
         for one in objects(cell):
             label = one.get("label")
             if isinstance(classes, list) and isinstance(label, int) and 0 <= label < len(classes):
@@ -66,6 +67,14 @@ def read_fiftyone(source: Path, options: ReadOptions, videos: Videos) -> Labelle
         unlabelled += not objects(cell)
     notes = [f"{count_of(unlabelled, 'video')} without a label"] if unlabelled else []
     return LabelledSpans(tuple(spans), str(source), tuple(notes))
+
+
+def _paths(source: Path) -> dict[str, str]:
+    """Return the paths of videos by their names in labels.json, as the data.json beside it has them; none without it."""
+    beside = source.with_name(PATHS_FILE)
+    values = json_of(beside) if beside.is_file() else {}
+    named = values.items() if isinstance(values, dict) else ()
+    return {key: path for name, path in named if isinstance(path, str) for key in (name, Path(name).stem)}
 
 
 def _read_samples(source: Path, options: ReadOptions, videos: Videos, samples: Sequence[Object]) -> LabelledSpans:
@@ -142,14 +151,21 @@ def _span(
 
 
 def write_fiftyone(spans: Sequence[VideoSpan], out: Path, videos: Videos) -> Mapping[Path, str]:
-    """Return the labels.json of temporal detections. Its keys are absolute paths, because others stand for files in `data/`."""
+    """Return the labels.json of temporal detections, and the data.json beside it that says where the videos are."""
     labels: dict[str, list[dict[str, object]]] = {}
+    paths: dict[str, str] = {}
+    keys: dict[str, str] = {}
     for span in spans:
+        if span.path not in keys:
+            stem = Path(span.path).stem
+            twins = sum(key == stem or key.startswith(f"{stem}-") for key in paths)
+            keys[span.path] = f"{stem}-{twins + 1}" if twins else stem
+            paths[keys[span.path]] = absolute(span.path)
         first, after = videos.clock(span.path).frames_of(*videos.range_of(span))
         one: dict[str, object] = {"label": span.label, "support": [first + 1, after]}
         if span.score is not None:
             one["confidence"] = span.score
         if span.annotator:
             one["attributes"] = {"annotator": span.annotator}
-        labels.setdefault(absolute(span.path), []).append(one)
-    return {out: json_text({"labels": labels})}
+        labels.setdefault(keys[span.path], []).append(one)
+    return {out: json_text({"labels": labels}), out.with_name(PATHS_FILE): json_text(paths)}

@@ -53,6 +53,7 @@ class _Counts:
     kinds: Counter[str] = field(default_factory=Counter)
     cancelled: int = 0
     unlabelled: int = 0
+    untold: int = 0
 
     def notes(self) -> list[str]:
         """Return a line for each kind of result."""
@@ -60,6 +61,9 @@ class _Counts:
         lines = {"boxes of VideoRectangle not used": boxes, "cancelled annotations not used": self.cancelled}
         lines |= {f"results of type {kind!r} not used": count for kind, count in self.kinds.items()}
         lines["tasks without a label"] = self.unlabelled
+        lines["tasks that tell no frame rate, counted at that of their video (--fps if the project has another)"] = (
+            self.untold
+        )
         return [f"{line}: {count}" for line, count in lines.items() if count]
 
 
@@ -92,6 +96,11 @@ def read_label_studio(source: Path, options: ReadOptions, videos: Videos) -> Lab
             for label, start_s, end_s in _labels(where, result, path, videos, told, counts)
         ]
         counts.unlabelled += not found
+        counts.untold += (
+            told is None
+            and videos.fps is None
+            and any(result.get("type") == KINDS[0] for *_, results in answers for result in results)
+        )
         spans += found
     return LabelledSpans(tuple(spans), str(source), tuple(counts.notes()))
 

@@ -10,7 +10,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 from fewframes.core.storage import is_address
@@ -23,7 +23,7 @@ from fewframes.data.samples import ReadOptions, is_text
 from fewframes.errors import DataError
 
 SUBSETS = {"train": "training", "val": "validation", "test": "testing"}
-AVA_ROW = re.compile(r"[^,\s\"]+,\d+(\.\d+)?(,(0|1|[01]?\.\d+)){4},\d+(,\d+(\.\d+)?)?\s*(\n|$)")
+AVA_ROW = re.compile(r"[^,\s\"]+,\d+(\.\d+)?(,(0|1|[01]?\.\d+)?){4},\d*(,(\d+(\.\d+)?)?)?\s*(\n|$)")
 """The first line of a list of AVA: an id, a time, a box in fractions of the picture, an action, and a person or a score."""
 HALF_S = 0.5
 """The seconds before and after its timestamp for which a label of AVA holds; there is one a second."""
@@ -35,24 +35,20 @@ NUMBERS = re.compile(r"\b(?:label_)?id:\s*(\d+)")
 def read_ava(source: Path, options: ReadOptions, videos: Videos) -> LabelledSpans:
     """Return a span for each run of seconds in which a video has one action, whoever does it. Raises DataError for broken rows."""
     del videos  # times are seconds
-    names, note = _action_names(source)
     times_s: dict[tuple[str, int], set[float]] = {}
     scores: dict[tuple[str, int], float] = {}
     rows = list(csv.reader(io.StringIO(text_of(source))))
     for line, row in enumerate(rows, 1):
         where = f"{source}:{line}"
-        if not row:
-            continue
-        if len(row) not in (7, 8):
+        if row and len(row) not in (7, 8):
             raise DataError(f"{where}: {len(row)} cells; needs video_id,timestamp,x1,y1,x2,y2,action_id[,person_id]")
-        if not row[6]:
-            continue  # a moment at which nobody was labelled
-        action = whole_number(where, "action_id", row[6])
-        if names and action not in names:
-            raise DataError(f"{where}: action {action} is not in the label map ({len(names)} actions)")
-        times_s.setdefault((row[0], action), set()).add(number(where, "timestamp", row[1]))
+        if not row or not row[6]:
+            continue  # at this time nobody was labelled
+        place = row[0], whole_number(where, "action_id", row[6])
+        times_s.setdefault(place, set()).add(number(where, "timestamp", row[1]))
         if len(row) == 8 and "." in row[7]:
-            scores[row[0], action] = max(number(where, "score", row[7]), scores.get((row[0], action), 0.0))
+            scores[place] = max(number(where, "score", row[7]), scores.get(place, 0.0))
+    names, note = _action_names(source, {action for _, action in times_s})
     spans = []
     for (name, action), found_s in times_s.items():
         path = located_by_id(source, options, name)
@@ -80,27 +76,36 @@ def _runs(times_s: Sequence[float]) -> list[tuple[float, float]]:
     return runs
 
 
-def _action_names(source: Path) -> tuple[dict[int, str], str]:
-    """Return the names of actions from the label map (.pbtxt) beside a list, and a note about it.
+def _action_names(source: Path, used: Set[int]) -> tuple[dict[int, str], str]:
+    """Return the names of the actions in a list from the label map (.pbtxt) beside it, and a note about it.
 
-    Raises DataError if the map cannot be read, or if it is not clear which is meant.
+    Raises DataError if no map has all of them, or if several have other names for them.
     """
     maps = sorted(source.parent.glob("*.pbtxt"))
     own = [path for path in maps if path.stem == source.stem] or maps
     if not own:
         return {}, "actions are numbers without names; a label map (.pbtxt) beside the list would name them"
-    if len(own) > 1:
-        listed = ", ".join(path.name for path in own)
+    known = {path: names for path in own if used <= set(names := _label_map(path))}
+    if not known:
+        missing = min(used - set(_label_map(own[0])))
+        raise DataError(f"{source}: action {missing} is not in the label map {own[0].name}")
+    chosen, names = next(iter(known.items()))
+    if any(other[action] != names[action] for other in known.values() for action in used):
+        listed = ", ".join(path.name for path in known)
         raise DataError(f"{source}: which label map names its actions? ({listed}); call it {source.stem}.pbtxt")
-    text = text_of(own[0])
+    return names, f"actions named by {chosen.name} ({len(names)} actions)"
+
+
+def _label_map(path: Path) -> dict[int, str]:
+    """Return the names of actions by their numbers. Raises DataError if the file is no label map."""
+    text = text_of(path)
     names, numbers = NAMES.findall(text), NUMBERS.findall(NAMES.sub("", text))
     if not names or len(names) != len(numbers):
-        raise DataError(f'{own[0]}: {len(names)} names and {len(numbers)} numbers; needs item {{ name: "run" id: 1 }}')
+        raise DataError(f'{path}: {len(names)} names and {len(numbers)} numbers; needs item {{ name: "run" id: 1 }}')
     try:
-        texts = [json.loads(_as_json(name)) for name in names]
+        return dict(zip(map(int, numbers), (json.loads(_as_json(name)) for name in names), strict=True))
     except ValueError as error:
-        raise DataError(f"{own[0]}: a name that cannot be read ({error})") from None
-    return dict(zip(map(int, numbers), texts, strict=True)), f"actions named by {own[0].name} ({len(names)} actions)"
+        raise DataError(f"{path}: a name that cannot be read ({error})") from None
 
 
 def _as_json(quoted: str) -> str:
