@@ -58,7 +58,7 @@ def test_xml_is_read_in_its_own_encoding_and_to_any_depth(tmp_path: Path) -> Non
     [
         ("x.xml", "<annotations><meta>", "not whole XML .*export it again"),
         ("x.xml", "<annotations/>", "names no video .*CVAT for video 1.1"),
-        ("x.xml", f"<annotations>{TASK}</annotations>", "no labelled span .none.; label the videos .*; 1 video without a label"),
+        ("x.xml", f"<annotations>{TASK}</annotations>", "no labelled span .none.; label the videos .*; videos without a label: 1"),
         ("x.xml", f"<annotations>{TASK}<track id='3' label='x'><box frame='q'/></track></annotations>", "track 3: frame 'q'"),
         ("x.xml", f"<annotations>{TASK}<track label='x'><box frame='1'/></track></annotations>", "nothing says how many .*--fps"),
         ("x.xml", "<annotations><meta><task><source></source></task></meta></annotations>", "not of images"),
@@ -92,7 +92,7 @@ def test_xml_is_read_in_its_own_encoding_and_to_any_depth(tmp_path: Path) -> Non
         ("x.vtt", "WEBVTT\n\n00:01.000 -> 00:02.000\nx\n", "x.vtt:3: .*needs a cue"),
         ("x.vtt", "WEBVTT\n\n00:03.000 --> 00:02.000\nx\n", "x.vtt:3: 'x' from 3 s to 2 s"),
         ("x.srt", "1\n00:00:01,000 --> 00:00:02,000\nx\n\n\n2\n00:00:03,000 --> 0\ny\n", "x.srt:6: '2': needs a cue"),
-        ("x.vtt", "WEBVTT\n", "no labelled span .*1 video without a label"),
+        ("x.vtt", "WEBVTT\n", "no labelled span .*videos without a label: 1"),
         ("x.csv", "a,0001,0.1,0.1,0.5,0.9,80,1\na,0002,0.1\n", "x.csv:2: 3 cells"),
     ],
 )  # fmt: skip

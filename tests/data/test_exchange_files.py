@@ -83,7 +83,7 @@ def test_cvat_projects_tell_their_tasks_apart(films: Path) -> None:
             f"<annotations><meta><project><tasks>{tasks}</tasks></project></meta>{tracks}</annotations>",
         )
     )
-    assert (rows(found), found.notes[-1]) == ([("a.mp4", "x", 0.08, 0.16)], "1 video without a label")
+    assert (rows(found), found.notes[-1]) == ([("a.mp4", "x", 0.08, 0.16)], "videos without a label: 1")
 
 
 def test_elan_tiers(films: Path) -> None:
@@ -163,7 +163,7 @@ def test_fiftyone_samples_and_temporal_detections(films: Path) -> None:
     assert found.notes[:3] == (
         "fields: events (1), guess (1), scene (1)",
         "labels of kind Detections not used: 1",
-        "1 video without a label",
+        "videos without a label: 1",
     )
     found = read_spans(write(films / "labels.json", LABELS))
     assert rows(found) == [("a.mp4", "y", 0, 1.0), ("a.mp4", "x", 0.5, 1.5)]

@@ -57,12 +57,12 @@ def read_spans(
         chosen = format_of(path)
     if chosen is not None and chosen.read is not None:
         found = read_files(files, chosen, options, Videos(fps))
-        return LabelledSpans(found.spans, chosen.title, (*found.notes, *options.notes()))
+        return replace(found, notes=(*found.notes, *options.notes()))
     read = read_layout(path, options)
     if chosen is not None and read.name != chosen.title:
         raise DataError(f"{path}: looks like {read.name!r}, not like {chosen.title}; leave --from out")
     spans, notes = spans_of(read.samples)
-    return LabelledSpans(spans, read.name, (*read.notes, *notes))
+    return LabelledSpans(spans, (*read.notes, *notes), read.name)
 
 
 def write_spans(
@@ -140,7 +140,7 @@ def _write_list(spans: Sequence[VideoSpan], path: Path) -> tuple[list[Path], lis
     bare = [replace(span, score=None, annotator="") for span in spans]
     places = {(span.path, span.start_s, span.end_s): span.label for span in bare}
     multilabel = any(places[span.path, span.start_s, span.end_s] != span.label for span in bare)
-    samples, _ = samples_of(LabelledSpans(tuple(bare), LIST), multilabel=multilabel)
+    samples, _ = samples_of(str(path), bare, multilabel=multilabel)
     notes = [
         f"the list does not keep the {name} of a span: lost for {count}"
         for name in ("annotator", "score")
@@ -178,7 +178,7 @@ def _targets(spans: Sequence[VideoSpan], path: Path, form: Format) -> dict[Path,
 def _check(files: Mapping[Path, str], spans: Sequence[VideoSpan], target: Path, form: Format, videos: Videos) -> None:
     """Raise DataError unless the files of one target read back with the same labels."""
     options = ReadOptions(videos=target.parent.absolute())
-    with tempfile.TemporaryDirectory(prefix=PART_PREFIX, dir=target.parent) as folder:
+    with writing(target.parent), tempfile.TemporaryDirectory(prefix=PART_PREFIX, dir=target.parent) as folder:
         for file, text in files.items():
             write_file(Path(folder) / file.name, text)
         part = Path(folder) / target.name

@@ -12,7 +12,6 @@ from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from fewframes.core.text import count_of
 from fewframes.data.exchange.files import located, whole_number, written_path, xml_of, xml_text
 from fewframes.data.exchange.spans import LabelledSpans, VideoSpan, checked_span
 from fewframes.data.exchange.videos import Videos
@@ -61,8 +60,8 @@ def read_cvat(source: Path, options: ReadOptions, videos: Videos) -> LabelledSpa
     if num_images := sum(1 for image in root.iterfind("image") for shape in image if shape.tag != "tag"):
         notes.append(f"shapes of single frames not used, only their tags are: {num_images}")
     if unlabelled := sum(task not in [run[2] for run in runs] for task in tasks.values()):
-        notes.append(f"{count_of(unlabelled, 'video')} without a label")
-    return LabelledSpans(tuple(spans), str(source), tuple(notes))
+        notes.append(f"videos without a label: {unlabelled}")
+    return LabelledSpans(tuple(spans), tuple(notes))
 
 
 def _tasks(source: Path, root: Element) -> Mapping[str, _Task]:

@@ -11,7 +11,6 @@ from urllib.parse import unquote, urlsplit
 from xml.etree.ElementTree import Element, SubElement
 
 from fewframes.core.storage import is_address
-from fewframes.core.text import count_of
 from fewframes.data.exchange.files import located, number, written_path, xml_of, xml_text
 from fewframes.data.exchange.spans import LabelledSpans, VideoSpan, checked_span
 from fewframes.data.exchange.videos import Videos
@@ -69,8 +68,8 @@ def read_elan(source: Path, options: ReadOptions, videos: Videos) -> LabelledSpa
     if dependent := sum(1 for _ in root.iterfind("TIER/ANNOTATION/REF_ANNOTATION")):
         notes.append(f"annotations of other annotations not used: {dependent}")
     if not spans:
-        notes.append(f"{count_of(1, 'video')} without a label")
-    return LabelledSpans(tuple(spans), str(source), tuple(notes))
+        notes.append("videos without a label: 1")
+    return LabelledSpans(tuple(spans), tuple(notes))
 
 
 def _video(source: Path, root: Element, options: ReadOptions) -> tuple[str, float]:

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from fewframes.core.text import count_of
 from fewframes.data.columns import as_text
 from fewframes.data.exchange.files import (
     ENDINGS,
@@ -65,8 +64,8 @@ def read_fiftyone(source: Path, options: ReadOptions, videos: Videos) -> Labelle
                 label = classes[label]
             spans.append(_span(where, path, one, as_text(where, "label", label), videos, None))
         unlabelled += not objects(cell)
-    notes = [f"{count_of(unlabelled, 'video')} without a label"] if unlabelled else []
-    return LabelledSpans(tuple(spans), str(source), tuple(notes))
+    notes = [f"videos without a label: {unlabelled}"] if unlabelled else []
+    return LabelledSpans(tuple(spans), tuple(notes))
 
 
 def _paths(source: Path) -> dict[str, str]:
@@ -100,8 +99,8 @@ def _read_samples(source: Path, options: ReadOptions, videos: Videos, samples: S
     notes = [f"fields: {', '.join(f'{name} ({count})' for name, count in fields.items())}"] if fields else []
     notes += [f"labels of kind {kind} not used: {count}" for kind, count in others.items()]
     if unlabelled:
-        notes.append(f"{count_of(unlabelled, 'video')} without a label")
-    return LabelledSpans(tuple(spans), str(source), tuple(notes))
+        notes.append(f"videos without a label: {unlabelled}")
+    return LabelledSpans(tuple(spans), tuple(notes))
 
 
 def _labels(sample: Object, others: Counter[str]) -> Iterator[tuple[str, Object]]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fewframes.core.text import count_of
 from fewframes.data.columns import as_text
 from fewframes.data.exchange import cvat, elan, fiftyone, label_studio, subtitles, tables, via
 from fewframes.data.exchange.files import json_of, located, number, objects
@@ -21,6 +23,8 @@ from fewframes.errors import DataError
 START_BYTES = 4096
 """The number of bytes from which a format that is not JSON is recognised."""
 
+SHOWN_NOTES = 3
+"""The most notes of single files that are shown by their words, of a folder of files."""
 FILE_ENDINGS = frozenset({".eaf", ".vtt", ".srt", ".xml"})
 """The endings of files that lie beside videos in a folder that is read as a whole."""
 PROLOGUE = re.compile(r"\A(?:\s+|<\?.*?\?>|<!--.*?-->)*", re.DOTALL)
@@ -79,7 +83,7 @@ def read_timeline(source: Path, options: ReadOptions, videos: Videos) -> Labelle
             spans.append(
                 checked_span(where, VideoSpan(path=path, label=label, start_s=start_s, end_s=end_s, score=score))
             )
-    return LabelledSpans(tuple(spans), str(source))
+    return LabelledSpans(tuple(spans))
 
 
 FORMATS: Mapping[str, Format] = {
@@ -197,13 +201,25 @@ def read_files(sources: Sequence[Path], form: Format, options: ReadOptions, vide
     """Return the spans of several files of one format, with their notes. Raises DataError as its reader does."""
     assert form.read is not None
     found = [form.read(source, options, videos) for source in sources]
-    notes = list(
-        dict.fromkeys(
-            note if len(found) == 1 else f"{Path(one.name).name}: {note}" for one in found for note in one.notes
-        )
-    )
-    name = found[0].name if len(found) == 1 else str(sources[0].parent)
-    return LabelledSpans(tuple(span for one in found for span in one.spans), name, tuple(notes))
+    spans = tuple(span for one in found for span in one.spans)
+    return LabelledSpans(spans, tuple(_joined(sources, found)), form.title)
+
+
+def _joined(sources: Sequence[Path], found: Sequence[LabelledSpans]) -> list[str]:
+    """Return the notes of all files: counts of one thing as their sum, and others with the names of the first files."""
+    if len(found) == 1:
+        return list(found[0].notes)
+    counts: Counter[str] = Counter()
+    others = []
+    for source, one in zip(sources, found, strict=True):
+        for note in one.notes:
+            what, _, count = note.rpartition(": ")
+            if count.isdecimal():
+                counts[what] += int(count)
+            else:
+                others.append(f"{source.name}: {note}")
+    more = [f"{count_of(len(others) - SHOWN_NOTES, 'more note')} of this kind"] if len(others) > SHOWN_NOTES else []
+    return [*(f"{what}: {count}" for what, count in counts.items()), *others[:SHOWN_NOTES], *more]
 
 
 def files_in(folder: Path) -> tuple[Sequence[Path], Format | None]:
@@ -231,9 +247,9 @@ def files_in(folder: Path) -> tuple[Sequence[Path], Format | None]:
 def as_list(sources: Sequence[Path], form: Format, options: ReadOptions) -> LabelledList:
     """Return what people labelled in files of one format, to learn from. Raises DataError if that is nothing."""
     found = read_files(sources, form, options, Videos())
-    multilabel = bool(options.label_separator)
+    where = str(sources[0] if len(sources) == 1 else sources[0].parent)
     try:
-        samples, notes = samples_of(found, multilabel=multilabel)
+        samples, notes = samples_of(where, found.spans, multilabel=bool(options.label_separator))
     except DataError as error:
         raise DataError("; ".join([str(error), *found.notes])) from None
     return LabelledList(samples, form.title, notes=(*found.notes, *notes))

@@ -102,7 +102,7 @@ def read_label_studio(source: Path, options: ReadOptions, videos: Videos) -> Lab
             and any(result.get("type") == KINDS[0] for *_, results in answers for result in results)
         )
         spans += found
-    return LabelledSpans(tuple(spans), str(source), tuple(counts.notes()))
+    return LabelledSpans(tuple(spans), tuple(counts.notes()))
 
 
 def _names(where: str, data: Object) -> list[str]:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from fewframes.core.text import count_of
 from fewframes.data.samples import Sample, as_label
 from fewframes.errors import DataError
 
@@ -37,10 +36,10 @@ class LabelledSpans:
     """The spans in a file or a folder."""
 
     spans: tuple[VideoSpan, ...]
-    name: str
-    """Name of the format."""
     notes: tuple[str, ...] = ()
     """Notes for users on what was not used, and on how it was read."""
+    name: str = ""
+    """Name of the format."""
 
 
 def checked_span(where: str, span: VideoSpan) -> VideoSpan:
@@ -61,22 +60,25 @@ def checked_span(where: str, span: VideoSpan) -> VideoSpan:
     return replace(span, label=label)
 
 
-def samples_of(found: LabelledSpans, *, multilabel: bool) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
+def samples_of(
+    where: str, spans: Sequence[VideoSpan], *, multilabel: bool
+) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
     """Return what people labelled as samples to learn from, and notes on what was left out.
 
     Args:
-        found: The spans of a file. Those that a model suggests are left out.
+        where: The file or the folder, for error texts.
+        spans: The spans in it. Those that a model suggests are left out.
         multilabel: True if spans of the same times are one sample with several labels.
 
     Raises:
         DataError: Nothing is left.
     """
-    labelled = [span for span in found.spans if span.score is None]
-    num_suggested = len(found.spans) - len(labelled)
+    labelled = [span for span in spans if span.score is None]
+    num_suggested = len(spans) - len(labelled)
     suggested = f"spans that a model suggests, with a score, not used: {num_suggested}"
     if not labelled:
         why = f"{suggested}; `fewframes data convert` to a list takes them as labels" if num_suggested else "none"
-        raise DataError(f"{found.name}: no labelled span ({why}); label the videos and export them again")
+        raise DataError(f"{where}: no labelled span ({why}); label the videos and export them again")
     rows: dict[tuple[object, ...], list[VideoSpan]] = {}
     for number, span in enumerate(labelled):
         place = (span.path, span.start_s, span.end_s, span.split, span.group)
@@ -110,4 +112,4 @@ def spans_of(samples: Sequence[Sample]) -> tuple[tuple[VideoSpan, ...], tuple[st
         for label in sample.labels
     ]
     unlabelled = sum(not sample.labels for sample in samples)
-    return tuple(spans), (f"{count_of(unlabelled, 'video')} without a label left out",) if unlabelled else ()
+    return tuple(spans), (f"videos without a label, left out: {unlabelled}",) if unlabelled else ()

@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from fewframes.core.text import count_of
 from fewframes.data.exchange.files import ENDINGS
 from fewframes.data.exchange.spans import LabelledSpans, VideoSpan, checked_span
 from fewframes.data.exchange.videos import Videos
@@ -48,7 +47,7 @@ def read_subtitles(source: Path, options: ReadOptions, videos: Videos) -> Labell
             score=int(match[2]) / 100 if match and has_scores else None,
         )
         spans.append(checked_span(where, span))
-    return LabelledSpans(tuple(spans), str(source), () if spans else (f"{count_of(1, 'video')} without a label",))
+    return LabelledSpans(tuple(spans), () if spans else ("videos without a label: 1",))
 
 
 def _cues(source: Path, *, is_vtt: bool) -> Iterator[tuple[str, float, float, str, str]]:

@@ -61,7 +61,7 @@ def read_ava(source: Path, options: ReadOptions, videos: Videos) -> LabelledSpan
                 score=scores.get((name, action)),
             )
             spans.append(checked_span(f"{source}: {name}", span))
-    return LabelledSpans(tuple(spans), str(source), (note, f"boxes not used: {count_of(len(rows), 'row')}"))
+    return LabelledSpans(tuple(spans), (note, f"boxes not used: {count_of(len(rows), 'row')}"))
 
 
 def _runs(times_s: Sequence[float]) -> list[tuple[float, float]]:

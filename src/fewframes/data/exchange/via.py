@@ -65,9 +65,7 @@ def read_via(source: Path, options: ReadOptions, videos: Videos) -> LabelledSpan
     }
     named = [f"{project['attribute'][key].get('aname', key)} ({count})" for key, count in used.items()]
     notes = [f"attributes: {', '.join(named)}"] if len(named) > 1 else []
-    return LabelledSpans(
-        tuple(spans), str(source), (*notes, *(f"{what}: {count}" for what, count in counts.items() if count))
-    )
+    return LabelledSpans(tuple(spans), (*notes, *(f"{what}: {count}" for what, count in counts.items() if count)))
 
 
 def _path(where: str, source: Path, project: Object, view: str, options: ReadOptions) -> str:
