@@ -260,7 +260,7 @@ def test_what_cannot_be_written(films: Path, names: str, out: str, form: str, me
 
 def test_two_videos_of_one_name_are_told_apart_or_refused(tmp_path: Path) -> None:
     spans = [VideoSpan(path=str(tmp_path / folder / "a.mp4"), label="x", end_s=1.0) for folder in ("one", "two")]
-    with pytest.raises(DataError, match=r"two.a.mp4 and .*one.a.mp4 would both be written there"):
+    with pytest.raises(DataError, match=r"one.a.mp4 and .*two.a.mp4 would both be written there"):
         write_spans(spans, tmp_path / "out", "srt")
     write_spans(spans, tmp_path / "net.json", "activitynet")
     assert set(json.loads((tmp_path / "net.json").read_text())["database"]) == {"one/a", "two/a"}

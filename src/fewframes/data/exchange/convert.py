@@ -11,7 +11,7 @@ from pathlib import Path
 from fewframes.core.files import PART_PREFIX, write_file, writing
 from fewframes.core.text import count_of
 from fewframes.data.exchange.formats import FORMATS, Format, files_in, format_of, not_held, read_files
-from fewframes.data.exchange.spans import LabelledSpans, VideoSpan, samples_of, spans_of
+from fewframes.data.exchange.spans import LabelledSpans, VideoSpan, by_video, samples_of, spans_of
 from fewframes.data.exchange.videos import Videos
 from fewframes.data.layouts import read_layout
 from fewframes.data.lists import write_list
@@ -159,19 +159,19 @@ def _targets(spans: Sequence[VideoSpan], path: Path, form: Format) -> dict[Path,
     ordered = sorted(spans, key=lambda span: (span.start_s, span.label))
     if not form.one_video:
         return {path: ordered}
-    names = list(dict.fromkeys(span.path for span in spans))
+    videos = by_video(ordered)
     if path.suffix.lower() in form.endings and not path.is_dir():
-        if len(names) > 1:
+        if len(videos) > 1:
             raise DataError(
-                f"{path}: {form.title} has a file for each video, and there are {count_of(len(names), 'video')}; name a folder"
+                f"{path}: {form.title} has a file for each video, and there are {count_of(len(videos), 'video')}; name a folder"
             )
         return {path: ordered}
     targets: dict[Path, list[VideoSpan]] = {}
-    for name in names:
+    for name, own in videos.items():
         target = path / f"{Path(name).stem}{form.endings[0]}"
         if target in targets:
-            raise DataError(f"{target}: {name} and {targets[target][0].path} would both be written there; rename one")
-        targets[target] = [span for span in ordered if span.path == name]
+            raise DataError(f"{target}: {targets[target][0].path} and {name} would both be written there; rename one")
+        targets[target] = own
     return targets
 
 

@@ -59,7 +59,8 @@ def read_cvat(source: Path, options: ReadOptions, videos: Videos) -> LabelledSpa
         notes.append(f"attributes not used: {num_attributes}")
     if num_images := sum(1 for image in root.iterfind("image") for shape in image if shape.tag != "tag"):
         notes.append(f"shapes of single frames not used, only their tags are: {num_images}")
-    if unlabelled := sum(task not in [run[2] for run in runs] for task in tasks.values()):
+    labelled = {task for _, _, task, _, _ in runs}
+    if unlabelled := sum(task not in labelled for task in tasks.values()):
         notes.append(f"videos without a label: {unlabelled}")
     return LabelledSpans(tuple(spans), tuple(notes))
 

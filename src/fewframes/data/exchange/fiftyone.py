@@ -156,9 +156,10 @@ def write_fiftyone(spans: Sequence[VideoSpan], out: Path, videos: Videos) -> Map
     keys: dict[str, str] = {}
     for span in spans:
         if span.path not in keys:
-            stem = Path(span.path).stem
-            twins = sum(key == stem or key.startswith(f"{stem}-") for key in paths)
-            keys[span.path] = f"{stem}-{twins + 1}" if twins else stem
+            key, twin = Path(span.path).stem, 1
+            while key in paths:
+                key, twin = f"{Path(span.path).stem}-{twin + 1}", twin + 1
+            keys[span.path] = key
             paths[keys[span.path]] = absolute(span.path)
         first, after = videos.clock(span.path).frames_of(*videos.range_of(span))
         one: dict[str, object] = {"label": span.label, "support": [first + 1, after]}

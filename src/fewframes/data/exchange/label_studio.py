@@ -25,7 +25,7 @@ from fewframes.data.exchange.files import (
     whole_number,
     written_path,
 )
-from fewframes.data.exchange.spans import LabelledSpans, VideoSpan, checked_span
+from fewframes.data.exchange.spans import LabelledSpans, VideoSpan, by_video, checked_span
 from fewframes.data.exchange.videos import FrameClock, Videos
 from fewframes.data.folders import is_video_name
 from fewframes.data.samples import ReadOptions, part_of
@@ -186,8 +186,7 @@ def _labels(
 def write_label_studio(spans: Sequence[VideoSpan], out: Path, videos: Videos) -> Mapping[Path, str]:
     """Return a task for each video: what people labelled as annotations, and what a model suggests as predictions."""
     tasks = []
-    for index, path in enumerate(dict.fromkeys(span.path for span in spans), 1):
-        own = [span for span in spans if span.path == path]
+    for index, (path, own) in enumerate(by_video(spans).items(), 1):
         fps = videos.steady_clock(path).fps
         data: dict[str, object] = {"video": written_path(path, out), "fps": fps}
         data |= {key: value for key in ("split", "group") if (value := getattr(own[0], key))}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from fewframes.data.samples import Sample, as_label
@@ -58,6 +58,14 @@ def checked_span(where: str, span: VideoSpan) -> VideoSpan:
             f"{where}: {label!r} from {span.start_s:g} s to {end_s:g} s: needs a start of 0 or more and a later end"
         )
     return replace(span, label=label)
+
+
+def by_video(spans: Iterable[VideoSpan]) -> dict[str, list[VideoSpan]]:
+    """Return the spans of each video, by its path."""
+    found: dict[str, list[VideoSpan]] = {}
+    for span in spans:
+        found.setdefault(span.path, []).append(span)
+    return found
 
 
 def samples_of(

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from fewframes.core.text import stamp
 from fewframes.data.exchange.files import ENDINGS
 from fewframes.data.exchange.spans import LabelledSpans, VideoSpan, checked_span
 from fewframes.data.exchange.videos import Videos
@@ -96,10 +97,5 @@ def write_srt(spans: Sequence[VideoSpan], out: Path, videos: Videos) -> Mapping[
 
 
 def _timing(span: VideoSpan, videos: Videos, point: str) -> str:
-    start_ms, end_ms = (round(1000 * time_s) for time_s in videos.range_of(span))
-    return f"{_stamp(start_ms, point)} --> {_stamp(max(end_ms, start_ms + 1), point)}"
-
-
-def _stamp(time_ms: int, point: str) -> str:
-    minutes, time_ms = divmod(time_ms, 60_000)
-    return f"{minutes // 60:02d}:{minutes % 60:02d}:{time_ms // 1000:02d}{point}{time_ms % 1000:03d}"
+    start_s, end_s = videos.range_of(span)
+    return f"{stamp(start_s, point)} --> {stamp(max(end_s, start_s + 1e-3), point)}"

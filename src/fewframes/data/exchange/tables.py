@@ -16,7 +16,7 @@ from pathlib import Path
 from fewframes.core.storage import is_address
 from fewframes.core.text import count_of
 from fewframes.data.exchange.files import json_text, located_by_id, number, whole_number, written_path
-from fewframes.data.exchange.spans import LabelledSpans, VideoSpan, checked_span
+from fewframes.data.exchange.spans import LabelledSpans, VideoSpan, by_video, checked_span
 from fewframes.data.exchange.videos import Videos
 from fewframes.data.list_text import text_of
 from fewframes.data.samples import ReadOptions, is_text
@@ -117,17 +117,17 @@ def _as_json(quoted: str) -> str:
 def write_ava(spans: Sequence[VideoSpan], out: Path, videos: Videos) -> Mapping[Path, str]:
     """Return a row for each whole second of each span, with the whole picture as the box, and the label map."""
     ids = ids_of(spans, out)
-    labels = sorted({span.label for span in spans})
+    numbers = {label: index for index, label in enumerate(sorted({span.label for span in spans}), 1)}
     rows = []
     for span in spans:
         start_s, end_s = videos.range_of(span)
         inner = [second for second in range(int(start_s), int(end_s) + 1) if start_s <= second < end_s]
         for second in inner or [round((start_s + end_s) / 2)]:
-            row = (ids[span.path], f"{second:04d}", "0.000", "0.000", "1.000", "1.000", labels.index(span.label) + 1, 0)
+            row = (ids[span.path], f"{second:04d}", "0.000", "0.000", "1.000", "1.000", numbers[span.label], 0)
             rows.append(row)
     items = [
         f"item {{\n  name: {json.dumps(label, ensure_ascii=False)}\n  id: {index}\n}}\n"
-        for index, label in enumerate(labels, 1)
+        for label, index in numbers.items()
     ]
     return {out: _csv(dict.fromkeys(rows)), out.with_suffix(".pbtxt"): "".join(items)}
 
@@ -146,11 +146,10 @@ def write_activitynet(spans: Sequence[VideoSpan], out: Path, videos: Videos) -> 
     """Return the database of ActivityNet's JSON, with the spans of each video."""
     ids = ids_of(spans, out)
     database: dict[str, dict[str, object]] = {}
-    for path, name in ids.items():
-        own = [span for span in spans if span.path == path]
+    for path, own in by_video(spans).items():
         segments = [{"label": span.label, "segment": list(videos.range_of(span))} for span in own]
         subset = {"subset": SUBSETS[own[0].split]} if own[0].split else {}
-        database[name] = {**subset, "url": path if is_address(path) else "", "annotations": segments}
+        database[ids[path]] = {**subset, "url": path if is_address(path) else "", "annotations": segments}
     return {out: json_text({"version": "fewframes", "taxonomy": [], "database": database})}
 
 
@@ -160,16 +159,16 @@ def ids_of(spans: Sequence[VideoSpan], out: Path) -> dict[str, str]:
     Raises DataError if two videos have the same id.
     """
     ids: dict[str, str] = {}
+    path_of: dict[str, str] = {}
     for path in dict.fromkeys(span.path for span in spans):
         written = written_path(path, out)
         inner = written if not os.path.isabs(written) and not is_address(path) else os.path.basename(written)
         ids[path] = os.path.splitext(inner)[0]
         if not is_text(ids[path]):
             raise DataError(f"{path!r}: its name is not UTF-8, lists are; rename it")
-    for path, name in ids.items():
-        if twin := next((other for other in ids if other != path and ids[other] == name), ""):
+        if (twin := path_of.setdefault(ids[path], path)) != path:
             raise DataError(
-                f"{path} and {twin} both have the id {name!r}, which is all that the format holds; rename one"
+                f"{twin} and {path} both have the id {ids[path]!r}, which is all that the format holds; rename one"
             )
     return ids
 

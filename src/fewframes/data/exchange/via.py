@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 from fewframes.core.storage import is_address
 from fewframes.data.exchange.files import Object, inner, json_of, json_text, located, number, written_path
-from fewframes.data.exchange.spans import LabelledSpans, VideoSpan, checked_span
+from fewframes.data.exchange.spans import LabelledSpans, VideoSpan, by_video, checked_span
 from fewframes.data.exchange.videos import Videos
 from fewframes.data.samples import ReadOptions
 from fewframes.errors import DataError
@@ -93,25 +93,25 @@ def _labels(where: str, attributes: Object, key: str, value: str) -> list[str]:
 
 def write_via(spans: Sequence[VideoSpan], out: Path, videos: Videos) -> Mapping[Path, str]:
     """Return a project with all videos, and one attribute whose options are the labels."""
-    labels = sorted({span.label for span in spans})
-    paths = list(dict.fromkeys(span.path for span in spans))
+    options = {label: str(index) for index, label in enumerate(sorted({span.label for span in spans}))}
+    views = {path: str(index) for index, path in enumerate(by_video(spans), 1)}
     files = {
-        str(index): {
-            "fid": str(index),
+        view: {
+            "fid": view,
             "fname": path.replace("\\", "/").rpartition("/")[2],
             "type": VIDEO,
             "loc": AT_ADDRESS if is_address(path) else IN_FILE,
             "src": written_path(path, out),
         }
-        for index, path in enumerate(paths, 1)
+        for path, view in views.items()
     }
     metadata = {
-        f"{paths.index(span.path) + 1}_{index}": {
-            "vid": str(paths.index(span.path) + 1),
+        f"{views[span.path]}_{index}": {
+            "vid": views[span.path],
             "flg": 0,
             "z": list(videos.range_of(span)),
             "xy": [],
-            "av": {"1": str(labels.index(span.label))},
+            "av": {"1": options[span.label]},
         }
         for index, span in enumerate(spans, 1)
     }
@@ -120,10 +120,9 @@ def write_via(spans: Sequence[VideoSpan], out: Path, videos: Videos) -> Mapping[
         "anchor_id": SEGMENT,
         "type": SELECT,
         "desc": "",
-        "options": {str(index): label for index, label in enumerate(labels)},
+        "options": {index: label for label, index in options.items()},
         "default_option_id": "",
     }
-    views = list(files)
     project = {
         "project": {
             "pid": "__VIA_PROJECT_ID__",
@@ -133,7 +132,7 @@ def write_via(spans: Sequence[VideoSpan], out: Path, videos: Videos) -> Mapping[
             "data_format_version": "3.1.1",
             "creator": "fewframes",
             "created": 0,
-            "vid_list": views,
+            "vid_list": list(files),
         },
         "config": {
             "file": {"loc_prefix": {"1": "", "2": "", "3": "", "4": ""}},
@@ -149,6 +148,6 @@ def write_via(spans: Sequence[VideoSpan], out: Path, videos: Videos) -> Mapping[
         "attribute": {"1": attribute},
         "file": files,
         "metadata": metadata,
-        "view": {view: {"fid_list": [view]} for view in views},
+        "view": {view: {"fid_list": [view]} for view in files},
     }
     return {out: json_text(project)}
