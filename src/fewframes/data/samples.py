@@ -26,6 +26,8 @@ FILLERS = frozenset(
 )
 """Words that may stand beside those, as in `val_set` or `train_split1`."""
 FOLD = re.compile(r"(cv|k)?[ _.-]*(fold|split|part)s?[ _.-]*\d+|\d+[ _.-]*fold")
+FIRST_ENDINGS = (".mp4", ".mkv", ".webm", ".avi")
+"""The commonest endings of videos, which are tried first where a list leaves them out."""
 WINDOWS_PATH = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 
 
@@ -94,6 +96,18 @@ class ReadOptions:
         bases = [self.videos] if self.videos is not None else [source.parent, source.parent / "videos"]
         candidates = [os.path.normpath(base / name) for base in bases for name in names]
         return next((path for path in candidates if _exists(path)), candidates[0])
+
+    def find_stem(self, source: Path, *stems: str) -> str:
+        """Return the path of the first video that is named so without its ending; with .mp4, as expected, if there is none.
+
+        Other endings than the commonest are looked up in the listings of folders, which are read once.
+        """
+        expected = self.find(source, *(f"{stem}{ending}" for stem in stems for ending in FIRST_ENDINGS))
+        if _exists(expected):
+            return expected
+        bases = [self.videos] if self.videos is not None else [source.parent, source.parent / "videos"]
+        alikes = (self._alike(os.path.normpath(base / stem)) for base in bases for stem in stems)
+        return next((path for path in alikes if is_video_name(path)), expected)
 
     def find_written(self, source: Path, name: str) -> str:
         """Return the path of a file named in a list, however it was written; the path where it is expected if it is nowhere.

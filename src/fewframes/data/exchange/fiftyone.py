@@ -11,7 +11,6 @@ from pathlib import Path
 
 from fewframes.data.columns import as_text
 from fewframes.data.exchange.files import (
-    ENDINGS,
     Object,
     json_of,
     json_text,
@@ -23,6 +22,7 @@ from fewframes.data.exchange.files import (
 )
 from fewframes.data.exchange.spans import LabelledSpans, VideoSpan, checked_span
 from fewframes.data.exchange.videos import Videos
+from fewframes.data.folders import is_video_name
 from fewframes.data.samples import ReadOptions, absolute, part_of
 from fewframes.errors import DataError
 
@@ -56,8 +56,8 @@ def read_fiftyone(source: Path, options: ReadOptions, videos: Videos) -> Labelle
     spans, unlabelled, paths = [], 0, _paths(source)
     for key, cell in values["labels"].items():
         where = f"{source}: {key}"
-        names = [f"{folder}{key}{ending}" for folder in ("data/", "") for ending in ("", *ENDINGS)]
-        path = located(source, options, *names, paths.get(key, f"data/{key}.mp4"))
+        named = paths.get(key) or (key if is_video_name(key) else "")
+        path = located(source, options, named) if named else options.find_stem(source, f"data/{key}", key)
         for one in objects(cell):
             label = one.get("label")
             if isinstance(classes, list) and isinstance(label, int) and 0 <= label < len(classes):

@@ -16,11 +16,7 @@ from fewframes.core.storage import is_address
 from fewframes.data.list_text import text_of
 from fewframes.data.samples import ReadOptions
 from fewframes.errors import DataError
-from fewframes.video.source import VIDEO_SUFFIXES
 
-FIRST_ENDINGS = (".mp4", ".mkv", ".webm", ".avi")
-ENDINGS = (*FIRST_ENDINGS, *sorted(VIDEO_SUFFIXES - set(FIRST_ENDINGS)))
-"""The endings of a video that is named without one, the commonest first."""
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 Object = Mapping[str, Any]
@@ -128,11 +124,6 @@ def located(source: Path, options: ReadOptions, *names: str) -> str:
     """
     found = options.find(source, *(name for name in names if not is_address(name)), names[-1])
     return found if os.path.exists(found) else options.find_written(source, names[-1])
-
-
-def located_by_id(source: Path, options: ReadOptions, name: str, *prefixes: str) -> str:
-    """Return the path of a video that is named without its ending; with .mp4 if it is nowhere."""
-    return options.find(source, *(f"{prefix}{name}{ending}" for prefix in ("", *prefixes) for ending in ENDINGS))
 
 
 def written_path(path: str, out: Path) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fewframes.core.text import stamp
-from fewframes.data.exchange.files import ENDINGS
 from fewframes.data.exchange.spans import LabelledSpans, VideoSpan, checked_span
 from fewframes.data.exchange.videos import Videos
 from fewframes.data.list_text import text_of
@@ -34,7 +33,7 @@ def read_subtitles(source: Path, options: ReadOptions, videos: Videos) -> Labell
     is_vtt = source.suffix.lower() == ".vtt" or text_of(source).startswith("WEBVTT")
     cues = list(_cues(source, is_vtt=is_vtt))
     stems = [source.stem, *([source.stem.rpartition(".")[0]] if "." in source.stem else [])]  # a.en.vtt
-    path = options.find(source, *(stem + ending for stem in stems for ending in ENDINGS))
+    path = options.find_stem(source, *stems)
     sure = [SURE.fullmatch(label) for _, _, _, label, _ in cues]
     has_scores = bool(cues) and all(sure)
     spans = []

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fewframes.core.storage import is_address
 from fewframes.core.text import count_of
-from fewframes.data.exchange.files import json_text, located_by_id, number, whole_number, written_path
+from fewframes.data.exchange.files import json_text, number, whole_number, written_path
 from fewframes.data.exchange.spans import LabelledSpans, VideoSpan, by_video, checked_span
 from fewframes.data.exchange.videos import Videos
 from fewframes.data.list_text import text_of
@@ -51,7 +51,7 @@ def read_ava(source: Path, options: ReadOptions, videos: Videos) -> LabelledSpan
     names, note = _action_names(source, {action for _, action in times_s})
     spans = []
     for (name, action), found_s in times_s.items():
-        path = located_by_id(source, options, name)
+        path = options.find_stem(source, name)
         for start_s, end_s in _runs(sorted(found_s)):
             span = VideoSpan(
                 path=path,

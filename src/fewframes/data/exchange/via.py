@@ -35,6 +35,7 @@ def read_via(source: Path, options: ReadOptions, videos: Videos) -> LabelledSpan
     ):
         raise DataError(f"{source}: not a project of VIA 3; needs project, attribute, file, view and metadata")
     spans: list[VideoSpan] = []
+    paths: dict[str, str] = {}
     regions = empty = 0
     used: dict[str, int] = {}
     labelled = set()
@@ -46,7 +47,9 @@ def read_via(source: Path, options: ReadOptions, videos: Videos) -> LabelledSpan
         if entry.get("xy") or len(times) not in (0, 2):
             regions += 1
             continue
-        path = _path(where, source, project, str(entry.get("vid", "")), options)
+        view = str(entry.get("vid", ""))
+        if view not in paths:
+            paths[view] = _path(where, source, project, view, options)
         start_s, end_s = [number(where, "z", time) for time in times] or (0.0, None)
         labels = [
             (attribute, label)
@@ -56,8 +59,8 @@ def read_via(source: Path, options: ReadOptions, videos: Videos) -> LabelledSpan
         empty += not labels
         for attribute, label in labels:
             used[attribute] = used.get(attribute, 0) + 1
-            spans.append(checked_span(where, VideoSpan(path=path, label=label, start_s=start_s, end_s=end_s)))
-            labelled.add(str(entry.get("vid")))
+            spans.append(checked_span(where, VideoSpan(path=paths[view], label=label, start_s=start_s, end_s=end_s)))
+            labelled.add(view)
     counts = {
         "regions and single frames not used": regions,
         "segments without a label not used": empty,
