@@ -12,7 +12,8 @@ from fewframes.data.dataset import read_data
 from fewframes.data.exchange import FORMATS, LabelledSpans, read_spans
 from fewframes.data.exchange.formats import format_of
 from fewframes.data.exchange.videos import facts_of
-from fewframes.errors import DataError
+from fewframes.data.samples import ReadOptions
+from fewframes.errors import DataError, VideoError
 from helpers.exports import AVA, AVA_MAP, CVAT, ELAN, LABELS, SAMPLES, SRT, TASKS, VIA, VTT, region
 from helpers.numbered import Numbered
 
@@ -285,3 +286,20 @@ def test_every_format_has_a_file_here() -> None:
     assert set(FORMATS) == {
         *("cvat", "label-studio", "elan", "via", "fiftyone", "activitynet", "kinetics", "ava", "vtt", "srt", "timeline")
     }
+
+
+def test_a_video_without_an_ending_is_found_by_the_commonest(tmp_path: Path) -> None:
+    for name in ("a.webm", "a.mkv", "b.mov", "c.txt"):
+        (tmp_path / name).touch()
+    options = ReadOptions(videos=tmp_path)
+    found = [options.find_stem(tmp_path / "list.csv", *stems) for stems in (("a",), ("v_b", "b"), ("c",))]
+    assert found == [str(tmp_path / name) for name in ("a.mkv", "b.mov", "c.mp4")]
+
+
+def test_facts_of_videos_without_a_table_of_frames(tmp_path: Path) -> None:
+    uneven = facts_of(str(Numbered(times_ms=UNEVEN_MS, suffix=".mkv").write(tmp_path / "a")))
+    assert (uneven.num_frames, round(uneven.clock.start_s(3), 3), uneven.width_px) == (10, 0.2, 160)
+    even = facts_of(str(Numbered(suffix=".avi", codec="mpeg4").write(tmp_path / "b")))
+    assert (even.num_frames, even.clock.fps, round(even.duration_s, 3)) == (60, 25.0, 2.4)
+    with pytest.raises(VideoError, match="behind an address, and is not fetched"):
+        facts_of("https://example.org/a.mp4")

@@ -27,7 +27,7 @@ FILLERS = frozenset(
 """Words that may stand beside those, as in `val_set` or `train_split1`."""
 FOLD = re.compile(r"(cv|k)?[ _.-]*(fold|split|part)s?[ _.-]*\d+|\d+[ _.-]*fold")
 FIRST_ENDINGS = (".mp4", ".mkv", ".webm", ".avi")
-"""The commonest endings of videos, which are tried first where a list leaves them out."""
+"""The commonest endings of videos, in the order in which they count where a list leaves them out."""
 WINDOWS_PATH = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 
 
@@ -83,6 +83,9 @@ class ReadOptions:
     listings: dict[str, dict[str, str]] = field(default_factory=dict, compare=False)
     """Names in the folders searched so far, by the form in which they are compared (`alike`)."""
 
+    stems: dict[str, dict[str, str]] = field(default_factory=dict, compare=False)
+    """Names of the videos in the folders looked into so far, by their names without an ending."""
+
     def labels(self, text: str) -> tuple[str, ...]:
         """Return the labels in one cell."""
         parts = text.split(self.label_separator) if self.label_separator else [text]
@@ -100,14 +103,17 @@ class ReadOptions:
     def find_stem(self, source: Path, *stems: str) -> str:
         """Return the path of the first video that is named so without its ending; with .mp4, as expected, if there is none.
 
-        Other endings than the commonest are looked up in the listings of folders, which are read once.
+        Each folder is listed once, however many videos are looked for in it.
         """
-        expected = self.find(source, *(f"{stem}{ending}" for stem in stems for ending in FIRST_ENDINGS))
-        if _exists(expected):
-            return expected
         bases = [self.videos] if self.videos is not None else [source.parent, source.parent / "videos"]
-        alikes = (self._alike(os.path.normpath(base / stem)) for base in bases for stem in stems)
-        return next((path for path in alikes if is_video_name(path)), expected)
+        paths = [os.path.normpath(base / stem) for base in bases for stem in stems]
+        for path in paths:
+            folder, stem = os.path.split(path)
+            if folder not in self.stems:
+                self.stems[folder] = _videos_by_stem(folder or ".")
+            if name := self.stems[folder].get(stem):
+                return os.path.join(folder, name)
+        return f"{paths[0]}.mp4"
 
     def find_written(self, source: Path, name: str) -> str:
         """Return the path of a file named in a list, however it was written; the path where it is expected if it is nowhere.
@@ -224,6 +230,17 @@ def _exists(path: str) -> bool:
         return os.path.exists(path)
     except ValueError:  # a null character in the name
         return False
+
+
+def _videos_by_stem(folder: str) -> dict[str, str]:
+    """Return the names of the videos in a folder by their names without an ending; of several, the commonest ending counts."""
+    try:
+        names = [name for name in os.listdir(folder) if is_video_name(name)]
+    except OSError:
+        return {}
+    rank = {ending: number for number, ending in enumerate(FIRST_ENDINGS)}
+    names.sort(key=lambda name: rank.get(os.path.splitext(name)[1].lower(), len(rank)), reverse=True)
+    return {os.path.splitext(name)[0]: name for name in names}
 
 
 def _likenesses(folder: str) -> dict[str, str]:
