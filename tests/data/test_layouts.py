@@ -402,7 +402,10 @@ def test_json_of_paths_and_of_activitynet(tmp_path: Path) -> None:
         ([{"path": "a.mp4", "labels": ["hug", "kick"]}], "object 1: labels has 2 labels; use the task 'multilabel'"),
         ([{"path": "a.mp4", "label": "hug", "segment": [1, 2]}], "'segment' looks like a time"),
         ([{"path": "a.mp4", "label": "hug", "start": float("nan")}], "object 1: start 'NaN'"),
-        ([{"id": 1, "data": {"video": "a.mp4"}, "annotations": []}], "no column 'path' in id, data, annotations"),
+        (
+            [{"id": 1, "data": {"video": "a.mp4"}, "annotations": []}],
+            "no labelled span .none.; .*tasks without a label: 1",
+        ),
         ({"images": [{"id": 1}], "annotations": [{"id": 1}]}, r"2 lists \(images, annotations\)"),
         ({"database": {"a": {"annotations": [{"segment": [2, 1], "label": "x"}]}}}, "its end is not after its start"),
     ],

@@ -1,4 +1,4 @@
-"""`fewframes data`: check labelled videos before training, and split them into parts."""
+"""`fewframes data`: check labelled videos before training, split them into parts, and convert files of other tools."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from fewframes.cli.options import (
     VideosOption,
     make_folder,
 )
-from fewframes.core.files import write_file
+from fewframes.core.files import check_not_read, write_file
 from fewframes.core.text import count_of
 from fewframes.data.config import DataConfig
 from fewframes.errors import EXIT_SOME_FAILED, ConfigError, DataError
@@ -41,10 +41,12 @@ if TYPE_CHECKING:  # the command line must not load torch before a command needs
 
 REPORT_FILE, CLEAN_FILE = "report.json", "clean.csv"
 
+WRITTEN = ("list", "cvat", "label-studio", "elan", "via", "fiftyone", "activitynet", "kinetics", "ava", "vtt", "srt")
+"""The formats of `convert --to`. Their table loads a decoder, and a test compares the two."""
 CHECKS, PARTS = "What is checked", "Parts"
 app = typer.Typer(
     cls=Commands,
-    help="Check labelled videos before training, and split them.",
+    help="Check labelled videos before training, split them, and convert the files of other tools.",
     no_args_is_help=True,
     add_completion=False,
     **SETTINGS,
@@ -220,6 +222,63 @@ def split(
                 f"no test videos of {', '.join(untested)}: its groups are too few or too large; another --seed may help"
             )
         tell(f"{path}: {count_of(len(part.samples), 'video')}; {next_step(path, part)}")
+
+
+@app.command(cls=Command)
+def convert(
+    source: Annotated[
+        Path, typer.Argument(metavar="IN", help="A list, a folder, an export, or what `timeline --json` printed.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT",
+            help="File to write. A folder too for cvat, elan, vtt and srt, which have a file for each video.",
+        ),
+    ],
+    *,
+    to: Annotated[str, typer.Option("--to", help=f"Format to write: {', '.join(WRITTEN)}.", rich_help_panel=OUTPUT)],
+    of: Annotated[
+        str,
+        typer.Option(
+            "--from", help="Format of IN, if it is not recognised.", show_default="recognised", rich_help_panel=INPUT
+        ),
+    ] = "",
+    task: TaskOption = DATA.task,
+    folder: VideosOption = DATA.videos,
+    fps: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001,
+            help="Frames a second, for formats that count frames.",
+            show_default="asked of the videos, then of IN",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files that exist already.", rich_help_panel=OUTPUT)
+    ] = False,
+) -> None:
+    """Convert labelled spans between the formats of annotation tools, published lists and subtitles.
+
+    What a format cannot hold is said, and files are read back before they get their names.
+
+    Exit codes: 0 done, 1 the file cannot be read or the labels cannot be written so, 2 wrong use.
+    """
+    from fewframes.data.exchange.convert import read_spans, write_spans
+
+    if out.is_file() and not overwrite:
+        raise ConfigError(f"{out}: is there already; take another name, or --overwrite")
+    check_not_read(out, [str(source)])
+    found = read_spans(source, of, videos=folder, fps=fps, multilabel=task == "multilabel")
+    spans, num_videos = count_of(len(found.spans), "span"), len({span.path for span in found.spans})
+    tell(f"{source}: {found.name}; {spans} of {count_of(num_videos, 'video')}")
+    for note in found.notes:
+        tell(f"  {note}")
+    written, notes = write_spans(found.spans, out, to, fps=fps, overwrite=overwrite)
+    for note in notes:
+        tell(f"  {note}")
+    tell(f"{out}: {count_of(len(written), 'file')} written")
 
 
 def read(data: str, config: DataConfig) -> VideoSet:

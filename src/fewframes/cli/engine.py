@@ -47,7 +47,7 @@ def write_folder(job: VideoJob, sources: list[str], output: str, engine: Engine,
     from fewframes.batch.output import begin, count, cut, remaining, run_here
     from fewframes.batch.ray import check_ray, run_on_ray
     from fewframes.core.files import check_format
-    from fewframes.data.lists import absolute
+    from fewframes.data.samples import absolute
 
     check_format("parquet")
     if engine == "ray":

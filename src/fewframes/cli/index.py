@@ -170,7 +170,7 @@ def _indexed_videos(there: Index, named: list[str]) -> list[str]:
     """
     import fnmatch
 
-    from fewframes.data.lists import absolute
+    from fewframes.data.samples import absolute
 
     paths, found = there.videos(), []
     for name in named:

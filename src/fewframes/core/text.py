@@ -71,6 +71,12 @@ def for_subtitles(words: object) -> str:
     return html.escape(" ".join(plain(words).split()), quote=False)
 
 
+def stamp(time_s: float, point: str = ".") -> str:
+    """Return a time as subtitles have it, `00:01:02.500`, with this decimal point."""
+    minutes, thousandths = divmod(round(1000 * time_s), 60_000)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:{thousandths // 1000:02d}{point}{thousandths % 1000:03d}"
+
+
 def for_csv(cell: object) -> object:
     """Return a cell of a CSV table. Text that a spreadsheet would take for a formula gets the usual apostrophe in front."""
     if not isinstance(cell, str):

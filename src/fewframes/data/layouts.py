@@ -9,6 +9,7 @@
     label,youtube_id,time_start,time_end    Kinetics
     id,...,actions                          Charades (several labels each)
     [{"id": "1", "template": ...}]          Something-Something; {"database": ...} ActivityNet
+    .xml .eaf .vtt .srt .json               exports of other tools (`exchange/`)
     [{"path": ..., "label": ...}]           JSON, or JSON lines, with the keys of a CSV list; {"a.mp4": "hug"}
 
 Paths are relative to the list, unless a folder of the videos is given. Numbers as labels get their names from a class list beside
@@ -37,6 +38,7 @@ from fewframes.data.columns import (
     path_of,
     sample_of,
 )
+from fewframes.data.exchange.formats import as_list, files_in, format_of
 from fewframes.data.folder_layouts import notes_of_labels, read_folder
 from fewframes.data.list_shapes import (
     HMDB51_LIST,
@@ -75,6 +77,8 @@ def read_layout(source: Path, options: ReadOptions) -> LabelledList:
 
 
 def _read_list(source: Path, options: ReadOptions) -> LabelledList:
+    if (form := format_of(source)) and form.read:
+        return as_list([source], form, options)
     text = text_of(source)
     if source.suffix.lower() in (".json", *JSON_LINES) or JSON_START.match(text):
         return _read_json_lines(source, options) if _is_json_lines(source, text) else _read_json(source, options)
@@ -100,6 +104,9 @@ def _read_folder(root: Path, options: ReadOptions) -> LabelledList:
     for pattern, reader in ((UCF101_LIST, _read_ucf101), (HMDB51_LIST, read_hmdb51), (SOMETHING_LIST, _read_something)):
         if any(pattern.fullmatch(name) for name in files):
             return reader(root, options)
+    sources, form = files_in(root)
+    if form:
+        return as_list(sources, form, options)
     if options.group_column != "group":
         raise DataError(
             f"{root}: a folder has no column {options.group_column!r}; groups need a list: path,label,group"

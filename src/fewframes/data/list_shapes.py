@@ -59,15 +59,15 @@ def something_samples(path: Path, rows: Sequence[Mapping[str, object]], options:
     ]
 
 
-def activitynet_samples(path: Path, database: Mapping[str, object], options: ReadOptions) -> list[Sample]:
+def activitynet_samples(source: Path, database: Mapping[str, object], options: ReadOptions) -> list[Sample]:
     """Return a sample for each annotation in a `database` of ActivityNet's form. Raises DataError if it has another form."""
     samples = []
     for name, video in database.items():
-        where = f"{path}: {name}"
+        where = f"{source}: {name}"
         annotations = video.get("annotations") if isinstance(video, dict) else None
         if not isinstance(video, dict) or not isinstance(annotations, list):
             raise DataError(f"{where}: needs `annotations`, a list of objects with `segment` and `label`")
-        files = [f"{prefix}{name}{ending}" for prefix in ("v_", "") for ending in (".mp4", ".mkv", ".webm", ".avi")]
+        path = options.find_stem(source, f"v_{name}", name)
         for annotation in annotations:
             segment = annotation.get("segment") if isinstance(annotation, dict) else None
             if not isinstance(segment, list) or len(segment) != 2 or not annotation.get("label"):
@@ -79,7 +79,7 @@ def activitynet_samples(path: Path, database: Mapping[str, object], options: Rea
             label = as_text(where, "label", annotation["label"])
             samples.append(
                 Sample(
-                    path=options.find(path, *files),
+                    path=path,
                     labels=(label,),
                     start_s=start_s,
                     end_s=end_s,
@@ -101,7 +101,7 @@ def _kinetics_samples(path: Path, options: ReadOptions, rows: Rows) -> Iterator[
         cut = f"{name}_{round(start_s):06}_{round(end_s):06}.mp4"
         folders = ("", f"{label}/", f"{split}/", f"{split}/{label}/")
         found = options.find(path, *(folder + cut for folder in folders))
-        whole = options.find(path, *(f"{folder}{name}.mp4" for folder in folders))
+        whole = options.find_stem(path, *(f"{folder}{name}" for folder in folders))
         sample = Sample(path=found, labels=(label,), split=split_of(where, "split", split), group=name)
         if not Path(found).exists() and Path(whole).exists():  # the video as uploaded, not cut
             sample = replace(sample, path=whole, start_s=start_s, end_s=end_s)

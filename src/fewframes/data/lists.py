@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from fewframes.core.files import whole
-from fewframes.core.storage import as_path, is_address
 from fewframes.data.layouts import ReadOptions, Sample, read_layout
 from fewframes.data.list_text import COLUMNS
-from fewframes.data.samples import as_label
+from fewframes.data.samples import absolute, as_label, is_text
 from fewframes.errors import ConfigError, DataError
 
 LABEL_SEPARATOR = ";"
@@ -62,21 +60,6 @@ def unlistable(sample: Sample, *, multilabel: bool = False) -> str:
             if name == "label" and multilabel and LABEL_SEPARATOR in cell:
                 return f"its label {cell!r} contains the {LABEL_SEPARATOR} that separates labels; rename it"
     return ""
-
-
-def is_text(name: str) -> bool:
-    """Return True if a name is UTF-8, as lists and tables are. Names of files need not be."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def absolute(path: str) -> str:
-    """Return the absolute path of a video; a URL is returned as it is."""
-    path = as_path(path)
-    return path if is_address(path) else os.path.abspath(path)
 
 
 def _cells(sample: Sample) -> list[str]:

@@ -26,6 +26,8 @@ FILLERS = frozenset(
 )
 """Words that may stand beside those, as in `val_set` or `train_split1`."""
 FOLD = re.compile(r"(cv|k)?[ _.-]*(fold|split|part)s?[ _.-]*\d+|\d+[ _.-]*fold")
+FIRST_ENDINGS = (".mp4", ".mkv", ".webm", ".avi")
+"""The commonest endings of videos, in the order in which they count where a list leaves them out."""
 WINDOWS_PATH = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 
 
@@ -81,6 +83,9 @@ class ReadOptions:
     listings: dict[str, dict[str, str]] = field(default_factory=dict, compare=False)
     """Names in the folders searched so far, by the form in which they are compared (`alike`)."""
 
+    stems: dict[str, dict[str, str]] = field(default_factory=dict, compare=False)
+    """Names of the videos in the folders looked into so far, by their names without an ending."""
+
     def labels(self, text: str) -> tuple[str, ...]:
         """Return the labels in one cell."""
         parts = text.split(self.label_separator) if self.label_separator else [text]
@@ -94,6 +99,21 @@ class ReadOptions:
         bases = [self.videos] if self.videos is not None else [source.parent, source.parent / "videos"]
         candidates = [os.path.normpath(base / name) for base in bases for name in names]
         return next((path for path in candidates if _exists(path)), candidates[0])
+
+    def find_stem(self, source: Path, *stems: str) -> str:
+        """Return the path of the first video that is named so without its ending; with .mp4, as expected, if there is none.
+
+        Each folder is listed once, however many videos are looked for in it.
+        """
+        bases = [self.videos] if self.videos is not None else [source.parent, source.parent / "videos"]
+        paths = [os.path.normpath(base / stem) for base in bases for stem in stems]
+        for path in paths:
+            folder, stem = os.path.split(path)
+            if folder not in self.stems:
+                self.stems[folder] = _videos_by_stem(folder or ".")
+            if name := self.stems[folder].get(stem):
+                return os.path.join(folder, name)
+        return f"{paths[0]}.mp4"
 
     def find_written(self, source: Path, name: str) -> str:
         """Return the path of a file named in a list, however it was written; the path where it is expected if it is nowhere.
@@ -149,6 +169,21 @@ class ReadOptions:
         return os.path.join(parent, match) if match else ""
 
 
+def absolute(path: str) -> str:
+    """Return the absolute path of a video; a URL is returned as it is."""
+    path = as_path(path)
+    return path if is_address(path) else os.path.abspath(path)
+
+
+def is_text(name: str) -> bool:
+    """Return True if a name is UTF-8, as lists and tables are. Names of files need not be."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def as_label(text: str) -> str:
     """Return a label without spaces around it and with composed accents (NFC), so that equal names are one action."""
     return unicodedata.normalize("NFC", text.strip())
@@ -195,6 +230,17 @@ def _exists(path: str) -> bool:
         return os.path.exists(path)
     except ValueError:  # a null character in the name
         return False
+
+
+def _videos_by_stem(folder: str) -> dict[str, str]:
+    """Return the names of the videos in a folder by their names without an ending; of several, the commonest ending counts."""
+    try:
+        names = [name for name in os.listdir(folder) if is_video_name(name)]
+    except OSError:
+        return {}
+    rank = {ending: number for number, ending in enumerate(FIRST_ENDINGS)}
+    names.sort(key=lambda name: rank.get(os.path.splitext(name)[1].lower(), len(rank)), reverse=True)
+    return {os.path.splitext(name)[0]: name for name in names}
 
 
 def _likenesses(folder: str) -> dict[str, str]:

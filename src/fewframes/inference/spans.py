@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fewframes.core.text import for_subtitles
+from fewframes.core.text import for_subtitles, stamp
 
 TIOUS = (0.3, 0.4, 0.5, 0.6, 0.7)
 """Overlaps from which a detected span counts as right. Mean average precision is the mean over labels and over these."""
@@ -157,13 +157,7 @@ def without_repeats(spans: Sequence[Span], most_overlap: float = MOST_OVERLAP) -
 def subtitles(spans: Sequence[Span]) -> str:
     """Return spans as WebVTT, in the order of time."""
     cues = [
-        f"{_stamp(span.start_s)} --> {_stamp(span.end_s)}\n{for_subtitles(span.label)} {span.confidence:.0%}\n"
+        f"{stamp(span.start_s)} --> {stamp(span.end_s)}\n{for_subtitles(span.label)} {span.confidence:.0%}\n"
         for span in sorted(spans, key=lambda span: span.start_s)
     ]
     return "\n".join(["WEBVTT\n", *cues])
-
-
-def _stamp(time_s: float) -> str:
-    thousandths = round(1000 * time_s)
-    minutes, thousandths = divmod(thousandths, 60_000)
-    return f"{minutes // 60:02d}:{minutes % 60:02d}:{thousandths // 1000:02d}.{thousandths % 1000:03d}"

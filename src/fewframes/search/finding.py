@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fewframes.data.lists import absolute
+from fewframes.data.samples import absolute
 from fewframes.inference.spans import Span, without_repeats
 from fewframes.search.table import COLUMNS, Hit, Hits, SearchQuery, among, index_errors, quoted
 

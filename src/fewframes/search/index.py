@@ -16,7 +16,7 @@ import numpy as np
 from fewframes.core.cache import EmbeddingCache
 from fewframes.core.process import Progress
 from fewframes.core.storage import is_address
-from fewframes.data.lists import absolute
+from fewframes.data.samples import absolute
 from fewframes.errors import ConfigError, DataError, nearest
 from fewframes.inference.predictor import Predictor
 from fewframes.search.finding import WindowFinder, conditions_of, not_itself

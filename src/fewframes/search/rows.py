@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fewframes.core.cache import EmbeddingCache, key_of
 from fewframes.core.storage import is_address
 from fewframes.core.version import __version__
-from fewframes.data.lists import is_text
+from fewframes.data.samples import is_text
 from fewframes.errors import DataError, FewframesError
 from fewframes.inference.clips import BackendChoice
 from fewframes.inference.frame_features import Gap, encoder_key

@@ -15,7 +15,7 @@ from typing import Any
 from fewframes.core.files import held
 from fewframes.core.process import Progress
 from fewframes.core.storage import is_address
-from fewframes.data.lists import absolute
+from fewframes.data.samples import absolute
 from fewframes.errors import DataError, nearest
 from fewframes.inference.frame_features import Gap
 from fewframes.results import Failure
