@@ -155,14 +155,24 @@ def solve_rows(
         groups_B: the group of each video.
         moments: the set of moments. None takes the rows as they are, but for their mean.
     """
-    wanted_BK = np.asarray(targets_BK, np.float64)
-    weights = None if moments is None else MOMENT_WEIGHTS[moments]
+    targets_BK = np.asarray(targets_BK, np.float64)
+    problem = _row_problem(rows_BVP, targets_BK, None if moments is None else MOMENT_WEIGHTS[moments])
+    return _solved(problem, targets_BK, loss, groups_B, None)
+
+
+def standard_of(rows_BVP: Floats, moments: MomentSet) -> tuple[Floats, Floats]:
+    """Return the mean of each moment (P,) over all views of videos, and the factor (P,) by which it is standardised."""
+    problem = _row_problem(rows_BVP, np.zeros((len(rows_BVP), 1)), MOMENT_WEIGHTS[moments])
+    return problem.mean_P, problem.scale_P
+
+
+def _row_problem(rows_BVP: Floats, targets_BK: Floats, weights: tuple[float, ...] | None) -> _Problem:
+    """Return the regression of targets on moments that were computed before."""
 
     def rows_of(some: Indices) -> NDArray[np.float32]:
         return np.asarray(rows_BVP[some].reshape(-1, rows_BVP.shape[-1]), np.float32)
 
-    problem = _Problem(rows_of, rows_BVP.shape[1], wanted_BK - wanted_BK.mean(axis=0), weights)
-    return _solved(problem, wanted_BK, loss, groups_B, None)
+    return _Problem(rows_of, rows_BVP.shape[1], targets_BK - targets_BK.mean(axis=0), weights)
 
 
 def _solved(
@@ -302,7 +312,7 @@ class _Problem:
         ridge = RIDGE * max(1e-6, float(np.trace(gram_PP)) / self.num_rows)
         gram_PP[np.diag_indices(len(gram_PP))] += ridge
         is_large = [len(rows) * self.num_views > MAX_AT_ONCE for rows in rows_of]
-        root_PP = _inverse_root(gram_PP)
+        root_PP = inverse_root(gram_PP)
         weights_PK = root_PP.T @ (root_PP @ answers_PK)
         mean_part = 1 / self.num_rows
         predictions: dict[int, Floats] = {}
@@ -344,7 +354,7 @@ class _Problem:
         mean_P, mean_K = -sums_P / num_rest, -wanted_K / num_rest
         rest_PP -= num_rest * np.outer(mean_P, mean_P).astype(rest_PP.dtype)
         rest_PK -= num_rest * np.outer(mean_P, mean_K)
-        root_PP = _inverse_root(rest_PP)
+        root_PP = inverse_root(rest_PP)
         weights_PK = root_PP.T @ (root_PP @ rest_PK)
         return np.concatenate([(self.scaled(some) - mean_P) @ weights_PK + mean_K for some in self._pieces(rows)])
 
@@ -422,7 +432,7 @@ def _precision(side: int) -> type[np.floating[Any]]:
     return np.float64 if side <= DOUBLE_SIDE else np.float32
 
 
-def _inverse_root(upper_PP: Floats) -> Floats:
+def inverse_root(upper_PP: Floats) -> Floats:
     """Return R such that R.T @ R is the inverse of a symmetric positive matrix, of which only the upper half is read.
 
     R is the inverse of the lower Cholesky factor. It costs a third of what inverting the matrix does, and loses fewer digits.

@@ -77,12 +77,12 @@ def fit_rejection(
         The rejection, or None if no action has videos of two groups, because no video can be judged by others then.
     """
     labels_BK = np.asarray(targets_BK) > 0
-    some = _some(labels_BK, MOST_VIDEOS)
+    some = evenly_chosen(labels_BK, MOST_VIDEOS)
     parts = [JudgedMoments.of(np.asarray(embeddings_BVTD)[some])]
     labels, names = [labels_BK[some]], [groups[row] for row in some]
     if background_BVTD is not None and len(background_BVTD):
         none_BK = np.zeros((len(background_BVTD), labels_BK.shape[1]), bool)
-        some = _some(none_BK, MOST_BACKGROUND)
+        some = evenly_chosen(none_BK, MOST_BACKGROUND)
         own = [f"background {row}" for row in range(len(none_BK))] if background_groups is None else background_groups
         parts.append(JudgedMoments.of(np.asarray(background_BVTD)[some]).with_views(parts[0].moments.shape[1]))
         labels.append(none_BK[some])
@@ -490,7 +490,7 @@ def _least_loss(rows_NE: Floats, weights_N: Floats, wanted_E: Floats, pull_E: Fl
     return found_E
 
 
-def _some(labels_BK: Bools, most: int) -> Array:
+def evenly_chosen(labels_BK: Bools, most: int) -> Array:
     """Return the indices of at most so many videos, in an order in which the first of them have all actions alike."""
     order = np.random.default_rng(0).permutation(len(labels_BK))
     first_label = np.where(labels_BK.any(axis=1), labels_BK.argmax(axis=1), -1)
