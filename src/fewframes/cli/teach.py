@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,6 @@ import typer
 from fewframes.cli.console import StageProgress, print_lines, tell
 from fewframes.cli.help import Command
 from fewframes.cli.options import (
-    INPUT,
     MODEL,
     OUTPUT,
     CacheOption,
@@ -33,7 +31,6 @@ GREEDY = ("--yes", "--no", "--forget", "--remove", "--rename")
 """The options that take all words up to the next option."""
 ORDER = "fewframes.teach"
 """The key under which the context of the command keeps labels and clips in the order in which they were given."""
-CLIP = "CLIP"
 TEXT_LIST = list[str] | None
 
 
@@ -74,8 +71,8 @@ def teach(
         typer.Option(
             "--yes",
             metavar="CLIP...",
-            help="Clips that show the label: videos, folders, or spans of a video in seconds, such as film.mp4@12.0-15.5. A clip that "
-            "had another label gets this one.",
+            help="Clips that show the label: videos, folders, or spans of a video in seconds, such as film.mp4@12.0-15.5. A clip "
+            "that had another label gets this one.",
             rich_help_panel=EXAMPLES,
         ),
     ] = None,
@@ -92,8 +89,8 @@ def teach(
         str,
         typer.Option(
             "--group",
-            help="Name of the recording or person that the new clips are of. Clips of one group are left out together when the model "
-            "is measured.",
+            help="Name of the recording or person that the new clips are of. Clips of one group are left out together when the "
+            "model is measured.",
             show_default="each video by itself",
             rich_help_panel=EXAMPLES,
         ),
@@ -172,6 +169,7 @@ def teach(
 
     Exit codes: 0 done, 1 a clip or the model cannot be used, 2 wrong use.
     """
+    from fewframes.cli.sources import expand
     from fewframes.training.teaching.changes import TeachChanges, clip_of
     from fewframes.training.teaching.teach import TeachOptions
     from fewframes.training.teaching.teach import teach as teach_model
@@ -179,10 +177,10 @@ def teach(
     examples = _by_label(ctx.meta[ORDER], label or [], yes or [], no or [])
     changes = TeachChanges(
         **{
-            kind: {name: [clip_of(clip, group) for clip in _expanded(clips)] for name, clips in found.items()}
+            kind: {name: [clip_of(clip, group) for clip in expand(clips, note=tell)] for name, clips in found.items()}
             for kind, found in examples.items()
         },
-        forget=list(_expanded(forget or [])),
+        forget=list(expand(forget or [], note=tell)),
         remove=remove or [],
         rename=dict(_renamed(rename or [])),
     )
@@ -266,17 +264,6 @@ def _by_label(
         if not any(name in clips for clips in found.values()):
             raise ConfigError(f"--label {name!r}: no clips belong to it; give some after it with --yes or --no")
     return found
-
-
-def _expanded(clips: Sequence[str]) -> Iterator[str]:
-    """Yield clips, and for a folder or glob each video in it."""
-    from fewframes.cli.sources import expand
-
-    for clip in clips:
-        if os.path.isdir(clip) or (any(sign in clip for sign in "*?[") and not os.path.exists(clip)):
-            yield from expand([clip], note=tell)
-        else:
-            yield clip
 
 
 def _renamed(words: Sequence[str]) -> Iterator[tuple[str, str]]:
