@@ -45,6 +45,8 @@ GAINS = tuple(range(1, 41))
 """The scales of the logits that are tried."""
 MAX_AT_ONCE = 2048
 """The most views whose moments are in memory together. A group with more views is left out by solving without it."""
+SUMMED_ROWS = 64
+"""The rows that are summed as float32."""
 BLOCK_SIDE = 2048
 """The number of rows of a symmetric matrix that are summed together, each from the diagonal on."""
 TRIANGLE_SIDE = 256
@@ -169,8 +171,10 @@ def standard_of(rows_BVP: Floats, moments: MomentSet) -> tuple[Floats, Floats]:
 def _row_problem(rows_BVP: Floats, targets_BK: Floats, weights: tuple[float, ...] | None) -> _Problem:
     """Return the regression of targets on moments that were computed before."""
 
+    exact_BVP = np.asarray(rows_BVP, np.float32)
+
     def rows_of(some: Indices) -> NDArray[np.float32]:
-        return np.asarray(rows_BVP[some].reshape(-1, rows_BVP.shape[-1]), np.float32)
+        return exact_BVP[some].reshape(-1, rows_BVP.shape[-1])
 
     return _Problem(rows_of, rows_BVP.shape[1], targets_BK - targets_BK.mean(axis=0), weights)
 
@@ -379,12 +383,14 @@ class _Problem:
         shift_P: Floats | None = None
         sums_P = squares_P = np.zeros(())
         for some in self._pieces(np.arange(len(self.wanted_BK))):
-            moments_MP = self._moments(some).astype(np.float64)
+            moments_MP = self._moments(some)
             # The mean of the first piece is subtracted from all, so that the variance is a difference of small numbers and loses
-            # no digits.
+            # no digits. Few rows are summed in float32 at once, for the same reason.
             shift_P = moments_MP.mean(axis=0) if shift_P is None else shift_P
-            shifted_MP = moments_MP - shift_P
-            sums_P, squares_P = sums_P + shifted_MP.sum(axis=0), squares_P + np.square(shifted_MP).sum(axis=0)
+            for first in range(0, len(moments_MP), SUMMED_ROWS):
+                shifted_MP = moments_MP[first : first + SUMMED_ROWS] - shift_P
+                sums_P = sums_P + shifted_MP.sum(axis=0).astype(np.float64)
+                squares_P = squares_P + np.square(shifted_MP).sum(axis=0).astype(np.float64)
         assert shift_P is not None
         mean_P = shift_P + sums_P / self.num_rows
         if self._weights is None:
@@ -417,8 +423,9 @@ class _Problem:
 
     def scaled(self, rows: Indices) -> Floats:
         """Return the standardised moments (M, P) of all views of some videos."""
-        moments_MP = self._moments(rows)
-        scaled_MP: Floats = ((moments_MP - self.mean_P) * self.scale_P).astype(_precision(len(self.mean_P)))
+        kind = _precision(len(self.mean_P))
+        scaled_MP: Floats = self._moments(rows) - self.mean_P.astype(kind)
+        scaled_MP *= self.scale_P.astype(kind)
         return scaled_MP
 
     def _wanted(self, rows: Indices | slice) -> Floats:

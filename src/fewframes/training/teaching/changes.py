@@ -187,13 +187,12 @@ class _Examples:
 
 def _key(sample: Sample) -> object:
     """Return what makes two clips the same: the file and the times."""
-    path = sample.path if is_address(sample.path) else os.path.realpath(sample.path)
-    return path, sample.start_s, sample.end_s
+    return sample.path, sample.start_s, sample.end_s
 
 
 def whole_path(path: str) -> str:
-    """Return an absolute path, so that the list of examples can be read from any folder."""
-    return path if is_address(path) else os.path.abspath(path)
+    """Return the path of the file itself, whatever folder or link it was named by."""
+    return path if is_address(path) else os.path.realpath(path)
 
 
 def _seconds(text: str, clip: str) -> float | None:

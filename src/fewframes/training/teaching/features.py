@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,10 +63,12 @@ class Space:
         products_RR[np.diag_indices(len(products_RR))] += JITTER * products_RR.diagonal().mean()
         return cls(mean, scale, vectors_RP, inverse_root(products_RR).astype(np.float32))
 
-    @property
+    @cached_property
     def scaled(self) -> Floats:
         """Return the standardised moments (R, P) of the views that span the directions."""
-        return (self.vectors - self.mean) * self.scale
+        scaled_RP = self.vectors - self.mean
+        scaled_RP *= self.scale
+        return scaled_RP
 
     def coordinates(self, moments_MP: Floats) -> Floats:
         """Return the coordinates (M, R) of views."""
@@ -77,7 +80,7 @@ class Space:
 
     def grown(self, moments_MP: NDArray[np.float16]) -> Space:
         """Return the space with a direction for each view that has something of its own, as long as there is room."""
-        vectors, root, scaled_RP = [self.vectors], self.root.astype(np.float64), self.scaled
+        vectors, root, scaled_RP = [], self.root.astype(np.float64), self.scaled
         for moments_P in moments_MP:
             if len(root) >= MOST_DIRECTIONS:
                 break
@@ -91,8 +94,10 @@ class Space:
             row = np.append(-own @ root, 1.0) / np.sqrt(rest)
             root = np.block([[root, np.zeros((len(root), 1))], [row[None]]])
             scaled_RP = np.concatenate([scaled_RP, scaled_P[None]])
-            vectors.append(moments_P[None])
-        return Space(self.mean, self.scale, np.concatenate(vectors), root.astype(np.float32))
+            vectors.append(moments_P)
+        if not vectors:
+            return self
+        return Space(self.mean, self.scale, np.concatenate([self.vectors, np.stack(vectors)]), root.astype(np.float32))
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,7 @@ class TaughtFiles:
         write_model_file(self.target / MODEL_FILE, self._model(judge))
 
     def _model(self, judge: Rejection | None) -> ModelFile:
-        found = solved_file(
-            self.before, self.read_out.labels, self.state.task, self.read_out.solved, self._provenance()
-        )
+        found = solved_file(self.before, self.read_out.labels, self.state.task, self.read_out.solved, self._provenance)
         return replace(found, metrics=self._metrics(), thresholds=self.read_out.calibration.thresholds, rejection=judge)
 
     def _run(self) -> RunConfig:
@@ -74,6 +73,7 @@ class TaughtFiles:
         protocol = f"each of {found.num_groups} groups of {found.num_examples} examples predicted from all other groups"
         return {"protocol": protocol, **found.report.to_dict()}
 
+    @cached_property
     def _provenance(self) -> dict[str, Any]:
         before, found = self.before.provenance, self.read_out
         data = VideoSet(self.state.samples, "taught examples", multilabel=self.state.task == "multilabel")
@@ -106,7 +106,7 @@ class TaughtFiles:
 
     def _facts(self) -> dict[str, Any]:
         """Return the content of the file of metrics."""
-        facts = {name: fact for name, fact in self._provenance().items() if name != "training_videos"}
+        facts = {name: fact for name, fact in self._provenance.items() if name != "training_videos"}
         return {
             **facts,
             "notes": list(self.notes),

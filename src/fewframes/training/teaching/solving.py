@@ -16,6 +16,7 @@ from fewframes.errors import DataError
 from fewframes.models.moments import Floats, Indices, Loss, SolvedMoments, binary_cross_entropy, cross_entropy
 from fewframes.models.rejection.fitting import MOST_BACKGROUND, MOST_VIDEOS, JudgedMoments, evenly_chosen, fit_judge
 from fewframes.models.rejection.rejection import Rejection
+from fewframes.results import is_background
 from fewframes.training.calibration import MOST_LEFT_OUT, CalibrationFit
 from fewframes.training.solved.run import calibrated, targets_of
 from fewframes.training.teaching.changes import words_of
@@ -46,6 +47,11 @@ def solve_examples(state: TeachingState) -> TaughtReadOut:
     """Solve the read-out of all examples. Raises DataError if there are fewer than two labels to tell apart."""
     rows, labels = actions_of(state)
     samples = [state.samples[row] for row in rows.tolist()]
+    if set(labels) != set(state.labels):
+        # Without words for none of the actions, which a video of several labels may have beside others.
+        samples = [
+            replace(sample, labels=tuple(name for name in sample.labels if name in labels)) for sample in samples
+        ]
     data = VideoSet(tuple(samples), "the examples", multilabel=state.task == "multilabel")
     if state.task == "multilabel":
         if not labels:
@@ -72,11 +78,13 @@ def actions_of(state: TeachingState) -> tuple[Indices, tuple[str, ...]]:
 
     Beside two actions or more, background is no label, as in training: the judge of unknown videos learns from it.
     """
-    data = VideoSet(state.samples, "", multilabel=state.task == "multilabel")
-    background = data.background_rows()
-    rows = np.array([row for row in range(len(state.samples)) if row not in background], np.int64)
-    actions, _ = data.split_background()
-    return rows, actions.labels
+    background = {label for label in state.labels if is_background(label)}
+    if len(state.labels) - len(background) < 2:
+        return np.arange(len(state.samples)), state.labels
+    rows = [
+        row for row, sample in enumerate(state.samples) if not sample.labels or not background.issuperset(sample.labels)
+    ]
+    return np.array(rows, np.int64), tuple(label for label in state.labels if label not in background)
 
 
 def solve_judge(state: TeachingState) -> Rejection | None:
@@ -107,11 +115,13 @@ def groups_of(samples: Sequence[Sample]) -> tuple[list[str], list[str]]:
     Where all examples of a label are in one group, each of them is its own: with the group left out nothing would know the label.
     """
     names = [sample.group or sample.path for sample in samples]
-    labels = sorted({label for sample in samples for label in sample.labels})
     alone: list[str] = []
     single: list[str] = []
-    for label in labels:
-        rows = [row for row, sample in enumerate(samples) if label in sample.labels]
+    rows_of: dict[str, list[int]] = {}
+    for row, sample in enumerate(samples):
+        for label in sample.labels:
+            rows_of.setdefault(label, []).append(row)
+    for label, rows in sorted(rows_of.items()):
         if len({names[row] for row in rows}) > 1:
             continue
         (alone if len(rows) > 1 else single).append(label)

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ class TeachingState:
     encoder: str
     """The key of the frame encoder that the examples were embedded with."""
 
-    @property
+    @cached_property
     def labels(self) -> tuple[str, ...]:
         """Return the labels of all examples, sorted by name."""
         return tuple(sorted({label for sample in self.samples for label in sample.labels}))
