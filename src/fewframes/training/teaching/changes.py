@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from fewframes.core.settings import Task
 from fewframes.core.storage import is_address
+from fewframes.data.lists import unlistable
 from fewframes.data.samples import Sample, as_label
 from fewframes.errors import DataError, nearest
 from fewframes.results import is_background
@@ -181,8 +182,8 @@ class _Examples:
     def _check_name(self, label: str) -> None:
         if not label:
             raise DataError("a label without a name; name it, such as --label 'door slams'")
-        if self.task == "multilabel" and ";" in label:
-            raise DataError(f"{label!r}: several labels of a video are separated by ';'; take another name")
+        if reason := unlistable(Sample(path="", labels=(label,)), multilabel=self.task == "multilabel"):
+            raise DataError(f"{label!r}: {reason}")
 
 
 def _key(sample: Sample) -> object:

@@ -12,6 +12,7 @@ from typing import Any
 from fewframes.core.files import filled, remove_parts
 from fewframes.data.dataset import VideoSet
 from fewframes.data.known_videos import lineage
+from fewframes.data.lists import write_list
 from fewframes.models.files.model_file import ModelFile, write_model_file
 from fewframes.models.rejection.rejection import Rejection
 from fewframes.training.config import DEFAULT_RUN, RunConfig, changed, run_to_toml
@@ -19,7 +20,7 @@ from fewframes.training.run_files import EXAMPLES_FILE, METRICS_FILE, MODEL_FILE
 from fewframes.training.solved.files import environment, versions
 from fewframes.training.solved.model import solved_file
 from fewframes.training.teaching.solving import TaughtReadOut, counts_of
-from fewframes.training.teaching.state import TeachingState, examples_csv, write_state
+from fewframes.training.teaching.state import TeachingState, write_state
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,13 +46,16 @@ class TaughtFiles:
 
     def write_all(self, judge: Rejection | None) -> None:
         """Write all files. Those of an earlier run that do not belong to the model any longer are removed."""
-        with filled(self.target, (EXAMPLES_FILE, *OUTPUT_FILES)) as part:
+        with filled(self.target, OUTPUT_FILES) as part:
             write_state(part / TEACHING_FILE, self.state)
-            (part / EXAMPLES_FILE).write_text(examples_csv(self.state), encoding="utf-8", errors="surrogateescape")
             (part / RUN_FILE).write_text(run_to_toml(self._run()), encoding="utf-8", errors="surrogateescape")
             (part / METRICS_FILE).write_text(json.dumps(self._facts(), indent=1) + "\n", encoding="utf-8")
             write_model_file(part / MODEL_FILE, self._model(judge))
         remove_parts(self.target)
+
+    def write_list(self) -> None:
+        """Write the list of examples, for `fewframes train`. With many it takes as long as all else, and the model needs it not."""
+        write_list(self.state.samples, self.target / EXAMPLES_FILE, multilabel=self.state.task == "multilabel")
 
     def write_model(self, judge: Rejection | None) -> None:
         """Write the model file anew, with its judge."""

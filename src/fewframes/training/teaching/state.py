@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -232,16 +230,3 @@ def _judge_arrays(name: str, judge: JudgedMoments) -> dict[str, NDArray[Any]]:
 
 def _judge_in(name: str, arrays: Mapping[str, NDArray[Any]]) -> JudgedMoments:
     return JudgedMoments(arrays[f"{name}.moments"].astype(np.float32), arrays[f"{name}.changes"])
-
-
-def examples_csv(state: TeachingState) -> str:
-    """Return the list of examples as CSV, which `fewframes train` reads."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "label", "start_s", "end_s", "group"])
-    for sample in state.samples:
-        end = "" if sample.end_s is None else f"{sample.end_s!r}"
-        start = f"{sample.start_s!r}" if sample.start_s or end else ""
-        label = ";".join(sample.labels)
-        writer.writerow([sample.path, label, start, end, sample.group or sample.path])
-    return text.getvalue()

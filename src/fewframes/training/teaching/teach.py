@@ -19,6 +19,7 @@ from fewframes.core.settings import Task
 from fewframes.core.storage import is_address
 from fewframes.core.text import count_of
 from fewframes.data.dataset import VideoSet
+from fewframes.data.lists import unlistable
 from fewframes.data.samples import Sample
 from fewframes.errors import ConfigError, DataError, MissingVideo, WeightsError
 from fewframes.inference.alarms import STORED
@@ -213,7 +214,7 @@ def _taught(
     rows, notes = changed_examples(begun.samples, changes, begun.task)
     new = [sample for sample, row in rows if row is None]
     old = [(sample, row) for sample, row in rows if row is not None]
-    _check_videos(new)
+    _check_videos(new, begun.task)
     began = time.perf_counter()
     embeddings_BVTD, precision = _embedded(begun, new, len(rows), options, progress)
     embedding_s, began = time.perf_counter() - began, time.perf_counter()
@@ -241,6 +242,7 @@ def _taught(
         with writing(target):
             writer.write_model(judge)
         progress("fitting the judge of unknown videos", 1, 1, "")
+    writer.write_list()
     return TeachResult(
         folder=target,
         labels=read_out.labels,
@@ -255,9 +257,11 @@ def _taught(
     )
 
 
-def _check_videos(samples: Sequence[Sample]) -> None:
-    """Raise MissingVideo for the first new example whose file does not exist, before the others are embedded."""
+def _check_videos(samples: Sequence[Sample], task: Task) -> None:
+    """Raise an error for the first new example whose file does not exist or cannot be listed, before any is embedded."""
     for sample in samples:
+        if reason := unlistable(sample, multilabel=task == "multilabel"):
+            raise DataError(f"{sample.path!r}: {reason}")
         if not is_address(sample.path) and not os.path.exists(sample.path):
             raise MissingVideo(f"{sample.path}: no such video; nothing was taught")
 
