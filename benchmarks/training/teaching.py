@@ -2,25 +2,27 @@
 
     python -m benchmarks.training.teaching DATA > benchmarks/training/teaching.json
 
-`--only time` or `--only accuracy` does one part. Cached embeddings are in the user's cache (`FEWFRAMES_CACHE`).
+`--only` does one part: time, large or accuracy. Cached embeddings are in the user's cache (`FEWFRAMES_CACHE`).
 
-Time: models of 100 labels with 100, 1,000 and 10,000 examples in groups of ten, whose embeddings are drawn at random around a centre
-for each label; eight views of each example, and one of 10,000. A label is taught by one clip whose embeddings are cached, five times,
-each time from the same model into a new folder. Seconds by the clock and of the processors: of the whole call of `fewframes.teach`,
-until the model is written, and of the whole command in a process of its own.
+Time: models of 100 labels with 100, 1,000 and 10,000 examples in groups of ten, whose embeddings are drawn at random around a
+centre for each label; eight views of each example, and one of 10,000. A label is taught by one clip whose embeddings are cached,
+each time from the same model into a new folder. Seconds by the clock and of the processors: of the whole call of
+`fewframes.teach` until the model is written and until its judge of unknown videos is too, and of the whole command in a process of
+its own. `load` is the number of processes that wanted a processor.
 
-Large: the same made embeddings in 1,100 examples of eight views, 8,800 in all, of which 1,024 span the directions. The read-out from
+Large: the same made embeddings, 1,000 examples of two views, of which 1,024 rows span the directions. The read-out from
 coordinates is compared with that of all moments on 1,000 new examples. Then a label is taught by ten examples.
 
-Accuracy: UT-Interaction, leave one sequence out. Five actions are learned from 19 sequences, and the sixth is taught by 1, 2, 5, 10 and
-all 19 of its clips; every action is the sixth once, except in `all anew`, where all six are learned together. The clips of the sequence
-that was left out are answered. `old labels` are the scores of the clips of the five actions before and after: the largest and the mean
-change of the score of an old label after the new label's part is taken out, that is, of the scores among the old labels themselves.
+Accuracy: UT-Interaction, leave one sequence out, two views of each clip (as it is and mirrored). Five actions are learned from 19
+sequences, and the sixth is taught by 1, 2, 5, 10 and all 19 of its clips; every action is the sixth once. In `all anew` all six are
+learned together. The clips of the sequence that was left out are answered. The scores of the clips of the five actions before and
+after: among the old labels themselves, that is, without the part that the new label takes, and that part.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import shutil
 import subprocess
@@ -52,8 +54,8 @@ from fewframes.training.teaching.state import TeachingState, new_state, write_st
 from fewframes.training.teaching.teach import TeachOptions, teach
 from runs.packaged import rows_of
 
-START, WIDTH, NUM_LABELS, NUM_VIEWS = "lite0-16", 2288, 100, 8
-SIZES, REPEATS = (100, 1000, 10_000), 5
+START, WIDTH, NUM_LABELS, NUM_VIEWS, FEW_VIEWS = "lite0-16", 2288, 100, 8, 2
+SIZES, REPEATS = (100, 1000, 10_000), 3
 SHOTS = (1, 2, 5, 10, 19)
 Floats = NDArray[np.float32]
 
@@ -134,16 +136,20 @@ def timed(folder: Path, changes: TeachChanges, cache: EmbeddingCache, work: Path
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
             add("the command, of the processors", after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
             shutil.rmtree(output)
-    return {**{name: least_median_most(seconds) for name, seconds in calls.items()}, "state in MB": round(state_mb, 1)}
+    return {
+        **{name: least_median_most(seconds) for name, seconds in calls.items()},
+        "state in MB": round(state_mb, 1),
+        "load": os.getloadavg()[0],
+    }
 
 
 # Many examples, of which coordinates alone are kept
 
 
 def large() -> dict[str, object]:
-    made, labels_B = Made(NUM_LABELS), np.arange(1100) % NUM_LABELS
-    embeddings_BVTD = made.embeddings(labels_B, NUM_VIEWS)
-    state = state_of(samples_of(labels_B), embeddings_BVTD)
+    made, labels_B = Made(NUM_LABELS), np.arange(1000) % NUM_LABELS
+    embeddings_BVTD = made.embeddings(labels_B, FEW_VIEWS)
+    state = state_of(samples_of(labels_B), embeddings_BVTD, FEW_VIEWS)
     tested_B = np.arange(1000) % (NUM_LABELS - 1)
     tests_BTD = made.embeddings(tested_B, 1)[:, 0]
     groups_B = np.arange(len(labels_B)) // 10
@@ -154,11 +160,11 @@ def large() -> dict[str, object]:
     some = np.flatnonzero(few)
     ten = np.flatnonzero(~few)[:10]
     names = samples_of(labels_B)
-    taught = state_of([names[row] for row in some], embeddings_BVTD[some]).added(
+    taught = state_of([names[row] for row in some], embeddings_BVTD[some], FEW_VIEWS).added(
         [names[row] for row in ten], embeddings_BVTD[ten]
     )
     new_BTD = made.embeddings(np.full(200, NUM_LABELS - 1), 1)[:, 0]
-    anew = state_of([names[row] for row in (*some, *ten)], embeddings_BVTD[[*some, *ten]])
+    anew = state_of([names[row] for row in (*some, *ten)], embeddings_BVTD[[*some, *ten]], FEW_VIEWS)
     return {
         "right of 1,000 in %, from all moments": right(whole, tests_BTD, tested_B),
         "right of 1,000 in %, from coordinates": right(solve_examples(state).solved, tests_BTD, tested_B),
@@ -187,9 +193,7 @@ def accuracy(data: Path) -> dict[str, object]:
     folder = data / "ut_interaction"
     rows = sorted(rows_of(folder), key=lambda row: (int(row["sequence"]), row["label"]))
     cache = EmbeddingCache(cache_dir() / "embeddings")
-    embeddings = embedded(
-        video_set(folder, rows), load(START, device="cpu", dtype="float32"), cache, augment=AugmentConfig()
-    )
+    embeddings = embedded(video_set(folder, rows), load(START, device="cpu", dtype="float32"), cache)
     embeddings_BVTD = embeddings.numpy()
     samples = [Sample(path=row["path"], labels=(row["label"],), group=row["sequence"]) for row in rows]
     labels = sorted({row["label"] for row in rows})
@@ -224,7 +228,7 @@ def fold(samples: Sequence[Sample], embeddings_BVTD: Floats, labels: Sequence[st
     tested = [row for row, sample in enumerate(samples) if sample.group == sequence]
     names = [samples[row].labels[0] for row in tested]
     tests_BTD = embeddings_BVTD[tested, 0]
-    whole = solve_examples(state_of([samples[row] for row in learned], embeddings_BVTD[learned]))
+    whole = solve_examples(state_of([samples[row] for row in learned], embeddings_BVTD[learned], FEW_VIEWS))
     print("sequence", sequence, file=sys.stderr)
     return {
         "anew": [found == name for found, name in zip(answers(whole, tests_BTD), names, strict=True)],
@@ -246,7 +250,7 @@ def taught_by(
     tests_BTD, names = tests
     others = [row for row in learned if samples[row].labels != (sixth,)]
     own = [row for row in learned if samples[row].labels == (sixth,)]
-    state = state_of([samples[row] for row in others], embeddings_BVTD[others])
+    state = state_of([samples[row] for row in others], embeddings_BVTD[others], FEW_VIEWS)
     before = solve_examples(state)
     is_old = np.array([name != sixth for name in names])
     old_BK = scores(before, tests_BTD)[is_old]
