@@ -58,6 +58,10 @@ if TYPE_CHECKING:
     from fewframes.training.solved.run import SolvedResult as SolvedResult
     from fewframes.training.solved.run import SolveOptions as SolveOptions
     from fewframes.training.solved.run import train_solved as train_solved
+    from fewframes.training.teaching.changes import TeachChanges as TeachChanges
+    from fewframes.training.teaching.teach import TeachOptions as TeachOptions
+    from fewframes.training.teaching.teach import TeachResult as TeachResult
+    from fewframes.training.teaching.teach import teach as teach
     from fewframes.training.train import TrainOptions as TrainOptions
     from fewframes.training.train import train as train
     from fewframes.video.live_settings import StreamConfig as StreamConfig
@@ -104,6 +108,10 @@ _MODULE_OF = {
     "Stream": "inference.stream",
     "StreamConfig": "video.live_settings",
     "StreamPrediction": "inference.stream",
+    "teach": "training.teaching.teach",
+    "TeachChanges": "training.teaching.changes",
+    "TeachOptions": "training.teaching.teach",
+    "TeachResult": "training.teaching.teach",
     "Timeline": "inference.timeline",
     "timeline": "inference.timeline:sweep",
     "TimelineConfig": "inference.timeline",

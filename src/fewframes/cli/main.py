@@ -29,6 +29,7 @@ VERBS = {
     },
     "Learn": {
         "train": "Teach a model your own actions.",
+        "teach": "Make labels part of a model at once, by a few examples of each.",
         "evaluate": "Measure how often a model is right on your videos, and show what it gets wrong.",
         "data": "Check labelled videos before training, and split them.",
         "models": "List the models with their size, cost, input, weights and licence; fetch published weights.",
@@ -62,7 +63,7 @@ class Verbs(Mapping[str, Any]):
         if hasattr(module, "app"):  # a verb with verbs of its own
             return get_command(module.app)
         verb = typer.Typer(add_completion=False, **SETTINGS)
-        verb.command(name, cls=Command)(getattr(module, name))
+        verb.command(name, cls=getattr(module, "COMMAND", Command))(getattr(module, name))
         return get_command(verb)
 
     def __iter__(self) -> Iterator[str]:

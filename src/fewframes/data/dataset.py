@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -68,7 +69,14 @@ class VideoSet:
     def fingerprint(self) -> str:
         """Return a short key of these videos: of their file names, labels, times, splits and groups, in any order."""
         rows = [
-            [Path(sample.path).name, "; ".join(sample.labels), sample.start_s, sample.end_s, sample.split, sample.group]
+            [
+                os.path.basename(sample.path.rstrip("/")),
+                "; ".join(sample.labels),
+                sample.start_s,
+                sample.end_s,
+                sample.split,
+                sample.group,
+            ]
             for sample in self.samples
         ]
         rows.sort(key=lambda row: [-1.0 if value is None else value for value in row])

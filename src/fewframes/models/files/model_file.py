@@ -167,7 +167,7 @@ def write_model_file(
         kinds |= {f"{REJECTION_PREFIX}{name}": "float16" for name in HALVES}
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as part:
-        _write_safetensors(part, tensors, kinds, metadata)
+        write_safetensors(part, tensors, kinds, metadata)
 
 
 def stored_kinds(path: Path) -> dict[str, str]:
@@ -295,7 +295,7 @@ def _read_arrays(path: Path) -> dict[str, Array]:
     return arrays
 
 
-def _write_safetensors(
+def write_safetensors(
     path: Path, tensors: Mapping[str, Array], stored_as: Mapping[str, str], metadata: Mapping[str, str]
 ) -> None:
     """Write a safetensors file with these tensors, those of the largest numbers first."""

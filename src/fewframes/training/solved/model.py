@@ -18,7 +18,7 @@ from fewframes.inference.predictor import Predictor
 from fewframes.models.files.formats import format_of
 from fewframes.models.files.model_file import MODEL_FILE, ModelFile, read_model_file, write_model_file
 from fewframes.models.files.names import GRAPH_FILE, exported_in, find_model
-from fewframes.models.moments import SOLVED_MOMENTS, SolvedMoments
+from fewframes.models.moments import MOMENT_WEIGHTS, SOLVED_MOMENTS, SolvedMoments
 from fewframes.models.rejection.rejection import Rejection
 from fewframes.runtime.graph_runtime import GraphRuntime
 from fewframes.runtime.open import open_runtime
@@ -117,6 +117,11 @@ class SolvedStart:
         self.num_frames: int = own.num_frames
 
     @property
+    def file(self) -> ModelFile:
+        """Return the content of the model file that the run starts from."""
+        return self._file
+
+    @property
     def precision(self) -> str:
         """Return the precision of the frame encoder, such as `float32`."""
         return self._runtime.precision
@@ -147,35 +152,49 @@ class SolvedStart:
 
         The arguments are those of `Start`.
         """
-        width, num_classes = self._runtime.frame_width, len(self._labels)
-        tensors = {key: array for key, array in self._file.tensors.items() if key.startswith(ENCODER)}
-        tensors |= {
-            "head.weight": np.zeros((num_classes, width), np.float32),
-            "head.bias": np.zeros(num_classes, np.float32),
-            "moment_head.linear.weight": np.asarray(solved.weight, np.float32),
-            "moment_head.linear.bias": np.asarray(solved.bias, np.float32),
+        provenance = {
+            **provenance,
+            "started_from": lineage(self._name, self._file.provenance, ["frame encoder"]),
         }
-        graphs = {part: graph for part, graph in self._file.graphs.items() if part == "frames"}
-        written = ModelFile(
-            config=self._config,
-            view=self.view,
-            labels=self._labels,
-            tensors=tensors,
-            provenance={
-                **provenance,
-                "started_from": lineage(self._name, self._file.provenance, ["frame encoder"]),
-            },
-            metrics=metrics,
-            licences=self._file.licences,
-            graphs=graphs,
-            thresholds=thresholds,
-            rejection=rejection,
+        found = solved_file(self._file, self._labels, self._config.task, solved, provenance)
+        write_model_file(
+            folder / MODEL_FILE, replace(found, metrics=metrics, thresholds=thresholds, rejection=rejection)
         )
-        write_model_file(folder / MODEL_FILE, written)
 
     def facts(self) -> dict[str, Any]:
         """Return the settings of the new model as plain values."""
         return asdict(self._config)
+
+
+def solved_file(
+    start: ModelFile, labels: tuple[str, ...], task: Task, solved: SolvedMoments, provenance: Mapping[str, Any]
+) -> ModelFile:
+    """Return the content of a model file with the frame encoder of another one, its graph, and a solved read-out.
+
+    Args:
+        start: The model whose frame encoder is kept.
+        labels: Names of the K actions.
+        task: One action a video, or any number of them.
+        solved: The read-out.
+        provenance: How it was made.
+    """
+    width = solved.weight.shape[1] // len(MOMENT_WEIGHTS[SOLVED_MOMENTS])
+    tensors = {key: array for key, array in start.tensors.items() if key.startswith(ENCODER)}
+    tensors |= {
+        "head.weight": np.zeros((len(labels), width), np.float32),
+        "head.bias": np.zeros(len(labels), np.float32),
+        "moment_head.linear.weight": np.asarray(solved.weight, np.float32),
+        "moment_head.linear.bias": np.asarray(solved.bias, np.float32),
+    }
+    return ModelFile(
+        config=replace(start.config, **SOLVED_MODEL, num_classes=len(labels), task=task),
+        view=start.view,
+        labels=labels,
+        tensors=tensors,
+        provenance=provenance,
+        licences=start.licences,
+        graphs={part: graph for part, graph in start.graphs.items() if part == "frames"},
+    )
 
 
 class ExportedStart:

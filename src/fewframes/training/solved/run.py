@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ from fewframes.models.moments import (
     moment_features,
     solve_moments,
 )
-from fewframes.models.rejection.fitting import fit_rejection
+from fewframes.models.rejection.fitting import MOST_BACKGROUND, fit_rejection
+from fewframes.models.rejection.rejection import Rejection
 from fewframes.results import Failure
 from fewframes.runtime.protocol import DtypeName
 from fewframes.training.background import (
@@ -47,11 +48,13 @@ from fewframes.training.calibration import (
 from fewframes.training.config import DEFAULT_RUN, RunConfig
 from fewframes.training.features import EmbeddedVideos
 from fewframes.training.forecast import Forecast, forecast_twice
+from fewframes.training.run_files import TEACHING_FILE
 from fewframes.training.solved.checks import check_groups, check_labels, check_settings, notes_on_groups
 from fewframes.training.solved.features import embed_views
 from fewframes.training.solved.figures import HeadFigures, figures_of
 from fewframes.training.solved.files import check_folder, environment, versions, write_folder
-from fewframes.training.solved.model import Start, start_of
+from fewframes.training.solved.model import SolvedStart, Start, start_of
+from fewframes.training.teaching.state import TeachingState, new_state, write_state
 
 NUM_FOLDS = 5
 """The parts of the left-out groups in which the figures of the calibration are cross-validated."""
@@ -174,6 +177,7 @@ def train_solved(
         ),
         background=footage_read,
     )
+    state = _teaching_state(read, views, learned, background_views, footage_read, start, run)
     provenance = _provenance(data, read, run, start, solved, result)
     reported = result.held_out or left_out
     metrics = {"protocol": reported.protocol, **reported.report.to_dict()}
@@ -183,9 +187,56 @@ def train_solved(
         _facts(provenance, result, options.command),
         reported,
         data.labels,
-        lambda part: start.write(part, solved, provenance, metrics, calibration.thresholds, rejection),
+        lambda part: _write(part, state, start, solved, provenance, metrics, calibration.thresholds, rejection),
     )
     return result
+
+
+def _write(
+    part: Path,
+    state: TeachingState | None,
+    start: Start,
+    solved: SolvedMoments,
+    provenance: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    thresholds: tuple[float, ...],
+    rejection: Rejection | None,
+) -> None:
+    """Write the state from which the model can be taught further, and then the model."""
+    if state is not None:
+        write_state(part / TEACHING_FILE, state)
+    start.write(part, solved, provenance, metrics, thresholds, rejection)
+
+
+def _teaching_state(
+    read: VideoSet,
+    views: EmbeddedVideos,
+    background: VideoSet,
+    background_views: EmbeddedVideos,
+    footage: ReadBackground | None,
+    start: Start,
+    run: RunConfig,
+) -> TeachingState | None:
+    """Return the state from which the model can be taught further; None for exported files, which are not taught."""
+    if not isinstance(start, SolvedStart):
+        return None
+    samples, parts = list(read.samples), [views.embeddings]
+    if len(background_views.indices):
+        samples += [background.samples[index] for index in background_views.indices.tolist()]
+        # They were seen as they are alone.
+        parts.append(background_views.embeddings.repeat(views.embeddings.shape[1], axis=1))
+    windows = None if footage is None or footage.background is None else footage.background
+    return new_state(
+        samples,
+        np.concatenate(parts),
+        start.file,
+        _task(read),
+        mirror=run.data.mirror,
+        augment=run.augment,
+        footage=None
+        if windows is None or not len(windows.embeddings)
+        else (windows.embeddings[:MOST_BACKGROUND, None], windows.groups[:MOST_BACKGROUND]),
+    )
 
 
 def solve_and_measure(
@@ -204,16 +255,7 @@ def solve_and_measure(
     solved = solve_moments(views.embeddings, targets_BK, loss, groups_B=groups_B, moments=SOLVED_MOMENTS)
     passed = f"one pass over {views.embeddings.shape[2]} uniform frames"
     groups = tuple(read.samples[row].group or read.samples[row].path for row in solved.indices)
-    folds = np.zeros(len(groups), np.int64)
-    for number, rows in enumerate(calibration_folds(targets_BK[solved.indices], groups, NUM_FOLDS)):
-        folds[rows] = number
-    # The first view is the video as it is.
-    logits_NK, targets_NK = solved.left_out[:, 0], targets_BK[solved.indices]
-    # Without its only group no solution knows a label, so such videos say nothing about how sure it may be.
-    counts = np.flatnonzero(~(targets_NK[:, _of_one_group(targets_BK, groups_B)] > 0).any(axis=1))
-    kept = LeftOutLogits(logits_NK[counts], targets_NK[counts], tuple(groups[row] for row in counts), folds[counts])
-    calibration = fit_calibration(kept, _task(read), "left-out groups of the training videos", EXPECTED_SOLVED)
-    solved = solved.divided(calibration.temperature)
+    solved, calibration = calibrated(solved, targets_BK, groups_B, groups, _task(read))
     protocol = f"each of {len(names)} groups of {read.name} predicted from all other groups, {passed}"
     samples = [read.samples[row] for row in solved.indices]
     logits_NK, targets_NK = solved.left_out[:, 0], targets_BK[solved.indices]
@@ -221,6 +263,36 @@ def solve_and_measure(
         logits_NK, targets_NK, _task(read), labels, samples, protocol, views.failures, calibration.thresholds
     )
     return solved, calibration, figures
+
+
+def calibrated(
+    solved: SolvedMoments,
+    targets_BK: NDArray[np.float64],
+    groups_B: NDArray[np.integer],
+    groups: Sequence[str],
+    task: Task,
+) -> tuple[SolvedMoments, CalibrationFit]:
+    """Fit the calibration of a read-out to its left-out videos; return the divided read-out and the calibration.
+
+    Args:
+        solved: The read-out.
+        targets_BK: The targets of all videos.
+        groups_B: The group of each video, as a number.
+        groups: The groups of the left-out videos by name, in their order.
+        task: One action a video, or any number of them.
+    """
+    folds = np.zeros(len(groups), np.int64)
+    for number, rows in enumerate(calibration_folds(targets_BK[solved.indices], groups, NUM_FOLDS)):
+        folds[rows] = number
+    # The first view is the video as it is.
+    logits_NK, targets_NK = solved.left_out[:, 0], targets_BK[solved.indices]
+    # Without its only group no solution knows a label, so such videos say nothing about how sure it may be.
+    counts = np.flatnonzero(~(targets_NK[:, _of_one_group(targets_BK, groups_B)] > 0).any(axis=1))
+    kept = LeftOutLogits(
+        logits_NK[counts], targets_NK[counts], tuple(groups[row] for row in counts.tolist()), folds[counts]
+    )
+    calibration = fit_calibration(kept, task, "left-out groups of the training videos", EXPECTED_SOLVED)
+    return solved.divided(calibration.temperature), calibration
 
 
 def _of_one_group(targets_BK: NDArray[np.float64], groups_B: NDArray[np.integer]) -> NDArray[np.bool_]:
