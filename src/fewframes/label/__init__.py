@@ -1,12 +1,6 @@
-"""The label wing: teach actions by marking spans of videos, with a read-out that is solved anew after every change. No torch."""
+"""Label long videos with a model that learns from each label.
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from fewframes.core.lazy import lazy
-
-if TYPE_CHECKING:
-    from fewframes.label.session import Session as Session
-
-__getattr__, __dir__ = lazy("fewframes.label", {"Session": "session"})
+Frames are embedded once, in the background. Each label is learned in a fraction of a second, because the read-out of the embeddings
+is solved in closed form. This wing imports `training`, `serve`, `viz`, and what lies below; it needs no torch. FastAPI is imported
+in `app.py` alone.
+"""
