@@ -82,7 +82,11 @@ class Journal:
         """Notes for users on what was found in the file."""
         with writing(folder):
             self._file = self.path.open("a+b", buffering=0)  # a buffer would keep a line that could not be written
-            self._entries = self._read()
+            try:
+                self._entries = self._read()
+            except DataError:
+                self._file.close()
+                raise
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -125,6 +129,8 @@ class Journal:
     def _write(self, entries: Sequence[Entry]) -> None:
         if not entries:
             return
+        if self._file.closed:
+            raise DataError("the session has ended; start it again")
         end = self._file.seek(0, os.SEEK_END)
         with writing(self.path.parent):
             try:
@@ -180,9 +186,17 @@ class Labels:
 
     def agreed(self) -> tuple[Segment, ...]:
         """Return the segments to learn from: without those that disagree, and one of those that say the same."""
-        left_out = {segment.id for pair in self.disagreements() for segment in pair}
+        left_out = self._disagreeing()
         left_out |= {other.id for one, other in self._repeats if one.label == other.label and one.id not in left_out}
         return tuple(segment for segment in self.segments if segment.id not in left_out)
+
+    @property
+    def num_disagreeing(self) -> int:
+        """Return the number of segments that disagree with another one."""
+        return len(self._disagreeing())
+
+    def _disagreeing(self) -> set[str]:
+        return {segment.id for pair in self.disagreements() for segment in pair}
 
     @cached_property
     def _repeats(self) -> list[tuple[Segment, Segment]]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
 
+from fewframes.errors import OutputError
 from fewframes.label.journal import Journal, Labels
 from fewframes.label.learner import NOTHING, Learned, Learner
 from fewframes.label.values import CurvePoint, Segment
+
+log = logging.getLogger("fewframes")
 
 FORECAST_AFTER_S = 1.0
 """The seconds without a new label after which the forecast is made, which takes longer than learning."""
@@ -112,10 +116,17 @@ class LearningThread:
             if result.accuracy is not None:
                 point = CurvePoint(len(result.left_out), round(result.accuracy.value, 4))
                 if point not in self.curve():
-                    self._journal.append("measure", "", num_segments=point.num_segments, accuracy=point.accuracy)
+                    self._keep(point)
             self._is_busy = False
             self._changed_outside()
             self._condition.notify_all()
+
+    def _keep(self, point: CurvePoint) -> None:
+        """Write a point of the learning curve. A full disk must not end the learning: the labels themselves say so."""
+        try:
+            self._journal.append("measure", "", num_segments=point.num_segments, accuracy=point.accuracy)
+        except OutputError as error:
+            log.warning("the learning curve lacks a point: %s", error)
 
     def _make_forecast(self, labels: Labels) -> None:
         words = str(self._learner.forecast(labels.agreed()))

@@ -355,6 +355,8 @@ class Session:
     def _new(self, video: str, start_s: float, end_s: float, label: str, annotator: str) -> Segment:
         """Return a new segment. Raises DataError if it is not valid."""
         found = self.archive.video(video)
+        if not found.duration_s:
+            raise DataError(found.reason)  # it cannot be opened
         if not (np.isfinite([start_s, end_s]).all() and 0 <= start_s < end_s <= found.duration_s + 0.5):
             raise DataError(
                 f"{start_s:g} to {end_s:g} s of {found.name}: needs a start before its end, inside the {found.duration_s:.2f} s"

@@ -59,8 +59,9 @@ def write_model(archive: Archive, labels: Labels, folder: Path, model: str) -> W
     Raises:
         DataError: The labels are not enough.
     """
-    windows = {segment.id: archive.whole_windows_of(segment) for segment in labels.agreed()}
-    known = [segment for segment in labels.agreed() if windows[segment.id]]
+    agreed = labels.agreed()
+    windows = {segment.id: archive.whole_windows_of(segment) for segment in agreed}
+    known = [segment for segment in agreed if windows[segment.id]]
     names = {segment.label for segment in known}
     if len(names) < 2 or not names - {BACKGROUND}:
         raise DataError(
@@ -91,7 +92,7 @@ def write_model(archive: Archive, labels: Labels, folder: Path, model: str) -> W
         options = SolveOptions(cache=cache, overwrite=True, command="fewframes label")
         result = train_solved(data, folder, run, options)
     figures = f"{result.left_out.interval} ({result.left_out.protocol})"
-    if num_left_out := len(labels.segments) - len(used):
+    if num_left_out := labels.num_disagreeing + len(agreed) - len(used):
         figures += f"; {count_of(num_left_out, 'label')} left out: they disagree, or their videos are not embedded yet, or gone"
     return WrittenModel(str(folder), figures, time.perf_counter() - began)
 
