@@ -22,16 +22,18 @@ CYCLE = ("redden", "none", "turn blue", "none")
 
 
 def write_film(path: Path, parts: Sequence[str] = CYCLE, green: int = 60) -> Path:
-    """Write a film with a part of each of these names: `redden`, `turn blue`, or another one, in which nothing changes."""
+    """Write a film with a part of each of these names: `redden`, `turn blue`, or another one, in which the colour stays."""
+    red = float(next((part for part in parts if part != "none"), "") == "turn blue")
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=FPS)
         assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         for part in parts:
-            shares = np.linspace(0, 1, PART_S * FPS) if part in ("redden", "turn blue") else np.zeros(PART_S * FPS)
-            for share in 1 - shares if part == "turn blue" else shares:
+            last = {"redden": 1.0, "turn blue": 0.0}.get(part, red)
+            for share in np.linspace(red, last, PART_S * FPS):
                 pixels = np.full((48, 64, 3), [255 * share, green, 255 * (1 - share)], dtype=np.uint8)
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            red = last
         container.mux(stream.encode())
     return path
 

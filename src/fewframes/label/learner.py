@@ -72,7 +72,7 @@ class Learner:
         usable = [segment for segment in segments if windows[segment.id]]
         if not usable:
             return NOTHING
-        labels = sorted({segment.label for segment in usable}, key=lambda label: label == BACKGROUND)
+        labels = sorted({segment.label for segment in usable}, key=lambda label: (label == BACKGROUND, label))
         groups = groups_of(usable)
         rows = [window for segment in usable for window in windows[segment.id]]
         number_M = [number for number, segment in enumerate(usable) for _ in windows[segment.id]]
