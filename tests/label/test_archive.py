@@ -28,7 +28,11 @@ def made(predictor: Predictor) -> Made:
     def make(*sources: Path, cache: Path | None = None, notes: list[str] | None = None) -> Archive:
         kept = [] if notes is None else notes
         archive = Archive(
-            [str(source) for source in sources], predictor, cache and EmbeddingCache(cache), WINDOW_S, kept.append
+            [str(source) for source in sources],
+            predictor,
+            EmbeddingCache(cache) if cache else None,
+            WINDOW_S,
+            kept.append,
         )
         archive.embed_all(lambda video: None)
         return archive

@@ -29,7 +29,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory, predictor: Predictor) -> A
 
 def parts_of(archive: Archive, parts: Sequence[str] = CYCLE, **other: str) -> list[Segment]:
     """Return a segment of each part of each film, with other labels for some, by number."""
-    segments = []
+    segments: list[Segment] = []
     for video in archive.videos.values():
         for number, part in enumerate(parts):
             key = str(len(segments))
