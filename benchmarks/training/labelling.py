@@ -386,7 +386,7 @@ def figures(draws: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def speed() -> dict[str, object]:
-    """Milliseconds of the processor, all threads together, of an answer for 100 hours, 1,000 examples and 20 labels, and of the order of 2,000 tiles."""
+    """Milliseconds of the processor: an answer for 100 hours, 1,000 examples and 20 labels, and the order of 2,000 tiles."""
     rng = np.random.default_rng(SEED)
     features = np.concatenate([unit_rows(rng, 10_000) for _ in range(36)])
     scores = rng.dirichlet(np.ones(20), len(features)).astype(np.float32)
