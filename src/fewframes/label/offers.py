@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from fewframes.inference.spans import Span, most_over_time, overlap, without_repeats
 from fewframes.label.archive import STRIDES, Archive, ArchivedVideo, Window, window_of
-from fewframes.label.choosing import Choice, likeness_order, next_windows
+from fewframes.label.choosing import Choice, Compression, likeness_order, next_windows
 from fewframes.label.journal import Labels, span_of
 from fewframes.label.learner import Learned
-from fewframes.label.pool import Pool, features_of
+from fewframes.label.pool import Pool
 from fewframes.label.values import (
     BACKGROUND,
     Doubt,
@@ -55,6 +55,7 @@ class _Scored:
     """The scores (W, K) of the first windows of a pool by a read-out, which is None if nothing was learned yet."""
 
     learned: Learned
+    compression: Compression
     readout: tuple[Floats, Floats] | None
     scores: NDArray[np.float32]
 
@@ -72,7 +73,8 @@ class Offers:
         """The moments that were skipped: video, start and end."""
         self._order: tuple[int, NDArray[np.intp]] = (-1, np.empty(0, np.intp))
         self._scored: tuple[_Scored, ...] = ()
-        self._features: dict[Window, NDArray[np.float32]] = {}
+        self._features: tuple[Compression | None, dict[Window, NDArray[np.float32]]] = (None, {})
+        """The compression, and the features of the windows that were learned from."""
 
     def add(self, video: ArchivedVideo) -> None:
         """Take the windows of an embedded video into the pool."""
@@ -133,7 +135,7 @@ class Offers:
         if not open_W.any():
             return None
         scores_WK = self._scores(pool, segments, learned)
-        found = next_windows(pool.features, scores_WK, self._examples(learned), open_W, 1)
+        found = next_windows(pool.features, scores_WK, self._examples(pool, learned), open_W, 1)
         return self._moment(pool, found[0], learned, scores_WK) if found else None
 
     def _contradicted(self, segments: Sequence[Segment], learned: Learned) -> Moment | None:
@@ -166,36 +168,44 @@ class Offers:
         start_s, end_s = self._archive.times_of(window)
         return Moment(window.key, window.video, start_s, end_s, guess, score, choice.reason, WORDS[choice.reason])
 
-    def _examples(self, learned: Learned) -> NDArray[np.float32]:
+    def _examples(self, pool: Pool, learned: Learned) -> NDArray[np.float32]:
         """Return the compressed features (M, F) of the windows that were learned from."""
         windows = [window for found in learned.windows.values() for window in found]
         if not windows:
-            return np.empty((0, self._pool.features.shape[1]), np.float32)
-        return self._features_of(windows)
+            return np.empty((0, pool.features.shape[1]), np.float32)
+        return self._features_of(pool, windows)
 
-    def _features_of(self, windows: Sequence[Window]) -> NDArray[np.float32]:
-        """Return the compressed features (M, F) of windows, which are kept."""
-        if new := [window for window in windows if window not in self._features]:
-            self._features |= dict(zip(new, features_of(self._archive.moments_of(new)), strict=True))
-        return np.stack([self._features[window] for window in windows])
+    def _features_of(self, pool: Pool, windows: Sequence[Window]) -> NDArray[np.float32]:
+        """Return the compressed features (M, F) of windows, which are kept for as long as the compression is the same."""
+        compression, known = self._features
+        if compression is not pool.compression:
+            known = {}
+        if new := [window for window in windows if window not in known]:
+            known = known | dict(zip(new, pool.features_of(self._archive.moments_of(new)), strict=True))
+        self._features = (pool.compression, known)
+        return np.stack([known[window] for window in windows])
 
     def _scores(self, pool: Pool, segments: Sequence[Segment], learned: Learned) -> NDArray[np.float32] | None:
         """Return the scores (W, K) of all windows; None if nothing is learned yet.
 
         They come from a read-out of the compressed features, because the moments of a whole archive do not fit in memory.
         """
+        if pool.compression is None:
+            return None
+        own = [one for one in self._scored if one.learned is learned and one.compression is pool.compression]
         others = tuple(one for one in self._scored if one.learned is not learned)
-        found = next((one for one in self._scored if one.learned is learned), None)
-        if found is None:
+        if own:
+            found = own[0]
+        else:
             nothing = np.empty((0, len(learned.labels)), np.float32)
-            found = _Scored(learned, self._quick_readout(segments, learned), nothing)
+            found = _Scored(learned, pool.compression, self._quick_readout(pool, segments, learned), nothing)
         if found.readout is not None and len(found.scores) < len(pool):  # a pool only grows at its end
             more_wK = _scores_by(*found.readout, pool.features[len(found.scores) :])
             found = replace(found, scores=np.concatenate([found.scores, more_wK]))
         self._scored = (found, *others[:1])  # the newest, and the one before while that is still asked for
         return None if found.readout is None else found.scores[: len(pool)]
 
-    def _quick_readout(self, segments: Sequence[Segment], learned: Learned) -> tuple[Floats, Floats] | None:
+    def _quick_readout(self, pool: Pool, segments: Sequence[Segment], learned: Learned) -> tuple[Floats, Floats] | None:
         label_of = {segment.id: segment.label for segment in segments}
         rows = [
             (window, label_of[key]) for key, found in learned.windows.items() if key in label_of for window in found
@@ -203,7 +213,7 @@ class Offers:
         labels = [label for _, label in rows if label in learned.labels]
         if len(set(labels)) < 2 or len(labels) < len(rows):
             return None
-        features_MF = self._features_of([window for window, _ in rows])
+        features_MF = self._features_of(pool, [window for window, _ in rows])
         targets_MK = np.eye(len(learned.labels))[[learned.labels.index(label) for label in labels]]
         groups_M = np.arange(len(rows))
         solved = solve_rows(features_MF[:, None], targets_MK, cross_entropy, groups_B=groups_M, moments=None)

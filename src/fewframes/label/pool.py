@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewframes.label.archive import Archive, ArchivedVideo, Window
-from fewframes.label.choosing import compress
+from fewframes.label.choosing import FITTED, Compression
 from fewframes.runtime.protocol import Floats
+
+GROWTH = 4
+"""The pool is compressed anew when it has so many times the windows that its compression was fitted for."""
 
 LEAST_OVERLAP = 0.25
 """The fraction of a window, or of the part if that is shorter, from which a part that was labelled or skipped closes it."""
@@ -33,6 +36,10 @@ class Pool:
     end_s: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     features: NDArray[np.float16] = field(default_factory=lambda: np.empty((0, 0), np.float16))
     """The compressed features (W, F)."""
+    compression: Compression | None = None
+    """The map of moments to features; None while there are no windows."""
+    num_fitted: int = 0
+    """The number of windows that the pool had when the compression was fitted."""
 
     def __len__(self) -> int:
         return len(self.first)
@@ -40,18 +47,46 @@ class Pool:
     def with_video(self, archive: Archive, video: ArchivedVideo) -> Pool:
         """Return the pool with the windows of one more video. Windows with frames that could not be decoded are left out."""
         first_W = archive.windows(video, 1)
-        features_WF = np.concatenate([compress(piece) for piece in archive.moments_in_pieces(video, 1)])
-        good_W = np.isfinite(features_WF).all(axis=1)[: len(first_W)]
-        times = np.array([archive.times_of(Window(video.id, 1, first)) for first in first_W.tolist()]).reshape(-1, 2)
-        features_WF = features_WF[: len(first_W)][good_W]
-        return Pool(
-            (*self.videos, video.id),
-            np.append(self.video, np.full(good_W.sum(), len(self.videos), np.int32)),
-            np.append(self.first, first_W[good_W]),
-            np.append(self.start_s, times[good_W, 0]),
-            np.append(self.end_s, times[good_W, 1]),
-            np.concatenate([self.features, features_WF]) if len(self) else features_WF,
+        pieces = [np.isfinite(piece).all(axis=1) for piece in archive.moments_in_pieces(video, 1)]
+        good_W = first_W[np.concatenate(pieces)]
+        times = np.array([archive.times_of(Window(video.id, 1, first)) for first in good_W.tolist()]).reshape(-1, 2)
+        grown = replace(
+            self,
+            videos=(*self.videos, video.id),
+            video=np.append(self.video, np.full(len(good_W), len(self.videos), np.int32)),
+            first=np.append(self.first, good_W),
+            start_s=np.append(self.start_s, times[:, 0]),
+            end_s=np.append(self.end_s, times[:, 1]),
         )
+        if not len(good_W):
+            return grown
+        if self.compression is None or len(grown) >= GROWTH * self.num_fitted:
+            return grown._fitted(archive)
+        features_WF = self._compressed(archive, video, good_W, self.compression)
+        return replace(grown, features=np.concatenate([self.features, features_WF]))
+
+    def _fitted(self, archive: Archive) -> Pool:
+        """Return the pool with a compression that suits all its windows."""
+        some = np.linspace(0, len(self) - 1, min(FITTED, len(self))).astype(np.intp).tolist()
+        compression = Compression.fit(archive.moments_of([self.window(index) for index in some]))
+        parts = []
+        for number, key in enumerate(self.videos):
+            first_W = self.first[self.video == number]
+            parts.append(self._compressed(archive, archive.video(key), first_W, compression))
+        return replace(self, features=np.concatenate(parts), compression=compression, num_fitted=len(self))
+
+    def _compressed(
+        self, archive: Archive, video: ArchivedVideo, first_W: NDArray[np.int64], compression: Compression
+    ) -> NDArray[np.float16]:
+        """Return the compressed features (W, F) of windows of a video, by their first frames."""
+        is_wanted_W = np.isin(archive.windows(video, 1), first_W)
+        pieces = [compression.compress(piece) for piece in archive.moments_in_pieces(video, 1)]
+        return np.concatenate(pieces)[is_wanted_W]
+
+    def features_of(self, moments_MP: Floats) -> NDArray[np.float32]:
+        """Return the compressed features (M, F) of windows by their moments."""
+        assert self.compression is not None
+        return self.compression.compress(moments_MP).astype(np.float32)
 
     def window(self, index: int) -> Window:
         """Return a window by its index."""
@@ -87,8 +122,3 @@ class Pool:
                 kept.append(index)
                 video, end_s = own, float(self.end_s[index])
         return np.array(kept, np.intp)
-
-
-def features_of(moments_MP: Floats) -> NDArray[np.float32]:
-    """Return the compressed features (M, F) of windows by their moments."""
-    return compress(moments_MP).astype(np.float32)
