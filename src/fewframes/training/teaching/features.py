@@ -102,7 +102,7 @@ class Space:
 
 @dataclass(frozen=True, eq=False)
 class ExampleFeatures:
-    """What is kept of the moments of B examples."""
+    """The moments of B examples, or their coordinates."""
 
     rows: NDArray[np.float16]
     """The moments (B, V, P), or the coordinates (B, V, R) if there is a space."""
@@ -111,7 +111,7 @@ class ExampleFeatures:
 
     @classmethod
     def of(cls, moments_BVP: NDArray[np.float16], first: Indices) -> ExampleFeatures:
-        """Return what is kept of these moments.
+        """Return the features of examples with these moments.
 
         Args:
             moments_BVP: The moments.

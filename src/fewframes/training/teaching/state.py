@@ -43,7 +43,7 @@ class TeachingState:
     marks: tuple[str, ...]
     """The key of each by which a video is known again."""
     features: ExampleFeatures
-    """What the read-out is solved from, of each example."""
+    """The features of each, from which the read-out is solved."""
     judged: Indices
     """The indices of the examples that the judge of unknown videos learns from."""
     judge: JudgedMoments
@@ -53,7 +53,7 @@ class TeachingState:
     footage_groups: tuple[str, ...]
     """The group of each of these windows."""
     task: Task
-    """One action a video, or any number of them."""
+    """The kind of labels: one action a video, or any number of them."""
     mirror: bool
     """True if examples are also seen mirrored."""
     augment: AugmentConfig

@@ -53,7 +53,7 @@ class TeachOptions:
     start: str = DEFAULT_MODEL
     """The model whose frame encoder a new model takes over."""
     task: Task = "single"
-    """One action a video in a new model, or any number of them."""
+    """The kind of labels of a new model: one action a video, or any number of them."""
     mirror: bool = True
     """Learn from each example of a new model mirrored left to right as well."""
     cache: EmbeddingCache | None = None
