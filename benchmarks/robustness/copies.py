@@ -8,7 +8,6 @@ Thresholds were chosen on the copies of every second group (a recording, a seque
 from __future__ import annotations
 
 import csv
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,11 @@ from PIL import Image, ImageDraw
 
 from benchmarks.harness import video_writer
 
-SETS = {"fights": ("list.csv", "group"), "ut_interaction": ("manifest.csv", "sequence"), "fir_rgb": ("manifest.csv", "recording")}
+SETS = {
+    "fights": ("list.csv", "group"),
+    "ut_interaction": ("manifest.csv", "sequence"),
+    "fir_rgb": ("manifest.csv", "recording"),
+}
 WIDTH_PX = 320
 LEAST_S = 1.0
 CODECS = {
@@ -78,7 +81,9 @@ def write_copy(original: Path, path: Path, kind: str, rng: np.random.Generator) 
     gain, more = rng.choice([0.7, 1.3]), rng.choice([-25, 25])
     corner = rng.integers(4)
     encoder, options = CODECS[next((way for way in ways if way in CODECS), "good h264")]
-    with video_writer(path, bordered(np.zeros((height, width, 3), np.uint8), ways).shape[1::-1], new_rate, 250, options, encoder) as add:
+    with video_writer(
+        path, bordered(np.zeros((height, width, 3), np.uint8), ways).shape[1::-1], new_rate, 250, options, encoder
+    ) as add:
         for number in range(count):
             picture = pictures[min(first + int(number / new_rate * rate), last - 1)]
             pixels = picture.to_ndarray(format="rgb24", width=width, height=height)
@@ -116,5 +121,7 @@ def with_text(pixels_HWC: NDArray[np.uint8], corner: int) -> NDArray[np.uint8]:
     image = Image.fromarray(np.ascontiguousarray(pixels_HWC))
     size = image.height // 9
     at = ((4, image.width - 5 * size)[corner % 2], (4, image.height - size - 6)[corner // 2])
-    ImageDraw.Draw(image).text(at, "CHANNEL 7", fill=(255, 255, 255), font_size=size, stroke_width=1, stroke_fill=(0, 0, 0))
+    ImageDraw.Draw(image).text(
+        at, "CHANNEL 7", fill=(255, 255, 255), font_size=size, stroke_width=1, stroke_fill=(0, 0, 0)
+    )
     return np.asarray(image)

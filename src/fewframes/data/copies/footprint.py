@@ -17,7 +17,7 @@ VERSION = 1
 """The version of footprints, a part of their key in the cache. It changes whenever the same video gets another footprint."""
 STEP_S = 0.1
 """The time between two frames of a footprint, in seconds. Two footprints are out of step by half of it at most."""
-SIDE_PX = 16
+SIDE_PX = 32
 """The height and the width of a frame of a footprint, whatever the shape of the video."""
 LEVELS = 256
 """The steps of a footprint's brightness for one step of a picture's. Means over many pixels are that fine, and a camera that sees
@@ -29,7 +29,7 @@ MOST_BORDER = 0.25
 EVEN = 3
 """The largest deviation of the brightness (0-255) in a row of a border, and of the row's mean from that of the outermost row."""
 STEP = 10
-"""The least change of the brightness, or of its deviation, at the inner edge of a border. Pictures that fade out have no such edge."""
+"""The least change of the brightness, or of its deviation, at the inner edge of a border. Pictures that fade out have no edge."""
 EDGE_PX = 4
 """The number of rows over which compression may blur that edge."""
 
@@ -39,7 +39,7 @@ Box = tuple[int, int, int, int]
 
 
 def footprint_of(
-    video: OpenVideo, start_s: float, end_s: float, cache: EmbeddingCache | None = None, content: str = ""
+    video: OpenVideo, start_s: float, end_s: float, content: str = "", cache: EmbeddingCache | None = None
 ) -> Footprint:
     """Return the footprint of a part of a video: (V, T, SIDE_PX, SIDE_PX) uint16, a frame each STEP_S seconds.
 
@@ -50,8 +50,8 @@ def footprint_of(
         video: The video.
         start_s: The start of the part, in seconds.
         end_s: Its end.
-        cache: A cache that the footprint is taken from, or put into.
         content: The key of the video's content, for the cache.
+        cache: A cache that the footprint is taken from, or put into.
 
     Raises:
         VideoError: A frame cannot be decoded.

@@ -44,13 +44,13 @@ Floats = NDArray[np.float32]
 class Moments:
     """Moments of great change in all footprints."""
 
-    row_M: NDArray[np.intp]
+    rows: NDArray[np.intp]
     """The footprint of each."""
-    step_M: NDArray[np.intp]
+    steps: NDArray[np.intp]
     """The step at which it begins."""
-    vectors_MD: Floats
+    vectors: Floats
     """What is there and what changes, as a vector of length one."""
-    mirrored_MD: Floats
+    mirrored: Floats
     """The vectors of the mirrored footprints."""
 
 
@@ -133,10 +133,10 @@ def _candidates(moments: Moments, contents: Sequence[str]) -> dict[tuple[int, in
     """Return pairs of videos with similar moments, and whether one is mirrored: the lags of the second that are to be tried."""
     found: dict[tuple[int, int, bool], dict[int, float]] = {}
     key_of_content = {content: number for number, content in enumerate(dict.fromkeys(contents))}
-    content_M = np.array([key_of_content[contents[row]] for row in moments.row_M], np.intp)
+    content_M = np.array([key_of_content[contents[row]] for row in moments.rows], np.intp)
     for ahead, behind, mirrored, likeness_N in _similar(moments):
-        first_N, second_N = moments.row_M[behind], moments.row_M[ahead]
-        lag_N = moments.step_M[behind] - moments.step_M[ahead]
+        first_N, second_N = moments.rows[behind], moments.rows[ahead]
+        lag_N = moments.steps[behind] - moments.steps[ahead]
         other_N = content_M[behind] != content_M[ahead]
         for first, second, lag, likeness in zip(
             *(values[other_N].tolist() for values in (first_N, second_N, lag_N, likeness_N)), strict=True
@@ -148,14 +148,14 @@ def _candidates(moments: Moments, contents: Sequence[str]) -> dict[tuple[int, in
 
 def _similar(moments: Moments) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp], bool, Floats]]:
     """Yield pairs of moments that are alike, of which the second comes before: indices, whether one is mirrored, likenesses."""
-    num_moments = len(moments.row_M)
+    num_moments = len(moments.rows)
     for start in range(0, num_moments, BLOCK):
-        for mirrored, vectors_MD in ((False, moments.vectors_MD), (True, moments.mirrored_MD)):
+        for mirrored, vectors_MD in ((False, moments.vectors), (True, moments.mirrored)):
             block_AD = vectors_MD[start : start + BLOCK]
             for other in range(0, start + 1, BLOCK):
-                likeness_AB = block_AD @ moments.vectors_MD[other : other + BLOCK].T
+                likeness_AB = block_AD @ moments.vectors[other : other + BLOCK].T
                 ahead, behind = np.nonzero(likeness_AB >= LEAST_OF_MOMENTS)
-                earlier = moments.row_M[behind + other] < moments.row_M[ahead + start]
+                earlier = moments.rows[behind + other] < moments.rows[ahead + start]
                 ahead, behind = ahead[earlier], behind[earlier]
                 if len(ahead):
                     yield ahead + start, behind + other, mirrored, likeness_AB[ahead, behind]
@@ -198,7 +198,7 @@ def likeness_at(first_TP: Floats, second_TP: Floats, lag: int) -> tuple[float, i
     return float(first_N @ second_N) / (powers[0] * powers[1]) ** 0.5, steps
 
 
-def _copy(first: int, second: int, mirrored: bool, found: tuple[float, int, int]) -> Copy:  # noqa: FBT001
+def _copy(first: int, second: int, mirrored: bool, found: tuple[float, int, int]) -> Copy:
     likeness, lag, steps = found
     return Copy(
         first=first,
