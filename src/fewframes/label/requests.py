@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
-
-from fewframes.core.settings import STRICT
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Words = Annotated[str, Field(max_length=200)]
+BODY = ConfigDict(extra="forbid")
+"""The configuration of all bodies: no unknown fields. It is not `STRICT`, which refuses the dictionaries that JSON becomes."""
 
 
-@settings(frozen=True, kw_only=True, config=STRICT)
+@settings(frozen=True, kw_only=True, config=BODY)
 class LabelRequest:
     """A request of an annotator."""
 
@@ -21,7 +21,7 @@ class LabelRequest:
     """Name of the annotator; empty for the one that the server was started for."""
 
 
-@settings(frozen=True, kw_only=True, config=STRICT)
+@settings(frozen=True, kw_only=True, config=BODY)
 class NewSegment(LabelRequest):
     """A request to label a part of a video, or to refuse a suggestion."""
 
@@ -35,7 +35,7 @@ class NewSegment(LabelRequest):
     """Name of the action; empty if the part shows none of the actions."""
 
 
-@settings(frozen=True, kw_only=True, config=STRICT)
+@settings(frozen=True, kw_only=True, config=BODY)
 class SegmentChange(LabelRequest):
     """A request to change a segment. None keeps a value."""
 
@@ -47,7 +47,7 @@ class SegmentChange(LabelRequest):
     """New label."""
 
 
-@settings(frozen=True, kw_only=True, config=STRICT)
+@settings(frozen=True, kw_only=True, config=BODY)
 class TagRequest(LabelRequest):
     """A request to label many moments at once."""
 
@@ -57,7 +57,7 @@ class TagRequest(LabelRequest):
     """Name of the action; empty if they show none of the actions."""
 
 
-@settings(frozen=True, kw_only=True, config=STRICT)
+@settings(frozen=True, kw_only=True, config=BODY)
 class RenameRequest(LabelRequest):
     """A request to give a label another name."""
 

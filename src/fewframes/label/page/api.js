@@ -3,7 +3,7 @@ const WAITING = 'fewframes-changes';
 const waiting = JSON.parse(sessionStorage.getItem(WAITING) || '[]');
 const promises = new Map();
 const listeners = [];
-let isOnline = true, isSending = false;
+let isOnline = null, isSending = false;
 
 export const onConnection = listener => listeners.push(listener);
 export const connection = () => ({isOnline, num_waiting: waiting.length});

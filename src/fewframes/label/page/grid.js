@@ -1,14 +1,14 @@
 /* Tag many moments at once: a list of tiles of which several can be chosen. */
-import {$, clock, make, percent} from './dom.js';
+import {$, clock, make} from './dom.js';
 import {get} from './api.js';
-import {named} from './timeline.js';
+import {whole} from './panel.js';
+import {hueOf, named} from './timeline.js';
 
 const PAGE = 60, FLIP_MS = 220, FLIPS = 5;
 
 export class Grid {
-  constructor(nameOf, hue) {
+  constructor(nameOf) {
     this.nameOf = nameOf;
-    this.hue = hue;
     this.root = $('tiles');
     this.chosen = new Set();
     this.tiles = [];
@@ -39,12 +39,14 @@ export class Grid {
 
   get moments() { return [...this.chosen]; }
 
+  note(words) { $('grid-note').textContent = words; }
+
   _tile(tile) {
     const image = make('img', {src: this._frame(tile, .5), alt: '', loading: 'lazy'});
     const found = make('div', {role: 'option', class: 'tile', tabindex: '-1', 'aria-selected': 'false'}, image,
-      make('b', {text: named(tile.guess)}), make('span', {text: percent(tile.score)}), make('span', {text: `${this.nameOf(tile.video)} ${clock(tile.start_s)}`}));
-    found.setAttribute('aria-label', `${named(tile.guess)}, ${percent(tile.score)}, ${this.nameOf(tile.video)} at ${clock(tile.start_s)}`);
-    found.style.setProperty('--h', this.hue(tile.guess));
+      make('b', {text: named(tile.guess)}), make('span', {text: whole(tile.score)}), make('span', {text: `${this.nameOf(tile.video)} ${clock(tile.start_s)}`}));
+    found.setAttribute('aria-label', `${named(tile.guess)}, ${whole(tile.score)}, ${this.nameOf(tile.video)} at ${clock(tile.start_s)}`);
+    found.style.setProperty('--h', hueOf(tile.guess));
     return found;
   }
 
@@ -72,9 +74,9 @@ export class Grid {
       element.setAttribute('aria-selected', String(this.chosen.has(this.tiles[index].id)));
       element.tabIndex = index === this.anchor ? 0 : -1;
     }
-    $('grid-note').textContent = this.tiles.length
+    this.note(this.tiles.length
       ? `${this.chosen.size} chosen of ${this.tiles.length} shown, ${this.total} in all. Choose by click, Shift-click or Space, then a label.`
-      : 'No moments yet: the videos are still being looked at.';
+      : 'No moments here: the videos are still being looked at, or all are labelled.');
   }
 
   _focus(index) {

@@ -1,10 +1,10 @@
 /* Show what is chosen, the labels, how good the model is, and the lists. */
 import {$, clock, draw, make, sized} from './dom.js';
-import {NONE, named} from './timeline.js';
+import {hueOf, named} from './timeline.js';
 
-export const NONE_KEY = '0';
+const NONE_KEY = '0';
 const KEYS = [...'123456789qweryasfhzv'];
-const whole = fraction => `${Math.round(100 * fraction)}\u00a0%`;
+export const whole = fraction => `${Math.round(100 * fraction)}\u00a0%`;
 const TITLES = {moment: 'Next moment', suggestion: 'Suggestion', segment: 'Labelled', doubt: 'Look again', marks: 'Your marks'};
 const KINDS = {wrong: 'may be wrong', unknown: 'unlike all labels', disagreement: 'two answers'};
 
@@ -13,19 +13,7 @@ export function keysOf(labels) {
   return new Map([...labels.filter(label => !label.is_background).slice(0, KEYS.length).map((label, index) => [KEYS[index], label.name]), [NONE_KEY, '']]);
 }
 
-/* Return the hue of each label: neighbours in the list are far apart. */
-export function huesOf(labels) {
-  const names = labels.filter(label => !label.is_background).map(label => label.name);
-  return label => {
-    const index = names.indexOf(label);
-    if (index >= 0) return Math.round(210 + 137.5 * index) % 360;
-    let sum = 0; // a label of the model that has no segment yet
-    for (const character of label) sum = (31 * sum + character.charCodeAt(0)) % 360;
-    return sum;
-  };
-}
-
-export function showChips(root, labels, hue, onPick, onRename) {
+export function showChips(root, labels, onPick) {
   const keys = new Map([...keysOf(labels)].map(([key, label]) => [label, key]));
   const counts = new Map(labels.map(label => [label.is_background ? '' : label.name, label.num_segments]));
   const names = [...labels.filter(label => !label.is_background).map(label => label.name), ''];
@@ -33,13 +21,11 @@ export function showChips(root, labels, hue, onPick, onRename) {
     const key = keys.get(label), count = counts.get(label) ?? 0;
     const button = make('button', {type: 'button', class: label ? 'chip' : 'chip none', 'aria-label': `${named(label)}, ${count} labelled${key ? `, key ${key}` : ''}`},
       ...(key ? [make('kbd', {text: key.toUpperCase()})] : []), make('span', {text: named(label)}), make('small', {text: count}));
-    button.style.setProperty('--h', hue(label));
+    button.style.setProperty('--h', hueOf(label));
     button.addEventListener('click', () => onPick(label));
     return button;
   };
-  const rename = make('button', {type: 'button', class: 'link', text: 'Rename'});
-  rename.addEventListener('click', onRename);
-  root.replaceChildren(...names.map(chip), ...(onRename && names.length > 1 ? [rename] : []));
+  root.replaceChildren(...names.map(chip));
 }
 
 /* Show what the next answer is about. `actions` has the buttons: [words, key, function, is it the main one]. */
@@ -48,7 +34,7 @@ export function showMoment(chosen, actions, hint) {
   $('moment-time').textContent = chosen ? `${clock(chosen.start_s)} to ${clock(chosen.end_s)}` : '';
   $('moment-words').textContent = chosen ? chosen.words ?? '' : hint.words;
   const guess = $('moment-guess');
-  guess.hidden = !chosen?.guess && chosen?.guess !== '';
+  guess.hidden = !chosen || chosen.guess === null || chosen.kind === 'marks';
   if (!guess.hidden) guess.replaceChildren(
     make('p', {text: `${chosen.kind === 'segment' ? 'Labelled' : 'The model says'} `}, make('b', {text: named(chosen.guess)}), chosen.score === undefined ? '' : `, ${whole(chosen.score)}`),
     ...(chosen.score === undefined ? [] : [make('div', {class: 'bar', 'aria-hidden': 'true'}, sized('i', 'width', chosen.score))]));
@@ -72,7 +58,7 @@ export function showQuality(state) {
 
 /* Draw the accuracy over the number of labelled moments. */
 function curveOf(curve) {
-  const [width, height, left, bottom] = [320, 110, 34, 18];
+  const [width, height, left, bottom] = [320, 110, 42, 18];
   const most = curve.at(-1).num_segments;
   const x = count => left + (width - left - 8) * count / most, y = value => 6 + (height - bottom - 6) * (1 - value);
   const words = (text, at_x, at_y, anchor) => { const found = draw('text', {x: at_x, y: at_y, 'text-anchor': anchor}); found.textContent = text; return found; };
@@ -86,11 +72,11 @@ function curveOf(curve) {
 }
 
 /* Show parts of videos as buttons. `describe` returns [title, note] of one. */
-export function showList(root, items, chosen, hue, describe, onPick, empty) {
+export function showList(root, items, chosen, describe, onPick, empty) {
   root.replaceChildren(...(items.length ? items.map(item => {
     const [title, note, label] = describe(item);
     const button = make('button', {type: 'button', class: label === '' ? 'row none' : 'row'}, make('b', {text: title}), make('span', {text: note}));
-    button.style.setProperty('--h', hue(label));
+    button.style.setProperty('--h', hueOf(label));
     if (chosen(item)) button.setAttribute('aria-current', 'true');
     button.addEventListener('click', () => onPick(item));
     return make('li', {}, button);
@@ -103,4 +89,3 @@ export const describeSegment = doubtful => item => [
 export const describeDoubt = nameOf => item => [
   item.kind === 'unknown' ? KINDS.unknown : `${named(item.label)}: ${KINDS[item.kind]}`,
   `${nameOf(item.video)}, ${clock(item.start_s)} to ${clock(item.end_s)}${item.kind === 'unknown' ? '' : `; others say ${named(item.model_label)}`}`, item.label];
-export {NONE};

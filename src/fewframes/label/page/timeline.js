@@ -3,8 +3,14 @@ import {$, clock, draw, make} from './dom.js';
 
 const STEPS_S = [.2, .5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800];
 const LEAST_VIEW_S = 2, MOST_TRACKS = 4, DRAG_PX = 6, WIDE_S = 60;
-export const NONE = 'none of these';
-export const named = label => label || NONE;
+const hues = new Map();
+export const named = label => label || 'none of these';
+
+/* Return the hue of a label. It stays the same; those that were seen first are far apart. */
+export function hueOf(label) {
+  if (!hues.has(label)) hues.set(label, Math.round(210 + 137.5 * hues.size) % 360);
+  return hues.get(label);
+}
 
 export class Timeline {
   /* `on` has functions: seek(time_s), mark(start_s, end_s), pick(kind, item). */
@@ -17,15 +23,13 @@ export class Timeline {
     this.time_s = 0;
     this.marks = {};
     this.selected = null;
-    this.colour = () => 0;
     this._listen(this.root, time => this.timeAt(time), true);
     this._listen(this.whole, x => this.data.duration_s * this._fraction(this.whole, x), false);
   }
 
-  /* Show the timeline of a video. `colour` gives the hue of a label. */
-  show(data, colour, isNew) {
+  /* Show the timeline of a video. */
+  show(data, isNew) {
     this.data = data;
-    this.colour = colour;
     if (isNew) this.view = {from: 0, to: Math.min(data.duration_s, WIDE_S)};
     this.root.setAttribute('aria-valuemax', data.duration_s.toFixed(1));
     this.redraw();
@@ -82,21 +86,17 @@ export class Timeline {
       if (!item.label) found.classList.add('none');
       if (isChosen(kind, item)) found.classList.add('chosen');
       found.item = {kind, item};
-      return this._put(found, item, this.colour(item.label));
+      return this._put(found, item, hueOf(item.label));
     };
-    const lane = (name, ...children) => make('div', {class: 'lane'}, make('span', {class: 'lane-name', text: name}), ...children);
-    this.root.replaceChildren(
-      this._ruler(),
-      lane('labelled', ...segments.filter(isSeen).map(item => block('segment', item))),
-      lane('suggested', ...suggestions.filter(isSeen).map(item => block('suggestion', item))),
-      ...this._tracks(),
-      ...this._shades(),
-      make('div', {class: 'now'}));
+    const lane = (kind, items) => make('div', {class: 'lane'}, ...items.filter(isSeen).map(item => block(kind, item)));
+    const tracks = this._tracks();
+    this.root.replaceChildren(this._ruler(), lane('segment', segments), lane('suggestion', suggestions), ...tracks, ...this._shades(), make('div', {class: 'now'}));
+    $('lane-names').replaceChildren(...['', 'labelled', 'suggested', ...tracks.map(track => track.textContent)].map(text => make('span', {text})));
     const isLong = to - from < .98 * duration_s;
     this.whole.hidden = !isLong;
     if (isLong) this.whole.replaceChildren(
-      ...suggestions.map(item => this._put(make('i', {class: 'suggestion'}), item, this.colour(item.label), true)),
-      ...segments.map(item => this._put(make('i', {class: item.label ? 'segment' : 'segment none'}), item, this.colour(item.label), true)),
+      ...suggestions.map(item => this._put(make('i', {class: 'suggestion'}), item, hueOf(item.label), true)),
+      ...segments.map(item => this._put(make('i', {class: item.label ? 'segment' : 'segment none'}), item, hueOf(item.label), true)),
       this._put(make('div', {class: 'view'}), {start_s: from, end_s: to}, 0, true),
       make('div', {class: 'now'}));
     this.setTime(this.time_s);
@@ -115,7 +115,7 @@ export class Timeline {
       for (let index = first; index <= last; index++) points += `${(1000 * this._place(times_s[index])).toFixed(1)},${(96 - 92 * scores[label][index]).toFixed(1)} `;
       const svg = draw('svg', {viewBox: '0 0 1000 100', preserveAspectRatio: 'none'}, draw('polyline', {points}));
       const track = make('div', {class: 'lane track'}, svg, make('span', {class: 'lane-name', text: named(label)}));
-      track.style.setProperty('--h', this.colour(label));
+      track.style.setProperty('--h', hueOf(label));
       return track;
     });
   }
