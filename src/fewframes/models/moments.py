@@ -138,15 +138,47 @@ def solve_moments(
             all videos: they depend on no label.
         moments: the set of moments.
     """
-    embeddings_BVTD, targets_BK = np.asarray(embeddings_BVTD), np.asarray(targets_BK, np.float64)
+    embeddings_BVTD = np.asarray(embeddings_BVTD)
+    problem = _problem_of(embeddings_BVTD, np.asarray(targets_BK, np.float64), moments)
+    return _solved(problem, np.asarray(targets_BK, np.float64), loss, groups_B, left_out_groups)
+
+
+def solve_rows(
+    rows_BVP: Floats, targets_BK: Floats, loss: Loss, *, groups_B: Indices, moments: MomentSet | None
+) -> SolvedMoments:
+    """Solve the same regression on moments that were computed before, or on other features that are standardised already.
+
+    Args:
+        rows_BVP: the moments, or features, of V views of each video.
+        targets_BK: the targets in 0-1.
+        loss: computes the loss from logits and targets.
+        groups_B: the group of each video.
+        moments: the set of moments. None takes the rows as they are, but for their mean.
+    """
+    wanted_BK = np.asarray(targets_BK, np.float64)
+    weights = None if moments is None else MOMENT_WEIGHTS[moments]
+
+    def rows_of(some: Indices) -> NDArray[np.float32]:
+        return np.asarray(rows_BVP[some].reshape(-1, rows_BVP.shape[-1]), np.float32)
+
+    problem = _Problem(rows_of, rows_BVP.shape[1], wanted_BK - wanted_BK.mean(axis=0), weights)
+    return _solved(problem, wanted_BK, loss, groups_B, None)
+
+
+def _solved(
+    problem: _Problem,
+    targets_BK: Floats,
+    loss: Loss,
+    groups_B: Indices | None,
+    left_out_groups: Sequence[int] | None,
+) -> SolvedMoments:
     rows_of = _rows_of(np.arange(len(targets_BK)) if groups_B is None else np.asarray(groups_B), left_out_groups)
     prior_K = targets_BK.mean(axis=0)
-    problem = _Problem(embeddings_BVTD, targets_BK - prior_K, moments)
     weight_KP, left_out_NVK = problem.solve(rows_of)
-    indices_N, num_views = np.concatenate(rows_of), embeddings_BVTD.shape[1]
+    indices_N, num_views = np.concatenate(rows_of), problem.num_views
     centred_MK = (left_out_NVK + prior_K - 0.5).reshape(-1, len(prior_K))
     wanted_MK = targets_BK[indices_N].repeat(num_views, axis=0)
-    gain = min(GAINS, key=lambda gain: loss(gain * centred_MK, wanted_MK))
+    gain = _best_gain(lambda gain: loss(gain * centred_MK, wanted_MK))
     weight_KP = gain * weight_KP * problem.scale_P
     return SolvedMoments(
         weight=weight_KP.astype(np.float32),
@@ -157,12 +189,24 @@ def solve_moments(
     )
 
 
+def _best_gain(loss: Callable[[int], float]) -> int:
+    """Return the scale of `GAINS` with the smallest loss. The loss of scaled logits is convex, so halving the range finds it."""
+    low, high = 0, len(GAINS) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if loss(GAINS[middle]) <= loss(GAINS[middle + 1]):
+            high = middle
+        else:
+            low = middle + 1
+    return GAINS[low]
+
+
 def products_of_views(embeddings_BVTD: Floats, moments: MomentSet) -> Floats:
     """Return the products (M, M) of the standardised moments of all views with each other, from which read-outs can be solved.
 
     Moments are standardised over all these videos, which depends on no label.
     """
-    problem = _Problem(np.asarray(embeddings_BVTD), np.zeros((len(embeddings_BVTD), 1)), moments)
+    problem = _problem_of(np.asarray(embeddings_BVTD), np.zeros((len(embeddings_BVTD), 1)), moments)
     pieces = [
         problem.scaled(rows) for rows in np.array_split(np.arange(len(embeddings_BVTD)), len(embeddings_BVTD) // 64 + 1)
     ]
@@ -194,12 +238,34 @@ def _rows_of(groups_B: Indices, left_out_groups: Sequence[int] | None) -> list[I
     return [rows_G[number_of[int(name)]] for name in left_out_groups]
 
 
-class _Problem:
-    """A ridge regression of centred targets (B, K) on the standardised moments of all views of B videos."""
+def _problem_of(embeddings_BVTD: Floats, targets_BK: Floats, moments: MomentSet) -> _Problem:
+    """Return the regression of targets on the moments of embeddings, which are computed piece by piece."""
 
-    def __init__(self, embeddings_BVTD: Floats, wanted_BK: Floats, moments: MomentSet) -> None:
-        self.embeddings_BVTD, self.wanted_BK, self.moments = embeddings_BVTD, wanted_BK, moments
-        self.num_views = embeddings_BVTD.shape[1]
+    def rows_of(some: Indices) -> NDArray[np.float32]:
+        some_BVTD = embeddings_BVTD[some]
+        return moment_features(some_BVTD.reshape(-1, *some_BVTD.shape[2:]), moments)
+
+    return _Problem(rows_of, embeddings_BVTD.shape[1], targets_BK - targets_BK.mean(axis=0), MOMENT_WEIGHTS[moments])
+
+
+class _Problem:
+    """A ridge regression of centred targets (B, K) on the standardised moments of all views of B videos.
+
+    Args:
+        moments_of: returns the moments (M, P) of all views of some videos, video after video.
+        num_views: V.
+        wanted_BK: the centred targets.
+        weights: the weight of each moment of the set; None for features that are standardised already.
+    """
+
+    def __init__(
+        self,
+        moments_of: Callable[[Indices], NDArray[np.float32]],
+        num_views: int,
+        wanted_BK: Floats,
+        weights: tuple[float, ...] | None,
+    ) -> None:
+        self._moments, self.num_views, self.wanted_BK, self._weights = moments_of, num_views, wanted_BK, weights
         self.num_rows = len(wanted_BK) * self.num_views
         self.mean_P, self.scale_P = self._mean_and_scale()
 
@@ -310,12 +376,15 @@ class _Problem:
             shifted_MP = moments_MP - shift_P
             sums_P, squares_P = sums_P + shifted_MP.sum(axis=0), squares_P + np.square(shifted_MP).sum(axis=0)
         assert shift_P is not None
+        mean_P = shift_P + sums_P / self.num_rows
+        if self._weights is None:
+            return mean_P, np.ones_like(mean_P)
         variance_P = np.maximum(0, squares_P - np.square(sums_P) / self.num_rows) / (self.num_rows - 1)
-        weights_M = np.array(MOMENT_WEIGHTS[self.moments])
+        weights_M = np.array(self._weights)
         spread_MD = np.sqrt(variance_P).reshape(len(weights_M), -1)
         spread_MD += STD_FLOOR * spread_MD.mean(axis=1, keepdims=True)
         scale_MD = np.sqrt(weights_M)[:, None] / np.maximum(1e-6, spread_MD)
-        return shift_P + sums_P / self.num_rows, scale_MD.ravel()
+        return mean_P, scale_MD.ravel()
 
     def _pieces(self, rows: Indices) -> Iterator[Indices]:
         """Yield the videos in pieces of at most `MAX_AT_ONCE` views."""
@@ -335,11 +404,6 @@ class _Problem:
             some, num_views = [*some, number], num_views + own
         if some:
             yield some
-
-    def _moments(self, rows: Indices) -> NDArray[np.float32]:
-        """Return the moments (M, P) of all views of some videos, video after video."""
-        some_BVTD = self.embeddings_BVTD[rows]
-        return moment_features(some_BVTD.reshape(-1, *some_BVTD.shape[2:]), self.moments)
 
     def scaled(self, rows: Indices) -> Floats:
         """Return the standardised moments (M, P) of all views of some videos."""

@@ -76,7 +76,29 @@ def fit_rejection(
     Returns:
         The rejection, or None if no action has videos of two groups, because no video can be judged by others then.
     """
-    videos = _Videos.of(embeddings_BVTD, targets_BK, groups, background_BVTD, background_groups)
+    labels_BK = np.asarray(targets_BK) > 0
+    some = _some(labels_BK, MOST_VIDEOS)
+    parts = [JudgedMoments.of(np.asarray(embeddings_BVTD)[some])]
+    labels, names = [labels_BK[some]], [groups[row] for row in some]
+    if background_BVTD is not None and len(background_BVTD):
+        none_BK = np.zeros((len(background_BVTD), labels_BK.shape[1]), bool)
+        some = _some(none_BK, MOST_BACKGROUND)
+        own = [f"background {row}" for row in range(len(none_BK))] if background_groups is None else background_groups
+        parts.append(JudgedMoments.of(np.asarray(background_BVTD)[some]).with_views(parts[0].moments.shape[1]))
+        labels.append(none_BK[some])
+        names += [own[row] for row in some]
+    return fit_judge(JudgedMoments.joined(parts), np.concatenate(labels), names)
+
+
+def fit_judge(moments: JudgedMoments, labels_BK: Bools, groups: Sequence[str]) -> Rejection | None:
+    """Fit the rejection to videos whose moments were computed before. All of them are learned from.
+
+    Args:
+        moments: the moments of the videos.
+        labels_BK: the actions of each video; videos without any are background.
+        groups: the group of each video.
+    """
+    videos = _Videos.of(moments, labels_BK, groups)
     everything = np.ones(len(videos.labels), bool)
     whole = videos.evidence(everything)
     is_known = whole.usable & videos.is_judged
@@ -92,6 +114,35 @@ def fit_rejection(
         far=np.array([np.quantile(whole.values[is_known, EVIDENCE.index("neighbours")], KEPT)], np.float32),
         least_change=np.array([STILL * videos.changes[videos.is_action].min()], np.float32),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class JudgedMoments:
+    """The moments of B videos that the judge learns from."""
+
+    moments: Floats
+    """The slow moments of at most `NUM_VIEWS` views of each video (B, V, P)."""
+    changes: Floats
+    """The mean change from frame to frame in each video as it is (B,)."""
+
+    @classmethod
+    def of(cls, embeddings_BVTD: Floats) -> JudgedMoments:
+        """Return the moments of videos, by the frame embeddings of V views of each. The first view is the video as it is."""
+        views_BVTD = np.asarray(embeddings_BVTD)[:, :NUM_VIEWS].astype(np.float32, copy=False)
+        return cls(np.stack([moment_features(views_VTD) for views_VTD in views_BVTD]), change_of(views_BVTD[:, 0]))
+
+    @classmethod
+    def joined(cls, parts: Sequence[JudgedMoments]) -> JudgedMoments:
+        """Return the videos of all parts. Each must have as many views."""
+        return cls(np.concatenate([part.moments for part in parts]), np.concatenate([part.changes for part in parts]))
+
+    def with_views(self, num_views: int) -> JudgedMoments:
+        """Return the videos with this number of views: the first ones, repeated where there are fewer."""
+        return JudgedMoments(self.moments[:, np.arange(num_views) % self.moments.shape[1]], self.changes)
+
+    def some(self, rows: Array) -> JudgedMoments:
+        """Return the videos of these rows."""
+        return JudgedMoments(self.moments[rows], self.changes[rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,36 +177,9 @@ class _Videos:
     """D, the width of a frame embedding."""
 
     @classmethod
-    def of(
-        cls,
-        embeddings_BVTD: Floats,
-        targets_BK: Floats,
-        groups: Sequence[str],
-        background_BVTD: Floats | None,
-        background_groups: Sequence[str] | None,
-    ) -> _Videos:
-        """Return the videos that `fit_rejection` was given, or a part of them if they are many."""
-        labels_BK = np.asarray(targets_BK) > 0
-        some = _some(labels_BK, MOST_VIDEOS)
-        parts, labels, names = (
-            [np.asarray(embeddings_BVTD)[some, :NUM_VIEWS]],
-            [labels_BK[some]],
-            [groups[row] for row in some],
-        )
-        if background_BVTD is not None and len(background_BVTD):
-            none_BK = np.zeros((len(background_BVTD), labels_BK.shape[1]), bool)
-            some = _some(none_BK, MOST_BACKGROUND)
-            own = (
-                [f"background {row}" for row in range(len(none_BK))] if background_groups is None else background_groups
-            )
-            views = np.asarray(background_BVTD)[some, :NUM_VIEWS]
-            # A background may have fewer views than the actions; the first ones are repeated.
-            parts.append(views[:, np.arange(parts[0].shape[1]) % views.shape[1]])
-            labels.append(none_BK[some])
-            names += [own[row] for row in some]
-        views_BVTD = np.concatenate(parts).astype(np.float32, copy=False)
-        labels_BK = np.concatenate(labels)
-        moments_MP = np.concatenate([moment_features(views_TD) for views_TD in views_BVTD])
+    def of(cls, moments: JudgedMoments, labels_BK: Bools, groups: Sequence[str]) -> _Videos:
+        """Return the videos, with their moments standardised."""
+        moments_MP = moments.moments.reshape(-1, moments.moments.shape[2])
         mean_P, spread_MD = moments_MP.mean(axis=0), moments_MP.std(axis=0).reshape(NUM_MOMENTS, -1)
         spread_MD += STD_FLOOR * spread_MD.mean(axis=1, keepdims=True)
         mean_P, scale_P = _rounded(mean_P), _rounded(1 / np.maximum(1e-4, spread_MD).ravel())
@@ -164,10 +188,10 @@ class _Videos:
             mean=mean_P,
             scale=scale_P,
             labels=labels_BK,
-            group=np.unique(names, return_inverse=True)[1],
+            group=np.unique(np.asarray(groups), return_inverse=True)[1],
             has_background=bool((~labels_BK.any(axis=1)).any()),
-            changes=change_of(views_BVTD[:, 0]),
-            width=views_BVTD.shape[3],
+            changes=moments.changes,
+            width=moments_MP.shape[1] // NUM_MOMENTS,
         )
 
     @property

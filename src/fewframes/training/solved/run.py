@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -204,6 +204,32 @@ def solve_and_measure(
     solved = solve_moments(views.embeddings, targets_BK, loss, groups_B=groups_B, moments=SOLVED_MOMENTS)
     passed = f"one pass over {views.embeddings.shape[2]} uniform frames"
     groups = tuple(read.samples[row].group or read.samples[row].path for row in solved.indices)
+    solved, calibration = calibrated(solved, targets_BK, groups_B, groups, _task(read))
+    protocol = f"each of {len(names)} groups of {read.name} predicted from all other groups, {passed}"
+    samples = [read.samples[row] for row in solved.indices]
+    logits_NK, targets_NK = solved.left_out[:, 0], targets_BK[solved.indices]
+    figures = figures_of(
+        logits_NK, targets_NK, _task(read), labels, samples, protocol, views.failures, calibration.thresholds
+    )
+    return solved, calibration, figures
+
+
+def calibrated(
+    solved: SolvedMoments,
+    targets_BK: NDArray[np.float64],
+    groups_B: NDArray[np.integer],
+    groups: Sequence[str],
+    task: Task,
+) -> tuple[SolvedMoments, CalibrationFit]:
+    """Fit the calibration of a read-out to its left-out videos; return the divided read-out and the calibration.
+
+    Args:
+        solved: The read-out.
+        targets_BK: The targets of all videos.
+        groups_B: The group of each video, as a number.
+        groups: The groups of the left-out videos by name, in their order.
+        task: One action a video, or any number of them.
+    """
     folds = np.zeros(len(groups), np.int64)
     for number, rows in enumerate(calibration_folds(targets_BK[solved.indices], groups, NUM_FOLDS)):
         folds[rows] = number
@@ -212,15 +238,8 @@ def solve_and_measure(
     # Without its only group no solution knows a label, so such videos say nothing about how sure it may be.
     counts = np.flatnonzero(~(targets_NK[:, _of_one_group(targets_BK, groups_B)] > 0).any(axis=1))
     kept = LeftOutLogits(logits_NK[counts], targets_NK[counts], tuple(groups[row] for row in counts), folds[counts])
-    calibration = fit_calibration(kept, _task(read), "left-out groups of the training videos", EXPECTED_SOLVED)
-    solved = solved.divided(calibration.temperature)
-    protocol = f"each of {len(names)} groups of {read.name} predicted from all other groups, {passed}"
-    samples = [read.samples[row] for row in solved.indices]
-    logits_NK, targets_NK = solved.left_out[:, 0], targets_BK[solved.indices]
-    figures = figures_of(
-        logits_NK, targets_NK, _task(read), labels, samples, protocol, views.failures, calibration.thresholds
-    )
-    return solved, calibration, figures
+    calibration = fit_calibration(kept, task, "left-out groups of the training videos", EXPECTED_SOLVED)
+    return solved.divided(calibration.temperature), calibration
 
 
 def _of_one_group(targets_BK: NDArray[np.float64], groups_B: NDArray[np.integer]) -> NDArray[np.bool_]:
