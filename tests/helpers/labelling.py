@@ -15,7 +15,10 @@ from helpers.served import until
 def opened(films: Path, project: Path, predictor: Predictor) -> Session:
     """A session over all films of a folder, whose embeddings are cached beside it."""
     videos = [str(path) for path in sorted(films.iterdir()) if path.suffix != ".cache"]
-    return Session.open(videos, project, predictor, EmbeddingCache(films.parent / "embeddings"))
+    cache = EmbeddingCache(films.parent / "embeddings")
+    session = Session.open(videos, project, predictor, model=predictor.name, cache=cache, note=lambda words: None)
+    session.start()
+    return session
 
 
 def ready(state: Callable[[], dict[str, Any]]) -> None:

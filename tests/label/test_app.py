@@ -223,3 +223,15 @@ def test_a_server_that_comes_back_knows_all(films: Path, predictor: Predictor, t
             assert client.get("/api/state").json()["num_segments"] == num_before
             label(client, range(3))
         session.close()
+
+
+def test_other_machines_need_the_token(films: Path, predictor: Predictor, tmp_path: Path) -> None:
+    session = opened(films, tmp_path, predictor)
+    with TestClient(create_app(session, PageConfig(project=tmp_path, token="secret"))) as client:
+        for route in ("/", "/main.js", "/api/state", "/?token=wrong", "/api/state?token=secret"):
+            status, words = told(client.get(route))
+            assert (status, "?token=" in words) == (401, True), route
+        answer = client.get("/?token=secret")
+        assert (answer.status_code, str(answer.url)) == (200, "http://testserver/")
+        assert client.get("/api/state").status_code == 200
+    session.close()

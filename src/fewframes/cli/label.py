@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import secrets
 import sys
 import time
 import webbrowser
@@ -28,6 +30,9 @@ from fewframes.cli.options import (
 from fewframes.cli.serve import ADDRESS, is_loopback, names_of, needing_serve
 from fewframes.core.text import count_of
 from fewframes.errors import DataError
+
+EVERY_ADDRESS = ("0.0.0.0", "::")
+"""The hosts that stand for all addresses of this machine; its name is shown in their place."""
 
 
 def label(
@@ -58,7 +63,7 @@ def label(
     host: Annotated[
         str,
         typer.Option(
-            help="Address to listen on. 0.0.0.0 lets a phone or other machines connect, and anybody who reaches it.",
+            help="Address to listen on. 0.0.0.0 lets a phone or other machines connect, with the token in the address.",
             rich_help_panel=ADDRESS,
         ),
     ] = "127.0.0.1",
@@ -93,20 +98,35 @@ def label(
     if empty := [path for path in videos if os.path.isdir(path)]:
         raise DataError(f"{empty[0]}: a folder without videos; name one that has some, or the videos themselves")
     listening = listen(host, port)  # before the model is loaded, so that a port that is taken is known at once
+    is_here = is_loopback(listening)
     make_folder(project)
     began = time.perf_counter()
     predictor = load(model, device=device, dtype=dtype, backend="pyav", runtime=runtime)
     tell(f"{describe(predictor)}, loaded in {time.perf_counter() - began:.1f} s")
-    session = Session.open(videos, project, predictor, embedding_cache(cache, unused=False), merge or (), note=tell)
-    is_here = is_loopback(listening)
+    session = Session.open(
+        videos,
+        project,
+        predictor,
+        model=model,
+        cache=embedding_cache(cache, unused=False),
+        merge=merge or (),
+        note=tell,
+    )
+    session.start()
     who = annotator or os.environ.get("USER") or os.environ.get("USERNAME") or ""
     config = PageConfig(
-        project=project.resolve(), model=predictor.name, annotator=who, names=names_of(host) if is_here else ()
+        project=project.resolve(),
+        model=predictor.name,
+        annotator=who,
+        names=names_of(host) if is_here else (),
+        token="" if is_here else secrets.token_urlsafe(12),
     )
     app = create_app(session, config)
-    if not is_here:
-        tell("warning: anybody who reaches this address can see the videos and change the labels")
-    address = f"http://{in_address(host)}:{listening.getsockname()[1]}"
+    shown = platform.node() if host in EVERY_ADDRESS else host
+    address = f"http://{in_address(shown)}:{listening.getsockname()[1]}"
+    if config.token:
+        address += f"/?token={config.token}"
+        tell("this page is open to other machines: whoever has its whole address can see the videos and change the labels")
     tell(f"{count_of(len(videos), 'video')}; labels are kept in {project}")
     tell(f"{address} (Ctrl-C stops it)")
     if browser and is_here and has_screen():

@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from fewframes.core.text import PAGE_SCRIPT, STYLE, html_of
 from fewframes.core.version import __version__
 from fewframes.errors import FewframesError, MissingVideo, Refusal
+from fewframes.label.access import TokenGuard
 from fewframes.label.requests import LabelRequest, NewSegment, RenameRequest, SegmentChange, TagRequest
 from fewframes.label.session import Session
 from fewframes.serve.answers import status_of
@@ -43,6 +44,8 @@ class PageConfig:
     """The annotator of changes that name none."""
     names: tuple[str, ...] = ()
     """Host names under which the server may be asked, without ports; none allows any."""
+    token: str = ""
+    """The secret that a browser must show once, in the address of the page; empty for none."""
 
 
 def create_app(session: Session, config: PageConfig) -> FastAPI:
@@ -64,6 +67,7 @@ def create_app(session: Session, config: PageConfig) -> FastAPI:
     async def failed(_: Request, __: Exception) -> Response:
         return JSONResponse({"error": "this server failed; its log has the reason", "status": 500}, 500, HEADERS)
 
+    app.add_middleware(TokenGuard, token=config.token, refused=refused)
     app.add_middleware(OwnPages, names=config.names, refused=refused)
     app.add_middleware(AddedHeaders, headers=lambda: HEADERS)  # outermost: refusals have them, too
     app.add_exception_handler(FewframesError, refused)

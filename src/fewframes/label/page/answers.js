@@ -2,7 +2,7 @@
 import {$, clock} from './dom.js';
 import {change, get, post} from './api.js';
 import {announce, grid, isGrid, known, nameOf, on, open, player, refresh, say, show, trying} from './known.js';
-import {named} from './timeline.js';
+import {isNone, named} from './timeline.js';
 
 const LEAST_S = .1;
 const isStill = matchMedia('(prefers-reduced-motion: reduce)').matches;
@@ -11,13 +11,14 @@ const annotator = () => $('annotator').value.trim();
 const segmentOf = id => `api/segments/${encodeURIComponent(id)}`;
 const isMarked = () => known.marks.start_s !== undefined && known.marks.end_s !== undefined;
 const hasGuess = () => known.chosen?.guess !== null && known.chosen?.guess !== undefined;
+const canRefuse = () => ['moment', 'suggestion'].includes(known.chosen?.kind) && !isNone(known.chosen.guess);
 /* True if what is chosen is in the journal, so that an answer changes it. */
 const isWritten = () => Boolean(known.chosen?.id) && ['segment', 'doubt'].includes(known.chosen.kind);
 
 export async function choose(kind, item) {
   const id = item.video ?? known.video.id;
   if (id !== known.video.id) await trying(() => open(id, item.start_s));
-  const guess = {moment: item.guess, suggestion: item.label, segment: item.label, doubt: item.kind === 'unknown' ? null : item.model_label}[kind];
+  const guess = {moment: item.guess || null, suggestion: item.label, segment: item.label, doubt: item.kind === 'unknown' ? null : item.model_label}[kind];
   known.marks = {};
   known.chosen = {...item, kind, video: id, guess: guess ?? null, id: kind === 'doubt' ? item.segment : item.id, words: item.words ?? wordsOf(kind, item)};
   player.repeat(item.start_s, item.end_s, !isStill);
@@ -37,7 +38,7 @@ export function actions() {
   const first = {marks: 'Again', doubt: 'Change to', segment: null}[chosen.kind] ?? (chosen.kind === 'segment' ? null : 'Accept');
   return [
     ...(first && hasGuess() ? [[`${first} ${named(chosen.guess)}`, 'Enter', accept, true]] : []),
-    ...(['moment', 'suggestion'].includes(chosen.kind) ? [['Refuse', 'X', refuse, false]] : []),
+    ...(canRefuse() ? [['Refuse', 'X', refuse, false]] : []),
     ...(chosen.kind !== 'marks' && Object.keys(marks).length ? [['Trim', 'T', trim, false]] : []),
     ...(isWritten() ? [['Delete', 'Delete', remove, false]] : []),
     chosen.kind === 'marks' ? ['Clear', 'Escape', clear, false] : next,
@@ -108,9 +109,9 @@ export function accept() { if (hasGuess() && known.chosen.kind !== 'segment') an
 
 export async function refuse() {
   const {chosen, video} = known;
-  if (!['moment', 'suggestion'].includes(chosen?.kind)) return;
+  if (!canRefuse()) return;
   say(`Not ${named(chosen.guess)}`);
-  await changed('POST', 'api/refuse', {video: video.id, label: chosen.guess ?? '', ...rounded(part() ?? chosen)}, chosen.kind === 'moment');
+  await changed('POST', 'api/refuse', {video: video.id, label: chosen.guess, ...rounded(part() ?? chosen)}, chosen.kind === 'moment');
 }
 
 export async function trim() {
@@ -149,7 +150,7 @@ export async function nextMoment() {
   const {moment} = found;
   if (!moment) { say('There is no moment to ask about: the videos are still being looked at, or everything is labelled.'); return; }
   await choose('moment', moment);
-  announce(`${moment.words} ${clock(moment.start_s)} to ${clock(moment.end_s)} in ${nameOf(moment.video)}.${moment.guess ? ` The model says ${moment.guess}.` : ''}`);
+  announce(`${moment.words} ${clock(moment.start_s)} to ${clock(moment.end_s)} in ${nameOf(moment.video)}.${moment.guess ? ` The model says ${named(moment.guess)}.` : ''}`);
 }
 
 /* Go to the suggestion or label before (-1) or after (1) what is chosen. */

@@ -44,8 +44,8 @@ export class Grid {
   _tile(tile) {
     const image = make('img', {src: this._frame(tile, .5), alt: '', loading: 'lazy'});
     const found = make('div', {role: 'option', class: 'tile', tabindex: '-1', 'aria-selected': 'false'}, image,
-      make('b', {text: named(tile.guess)}), make('span', {text: whole(tile.score)}), make('span', {text: `${this.nameOf(tile.video)} ${clock(tile.start_s)}`}));
-    found.setAttribute('aria-label', `${named(tile.guess)}, ${whole(tile.score)}, ${this.nameOf(tile.video)} at ${clock(tile.start_s)}`);
+      make('b', {text: tile.guess && named(tile.guess)}), make('span', {text: tile.guess && whole(tile.score)}), make('span', {text: `${this.nameOf(tile.video)} ${clock(tile.start_s)}`}));
+    found.setAttribute('aria-label', `${tile.guess ? `${named(tile.guess)}, ${whole(tile.score)}, ` : ''}${this.nameOf(tile.video)} at ${clock(tile.start_s)}`);
     found.style.setProperty('--h', hueOf(tile.guess));
     return found;
   }

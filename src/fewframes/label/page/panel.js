@@ -1,6 +1,6 @@
 /* Show what is chosen, the labels, how good the model is, and the lists. */
 import {$, clock, draw, make, sized} from './dom.js';
-import {hueOf, named} from './timeline.js';
+import {hueOf, isNone, named} from './timeline.js';
 
 const NONE_KEY = '0';
 const KEYS = [...'123456789qweryasfhzv'];
@@ -75,7 +75,7 @@ function curveOf(curve) {
 export function showList(root, items, chosen, describe, onPick, empty) {
   root.replaceChildren(...(items.length ? items.map(item => {
     const [title, note, label] = describe(item);
-    const button = make('button', {type: 'button', class: label === '' ? 'row none' : 'row'}, make('b', {text: title}), make('span', {text: note}));
+    const button = make('button', {type: 'button', class: isNone(label) ? 'row none' : 'row'}, make('b', {text: title}), make('span', {text: note}));
     button.style.setProperty('--h', hueOf(label));
     if (chosen(item)) button.setAttribute('aria-current', 'true');
     button.addEventListener('click', () => onPick(item));

@@ -4,7 +4,9 @@ import {$, clock, draw, make} from './dom.js';
 const STEPS_S = [.2, .5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800];
 const LEAST_VIEW_S = 2, MOST_TRACKS = 4, DRAG_PX = 6, WIDE_S = 60;
 const hues = new Map();
-export const named = label => label || 'none of these';
+/* True for the label of parts that show none of the actions. */
+export const isNone = label => !label || label === 'background';
+export const named = label => isNone(label) ? 'none of these' : label;
 
 /* Return the hue of a label. It stays the same; those that were seen first are far apart. */
 export function hueOf(label) {
@@ -83,7 +85,7 @@ export class Timeline {
       const found = make('button', {type: 'button', class: `block ${kind}`, tabindex: '-1', 'aria-hidden': 'true',
         text: (doubtful.has(item.id) ? '? ' : '') + named(item.label)});
       found.title = `${clock(item.start_s)} to ${clock(item.end_s)}: ${named(item.label)}`;
-      if (!item.label) found.classList.add('none');
+      if (isNone(item.label)) found.classList.add('none');
       if (isChosen(kind, item)) found.classList.add('chosen');
       found.item = {kind, item};
       return this._put(found, item, hueOf(item.label));
@@ -96,7 +98,7 @@ export class Timeline {
     this.whole.hidden = !isLong;
     if (isLong) this.whole.replaceChildren(
       ...suggestions.map(item => this._put(make('i', {class: 'suggestion'}), item, hueOf(item.label), true)),
-      ...segments.map(item => this._put(make('i', {class: item.label ? 'segment' : 'segment none'}), item, hueOf(item.label), true)),
+      ...segments.map(item => this._put(make('i', {class: isNone(item.label) ? 'segment none' : 'segment'}), item, hueOf(item.label), true)),
       this._put(make('div', {class: 'view'}), {start_s: from, end_s: to}, 0, true),
       make('div', {class: 'now'}));
     this.setTime(this.time_s);
