@@ -75,6 +75,12 @@ def label(
         bool,
         typer.Option("--browser/--no-browser", help="Open the page in the browser.", rich_help_panel=ADDRESS),
     ] = True,
+    window: Annotated[
+        float,
+        typer.Option(
+            min=0.5, help="Seconds of the shortest windows, about what an action lasts.", rich_help_panel=INPUT
+        ),
+    ] = 4.0,
     model: ModelOption = "lite0-16",
     cache: CacheOption = None,
     device: DeviceOption = "auto",
@@ -110,6 +116,7 @@ def label(
         model=model,
         cache=embedding_cache(cache, unused=False),
         merge=merge or (),
+        window_s=window,
         note=tell,
     )
     session.start()
