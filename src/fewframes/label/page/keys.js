@@ -17,7 +17,7 @@ const KEYS = [
   ['Up, Down', 'the suggestion or label before or after', ['arrowup', 'arrowdown'], event => neighbour(event.key === 'ArrowDown' ? 1 : -1)],
   ['Home, End', 'start or end of the video', ['home', 'end'], event => player.seek(event.key === 'Home' ? 0 : player.duration_s)],
   ['I, O', 'mark in, mark out', ['i', 'o'], event => mark(event.key.toLowerCase() === 'i' ? 'start_s' : 'end_s')],
-  ['1 \u2026 9, then Q W E R Y A S F H Z V', 'label what is marked or chosen'],
+  ['1 \u2026 9', 'label what is marked or chosen; more labels have Q W E R Y A S F H Z V'],
   ['0', 'it shows none of the actions'],
   ['C', 'type the name of an action', ['c'], () => $(isGrid() ? 'grid-label' : 'new-label').focus()],
   ['Enter', 'accept', ['enter'], accept],
