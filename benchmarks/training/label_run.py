@@ -140,7 +140,9 @@ class User:
         self.page.keyboard.type(span.label)
         self.num_keys += len(span.label)
         self.press("Enter")
-        self.wait(f"fetch('api/state').then(answer => answer.json()).then(state => state.num_segments === {before + 1})")
+        self.wait(
+            f"fetch('api/state').then(answer => answer.json()).then(state => state.num_segments === {before + 1})"
+        )
 
     def answer(self) -> None:
         """Answer the moment that is shown, and wait for the next one."""
@@ -166,11 +168,15 @@ def label_film(film: Film, project: Path, cache: Path) -> dict[str, Any]:
     address = next(found[0] for line in server.stderr if (found := re.findall(r"http://[\d.:]+", line)))
     steps["seconds to the address"] = round(time.perf_counter() - began, 1)
     with sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"])
+        browser = started.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
+        )
         page = browser.new_page(viewport={"width": 1280, "height": 800})
         page.goto(address)
         user = User(page, film)
-        user.wait("document.getElementById('clock').textContent.includes(' / ') && document.getElementById('video').readyState > 1")
+        user.wait(
+            "document.getElementById('clock').textContent.includes(' / ') && document.getElementById('video').readyState > 1"
+        )
         steps["seconds to the video"] = round(time.perf_counter() - began, 1)
         firsts = [next(span for span in film.truth if span.label == label) for label in KEYS if label]
         for span in firsts:
@@ -236,7 +242,9 @@ def main() -> None:
         steps = label_film(first, work / "labels", work / "cache")
         other = found_in(second, work / "labels" / "model")
     write_result(
-        films={"first": round(first.duration_s), "second": round(second.duration_s)}, steps=steps, **{"second film": other}
+        films={"first": round(first.duration_s), "second": round(second.duration_s)},
+        steps=steps,
+        **{"second film": other},
     )
 
 

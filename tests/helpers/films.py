@@ -27,7 +27,9 @@ def write_film(path: Path, actions: Sequence[str] = ORDER, codec: str = "libx264
         for action in actions:
             for part, seconds in (("", STILL_S), (action, ACTION_S)):
                 for fraction in np.linspace(0, 1, int(FPS * seconds), endpoint=False):
-                    pixels = picture(part, float(fraction)).astype(np.int16) + noise.integers(-4, 5, (HEIGHT_PX, WIDTH_PX, 1))
+                    pixels = picture(part, float(fraction)).astype(np.int16) + noise.integers(
+                        -4, 5, (HEIGHT_PX, WIDTH_PX, 1)
+                    )
                     frame = av.VideoFrame.from_ndarray(np.clip(pixels, 0, 255).astype(np.uint8), format="rgb24")
                     container.mux(stream.encode(frame))
         container.mux(stream.encode())

@@ -30,7 +30,9 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def client(films: Path, predictor: Predictor, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+def client(
+    films: Path, predictor: Predictor, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[TestClient]:
     session = opened(films, tmp_path, predictor)
     config = PageConfig(project=tmp_path, model="tiny", annotator="ann", names=("localhost", "127.0.0.1", "testserver"))
     with TestClient(create_app(session, config)) as found:
@@ -55,13 +57,17 @@ def label(client: TestClient, numbers: range | list[int], **more: object) -> lis
 def test_labels_are_added_changed_and_deleted(client: TestClient) -> None:
     first, second = label(client, [0, 1])
     assert (first["label"], first["annotator"]) == ("rise", "ann")
-    changed = client.patch(f"/api/segments/{first['id']}", json={"label": "climb", "end_s": 3.5, "annotator": "ben"}).json()
+    changed = client.patch(
+        f"/api/segments/{first['id']}", json={"label": "climb", "end_s": 3.5, "annotator": "ben"}
+    ).json()
     assert (changed["label"], changed["start_s"], changed["end_s"]) == ("climb", 1.0, 3.5)
     assert client.delete(f"/api/segments/{second['id']}?annotator=ben").status_code == 200
     segments = client.get(f"/api/videos/{first['video']}/timeline").json()["segments"]
     assert [(segment["label"], segment["end_s"]) for segment in segments] == [("climb", 3.5)]
     assert client.post("/api/labels/rename", json={"old": "climb", "new": "rise"}).status_code == 200
-    assert [found["name"] for found in client.get("/api/state").json()["labels"] if not found["is_background"]] == ["rise"]
+    assert [found["name"] for found in client.get("/api/state").json()["labels"] if not found["is_background"]] == [
+        "rise"
+    ]
 
 
 def test_undo_and_redo(client: TestClient) -> None:
@@ -97,7 +103,9 @@ def test_what_the_model_says_and_how_good_it_is(client: TestClient) -> None:
     assert moment["words"]
     other = client.get("/api/next", params={"after": moment["id"]}).json()["moment"]
     assert other["id"] != moment["id"]
-    refused = client.post("/api/refuse", json={name: other[name] for name in ("video", "start_s", "end_s")} | {"label": other["guess"]})
+    refused = client.post(
+        "/api/refuse", json={name: other[name] for name in ("video", "start_s", "end_s")} | {"label": other["guess"]}
+    )
     assert refused.json()["label"] not in ACTIONS
     assert isinstance(client.get("/api/doubtful").json()["doubts"], list)
 
@@ -160,7 +168,12 @@ def test_wrong_requests_are_one_line_and_change_nothing(client: TestClient) -> N
     ):
         status, words = told(client.post("/api/segments", json=good | wrong))
         assert status in (404, 422), (wrong, words)
-    for route, body in (("/api/segments", "no json"), ("/api/segments", '{"start_s": NaN}'), ("/api/tag", "[]"), ("/api/undo", "")):
+    for route, body in (
+        ("/api/segments", "no json"),
+        ("/api/segments", '{"start_s": NaN}'),
+        ("/api/tag", "[]"),
+        ("/api/undo", ""),
+    ):
         assert told(client.post(route, content=body, headers={"Content-Type": "application/json"}))[0] == 422
     assert told(client.patch("/api/segments/none", json={"label": "rise"}))[0] in (404, 422)
     assert client.get("/api/none").status_code == 404

@@ -184,7 +184,10 @@ def test_the_next_moment_is_answered_by_one_key(page: Any, server: Server) -> No
     second = page.inner_text("#moment-time")
     page.keyboard.press("1")
     holds(page, lambda: server.session.state().num_segments == 4)
-    until(page, f"document.getElementById('moment-title').textContent === 'Next moment' && document.getElementById('moment-time').textContent !== {second!r}")
+    until(
+        page,
+        f"document.getElementById('moment-title').textContent === 'Next moment' && document.getElementById('moment-time').textContent !== {second!r}",
+    )
     page.keyboard.press("0")
     holds(page, lambda: server.session.state().num_segments == 5)
     background = [label for label in server.session.state().labels if label.is_background]
@@ -256,7 +259,9 @@ def test_nothing_is_lost_while_the_server_is_away(page: Any, server: Server) -> 
 
 def test_what_the_browser_cannot_play_is_shown_as_frames(page: Any, server: Server) -> None:
     page.select_option("#videos", label="two.avi")
-    until(page, "document.getElementById('frame').naturalWidth > 0 && document.getElementById('frame').checkVisibility()")
+    until(
+        page, "document.getElementById('frame').naturalWidth > 0 && document.getElementById('frame').checkVisibility()"
+    )
     assert "cannot play" in page.inner_text("#player-note")
     page.keyboard.press("l")
     until(page, "document.getElementById('frame').src.includes('t=1.000')")

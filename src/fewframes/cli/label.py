@@ -71,10 +71,10 @@ def label(
         int,
         typer.Option(min=0, max=65535, help="Port to listen on. 0 takes any free one.", rich_help_panel=ADDRESS),
     ] = 8010,
-    browser: Annotated[
+    no_browser: Annotated[
         bool,
-        typer.Option("--browser/--no-browser", help="Open the page in the browser.", rich_help_panel=ADDRESS),
-    ] = True,
+        typer.Option("--no-browser", help="Print the address, and open no browser.", rich_help_panel=ADDRESS),
+    ] = False,
     window: Annotated[
         float,
         typer.Option(
@@ -133,10 +133,12 @@ def label(
     address = f"http://{in_address(shown)}:{listening.getsockname()[1]}"
     if config.token:
         address += f"/?token={config.token}"
-        tell("this page is open to other machines: whoever has its whole address can see the videos and change the labels")
+        tell(
+            "this page is open to other machines: whoever has its whole address can see the videos and change the labels"
+        )
     tell(f"{count_of(len(videos), 'video')}; labels are kept in {project}")
     tell(f"{address} (Ctrl-C stops it)")
-    if browser and is_here and has_screen():
+    if not no_browser and is_here and has_screen():
         webbrowser.open(address)
     try:
         run_until_told(app, listening)
