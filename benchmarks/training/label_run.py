@@ -37,6 +37,8 @@ SIZE, FPS = (320, 240), 25
 ACTIONS = {"handshake": "greet", "hug": "greet", "kick": "strike", "punch": "strike", "push": "push"}
 KEYS = {"greet": "1", "strike": "2", "push": "3", "": "0"}
 NUM_ANSWERS = 40
+KNOWN = "import('./known.js').then(found => found.known"
+"""The start of an expression about what the page knows."""
 REPORTED = (0, 5, 10, 20, 30, 40)
 HALF = 0.5
 HOLD_S = (0.4, 1.2)
@@ -59,15 +61,17 @@ class Film:
 
 def sources(data: Path, *, second: bool) -> list[tuple[Path, str]]:
     """The clips of a film with their actions, mixed."""
-    found = []
-    for row in rows_of(data / "ut_interaction"):
-        if (int(row["sequence"]) % 3 == 0) == second:
-            found.append((data / "ut_interaction" / row["path"], ACTIONS.get(row["label"], "")))
     movements = [row for row in rows_of(data / "fir_rgb") if float(row["mean_luma"]) > DARK]
     recordings = sorted({row["recording"] for row in movements})
-    for row in movements:
-        if (recordings.index(row["recording"]) % 3 == 0) == second:
-            found.append((data / "fir_rgb" / row["path"], ""))
+    found = [
+        (data / "ut_interaction" / row["path"], ACTIONS.get(row["label"], ""))
+        for row in rows_of(data / "ut_interaction")
+        if (int(row["sequence"]) % 3 == 0) == second
+    ] + [
+        (data / "fir_rgb" / row["path"], "")
+        for row in movements
+        if (recordings.index(row["recording"]) % 3 == 0) == second
+    ]
     random.Random(0).shuffle(found)
     return found
 
@@ -132,7 +136,7 @@ class User:
         """Mark an action, and type its name. The film is clicked to its place, which counts as one key."""
         before = self.state()["num_segments"]
         for time_s, key in ((span.start_s, "i"), (span.end_s, "o")):
-            self.page.evaluate(f"import('./known.js').then(known => known.player.seek({time_s}))")
+            self.page.evaluate(f"import('./known.js').then(found => found.player.seek({time_s}))")
             self.num_keys += 1
             self.page.wait_for_timeout(100)
             self.press(key)
@@ -146,13 +150,11 @@ class User:
 
     def answer(self) -> None:
         """Answer the moment that is shown, and wait for the next one."""
-        shown = self.page.evaluate("import('./known.js').then(known => known.known.chosen)")
+        shown = self.page.evaluate(f"{KNOWN}.chosen)")
         key = KEYS[self.film.label_of(shown["start_s"], shown["end_s"])]
         began = time.perf_counter()
         self.press(key)
-        self.wait(
-            f"import('./known.js').then(known => known.known.chosen?.kind === 'moment' && known.known.chosen.id !== {shown['id']!r})"
-        )
+        self.wait(f"{KNOWN}.chosen?.kind === 'moment' && found.known.chosen.id !== {shown['id']!r})")
         self.answer_s.append(time.perf_counter() - began)
 
 

@@ -18,7 +18,7 @@ from fewframes.label.app import PageConfig, create_app
 from fewframes.serve.security import HEADERS
 from helpers.films import ACTIONS, ORDER, span, write_film
 from helpers.labelling import opened, ready
-from helpers.served import told
+from helpers.served import told, until
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +93,7 @@ def test_what_the_model_says_and_how_good_it_is(client: TestClient) -> None:
     assert before["accuracy"] is None
     assert before["why_no_accuracy"]
     label(client, range(9))
+    until(lambda: client.get("/api/state").json()["accuracy"] is not None)
     state = client.get("/api/state").json()
     assert 0 <= state["accuracy"]["low"] <= state["accuracy"]["value"] <= state["accuracy"]["high"] <= 1
     assert state["forecast"]

@@ -135,7 +135,7 @@ def test_by_keys_alone(page: Any, server: Server) -> None:
         page.keyboard.press("c")
         page.keyboard.type(ORDER[number])
         page.keyboard.press("Enter")
-        holds(page, lambda: len(server.segments()) == number + 1)
+        holds(page, lambda number=number: len(server.segments()) == number + 1)  # type: ignore[misc]
     until(page, "document.querySelectorAll('#chips .chip').length === 4")
     mark(page, 3)
     page.keyboard.press("1")  # the label that came first
@@ -184,10 +184,7 @@ def test_the_next_moment_is_answered_by_one_key(page: Any, server: Server) -> No
     second = page.inner_text("#moment-time")
     page.keyboard.press("1")
     holds(page, lambda: server.session.state().num_segments == 4)
-    until(
-        page,
-        f"document.getElementById('moment-title').textContent === 'Next moment' && document.getElementById('moment-time').textContent !== {second!r}",
-    )
+    until(page, f"![{second!r}, ''].includes(document.getElementById('moment-time').textContent)")
     page.keyboard.press("0")
     holds(page, lambda: server.session.state().num_segments == 5)
     background = [label for label in server.session.state().labels if label.is_background]
@@ -298,8 +295,8 @@ def test_on_a_phone_by_touch(browser: Any, server: Server) -> None:
         holds(page, lambda: server.session.state().num_segments == 2)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert page.evaluate(CONTRAST) >= 4.5
-        touched = "[...document.querySelectorAll('#transport button, .chip, #moment-actions button')].filter(e => e.checkVisibility())"
-        assert page.evaluate(f"{touched}.every(e => e.getBoundingClientRect().height >= 44)")
+        touched = page.locator("#transport button, .chip, #moment-actions button").all()
+        assert all(button.bounding_box()["height"] >= 44 for button in touched if button.is_visible())
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -167,7 +167,7 @@ export function neighbour(direction) {
 export async function undo(what) {
   const found = await trying(() => post(`api/${what}`, {annotator: annotator()}));
   if (!found) return;
-  say(`${what === 'undo' ? 'Undone' : 'Done again'}: ${found.words}`);
+  say(found.words[0].toUpperCase() + found.words.slice(1));
   await trying(() => refresh(true));
   if (isGrid()) await trying(() => grid.load());
 }
