@@ -90,8 +90,7 @@ async function changed(method, path, values, isNext = false) {
   player.pause();
   show();
   if (await trying(() => change(method, path, {annotator: annotator(), ...values})) === null) return;
-  await trying(() => refresh(true));
-  if (isNext && $('go-on').checked) await nextMoment();
+  await Promise.all([trying(() => refresh(true)), isNext && $('go-on').checked ? nextMoment() : null]);
 }
 
 /* Label what is marked or chosen, or the chosen tiles of the grid. */

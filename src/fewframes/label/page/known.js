@@ -61,8 +61,11 @@ export async function refresh(isForced = false) {
   if (!isForced && found.revision === state.revision && JSON.stringify(found.videos) === JSON.stringify(state.videos)) return;
   known.state = found;
   showVideos();
-  if (known.video) await loadTimeline(false); else await openFirst();
-  known.doubts = found.num_segments ? (await get(`api/doubtful?num=${MOST_DOUBTS}`)).doubts : [];
+  const [answer] = await Promise.all([
+    found.num_segments ? get(`api/doubtful?num=${MOST_DOUBTS}`) : {doubts: []},
+    known.video ? loadTimeline(false) : openFirst(),
+  ]);
+  known.doubts = answer.doubts;
   show();
 }
 

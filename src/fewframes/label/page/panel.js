@@ -8,6 +8,13 @@ export const whole = fraction => `${Math.round(100 * fraction)}\u00a0%`;
 const TITLES = {moment: 'Next moment', suggestion: 'Suggestion', segment: 'Labelled', doubt: 'Look again', marks: 'Your marks'};
 const KINDS = {wrong: 'may be wrong', unknown: 'unlike all labels', disagreement: 'two answers'};
 
+/* Put new buttons in place of the old ones. The focus stays where it was. */
+function replaceButtons(root, children) {
+  const index = [...root.querySelectorAll('button')].indexOf(document.activeElement);
+  root.replaceChildren(...children);
+  if (index >= 0) [...root.querySelectorAll('button')].at(Math.min(index, root.querySelectorAll('button').length - 1))?.focus();
+}
+
 /* Return the label of each key, the one for none of the actions last. */
 export function keysOf(labels) {
   return new Map([...labels.filter(label => !label.is_background).slice(0, KEYS.length).map((label, index) => [KEYS[index], label.name]), [NONE_KEY, '']]);
@@ -25,7 +32,7 @@ export function showChips(root, labels, onPick) {
     button.addEventListener('click', () => onPick(label));
     return button;
   };
-  root.replaceChildren(...names.map(chip));
+  replaceButtons(root, names.map(chip));
 }
 
 /* Show what the next answer is about. `actions` has the buttons: [words, key, function, is it the main one]. */
@@ -73,14 +80,14 @@ function curveOf(curve) {
 
 /* Show parts of videos as buttons. `describe` returns [title, note] of one. */
 export function showList(root, items, chosen, describe, onPick, empty) {
-  root.replaceChildren(...(items.length ? items.map(item => {
+  replaceButtons(root, items.length ? items.map(item => {
     const [title, note, label] = describe(item);
     const button = make('button', {type: 'button', class: isNone(label) ? 'row none' : 'row'}, make('b', {text: title}), make('span', {text: note}));
     button.style.setProperty('--h', hueOf(label));
     if (chosen(item)) button.setAttribute('aria-current', 'true');
     button.addEventListener('click', () => onPick(item));
     return make('li', {}, button);
-  }) : [make('li', {class: 'soft', text: empty})]));
+  }) : [make('li', {class: 'soft', text: empty})]);
 }
 
 export const describeSuggestion = item => [named(item.label), `${clock(item.start_s)} to ${clock(item.end_s)}, ${whole(item.score)}`, item.label];
