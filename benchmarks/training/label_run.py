@@ -2,8 +2,8 @@
 
     python -m benchmarks.training.label_run ../shared/data > benchmarks/training/label_run.json
 
-The films are put together from UT-Interaction and the daily movements, at 320 pixels: the first of two thirds of all sequences and
-recordings, the second of the rest. The task is new: three actions, each of one or two of UT-Interaction's (greet, strike, push);
+The films are put together from UT-Interaction and the daily movements, at 320 pixels: the first of two thirds of all sequences, the
+second of the rest; each has other recordings of movements, too. The task is new: three actions, each of one or two of UT-Interaction's (greet, strike, push);
 everything else is background. A simulated user who knows the truth works the page with keys: marks one example of each action,
 then answers the next moment again and again, writes the model, and finds the actions in the second film with `fewframes timeline`.
 Counted: keys, seconds that the program takes, accuracy. The seconds in which a person watches and thinks are not in it.
@@ -70,7 +70,7 @@ def sources(data: Path, *, second: bool) -> list[tuple[Path, str]]:
     ] + [
         (data / "fir_rgb" / row["path"], "")
         for row in movements
-        if (recordings.index(row["recording"]) % 3 == 0) == second
+        if recordings.index(row["recording"]) % 3 == int(second)
     ]
     random.Random(0).shuffle(found)
     return found
