@@ -87,7 +87,8 @@ def shown(browser: Any, server: Server, width: int = 1280, height: int = 800, **
     until(page, "document.getElementById('clock').textContent.includes('/ 0:48')")
     yield page
     page.close()
-    assert [problem for problem in problems if "ERR_CONNECTION_REFUSED" not in problem] == []
+    expected = ("ERR_CONNECTION_REFUSED", "status of 422")
+    assert [problem for problem in problems if not any(words in problem for words in expected)] == []
 
 
 @pytest.fixture
@@ -167,9 +168,10 @@ def test_by_keys_alone(page: Any, server: Server) -> None:
 
 
 def labelled(server: Server, num: int) -> None:
-    video = server.session.state().videos[0].id
+    """Labels actions, the first six in the film that is shown, more in the other one."""
+    one, two = (video.id for video in server.session.state().videos)
     for number in range(num):
-        server.session.add(video, *span(number), ORDER[number], "ann")
+        server.session.add(*((one, *span(number)) if number < 6 else (two, *span(number - 6))), ORDER[number], "ann")
 
 
 def test_the_next_moment_is_answered_by_one_key(page: Any, server: Server) -> None:
@@ -303,7 +305,7 @@ def test_on_a_phone_by_touch(browser: Any, server: Server) -> None:
 def test_contrast_and_names(browser: Any, server: Server, scheme: str) -> None:
     labelled(server, 9)
     with shown(browser, server, color_scheme=scheme) as page:
-        until(page, "document.querySelectorAll('#labelled .row').length === 9")
+        until(page, "document.querySelectorAll('#labelled .row').length === 6")
         page.keyboard.press("n")
         until(page, "document.getElementById('moment-title').textContent === 'Next moment'")
         assert page.evaluate(CONTRAST) >= 4.5

@@ -20,6 +20,7 @@ from fewframes.errors import FewframesError, MissingVideo, Refusal
 from fewframes.label.access import TokenGuard
 from fewframes.label.requests import LabelRequest, NewSegment, RenameRequest, SegmentChange, TagRequest
 from fewframes.label.session import Session
+from fewframes.label.values import GridOrder
 from fewframes.serve.answers import status_of
 from fewframes.serve.security import HEADERS, AddedHeaders, OwnPages
 
@@ -122,7 +123,7 @@ def _add_answers(app: FastAPI, session: Session, config: PageConfig) -> None:
         return {"doubts": [doubt.to_dict() for doubt in session.doubtful(max(1, min(num, MOST_TILES)))]}
 
     @app.get("/api/grid")
-    def grid(num: int = 60, offset: int = 0, order: str = "likeness") -> Any:
+    def grid(num: int = 60, offset: int = 0, order: GridOrder = "likeness") -> Any:
         return session.grid(max(1, min(num, MOST_TILES)), max(0, offset), order).to_dict()
 
 

@@ -48,14 +48,19 @@ export class Timeline {
     this.redraw();
   }
 
+  /* Show the current time. The timeline follows it. */
   setTime(time_s) {
-    this.time_s = time_s;
     if (!this.data) return;
+    this.time_s = Math.min(time_s, this.data.duration_s);
     const {from, to} = this.view, length = to - from;
-    if (!this.isDragging && (time_s < from || time_s > to)) {
-      this._look(time_s - length * .15, length);
+    if (!this.isDragging && (this.time_s < from || this.time_s > to)) {
+      this._look(this.time_s - length * .15, length);
       this.redraw();
-    }
+    } else this._showTime();
+  }
+
+  _showTime() {
+    const {time_s} = this;
     this.root.setAttribute('aria-valuenow', time_s.toFixed(1));
     this.root.setAttribute('aria-valuetext', clock(time_s));
     for (const [root, fraction] of [[this.root, this._place(time_s)], [this.whole, time_s / this.data.duration_s]]) {
@@ -101,7 +106,7 @@ export class Timeline {
       ...segments.map(item => this._put(make('i', {class: isNone(item.label) ? 'segment none' : 'segment'}), item, hueOf(item.label), true)),
       this._put(make('div', {class: 'view'}), {start_s: from, end_s: to}, 0, true),
       make('div', {class: 'now'}));
-    this.setTime(this.time_s);
+    this._showTime();
   }
 
   _tracks() {
