@@ -46,6 +46,16 @@ def jpeg(frame_CHW: NDArray[np.uint8], side_px: int | None = None) -> bytes:
     return content.getvalue()
 
 
+def jpeg_of_height(frame_CHW: NDArray[np.uint8], height_px: int) -> bytes:
+    """Return a frame (C, H, W) uint8 as a JPEG file of this height. It is never enlarged."""
+    content, image = io.BytesIO(), _image(np.asarray(frame_CHW))
+    if height_px < image.height:
+        width_px = max(1, round(image.width * height_px / image.height))
+        image = image.resize((width_px, height_px), Image.Resampling.BILINEAR)
+    image.save(content, format="jpeg", quality=85)
+    return content.getvalue()
+
+
 def data_url(picture: bytes, kind: str = "jpeg") -> str:
     """Return a JPEG, or a picture of another kind, as a data URL."""
     return f"data:image/{kind};base64,{base64.b64encode(picture).decode('ascii')}"

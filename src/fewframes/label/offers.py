@@ -1,0 +1,263 @@
+"""Say what to look at next: suggestions on the timeline, the next moment, doubtful labels, and the tiles of the grid."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewframes.inference.spans import Span, most_over_time, overlap, without_repeats
+from fewframes.label.archive import STRIDES, Archive, ArchivedVideo, Window, window_of
+from fewframes.label.choosing import Choice, likeness_order, next_windows
+from fewframes.label.journal import Labels, span_of
+from fewframes.label.learner import Learned
+from fewframes.label.pool import Pool, features_of
+from fewframes.label.values import (
+    BACKGROUND,
+    Doubt,
+    GridOrder,
+    GridPage,
+    Moment,
+    MomentReason,
+    Segment,
+    Suggestion,
+    VideoTimeline,
+)
+from fewframes.models.moments import cross_entropy, solve_rows
+from fewframes.runtime.protocol import Floats, scores_of
+
+SUGGESTED = 0.5
+"""The score from which a span is suggested."""
+MOST_OVERLAP = 0.3
+"""The overlap (tIoU) with a label, or with a likelier suggestion, above which a span is not suggested."""
+DOUBTED = 0.5
+"""The score of another label from which a label counts as doubtful."""
+CONTRADICTED = 0.8
+"""The score of another label from which a label is offered as the next moment."""
+MOST_TILES = 2000
+"""Tiles of the whole grid, spread evenly over the archive."""
+WORDS: dict[MomentReason, str] = {
+    "first": "a typical part of these videos; nothing like it is labelled",
+    "uncertain": "the model is undecided here, so this label teaches much",
+    "new": "nothing that is labelled looks like this",
+    "contradicting": "the model contradicts the label here; one of them is wrong",
+}
+"""The reasons for the next moment in words."""
+
+
+class Offers:
+    """The choice of what an annotator sees next. Its pool of windows grows with each video that is embedded."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+        self._pool = Pool()
+        self._lock = threading.Lock()
+        self._skipped: set[str] = set()
+        self._order: tuple[int, NDArray[np.intp]] = (-1, np.empty(0, np.intp))
+        self._quick: tuple[Learned | None, tuple[Floats, Floats] | None] = (None, None)
+        self._features: dict[Window, NDArray[np.float32]] = {}
+
+    def add(self, video: ArchivedVideo) -> None:
+        """Take the windows of an embedded video into the pool."""
+        pool = self._pool.with_video(self._archive, video)  # videos are added by one thread
+        with self._lock:
+            self._pool = pool
+
+    # The timeline.
+
+    def timeline(self, video: ArchivedVideo, segments: Sequence[Segment], learned: Learned) -> VideoTimeline:
+        """Return the labels of a video, the model's scores, and the spans that it suggests."""
+        doubtful = tuple(one.id for one in segments if self._contradiction(one, learned, DOUBTED))
+        if video.embeddings is None or not learned.labels:
+            return VideoTimeline(video.id, video.duration_s, tuple(segments), (), (), {}, doubtful)
+        times_s = np.asarray((np.arange(0, video.num_frames, 2) + 0.5) * video.interval_s, np.float64)
+        scores_NK = np.zeros((len(times_s), len(learned.labels)), np.float32)
+        spans: list[Span] = []
+        for stride, moments_WP in zip(STRIDES, self._archive.all_moments(video), strict=True):
+            first_W = self._archive.windows(video, stride)
+            if not len(first_W):
+                continue
+            scores_WK = learned.scores(moments_WP)
+            length_s = self._archive.num_frames * stride * video.interval_s
+            starts_s = np.asarray((first_W + 0.5 - stride / 2) * video.interval_s, np.float64)
+            scores_NK = np.maximum(scores_NK, most_over_time(scores_WK, starts_s, length_s, times_s))
+            for row, label in np.argwhere(scores_WK >= SUGGESTED).tolist():
+                if learned.labels[label] != BACKGROUND:
+                    start_s, end_s = self._archive.times_of(Window(video.id, stride, int(first_W[row])))
+                    spans.append(Span(start_s, end_s, learned.labels[label], float(scores_WK[row, label])))
+        shown = [number for number, label in enumerate(learned.labels) if label != BACKGROUND]
+        return VideoTimeline(
+            video.id,
+            video.duration_s,
+            tuple(segments),
+            tuple(Suggestion(one.start_s, one.end_s, one.label, one.confidence) for one in _free(spans, segments)),
+            tuple(times_s.tolist()),
+            {learned.labels[number]: tuple(scores_NK[:, number].tolist()) for number in shown},
+            doubtful,
+        )
+
+    # The next moment.
+
+    def next_moment(self, segments: Sequence[Segment], learned: Learned, after: str) -> Moment | None:
+        """Return the moment whose label would teach most; None if there is none left."""
+        with self._lock:
+            if after:
+                self._skipped.add(after)
+            pool, skipped = self._pool, set(self._skipped)
+        if (contradicted := self._contradicted(segments, learned, skipped)) is not None:
+            return contradicted
+        windows = {window_of(key) for key in skipped if not key.startswith(SEGMENT)}
+        open_W = pool.open_without(segments, windows)
+        if not open_W.any():
+            return None
+        scores_WK = self._scores(pool, segments, learned)
+        found = next_windows(pool.features, scores_WK, self._examples(learned), open_W, 1)
+        return self._moment(pool, found[0], learned, scores_WK) if found else None
+
+    def _contradicted(self, segments: Sequence[Segment], learned: Learned, skipped: set[str]) -> Moment | None:
+        found = []
+        for segment in segments if learned.accuracy is not None else ():
+            key = f"{SEGMENT}{segment.id}"
+            doubt = self._contradiction(segment, learned, CONTRADICTED)
+            if doubt is not None and key not in skipped:
+                found.append((doubt[1], key, segment, doubt[0]))
+        if not found:
+            return None
+        score, key, segment, label = max(found, key=lambda one: one[0])
+        with self._lock:
+            self._skipped.add(key)  # a label that stays as it is need not be looked at twice
+        words = f"labelled {segment.label!r}; without it, the model says {label!r}"
+        return Moment(key, segment.video, segment.start_s, segment.end_s, label, score, "contradicting", words)
+
+    def _contradiction(self, segment: Segment, learned: Learned, least: float) -> tuple[str, float] | None:
+        """Return the other label that a segment gets without its own group, with its score; None if that is not so likely."""
+        if segment.id not in learned.left_out:
+            return None
+        label, score = learned.likeliest(segment)
+        return (label, score) if label != segment.label and score >= least else None
+
+    def _moment(self, pool: Pool, choice: Choice, learned: Learned, scores_WK: Floats | None) -> Moment:
+        index = choice.index
+        window = pool.window(index)
+        guess, score = "", 0.0
+        if scores_WK is not None:
+            guess, score = learned.labels[int(scores_WK[index].argmax())], float(scores_WK[index].max())
+        start_s, end_s = self._archive.times_of(window)
+        return Moment(window.key, window.video, start_s, end_s, guess, score, choice.reason, WORDS[choice.reason])
+
+    def _examples(self, learned: Learned) -> NDArray[np.float32]:
+        """Return the compressed features (M, F) of the windows that were learned from."""
+        windows = [window for found in learned.windows.values() for window in found]
+        if not windows:
+            return np.empty((0, self._pool.features.shape[1]), np.float32)
+        return self._features_of(windows)
+
+    def _features_of(self, windows: Sequence[Window]) -> NDArray[np.float32]:
+        """Return the compressed features (M, F) of windows, which are kept."""
+        if new := [window for window in windows if window not in self._features]:
+            self._features |= dict(zip(new, features_of(self._archive.moments_of(new)), strict=True))
+        return np.stack([self._features[window] for window in windows])
+
+    def _scores(self, pool: Pool, segments: Sequence[Segment], learned: Learned) -> NDArray[np.float32] | None:
+        """Return the scores (W, K) of all windows; None if nothing is learned yet.
+
+        They come from a read-out of the compressed features, because the moments of a whole archive do not fit in memory.
+        """
+        known, readout = self._quick
+        if known is not learned:
+            readout = self._quick_readout(segments, learned)
+            self._quick = (learned, readout)
+        if readout is None:
+            return None
+        weight_KF, bias_K = readout
+        return scores_of(pool.features.astype(np.float32) @ weight_KF.T.astype(np.float32) + bias_K, "single")
+
+    def _quick_readout(self, segments: Sequence[Segment], learned: Learned) -> tuple[Floats, Floats] | None:
+        label_of = {segment.id: segment.label for segment in segments}
+        rows = [
+            (window, label_of[key]) for key, found in learned.windows.items() if key in label_of for window in found
+        ]
+        labels = [label for _, label in rows if label in learned.labels]
+        if len(set(labels)) < 2 or len(labels) < len(rows):
+            return None
+        features_MF = self._features_of([window for window, _ in rows])
+        targets_MK = np.eye(len(learned.labels))[[learned.labels.index(label) for label in labels]]
+        groups_M = np.arange(len(rows))
+        solved = solve_rows(features_MF[:, None], targets_MK, cross_entropy, groups_B=groups_M, moments=None)
+        return solved.weight, solved.bias
+
+    # Doubts and tiles.
+
+    def doubtful(self, labels: Labels, learned: Learned, num: int) -> tuple[Doubt, ...]:
+        """Return at most `num` doubts: disagreements of annotators, then contradicted labels, then unknown parts."""
+        doubts = [
+            Doubt("disagreement", one.id, one.video, one.start_s, one.end_s, one.label, other.label, 1.0)
+            for one, other in labels.disagreements()
+        ]
+        wrong = []
+        for segment in labels.segments:
+            found = self._contradiction(segment, learned, DOUBTED)
+            if found is not None:
+                times = (segment.start_s, segment.end_s)
+                wrong.append(Doubt("wrong", segment.id, segment.video, *times, segment.label, *found))
+        doubts += sorted(wrong, key=lambda doubt: -doubt.score)
+        return (*doubts[:num], *self._unknown(labels.segments, learned, max(0, num - len(doubts))))
+
+    def _unknown(self, segments: Sequence[Segment], learned: Learned, num: int) -> list[Doubt]:
+        """Return the windows of which the model is least sure, at most `num`."""
+        with self._lock:
+            pool = self._pool
+        scores_WK = self._scores(pool, segments, learned)
+        if scores_WK is None or num < 1:
+            return []
+        open_W = pool.open_without(segments, set())
+        apart = [index for index in pool.apart().tolist() if open_W[index]]
+        found = sorted(apart, key=lambda index: float(scores_WK[index].max()))[: min(num, len(apart) // 10 + 1)]
+        doubts = []
+        for index in found:
+            window, label = pool.window(index), learned.labels[int(scores_WK[index].argmax())]
+            times = self._archive.times_of(window)
+            doubts.append(Doubt("unknown", "", window.video, *times, "", label, float(scores_WK[index].max())))
+        return doubts
+
+    def grid(self, segments: Sequence[Segment], learned: Learned, num: int, offset: int, order: GridOrder) -> GridPage:
+        """Return a page of the windows without a label that do not overlap."""
+        with self._lock:
+            pool = self._pool
+        open_W = pool.open_without(segments, set())
+        apart = pool.apart()
+        if len(apart) > MOST_TILES:
+            apart = apart[np.linspace(0, len(apart) - 1, MOST_TILES).astype(np.intp)]
+        scores_WK = self._scores(pool, segments, learned)
+        if order == "likeness" and len(apart):
+            if self._order[0] != len(pool):  # once for each pool, so that pages fit together
+                self._order = (len(pool), apart[likeness_order(pool.features[apart])])
+            apart = self._order[1]
+        elif order == "uncertain" and scores_WK is not None:
+            apart = apart[np.argsort(scores_WK[apart].max(axis=1), kind="stable")]
+        tiles = apart[open_W[apart]]
+        some = tiles[offset : offset + num].tolist()
+        choices = [Choice(index, "new", 0.0) for index in some]
+        return GridPage(tuple(self._moment(pool, choice, learned, scores_WK) for choice in choices), len(tiles))
+
+
+SEGMENT = "segment "
+"""The start of the id of a moment that is a labelled segment."""
+
+
+def _free(spans: Sequence[Span], segments: Sequence[Segment]) -> list[Span]:
+    """Return the spans that overlap neither labels nor likelier spans much, in the order of time."""
+    kept: list[Span] = []
+    for span in without_repeats(spans):
+        taken = [*(span_of(segment) for segment in segments), *kept]
+        if all(overlap(span, other) <= MOST_OVERLAP and _inside(span, other) <= 0.5 for other in taken):
+            kept.append(span)
+    return sorted(kept, key=lambda span: span.start_s)
+
+
+def _inside(one: Span, other: Span) -> float:
+    """Return the fraction of the shorter of two spans that lies in the other."""
+    shared_s = min(one.end_s, other.end_s) - max(one.start_s, other.start_s)
+    return max(0.0, shared_s) / max(1e-9, min(one.length_s, other.length_s))
