@@ -78,7 +78,7 @@ def shown(browser: Any, server: Server, width: int = 1280, height: int = 800, **
     page.set_default_timeout(WAIT_MS)
     problems: list[str] = []
     page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("pageerror", lambda error: problems.append(f"{error} {error.stack}"))
     page.on(
         "request",
         lambda asked: None if asked.url.startswith((server.address, "blob:", "data:")) else problems.append(asked.url),

@@ -35,8 +35,9 @@ function onText(form, field, run) {
 function listen() {
   for (const [id, run] of Object.entries(BUTTONS)) $(id).addEventListener('click', run);
   for (const button of document.querySelectorAll('[data-close]')) button.addEventListener('click', () => button.closest('dialog').close());
-  // A button that was pressed with the mouse lets go of the focus, so that Space and Enter do what the help says.
-  document.addEventListener('click', event => { if (event.detail && event.target.closest('main button, #tools button')) document.activeElement.blur(); });
+  // A button that was pressed with the mouse lets go of the focus, so that Space and Enter do what the help says. It does so before
+  // anything else happens, because the button may be drawn anew then.
+  document.addEventListener('click', event => { if (event.detail && event.target.closest('main button, #tools button')) document.activeElement.blur(); }, true);
   $('videos').addEventListener('change', event => {
     event.target.blur();
     trying(() => open(event.target.value));

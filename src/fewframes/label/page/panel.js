@@ -85,7 +85,10 @@ export function showList(root, items, chosen, describe, onPick, empty) {
     const button = make('button', {type: 'button', class: isNone(label) ? 'row none' : 'row'}, make('b', {text: title}), make('span', {text: note}));
     button.style.setProperty('--h', hueOf(label));
     if (chosen(item)) button.setAttribute('aria-current', 'true');
-    button.addEventListener('click', () => onPick(item));
+    button.addEventListener('click', event => {
+      onPick(item);
+      if (!event.detail) $('moment-title').focus(); // by keyboard: what can be done with it stands there
+    });
     return make('li', {}, button);
   }) : [make('li', {class: 'soft', text: empty})]);
 }
