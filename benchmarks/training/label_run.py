@@ -186,8 +186,9 @@ def label_film(film: Film, project: Path, cache: Path) -> dict[str, Any]:
         steps["keys to mark one example of each"] = user.num_keys
         user.wait("fetch('api/state').then(answer => answer.json()).then(state => state.videos[0].status === 'ready')")
         steps["seconds until all of the film is embedded"] = round(time.perf_counter() - began, 1)
-        user.press("n")
-        user.wait("document.getElementById('moment-title').textContent === 'Next moment'")
+        while page.inner_text("#moment-title") != "Next moment":  # right after a film is ready there may be no moment yet
+            user.press("n")
+            page.wait_for_timeout(500)
         steps["after so many answers"] = {}
         for number in range(NUM_ANSWERS + 1):
             if number in REPORTED:

@@ -116,7 +116,7 @@ def test_other_machines_get_an_address_with_a_token(film: Path, tiny_model: Path
 def test_wrong_use(film: Path, tiny_model: Path, tmp_path: Path) -> None:
     def run(*words: str) -> tuple[int, str]:
         options = ["--model", str(tiny_model), "--project", str(tmp_path / "doors"), "--no-browser", "--device", "cpu"]
-        done = CliRunner().invoke(app, ["label", *words, *options])
+        done = CliRunner().invoke(app, ["label", *options, *words])
         return done.exit_code, done.stderr
 
     (tmp_path / "empty").mkdir()

@@ -305,7 +305,9 @@ def test_on_a_phone_by_touch(browser: Any, server: Server) -> None:
 def test_contrast_and_names(browser: Any, server: Server, scheme: str) -> None:
     labelled(server, 9)
     with shown(browser, server, color_scheme=scheme) as page:
-        until(page, "document.querySelectorAll('#labelled .row').length === 6")
+        until(page, "document.getElementById('accuracy').textContent.includes('right')")
+        server.session.add(server.session.state().videos[0].id, *span(6), ORDER[6], "ann")
+        until(page, "document.querySelector('#curve svg')")
         page.keyboard.press("n")
         until(page, "document.getElementById('moment-title').textContent === 'Next moment'")
         assert page.evaluate(CONTRAST) >= 4.5
@@ -317,7 +319,7 @@ def test_contrast_and_names(browser: Any, server: Server, scheme: str) -> None:
             'combobox "Video"',
             'textbox "Your name": ann',
             'heading "Next moment" [level=2]',
-            'button "rise, 3 labelled, key 1"',
+            'button "rise, 4 labelled, key 1"',
             'slider "Position in the video"',
             'button "Play"' if "Pause" not in page.inner_text("#play") else 'button "Pause"',
             "status",

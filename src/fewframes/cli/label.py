@@ -8,6 +8,7 @@ import secrets
 import sys
 import time
 import webbrowser
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -103,48 +104,45 @@ def label(
     videos = named_videos(sources)
     if empty := [path for path in videos if os.path.isdir(path)]:
         raise DataError(f"{empty[0]}: a folder without videos; name one that has some, or the videos themselves")
-    listening = listen(host, port)  # before the model is loaded, so that a port that is taken is known at once
-    is_here = is_loopback(listening)
-    make_folder(project)
-    began = time.perf_counter()
-    predictor = load(model, device=device, dtype=dtype, backend="pyav", runtime=runtime)
-    tell(f"{describe(predictor)}, loaded in {time.perf_counter() - began:.1f} s")
-    session = Session.open(
-        videos,
-        project,
-        predictor,
-        model=model,
-        cache=embedding_cache(cache, unused=False),
-        merge=merge or (),
-        window_s=window,
-        note=tell,
-    )
-    session.start()
-    who = annotator or os.environ.get("USER") or os.environ.get("USERNAME") or ""
-    config = PageConfig(
-        project=project.resolve(),
-        model=predictor.name,
-        annotator=who,
-        names=names_of(host) if is_here else (),
-        token="" if is_here else secrets.token_urlsafe(12),
-    )
-    app = create_app(session, config)
-    shown = platform.node() if host in EVERY_ADDRESS else host
-    address = f"http://{in_address(shown)}:{listening.getsockname()[1]}"
-    if config.token:
-        address += f"/?token={config.token}"
-        tell(
-            "this page is open to other machines: whoever has its whole address can see the videos and change the labels"
+    # The address is taken before the model is loaded, so that a port that is not free is known at once.
+    with closing(listen(host, port)) as listening:
+        is_here = is_loopback(listening)
+        make_folder(project)
+        began = time.perf_counter()
+        predictor = load(model, device=device, dtype=dtype, backend="pyav", runtime=runtime)
+        tell(f"{describe(predictor)}, loaded in {time.perf_counter() - began:.1f} s")
+        session = Session.open(
+            videos,
+            project,
+            predictor,
+            model=model,
+            cache=embedding_cache(cache, unused=False),
+            merge=merge or (),
+            window_s=window,
+            note=tell,
         )
-    tell(f"{count_of(len(videos), 'video')}; labels are kept in {project}")
-    tell(f"{address} (Ctrl-C stops it)")
-    if not no_browser and is_here and has_screen():
-        webbrowser.open(address)
-    try:
-        run_until_told(app, listening)
-    finally:
-        session.close()
-    tell(f"stopped; {count_of(session.state().num_segments, 'label')} in {project}")
+        with closing(session):
+            session.start()
+            config = PageConfig(
+                project=project.resolve(),
+                model=predictor.name,
+                annotator=annotator or os.environ.get("USER") or os.environ.get("USERNAME") or "",
+                names=names_of(host) if is_here else (),
+                token="" if is_here else secrets.token_urlsafe(12),
+            )
+            app = create_app(session, config)
+            shown = platform.node() if host in EVERY_ADDRESS else host
+            address = f"http://{in_address(shown)}:{listening.getsockname()[1]}"
+            if config.token:
+                address += f"/?token={config.token}"
+                tell("open to other machines: whoever has the whole address can see the videos and change the labels")
+            tell(f"{count_of(len(videos), 'video')}; labels are kept in {project}")
+            tell(f"{address} (Ctrl-C stops it)")
+            if not no_browser and is_here and has_screen():
+                webbrowser.open(address)
+            run_until_told(app, listening)
+            num_labels = session.state().num_segments
+    tell(f"stopped; {count_of(num_labels, 'label')} in {project}")
 
 
 def has_screen() -> bool:
