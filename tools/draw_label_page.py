@@ -22,7 +22,7 @@ from playwright.sync_api import sync_playwright
 
 from fewframes.core.cache import EmbeddingCache
 from fewframes.inference.predictor import load
-from fewframes.label.app import PageConfig, create_app
+from fewframes.label.web.app import PageConfig, create_app
 from fewframes.label.session import Session
 from fewframes.serve.server import listen
 
@@ -40,7 +40,8 @@ def write_film(clips: list[Path], path: Path) -> list[tuple[float, float, str]]:
             first = number
             with av.open(str(clip)) as source:
                 for frame in source.decode(video=0):
-                    stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, "yuv420p"
+                    if not number:
+                        stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, "yuv420p"
                     container.mux(stream.encode(av.VideoFrame.from_ndarray(frame.to_ndarray(format="rgb24"), "rgb24")))
                     number += 1
             parts.append((first / 25, number / 25, clip.parent.name))
@@ -87,7 +88,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("images", type=Path)
     parser.add_argument("--clips", type=Path, required=True, help="what examples/make_clips.py drew")
-    parser.add_argument("--num", type=int, default=11, help="segments that are labelled before")
     options = parser.parse_args()
     clips = sorted(options.clips.glob("*/*.mp4"))
     random.Random(1).shuffle(clips)
@@ -102,7 +102,7 @@ def main() -> None:
         session.start()
         session.settle()
         video = session.state().videos[0].id
-        for start_s, end_s, label in parts[: options.num]:
+        for start_s, end_s, label in parts[::2]:
             session.add(video, start_s, end_s, "" if label == "push" else label, "ann")
         session.settle()
         listening = listen("127.0.0.1", 0)

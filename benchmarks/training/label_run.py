@@ -3,10 +3,11 @@
     python -m benchmarks.training.label_run ../shared/data > benchmarks/training/label_run.json
 
 The films are put together from UT-Interaction and the daily movements, at 320 pixels: the first of two thirds of all sequences, the
-second of the rest; each has other recordings of movements, too. The task is new: three actions, each of one or two of UT-Interaction's (greet, strike, push);
-everything else is background. A simulated user who knows the truth works the page with keys: marks one example of each action,
-then answers the next moment again and again, writes the model, and finds the actions in the second film with `fewframes timeline`.
-Counted: keys, seconds that the program takes, accuracy. The seconds in which a person watches and thinks are not in it.
+second of the rest; each has other recordings of movements. The task is new: three actions, each of one or two of
+UT-Interaction's (greet, strike, push); everything else is background. A user who is simulated works the page with keys:
+marks one example of each action, then answers the next moment again and again, writes the model, and finds the actions in the other
+film with `fewframes timeline`. Counted: keys, seconds that the program takes, accuracy. The seconds in which a person watches and
+thinks are not in it.
 """
 
 from __future__ import annotations
@@ -186,7 +187,9 @@ def label_film(film: Film, project: Path, cache: Path) -> dict[str, Any]:
         steps["keys to mark one example of each"] = user.num_keys
         user.wait("fetch('api/state').then(answer => answer.json()).then(state => state.videos[0].status === 'ready')")
         steps["seconds until all of the film is embedded"] = round(time.perf_counter() - began, 1)
-        while page.inner_text("#moment-title") != "Next moment":  # right after a film is ready there may be no moment yet
+        while (
+            page.inner_text("#moment-title") != "Next moment"
+        ):  # right after a film is ready there may be no moment yet
             user.press("n")
             page.wait_for_timeout(500)
         steps["after so many answers"] = {}

@@ -95,7 +95,7 @@ def label(
     Exit codes: 0 stopped when told to, 1 no video can be read, 2 wrong use, 4 needs the packages of the extra `serve`.
     """
     with needing_serve("label"):
-        from fewframes.label.app import PageConfig, create_app
+        from fewframes.label.web.app import PageConfig, create_app
         from fewframes.serve.security import in_address
         from fewframes.serve.server import listen, run_until_told
     from fewframes.inference.predictor import load

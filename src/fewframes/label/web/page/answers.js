@@ -4,7 +4,7 @@ import {change, get, post} from './api.js';
 import {announce, grid, isGrid, known, nameOf, on, open, player, refresh, say, show, trying} from './known.js';
 import {isNone, named} from './timeline.js';
 
-const LEAST_S = .1;
+const LEAST_S = .1, LABELLED = 'segment ';
 const isStill = matchMedia('(prefers-reduced-motion: reduce)').matches;
 const rounded = ({start_s, end_s}) => ({start_s: Math.round(1000 * start_s) / 1000, end_s: Math.round(1000 * end_s) / 1000});
 const annotator = () => $('annotator').value.trim();
@@ -33,7 +33,7 @@ function wordsOf(kind, item) {
 
 /* Return the buttons for what is chosen: [words, key, function, is it the main one]. */
 export function actions() {
-  const {chosen, marks} = known, next = [chosen?.kind === 'moment' ? 'Skip' : 'Next moment', 'N', nextMoment, !chosen];
+  const {chosen, marks} = known, next = [chosen?.moment ? 'Skip' : 'Next moment', 'N', nextMoment, !chosen];
   if (!chosen) return [next];
   const first = {marks: 'Again', doubt: 'Change to', segment: null}[chosen.kind] ?? (chosen.kind === 'segment' ? null : 'Accept');
   return [
@@ -100,8 +100,8 @@ export async function answer(label) {
   if (!found) { say('Mark a part first: In at its start, Out at its end. Or ask for the next moment.'); return; }
   known.lastLabel = label;
   say(`${named(label)}, ${clock(found.start_s)} to ${clock(found.end_s)}`);
-  if (isWritten() && !isMarked()) await changed('PATCH', segmentOf(chosen.id), {label});
-  else await changed('POST', 'api/segments', {video: video.id, label, ...rounded(found)}, chosen?.kind === 'moment' && !isMarked());
+  if (isWritten() && !isMarked()) await changed('PATCH', segmentOf(chosen.id), {label}, Boolean(chosen.moment));
+  else await changed('POST', 'api/segments', {video: video.id, label, ...rounded(found)}, Boolean(chosen?.moment) && !isMarked());
 }
 
 export function accept() { if (hasGuess() && known.chosen.kind !== 'segment') answer(known.chosen.guess); }
@@ -110,7 +110,7 @@ export async function refuse() {
   const {chosen, video} = known;
   if (!canRefuse()) return;
   say(`Not ${named(chosen.guess)}`);
-  await changed('POST', 'api/refuse', {video: video.id, label: chosen.guess, ...rounded(part() ?? chosen)}, chosen.kind === 'moment');
+  await changed('POST', 'api/refuse', {video: video.id, label: chosen.guess, ...rounded(part() ?? chosen)}, Boolean(chosen.moment));
 }
 
 export async function trim() {
@@ -142,14 +142,15 @@ let isAsking = false;
 export async function nextMoment() {
   if (isAsking) return;
   isAsking = true;
-  const after = known.chosen?.kind === 'moment' ? known.chosen.id : '';
+  const after = known.chosen?.moment ?? '';
   const found = await trying(() => get(`api/next?after=${encodeURIComponent(after)}`));
   isAsking = false;
   if (!found) return;
   const {moment} = found;
   if (!moment) { say('There is no moment to ask about: the videos are still being looked at, or everything is labelled.'); return; }
-  await choose('moment', moment);
-  announce(`${moment.words} ${clock(moment.start_s)} to ${clock(moment.end_s)} in ${nameOf(moment.video)}.${moment.guess ? ` The model says ${named(moment.guess)}.` : ''}`);
+  const isLabelled = moment.id.startsWith(LABELLED); // its label is the one to look at again
+  await (isLabelled ? choose('doubt', {...moment, kind: 'wrong', segment: moment.id.slice(LABELLED.length), model_label: moment.guess, moment: moment.id}) : choose('moment', {...moment, moment: moment.id}));
+  announce(`${moment.words}: ${clock(moment.start_s)} to ${clock(moment.end_s)} in ${nameOf(moment.video)}.${moment.guess ? ` The model says ${named(moment.guess)}.` : ''}`);
 }
 
 /* Go to the suggestion or label before (-1) or after (1) what is chosen. */

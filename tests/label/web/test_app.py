@@ -14,7 +14,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from fewframes.inference.predictor import Predictor, load
-from fewframes.label.app import PageConfig, create_app
+from fewframes.label.web.app import PageConfig, create_app
 from fewframes.serve.security import HEADERS
 from helpers.films import ACTIONS, ORDER, span, write_film
 from helpers.labelling import opened, ready
@@ -191,7 +191,7 @@ def test_only_own_pages_may_ask(client: TestClient) -> None:
 
 
 def test_the_page_loads_nothing_from_elsewhere(client: TestClient) -> None:
-    from fewframes.label.app import PAGE
+    from fewframes.label.web.app import PAGE
 
     names = ["", "style.css", "dom.js", *(path.name for path in PAGE.iterdir())]
     assert len(names) > 10

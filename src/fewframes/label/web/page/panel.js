@@ -4,6 +4,8 @@ import {hueOf, isNone, named} from './timeline.js';
 
 const NONE_KEY = '0';
 const KEYS = [...'123456789qweryasfhzv'];
+/* Return words as a sentence. */
+const sentence = words => words && words[0].toUpperCase() + words.slice(1) + (/[.?!]$/.test(words) ? '' : '.');
 export const whole = fraction => `${Math.round(100 * fraction)}\u00a0%`;
 const TITLES = {moment: 'Next moment', suggestion: 'Suggestion', segment: 'Labelled', doubt: 'Look again', marks: 'Your marks'};
 const KINDS = {wrong: 'may be wrong', unknown: 'unlike all labels', disagreement: 'two answers'};
@@ -39,7 +41,7 @@ export function showChips(root, labels, onPick) {
 export function showMoment(chosen, actions, hint) {
   $('moment-title').textContent = chosen ? TITLES[chosen.kind] : hint.title;
   $('moment-time').textContent = chosen ? `${clock(chosen.start_s)} to ${clock(chosen.end_s)}` : '';
-  $('moment-words').textContent = chosen ? chosen.words ?? '' : hint.words;
+  $('moment-words').textContent = sentence(chosen ? chosen.words ?? '' : hint.words);
   const guess = $('moment-guess');
   guess.hidden = !chosen || chosen.guess === null || chosen.kind === 'marks';
   if (!guess.hidden) guess.replaceChildren(
@@ -57,9 +59,9 @@ export function showMoment(chosen, actions, hint) {
 export function showQuality(state) {
   const {accuracy, curve} = state;
   $('accuracy').textContent = accuracy ? `${whole(accuracy.value)} right` : 'Not known yet';
-  $('accuracy-note').textContent = accuracy
-    ? `${whole(accuracy.low)} to ${whole(accuracy.high)} with 95 % confidence; ${accuracy.protocol}.` : state.why_no_accuracy;
-  $('forecast').textContent = state.forecast;
+  $('accuracy-note').textContent = sentence(accuracy
+    ? `${whole(accuracy.low)} to ${whole(accuracy.high)} with 95 % confidence; ${accuracy.protocol}.` : state.why_no_accuracy);
+  $('forecast').textContent = sentence(state.forecast);
   $('curve').replaceChildren(...(curve.length > 1 ? [curveOf(curve)] : []));
 }
 

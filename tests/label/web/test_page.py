@@ -13,7 +13,7 @@ import pytest
 import uvicorn
 
 from fewframes.inference.predictor import Predictor
-from fewframes.label.app import PageConfig, create_app
+from fewframes.label.web.app import PageConfig, create_app
 from fewframes.label.session import Session
 from fewframes.serve.server import listen
 from helpers.browser import CONTRAST, needs_chromium

@@ -17,8 +17,8 @@ from starlette.exceptions import HTTPException
 from fewframes.core.text import PAGE_SCRIPT, STYLE, html_of
 from fewframes.core.version import __version__
 from fewframes.errors import FewframesError, MissingVideo, Refusal
-from fewframes.label.access import TokenGuard
-from fewframes.label.requests import LabelRequest, NewSegment, RenameRequest, SegmentChange, TagRequest
+from fewframes.label.web.access import TokenGuard
+from fewframes.label.web.requests import LabelRequest, NewSegment, RenameRequest, SegmentChange, TagRequest
 from fewframes.label.session import Session
 from fewframes.label.values import GridOrder
 from fewframes.serve.answers import status_of
@@ -212,7 +212,7 @@ def _add_results(app: FastAPI, session: Session, config: PageConfig) -> None:
 
 def _add_page(app: FastAPI) -> None:
     """Add the page, with its scripts and styles."""
-    page = html_of("label/templates/label.html", {"title": "fewframes: label videos"})
+    page = html_of("label/web/templates/label.html", {"title": "fewframes: label videos"})
 
     @app.get("/")
     async def index() -> Response:
