@@ -22,8 +22,8 @@ from playwright.sync_api import sync_playwright
 
 from fewframes.core.cache import EmbeddingCache
 from fewframes.inference.predictor import load
-from fewframes.label.web.app import PageConfig, create_app
 from fewframes.label.session import Session
+from fewframes.label.web.app import PageConfig, create_app
 from fewframes.serve.server import listen
 
 COLOURS = 128

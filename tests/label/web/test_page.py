@@ -13,8 +13,8 @@ import pytest
 import uvicorn
 
 from fewframes.inference.predictor import Predictor
-from fewframes.label.web.app import PageConfig, create_app
 from fewframes.label.session import Session
+from fewframes.label.web.app import PageConfig, create_app
 from fewframes.serve.server import listen
 from helpers.browser import CONTRAST, needs_chromium
 from helpers.films import ACTIONS, ORDER, span, write_film

@@ -17,10 +17,10 @@ from starlette.exceptions import HTTPException
 from fewframes.core.text import PAGE_SCRIPT, STYLE, html_of
 from fewframes.core.version import __version__
 from fewframes.errors import FewframesError, MissingVideo, Refusal
-from fewframes.label.web.access import TokenGuard
-from fewframes.label.web.requests import LabelRequest, NewSegment, RenameRequest, SegmentChange, TagRequest
 from fewframes.label.session import Session
 from fewframes.label.values import GridOrder
+from fewframes.label.web.access import TokenGuard
+from fewframes.label.web.requests import LabelRequest, NewSegment, RenameRequest, SegmentChange, TagRequest
 from fewframes.serve.answers import status_of
 from fewframes.serve.security import HEADERS, AddedHeaders, OwnPages
 
