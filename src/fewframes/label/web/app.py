@@ -35,7 +35,7 @@ FRAME_CACHE = {"Cache-Control": "private, max-age=3600"}
 
 @dataclass(frozen=True, kw_only=True)
 class PageConfig:
-    """What the page is told beside the session: where the project lies, who labels, and under which names it may be asked."""
+    """The settings of the page: where the project lies, who labels, and under which names the server may be asked."""
 
     project: Path
     """The folder of the project, into which the model and the list are written."""

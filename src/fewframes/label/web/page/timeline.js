@@ -73,6 +73,7 @@ export class Timeline {
   setMarks(marks, selected) {
     this.marks = marks;
     this.selected = selected;
+    if (!this.data) return; // it comes in a moment, and is shown with these then
     if (selected && (selected.start_s < this.view.from || selected.end_s > this.view.to)) {
       const length = Math.max(this.view.to - this.view.from, 1.5 * (selected.end_s - selected.start_s));
       this._look((selected.start_s + selected.end_s) / 2 - length / 2, length);
