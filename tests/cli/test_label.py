@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fewframes.cli.main import app
-from helpers.films import span, write_film
+from helpers.drawn_films import span, write_film
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Films of several actions: a bar that rises, a square that crosses, a picture that blinks, and stillness between."""
+"""Films of parts in which a colour reddens, turns blue or stays, and labelling sessions over them."""
 
 from __future__ import annotations
 
@@ -8,48 +8,61 @@ from pathlib import Path
 import av
 import numpy as np
 from av.video.stream import VideoStream
-from numpy.typing import NDArray
 
-WIDTH_PX, HEIGHT_PX, FPS = 96, 72, 25
-ACTION_S, STILL_S = 3.0, 1.0
-ACTIONS = ("rise", "cross", "blink")
-ORDER = ACTIONS * 4
-"""The actions of `write_film` by default, one after the other."""
+from fewframes.core.cache import EmbeddingCache
+from fewframes.inference.predictor import Predictor
+from fewframes.label.session import Session
+
+PART_S = 2
+"""Seconds of each part of a film."""
+FPS = 10
+WINDOW_S = 1.0
+"""Seconds of a window: four frames of the tiny model."""
+CYCLE = ("redden", "none", "turn blue", "none")
 
 
-def write_film(path: Path, actions: Sequence[str] = ORDER, codec: str = "libx264") -> Path:
-    """Write a film in which each action takes `ACTION_S` seconds, with `STILL_S` of stillness before each."""
+def write_film(path: Path, parts: Sequence[str] = CYCLE, green: int = 60) -> Path:
+    """Write a film with a part of each of these names: `redden`, `turn blue`, or another one, in which the colour stays."""
+    red = float(next((part for part in parts if part != "none"), "") == "turn blue")
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=FPS)
+        stream = container.add_stream("libx264", rate=FPS)
         assert isinstance(stream, VideoStream)
-        stream.width, stream.height, stream.pix_fmt = WIDTH_PX, HEIGHT_PX, "yuv420p"
-        noise = np.random.default_rng(len(actions))
-        for action in actions:
-            for part, seconds in (("", STILL_S), (action, ACTION_S)):
-                for fraction in np.linspace(0, 1, int(FPS * seconds), endpoint=False):
-                    pixels = picture(part, float(fraction)).astype(np.int16) + noise.integers(
-                        -4, 5, (HEIGHT_PX, WIDTH_PX, 1)
-                    )
-                    frame = av.VideoFrame.from_ndarray(np.clip(pixels, 0, 255).astype(np.uint8), format="rgb24")
-                    container.mux(stream.encode(frame))
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for part in parts:
+            last = {"redden": 1.0, "turn blue": 0.0}.get(part, red)
+            for share in np.linspace(red, last, PART_S * FPS):
+                pixels = np.full((48, 64, 3), [255 * share, green, 255 * (1 - share)], dtype=np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            red = last
         container.mux(stream.encode())
     return path
 
 
-def picture(action: str, fraction: float) -> NDArray[np.uint8]:
-    """A picture (H, W, 3) of an action at a fraction of its time; of stillness if it is empty."""
-    pixels = np.full((HEIGHT_PX, WIDTH_PX, 3), (120, 120, 120), np.uint8)
-    if action == "rise":
-        pixels[int(HEIGHT_PX * (1 - fraction)) :] = (200, 40, 40)
-    elif action == "cross":
-        left = int((WIDTH_PX - 24) * fraction)
-        pixels[24:48, left : left + 24] = (40, 60, 220)
-    elif action == "blink":
-        pixels[:] = (240, 230, 90) if int(6 * fraction) % 2 else (30, 110, 40)
-    return pixels
+def write_films(folder: Path, num: int, parts: Sequence[str] = CYCLE) -> Path:
+    """Write films of different green into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(num):
+        write_film(folder / f"film {number}.mp4", parts, green=40 + 15 * number)
+    return folder
 
 
-def span(number: int) -> tuple[float, float]:
-    """Start and end of the action with this number, in seconds."""
-    start_s = number * (ACTION_S + STILL_S) + STILL_S
-    return start_s, start_s + ACTION_S
+def opened(videos: Path, project: Path, predictor: Predictor, *merge: Path, model: Path | None = None) -> Session:
+    """Open a session over the videos of a folder, and begin to embed them; the notes are thrown away."""
+    session = Session.open(
+        [str(videos)],
+        project,
+        predictor,
+        model=str(model or ""),
+        cache=EmbeddingCache(project.parent / "cache"),
+        merge=merge,
+        window_s=WINDOW_S,
+    )
+    session.start()
+    return session
+
+
+def label_parts(session: Session, parts: Sequence[str] = CYCLE, annotator: str = "ada") -> None:
+    """Label every part of every film of a session."""
+    for video in session.state().videos:
+        for number, part in enumerate(parts):
+            session.add(video.id, PART_S * number, PART_S * (number + 1), part, annotator)

@@ -36,6 +36,8 @@ MOST_PER_SEGMENT = 8
 """The most windows of one segment that are learned from, spread evenly over it."""
 KEPT_BYTES = 512 * 2**20
 """The memory for the moments of windows of the videos that were looked at last."""
+MOST_DIGITS = 20
+"""The most characters of the numbers in the name of a window."""
 MOST_AT_ONCE = 64
 """Windows whose moments are computed together."""
 
@@ -60,7 +62,7 @@ def window_of(key: str) -> Window:
     """Return the window of a name. Raises DataError if it is none."""
     video, _, numbers = key.partition(":")
     stride, _, first = numbers.partition(":")
-    if not (stride.isdecimal() and first.isdecimal()):
+    if not (stride.isdecimal() and first.isdecimal() and len(numbers) <= MOST_DIGITS):
         raise DataError(f"{key[:60]!r}: not a moment of this session; reload the page")
     return Window(video, int(stride), int(first))
 
@@ -242,6 +244,15 @@ class Archive:
         first = np.clip(np.round(centres - length / 2), least, most).astype(np.int64)
         return [Window(video.id, stride, start) for start in np.unique(first).tolist()]
 
+    def whole_windows_of(self, segment: Segment) -> list[Window]:
+        """Return the windows to learn a segment from whose frames could all be decoded."""
+        return [window for window in self.windows_of(segment) if self.is_whole(window)]
+
+    def is_whole(self, window: Window) -> bool:
+        """Return True if all frames of a window of an embedded video could be decoded."""
+        embeddings_WTD = self.embeddings_of(self.video(window.video), window.stride, np.array([window.first]))
+        return bool(np.isfinite(embeddings_WTD).all())
+
 
 def _paths_of(source: str, note: Callable[[str], None]) -> list[str]:
     """Return the videos below a folder, or the path itself if it is none. Raises DataError for a folder without videos."""
@@ -270,7 +281,9 @@ def _opened(sources: Sequence[str], note: Callable[[str], None]) -> list[Archive
                 note(f"{path}: the same file as {videos[video.id].path}; it is shown once")
             else:
                 videos[video.id] = video
-    if not videos:
+                if video.status == "failed":
+                    note(video.reason)
+    if all(video.status == "failed" for video in videos.values()):
         raise DataError(f"{', '.join(sources)}: none of these can be opened; name videos, or folders of them")
     names = [Path(video.path).name for video in videos.values()]
     for video in videos.values():
@@ -280,11 +293,17 @@ def _opened(sources: Sequence[str], note: Callable[[str], None]) -> list[Archive
 
 
 def _open(path: str) -> ArchivedVideo:
-    """Open a video to learn its duration. Raises VideoError if that is not possible, and DataError if it is no file."""
-    with closing(open_video(path, threads=1)) as opened:
-        duration_s = float(opened.duration_s)
+    """Open a video to learn its duration. One that cannot be opened has failed. Raises DataError if there is no such file here."""
     try:
         key = content_key(path)
-    except OSError:
-        raise DataError(f"{path}: not a file on this machine; download it first") from None
-    return ArchivedVideo(key[:16], Path(path).name, path, duration_s)
+    except OSError as error:
+        raise DataError(
+            f"{path}: not a file on this machine that can be read ({error.strerror}); check the path"
+        ) from None
+    video = ArchivedVideo(key[:16], Path(path).name, path, 0.0)
+    try:
+        with closing(open_video(path, threads=1)) as opened:
+            video.duration_s = float(opened.duration_s)
+    except FewframesError as error:
+        video.status, video.reason = "failed", str(error)
+    return video

@@ -7,11 +7,13 @@ undone, and the files of several annotators can be joined.
 from __future__ import annotations
 
 import json
+import math
 import os
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -29,7 +31,7 @@ CHANGES = ("add", "change", "delete", "rename")
 ADDED = {"id", "video", "start_s", "end_s", "label"}
 """The values of each segment of an `add`."""
 SAME = 0.5
-"""The overlap (tIoU) from which segments of two annotators are about the same action."""
+"""The overlap (tIoU) from which two segments are about the same time."""
 MOST_LABEL = 200
 """The most characters of a label."""
 
@@ -70,7 +72,7 @@ class Journal:
         folder: The folder of the project, which exists.
 
     Raises:
-        DataError: A line before the last one cannot be read.
+        DataError: A whole line cannot be read.
         OutputError: The file cannot be written.
     """
 
@@ -79,8 +81,12 @@ class Journal:
         self.notes: list[str] = []
         """Notes for users on what was found in the file."""
         with writing(folder):
-            self._file = self.path.open("a+b")
-            self._entries = self._read()
+            self._file = self.path.open("a+b", buffering=0)  # a buffer would keep a line that could not be written
+            try:
+                self._entries = self._read()
+            except DataError:
+                self._file.close()
+                raise
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -100,13 +106,14 @@ class Journal:
             DataError: The file cannot be read.
         """
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not text in UTF-8"
-            raise DataError(f"{path}: cannot be read ({reason}); name the {JOURNAL_FILE} of another project") from None
+            content = path.read_bytes()
+        except OSError as error:
+            words = f"{path}: cannot be read ({error.strerror}); name the {JOURNAL_FILE} of another project"
+            raise DataError(words) from None
         known = {entry.id for entry in self._entries}
-        found = [_entry_of(line, path, number) for number, line in enumerate(lines, 1) if line.strip()]
-        new = [entry for entry in found if entry.id not in known]
+        found = {entry.id: entry for entry in self._entries_in(content, path)}
+        # The accuracies that another project measured are no points of this one's curve.
+        new = [entry for entry in found.values() if entry.id not in known and entry.kind != "measure"]
         self._write(new)
         return len(new)
 
@@ -122,11 +129,14 @@ class Journal:
     def _write(self, entries: Sequence[Entry]) -> None:
         if not entries:
             return
+        if self._file.closed:
+            raise DataError("the session has ended; start it again")
         end = self._file.seek(0, os.SEEK_END)
         with writing(self.path.parent):
             try:
-                self._file.write("".join(entry.to_line() for entry in entries).encode("utf-8", "replace"))
-                self._file.flush()
+                left = "".join(entry.to_line() for entry in entries).encode("utf-8", "replace")
+                while left:  # a disk that becomes full takes the first part
+                    left = left[self._file.write(left) or 0 :]
                 os.fsync(self._file.fileno())
             except OSError:
                 self._file.truncate(end)  # half a line would make the next one unreadable
@@ -135,16 +145,18 @@ class Journal:
 
     def _read(self) -> list[Entry]:
         self._file.seek(0)
-        content = self._file.read()
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
-            self.notes.append(
-                f"{self.path}: the last line was half written, when the program or the machine stopped; that change is left out"
-            )
-            self._file.truncate(len(whole))
-        lines = whole.decode("utf-8", "replace").split("\n")
-        entries = [_entry_of(line, self.path, number) for number, line in enumerate(lines, 1) if line.strip()]
+        content = self._file.readall()
+        entries = self._entries_in(content, self.path)
+        self._file.truncate(content.rfind(b"\n") + 1)
         return sorted(entries, key=lambda entry: entry.time)
+
+    def _entries_in(self, content: bytes, path: Path) -> list[Entry]:
+        """Return the entries of a file, with a note if the last line is half written. Raises DataError for other lines."""
+        *lines, rest = content.decode("utf-8", "replace").split("\n")
+        if rest:
+            words = "the last line was half written, when the program or the machine stopped; that change is left out"
+            self.notes.append(f"{path}: {words}")
+        return [_entry_of(line, path, number) for number, line in enumerate(lines, 1) if line.strip()]
 
 
 def _entry_of(line: str, path: Path, number: int) -> Entry:
@@ -169,26 +181,35 @@ class Labels:
         return tuple(sorted(found, key=lambda segment: (segment.start_s, segment.end_s)))
 
     def disagreements(self) -> tuple[tuple[Segment, Segment], ...]:
-        """Return the pairs of segments with which two annotators label about the same time differently."""
-        return tuple((one, other) for one, other in self._overlaps() if one.label != other.label)
+        """Return the pairs of segments that label about the same time differently, of one annotator or of two."""
+        return tuple((one, other) for one, other in self._repeats if one.label != other.label)
 
     def agreed(self) -> tuple[Segment, ...]:
         """Return the segments to learn from: without those that disagree, and one of those that say the same."""
-        left_out = {segment.id for pair in self.disagreements() for segment in pair}
-        left_out |= {other.id for one, other in self._overlaps() if one.label == other.label and one.id not in left_out}
+        left_out = self._disagreeing()
+        left_out |= {other.id for one, other in self._repeats if one.label == other.label and one.id not in left_out}
         return tuple(segment for segment in self.segments if segment.id not in left_out)
 
-    def _overlaps(self) -> Iterable[tuple[Segment, Segment]]:
-        if len({segment.annotator for segment in self.segments}) < 2:
-            return
-        by_video: dict[str, list[Segment]] = {}
-        for segment in self.segments:
-            by_video.setdefault(segment.video, []).append(segment)
-        for segments in by_video.values():
-            for index, one in enumerate(segments):
-                for other in segments[index + 1 :]:
-                    if one.annotator != other.annotator and overlap(span_of(one), span_of(other)) >= SAME:
-                        yield one, other
+    @property
+    def num_disagreeing(self) -> int:
+        """Return the number of segments that disagree with another one."""
+        return len(self._disagreeing())
+
+    def _disagreeing(self) -> set[str]:
+        return {segment.id for pair in self.disagreements() for segment in pair}
+
+    @cached_property
+    def _repeats(self) -> list[tuple[Segment, Segment]]:
+        """Return the pairs of segments that are about the same time of a video, the one that begins first first."""
+        ordered = sorted(self.segments, key=lambda segment: (segment.video, segment.start_s))
+        pairs = []
+        for index, one in enumerate(ordered):
+            for other in ordered[index + 1 :]:
+                if other.video != one.video or other.start_s >= one.end_s:
+                    break
+                if overlap(span_of(one), span_of(other)) >= SAME:
+                    pairs.append((one, other))
+        return pairs
 
 
 def span_of(segment: Segment) -> Span:
@@ -204,6 +225,8 @@ def labels_of(entries: Sequence[Entry]) -> Labels:
     for entry in entries:
         if entry.kind in CHANGES and entry.id not in undone:
             _apply(entry, segments)
+            if entry.kind == "rename":  # the new name takes the place of the old one
+                names = dict.fromkeys(entry.values["new"] if name == entry.values["old"] else name for name in names)
             names |= dict.fromkeys(_labels_in(entry))
     used = {segment.label for segment in segments.values()}
     ordered = sorted((name for name in names if name in used), key=lambda name: name == BACKGROUND)
@@ -271,7 +294,7 @@ def _is_whole(kind: str, values: Mapping[str, Any]) -> bool:
     needs = {"undo": ("of",), "redo": ("of",), "rename": ("old", "new"), "change": ("segment",), "delete": ("segment",)}
     if not all(isinstance(values.get(name), str) for name in needs.get(kind, ())):
         return False
-    times = [values[name] for name in ("start_s", "end_s") if name in values]
+    times: list[Any] = [values[name] for name in ("start_s", "end_s") if name in values]
     texts = [values["label"]] if kind == "change" and "label" in values else []
     if kind == "add":
         added = values.get("segments")
@@ -279,7 +302,10 @@ def _is_whole(kind: str, values: Mapping[str, Any]) -> bool:
             return False
         times += [one[name] for one in added for name in ("start_s", "end_s")]
         texts += [one[name] for one in added for name in ("id", "video", "label")]
-    return all(isinstance(time_s, int | float) for time_s in times) and all(isinstance(text, str) for text in texts)
+    if kind == "measure":
+        times += [values.get("num_segments"), values.get("accuracy")]
+    is_finite = all(isinstance(time_s, int | float) and math.isfinite(time_s) for time_s in times)
+    return is_finite and all(isinstance(text, str) for text in texts)
 
 
 def _labels_in(entry: Entry) -> list[str]:

@@ -68,11 +68,11 @@ class Learner:
 
     def learn(self, segments: Sequence[Segment]) -> Learned:
         """Return what the segments teach. Those of videos that are not embedded yet wait for them."""
-        windows = {segment.id: tuple(self._usable(self._archive.windows_of(segment))) for segment in segments}
+        windows = {segment.id: tuple(self._archive.whole_windows_of(segment)) for segment in segments}
         usable = [segment for segment in segments if windows[segment.id]]
         if not usable:
             return NOTHING
-        labels = sorted({segment.label for segment in usable}, key=lambda label: label == BACKGROUND)
+        labels = sorted({segment.label for segment in usable}, key=lambda label: (label == BACKGROUND, label))
         groups = groups_of(usable)
         rows = [window for segment in usable for window in windows[segment.id]]
         number_M = [number for number, segment in enumerate(usable) for _ in windows[segment.id]]
@@ -107,7 +107,7 @@ class Learner:
 
     def forecast(self, segments: Sequence[Segment]) -> Forecast:
         """Return the forecast of what twice the segments would bring."""
-        usable = [(segment, windows[0]) for segment in segments if (windows := self._windows(segment))]
+        usable = [(segment, windows[0]) for segment in segments if (windows := self._archive.whole_windows_of(segment))]
         if not usable:
             return Forecast(missing="nothing is labelled yet")
         labels = sorted({segment.label for segment, _ in usable})
@@ -117,17 +117,6 @@ class Learner:
         ]
         targets_BK = np.eye(len(labels))[[labels.index(segment.label) for segment, _ in usable]]
         return forecast_twice(np.stack(embeddings), targets_BK, groups_of([segment for segment, _ in usable]))
-
-    def moments_of(self, windows: Sequence[Window]) -> NDArray[np.float32]:
-        """Return the moments (M, P) of windows, which are kept."""
-        return np.stack([self._moments_of(window) for window in windows])
-
-    def _windows(self, segment: Segment) -> list[Window]:
-        return self._usable(self._archive.windows_of(segment))
-
-    def _usable(self, windows: Sequence[Window]) -> list[Window]:
-        """Return the windows all of whose frames could be decoded."""
-        return [window for window in windows if np.isfinite(self._moments_of(window)).all()]
 
     def _moments_of(self, window: Window) -> NDArray[np.float32]:
         if window not in self._moments:
@@ -144,7 +133,7 @@ class Learner:
                 windows = [Window(video.id, 1, first) for first in self._archive.windows(video, 1).tolist()]
                 free += [window for window in windows if not any(_touches(self._archive, window, one) for one in own)]
         chosen = generator.permutation(len(free))[:NUM_ASSUMED]
-        return self._usable([free[index] for index in sorted(chosen.tolist())])
+        return [free[index] for index in sorted(chosen.tolist()) if self._archive.is_whole(free[index])]
 
 
 def _touches(archive: Archive, window: Window, segment: Segment) -> bool:

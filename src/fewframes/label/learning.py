@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from fewframes.label.archive import Archive
+from fewframes.errors import OutputError
 from fewframes.label.journal import Journal, Labels
 from fewframes.label.learner import NOTHING, Learned, Learner
-from fewframes.label.values import CurvePoint
+from fewframes.label.values import CurvePoint, Segment
+
+log = logging.getLogger("fewframes")
 
 FORECAST_AFTER_S = 1.0
 """The seconds without a new label after which the forecast is made, which takes longer than learning."""
@@ -19,24 +22,24 @@ class LearningThread:
     """A thread that learns. While it works, newer labels replace those that wait, so it never falls behind.
 
     Args:
-        archive: The embedded videos.
         learner: The learner; it is used by this thread alone.
         journal: The journal, into which the accuracy is written as it grows.
         lock: The lock of the session, held while a result is published.
+        prepare: Called with the segments and the result before it is published.
         changed: Called when there is a new result.
     """
 
     def __init__(
         self,
-        archive: Archive,
         learner: Learner,
         journal: Journal,
         lock: threading.RLock,
+        prepare: Callable[[Sequence[Segment], Learned], None],
         changed: Callable[[], None],
     ) -> None:
         self.result: Learned = NOTHING
         self.forecast = ""
-        self._archive, self._learner, self._journal, self._changed_outside = archive, learner, journal, changed
+        self._learner, self._journal, self._prepare, self._changed_outside = learner, journal, prepare, changed
         self._condition = threading.Condition(lock)
         self._waiting: Labels | None = None
         self._is_busy = self._is_stopped = False
@@ -107,15 +110,23 @@ class LearningThread:
 
     def _learn(self, labels: Labels) -> None:
         result = self._learner.learn(labels.agreed())
+        self._prepare(labels.segments, result)
         with self._condition:
             self.result = result
             if result.accuracy is not None:
                 point = CurvePoint(len(result.left_out), round(result.accuracy.value, 4))
                 if point not in self.curve():
-                    self._journal.append("measure", "", num_segments=point.num_segments, accuracy=point.accuracy)
+                    self._keep(point)
             self._is_busy = False
             self._changed_outside()
             self._condition.notify_all()
+
+    def _keep(self, point: CurvePoint) -> None:
+        """Write a point of the learning curve. A full disk must not end the learning: the labels themselves say so."""
+        try:
+            self._journal.append("measure", "", num_segments=point.num_segments, accuracy=point.accuracy)
+        except OutputError as error:
+            log.warning("the learning curve lacks a point: %s", error)
 
     def _make_forecast(self, labels: Labels) -> None:
         words = str(self._learner.forecast(labels.agreed()))

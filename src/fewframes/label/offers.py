@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,8 @@ MOST_OVERLAP = 0.3
 """The overlap (tIoU) with a label, or with a likelier suggestion, above which a span is not suggested."""
 DOUBTED = 0.5
 """The score of another label from which a label counts as doubtful."""
+AT_ONCE = 4096
+"""Windows that are scored together."""
 CONTRADICTED = 0.8
 """The score of another label from which a label is offered as the next moment."""
 MOST_TILES = 2000
@@ -47,6 +50,15 @@ WORDS: dict[MomentReason, str] = {
 """The reasons for the next moment in words."""
 
 
+@dataclass(frozen=True, eq=False)
+class _Scored:
+    """The scores (W, K) of the first windows of a pool by a read-out, which is None if nothing was learned yet."""
+
+    learned: Learned
+    readout: tuple[Floats, Floats] | None
+    scores: NDArray[np.float32]
+
+
 class Offers:
     """The choice of what an annotator sees next. Its pool of windows grows with each video that is embedded."""
 
@@ -54,9 +66,12 @@ class Offers:
         self._archive = archive
         self._pool = Pool()
         self._lock = threading.Lock()
-        self._skipped: set[str] = set()
+        self._kept: set[str] = set()
+        """The contradicted labels that were looked at."""
+        self._passed: set[tuple[str, float, float]] = set()
+        """The moments that were skipped: video, start and end."""
         self._order: tuple[int, NDArray[np.intp]] = (-1, np.empty(0, np.intp))
-        self._quick: tuple[Learned | None, tuple[Floats, Floats] | None] = (None, None)
+        self._scored: tuple[_Scored, ...] = ()
         self._features: dict[Window, NDArray[np.float32]] = {}
 
     def add(self, video: ArchivedVideo) -> None:
@@ -64,6 +79,10 @@ class Offers:
         pool = self._pool.with_video(self._archive, video)  # videos are added by one thread
         with self._lock:
             self._pool = pool
+
+    def prepare(self, segments: Sequence[Segment], learned: Learned) -> None:
+        """Score all windows by what was learned, so that nobody waits for it who asks for the next moment."""
+        self._scores(self._pool, segments, learned)
 
     # The timeline.
 
@@ -102,32 +121,32 @@ class Offers:
 
     def next_moment(self, segments: Sequence[Segment], learned: Learned, after: str) -> Moment | None:
         """Return the moment whose label would teach most; None if there is none left."""
-        with self._lock:
-            if after:
-                self._skipped.add(after)
-            pool, skipped = self._pool, set(self._skipped)
-        if (contradicted := self._contradicted(segments, learned, skipped)) is not None:
+        if after.startswith(SEGMENT):
+            self._kept.add(after)
+        elif after:
+            window = window_of(after)
+            self._passed.add((window.video, *self._archive.times_of(window)))
+        pool = self._pool
+        if (contradicted := self._contradicted(segments, learned)) is not None:
             return contradicted
-        windows = {window_of(key) for key in skipped if not key.startswith(SEGMENT)}
-        open_W = pool.open_without(segments, windows)
+        open_W = pool.open_without([*map(_part_of, segments), *tuple(self._passed)])
         if not open_W.any():
             return None
         scores_WK = self._scores(pool, segments, learned)
         found = next_windows(pool.features, scores_WK, self._examples(learned), open_W, 1)
         return self._moment(pool, found[0], learned, scores_WK) if found else None
 
-    def _contradicted(self, segments: Sequence[Segment], learned: Learned, skipped: set[str]) -> Moment | None:
+    def _contradicted(self, segments: Sequence[Segment], learned: Learned) -> Moment | None:
         found = []
         for segment in segments if learned.accuracy is not None else ():
             key = f"{SEGMENT}{segment.id}"
             doubt = self._contradiction(segment, learned, CONTRADICTED)
-            if doubt is not None and key not in skipped:
+            if doubt is not None and key not in self._kept:
                 found.append((doubt[1], key, segment, doubt[0]))
         if not found:
             return None
         score, key, segment, label = max(found, key=lambda one: one[0])
-        with self._lock:
-            self._skipped.add(key)  # a label that stays as it is need not be looked at twice
+        self._kept.add(key)  # a label that stays as it is need not be looked at twice
         words = f"labelled {segment.label!r}; without it, the model says {label!r}"
         return Moment(key, segment.video, segment.start_s, segment.end_s, label, score, "contradicting", words)
 
@@ -165,14 +184,16 @@ class Offers:
 
         They come from a read-out of the compressed features, because the moments of a whole archive do not fit in memory.
         """
-        known, readout = self._quick
-        if known is not learned:
-            readout = self._quick_readout(segments, learned)
-            self._quick = (learned, readout)
-        if readout is None:
-            return None
-        weight_KF, bias_K = readout
-        return scores_of(pool.features.astype(np.float32) @ weight_KF.T.astype(np.float32) + bias_K, "single")
+        others = tuple(one for one in self._scored if one.learned is not learned)
+        found = next((one for one in self._scored if one.learned is learned), None)
+        if found is None:
+            nothing = np.empty((0, len(learned.labels)), np.float32)
+            found = _Scored(learned, self._quick_readout(segments, learned), nothing)
+        if found.readout is not None and len(found.scores) < len(pool):  # a pool only grows at its end
+            more_wK = _scores_by(*found.readout, pool.features[len(found.scores) :])
+            found = replace(found, scores=np.concatenate([found.scores, more_wK]))
+        self._scored = (found, *others[:1])  # the newest, and the one before while that is still asked for
+        return None if found.readout is None else found.scores[: len(pool)]
 
     def _quick_readout(self, segments: Sequence[Segment], learned: Learned) -> tuple[Floats, Floats] | None:
         label_of = {segment.id: segment.label for segment in segments}
@@ -212,7 +233,7 @@ class Offers:
         scores_WK = self._scores(pool, segments, learned)
         if scores_WK is None or num < 1:
             return []
-        open_W = pool.open_without(segments, set())
+        open_W = pool.open_without(map(_part_of, segments))
         apart = [index for index in pool.apart().tolist() if open_W[index]]
         found = sorted(apart, key=lambda index: float(scores_WK[index].max()))[: min(num, len(apart) // 10 + 1)]
         doubts = []
@@ -226,7 +247,7 @@ class Offers:
         """Return a page of the windows without a label that do not overlap."""
         with self._lock:
             pool = self._pool
-        open_W = pool.open_without(segments, set())
+        open_W = pool.open_without(map(_part_of, segments))
         apart = pool.apart()
         if len(apart) > MOST_TILES:
             apart = apart[np.linspace(0, len(apart) - 1, MOST_TILES).astype(np.intp)]
@@ -245,6 +266,17 @@ class Offers:
 
 SEGMENT = "segment "
 """The start of the id of a moment that is a labelled segment."""
+
+
+def _part_of(segment: Segment) -> tuple[str, float, float]:
+    return segment.video, segment.start_s, segment.end_s
+
+
+def _scores_by(weight_KF: Floats, bias_K: Floats, features_WF: NDArray[np.float16]) -> NDArray[np.float32]:
+    """Return the scores (W, K) of windows by a read-out of their compressed features, piece by piece: the pieces fit in caches."""
+    weight_FK = weight_KF.T.astype(np.float32)
+    pieces = (features_WF[start : start + AT_ONCE] for start in range(0, len(features_WF), AT_ONCE))
+    return np.concatenate([scores_of(piece.astype(np.float32) @ weight_FK + bias_K, "single") for piece in pieces])
 
 
 def _free(spans: Sequence[Span], segments: Sequence[Segment]) -> list[Span]:

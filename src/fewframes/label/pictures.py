@@ -7,6 +7,7 @@ from collections import OrderedDict
 
 import numpy as np
 
+from fewframes.errors import DataError
 from fewframes.label.archive import Archive, ArchivedVideo
 from fewframes.video.source import OpenVideo, open_video
 from fewframes.viz.thumbnails import jpeg_of_height
@@ -26,7 +27,9 @@ class FramePictures:
         self._open: OrderedDict[str, OpenVideo] = OrderedDict()
 
     def jpeg(self, video: ArchivedVideo, time_s: float, height_px: int) -> bytes:
-        """Return the frame that is shown at a time as a JPEG of at most this height. Raises VideoError."""
+        """Return the frame that is shown at a time as a JPEG of at most this height. Raises VideoError or DataError."""
+        if height_px < 1:
+            raise DataError(f"height {height_px}: needs at least 1 pixel")
         time_s = min(max(0.0, time_s), max(0.0, video.duration_s - LAST_S))
         with self._lock:  # a decoder serves one request at a time
             opened = self._opened(video)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 
 from fewframes.label.archive import Archive, ArchivedVideo, Window
 from fewframes.label.choosing import compress
-from fewframes.label.values import Segment
 from fewframes.runtime.protocol import Floats
 
 LEAST_OVERLAP = 0.25
-"""The fraction of a window from which a label inside it closes it: it is not offered any more."""
+"""The fraction of a window, or of the part if that is shorter, from which a part that was labelled or skipped closes it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,22 +57,26 @@ class Pool:
         """Return a window by its index."""
         return Window(self.videos[self.video[index]], 1, int(self.first[index]))
 
-    def open_without(self, segments: Sequence[Segment], skipped: set[Window]) -> NDArray[np.bool_]:
-        """Return which windows may be offered (W,): those without a label inside, that were not skipped."""
+    def open_without(self, parts: Iterable[tuple[str, float, float]]) -> NDArray[np.bool_]:
+        """Return which windows may be offered (W,): those that share little with parts that were labelled or skipped.
+
+        Args:
+            parts: The video, start and end in seconds of each part.
+        """
         open_W = np.ones(len(self), bool)
         number = {video: index for index, video in enumerate(self.videos)}
-        for segment in segments:
-            if segment.video in number:
-                rows = self._rows_of(number[segment.video])
-                shared_W = np.minimum(self.end_s[rows], segment.end_s) - np.maximum(self.start_s[rows], segment.start_s)
-                least_s = LEAST_OVERLAP * np.minimum(
-                    self.end_s[rows] - self.start_s[rows], segment.end_s - segment.start_s
+        rows_of = np.searchsorted(self.video, np.arange(len(number) + 1)).tolist()
+        for video, start_s, end_s in parts:
+            if video in number:
+                first, behind = rows_of[number[video] : number[video] + 2]
+                # Windows of a video stand together, in the order of time: those that a part touches are neighbours.
+                touched = slice(
+                    first + int(np.searchsorted(self.end_s[first:behind], start_s, side="right")),
+                    first + int(np.searchsorted(self.start_s[first:behind], end_s, side="left")),
                 )
-                open_W[rows] &= shared_W <= least_s
-        for window in skipped:
-            if window.video in number:
-                rows = self._rows_of(number[window.video])
-                open_W[rows] &= self.first[rows] != window.first
+                starts_s, ends_s = self.start_s[touched], self.end_s[touched]
+                shared_W = np.minimum(ends_s, end_s) - np.maximum(starts_s, start_s)
+                open_W[touched] &= shared_W <= LEAST_OVERLAP * np.minimum(ends_s - starts_s, end_s - start_s)
         return open_W
 
     def apart(self) -> NDArray[np.intp]:
@@ -84,10 +87,6 @@ class Pool:
                 kept.append(index)
                 video, end_s = own, float(self.end_s[index])
         return np.array(kept, np.intp)
-
-    def _rows_of(self, number: int) -> slice:
-        """Return the rows of a video; they stand together."""
-        return slice(*np.searchsorted(self.video, [number, number + 1]).tolist())
 
 
 def features_of(moments_MP: Floats) -> NDArray[np.float32]:

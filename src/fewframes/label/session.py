@@ -57,8 +57,8 @@ class Session:
         self._lock = threading.RLock()
         self._labels: Labels = labels_of(journal.entries)
         self._revision = 0
-        self._learning = LearningThread(archive, Learner(archive), journal, self._lock, self._changed)
         self._offers = Offers(archive)
+        self._learning = LearningThread(Learner(archive), journal, self._lock, self._offers.prepare, self._changed)
         self._pictures = FramePictures(archive)
         self._threads: list[threading.Thread] = []
 
@@ -99,10 +99,10 @@ class Session:
             stack.enter_context(held(project))
             journal = Journal(project)
             stack.callback(journal.close)
-            for words in journal.notes:
-                note(words)
             for path in merge:
                 note(f"{path}: {count_of(journal.merge(path), 'new change')} taken over")
+            for words in journal.notes:
+                note(words)
             session = cls(archive, journal, model, project, stack.pop_all())
         away = {segment.video for segment in session._labels.segments} - set(archive.videos)
         if away:
@@ -305,8 +305,8 @@ class Session:
         Raises DataError if the labels are not enough to train on.
         """
         with self._lock:
-            segments, learned = self._labels.agreed(), self._learning.result
-        return write_model(self.archive, segments, learned, folder, self.model)
+            labels = self._labels
+        return write_model(self.archive, labels, folder, self.model)
 
     def write_segments(self, path: Path) -> int:
         """Write the labels as a list that `fewframes train` takes, and return their number. Raises DataError if there are none."""
@@ -355,6 +355,8 @@ class Session:
     def _new(self, video: str, start_s: float, end_s: float, label: str, annotator: str) -> Segment:
         """Return a new segment. Raises DataError if it is not valid."""
         found = self.archive.video(video)
+        if not found.duration_s:
+            raise DataError(found.reason)  # it cannot be opened
         if not (np.isfinite([start_s, end_s]).all() and 0 <= start_s < end_s <= found.duration_s + 0.5):
             raise DataError(
                 f"{start_s:g} to {end_s:g} s of {found.name}: needs a start before its end, inside the {found.duration_s:.2f} s"

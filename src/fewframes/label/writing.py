@@ -5,12 +5,12 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from fewframes.core.cache import EmbeddingCache, key_of
+from fewframes.core.text import count_of
 from fewframes.data.config import DataConfig
 from fewframes.data.dataset import VideoSet
 from fewframes.data.known_videos import content_of
@@ -18,7 +18,8 @@ from fewframes.data.layouts import Sample
 from fewframes.errors import DataError
 from fewframes.inference.frame_features import encoder_key
 from fewframes.label.archive import Archive, Window
-from fewframes.label.learner import Learned, groups_of
+from fewframes.label.journal import Labels
+from fewframes.label.learner import groups_of
 from fewframes.label.values import BACKGROUND, Segment, WrittenModel
 from fewframes.training.augment_config import AugmentConfig
 from fewframes.training.config import RunConfig
@@ -46,24 +47,23 @@ def samples_of(archive: Archive, segments: Sequence[Segment]) -> list[Sample]:
     ]
 
 
-def write_model(
-    archive: Archive, segments: Sequence[Segment], learned: Learned, folder: Path, model: str
-) -> WrittenModel:
-    """Train on the windows that the session learned from, and write the model. It replaces one in the folder.
+def write_model(archive: Archive, labels: Labels, folder: Path, model: str) -> WrittenModel:
+    """Train on the windows that a session learns from, and write the model. It replaces one in the folder.
 
     Args:
         archive: The embedded videos.
-        segments: The labels.
-        learned: What the session learned from them.
+        labels: The labels. Those that disagree are left out, and those of videos that are not embedded.
         folder: The folder of the model.
         model: The name of the model whose frame encoder embedded.
 
     Raises:
         DataError: The labels are not enough.
     """
-    known = [segment for segment in segments if segment.id in learned.windows]
-    labels = {segment.label for segment in known}
-    if len(labels) < 2 or not labels - {BACKGROUND}:
+    agreed = labels.agreed()
+    windows = {segment.id: archive.whole_windows_of(segment) for segment in agreed}
+    known = [segment for segment in agreed if windows[segment.id]]
+    names = {segment.label for segment in known}
+    if len(names) < 2 or not names - {BACKGROUND}:
         raise DataError(
             "a model needs labels of two actions, or of one action and of parts that show none; label some more first"
         )
@@ -71,17 +71,18 @@ def write_model(
     groups = dict(zip((segment.id for segment in known), groups_of(known), strict=True))
     with tempfile.TemporaryDirectory() as place:
         cache = EmbeddingCache(Path(place))
-        samples = []
-        encoder = encoder_key(archive.predictor)
-        setting = key_of(encoder, plain_setting(PLAIN, archive.num_frames))
+        samples: list[Sample] = []
+        setting = key_of(encoder_key(archive.predictor), plain_setting(PLAIN, archive.num_frames))
+        used: set[str] = set()
         for segment in known:
-            for window in learned.windows[segment.id]:
+            for window in windows[segment.id]:
                 sample = _sample(archive, segment, window, groups[segment.id])
-                samples.append(sample)
-                first_W = np.array([window.first])
-                embeddings = archive.embeddings_of(archive.video(window.video), window.stride, first_W)
-                if content := content_of(sample):
-                    cache.put(key_of(content, setting), embeddings)
+                if content := content_of(sample):  # there is none where a file is gone since it was embedded
+                    first_W = np.array([window.first])
+                    embeddings_VTD = archive.embeddings_of(archive.video(window.video), window.stride, first_W)
+                    cache.put(key_of(content, setting), embeddings_VTD)
+                    samples.append(sample)
+                    used.add(segment.id)
         run = RunConfig(
             start=model,
             data=DataConfig(task="single", holdout=0, scenes="off", mirror=False),
@@ -89,8 +90,10 @@ def write_model(
         )
         data = VideoSet(tuple(samples), "labels", LAYOUT)
         options = SolveOptions(cache=cache, overwrite=True, command="fewframes label")
-        result = train_solved(data, folder, replace(run, start=model), options)
+        result = train_solved(data, folder, run, options)
     figures = f"{result.left_out.interval} ({result.left_out.protocol})"
+    if num_left_out := labels.num_disagreeing + len(agreed) - len(used):
+        figures += f"; {count_of(num_left_out, 'label')} left out: they disagree, or their videos are not embedded yet, or gone"
     return WrittenModel(str(folder), figures, time.perf_counter() - began)
 
 

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from fewframes.inference.predictor import Predictor, load
 from fewframes.label.web.app import PageConfig, create_app
 from fewframes.serve.security import HEADERS
-from helpers.films import ACTIONS, ORDER, span, write_film
+from helpers.drawn_films import ACTIONS, ORDER, span, write_film
 from helpers.labelling import opened, ready
 from helpers.served import told, until
 

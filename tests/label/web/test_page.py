@@ -17,7 +17,7 @@ from fewframes.label.session import Session
 from fewframes.label.web.app import PageConfig, create_app
 from fewframes.serve.server import listen
 from helpers.browser import CONTRAST, needs_chromium
-from helpers.films import ACTIONS, ORDER, span, write_film
+from helpers.drawn_films import ACTIONS, ORDER, span, write_film
 from helpers.labelling import opened, ready
 
 pytestmark = needs_chromium
