@@ -28,7 +28,7 @@ from fewframes.inference.predictor import Predictor
 from fewframes.inference.timeline import TimelineConfig, sweep
 from fewframes.serve.app import create_app
 from fewframes.serve.config import PredictRequest, ServeConfig
-from fewframes.serve.handler import HEADERS
+from fewframes.serve.security import HEADERS
 from fewframes.serve.server import listen, run
 from fewframes.serve.service import MOST_COMING, Service
 from fewframes.serve.tasks import NamedFile, RequestTask, gone

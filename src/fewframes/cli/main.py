@@ -28,6 +28,7 @@ VERBS = {
         "stream": "Name the action in a camera, network stream, file or pipe, as it happens.",
     },
     "Learn": {
+        "label": "Label videos in your browser, and see the model learn.",
         "train": "Teach a model your own actions.",
         "teach": "Make labels part of a model at once, by a few examples of each.",
         "evaluate": "Measure how often a model is right on your videos, and show what it gets wrong.",

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import socket
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -112,27 +115,23 @@ def serve(
     """
     if root is not None and not root.is_dir():
         raise ConfigError(f"--root {root}: no such folder; name one that exists")
-    try:
+    with needing_serve("serve"):
         from fewframes.serve.app import create_app
         from fewframes.serve.server import listen, run
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in PACKAGES:
-            raise
-        raise MissingDependency(f"serve needs {error.name}; pip install 'fewframes[serve]'") from None
     from fewframes.core.settings import settings_from
     from fewframes.serve.config import ServeConfig
     from fewframes.serve.security import in_address
 
     # Listen before the model is loaded: a port that is taken is known at once, and early clients wait instead of failing.
     listening = listen(host, port)
-    is_here = ipaddress.ip_address(listening.getsockname()[0]).is_loopback
+    is_here = is_loopback(listening)
     values = {
         "root": None if root is None else str(root),
         "urls": allow_urls,
         "token": token,
         # A name outside these may be a page's that came to stand for this machine (security.py). With a token, or behind a
         # proxy, the server may have any name.
-        "names": tuple(dict.fromkeys((*LOOPBACK, host.lower().removesuffix(".")))) if is_here and not token else (),
+        "names": names_of(host) if is_here and not token else (),
         "max_mb": max_mb,
         "max_seconds": max_seconds,
         "max_megapixels": max_megapixels,
@@ -165,3 +164,24 @@ def serve(
         sys.stderr.flush()
         os._exit(code)
     raise typer.Exit(code)
+
+
+@contextmanager
+def needing_serve(verb: str) -> Iterator[None]:
+    """Turn a missing package of the extra `serve` into an error with the pip line."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in PACKAGES:
+            raise
+        raise MissingDependency(f"{verb} needs {error.name}; pip install 'fewframes[serve]'") from None
+
+
+def is_loopback(listening: socket.socket) -> bool:
+    """Return True if only this machine can connect to a socket."""
+    return ipaddress.ip_address(listening.getsockname()[0]).is_loopback
+
+
+def names_of(host: str) -> tuple[str, ...]:
+    """Return the names under which a server on the loopback may be asked: this machine's, and that of `--host`."""
+    return tuple(dict.fromkeys((*LOOPBACK, host.lower().removesuffix("."))))

@@ -28,6 +28,8 @@ FORMULA = re.compile(r"[=+\-@]")
 
 STYLE = Path(__file__).parent / "templates" / "style.css"
 """The one style sheet of all pages."""
+PAGE_SCRIPT = Path(__file__).parent / "templates" / "dom.js"
+"""The script that the pages of servers share: it makes elements, in which text is never taken for HTML."""
 
 
 def plain(words: object) -> str:

@@ -14,7 +14,7 @@ from prometheus_client import generate_latest
 from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException
 
-from fewframes.core.text import STYLE, html_of
+from fewframes.core.text import PAGE_SCRIPT, STYLE, html_of
 from fewframes.core.version import __version__
 from fewframes.errors import FewframesError, Refusal
 from fewframes.inference.heads import Heads
@@ -23,7 +23,7 @@ from fewframes.serve.answers import status_of
 from fewframes.serve.config import EmbedRequest, PredictRequest, ServeConfig, TimelineRequest, VideoRequest
 from fewframes.serve.handler import RequestHandler
 from fewframes.serve.metrics import Metrics, RequestCounter
-from fewframes.serve.security import OwnPages
+from fewframes.serve.security import AddedHeaders, OwnPages
 from fewframes.serve.service import Service
 from fewframes.serve.tasks import stopping
 
@@ -69,9 +69,9 @@ def create_app(models: Predictor | Heads, config: ServeConfig) -> FastAPI:
         )
 
     app.add_middleware(OwnPages, names=config.names, refused=refused)
-    # The one added last is outermost: it counts refusals too.
-    routes = (*VERBS, *OTHER_ROUTES)
-    app.add_middleware(RequestCounter, metrics=metrics, routes=routes, headers=lambda: handler.headers)
+    # The ones added last are outermost: they count refusals, and send headers with them, too.
+    app.add_middleware(RequestCounter, metrics=metrics, routes=(*VERBS, *OTHER_ROUTES))
+    app.add_middleware(AddedHeaders, headers=lambda: handler.headers)
     app.add_exception_handler(FewframesError, refused)
     app.add_exception_handler(HTTPException, unknown)
     app.add_exception_handler(Exception, failed)
@@ -94,6 +94,10 @@ def _add_page(app: FastAPI) -> None:
     @app.get("/style.css", include_in_schema=False)
     async def style() -> Response:
         return FileResponse(STYLE)
+
+    @app.get("/dom.js", include_in_schema=False)
+    async def script() -> Response:
+        return FileResponse(PAGE_SCRIPT)
 
     app.mount("/", StaticFiles(directory=PAGE))
 

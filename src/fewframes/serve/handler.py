@@ -20,6 +20,7 @@ from fewframes.serve.answers import status_of
 from fewframes.serve.config import TimelineRequest, VideoRequest
 from fewframes.serve.metrics import Metrics
 from fewframes.serve.requests import read_request
+from fewframes.serve.security import HEADERS
 from fewframes.serve.service import Service
 from fewframes.serve.tasks import RequestTask, gone
 
@@ -27,12 +28,6 @@ DRAIN_S = 1.0
 """Seconds for which the body of a refused request is still read."""
 MOST_CHARS = 1000
 """The most characters of an error in an answer."""
-HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; media-src 'self' blob:; frame-ancestors 'none'; "
-    "base-uri 'none'; form-action 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
 
 
 class RequestHandler:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -44,12 +44,10 @@ class Metrics:
 
 
 class RequestCounter:
-    """A middleware that counts and times requests by their route, one of `routes`, and adds `headers` to every answer."""
+    """A middleware that counts and times requests by their route, one of `routes`."""
 
-    def __init__(
-        self, app: ASGIApp, metrics: Metrics, routes: Collection[str], headers: Callable[[], Mapping[str, str]]
-    ) -> None:
-        self.app, self.metrics, self.routes, self.headers = app, metrics, routes, headers
+    def __init__(self, app: ASGIApp, metrics: Metrics, routes: Collection[str]) -> None:
+        self.app, self.metrics, self.routes = app, metrics, routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -61,7 +59,6 @@ class RequestCounter:
             nonlocal status, is_whole
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] += [(name.encode(), value.encode()) for name, value in self.headers().items()]
             await send(message)
             is_whole = message["type"] == "http.response.body" and not message.get("more_body", False)
 

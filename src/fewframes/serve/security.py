@@ -1,4 +1,4 @@
-"""Refuse requests that a browser sends for pages of other servers, or under names that are not this server's.
+"""Refuse requests that a browser sends for pages of other servers, or under names that are not this server's; restrict own pages.
 
 Any page that somebody opens can make the browser send requests to this machine. And a name of that page may come to stand for
 this machine (DNS rebinding), so that the browser takes the page and this server for the same. Programs are not affected: they
@@ -8,22 +8,44 @@ send neither `Origin` nor `Sec-Fetch-Site`.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fewframes.errors import Refusal
 
-GUARDED = "/v1/"
-"""The start of the routes that no page but this server's own may ask."""
+GUARDED = ("/v1/", "/api/")
+"""The starts of the routes that no page but this server's own may ask: those of `serve`, and those of `label`."""
 OPEN = ("/v1/about",)
 """Routes among these that links may lead to. They tell what anybody may know, and other pages cannot read the answer."""
 PROBED = ("/healthz", "/readyz")
 """Routes for health checks, which tell nothing and may be asked under any name."""
 PORT = re.compile(r":\d*$")
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; media-src 'self' blob:; frame-ancestors 'none'; "
+    "base-uri 'none'; form-action 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+"""The headers of every answer. They restrict what pages may load, and who may embed them."""
+
+
+class AddedHeaders:
+    """A middleware that adds `headers` to every answer."""
+
+    def __init__(self, app: ASGIApp, headers: Callable[[], Mapping[str, str]]) -> None:
+        self.app, self.headers = app, headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_on(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] += [(name.encode(), value.encode()) for name, value in self.headers().items()]
+            await send(message)
+
+        await self.app(scope, receive, send_on)
 
 
 class OwnPages:

@@ -30,24 +30,39 @@ def run(
     Threads may still work afterwards for the service's `num_inside` requests, for which nobody waits. If anything hangs,
     `leave` is called with the exit code `LAST_S` after `stop_s`: the owner of the process may end it there.
     """
-    # By the time uvicorn closes connections every request is answered or had its time; a second is for the last bytes.
-    settings = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=1, lifespan="on"
-    )
     service: Service = app.state.service
     hung = threading.Timer(
         min(stop_s + LAST_S, threading.TIMEOUT_MAX), lambda: leave(EXIT_SOME_FAILED if service.num_cut else 0)
     )
     hung.daemon = True
-    asyncio.run(_serve(uvicorn.Server(settings), service, listening, stop_s, hung))
+    asyncio.run(_serve(_server_of(app), service, listening, stop_s, hung))
     return service.num_cut
+
+
+def run_until_told(app: FastAPI, listening: socket.socket) -> None:
+    """Serve until SIGTERM or SIGINT. Open requests have a second to end then."""
+    server = _server_of(app)
+
+    def stop() -> None:
+        server.should_exit = True
+
+    asyncio.run(_until_signal(server, listening, stop))
+
+
+def _server_of(app: FastAPI) -> uvicorn.Server:
+    # By the time uvicorn closes connections every request is answered or had its time; a second is for the last bytes.
+    return uvicorn.Server(
+        uvicorn.Config(
+            app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=1, lifespan="on"
+        )
+    )
 
 
 async def _serve(
     server: uvicorn.Server, service: Service, listening: socket.socket, stop_s: float, hung: threading.Timer
 ) -> None:
     """Run the server until it is told to stop: the first signal drains it, the second one ends the waiting."""
-    loop, stop, stop_now = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
+    stop, stop_now = asyncio.Event(), asyncio.Event()
 
     def on_signal() -> None:
         (stop_now if stop.is_set() else stop).set()
@@ -63,16 +78,21 @@ async def _serve(
         server.should_exit = True
 
     draining = asyncio.create_task(drain())
+    try:
+        await _until_signal(server, listening, on_signal)
+    finally:
+        draining.cancel()
+        hung.cancel()
+
+
+async def _until_signal(server: uvicorn.Server, listening: socket.socket, on_signal: Callable[[], None]) -> None:
+    """Run the server until it ends. SIGTERM and SIGINT call `on_signal`, which makes it end."""
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     while not server.started and not serving.done():
         await asyncio.sleep(0.01)
     for name in (signal.SIGTERM, signal.SIGINT):  # uvicorn's own would close the socket, and clients could not be told
-        loop.add_signal_handler(name, on_signal)
-    try:
-        await serving
-    finally:
-        draining.cancel()
-        hung.cancel()
+        asyncio.get_running_loop().add_signal_handler(name, on_signal)
+    await serving
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -1,24 +1,7 @@
-'use strict';
-const $ = id => document.getElementById(id);
-const video = $('video'), clock = s => `${Math.floor(s / 60)}:${(s % 60).toFixed(1).padStart(4, '0')}`;
-const percent = fraction => `${(100 * fraction).toFixed(1)}\u00a0%`; // no line ends before the sign
+import {$, clock, draw, make, percent, sized} from './dom.js';
+
+const video = $('video');
 let about = {}, running = null, answers = {};
-
-/* Make an element with text, attributes and children. Text is never taken for HTML. */
-function make(tag, {text, ...attributes} = {}, ...children) {
-  const element = document.createElement(tag);
-  if (text !== undefined) element.textContent = text;
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  element.append(...children);
-  return element;
-}
-
-/* Make an element whose `side` (width, height, left) is a fraction of its parent's. */
-function sized(tag, side, fraction) {
-  const element = make(tag);
-  element.style[side] = `${Math.max(0, Math.min(1, fraction)) * 100}%`;
-  return element;
-}
 
 function showError(message) {
   $('error').textContent = message;
@@ -170,12 +153,7 @@ function showTimeline(found) {
     ' Choose one to see that moment.' : `No action with a confidence of at least ${threshold}.`) + gaps.join('');
   const tracks = labels.map(label => {
     const points = found.scores[label].map((score, index) => `${1000 * position(found.times_s[index])},${100 - 96 * score}`).join(' ');
-    const svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
-    const line = document.createElementNS('http://www.w3.org/2000/svg', 'polyline');
-    svg.setAttribute('viewBox', '0 0 1000 100');
-    svg.setAttribute('preserveAspectRatio', 'none');
-    line.setAttribute('points', points);
-    svg.append(line);
+    const svg = draw('svg', {viewBox: '0 0 1000 100', preserveAspectRatio: 'none'}, draw('polyline', {points}));
     const spans = found.spans.filter(span => span.label === label).map(span => {
       const block = sized('i', 'left', position(span.start_s));
       block.style.width = `${100 * (position(span.end_s) - position(span.start_s))}%`;
