@@ -28,7 +28,7 @@ from fewframes.cli.options import (
     make_folder,
     named_videos,
 )
-from fewframes.cli.serve import ADDRESS, is_loopback, names_of, needing_serve
+from fewframes.cli.serve import ADDRESS, host_names, is_loopback, needing_serve
 from fewframes.core.text import count_of
 from fewframes.errors import DataError
 
@@ -127,7 +127,7 @@ def label(
                 project=project.resolve(),
                 model=predictor.name,
                 annotator=annotator or os.environ.get("USER") or os.environ.get("USERNAME") or "",
-                names=names_of(host) if is_here else (),
+                names=host_names(host) if is_here else (),
                 token="" if is_here else secrets.token_urlsafe(12),
             )
             app = create_app(session, config)

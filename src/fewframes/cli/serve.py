@@ -131,7 +131,7 @@ def serve(
         "token": token,
         # A name outside these may be a page's that came to stand for this machine (security.py). With a token, or behind a
         # proxy, the server may have any name.
-        "names": names_of(host) if is_here and not token else (),
+        "names": host_names(host) if is_here and not token else (),
         "max_mb": max_mb,
         "max_seconds": max_seconds,
         "max_megapixels": max_megapixels,
@@ -182,6 +182,6 @@ def is_loopback(listening: socket.socket) -> bool:
     return ipaddress.ip_address(listening.getsockname()[0]).is_loopback
 
 
-def names_of(host: str) -> tuple[str, ...]:
+def host_names(host: str) -> tuple[str, ...]:
     """Return the names under which a server on the loopback may be asked: this machine's, and that of `--host`."""
     return tuple(dict.fromkeys((*LOOPBACK, host.lower().removesuffix("."))))
