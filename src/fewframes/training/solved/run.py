@@ -237,7 +237,9 @@ def calibrated(
     logits_NK, targets_NK = solved.left_out[:, 0], targets_BK[solved.indices]
     # Without its only group no solution knows a label, so such videos say nothing about how sure it may be.
     counts = np.flatnonzero(~(targets_NK[:, _of_one_group(targets_BK, groups_B)] > 0).any(axis=1))
-    kept = LeftOutLogits(logits_NK[counts], targets_NK[counts], tuple(groups[row] for row in counts.tolist()), folds[counts])
+    kept = LeftOutLogits(
+        logits_NK[counts], targets_NK[counts], tuple(groups[row] for row in counts.tolist()), folds[counts]
+    )
     calibration = fit_calibration(kept, task, "left-out groups of the training videos", EXPECTED_SOLVED)
     return solved.divided(calibration.temperature), calibration
 
