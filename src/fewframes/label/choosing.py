@@ -1,7 +1,8 @@
 """Choose the windows whose labels would teach most, from compressed features of all windows. Numpy alone.
 
-Nothing here reads a file. A window is chosen for what its label would tell about all windows, weighted by the doubt about each
-(docs/decisions/2026-11-29-next-moment.md). The prior covariance of two windows is the product of their features.
+Nothing here reads a file. Once something was learned, the window with the smallest margin between its two best scores is chosen.
+Before that it is the one whose label would tell most about all windows (docs/decisions/2026-11-29-next-moment.md). The prior
+covariance of two windows is the product of their features.
 
 Letters in shapes: W windows, F numbers of a compressed feature, P moments of a window, K labels, L labelled windows, N windows that
 a compression is fitted to, S windows of the shortlist.
@@ -30,8 +31,10 @@ FITTED = 512
 """N, the most windows that a compression is fitted to. More are thinned out evenly."""
 NOISE = 0.1
 """The variance of a label, where the prior variance of a window is 1."""
+NEW = 0.75
+"""The variance that the labelled windows left, from which a window is called new."""
 SHORTLIST = 1024
-"""S, the most windows that are compared with each other: half of them the most doubtful, half of them evenly spread."""
+"""S, the most windows that are compared with each other: those with the smallest margin, or evenly spread ones without scores."""
 CHAINED = 2048
 """The most windows that are chained by likeness together."""
 
@@ -84,8 +87,9 @@ def next_windows(
 ) -> list[Choice]:
     """Return the windows to label next, the most useful first, at most `num`.
 
-    The value of a window is by how much its label lowers the variance of all windows of the shortlist, each weighted by the entropy
-    of its scores. After each choice the variance is what it would be with that label.
+    The value of a window is 1 minus the margin between its two best scores. Without scores it is by how much its label lowers the
+    variance of all windows of the shortlist. After each choice the variance is what it would be with that label, and the value of
+    windows like it is lowered by as much.
 
     Args:
         features_WF: The compressed features of all windows.
@@ -94,25 +98,27 @@ def next_windows(
         open_W: True for the windows that may be offered.
         num: The most windows that are returned.
     """
-    rows_S = _shortlist(scores_WK, open_W)
-    if not len(rows_S):
-        return []
+    margin_W = None if scores_WK is None else _margins(scores_WK)
+    rows_S = _shortlist(margin_W, open_W)
     features_SF = features_WF[rows_S].astype(np.float32)
     covariance_SS = _covariance(features_SF, np.asarray(examples_LF, np.float32))
-    doubt_S = np.ones(len(rows_S), np.float32) if scores_WK is None else _entropy(scores_WK[rows_S])
+    before_S = covariance_SS.diagonal() + NOISE
     is_free_S = np.ones(len(rows_S), bool)
     found: list[Choice] = []
     for _ in range(min(num, len(rows_S))):
-        variance_S = covariance_SS.diagonal().copy()
-        value_S = np.square(covariance_SS) @ doubt_S / (variance_S + NOISE)
+        variance_S = covariance_SS.diagonal() + NOISE
+        if margin_W is None:
+            value_S = np.square(covariance_SS).sum(axis=1) / variance_S
+        else:
+            value_S = (1 - margin_W[rows_S]) * variance_S / before_S
         best = int(np.where(is_free_S, value_S, -1).argmax())
-        reason: MomentReason = "new" if len(examples_LF) or found else "first"
-        if scores_WK is not None and np.mean(doubt_S <= doubt_S[best]) >= np.mean(variance_S <= variance_S[best]):
-            reason = "uncertain"
+        reason: MomentReason = "uncertain"
+        if margin_W is None or variance_S[best] > NEW + NOISE:
+            reason = "new" if len(examples_LF) or found else "first"
         found.append(Choice(int(rows_S[best]), reason, float(value_S[best])))
         is_free_S[best] = False
         if len(found) < num:
-            shared_S = covariance_SS[best] / np.sqrt(variance_S[best] + NOISE)
+            shared_S = covariance_SS[best] / np.sqrt(variance_S[best])
             covariance_SS = covariance_SS - np.outer(shared_S, shared_S)
     return found
 
@@ -137,19 +143,23 @@ def likeness_order(features_WF: Features) -> Indices:
     return np.concatenate(done)
 
 
-def _shortlist(scores_WK: Floats | None, open_W: Bools) -> Indices:
-    """Return the open windows (S,) that are looked at closely: the most doubtful, and others evenly spread over all."""
-    open_rows = np.flatnonzero(open_W)
-    if len(open_rows) <= SHORTLIST:
-        return open_rows
-    half = SHORTLIST // 2
-    spread = open_rows[np.linspace(0, len(open_rows) - 1, SHORTLIST if scores_WK is None else half).astype(np.intp)]
-    if scores_WK is None:
-        return spread
-    best_W = scores_WK[:, 0].copy()
-    for column in range(1, scores_WK.shape[1]):  # many times as fast as a maximum over a short last axis
-        np.maximum(best_W, scores_WK[:, column], out=best_W)
-    return np.union1d(open_rows[np.argpartition(best_W[open_rows], half)[:half]], spread)
+def _margins(scores_WK: Floats) -> Singles:
+    """Return by how much the best score of each window is above its second (W,); the score itself if there is one label."""
+    best_W, second_W = np.zeros((2, len(scores_WK)), np.float32)
+    for score_W in scores_WK.T:  # many times as fast as sorting a short last axis
+        second_W = np.maximum(second_W, np.minimum(best_W, score_W))
+        best_W = np.maximum(best_W, score_W)
+    return np.asarray(best_W - second_W, np.float32)
+
+
+def _shortlist(margin_W: Singles | None, open_W: Bools) -> Indices:
+    """Return the open windows (S,) that are looked at closely."""
+    rows = np.flatnonzero(open_W)
+    if len(rows) <= SHORTLIST:
+        return rows
+    if margin_W is None:
+        return rows[np.linspace(0, len(rows) - 1, SHORTLIST).astype(np.intp)]
+    return rows[np.argpartition(margin_W[rows], SHORTLIST)[:SHORTLIST]]
 
 
 def _covariance(features_SF: Singles, examples_LF: Singles) -> Singles:
@@ -157,12 +167,6 @@ def _covariance(features_SF: Singles, examples_LF: Singles) -> Singles:
     precision_FF = examples_LF.T @ examples_LF / NOISE + np.eye(features_SF.shape[1], dtype=np.float32)
     rooted_FS = np.linalg.solve(np.linalg.cholesky(precision_FF), features_SF.T)
     return np.asarray(rooted_FS.T @ rooted_FS, np.float32)
-
-
-def _entropy(scores_SK: Floats) -> Singles:
-    """Return the entropy (S,) of the scores of each window. It is above 0, so that windows without any doubt count a little."""
-    scores_SK = np.clip(scores_SK, 1e-6, 1)
-    return np.asarray(1e-6 - (scores_SK * np.log(scores_SK)).sum(axis=1), np.float32)
 
 
 def _chain(features_WF: Singles) -> Indices:
