@@ -101,6 +101,12 @@ def answers(exact_BP: Floats, archive: Archive, segments: Sequence[Segment]) -> 
     return {"exact": exact_B, "windows": windows_B, "exact, asked windows": asked_windows(exact_BP, archive, segments)}
 
 
+def percent_of(right_B: NDArray[np.bool_], films: Sequence[str]) -> dict[str, float]:
+    interval = interval_of(lambda rows: float(right_B[rows].mean()), films, np.random.default_rng(0))
+    ends = {"percent": interval.value, "low": interval.low, "high": interval.high}
+    return {end: round(100 * value, 1) for end, value in ends.items()}
+
+
 def seconds_of_clicks(archive: Archive, segments: Sequence[Segment]) -> list[float]:
     learner, seconds = Learner(archive), []
     for _ in range(REPEATS + 1):
@@ -132,9 +138,7 @@ def main() -> None:
         right = answers(exact_BP, archive, segments)
         figures: dict[str, object] = {}
         for name, right_B in right.items():
-            interval = interval_of(lambda some, own=right_B: float(own[some].mean()), films, np.random.default_rng(0))
-            ends = {"percent": interval.value, "low": interval.low, "high": interval.high}
-            figures[name] = {end: round(100 * value, 1) for end, value in ends.items()}
+            figures[name] = percent_of(right_B, films)
         figures["windows - exact"] = difference(right["windows"][None], right["exact"][None], films)
         figures["windows - exact, asked windows"] = difference(
             right["windows"][None], right["exact, asked windows"][None], films
