@@ -329,6 +329,6 @@ def _fixed(state: TeachingState) -> list[str]:
     if space is None or len(state.samples) <= len(space.vectors):
         return []
     return [
-        f"{len(state.samples)} examples are compared in {len(space.vectors)} directions, and fewer than examples cost accuracy; for the "
-        "best figures train on the whole list: fewframes train examples.csv --head solved"
+        f"{len(state.samples)} examples are compared in {len(space.vectors)} directions, and fewer than examples cost accuracy; "
+        "for the best figures train on the whole list: fewframes train examples.csv --head solved"
     ]
