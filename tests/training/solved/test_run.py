@@ -78,6 +78,7 @@ def test_from_a_folder_to_a_model_that_predicts(
         "model.safetensors",
         "predictions.csv",
         "run.toml",
+        "teaching.safetensors",
     ]
     predictor = load(out, device="cpu", dtype="float32")
     for label, name in (("redden", "3"), ("turn blue", "2")):

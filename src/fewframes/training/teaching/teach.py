@@ -34,7 +34,7 @@ from fewframes.training.run_files import EXAMPLES_FILE, MODEL_FILE, OUTPUT_FILES
 from fewframes.training.solved.features import embed_views
 from fewframes.training.solved.model import SolvedStart
 from fewframes.training.teaching.changes import TeachChanges, changed_examples
-from fewframes.training.teaching.features import MOST_DIRECTIONS, views_kept
+from fewframes.training.teaching.features import views_kept
 from fewframes.training.teaching.files import TaughtFiles
 from fewframes.training.teaching.solving import TaughtReadOut, counts_of, solve_examples, solve_judge
 from fewframes.training.teaching.state import TeachingState, encoder_of, new_state, read_state
@@ -324,13 +324,11 @@ def _lost(file: ModelFile) -> list[str]:
 
 
 def _fixed(state: TeachingState) -> list[str]:
-    """Return a note if examples are many, so that not everything is solved anew."""
-    if state.features.space is None:
+    """Return a note if not every example has a direction of its own, which costs accuracy."""
+    space = state.features.space
+    if space is None or len(state.samples) <= len(space.vectors):
         return []
-    notes = []
-    if len(state.features.space.vectors) >= MOST_DIRECTIONS:
-        notes.append(
-            f"all {MOST_DIRECTIONS} directions in which examples are compared are taken, so new ones bring none of their own; "
-            "train on the whole list now and then: fewframes train examples.csv --head solved"
-        )
-    return notes
+    return [
+        f"{len(state.samples)} examples are compared in {len(space.vectors)} directions, and fewer than examples cost accuracy; "
+        "for the best figures train on the whole list: fewframes train examples.csv --head solved"
+    ]
