@@ -72,7 +72,7 @@ def write_copy(original: Path, path: Path, kind: str, rng: np.random.Generator) 
     with av.open(str(original)) as container:
         stream = container.streams.video[0]
         rate = round(float(stream.average_rate or 25))
-        pictures = [frame for frame in container.decode(stream)]
+        pictures = list(container.decode(stream))
     first, last = kept(len(pictures), rate, ways, rng)
     new_rate = 12 if "rate" in ways else rate
     count = round((last - first) / rate * new_rate)
