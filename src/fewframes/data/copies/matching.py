@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fewframes.data.copies.footprint import SIDE_PX, STEP_S, Footprint
+from fewframes.data.copies.footprint import LEVELS, SIDE_PX, STEP_S, Footprint
 from fewframes.data.copies.found import Copy
 
 APART = 3
@@ -26,12 +26,13 @@ WEIGHT_OF_CHANGE = 0.5
 """The weight of what changes in the likeness of two moments; the rest is that of what is there."""
 LEAST_OF_MOMENTS = 0.6
 """The likeness of two moments from which their videos are compared (docs/decisions/2026-11-29-copies.md)."""
-LEAST_COARSE = 0.35
+LEAST_COARSE = 0.2
 """The correlation of coarse differences from which two videos are compared in full."""
-LEAST_LIKENESS = 0.7
-"""The correlation of differences from which two videos show the same footage, if the shorter is in the other as a whole."""
-FOR_THE_REST = 0.35
-"""What is added to that for a shorter video that has nothing in common. People do the same for a second more often than for five."""
+LEAST_LIKENESS = 0.55
+"""The correlation of the outlines of differences from which two videos show the same footage, if the shorter is in the other as a
+whole."""
+FOR_THE_REST = 0.4
+"""What is added to that for a shorter video that has nothing in common. People often do the same for a second."""
 LEAST_STEPS = 10
 """The fewest steps that two videos must have in common: a second. Videos that are shorter are compared whole."""
 MOST_LAGS = 6
@@ -100,7 +101,7 @@ def find_copies(footprints: Sequence[Footprint | None], contents: Sequence[str])
         if rough.likeness < LEAST_COARSE:
             continue
         near = range(rough.lag - OUT_OF_STEP, rough.lag + OUT_OF_STEP + 1)
-        found = _best(_differences(normal(one)), _differences(normal(other)), near, between=True)
+        found = _best(_differences(_outlines(one)), _differences(_outlines(other)), near, between=True)
         if found.is_copy:
             copies.append(_copy(first, second, found, mirrored=mirrored))
     best: dict[tuple[int, int], Copy] = {}
@@ -131,9 +132,19 @@ def moments_of(footprints: Sequence[Footprint | None]) -> Moments:
 
 def normal(footprint: Footprint) -> Floats:
     """Return a footprint without the mean of each frame: (V, T, H, W), in levels of brightness."""
-    frames_VTHW = footprint.astype(np.float32) / 256
+    frames_VTHW = footprint.astype(np.float32) / LEVELS
     centred_VTHW: Floats = frames_VTHW - frames_VTHW.mean((2, 3), keepdims=True)
     return centred_VTHW
+
+
+def _outlines(footprint: Footprint) -> Floats:
+    """Return the differences between neighbours across the corner of each pixel: (V, T, H - 1, W - 1), in levels of brightness.
+
+    Two people who walk the same way cast the same large shapes. Their outlines differ.
+    """
+    frames_VTHW = footprint.astype(np.float32) / LEVELS
+    outlines_VTHW: Floats = frames_VTHW[..., 1:, 1:] - frames_VTHW[..., :-1, :-1]
+    return outlines_VTHW
 
 
 def _coarse(frames_VTHW: Floats) -> Floats:
