@@ -245,8 +245,8 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def inspected(root: Path, **options: bool) -> Inspection:
-    *_, found = inspect(read_data(root / "list.csv"), **options)
+def inspected(root: Path, *, copies: bool = False) -> Inspection:
+    *_, found = inspect(read_data(root / "list.csv"), copies=copies)
     assert isinstance(found, Inspection)
     return found
 

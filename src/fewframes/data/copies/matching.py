@@ -44,6 +44,9 @@ BLOCK = 1024
 SILENT = 0.02
 """The root mean square of the differences, in levels of brightness, up to which nothing changes at all."""
 
+NOTHING: Footprint = np.empty((0, 0, SIDE_PX, SIDE_PX), np.uint16)
+"""The footprint of a video that has none."""
+
 Floats = NDArray[np.float32]
 
 
@@ -87,21 +90,18 @@ def find_copies(footprints: Sequence[Footprint | None], contents: Sequence[str])
         footprints: The footprint of each video; None if there is none.
         contents: The key of each video's file. Videos of one file are not compared.
     """
-    coarse = [None if footprint is None else _differences(_coarse(normal(footprint))) for footprint in footprints]
+    known = [NOTHING if footprint is None else footprint for footprint in footprints]
+    coarse = [_differences(_coarse(normal(footprint))) for footprint in known]
     copies = []
-    for (first, second, mirrored), lags in sorted(_candidates(moments_of(footprints), contents).items()):
-        one, other, coarse_one, coarse_other = footprints[first], footprints[second], coarse[first], coarse[second]
-        assert one is not None
-        assert other is not None
-        assert coarse_one is not None
-        assert coarse_other is not None
+    for (first, second, mirrored), lags in sorted(_candidates(moments_of(known), contents).items()):
+        other, coarse_other = known[second], coarse[second]
         if mirrored:
             other, coarse_other = other[..., ::-1], coarse_other[..., ::-1]
-        rough = _best(coarse_one, coarse_other, lags)
+        rough = _best(coarse[first], coarse_other, lags)
         if rough.likeness < LEAST_COARSE:
             continue
         near = range(rough.lag - OUT_OF_STEP, rough.lag + OUT_OF_STEP + 1)
-        found = _best(_differences(_outlines(one)), _differences(_outlines(other)), near, between=True)
+        found = _best(_differences(_outlines(known[first])), _differences(_outlines(other)), near, between=True)
         if found.is_copy:
             copies.append(_copy(first, second, found, mirrored=mirrored))
     best: dict[tuple[int, int], Copy] = {}
@@ -112,11 +112,11 @@ def find_copies(footprints: Sequence[Footprint | None], contents: Sequence[str])
     return list(best.values())
 
 
-def moments_of(footprints: Sequence[Footprint | None]) -> Moments:
+def moments_of(footprints: Sequence[Footprint]) -> Moments:
     """Return the moments of the greatest change of each footprint, in all its views."""
     rows, steps, vectors, mirrored = [], [], [], []
     for row, footprint in enumerate(footprints):
-        for coarse_THW in () if footprint is None else _coarse(normal(footprint)):
+        for coarse_THW in _coarse(normal(footprint)):
             changes_THW = coarse_THW[APART:] - coarse_THW[:-APART]
             peaks = _peaks(np.square(changes_THW).sum((1, 2)))
             there_MHW = (coarse_THW[APART:] + coarse_THW[:-APART])[peaks]
@@ -132,7 +132,7 @@ def moments_of(footprints: Sequence[Footprint | None]) -> Moments:
 
 def normal(footprint: Footprint) -> Floats:
     """Return a footprint without the mean of each frame: (V, T, H, W), in levels of brightness."""
-    frames_VTHW = footprint.astype(np.float32) / LEVELS
+    frames_VTHW: Floats = np.divide(footprint, LEVELS, dtype=np.float32)
     centred_VTHW: Floats = frames_VTHW - frames_VTHW.mean((2, 3), keepdims=True)
     return centred_VTHW
 
@@ -142,7 +142,7 @@ def _outlines(footprint: Footprint) -> Floats:
 
     Two people who walk the same way cast the same large shapes. Their outlines differ.
     """
-    frames_VTHW = footprint.astype(np.float32) / LEVELS
+    frames_VTHW: Floats = np.divide(footprint, LEVELS, dtype=np.float32)
     outlines_VTHW: Floats = frames_VTHW[..., 1:, 1:] - frames_VTHW[..., :-1, :-1]
     return outlines_VTHW
 
