@@ -14,11 +14,10 @@ import av
 import pytest
 from PIL import Image
 
-from fewframes.data.check import Inspection, inspect, inspection_of
+from fewframes.data.check import Inspection, SampleCheck, inspect, inspection_of
 from fewframes.data.config import DataConfig
 from fewframes.data.dataset import VideoSet, hold_out, read_data
 from fewframes.data.layouts import Sample
-from fewframes.data.sample_check import SampleCheck
 from fewframes.errors import VideoError
 from fewframes.video.source import open_video
 from helpers.commands import run

@@ -145,8 +145,7 @@ def test_a_footprint_is_the_picture_inside_its_borders(tmp_path: Path) -> None:
     assert plain.shape == (1, round(2 / STEP_S), SIDE_PX, SIDE_PX)
     assert bars.shape == (2, round(2 / STEP_S), SIDE_PX, SIDE_PX)
     inside, around = (np.abs(view / LEVELS - plain[0] / LEVELS).mean() for view in (bars[1], bars[0]))
-    assert inside < 6
-    assert around > 20
+    assert inside < 6 < 20 < around
 
 
 def test_footprints_are_cached_by_content(tmp_path: Path) -> None:
@@ -245,8 +244,8 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def inspected(root: Path, *, copies: bool = False) -> Inspection:
-    *_, found = inspect(read_data(root / "list.csv"), copies=copies)
+def inspected(root: Path, **options: bool) -> Inspection:
+    *_, found = inspect(read_data(root / "list.csv"), **options)
     assert isinstance(found, Inspection)
     return found
 
