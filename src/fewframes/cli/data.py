@@ -36,7 +36,6 @@ from fewframes.data.config import DataConfig
 from fewframes.errors import EXIT_SOME_FAILED, ConfigError, DataError
 
 if TYPE_CHECKING:  # the command line must not load torch before a command needs it
-    from fewframes.core.cache import EmbeddingCache
     from fewframes.data.check import Inspection
     from fewframes.data.dataset import VideoSet
 
@@ -69,14 +68,6 @@ def check(
             "--thorough", help="Decode every frame, to find all damage. Takes longer.", rich_help_panel=CHECKS
         ),
     ] = False,
-    no_copies: Annotated[
-        bool,
-        typer.Option(
-            "--no-copies",
-            help="Do not look for the same footage encoded anew, cut or mirrored. Faster.",
-            rich_help_panel=CHECKS,
-        ),
-    ] = False,
     frames: Annotated[
         int, typer.Option(min=1, help="Frames that your model looks at in each video.", rich_help_panel=CHECKS)
     ] = 16,
@@ -100,8 +91,6 @@ def check(
 ) -> None:
     """Find videos that are missing, broken, too short, there twice or on both sides of the split, before you train on them.
 
-    Copies are found too: the same footage encoded anew, cut, mirrored or changed a little.
-
     Writes report.json (every problem) and clean.csv (a list of the usable videos, for `train`).
 
     Exit codes: 0 nothing wrong, 1 the data cannot be read at all, 2 wrong use, 3 problems were found.
@@ -118,8 +107,6 @@ def check(
             thorough=thorough,
             drop_short=drop_short,
             scenes=scenes == "auto",
-            copies=not no_copies,
-            cache=footprint_cache(),
             workers=workers,
         ):
             if isinstance(result, int):
@@ -174,14 +161,6 @@ def split(
             rich_help_panel=PARTS,
         ),
     ] = False,
-    no_copies: Annotated[
-        bool,
-        typer.Option(
-            "--no-copies",
-            help="Do not look for the same footage encoded anew, cut or mirrored. Faster, but it may land in different parts.",
-            rich_help_panel=PARTS,
-        ),
-    ] = False,
     output: Annotated[
         Path,
         typer.Option(
@@ -198,8 +177,7 @@ def split(
     """Split videos into train, val and test parts, or into folds.
 
     Each part gets the same fraction of every action.
-    Videos of one group stay together, and so do copies of one file, and the same footage encoded anew, cut or mirrored.
-    Where no groups are named, videos of one scene stay together too.
+    Videos of one group stay together, and so do copies of one file; where no groups are named, videos of one scene.
 
     Exit codes: 0 done, 1 the data cannot be split so, 2 wrong use.
     """
@@ -230,8 +208,6 @@ def split(
     if scenes == "auto":
         videos = by_scenes(videos, test_share)
     contents = {} if no_content else compare(videos)
-    if not (no_content or no_copies):
-        contents = keep_copies_together(videos, contents)
     parted = (
         folds(videos, num_folds, val, seed, contents)
         if num_folds
@@ -346,7 +322,7 @@ def report(inspection: Inspection, output: Path) -> None:
         clean.unlink(missing_ok=True)
     print_inspection(inspection)
     tell_problems(inspection)
-    for line in (*inspection.scene_lines(), *filter(None, [inspection.copy_note])):
+    for line in inspection.scene_lines():
         tell(line)
     tell(
         f"{values['readable']} readable, {values['failed']} failed, {values['missing']} missing; {output / REPORT_FILE}"
@@ -381,40 +357,6 @@ def compare(videos: VideoSet) -> dict[str, str]:
         num_copies = len(result) - len(set(result.values()))
         tell(f"copies of other files, which stay with them: {num_copies}")
     return result
-
-
-def keep_copies_together(videos: VideoSet, contents: dict[str, str]) -> dict[str, str]:
-    """Return keys that are the same for files that show the same footage, by path, and print how many pairs do.
-
-    Args:
-        videos: The labelled videos.
-        contents: A key of the content of each file.
-    """
-    from fewframes.data.copies.found import with_copies
-    from fewframes.data.copies.search import copies_of, too_many
-
-    if note := too_many(len(videos.samples)):
-        tell(note)
-        return contents
-    with StageProgress() as progress:
-        for result in copies_of(videos, contents, footprint_cache()):
-            if isinstance(result, list):
-                break
-            progress.show("looking for copies", result, len(videos.samples))
-    assert isinstance(result, list)
-    if result:
-        tell(
-            f"{count_of(len(result), 'pair')} of videos show the same footage, and stay together; --no-copies turns that off"
-        )
-    return with_copies(contents, videos, result)
-
-
-def footprint_cache() -> EmbeddingCache:
-    """Return the user's cache of footprints, by which copies are found."""
-    from fewframes.core.cache import EmbeddingCache
-    from fewframes.core.settings import cache_dir
-
-    return EmbeddingCache(cache_dir() / "footprints")
 
 
 def next_step(path: Path, videos: VideoSet) -> str:

@@ -9,31 +9,33 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 
-from fewframes.core.cache import EmbeddingCache
+import numpy as np
+
+from fewframes.core.cache import content_key
 from fewframes.core.process import num_cores, worked_ahead
+from fewframes.core.storage import is_address
 from fewframes.core.text import count_of
 from fewframes.data.config import DataConfig
-from fewframes.data.copies import search
-from fewframes.data.copies.found import Copy, copied_rows, grouped_copies
-from fewframes.data.copies.matching import find_copies
 from fewframes.data.dataset import VideoSet, grouped, part_counts
 from fewframes.data.layouts import Sample
 from fewframes.data.lists import unlistable
-from fewframes.data.sample_check import SampleCheck, check_file
 from fewframes.data.scenes.groups import (
     Scenes,
     examples_of,
     find_scenes,
     grouped_by,
-    scenes_to_dict,
+    middle_of,
     too_many,
     words_on_groups,
     words_on_parts,
 )
-from fewframes.errors import FewframesError
+from fewframes.errors import FewframesError, MissingVideo, VideoError
+from fewframes.sampling import centre_times
+from fewframes.video.pictures.display import Pixels
+from fewframes.video.source import OpenVideo, open_video
+from fewframes.video.times import checked_range
 
 HELD_OUT = DataConfig().holdout
 """The fraction of the videos that `train` holds out; scenes are proposed as groups if that can be done with them."""
@@ -41,6 +43,8 @@ SHOWN_SCENES = 5
 """The number of scenes that are named."""
 NUM_FRAMES = 16
 """The number of frames that the packaged model takes from a video."""
+LAST_S = 1e-3
+"""The time before the end of a video at which its last frame is asked for, in seconds."""
 PROBLEMS = {
     "missing": "no such file",
     "failed": "cannot be decoded",
@@ -48,9 +52,7 @@ PROBLEMS = {
     "short": "too short",
     "contradiction": "same video with another label",
     "leak": "same video in another part of the split",
-    "copied leak": "same footage in another part of the split",
     "duplicate": "same video again",
-    "copy": "same footage again",
     "group leak": "group in another part of the split",
     "lost action": "action without a usable video",
     "untrained action": "action held out, but not in training",
@@ -60,6 +62,24 @@ PROBLEMS = {
 """The kinds of problems, worst first, with their descriptions for people."""
 RANKS = {"test": 2, "val": 1}
 """The ranks of the parts of a split; training has rank 0. If two parts have the same video, the one of higher rank keeps it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleCheck:
+    """The result of decoding a sample: its range in seconds and what was found, or the error."""
+
+    start_s: float = 0.0
+    end_s: float = 0.0
+    num_distinct: int = 0
+    """Number of distinct frames that a model would see."""
+    content: str = ""
+    """Key of the file's bytes; the address itself for a URL."""
+    error: str = ""
+    """The reason why the sample cannot be decoded; empty if it can."""
+    missing: bool = False
+    """True if the error is that there is no such file."""
+    thumbnail: Pixels | None = field(default=None, compare=False, repr=False)
+    """A thumbnail of the middle frame, by which scenes are found; None if they are not looked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,10 +114,6 @@ class Inspection:
     """The scenes of the usable videos; None if they were not looked for."""
     scene_notes: tuple[str, ...] = ()
     """Notes on what the scenes mean for a split."""
-    copies: tuple[Copy, ...] | None = None
-    """The pairs of `data` that show the same footage; None if they were not looked for."""
-    copy_note: str = ""
-    """The reason why copies were not looked for; empty if they were, or if nobody asked."""
 
     def scene_lines(self) -> list[str]:
         """Return lines for people on the scenes: how many there are, the largest, and what they mean for a split."""
@@ -135,15 +151,25 @@ class Inspection:
                 label: {"listed": count, **usable.get(label, {"videos": 0, "groups": 0})}
                 for label, count in self.data.counts().items()
             },
-            "scenes": None if self.scenes is None else scenes_to_dict(self.usable, self.scenes, self.scene_notes),
-            "copies": None if self.copies is None else [copy.to_dict(self.data.samples) for copy in self.copies],
-            "notes": [
-                *self.data.notes,
-                *(self.scene_notes if self.scenes is None else ()),
-                *filter(None, [self.copy_note]),
-            ],
+            "scenes": None if self.scenes is None else self._scenes_to_dict(self.scenes),
+            "notes": [*self.data.notes, *(self.scene_notes if self.scenes is None else ())],
             "left_out": [vars(file) for file in self.data.left_out],
             "problems": [problem.to_dict() for problem in self.problems],
+        }
+
+    def _scenes_to_dict(self, scenes: Scenes) -> dict[str, object]:
+        """Return the number of scenes, what they mean, and the videos and group of each scene that has several."""
+        samples = self.usable.samples
+        together = [[samples[row] for row in rows] for rows in grouped(range(len(samples)), scenes.of_rows.__getitem__)]
+        return {
+            "found": len(scenes.sizes),
+            "not_looked_at": scenes.num_unseen,
+            "notes": list(self.scene_notes),
+            "of_several_videos": [
+                {"groups": sorted({sample.group for sample in same} - {""}), "paths": [sample.path for sample in same]}
+                for same in together
+                if len(same) > 1
+            ],
         }
 
 
@@ -155,8 +181,6 @@ def inspect(
     thorough: bool = False,
     drop_short: bool = False,
     scenes: bool = False,
-    copies: bool = False,
-    cache: EmbeddingCache | None = None,
     workers: int | None = None,
 ) -> Iterator[int | Inspection]:
     """Check every video of a data set. Yields the number of videos done after each file, and the result at the end.
@@ -169,21 +193,16 @@ def inspect(
         drop_short: Count videos that are too short as unusable.
         scenes: Find the videos of one scene too. They are proposed as groups if the data name none. In too many videos nothing is
             looked for, and a note says so.
-        copies: Find the videos that show the same footage, too. In too many videos nothing is looked for, and a note says so.
-        cache: A cache of the footprints by which copies are found.
         workers: Number of files decoded at a time; by default one per core.
     """
     rows_by_file = grouped(range(len(data.samples)), lambda row: data.samples[row].path)
     checks = [SampleCheck()] * len(data.samples)
     done = 0
     note = too_many(len(data.samples)) if scenes else ""
-    copy_note = search.too_many(len(data.samples)) if copies else ""
     sought = scenes and not note
-    look = partial(search.footprint_in, cache=cache) if copies and not copy_note else None
 
     def check_rows(rows: list[int]) -> list[SampleCheck]:
-        samples = [data.samples[row] for row in rows]
-        return check_file(samples, num_frames, thorough=thorough, scenes=sought, look=look)
+        return check_file([data.samples[row] for row in rows], num_frames, thorough=thorough, scenes=sought)
 
     with closing(worked_ahead(rows_by_file, check_rows, workers or num_cores())) as found:
         for rows, checks_of_file in found:
@@ -193,20 +212,68 @@ def inspect(
                 checks[row] = check
             done += len(rows)
             yield done
-    pairs = copies_in(checks) if look else None
-    inspection = inspection_of(
-        data, checks, pairs or (), num_frames=num_frames, min_s=min_s, thorough=thorough, drop_short=drop_short
+    found_all = inspection_of(
+        data, checks, num_frames=num_frames, min_s=min_s, thorough=thorough, drop_short=drop_short
     )
-    inspection = (
-        with_found_scenes(inspection, checks) if sought else replace(inspection, scene_notes=(note,) if note else ())
-    )
-    yield replace(_with_grouped_copies(inspection, pairs or ()), copies=pairs, copy_note=copy_note)
+    yield with_found_scenes(found_all, checks) if sought else replace(found_all, scene_notes=(note,) if note else ())
+
+
+def check_file(
+    samples: Sequence[Sample], num_frames: int, *, thorough: bool, scenes: bool = False
+) -> list[SampleCheck]:
+    """Decode the samples of one file, and return a check of each. A file that cannot be read gives the error of each.
+
+    Args:
+        samples: Samples of one file.
+        num_frames: Frames that a model takes from each.
+        thorough: Decode every frame of each sample.
+        scenes: Keep a thumbnail of each sample's middle frame.
+    """
+    path = samples[0].path
+    try:
+        with closing(open_video(path, threads=1)) as video:
+            checks = [_check_sample(video, sample, num_frames, thorough=thorough) for sample in samples]
+            if scenes:
+                checks = [
+                    check if check.error else replace(check, thumbnail=middle_of(video, sample))
+                    for check, sample in zip(checks, samples, strict=True)
+                ]
+        content = path if is_address(path) else content_key(path)
+    except VideoError as error:
+        return [_failed(path, error)] * len(samples)
+    except OSError as error:
+        return [SampleCheck(error=f"cannot be read ({error.strerror or error})")] * len(samples)
+    return [replace(check, content=content) for check in checks]
+
+
+def _check_sample(video: OpenVideo, sample: Sample, num_frames: int, *, thorough: bool) -> SampleCheck:
+    try:
+        start_s, end_s = checked_range(video.duration_s, sample.start_s, sample.end_s)
+        centres_T = centre_times(video.duration_s, num_frames, start_s=start_s, end_s=end_s)
+        # The last frame too: a file that was cut short fails at its end, which no centre reaches.
+        last_1 = np.maximum(centres_T[-1:], end_s - LAST_S)
+        clip = video.frames_at(np.concatenate([centres_T, last_1]), _one_pixel)
+        if thorough:
+            video.check(start_s, end_s)
+    except ValueError as error:
+        return SampleCheck(error=str(error))
+    except VideoError as error:
+        return _failed(sample.path, error)
+    return SampleCheck(start_s=start_s, end_s=end_s, num_distinct=len(np.unique(clip.times_s[:num_frames])))
+
+
+def _failed(path: str, error: VideoError) -> SampleCheck:
+    return SampleCheck(error=str(error).removeprefix(f"{path}: "), missing=isinstance(error, MissingVideo))
+
+
+def _one_pixel(frame_CHW: Pixels) -> Pixels:
+    """Return one pixel of a frame. Frames are decoded whole, but none is held in memory."""
+    return frame_CHW[:, :1, :1].copy()
 
 
 def inspection_of(
     data: VideoSet,
     checks: Sequence[SampleCheck],
-    copies: Sequence[Copy] = (),
     *,
     num_frames: int = NUM_FRAMES,
     min_s: float = 0.0,
@@ -215,21 +282,13 @@ def inspection_of(
 ) -> Inspection:
     """Return the problems of a data set and its usable videos, from a check of each sample. No file is read.
 
-    Args:
-        data: The labelled videos.
-        checks: A check of each.
-        copies: The pairs that show the same footage.
-        num_frames: As in `inspect`, and so are the others.
-        min_s: See there.
-        thorough: See there.
-        drop_short: See there.
+    The arguments after `checks` are those of `inspect`.
     """
     # Each kind of problem is looked for among the videos that those before have left: a file is not called a duplicate of one
     # that cannot be read.
     problems = list(_unreadable(data, checks))
     problems += _too_short(data, checks, _remaining(data, problems), num_frames, min_s, kept=not drop_short)
     problems += _repeated(data, checks, _remaining(data, problems))
-    problems += _copied(data, copies, _remaining(data, problems))
     problems += _leaking_groups(data, _remaining(data, problems))
     usable = data.subset(_remaining(data, problems))
     problems += _actions(data, usable)
@@ -254,24 +313,6 @@ def with_found_scenes(inspection: Inspection, checks: Sequence[SampleCheck]) -> 
     grouped = grouped_by(replace(usable, notes=()), scenes, HELD_OUT)
     usable = replace(usable, samples=grouped.samples)
     return replace(inspection, usable=usable, scenes=scenes, scene_notes=grouped.notes)
-
-
-def copies_in(checks: Sequence[SampleCheck]) -> tuple[Copy, ...]:
-    """Return the pairs of samples that show the same footage, by the footprints in their checks."""
-    return tuple(find_copies([check.footprint for check in checks], [check.content for check in checks]))
-
-
-def _with_grouped_copies(inspection: Inspection, copies: Sequence[Copy]) -> Inspection:
-    """Return the inspection with a group for all usable videos that show the same footage, if the data name no groups."""
-    if any(sample.group for sample in inspection.data.samples):
-        return inspection
-    index = {row: number for number, row in enumerate(_remaining(inspection.data, inspection.problems))}
-    usable = [
-        replace(copy, first=index[copy.first], second=index[copy.second])
-        for copy in copies
-        if copy.first in index and copy.second in index
-    ]
-    return replace(inspection, usable=grouped_copies(inspection.usable, usable))
 
 
 def _remaining(data: VideoSet, problems: Iterable[Problem]) -> list[int]:
@@ -340,14 +381,6 @@ def _repeated(data: VideoSet, checks: Sequence[SampleCheck], rows: Iterable[int]
                 other = data.samples[same[1] if row == same[0] else same[0]]
                 kind = "contradiction" if differ else "duplicate"
                 yield _problem(data, row, kind, f"the same as {_described(other)}")
-
-
-def _copied(data: VideoSet, copies: Sequence[Copy], rows: Iterable[int]) -> Iterator[Problem]:
-    """Yield the videos that show the same footage as another one. Within a part they stay."""
-    remaining = set(rows)
-    usable = [copy for copy in copies if {copy.first, copy.second} <= remaining]
-    for row, kind, reason in copied_rows(data, usable, RANKS):
-        yield _problem(data, row, kind, reason, kept=kind == "copy")
 
 
 def _leaking_groups(data: VideoSet, rows: Iterable[int]) -> Iterator[Problem]:

@@ -244,22 +244,6 @@ def examples_of(data: VideoSet, scenes: Scenes, most: int) -> list[str]:
     return lines
 
 
-def scenes_to_dict(data: VideoSet, scenes: Scenes, notes: Sequence[str]) -> dict[str, object]:
-    """Return the number of scenes, what they mean, and the videos and group of each scene that has several."""
-    samples = data.samples
-    together = [[samples[row] for row in rows] for rows in grouped(range(len(samples)), scenes.of_rows.__getitem__)]
-    return {
-        "found": len(scenes.sizes),
-        "not_looked_at": scenes.num_unseen,
-        "notes": list(notes),
-        "of_several_videos": [
-            {"groups": sorted({sample.group for sample in same} - {""}), "paths": [sample.path for sample in same]}
-            for same in together
-            if len(same) > 1
-        ],
-    }
-
-
 def _named(data: VideoSet, scenes: Scenes) -> VideoSet:
     """Return the data with groups: a name for each scene, and in data that are split for each scene of a part. Scenes of one file
     need no name: a file is a group."""
