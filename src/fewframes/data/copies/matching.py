@@ -1,0 +1,198 @@
+"""Find footprints that show the same footage, by what changes in them and when.
+
+A fixed camera sees the same room in every video, but what moves in it differs. So footprints are compared by the differences of
+frames a few steps apart. Short windows of all footprints are compared first, as vectors. The pairs that they name are then compared
+frame by frame, where both show the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewframes.data.copies.footprint import LEVELS, SIDE_PX, STEP_S, Footprint
+from fewframes.data.copies.found import Copy
+
+APART = 3
+"""The steps between two frames whose difference is taken. Over one step compression changes more than people do."""
+COARSE_PX = 8
+"""The height and the width of a difference in a window."""
+WINDOW = np.array([0, 2, 4, 6])
+"""The steps of the differences that make a window."""
+EVERY = 5
+"""The steps between two windows that are looked for. They are looked for among the windows at every step."""
+WIDTH = 64
+"""The length of a window's vector: so many directions hold most of what differs between windows."""
+LEAST_OF_WINDOWS = 0.65
+"""The cosine of two windows from which their videos are compared frame by frame."""
+LEAST_LIKENESS = 0.6
+"""The correlation of the differences from which two videos show the same footage (docs/decisions/2026-11-29-copies.md)."""
+LEAST_STEPS = 10
+"""The fewest steps that two videos must have in common: a second."""
+MOST_LAGS = 2
+"""The most lags of a pair that are compared frame by frame, by the cosine of their windows."""
+OUT_OF_STEP = 1
+"""The steps around each lag that are tried too."""
+LEAST_CHANGE = 0.1
+"""The root mean square of the differences (0-255) below which nothing moves: there is nothing to compare by."""
+BLOCK = 1024
+"""The number of windows that are looked for at a time. It bounds the memory."""
+MOST_FITTED = 20_000
+"""The most windows from which the directions are computed."""
+
+Floats = NDArray[np.float32]
+Rows = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The windows of all footprints in which something moves, ordered by footprint and then by step."""
+
+    row_N: Rows
+    step_N: Rows
+    vectors_ND: Floats
+    mirrored_ND: Floats
+
+
+def find_copies(footprints: Sequence[Footprint | None], contents: Sequence[str]) -> list[Copy]:
+    """Return the pairs of videos that show the same footage, in the order of the data.
+
+    Args:
+        footprints: The footprint of each video; None if there is none.
+        contents: The key of each video's file. Videos of one file are not compared.
+    """
+    best: dict[tuple[int, int], Copy] = {}
+    changes = [None if footprint is None else changes_of(footprint) for footprint in footprints]
+    for first, second, mirrored, lag in _candidates(_windows(changes)):
+        if contents[first] == contents[second]:
+            continue
+        copy = _compared(changes, first, second, mirrored=mirrored, lag=lag)
+        pair = first, second
+        if copy.likeness >= LEAST_LIKENESS and (pair not in best or best[pair].likeness < copy.likeness):
+            best[pair] = copy
+    return [best[pair] for pair in sorted(best)]
+
+
+def changes_of(footprint: Footprint) -> Floats:
+    """Return the differences of frames APART steps apart, without what the whole frame changes: (V, T - APART, H, W)."""
+    frames_VTHW = footprint.astype(np.float32) / LEVELS
+    frames_VTHW -= frames_VTHW.mean((2, 3), keepdims=True)
+    changes_VTHW: Floats = frames_VTHW[:, APART:] - frames_VTHW[:, :-APART]
+    return changes_VTHW
+
+
+def _windows(changes: Sequence[Floats | None]) -> Windows:
+    """Return the windows of all views of all footprints."""
+    rows, steps, plain, mirrored = [], [], [], []
+    size = SIDE_PX // COARSE_PX
+    for row, views in enumerate(changes):
+        for view_THW in () if views is None else views:
+            starts = np.arange(max(0, len(view_THW) - int(WINDOW[-1])))
+            coarse_THW = view_THW.reshape(-1, COARSE_PX, size, COARSE_PX, size).mean((2, 4))
+            windows_NWHW = coarse_THW[starts[:, None] + WINDOW]
+            moves_N = np.sqrt(np.square(windows_NWHW).mean((1, 2, 3))) >= LEAST_CHANGE
+            windows_NWHW = windows_NWHW[moves_N]
+            rows.append(np.full(len(windows_NWHW), row))
+            steps.append(starts[moves_N])
+            plain.append(_unit(windows_NWHW))
+            mirrored.append(_unit(windows_NWHW[..., ::-1]))
+    if not rows:
+        rows, steps = [np.empty(0, np.intp)], [np.empty(0, np.intp)]
+        plain = mirrored = [np.empty((0, len(WINDOW) * COARSE_PX**2), np.float32)]
+    plain_NP, mirrored_NP = np.concatenate(plain), np.concatenate(mirrored)
+    fitted_NP = plain_NP[:: len(plain_NP) // MOST_FITTED + 1]
+    _, directions_PP = np.linalg.eigh(fitted_NP.T @ fitted_NP)
+    directions_PD = directions_PP[:, -WIDTH:].astype(np.float32)
+    return Windows(
+        np.concatenate(rows), np.concatenate(steps), _unit(plain_NP @ directions_PD), _unit(mirrored_NP @ directions_PD)
+    )
+
+
+def _unit(values: Floats) -> Floats:
+    """Return arrays as vectors of length one."""
+    flat_NP = values.reshape(len(values), int(np.prod(values.shape[1:])))
+    unit_NP: Floats = flat_NP / np.maximum(np.linalg.norm(flat_NP, axis=1, keepdims=True), 1e-6)
+    return unit_NP
+
+
+def _candidates(windows: Windows) -> Iterator[tuple[int, int, bool, int]]:
+    """Yield pairs of videos with windows that are alike: first, second, whether mirrored, and the steps that the first is ahead."""
+    found: dict[tuple[int, int, bool], dict[int, float]] = {}
+    starts_R = np.flatnonzero(np.diff(windows.row_N, prepend=-1))
+    ends_R = np.append(starts_R[1:], len(windows.row_N))
+    sought_N = np.flatnonzero(windows.step_N % EVERY == 0)
+    for begin in range(0, len(sought_N), BLOCK):
+        sought_Q = sought_N[begin : begin + BLOCK]
+        for mirrored, vectors_ND in ((False, windows.vectors_ND), (True, windows.mirrored_ND)):
+            for rows in range(0, len(starts_R), BLOCK):
+                starts_A, ends_A = starts_R[rows : rows + BLOCK], ends_R[rows : rows + BLOCK]
+                for query, match, likeness in _alike(vectors_ND[sought_Q], windows.vectors_ND, starts_A, ends_A):
+                    first, second = int(windows.row_N[match]), int(windows.row_N[sought_Q[query]])
+                    lag = int(windows.step_N[match] - windows.step_N[sought_Q[query]])
+                    if first > second:
+                        first, second, lag = second, first, -lag
+                    if first != second:
+                        lags = found.setdefault((first, second, mirrored), {})
+                        lags[lag] = max(lags.get(lag, 0.0), likeness)
+    for (first, second, mirrored), lags in found.items():
+        for lag in sorted(lags, key=lambda lag: -lags[lag])[:MOST_LAGS]:
+            yield first, second, mirrored, lag
+
+
+def _alike(
+    sought_QD: Floats, vectors_ND: Floats, starts_A: Rows, ends_A: Rows
+) -> Iterator[tuple[int, int, float]]:
+    """Yield each window that is looked for with the window of each video that is most like it, and their cosine, if it is enough."""
+    likeness_QN = sought_QD @ vectors_ND[starts_A[0] : ends_A[-1]].T
+    most_QA = np.maximum.reduceat(likeness_QN, starts_A - starts_A[0], axis=1)
+    for query, video in zip(*np.nonzero(most_QA >= LEAST_OF_WINDOWS), strict=True):
+        start, end = starts_A[video] - starts_A[0], ends_A[video] - starts_A[0]
+        match = int(starts_A[video] + np.argmax(likeness_QN[query, start:end]))
+        yield int(query), match, float(most_QA[query, video])
+
+
+def _compared(changes: Sequence[Floats | None], first: int, second: int, *, mirrored: bool, lag: int) -> Copy:
+    """Return the pair with its greatest likeness near this lag."""
+    views, others = changes[first], changes[second]
+    assert views is not None
+    assert others is not None
+    if mirrored:
+        others = others[..., ::-1]
+    likeness, lag, steps = max(
+        likeness_at(view_THW, other_THW, near)
+        for view_THW in views
+        for other_THW in others
+        for near in range(lag - OUT_OF_STEP, lag + OUT_OF_STEP + 1)
+    )
+    return Copy(
+        first=first,
+        second=second,
+        first_s=round(max(0, lag) * STEP_S, 1),
+        second_s=round(max(0, -lag) * STEP_S, 1),
+        length_s=round(steps * STEP_S, 1),
+        mirrored=mirrored,
+        likeness=round(min(1.0, likeness), 3),
+    )
+
+
+def likeness_at(first_THW: Floats, second_THW: Floats, lag: int) -> tuple[float, int, int]:
+    """Return the correlation of the changes in two views where both show the same, the lag, and the number of common steps.
+
+    Args:
+        first_THW: The changes of one view.
+        second_THW: Those of the other.
+        lag: The steps by which the first is ahead.
+    """
+    start, other = max(0, lag), max(0, -lag)
+    length = min(len(first_THW) - start, len(second_THW) - other)
+    if length + APART < LEAST_STEPS:
+        return 0.0, lag, 0
+    first_P = first_THW[start : start + length].reshape(-1)
+    second_P = second_THW[other : other + length].reshape(-1)
+    norms = float(np.linalg.norm(first_P)), float(np.linalg.norm(second_P))
+    if min(norms) < LEAST_CHANGE * len(first_P) ** 0.5:
+        return 0.0, lag, 0
+    return float(first_P @ second_P) / (norms[0] * norms[1]), lag, length + APART
