@@ -9,12 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fewframes.core.cache import EmbeddingCache, key_of
 from fewframes.video.pictures.display import Pixels
 from fewframes.video.source import OpenVideo
 
-VERSION = 1
-"""The version of footprints, a part of their key in the cache. It changes whenever the same video gets another footprint."""
 STEP_S = 0.1
 """The time between two frames of a footprint, in seconds. Two footprints are out of step by half of it at most."""
 SIDE_PX = 16
@@ -26,34 +23,31 @@ BORDER_FRAMES = 8
 """The number of frames, at equal distances, in which even borders are looked for."""
 MOST_BORDER = 0.25
 """The largest fraction of the height or width that a border may have on one side."""
-EVEN = 8
-"""The largest difference in brightness (0-255) within a border: the standard deviation of a row, and its mean against others."""
-EDGE = 3
-"""The standard deviation of the row inside a border, as a multiple of EVEN. A picture that only gets darker has no such edge."""
+EVEN = 3
+"""The largest deviation of the brightness (0-255) in a row of a border, and of the row's mean from that of the outermost row."""
+STEP = 10
+"""The least change of the brightness, or of its deviation, at the inner edge of a border. Pictures that fade out have no such edge."""
+EDGE_PX = 4
+"""The number of rows over which compression may blur that edge."""
 
 Footprint = NDArray[np.uint16]
 Box = tuple[int, int, int, int]
 """The left, top, right and bottom of a part of a picture, in pixels."""
 
 
-def footprint_of(
-    video: OpenVideo, start_s: float, end_s: float, cache: EmbeddingCache | None = None, content: str = ""
-) -> Footprint:
-    """Return the footprint of a part of a video: (T, SIDE_PX, SIDE_PX) uint16, a frame each STEP_S seconds.
+def footprint_of(video: OpenVideo, start_s: float, end_s: float) -> Footprint:
+    """Return the footprint of a part of a video: (V, T, SIDE_PX, SIDE_PX) uint16, a frame each STEP_S seconds.
+
+    The first view is the whole picture. If it has borders, the second is what lies inside them.
 
     Args:
         video: The video.
         start_s: The start of the part, in seconds.
         end_s: Its end.
-        cache: A cache that the footprint is taken from, or put into.
-        content: The key of the video's content, for the cache.
 
     Raises:
         VideoError: A frame cannot be decoded.
     """
-    key = key_of({"footprint": VERSION, "start_s": start_s, "end_s": end_s}, content)
-    if cache is not None and (cached := cache.get(key)) is not None:
-        return cached.astype(np.uint16)
     length_s = end_s - start_s
     spread_T = start_s + (np.arange(BORDER_FRAMES) + 0.5) / BORDER_FRAMES * length_s
     height = 0
@@ -64,17 +58,16 @@ def footprint_of(
         return _profile(frame_CHW)
 
     profiles = np.asarray(video.frames_at(spread_T, profile).frames)[:, :, 0]
-    box = _inside(profiles, height)
+    whole = 0, 0, profiles.shape[-1] - height, height
+    boxes = list(dict.fromkeys([whole, _inside(profiles, height)]))
 
     def shrunk(frame_CHW: Pixels) -> Pixels:
-        return _shrunk(frame_CHW, box)
+        return np.stack([_shrunk(frame_CHW, box) for box in boxes])
 
     times_T = start_s + np.arange(max(1, round(length_s / STEP_S))) * STEP_S
-    bytes_T2HW = np.asarray(video.frames_at(times_T, shrunk).frames).astype(np.uint16)
-    footprint_THW: Footprint = bytes_T2HW[:, 0] * LEVELS + bytes_T2HW[:, 1]
-    if cache is not None:
-        cache.put_or_warn(key, footprint_THW.astype(np.float32))
-    return footprint_THW
+    bytes_VT2HW = np.asarray(video.frames_at(times_T, shrunk).frames).swapaxes(0, 1).astype(np.uint16)
+    footprint_VTHW: Footprint = bytes_VT2HW[:, :, 0] * LEVELS + bytes_VT2HW[:, :, 1]
+    return footprint_VTHW
 
 
 def _profile(frame_CHW: Pixels) -> Pixels:
@@ -101,12 +94,11 @@ def _without_border(profiles_T2N: Pixels) -> tuple[int, int]:
 def _border(profiles_T2N: NDArray[np.int16]) -> int:
     """Return the number of even rows at the start of these."""
     means_TN, deviations_TN = profiles_T2N[:, 0], profiles_T2N[:, 1]
-    even_N = (deviations_TN.max(0) <= EVEN) & (np.abs(means_TN - np.median(means_TN[:, :1])).max(0) <= EVEN)
-    rows = int(np.argmin(even_N)) if not even_N.all() else 0
-    # Compression blurs the edge of a border over two rows.
-    inside = deviations_TN[:, rows : rows + 4]
-    is_border = 0 < rows <= MOST_BORDER * len(even_N) and np.median(inside.max(1)) >= EDGE * EVEN
-    return rows if is_border else 0
+    outermost = np.median(means_TN[:, 0])
+    even_N = (deviations_TN.max(0) <= EVEN) & (np.abs(means_TN - outermost).max(0) <= EVEN)
+    rows = int(np.argmin(even_N))  # 0 too if all are even
+    edge_T = np.maximum(np.abs(means_TN - outermost), deviations_TN)[:, rows : rows + EDGE_PX].max(1)
+    return rows if rows <= MOST_BORDER * len(even_N) and np.median(edge_T) >= STEP else 0
 
 
 def _shrunk(frame_CHW: Pixels, box: Box) -> Pixels:

@@ -28,8 +28,12 @@ WIDTH = 64
 """The length of a window's vector: so many directions hold most of what differs between windows."""
 LEAST_OF_WINDOWS = 0.65
 """The cosine of two windows from which their videos are compared frame by frame."""
-LEAST_LIKENESS = 0.6
-"""The correlation of the differences from which two videos show the same footage (docs/decisions/2026-11-29-copies.md)."""
+LEAST_OF_CHANGES = 0.35
+"""The correlation of all common differences from which outlines are compared too. It costs less than they do."""
+LEAST_LIKENESS = 0.64
+"""The likeness from which two videos show the same footage (docs/decisions/2026-11-29-copies.md)."""
+WEIGHT_OF_PLACE = 0.3
+"""The weight of the outlines that stay in a likeness; those that move and those that change weigh 1. A fixed camera shares them."""
 LEAST_STEPS = 10
 """The fewest steps that two videos must have in common: a second."""
 MOST_LAGS = 2
@@ -65,21 +69,43 @@ def find_copies(footprints: Sequence[Footprint | None], contents: Sequence[str])
         contents: The key of each video's file. Videos of one file are not compared.
     """
     best: dict[tuple[int, int], Copy] = {}
-    changes = [None if footprint is None else changes_of(footprint) for footprint in footprints]
+    frames = [None if footprint is None else _centred(footprint) for footprint in footprints]
+    changes = [None if views is None else _changes(views) for views in frames]
     for first, second, mirrored, lag in _candidates(_windows(changes)):
         if contents[first] == contents[second]:
             continue
-        copy = _compared(changes, first, second, mirrored=mirrored, lag=lag)
-        pair = first, second
-        if copy.likeness >= LEAST_LIKENESS and (pair not in best or best[pair].likeness < copy.likeness):
-            best[pair] = copy
+        found = _compared((frames[first], frames[second]), (changes[first], changes[second]), lag, mirrored=mirrored)
+        if found is not None and found[0] >= max(LEAST_LIKENESS, _likeness(best.get((first, second)))):
+            best[first, second] = _copy(first, second, found, mirrored=mirrored)
     return [best[pair] for pair in sorted(best)]
 
 
-def changes_of(footprint: Footprint) -> Floats:
-    """Return the differences of frames APART steps apart, without what the whole frame changes: (V, T - APART, H, W)."""
+def _likeness(copy: Copy | None) -> float:
+    return 0.0 if copy is None else copy.likeness
+
+
+def _copy(first: int, second: int, found: tuple[float, int, int], *, mirrored: bool) -> Copy:
+    likeness, lag, steps = found
+    return Copy(
+        first=first,
+        second=second,
+        first_s=round(max(0, lag) * STEP_S, 1),
+        second_s=round(max(0, -lag) * STEP_S, 1),
+        length_s=round(steps * STEP_S, 1),
+        mirrored=mirrored,
+        likeness=round(min(1.0, likeness), 3),
+    )
+
+
+def _centred(footprint: Footprint) -> Floats:
+    """Return the brightness (0-255) of a footprint without the mean of each frame: (V, T, H, W)."""
     frames_VTHW = footprint.astype(np.float32) / LEVELS
     frames_VTHW -= frames_VTHW.mean((2, 3), keepdims=True)
+    return frames_VTHW
+
+
+def _changes(frames_VTHW: Floats) -> Floats:
+    """Return the differences of frames APART steps apart."""
     changes_VTHW: Floats = frames_VTHW[:, APART:] - frames_VTHW[:, :-APART]
     return changes_VTHW
 
@@ -154,45 +180,78 @@ def _alike(
         yield int(query), match, float(most_QA[query, video])
 
 
-def _compared(changes: Sequence[Floats | None], first: int, second: int, *, mirrored: bool, lag: int) -> Copy:
-    """Return the pair with its greatest likeness near this lag."""
-    views, others = changes[first], changes[second]
-    assert views is not None
-    assert others is not None
-    if mirrored:
-        others = others[..., ::-1]
-    likeness, lag, steps = max(
-        likeness_at(view_THW, other_THW, near)
-        for view_THW in views
-        for other_THW in others
+def _compared(
+    frames: tuple[Floats | None, Floats | None],
+    changes: tuple[Floats | None, Floats | None],
+    lag: int,
+    *,
+    mirrored: bool,
+) -> tuple[float, int, int] | None:
+    """Return the likeness of two videos near this lag, the lag and the common steps; None if what changes is not alike.
+
+    Args:
+        frames: The frames of both.
+        changes: Their differences.
+        lag: The steps by which the first is ahead.
+        mirrored: The second is compared mirrored.
+    """
+    first_VTHW, second_VTHW = changes
+    assert first_VTHW is not None
+    assert second_VTHW is not None
+    way = slice(None, None, -1 if mirrored else 1)
+    best, lag, view, other = max(
+        (_in_common(first_VTHW[view], second_VTHW[other, ..., way], near), near, view, other)
+        for view in range(len(first_VTHW))
+        for other in range(len(second_VTHW))
         for near in range(lag - OUT_OF_STEP, lag + OUT_OF_STEP + 1)
     )
-    return Copy(
-        first=first,
-        second=second,
-        first_s=round(max(0, lag) * STEP_S, 1),
-        second_s=round(max(0, -lag) * STEP_S, 1),
-        length_s=round(steps * STEP_S, 1),
-        mirrored=mirrored,
-        likeness=round(min(1.0, likeness), 3),
-    )
+    if best < LEAST_OF_CHANGES:
+        return None
+    assert frames[0] is not None
+    assert frames[1] is not None
+    return likeness_at(frames[0][view], frames[1][other, ..., way], lag)
+
+
+def _in_common(first_THW: Floats, second_THW: Floats, lag: int) -> float:
+    """Return the correlation of the differences of two views where they have time in common."""
+    start, other = max(0, lag), max(0, -lag)
+    length = min(len(first_THW) - start, len(second_THW) - other)
+    if length + APART < LEAST_STEPS:
+        return 0.0
+    return _correlation(first_THW[start : start + length], second_THW[other : other + length])
 
 
 def likeness_at(first_THW: Floats, second_THW: Floats, lag: int) -> tuple[float, int, int]:
-    """Return the correlation of the changes in two views where both show the same, the lag, and the number of common steps.
+    """Return the likeness of two views where they have time in common, the lag, and the number of common steps.
+
+    It is the weighted mean of three correlations of outlines: of how they differ from their mean over time, of how they change, and of
+    their mean. Two people who walk the same way make like patches of brightness, but not like outlines.
 
     Args:
-        first_THW: The changes of one view.
+        first_THW: The frames of one view.
         second_THW: Those of the other.
         lag: The steps by which the first is ahead.
     """
     start, other = max(0, lag), max(0, -lag)
-    length = min(len(first_THW) - start, len(second_THW) - other)
-    if length + APART < LEAST_STEPS:
-        return 0.0, lag, 0
-    first_P = first_THW[start : start + length].reshape(-1)
-    second_P = second_THW[other : other + length].reshape(-1)
-    norms = float(np.linalg.norm(first_P)), float(np.linalg.norm(second_P))
-    if min(norms) < LEAST_CHANGE * len(first_P) ** 0.5:
-        return 0.0, lag, 0
-    return float(first_P @ second_P) / (norms[0] * norms[1]), lag, length + APART
+    steps = min(len(first_THW) - start, len(second_THW) - other)
+    first_TP, second_TP = _outlines(first_THW[start : start + steps]), _outlines(second_THW[other : other + steps])
+    first_P, second_P = first_TP.mean(0), second_TP.mean(0)
+    moving = _correlation(first_TP - first_P, second_TP - second_P)
+    changing = _correlation(first_TP[APART:] - first_TP[:-APART], second_TP[APART:] - second_TP[:-APART])
+    staying = _correlation(first_P, second_P)
+    return (moving + changing + WEIGHT_OF_PLACE * staying) / (2 + WEIGHT_OF_PLACE), lag, steps
+
+
+def _outlines(frames_THW: Floats) -> Floats:
+    """Return the differences of neighbouring pixels: (T, P)."""
+    parts = [np.diff(frames_THW, axis=axis).reshape(len(frames_THW), -1) for axis in (1, 2)]
+    return np.concatenate(parts, axis=1)
+
+
+def _correlation(first: Floats, second: Floats) -> float:
+    """Return the correlation of numbers whose mean is zero; 0 if one of them hardly differs from zero."""
+    first_N, second_N = first.reshape(-1), second.reshape(-1)
+    norms = float(np.linalg.norm(first_N)), float(np.linalg.norm(second_N))
+    if min(norms) < LEAST_CHANGE * len(first_N) ** 0.5:
+        return 0.0
+    return float(first_N @ second_N) / (norms[0] * norms[1])
