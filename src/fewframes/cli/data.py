@@ -72,6 +72,14 @@ def check(
     min_seconds: Annotated[
         float, typer.Option(min=0, help="Report videos shorter than this as too short.", rich_help_panel=CHECKS)
     ] = 0.0,
+    no_copies: Annotated[
+        bool,
+        typer.Option(
+            "--no-copies",
+            help="Do not look for the same footage encoded anew, cut or mirrored. Faster: that decodes all of each video.",
+            rich_help_panel=CHECKS,
+        ),
+    ] = False,
     output: Annotated[
         Path,
         typer.Option("--output", "-o", help="Folder for report.json and clean.csv.", rich_help_panel=OUTPUT),
@@ -105,6 +113,7 @@ def check(
             thorough=thorough,
             drop_short=drop_short,
             scenes=scenes == "auto",
+            copies=not no_copies,
             workers=workers,
         ):
             if isinstance(result, int):
@@ -263,7 +272,7 @@ def report(inspection: Inspection, output: Path) -> None:
         clean.unlink(missing_ok=True)
     print_inspection(inspection)
     tell_problems(inspection)
-    for line in inspection.scene_lines():
+    for line in [*inspection.copy_lines(), *inspection.scene_lines()]:
         tell(line)
     tell(
         f"{values['readable']} readable, {values['failed']} failed, {values['missing']} missing; {output / REPORT_FILE}"

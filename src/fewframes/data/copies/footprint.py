@@ -26,7 +26,7 @@ MOST_BORDER = 0.25
 EVEN = 3
 """The largest deviation of the brightness (0-255) in a row of a border, and of the row's mean from that of the outermost row."""
 STEP = 10
-"""The least change of the brightness, or of its deviation, at the inner edge of a border. Pictures that fade out have no such edge."""
+"""The least change of the brightness, or of its deviation, at the inner edge of a border. Fading pictures have none."""
 EDGE_PX = 4
 """The number of rows over which compression may blur that edge."""
 

@@ -7,14 +7,14 @@ frame by frame, where both show the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewframes.data.copies.footprint import LEVELS, SIDE_PX, STEP_S, Footprint
-from fewframes.data.copies.found import Copy
+from fewframes.data.copies.found import MOST_STEPS, Copy
 
 APART = 3
 """The steps between two frames whose difference is taken. Over one step compression changes more than people do."""
@@ -30,7 +30,7 @@ LEAST_OF_WINDOWS = 0.65
 """The cosine of two windows from which their videos are compared frame by frame."""
 LEAST_OF_CHANGES = 0.35
 """The correlation of all common differences from which outlines are compared too. It costs less than they do."""
-LEAST_LIKENESS = 0.64
+LEAST_LIKENESS = 0.65
 """The likeness from which two videos show the same footage (docs/decisions/2026-11-29-copies.md)."""
 WEIGHT_OF_PLACE = 0.3
 """The weight of the outlines that stay in a likeness; those that move and those that change weigh 1. A fixed camera shares them."""
@@ -53,12 +53,26 @@ Rows = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Windows:
-    """The windows of all footprints in which something moves, ordered by footprint and then by step."""
+    """The windows of all footprints in which something moves, by footprint: rows (N,), steps (N,), vectors (N, D), mirrored ones."""
 
-    row_N: Rows
-    step_N: Rows
-    vectors_ND: Floats
-    mirrored_ND: Floats
+    row: Rows
+    step: Rows
+    vectors: Floats
+    mirrored: Floats
+
+
+def copies_among(footprints: Mapping[int, Footprint | None], contents: Sequence[str]) -> tuple[Copy, ...] | None:
+    """Return the copies among some rows of the data; None if there is too much footage to compare.
+
+    Args:
+        footprints: The footprint of each row.
+        contents: The key of each row's file, of all rows.
+    """
+    rows = list(footprints)
+    if sum(0 if footprint is None else footprint.shape[1] for footprint in footprints.values()) > MOST_STEPS:
+        return None
+    found = find_copies(list(footprints.values()), [contents[row] for row in rows])
+    return tuple(replace(copy, first=rows[copy.first], second=rows[copy.second]) for copy in found)
 
 
 def find_copies(footprints: Sequence[Footprint | None], contents: Sequence[str]) -> list[Copy]:
@@ -147,17 +161,17 @@ def _unit(values: Floats) -> Floats:
 def _candidates(windows: Windows) -> Iterator[tuple[int, int, bool, int]]:
     """Yield pairs of videos with windows that are alike: first, second, whether mirrored, and the steps that the first is ahead."""
     found: dict[tuple[int, int, bool], dict[int, float]] = {}
-    starts_R = np.flatnonzero(np.diff(windows.row_N, prepend=-1))
-    ends_R = np.append(starts_R[1:], len(windows.row_N))
-    sought_N = np.flatnonzero(windows.step_N % EVERY == 0)
+    starts_R = np.flatnonzero(np.diff(windows.row, prepend=-1))
+    ends_R = np.append(starts_R[1:], len(windows.row))
+    sought_N = np.flatnonzero(windows.step % EVERY == 0)
     for begin in range(0, len(sought_N), BLOCK):
         sought_Q = sought_N[begin : begin + BLOCK]
-        for mirrored, vectors_ND in ((False, windows.vectors_ND), (True, windows.mirrored_ND)):
+        for mirrored, vectors_ND in ((False, windows.vectors), (True, windows.mirrored)):
             for rows in range(0, len(starts_R), BLOCK):
                 starts_A, ends_A = starts_R[rows : rows + BLOCK], ends_R[rows : rows + BLOCK]
-                for query, match, likeness in _alike(vectors_ND[sought_Q], windows.vectors_ND, starts_A, ends_A):
-                    first, second = int(windows.row_N[match]), int(windows.row_N[sought_Q[query]])
-                    lag = int(windows.step_N[match] - windows.step_N[sought_Q[query]])
+                for query, match, likeness in _alike(vectors_ND[sought_Q], windows.vectors, starts_A, ends_A):
+                    first, second = int(windows.row[match]), int(windows.row[sought_Q[query]])
+                    lag = int(windows.step[match] - windows.step[sought_Q[query]])
                     if first > second:
                         first, second, lag = second, first, -lag
                     if first != second:
@@ -168,10 +182,8 @@ def _candidates(windows: Windows) -> Iterator[tuple[int, int, bool, int]]:
             yield first, second, mirrored, lag
 
 
-def _alike(
-    sought_QD: Floats, vectors_ND: Floats, starts_A: Rows, ends_A: Rows
-) -> Iterator[tuple[int, int, float]]:
-    """Yield each window that is looked for with the window of each video that is most like it, and their cosine, if it is enough."""
+def _alike(sought_QD: Floats, vectors_ND: Floats, starts_A: Rows, ends_A: Rows) -> Iterator[tuple[int, int, float]]:
+    """Yield each window that is looked for with the most like window of each video, and their cosine, if it is enough."""
     likeness_QN = sought_QD @ vectors_ND[starts_A[0] : ends_A[-1]].T
     most_QA = np.maximum.reduceat(likeness_QN, starts_A - starts_A[0], axis=1)
     for query, video in zip(*np.nonzero(most_QA >= LEAST_OF_WINDOWS), strict=True):
@@ -224,8 +236,8 @@ def _in_common(first_THW: Floats, second_THW: Floats, lag: int) -> float:
 def likeness_at(first_THW: Floats, second_THW: Floats, lag: int) -> tuple[float, int, int]:
     """Return the likeness of two views where they have time in common, the lag, and the number of common steps.
 
-    It is the weighted mean of three correlations of outlines: of how they differ from their mean over time, of how they change, and of
-    their mean. Two people who walk the same way make like patches of brightness, but not like outlines.
+    It is the weighted mean of three correlations of outlines: of how they differ from their mean over time, of how they change, and
+    of their mean. Two people who walk the same way make like patches of brightness, but not like outlines.
 
     Args:
         first_THW: The frames of one view.
