@@ -1,6 +1,7 @@
 """Find copies of real videos that were changed on purpose: encoded anew, cut, mirrored, and so on.
 
-Thresholds were chosen on the copies of every second group (a recording, a sequence, a source); the others are reported.
+Thresholds were chosen on the copies of every second group (a recording, a sequence, a source); the others are reported. Two kinds of
+copies of each original are made, in turn. A pair counts as wrong unless both are of one original.
 
     python -m benchmarks.robustness.copies SHARED_DATA FOLDER > benchmarks/robustness/copies.json
 """
@@ -9,7 +10,10 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Iterator
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +22,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from benchmarks.harness import video_writer
+from benchmarks.harness import video_writer, write_result
+from fewframes.data.copies.footprint import Footprint, footprint_of
+from fewframes.data.copies.found import Copy
+from fewframes.data.copies.matching import LEAST_STEPS, find_copies
+from fewframes.video.source import open_video
 
-SETS = {"fights": ("list.csv", "group"), "ut_interaction": ("manifest.csv", "sequence"), "fir_rgb": ("manifest.csv", "recording")}
+SETS = {
+    "fights": ("list.csv", "group"),
+    "ut_interaction": ("manifest.csv", "sequence"),
+    "fir_rgb": ("manifest.csv", "recording"),
+}
 WIDTH_PX = 320
 LEAST_S = 1.0
+PER_ORIGINAL = 2
+LEAST_IN_COMMON_S = 1.2
+NUM_MADE = 10_000
 CODECS = {
     "h264": ("libx264", {"preset": "ultrafast", "crf": "35"}),
     "mpeg4": ("mpeg4", {"qscale": "12", "flags": "+qscale", "global_quality": str(12 * 118)}),
@@ -78,7 +93,9 @@ def write_copy(original: Path, path: Path, kind: str, rng: np.random.Generator) 
     gain, more = rng.choice([0.7, 1.3]), rng.choice([-25, 25])
     corner = rng.integers(4)
     encoder, options = CODECS[next((way for way in ways if way in CODECS), "good h264")]
-    with video_writer(path, bordered(np.zeros((height, width, 3), np.uint8), ways).shape[1::-1], new_rate, 250, options, encoder) as add:
+    with video_writer(
+        path, bordered(np.zeros((height, width, 3), np.uint8), ways).shape[1::-1], new_rate, 250, options, encoder
+    ) as add:
         for number in range(count):
             picture = pictures[min(first + int(number / new_rate * rate), last - 1)]
             pixels = picture.to_ndarray(format="rgb24", width=width, height=height)
@@ -116,5 +133,142 @@ def with_text(pixels_HWC: NDArray[np.uint8], corner: int) -> NDArray[np.uint8]:
     image = Image.fromarray(np.ascontiguousarray(pixels_HWC))
     size = image.height // 9
     at = ((4, image.width - 5 * size)[corner % 2], (4, image.height - size - 6)[corner // 2])
-    ImageDraw.Draw(image).text(at, "CHANNEL 7", fill=(255, 255, 255), font_size=size, stroke_width=1, stroke_fill=(0, 0, 0))
+    ImageDraw.Draw(image).text(
+        at, "CHANNEL 7", fill=(255, 255, 255), font_size=size, stroke_width=1, stroke_fill=(0, 0, 0)
+    )
     return np.asarray(image)
+
+
+@dataclass(frozen=True)
+class Video:
+    path: Path
+    original: int
+    kind: str
+    start_s: float
+    end_s: float
+
+
+def make(found: Sequence[Original], folder: Path) -> list[Video]:
+    """Write the copies; return the originals, then the copies."""
+    kinds = list(KINDS)
+    videos = []
+    for number, original in enumerate(found):
+        with closing(open_video(original.path, threads=1)) as video:
+            videos.append(Video(original.path, number, "original", 0.0, video.duration_s))
+    for number, original in enumerate(found):
+        for turn in range(PER_ORIGINAL):
+            kind = kinds[(PER_ORIGINAL * number + turn + number // 8) % len(kinds)]
+            path = folder / f"{number:03d}_{turn}.{'webm' if 'VP9' in kind else 'mp4'}"
+            span = write_copy(original.path, path, kind, np.random.default_rng(number * 10 + turn))
+            videos.append(Video(path, number, kind, *span))
+    return videos
+
+
+def footprints_of(videos: Sequence[Video]) -> list[Footprint]:
+    footprints = []
+    for item in videos:
+        with closing(open_video(item.path, threads=1)) as video:
+            footprints.append(footprint_of(video, 0, video.duration_s))
+    return footprints
+
+
+def ratio(right: int, total: int) -> dict[str, float | int]:
+    """A fraction in %, with Wilson's interval of 95 %. Pairs are taken as independent, which those of one original are not."""
+    share, square = right / max(total, 1), 1.96**2 / max(total, 1)
+    middle = (share + square / 2) / (1 + square)
+    half = (share * (1 - share) * square + square**2 / 4) ** 0.5 / (1 + square)
+    return {
+        "%": round(100 * share, 2),
+        "from": round(100 * (middle - half), 2),
+        "to": round(100 * (middle + half), 2),
+        "right": right,
+        "of": total,
+    }
+
+
+def measured(videos: Sequence[Video], found: Sequence[Original], copies: Sequence[Copy]) -> dict[str, object]:
+    of_original: dict[int, list[int]] = defaultdict(list)
+    for row, video in enumerate(videos):
+        of_original[video.original].append(row)
+    true = {
+        (first, second)
+        for rows in of_original.values()
+        for first in rows
+        for second in rows
+        if first < second
+        and min(videos[first].end_s, videos[second].end_s) - max(videos[first].start_s, videos[second].start_s)
+        >= LEAST_IN_COMMON_S
+    }
+    reported = {(copy.first, copy.second): copy for copy in copies}
+    wrong = [copy for copy in copies if videos[copy.first].original != videos[copy.second].original]
+    direct = {pair for pair in true if videos[pair[0]].kind == "original"}
+
+    def recall(pairs: set[tuple[int, int]]) -> dict[str, float | int]:
+        return ratio(len(pairs & set(reported)), len(pairs))
+
+    names = [found[video.original].name for video in videos]
+    return {
+        "videos": len(videos),
+        "precision": ratio(len(copies) - len(wrong), len(copies)),
+        "recall, original and copy": recall(direct),
+        "recall, all pairs": recall(true),
+        "recall by set": {name: recall({pair for pair in direct if names[pair[0]] == name}) for name in SETS},
+        "recall by kind": {kind: recall({pair for pair in direct if videos[pair[1]].kind == kind}) for kind in KINDS},
+        "wrong pairs": [
+            {
+                "videos": [
+                    f"{found[videos[row].original].path.name} ({videos[row].kind})" for row in (copy.first, copy.second)
+                ],
+                "length_s": copy.length_s,
+                "likeness": copy.likeness,
+            }
+            for copy in wrong
+        ],
+        "not found": [
+            f"{found[videos[second].original].path.name} ({videos[second].kind})"
+            for first, second in sorted(direct - set(reported))
+        ],
+    }
+
+
+def many(footprints: Sequence[Footprint]) -> list[Footprint]:
+    """Footprints of as many made videos: real ones, with their pixels in another order and other times first."""
+    rng = np.random.default_rng(0)
+    made = []
+    for number in range(NUM_MADE):
+        views = footprints[number % len(footprints)][:1]
+        side = views.shape[-1]
+        moved = np.roll(views, rng.integers(0, side, 2), (2, 3)) if number >= len(footprints) else views
+        made.append(np.roll(moved, int(rng.integers(views.shape[1])), 1) if number >= len(footprints) else moved)
+    return made
+
+
+def main() -> None:
+    shared, folder = Path(sys.argv[1]), Path(sys.argv[2])
+    found = list(originals(shared))
+    halves = {group: number % 2 for number, group in enumerate(sorted({original.group for original in found}))}
+    held_out = [original for original in found if halves[original.group] == 1]
+    videos = make(held_out, folder)
+    began = time.process_time()
+    footprints = footprints_of(videos)
+    looked = time.process_time()
+    copies = find_copies(footprints, [str(row) for row in range(len(videos))])
+    compared = time.process_time()
+    made = many(footprints)
+    before = time.process_time()
+    num_made = len(find_copies(made, [str(row) for row in range(NUM_MADE)]))
+    write_result(
+        least_s=LEAST_STEPS / 10,
+        held_out=measured(videos, held_out, copies),
+        processor_s={
+            "footprint of a video": round((looked - began) / len(videos), 4),
+            "mean length of a video": round(sum(footprint.shape[1] for footprint in footprints) / len(videos) / 10, 2),
+            "comparing all": round(compared - looked, 2),
+            f"comparing {NUM_MADE} made footprints": round(time.process_time() - before, 1),
+            "pairs among these": num_made,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

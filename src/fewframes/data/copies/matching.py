@@ -53,7 +53,7 @@ Rows = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Windows:
-    """The windows of all footprints in which something moves, by footprint: rows (N,), steps (N,), vectors (N, D), mirrored ones."""
+    """The windows of all footprints in which something moves: rows (N,), steps (N,), vectors (N, D), mirrored ones."""
 
     row: Rows
     step: Rows
