@@ -1,7 +1,7 @@
 """Find copies of real videos that were changed on purpose: encoded anew, cut, mirrored, and so on.
 
-Thresholds were chosen on the copies of every second group (a recording, a sequence, a source); the others are reported. Two kinds of
-copies of each original are made, in turn. A pair counts as wrong unless both are of one original.
+Thresholds were chosen on the copies of every second group (a recording, a sequence, a source); the others are reported. Two kinds
+of copies of each original are made, in turn. A pair counts as wrong unless both are of one original.
 
     python -m benchmarks.robustness.copies SHARED_DATA FOLDER > benchmarks/robustness/copies.json
 """
@@ -84,7 +84,7 @@ def write_copy(original: Path, path: Path, kind: str, rng: np.random.Generator) 
     with av.open(str(original)) as container:
         stream = container.streams.video[0]
         rate = round(float(stream.average_rate or 25))
-        pictures = [frame for frame in container.decode(stream)]
+        pictures = list(container.decode(stream))
     first, last = kept(len(pictures), rate, ways, rng)
     new_rate = 12 if "rate" in ways else rate
     count = round((last - first) / rate * new_rate)

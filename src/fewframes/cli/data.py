@@ -168,6 +168,14 @@ def split(
             rich_help_panel=PARTS,
         ),
     ] = False,
+    no_copies: Annotated[
+        bool,
+        typer.Option(
+            "--no-copies",
+            help="Do not look for the same footage encoded anew, cut or mirrored. Faster: that decodes all of each video.",
+            rich_help_panel=PARTS,
+        ),
+    ] = False,
     output: Annotated[
         Path,
         typer.Option(
@@ -184,7 +192,7 @@ def split(
     """Split videos into train, val and test parts, or into folds.
 
     Each part gets the same fraction of every action.
-    Videos of one group stay together, and so do copies of one file; where no groups are named, videos of one scene.
+    Videos of one group stay together, and so do copies of one file or of its footage; where no groups are named, videos of one scene.
 
     Exit codes: 0 done, 1 the data cannot be split so, 2 wrong use.
     """
@@ -215,6 +223,8 @@ def split(
     if scenes == "auto":
         videos = by_scenes(videos, test_share)
     contents = {} if no_content else compare(videos)
+    if not no_copies:
+        contents = join_copies(videos, contents)
     parted = (
         folds(videos, num_folds, val, seed, contents)
         if num_folds
@@ -307,6 +317,27 @@ def compare(videos: VideoSet) -> dict[str, str]:
         num_copies = len(result) - len(set(result.values()))
         tell(f"copies of other files, which stay with them: {num_copies}")
     return result
+
+
+def join_copies(videos: VideoSet, contents: dict[str, str]) -> dict[str, str]:
+    """Return the keys of files with one key for those that show the same footage, and print how many were joined."""
+    from fewframes.data.copies.found import lines_on
+    from fewframes.data.copies.together import with_copies
+
+    joined: dict[str, str] | None = None
+    with StageProgress() as progress:
+        for result in with_copies(videos, contents):
+            if isinstance(result, int):
+                progress.show("copies", result, len({sample.path for sample in videos.samples}))
+            else:
+                joined = result
+    if joined is None:
+        tell(*lines_on(None, sought=True))
+        return contents
+    moved = sum(joined[path] != contents.get(path, path) for path in joined)
+    if moved:
+        tell(f"files with footage of other files, which stay with them: {moved}")
+    return joined
 
 
 def next_step(path: Path, videos: VideoSet) -> str:

@@ -154,8 +154,8 @@ def _windows(changes: Sequence[Floats | None]) -> Windows:
 def _unit(values: Floats) -> Floats:
     """Return arrays as vectors of length one."""
     flat_NP = values.reshape(len(values), int(np.prod(values.shape[1:])))
-    unit_NP: Floats = flat_NP / np.maximum(np.linalg.norm(flat_NP, axis=1, keepdims=True), 1e-6)
-    return unit_NP
+    lengths_N1 = np.maximum(np.linalg.norm(flat_NP, axis=1, keepdims=True), 1e-6)
+    return (flat_NP / lengths_N1).astype(np.float32)
 
 
 def _candidates(windows: Windows) -> Iterator[tuple[int, int, bool, int]]:
