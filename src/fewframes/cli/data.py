@@ -192,7 +192,7 @@ def split(
     """Split videos into train, val and test parts, or into folds.
 
     Each part gets the same fraction of every action.
-    Videos of one group stay together, and so do copies of one file or of its footage; where no groups are named, videos of one scene.
+    Videos of one group stay together, and so do copies of a file or of footage; where no groups are named, videos of one scene.
 
     Exit codes: 0 done, 1 the data cannot be split so, 2 wrong use.
     """

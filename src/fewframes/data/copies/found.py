@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fewframes.data.samples import Sample
 
 MOST_STEPS = 1_000_000
-"""The most steps of all footprints that are compared: 28 hours of video. The time to compare them grows with their square."""
+"""The most steps of all footprints that are compared: 27 hours of video. The time to compare them grows with their square."""
 
 
 @dataclass(frozen=True, kw_only=True)
