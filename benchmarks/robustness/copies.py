@@ -91,14 +91,14 @@ def write_copy(original: Path, path: Path, kind: str, rng: np.random.Generator) 
     width = min(WIDTH_PX, pictures[0].width) // (2 if "half" in ways else 1) // 2 * 2
     height = round(pictures[0].height * width / pictures[0].width / 2) * 2
     gain, more = rng.choice([0.7, 1.3]), rng.choice([-25, 25])
-    corner = rng.integers(4)
+    corner = int(rng.integers(4))
     encoder, options = CODECS[next((way for way in ways if way in CODECS), "good h264")]
     with video_writer(
         path, bordered(np.zeros((height, width, 3), np.uint8), ways).shape[1::-1], new_rate, 250, options, encoder
     ) as add:
         for number in range(count):
             picture = pictures[min(first + int(number / new_rate * rate), last - 1)]
-            pixels = picture.to_ndarray(format="rgb24", width=width, height=height)
+            pixels = np.asarray(picture.to_ndarray(format="rgb24", width=width, height=height), np.uint8)
             if "light" in ways:
                 pixels = np.clip((pixels - 128.0) * gain + 128 + more, 0, 255).astype(np.uint8)
             if "mirrored" in ways:

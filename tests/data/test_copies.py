@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from fewframes.data.check import Inspection, inspect
@@ -40,6 +41,7 @@ def filmed(seed: int, seconds: float = 4.0) -> NDArray[np.uint8]:
 def write(path: Path, frames: NDArray[np.uint8], codec: str = "libx264", fps: int = FPS, width: int = 160) -> Path:
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=fps)
+        assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = width, width * 3 // 4, "yuv420p"
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))

@@ -113,9 +113,9 @@ def _copy(first: int, second: int, found: tuple[float, int, int], *, mirrored: b
 
 def _centred(footprint: Footprint) -> Floats:
     """Return the brightness (0-255) of a footprint without the mean of each frame: (V, T, H, W)."""
-    frames_VTHW = footprint.astype(np.float32) / LEVELS
-    frames_VTHW -= frames_VTHW.mean((2, 3), keepdims=True)
-    return frames_VTHW
+    frames_VTHW = (footprint / LEVELS).astype(np.float32)
+    centred_VTHW: Floats = frames_VTHW - frames_VTHW.mean((2, 3), keepdims=True)
+    return centred_VTHW
 
 
 def _changes(frames_VTHW: Floats) -> Floats:
