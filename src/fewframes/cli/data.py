@@ -74,6 +74,14 @@ def check(
     min_seconds: Annotated[
         float, typer.Option(min=0, help="Report videos shorter than this as too short.", rich_help_panel=CHECKS)
     ] = 0.0,
+    no_copies: Annotated[
+        bool,
+        typer.Option(
+            "--no-copies",
+            help="Do not look for the same footage encoded anew, cut or mirrored. Faster: that decodes all of each video.",
+            rich_help_panel=CHECKS,
+        ),
+    ] = False,
     output: Annotated[
         Path,
         typer.Option("--output", "-o", help="Folder for report.json and clean.csv.", rich_help_panel=OUTPUT),
@@ -107,6 +115,7 @@ def check(
             thorough=thorough,
             drop_short=drop_short,
             scenes=scenes == "auto",
+            copies=not no_copies,
             workers=workers,
         ):
             if isinstance(result, int):
@@ -161,6 +170,14 @@ def split(
             rich_help_panel=PARTS,
         ),
     ] = False,
+    no_copies: Annotated[
+        bool,
+        typer.Option(
+            "--no-copies",
+            help="Do not look for the same footage encoded anew, cut or mirrored. Faster: that decodes all of each video.",
+            rich_help_panel=PARTS,
+        ),
+    ] = False,
     output: Annotated[
         Path,
         typer.Option(
@@ -177,7 +194,7 @@ def split(
     """Split videos into train, val and test parts, or into folds.
 
     Each part gets the same fraction of every action.
-    Videos of one group stay together, and so do copies of one file; where no groups are named, videos of one scene.
+    Videos of one group stay together, and so do copies of a file or of footage; where no groups are named, videos of one scene.
 
     Exit codes: 0 done, 1 the data cannot be split so, 2 wrong use.
     """
@@ -208,6 +225,8 @@ def split(
     if scenes == "auto":
         videos = by_scenes(videos, test_share)
     contents = {} if no_content else compare(videos)
+    if not no_copies:
+        contents = join_copies(videos, contents)
     parted = (
         folds(videos, num_folds, val, seed, contents)
         if num_folds
@@ -322,7 +341,7 @@ def report(inspection: Inspection, output: Path) -> None:
         clean.unlink(missing_ok=True)
     print_inspection(inspection)
     tell_problems(inspection)
-    for line in inspection.scene_lines():
+    for line in [*inspection.copy_lines(), *inspection.scene_lines()]:
         tell(line)
     tell(
         f"{values['readable']} readable, {values['failed']} failed, {values['missing']} missing; {output / REPORT_FILE}"
@@ -357,6 +376,27 @@ def compare(videos: VideoSet) -> dict[str, str]:
         num_copies = len(result) - len(set(result.values()))
         tell(f"copies of other files, which stay with them: {num_copies}")
     return result
+
+
+def join_copies(videos: VideoSet, contents: dict[str, str]) -> dict[str, str]:
+    """Return the keys of files with one key for those that show the same footage, and print how many were joined."""
+    from fewframes.data.copies.found import lines_on
+    from fewframes.data.copies.together import with_copies
+
+    joined: dict[str, str] | None = None
+    with StageProgress() as progress:
+        for result in with_copies(videos, contents):
+            if isinstance(result, int):
+                progress.show("copies", result, len({sample.path for sample in videos.samples}))
+            else:
+                joined = result
+    if joined is None:
+        tell(*lines_on(None, sought=True))
+        return contents
+    moved = sum(joined[path] != contents.get(path, path) for path in joined)
+    if moved:
+        tell(f"files with footage of other files, which stay with them: {moved}")
+    return joined
 
 
 def next_step(path: Path, videos: VideoSet) -> str:

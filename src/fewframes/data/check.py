@@ -18,6 +18,9 @@ from fewframes.core.process import num_cores, worked_ahead
 from fewframes.core.storage import is_address
 from fewframes.core.text import count_of
 from fewframes.data.config import DataConfig
+from fewframes.data.copies.footprint import Footprint, footprint_of
+from fewframes.data.copies.found import Copy, lines_on
+from fewframes.data.copies.matching import copies_among
 from fewframes.data.dataset import VideoSet, grouped, part_counts
 from fewframes.data.layouts import Sample
 from fewframes.data.lists import unlistable
@@ -52,7 +55,9 @@ PROBLEMS = {
     "short": "too short",
     "contradiction": "same video with another label",
     "leak": "same video in another part of the split",
+    "copied leak": "copy of footage in another part of the split",
     "duplicate": "same video again",
+    "copy": "copy of footage in the same part",
     "group leak": "group in another part of the split",
     "lost action": "action without a usable video",
     "untrained action": "action held out, but not in training",
@@ -78,6 +83,8 @@ class SampleCheck:
     """The reason why the sample cannot be decoded; empty if it can."""
     missing: bool = False
     """True if the error is that there is no such file."""
+    footprint: Footprint | None = field(default=None, compare=False, repr=False)
+    """A footprint by which copies are found; None if they are not looked for."""
     thumbnail: Pixels | None = field(default=None, compare=False, repr=False)
     """A thumbnail of the middle frame, by which scenes are found; None if they are not looked for."""
 
@@ -114,6 +121,14 @@ class Inspection:
     """The scenes of the usable videos; None if they were not looked for."""
     scene_notes: tuple[str, ...] = ()
     """Notes on what the scenes mean for a split."""
+    copies: tuple[Copy, ...] | None = None
+    """The pairs of videos, by their rows in `data`, that show the same footage; None if they were not compared."""
+    copies_sought: bool = False
+    """True if they were to be compared."""
+
+    def copy_lines(self) -> list[str]:
+        """Return lines for people on copies: how many pairs were found, or that there was too much to compare."""
+        return lines_on(self.copies, sought=self.copies_sought)
 
     def scene_lines(self) -> list[str]:
         """Return lines for people on the scenes: how many there are, the largest, and what they mean for a split."""
@@ -151,25 +166,11 @@ class Inspection:
                 label: {"listed": count, **usable.get(label, {"videos": 0, "groups": 0})}
                 for label, count in self.data.counts().items()
             },
-            "scenes": None if self.scenes is None else self._scenes_to_dict(self.scenes),
+            "scenes": None if self.scenes is None else self.scenes.to_dict(self.usable.samples, self.scene_notes),
+            "copies": None if self.copies is None else [copy.to_dict(self.data.samples) for copy in self.copies],
             "notes": [*self.data.notes, *(self.scene_notes if self.scenes is None else ())],
             "left_out": [vars(file) for file in self.data.left_out],
             "problems": [problem.to_dict() for problem in self.problems],
-        }
-
-    def _scenes_to_dict(self, scenes: Scenes) -> dict[str, object]:
-        """Return the number of scenes, what they mean, and the videos and group of each scene that has several."""
-        samples = self.usable.samples
-        together = [[samples[row] for row in rows] for rows in grouped(range(len(samples)), scenes.of_rows.__getitem__)]
-        return {
-            "found": len(scenes.sizes),
-            "not_looked_at": scenes.num_unseen,
-            "notes": list(self.scene_notes),
-            "of_several_videos": [
-                {"groups": sorted({sample.group for sample in same} - {""}), "paths": [sample.path for sample in same]}
-                for same in together
-                if len(same) > 1
-            ],
         }
 
 
@@ -181,6 +182,7 @@ def inspect(
     thorough: bool = False,
     drop_short: bool = False,
     scenes: bool = False,
+    copies: bool = False,
     workers: int | None = None,
 ) -> Iterator[int | Inspection]:
     """Check every video of a data set. Yields the number of videos done after each file, and the result at the end.
@@ -193,6 +195,7 @@ def inspect(
         drop_short: Count videos that are too short as unusable.
         scenes: Find the videos of one scene too. They are proposed as groups if the data name none. In too many videos nothing is
             looked for, and a note says so.
+        copies: Find videos that show the same footage too: encoded anew, cut, or mirrored. It decodes ten frames a second of each.
         workers: Number of files decoded at a time; by default one per core.
     """
     rows_by_file = grouped(range(len(data.samples)), lambda row: data.samples[row].path)
@@ -202,7 +205,8 @@ def inspect(
     sought = scenes and not note
 
     def check_rows(rows: list[int]) -> list[SampleCheck]:
-        return check_file([data.samples[row] for row in rows], num_frames, thorough=thorough, scenes=sought)
+        samples = [data.samples[row] for row in rows]
+        return check_file(samples, num_frames, thorough=thorough, scenes=sought, copies=copies)
 
     with closing(worked_ahead(rows_by_file, check_rows, workers or num_cores())) as found:
         for rows, checks_of_file in found:
@@ -213,13 +217,13 @@ def inspect(
             done += len(rows)
             yield done
     found_all = inspection_of(
-        data, checks, num_frames=num_frames, min_s=min_s, thorough=thorough, drop_short=drop_short
+        data, checks, num_frames=num_frames, min_s=min_s, thorough=thorough, drop_short=drop_short, copies=copies
     )
     yield with_found_scenes(found_all, checks) if sought else replace(found_all, scene_notes=(note,) if note else ())
 
 
 def check_file(
-    samples: Sequence[Sample], num_frames: int, *, thorough: bool, scenes: bool = False
+    samples: Sequence[Sample], num_frames: int, *, thorough: bool, scenes: bool = False, copies: bool = False
 ) -> list[SampleCheck]:
     """Decode the samples of one file, and return a check of each. A file that cannot be read gives the error of each.
 
@@ -228,11 +232,12 @@ def check_file(
         num_frames: Frames that a model takes from each.
         thorough: Decode every frame of each sample.
         scenes: Keep a thumbnail of each sample's middle frame.
+        copies: Keep a footprint of each sample.
     """
     path = samples[0].path
     try:
         with closing(open_video(path, threads=1)) as video:
-            checks = [_check_sample(video, sample, num_frames, thorough=thorough) for sample in samples]
+            checks = [_check_sample(video, sample, num_frames, thorough=thorough, copies=copies) for sample in samples]
             if scenes:
                 checks = [
                     check if check.error else replace(check, thumbnail=middle_of(video, sample))
@@ -246,7 +251,7 @@ def check_file(
     return [replace(check, content=content) for check in checks]
 
 
-def _check_sample(video: OpenVideo, sample: Sample, num_frames: int, *, thorough: bool) -> SampleCheck:
+def _check_sample(video: OpenVideo, sample: Sample, num_frames: int, *, thorough: bool, copies: bool) -> SampleCheck:
     try:
         start_s, end_s = checked_range(video.duration_s, sample.start_s, sample.end_s)
         centres_T = centre_times(video.duration_s, num_frames, start_s=start_s, end_s=end_s)
@@ -255,11 +260,13 @@ def _check_sample(video: OpenVideo, sample: Sample, num_frames: int, *, thorough
         clip = video.frames_at(np.concatenate([centres_T, last_1]), _one_pixel)
         if thorough:
             video.check(start_s, end_s)
+        footprint = footprint_of(video, start_s, end_s) if copies else None
     except ValueError as error:
         return SampleCheck(error=str(error))
     except VideoError as error:
         return _failed(sample.path, error)
-    return SampleCheck(start_s=start_s, end_s=end_s, num_distinct=len(np.unique(clip.times_s[:num_frames])))
+    num_distinct = len(np.unique(clip.times_s[:num_frames]))
+    return SampleCheck(start_s=start_s, end_s=end_s, num_distinct=num_distinct, footprint=footprint)
 
 
 def _failed(path: str, error: VideoError) -> SampleCheck:
@@ -279,6 +286,7 @@ def inspection_of(
     min_s: float = 0.0,
     thorough: bool = False,
     drop_short: bool = False,
+    copies: bool = False,
 ) -> Inspection:
     """Return the problems of a data set and its usable videos, from a check of each sample. No file is read.
 
@@ -289,6 +297,10 @@ def inspection_of(
     problems = list(_unreadable(data, checks))
     problems += _too_short(data, checks, _remaining(data, problems), num_frames, min_s, kept=not drop_short)
     problems += _repeated(data, checks, _remaining(data, problems))
+    rows = _remaining(data, problems)
+    footprints = {row: checks[row].footprint for row in rows} if copies else {}
+    found = copies_among(footprints, [check.content for check in checks]) if copies else None
+    problems += _copied(data, found or ())
     problems += _leaking_groups(data, _remaining(data, problems))
     usable = data.subset(_remaining(data, problems))
     problems += _actions(data, usable)
@@ -299,7 +311,7 @@ def inspection_of(
     ]
     order = list(PROBLEMS)
     problems.sort(key=lambda problem: order.index(problem.kind))
-    return Inspection(data, usable, tuple(problems), num_frames, thorough)
+    return Inspection(data, usable, tuple(problems), num_frames, thorough, copies=found, copies_sought=copies)
 
 
 def with_found_scenes(inspection: Inspection, checks: Sequence[SampleCheck]) -> Inspection:
@@ -381,6 +393,18 @@ def _repeated(data: VideoSet, checks: Sequence[SampleCheck], rows: Iterable[int]
                 other = data.samples[same[1] if row == same[0] else same[0]]
                 kind = "contradiction" if differ else "duplicate"
                 yield _problem(data, row, kind, f"the same as {_described(other)}")
+
+
+def _copied(data: VideoSet, copies: Iterable[Copy]) -> Iterator[Problem]:
+    """Yield the videos that show footage of another. The part of lower rank loses a leak; within a part nothing is lost."""
+    told: set[tuple[int, str]] = set()
+    for copy in copies:
+        best, lower = _by_rank(data, [copy.first, copy.second])
+        row, other = (lower[0], best[0]) if lower else (copy.second, copy.first)
+        kind = "copied leak" if lower else "copy"
+        if (row, kind) not in told:
+            told.add((row, kind))
+            yield _problem(data, row, kind, copy.words(_described(data.samples[other])), kept=not lower)
 
 
 def _leaking_groups(data: VideoSet, rows: Iterable[int]) -> Iterator[Problem]:

@@ -58,6 +58,20 @@ class Scenes:
             first.setdefault(self.of_rows[row], number)
         return Scenes(tuple(first[self.of_rows[row]] for row in rows), self.num_unseen)
 
+    def to_dict(self, samples: Sequence[Sample], notes: Sequence[str]) -> dict[str, object]:
+        """Return the number of scenes, what they mean, and the videos and group of each scene that has several."""
+        together = [[samples[row] for row in rows] for rows in grouped(range(len(samples)), self.of_rows.__getitem__)]
+        return {
+            "found": len(self.sizes),
+            "not_looked_at": self.num_unseen,
+            "notes": list(notes),
+            "of_several_videos": [
+                {"groups": sorted({sample.group for sample in same} - {""}), "paths": [sample.path for sample in same]}
+                for same in together
+                if len(same) > 1
+            ],
+        }
+
 
 def with_scenes(
     data: VideoSet, config: DataConfig, fraction: float, progress: Progress = lambda stage, done, total: None
