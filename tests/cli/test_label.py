@@ -121,7 +121,7 @@ def test_wrong_use(film: Path, tiny_model: Path, tmp_path: Path) -> None:
 
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken.mp4").write_bytes(b"no video")
-    for source, words in (("empty", "without videos"), ("none.mp4", "no such file"), ("broken.mp4", "not a video")):
+    for source, words in (("empty", "without videos"), ("none.mp4", "No such file"), ("broken.mp4", "not a video")):
         code, err = run(str(tmp_path / source))
         assert (code, words in err) == (1, True), err
     with closing(socket.socket()) as taken:

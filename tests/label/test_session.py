@@ -21,6 +21,7 @@ from fewframes.label.journal import JOURNAL_FILE
 from fewframes.label.session import Session
 from fewframes.label.values import BACKGROUND
 from helpers.films import CYCLE, PART_S, WINDOW_S, label_parts, opened, write_film, write_films
+from helpers.flashes import watcher, write_flashes
 
 LABELLER = """
 import os, sys
@@ -251,3 +252,25 @@ def test_a_timeline_finds_the_embeddings_of_a_session(session: Session, predicto
         predictor, session.state().videos[0].path, TimelineConfig(window_s=WINDOW_S), cache=session.archive.cache
     )
     assert timeline.num_encoded == 0
+
+
+def test_the_model_suggests_its_own_actions_before_the_first_label(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film = write_flashes(tmp_path / "film.mp4", 24, {10.0: 0.95}, length_s=4.0)
+    predictor = watcher(tiny_model, monkeypatch)
+    found = Session.open([str(film)], tmp_path / "own", predictor, model=str(tiny_model), cache=None, window_s=2.0)
+    found.start()
+    try:
+        assert found.settle()
+        (video,) = found.state().videos
+        before = found.timeline(video.id)
+        assert {one.label for one in before.suggestions} == {"wave"}  # what is dark is background, and never suggested
+        assert all(one.start_s >= 9 and one.end_s <= 15 for one in before.suggestions)
+        assert list(before.scores) == ["wave"]
+        found.add(video.id, 2.0, 4.0, "dark", "ann")
+        found.add(video.id, 11.0, 13.0, "bright", "ann")
+        assert found.settle()
+        assert set(found.timeline(video.id).scores) == {"bright", "dark"}  # from the first labels on, those alone
+    finally:
+        found.close()

@@ -32,7 +32,7 @@ VERBS = {
         "train": "Teach a model your own actions.",
         "teach": "Make labels part of a model at once, by a few examples of each.",
         "evaluate": "Measure how often a model is right on your videos, and show what it gets wrong.",
-        "data": "Check labelled videos before training, and split them.",
+        "data": "Check labelled videos before training, split them, and convert the files of other tools.",
         "models": "List the models with their size, cost, input, weights and licence; fetch published weights.",
     },
     "Search": {

@@ -217,9 +217,14 @@ class Archive:
         width = 0 if video.embeddings is None else video.embeddings.shape[1]
         if not len(first_W):
             yield np.empty((0, moment_features(np.zeros((1, 1, width)), SOLVED_MOMENTS).shape[1]), np.float16)
+        for some_WTD in self.embeddings_in_pieces(video, stride):
+            yield moment_features(some_WTD, SOLVED_MOMENTS).astype(np.float16)
+
+    def embeddings_in_pieces(self, video: ArchivedVideo, stride: int) -> Iterator[NDArray[np.float32]]:
+        """Yield the frame embeddings (w, T, D) of the windows of one length, piece by piece."""
+        first_W = self.windows(video, stride)
         for start in range(0, len(first_W), MOST_AT_ONCE):
-            some = self.embeddings_of(video, stride, first_W[start : start + MOST_AT_ONCE])
-            yield moment_features(some, SOLVED_MOMENTS).astype(np.float16)
+            yield self.embeddings_of(video, stride, first_W[start : start + MOST_AT_ONCE])
 
     def windows_of(self, segment: Segment) -> list[Window]:
         """Return the windows to learn a segment from: one around its centre, or several side by side for a long one.

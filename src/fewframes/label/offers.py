@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewframes.inference.spans import Span, most_over_time, overlap, without_repeats
+from fewframes.inference.unknowns import known_windows
 from fewframes.label.archive import STRIDES, Archive, ArchivedVideo, Window, window_of
 from fewframes.label.choosing import Choice, Compression, likeness_order, next_windows
 from fewframes.label.journal import Labels, span_of
 from fewframes.label.learner import Learned
 from fewframes.label.pool import Pool
 from fewframes.label.values import (
-    BACKGROUND,
     Doubt,
     GridOrder,
     GridPage,
@@ -27,10 +27,13 @@ from fewframes.label.values import (
     VideoTimeline,
 )
 from fewframes.models.moments import cross_entropy, solve_rows
+from fewframes.results import is_background
 from fewframes.runtime.protocol import Floats, scores_of
 
 SUGGESTED = 0.5
 """The score from which a span is suggested."""
+SUGGESTED_BEFORE = 0.8
+"""The score from which the model that the session began with suggests a span, as in a timeline, while nothing is learned yet."""
 MOST_OVERLAP = 0.3
 """The overlap (tIoU) with a label, or with a likelier suggestion, above which a span is not suggested."""
 DOUBTED = 0.5
@@ -73,6 +76,7 @@ class Offers:
         """The moments that were skipped: video, start and end."""
         self._order: tuple[int, NDArray[np.intp]] = (-1, np.empty(0, np.intp))
         self._scored: tuple[_Scored, ...] = ()
+        self._before: dict[str, list[NDArray[np.float32]]] = {}
         self._features: tuple[Compression | None, dict[Window, NDArray[np.float32]]] = (None, {})
         """The compression, and the features of the windows that were learned from."""
 
@@ -91,33 +95,63 @@ class Offers:
     def timeline(self, video: ArchivedVideo, segments: Sequence[Segment], learned: Learned) -> VideoTimeline:
         """Return the labels of a video, the model's scores, and the spans that it suggests."""
         doubtful = tuple(one.id for one in segments if self._contradiction(one, learned, DOUBTED))
-        if video.embeddings is None or not learned.labels:
+        if video.embeddings is None:
             return VideoTimeline(video.id, video.duration_s, tuple(segments), (), (), {}, doubtful)
+        if learned.labels:
+            labels, least = learned.labels, SUGGESTED
+            scores = [learned.scores(moments_WP) for moments_WP in self._archive.all_moments(video)]
+        else:
+            labels, least = self._archive.predictor.labels, SUGGESTED_BEFORE
+            scores = self._scores_before(video)
         times_s = np.asarray((np.arange(0, video.num_frames, 2) + 0.5) * video.interval_s, np.float64)
-        scores_NK = np.zeros((len(times_s), len(learned.labels)), np.float32)
+        scores_NK = np.zeros((len(times_s), len(labels)), np.float32)
         spans: list[Span] = []
-        for stride, moments_WP in zip(STRIDES, self._archive.all_moments(video), strict=True):
+        for stride, scores_WK in zip(STRIDES, scores, strict=True):
             first_W = self._archive.windows(video, stride)
             if not len(first_W):
                 continue
-            scores_WK = learned.scores(moments_WP)
             length_s = self._archive.num_frames * stride * video.interval_s
             starts_s = np.asarray((first_W + 0.5 - stride / 2) * video.interval_s, np.float64)
             scores_NK = np.maximum(scores_NK, most_over_time(scores_WK, starts_s, length_s, times_s))
-            for row, label in np.argwhere(scores_WK >= SUGGESTED).tolist():
-                if learned.labels[label] != BACKGROUND:
+            for row, label in np.argwhere(scores_WK >= least).tolist():
+                if not is_background(labels[label]):
                     start_s, end_s = self._archive.times_of(Window(video.id, stride, int(first_W[row])))
-                    spans.append(Span(start_s, end_s, learned.labels[label], float(scores_WK[row, label])))
-        shown = [number for number, label in enumerate(learned.labels) if label != BACKGROUND]
+                    spans.append(Span(start_s, end_s, labels[label], float(scores_WK[row, label])))
+        suggested = _free(spans, segments)
+        # Of the model that the session began with only the actions are shown that it sees here.
+        seen = {span.label for span in suggested} if not learned.labels else {*labels}
         return VideoTimeline(
             video.id,
             video.duration_s,
             tuple(segments),
-            tuple(Suggestion(one.start_s, one.end_s, one.label, one.confidence) for one in _free(spans, segments)),
+            tuple(Suggestion(one.start_s, one.end_s, one.label, one.confidence) for one in suggested),
             tuple(times_s.tolist()),
-            {learned.labels[number]: tuple(scores_NK[:, number].tolist()) for number in shown},
+            {
+                label: tuple(scores_NK[:, number].tolist())
+                for number, label in enumerate(labels)
+                if label in seen and not is_background(label)
+            },
             doubtful,
         )
+
+    def _scores_before(self, video: ArchivedVideo) -> list[NDArray[np.float32]]:
+        """Return the scores (W, K) of the windows of each length by the model that the session began with, which are kept.
+
+        Windows that show none of its actions have scores of 0.
+        """
+        if video.id not in self._before:
+            predictor, found = self._archive.predictor, []
+            least = 0.0 if predictor.unknown_rule is None else predictor.unknown_rule.threshold
+            for stride in STRIDES:
+                parts = [np.empty((0, len(predictor.labels)), np.float32)]
+                for windows_WTD in self._archive.embeddings_in_pieces(video, stride):
+                    logits_WK = predictor.runtime.encode_windows(windows_WTD).logits
+                    known_W = known_windows(predictor.unknown_rule, windows_WTD)
+                    scores_WK = scores_of(np.asarray(logits_WK, np.float32), predictor.runtime.task)
+                    parts.append(np.where((known_W < least)[:, None], 0, scores_WK).astype(np.float32))
+                found.append(np.concatenate(parts))
+            self._before[video.id] = found
+        return self._before[video.id]
 
     # The next moment.
 
