@@ -111,6 +111,16 @@ def test_check_command_names_copies_unless_told_not_to(films: Path, tmp_path: Pa
     assert "copy of footage" not in off.stdout
 
 
+def test_copies_in_one_part_alone_fail_no_check(films: Path, tmp_path: Path) -> None:
+    labels = {"film1": "wave", "anew": "wave", "film2": "jump", "film3": "jump"}
+    lines = [f"{films / name}.mp4,{label}" for name, label in labels.items()]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label", *lines, ""]))
+    done = run("data", "check", tmp_path / "list.csv", "--scenes", "off", "-o", tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["counts"] == {"copy": 1}
+    assert "copy of footage in the same part" in done.stdout
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_split_keeps_copies_together(films: Path) -> None:
     *_, keys = with_copies(read_data(films / "list.csv"), {})
     assert isinstance(keys, dict)

@@ -101,7 +101,8 @@ def check(
 
     Writes report.json (every problem) and clean.csv (a list of the usable videos, for `train`).
 
-    Exit codes: 0 nothing wrong, 1 the data cannot be read at all, 2 wrong use, 3 problems were found.
+    Exit codes: 0 nothing wrong but copies of footage in one part, 1 the data cannot be read at all, 2 wrong use, 3 other problems
+    were found.
     """
     from fewframes.data.check import inspect
 
@@ -122,7 +123,7 @@ def check(
                 progress.show("looking", result, len(videos.samples))
     assert not isinstance(result, int)
     report(result, output)
-    if result.problems:
+    if not result.is_sound:
         raise typer.Exit(EXIT_SOME_FAILED)
 
 

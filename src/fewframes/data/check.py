@@ -140,6 +140,11 @@ class Inspection:
         return [found + unseen, *examples, *(f"  {note}" for note in self.scene_notes)]
 
     @property
+    def is_sound(self) -> bool:
+        """Return True if nothing needs to be mended. Copies of footage in one part of a split are told, and harm no measurement."""
+        return all(problem.kind == "copy" for problem in self.problems)
+
+    @property
     def counts(self) -> dict[str, int]:
         """The number of problems of each kind that was found, worst first."""
         found = Counter(problem.kind for problem in self.problems)
