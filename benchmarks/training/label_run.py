@@ -216,11 +216,12 @@ def label_film(film: Film, project: Path, cache: Path) -> dict[str, Any]:
     return steps
 
 
-def found_in(film: Film, model: Path) -> dict[str, Any]:
+def found_in(film: Film, model: Path, cache: Path, threshold: float) -> dict[str, Any]:
     """Run the timeline on the other film, and compare it with the truth."""
     began = time.perf_counter()
     command = [sys.executable, "-m", "fewframes.cli", "timeline", str(film.path), "--model", str(model), "--json"]
-    answer = json.loads(subprocess.run([*command, "--no-cache"], check=True, capture_output=True, text=True).stdout)
+    options = ["--cache", str(cache), "--threshold", str(threshold)]
+    answer = json.loads(subprocess.run([*command, *options], check=True, capture_output=True, text=True).stdout)
     spans = [Span(span["start_s"], span["end_s"], span["label"], span["confidence"]) for span in answer["spans"]]
     spans = [span for span in spans if span.label in KEYS and span.label]
 
@@ -246,7 +247,9 @@ def main() -> None:
         )
         print(f"films of {first.duration_s:.0f} and {second.duration_s:.0f} s", file=sys.stderr)
         steps = label_film(first, work / "labels", work / "cache")
-        other = found_in(second, work / "labels" / "model")
+        # The first run embeds the film, the second has its embeddings from the cache.
+        model, cache = work / "labels" / "model", work / "other"
+        other = {f"threshold {threshold}": found_in(second, model, cache, threshold) for threshold in (0.5, 0.8)}
     write_result(
         films={"first": round(first.duration_s), "second": round(second.duration_s)},
         steps=steps,
