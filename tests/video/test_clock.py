@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,43 @@ def test_two_steps_and_one_near_the_end(tmp_path: Path, predictor: Predictor) ->
     found = said(predictor, Numbered(suffix=".mkv", bframes=0, times_ms=times_ms).write(tmp_path / "a"))
     assert [round(step.by_s) for step in found.steps] == [7200, 86400]
     assert found.distinct_frames == 4
+
+
+def test_a_part_in_a_gap_is_an_error_that_says_so(tmp_path: Path, predictor: Predictor) -> None:
+    path = Numbered(suffix=".mkv", bframes=0, times_ms=stepping(50, 600.0)).write(tmp_path / "a")
+    with pytest.raises(
+        VideoError, match=r"between 100 s and 200 s nothing was recorded: its timestamps jump by 600.00 s at 2.00 s"
+    ):
+        predictor.predict(path, start_s=100, end_s=200)
+    beyond = predictor.predict(path, start_s=100, end_s=603)
+    assert beyond.times_s.min() >= 602
+    before = predictor.predict(path, start_s=1, end_s=200)
+    assert before.times_s.max() < 2
+
+
+def test_transport_streams_whose_clock_goes_back_by_an_hour(tmp_path: Path, predictor: Predictor) -> None:
+    """A clock of 33 bits that goes back by more than a minute seems to have wrapped: 26.5 hours less an hour follow."""
+    first, second = (
+        Numbered(suffix=".ts", bframes=0, times_ms=range(start_ms, start_ms + 2400, 40)).write(tmp_path / str(start_ms))
+        for start_ms in (4_000_000, 400_000)
+    )
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(first.read_bytes() + second.read_bytes())  # the picture at the joint counts as damaged
+    found = predictor.predict(joined)
+    assert found.distinct_frames == 4
+    assert [round(step.by_s + 3600, -1) for step in found.steps] == [round(2**33 / 90_000, -1)]
+    assert (found.times_s < 2.4).sum() == 2
+
+
+def test_a_clock_that_wraps_steps_nowhere(tmp_path: Path, predictor: Predictor) -> None:
+    wraps_at_ms = 2**33 // 90
+    steady = Numbered(suffix=".ts", bframes=0)
+    path = replace(steady, times_ms=[wraps_at_ms - 2600 + time_ms for time_ms in steady.times_ms]).write(
+        tmp_path / "wraps"
+    )
+    found = predictor.predict(path)
+    assert (found.steps, found.distinct_frames) == ((), 4)
+    assert found.times_s.max() < 2.4
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ CLOSED = """
 import gc, os, sys, time
 from contextlib import closing
 import fewframes
-from fewframes.inference.stream import StreamConfig
+from fewframes.video.live_settings import StreamConfig
 from fewframes.video.live import LiveReader
 
 path, way = sys.argv[1:]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import http.server
-import threading
+import gc
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from av.container import InputContainer
 
 from fewframes.errors import MissingVideo, VideoError
 from fewframes.sampling import steady_times
@@ -20,6 +19,7 @@ from fewframes.video.live_queue import WAITING, LiveCounts, LiveEvent, LiveFrame
 from fewframes.video.live_settings import StreamConfig
 from fewframes.video.live_source import Address, LiveSource
 from fewframes.video.source import read_frames
+from helpers.live_server import server
 from helpers.numbered import Numbered, drifting, numbers
 
 INTERVAL_S = 0.1
@@ -162,36 +162,6 @@ def test_a_stall_is_said_and_waited_for(tmp_path: Path) -> None:
     assert len(samples) == 24
 
 
-@contextmanager
-def server(*bodies: list[bytes | float]) -> Iterator[str]:
-    """Answers each request with the next of these, in pieces without a length, pauses in between; then with 404."""
-    remaining = list(bodies)
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            if not remaining:
-                self.send_error(404)
-                return
-            self.send_response(200)
-            self.end_headers()
-            for piece in remaining.pop(0):
-                if isinstance(piece, float):
-                    time.sleep(piece)
-                else:
-                    self.wfile.write(piece)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    served = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=served.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{served.server_port}/live.ts"
-    finally:
-        served.shutdown()
-        served.server_close()
-
-
 def test_a_network_stream_that_breaks_off_is_opened_again(tmp_path: Path) -> None:
     content = TS.write(tmp_path / "video").read_bytes()
     samples: list[LiveFrame] = []
@@ -200,11 +170,30 @@ def test_a_network_stream_that_breaks_off_is_opened_again(tmp_path: Path) -> Non
         assert reader.is_live
         with pytest.raises(VideoError, match=r"live.ts: it broke off .*2 tries to open it again brought no picture"):
             collect(reader, samples, events)
-    assert [event.kind for event in events] == ["cut", "reconnected", "cut"]
+    assert [event.kind for event in events] == ["cut", "reconnected", "cut", "away"]
     assert reader.counts.reconnects == 1
     assert {sample.stretch for sample in samples} == {0, 1}
     second = [sample for sample in samples if sample.stretch == 1]
     assert second[0].time_s > samples[0].time_s + 1.0  # the stream's clock counts the time it was away
+
+
+def test_a_connection_that_breaks_off_leaves_no_decoder_behind(tmp_path: Path) -> None:
+    body: list[bytes | float] = [TS.write(tmp_path / "video").read_bytes()]
+    gc.collect()
+    before = num_containers()
+    gc.disable()  # a live stream makes few objects of Python's, so that it seldom collects
+    try:
+        with server(body, body, body, body) as url, closing(open_live(url, QUIET)) as reader:
+            while reader.counts.reconnects < 3:
+                reader.take(WAITING, 0.05)
+            most = num_containers()
+    finally:
+        gc.enable()
+    assert most - before <= 1
+
+
+def num_containers() -> int:
+    return sum(type(found) is InputContainer for found in gc.get_objects())
 
 
 def test_a_network_stream_that_falls_silent_is_opened_again(tmp_path: Path) -> None:

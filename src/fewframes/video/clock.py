@@ -12,8 +12,12 @@ from contextlib import closing
 from itertools import pairwise
 from statistics import median
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from fewframes.results import ClockStep
 from fewframes.video.decode.container import DECODE_CLOCK, READ_ERRORS, VideoFile
+from fewframes.video.decode.packets import SAME_S
 
 log = logging.getLogger("fewframes")
 
@@ -22,6 +26,9 @@ STEP_S = 10.0
 STEP_FRAMES = 50
 """The least length of a gap as a multiple of the usual time between pictures. In a slide show every picture is shown for long, and
 that is no gap."""
+
+Choose = Callable[[float, float, float | None], list[float]]
+"""A function of a duration, a start and an end in seconds that returns timestamps between start and end."""
 
 
 def steps_of(file: VideoFile, origin_s: float) -> tuple[ClockStep, ...]:
@@ -53,21 +60,47 @@ def steps_of(file: VideoFile, origin_s: float) -> tuple[ClockStep, ...]:
 
 
 def times_around(
-    steps: Sequence[ClockStep], centres: Callable[[float, float, float | None], list[float]], duration_s: float,
-    start_s: float, end_s: float | None,
-) -> list[float]:  # fmt: skip
+    steps: Sequence[ClockStep], centres: Choose, duration_s: float, start_s: float, end_s: float | None
+) -> list[float]:
     """Return timestamps that are spread over a video as if it had no gaps, so that none lies in a gap.
 
     Args:
         steps: the gaps, ascending.
-        centres: a function of (duration_s, start_s, end_s) that returns timestamps between `start_s` and `end_s`.
+        centres: a function that chooses timestamps.
         duration_s: the length of the video in seconds, gaps included.
         start_s: the start of the part to sample.
         end_s: the end of that part; None is the end of the video.
+
+    Raises:
+        ValueError: if the part lies in a gap, or is empty.
     """
     end_without_s = None if end_s is None else _without(steps, end_s)
-    times_s = centres(_without(steps, duration_s), _without(steps, start_s), end_without_s)
+    start_without_s = _without(steps, start_s)
+    around = step_at(steps, start_s)
+    if around is not None and end_without_s is not None and end_without_s <= start_without_s + SAME_S:
+        raise ValueError(f"between {start_s:g} s and {end_s:g} s {nothing_recorded(around)}; take another part")
+    times_s = centres(_without(steps, duration_s), start_without_s, end_without_s)
     return [_with(steps, time_s) for time_s in times_s]
+
+
+def nothing_recorded(step: ClockStep) -> str:
+    """Return what is said of a gap."""
+    return f"nothing was recorded: its timestamps jump by {step.by_s:.2f} s at {step.at_s:.2f} s"
+
+
+def step_at(steps: Sequence[ClockStep], time_s: float) -> ClockStep | None:
+    """Return the gap in which a timestamp lies; None if there was a picture then."""
+    return next((step for step in steps if step.at_s <= time_s < step.at_s + step.by_s), None)
+
+
+def shows_gap(wanted_s: ArrayLike, shown_s: ArrayLike) -> bool:
+    """Return whether a picture is shown so long after its beginning that there may be a gap.
+
+    Args:
+        wanted_s: timestamps (T,), in seconds.
+        shown_s: when their pictures are first shown (T,).
+    """
+    return bool((np.asarray(wanted_s) - np.asarray(shown_s) >= STEP_S).any())
 
 
 def _without(steps: Sequence[ClockStep], time_s: float) -> float:

@@ -71,7 +71,7 @@ class SteadyFrames:
         self._last: _CurrentPicture | None = None
         self._size = (0, 0)
         self._stretch, self._frame_index, self._began_s = -1, 0, 0.0
-        self._offset_s: float | None = None
+        self.offset_s: float | None = None
         """The difference of the timestamps here to the source's clock; None before a new stretch."""
 
     @property
@@ -86,7 +86,7 @@ class SteadyFrames:
 
     def begin_anew(self) -> None:
         """Let the next picture begin a new stretch, whatever its source's clock says."""
-        self._offset_s = None
+        self.offset_s = None
 
     def event(self, kind: EventKind, words: str) -> LiveEvent:
         """Return an event at the time of the picture that is shown."""
@@ -97,8 +97,8 @@ class SteadyFrames:
         geometry = self._display.geometry(frame)
         self._note_size(shown_size(frame.width, frame.height, geometry.aspect))
         last = self._last
-        if self._offset_s is not None and last is not None:
-            step_s = stamp_s + self._offset_s - last.time_s
+        if self.offset_s is not None and last is not None:
+            step_s = stamp_s + self.offset_s - last.time_s
             if -BACK_S < step_s <= 0:
                 self._counts.left_out += 1
                 return
@@ -106,10 +106,10 @@ class SteadyFrames:
                 self.flush()
                 self.begin_anew()
                 self._queue.put(self.event("clock", f"its timestamps jumped by {step_s:+.2f} s; windows begin anew"))
-        if self._offset_s is None:
+        if self.offset_s is None:
             self._begin(stamp_s)
-        assert self._offset_s is not None
-        time_s = stamp_s + self._offset_s
+        assert self.offset_s is not None
+        time_s = stamp_s + self.offset_s
         due_at = self._wall_began + time_s
         if self._config.live and self._stop.wait(max(0.0, due_at - time.monotonic())):
             return
@@ -132,7 +132,7 @@ class SteadyFrames:
         self._began_s = 0.0 if self._last is None else self._last.end_s
         if self._last is not None and self.is_live and not self._config.live:
             self._began_s = max(self._began_s, self._last.time_s + time.monotonic() - self.last_at)
-        self._offset_s = self._began_s - stamp_s
+        self.offset_s = self._began_s - stamp_s
         self._stretch, self._frame_index = self._stretch + 1, 0
         self._last = None
         if self._stretch == 0:

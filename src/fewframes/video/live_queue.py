@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Literal
 
 from fewframes.video.pictures.display import Pixels
 
-EventKind = Literal["size", "clock", "damaged", "stall", "cut", "reconnected", "end"]
+EventKind = Literal["size", "clock", "damaged", "stall", "cut", "away", "reconnected", "end", "crowd", "hours"]
 
 WAITING = 8
 """The most frames that wait for the network (the model)."""
@@ -17,8 +18,12 @@ WAITING = 8
 
 @dataclass(frozen=True)
 class LiveEvent:
-    """An event in a stream: the size of its pictures changed (`size`), its timestamps jumped (`clock`), a part could not be decoded
-    (`damaged`), nothing comes (`stall`), it broke off (`cut`), it was opened again (`reconnected`), or it ended (`end`)."""
+    """An event in a stream.
+
+    The size of its pictures changed (`size`), its timestamps jumped (`clock`), a part could not be decoded (`damaged`), nothing
+    comes (`stall`), it broke off (`cut`), it cannot be opened (`away`), it was opened again (`reconnected`), it ended (`end`),
+    more persons are there than are judged (`crowd`), or the hours begin or end in which it is looked at (`hours`).
+    """
 
     kind: EventKind
     time_s: float
@@ -61,11 +66,11 @@ class LiveCounts:
 
 class LiveQueue:
     """The queue from the reading thread: events, and up to `WAITING` frames. When it is full of frames, the oldest is dropped if
-    `drops`; else the reading thread waits."""
+    `drops`; else the reading thread waits. `wake` is called whenever something has come."""
 
-    def __init__(self, counts: LiveCounts, *, drops: bool = False) -> None:
+    def __init__(self, counts: LiveCounts, *, drops: bool = False, wake: Callable[[], None] = lambda: None) -> None:
         self.closed, self.drops = False, drops
-        self._counts = counts
+        self._counts, self._wake = counts, wake
         self._items: deque[LiveFrame | LiveEvent] = deque()
         self._changed = threading.Condition()
 
@@ -81,6 +86,7 @@ class LiveQueue:
                     self._drop_oldest()
             self._items.append(item)
             self._changed.notify_all()
+        self._wake()
 
     def take(self, most: int, timeout_s: float, not_before: float = 0.0) -> list[LiveFrame | LiveEvent]:
         """Return the oldest items in order, at most `most` frames; nothing if nothing comes within `timeout_s`, or after `close`.
@@ -105,6 +111,7 @@ class LiveQueue:
         with self._changed:
             self.closed = True
             self._changed.notify_all()
+        self._wake()
 
     def _num_frames(self) -> int:
         return sum(isinstance(item, LiveFrame) for item in self._items)

@@ -7,18 +7,19 @@ import os
 import stat
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
 
 import av
 from av.container import InputContainer
-from av.error import ArgumentError, FFmpegError
+from av.error import ArgumentError, FFmpegError, HTTPForbiddenError, HTTPUnauthorizedError
 
 from fewframes.core.storage import as_path, is_address, with_plain_scheme
-from fewframes.errors import MissingVideo, VideoError
+from fewframes.errors import AccessDenied, MissingVideo, VideoError
 from fewframes.video.decode.opening import UNREADABLE_WORDS, in_its_words, open_alone, video_of
 from fewframes.video.decode.unreadable import why_unreadable
+from fewframes.video.recording.recorder import Recorder
 
 
 class Readable(Protocol):
@@ -28,9 +29,21 @@ class Readable(Protocol):
         """Return at most `size` bytes; none at the end."""
 
 
-LiveSource = str | os.PathLike[str] | Readable
+Recordable = str | os.PathLike[str] | Readable
 """A live source: `camera`, `camera:1`, `camera:NAME` or /dev/video0; an rtsp, http or other URL that FFmpeg knows; a path; `-` for
 standard input; or an open binary file, of which only `read` is used."""
+
+
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """A live source whose packets are recorded while it is read, so that clips can be cut out of it."""
+
+    source: Recordable
+    recorder: Recorder
+
+
+LiveSource = Recordable | Recorded
+"""A live source, recorded or not."""
 PIPE_BYTES = 4096
 """The number of bytes that are read of a pipe at once. Waiting for more would make its pictures late."""
 OPEN_S = 10.0
@@ -50,6 +63,8 @@ class Address:
     """FFmpeg's input format; None lets FFmpeg find it."""
     options: dict[str, str] = field(default_factory=dict)
     """Further options of FFmpeg."""
+    recorder: Recorder | None = None
+    """The recorder of its packets, if they are recorded."""
 
     @property
     def hint(self) -> str:
@@ -61,6 +76,13 @@ class Address:
     @classmethod
     def of(cls, source: LiveSource) -> Address:
         """Return the address of a source. Raises MissingVideo and VideoError for a path that cannot be read."""
+        if isinstance(source, Recorded):
+            return replace(cls._of(source.source), recorder=source.recorder)
+        return cls._of(source)
+
+    @classmethod
+    def _of(cls, source: Recordable) -> Address:
+        """Return the address of a source that is not recorded."""
         if not isinstance(source, str | os.PathLike):
             return cls("pipe", Pipe(source), str(getattr(source, "name", "<pipe>")))
         text = os.fspath(source)
@@ -93,12 +115,14 @@ class Address:
         return cls("pipe" if with_pipe else "file", text, text)
 
     def open(self, silent_s: float) -> InputContainer:
-        """Open the source. Raises VideoError if it holds no video stream that can be decoded.
+        """Open the source. Raises VideoError if it holds no video stream that can be decoded, AccessDenied for a wrong password.
 
         A network that is silent for `silent_s` seconds counts as interrupted.
         """
         try:
             container = self._container(silent_s)
+        except (HTTPUnauthorizedError, HTTPForbiddenError) as error:
+            raise AccessDenied(f"{self.name}: {self._why_denied()} ({in_its_words(error)})") from None
         except (FFmpegError, OSError, ValueError) as error:
             raise VideoError(f"{self.name}: {self._why_not(error)}") from None
         stream = video_of(container)
@@ -120,6 +144,13 @@ class Address:
             timeout=(max(silent_s, OPEN_S), silent_s) if self.kind == "network" else None,
             **UNREADABLE_WORDS,
         )
+
+    def _why_denied(self) -> str:
+        """Return why a server lets nobody in, and what helps, without the password."""
+        scheme = self.file.partition(":")[0]
+        if urlsplit(self.file).username is None:
+            return f"wants a user and a password; put them into the address: {scheme}://USER:PASSWORD@HOST/..."
+        return "refuses the user and password in the address; correct them (write %40 for @, and %3A for :)"
 
     def _why_not(self, error: Exception) -> str:
         """Return why the source cannot be opened, and what helps."""

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol, TypeAlias
 
@@ -22,6 +22,7 @@ from typing_extensions import TypeIs
 from fewframes.core.storage import as_path, is_address, open_far
 from fewframes.errors import MissingVideo, VideoError
 from fewframes.results import Clip, ClockStep, Work
+from fewframes.video.clock import Choose, shows_gap, times_around
 from fewframes.video.decode.container import BLOCK_BYTES, NO_LIMITS, Limits, check_readable
 from fewframes.video.decode.decoder import FileVideo
 from fewframes.video.picture_source import PictureVideo, is_image, open_folder, open_image, steady_times
@@ -34,6 +35,9 @@ VIDEO_SUFFIXES = frozenset(
     ".tod .ts .vob .webm .wmv .wtv .xvid .y4m".split()
 )
 """The file name endings of videos in a folder that is searched. A file that is named itself may have any ending."""
+
+STORE_SUFFIX = ".frames"
+"""The file name ending of frame stores (inference/frame_store), which hold embeddings and no pictures."""
 
 DEFAULT_FPS = 25.0
 """The frame rate of inputs that have none of their own: a folder of images, a list of arrays, the pages of a TIFF."""
@@ -208,6 +212,45 @@ def range_in(video: OpenVideo, start_s: float, end_s: float | None) -> tuple[flo
         raise VideoError(f"{video.name}: {error}") from None
 
 
+def recorded_frames(
+    video: OpenVideo, choose: Choose, start_s: float, end_s: float | None, prepare: Prepare | None = None
+) -> Clip:
+    """Return frames at timestamps that are chosen, and chosen anew around the gaps of a clock that steps.
+
+    Args:
+        video: the video.
+        choose: a function that chooses timestamps.
+        start_s: the start of the part to sample, in seconds.
+        end_s: its end; None is the end of the video.
+        prepare: a function that is applied to each frame (C, H, W) as soon as it is decoded.
+
+    Raises:
+        VideoError: if a frame cannot be decoded, or nothing is left of the part.
+    """
+    times_s = times_in(video, choose, start_s, end_s)
+    try:
+        clip = video.frames_at(times_s, prepare)
+    except VideoError:  # the picture before a gap may be damaged, and timestamps in the gap would show it
+        steps = video.steps()
+        if not steps:
+            raise
+    else:
+        steps = video.steps() if shows_gap(times_s, clip.times_s) else ()
+        if not steps:
+            return clip
+    return replace(video.frames_at(times_in(video, choose, start_s, end_s, steps), prepare), steps=steps)
+
+
+def times_in(
+    video: OpenVideo, choose: Choose, start_s: float, end_s: float | None, steps: Sequence[ClockStep] = ()
+) -> list[float]:
+    """Return timestamps that are chosen in a part of a video, around gaps. Raises VideoError if nothing is left of the part."""
+    try:
+        return times_around(steps, choose, video.duration_s, start_s, end_s)
+    except ValueError as error:
+        raise VideoError(f"{video.name}: {error}") from None
+
+
 def _is_array(source: object) -> TypeIs[NDArray[np.uint8] | TensorLike]:
     # A tensor exists only if its caller has loaded torch, which is not loaded here just to ask.
     return isinstance(source, np.ndarray) or (
@@ -230,6 +273,11 @@ def _check_several(shape: tuple[int, ...]) -> None:
 def _open_path(path: str, fps: float, decode: Backend) -> OpenVideo:
     """Open a path or an address. Raises VideoError and MissingVideo."""
     path = as_path(path)
+    if path.lower().endswith(STORE_SUFFIX):
+        raise VideoError(
+            f"{path}: a frame store has embeddings and no pictures; `fewframes timeline` and `index` take it, and for all else "
+            "name the video"
+        )
     if is_address(path):
         file, fetched = open_far(path, BLOCK_BYTES)
         return _open_file(decode, file, path, _size_of_file(file), fps, fetched)

@@ -16,7 +16,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from fewframes.errors import TooLarge
-from fewframes.inference.spans import Span
+from fewframes.inference.detection.spans import Span
 from fewframes.video.decode.container import Limits
 from fewframes.video.live import LiveReader
 from fewframes.video.live_queue import LiveEvent, LiveFrame

@@ -17,6 +17,7 @@ import av
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
+from av.stream import Stream
 from av.video.stream import VideoStream
 
 from fewframes.core.text import count_of
@@ -369,12 +370,12 @@ class VideoFile:
         return found
 
 
-def packets_of(container: InputContainer, stream: VideoStream) -> Generator[Packet[VideoStream], None, None]:
-    """Return the packets of a stream. Close them where they are left before their end.
+def packets_of(container: InputContainer, *streams: Stream) -> Generator[Packet[VideoStream], None, None]:
+    """Return the packets of a video stream, and of others that are named after it. Close them where they are left before their end.
 
     PyAV's generator keeps about 150 bytes for as long as the process lives when it is only dropped.
     """
-    return cast("Generator[Packet[VideoStream], None, None]", container.demux(stream))
+    return cast("Generator[Packet[VideoStream], None, None]", container.demux(*streams))
 
 
 @dataclass

@@ -108,6 +108,21 @@ class Cursor:
         if ahead is None:
             self._check_end(end_s)
 
+    def shown_from(self, time_s: float, end_s: float) -> Iterator[ShownFrame]:
+        """Yield the frame shown at `time_s`, and each one after it that is shown before `end_s`. Damaged ones are left out.
+
+        Raises as `frame_at`, and UnreliableOutput. A file that ends too early is no error.
+        """
+        shown: ShownFrame | None = self.frame_at(time_s)
+        while shown is not None and shown.start_s < end_s - SAME_S:
+            if not shown.damaged:
+                yield shown
+            with self._session.complaints:
+                shown = self._peek()
+            if shown is not None:
+                self.check_order(self._current, shown)
+                self._current, self._ahead = shown, None
+
     def check_order(self, before: ShownFrame, after: ShownFrame) -> None:
         """Raise VideoError if the later of two decoded frames is shown before the earlier one."""
         if after.start_s < before.start_s - SAME_S:

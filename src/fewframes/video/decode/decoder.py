@@ -8,7 +8,8 @@ that come out are compared with what the packets announced (`cursor.Cursor`). Wh
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO
 
@@ -27,6 +28,7 @@ from fewframes.video.decode.packets import SAME_S
 from fewframes.video.decode.passes import ShownFrame, UnreliableOutput
 from fewframes.video.decode.session import DecoderSession
 from fewframes.video.pictures.arrays import FrameStack, Prepare
+from fewframes.video.pictures.display import Pixels
 
 log = logging.getLogger("fewframes")
 
@@ -86,6 +88,11 @@ class FileVideo:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def origin_s(self) -> float:
+        """Return when the first picture is shown on the container's clock, in seconds."""
+        return self._origin_s
 
     def close(self) -> None:
         """Close the file, the decoder and its threads. A file that the caller opened stays open."""
@@ -229,6 +236,11 @@ class FileVideo:
                 decoded[time_s] = last[1], max(0.0, shown.start_s - self._origin_s)
         return decoded
 
+    @property
+    def frame_s(self) -> float:
+        """Return the usual seconds from one picture to the next, as the file tells it."""
+        return self._session.source.frame_s
+
     def span_s(self, times_s: ArrayLike) -> float:
         """Return about how many seconds of the video are decoded for the frames at timestamps (T,)."""
         return self._keys.span_s(_ascending(times_s))
@@ -245,6 +257,28 @@ class FileVideo:
         blocks = 0 if self._bytes_fetched is None else num_runs * BLOCK_BYTES
         size_bytes = self._file.size_bytes
         return Work(seconds, min(size_bytes, blocks + size_bytes * seconds / max(self.duration_s, seconds)))
+
+    def pictures(self, start_s: float = 0.0, end_s: float = math.inf) -> Iterator[tuple[float, float, Pixels]]:
+        """Yield every picture that is shown between two times, with when it is first shown and how long, in seconds.
+
+        Pictures are (H, W, C) uint8 RGB. Damaged ones are left out. Raises VideoError if the first one is.
+        """
+        last_s = -math.inf
+        with self._guard, unbroken(self._file.file):
+            self._session.want([])
+            while True:
+                try:
+                    first_s = self._origin_s + max(start_s, last_s)
+                    for shown in self._cursor.shown_from(first_s, self._origin_s + end_s):
+                        shown_s = shown.start_s - self._origin_s
+                        if shown_s > last_s:
+                            yield shown_s, shown.end_s - shown.start_s, self._session.pixels(shown)
+                            last_s = shown_s
+                    return
+                except UnreliableOutput as reason:
+                    log.debug("%s: goes on with a careful decoder: %s", self.name, reason)
+                    self._session.is_careful = True
+                    self._cursor.rewind()
 
     def steps(self) -> tuple[ClockStep, ...]:
         """Return the gaps in the video's timestamps (`clock.steps_of`)."""
