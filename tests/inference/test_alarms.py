@@ -14,10 +14,10 @@ from fewframes.core.cache import EmbeddingCache
 from fewframes.errors import ConfigError, DataError
 from fewframes.inference import footage as reading
 from fewframes.inference.alarms import AlarmRaiser, answers_of, is_action, stored_promise
+from fewframes.inference.detection.windows import VideoScores
 from fewframes.inference.footage import alarm_promise, find_footage, read_footage, stretches_of
 from fewframes.inference.predictor import Predictor
 from fewframes.inference.promise import AlarmPromise, AlarmThreshold
-from fewframes.inference.timeline import VideoScores
 from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.files.networks import build_model
 from fewframes.results import UNKNOWN

@@ -14,14 +14,14 @@ from fewframes.core.cache import EmbeddingCache
 from fewframes.errors import ConfigError, WeightsError
 from fewframes.inference.heads import Heads, load_heads
 from fewframes.inference.predictor import Predictor, load
-from fewframes.inference.timeline import TimelineConfig, sweep
+from fewframes.inference.timeline import Timeline, TimelineConfig, sweep
 from fewframes.models.files.model_file import write_model_file
 from fewframes.results import Failure, Prediction
 from fewframes.runtime.onnx_file import OnnxFileRuntime
 from fewframes.runtime.protocol import Floats, Frames
 from fewframes.runtime.torch_runtime import TorchRuntime
 from fewframes.video.live_settings import StreamConfig
-from helpers.heads import packaged, solved_head, write_heads
+from helpers.heads import packaged, solved_head, with_clips_of, with_detector, write_heads
 from helpers.numbered import drifting
 
 NEAR = 1e-5
@@ -101,6 +101,82 @@ def test_timelines_are_those_of_each_model_alone(both: tuple[Heads, list[Predict
         assert own.to_dict().keys() - other.to_dict().keys() == {"model"}
 
 
+@pytest.fixture(params=RUNTIMES)
+def detecting(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Heads, list[Predictor]]:
+    """Two models with detectors for frames 0.25 and 0.375 s apart, and two that learned from clips of 4 and 1.6 s."""
+    files = {
+        "learned": with_detector(solved_head(1, 3), 0.25),
+        "other": with_detector(solved_head(2, 2), 0.375),
+        "of 4 s": with_clips_of(solved_head(3, 11), 4.0),
+        "of 8 s": with_clips_of(solved_head(4, 2, task="multilabel"), 8.0),
+    }
+    for name, file in files.items():
+        write_model_file(tmp_path / f"{name}.safetensors", file)
+    names = [tmp_path / f"{name}.safetensors" for name in files]
+    options = {"runtime": request.param, "dtype": "float32", "device": "cpu"}
+    return load_heads(names, **options), [load(name, **options) for name in names]  # type: ignore[arg-type]
+
+
+def same_timeline(found: Timeline, alone: Timeline) -> None:
+    assert (found.method, found.threshold, found.weights) == (alone.method, alone.threshold, alone.weights)
+    assert_allclose(found.times_s, alone.times_s)
+    assert_allclose(found.scores, alone.scores, rtol=0, atol=NEAR)
+    assert_allclose(found.cuts_s, alone.cuts_s)
+    assert [span.label for span in found.spans] == [span.label for span in alone.spans]
+    for name in ("start_s", "end_s", "confidence"):
+        own, other = ([getattr(span, name) for span in side.spans] for side in (found, alone))
+        assert_allclose(own, other, rtol=0, atol=NEAR)
+
+
+def test_models_with_a_detector_use_it_and_others_windows_of_their_own_in_one_pass(
+    detecting: tuple[Heads, list[Predictor]], film: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heads, alone = detecting
+    counts: list[int] = []
+    embed = heads.runtime.embed_frames
+
+    def counted(frames_TCHW: Frames) -> Floats:
+        counts.append(len(frames_TCHW))
+        return embed(frames_TCHW)
+
+    monkeypatch.setattr(heads.runtime, "embed_frames", counted)
+    found = heads.timeline(film, TimelineConfig(threshold=0.05))
+    assert [own.method for own in found] == ["learned", "learned", "windows", "windows"]
+    assert sum(counts) == len(found[0].times_s) == 48  # 12 s, the nearest that one of them needs
+    assert all(own.num_encoded == 48 for own in found)
+    others = [sweep(predictor, film, TimelineConfig(threshold=0.05)) for predictor in alone]
+    assert found[0].spans
+    same_timeline(found[0], others[0])
+    same_timeline(found[2], others[2])
+    # Models that need frames farther apart look at the nearest ones: as many windows, at the same times.
+    assert len(others[1].times_s) == 32
+    assert found[1].spans
+    assert [window.length_s for window in found[3].windows] == [8.0]
+    (own,), (other,) = found[3].windows, others[3].windows
+    assert_allclose(own.starts_s, other.starts_s)
+    assert own.logits.shape == other.logits.shape
+
+
+def test_windows_asked_for_are_those_of_all_and_a_detector_asked_for_must_be_there(
+    detecting: tuple[Heads, list[Predictor]], film: Path
+) -> None:
+    heads, alone = detecting
+    for config in (TimelineConfig(spans="windows", window_s=2.0), TimelineConfig(window_s=2.0, lengths=(1, 2))):
+        for own, predictor in zip(heads.timeline(film, config), alone, strict=True):
+            same_timeline(own, sweep(predictor, film, config))
+            assert own.method == "windows"
+    with pytest.raises(ConfigError, match=r"of 4 s.* has no detector"):
+        heads.timeline(film, TimelineConfig(spans="learned"))
+
+
+def test_a_part_too_short_for_some_is_one_window_of_these(detecting: tuple[Heads, list[Predictor]], film: Path) -> None:
+    heads, alone = detecting
+    found = heads.timeline(film, start_s=2.0, end_s=7.0)
+    assert [own.method for own in found] == ["learned", "windows", "windows", "windows"]
+    assert len(found[3].windows[0].starts_s) == 1
+    same_timeline(found[0], sweep(alone[0], film, start_s=2.0, end_s=7.0))
+
+
 def test_a_stream_has_an_answer_of_each_model_at_each_time(both: tuple[Heads, list[Predictor]], film: Path) -> None:
     heads, alone = both
     config = StreamConfig(window_s=1.6, every_s=0.4, smooth_s=0.5)
@@ -108,12 +184,15 @@ def test_a_stream_has_an_answer_of_each_model_at_each_time(both: tuple[Heads, li
     assert [answer.model for answer in answers[:4]] == list(heads.names)
     for number, predictor in enumerate(alone):
         others = list(predictor.stream(str(film), config))
-        own = answers[number :: len(alone)]
+        own = [answer for answer in answers if answer.model == heads.names[number]]
         assert len(own) == len(others) > 5
         for answer, other in zip(own, others, strict=True):
             assert_allclose([*answer.scores, *answer.smoothed], [*other.scores, *other.smoothed], rtol=0, atol=NEAR)
             assert (answer.label, answer.start_s, answer.end_s) == (other.label, other.start_s, other.end_s)
             assert (answer.familiarity is None) == (other.familiarity is None)
+            assert (answer.spans is None) == (other.spans is None)
+            same = [(span.label, span.state) for span in answer.spans or ()]
+            assert same == [(span.label, span.state) for span in other.spans or ()]
 
 
 def test_frames_are_encoded_once_and_the_encoder_is_in_memory_once(

@@ -16,10 +16,11 @@ from numpy.testing import assert_allclose
 from fewframes.core.settings import settings_from
 from fewframes.errors import ConfigError
 from fewframes.inference.live.model import EmbeddingRing, Smoother
+from fewframes.inference.live.results import StreamPrediction
 from fewframes.inference.predictor import Predictor, load
-from fewframes.inference.stream import StreamPrediction
 from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.files.networks import build_model
+from fewframes.results import UNKNOWN
 from fewframes.runtime.protocol import Floats, Frames
 from fewframes.video.live_settings import StreamConfig
 from fewframes.video.view import ViewConfig
@@ -126,6 +127,14 @@ def test_a_label_is_given_up_below_leave() -> None:
     assert choices == [0, 0, None, None]
 
 
+def test_an_action_that_is_not_wanted_hides_none_of_several() -> None:
+    smoother = Smoother(0.0, enter=0.6, leave=0.4, wanted_K=np.array([False, True]))
+    smoother.step(np.array([0.9, 0.7], np.float32), 0.0)
+    assert smoother.choice == 1
+    smoother.step(np.array([0.9, 0.3], np.float32), 1.0)
+    assert smoother.choice is None
+
+
 def test_a_dropped_moment_shows_the_one_before_it() -> None:
     ring = EmbeddingRing(4, lambda before_D, embedding_D: np.stack([embedding_D, embedding_D - before_D]))
     for place in (0, 1, 4):
@@ -183,9 +192,11 @@ def test_a_late_network_keeps_to_its_budget_by_dropping(
 
 def test_memory_is_flat(predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = Numbered(suffix=".ts", format="mpegts", times_ms=range(0, 20_000, 40), gop=50).write(tmp_path / "long")
-    monkeypatch.setattr("fewframes.inference.stream.MOST_LATENCIES", 50)
+    monkeypatch.setattr("fewframes.inference.live.feed.MOST_LATENCIES", 50)
     stream = predictor.stream(str(path), StreamConfig(window_s=0.4))
-    kept = {(len(stream._ring.embeddings_TD), len(stream._latencies_s) <= 50, len(stream._new_events)) for _ in stream}
+    feed = stream._feed
+    ring = feed.regions[""].ring
+    kept = {(len(ring.embeddings_TD), len(feed._latencies_s) <= 50, len(feed._new_events)) for _ in stream}
     assert kept == {(4, True, 0)}
     assert stream.summary().num_predictions == 197
 
@@ -218,3 +229,28 @@ def test_impossible_settings_are_refused(video: Path) -> None:
     joint = Predictor(Checkpoint(build_model(replace(TINY, layout="joint"), view), view, LABELS), device="cpu")
     with pytest.raises(ConfigError, match="mixes frames inside its encoder"):
         joint.stream(str(video))
+
+
+def test_of_several_actions_the_likeliest_that_is_asked_for_is_told(video: Path) -> None:
+    torch.manual_seed(0)
+    view = ViewConfig(resize_px=36, crop_px=32)
+    several = Predictor(
+        Checkpoint(build_model(replace(TINY, task="multilabel"), view), view, LABELS), device="cpu", dtype="float32"
+    )
+    config = replace(WINDOW, enter=0.01, leave=0.0)
+    likeliest = {answer.label for answer in several.stream(str(video), config)}
+    others = tuple(name for name in several.labels if name not in likeliest)
+    told = {answer.label for answer in several.stream(str(video), replace(config, only=others[:1]))}
+    assert told == {others[0]}
+
+
+def test_labels_that_are_not_asked_for_count_as_none(predictor: Predictor, video: Path) -> None:
+    config = replace(WINDOW, smooth_s=0.0, enter=0.01, leave=0.0)
+    told = {answer.label for answer in predictor.stream(str(video), config)}
+    (label,) = told
+    other = next(name for name in predictor.labels if name != label)
+    assert label in predictor.labels
+    assert {answer.label for answer in predictor.stream(str(video), replace(config, only=(other,)))} == {UNKNOWN}
+    assert {answer.label for answer in predictor.stream(str(video), replace(config, only=(str(label),)))} == told
+    with pytest.raises(ConfigError, match=r"has no action 'hgu'; did you mean 'hug'"):
+        predictor.stream(str(video), replace(config, only=("hgu",)))

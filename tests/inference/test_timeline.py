@@ -17,10 +17,11 @@ from PIL import Image
 from fewframes.core.cache import EmbeddingCache
 from fewframes.errors import VideoError
 from fewframes.inference import frame_features as rows
-from fewframes.inference.frame_features import slide
+from fewframes.inference.detection.spans import Span
+from fewframes.inference.detection.window_spans import WindowScores, confidences, spans_of
+from fewframes.inference.frame_features import WindowSlider
 from fewframes.inference.predictor import Predictor, load
-from fewframes.inference.spans import Span
-from fewframes.inference.timeline import TimelineConfig, WindowScores, confidences, spans_of, sweep
+from fewframes.inference.timeline import TimelineConfig, sweep
 from fewframes.runtime.protocol import Floats, Frames, scores_of
 from fewframes.video.live_settings import StreamConfig
 from helpers.numbered import Numbered, drifting
@@ -118,11 +119,8 @@ def test_memory_holds_what_windows_still_need(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(np, "concatenate", watched)
     row = np.arange(1000, dtype=np.float32)[:, None]
-    starts = [
-        places
-        for found in slide(np.split(row, 20), lambda windows: windows[..., 0], 16, (1, 2), (2, 4))
-        for places in found
-    ]
+    slider = WindowSlider(lambda windows: windows[..., 0], 16, (1, 2), (2, 4))
+    starts = [places for chunk in np.split(row, 20) for places in slider.add(chunk)] + slider.finish()
     assert max(held) <= 50 + 31 + 50
     assert np.array_equal(real_concatenate([places for places, _ in starts[::2]]), np.arange(0, 985, 2))
     assert real_concatenate([places for places, _ in starts[1::2]])[-2:].tolist() == [968, 969]
@@ -172,14 +170,44 @@ def test_what_cannot_be_decoded_is_a_gap(tiny: Predictor, film: Path, tmp_path: 
         sweep(tiny, damaged(film, tmp_path / "none.mp4", (0.03, 0.95)), WINDOW)
 
 
+@pytest.mark.parametrize("pauses", [{50: 600.0}, {50: 3600.0, 150: 90_000.0}])
+def test_nothing_is_found_where_the_clock_jumps(tiny: Predictor, tmp_path: Path, pauses: dict[int, float]) -> None:
+    steady = Numbered(suffix=".mkv", bframes=0, times_ms=range(0, 8000, 40))
+    times_ms = [
+        time_ms + round(sum(1000 * by_s for at, by_s in pauses.items() if number >= at))
+        for number, time_ms in enumerate(steady.times_ms)
+    ]
+    whole = sweep(tiny, steady.write(tmp_path / "steady"), WINDOW)
+    path = replace(steady, times_ms=times_ms).write(tmp_path / "stepping")
+    cache = EmbeddingCache(tmp_path / "cache")
+    first, again = sweep(tiny, path, WINDOW, cache=cache), sweep(tiny, path, WINDOW, cache=cache)
+    for found in (first, again):
+        assert [(gap.is_pause, round(gap.end_s - gap.start_s)) for gap in found.gaps] == [
+            (True, by_s) for by_s in pauses.values()
+        ]
+        assert "nothing was recorded: its timestamps jump by" in found.gaps[0].error
+        in_pause = np.logical_or.reduce(
+            [(found.times_s > gap.start_s + 1) & (found.times_s < gap.end_s - 1) for gap in found.gaps]
+        )
+        assert in_pause.sum() > 2000
+        assert not found.scores[in_pause].any()
+        # About each of the frames of the steady film, and nothing else, was looked at; the clock's own times are told.
+        assert len(found.times_s) - found.num_missing == pytest.approx(len(whole.times_s), abs=4)
+        assert all(
+            not (span.start_s < gap.start_s and span.end_s > gap.end_s) for span in found.spans for gap in found.gaps
+        )
+        assert max(span.end_s for span in found.spans) > found.gaps[-1].end_s
+    assert_allclose(again.scores, first.scores, rtol=0, atol=1e-6)
+
+
 def test_a_picture_that_is_shown_for_long_is_told(
     tiny: Predictor, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    times_ms = [40 * number + (15_000 if number >= 25 else 0) for number in range(50)]
-    sweep(tiny, Numbered(suffix=".mkv", bframes=0, times_ms=times_ms).write(tmp_path / "stepping"), WINDOW)
+    slides = sweep(tiny, Numbered(bframes=0, times_ms=[0, 15_000, 30_000]).write(tmp_path / "slides"), WINDOW)
     sweep(tiny, Numbered(suffix=".mkv").write(tmp_path / "steady"), WINDOW)
+    assert slides.gaps == ()
     assert [record.message.split(": ")[1] for record in caplog.records] == [
-        "the picture of 0.96 s is shown for 10 s and longer"
+        "the picture of 0.00 s is shown for 10 s and longer; leave that out with a start and an end where it matters"
     ]
 
 
@@ -229,21 +257,26 @@ def windows_of(logits: list[list[float]], changes: list[float]) -> WindowScores:
 def test_scores_of_windows_are_softened() -> None:
     """Worked out by hand: logits 0 and 2 ln 3 at temperature 2 are shares of 1 : 3; calibrated logits are taken as they are."""
     config = TimelineConfig(still_share=0.0, temperature=2.0)
-    (found_WK,) = confidences([windows_of([[0.0, 2 * math.log(3)]], [1.0])], config, "single")
+    (found_WK,) = confidences(
+        [windows_of([[0.0, 2 * math.log(3)]], [1.0])],
+        "single",
+        temperature=config.temperature,
+        still_share=0.0,
+    )
     assert found_WK.tolist()[0] == pytest.approx([0.25, 0.75])
-    (plain_WK,) = confidences([windows_of([[0.0, 2 * math.log(3)]], [1.0])], TimelineConfig(still_share=0.0), "single")
+    (plain_WK,) = confidences([windows_of([[0.0, 2 * math.log(3)]], [1.0])], "single", still_share=0.0)
     assert plain_WK.tolist()[0] == pytest.approx([0.1, 0.9])
 
 
 def test_where_nothing_moves_nothing_happens() -> None:
     """Ten windows change by 2, the measure of the liveliest tenth; the factor is worked out by hand: sigmoid(8 (c / 2 - 0.5))."""
     one = windows_of([[0.0, 0.0]] * 12, [2.0] * 10 + [1.0, 0.0])
-    (found_WK,) = confidences([one], TimelineConfig(), "single")
+    (found_WK,) = confidences([one], "single")
     lively, half, still = (0.5 / (1 + math.exp(-8 * (change / 2 - 0.5))) for change in (2.0, 1.0, 0.0))
     assert found_WK[0].tolist() == pytest.approx([lively] * 2)
     assert found_WK[10].tolist() == pytest.approx([half] * 2)
     assert found_WK[11].tolist() == pytest.approx([still] * 2)
-    (all_WK,) = confidences([one], TimelineConfig(still_share=0.0), "single")
+    (all_WK,) = confidences([one], "single", still_share=0.0)
     assert np.array_equal(all_WK, np.full((12, 2), 0.5, np.float32))
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fewframes.core.settings import Task
 from fewframes.errors import ConfigError
 from fewframes.inference.promise import AlarmPromise, check_rate
-from fewframes.results import Floats, is_background
+from fewframes.results import Floats, background_labels
 from fewframes.runtime.protocol import Runtime
 from fewframes.video.live_settings import StreamConfig
 
@@ -50,17 +50,22 @@ class AlarmRaiser:
     Answers that are unknown raise none, but belong to the same happening. So there are never more alarms than were promised.
     """
 
-    def __init__(self, promise: AlarmPromise, labels: Sequence[str], task: Task) -> None:
+    def __init__(
+        self, promise: AlarmPromise, labels: Sequence[str], task: Task, only: Sequence[str] | None = None
+    ) -> None:
         """Begin a stream.
 
         Args:
             promise: The threshold, and the settings that it holds for.
             labels: The names of the K actions.
             task: The kind of labels.
+            only: The actions that raise alarms; None is all. With fewer, there are never more alarms than were promised.
         """
         self.count = 0
         self._threshold, self._gap_s = promise.overall.threshold, promise.alarm_gap_s
         self._labels, self._task, self._wanted_K = labels, task, is_action(labels)
+        if only is not None:
+            self._wanted_K &= np.array([label in only for label in labels])
         self._last_s: float | None = None
         self._is_raised = False
 
@@ -87,7 +92,8 @@ class AlarmRaiser:
 
 def is_action(labels: Sequence[str]) -> NDArray[np.bool_]:
     """Return a mark (K,) for each label: False if it stands for none of the actions."""
-    return np.array([not is_background(label) for label in labels])
+    nothing = background_labels(labels)
+    return np.array([label not in nothing for label in labels])
 
 
 def answers_of(

@@ -6,7 +6,7 @@ No network runs here; the frames come out as the model's view has them.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -19,12 +19,14 @@ from fewframes.core.settings import MOST_FRAMES
 from fewframes.errors import ConfigError, MissingDependency, VideoError, nearest
 from fewframes.results import Clip, ClockStep, Work
 from fewframes.sampling import Views
-from fewframes.video.clock import times_around
 from fewframes.video.decode.container import NO_LIMITS, Limits
+from fewframes.video.pictures.arrays import Prepare
 from fewframes.video.pictures.display import Pixels
-from fewframes.video.source import DEFAULT_FPS, BackendName, OpenVideo, Source, open_video
+from fewframes.video.regions.frames import region_clip
+from fewframes.video.regions.zone import Region, fit_regions
+from fewframes.video.source import DEFAULT_FPS, BackendName, OpenVideo, Source, open_video, times_in
 from fewframes.video.torchcodec import why_not
-from fewframes.video.transforms import crops_of
+from fewframes.video.transforms import crops_of, fit_frame
 from fewframes.video.view import ViewConfig
 
 BackendChoice = Literal["auto", "pyav", "torchcodec"]
@@ -55,6 +57,10 @@ class ClipRequest:
         object.__setattr__(self, "start_s", float(self.start_s))
         object.__setattr__(self, "end_s", None if self.end_s is None else float(self.end_s))
 
+    def choose(self, duration_s: float, start_s: float, end_s: float | None) -> list[float]:
+        """Return the timestamps of all views, clip after clip, between two times of a video. Raises ValueError if nothing is."""
+        return self.views.times(duration_s, self.num_frames, start_s=start_s, end_s=end_s).flatten().tolist()
+
 
 @dataclass(frozen=True, eq=False)
 class DecodedClips:
@@ -73,6 +79,8 @@ class ClipReader:
     backend: BackendName = "pyav"
     device: str = "cpu"
     limits: Limits = NO_LIMITS
+    regions: tuple[Region, ...] = ()
+    """The parts of the picture that are shown in place of the whole; a clip of each is read."""
 
     def open_video(self, source: Source, *, fps: float = DEFAULT_FPS, threads: int = 0) -> OpenVideo:
         """Open a video as `fewframes.open_video` does, with this reader's decoder, device and limits."""
@@ -97,20 +105,28 @@ class ClipReader:
         )
         return DecodedClips(clips, time.perf_counter() - began - video.transform_s, video.transform_s)
 
+    def frames_at(self, video: OpenVideo, times_s: NDArray[np.float64]) -> Clip:
+        """Return the frames of an open video at timestamps (T,) as the model's view has them, or those of the only region."""
+        if not self.regions:
+            return video.frames_at(times_s, lambda frame_CHW: fit_frame(frame_CHW, self.view))
+        (region,) = self.regions
+        return region_clip(video, times_s, region, self.view)
+
     @contextmanager
     def opened(self, source: Source, request: ClipRequest, *, threads: int) -> Iterator[OpenRequest]:
         """Open a video for a request, and close it when the block is left. Raises VideoError."""
         with closing(self.open_video(source, fps=request.fps, threads=threads)) as video:
-            try:
-                times_CT = request.views.times(
-                    video.duration_s, request.num_frames, start_s=request.start_s, end_s=request.end_s
-                )
-                tolerance_s = request.views.tolerance_s(
-                    video.duration_s, request.num_frames, start_s=request.start_s, end_s=request.end_s
-                )
-            except ValueError as error:
-                raise VideoError(f"{video.name}: {error}") from None
-            yield OpenRequest(video, np.asarray(times_CT).reshape(-1), tolerance_s, self.view, request)
+            times_s = times_in(video, request.choose, request.start_s, request.end_s)
+            tolerance_s = request.views.tolerance_s(
+                video.duration_s, request.num_frames, start_s=request.start_s, end_s=request.end_s
+            )
+            yield OpenRequest(video, np.array(times_s), tolerance_s, self._squares(request), request)
+
+    def _squares(self, request: ClipRequest) -> Prepare:
+        """Return what makes squares (S, C, crop_px, crop_px) of a frame: of zones, or crops of the whole."""
+        if self.regions:
+            return lambda frame_CHW: fit_regions(frame_CHW, 0.0, self.regions, self.view)
+        return lambda frame_CHW: crops_of(frame_CHW, self.view, request.views.num_crops)
 
 
 class OpenRequest:
@@ -121,13 +137,13 @@ class OpenRequest:
         video: OpenVideo,
         times_s: NDArray[np.float64],
         tolerance_s: float,
-        view: ViewConfig,
+        squares: Prepare,
         request: ClipRequest,
     ) -> None:
         self.video, self.times_s = video, times_s
         self.transform_s = 0.0
         """Seconds spent so far on making the network's input from frames."""
-        self._tolerance_s, self._view, self._request = tolerance_s, view, request
+        self._tolerance_s, self._squares, self._request = tolerance_s, squares, request
         self._all: Clip | None = None
         self._steps: tuple[ClockStep, ...] = ()
 
@@ -136,24 +152,31 @@ class OpenRequest:
 
         Where frames come twice, the timestamps are chosen anew around steps of the video's clock.
         """
-        whole = self.decode(range(len(self.times_s)))
-        return self.decode(range(len(self.times_s))) if self._goes_around_steps(whole) else whole
+        return self._around_steps(lambda: self.decode(range(len(self.times_s))))
 
-    def _goes_around_steps(self, clip: Clip) -> bool:
-        """Choose the timestamps anew, once, if frames come twice and the clock steps; return True if that was so.
+    def _around_steps(self, decode: Callable[[], Clip]) -> Clip:
+        """Decode frames, and those of other timestamps if these come twice or are damaged, and the clock steps.
 
-        A frame that comes twice may also be one that is shown for long.
+        A frame that comes twice may also be one that is shown for long. The damaged frame may be that before a gap, which all
+        timestamps in the gap would show.
         """
-        if self._steps or len(set(clip.times_s.tolist())) == len(clip.times_s):
+        try:
+            clip = decode()
+        except VideoError:
+            if not self._goes_around_steps():
+                raise
+            return decode()
+        is_twice = len(set(clip.times_s.tolist())) < len(clip.times_s)
+        return decode() if is_twice and self._goes_around_steps() else clip
+
+    def _goes_around_steps(self) -> bool:
+        """Choose the timestamps anew, once, if the clock steps; return True if that was so."""
+        if self._steps:
             return False
         self._steps, request = self.video.steps(), self._request
         if not self._steps:
             return False
-
-        def centres(duration_s: float, start_s: float, end_s: float | None) -> list[float]:
-            return request.views.times(duration_s, request.num_frames, start_s=start_s, end_s=end_s).flatten().tolist()
-
-        times_s = times_around(self._steps, centres, self.video.duration_s, request.start_s, request.end_s)
+        times_s = times_in(self.video, request.choose, request.start_s, request.end_s, self._steps)
         self.times_s, self._all = np.array(times_s), None
         return True
 
@@ -193,8 +216,7 @@ class OpenRequest:
         Everything is decoded now if `at_once`; by default where going back would cost more. Where frames come twice, the
         timestamps are chosen anew as in `decode_all`.
         """
-        found = self._decode_first(indices, at_once)
-        return self._decode_first(indices, at_once) if self._goes_around_steps(found) else found
+        return self._around_steps(lambda: self._decode_first(indices, at_once))
 
     def _decode_first(self, indices: Sequence[int], at_once: bool | None) -> Clip:
         if self._all is None and (self.is_one_pass(indices) if at_once is None else at_once):
@@ -209,7 +231,7 @@ class OpenRequest:
 
     def _prepared(self, frame_CHW: Pixels) -> Pixels:
         began = time.perf_counter()
-        crops_SCHW = crops_of(frame_CHW, self._view, self._request.views.num_crops)
+        crops_SCHW = self._squares(frame_CHW)
         self.transform_s += time.perf_counter() - began
         return crops_SCHW
 

@@ -22,6 +22,7 @@ from fewframes.core.text import count_of
 from fewframes.data.folders import counted_reasons, search
 from fewframes.errors import ConfigError, DataError, FewframesError, VideoError
 from fewframes.inference.alarms import answers_of, is_action
+from fewframes.inference.detection.windows import VideoScores, score_windows
 from fewframes.inference.frame_features import encoder_key
 from fewframes.inference.live.model import Smoother
 from fewframes.inference.predictor import Predictor
@@ -33,7 +34,6 @@ from fewframes.inference.promise import (
     choose_threshold,
     num_blocks_of,
 )
-from fewframes.inference.timeline import VideoScores, score_windows
 from fewframes.results import Failure
 from fewframes.runtime.protocol import Floats, scores_of
 from fewframes.runtime.still import each_once
@@ -201,7 +201,9 @@ def read_footage(
         finally:
             read_s += length_s
         found = stretches_of(scored, every_frames * config.window_s / predictor.num_frames)
-        failures += [Failure(video, gap.error, start_s=gap.start_s, end_s=gap.end_s) for gap in scored.gaps]
+        failures += [
+            Failure(video, gap.error, start_s=gap.start_s, end_s=gap.end_s) for gap in scored.gaps if not gap.is_pause
+        ]
         if not found and not scored.gaps:
             failures.append(Failure(video, _too_short(video, length_s, config.window_s)))
         num_read += bool(found)

@@ -1,15 +1,16 @@
 """Embed the frames of a video at a steady rate, chunk by chunk, and slide windows over the embeddings.
 
-Each chunk is cached as soon as it is embedded. Frames that cannot be decoded are left out and named as gaps.
+Each chunk is cached as soon as it is embedded. Frames that cannot be decoded, or were not recorded, are left out and named as gaps.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +19,14 @@ from fewframes.core.cache import EmbeddingCache, content_key, key_of
 from fewframes.core.process import worked_ahead
 from fewframes.errors import FewframesError, Unreachable, VideoError
 from fewframes.inference.predictor import Predictor
+from fewframes.results import Clip, ClockStep
 from fewframes.runtime.protocol import Floats, Frames
 from fewframes.runtime.still import AFRESH_FRAMES, StillGate
 from fewframes.sampling import window_indices
-from fewframes.video.clock import STEP_S
+from fewframes.video.clock import STEP_S, nothing_recorded, shows_gap, step_at
 from fewframes.video.source import OpenVideo, Source
-from fewframes.video.transforms import fit_frame
 
-FRAMES_VERSION = 3
+FRAMES_VERSION = 4
 """A number that is raised when a video begins to give other frames or embeddings, so that those cached before are not found."""
 log = logging.getLogger("fewframes")
 
@@ -40,15 +41,18 @@ PART_FRAMES = 16
 
 @dataclass(frozen=True)
 class Gap:
-    """A part of a video that could not be decoded, and the reason."""
+    """A part of a video without frames, and the reason: it could not be decoded, or nothing was recorded then (`is_pause`)."""
 
     start_s: float
     end_s: float
     error: str
+    is_pause: bool = False
+    """True if the video's timestamps jump over this part, so that nothing of it is lost."""
 
     def to_dict(self) -> dict[str, object]:
         """Return plain values."""
-        return {"start_s": round(self.start_s, 3), "end_s": round(self.end_s, 3), "error": self.error}
+        times_s = {"start_s": round(self.start_s, 3), "end_s": round(self.end_s, 3)}
+        return {**times_s, "error": self.error, "is_pause": self.is_pause}
 
 
 class FrameFeatures:
@@ -78,10 +82,11 @@ class FrameFeatures:
         """Parts that could not be decoded so far."""
         self._gate = StillGate(predictor.runtime, still)
         self._video, self._predictor, self._interval_s = video, predictor, interval_s
-        # Embeddings through an exact gate are those of no gate, and share their key.
-        self._cache, self._setting = cache, key_of(setting, {"still": still}) if setting and still else setting
+        self._cache, self._setting = cache, with_still(setting, still)
         self.num_missing = 0
-        """Frames that could not be decoded so far."""
+        """Frames so far that could not be decoded, or of which nothing was recorded."""
+        self._steps: tuple[ClockStep, ...] | None = None
+        """The gaps of the video's clock; None until there is a reason to look for them."""
         self._untried = self._num_failed = 0
         self._is_still = False
         """True once a picture that is shown for long has been logged."""
@@ -106,8 +111,7 @@ class FrameFeatures:
             times_s: Timestamps (N,) of the frames.
             first: Position of the first of them in the whole video's row.
         """
-        head = min(-first % CHUNK_FRAMES, len(times_s))
-        chunks = [part for part in (times_s[:head], *_split(times_s[head:], CHUNK_FRAMES)) if len(part)]
+        chunks = chunks_of(times_s, first)
         with closing(worked_ahead(chunks, self._read, workers=1, ahead=1)) as read:  # decoding and the network overlap
             for _, chunk in read:
                 if isinstance(chunk, FewframesError):
@@ -117,32 +121,41 @@ class FrameFeatures:
     def _read(self, times_s: Times) -> _Chunk:
         key = ""
         if self._cache is not None and self._setting:
-            key = key_of(self._setting, {"times_s": [float(times_s[0]), float(times_s[-1]), len(times_s)]})
+            key = chunk_key(self._setting, times_s)
             found_ND = self._cache.get(key)
             if found_ND is not None:
                 return _Chunk(key, embeddings=found_ND)
-        if not self._untried:  # the usual way: the chunk in one pass
+        is_split = any(step_at(self._steps or (), time_s) for time_s in times_s.tolist())
+        if not self._untried and not is_split:  # the usual way: the chunk in one pass
             try:
-                return _Chunk(key, frames=self._frames(times_s))
+                clip = self._predictor.reader.frames_at(self._video, times_s)
+                if not (shows_gap(times_s, clip.times_s) and self._finds_steps(clip, times_s)):
+                    return _Chunk(key, frames=clip.frames)
             except Unreachable:
                 raise  # a store that does not answer says nothing about the video
             except VideoError as error:
                 log.debug("%s", error)
+                self._finds_steps()  # timestamps in a gap all show the picture before it, which may be damaged
         return self._in_parts(times_s)
 
-    def _frames(self, times_s: Times) -> Frames:
-        clip = self._video.frames_at(times_s, lambda frame_CHW: fit_frame(frame_CHW, self._predictor.runtime.view))
-        still = np.flatnonzero(times_s - clip.times_s >= STEP_S)
-        if len(still) and not self._is_still:
+    def _finds_steps(self, clip: Clip | None = None, times_s: Times | None = None) -> bool:
+        """Look for gaps in the video's clock, once. Return True if that has just found some.
+
+        Where there are none, a picture in a clip (T frames at timestamps (T,)) that is shown for long is told.
+        """
+        if self._steps is None:
+            self._steps = self._video.steps()
+            if self._steps:
+                return True
+        if clip is not None and times_s is not None and not self._is_still:
             self._is_still = True
             log.warning(
-                "%s: the picture of %.2f s is shown for %g s and longer: a clock that steps on, or nothing was recorded; leave "
-                "that out with a start and an end where it matters",
+                "%s: the picture of %.2f s is shown for %g s and longer; leave that out with a start and an end where it matters",
                 self._video.name,
-                float(clip.times_s[still[0]]),
+                float(clip.times_s[times_s - clip.times_s >= STEP_S][0]),
                 STEP_S,
             )
-        return clip.frames
+        return False
 
     def _in_parts(self, times_s: Times) -> _Chunk:
         """Decode what can be decoded of a chunk.
@@ -150,13 +163,17 @@ class FrameFeatures:
         Each try at a damaged position decodes from the start of the video. So every failure doubles the parts left out untried.
         """
         frames, good = [], []
-        for part_s in _split(times_s, PART_FRAMES):
+        for part_s, step in self._parts(times_s):
+            if step is not None:
+                self._add_pause(step)
+                good += [False] * len(part_s)
+                continue
             if self._untried:
                 self._untried -= 1
                 error = ""
             else:
                 try:
-                    frames.append(self._frames(part_s))
+                    frames.append(self._predictor.reader.frames_at(self._video, part_s).frames)
                     self._num_failed = 0
                     good += [True] * len(part_s)
                     continue
@@ -170,11 +187,31 @@ class FrameFeatures:
             self._add_gap(float(part_s[0]), float(part_s[-1]), error)
         return _Chunk("", frames=np.concatenate(frames) if frames else None, good=np.array(good))
 
+    def _parts(self, times_s: Times) -> list[tuple[Times, ClockStep | None]]:
+        """Return the timestamps of a chunk in parts that are decoded together; those in a gap of the clock by themselves."""
+        steps = [step_at(self._steps or (), time_s) for time_s in times_s.tolist()]
+        parts, first = [], 0
+        for step, run in groupby(steps):
+            end = first + len(list(run))
+            size = PART_FRAMES if step is None else end - first
+            parts += [(part_s, step) for part_s in _split(times_s[first:end], size)]
+            first = end
+        return parts
+
+    def _add_pause(self, step: ClockStep) -> None:
+        """Name a gap in the clock, once. What follows is tried, whatever could not be decoded before."""
+        self._untried = self._num_failed = 0
+        words = f"{self._video.name}: {nothing_recorded(step)}"
+        gap = Gap(step.at_s, step.at_s + step.by_s, words, is_pause=True)
+        if gap not in self.gaps:
+            self.gaps.append(gap)
+
     def _add_gap(self, first_s: float, last_s: float, error: str) -> None:
         start_s, end_s = first_s - self._interval_s / 2, last_s + self._interval_s / 2
+        before = self.gaps[-1] if self.gaps and not self.gaps[-1].is_pause else None
         # Neighbouring gaps are one; a part that was left out untried belongs to the gap before it.
-        if self.gaps and (not error or abs(self.gaps[-1].end_s - start_s) < self._interval_s / 2):
-            before = self.gaps.pop()
+        if before is not None and (not error or abs(before.end_s - start_s) < self._interval_s / 2):
+            self.gaps.pop()
             start_s, error = before.start_s, before.error
         self.gaps.append(Gap(start_s, end_s, error))
 
@@ -205,6 +242,22 @@ class _Chunk:
     good: NDArray[np.bool_] | None = None
 
 
+def chunks_of(times_s: Times, first: int) -> list[Times]:
+    """Return timestamps in the chunks that are cached; `first` is the position of the first in the whole video's row."""
+    head = min(-first % CHUNK_FRAMES, len(times_s))
+    return [part for part in (times_s[:head], *_split(times_s[head:], CHUNK_FRAMES)) if len(part)]
+
+
+def chunk_key(setting: str, times_s: Times) -> str:
+    """Return the cache's key of a chunk of timestamps; `setting` is the key of everything else that embeddings depend on."""
+    return key_of(setting, {"times_s": [float(times_s[0]), float(times_s[-1]), len(times_s)]})
+
+
+def with_still(setting: str, still: float) -> str:
+    """Return a setting's key with the level of the gate. Embeddings through an exact gate are those of no gate, and share it."""
+    return key_of(setting, {"still": still}) if setting and still else setting
+
+
 def _split(times_s: Times, size: int) -> list[Times]:
     """Return the timestamps in parts of this size; the last part may be shorter."""
     return [times_s[first : first + size] for first in range(0, len(times_s), size)]
@@ -214,7 +267,8 @@ def encoder_key(predictor: Predictor) -> str:
     """Return a key of everything about a predictor that decides which embedding a frame gets."""
     runtime = predictor.runtime
     settings = {"frames_version": FRAMES_VERSION, "backend": predictor.reader.backend}
-    return key_of(runtime.encoder_key(), settings, asdict(runtime.view))
+    regions = [dict(region.key()) for region in predictor.reader.regions]
+    return key_of(runtime.encoder_key(), settings, asdict(runtime.view), *regions)
 
 
 def features_key(predictor: Predictor, source: Source, fps: float, encoder: str, content: str) -> str:
@@ -239,50 +293,64 @@ def features_key(predictor: Predictor, source: Source, fps: float, encoder: str,
     )
 
 
-def slide(
-    chunks: Iterable[Floats],
-    encode: Callable[[Floats], Floats],
-    window_frames: int,
-    strides: Sequence[int],
-    intervals: Sequence[int],
-) -> Iterator[list[tuple[Indices, Floats]]]:
-    """Slide windows over a row of embeddings that comes in chunks (n, D).
+class WindowSlider:
+    """Slides windows over a row of embeddings that comes in chunks. Only frames that are still needed stay in memory."""
 
-    After each chunk, and once after the last, it yields for each stride the start indices (W,) of the windows that are now
-    complete, and the findings of `encode` for them. The last window ends with the row. Only frames that are still needed stay in
-    memory.
+    def __init__(
+        self,
+        encode: Callable[[Floats], Floats],
+        window_frames: int,
+        strides: Sequence[int],
+        intervals: Sequence[int],
+    ) -> None:
+        """Begin at the first frame.
 
-    Args:
-        chunks: Embeddings (n, D) in the order of time.
-        encode: A function of windows (W, T, D) that returns one row for each (W, ...).
-        window_frames: T.
-        strides: Frames from one frame of a window to the next.
-        intervals: Frames from the start of one window to the next, for each stride.
-    """
-    # `held_ND` are the frames still needed, `first` the position of the first of them in the row, `starts` where the next
-    # window of each stride begins.
-    starts, first, held_ND = [0] * len(strides), 0, np.empty(0, np.float32)
+        Args:
+            encode: A function of windows (W, T, D) that returns one row for each (W, ...).
+            window_frames: T.
+            strides: Frames from one frame of a window to the next.
+            intervals: Frames from the start of one window to the next, for each stride.
+        """
+        self._encode, self._window_frames, self._strides, self._intervals = encode, window_frames, strides, intervals
+        # `held` are the frames still needed, `first` the position of the first of them in the row, `starts` where the next window
+        # of each stride begins.
+        self._starts, self._first, self._held_ND = [0] * len(strides), 0, np.empty(0, np.float32)
+        self._most_held = max((window_frames - 1) * stride + 1 for stride in strides)
 
-    def complete(number: int, interval: int) -> tuple[Indices, Floats]:
-        offset = starts[number] - first
+    def add(self, rows_ND: Floats) -> list[tuple[Indices, Floats]]:
+        """Take the next frames (n, D), in the order of time.
+
+        Return, for each stride, the start indices (W,) of the windows that are now complete, and the findings of `encode` for them.
+        """
+        self._held_ND = np.concatenate([self._held_ND, rows_ND]) if len(self._held_ND) else rows_ND
+        found = [self._complete(number, interval) for number, interval in enumerate(self._intervals)]
+        # The last window, which ends with the row, may reach back as far as the longest window does.
+        held = max(self._most_held, len(self._held_ND) + self._first - min(self._starts))
+        done = max(0, len(self._held_ND) - held)
+        self._held_ND, self._first = self._held_ND[done:], self._first + done
+        return found
+
+    def finish(self) -> list[tuple[Indices, Floats]]:
+        """Return the last window of each stride, which ends with the row, as `add` does; none where it is known already."""
+        rest = []
+        for number, stride in enumerate(self._strides):
+            last = self._first + len(self._held_ND) - (self._window_frames - 1) * stride - 1
+            is_left = last >= 0 and self._starts[number] - self._intervals[number] < last
+            self._starts[number] = last if is_left else self._starts[number]
+            nothing = (np.empty(0, np.int64), np.empty(0, np.float32))
+            rest.append(self._complete(number, 1) if is_left else nothing)
+        return rest
+
+    def _complete(self, number: int, interval: int) -> tuple[Indices, Floats]:
+        offset = self._starts[number] - self._first
         indices_WT = (
-            np.asarray(window_indices(len(held_ND) - offset, window_frames, stride=strides[number], interval=interval))
+            np.asarray(
+                window_indices(
+                    len(self._held_ND) - offset, self._window_frames, stride=self._strides[number], interval=interval
+                )
+            )
             + offset
         )
-        starts[number] += len(indices_WT) * interval
-        return indices_WT[:, 0] + first, encode(held_ND[indices_WT]) if len(indices_WT) else np.empty(0, np.float32)
-
-    most_held = max((window_frames - 1) * stride + 1 for stride in strides)
-    for chunk_ND in chunks:
-        held_ND = np.concatenate([held_ND, chunk_ND]) if len(held_ND) else chunk_ND
-        yield [complete(number, interval) for number, interval in enumerate(intervals)]
-        # The last window, which ends with the row, may reach back as far as the longest window does.
-        done = len(held_ND) - max(most_held, len(held_ND) + first - min(starts))
-        held_ND, first = held_ND[max(0, done) :], first + max(0, done)
-    rest = []
-    for number, stride in enumerate(strides):
-        last = first + len(held_ND) - (window_frames - 1) * stride - 1
-        is_left = last >= 0 and starts[number] - intervals[number] < last
-        starts[number] = last if is_left else starts[number]
-        rest.append(complete(number, 1) if is_left else (np.empty(0, np.int64), np.empty(0, np.float32)))
-    yield rest
+        self._starts[number] += len(indices_WT) * interval
+        found = self._encode(self._held_ND[indices_WT]) if len(indices_WT) else np.empty(0, np.float32)
+        return indices_WT[:, 0] + self._first, found

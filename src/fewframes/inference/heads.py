@@ -31,9 +31,11 @@ from fewframes.video.live_settings import StreamConfig
 from fewframes.video.source import DEFAULT_FPS, Source
 
 if TYPE_CHECKING:
+    from fewframes.inference.live.feed import OnEvent
     from fewframes.inference.live.model import EmbeddingRing, Judged
+    from fewframes.inference.live.region import LiveRegion
     from fewframes.inference.promise import AlarmPromise
-    from fewframes.inference.stream import OnEvent, Stream
+    from fewframes.inference.stream import Stream
     from fewframes.video.live_source import LiveSource
 
 
@@ -177,11 +179,16 @@ class Heads:
         fps: float = DEFAULT_FPS,
         progress: Progress = lambda stage, done, total: None,
     ) -> tuple[Timeline, ...]:
-        """Detect action spans in a long video by each model. The arguments are those of `fewframes.timeline`. Raises VideoError."""
+        """Detect action spans in a long video by each model, by its detector if it has one, or by windows of its own length.
 
-        def encode(windows_WTD: Floats) -> list[Floats]:
+        Frames are read once, as near to each other as the model needs that needs the nearest. It answers as alone; so does each
+        model that needs frames at the same interval. Others look at the nearest ones of these frames. The arguments are those of
+        `fewframes.timeline`. Raises VideoError.
+        """
+
+        def encode(numbers: Sequence[int], windows_WTD: Floats) -> list[Floats]:
             pieces = range(0, len(windows_WTD), WINDOWS_AT_ONCE)
-            parts = [self._findings(windows_WTD[first : first + WINDOWS_AT_ONCE]) for first in pieces]
+            parts = [self._findings(numbers, windows_WTD[first : first + WINDOWS_AT_ONCE]) for first in pieces]
             return parts[0] if len(parts) == 1 else [np.concatenate(part) for part in zip(*parts, strict=True)]
 
         timelines = sweep_models(
@@ -189,12 +196,12 @@ class Heads:
         )
         return tuple(replace(found, model=name) for name, found in zip(self.names, timelines, strict=True))
 
-    def _findings(self, windows_WTD: Floats) -> list[Floats]:
-        """Return the logits (W, K) of each model, and how likely each window shows one of its actions (W, 1)."""
-        moments = WindowMoments(windows_WTD)
+    def _findings(self, numbers: Sequence[int], windows_WTD: Floats) -> list[Floats]:
+        """Return the logits (W, K) of some models, and how likely each window shows one of their actions (W, 1)."""
+        moments, asked = WindowMoments(windows_WTD), [self.predictors[number] for number in numbers]
         return [
             found
-            for predictor, encoding in zip(self.predictors, self.shared.encode_windows(moments), strict=True)
+            for predictor, encoding in zip(asked, self.shared.encode_windows(moments, numbers), strict=True)
             for found in (encoding.logits, known_windows(predictor.unknown_rule, moments)[:, None])
         ]
 
@@ -210,15 +217,24 @@ class Heads:
 
         With `promises`, by the names of models, these models raise alarms. The other arguments are those of `Predictor.stream`.
         """
-        from fewframes.inference.live.model import StreamModel  # late, because only streams need it
-        from fewframes.inference.stream import Stream
+        from fewframes.inference.stream import Stream  # late, because only streams need it
 
-        config, promises = config or StreamConfig(), promises or {}
+        config = config or StreamConfig()
+        return Stream(self, source, config, promises or {}, on_event)
+
+    def live_region(
+        self, config: StreamConfig, promises: Mapping[str, AlarmPromise] | None = None, row: int | None = None
+    ) -> LiveRegion:
+        """Return what watches one region of a live source by each model. The arguments are those of `stream` and `LiveRegion`."""
+        from fewframes.inference.live.model import StreamModel
+        from fewframes.inference.live.region import LiveRegion
+
+        promises = promises or {}
         models = [
             StreamModel(predictor.runtime, config, predictor.unknown_rule, promises.get(predictor.name), predictor.name)
             for predictor in self.predictors
         ]
-        return Stream(models, self._judged, source, config, on_event)
+        return LiveRegion(models, self._judged, config, row)
 
     def _judged(self, ring: EmbeddingRing) -> Judged:
         """Return what each model says of the newest window of a stream."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from itertools import islice
@@ -33,8 +33,10 @@ from fewframes.video.live_settings import StreamConfig
 from fewframes.video.source import DEFAULT_FPS, Source
 
 if TYPE_CHECKING:  # only programs that have torch use these
+    from fewframes.inference.live.feed import OnEvent
+    from fewframes.inference.live.region import LiveRegion
     from fewframes.inference.promise import AlarmPromise
-    from fewframes.inference.stream import OnEvent, Stream
+    from fewframes.inference.stream import Stream
     from fewframes.models.files.checkpoint import Checkpoint
     from fewframes.runtime.torch_runtime import TorchRuntime
     from fewframes.video.live_source import LiveSource
@@ -235,12 +237,20 @@ class Predictor:
         Raises VideoError, and ConfigError for a model whose frames have no embedding of their own, and for a promise that does not
         hold for these settings.
         """
-        from fewframes.inference.live.model import StreamModel  # late, because only streams need it
-        from fewframes.inference.stream import Stream
+        from fewframes.inference.stream import Stream  # late, because only streams need it
 
         config = config or StreamConfig()
-        model = StreamModel(self.runtime, config, self.unknown_rule, promise)
-        return Stream([model], model.judge, source, config, on_event)
+        return Stream(self, source, config, {self.name: promise} if promise else {}, on_event)
+
+    def live_region(
+        self, config: StreamConfig, promises: Mapping[str, AlarmPromise] | None = None, row: int | None = None
+    ) -> LiveRegion:
+        """Return what watches one region of a live source; `LiveRegion` says what `row` is, `Heads.stream` what `promises` are."""
+        from fewframes.inference.live.model import StreamModel
+        from fewframes.inference.live.region import LiveRegion
+
+        model = StreamModel(self.runtime, config, self.unknown_rule, (promises or {}).get(self.name))
+        return LiveRegion([model], model.judge, config, row)
 
     def read_clip(
         self,
@@ -419,7 +429,8 @@ def load(
     """Load a `Predictor` by a preset's name (see `fewframes models`), from a model file, or from an exported file.
 
     Args:
-        name_or_path: The model: a name, a folder of training, `.safetensors`, `.onnx`, `.xml` (OpenVINO) or `.pt2` (torch.export).
+        name_or_path: The model: a name, a folder of training, `.safetensors`, `.onnx`, `.xml` (OpenVINO) or `.pt2` (torch.export);
+            or `hf:` and a folder or name of a video classifier of transformers.
         device: `auto` takes CUDA, then Apple's MPS, then the CPU. Runtimes other than torch have the CPU alone.
         dtype: `auto` takes bfloat16 where the device has instructions for it (`fewframes doctor` says), float32 otherwise.
         backend: `auto` decodes with torchcodec on a GPU where that works, with PyAV elsewhere.

@@ -10,7 +10,8 @@ import numpy as np
 from fewframes.core.arguments import real_number
 from fewframes.errors import ConfigError
 from fewframes.models.moments import WindowMoments
-from fewframes.models.rejection.rejection import KEPT, Judgement, Rejection, reason_of
+from fewframes.models.rejection.judge import Judge
+from fewframes.models.rejection.rejection import Judgement
 from fewframes.results import Familiarity
 from fewframes.runtime.protocol import Floats, Runtime
 
@@ -23,7 +24,7 @@ kept; a number keeps another fraction of them; `off` never."""
 class UnknownRule:
     """A model's rejection and the value of `known` below which a video is unknown."""
 
-    rejection: Rejection
+    rejection: Judge
     threshold: float
     labels: tuple[str, ...]
 
@@ -41,7 +42,7 @@ class UnknownRule:
                 known=known,
                 threshold=self.threshold,
                 unfamiliar=bool(found.unfamiliar[row]),
-                reason=reason_of(found, row, self.labels, unknown=known < self.threshold),
+                reason=self.rejection.reason(found, row, self.labels, unknown=known < self.threshold),
             )
             for row, known in enumerate(found.known.tolist())
         ]
@@ -65,10 +66,10 @@ def unknown_rule(runtime: Runtime, choice: UnknownChoice) -> UnknownRule | None:
         raise ConfigError(f"unknown {choice!r}: needs auto, off, or a fraction of known videos to keep, such as 0.9")
     if choice == "off" or (choice == "auto" and runtime.rejection is None):
         return None
-    kept = KEPT if isinstance(choice, str) else real_number("unknown", choice, above=0, high=1)
+    kept = None if isinstance(choice, str) else real_number("unknown", choice, above=0, high=1)
     if runtime.rejection is None:
         raise ConfigError(
-            f"unknown = {choice}: no rejection was fitted for {runtime.name}; train the model again, or leave unknown out"
+            f"unknown = {choice}: no rejection was fitted for {runtime.name}; leave unknown out, or train a model that has one"
         )
     return UnknownRule(runtime.rejection, runtime.rejection.threshold(kept), runtime.labels)
 

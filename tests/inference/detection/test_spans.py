@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fewframes.inference.spans import (
+from fewframes.inference.detection.spans import (
     Span,
     average_precision,
     mean_average_precision,

@@ -137,21 +137,39 @@ def without_repeats(spans: Sequence[Span], most_overlap: float = MOST_OVERLAP) -
 
     torchvision's non-maximum suppression gives the same result and takes seconds to import.
     """
-    ranked = sorted(spans, key=lambda span: -span.confidence)
-    starts_N, ends_N = (np.array([getattr(span, end) for span in ranked]) for end in ("start_s", "end_s"))
+    return [spans[index] for index in unrepeated(spans, most_overlap)]
+
+
+def unrepeated(spans: Sequence[Span], most_overlap: float = MOST_OVERLAP) -> list[int]:
+    """Return the indices of the spans that `without_repeats` returns, in its order."""
+    order = sorted(range(len(spans)), key=lambda index: -spans[index].confidence)
+    starts_N, ends_N = (np.array([getattr(spans[index], end) for index in order]) for end in ("start_s", "end_s"))
     of_label: dict[str, list[int]] = {}
-    for index, span in enumerate(ranked):
-        of_label.setdefault(span.label, []).append(index)
+    for rank, index in enumerate(order):
+        of_label.setdefault(spans[index].label, []).append(rank)
     kept: list[int] = []
-    for indices in of_label.values():
-        left_N = np.array(indices)
-        while len(left_N):
-            best, left_N = left_N[0], left_N[1:]
-            kept.append(int(best))
-            shared_N = np.minimum(ends_N[best], ends_N[left_N]) - np.maximum(starts_N[best], starts_N[left_N])
-            whole_N = np.maximum(ends_N[best], ends_N[left_N]) - np.minimum(starts_N[best], starts_N[left_N])
-            left_N = left_N[shared_N <= most_overlap * whole_N]
-    return [ranked[index] for index in sorted(kept)]
+    for ranks in of_label.values():
+        for left_N in _apart(np.array(ranks), starts_N, ends_N):
+            while len(left_N):
+                best, left_N = left_N[0], left_N[1:]
+                kept.append(int(best))
+                shared_N = np.minimum(ends_N[best], ends_N[left_N]) - np.maximum(starts_N[best], starts_N[left_N])
+                whole_N = np.maximum(ends_N[best], ends_N[left_N]) - np.minimum(starts_N[best], starts_N[left_N])
+                left_N = left_N[shared_N <= most_overlap * whole_N]
+    return [order[rank] for rank in sorted(kept)]
+
+
+def _apart(
+    ranks_N: NDArray[np.int64], starts_N: NDArray[np.float64], ends_N: NDArray[np.float64]
+) -> list[NDArray[np.int64]]:
+    """Return ranks in groups whose spans do not touch those of other groups, each ascending.
+
+    A day of video has thousands of spans, and comparing each with all would take the square of that.
+    """
+    by_start = ranks_N[np.argsort(starts_N[ranks_N], kind="stable")]
+    reached_N = np.maximum.accumulate(ends_N[by_start])
+    begins = np.flatnonzero(starts_N[by_start][1:] > reached_N[:-1]) + 1
+    return [np.sort(group) for group in np.split(by_start, begins)]
 
 
 def subtitles(spans: Sequence[Span]) -> str:

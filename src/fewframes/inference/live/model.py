@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fewframes.errors import ConfigError
+from fewframes.errors import ConfigError, nearest
 from fewframes.inference.alarms import Alarm, AlarmRaiser, check_promise
+from fewframes.inference.live.spans import LiveSpan, LiveSpans
 from fewframes.inference.promise import AlarmPromise
 from fewframes.inference.unknowns import UnknownRule
 from fewframes.results import UNKNOWN, Familiarity, is_background
@@ -22,8 +25,9 @@ MotionCache = Callable[[Floats, Floats], Floats | None]
 class Smoother:
     """An exponential mean of scores over time with a time constant, and a label with hysteresis."""
 
-    def __init__(self, smooth_s: float, enter: float, leave: float) -> None:
-        self._smooth_s, self._enter, self._leave = smooth_s, enter, leave
+    def __init__(self, smooth_s: float, enter: float, leave: float, wanted_K: NDArray[np.bool_] | None = None) -> None:
+        """Begin. `wanted_K` are the classes that can become the label; None is all."""
+        self._smooth_s, self._enter, self._leave, self._wanted_K = smooth_s, enter, leave, wanted_K
         self._smoothed_K: Floats | None = None
         self._time_s = 0.0
         self.choice: int | None = None
@@ -39,7 +43,8 @@ class Smoother:
             old = math.exp(-(time_s - self._time_s) / self._smooth_s)  # the weight of all scores before
             self._smoothed_K = np.float32(old) * self._smoothed_K + np.float32(1 - old) * scores_K
         self._time_s = time_s
-        best = int(self._smoothed_K.argmax())
+        wanted_K = self._smoothed_K if self._wanted_K is None else np.where(self._wanted_K, self._smoothed_K, -1)
+        best = int(wanted_K.argmax())
         if float(self._smoothed_K[best]) >= self._enter:
             self.choice = best
         elif self.choice is not None and float(self._smoothed_K[self.choice]) < self._leave:
@@ -84,6 +89,46 @@ Judge = Callable[[EmbeddingRing], Judged]
 """A function that returns what all models of a stream say of the newest window."""
 
 
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """The answer of a model about a window."""
+
+    scores: Floats
+    """The scores (K,)."""
+    smoothed: Floats
+    """Their mean over earlier answers (K,)."""
+    label: str | None
+    """The action with hysteresis; None while none is certain."""
+    is_known: bool
+    """False while the last seconds seem to show none of the actions."""
+    familiarity: Familiarity | None
+    """The judgement whether the window shows one of the actions."""
+    alarm: Alarm | None
+    """The alarm that this answer raises."""
+    spans: tuple[LiveSpan, ...] | None
+    """The actions that the detector has told since the answer before; None without a detector."""
+
+
+def told_labels(runtime: Runtime, config: StreamConfig) -> frozenset[str]:
+    """Return the labels that are told. Raises ConfigError for one that the model does not have."""
+    actions = frozenset(label for label in runtime.labels if not is_background(label))
+    for label in config.only or ():
+        if label not in actions:
+            raise ConfigError(f"{runtime.name} has no action {label!r}; {nearest(label, actions)}")
+    return actions if config.only is None else frozenset(config.only)
+
+
+def live_spans(runtime: Runtime, config: StreamConfig) -> LiveSpans | None:
+    """Return what detects actions in a stream by the model's detector, if it is to. Raises ConfigError if there is none."""
+    if config.spans == "learned" and runtime.boundaries is None:
+        raise ConfigError(
+            f"{runtime.name} has no detector; train one with its model (fewframes train DATA --boundaries), or take spans 'auto'"
+        )
+    if config.spans == "off" or runtime.boundaries is None:
+        return None
+    return LiveSpans(runtime, runtime.boundaries, config.window_s / runtime.num_frames)
+
+
 class StreamModel:
     """A model of a stream, with all that depends on its answers before: smoothed scores, the label and the alarms."""
 
@@ -115,14 +160,23 @@ class StreamModel:
         if promise is not None:
             check_promise(promise, runtime, config)
         self.runtime, self.promise, self.name = runtime, promise, name
-        self.raiser = None if promise is None else AlarmRaiser(promise, runtime.labels, runtime.task)
+        self.raiser = None if promise is None else AlarmRaiser(promise, runtime.labels, runtime.task, config.only)
         self._config, self._unknown = config, unknown
+        self._told_labels = told_labels(runtime, config)
+        self._spans = live_spans(runtime, config)
+        self._told: list[LiveSpan] = []
         self.restart()
 
     def restart(self) -> None:
         """Forget the answers before: a new stretch of the source begins."""
+        if self._spans is not None:
+            self._told += self._spans.restart()
         config, threshold = self._config, 0.0 if self._unknown is None else self._unknown.threshold
-        self._smoother = Smoother(config.smooth_s, config.enter, config.leave)
+        # Of several labels a video, one that is not wanted must not hide another.
+        wanted_K = None
+        if self.runtime.task == "multilabel":
+            wanted_K = np.array([label in self._told_labels for label in self.runtime.labels])
+        self._smoother = Smoother(config.smooth_s, config.enter, config.leave, wanted_K)
         self._known = Smoother(config.smooth_s, threshold, threshold)
 
     def judge(self, ring: EmbeddingRing) -> Judged:
@@ -134,10 +188,20 @@ class StreamModel:
             encoded = self.runtime.encode_windows(window_1TD)
         return [(encoded, None if self._unknown is None else self._unknown.familiarity(window_1TD)[0])]
 
+    def push(self, index: int, embedding_D: Floats, time_s: float) -> None:
+        """Let the detector see one more frame. The arguments are those of `LiveSpans.push`."""
+        if self._spans is not None:
+            self._told += self._spans.push(index, embedding_D, time_s)
+
+    def take_spans(self) -> tuple[LiveSpan, ...] | None:
+        """Return the actions that the detector has told since this was asked last; None without a detector."""
+        told, self._told = tuple(span for span in self._told if span.label in self._told_labels), []
+        return None if self._spans is None else told
+
     def step(
         self, encoded: WindowEncoding, familiarity: Familiarity | None, time_s: float, end_s: float, *, is_whole: bool
-    ) -> tuple[Floats, Floats, str | None, Alarm | None]:
-        """Return the scores (K,), the smoothed scores (K,), the label, and the alarm that this answer raises.
+    ) -> Answer:
+        """Return the answer about one more window.
 
         Args:
             encoded: The encoding of the window.
@@ -152,11 +216,11 @@ class StreamModel:
         choice = self._smoother.choice
         label = None if choice is None else self.runtime.labels[choice]
         is_known = self._is_known(familiarity, time_s)
-        if not is_known or (label is not None and is_background(label)):
+        if not is_known or (label is not None and label not in self._told_labels):
             label = None if label is None else UNKNOWN
         raiser = self.raiser if is_whole else None
         alarm = None if raiser is None else raiser.step(smoothed_K, end_s, is_known=is_known)
-        return scores_K, smoothed_K, label, alarm
+        return Answer(scores_K, smoothed_K, label, is_known, familiarity, alarm, self.take_spans())
 
     def _is_known(self, familiarity: Familiarity | None, time_s: float) -> bool:
         """Return True if the smoothed value of `known` reaches the threshold, or if there is none."""

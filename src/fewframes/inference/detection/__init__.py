@@ -1,0 +1,1 @@
+"""Detection in long videos: sliding windows, spans, and where shots and actions begin and end."""
