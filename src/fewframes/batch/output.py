@@ -349,7 +349,8 @@ def _rows_in(folder: ShardFolder, shard: Shard) -> tuple[int, int] | None:
     about = footer.metadata or {}
     if about.get(b"run") != folder.key.encode() or footer.num_rows != len(shard.sources):
         raise ConfigError(f"{folder.location}: {name_of(shard.number)} belongs to another run; choose another folder")
-    column = footer.schema.names.index("error")
+    # By its path, because a field inside another column may be named error, too.
+    column = [footer.schema.column(number).path for number in range(len(footer.schema.names))].index("error")
     groups = [footer.row_group(group).column(column).statistics for group in range(footer.num_row_groups)]
     return footer.num_rows, footer.num_rows - sum(group.null_count for group in groups)
 
