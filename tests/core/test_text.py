@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from fewframes.cli.console import print_lines, tell
 from fewframes.cli.main import app
 from fewframes.core.text import count_of, for_csv, for_subtitles, html_of, json_line, plain
-from fewframes.inference.spans import Span, subtitles
+from fewframes.inference.detection.spans import Span, subtitles
 from fewframes.inference.timeline import Timeline
 from fewframes.models.files.checkpoint import Checkpoint, save_checkpoint
 from fewframes.models.files.networks import build_model

@@ -10,7 +10,9 @@ import hashlib
 import json
 import logging
 import os
+import time
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,38 @@ SHOWN = b"shown 3"
 so it changes whenever the same bytes give other frames."""
 NUM_SPOTS, SPOT_BYTES = 64, 2**20
 """The number of spots of a large file that are hashed, and the bytes of each. They lie at equal distances."""
+SETTLED_S = 2.0
+"""Seconds after a change of a file from which its state tells a later change. Some file systems count time in steps of that."""
+
+
+@dataclass(frozen=True)
+class KnownFile:
+    """The key of the content of a video file, and its length in seconds, which hold while the state of the file stays."""
+
+    content: str
+    duration_s: float
+
+
+@dataclass(frozen=True)
+class FileState:
+    """The state of a file as the file system tells it, without a byte of it being read. A change of the content changes it."""
+
+    size_bytes: int
+    modified_ns: int
+    changed_ns: int
+    """The time at which the file or its attributes changed. Unlike `modified_ns`, it cannot be set back."""
+    inode: int
+
+    @classmethod
+    def of(cls, path: str) -> FileState:
+        """Return the state of a file. Raises OSError."""
+        found = os.stat(path)
+        return cls(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+
+    @property
+    def is_settled(self) -> bool:
+        """Return True if the last change is so long ago that another one would give another state."""
+        return time.time() - max(self.modified_ns, self.changed_ns) / 1e9 > SETTLED_S
 
 
 class EmbeddingCache:
@@ -91,6 +125,29 @@ class EmbeddingCache:
             log.warning("%s: frame embeddings are not cached (%s)", self.folder, error.strerror or error)
             return False
         return True
+
+    def recall(self, key: str, state: FileState) -> KnownFile | None:
+        """Return what `remember` stored under this key, if the file is still in this state."""
+        try:
+            found = json.loads(self._record(key).read_bytes())
+            return KnownFile(**found["known"]) if found["state"] == asdict(state) else None
+        except (OSError, ValueError, LookupError, TypeError):  # none, or not one of ours: the file is read again
+            return None
+
+    def remember(self, key: str, state: FileState, known: KnownFile) -> None:
+        """Store what is known of a file in this state. Nothing is stored while a change could still leave the state as it is."""
+        if not state.is_settled:
+            return
+        path = self._record(key)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with whole(path) as part:
+                part.write_text(json.dumps({"state": asdict(state), "known": asdict(known)}), encoding="utf-8")
+        except OSError as error:  # the file is read again next time, and `put_or_warn` says that nothing can be written
+            log.debug("%s: %s", path, error)
+
+    def _record(self, key: str) -> Path:
+        return self.folder / "files" / key[:2] / f"{key}.json"
 
     def _path(self, key: str) -> Path:
         """Return the file of this key. A second level of folders keeps each of them small."""

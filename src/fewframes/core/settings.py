@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -48,6 +49,17 @@ def cache_dir() -> Path:
     if given := os.environ.get("FEWFRAMES_CACHE"):
         return Path(given)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fewframes"
+
+
+def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the values of a TOML file. Raises ConfigError if it cannot be read, or is no TOML."""
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise ConfigError(f"{path}: not TOML: {error}") from None
 
 
 T = TypeVar("T")
