@@ -1,0 +1,1 @@
+"""Sinks: the places that events are delivered to."""
