@@ -20,6 +20,7 @@ from fewframes.data.samples import Sample
 from fewframes.errors import ConfigError, DataError, FewframesError, MissingVideo, WeightsError
 from fewframes.inference.predictor import load
 from fewframes.models.files.model_file import read_model_file
+from fewframes.models.rejection.rejection import Rejection
 from fewframes.training.augment_config import AugmentConfig
 from fewframes.training.config import RunConfig
 from fewframes.training.solved.run import SolveOptions, train_solved
@@ -95,8 +96,8 @@ def test_a_taught_label_is_as_if_all_had_been_learned_together(
     assert (result.num_new, result.examples) == (6, {"redden": 6, "steady": 6, "turn blue": 6})
     same_answers(whole, folder, three, 0.01)  # moments are kept as float16
     one, other = (read_model_file(path / "model.safetensors") for path in (whole, folder))
-    assert one.rejection is not None
-    assert other.rejection is not None
+    assert isinstance(one.rejection, Rejection)
+    assert isinstance(other.rejection, Rejection)
     np.testing.assert_allclose(one.rejection.thresholds, other.rejection.thresholds, atol=0.1)
     assert other.provenance["calibration"]["videos"] == one.provenance["calibration"]["videos"] == 18
     assert other.provenance["calibration"]["temperature"] == pytest.approx(

@@ -37,10 +37,14 @@ class TeachChanges:
     """The labels to remove, with all examples of each."""
     rename: Mapping[str, str] = field(default_factory=dict)
     """The new names of labels by their old ones. A name that exists merges the two."""
+    marked: Sequence[Sample] = ()
+    """The clips with all their labels, none for a clip that shows no action. They replace the labels of an example."""
+    taken_back: Sequence[Clip] = ()
+    """The clips that are examples no longer, if they are any."""
 
     def __bool__(self) -> bool:
         """Return True if there is anything to change."""
-        return any((self.yes, self.no, self.forget, self.remove, self.rename))
+        return any((self.yes, self.no, self.forget, self.remove, self.rename, self.marked, self.taken_back))
 
 
 def clip_of(clip: Clip, group: str = "") -> Sample:
@@ -92,6 +96,10 @@ def changed_examples(
         found.remove(as_label(label))
     for clip in changes.forget:
         found.forget(clip_of(clip))
+    for clip in changes.taken_back:
+        found.rows.pop(_key(clip_of(clip)), None)
+    for sample in changes.marked:
+        found.settle(sample)
     for label, clip in _pairs(changes.yes):
         found.teach(label, clip)
     for label, clip in _pairs(changes.no):
@@ -168,6 +176,17 @@ class _Examples:
         else:
             labels = (self._background(),)
         self.rows[key] = replace(sample, labels=labels), row
+
+    def settle(self, sample: Sample) -> None:
+        """Make a clip an example of exactly its labels, whatever it was before."""
+        labels = tuple(sorted({as_label(label) for label in sample.labels}))
+        for label in labels:
+            self._check_name(label)
+        clip = clip_of(sample)
+        _, row = self.rows.get(_key(clip), (clip, None))
+        if not labels and self.task == "single":
+            labels = (self._background(),)
+        self.rows[_key(clip)] = replace(clip, labels=labels), row
 
     def _background(self) -> str:
         """Return the label of clips that show none of the actions."""

@@ -121,7 +121,7 @@ def teach(
     folder = Path(model).parent if Path(model).name == MODEL_FILE else Path(model)
     if not changes:
         raise ConfigError(
-            "nothing to teach; give clips with --label NAME --yes CLIP, or --no, --forget, --remove, --rename"
+            "nothing to teach; give clips with --label NAME --yes CLIP, or --no, --events, --forget, --remove, --rename"
         )
     begun = Begun.at(folder, options)
     target = Path(options.output) if options.output is not None else folder
@@ -318,6 +318,8 @@ def _lost(file: ModelFile) -> list[str]:
             "the promise of alarms of the model is gone, because it was for the old scores; make one when streaming: fewframes "
             "stream SOURCE --background FOOTAGE --alarms-per-day N"
         )
+    if file.provenance.get("share_of_text"):
+        notes.append("the words that the model started from are gone: what is taught is learned from examples alone")
     if file.exits is not None:
         notes.append("the plan of an early exit of the model is gone, because it was fitted to the old scores")
     return notes
