@@ -99,7 +99,7 @@ HEADERS: list[tuple[str, str, Any, str]] = [
     ("model", "encoder", "timm:no-such-network", "no backbone 'no-such-network'"),
     ("model", "encoder", "timm:hf-hub:somebody/network", "no backbone 'hf-hub:somebody/network'"),
     ("model", "encoder", "timm:local-dir:/tmp", "no backbone 'local-dir:/tmp'"),
-    ("model", "encoder", "../x", "needs 'vit', 'lite0', 'lite1', 'lite2' or"),
+    ("model", "encoder", "../x", "needs 'vit', 'lite0', 'lite1', 'lite2', 'timm:NAME' or"),
     ("model", "encoder", "lite0", "do not fit this network"),
     ("model", "layout", "everywhere", "layout"),
     ("model", "colour", 1, "unknown setting 'colour'"),
@@ -126,7 +126,7 @@ HEADERS: list[tuple[str, str, Any, str]] = [
     ("", "thresholds", [0.5, 0.5, 0.5], "3 thresholds for 3 classes of a single model"),
     ("", "format", "1", "header is damaged (format '1')"),
     ("", "format", True, "header is damaged (format True)"),
-    ("", "format", 3, "install a newer one"),
+    ("", "format", 5, "install a newer one"),
     ("", "sampling", "dense", "sampling 'dense'"),
 ]  # fmt: skip
 

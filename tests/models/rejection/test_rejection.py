@@ -10,6 +10,7 @@ import pytest
 
 from fewframes.errors import ConfigError
 from fewframes.models.rejection.fitting import fit_rejection
+from fewframes.models.rejection.judge import judge_in, text_of
 from fewframes.models.rejection.rejection import HALVES, Rejection, reason_of
 from helpers.unknowns import Floats, MadeUp, actions, auroc
 
@@ -144,7 +145,7 @@ def test_it_is_the_same_after_it_was_stored(rejection: Rejection) -> None:
     videos = actions(6, seed=1).embeddings[:, 0]
     before = rejection.judge(videos)
     for stored in (
-        Rejection.from_text(rejection.to_text(), 4, 24),
+        judge_in(text_of(rejection), 4, 24),
         Rejection.from_arrays({name: array.copy() for name, array in rejection.to_arrays().items()}, 4),
     ):
         after = stored.judge(videos)
@@ -188,9 +189,9 @@ def test_damage_is_named(rejection: Rejection, change: dict[str, np.ndarray], wo
 
 def test_text_that_is_damaged_is_named(rejection: Rejection) -> None:
     with pytest.raises(ConfigError, match="its rejection is damaged"):
-        Rejection.from_text(rejection.to_text()[:-40], 4, 24)
+        judge_in(text_of(rejection)[:-40], 4, 24)
     with pytest.raises(ConfigError, match="frames 30 wide"):
-        Rejection.from_text(rejection.to_text(), 4, 30)
+        judge_in(text_of(rejection), 4, 30)
 
 
 @pytest.mark.parametrize("kept", [0.0, 1.0, 1.5])

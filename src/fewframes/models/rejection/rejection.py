@@ -13,7 +13,6 @@ one for the background if there was any), R directions, N examples, E kinds of e
 
 from __future__ import annotations
 
-from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -21,8 +20,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
 from fewframes.errors import ConfigError
 from fewframes.models.moments import NUM_MOMENTS, WindowMoments
@@ -81,6 +78,12 @@ class Judgement:
     """True (B,) where less moves than in nearly every video that was learned from."""
 
 
+def check_names(arrays: Mapping[str, Array], names: set[str]) -> None:
+    """Raise ConfigError unless these are the arrays of a judge."""
+    if names != set(arrays):
+        raise ConfigError(f"its rejection has other arrays than expected: {', '.join(sorted(names ^ set(arrays)))}")
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Rejection:
     """A fitted judge. Its arrays travel in the model file, as 8-bit numbers and float16."""
@@ -131,11 +134,12 @@ class Rejection:
         """Return K, the number of actions."""
         return len(self.centres)
 
-    def threshold(self, kept: float = KEPT) -> float:
+    def threshold(self, kept: float | None = None) -> float:
         """Return the value of `known` below which a video is unknown, such that this fraction of known videos is kept.
 
-        Raises ConfigError if it is not a fraction between 0 and 1.
+        None keeps `KEPT`. Raises ConfigError if it is not a fraction between 0 and 1.
         """
+        kept = KEPT if kept is None else kept
         if not 0 < kept < 1:
             raise ConfigError(
                 f"unknown = {kept}: needs a fraction of known videos to keep, between 0 and 1, such as 0.9"
@@ -234,32 +238,9 @@ class Rejection:
         """Return all arrays by name, as they are stored: whole numbers as they are, others as float32 that float16 can hold."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
-    def to_text(self) -> str:
-        """Return all arrays as text, for files that have no place for arrays."""
-        return b64encode(save(self._as_stored())).decode("ascii")
-
-    def _as_stored(self) -> dict[str, Array]:
-        """Return all arrays in the numbers in which they are stored."""
-        return {
-            name: np.ascontiguousarray(array.astype(np.float16) if name in HALVES else array)
-            for name, array in self.to_arrays().items()
-        }
-
-    @classmethod
-    def from_text(cls, text: str, num_actions: int, width: int) -> Rejection:
-        """Return the judge that `to_text` gave. Raises ConfigError if the text is damaged.
-
-        Args:
-            text: the text.
-            num_actions: K of the model.
-            width: D of the model's frame encoder.
-        """
-        try:
-            stored = load(b64decode(text, validate=True))
-        except (ValueError, SafetensorError) as error:
-            raise ConfigError(f"its rejection is damaged ({type(error).__name__})") from None
-        arrays = {name: array.astype(np.float32) if name in HALVES else array for name, array in stored.items()}
-        return cls.from_arrays(arrays, num_actions, width)
+    def reason(self, judgement: Judgement, row: int, labels: tuple[str, ...], *, unknown: bool) -> str:
+        """Return the reason for the judgement on one video in plain words, as `reason_of` does."""
+        return reason_of(judgement, row, labels, unknown=unknown)
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array], num_actions: int, width: int | None = None) -> Rejection:
@@ -270,9 +251,7 @@ class Rejection:
             num_actions: K of the model.
             width: D of the model's frame encoder, if it is known.
         """
-        names = {field.name for field in fields(cls)}
-        if names != set(arrays):
-            raise ConfigError(f"its rejection has other arrays than expected: {', '.join(sorted(names ^ set(arrays)))}")
+        check_names(arrays, {field.name for field in fields(cls)})
         found = cls(**{name: np.asarray(array) for name, array in arrays.items()})
         problem = found._problem(num_actions, width)
         if problem:

@@ -18,13 +18,15 @@ MODEL_FIELDS = frozenset(
     "temporal_depth temporal_heads temporal_mlp_width temporal_positions token_dropout temporal_dropout drop_path".split()
 ) | frozenset(SOLVED_MODEL)
 """The fields of `ModelConfig` that a solved model has no use for."""
+OWN = ("head", "seed", "boundaries", "spans_complete")
+"""The fields of `TrainConfig` that a solved run uses."""
 STEP_AUGMENTS = frozenset({"auto", "cutout", "mixup", "cutmix"})
 """The fields of `AugmentConfig` that only training in steps uses."""
 
 
 def check_settings(run: RunConfig) -> None:
     """Raise ConfigError if a setting was changed that a solved read-out does not use. It names all of them."""
-    unused = [f"train.{name}" for name in _changed(run.train, TrainConfig()) if name not in ("head", "seed")]
+    unused = [f"train.{name}" for name in _changed(run.train, TrainConfig()) if name not in OWN]
     unused += [f"augment.{name}" for name in _changed(run.augment, AugmentConfig()) if name in STEP_AUGMENTS]
     unused += [f"model.{name}" for name in run.model if name in MODEL_FIELDS]
     if run.keep_temporal:

@@ -19,7 +19,7 @@ from fewframes.models.files.formats import format_of
 from fewframes.models.files.model_file import MODEL_FILE, ModelFile, read_model_file, write_model_file
 from fewframes.models.files.names import GRAPH_FILE, exported_in, find_model
 from fewframes.models.moments import MOMENT_WEIGHTS, SOLVED_MOMENTS, SolvedMoments
-from fewframes.models.rejection.rejection import Rejection
+from fewframes.models.rejection.judge import Judge
 from fewframes.runtime.graph_runtime import GraphRuntime
 from fewframes.runtime.open import open_runtime
 from fewframes.runtime.protocol import DtypeName
@@ -58,7 +58,7 @@ class Start(FrameEmbedder, Protocol):
         provenance: Mapping[str, Any],
         metrics: Mapping[str, Any],
         thresholds: tuple[float, ...] = (),
-        rejection: Rejection | None = None,
+        rejection: Judge | None = None,
     ) -> None:
         """Write the model with the solved read-out into a folder.
 
@@ -146,7 +146,7 @@ class SolvedStart:
         provenance: Mapping[str, Any],
         metrics: Mapping[str, Any],
         thresholds: tuple[float, ...] = (),
-        rejection: Rejection | None = None,
+        rejection: Judge | None = None,
     ) -> None:
         """Write the model file with the solved read-out. It keeps the graph of the frame encoder, so it runs without torch.
 
@@ -256,7 +256,7 @@ class ExportedStart:
         provenance: Mapping[str, Any],  # noqa: ARG002  exported files have no place for these
         metrics: Mapping[str, Any],  # noqa: ARG002
         thresholds: tuple[float, ...] = (),
-        rejection: Rejection | None = None,
+        rejection: Judge | None = None,
     ) -> None:
         """Write the exported files with the solved read-out. The arguments are those of `Start`.
 

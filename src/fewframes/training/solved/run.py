@@ -37,6 +37,7 @@ from fewframes.training.background import (
     find_run_footage,
     read_background,
     rejection_background,
+    typical_length_s,
 )
 from fewframes.training.calibration import (
     EXPECTED_SOLVED,
@@ -54,6 +55,7 @@ from fewframes.training.solved.features import embed_views
 from fewframes.training.solved.figures import HeadFigures, figures_of
 from fewframes.training.solved.files import check_folder, environment, versions, write_folder
 from fewframes.training.solved.model import SolvedStart, Start, start_of
+from fewframes.training.solved.words import absent_words, with_words, words_start
 from fewframes.training.teaching.state import TeachingState, new_state, write_state
 
 NUM_FOLDS = 5
@@ -146,7 +148,8 @@ def train_solved(
     read = part.subset(views.indices.tolist())
     check_labels(data.labels, read, views.failures)
     check_groups(read)
-    solved, calibration, left_out = solve_and_measure(read, data.labels, views)
+    words = words_start(start.file, data.labels, multilabel=read.multilabel) if isinstance(start, SolvedStart) else None
+    solved, calibration, left_out = solve_and_measure(read, data.labels, views, words)
     footage_read = (
         None if footage is None else _background(data, footage, start, (solved, left_out), options.cache, progress)
     )
@@ -167,7 +170,7 @@ def train_solved(
         num_background=len(background_views.indices),
         embedding_s=embedding_s,
         solving_s=time.perf_counter() - began,
-        notes=tuple(notes_on_groups(read)),
+        notes=(*notes_on_groups(read), *_notes_on_words(start, data.labels, solved)),
         forecast=forecast_twice(
             views.embeddings,
             targets_of(read, data.labels),
@@ -240,7 +243,7 @@ def _teaching_state(
 
 
 def solve_and_measure(
-    read: VideoSet, labels: tuple[str, ...], views: EmbeddedVideos
+    read: VideoSet, labels: tuple[str, ...], views: EmbeddedVideos, text_KD: NDArray[np.float32] | None = None
 ) -> tuple[SolvedMoments, CalibrationFit, HeadFigures]:
     """Solve and calibrate the read-out of embedded videos; return it, the calibration, and its figures on left-out groups.
 
@@ -248,11 +251,14 @@ def solve_and_measure(
         read: The videos, in the order of their embeddings.
         labels: Names of the K actions.
         views: Their embeddings.
+        text_KD: The weights of the labels' words, of which as much is added as does best; None if the run starts from none.
     """
     targets_BK = targets_of(read, labels)
     names, groups_B = np.unique(read.groups(), return_inverse=True)
     loss = binary_cross_entropy if read.multilabel else cross_entropy
     solved = solve_moments(views.embeddings, targets_BK, loss, groups_B=groups_B, moments=SOLVED_MOMENTS)
+    if text_KD is not None:
+        solved = with_words(solved, text_KD, views.embeddings, targets_BK, groups_B, loss)
     passed = f"one pass over {views.embeddings.shape[2]} uniform frames"
     groups = tuple(read.samples[row].group or read.samples[row].path for row in solved.indices)
     solved, calibration = calibrated(solved, targets_BK, groups_B, groups, _task(read))
@@ -391,15 +397,28 @@ def _provenance(
             "unread": len(result.failures),
         },
         "training_videos": marks_of(read.samples),
+        **typical_length_s(read.samples),
         "head": "solved in closed form; nothing was trained in steps",
         "num_views": 1 + run.data.mirror + run.augment.views,
         "scale_of_logits": solved.gain,
+        **({"share_of_text": solved.share_of_text} if solved.share_of_text else {}),
         "calibration": result.calibration.to_dict(data.labels),
         "run": asdict(run),
         "frame_encoder_precision": start.precision,
         "versions": versions(),
         **({} if result.background is None else result.background.provenance()),
     }
+
+
+def _notes_on_words(start: Start, labels: tuple[str, ...], solved: SolvedMoments) -> list[str]:
+    """Return a note on how much of the words was taken, or on labels that are no words, if the run starts from words."""
+    absent = absent_words(start.file, labels) if isinstance(start, SolvedStart) else ()
+    if absent:
+        return [
+            f"{', '.join(absent)}: not among the words of the model that this run starts from, so all labels are learned from "
+            "examples alone; make a model of these words first: fewframes words"
+        ]
+    return [f"{solved.share_of_text:.0%} of what the words say was added"] * bool(solved.share_of_text)
 
 
 def _facts(provenance: Mapping[str, Any], result: SolvedResult, command: str) -> dict[str, object]:

@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 
 from fewframes.core.cache import key_of
 from fewframes.data.layouts import Sample
-from fewframes.errors import VideoError
 from fewframes.inference.clips import ClipReader, ClipRequest
 from fewframes.sampling import ONE_PASS, jittered_times
 from fewframes.training.augment_config import AugmentConfig
 from fewframes.video.pictures.display import Pixels
-from fewframes.video.source import open_video
+from fewframes.video.source import open_video, recorded_frames
 from fewframes.video.transforms import fit_frame, resized
 from fewframes.video.view import ViewConfig
 
@@ -50,18 +49,16 @@ def read_drawn(
         VideoError: The video cannot be read, or has no such part.
     """
     draws = [_begun(seed, num_frames, augment) for seed in seeds]
+
+    def choose(duration_s: float, start_s: float, end_s: float | None) -> list[float]:
+        times = [jittered_times(duration_s, fractions_T, start_s=start_s, end_s=end_s) for _, fractions_T in draws]
+        return [time_s for times_T in times for time_s in times_T.tolist()]
+
     with closing(open_video(sample.path, threads=1)) as video:
-        try:
-            times_VT = np.stack(
-                [
-                    jittered_times(video.duration_s, fractions_T, start_s=sample.start_s, end_s=sample.end_s)
-                    for _, fractions_T in draws
-                ]
-            )
-        except ValueError as error:
-            raise VideoError(f"{video.name}: {error}") from None
         largest_px = round(view.resize_px * augment.scale)
-        frames = video.frames_at(times_VT.ravel(), lambda frame_CHW: _shrunk(frame_CHW, largest_px, view)).frames
+        frames = recorded_frames(
+            video, choose, sample.start_s, sample.end_s, lambda frame_CHW: _shrunk(frame_CHW, largest_px, view)
+        ).frames
     return np.stack(
         [
             drawn_view(frames[place * num_frames : (place + 1) * num_frames], view, augment, rng, mirror=mirror)
