@@ -29,6 +29,7 @@ from fewframes.models.config import MapChoice, MapMethod
 from fewframes.models.layers import mean_weights
 from fewframes.models.stam import STAM, SpatialEncoder
 from fewframes.models.token_merging import merged_per_block, per_head, unlike_plain_vit
+from fewframes.models.words.encoder import ClipFrameEncoder
 
 FRAMES_AT_ONCE = 16
 """The number of frames whose attention in a ViT is in memory at a time: 30 MB a block at 197 tokens and 12 heads."""
@@ -37,11 +38,12 @@ FRAMES_AT_ONCE = 16
 def choose_method(encoder: nn.Module, asked: MapChoice) -> MapMethod | None:
     """Return the method for maps of this frame encoder, or None if no maps are asked for.
 
-    `auto` stands for the best method that the encoder has. Raises ConfigError if the encoder does not have the method asked for.
+    `auto` stands for the best method that the encoder has, or for none if it has none. Raises ConfigError if it does not have the
+    method asked for.
     """
-    if asked == "none":
-        return None
     possible = _possible_methods(encoder)
+    if asked == "none" or (asked == "auto" and not possible):
+        return None
     if asked not in ("auto", *possible):
         raise ConfigError(
             f"map {asked!r}: for this model's frame encoder ({type(encoder).__name__}) "
@@ -127,7 +129,8 @@ def _possible_methods(encoder: nn.Module) -> tuple[MapMethod, ...]:
         backbone: Any = encoder.backbone
         if not unlike_plain_vit(backbone) and backbone.global_pool == "token":
             return ("rollout", "attention")
-    return ("grad-cam",)
+    # The features of an image half of open_clip before pooling are of another shape in each architecture.
+    return () if isinstance(encoder, ClipFrameEncoder) else ("grad-cam",)
 
 
 def _own_maps(encoder: SpatialEncoder, frames_MCHW: Tensor, method: MapMethod) -> tuple[Tensor, Tensor]:

@@ -26,6 +26,8 @@ MapChoice = Literal["auto", "rollout", "attention", "grad-cam", "none"]
 Depth = Annotated[int, Field(ge=1, le=1000)]
 Width = Annotated[int, Field(ge=1, le=2**17)]
 MOST_CLASSES = 2**20
+CLIP = "clip:"
+"""The prefix of the names of image-text models."""
 LITE_ENCODERS, NUM_LITE_STAGES = ("lite0", "lite1", "lite2"), 7
 
 
@@ -34,8 +36,11 @@ class ModelConfig:
     """The architecture of a network. Together with the weights it decides all that `forward` returns."""
 
     encoder: str = "vit"
-    """The frame encoder. `vit` is the paper's own (stam.py), `lite0` to `lite2` are EfficientNet-Lite0 to Lite2, and `timm:NAME` is
-    the pooled features of any timm backbone."""
+    """The frame encoder. `vit` is the paper's own (stam.py), `lite0` to `lite2` are EfficientNet-Lite0 to Lite2, `timm:NAME` is
+    the pooled features of any timm backbone, and `clip:NAME` the image half of an image-text model of open_clip (`tower`)."""
+    tower: str | None = None
+    """The settings of the image half of an image-text model, in JSON, as open_clip names them (`clip:NAME` only). They are in the
+    file, so that it does not depend on a list of names."""
     image_size: Pixels = 224
     """The side of the square frames that the network takes, in pixels."""
     patch_size: Pixels = 16
@@ -112,8 +117,10 @@ class ModelConfig:
                 raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
             if self.width % self.heads:
                 raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
-        elif self.encoder not in LITE_ENCODERS and not self.encoder.startswith("timm:"):
-            raise ValueError(f"encoder {self.encoder!r}: needs 'vit', 'lite0', 'lite1', 'lite2' or 'timm:NAME'")
+        elif self.encoder not in LITE_ENCODERS and not self.encoder.startswith(("timm:", CLIP)):
+            raise ValueError(
+                f"encoder {self.encoder!r}: needs 'vit', 'lite0', 'lite1', 'lite2', 'timm:NAME' or 'clip:NAME'"
+            )
         elif self.layout != "factorised":
             raise ValueError(f"layout {self.layout!r} needs the ViT encoder; {self.encoder!r} takes frames one by one")
         if self.temporal == "causal" and self.layout != "factorised":
@@ -122,12 +129,25 @@ class ModelConfig:
             )
         if self.drop_path and self.encoder in LITE_ENCODERS:
             raise ValueError(f"drop_path {self.drop_path} is for ViT and timm encoders, not for {self.encoder!r}")
+        self._check_tower()
         self._check_cells()
         if self.temporal_width is not None and self.temporal_width % self.temporal_heads:
             raise ValueError(
                 f"temporal_width {self.temporal_width} is not a multiple of temporal_heads {self.temporal_heads}"
             )
         return self
+
+    def _check_tower(self) -> None:
+        """Raise ValueError if an image half of an image-text model has no settings, or has settings that are not its own."""
+        is_clip = self.encoder.startswith(CLIP)
+        if is_clip != (self.tower is not None):
+            raise ValueError(
+                f"encoder {self.encoder!r} {'needs' if is_clip else 'has no'} tower: 'clip:NAME' goes with the settings of its image "
+                "half; make such a model from words: fewframes words"
+            )
+        wrong = [name for name in ("cells", "merge", "drop_path") if is_clip and getattr(self, name)]
+        if wrong:
+            raise ValueError(f"{wrong[0]} {getattr(self, wrong[0])} is not for {self.encoder!r}; leave it out")
 
     def _check_cells(self) -> None:
         """Raise ValueError if the layer of the cells does not exist, or if the patches that they need are merged."""

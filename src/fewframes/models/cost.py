@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+OF_TIMM = re.compile(r"\.(backbone|trunk)\.")
+"""The names of weights of timm: those of its backbones, and those in an image half of open_clip."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ def count_cost(model: nn.Module, num_frames: int, image_size: int) -> Cost:
     pixels_BTCHW = torch.zeros(1, num_frames, 3, image_size, image_size, device=device)
     # The counter fails on a module whose input is a parameter that learns, such as the query of SigLIP's pooling. Only weights of
     # timm are detached: torch folds products with other weights in another way then, and they would count as attention's.
-    fixed = {name: weight.detach() for name, weight in model.named_parameters() if ".backbone." in name}
+    fixed = {name: weight.detach() for name, weight in model.named_parameters() if OF_TIMM.search(name)}
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         torch.func.functional_call(model, fixed, (pixels_BTCHW,))
     flops = counter.get_flop_counts()["Global"]

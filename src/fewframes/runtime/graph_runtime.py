@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from fewframes.errors import ConfigError, WeightsError
+from fewframes.models.boundaries.boundaries import Boundaries
 from fewframes.models.files.formats import format_of
-from fewframes.models.rejection.rejection import Rejection
+from fewframes.models.rejection.judge import Judge, judge_in
 from fewframes.runtime.graphs import LEAST_FRAMES, Card, Graph, GraphPart, open_graph
 from fewframes.runtime.protocol import Floats, Frames, WindowEncoding
 
@@ -67,6 +68,7 @@ class GraphRuntime:
         self.thresholds = card.thresholds
         self.provenance: Mapping[str, Any] = {}
         self.rejection = rejection_of(card, self.name)
+        self.boundaries = boundaries_of(card, self.name)
         self.frame_width, self.video_width = card.frame_width, card.video_width
 
     @cached_property
@@ -132,12 +134,22 @@ class GraphRuntime:
         return WindowEncoding(logits, outputs["embedding"], outputs["frame_attention"])
 
 
-def rejection_of(card: Card, path: str) -> Rejection | None:
+def rejection_of(card: Card, path: str) -> Judge | None:
     """Return the rejection in a card, or None if there is none. Raises WeightsError if it is damaged."""
     if not card.rejection:
         return None
     try:
-        return Rejection.from_text(card.rejection, len(card.labels), card.frame_width)
+        return judge_in(card.rejection, len(card.labels), card.frame_width)
+    except ConfigError as error:
+        raise WeightsError(f"{path}: {error}; export it again") from None
+
+
+def boundaries_of(card: Card, path: str) -> Boundaries | None:
+    """Return the detector in a card, or None if there is none. Raises WeightsError if it is damaged."""
+    if not card.boundaries:
+        return None
+    try:
+        return Boundaries.from_text(card.boundaries, len(card.labels), card.frame_width)
     except ConfigError as error:
         raise WeightsError(f"{path}: {error}; export it again") from None
 

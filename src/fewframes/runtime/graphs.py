@@ -50,6 +50,8 @@ CARD_KEY = "fewframes"
 """The key of the card in the metadata of a file."""
 CARD_FORMAT = 2
 """The version of the card. A file with another version was written by an older or newer fewframes."""
+TEXTS = ("rejection", "boundaries")
+"""The fields of a card that are left out where they are empty, so that older versions can read the file."""
 
 BAD_GRAPH = (
     RuntimeError,
@@ -104,11 +106,13 @@ class Card:
     thresholds: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
     """The score from which each label of a multi-label model counts as present; empty if none were fitted."""
     rejection: str = ""
-    """The judge of videos that show none of the actions (`Rejection.to_text`), of whole models alone; empty if none was fitted."""
+    """The judge of videos that show none of the actions (`text_of`), of whole models alone; empty if none was fitted."""
+    boundaries: str = ""
+    """The detector of spans (`Boundaries.to_text`), of whole models alone; empty if none was trained."""
 
     def to_json(self) -> str:
         """Return the card as the JSON that is stored in a file."""
-        values = {name: value for name, value in asdict(self).items() if name != "rejection" or value}
+        values = {name: value for name, value in asdict(self).items() if name not in TEXTS or value}
         return json.dumps({"format": CARD_FORMAT, **values}, ensure_ascii=False)
 
     @classmethod

@@ -17,7 +17,7 @@ WITHOUT_EFFECT = frozenset(
 )
 """Settings of a model that cannot change the embedding of a frame: they belong to the temporal part, the heads or training. The
 number of merged patches is in the key by itself, because a predictor may be asked for another one."""
-ADDED_LATER = frozenset({("cells_layer", None), ("cell_width", None)})
+ADDED_LATER = frozenset({("cells_layer", None), ("cell_width", None), ("tower", None)})
 """Settings that came after the first caches, with the value that stands for what was before, so that those caches stay valid."""
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from fewframes.core.settings import Task
 from fewframes.errors import WeightsError
+from fewframes.models.boundaries.boundaries import Boundaries
 from fewframes.models.config import ExitPlan, ModelConfig
 from fewframes.models.files.model_file import ModelFile, read_metadata, read_model_file
 from fewframes.models.files.names import find_model
 from fewframes.models.moments import WindowMoments
-from fewframes.models.rejection.rejection import Rejection
+from fewframes.models.rejection.judge import Judge
 from fewframes.runtime.file_graphs import WEIGHTS_OF, FileSession, has_time_graph
 from fewframes.runtime.heads.read_out import read_out_of
 from fewframes.runtime.keys import encoder_key, model_key
@@ -118,12 +120,22 @@ class OnnxFileRuntime:
         return self.file.thresholds
 
     @property
-    def rejection(self) -> Rejection | None:
+    def rejection(self) -> Judge | None:
         """Return the judge of videos that show none of the actions, if one was fitted."""
         return self.file.rejection
 
+    @property
+    def boundaries(self) -> Boundaries | None:
+        """Return the detector of spans in long videos, if one was trained."""
+        return self.file.boundaries
+
     def encoder_key(self) -> str:
         """Return a key of the frame encoder's weights and precision: that of torch in float32."""
+        return self._encoder_key
+
+    @cached_property
+    def _encoder_key(self) -> str:
+        """Return the key, for which all weights are hashed once."""
         prefix = WEIGHTS_OF["frames"]
         weights = {
             key.removeprefix(prefix): array for key, array in self.file.tensors.items() if key.startswith(prefix)
@@ -132,6 +144,11 @@ class OnnxFileRuntime:
 
     def model_key(self) -> str:
         """Return a key of all weights of the model."""
+        return self._model_key
+
+    @cached_property
+    def _model_key(self) -> str:
+        """Return the key, for which all weights are hashed once."""
         return model_key(self.file.tensors)
 
     def embed_frames(self, frames_TCHW: Frames) -> Floats:

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewframes.core.settings import Task
+from fewframes.models.boundaries.boundaries import Boundaries
 from fewframes.models.config import ExitPlan, MapChoice, MapMethod, ModelConfig
-from fewframes.models.rejection.rejection import Rejection
+from fewframes.models.rejection.judge import Judge
 from fewframes.video.view import ViewConfig
 
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
@@ -109,8 +110,12 @@ class Runtime(Protocol):
         """Return the score from which each label of a multi-label model counts as present; empty if none were fitted."""
 
     @property
-    def rejection(self) -> Rejection | None:
+    def rejection(self) -> Judge | None:
         """Return the judge of videos that show none of the actions, if one was fitted."""
+
+    @property
+    def boundaries(self) -> Boundaries | None:
+        """Return the detector of spans in long videos, if one was trained."""
 
     @property
     def config(self) -> ModelConfig | None:
@@ -186,3 +191,9 @@ def scores_of(logits: Floats, task: Task) -> Floats:
         return 0.5 * (1 + np.tanh(0.5 * logits))  # this form of the sigmoid does not overflow
     raised = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return raised / raised.sum(axis=-1, keepdims=True)
+
+
+def clip_length_s(provenance: Mapping[str, Any]) -> float | None:
+    """Return the median length in seconds of the clips that a model learned from, or None if its file does not say."""
+    found = provenance.get("clip_length_s")
+    return float(found) if isinstance(found, int | float) and found > 0 else None

@@ -29,6 +29,7 @@ class StillGate:
         self.num_embedded = self.num_reused = 0
         self._shown: NDArray[np.generic] | None = None
         self._last_D: Floats | None = None
+        self._rows = np.zeros(0, np.int64)
 
     def forget(self) -> None:
         """Embed the next frame, whatever it shows."""
@@ -36,26 +37,41 @@ class StillGate:
 
     def embed(self, frames_TCHW: Frames) -> Floats:
         """Return embeddings of frames, each later than all before: (T, C, H, W) uint8, T > 0 -> (T, D)."""
+        new_NCHW = self.select(frames_TCHW)
+        return self.settle(self._runtime.embed_frames(new_NCHW) if len(new_NCHW) else None)
+
+    def select(self, frames_TCHW: Frames) -> Frames:
+        """Return those of the frames (T, C, H, W) that show something new: (N, C, H, W). `settle` must be called next.
+
+        So the frames of several gates can be embedded together.
+        """
         looks = frames_TCHW if self._level == 0 else thumbnails(frames_TCHW)
         shown, new = self._shown, []
         # The row of the embedding that each frame gets; row 0 is the embedding from before.
-        rows = np.empty(len(looks), np.int64)
+        self._rows = np.empty(len(looks), np.int64)
         for number, look in enumerate(looks):
             if shown is None or self._differs(look, shown):
                 shown = look
                 new.append(number)
-            rows[number] = len(new)
-        new_frames_NCHW = frames_TCHW if len(new) == len(looks) else frames_TCHW[new]
-        found_ND = self._runtime.embed_frames(new_frames_NCHW) if new else None
+            self._rows[number] = len(new)
+        # A copy, so that the chunk itself does not stay in memory.
+        self._shown = np.array(shown) if new else self._shown
         self.num_embedded += len(new)
         self.num_reused += len(looks) - len(new)
+        return frames_TCHW if len(new) == len(looks) else frames_TCHW[new]
+
+    def settle(self, found_ND: Floats | None) -> Floats:
+        """Return embeddings (T, D) of the frames that `select` was given.
+
+        Args:
+            found_ND: The embeddings of the frames that it returned; None if there were none.
+        """
         if found_ND is None:
             assert self._last_D is not None, "the first frame is always new"
-            return np.repeat(self._last_D[None], len(looks), axis=0)
+            return np.repeat(self._last_D[None], len(self._rows), axis=0)
         before_1D = found_ND[:1] if self._last_D is None else self._last_D[None]
-        # Copies, so that the chunk itself does not stay in memory.
-        self._shown, self._last_D = np.array(shown), found_ND[-1].copy()
-        embedded_TD: Floats = np.concatenate([before_1D, found_ND])[rows]
+        self._last_D = found_ND[-1].copy()
+        embedded_TD: Floats = np.concatenate([before_1D, found_ND])[self._rows]
         return embedded_TD
 
     def _differs(self, look: NDArray[np.generic], shown: NDArray[np.generic]) -> bool:
@@ -67,10 +83,11 @@ class StillGate:
 def each_once(encode: Callable[[Floats], Floats], windows_WTD: Floats) -> Floats:
     """Return what `encode` does for windows (W, T, D) -> (W, ...), computed once for neighbours with the same embeddings.
 
-    Windows of a still film are all the same, because reused embeddings are the same to the bit.
+    Windows of a still film are all the same, because reused embeddings are the same to the bit. So are those in a gap.
     """
     is_new_W = np.ones(len(windows_WTD), np.bool_)
-    is_new_W[1:] = (windows_WTD[1:] != windows_WTD[:-1]).any(axis=(1, 2))
+    bits_WTD = windows_WTD.view(np.uint32)  # bits, because NaN is not equal to itself
+    is_new_W[1:] = (bits_WTD[1:] != bits_WTD[:-1]).any(axis=(1, 2))
     if is_new_W.all():
         return encode(windows_WTD)
     found: Floats = encode(windows_WTD[is_new_W])[np.cumsum(is_new_W) - 1]

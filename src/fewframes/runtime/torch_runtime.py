@@ -85,6 +85,7 @@ class TorchRuntime:
         self.labels, self.view, self.exits = checkpoint.labels, checkpoint.view, checkpoint.exits
         self.thresholds = checkpoint.thresholds
         self.rejection = checkpoint.rejection
+        self.boundaries = checkpoint.boundaries
         self.num_frames, self.task = config.num_frames, config.task
         self.embeds_frames = config.layout == "factorised"
         self.any_num_frames = True

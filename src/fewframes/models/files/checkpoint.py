@@ -15,10 +15,11 @@ from typing import Any
 import torch
 
 from fewframes.errors import ConfigError
+from fewframes.models.boundaries.boundaries import Boundaries
 from fewframes.models.config import ExitPlan
 from fewframes.models.files.model_file import ModelFile, damaged, write_model_file
 from fewframes.models.files.networks import build_model, check_fit, load_strictly, planned_model
-from fewframes.models.rejection.rejection import Rejection
+from fewframes.models.rejection.judge import Judge
 from fewframes.models.stam import STAM
 from fewframes.video.view import ViewConfig
 
@@ -48,8 +49,10 @@ class Checkpoint:
     """The graphs that ONNX Runtime runs with these weights (export/file_graphs.py). Empty if none were made."""
     thresholds: tuple[float, ...] = ()
     """The score from which each label of a multi-label model counts as present; empty if none were fitted."""
-    rejection: Rejection | None = None
+    rejection: Judge | None = None
     """The judge of videos that show none of the actions, if one was fitted."""
+    boundaries: Boundaries | None = None
+    """The detector of spans in long videos, if one was trained."""
 
 
 def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint, *, dtype: torch.dtype | None = None) -> None:
@@ -83,6 +86,7 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint, *, dty
         graphs=checkpoint.graphs,
         thresholds=checkpoint.thresholds,
         rejection=checkpoint.rejection,
+        boundaries=checkpoint.boundaries,
     )
     write_model_file(path, file, stored_as={key: str(kind).removeprefix("torch.") for key, kind in real.items()})
 
@@ -115,6 +119,7 @@ def checkpoint_of(file: ModelFile, path: Path, *, frame_encoder: torch.nn.Module
         graphs=file.graphs,
         thresholds=file.thresholds,
         rejection=file.rejection,
+        boundaries=file.boundaries,
     )
 
 

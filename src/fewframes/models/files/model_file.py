@@ -2,7 +2,8 @@
 
 The file is safetensors. Its metadata has a header (architecture, view, sampling, labels, training provenance, metrics and licences)
 and may have graphs, which ONNX Runtime runs with the tensors of the file as their weights. Tensors with the prefix `rejection.` are
-no weights of the network: they judge which videos show none of its actions.
+no weights of the network: they judge which videos show none of its actions. Tensors with the prefix `boundaries.` are those of the
+detector of spans in long videos.
 """
 
 from __future__ import annotations
@@ -23,21 +24,25 @@ from safetensors import SafetensorError, safe_open
 from fewframes.core.files import whole
 from fewframes.core.settings import settings_from
 from fewframes.errors import ConfigError, WeightsError
+from fewframes.models.boundaries.boundaries import Boundaries, is_half
 from fewframes.models.config import ExitPlan, ModelConfig
-from fewframes.models.rejection.rejection import HALVES, Rejection
+from fewframes.models.rejection.judge import Judge, judge_of
+from fewframes.models.rejection.rejection import HALVES
 from fewframes.video.view import ViewConfig
 
 MODEL_FILE = "model.safetensors"
 """The name of the model in the output folder of training. The path of that folder stands for it."""
-FORMAT = 2
-"""The newest version of the header. A file with a higher version was written by a newer fewframes. Files without a rejection are
-written in version 1, which has none."""
+FORMAT = 4
+"""The newest version of the header. A file with a higher version was written by a newer fewframes. A file is written
+in the lowest version that has all it needs: 2 brought the rejection, 3 the detector, 4 image-text encoders."""
 HEADER_KEY = "fewframes"
 """The key of the header in the metadata of a safetensors file."""
 GRAPH_PREFIX = "graph."
 """The prefix of the keys of graphs in the metadata: `graph.frames` and `graph.time`, each compressed and in base 64."""
 REJECTION_PREFIX = "rejection."
 """The prefix of the keys of the arrays of a rejection."""
+BOUNDARIES_PREFIX = "boundaries."
+"""The prefix of the keys of the arrays of a detector."""
 MOST_GRAPH_BYTES = 64 * 2**20
 """The largest graph. A few damaged bytes could claim more than the memory holds."""
 WITHOUT_GRAPHS = frozenset(
@@ -84,8 +89,10 @@ class ModelFile:
     """The ONNX graphs without weights: `frames` is the frame encoder, `time` the temporal encoder. Empty if none were made."""
     thresholds: tuple[float, ...] = ()
     """The score from which each label of a multi-label model counts as present; empty if none were fitted."""
-    rejection: Rejection | None = None
+    rejection: Judge | None = None
     """The judge of videos that show none of the actions, if one was fitted."""
+    boundaries: Boundaries | None = None
+    """The detector of spans in long videos, if one was trained."""
 
 
 def read_model_file(path: str | os.PathLike[str]) -> ModelFile:
@@ -115,7 +122,9 @@ def read_model_file(path: str | os.PathLike[str]) -> ModelFile:
         config=config,
         view=view,
         labels=_labels(header["labels"], config.num_classes, path),
-        tensors={key: array for key, array in arrays.items() if not key.startswith(REJECTION_PREFIX)},
+        tensors={
+            key: array for key, array in arrays.items() if not key.startswith((REJECTION_PREFIX, BOUNDARIES_PREFIX))
+        },
         provenance=header["provenance"],
         metrics=header["metrics"],
         licences=header["licences"],
@@ -127,6 +136,7 @@ def read_model_file(path: str | os.PathLike[str]) -> ModelFile:
         },
         thresholds=_thresholds(header.get("thresholds", []), config, path),
         rejection=_rejection(arrays, config.num_classes, path),
+        boundaries=_boundaries(arrays, config.num_classes, path),
     )
 
 
@@ -148,9 +158,10 @@ def write_model_file(
     if len(file.labels) != file.config.num_classes:
         raise ValueError(f"{len(file.labels)} labels for {file.config.num_classes} classes")
     header = {
-        "format": 1 if file.rejection is None else FORMAT,
+        "format": _version_of(file),
         "sampling": SAMPLING,
-        "model": asdict(file.config),
+        # Older versions, which do not know the field, read models without one.
+        "model": {name: value for name, value in asdict(file.config).items() if (name, value) != ("tower", None)},
         "view": asdict(file.view),
         "labels": list(file.labels),
         "provenance": dict(file.provenance),
@@ -165,9 +176,20 @@ def write_model_file(
     if file.rejection is not None:
         tensors |= {f"{REJECTION_PREFIX}{name}": array for name, array in file.rejection.to_arrays().items()}
         kinds |= {f"{REJECTION_PREFIX}{name}": "float16" for name in HALVES}
+    if file.boundaries is not None:
+        arrays = file.boundaries.to_arrays()
+        tensors |= {f"{BOUNDARIES_PREFIX}{name}": array for name, array in arrays.items()}
+        kinds |= {f"{BOUNDARIES_PREFIX}{name}": "float16" for name in arrays if is_half(name)}
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as part:
         write_safetensors(part, tensors, kinds, metadata)
+
+
+def _version_of(file: ModelFile) -> int:
+    """Return the lowest version that has all that a file needs."""
+    if file.config.tower is not None:
+        return 4
+    return 3 if file.boundaries is not None else 1 if file.rejection is None else 2
 
 
 def stored_kinds(path: Path) -> dict[str, str]:
@@ -264,13 +286,24 @@ def _thresholds(values: object, config: ModelConfig, path: Path) -> tuple[float,
     return tuple(values)
 
 
-def _rejection(arrays: Mapping[str, Array], num_classes: int, path: Path) -> Rejection | None:
+def _rejection(arrays: Mapping[str, Array], num_classes: int, path: Path) -> Judge | None:
     """Return the rejection among the arrays of a file, or None if there is none. Raises WeightsError if it is damaged."""
     found = {
         key.removeprefix(REJECTION_PREFIX): array for key, array in arrays.items() if key.startswith(REJECTION_PREFIX)
     }
     try:
-        return Rejection.from_arrays(found, num_classes) if found else None
+        return judge_of(found, num_classes) if found else None
+    except ConfigError as error:
+        raise WeightsError(f"{path}: {error}; take another copy of the file") from None
+
+
+def _boundaries(arrays: Mapping[str, Array], num_classes: int, path: Path) -> Boundaries | None:
+    """Return the detector among the arrays of a file, or None if there is none. Raises WeightsError if it is damaged."""
+    found = {
+        key.removeprefix(BOUNDARIES_PREFIX): array for key, array in arrays.items() if key.startswith(BOUNDARIES_PREFIX)
+    }
+    try:
+        return Boundaries.from_arrays(found, num_classes) if found else None
     except ConfigError as error:
         raise WeightsError(f"{path}: {error}; take another copy of the file") from None
 

@@ -15,6 +15,8 @@ from fewframes.models.presets import PRESETS
 
 REPOSITORY = re.compile(r"(?=[^/]{1,96}/)[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]{0,95}(@[A-Za-z0-9][\w.-]*)?", re.ASCII)
 """The name of a model on the hub: OWNER/NAME, with a revision if wanted."""
+HF_PREFIX = "hf:"
+"""The beginning of the name of a video classifier of the library transformers: hf:FOLDER or hf:OWNER/NAME."""
 GRAPH_FILE = "model.onnx"
 """The name of an exported model in a training folder: the result of a run that started from one."""
 
@@ -23,18 +25,7 @@ def find_model(name: str) -> Path:
     """Return the model file that a preset's name, a file or a training folder stands for. Raises WeightsError if there is none."""
     preset = PRESETS.get(name)
     if preset is None:
-        if _is_file(Path(name) / MODEL_FILE):
-            return Path(name) / MODEL_FILE
-        if not os.path.lexists(name) and REPOSITORY.fullmatch(name) is not None and _is_file(pulled_path(name)):
-            return _checked(pulled_path(name), f"fewframes models pull {name}")
-        if not _is_file(Path(name)):
-            found = f"a folder without {MODEL_FILE}" if os.path.isdir(name) else "no such file"
-            if not os.path.lexists(name) and REPOSITORY.fullmatch(name) is not None:
-                raise WeightsError(
-                    f"{name}: no such file, and no model of that name was pulled; if it is on the hub: fewframes models pull {name}"
-                )
-            raise WeightsError(f"{name}: {found}, and no preset of that name; {nearest(name, PRESETS)}")
-        return Path(name)
+        return _find_file(name)
     if preset.weights == "packaged":
         path = packaged_path(name)
         if not path.is_file():
@@ -49,6 +40,27 @@ def find_model(name: str) -> Path:
         raise WeightsError(f"the weights of {name!r} are not downloaded yet; get them: fewframes models pull {name}")
     again = f"fewframes models pull {name}, or from a file that you have: fewframes models pull {name} --file FILE"
     return _checked(path, again)
+
+
+def _find_file(name: str) -> Path:
+    """Return the model file that a path or a name of the hub stands for. Raises WeightsError if there is none."""
+    if name.startswith(HF_PREFIX):
+        raise WeightsError(
+            f"{name}: a model of another library, which predict, evaluate, explain and bench run as it is; nothing else can be "
+            "done with it"
+        )
+    if _is_file(Path(name) / MODEL_FILE):
+        return Path(name) / MODEL_FILE
+    if not os.path.lexists(name) and REPOSITORY.fullmatch(name) is not None and _is_file(pulled_path(name)):
+        return _checked(pulled_path(name), f"fewframes models pull {name}")
+    if not _is_file(Path(name)):
+        found = f"a folder without {MODEL_FILE}" if os.path.isdir(name) else "no such file"
+        if not os.path.lexists(name) and REPOSITORY.fullmatch(name) is not None:
+            raise WeightsError(
+                f"{name}: no such file, and no model of that name was pulled; if it is on the hub: fewframes models pull {name}"
+            )
+        raise WeightsError(f"{name}: {found}, and no preset of that name; {nearest(name, PRESETS)}")
+    return Path(name)
 
 
 def _checked(path: Path, again: str) -> Path:

@@ -16,8 +16,9 @@ from torch.overrides import TorchFunctionMode
 
 from fewframes.errors import ConfigError, WeightsError
 from fewframes.models.backbones import LITES, EfficientNetLite, TimmFrameEncoder, timm_frame_encoder
-from fewframes.models.config import ModelConfig
+from fewframes.models.config import CLIP, ModelConfig
 from fewframes.models.stam import STAM, SpatialEncoder
+from fewframes.models.words.encoder import ClipFrameEncoder, clip_frame_encoder
 from fewframes.video.view import ViewConfig
 
 
@@ -26,12 +27,15 @@ def build_model(config: ModelConfig, view: ViewConfig) -> STAM:
     if config.image_size != view.crop_px:
         raise ConfigError(f"the model takes frames of {config.image_size} px but the view makes {view.crop_px} px")
     if config.encoder == "vit":
-        encoder: SpatialEncoder | EfficientNetLite | TimmFrameEncoder = SpatialEncoder(config)
+        encoder: SpatialEncoder | EfficientNetLite | TimmFrameEncoder | ClipFrameEncoder = SpatialEncoder(config)
     elif config.encoder in LITES:
         multipliers = LITES[config.encoder]
         encoder = EfficientNetLite(
             config.cells, cells_layer=config.cells_layer, cell_width=config.cell_width, multipliers=multipliers
         )
+    elif config.encoder.startswith(CLIP):
+        assert config.tower is not None  # ModelConfig checks it
+        encoder = clip_frame_encoder(config.encoder, config.tower)
     else:
         encoder = timm_frame_encoder(
             config.encoder.removeprefix("timm:"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import struct
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -65,7 +66,9 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         # A small compressed file could fill the memory.
         if start == ZIP_START and any(entry.compress_type for entry in zipfile.ZipFile(path).infolist()):
             raise WeightsError(f"{path}: not a file of torch.save, which compresses nothing")
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "TypedStorage is deprecated")  # by torch itself, as it words an error
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except BAD_PICKLE as error:
         raise WeightsError(f"{path}: not a file of plain tensors ({one_line(error)})") from None
     for key in STATE_KEYS:

@@ -81,7 +81,7 @@ def push(
         upload = replace(prepared, is_new=_is_new(api, repository))
         if not confirm(upload):
             return ""
-        with _hub_errors(repository):
+        with hub_errors(repository):
             if upload.is_new:
                 api.create_repo(repository, private=private, repo_type="model", exist_ok=True)
             add = needed("huggingface_hub", "hub").CommitOperationAdd
@@ -115,7 +115,7 @@ def pull_model(repository: str, *, check: Callable[[Path], object] = lambda path
     _check_name(repository, with_revision=True)
     name, _, revision = repository.partition("@")
     api = _api()
-    with _hub_errors(repository):
+    with hub_errors(repository):
         info = api.model_info(name, revision=revision or None, files_metadata=True)
     files = {file.rfilename: file for file in info.siblings or []}
     if MODEL_FILE not in files or not _is_ours(info):
@@ -128,7 +128,7 @@ def pull_model(repository: str, *, check: Callable[[Path], object] = lambda path
         target.parent.mkdir(parents=True, exist_ok=True)
         with whole(target) as part:
             with tempfile.TemporaryDirectory(dir=part.parent) as folder:
-                with _hub_errors(repository):
+                with hub_errors(repository):
                     api.hf_hub_download(name, MODEL_FILE, revision=info.sha, local_dir=folder)
                 (Path(folder) / MODEL_FILE).replace(part)
             digest = sha256_of(part)
@@ -174,7 +174,7 @@ def _is_new(api: Any, repository: str) -> bool:
     from huggingface_hub.errors import RepositoryNotFoundError  # `_api` has imported it
 
     try:
-        with _hub_errors(repository, may_be_new=True):
+        with hub_errors(repository, may_be_new=True):
             info = api.model_info(repository)
     except RepositoryNotFoundError:
         return True
@@ -217,7 +217,7 @@ def _interval_beside(path: Path) -> str:
 
 
 @contextmanager
-def _hub_errors(repository: str, *, may_be_new: bool = False) -> Iterator[None]:
+def hub_errors(repository: str, *, may_be_new: bool = False) -> Iterator[None]:
     """Turn the errors of the hub's client into WeightsError, in our words: its own may be long, and name what was sent.
 
     With `may_be_new` the error for a repository that is not there goes through as it is.

@@ -60,8 +60,16 @@ class SharedHeads:
             name: Linear(*map(np.concatenate, zip(*parts, strict=True))) for name, parts in stacked.items()
         }
 
-    def encode_windows(self, moments: WindowMoments, *, with_attention: bool = False) -> list[WindowEncoding]:
-        """Return what `Runtime.encode_windows` does, for each model, from windows of frame embeddings and their moments."""
+    def encode_windows(
+        self, moments: WindowMoments, numbers: Sequence[int] | None = None, *, with_attention: bool = False
+    ) -> list[WindowEncoding]:
+        """Return what `Runtime.encode_windows` does, for each model, from windows of frame embeddings and their moments.
+
+        Args:
+            moments: The windows.
+            numbers: The models that are asked, by their place; None for all.
+            with_attention: Return the attention too.
+        """
         windows_BTD = moments.windows_BTD
         mean_BD = windows_BTD.mean(axis=1)
         attention_BT = np.full(windows_BTD.shape[:2], 1 / windows_BTD.shape[1], np.float32) if with_attention else None
@@ -74,6 +82,7 @@ class SharedHeads:
             if number in self._columns
             else runtime.encode_windows(windows_BTD, with_attention=with_attention)
             for number, runtime in enumerate(self.runtimes)
+            if numbers is None or number in numbers
         ]
 
 

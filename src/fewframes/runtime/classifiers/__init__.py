@@ -1,0 +1,1 @@
+"""Running of whole video classifiers that are not ours."""
