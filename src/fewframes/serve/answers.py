@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fewframes.errors import ConfigError, FewframesError, MissingVideo, Refusal, TooLarge
 from fewframes.inference.clips import ClipRequest
+from fewframes.inference.counting.count import count_repetitions
 from fewframes.inference.explain import explain
 from fewframes.inference.heads import Heads
 from fewframes.inference.predictor import Predictor
@@ -20,7 +21,14 @@ from fewframes.results import Prediction
 from fewframes.runtime.protocol import Runtime
 from fewframes.sampling import ONE_PASS
 from fewframes.serve.batcher import BatchingRuntime
-from fewframes.serve.config import EmbedRequest, PredictRequest, ServeConfig, TimelineRequest, VideoRequest
+from fewframes.serve.config import (
+    CountRequest,
+    EmbedRequest,
+    PredictRequest,
+    ServeConfig,
+    TimelineRequest,
+    VideoRequest,
+)
 from fewframes.serve.fetch import fetch, is_public, open_below
 from fewframes.serve.tasks import NamedFile, RequestTask
 from fewframes.viz.thumbnails import data_url, jpeg
@@ -68,6 +76,8 @@ class VideoAnswerer:
             raise ConfigError(f"no model {name!r}; this server has {self._models.name!r}")
         if isinstance(request, TimelineRequest):
             return self._timeline(models, request, file, task, progress)
+        if isinstance(request, CountRequest):
+            return self._count(models, request, file, task, progress)
         predictors = self._through(models, self._runtime)
         if isinstance(request, PredictRequest) and request.explain:
             if not isinstance(predictors, Predictor):
@@ -92,23 +102,26 @@ class VideoAnswerer:
         progress: Progress,
     ) -> dict[str, object]:
         """Return the timeline of an open video as plain values: that of one model, or the `answers` of several."""
-        num_done = total = 0
-
-        def on_chunk(_: str, done: int, of: int) -> None:
-            nonlocal num_done, total
-            num_done, total = max(num_done, done), of
-            progress(num_done, total)
-
-        def on_embedded(num_frames: int) -> None:
-            nonlocal num_done
-            num_done += num_frames
-            progress(num_done, total)
-
+        frames = FrameProgress(progress)
         config = TimelineConfig(window_s=request.window_s, threshold=request.threshold)
-        through = self._through(models, ReportingRuntime(self._runtime, task, on_embedded))
+        through = self._through(models, ReportingRuntime(self._runtime, task, frames.on_embedded))
         way = partial(sweep, through) if isinstance(through, Predictor) else through.timeline
-        found = way(file, config, start_s=request.start_s, end_s=request.end_s, progress=on_chunk)
+        found = way(file, config, start_s=request.start_s, end_s=request.end_s, progress=frames.on_chunk)
         return together([timeline.to_dict() for timeline in several(found)])
+
+    def _count(
+        self, models: Predictor | Heads, request: CountRequest, file: Any, task: RequestTask, progress: Progress
+    ) -> dict[str, object]:
+        """Return the repetitions in an open video as plain values. Raises ConfigError for several models."""
+        if not isinstance(models, Predictor):
+            raise ConfigError(f"count is of one model; name it: model is one of {', '.join(models.names)}")
+        frames = FrameProgress(progress)
+        predictor = self._through(models, ReportingRuntime(self._runtime, task, frames.on_embedded))
+        assert isinstance(predictor, Predictor)
+        found = count_repetitions(
+            predictor, file, start_s=request.start_s, end_s=request.end_s, progress=frames.on_chunk
+        )
+        return found.to_dict()
 
     def _through(self, models: Predictor | Heads, runtime: BatchingRuntime | ReportingRuntime) -> Predictor | Heads:
         """Return the models with a runtime that embeds frames, and with the limits of this server."""
@@ -126,6 +139,23 @@ class OwnHead:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._own, name)
+
+
+class FrameProgress:
+    """The frames of a long video that are embedded, from two counts: that of its chunks, and that of its frames."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress, self._done, self._total = progress, 0, 0
+
+    def on_chunk(self, _: str, done: int, total: int) -> None:
+        """Take the number of frames of the chunks that are done, and of all."""
+        self._done, self._total = max(self._done, done), total
+        self._progress(self._done, self._total)
+
+    def on_embedded(self, num_frames: int) -> None:
+        """Take the number of frames that were embedded just now."""
+        self._done += num_frames
+        self._progress(self._done, self._total)
 
 
 class ReportingRuntime:

@@ -88,12 +88,17 @@ class PredictRequest(VideoRequest):
 class TimelineRequest(VideoRequest):
     """A request for the actions in a long video and their times."""
 
-    window_s: Annotated[float, Field(ge=0.5, allow_inf_nan=False)] = 4.0
-    """Seconds of the shortest windows, about what an action lasts."""
-    threshold: Annotated[float, Field(ge=0, le=1)] = 0.8
-    """Confidence that a span needs."""
+    window_s: Annotated[float, Field(ge=0.5, allow_inf_nan=False)] | None = None
+    """Seconds of the shortest windows, about what an action lasts. Left out, spans are found as `fewframes timeline` finds them."""
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Confidence that a span needs. Left out, it is the detector's own, or 0.8 with windows."""
     progress: bool = False
     """Answer in lines of JSON: reports of progress, and the result last."""
+
+
+@settings(frozen=True, kw_only=True, config=STRICT)
+class CountRequest(VideoRequest):
+    """A request for the number of repetitions of a movement."""
 
 
 @settings(frozen=True, kw_only=True, config=STRICT)

@@ -7,7 +7,7 @@ import hmac
 import json
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 from fastapi import Request, Response
@@ -22,12 +22,10 @@ from fewframes.serve.metrics import Metrics
 from fewframes.serve.requests import read_request
 from fewframes.serve.security import HEADERS
 from fewframes.serve.service import Service
-from fewframes.serve.tasks import RequestTask, gone
+from fewframes.serve.tasks import ProgressLines, RequestTask, gone, in_a_line, in_time
 
 DRAIN_S = 1.0
 """Seconds for which the body of a refused request is still read."""
-MOST_CHARS = 1000
-"""The most characters of an error in an answer."""
 
 
 class RequestHandler:
@@ -59,7 +57,7 @@ class RequestHandler:
             await _drained(request)
         task, lines, upload = self.service.enter(), ProgressLines(asyncio.get_running_loop()), None
         try:
-            async with _in_time(task):
+            async with in_time(task):
                 video_request, upload = await read_request(request, kind, self.service.config.max_bytes)
             self.service.take_slot(task)
             file, name = (upload.file, upload.filename or "upload") if upload else (None, "")
@@ -102,7 +100,7 @@ class RequestHandler:
         leaving = asyncio.ensure_future(_disconnected(request))
         either: set[asyncio.Future[Any]] = {answer, leaving}
         try:
-            async with _in_time(task):
+            async with in_time(task):
                 await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         finally:
             leaving.cancel()
@@ -116,7 +114,7 @@ class RequestHandler:
         """Yield lines of JSON: progress, and last the result or the error. By then the status (200) has been sent."""
         try:
             while True:
-                async with _in_time(task):
+                async with in_time(task):
                     line = await lines.next()
                 if line is None:
                     break
@@ -128,7 +126,7 @@ class RequestHandler:
     def error_values(self, error: FewframesError) -> dict[str, object]:
         """Count an error, and return it as plain values for an answer."""
         self.metrics.refused.labels(str(status_of(error))).inc()
-        return {"error": _in_a_line(error), "status": status_of(error)}
+        return {"error": in_a_line(error), "status": status_of(error)}
 
 
 class StreamedLines(StreamingResponse):
@@ -145,52 +143,6 @@ class StreamedLines(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._on_left()
-
-
-@asynccontextmanager
-async def _in_time(task: RequestTask) -> AsyncIterator[None]:
-    """Limit what is awaited inside to the time of the task. Raises Refusal if its time is over or it is ended early."""
-    loop = asyncio.get_running_loop()
-
-    def wake() -> None:
-        with suppress(RuntimeError):  # the block is left already
-            limit.reschedule(0)
-
-    try:
-        async with asyncio.timeout(task.left_s) as limit:
-            task.on_end = lambda: loop.call_soon_threadsafe(wake)
-            yield
-    except TimeoutError:
-        raise task.refusal() from None
-    finally:
-        task.on_end = lambda: None
-
-
-def _in_a_line(error: FewframesError) -> str:
-    """Return the message of an error in one line of limited length, however long the name of the video in it is."""
-    line = " ".join(str(error).splitlines())
-    return line if len(line) <= MOST_CHARS else f"{line[: MOST_CHARS // 2]} ... {line[-MOST_CHARS // 2 :]}"
-
-
-class ProgressLines:
-    """A queue of progress, from the thread that works on a task to the event loop that writes the answer."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._news: asyncio.Queue[tuple[int, int] | None] = asyncio.Queue()
-
-    def report(self, done: int, total: int) -> None:
-        """Report that `done` of `total` frames are embedded. May be called from any thread."""
-        self._loop.call_soon_threadsafe(self._news.put_nowait, (done, total))
-
-    def end(self) -> None:
-        """Report that nothing more comes. May be called from any thread."""
-        with suppress(RuntimeError):  # the loop is closed, so nobody reads any more
-            self._loop.call_soon_threadsafe(self._news.put_nowait, None)
-
-    async def next(self) -> tuple[int, int] | None:
-        """Wait for the next report and return its (done, total); None after the last one."""
-        return await self._news.get()
 
 
 async def _drained(request: Request) -> None:

@@ -7,7 +7,8 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import uvicorn
 from fastapi import FastAPI
@@ -47,6 +48,19 @@ def run_until_told(app: FastAPI, listening: socket.socket) -> None:
         server.should_exit = True
 
     asyncio.run(_until_signal(server, listening, stop))
+
+
+@contextmanager
+def running(app: FastAPI, listening: socket.socket) -> Iterator[None]:
+    """Serve in a thread of its own inside the block. Open requests have a second to end after it."""
+    server = _server_of(app)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="page", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join(LAST_S)
 
 
 def _server_of(app: FastAPI) -> uvicorn.Server:
@@ -108,7 +122,5 @@ def listen(host: str, port: int) -> socket.socket:
         if listening is not None:
             listening.close()
         reason = getattr(error, "strerror", None) or error
-        raise ConfigError(
-            f"{host} port {port}: cannot be listened on ({reason}); take another --host or --port"
-        ) from None
+        raise ConfigError(f"{host} port {port}: cannot be listened on ({reason}); take another host or port") from None
     return listening

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import IO
 
 from fewframes.errors import Refusal
@@ -38,7 +39,7 @@ class Service:
         """Requests that had no answer yet when the service was closed."""
         self.runtime = BatchingRuntime(models.runtime, on_round)
         """The runtime that embeds the frames of all requests."""
-        self._answerer = VideoAnswerer(models, self.runtime, config)
+        self.answerer = VideoAnswerer(models, self.runtime, config)
         self._pool = ThreadPoolExecutor(config.num_workers, thread_name_prefix="fewframes-serve")
         self._lock = threading.Lock()
         self._inside: set[RequestTask] = set()
@@ -125,9 +126,13 @@ class Service:
             task: The task that `enter` returned.
             progress: Called from the working thread while a long video is embedded.
         """
+        return self.start(partial(self.answerer.answer, request, upload, name, task, progress), task)
+
+    def start(self, work: Callable[[], dict[str, object]], task: RequestTask) -> Future[dict[str, object]]:
+        """Start any work on a request, and return its future answer. Raises Refusal if it was ended, or its time is over."""
         with self._lock:
             task.check()  # `close` ends all tasks before it shuts the pool, so the pool is open here
-            return self._pool.submit(self._answerer.answer, request, upload, name, task, progress)
+            return self._pool.submit(work)
 
     def close(self) -> None:
         """End all requests as soon as possible, with 503 as their answer. Waits for nothing."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import IO
 
-from fewframes.errors import Refusal
+from fewframes.errors import FewframesError, Refusal
 
 CLIENT_GONE = 499
 """The status in the metrics of a request whose client went away."""
+MOST_CHARS = 1000
+"""The most characters of an error in an answer."""
 
 
 @dataclass(eq=False)
@@ -76,3 +80,49 @@ def gone() -> Refusal:
 def stopping() -> Refusal:
     """Return the refusal (503) of a server that stops."""
     return Refusal(503, "this server is stopping; try again in a moment", retry_s=5)
+
+
+@asynccontextmanager
+async def in_time(task: RequestTask) -> AsyncIterator[None]:
+    """Limit what is awaited inside to the time of the task. Raises Refusal if its time is over or it is ended early."""
+    loop = asyncio.get_running_loop()
+
+    def wake() -> None:
+        with suppress(RuntimeError):  # the block is left already
+            limit.reschedule(0)
+
+    try:
+        async with asyncio.timeout(task.left_s) as limit:
+            task.on_end = lambda: loop.call_soon_threadsafe(wake)
+            yield
+    except TimeoutError:
+        raise task.refusal() from None
+    finally:
+        task.on_end = lambda: None
+
+
+def in_a_line(error: FewframesError) -> str:
+    """Return the message of an error in one line of limited length, however long the name of the video in it is."""
+    line = " ".join(str(error).splitlines())
+    return line if len(line) <= MOST_CHARS else f"{line[: MOST_CHARS // 2]} ... {line[-MOST_CHARS // 2 :]}"
+
+
+class ProgressLines:
+    """A queue of progress, from the thread that works on a task to the event loop that writes the answer."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._news: asyncio.Queue[tuple[int, int] | None] = asyncio.Queue()
+
+    def report(self, done: int, total: int) -> None:
+        """Report that `done` of `total` frames are embedded. May be called from any thread."""
+        self._loop.call_soon_threadsafe(self._news.put_nowait, (done, total))
+
+    def end(self) -> None:
+        """Report that nothing more comes. May be called from any thread."""
+        with suppress(RuntimeError):  # the loop is closed, so nobody reads any more
+            self._loop.call_soon_threadsafe(self._news.put_nowait, None)
+
+    async def next(self) -> tuple[int, int] | None:
+        """Wait for the next report and return its (done, total); None after the last one."""
+        return await self._news.get()
