@@ -22,17 +22,28 @@ if TYPE_CHECKING:
     from fewframes.errors import FewframesError as FewframesError
     from fewframes.export.exporter import export as export_model  # noqa: F401
     from fewframes.inference.alarms import Alarm as Alarm
+    from fewframes.inference.counting.config import CountConfig as CountConfig
+    from fewframes.inference.counting.count import count_repetitions as count  # noqa: F401
+    from fewframes.inference.counting.results import RepetitionCount as RepetitionCount
+    from fewframes.inference.detection.changes import VideoChanges as VideoChanges
+    from fewframes.inference.detection.changes import compare_timelines as compare_timelines
+    from fewframes.inference.detection.spans import Span as Span
     from fewframes.inference.explain import Explanation as Explanation
     from fewframes.inference.explain import explain as explain
     from fewframes.inference.footage import alarm_promise as alarm_promise
+    from fewframes.inference.frame_store.store import FrameStore as FrameStore
+    from fewframes.inference.frame_store.store import read_frame_store as read_frame_store
+    from fewframes.inference.frame_store.write import write_frame_store as write_frame_store
     from fewframes.inference.heads import Heads as Heads
     from fewframes.inference.heads import load_heads as load_heads
+    from fewframes.inference.live.results import StreamPrediction as StreamPrediction
     from fewframes.inference.predictor import Predictor as Predictor
     from fewframes.inference.predictor import load as load
     from fewframes.inference.promise import AlarmPromise as AlarmPromise
-    from fewframes.inference.spans import Span as Span
+    from fewframes.inference.regions.detect import detect_tracks as detect_tracks
+    from fewframes.inference.regions.predict import predict_regions as predict_regions
+    from fewframes.inference.regions.timeline import sweep_regions as timeline_regions  # noqa: F401
     from fewframes.inference.stream import Stream as Stream
-    from fewframes.inference.stream import StreamPrediction as StreamPrediction
     from fewframes.inference.timeline import Timeline as Timeline
     from fewframes.inference.timeline import TimelineConfig as TimelineConfig
     from fewframes.inference.timeline import sweep as timeline  # noqa: F401
@@ -43,12 +54,15 @@ if TYPE_CHECKING:
     from fewframes.models.files.image_weights import start_model as start_model
     from fewframes.models.presets import PRESETS as PRESETS
     from fewframes.models.stam import STAM as STAM
+    from fewframes.models.words.files import words_model as words_model
     from fewframes.results import Clip as Clip
     from fewframes.results import Failure as Failure
     from fewframes.results import Label as Label
     from fewframes.results import Prediction as Prediction
     from fewframes.results import Timing as Timing
     from fewframes.search.index import Index as Index
+    from fewframes.training.boundaries.train import BoundariesResult as BoundariesResult
+    from fewframes.training.boundaries.train import train_boundaries as train_boundaries
     from fewframes.training.config import RunConfig as RunConfig
     from fewframes.training.config import read_run as read_run
     from fewframes.training.evaluation.evaluate import EvaluateConfig as EvaluateConfig
@@ -65,6 +79,10 @@ if TYPE_CHECKING:
     from fewframes.training.train import TrainOptions as TrainOptions
     from fewframes.training.train import train as train
     from fewframes.video.live_settings import StreamConfig as StreamConfig
+    from fewframes.video.regions.boxes import Box as Box
+    from fewframes.video.regions.boxes import Track as Track
+    from fewframes.video.regions.tracker import Detector as Detector
+    from fewframes.video.regions.zone import Zone as Zone
     from fewframes.video.source import open_video as open_video
     from fewframes.video.source import read_frames as read_frames
     from fewframes.video.view import ViewConfig as ViewConfig
@@ -73,9 +91,16 @@ _MODULE_OF = {
     "Alarm": "inference.alarms",
     "alarm_promise": "inference.footage",
     "AlarmPromise": "inference.promise",
+    "Box": "video.regions.boxes",
+    "BoundariesResult": "training.boundaries.train",
     "Checkpoint": "models.files.checkpoint",
     "Clip": "results",
+    "compare_timelines": "inference.detection.changes",
+    "count": "inference.counting.count:count_repetitions",
+    "CountConfig": "inference.counting.config",
     "DataConfig": "data.config",
+    "detect_tracks": "inference.regions.detect",
+    "Detector": "video.regions.tracker",
     "evaluate": "training.evaluation.evaluate",
     "EvaluateConfig": "training.evaluation.evaluate",
     "Evaluation": "training.evaluation.results",
@@ -84,6 +109,7 @@ _MODULE_OF = {
     "export_model": "export.exporter:export",
     "Failure": "results",
     "FewframesError": "errors",
+    "FrameStore": "inference.frame_store.store",
     "Heads": "inference.heads",
     "Index": "search.index",
     "Label": "results",
@@ -93,35 +119,45 @@ _MODULE_OF = {
     "ModelConfig": "models.config",
     "open_video": "video.source",
     "Prediction": "results",
+    "predict_regions": "inference.regions.predict",
     "Predictor": "inference.predictor",
     "PRESETS": "models.presets",
     "read_data": "data.dataset",
+    "read_frame_store": "inference.frame_store.store",
     "read_frames": "video.source",
     "read_run": "training.config",
+    "RepetitionCount": "inference.counting.results",
     "RunConfig": "training.config",
     "save_checkpoint": "models.files.checkpoint",
     "SolvedResult": "training.solved.run",
     "SolveOptions": "training.solved.run",
-    "Span": "inference.spans",
+    "Span": "inference.detection.spans",
     "STAM": "models.stam",
     "start_model": "models.files.image_weights",
     "Stream": "inference.stream",
     "StreamConfig": "video.live_settings",
-    "StreamPrediction": "inference.stream",
+    "StreamPrediction": "inference.live.results",
     "teach": "training.teaching.teach",
     "TeachChanges": "training.teaching.changes",
     "TeachOptions": "training.teaching.teach",
     "TeachResult": "training.teaching.teach",
     "Timeline": "inference.timeline",
     "timeline": "inference.timeline:sweep",
+    "timeline_regions": "inference.regions.timeline:sweep_regions",
     "TimelineConfig": "inference.timeline",
     "Timing": "results",
+    "Track": "video.regions.boxes",
     "train": "training.train",
+    "train_boundaries": "training.boundaries.train",
     "train_solved": "training.solved.run",
     "TrainingResult": "training.run.finish",
     "TrainOptions": "training.train",
+    "VideoChanges": "inference.detection.changes",
     "VideoSet": "data.dataset",
     "ViewConfig": "video.view",
+    "words_model": "models.words.files",
+    "write_frame_store": "inference.frame_store.write",
+    "Zone": "video.regions.zone",
 }
 
 __all__ = sorted(_MODULE_OF)  # noqa: PLE0605

@@ -6,7 +6,7 @@
     │   ├── MissingVideo   1  a video that does not exist
     │   ├── Unreachable    1  a video that was opened, but whose store or server failed later
     │   └── TooLarge       1  a video above the limits that were set
-    ├── DataError          1  a folder or list of videos that cannot be read as a data set
+    ├── DataError          1  a folder or list of videos that cannot be read as a data set, or a file of boxes
     ├── WeightsError       1  a checkpoint that is missing, damaged or of another shape
     ├── OutputError        1  a result that cannot be written: a full or read-only disk, a folder that was removed
     ├── ExportError        1  an exported graph that cannot be made, or that disagrees with its model
@@ -55,12 +55,16 @@ class Unreachable(VideoError):
     """A video that was opened, but whose store or server failed later. The video itself may be intact."""
 
 
+class AccessDenied(VideoError):
+    """A camera or server that does not accept the user and password, or wants some."""
+
+
 class TooLarge(VideoError):
     """A video above the limits that were set."""
 
 
 class DataError(FewframesError):
-    """A folder or list of videos that cannot be read as a data set."""
+    """A folder or list of videos that cannot be read as a data set, or a file of boxes that makes no sense."""
 
 
 class WeightsError(FewframesError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, astuple, dataclass
 from typing import NamedTuple
 
@@ -77,10 +77,33 @@ UNKNOWN = "unknown"
 BACKGROUND = frozenset({"background", "none", "no action", "nothing", "other"})
 """The labels that stand for none of the actions, in small letters and with spaces between words."""
 
+NEGATIONS = ("no", "non", "not", "without")
+"""Words that turn the name of an action into a name for its absence."""
+
 
 def is_background(label: str) -> bool:
     """Return True if a label, such as the name of a folder, stands for none of the actions: `background`, `Other`, `no_action`."""
-    return " ".join(label.replace("_", " ").replace("-", " ").casefold().split()) in BACKGROUND
+    return _words(label) in BACKGROUND
+
+
+def background_labels(labels: Iterable[str]) -> frozenset[str]:
+    """Return those of these labels that stand for none of the actions.
+
+    That are background (`is_background`) and the negations of other labels: `noFight`, `no_fight` or `not fight` beside `fight`.
+    """
+    names = {label: _words(label) for label in labels}
+    plain = {name.replace(" ", "") for name in names.values()}
+
+    def is_negation(name: str) -> bool:
+        joined = name.replace(" ", "")
+        return any(joined.startswith(no) and joined.removeprefix(no) in plain for no in NEGATIONS)
+
+    return frozenset(label for label, name in names.items() if name in BACKGROUND or is_negation(name))
+
+
+def _words(label: str) -> str:
+    """Return a label in small letters, with a space between words."""
+    return " ".join(label.replace("_", " ").replace("-", " ").casefold().split())
 
 
 @dataclass(frozen=True)
@@ -116,6 +139,11 @@ class Label(NamedTuple):
 
     label: str
     score: float
+
+
+def named(**names: str) -> dict[str, str]:
+    """Return those of these names that are not empty, such as those of a model, a zone or a track of an answer."""
+    return {what: name for what, name in names.items() if name}
 
 
 def top_labels(scores_K: Floats, labels: tuple[str, ...], k: int) -> list[Label]:
@@ -258,6 +286,10 @@ class Prediction:
     """The use of the budget; None if none was given."""
     model: str = ""
     """The name of the model, if several answered in one pass; empty if one did."""
+    zone: str = ""
+    """The name of the zone of the picture that was looked at; empty for the whole picture."""
+    track: str = ""
+    """The name of the person or thing that was followed; empty for the whole picture."""
 
     @property
     def present(self) -> list[Label]:
@@ -329,7 +361,7 @@ class Prediction:
         """Return plain values, as `fewframes predict --json` writes them, with the `topk` likeliest actions."""
         return {
             "source": self.source,
-            **({"model": self.model} if self.model else {}),
+            **named(model=self.model, zone=self.zone, track=self.track),
             "label": self.label,
             "known": None if self.known is None else round(self.known, 4),
             "unknown_below": None if self.familiarity is None else round(self.familiarity.threshold, 4),

@@ -18,7 +18,7 @@ from fewframes.bench.systems import FPS, NUM_CLASSES, PYTORCHVIDEO, TRANSFORMERS
 from fewframes.errors import ConfigError, nearest
 from fewframes.models.config import ModelConfig
 from fewframes.models.files.hub import load_checkpoint
-from fewframes.models.files.names import downloaded_path
+from fewframes.models.files.names import HF_PREFIX, downloaded_path
 from fewframes.models.files.networks import build_model
 from fewframes.models.presets import PRESETS
 from fewframes.sampling import Views
@@ -269,6 +269,17 @@ def baseline_of(name: str) -> Baseline:
     """Return a baseline by its name, or a model of ours by its file. ConfigError offers the nearest name."""
     if name in BASELINES:
         return BASELINES[name]
+    if name.startswith(HF_PREFIX):
+        from fewframes.models.video_classifiers.network import VideoClassifier  # late: an optional package
+
+        found = VideoClassifier(name)
+        for (
+            parameter
+        ) in found.network.parameters():  # the counter of cost fails on a query that learns (VideoPrism's pooling)
+            parameter.requires_grad_(parameter.ndim == 2)
+        return Baseline(
+            build=lambda: found.network, frames=found.num_frames, view=found.view, takes="frames", package=TRANSFORMERS
+        )
     if not Path(name).exists():
         raise ConfigError(f"no system {name!r}, and no file of that name; {nearest(name, BASELINES)}")
     checkpoint = load_checkpoint(name)

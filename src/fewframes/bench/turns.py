@@ -18,10 +18,11 @@ from fewframes.core.metrics import Report, score
 from fewframes.core.settings import settings_from
 from fewframes.data.dataset import VideoSet
 from fewframes.errors import DataError, VideoError
-from fewframes.inference.predictor import Predictor
+from fewframes.inference.predictor import Predictor, load
 from fewframes.models.cost import Cost, count_cost
 from fewframes.models.devices import choose_device, matrix_flops_s
 from fewframes.models.files.hub import load_checkpoint
+from fewframes.models.files.names import HF_PREFIX
 from fewframes.models.files.release import kinetics_labels
 from fewframes.models.stam import STAM, SpatialEncoder
 from fewframes.models.token_merging import merge_tokens
@@ -62,8 +63,10 @@ NO_SHORTCUTS = Shortcuts()
 def costs_of(name: str, shortcuts: Shortcuts) -> tuple[Cost, Cost]:
     """Return the cost of one view by the whole network, and as it is run; nothing is computed."""
     baseline = baseline_of(name)
-    with torch.device("meta"):  # only a file of ours comes with its weights
+    with torch.device("meta"):  # only a file of ours, and a folder of transformers, come with their weights
         network = build(baseline)
+    if isinstance(network, BaselineNetwork):
+        network = network.to("meta")
     whole = count_cost(network, baseline.frames_a_pass, baseline.size_px)
     if not isinstance(network, STAM):
         return whole, whole
@@ -128,9 +131,7 @@ def report_on(
     if weights is None:
         if not has_weights(name):
             return None
-        checkpoint = load_checkpoint(name)
-        merge = shortcuts.merged(checkpoint.model) or None
-        predictor = Predictor(checkpoint, device=device, merge=merge, name=name)
+        predictor = _predictor(name, device, shortcuts)
         scored = score_videos(data, predictor, views=Views(tolerance=shortcuts.tolerance))
         if scored.failures:
             raise DataError(f"{len(scored.failures)} videos cannot be read, the first: {scored.failures[0].error}")
@@ -143,6 +144,15 @@ def report_on(
     runner = Runner(network, baseline, choose_device(device))
     scores = [runner.scores(read_views(baseline, sample.path, sample.start_s, sample.end_s)) for sample in data.samples]
     return score(torch.stack(scores).log().numpy(), class_indices[data.multi_hot().argmax(axis=1)], labels)
+
+
+def _predictor(name: str, device: str, shortcuts: Shortcuts) -> Predictor:
+    """Return a predictor of a model that has weights: one of ours with the shortcuts, or one of transformers as it is."""
+    if name.startswith(HF_PREFIX):
+        return load(name, device=device, dtype="float32")
+    checkpoint = load_checkpoint(name)
+    merge = shortcuts.merged(checkpoint.model) or None
+    return Predictor(checkpoint, device=device, merge=merge, name=name)
 
 
 def decoding_s(baseline: Baseline, clip: str) -> float:

@@ -41,9 +41,8 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="[SYSTEM...]",
-            help="Systems to compare: names (see --list), files or folders of trained models, or `all`. By default "
-            + ", ".join(DEFAULT_SYSTEMS)
-            + ".",
+            help="Systems to compare: names (see --list), files or folders of trained models, hf:FOLDER, hf:OWNER/NAME, or `all`. "
+            "By default " + ", ".join(DEFAULT_SYSTEMS) + ".",
             show_default=False,
         ),
     ] = None,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # the command line must not load torch before a command needs
     from fewframes.data.layouts import Sample
     from fewframes.inference.explain import Explanation
     from fewframes.inference.predictor import Predictor
+    from fewframes.inference.timeline import Timeline
     from fewframes.results import Failure, Prediction
     from fewframes.training.evaluation.results import Evaluation
 
@@ -45,12 +46,12 @@ def write_json(results: Results, topk: int) -> Iterator[Prediction | Explanation
 
 
 def write_csv(
-    results: Results, topk: int, *, multilabel: bool = False, several: bool = False
+    results: Results, topk: int, *, multilabel: bool = False, several: bool = False, named: Sequence[str] = ()
 ) -> Iterator[Prediction | Explanation | Failure]:
     """Print a CSV row for each video, and yield its result. A row has `topk` pairs of label and score; a failure has its reason.
 
     Rows of a multi-label model end with the labels that are present, separated by `;`. Where several models answer there is a row
-    for each, and a column with its name.
+    for each, and a column with its name. `named` are further such columns: `zone`, or `track`.
     """
     from fewframes.results import Failure
 
@@ -58,20 +59,20 @@ def write_csv(
     writer = csv.writer(sys.stdout, lineterminator="\n")
     present = ["present"] if multilabel else []
     names = [f"{what}_{rank}" for rank in ranks for what in ("label", "score")]
-    named_model = ["model"] if several else []
-    writer.writerow(["source", *named_model, "error", *names, "distinct_frames", *JUDGED, *present])
+    columns = [*(["model"] if several else []), *named]
+    writer.writerow(["source", *columns, "error", *names, "distinct_frames", *JUDGED, *present])
     for result in results:
         if isinstance(result, Failure):
             empty = [""] * (2 * topk + 1 + len(JUDGED) + len(present))
-            writer.writerow([for_csv(result.source), *([""] * several), for_csv(result.error), *empty])
+            writer.writerow([for_csv(result.source), *([""] * len(columns)), for_csv(result.error), *empty])
         else:
             prediction = prediction_of(result)
             pairs = [cell for label, score in prediction.top(topk) for cell in (for_csv(label), f"{score:.6f}")]
             padding = [""] * (2 * topk - len(pairs))
             judged = judged_cells(prediction)
-            named = [for_csv(";".join(label for label, _ in prediction.present))] if present else []
-            model = [for_csv(prediction.model)] if several else []
-            row = [*model, "", *pairs, *padding, prediction.distinct_frames, *judged, *named]
+            there = [for_csv(";".join(label for label, _ in prediction.present))] if present else []
+            who = [for_csv(getattr(prediction, column)) for column in columns]
+            row = [*who, "", *pairs, *padding, prediction.distinct_frames, *judged, *there]
             writer.writerow([for_csv(prediction.source), *row])
         yield result
 
@@ -111,22 +112,30 @@ def block(prediction: Prediction, topk: int) -> str:
     times, attention = prediction.times_s.tolist(), prediction.frame_attention.tolist()
     full, levels = ("█", "▁▂▃▄▅▆▇█") if speaks_unicode() else ("#", "01234567")
     strip = "".join(levels[round(7 * weight / max(attention))] for weight in attention)
+    weights = f"attention {strip} most at {times[attention.index(max(attention))]:.2f} s"
+    if len(set(attention)) == 1 < len(attention):
+        weights = "all weighed alike"
     timing, reading = prediction.timing, prediction.reading
     return "\n".join(
         [
             plain(prediction.source),
-            *([f"  model {plain(prediction.model)}"] if prediction.model else []),
+            *who_lines(prediction),
             *unknown_lines(prediction),
             *(f"  {label:<{width}} {score:6.1%}  {full * round(30 * score)}" for label, score in top),
             *present_lines(prediction),
-            f"  frames from {times[0]:.2f} s to {times[-1]:.2f} s, attention {strip} most at "
-            f"{times[attention.index(max(attention))]:.2f} s",
+            f"  frames from {times[0]:.2f} s to {times[-1]:.2f} s, {weights}",
             f"  decode {timing.decode_s:.3f} s, transform {timing.transform_s:.3f} s, network {timing.network_s:.3f} s; "
             f"{count_of(reading.frames_decoded, 'picture')} decoded, {reading.bytes_read / 1e6:.2g} MB read",
             *([] if prediction.budget is None else [f"  {prediction.budget}"]),
             *(f"  note: {notice}" for notice in prediction.notices),
         ]
     )
+
+
+def who_lines(found: Prediction | Timeline) -> list[str]:
+    """Return lines that name the model, the zone or the track of an answer, where there are several of them."""
+    names = {"model": found.model, "zone": found.zone, "track": found.track}
+    return [f"  {what} {plain(name)}" for what, name in names.items() if name]
 
 
 def present_lines(prediction: Prediction) -> list[str]:
@@ -271,7 +280,11 @@ def counted(counts: dict[str, int]) -> str:
 def describe(predictor: Predictor) -> str:
     """Return one line that names the model, its number of actions, the runtime, the device and the precision."""
     runtime = predictor.runtime
-    return f"{runtime.name}: {count_of(len(runtime.labels), 'action')}, {runtime.kind} on {runtime.device} in {runtime.precision}"
+    line = f"{runtime.name}: {count_of(len(runtime.labels), 'action')}, {runtime.kind} on {runtime.device} in {runtime.precision}"
+    if runtime.kind != "transformers":
+        return line
+    licence = runtime.provenance["licence"] or "unknown (its card names none)"
+    return f"{line}; licence {licence}; it cannot tell unknown videos, so each gets one of its labels"
 
 
 def summary(results: list[Prediction | Explanation | Failure], seconds: float) -> str:

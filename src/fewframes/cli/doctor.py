@@ -29,6 +29,7 @@ OPTIONAL = {
     "s3fs": ("videos on S3 (s3://...)", "pip install 'fewframes[s3]'"),
     "gcsfs": ("videos on Google Cloud (gs://...)", "pip install 'fewframes[gcs]'"),
     "lancedb": ("index and search", "pip install 'fewframes[search]'"),
+    "open_clip": ("labels in words", "pip install 'fewframes[words]'"),
     "aiohttp": ("videos by http(s)://...", "pip install 'fewframes[http]'"),
 }
 RATE_SIDE = 1024

@@ -15,6 +15,7 @@ from fewframes.errors import EXIT_SOME_FAILED, ConfigError
 
 if TYPE_CHECKING:  # the command line must not load torch before a command needs it
     from fewframes.batch.rows import VideoJob
+    from fewframes.batch.timelines import TimelineJob
 
 Engine = Literal["local", "ray"]
 EngineOption = Annotated[
@@ -29,10 +30,36 @@ ShardRowsOption = Annotated[
     int,
     typer.Option("--shard-rows", min=1, help="Inputs in each file of --engine.", rich_help_panel=LARGE_RUNS),
 ]
+RayWorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=1,
+        help="Processes of --engine ray.",
+        show_default="one per core, or per GPU",
+        rich_help_panel=LARGE_RUNS,
+    ),
+]
 
 
-def write_folder(job: VideoJob, sources: list[str], output: str, engine: Engine, shard_rows: int, doing: str) -> None:
-    """Compute the rows that are not in the folder yet, and print a tally of the whole folder.
+def check_workers(engine: Engine | None, workers: int | None) -> None:
+    """Raise BadParameter for a number of workers without Ray, which nothing would read."""
+    if engine != "ray" and workers is not None:
+        raise typer.BadParameter("--workers is an option of --engine ray; leave it out, or add --engine ray")
+
+
+def write_folder(
+    job: VideoJob | TimelineJob, sources: list[str], output: str, engine: Engine, shard_rows: int, doing: str
+) -> None:
+    """Compute the rows that are not in the folder yet, as `fill_folder` does, and end the command with code 3 if a video failed."""
+    if fill_folder(job, sources, output, engine, shard_rows, doing):
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def fill_folder(
+    job: VideoJob | TimelineJob, sources: list[str], output: str, engine: Engine, shard_rows: int, doing: str
+) -> int:
+    """Compute the rows that are not in the folder yet, and print a tally of the whole folder. Return how many videos failed.
 
     Args:
         job: The model and its settings.
@@ -42,7 +69,7 @@ def write_folder(job: VideoJob, sources: list[str], output: str, engine: Engine,
         shard_rows: Inputs in each file.
         doing: The word for the work in the progress bar.
 
-    Raises ConfigError for a list that does not exist, and ends the command with code 3 if a video failed.
+    Raises ConfigError for a list that does not exist.
     """
     from fewframes.batch.output import begin, count, cut, remaining, run_here
     from fewframes.batch.ray import check_ray, run_on_ray
@@ -55,7 +82,8 @@ def write_folder(job: VideoJob, sources: list[str], output: str, engine: Engine,
     paths = [absolute(path) for path in named_videos(sources)]
     if missing := [path for path in paths if path.endswith(".txt")]:  # `named_videos` has opened every list that exists
         raise ConfigError(f"{missing[0]}: no such list of videos; check the path")
-    work = (replace(job, device="cpu") if engine == "ray" else job).start()
+    here: VideoJob | TimelineJob = replace(job, device="cpu") if engine == "ray" else job
+    work = here.start()
     shards = cut(paths, shard_rows)
     folder = begin(absolute(output), work.about, shards)
     left = remaining(folder, shards)
@@ -87,5 +115,4 @@ def write_folder(job: VideoJob, sources: list[str], output: str, engine: Engine,
         f"{count_of(tally.num_rows, 'row')} in {count_of(tally.num_shards, 'file')}, {tally.num_failed} of videos that failed; "
         f"{num_left} new in {seconds:.1f} s; {output}"
     )
-    if tally.num_failed:
-        raise typer.Exit(EXIT_SOME_FAILED)
+    return tally.num_failed

@@ -25,23 +25,27 @@ VERBS = {
     "Recognise": {
         "predict": "Name the actions in videos.",
         "timeline": "Find which actions happen in long videos, and when.",
+        "changes": "Compare two results of `timeline`: which spans are new, gone, relabelled or moved.",
+        "count": "Count the repetitions of a movement in videos, without being told which.",
         "stream": "Name the action in a camera, network stream, file or pipe, as it happens.",
     },
     "Learn": {
         "label": "Label videos in your browser, and see the model learn.",
         "train": "Teach a model your own actions.",
         "teach": "Make labels part of a model at once, by a few examples of each.",
+        "words": "Make a model from labels in words.",
         "evaluate": "Measure how often a model is right on your videos, and show what it gets wrong.",
         "data": "Check labelled videos before training, split them, and convert the files of other tools.",
         "models": "List the models with their size, cost, input, weights and licence; fetch published weights.",
     },
     "Search": {
         "index": "Make moments of many videos searchable with `fewframes search`.",
-        "search": "Find moments like a moment, or moments of a label.",
+        "search": "Find moments like a moment, of a label, or that words describe.",
         "embed": "Write an embedding of each video, for other tools to search, group or train with.",
     },
     "Use elsewhere": {
         "serve": "Answer over HTTP: actions, timelines and embeddings of videos.",
+        "mcp": "Let agents ask about videos, over the Model Context Protocol: actions, timelines, counts and search.",
         "export": "Write a model for ONNX Runtime, OpenVINO, torch.export or web browsers.",
     },
     "This machine": {

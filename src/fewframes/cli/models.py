@@ -13,21 +13,29 @@ from fewframes.core.text import count_of
 from fewframes.errors import ConfigError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from fewframes.models.sharing.hub import Upload
 
 app = typer.Typer(cls=Commands, invoke_without_command=True, add_completion=False, **SETTINGS)
 
 
 @app.callback()
-def models(context: typer.Context) -> None:
+def models(
+    context: typer.Context,
+    encoders: Annotated[
+        bool, typer.Option("--encoders", help="List image-text encoders for labels in words instead.")
+    ] = False,
+) -> None:
     """List the models with their size, cost, input, weights and licence; fetch published weights."""
     if context.invoked_subcommand is not None:
         return
-    from rich.table import Table
-
+    if encoders:
+        _list_encoders()
+        return
     from fewframes.models.presets import PRESETS
 
-    table = Table(
+    table = _table(
         "name",
         "parameters",
         "billion multiply-adds",
@@ -35,13 +43,7 @@ def models(context: typer.Context) -> None:
         "weights",
         "licence",
         "of the paper",
-        box=None,
-        pad_edge=False,
     )
-    for column in table.columns[:5]:
-        column.no_wrap = True
-    for column in table.columns[1:3]:
-        column.justify = "right"
     for name, preset in PRESETS.items():
         weights = {
             "packaged": "in this package",
@@ -65,6 +67,49 @@ def models(context: typer.Context) -> None:
     tell(
         "lite0-16: the code and the image encoder are Apache-2.0, but the videos that it learned its actions from state no terms "
         "(docs/models/lite0-16.md). `fewframes train --model lite0-16` keeps the image encoder alone, and none of these actions."
+    )
+
+
+def _table(*columns: str) -> Table:
+    """Return an empty table with these columns. Numbers stand in the second and third one."""
+    from rich.table import Table
+
+    table = Table(*columns, box=None, pad_edge=False)
+    for column in table.columns[:5]:
+        column.no_wrap = True
+    for column in table.columns[1:3]:
+        column.justify = "right"
+    return table
+
+
+def _list_encoders() -> None:
+    """Print the list of image-text encoders."""
+    from fewframes.models.words.encoders import ENCODERS, licence_words
+
+    table = _table(
+        "name",
+        "parameters",
+        "billion multiply-adds",
+        "frames",
+        "embedding",
+        "licence",
+        "for",
+    )
+    for name, encoder in ENCODERS.items():
+        table.add_row(
+            name,
+            f"{encoder.num_parameters / 1e6:.0f} M",
+            f"{encoder.gmacs:.1f}",
+            f"{encoder.image_px} px",
+            str(encoder.width),
+            licence_words(name),
+            encoder.suits,
+        )
+    console().print(table)
+    tell(
+        "Parameters are those of the image half, multiply-adds those of one frame. "
+        "Use one: fewframes predict VIDEO --labels 'PHRASE; PHRASE' --encoder NAME. Its "
+        "weights are fetched then, once. Any other name of open_clip works too."
     )
 
 

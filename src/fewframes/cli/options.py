@@ -22,6 +22,7 @@ MODEL = "Model"
 OUTPUT = "Output"
 SPEED = "Speed and machine"
 LARGE_RUNS = "Large runs"
+ACCESS, LIMITS = "Access", "Limits"
 
 DATA = DataConfig()
 """The settings of labelled data as they are if no option changes them."""
@@ -89,7 +90,8 @@ EndOption = Annotated[
 ModelOption = Annotated[
     str,
     typer.Option(
-        help="The model: a preset (see `fewframes models`), or a file or folder written by `fewframes train`.",
+        help="The model: a preset (see `fewframes models`), or a file or folder written by `fewframes train`. For comparison: a "
+        "video classifier of transformers, hf:FOLDER or hf:OWNER/NAME (docs/guide/others.md).",
         rich_help_panel=MODEL,
     ),
 ]
@@ -98,7 +100,8 @@ ModelsOption = Annotated[
     typer.Option(
         "--model",
         help="The model: a preset (see `fewframes models`), or a file or folder written by `fewframes train`. Several models with "
-        "one frame encoder answer in one pass: give the option several times, or a folder of models.",
+        "one frame encoder answer in one pass: give the option several times, or a folder of models. For comparison: a video "
+        "classifier of transformers, hf:FOLDER or hf:OWNER/NAME (docs/guide/others.md).",
         show_default="lite0-16",
         rich_help_panel=MODEL,
     ),
@@ -120,6 +123,16 @@ DtypeOption = Annotated[
         help="Precision of the network. auto takes bfloat16 on hardware that is fast in it, else float32.",
         rich_help_panel=SPEED,
     ),
+]
+MaxMbOption = Annotated[float, typer.Option(min=0.001, help="Largest video, in megabytes.", rich_help_panel=LIMITS)]
+MaxSecondsOption = Annotated[float, typer.Option(min=0.001, help="Longest video, in seconds.", rich_help_panel=LIMITS)]
+MaxMegapixelsOption = Annotated[
+    float,
+    typer.Option(min=0.001, help="Largest frame, in millions of pixels (4K has 8.3).", rich_help_panel=LIMITS),
+]
+VideosAtOnceOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Videos worked on at the same time.", show_default="two per core", rich_help_panel=SPEED),
 ]
 RuntimeOption = Annotated[
     Literal["auto", "torch", "onnxruntime"],

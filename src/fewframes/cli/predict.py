@@ -19,6 +19,7 @@ from fewframes.cli.console import (
     write_json,
     write_table,
 )
+from fewframes.cli.draw import DrawOption, check_draw, draw_predictions
 from fewframes.cli.engine import EngineOption, ShardRowsOption, write_folder
 from fewframes.cli.explain import ExplainOption, MapOption, explained, plan_pictures
 from fewframes.cli.heads import check_alone, describe_all, names_of, of_first, one_by_one, open_models, predictors_of
@@ -47,6 +48,8 @@ from fewframes.cli.options import (
     named_videos,
     unknown_of,
 )
+from fewframes.cli.region_options import Asked, BoxesOption, DetectorOption, ShowZonesOption, ZoneOption, kinds_of
+from fewframes.cli.words import EncoderOption, LabelsOption, with_words
 from fewframes.errors import EXIT_SOME_FAILED
 
 if TYPE_CHECKING:
@@ -58,7 +61,12 @@ def predict(
     frames: FramesOption = None,
     start: StartOption = 0.0,
     end: EndOption = None,
+    zone: ZoneOption = None,
+    boxes: BoxesOption = None,
+    detector: DetectorOption = None,
     model: ModelsOption = None,
+    labels: LabelsOption = None,
+    encoder: EncoderOption = None,
     unknown: UnknownOption = "auto",
     topk: Annotated[
         int, typer.Option(min=1, help="Number of actions to name for each video.", rich_help_panel=OUTPUT)
@@ -67,6 +75,8 @@ def predict(
     as_csv: CsvOption = False,
     explain: ExplainOption = None,
     maps: MapOption = "auto",
+    draw: DrawOption = None,
+    show_zones: ShowZonesOption = None,
     tolerance: ToleranceOption = 0.0,
     early_exit: EarlyExitOption = None,
     budget_ms: BudgetMsOption = None,
@@ -95,7 +105,10 @@ def predict(
             (engine is None) != (output is None),
             "--engine and --output go together: give both, or neither",
         ),
-        (engine and (json or as_csv or explain), "--engine writes Parquet; leave out --json, --csv and --explain"),
+        (
+            engine and (json or as_csv or explain or draw),
+            "--engine writes Parquet; leave out --json, --csv, --explain and --draw",
+        ),
         (
             (engine or explain is not None) and (budget_ms is not None or budget_kb is not None),
             "--engine and --explain look at all frames; leave out --budget-ms and --budget-kb",
@@ -110,7 +123,7 @@ def predict(
     ):
         if wrong:
             raise typer.BadParameter(words)
-    names = names_of(model)
+    names = names_of(with_words(model, labels, encoder))
     staged = {"--early-exit": early_exit is not None, "--budget-ms": budget_ms is not None}
     check_alone(
         names,
@@ -118,7 +131,11 @@ def predict(
         "how many frames are looked at follows from the confidence of one model",
     )
     check_alone(names, {"--explain": explain is not None}, "a picture explains the answer of one model")
+    check_alone(names, {"--draw": draw is not None}, "a video shows the answer of one model")
     check_alone(names, {"--engine": engine is not None}, "each input has exactly one row")
+    not_of_regions = {"--engine": engine is not None, "--explain": explain is not None} | staged
+    parts = Asked(zone, boxes, detector, show_zones)
+    parts.check(names, not_of_regions | {"--budget-kb": budget_kb is not None})
     if engine is not None and output is not None:
         from fewframes.batch.rows import VideoJob
 
@@ -130,10 +147,13 @@ def predict(
         write_folder(job, sources, output, engine, shard_rows, "labelling")
         return
     from fewframes.inference.heads import Heads
+    from fewframes.inference.regions.predict import predict_regions_many
     from fewframes.models.files.formats import format_of
     from fewframes.runtime.open import has_torch
 
     paths = named_videos(sources)
+    check_draw(draw, paths)
+    regions = parts.regions(paths, start, end)
     pictures = [] if explain is None else plan_pictures(explain, paths)
     began = time.perf_counter()
     if explain is not None and maps != "none" and runtime == "auto" and format_of(names[0]) is None and has_torch():
@@ -145,6 +165,17 @@ def predict(
     results: Iterable[Shown | tuple[Prediction, ...]] = (
         models.predict_many(paths, num_frames=frames, start_s=start, end_s=end, tolerance=tolerance, workers=workers)
         if isinstance(models, Heads)
+        else predict_regions_many(
+            models,
+            paths,
+            regions,
+            num_frames=frames,
+            start_s=start,
+            end_s=end,
+            tolerance=tolerance,
+            workers=workers,
+        )
+        if regions
         else explained(models, paths, pictures, maps=maps, num_frames=frames, start_s=start, end_s=end)
         if explain is not None
         else models.predict_many(
@@ -161,10 +192,13 @@ def predict(
     )
     began = time.perf_counter()
     multilabel = any(predictor.runtime.task == "multilabel" for predictor in predictors_of(models))
-    in_csv = partial(write_csv, multilabel=multilabel, several=len(names) > 1)
+    in_csv = partial(write_csv, multilabel=multilabel, several=len(names) > 1, named=kinds_of(regions))
     write = write_json if json else in_csv if as_csv else write_table
     shown = list(write(one_by_one(with_progress(results, len(paths), "labelling")), topk))
-    _end(of_first(shown), time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    if draw is not None:
+        draw_predictions(shown, draw, start, end, regions)
+    _end(of_first(shown), seconds)
 
 
 def _end(shown: list[Shown], seconds: float) -> None:

@@ -42,7 +42,7 @@ def search(
     video: Annotated[
         str | None,
         typer.Argument(
-            metavar="[VIDEO]", help="Find moments like this video (a file or URL; words are not understood)."
+            metavar="[VIDEO]", help="Find moments like this video (a file or URL; for words there is --text)."
         ),
     ] = None,
     *,
@@ -53,6 +53,14 @@ def search(
         str | None,
         typer.Option(
             help="Find moments of a label: one of the model's, or one that you taught.", rich_help_panel=QUERY
+        ),
+    ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option(
+            help="Find moments that show what these words say, in an index that was made with a model from `fewframes words`. "
+            "Several phrasings are separated by |.",
+            rich_help_panel=QUERY,
         ),
     ] = None,
     like: Annotated[
@@ -102,6 +110,14 @@ def search(
         str | None,
         typer.Option(help="The model of the index, if it has been renamed or moved.", rich_help_panel=MODEL),
     ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FOLDER",
+            help="For --text: the image-text encoder of the index, if it has been renamed or moved.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
     json: JsonOption = False,
     as_csv: CsvOption = False,
     page: Annotated[
@@ -115,13 +131,15 @@ def search(
     dtype: DtypeOption = "auto",
     runtime: RuntimeOption = "auto",
 ) -> None:
-    """Find moments like a moment, or moments of a label. Teach a new label from a few examples.
+    """Find moments like a moment, of a label, or that words describe. Teach a new label from a few examples.
 
     Exit codes: 0 done (also if nothing was found), 1 the index cannot be searched, 2 wrong use.
     """
     if json and as_csv:
         raise typer.BadParameter("--json and --csv exclude each other")
-    check_asked([video, label, like], teach, yes + no)
+    check_asked([video, label, text, like], teach, yes + no)
+    if encoder is not None and text is None:
+        raise typer.BadParameter(f"--encoder {encoder} is for --text; add that, or leave it out")
     if page is not None:
         check_writable(page, "--page")
         check_not_read(page, [] if video is None else [video])
@@ -135,7 +153,15 @@ def search(
             where, load(named, device=device, dtype=dtype, backend=backend, merge=merge, runtime=runtime)
         )
     began = time.perf_counter()
-    query = there.moment(video, start, end) if video is not None else label if like is None else there.row(like)
+    query = (
+        there.moment(video, start, end)
+        if video is not None
+        else there.text(text, model=model, encoder=encoder)
+        if text is not None
+        else label
+        if like is None
+        else there.row(like)
+    )
     found: tuple[Hit, ...] = ()
     if query is not None:
         found = there.search(query, where=condition, videos=videos, num=num, distinct=distinct)
@@ -145,7 +171,7 @@ def search(
     show(found, "json" if json else "csv" if as_csv else "table")
     tell(f"{len(found)} of {count_of(there.num_rows, 'moment')} in {time.perf_counter() - began:.2f} s")
     if page is not None:
-        title = teach or label or (f"like {like}" if like else f"like {Path(str(video)).name}")
+        title = teach or label or text or (f"like {like}" if like else f"like {Path(str(video)).name}")
         write_page(found, title, page)
 
 
@@ -153,7 +179,9 @@ def check_asked(queries: list[str | None], teach: str | None, examples: str) -> 
     """Check that exactly one thing is searched for, and that a label is taught with examples. Raises BadParameter."""
     num_asked = sum(query is not None for query in queries)
     if num_asked > 1 or (not num_asked and teach is None):
-        raise typer.BadParameter("name one thing to search for: a VIDEO, --label NAME or --like ID (or --teach NAME)")
+        raise typer.BadParameter(
+            "name one thing to search for: a VIDEO, --label NAME, --text WORDS or --like ID (or --teach NAME)"
+        )
     if (teach is None) != (not examples):
         raise typer.BadParameter("--teach NAME needs examples in --yes and --no, and they need --teach NAME")
 
@@ -177,7 +205,7 @@ def show(found: tuple[Hit, ...], form: Literal["json", "csv", "table"]) -> None:
         writer.writeheader()
         writer.writerows({name: for_csv(cell) for name, cell in hit.to_dict().items()} for hit in found)
     else:
-        from fewframes.inference.spans import clock
+        from fewframes.inference.detection.spans import clock
 
         full = "█" if speaks_unicode() else "#"
         print_lines(
@@ -192,7 +220,7 @@ def show(found: tuple[Hit, ...], form: Literal["json", "csv", "table"]) -> None:
 
 def write_page(found: tuple[Hit, ...], title: str, page: Path) -> None:
     """Write the page of results. Its frames are read from the videos again; a video that cannot be read is shown without."""
-    from fewframes.inference.spans import Span
+    from fewframes.inference.detection.spans import Span
     from fewframes.search.page import search_page
     from fewframes.viz.thumbnails import jpeg, middle_frames
 

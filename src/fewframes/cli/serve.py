@@ -17,13 +17,18 @@ import typer
 from fewframes.cli.console import tell
 from fewframes.cli.heads import describe_all, names_of, open_models
 from fewframes.cli.options import (
-    SPEED,
+    ACCESS,
+    LIMITS,
     DeviceOption,
     DtypeOption,
+    MaxMbOption,
+    MaxMegapixelsOption,
+    MaxSecondsOption,
     MergeOption,
     ModelsOption,
     RuntimeOption,
     UnknownOption,
+    VideosAtOnceOption,
     unknown_of,
 )
 from fewframes.core.text import count_of
@@ -33,7 +38,7 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 """The names by which browsers on this machine reach it."""
 PACKAGES = ("fastapi", "httpx2", "multipart", "prometheus_client", "python_multipart", "starlette", "uvicorn")
 """The modules of the extra `serve`."""
-ADDRESS, ACCESS, LIMITS = "Address", "Access", "Limits"
+ADDRESS = "Address"
 
 
 def serve(
@@ -65,16 +70,9 @@ def serve(
             rich_help_panel=ACCESS,
         ),
     ] = "",
-    max_mb: Annotated[
-        float, typer.Option(min=0.001, help="Largest video, in megabytes.", rich_help_panel=LIMITS)
-    ] = 256,
-    max_seconds: Annotated[
-        float, typer.Option(min=0.001, help="Longest video, in seconds.", rich_help_panel=LIMITS)
-    ] = 900,
-    max_megapixels: Annotated[
-        float,
-        typer.Option(min=0.001, help="Largest frame, in millions of pixels (4K has 8.3).", rich_help_panel=LIMITS),
-    ] = 9,
+    max_mb: MaxMbOption = 256,
+    max_seconds: MaxSecondsOption = 900,
+    max_megapixels: MaxMegapixelsOption = 9,
     timeout_s: Annotated[
         float,
         typer.Option(
@@ -95,12 +93,7 @@ def serve(
     ] = 30,
     model: ModelsOption = None,
     unknown: UnknownOption = "auto",
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Videos worked on at the same time.", show_default="two per core", rich_help_panel=SPEED
-        ),
-    ] = None,
+    workers: VideosAtOnceOption = None,
     merge: MergeOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",

@@ -14,6 +14,7 @@ from fewframes.core.storage import as_path, file_system, is_address, store_error
 from fewframes.core.text import count_of
 from fewframes.data.folders import counted_reasons, search
 from fewframes.errors import FewframesError
+from fewframes.video.source import STORE_SUFFIX
 
 STANDARD_INPUT = "standard input"
 START_BYTES = 2**16
@@ -26,6 +27,8 @@ def expand(
     sources: Iterable[str], opened: tuple[str, ...] = (), *, note: Callable[[str], None] = lambda _: None
 ) -> Iterator[str]:
     """Yield every video that the sources stand for: files and URLs as they are, folders searched, lists and globs opened.
+
+    Of a folder without videos the frame stores are yielded.
 
     A source that stands for nothing is yielded as it is, so that it is named among the failures.
 
@@ -47,7 +50,11 @@ def expand(
             found = sorted(glob.glob(source, recursive=True))
             yield from expand(found, opened, note=note) if found else [source]
         elif os.path.isdir(source):
+            stores = sorted(map(str, Path(source).rglob(f"*{STORE_SUFFIX}")))
             below = search(source)
+            if not below.videos and stores:  # written by `embed --frames-store`
+                yield from stores
+                continue
             if left := counted_reasons(below.left_out):
                 note(f"{source}: {count_of(len(below.videos), 'video')}; left out: {left}")
             yield from below.videos or [source]

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fewframes.cli.console import StageProgress, console, speaks_unicode, tell, tell_failures
+from fewframes.cli.clips import (
+    AFTER_S,
+    BEFORE_S,
+    AfterOption,
+    BeforeOption,
+    ClipsMostOption,
+    ClipsOption,
+    check_clips,
+    keeping,
+    recording,
+)
+from fewframes.cli.console import StageProgress, tell, tell_failures
+from fewframes.cli.draw import DrawOption, drawing
 from fewframes.cli.heads import describe_all, names_of, open_models, predictors_of
+from fewframes.cli.live_page import PageOption, followed, page_address, showing
+from fewframes.cli.live_sources import named, open_all
+from fewframes.cli.live_view import show_all_until, show_until
 from fewframes.cli.options import (
     INPUT,
     OUTPUT,
@@ -29,30 +44,58 @@ from fewframes.cli.options import (
     embedding_cache,
     unknown_of,
 )
-from fewframes.core.text import json_line, plain
+from fewframes.cli.region_options import DetectorOption, ZoneOption
+from fewframes.cli.watch_options import (
+    EventsOption,
+    MetricsOption,
+    MqttOption,
+    OnEventOption,
+    OnStartOption,
+    RulesOption,
+    SpoolOption,
+    WebhookOption,
+    watch_settings,
+    watching,
+)
+from fewframes.cli.words import EncoderOption, LabelsOption, with_words
 from fewframes.errors import ConfigError
 
 if TYPE_CHECKING:  # the command line must not load torch before a command needs it
     from fewframes.core.cache import EmbeddingCache
     from fewframes.inference.predictor import Predictor
     from fewframes.inference.promise import AlarmPromise
-    from fewframes.inference.stream import Stream, StreamPrediction
     from fewframes.video.live_settings import StreamConfig
 
 ANSWERS, ALARMS = "Answers", "Alarms"
-SHOWN_EVENTS = 5
-"""Events of the source that the live view shows, the newest ones."""
 
 
 def stream(
     source: Annotated[
-        str,
+        list[str] | None,
         typer.Argument(
-            metavar="SOURCE",
+            metavar="[NAME=]SOURCE...",
             help="camera (or camera:1, camera:NAME, /dev/video0), an rtsp://, http:// or other URL, a file, or - for a video on "
-            "standard input.",
+            "standard input. Several are watched in one process, each with a name: door=rtsp://... yard=camera:1.",
         ),
-    ],
+    ] = None,
+    sources: Annotated[
+        Path | None,
+        typer.Option(
+            "--sources",
+            metavar="FILE.toml",
+            help="Read sources from a file, with settings of their own: [sources.door] and source = 'rtsp://...'.",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LABEL",
+            help="Tell this action; others count as none. May be given several times.",
+            show_default="all actions",
+            rich_help_panel=ANSWERS,
+        ),
+    ] = None,
     live: Annotated[
         bool,
         typer.Option("--live", help="Play a file at its own speed, like a camera.", rich_help_panel=INPUT),
@@ -62,14 +105,21 @@ def stream(
         typer.Option(help="Seconds without a frame after which the source counts as stalled.", rich_help_panel=INPUT),
     ] = 5.0,
     reconnects: Annotated[
-        int,
-        typer.Option(min=0, help="Attempts in a row to open a lost camera or address again.", rich_help_panel=INPUT),
-    ] = 10,
+        int | None,
+        typer.Option(
+            min=0,
+            help="Attempts in a row to open a lost camera or address again.",
+            show_default="10, or for ever if sources have names",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
     seconds: Annotated[
         float | None,
         typer.Option("--for", help="Stop after this many seconds.", show_default="never", rich_help_panel=INPUT),
     ] = None,
     model: ModelsOption = None,
+    labels: LabelsOption = None,
+    encoder: EncoderOption = None,
     unknown: UnknownOption = "auto",
     window: Annotated[
         float | None,
@@ -121,6 +171,38 @@ def stream(
         float,
         typer.Option(help="Seconds up to which answers above the threshold are one alarm.", rich_help_panel=ALARMS),
     ] = 30.0,
+    spans: Annotated[
+        Literal["auto", "learned", "off"],
+        typer.Option(
+            help="Tell when an action begins and ends, by the model's detector (train --boundaries). auto does so if the model "
+            "has one.",
+            rich_help_panel=ANSWERS,
+        ),
+    ] = "auto",
+    zone: ZoneOption = None,
+    detector: DetectorOption = None,
+    count: Annotated[
+        bool,
+        typer.Option(
+            "--count",
+            help="Count the repetitions of whatever is repeated, in the same frames.",
+            rich_help_panel=ANSWERS,
+        ),
+    ] = False,
+    draw: DrawOption = None,
+    rules: RulesOption = None,
+    events: EventsOption = None,
+    on_event: OnEventOption = None,
+    on_start: OnStartOption = None,
+    webhook: WebhookOption = None,
+    mqtt: MqttOption = None,
+    spool: SpoolOption = None,
+    metrics: MetricsOption = None,
+    clips: ClipsOption = None,
+    before: BeforeOption = BEFORE_S,
+    after: AfterOption = AFTER_S,
+    clips_most: ClipsMostOption = None,
+    page: PageOption = None,
     json: JsonOption = False,
     topk: Annotated[
         int, typer.Option(min=1, help="Number of actions to name in each answer.", rich_help_panel=OUTPUT)
@@ -155,14 +237,18 @@ def stream(
     A terminal shows a live view; elsewhere, or with --json, each answer is a line of JSON.
     Events of the source (stalls, reconnections) go to standard error.
     With --alarms-per-day, what is promised is told first, and each happening above the threshold is one alarm.
+    Several sources, or sources with names, are tried again and again if they cannot be opened, and do not wait for each other.
     Ctrl-C ends it with a summary.
 
-    Exit codes: 0 ended, 1 the source cannot be opened or is lost, 2 wrong use.
+    Exit codes: 0 ended, 1 the source cannot be opened or is lost, 2 wrong use, 3 some of several sources were lost.
     """
     from fewframes.core.settings import settings_from
     from fewframes.inference.heads import Heads
+    from fewframes.inference.stream import Stream
     from fewframes.video.live_settings import StreamConfig
 
+    words = source or []
+    is_alone = sources is None and len(words) == 1 and not named(words[0])[0]
     values = {
         **({} if window is None else {"window_s": window}),
         "every_s": every,
@@ -171,21 +257,35 @@ def stream(
         "leave": leave,
         "alarm_gap_s": alarm_gap,
         "still": still,
+        "spans": spans,
+        "count": count,
         "max_latency_s": max_latency,
         "drop": drop,
         "live": live,
         "stall_s": stall,
-        "reconnects": reconnects,
+        "only": only or None,
+        "zones": zone or [],
+        "detector": detector or "",
+        "reconnects": 10 if reconnects is None and is_alone else reconnects,
         "open_s": seconds,
     }
     config = settings_from(StreamConfig, values, "stream")
+    watched = watch_settings(
+        rules=rules, on_event=on_event, on_start=on_start, webhook=webhook, mqtt=mqtt, events=events, spool=spool,
+        metrics=metrics, enter=enter, leave=leave, every_s=every or config.window_s,
+        has_clips=clips is not None or page is not None,
+    )  # fmt: skip
+    check_clips(clips, before, after, clips_most)
+    if page is not None:
+        page_address(page)
     if background and alarms_per_day is None:
         raise ConfigError("--background is footage for thresholds of alarms; say how many a day: --alarms-per-day 1")
+    names = names_of(with_words(model, labels, encoder))
     models = open_models(
-        names_of(model), device=device, dtype=dtype, backend="auto", merge=merge, runtime=runtime, unknown=unknown_of(unknown)
-    )  # fmt: skip
-    as_lines = json or not sys.stdout.isatty()
-    on_event = (lambda event: tell(f"{event.time_s:.2f} s, {event.kind}: {event.words}")) if as_lines else None
+        names, device=device, dtype=dtype, backend="auto", merge=merge, runtime=runtime, unknown=unknown_of(unknown)
+    )
+    as_lines, topk = json or events == "-" or not sys.stdout.isatty(), 0 if events == "-" else topk
+    tell_event = (lambda event: tell(f"{event.time_s:.2f} s, {event.kind}: {event.words}")) if as_lines else None
     try:
         tell(describe_all(models))
         promises = {}
@@ -196,13 +296,20 @@ def stream(
                 promises[predictor.name] = _promise(predictor, alarms_per_day, background, config, store, name)
             if window is None:
                 config = replace(config, window_s=_window_s(promises))
-        answers = (
-            models.stream(source, config, on_event=on_event, promises=promises)
-            if isinstance(models, Heads)
-            else models.stream(source, config, on_event=on_event, promise=promises.get(models.name))
-        )
-        with answers:
-            show_until(answers, seconds, topk, as_lines)
+        with (
+            recording(clips, before, after, clips_most, config.window_s, watched) as keeper,
+            watching(watched, predictors_of(models), keeper.record if keeper else None) as watch,
+            keeping(keeper, watch),
+            drawing(draw, words, config, is_alone=is_alone) as drawn,
+            showing(page, predictors_of(models), watch, keeper) as board,
+        ):
+            if is_alone:
+                given = keeper.recorded(words[0], window_s=config.window_s) if keeper else words[0]
+                with Stream(models, given, config, promises, tell_event, drawn) as answers:
+                    show_until(answers, seconds, topk, as_lines, followed(board, answers, watch))
+                return
+            with open_all(models, words, sources, config, promises, keeper, tells=as_lines) as several:
+                show_all_until(several, seconds, topk, as_lines, followed(board, several, watch))
     except KeyboardInterrupt:
         tell("interrupted before the source was open")
 
@@ -244,69 +351,3 @@ def _promise(
     for line in promise.lines():
         tell(f"{name}: {line}" if name else line)
     return promise
-
-
-def show_until(answers: Stream, seconds: float | None, topk: int, as_lines: bool) -> None:
-    """Show answers until the source ends, the user interrupts, or the time is over; then print a summary.
-
-    Args:
-        answers: The stream of answers.
-        seconds: Seconds after which to stop; None does not stop.
-        topk: Number of actions to name in each answer.
-        as_lines: True prints lines of JSON, False a live view.
-    """
-    timer = threading.Timer(seconds or 0.0, answers.close)
-    timer.daemon = True
-    if seconds is not None:
-        timer.start()
-    try:
-        (write_lines if as_lines else show_live)(answers, topk)
-    except KeyboardInterrupt:
-        tell("interrupted")
-    finally:
-        timer.cancel()
-        summary = answers.summary()
-        if not summary.num_predictions:
-            tell("no answer: the source ended before the first window was complete; try a shorter --window")
-        tell(f"{answers.source}: {summary}")
-
-
-def write_lines(answers: Stream, topk: int) -> None:
-    """Print each answer as a line of JSON as soon as it is known."""
-    for answer in answers:
-        typer.echo(json_line(answer.to_dict(topk)))
-
-
-def show_live(answers: Stream, topk: int) -> None:
-    """Show the newest answer on the terminal, redrawn in place, with the last events below it."""
-    from rich.live import Live
-    from rich.text import Text
-
-    with Live(Text(f"{plain(answers.source)}: looking"), console=console(), refresh_per_second=10) as view:
-        shown: dict[str, list[str]] = {}
-        for answer in answers:
-            shown[answer.model] = lines_of(answers, answer, topk)
-            view.update(Text("\n".join(line for lines in shown.values() for line in lines)))
-
-
-def lines_of(answers: Stream, answer: StreamPrediction, topk: int) -> list[str]:
-    """Return an answer as lines of text: the label, the likeliest actions, how late it is, and the last events."""
-    from fewframes.results import top_labels
-
-    full = "█" if speaks_unicode() else "#"
-    top = [(plain(label), score) for label, score in top_labels(answer.smoothed, answer.labels, topk)]
-    width = max(len(label) for label, _ in top)
-    events = [
-        f"  {event.time_s:.2f} s, {event.kind}: {plain(event.words)}" for event in list(answers.events)[-SHOWN_EVENTS:]
-    ]
-    alarms = [
-        f"  alarm {alarm.number}: {plain(alarm.label)} at {alarm.time_s:.1f} s, score {alarm.score:.4f}"
-        for alarm in list(answers.alarms)[-SHOWN_EVENTS:]
-    ]
-    return [
-        f"{plain(answer.model or answers.source)}  {answer.end_s:.1f} s: {plain(answer.label or '...')}",
-        *(f"  {label:<{width}} {score:6.1%}  {full * round(30 * score)}" for label, score in top),
-        f"  over {answer.end_s - answer.start_s:.1f} s, {1e3 * answer.latency_s:.0f} ms late, {answer.num_dropped} dropped",
-        *alarms,
-        *events,
-    ]

@@ -85,6 +85,16 @@ def teach(
             rich_help_panel=EXAMPLES,
         ),
     ] = None,
+    events: Annotated[
+        Path | None,
+        typer.Option(
+            "--events",
+            metavar="FOLDER",
+            help="Learn from all events of `stream --clips FOLDER` that were marked on its page: right, wrong, or another action. "
+            "Given again, it adds nothing twice, and a changed mark corrects its example.",
+            rich_help_panel=EXAMPLES,
+        ),
+    ] = None,
     group: Annotated[
         str,
         typer.Option(
@@ -160,6 +170,7 @@ def teach(
     """Make labels part of a model at once, by a few examples of each.
 
     fewframes teach doors --label "door slams" --yes a.mp4 film.mp4@12.0-15.5 --no film.mp4@30-40
+    fewframes teach doors --events events
 
     Examples are added, corrected, renamed or taken back, and everything is solved again in about a second: scores, thresholds, and
     the judge of videos that show none of the labels. The model can be used in the same second. Either all changes are made or none.
@@ -171,11 +182,17 @@ def teach(
     """
     from fewframes.cli.sources import expand
     from fewframes.training.teaching.changes import TeachChanges, clip_of
+    from fewframes.training.teaching.marked import MarkedEvents, read_marked
     from fewframes.training.teaching.teach import TeachOptions
     from fewframes.training.teaching.teach import teach as teach_model
 
     examples = _by_label(ctx.meta[ORDER], label or [], yes or [], no or [])
+    marked = MarkedEvents((), (), ()) if events is None else read_marked(events)
+    for note in marked.notes:
+        tell(note)
     changes = TeachChanges(
+        marked=marked.samples,
+        taken_back=marked.taken_back,
         **{
             kind: {name: [clip_of(clip, group) for clip in expand(clips, note=tell)] for name, clips in found.items()}
             for kind, found in examples.items()

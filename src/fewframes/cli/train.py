@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from fewframes.cli.boundaries import check_boundaries, finish_with_boundaries
 from fewframes.cli.console import (
     StageProgress,
     is_first_process,
@@ -36,13 +37,14 @@ from fewframes.cli.options import (
     embedding_cache,
     setting,
 )
-from fewframes.errors import EXIT_SOME_FAILED, ConfigError, MissingDependency
+from fewframes.errors import ConfigError, MissingDependency
 from fewframes.training.config import DEFAULT_RUN as RUN
 from fewframes.training.config import RunConfig, changed, changed_by_words, read_run
 
 if TYPE_CHECKING:
     from fewframes.data.dataset import VideoSet
     from fewframes.training.background import ReadBackground
+    from fewframes.training.run.finish import TrainingResult
     from fewframes.training.solved.run import SolveOptions
 
 LEARNING = "Learning"
@@ -204,6 +206,15 @@ def train(
             "--early-exit",
         ),
     ] = None,
+    boundaries: Annotated[
+        bool | None,
+        typer.Option(
+            "--boundaries/--no-boundaries",
+            help="Train a detector of where actions begin and end too, for `timeline`: a minute or two more.",
+            show_default="if the data label parts of longer videos",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
     epochs: Annotated[
         int | None,
         setting(
@@ -263,7 +274,6 @@ def train(
     Exit codes: 0 done, 1 the data cannot be used, 2 wrong use, 3 done but some videos could not be read.
     """
     from fewframes.data.dataset import read_data
-    from fewframes.results import tally
     from fewframes.runtime.open import has_torch
 
     chosen = changed(
@@ -289,6 +299,7 @@ def train(
                 "unfreeze": unfreeze,
                 "teacher": teacher,
                 "early_exit": early_exit,
+                "boundaries": None if boundaries is None else "on" if boundaries else "off",
                 "epochs": epochs,
                 "min_steps": epochs and 1,  # who asks for a number of epochs gets exactly these
                 "learning_rate": learning_rate,
@@ -311,12 +322,10 @@ def train(
     if chosen.train.head == "solved":
         from fewframes.training.solved.run import SolveOptions
 
-        _solve(
-            videos,
-            output,
-            chosen,
-            SolveOptions(cache=kept, device=device, dtype=dtype, overwrite=overwrite, command=command),
-        )
+        check_boundaries(chosen)
+        options_of_head = SolveOptions(cache=kept, device=device, dtype=dtype, overwrite=overwrite, command=command)
+        are_whole = _solve(videos, output, chosen, options_of_head)
+        finish_with_boundaries(videos, output, chosen, are_whole, cache=kept, device=device, dtype=dtype)
         return
     from fewframes.training.run.folder import RunFolder  # late: it loads torch, which a solved head does not need
     from fewframes.training.train import TrainOptions
@@ -331,8 +340,16 @@ def train(
         trained = train_model(videos, output, chosen, options, progress.show)
     if not is_first_process():
         return
+    are_whole = _tell_result(trained, len(videos.samples))
+    finish_with_boundaries(videos, output, chosen, are_whole, cache=kept, device=device, dtype=dtype)
+
+
+def _tell_result(trained: TrainingResult, num_videos: int) -> bool:
+    """Tell how good a trained model is. Return False if some videos could not be read, or a promise not made."""
+    from fewframes.results import tally
+
     tell_failures(trained.failures)
-    read = tally(len(videos.samples) - len(trained.failures), "videos read", trained.failures)
+    read = tally(num_videos - len(trained.failures), "videos read", trained.failures)
     tell(
         f"{read} ({trained.num_cached} from the cache) in {trained.embedding_s:.1f} s; trained in {trained.training_s:.1f} s"
     )
@@ -347,9 +364,7 @@ def train(
     tell(str(trained.calibration))
     if trained.forecast is not None:
         tell(str(trained.forecast))
-    tell(f"use it: fewframes predict VIDEO --model {output}")
-    if _tell_background(trained.background) or trained.failures:
-        raise typer.Exit(EXIT_SOME_FAILED)
+    return not _tell_background(trained.background) and not trained.failures
 
 
 def _tell_background(found: ReadBackground | None) -> bool:
@@ -402,8 +417,8 @@ def _check_solved(holdout: float | None, *, resume: bool) -> None:
         )
 
 
-def _solve(videos: VideoSet, output: Path, run: RunConfig, options: SolveOptions) -> None:
-    """Solve a read-out, and tell how good it is."""
+def _solve(videos: VideoSet, output: Path, run: RunConfig, options: SolveOptions) -> bool:
+    """Solve a read-out, and tell how good it is. Return False if some videos could not be read, or a promise not made."""
     from fewframes.results import tally
     from fewframes.training.solved.run import train_solved
 
@@ -423,6 +438,4 @@ def _solve(videos: VideoSet, output: Path, run: RunConfig, options: SolveOptions
             print_lines([f"{name}: {first}", *others, f"  {figures.interval}"])
             tell_notes(figures.interval.warning)
     tell(str(solved.forecast))
-    tell(f"use it: fewframes predict VIDEO --model {output}")
-    if _tell_background(solved.background) or solved.failures:
-        raise typer.Exit(EXIT_SOME_FAILED)
+    return not _tell_background(solved.background) and not solved.failures

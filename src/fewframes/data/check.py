@@ -37,7 +37,7 @@ from fewframes.data.scenes.groups import (
 from fewframes.errors import FewframesError, MissingVideo, VideoError
 from fewframes.sampling import centre_times
 from fewframes.video.pictures.display import Pixels
-from fewframes.video.source import OpenVideo, open_video
+from fewframes.video.source import OpenVideo, open_video, recorded_frames
 from fewframes.video.times import checked_range
 
 HELD_OUT = DataConfig().holdout
@@ -259,10 +259,13 @@ def check_file(
 def _check_sample(video: OpenVideo, sample: Sample, num_frames: int, *, thorough: bool, copies: bool) -> SampleCheck:
     try:
         start_s, end_s = checked_range(video.duration_s, sample.start_s, sample.end_s)
-        centres_T = centre_times(video.duration_s, num_frames, start_s=start_s, end_s=end_s)
-        # The last frame too: a file that was cut short fails at its end, which no centre reaches.
-        last_1 = np.maximum(centres_T[-1:], end_s - LAST_S)
-        clip = video.frames_at(np.concatenate([centres_T, last_1]), _one_pixel)
+
+        def choose(length_s: float, first_s: float, last_s: float | None) -> list[float]:
+            centres_s: list[float] = centre_times(length_s, num_frames, start_s=first_s, end_s=last_s).tolist()
+            # The last frame too: a file that was cut short fails at its end, which no centre reaches.
+            return [*centres_s, max(centres_s[-1], (last_s or length_s) - LAST_S)]
+
+        clip = recorded_frames(video, choose, start_s, end_s, _one_pixel)
         if thorough:
             video.check(start_s, end_s)
         footprint = footprint_of(video, start_s, end_s) if copies else None

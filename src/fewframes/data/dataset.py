@@ -192,6 +192,11 @@ def grouped(rows: Iterable[int], key: Callable[[int], Hashable]) -> list[list[in
     return list(found.values())
 
 
+def has_spans(data: VideoSet) -> bool:
+    """Return True if the data label parts of longer videos."""
+    return any(sample.end_s is not None or sample.start_s > 0 for sample in data.samples)
+
+
 def hold_out(data: VideoSet, fraction: float, seed: int) -> tuple[list[int], list[int]]:
     """Return the indices of the training and of the held-out videos.
 

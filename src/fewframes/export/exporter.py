@@ -22,6 +22,7 @@ from fewframes.errors import ConfigError, ExportError, needed
 from fewframes.export.graphs import joined, onnx_of, quantised, traced, write_onnx, write_openvino, write_torch
 from fewframes.inference.predictor import Predictor
 from fewframes.models.files.formats import SUFFIXES, GraphFormat, format_of
+from fewframes.models.rejection.judge import text_of
 from fewframes.models.stam import STAM
 from fewframes.results import Clip
 from fewframes.runtime.graphs import Array, Card, Graph, GraphPart, Precision, open_graph
@@ -299,7 +300,8 @@ def _card(predictor: Predictor, part: GraphPart, precision: Precision) -> Card:
         merge=runtime.merge,
         exits=runtime.exits,
         thresholds=runtime.thresholds,
-        rejection=runtime.rejection.to_text() if runtime.rejection is not None and part == "whole" else "",
+        rejection=text_of(runtime.rejection) if runtime.rejection is not None and part == "whole" else "",
+        boundaries=runtime.boundaries.to_text() if runtime.boundaries is not None and part == "whole" else "",
     )
 
 

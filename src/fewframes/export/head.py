@@ -15,7 +15,7 @@ from fewframes.export.exporter import TOLERANCES, relative_difference
 from fewframes.export.graphs import joined, onnx_of, traced, write_onnx
 from fewframes.models.config import ModelConfig
 from fewframes.models.moments import SOLVED_MOMENTS, Floats, moment_features
-from fewframes.models.rejection.rejection import Rejection
+from fewframes.models.rejection.judge import Judge, text_of
 from fewframes.models.stam import STAM
 from fewframes.runtime.graph_runtime import GraphRuntime
 from fewframes.runtime.graphs import GraphPart
@@ -30,7 +30,7 @@ def write_with_head(
     labels: tuple[str, ...],
     task: Task,
     thresholds: tuple[float, ...] = (),
-    rejection: Rejection | None = None,
+    rejection: Judge | None = None,
 ) -> None:
     """Write an exported model again with a head on moments, as three ONNX files. The graph of its frame encoder stays as it is.
 
@@ -65,7 +65,7 @@ def write_with_head(
     parts: tuple[GraphPart, ...] = ("whole", "frames", "time")
     for part, graph in zip(parts, (joined(frames, time), frames, time), strict=True):
         file = output if part == "whole" else output.with_suffix(f".{part}{output.suffix}")
-        text = rejection.to_text() if rejection is not None and part == "whole" else ""
+        text = text_of(rejection) if rejection is not None and part == "whole" else ""
         write_onnx(graph, replace(card, part=part, rejection=text), file)
     difference = _disagreement(GraphRuntime(output), start, weight_KP, bias_K)
     limit, _ = TOLERANCES["float32"]

@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 
 from fewframes.core.files import writing
 from fewframes.errors import DataError
-from fewframes.inference.spans import Span, overlap
+from fewframes.inference.detection.spans import Span, overlap
 from fewframes.label.values import BACKGROUND, Segment
 from fewframes.results import is_background
 

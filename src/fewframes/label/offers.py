@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fewframes.inference.spans import Span, most_over_time, overlap, without_repeats
+from fewframes.inference.detection.spans import Span, most_over_time, overlap, without_repeats
 from fewframes.inference.unknowns import known_windows
 from fewframes.label.archive import STRIDES, Archive, ArchivedVideo, Window, window_of
 from fewframes.label.choosing import Choice, Compression, likeness_order, next_windows

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fewframes.data.samples import absolute
-from fewframes.inference.spans import Span, without_repeats
+from fewframes.inference.detection.spans import Span, without_repeats
 from fewframes.search.table import COLUMNS, Hit, Hits, SearchQuery, among, index_errors, quoted
 
 PROBES, REFINE = 40, 4

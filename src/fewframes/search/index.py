@@ -18,8 +18,12 @@ from fewframes.core.process import Progress
 from fewframes.core.storage import is_address
 from fewframes.data.samples import absolute
 from fewframes.errors import ConfigError, DataError, nearest
+from fewframes.inference.detection.changes import DEFAULTS, ArchiveChanges, ChangesConfig
 from fewframes.inference.predictor import Predictor
+from fewframes.inference.timeline import SpanMethod
+from fewframes.results import Failure, background_labels
 from fewframes.search.finding import WindowFinder, conditions_of, not_itself
+from fewframes.search.relabel import EncodeFromCache, window_changes
 from fewframes.search.rows import EncodeVideos, WindowEncoder, vectors_of
 from fewframes.search.settings import KIND, check_same, new_settings
 from fewframes.search.table import (
@@ -37,6 +41,7 @@ from fewframes.search.table import (
     tables_at,
 )
 from fewframes.search.teaching import LabelTeacher
+from fewframes.search.words import text_query
 from fewframes.search.writing import COMMIT_S, INDEXED_FROM, AddSummary, VideoWriter
 
 
@@ -61,6 +66,7 @@ class Index:
         hop_s: float | None = None,
         embedding: Kind | None = None,
         still: float | None = None,
+        spans: SpanMethod = "auto",
     ) -> Index:
         """Open an index; with a predictor, make a new one where there is none.
 
@@ -70,11 +76,13 @@ class Index:
         Args:
             url: A folder or URL.
             predictor: The model.
-            window_s: Seconds of a window (4 in a new index).
-            hop_s: Seconds from the start of one window to the next (2 in a new index).
+            window_s: Seconds of a window (in a new index 4, or with learned spans as long as the detector needs).
+            hop_s: Seconds from the start of one window to the next (in a new index 2, or half a window with learned spans).
             embedding: The kind of vector that stands for a window (`video` in a new index).
             still: Largest change of brightness (0-255) up to which a frame reuses the embedding of the last one that was embedded
                 (0 in a new index: the same pixels only).
+            spans: `learned`: the spans that the model's detector finds are rows too, beside the windows. `windows`: windows alone.
+                `auto` in a new index is the first if the model has a detector and the windows have the frames that it needs.
         """
         url = os.fspath(url)
         with index_errors(url):
@@ -82,11 +90,11 @@ class Index:
         if there is not None:
             database, table = there
             settings = settings_in(url, table)
-            check_same(url, settings, predictor, window_s, hop_s, embedding, still)
+            check_same(url, settings, predictor, window_s, hop_s, embedding, still, spans)
         elif predictor is None:
             raise DataError(f"{url}: no index there; make one with: fewframes index VIDEOS --index {url}")
         else:
-            settings = new_settings(predictor, window_s, hop_s, embedding or KIND, still or 0.0)
+            settings = new_settings(predictor, window_s, hop_s, embedding or KIND, still or 0.0, spans)
             with index_errors(url):
                 database = lancedb().connect(url)
                 table = database.create_table(WINDOWS, schema=schema_of(settings))
@@ -94,7 +102,7 @@ class Index:
 
     @property
     def num_rows(self) -> int:
-        """Return the number of windows in the index."""
+        """Return the number of windows and spans in the index."""
         return int(self._table.count_rows())
 
     def videos(self) -> dict[str, str]:
@@ -129,6 +137,46 @@ class Index:
         paths = list(dict.fromkeys(absolute(os.fspath(video)) for video in videos))
         return self._writer.add(paths, encode, commit_s=commit_s, progress=progress)
 
+    def relabel(
+        self,
+        older: Index,
+        *,
+        cache: EmbeddingCache,
+        progress: Progress = lambda stage, done, total: None,
+    ) -> AddSummary:
+        """Index the videos of an older index with this one's model, from cached embeddings: no video is read, files may be gone.
+
+        It works where the two models share the frame encoder and the number of frames. A video of which an embedding is not cached
+        is a failure. Labels taught there are taught here, from the same windows. Another call continues after an interruption.
+
+        Args:
+            older: The older index, with the same windows.
+            cache: The cache that has the frame embeddings.
+            progress: A callback.
+        """
+        encoder = WindowEncoder(self._require_predictor(), self.settings, cache)
+        added = self.add(older.videos(), progress=progress, encode=EncodeFromCache(older.url, older._table, encoder))
+        for name, label in older.taught().items():
+            there = {row["id"] for row in self._finder.by_id([*label.yes, *label.no])}
+            if there.intersection(label.yes):
+                self.teach(name, *([row for row in ids if row in there] for ids in (label.yes, label.no)))
+        return added
+
+    def changes_since(
+        self, older: Index, config: ChangesConfig = DEFAULTS, *, failures: Sequence[Failure] = ()
+    ) -> ArchiveChanges:
+        """Return which windows have another label here than in an older index, or are surer or less sure.
+
+        If both indexes have learned spans, these are compared, and spans may be new, gone or moved too.
+
+        Args:
+            older: The older index.
+            config: The smallest difference of confidence that counts.
+            failures: Videos that `relabel` could not take over.
+        """
+        with index_errors(self.url):
+            return window_changes((older.settings, older._table), (self.settings, self._table), failures, config)
+
     def remove(self, videos: Iterable[str | os.PathLike[str]]) -> int:
         """Remove these videos in one step, and return how many there were. Raises DataError for one that is not in the index."""
         return self._writer.remove(videos)
@@ -156,6 +204,18 @@ class Index:
         last_s = float("inf") if end_s is None else end_s
         return SearchQuery(vector_1D[0], content_of(absolute(path)), start_s, last_s)
 
+    def text(self, text: str, *, model: str | None = None, encoder: str | None = None) -> SearchQuery:
+        """Return a query for windows that show what a text says; several phrasings are separated by `|`.
+
+        Raises ConfigError if the index was not made with an image-text encoder, and WeightsError if that cannot be opened.
+
+        Args:
+            text: The text.
+            model: The model file of the index, if it has been moved.
+            encoder: The name or folder of its image-text encoder, if it has been moved.
+        """
+        return text_query(self.url, self.settings, text, model, encoder)
+
     def row(self, row_id: str) -> SearchQuery:
         """Return a query for windows like that of a row. Raises DataError where there is no such row."""
         rows = self._finder.by_id([row_id])
@@ -175,11 +235,13 @@ class Index:
     ) -> Hits:
         """Return the `num` windows that are most similar to a query, or most certainly of a label, best first.
 
-        Of windows that overlap only the best one is returned. Raises DataError for an unknown label or a faulty condition.
+        Of windows and spans that overlap only the best one is returned. With learned spans, those of a label of the model are
+        searched, with the detector's confidence as `similarity`. Raises DataError for an unknown label or a faulty condition.
 
         Args:
             query: A query, or a label: a taught one goes before one of the model's.
-            where: A condition in SQL over the columns source, start_s, end_s, duration_s, label, score, number.
+            where: A condition in SQL over the columns source, start_s, end_s, duration_s, label, score, number, and in an index
+                with learned spans kind (`span` or `window`).
             videos: A pattern of paths (`*`, `?`).
             num: The most windows to return.
             distinct: Return at most one window of each video.
@@ -202,6 +264,9 @@ class Index:
                 f"label {query!r}: not a label of the model, and not a taught one; "
                 f"{nearest(query, {*self.settings.labels, *taught})}"
             )
+        # Windows of a label that stands for nothing are all there is of it: a detector finds no spans of it.
+        if self.settings.spans == "learned" and query not in background_labels(self.settings.labels):
+            conditions.append("kind = 'span'")
         return self._finder.by_score(query, conditions, num, distinct=distinct)
 
     def teach(self, name: str, yes: Sequence[str], no: Sequence[str] = (), *, seed: int = 0) -> TaughtLabel:

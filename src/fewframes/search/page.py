@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fewframes.core.storage import is_address
 from fewframes.core.text import html_of
-from fewframes.inference.spans import clock
+from fewframes.inference.detection.spans import clock
 from fewframes.search.table import Hit
 from fewframes.viz.thumbnails import data_url
 

@@ -1,9 +1,9 @@
-"""Encode a video into the rows of its windows, in this process or in many; an index takes them in."""
+"""Encode a video into the rows of its windows and spans, in this process or in many; an index takes them in."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,22 @@ from fewframes.core.version import __version__
 from fewframes.data.samples import is_text
 from fewframes.errors import DataError, FewframesError
 from fewframes.inference.clips import BackendChoice
-from fewframes.inference.frame_features import Gap, encoder_key
+from fewframes.inference.detection.frame_row import FrameRow, SteadyFrames, opened_row
+from fewframes.inference.detection.learned import Detected, SpanReader, is_long_enough, span_reader
+from fewframes.inference.detection.spans import Span
+from fewframes.inference.detection.windows import WindowReader
+from fewframes.inference.frame_features import Gap, Times, encoder_key
 from fewframes.inference.predictor import Predictor, load
-from fewframes.inference.spans import Span
-from fewframes.inference.timeline import score_windows
 from fewframes.results import Failure
-from fewframes.runtime.protocol import DtypeName, scores_of
+from fewframes.runtime.protocol import DtypeName, Floats, scores_of
 from fewframes.runtime.still import each_once
 from fewframes.search.table import IndexSettings, Kind, content_of, rows_of, schema_of
+from fewframes.video.source import OpenVideo
+from fewframes.video.view import ViewConfig
+
+LEAST_CONFIDENCE = 0.1
+"""The confidence from which a span is a row. It is below the one from which a timeline shows it, because a search shows the surest
+first, and a condition on `score` leaves out the others."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +48,8 @@ class EncodedVideo:
     failure: Failure | None = None
     num_embedded: int = 0
     num_reused: int = 0
+    num_spans: int = 0
+    """Rows that are spans."""
 
 
 EncodeVideos = Callable[[Sequence[str], Mapping[str, str]], Iterator[EncodedVideo]]
@@ -106,59 +116,99 @@ class WindowEncoder:
             content = content_of(path)
             if content and known == content:
                 return EncodedVideo(path)
-            return self._windows(path, content)
+            return self.windows(path, content)
         except FewframesError as error:
             return EncodedVideo(path, failure=Failure.of(path, error))
 
-    def _windows(self, path: str, content: str) -> EncodedVideo:
-        """Encode the windows of a video.
+    def windows(self, path: str, content: str, video: OpenVideo | None = None) -> EncodedVideo:
+        """Encode the windows of a video, whose content has this key, and find its spans, if the index has them.
 
-        Raises VideoError, also where nothing could be decoded, and DataError for a file whose name no table can hold.
+        The `video` itself is given where the caller has opened it. Raises VideoError, also where nothing could be decoded, and
+        DataError for a file whose name no table can hold.
         """
         if content and not is_text(path):
             raise DataError(f"{path}: its name is not UTF-8, and an index holds text only; rename the file")
         predictor, settings = self._predictor, self._settings
-        num_labels = len(settings.labels)
-
-        def encode(windows_WTD: Any) -> NDArray[np.float32]:
-            encoded = predictor.runtime.encode_windows(windows_WTD)
-            vectors_WD = vectors_of(settings.embedding, np.asarray(windows_WTD), np.asarray(encoded.embedding))
-            return np.concatenate([scores_of(encoded.logits, predictor.runtime.task), vectors_WD], axis=1)
-
-        interval = max(1, round(predictor.num_frames * settings.hop_s / settings.window_s))
-        result = score_windows(
+        num_frames = predictor.num_frames
+        hop = max(1, round(num_frames * settings.hop_s / settings.window_s))
+        with opened_row(
             predictor,
             path,
-            partial(each_once, encode),
-            window_s=settings.window_s,
-            intervals=(interval,),
+            lambda _: settings.window_s / num_frames,
             still=settings.still,
             cache=self._cache,
             encoder=self._encoder,
             content="" if is_address(path) else content,
-        )
-        length_s, starts_s, found = result.windows[0]
-        found_WV = np.asarray(found, np.float32)
+            video=video,
+        ) as row:
+            windows = WindowReader(partial(each_once, self._encoded), row.frames, num_frames, (1,), (hop,))
+            readers: list[tuple[WindowReader | SpanReader, SteadyFrames]] = [(windows, row.frames)]
+            spans = self._span_reader(row)
+            readers += [] if spans is None else [spans]
+            row.read(readers)
+        ((length_s, starts_s, found_WV),) = windows.found()
         good_W = ~np.isnan(found_WV).any(axis=1)
         if not good_W.any():
-            raise result.no_answers()
-        scores_WK, vectors_WD = found_WV[good_W, :num_labels], found_WV[good_W, num_labels:]
-        best = zip(
-            np.asarray(starts_s)[good_W].tolist(), scores_WK.max(axis=1).tolist(), scores_WK.argmax(axis=1), strict=True
+            raise row.no_answers()
+        rows = self._window_spans(row, length_s, starts_s[good_W], found_WV[good_W])
+        detected = [] if spans is None else self._detected(row, spans[0].found(row.frames.times_s))
+        vectors_RD = np.stack([*found_WV[good_W, len(settings.labels) :], *(vector_D for _, vector_D in detected)])
+        table = rows_of(
+            self._schema,
+            (path, content, row.duration_s),
+            rows,
+            vectors_RD.astype(np.float32),
+            None if spans is None else [span for span, _ in detected],
         )
-        spans = [
-            Span(max(0.0, start_s), min(result.duration_s, start_s + length_s), settings.labels[label], score)
-            for start_s, score, label in best
+        return EncodedVideo(path, table, row.gaps, None, row.num_encoded, row.num_reused, len(detected))
+
+    def _encoded(self, windows_WTD: Floats) -> Floats:
+        """Return the scores (W, K) of windows, and their vectors."""
+        encoded = self._predictor.runtime.encode_windows(windows_WTD)
+        scores_WK = scores_of(encoded.logits, self._predictor.runtime.task)
+        return np.concatenate([scores_WK, self._vectors(windows_WTD, encoded.embedding)], axis=1)
+
+    def _vectors(self, windows_WTD: Floats, y_WD: Floats) -> Floats:
+        return vectors_of(self._settings.embedding, np.asarray(windows_WTD), np.asarray(y_WD))
+
+    def _span_reader(self, row: FrameRow) -> tuple[SpanReader, SteadyFrames] | None:
+        """Return a reader of spans and its frames; None for an index of windows, and for a video too short for the detector."""
+        runtime, length_s = self._predictor.runtime, row.range_s[1] - row.range_s[0]
+        boundaries = runtime.boundaries if self._settings.spans == "learned" else None
+        if boundaries is None or not is_long_enough(boundaries, runtime.num_frames, length_s):
+            return None
+        frames = row.frames.at(boundaries.interval_s, runtime.num_frames)
+        return span_reader(runtime, boundaries, frames, self._vectors), frames
+
+    def _window_spans(self, row: FrameRow, length_s: float, starts_s: Times, found_WV: Floats) -> list[Span]:
+        """Return the seconds, the likeliest label and its score of each window."""
+        labels = self._settings.labels
+        scores_WK = found_WV[:, : len(labels)]
+        return [
+            Span(max(0.0, start_s), min(row.duration_s, start_s + length_s), labels[label], score)
+            for start_s, score, label in zip(
+                starts_s.tolist(), scores_WK.max(axis=1).tolist(), scores_WK.argmax(axis=1).tolist(), strict=True
+            )
         ]
-        video = path, content, result.duration_s
-        rows = rows_of(self._schema, video, spans, vectors_WD)
-        return EncodedVideo(path, rows, result.gaps, None, result.num_encoded, result.num_reused)
+
+    def _detected(self, row: FrameRow, found: Detected) -> list[tuple[Span, Floats]]:
+        """Return the spans that become rows, with their vectors."""
+        return [
+            (replace(span, start_s=max(0.0, span.start_s), end_s=min(row.duration_s, span.end_s)), vector_D)
+            for span, vector_D in zip(found.spans, found.vectors, strict=True)
+            if span.confidence >= LEAST_CONFIDENCE and not np.isnan(vector_D).any()
+        ]
 
 
 def model_key_of(predictor: Predictor) -> str:
     """Return a key of everything that embeddings depend on except the precision."""
     runtime = predictor.runtime
-    return key_of(runtime.model_key(), asdict(runtime.view), {"merge": runtime.merge})
+    return weights_key(runtime.model_key(), runtime.view, runtime.merge)
+
+
+def weights_key(weights: str, view: ViewConfig, merge: int) -> str:
+    """Return a key of the key of all weights, of the view, and of the patches that each block merges away."""
+    return key_of(weights, asdict(view), {"merge": merge})
 
 
 def vectors_of(kind: Kind, windows_WTD: NDArray[np.float32], y_WD: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -9,7 +9,9 @@ import numpy as np
 
 from fewframes.core.settings import MOST_STILL
 from fewframes.errors import ConfigError
+from fewframes.inference.frame_store.row import FARTHEST
 from fewframes.inference.predictor import Predictor
+from fewframes.inference.timeline import SpanMethod, no_detector
 from fewframes.search.rows import model_key_of, vectors_of
 from fewframes.search.table import IndexSettings, Kind
 
@@ -22,22 +24,33 @@ KIND: Kind = "video"
 
 
 def new_settings(
-    predictor: Predictor, window_s: float | None, hop_s: float | None, embedding: Kind, still: float = 0.0
+    predictor: Predictor,
+    window_s: float | None,
+    hop_s: float | None,
+    embedding: Kind,
+    still: float = 0.0,
+    spans: SpanMethod = "auto",
 ) -> IndexSettings:
     """Return the settings of a new index. Raises ConfigError for windows that are too short or too long for the model.
 
     Args:
         predictor: The model.
-        window_s: Seconds of a window; None for `WINDOW_S`.
+        window_s: Seconds of a window; None for `WINDOW_S`, or, with learned spans, for the frames that the detector takes.
         hop_s: Seconds from the start of one window to the next; None for `HOP_S`, or less where windows are shorter.
         embedding: The kind of vector that stands for a window.
         still: Level of the gate for frames that show nothing new; 0 is exact.
+        spans: `learned` if the spans of the model's detector are rows too, `windows` if not; `auto` if it can.
     """
     if not 0 <= still <= MOST_STILL:
         raise ConfigError(
             f"still {still:g}: needs a change of brightness from 0 (exact) to {MOST_STILL}; 0 is the default"
         )
     num_frames = predictor.num_frames
+    is_learned = _is_learned(predictor, spans, window_s)
+    boundaries = predictor.runtime.boundaries
+    if window_s is None and is_learned and boundaries is not None:
+        window_s = num_frames * boundaries.interval_s  # both take the same frames
+        hop_s = window_s / 2 if hop_s is None else hop_s
     window_s = WINDOW_S if window_s is None else float(window_s)
     least_s = math.ceil(1000 * num_frames / MOST_FPS) / 1000
     if not least_s <= window_s <= MOST_WINDOW_S:
@@ -59,8 +72,36 @@ def new_settings(
     name = os.path.abspath(predictor.name) if os.path.isfile(predictor.name) else predictor.name
     merge = predictor.runtime.merge
     return IndexSettings(
-        name, model_key_of(predictor), predictor.labels, width, window_s, hop_s, embedding, merge, float(still)
+        name,
+        model_key_of(predictor),
+        predictor.labels,
+        width,
+        window_s,
+        hop_s,
+        embedding,
+        merge,
+        float(still),
+        "learned" if is_learned else "windows",
     )
+
+
+def _is_learned(predictor: Predictor, spans: SpanMethod, window_s: float | None) -> bool:
+    """Return True if the spans of the model's detector are to be rows. Raises ConfigError if they are asked for and cannot be."""
+    boundaries = predictor.runtime.boundaries
+    if spans == "windows":
+        return False
+    if boundaries is None:
+        if spans == "learned":
+            raise no_detector(predictor.runtime)
+        return False
+    most_s = predictor.num_frames * boundaries.interval_s * FARTHEST
+    is_near = window_s is None or window_s <= most_s
+    if spans == "learned" and not is_near:
+        raise ConfigError(
+            f"windows of {window_s:g} s: their frames lie too far apart for the detector of {predictor.name}; take windows of at "
+            f"most {most_s:.4g} s, leave the window out, or take spans 'windows'"
+        )
+    return is_near
 
 
 def check_same(
@@ -71,6 +112,7 @@ def check_same(
     hop_s: float | None,
     embedding: Kind | None,
     still: float | None = None,
+    spans: SpanMethod = "auto",
 ) -> None:
     """Raise ConfigError where an index was made with other settings than those asked for, or with another model.
 
@@ -82,8 +124,15 @@ def check_same(
         hop_s: Seconds from the start of one window to the next.
         embedding: The kind of vector that stands for a window.
         still: Level of the gate for frames that show nothing new.
+        spans: How spans are found; `auto` for no comparison.
     """
-    asked = {"window_s": window_s, "hop_s": hop_s, "embedding": embedding, "still": still}
+    asked = {
+        "window_s": window_s,
+        "hop_s": hop_s,
+        "embedding": embedding,
+        "still": still,
+        "spans": None if spans == "auto" else spans,
+    }
     for name, value in asked.items():
         there = getattr(settings, name)
         if value is not None and value != there:

@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from fewframes.core.cache import SHOWN, content_key, key_of
 from fewframes.core.storage import is_address, store_errors, version_of
 from fewframes.errors import DataError, needed
-from fewframes.inference.spans import Span, clock
+from fewframes.inference.detection.spans import Span, clock
 from fewframes.results import bars_html
 
 Kind = Literal["video", "frames", "both"]
 """The vector of a window: the video embedding y, the mean of its frame embeddings, or both in one vector."""
+Spans = Literal["learned", "windows"]
+"""The rows of a video: windows alone, or, beside them, the spans that the model's detector finds."""
 WINDOWS, TAUGHT = "windows", "taught"
 """The two tables: a row for each window, and a row for each label that was taught."""
 COLUMNS = ("id", "source", "start_s", "end_s", "label", "score")
@@ -42,13 +44,16 @@ class IndexSettings:
     """Patches that each block merges away. None, in an index made before this was saved, is the number used in training."""
     still: float = 0.0
     """Largest change of brightness (0-255) up to which a frame reuses the embedding of one before; 0 is exact."""
+    spans: Spans = "windows"
+    """`learned` if the spans of the model's detector are rows too. An index made before this was saved has windows alone."""
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A window that was found. `id` names its row.
+    """A window or a span that was found. `id` names its row.
 
-    `similarity` is a cosine, or a score in 0-1 where a label was searched. `label` and `score` are the model's for the window.
+    `similarity` is a cosine, or a score in 0-1 where a label was searched. `label` and `score` are the model's for the window, or
+    those of the span.
     """
 
     id: str
@@ -155,37 +160,58 @@ def schema_of(settings: IndexSettings) -> Any:
         "duration_s": pa.float64(),
         "label": pa.string(),
         "score": pa.float32(),
+        **({"kind": pa.string()} if settings.spans == "learned" else {}),
         "embedding": pa.list_(pa.float32(), settings.width),
     }
     return pa.schema(list(columns.items()), metadata={"fewframes": json.dumps(asdict(settings))})
 
 
-def rows_of(schema: Any, video: tuple[str, str, float], spans: Sequence[Span], vectors_WD: NDArray[np.float32]) -> Any:
-    """Return the windows of a video as rows.
+def is_window(row_id: str) -> bool:
+    """Return True if the id is that of a window."""
+    return row_id.count("-") == 1
+
+
+def rows_of(
+    schema: Any,
+    video: tuple[str, str, float],
+    windows: Sequence[Span],
+    vectors_RD: NDArray[np.float32],
+    spans: Sequence[Span] | None = (),
+) -> Any:
+    """Return the windows and the spans of a video as rows.
 
     Args:
         schema: The columns.
         video: Its path, the key of its content, and its length in seconds.
-        spans: Seconds, label and score of each window.
-        vectors_WD: The vector of each window.
+        windows: Seconds, label and score of each window.
+        vectors_RD: The vector of each window, and then of each span.
+        spans: Seconds, label and confidence of each span; None if the video is too short for the detector, so that its windows
+            stand for spans.
     """
     pa = importlib.import_module("pyarrow")
-    (path, content, duration_s), count = video, len(spans)
-    stem = key_of(path, content)[:16]
+    (path, content, duration_s), kind, spans = video, "span" if spans is None else "window", spans or ()
+    rows = [*windows, *spans]
+    stem, count = key_of(path, content)[:16], len(rows)
     columns = {
-        "id": [f"{stem}-{number}" for number in range(count)],
+        # The id of a span tells its place, so that another model's span has it only where it is the same one.
+        "id": [f"{stem}-{number}" for number in range(len(windows))]
+        + [
+            f"{stem}-{round(1000 * span.start_s)}-{round(1000 * span.end_s)}-{key_of(span.label)[:8]}" for span in spans
+        ],
         "source": [path] * count,
         "content": [content] * count,
         "number": list(range(count)),
-        "start_s": [span.start_s for span in spans],
-        "end_s": [span.end_s for span in spans],
+        "start_s": [row.start_s for row in rows],
+        "end_s": [row.end_s for row in rows],
         "duration_s": [duration_s] * count,
-        "label": [span.label for span in spans],
-        "score": [span.confidence for span in spans],
+        "label": [row.label for row in rows],
+        "score": [row.confidence for row in rows],
     }
+    if "kind" in schema.names:
+        columns["kind"] = [kind] * len(windows) + ["span"] * len(spans)
     arrays = [pa.array(column, schema.field(name).type) for name, column in columns.items()]
-    flat = pa.array(vectors_WD.ravel(), pa.float32())
-    return pa.Table.from_arrays([*arrays, pa.FixedSizeListArray.from_arrays(flat, vectors_WD.shape[1])], schema=schema)
+    flat = pa.array(vectors_RD.ravel(), pa.float32())
+    return pa.Table.from_arrays([*arrays, pa.FixedSizeListArray.from_arrays(flat, vectors_RD.shape[1])], schema=schema)
 
 
 def settings_in(url: str, table: Any) -> IndexSettings:

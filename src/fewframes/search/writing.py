@@ -32,10 +32,10 @@ COMMIT_ROWS, COMMIT_S = 1024, 5.0
 
 @dataclass(frozen=True)
 class AddSummary:
-    """The result of adding videos: how many were added, how many were there already, and the rows (windows) added.
+    """The result of adding videos: how many were added, how many were there already, and the rows added (windows and spans).
 
-    `gaps` are the parts of added videos that could not be decoded. Of their frames, `num_embedded` were embedded now and
-    `num_reused` showed nothing new; the others came from the cache.
+    `num_spans` of the rows are learned spans. `gaps` are the parts of added videos that could not be decoded. Of their frames,
+    `num_embedded` were embedded now and `num_reused` showed nothing new; the others came from the cache.
     """
 
     num_added: int = 0
@@ -45,6 +45,7 @@ class AddSummary:
     gaps: tuple[tuple[str, Gap], ...] = ()
     num_embedded: int = 0
     num_reused: int = 0
+    num_spans: int = 0
 
 
 class VideoWriter:
@@ -162,6 +163,7 @@ class _Tally:
     num_rows: int = 0
     num_embedded: int = 0
     num_reused: int = 0
+    num_spans: int = 0
     failures: list[Failure] = field(default_factory=list)
     gaps: list[tuple[str, Gap]] = field(default_factory=list)
 
@@ -176,6 +178,7 @@ class _Tally:
             self.num_rows += len(video.rows)
             self.num_embedded += video.num_embedded
             self.num_reused += video.num_reused
+            self.num_spans += video.num_spans
             self.gaps += [(video.path, gap) for gap in video.gaps]
 
     def summary(self, paths: Sequence[str]) -> AddSummary:
@@ -191,4 +194,5 @@ class _Tally:
             tuple(gaps),
             self.num_embedded,
             self.num_reused,
+            self.num_spans,
         )

@@ -27,6 +27,9 @@ from fewframes.training.features import EmbeddedVideos
 from fewframes.video.live_settings import StreamConfig
 from fewframes.video.source import open_video
 
+MOST_MEASURED = 200
+"""The clips whose durations are measured for the record of a model."""
+
 
 @dataclass(frozen=True)
 class RunFootage:
@@ -151,6 +154,16 @@ def median_length_s(samples: Sequence[Sample]) -> float | None:
     with closing(worked_ahead(samples, _length_s, num_cores())) as found:
         lengths_s = [length_s for _, length_s in found if not isinstance(length_s, FewframesError)]
     return max(0.01, round(median(lengths_s), 2)) if lengths_s else None
+
+
+def typical_length_s(samples: Sequence[Sample]) -> dict[str, float]:
+    """Return the median duration of clips for the record of a model, as `clip_length_s`; empty if none of them can be opened.
+
+    At most `MOST_MEASURED` of them are opened, spread over all.
+    """
+    some = samples[:: max(1, len(samples) // MOST_MEASURED)]
+    length_s = median_length_s(some)
+    return {} if length_s is None else {"clip_length_s": length_s}
 
 
 def _length_s(sample: Sample) -> float:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from fewframes.core.settings import STRICT, Count, Positive, Share, settings_from
+from fewframes.core.settings import STRICT, Count, Positive, Share, read_toml, settings_from
 from fewframes.data.config import DataConfig
 from fewframes.errors import ConfigError, nearest
 from fewframes.training.augment_config import AugmentConfig
@@ -86,6 +86,11 @@ class TrainConfig:
     """Number of parts of the training videos that are left out in turn, in whole groups, to learn how sure the model may be. The
     network is trained once more for each. Its logits are then divided by the number that suits the left-out videos. 0 leaves the
     scores as they are."""
+    boundaries: Literal["auto", "on", "off"] = "auto"
+    """Train a detector of where actions begin and end too, which timelines then use. `auto` does so if the data label parts of
+    longer videos."""
+    spans_complete: bool = True
+    """True if the labelled parts of a longer video are all of its actions, so that the rest of it shows what is none."""
     save_every_s: Annotated[float, Field(ge=0)] = 60.0
     """Seconds between saved states, from which an interrupted run can continue."""
     trackers: tuple[str, ...] = ()
@@ -125,14 +130,7 @@ DEFAULT_RUN = RunConfig()
 
 def read_run(path: str | os.PathLike[str]) -> RunConfig:
     """Read a run from a TOML file. Raises ConfigError, which names the file, the key and the values that it takes."""
-    try:
-        with open(path, "rb") as file:
-            values = tomllib.load(file)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:  # not TOML, or not UTF-8
-        raise ConfigError(f"{path}: not TOML: {error}") from None
-    return _run_from(values, str(path))
+    return _run_from(read_toml(path), str(path))
 
 
 def changed(run: RunConfig, changes: Mapping[str, Any]) -> RunConfig:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fewframes.core.metrics import ReliabilityBin
 from fewframes.core.text import count_of, plain
-from fewframes.inference.spans import Span, clock
+from fewframes.inference.detection.spans import Span, clock
 
 if TYPE_CHECKING:
     from fewframes.inference.timeline import Timeline

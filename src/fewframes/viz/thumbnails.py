@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fewframes.errors import VideoError
-from fewframes.inference.spans import Span
+from fewframes.inference.detection.spans import Span
 from fewframes.video.source import Source, open_video
 
 log = logging.getLogger("fewframes")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from fewframes.core.text import count_of, html_of
-from fewframes.inference.spans import clock
+from fewframes.inference.detection.spans import clock
 
 if TYPE_CHECKING:
     from fewframes.inference.timeline import Timeline

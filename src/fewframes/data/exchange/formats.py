@@ -68,8 +68,11 @@ def read_timeline(source: Path, options: ReadOptions, videos: Videos) -> Labelle
         rows = [json.loads(text) for _, text in lines]
     except (ValueError, RecursionError):
         rows = [json_of(source)]  # one object on several lines
-    spans = []
+    spans, num_failed = [], 0
     for row in rows:
+        if isinstance(row, dict) and isinstance(row.get("error"), str):
+            num_failed += 1
+            continue
         if (
             not isinstance(row, dict)
             or not isinstance(row.get("source"), str)
@@ -83,7 +86,8 @@ def read_timeline(source: Path, options: ReadOptions, videos: Videos) -> Labelle
             spans.append(
                 checked_span(where, VideoSpan(path=path, label=label, start_s=start_s, end_s=end_s, score=score))
             )
-    return LabelledSpans(tuple(spans))
+    notes = (f"{count_of(num_failed, 'video')} failed, and so have no spans",) if num_failed else ()
+    return LabelledSpans(tuple(spans), notes)
 
 
 FORMATS: Mapping[str, Format] = {
@@ -162,7 +166,8 @@ FORMATS: Mapping[str, Format] = {
         title="fewframes timeline --json",
         endings=(".jsonl", ".json"),
         read=read_timeline,
-        start=re.compile(r'\{\s*"source":\s*".*",\s*"duration_s":'),
+        # Lines of videos that failed may stand before the first timeline.
+        start=re.compile(r'(?:\{"source": ".*", "error": .*\n)*\{\s*"source":\s*".*",\s*"duration_s":'),
         holds=frozenset({"score"}),
     ),
 }

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
-from fastapi.staticfiles import StaticFiles
-from starlette.exceptions import HTTPException
+from fastapi import FastAPI, Response
+from fastapi.responses import FileResponse
 
-from fewframes.core.text import PAGE_SCRIPT, STYLE, html_of
+from fewframes.core.text import html_of
 from fewframes.core.version import __version__
-from fewframes.errors import FewframesError, MissingVideo, Refusal
+from fewframes.errors import MissingVideo, Refusal
 from fewframes.label.session import Session
 from fewframes.label.values import GridOrder
-from fewframes.label.web.access import TokenGuard
 from fewframes.label.web.requests import LabelRequest, NewSegment, RenameRequest, SegmentChange, TagRequest
-from fewframes.serve.answers import status_of
-from fewframes.serve.security import HEADERS, AddedHeaders, OwnPages
+from fewframes.serve.security import add_page, guarded_app
 
 PAGE = Path(__file__).parent / "page"
+COOKIE = "fewframes-label"
+"""The cookie that holds the token once the page was opened with it."""
 LEAST_PX, MOST_PX = 48, 1080
 """The smallest and the largest height of a frame that the page may ask for, in pixels."""
 MOST_TILES = 240
@@ -51,46 +47,13 @@ class PageConfig:
 
 def create_app(session: Session, config: PageConfig) -> FastAPI:
     """Create the application that labels videos in a browser."""
-    app = FastAPI(title="fewframes label", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
-
-    async def refused(_: Request, error: Exception) -> Response:
-        assert isinstance(error, FewframesError)
-        return _failure(str(error), status_of(error))
-
-    async def unknown(_: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        return _failure(error.detail, error.status_code)
-
-    async def invalid(_: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        return _failure(_words_of(error.errors()), 422)
-
-    async def failed(_: Request, __: Exception) -> Response:
-        return JSONResponse({"error": "this server failed; its log has the reason", "status": 500}, 500, HEADERS)
-
-    app.add_middleware(TokenGuard, token=config.token, refused=refused)
-    app.add_middleware(OwnPages, names=config.names, refused=refused)
-    app.add_middleware(AddedHeaders, headers=lambda: HEADERS)  # outermost: refusals have them, too
-    app.add_exception_handler(FewframesError, refused)
-    app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(HTTPException, unknown)
-    app.add_exception_handler(Exception, failed)
+    app = guarded_app("fewframes label", config.names, config.token, COOKIE)
     _add_answers(app, session, config)
     _add_videos(app, session)
     _add_changes(app, session, config)
     _add_results(app, session, config)
-    _add_page(app)
+    add_page(app, html_of("label/web/templates/label.html", {"title": "fewframes: label videos"}), PAGE)
     return app
-
-
-def _failure(words: str, status: int) -> Response:
-    """Return an error as the page shows it."""
-    return JSONResponse({"error": words, "status": status}, status)
-
-
-def _words_of(errors: Sequence[Any]) -> str:
-    """Return what is wrong with a request, in one line."""
-    return "; ".join(f"{'.'.join(map(str, error['loc'][1:]))}: {error['msg']}" for error in errors)
 
 
 def _add_answers(app: FastAPI, session: Session, config: PageConfig) -> None:
@@ -208,22 +171,3 @@ def _add_results(app: FastAPI, session: Session, config: PageConfig) -> None:
         path = config.project / "segments.csv"
         session.write_segments(path)
         return FileResponse(path, media_type="text/csv", filename=path.name)
-
-
-def _add_page(app: FastAPI) -> None:
-    """Add the page, with its scripts and styles."""
-    page = html_of("label/web/templates/label.html", {"title": "fewframes: label videos"})
-
-    @app.get("/")
-    async def index() -> Response:
-        return HTMLResponse(page)
-
-    @app.get("/style.css")
-    async def style() -> Response:
-        return FileResponse(STYLE)
-
-    @app.get("/dom.js")
-    async def script() -> Response:
-        return FileResponse(PAGE_SCRIPT)
-
-    app.mount("/", StaticFiles(directory=PAGE))

@@ -11,7 +11,7 @@ from accelerate.utils import broadcast_object_list
 
 from fewframes.inference.predictor import Predictor
 from fewframes.models.files.checkpoint import Checkpoint
-from fewframes.models.rejection.rejection import Rejection
+from fewframes.models.rejection.judge import Judge
 from fewframes.models.stam import STAM
 from fewframes.runtime.protocol import DtypeName
 from fewframes.training.background import RunFootage
@@ -47,9 +47,7 @@ class RunContext:
         """True in the process that writes the files."""
         return bool(self.accelerator.is_main_process)
 
-    def predictor(
-        self, model: STAM, thresholds: tuple[float, ...] = (), rejection: Rejection | None = None
-    ) -> Predictor:
+    def predictor(self, model: STAM, thresholds: tuple[float, ...] = (), rejection: Judge | None = None) -> Predictor:
         """Return a predictor with a copy of the model. A copy, because a predictor folds and casts its weights.
 
         Args:

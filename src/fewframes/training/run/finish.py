@@ -143,6 +143,7 @@ def _checkpoint(
             "unread": len(videos.failures),
         },
         "training_videos": videos.training_marks,
+        **videos.clip_length,
         "calibration": calibration.to_dict(data.labels),
         "run": asdict(context.run),
         "frame_encoder_precision": context.dtype,

@@ -19,6 +19,7 @@ from fewframes.inference.stages.early_exit import stages_of, with_stages
 from fewframes.results import Failure
 from fewframes.runtime.protocol import scores_of
 from fewframes.training.augment_config import AugmentConfig
+from fewframes.training.background import typical_length_s
 from fewframes.training.config import RunConfig
 from fewframes.training.evaluation.labels import indices_of
 from fewframes.training.evaluation.scoring import Scores, score_videos
@@ -77,6 +78,11 @@ class RunVideos:
     def training_marks(self) -> list[str]:
         """The keys of the training videos, which the model's file keeps so that an evaluation can recognise them."""
         return marks_of(self.training.samples)
+
+    @cached_property
+    def clip_length(self) -> dict[str, float]:
+        """The median length of the training videos, for the record of the model; empty if none of them can be opened."""
+        return typical_length_s(self.training.samples)
 
     def groups_of(self, embedded: EmbeddedVideos) -> list[str]:
         """Return the groups of the embedded training videos."""

@@ -9,15 +9,14 @@ from contextlib import closing
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fewframes.data.layouts import Sample
-from fewframes.errors import VideoError
-from fewframes.sampling import centre_times, jittered_times
+from fewframes.sampling import jittered_times
 from fewframes.training.augment_config import AugmentConfig
+from fewframes.video.clock import Choose
 from fewframes.video.pictures.display import Pixels
-from fewframes.video.source import OpenVideo, open_video
+from fewframes.video.source import open_video, recorded_frames
 from fewframes.video.transforms import fit_frame, resized, short_side_size
 from fewframes.video.view import ViewConfig
 
@@ -44,11 +43,17 @@ def read_drawn(
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     training_views = [TrainingView(view, augment, generator, mirror=mirror) for generator in generators]
     with closing(open_video(sample.path, threads=1)) as video:
-        times = [_times(video, sample, num_frames, augment, generator) for generator in generators]
+        choices = [_choose(num_frames, augment, generator) for generator in generators]
         # Each view crops at its own place and scale. Whole frames are held until then, no larger than the largest scale needs.
         largest_px = round(view.resize_px * augment.scale)
-        frames = video.frames_at(np.concatenate(times), lambda frame_CHW: shrunk(frame_CHW, largest_px)).frames
-    parts = np.split(frames, len(times))
+        frames = recorded_frames(
+            video,
+            lambda *part: [time_s for choose in choices for time_s in choose(*part)],
+            sample.start_s,
+            sample.end_s,
+            lambda frame_CHW: shrunk(frame_CHW, largest_px),
+        ).frames
+    parts = np.split(frames, len(seeds))
     return torch.stack(
         [
             training_view.finish(torch.from_numpy(np.stack([training_view.fit_frame(frame) for frame in part])))
@@ -68,8 +73,9 @@ def read_one_drawn(
     generator = torch.Generator().manual_seed(seed)
     training_view = TrainingView(view, augment, generator, mirror=mirror)
     with closing(open_video(sample.path, threads=1)) as video:
-        times_T = _times(video, sample, num_frames, augment, generator)
-        return training_view.finish(torch.from_numpy(video.frames_at(times_T, training_view.fit_frame).frames))
+        choose = _choose(num_frames, augment, generator)
+        clip = recorded_frames(video, choose, sample.start_s, sample.end_s, training_view.fit_frame)
+        return training_view.finish(torch.from_numpy(clip.frames))
 
 
 def is_mirrored(seed: int) -> bool:
@@ -78,17 +84,15 @@ def is_mirrored(seed: int) -> bool:
     return coin < 0.5
 
 
-def _times(
-    video: OpenVideo, sample: Sample, num_frames: int, augment: AugmentConfig, generator: torch.Generator
-) -> NDArray[np.float64]:
-    """Return the moments (T,) in seconds that a view shows. Raises VideoError."""
-    try:
-        if not augment.jitter:
-            return centre_times(video.duration_s, num_frames, start_s=sample.start_s, end_s=sample.end_s)
-        fractions_T = _fractions(num_frames, generator)
-        return jittered_times(video.duration_s, fractions_T, start_s=sample.start_s, end_s=sample.end_s)
-    except ValueError as error:
-        raise VideoError(f"{video.name}: {error}") from None
+def _choose(num_frames: int, augment: AugmentConfig, generator: torch.Generator) -> Choose:
+    """Return what chooses the timestamps that a view shows. Random fractions are drawn at once, so that it chooses alike again."""
+    fractions_T = _fractions(num_frames, generator) if augment.jitter else [0.5] * num_frames
+
+    def choose(duration_s: float, start_s: float, end_s: float | None) -> list[float]:
+        times_T: list[float] = jittered_times(duration_s, fractions_T, start_s=start_s, end_s=end_s).tolist()
+        return times_T
+
+    return choose
 
 
 def _fractions(num_frames: int, generator: torch.Generator) -> list[float]:
