@@ -33,6 +33,26 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def image_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny image-text model that has learned drawn shapes and their names."""
+    pytest.importorskip("open_clip")
+    from helpers.words import write_image_text
+
+    return write_image_text(tmp_path_factory.mktemp("image-text") / "shapes")
+
+
+@pytest.fixture(scope="session")
+def words_file(image_text: Path) -> Path:
+    """A model made from two labels in words."""
+    from fewframes.models.words.files import words_model
+    from helpers.words import OTHERS, RED_AND_BLUE
+
+    return words_model(
+        RED_AND_BLUE, image_text.parent / "words.safetensors", encoder=str(image_text), background=OTHERS
+    )
+
+
+@pytest.fixture(scope="session")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with three short videos in two folders."""
     folder = tmp_path_factory.mktemp("videos")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -13,8 +14,10 @@ from typing import Any
 
 import pytest
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from fewframes.cli.main import app
+from helpers.numbered import drifting
 
 ROOT = Path(__file__).resolve().parents[1]
 UNITS = sorted((ROOT / "deploy").glob("*.service"))
@@ -56,8 +59,35 @@ def test_units_read_settings_that_exist() -> None:
         assert set(re.findall(r"\$\{(\w+)\}", unit.read_text(encoding="utf-8"))) <= given
     source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py"))
     assert given - {"FEWFRAMES_MODEL", "FEWFRAMES_HOST", "FEWFRAMES_PORT", "FEWFRAMES_VIDEOS"} <= set(
-        re.findall(r"FEWFRAMES_[A-Z]+", source)
+        re.findall(r"FEWFRAMES_[A-Z_]+", source)
     )
+
+
+def test_the_door_is_watched_as_its_unit_and_its_image_say(tmp_path: Path) -> None:
+    pytest.importorskip("prometheus_client")
+    film = drifting(tmp_path / "door.mp4", "libx264", 100, gop=25, options={})
+    shown = (ROOT / "deploy" / "fewframes-door-sources.toml").read_text(encoding="utf-8")
+    (tmp_path / "sources.toml").write_text(re.sub('source = ".*"', f"source = '{film}'", shown), encoding="utf-8")
+    unit = (ROOT / "deploy" / "fewframes-door.service").read_text(encoding="utf-8")
+    (line,) = re.findall("^ExecStart=(.*)$", unit, re.MULTILINE)
+    image = (ROOT / "deploy" / "Dockerfile.door").read_text(encoding="utf-8")
+    (entry,) = re.findall(r"^ENTRYPOINT (\[.*\])$", image, re.MULTILINE)
+    places = {
+        "/etc/sources.toml": str(tmp_path / "sources.toml"),
+        "%d/sources.toml": str(tmp_path / "sources.toml"),
+        "/etc/fewframes-door.toml": str(ROOT / "deploy" / "fewframes-door.toml"),
+        "${FEWFRAMES_MODEL}": "lite0-16",
+        "9100": str(tmp_path / "metrics.prom"),
+    }
+    for number, words in enumerate((shlex.split(line)[1:], json.loads(entry)[1:])):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        known = [places.get(word, re.sub("^(/var/lib/fewframes-door|/data)", str(folder), word)) for word in words]
+        done = CliRunner().invoke(app, known)
+        assert done.exit_code == 0, done.output
+        assert (folder / "clips" / "index.html").exists()
+        assert 'fewframes_source_pictures_total{source="door"} 100.0' in (tmp_path / "metrics.prom").read_text()
+    assert re.search(r"^USER 1000$", image, re.MULTILINE)
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="units are checked with systemd-analyze")

@@ -40,7 +40,7 @@ def test_a_folder_of_rows_and_going_on_with_it(tiny_model: Path, videos: Path, t
     [
         (["--engine", "ray"], "--engine and --output go together"),
         (["--output", "out"], "--engine and --output go together"),
-        (["--engine", "local", "--output", "out", "--json"], "leave out --json, --csv and --explain"),
+        (["--engine", "local", "--output", "out", "--json"], "leave out --json, --csv, --explain and --draw"),
     ],
 )
 def test_what_does_not_go_together(arguments: list[str], words: str) -> None:

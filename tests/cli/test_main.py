@@ -40,8 +40,8 @@ def test_help_begins_with_predict_and_groups_what_belongs_together() -> None:
     text = run("--help", code=NO_TORCH).stdout
     found = re.findall(r"^(?:([A-Z][\w ]+):|  ([a-z]+)  )", text, re.MULTILINE)
     expected = (
-        "Recognise predict timeline stream Learn label train teach evaluate data models Search index search embed "
-        "Use elsewhere serve export This machine doctor bench Options"
+        "Recognise predict timeline changes count stream Learn label train teach words evaluate data models "
+        "Search index search embed Use elsewhere serve mcp export This machine doctor bench Options"
     )
     assert " ".join(box or verb for box, verb in found if box != "Usage") == expected
     for verb in Verbs():

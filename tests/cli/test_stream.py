@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from fewframes.cli.live_view import lines_of
 from fewframes.cli.main import app
-from fewframes.cli.stream import lines_of
 from fewframes.inference.predictor import load
 from fewframes.inference.promise import AlarmPromise, AlarmThreshold
 from fewframes.video.live_settings import StreamConfig
@@ -149,3 +149,47 @@ def test_the_live_view_shows_alarms(video: Path, tiny_model: Path) -> None:
     stream = predictor.stream(str(video), StreamConfig(window_s=1.0, enter=0.1, leave=0.05), promise=promise)
     last = list(stream)[-1]
     assert any(line.startswith("  alarm 1: ") and " at 1.0 s, score 0." in line for line in lines_of(stream, last, 2))
+
+
+def test_clips_of_events_are_kept(video: Path, fast: list[str], tmp_path: Path) -> None:
+    options = [
+        "--window",
+        "1",
+        "--enter",
+        "0.05",
+        "--leave",
+        "0.01",
+        "--clips",
+        str(tmp_path / "events"),
+        "--before",
+        "0.5",
+    ]
+    done = CliRunner().invoke(app, ["stream", str(video), *fast, *options, "--after", "0.5", "--clips-most", "2GB"])
+    assert done.exit_code == 0, done.output
+    files = list((tmp_path / "events").glob("*/*.json"))
+    values = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    assert values
+    assert all((tmp_path / "events" / one[name]).is_file() for one in values for name in ("clip", "picture"))
+    assert all(one["source"] == str(video) and one["end_s"] is not None for one in values)
+    assert f"clips: {len(values)} event" in done.stderr
+    assert (tmp_path / "events" / "index.html").is_file()
+    assert not (tmp_path / "events" / ".lock").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--before", "3"], "add --clips FOLDER"),
+        (["--clips-most", "2GB"], "add --clips FOLDER"),
+        (["--clips", "FOLDER", "--clips-most", "2"], "--clips-most '2': needs a number above 0 with kB, MB, GB or TB"),
+        (["--clips", "FOLDER", "--after", "-1"], "after_s -1: needs seconds from 0"),
+        (["--clips", "VIDEO"], "cannot be written"),
+    ],
+)
+def test_clips_that_cannot_be_kept_are_refused(
+    video: Path, fast: list[str], tmp_path: Path, options: list[str], words: str
+) -> None:
+    given = [{"FOLDER": str(tmp_path / "events"), "VIDEO": str(video)}.get(option, option) for option in options]
+    done = CliRunner().invoke(app, ["stream", str(video), *fast, *given])
+    assert done.exit_code in (1, 2)
+    assert words in " ".join((done.stderr or str(done.exception)).split())

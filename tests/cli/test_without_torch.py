@@ -78,3 +78,15 @@ def test_a_model_is_evaluated(videos: Path, tmp_path: Path) -> None:
     done = run_without_torch("evaluate", tmp_path / "list.csv", "--output", tmp_path / "out", "--no-cache")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "metrics.json").exists()
+
+
+def test_labels_in_words_name_the_packages_that_they_need(videos: Path, tmp_path: Path) -> None:
+    commands: list[list[str | Path]] = [
+        ["predict", videos / "a.mp4", "--labels", "a cat"],
+        ["words", "a cat", "-o", tmp_path / "cat.safetensors"],
+    ]
+    for command in commands:
+        done = run_without_torch(*command)
+        assert done.returncode == 4, done.stderr
+        assert "labels in words need torch and open_clip" in done.stderr
+        assert done.stderr.endswith("pip install 'fewframes[words]'\n")

@@ -103,6 +103,18 @@ def test_every_fault_is_named(messy: Path) -> None:
     assert (found.to_dict()["readable"], found.to_dict()["missing"]) == (13, 1)
 
 
+def test_a_recording_whose_clock_jumps_is_usable(tmp_path: Path) -> None:
+    times_ms = [40 * number + (3_600_000 if number >= 30 else 0) for number in range(60)]
+    path = Numbered(suffix=".mkv", bframes=0, times_ms=times_ms).write(tmp_path / "jumps")
+    samples = (
+        Sample(path=str(path), labels=("hug",)),
+        Sample(path=str(path), labels=("hug",), start_s=10.0, end_s=20.0),
+    )
+    found = inspected(VideoSet(samples=samples, layout="list", name="clips"))
+    assert [problem.kind for problem in found.problems if problem.row is not None] == ["failed"]
+    assert "between 10 s and 20 s nothing was recorded" in found.problems[0].reason
+
+
 def test_too_short_stays_unless_told(messy: Path) -> None:
     data = read_data(messy / "list.csv")
     assert "short" not in inspected(data, num_frames=8).counts

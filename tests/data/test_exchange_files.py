@@ -218,6 +218,16 @@ def test_subtitles_of_a_timeline_have_confidences(films: Path) -> None:
     (films / "a.vtt").unlink()
 
 
+def test_videos_of_a_timeline_that_failed_are_told(films: Path) -> None:
+    span = {"start_s": 0.4, "end_s": 0.8, "label": "x", "confidence": 0.9}
+    lines = [{"source": "gone.mp4", "error": "no such file"}, {"source": "a.mp4", "duration_s": 1, "spans": [span]}]
+    path = write(films / "found.jsonl", "\n".join(map(json.dumps, lines)))
+    for form in ("timeline", ""):
+        found = read_spans(path, form)
+        assert (rows(found), found.notes[:1]) == ([("a.mp4", "x", 0.4, 0.8)], ("1 video failed, and so have no spans",))
+    path.unlink()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "title"),
     [

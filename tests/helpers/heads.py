@@ -15,6 +15,7 @@ from fewframes.models.files.names import find_model
 from fewframes.runtime.file_graphs import WEIGHTS_OF
 from fewframes.runtime.open import DEFAULT_MODEL
 from fewframes.training.solved.model import SOLVED_MODEL
+from helpers.boundaries import drawn_boundaries
 
 
 @cache
@@ -53,6 +54,18 @@ def transformer_head(seed: int) -> ModelFile:
         if key.startswith("head.")
     }
     return replace(first, tensors={**first.tensors, **changed}, labels=tuple(f"t {label}" for label in first.labels))
+
+
+def with_detector(file: ModelFile, interval_s: float) -> ModelFile:
+    """The same model with a detector of drawn weights, which knows frames this far apart and is sure of what it finds."""
+    drawn = drawn_boundaries(file.tensors["moment_head.linear.weight"].shape[1] // 9, len(file.labels))
+    sure = np.array([0.1, 1.0], np.float32)
+    return replace(file, boundaries=replace(drawn, interval_s=interval_s, coefficients=sure))
+
+
+def with_clips_of(file: ModelFile, length_s: float) -> ModelFile:
+    """The same model, which says how long the clips of its training were."""
+    return replace(file, provenance={**file.provenance, "clip_length_s": length_s})
 
 
 def write_heads(folder: Path) -> list[str]:

@@ -111,6 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
             (r"/api/models/([^/]+/[^/]+)/preupload/main", self._preupload),
             (r"/api/models/([^/]+/[^/]+)/commit/main", self._commit),
             (r"/api/models/([^/]+/[^/]+)(?:/revision/(\w+))?", self._info),
+            (r"/api/models/([^/]+/[^/]+)/tree/(\w+)", self._tree),
             (r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch", self._batch),
             (r"/objects/(\w+)", self._object),
             (r"/([^/]+/[^/]+)/resolve/(\w+)/(.+)", self._resolve),
@@ -187,6 +188,16 @@ class _Handler(BaseHTTPRequestHandler):
                 files[value["path"]] = self.mirror.objects[value["oid"]]
         sha = self.mirror.repositories[name].commit(files)
         self._send(200, {"commitUrl": f"{self.mirror.address}/{name}/commit/{sha}", "commitOid": sha, "hookOutput": ""})
+
+    def _tree(self, _: bytes, name: str, revision: str) -> None:
+        files = self.mirror.repositories[name].at(revision) or {}
+        self._send(
+            200,
+            [
+                {"type": "file", "path": path, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+                for path, content in files.items()
+            ],
+        )
 
     def _info(self, body: bytes, name: str, revision: str | None) -> None:
         del body

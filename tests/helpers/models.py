@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,8 @@ from torch import nn
 
 from fewframes.models.backbones import TimmFrameEncoder
 from fewframes.models.config import ModelConfig
+from fewframes.models.files.checkpoint import save_checkpoint
+from fewframes.models.files.hub import load_checkpoint
 from fewframes.models.files.networks import build_model
 from fewframes.models.presets import RELEASE
 from fewframes.video.view import ViewConfig
@@ -27,6 +30,15 @@ def shaken(module: nn.Module) -> nn.Module:
     for parameter in module.parameters():  # zeros and ones would hide mistakes
         nn.init.normal_(parameter, std=0.15)
     return module.eval()
+
+
+def write_reheaded(model: Path, path: Path, seed: int = 5) -> Path:
+    """Write a model with the frame encoder of another one, and other weights in its head."""
+    checkpoint = load_checkpoint(model)
+    torch.manual_seed(seed)
+    nn.init.normal_(checkpoint.model.head.weight, std=0.5)
+    save_checkpoint(path, checkpoint)
+    return path
 
 
 def timm_vit(**options: Any) -> TimmFrameEncoder:

@@ -78,7 +78,7 @@ def test_frames_are_those_of_a_timeline_and_embedded_once(tmp_path: Path, made: 
     film = write_film(tmp_path / "film.mp4")
     archive = made(film, cache=tmp_path / "cache")
     cache = EmbeddingCache(tmp_path / "cache")
-    timeline = sweep(predictor, str(film), TimelineConfig(window_s=WINDOW_S), cache=cache)
+    timeline = sweep(predictor, str(film), TimelineConfig(window_s=WINDOW_S, lengths=(1, 2)), cache=cache)
     assert timeline.num_encoded == 0
     assert made(film, cache=tmp_path / "cache").videos.keys() == archive.videos.keys()
     video = named(archive, "film.mp4")

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fewframes.errors import DataError, OutputError
-from fewframes.inference.spans import overlap
+from fewframes.inference.detection.spans import overlap
 from fewframes.label.journal import (
     JOURNAL_FILE,
     SAME,

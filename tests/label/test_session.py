@@ -62,7 +62,7 @@ def test_the_model_of_a_session_answers_like_any_other(session: Session, tmp_pat
     assert predictor.runtime.labels == ("redden", "turn blue")
     assert predictor.predict(held, start_s=6, end_s=8).label == "redden"
     assert predictor.predict(held, start_s=2, end_s=4).label == "turn blue"
-    timeline = sweep(predictor, str(held), TimelineConfig(window_s=WINDOW_S, threshold=0.5))
+    timeline = sweep(predictor, str(held), TimelineConfig(window_s=WINDOW_S, lengths=(1, 2), threshold=0.5))
     assert {(span.label, round(span.start_s / PART_S)) for span in timeline.spans} >= {("turn blue", 1), ("redden", 3)}
     session.write_model(model)  # replaces it
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from fewframes.inference.detection.spans import Span, overlap
 from fewframes.inference.predictor import load
-from fewframes.inference.spans import Span, overlap
 from fewframes.inference.timeline import sweep
 from fewframes.video.source import open_video
 from fewframes.video.transforms import fit_frame

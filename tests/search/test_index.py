@@ -23,8 +23,8 @@ from fewframes.core.cache import EmbeddingCache, content_key
 from fewframes.core.files import held
 from fewframes.errors import ConfigError, DataError, MissingDependency
 from fewframes.inference import frame_features
+from fewframes.inference.detection.spans import Span
 from fewframes.inference.predictor import Predictor, load
-from fewframes.inference.spans import Span
 from fewframes.inference.timeline import TimelineConfig, sweep
 from fewframes.models.config import ModelConfig
 from fewframes.models.files.checkpoint import Checkpoint
@@ -328,7 +328,7 @@ KILLED = """
 import sys
 from fewframes.inference.predictor import load
 from fewframes.search.index import Index
-from fewframes.inference.spans import Span
+from fewframes.inference.detection.spans import Span
 index = Index.open(sys.argv[1], load(sys.argv[2], device="cpu", dtype="float32"), window_s=2, hop_s=1)
 index.add(sys.argv[3:], commit_s=0)
 """

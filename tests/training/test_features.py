@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import fields, replace
 from pathlib import Path
@@ -197,10 +198,19 @@ def test_what_changes_embeddings_is_part_of_their_key(
 
 
 VIEW = ViewConfig(resize_px=36, crop_px=32)
+
+
+def tower(*, quick_gelu: bool) -> dict[str, Any]:
+    """The encoder of a small image-text model."""
+    vision = {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16, "head_width": 32}
+    settings = {"embed_dim": 64, "quick_gelu": quick_gelu, "vision_cfg": vision}
+    return {"encoder": "clip:tiny", "tower": json.dumps(settings)}
+
+
 OTHER_MODELS: dict[str, dict[str, Any]] = {
     "encoder": {"encoder": "lite0"}, "image_size": {"image_size": 24}, "patch_size": {"patch_size": 16},
     "width": {"width": 96}, "depth": {"depth": 2}, "heads": {"heads": 6}, "cells": {"encoder": "lite0", "cells": 2},
-    "cells_layer": {"depth": 3, "cells": 2, "cells_layer": 1},
+    "cells_layer": {"depth": 3, "cells": 2, "cells_layer": 1}, "tower": tower(quick_gelu=True),
     "cell_width": {"depth": 3, "cells": 2, "cell_width": 5}, "moments": {"moments": "motion"},
     "mlp_ratio": {"mlp_ratio": 2.0}, "qkv_bias": {"qkv_bias": False}, "norm_eps": {"norm_eps": 0.1},
     "merge": {"merge": 1}, "layout": {"layout": "joint", "temporal": "mean"}, "temporal": {"temporal": "mean"},
@@ -229,7 +239,11 @@ def of(model: ModelConfig = TINY, view: ViewConfig = VIEW) -> Predictor:
 
 @pytest.mark.parametrize("name", [field.name for field in fields(ModelConfig)])
 def test_each_setting_of_a_model_is_in_the_key_or_changes_no_embedding(name: str) -> None:
+    if name == "tower":
+        pytest.importorskip("open_clip")
     plain, other = of(), of(replace(TINY, **OTHER_MODELS[name]))
+    if name == "tower":  # beside the same weights with another activation
+        plain = of(replace(TINY, **tower(quick_gelu=False)))
     if name == "cells":  # beside the same encoder without them
         plain = of(replace(TINY, encoder="lite0"))
     if name in ("cells_layer", "cell_width"):  # beside the same cells of another layer, or in all channels

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from fewframes.core.text import html_of
+from fewframes.inference.detection.changes import VideoSpans, compare_archives
+from fewframes.inference.detection.spans import Span
 from fewframes.inference.frame_features import Gap
-from fewframes.inference.spans import Span
 from fewframes.inference.timeline import Timeline
 from fewframes.search.page import search_page
 from fewframes.search.table import Hit
+from fewframes.viz.changes import changes_page
 from fewframes.viz.charts import confusion_png
 from fewframes.viz.frames import explanation_page, frames_of
 from fewframes.viz.thumbnails import data_url, jpeg
@@ -51,6 +53,23 @@ def report() -> str:
     return html_of("training/evaluation/templates/report.html", values)
 
 
+def changes() -> str:
+    """A page of a video with a change of each kind, of one that failed, and of one with a name that looks like HTML."""
+    name = f"/videos/{LONG}.mp4"
+    before = (
+        Span(0, 4, "hug", 0.9), Span(10, 14, "kick", 0.9), Span(20, 24, "hug", 0.9), Span(30, 34, "hug", 0.5),
+        Span(40, 44, "hug", 0.9), Span(50, 54, "hug", 0.9), Span(90, 94, "hug", 0.9),
+    )  # fmt: skip
+    after = (
+        Span(0, 4, "hug", 0.9), Span(20, 24, LONG, 0.9), Span(32, 36, "hug", 0.9), Span(40, 44, "hug", 0.6),
+        Span(50, 54, "hug", 1.0), Span(60, 64, "<b>kick</b>", 0.9), Span(70, 74, "kick", 0.9),
+    )  # fmt: skip
+    old = {name: VideoSpans(source=name, model="old", range_s=(0, 100), spans=before)}
+    new = {name: VideoSpans(source=name, model="new", range_s=(0, 80), spans=after)}
+    old["/videos/<i>.mp4"] = VideoSpans(source="/videos/<i>.mp4", error="/videos/<i>.mp4: no video")
+    return changes_page(compare_archives(old, new), {(name, 1): jpeg(np.zeros((3, 90, 320), np.uint8))})
+
+
 def pages(folder: Path) -> dict[str, str]:
     wide, tall = (jpeg(np.zeros((3, *size), np.uint8)) for size in ((90, 320), (320, 90)))
     (folder / "wide.jpg").write_bytes(wide)
@@ -62,6 +81,8 @@ def pages(folder: Path) -> dict[str, str]:
         "timeline": timeline_page(timeline(), "none.mp4", ["wide.jpg", "tall one.jpg", "wide.jpg"]),
         "search": search_page(f"like {LONG}", hits, {"id-0": wide, "id-1": tall}),
         "nothing": search_page("hug", [], {}),
+        "changes": changes(),
+        "no changes": changes_page(compare_archives({}, {}), {}),
     }
 
 
@@ -94,3 +115,36 @@ def test_marks_become_options_that_teach(browser: Any, tmp_path: Path) -> None:
     view.locator("button[name=yes]").nth(2).click()
     assert view.inner_text("#teach") == "--teach NAME --no id-0,id-1"
     view.close()
+
+
+def test_changes_are_filtered_and_walked_through_by_keys(browser: Any, tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text(changes(), encoding="utf-8")
+    view = browser.new_page()
+    asked: list[str] = []
+    view.on("request", lambda request: asked.append(request.url))
+    view.goto((tmp_path / "page.html").as_uri())
+    listed = ".change:visible b"
+    kinds = ["gone", "relabelled", "moved", "less sure", "new", "new", "unseen"]
+    assert view.locator(listed).all_inner_texts() == kinds
+    view.get_by_label("new 2").uncheck()
+    assert view.locator(listed).all_inner_texts() == [kind for kind in kinds if kind != "new"]
+    view.get_by_label("unchanged 2").check()
+    assert view.locator(listed).count() == 7
+    view.get_by_label("new 2").check()
+    view.locator("select").select_option("kick")
+    assert view.locator(listed).all_inner_texts() == ["gone", "new"]
+    assert view.locator("#count").inner_text() == "2 listed."
+
+    view.locator("h1").click()
+    for key, at in (("j", "10.00"), ("j", "70.00"), ("j", "70.00"), ("k", "10.00")):
+        view.keyboard.press(key)
+        assert view.evaluate("document.activeElement.dataset.at") == at
+    assert view.locator("video").is_hidden()
+    view.keyboard.press("Enter")
+    assert view.locator("video").get_attribute("src").endswith(f"{LONG}.mp4")
+    view.locator("select").select_option("")
+    view.locator(".track a.moved").first.click()
+    assert view.evaluate("document.activeElement.dataset.kind") == "moved"
+    assert "<b>kick</b>" in view.locator("select[name=label]").inner_text()
+    assert view.locator("table").last.inner_text().count("<i>.mp4") == 2
+    assert not [url for url in asked if not url.startswith(("file:", "data:"))]

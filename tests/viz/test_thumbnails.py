@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fewframes.inference.spans import Span
+from fewframes.inference.detection.spans import Span
 from fewframes.viz.thumbnails import data_url, jpeg, middle_frames
 from helpers.numbered import Numbered, numbers
 

@@ -10,12 +10,30 @@ import torch
 from torch import Tensor
 
 from fewframes.data.layouts import Sample
+from fewframes.errors import VideoError
 from fewframes.training.augment_config import AugmentConfig
+from fewframes.training.solved import views as solved_views
 from fewframes.training.steps.augment import TrainingView, is_mirrored, mixed, read_drawn, read_one_drawn, seed_of
 from fewframes.video.pictures.display import Pixels
 from fewframes.video.view import ViewConfig
+from helpers.numbered import Numbered
 
 VIEW = ViewConfig(resize_px=36, crop_px=32)
+
+
+def test_views_go_around_a_jump_of_the_clock(tmp_path: Path) -> None:
+    times_ms = [40 * number + (3_600_000 if number >= 40 else 0) for number in range(80)]
+    path = str(Numbered(suffix=".mkv", bframes=0, times_ms=times_ms).write(tmp_path / "jumps"))
+    plain = AugmentConfig(scale=1.0, colour=0.0)
+    view = ViewConfig(resize_px=64, crop_px=64, fit="squash")
+    sample = Sample(path=path, labels=())
+    drawn_VTCHW = read_drawn(sample, 8, view, plain, [1, 2], mirror=False)
+    for frames_TCHW in (*drawn_VTCHW, read_one_drawn(sample, 8, view, plain, 1, mirror=False)):
+        assert len({frame_CHW.numpy().tobytes() for frame_CHW in frames_TCHW}) == 8
+    solved_VTCHW = solved_views.read_drawn(sample, 8, view, plain, [1], mirror=False)
+    assert len({frame_CHW.tobytes() for frame_CHW in solved_VTCHW[0]}) == 8
+    with pytest.raises(VideoError, match="between 60 s and 70 s nothing was recorded"):
+        read_drawn(Sample(path=path, labels=(), start_s=60.0, end_s=70.0), 8, view, plain, [1], mirror=False)
 
 
 def ramp(height: int = 60, width: int = 100) -> Pixels:
