@@ -40,8 +40,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.harness import interleaved, least_median_most, ratios, write_result
+from fewframes.inference.detection.windows import score_windows
 from fewframes.inference.predictor import Predictor, load
-from fewframes.inference.timeline import Timeline, TimelineConfig, score_windows, sweep
+from fewframes.inference.timeline import WINDOW_S, Timeline, TimelineConfig, sweep
 from fewframes.video.live_settings import StreamConfig
 
 LEVELS = (1.0, 2.0, 3.0, 4.0, 6.0)
@@ -119,10 +120,8 @@ def shown_at(timeline: Timeline) -> list[tuple[frozenset[str], bool]]:
 
 def frozen_of(predictor: Predictor, film: Path) -> dict[str, float]:
     """How often two windows agree in their likeliest label: both frozen, both as they are, one of each."""
-    num_frames, config = predictor.num_frames, TimelineConfig()
-    found = score_windows(
-        predictor, film, lambda windows_WTD: windows_WTD[:, 0], window_s=config.window_s, intervals=[1]
-    )
+    num_frames = predictor.num_frames
+    found = score_windows(predictor, film, lambda windows_WTD: windows_WTD[:, 0], window_s=WINDOW_S, intervals=[1])
     frozen_WTD = np.repeat(found.windows[0][2][:, None], num_frames, axis=1)
     rows = predictor.runtime.encode_windows(frozen_WTD).logits, timeline_at(predictor, film, 0.0).windows[0].logits
     frozen_K, plain_K = (np.bincount(row.argmax(axis=1), minlength=row.shape[1]) / len(row) for row in rows)

@@ -44,9 +44,10 @@ from benchmarks.reading import long_video
 from fewframes.core.cache import EmbeddingCache
 from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
+from fewframes.inference.detection.spans import Span, mean_average_precision
+from fewframes.inference.detection.window_spans import confidences, spans_of
 from fewframes.inference.predictor import Predictor, load
-from fewframes.inference.spans import Span, mean_average_precision
-from fewframes.inference.timeline import DEFAULTS, Timeline, TimelineConfig, confidences, spans_of, sweep
+from fewframes.inference.timeline import Timeline, TimelineConfig, still_share_of, sweep
 from fewframes.inference.unknowns import UnknownRule
 from fewframes.models.rejection.fitting import fit_rejection
 from fewframes.models.stam import STAM
@@ -63,16 +64,19 @@ LEAST = 0.05
 RATE = 8
 """Times a second at which frame accuracy is counted."""
 CONSECUTIVE_THRESHOLD = 0.99
+LENGTHS, THRESHOLD = (1, 2), 0.8
+WINDOWS = TimelineConfig(spans="windows", window_s=4.0, lengths=LENGTHS, threshold=THRESHOLD)
+"""The defaults of timelines by windows when this was measured."""
 
 
 def ways_of(temperature: float) -> dict[str, TimelineConfig]:
     """The settings that are compared, for a head whose logits were divided by this number."""
     return {
-        "timeline": DEFAULTS,
-        "one length": replace(DEFAULTS, lengths=(1,)),
-        "logits halved": replace(DEFAULTS, temperature=2 / temperature),
-        "without stillness": replace(DEFAULTS, still_share=0.0),
-        "without stillness and calibration": replace(DEFAULTS, still_share=0.0, temperature=1 / temperature),
+        "timeline": WINDOWS,
+        "one length": replace(WINDOWS, lengths=(1,)),
+        "logits halved": replace(WINDOWS, temperature=2 / temperature),
+        "without stillness": replace(WINDOWS, still_share=0.0),
+        "without stillness and calibration": replace(WINDOWS, still_share=0.0, temperature=1 / temperature),
     }
 
 
@@ -159,6 +163,21 @@ def write_film(path: Path, actions: list[Segment], others: list[Segment], draw: 
     return {"duration_s": count / FPS, "spans": spans, "background": kinds}
 
 
+def write_joined(path: Path, clips: list[Segment], background: set[str]) -> dict[str, Any]:
+    """A film of these clips one after the other, and where each lies; those of `background` labels are no actions."""
+    parts: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
+    count = 0
+    with video_writer(path, (SIDE_PX, SIDE_PX), FPS, 100, {"preset": "veryfast", "crf": "20"}) as add:
+        for clip in clips:
+            frames_THWC = square_frames(clip.path)
+            for frame in frames_THWC.numpy():
+                add(av.VideoFrame.from_ndarray(frame, format="rgb24"))
+            entry = {"start_s": count / FPS, "end_s": (count + len(frames_THWC)) / FPS, "label": clip.label}
+            parts[clip.label not in background].append(entry)
+            count += len(frames_THWC)
+    return {"duration_s": count / FPS, "spans": parts[True], "background": parts[False]}
+
+
 def square_frames(path: str) -> Tensor:
     """The central square of each frame: (T, H, W, C) uint8, 25 a second."""
     with closing(open_video(path, threads=1)) as video:
@@ -228,8 +247,14 @@ def judge_of(segments: list[Segment], embeddings_BVTD: Tensor, labels: list[str]
 
 
 def spans_by(way: TimelineConfig, found: Timeline, predictor: Predictor, least_known: float = 0.0) -> list[Span]:
-    windows = found.windows[: len(way.lengths)]
-    trusted = confidences(windows, way, predictor.runtime.task, least_known)
+    windows = found.windows[: len(way.lengths or LENGTHS)]
+    trusted = confidences(
+        windows,
+        predictor.runtime.task,
+        least_known,
+        temperature=way.temperature,
+        still_share=still_share_of(predictor.runtime, way),
+    )
     return list(spans_of(windows, trusted, predictor.labels, (found.start_s, found.end_s), LEAST))
 
 
@@ -291,7 +316,7 @@ def measure(data: Path, folder: Path, part: str, most_films: int) -> dict[str, A
         predictor.unknown_rule = rule = judge_of(teaching, embeddings_BVTD, labels)
         began, encoded, timelines = time.perf_counter(), 0, []
         for film in films:
-            timelines.append(sweep(predictor, film["path"], cache=cache))
+            timelines.append(sweep(predictor, film["path"], WINDOWS, cache=cache))
             encoded += timelines[-1].num_encoded
             print(f"{part}{name} {film['path']} {time.perf_counter() - began:.0f} s", file=sys.stderr)
         whole = all(one.num_encoded == len(one.times_s) for one in timelines)
@@ -301,9 +326,9 @@ def measure(data: Path, folder: Path, part: str, most_films: int) -> dict[str, A
         results[f"consecutive windows{name}"] = scored(by_one, films, CONSECUTIVE_THRESHOLD)
         for way, config in ways_of(temperature).items():
             spans = [spans_by(config, found, predictor) for found in timelines]
-            results[way + name] = scored(spans, films, DEFAULTS.threshold)
-        known = [spans_by(DEFAULTS, found, predictor, rule.threshold) for found in timelines]
-        results[f"timeline without unknown windows{name}"] = scored(known, films, DEFAULTS.threshold)
+            results[way + name] = scored(spans, films, THRESHOLD)
+        known = [spans_by(WINDOWS, found, predictor, rule.threshold) for found in timelines]
+        results[f"timeline without unknown windows{name}"] = scored(known, films, THRESHOLD)
     results["nothing at all"] = scored([[] for _ in films], films, 1.0)
     length_s = sum(film["duration_s"] for film in films)
     background_s = length_s - sum(entry["end_s"] - entry["start_s"] for film in films for entry in film["spans"])

@@ -31,7 +31,7 @@ import numpy as np
 from playwright.sync_api import sync_playwright
 
 from benchmarks.harness import least_median_most, video_writer, write_result
-from fewframes.inference.spans import Span, overlap
+from fewframes.inference.detection.spans import Span, overlap
 from runs.packaged import DARK, rows_of
 
 SIZE, FPS = (320, 240), 25
