@@ -24,6 +24,11 @@ there was a step 4. All other weights of the file stay as they are.
 fits the judge of unknown videos again, to the same videos and to drawn clips, and writes it into the packaged file, whose other
 contents stay as they are. `--file` names another file.
 
+    python runs/packaged.py DATA --boundaries-only
+
+trains the detector of spans in long videos, on the same videos and on the other daily movements as background, and writes it into
+the file.
+
     python runs/packaged.py DATA --few-frames-only --seeds 1
 
 does step 3, and writes into the file by what its logits are divided where a budget lets it look at few frames only.
@@ -51,6 +56,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from fewframes.core.cache import EmbeddingCache
 from fewframes.core.metrics import Report, calibration_error, interval_of, log_loss, log_softmax, score
 from fewframes.core.process import cpu_name
+from fewframes.data.config import DataConfig
 from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
 from fewframes.export.file_graphs import add_graphs
@@ -65,6 +71,7 @@ from fewframes.models.files.names import packaged_path
 from fewframes.models.files.tensor_files import read_tensors
 from fewframes.models.presets import PRESETS
 from fewframes.models.rejection.fitting import fit_rejection
+from fewframes.training.boundaries.train import train_boundaries
 from fewframes.training.calibration import CalibrationFit, LeftOutLogits, cross_validated, fit_calibration
 from fewframes.training.config import RunConfig, changed, read_run
 from fewframes.training.features import EmbeddedVideos, embed_videos
@@ -241,6 +248,21 @@ def fit_unknown(path: Path, videos: VideoSet, drawn: Path, cache: EmbeddingCache
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 
+def fit_detector(path: Path, data: Path, videos: VideoSet, cache: EmbeddingCache) -> None:
+    """Train the detector of a model file on these videos, and on the other daily movements as background."""
+    others = tuple(
+        Sample(path=str(data / "fir_rgb" / row["path"]), labels=("background",), group=row["recording"])
+        for row in rows_of(data / "fir_rgb")
+        if row["label"] not in MOVEMENTS and float(row["mean_luma"]) >= DARK
+    )
+    everything = RunConfig(data=DataConfig(holdout=0.0))
+    fitted = train_boundaries(
+        VideoSet((*videos.samples, *others), videos.name), path, everything, cache=cache, device="cpu", dtype="float32"
+    )
+    assert not fitted.failures, fitted.failures[0]
+    print(f"{fitted}\n{path}: {path.stat().st_size / 1e6:.1f} MB")
+
+
 def fit_few_frames(
     path: Path, videos: VideoSet, run: RunConfig, output: Path, cache: EmbeddingCache, seeds: int
 ) -> None:
@@ -325,6 +347,15 @@ def calibrate_file(source: Path, output: Path, fit: CalibrationFit, figures: dic
     print(f"{output}: logits divided by {fit.temperature:.3f}")
 
 
+def fit_part(options: argparse.Namespace, cache: EmbeddingCache) -> None:
+    """Fit the one part of a model file that was asked for."""
+    videos = videos_of(options.data)
+    if options.unknown_only:
+        fit_unknown(options.file, videos, options.output / "drawn", cache)
+    else:
+        fit_detector(options.file, options.data, videos, cache)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
@@ -335,13 +366,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=SEEDS, help="seeds of step 3")
     parser.add_argument("--calibrate", type=Path, help="a file of weights to divide the logits of, instead of step 5")
     parser.add_argument("--unknown-only", action="store_true", help="only fit the judge of unknown videos of --file")
+    parser.add_argument("--boundaries-only", action="store_true", help="only train the detector of spans of --file")
     parser.add_argument("--few-frames-only", action="store_true", help="only fit the divisors for few frames of --file")
     parser.add_argument("--file", type=Path, default=packaged_path("lite0-16"))
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     cache = EmbeddingCache(options.output / "cache")
-    if options.unknown_only:
-        fit_unknown(options.file, videos_of(options.data), options.output / "drawn", cache)
+    if options.unknown_only or options.boundaries_only:
+        fit_part(options, cache)
         return
     run = read_run(Path(__file__).with_name("lite0-16.toml"))
     weights = options.output / "efficientnet_lite0.safetensors"
@@ -380,6 +412,7 @@ def main() -> None:
     save_checkpoint(path, whole, dtype=torch.float16)
     fit_unknown(path, videos, options.output / "drawn", cache)
     fit_few_frames(path, videos, run, options.output, cache, seeds=1)
+    fit_detector(path, options.data, videos, cache)
     if not read_model_file(path).graphs:
         add_graphs(path)
     if path.stat().st_size > SIZE_LIMIT:
