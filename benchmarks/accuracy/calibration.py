@@ -34,7 +34,7 @@ from fewframes.core.cache import EmbeddingCache
 from fewframes.core.metrics import interval_of, log_softmax, mean_gap
 from fewframes.data.dataset import VideoSet
 from fewframes.inference.predictor import load
-from fewframes.models.moments import cross_entropy, solve_moments
+from fewframes.models.read_out.solve import cross_entropy, solve_moments
 from fewframes.training.augment_config import AugmentConfig
 from fewframes.training.calibration import (
     EXPECTED_SOLVED,

@@ -68,7 +68,8 @@ from benchmarks.harness import (
 from fewframes.core.cache import EmbeddingCache
 from fewframes.core.metrics import HIGH, interval_of, t_quantile
 from fewframes.inference.predictor import Predictor, load
-from fewframes.models.moments import MomentSet, cross_entropy, solve_moments
+from fewframes.models.moments import MomentSet
+from fewframes.models.read_out.solve import cross_entropy, solve_moments
 from fewframes.models.stam import STAM
 from fewframes.training.augment_config import AugmentConfig
 from fewframes.training.config import TrainConfig

@@ -34,7 +34,8 @@ from benchmarks.harness import ROOT, write_result
 from fewframes.core.cache import EmbeddingCache
 from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
-from fewframes.models.moments import cross_entropy, moment_features, solve_moments
+from fewframes.models.moments import moment_features
+from fewframes.models.read_out.solve import cross_entropy, solve_moments
 from fewframes.models.rejection.fitting import fit_rejection
 from fewframes.models.rejection.rejection import EVIDENCE, Rejection, reason_of
 from fewframes.training.config import RunConfig

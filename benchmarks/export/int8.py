@@ -40,7 +40,8 @@ from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
 from fewframes.export.exporter import export
 from fewframes.inference.predictor import Predictor, load
-from fewframes.models.moments import cross_entropy, moment_features, solve_moments
+from fewframes.models.moments import moment_features
+from fewframes.models.read_out.solve import cross_entropy, solve_moments
 from fewframes.runtime.graph_runtime import GraphRuntime
 from fewframes.training.augment_config import AugmentConfig
 from fewframes.training.solved.features import embed_views

@@ -62,7 +62,8 @@ from fewframes.inference.frame_store.store import StoreInfo, read_frame_store, s
 from fewframes.inference.frame_store.write import PART_FRAMES, store_key, write_frame_store
 from fewframes.inference.predictor import Predictor, load
 from fewframes.inference.timeline import Timeline, sweep
-from fewframes.models.moments import MomentSet, cross_entropy, moment_features, solve_moments
+from fewframes.models.moments import MomentSet, moment_features
+from fewframes.models.read_out.solve import cross_entropy, solve_moments
 from runs.packaged import DARK, rows_of
 
 FOLDS, ORDERS, ROUNDS = 5, 5, 3

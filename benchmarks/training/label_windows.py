@@ -28,7 +28,8 @@ from fewframes.inference.predictor import Predictor
 from fewframes.label.archive import Archive, ArchivedVideo
 from fewframes.label.learner import Learner
 from fewframes.label.values import Segment
-from fewframes.models.moments import SOLVED_MOMENTS, cross_entropy, moment_features, solve_rows
+from fewframes.models.moments import SOLVED_MOMENTS, moment_features
+from fewframes.models.read_out.solve import cross_entropy, solve_rows
 from fewframes.runtime.open import open_runtime
 from fewframes.sampling import steady_times
 from fewframes.training.solved.features import embed_views

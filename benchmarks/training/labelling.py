@@ -37,16 +37,9 @@ from fewframes.core.cache import EmbeddingCache
 from fewframes.core.settings import cache_dir
 from fewframes.data.dataset import VideoSet
 from fewframes.label.choosing import NOISE, Compression, likeness_order, next_windows
-from fewframes.models.moments import (
-    GAINS,
-    MOMENT_WEIGHTS,
-    RIDGE,
-    SOLVED_MOMENTS,
-    STD_FLOOR,
-    cross_entropy,
-    moment_features,
-    solve_moments,
-)
+from fewframes.models.moments import MOMENT_WEIGHTS, SOLVED_MOMENTS, STD_FLOOR, moment_features
+from fewframes.models.read_out.problem import RIDGE
+from fewframes.models.read_out.solve import GAINS, cross_entropy, solve_moments
 from fewframes.runtime.protocol import scores_of
 from fewframes.training.config import RunConfig
 from fewframes.training.solved.features import embed_views

@@ -46,7 +46,8 @@ from fewframes.data.samples import Sample
 from fewframes.inference.predictor import load
 from fewframes.models.files.model_file import MODEL_FILE, read_model_file
 from fewframes.models.files.names import find_model
-from fewframes.models.moments import SOLVED_MOMENTS, SolvedMoments, moment_features
+from fewframes.models.moments import SOLVED_MOMENTS, moment_features
+from fewframes.models.read_out.solve import SolvedMoments
 from fewframes.training.augment_config import AugmentConfig
 from fewframes.training.run_files import TEACHING_FILE
 from fewframes.training.teaching import features

@@ -19,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.harness import describe
-from fewframes.models.moments import SOLVED_MOMENTS, cross_entropy, moment_features, solve_moments
+from fewframes.models.moments import SOLVED_MOMENTS, moment_features
+from fewframes.models.read_out.solve import cross_entropy, solve_moments
 from fewframes.models.words.image_text import open_image_text
 from fewframes.models.words.model import words_checkpoint
 from fewframes.models.words.phrases import word_labels

@@ -103,8 +103,8 @@ def test_solved_weights_are_the_ridge_and_left_out_videos_are_left_out(
 
     With random labels, another view of the same video would give its label away, and no other video can.
     """
-    monkeypatch.setattr("fewframes.models.moments.MAX_AT_ONCE", 8)  # many pieces
-    monkeypatch.setattr("fewframes.models.moments.BLOCK_SIDE", 10)
+    monkeypatch.setattr("fewframes.models.read_out.problem.MAX_AT_ONCE", 8)  # many pieces
+    monkeypatch.setattr("fewframes.models.read_out.problem.BLOCK_SIDE", 10)
     num_rows = 2 * num_videos
     embeddings_BVTD = torch.stack([videos(num_videos), videos(num_videos).flip(-1)], dim=1)
     targets_B = (embeddings_BVTD[:, 0, -1, 0] > embeddings_BVTD[:, 0, 0, 0]).long()

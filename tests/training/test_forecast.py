@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fewframes.models.moments import cross_entropy, solve_moments
+from fewframes.models.read_out.solve import cross_entropy, solve_moments
 from fewframes.training.forecast import Curve, Forecast, forecast_twice, gain_of_twice
 
 Made = tuple[NDArray[np.float32], NDArray[np.float64], list[str]]

@@ -16,7 +16,8 @@ from fewframes.core.metrics import interval_of
 from fewframes.core.text import count_of
 from fewframes.label.archive import Archive, Window
 from fewframes.label.values import BACKGROUND, Accuracy, Segment
-from fewframes.models.moments import SOLVED_MOMENTS, cross_entropy, solve_rows
+from fewframes.models.moments import SOLVED_MOMENTS
+from fewframes.models.read_out.solve import cross_entropy, solve_rows
 from fewframes.runtime.protocol import Floats, scores_of
 from fewframes.training.forecast import Forecast, forecast_twice
 from fewframes.training.solved.run import calibrated

@@ -26,7 +26,7 @@ from fewframes.label.values import (
     Suggestion,
     VideoTimeline,
 )
-from fewframes.models.moments import cross_entropy, solve_rows
+from fewframes.models.read_out.solve import cross_entropy, solve_rows
 from fewframes.results import is_background
 from fewframes.runtime.protocol import Floats, scores_of
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fewframes.models.moments import MOMENT_WEIGHTS, STD_FLOOR, MomentSet, solve_moments
+from fewframes.models.moments import MOMENT_WEIGHTS, STD_FLOOR, MomentSet
+from fewframes.models.read_out.solve import solve_moments
 
 NUM_WAVES, WAVE_STD = 6, 0.3
 """The number of frequencies of `slow_waves`, and the standard deviation of the result."""

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from fewframes.core.metrics import ENOUGH_GROUPS, Floats, Indices
 from fewframes.core.text import count_of
-from fewframes.models.moments import RIDGE, SOLVED_MOMENTS, MomentSet, products_of_views
+from fewframes.models.moments import SOLVED_MOMENTS, MomentSet
+from fewframes.models.read_out.problem import RIDGE
+from fewframes.models.read_out.solve import products_of_views
 from fewframes.training.calibration import calibration_folds
 
 SHARES = (0.25, 0.5, 1.0)

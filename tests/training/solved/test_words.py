@@ -13,7 +13,8 @@ import fewframes
 from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
 from fewframes.models.files.model_file import ModelFile, read_model_file
-from fewframes.models.moments import SOLVED_MOMENTS, cross_entropy, moment_features, solve_moments
+from fewframes.models.moments import SOLVED_MOMENTS, moment_features
+from fewframes.models.read_out.solve import cross_entropy, solve_moments
 from fewframes.models.rejection.rejection import Rejection
 from fewframes.training.config import RunConfig
 from fewframes.training.solved.run import SolveOptions, train_solved

@@ -20,7 +20,8 @@ from fewframes.inference.detection.span_finder import DetectedSpans, ScoreSpans
 from fewframes.inference.detection.spans import Span, overlap
 from fewframes.models.boundaries.boundaries import Boundaries, evidence_of
 from fewframes.models.boundaries.features import NUM_FEATURES, features_of, fit_projection
-from fewframes.models.moments import SOLVED_MOMENTS, binary_cross_entropy, cross_entropy, moment_features, solve_moments
+from fewframes.models.moments import SOLVED_MOMENTS, moment_features
+from fewframes.models.read_out.solve import binary_cross_entropy, cross_entropy, solve_moments
 from fewframes.runtime.protocol import scores_of
 from fewframes.training.boundaries.compose import Material, Piece
 from fewframes.training.boundaries.network import DetectorNetwork

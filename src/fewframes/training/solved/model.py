@@ -18,7 +18,8 @@ from fewframes.inference.predictor import Predictor
 from fewframes.models.files.formats import format_of
 from fewframes.models.files.model_file import MODEL_FILE, ModelFile, read_model_file, write_model_file
 from fewframes.models.files.names import GRAPH_FILE, exported_in, find_model
-from fewframes.models.moments import MOMENT_WEIGHTS, SOLVED_MOMENTS, SolvedMoments
+from fewframes.models.moments import MOMENT_WEIGHTS, SOLVED_MOMENTS
+from fewframes.models.read_out.solve import SolvedMoments
 from fewframes.models.rejection.judge import Judge
 from fewframes.runtime.graph_runtime import GraphRuntime
 from fewframes.runtime.open import open_runtime

@@ -18,15 +18,8 @@ from fewframes.data.dataset import VideoSet, hold_out
 from fewframes.data.known_videos import marks_of
 from fewframes.data.scenes.groups import with_scenes
 from fewframes.errors import DataError
-from fewframes.models.moments import (
-    SOLVED_MOMENTS,
-    Floats,
-    SolvedMoments,
-    binary_cross_entropy,
-    cross_entropy,
-    moment_features,
-    solve_moments,
-)
+from fewframes.models.moments import SOLVED_MOMENTS, Floats, moment_features
+from fewframes.models.read_out.solve import SolvedMoments, binary_cross_entropy, cross_entropy, solve_moments
 from fewframes.models.rejection.fitting import MOST_BACKGROUND, fit_rejection
 from fewframes.models.rejection.rejection import Rejection
 from fewframes.results import Failure

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewframes.models.files.model_file import ModelFile
-from fewframes.models.moments import GAINS, Floats, Loss, SolvedMoments
+from fewframes.models.moments import Floats
+from fewframes.models.read_out.solve import GAINS, Loss, SolvedMoments
 
 SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 """The shares of the text's own logits that are tried."""

@@ -16,16 +16,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from fewframes.models.moments import (
-    SOLVED_MOMENTS,
-    Floats,
-    Indices,
-    Loss,
-    SolvedMoments,
-    inverse_root,
-    solve_rows,
-    standard_of,
-)
+from fewframes.models.moments import SOLVED_MOMENTS, Floats, Indices
+from fewframes.models.read_out.problem import inverse_root
+from fewframes.models.read_out.solve import Loss, SolvedMoments, solve_rows, standard_of
 
 DIRECT_ROWS = 1024
 """The most views whose moments are kept and solved from directly, and the number of directions that more views begin with."""

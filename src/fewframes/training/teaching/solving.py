@@ -13,8 +13,10 @@ from fewframes.core.metrics import MultiLabelReport, Report, report_of
 from fewframes.data.dataset import VideoSet
 from fewframes.data.samples import Sample
 from fewframes.errors import DataError
-from fewframes.models.moments import Floats, Indices, Loss, SolvedMoments, binary_cross_entropy, cross_entropy
-from fewframes.models.rejection.fitting import MOST_BACKGROUND, MOST_VIDEOS, JudgedMoments, evenly_chosen, fit_judge
+from fewframes.models.moments import Floats, Indices
+from fewframes.models.read_out.solve import Loss, SolvedMoments, binary_cross_entropy, cross_entropy
+from fewframes.models.rejection.evidence import JudgedMoments
+from fewframes.models.rejection.fitting import MOST_BACKGROUND, MOST_VIDEOS, evenly_chosen, fit_judge
 from fewframes.models.rejection.rejection import Rejection
 from fewframes.results import is_background
 from fewframes.training.calibration import MOST_LEFT_OUT, CalibrationFit

@@ -20,7 +20,8 @@ from fewframes.data.samples import Sample
 from fewframes.errors import ConfigError, WeightsError
 from fewframes.models.files.model_file import ModelFile, write_safetensors
 from fewframes.models.moments import SOLVED_MOMENTS, Indices, moment_features
-from fewframes.models.rejection.fitting import MOST_BACKGROUND, MOST_VIDEOS, JudgedMoments, evenly_chosen
+from fewframes.models.rejection.evidence import JudgedMoments
+from fewframes.models.rejection.fitting import MOST_BACKGROUND, MOST_VIDEOS, evenly_chosen
 from fewframes.training.augment_config import AugmentConfig
 from fewframes.training.solved.model import ENCODER
 from fewframes.training.teaching.changes import whole_path

@@ -13,15 +13,9 @@ from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from fewframes.models import moments
-from fewframes.models.moments import (
-    MOMENT_WEIGHTS,
-    MomentSet,
-    binary_cross_entropy,
-    cross_entropy,
-    moment_features,
-    solve_moments,
-)
+from fewframes.models.moments import MOMENT_WEIGHTS, MomentSet, moment_features
+from fewframes.models.read_out import problem
+from fewframes.models.read_out.solve import binary_cross_entropy, cross_entropy, solve_moments
 
 Array = NDArray[np.float64]
 WIDTH = 6  # 36 moments
@@ -64,9 +58,9 @@ def by_refitting(
 def test_left_out_groups_are_those_of_solving_without_them(
     num_videos: int, of: MomentSet, num_groups: int, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(moments, "MAX_AT_ONCE", at_once)
-    monkeypatch.setattr(moments, "BLOCK_SIDE", 10)
-    monkeypatch.setattr(moments, "TRIANGLE_SIDE", 8)
+    monkeypatch.setattr(problem, "MAX_AT_ONCE", at_once)
+    monkeypatch.setattr(problem, "BLOCK_SIDE", 10)
+    monkeypatch.setattr(problem, "TRIANGLE_SIDE", 8)
     rng = np.random.default_rng(1)
     videos, groups_B = embeddings(num_videos), rng.permutation(np.arange(num_videos) % num_groups) * 10
     targets_BK = np.eye(3)[rng.integers(3, size=num_videos)]
@@ -81,7 +75,7 @@ def test_both_precisions_and_single_groups(num_videos: int, monkeypatch: pytest.
     rng = np.random.default_rng(2)
     videos, targets_BK = embeddings(num_videos), np.eye(2)[rng.integers(2, size=num_videos)]
     double = solve_moments(videos, targets_BK, cross_entropy)
-    monkeypatch.setattr(moments, "DOUBLE_SIDE", 1)
+    monkeypatch.setattr(problem, "DOUBLE_SIDE", 1)
     single = solve_moments(videos, targets_BK, cross_entropy, left_out_groups=[5, 2])
     assert single.indices.tolist() == [5, 2]
     assert_allclose(single.left_out / single.gain, double.left_out[[5, 2]] / double.gain, atol=1e-4)
@@ -116,7 +110,7 @@ def test_losses_are_those_of_torch() -> None:
 
 def test_solving_needs_no_torch() -> None:
     code = (
-        "import sys; sys.modules['torch'] = None; import numpy as np; from fewframes.models.moments import *; "
+        "import sys; sys.modules['torch'] = None; import numpy as np; from fewframes.models.read_out.solve import *; "
         "print(solve_moments(np.ones((3, 1, 2, 4)) * np.arange(3)[:, None, None, None], np.eye(3), cross_entropy).weight.shape)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -1,0 +1,1 @@
+"""Linear read-outs of moments that are solved in closed form."""
