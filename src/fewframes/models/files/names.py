@@ -46,8 +46,8 @@ def _find_file(name: str) -> Path:
     """Return the model file that a path or a name of the hub stands for. Raises WeightsError if there is none."""
     if name.startswith(HF_PREFIX):
         raise WeightsError(
-            f"{name}: a model of another library, which predict, evaluate, explain and bench run as it is; nothing else can be "
-            "done with it"
+            f"{name}: a model of another library, which predict, evaluate, embed, serve, mcp and bench run as it is; nothing "
+            "else can be done with it"
         )
     if _is_file(Path(name) / MODEL_FILE):
         return Path(name) / MODEL_FILE
