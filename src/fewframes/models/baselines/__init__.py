@@ -2,7 +2,7 @@
 
 They are written after their papers, so that their cost can be counted and their speed timed under the same clock as STAM's.
 Clips are normalised by the caller. There are no pretrained weights and no dropout. Every published figure quoted here is
-checked in tests/bench/test_networks.py. MACs are multiply-adds of convolutions and matrix products for one view; where ours
+checked in tests/models/baselines/test_networks.py. MACs are multiply-adds of convolutions and matrix products for one view; where ours
 differ from the published ones, the docstring says by how much.
 
 Letters in shapes: B videos, C channels, T frames, H and W pixels (or cells of a feature map), M = B * T frames folded,

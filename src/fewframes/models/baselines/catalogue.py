@@ -13,9 +13,9 @@ from pathlib import Path
 
 from torch import nn
 
-from fewframes.bench.networks import eco, inflated, r2plus1d, tsm, video_transformer
-from fewframes.bench.systems import FPS, NUM_CLASSES, PYTORCHVIDEO, TRANSFORMERS, Baseline, Published
 from fewframes.errors import ConfigError, nearest
+from fewframes.models.baselines import eco, inflated, r2plus1d, tsm, video_transformer
+from fewframes.models.baselines.systems import FPS, NUM_CLASSES, PYTORCHVIDEO, TRANSFORMERS, Baseline, Published
 from fewframes.models.config import ModelConfig
 from fewframes.models.files.hub import load_checkpoint
 from fewframes.models.files.names import HF_PREFIX, downloaded_path
