@@ -9,10 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from fewframes.cli.main import Verbs, app
-from fewframes.cli.other_models import NAMED_BY, OPTIONS, PREFIX, REFUSED, RUN_BY
-from fewframes.models.files.names import HF_PREFIX
+from fewframes.cli.other_models import KINDS, NAMED_BY, OPTIONS, REFUSED, RUN_BY
+from fewframes.models.files.names import BASELINE_PREFIX, HF_PREFIX
 
-NAME = "hf:nobody/has-this"
+NAME, BASELINE = "hf:nobody/has-this", "baseline:x3d-m=x3d_m.pyth"
 FILM = "no-such-film.mp4"
 REFUSED_WORDS = {
     "timeline": (["timeline", FILM], "embeds each frame once by itself"),
@@ -34,6 +34,8 @@ OTHER_WAYS = (
     (["timeline", FILM, "--against-model", NAME], "embeds each frame once"),
     (["predict", FILM, "--model", NAME, "--model", "lite0-16"], "give it alone"),
     (["serve", "--model", "lite0-16", "--model", NAME], "give it alone"),
+    (["timeline", FILM, "--model", BASELINE], "embeds each frame once"),
+    (["predict", FILM, "--model", BASELINE, "--early-exit", "0.9"], "cannot follow --early-exit"),
     (["predict", FILM, "--model", NAME, "--early-exit", "0.9"], "cannot follow --early-exit"),
     (["predict", FILM, "--model", NAME, "--budget-ms", "50"], "cannot follow --budget-ms"),
     (["predict", FILM, "--model", NAME, "--budget-kb", "50"], "cannot follow --budget-kb"),
@@ -57,7 +59,8 @@ def _refused(words: list[str], said: str) -> None:
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 2, (words, done.output)
     (line,) = done.output.splitlines()
-    assert line.startswith(f"error: {NAME}: a video classifier of transformers, ")
+    kinds = {NAME: "a video classifier of transformers", BASELINE: "a system of the comparison"}
+    assert any(line.startswith(f"error: {name}: {kind}, ") for name, kind in kinds.items() if name in words)
     assert said in line
 
 
@@ -88,4 +91,4 @@ def test_every_command_that_takes_a_model_is_in_a_table() -> None:
     known = {param.name: param.opts for _, command in _commands() for param in command.params}
     for key, (option, _) in OPTIONS.items():
         assert option in known[key]
-    assert PREFIX == HF_PREFIX
+    assert set(KINDS) == {HF_PREFIX, BASELINE_PREFIX}

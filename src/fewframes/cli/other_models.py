@@ -1,4 +1,4 @@
-"""What the commands do with a video classifier of transformers, `hf:NAME`: run it, or refuse it before anything is loaded.
+"""What the commands do with `hf:NAME` and `baseline:NAME=FILE`, whole classifiers: run them, or refuse them before they are loaded.
 
 Loading such a model takes seconds, and finding out later that a command cannot use it may take minutes.
 """
@@ -10,7 +10,8 @@ from typing import Any
 
 from fewframes.errors import ConfigError
 
-PREFIX = "hf:"
+KINDS = {"hf:": "a video classifier of transformers", "baseline:": "a system of the comparison"}
+"""The kinds of such models, by the beginning of their names."""
 RUN_BY = ("predict", "evaluate", "embed", "serve", "mcp", "bench")
 """The commands that run such a model."""
 BY_ITSELF = (
@@ -29,8 +30,8 @@ REFUSED = {
     "teach": LEARNS,
     "train": f"{LEARNS}, or train this one with its own library",
     "export": "writes the graphs of our networks; export it with its own library",
-    "models push": "uploads files of fewframes; upload its folder with the client of the hub: hf upload",
-    "models pull": "stores files of fewframes; this one is fetched when it is first used: fewframes predict VIDEO --model hf:NAME",
+    "models push": "uploads files of fewframes; upload its own files with the client of the hub: hf upload",
+    "models pull": "stores files of fewframes; hf:NAME is fetched when it is first used: fewframes predict VIDEO --model hf:NAME",
 }
 """The commands that cannot use such a model, and the reason, after the name of the command."""
 OPTIONS = {
@@ -48,17 +49,17 @@ NAMED_BY = ("model", "start", "teacher", "against_model", "name")
 
 
 def check_other_models(command: str, values: Mapping[str, Any]) -> None:
-    """Raise ConfigError if a command is to do with a video classifier of transformers what it cannot.
+    """Raise ConfigError if a command is to do with a model that is not ours what it cannot.
 
     Args:
         command: The words of the command after `fewframes`, such as "models push".
         values: The values of its arguments and options, by their names.
     """
     given = [name for key in NAMED_BY for name in _names(values.get(key))]
-    found = next((name for name in given if name.startswith(PREFIX)), None)
+    found = next((name for name in given if name.startswith(tuple(KINDS))), None)
     if found is None:
         return
-    kind = f"{found}: a video classifier of transformers"
+    kind = f"{found}: {next(words for start, words in KINDS.items() if found.startswith(start))}"
     if command in REFUSED:
         raise ConfigError(
             f"{kind}, which {' and '.join((', '.join(RUN_BY[:-1]), RUN_BY[-1]))} run as it is. {command} {REFUSED[command]}"
