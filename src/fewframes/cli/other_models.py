@@ -1,4 +1,4 @@
-"""What the commands do with `hf:NAME` and `baseline:NAME=FILE`, whole classifiers: run them, or refuse them before they are loaded.
+"""Refuse `hf:NAME` and `baseline:NAME=FILE`, which are whole classifiers, where a command cannot run them, before they are loaded.
 
 Loading such a model takes seconds, and finding out later that a command cannot use it may take minutes.
 """
