@@ -31,10 +31,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.harness import over_seeds, write_result
-from fewframes.bench.systems import BaselineNetwork
 from fewframes.core.cache import EmbeddingCache
 from fewframes.data.dataset import VideoSet
 from fewframes.inference.predictor import Predictor
+from fewframes.models.baselines.systems import BaselineNetwork
 from fewframes.models.cost import count_cost
 from fewframes.sampling import Views, centre_times, clip_times
 from fewframes.training.config import RunConfig

@@ -38,12 +38,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from benchmarks.harness import least_median_most, resident_bytes, video_writer, write_result
-from fewframes.bench.catalogue import BASELINES
 from fewframes.bench.stopwatch import Memory, Runner
-from fewframes.bench.systems import Baseline, build
 from fewframes.core.process import num_cores, worked_ahead
 from fewframes.inference.clips import BackendChoice, ClipRequest
 from fewframes.inference.predictor import Predictor, load
+from fewframes.models.baselines.catalogue import BASELINES
+from fewframes.models.baselines.systems import Baseline, build
 from fewframes.models.config import ModelConfig
 from fewframes.models.cost import count_cost
 from fewframes.models.devices import (

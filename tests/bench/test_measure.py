@@ -15,18 +15,18 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from fewframes.bench.catalogue import BASELINES, MODERN, OF_THE_PAPER, OURS, baseline_of
 from fewframes.bench.clip import write_clip
 from fewframes.bench.measure import bench
 from fewframes.bench.results import Bench, BenchResult, Measurement, UnmeasuredBaseline
 from fewframes.bench.scaling import Point, scale
 from fewframes.bench.stopwatch import RunMode, Runner, in_own_process, percentile, significant
-from fewframes.bench.systems import Baseline, BaselineNetwork, Published, build
 from fewframes.bench.tables import bench_text, figure_1, scaling_figure, scaling_text, write_picture
 from fewframes.bench.turns import Shortcuts, costs_of, read_views, report_on, take_turn
 from fewframes.data.dataset import VideoSet
 from fewframes.data.layouts import Sample
 from fewframes.errors import BenchError, ConfigError, MissingDependency, MissingVideo, WeightsError
+from fewframes.models.baselines.catalogue import BASELINES, MODERN, OF_THE_PAPER, OURS, baseline_of
+from fewframes.models.baselines.systems import Baseline, BaselineNetwork, Published, build
 from fewframes.models.cost import Cost
 from fewframes.models.devices import may_pay
 from fewframes.models.presets import PRESETS

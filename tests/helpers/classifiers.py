@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +23,23 @@ def classifier_in(folder: Path, family: str, **settings: Any) -> Path:
     named = {"id2label": dict(enumerate(LABELS)), "label2id": {label: index for index, label in enumerate(LABELS)}}
     jepa = {"crop_size": 32, "frames_per_clip": 4, "pred_hidden_size": 16, "pred_num_attention_heads": 2}
     depth = {"num_spatial_layers": 1, "num_temporal_layers": 1, "num_auxiliary_layers": 1}
-    made: dict[str, tuple[str, Any, dict[str, Any]]] = {
-        "videomae": ("VideoMAE", library.VideoMAEImageProcessor(**CROPPED), {**body, "patch_size": 16}),
-        "timesformer": ("Timesformer", library.VideoMAEImageProcessor(**CROPPED), {**body, "patch_size": 16}),
-        "vivit": ("Vivit", library.VivitImageProcessor(**CROPPED), {**body, "tubelet_size": [2, 16, 16]}),
-        "vjepa2": (
+    # Each is made when it is asked for: older versions of transformers lack some of them.
+    made: dict[str, Callable[[], tuple[str, Any, dict[str, Any]]]] = {
+        "videomae": lambda: ("VideoMAE", library.VideoMAEImageProcessor(**CROPPED), {**body, "patch_size": 16}),
+        "timesformer": lambda: ("Timesformer", library.VideoMAEImageProcessor(**CROPPED), {**body, "patch_size": 16}),
+        "vivit": lambda: ("Vivit", library.VivitImageProcessor(**CROPPED), {**body, "tubelet_size": [2, 16, 16]}),
+        "vjepa2": lambda: (
             "VJEPA2",
             library.VJEPA2VideoProcessor(crop_size=32),
             {**body, **jepa, "patch_size": 16, "pred_num_hidden_layers": 1, "num_pooler_layers": 1},
         ),
-        "videoprism": (
+        "videoprism": lambda: (
             "VideoPrism",
             library.LlavaOnevisionVideoProcessor(size={"height": 36, "width": 36}, do_normalize=False),
             {**BODY, **depth, "image_size": 36, "num_frames": 4},
         ),
     }
-    kind, processor, own = made[family]
+    kind, processor, own = made[family]()
     torch.manual_seed(0)
     config = getattr(library, f"{kind}{'Vision' if family == 'videoprism' else ''}Config")
     network = getattr(library, f"{kind}ForVideoClassification")(config(**{**own, **named, **settings}))

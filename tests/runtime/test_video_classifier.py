@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
+from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 import fewframes
@@ -20,8 +22,11 @@ from fewframes.errors import ConfigError, MissingDependency, WeightsError
 from fewframes.inference.predictor import load
 from fewframes.models.files.hub import load_checkpoint
 from fewframes.models.video_classifiers.view import pixels_by
+from fewframes.serve.app import create_app
+from fewframes.serve.config import ServeConfig
 from helpers.classifiers import FAMILIES, LABELS, classifier_in
 from helpers.mirror import Mirror, Repository, mirror
+from helpers.served import send, told
 
 transformers = pytest.importorskip("transformers")
 HUG = Path(__file__).resolve().parents[2] / "examples" / "hug.mp4"
@@ -134,18 +139,25 @@ def test_verbs_that_need_frames_by_themselves_say_so(folders: dict[str, Path], t
         load(name, merge=2)
     with pytest.raises(ConfigError, match="runtime='onnxruntime' cannot be set"):
         load(name, runtime="onnxruntime")
-    for verb, words in (
-        (["timeline", str(HUG)], "mixes frames inside its encoder"),
-        (["stream", str(HUG)], "mixes frames inside its encoder"),
-        (["count", str(HUG)], "mixes frames inside its encoder"),
-    ):
-        done = CliRunner().invoke(app, [*verb, "--model", name, "--device", "cpu"])
-        assert done.exit_code == 2, (verb, done.output)
-        assert words in done.output
     with pytest.raises(
-        WeightsError, match="a model of another library, which predict, evaluate, explain and bench run"
+        WeightsError, match="a model of another library, which predict, evaluate, embed, serve, mcp and bench run"
     ):
         load_checkpoint(name)
+
+
+def test_embeddings_and_the_server_have_its_answers(folders: dict[str, Path], tmp_path: Path) -> None:
+    name = f"hf:{folders['vjepa2']}"
+    predictor = load(name, device="cpu")
+    file = tmp_path / "videos.safetensors"
+    done = CliRunner().invoke(app, ["embed", str(HUG), "--model", name, "-o", str(file), "--device", "cpu"])
+    assert done.exit_code == 0, done.output
+    assert np.abs(load_file(file)["embedding"][0] - predictor.predict(HUG).embedding).max() < 1e-5
+    with TestClient(create_app(predictor, ServeConfig()), base_url="http://127.0.0.1") as client:
+        answer = send(client, "/v1/predict", HUG)
+        assert answer.json()["label"] == predictor.predict(HUG).label
+        status, words = told(send(client, "/v1/timeline", HUG))
+    assert status == 422
+    assert "mixes frames inside its encoder" in words
 
 
 def test_a_name_of_the_hub_is_fetched_once_without_pickles(hub: Mirror, folders: dict[str, Path]) -> None:

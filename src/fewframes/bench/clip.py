@@ -8,7 +8,7 @@ import av
 import torch
 from torch.nn import functional as F
 
-from fewframes.bench.systems import FPS
+from fewframes.models.baselines.systems import FPS
 
 WIDTH, HEIGHT = 340, 256
 """Size of the clip, in pixels."""

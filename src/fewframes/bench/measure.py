@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fewframes.bench.catalogue import BASELINES, OURS, baseline_of
 from fewframes.bench.results import Bench, BenchResult, Measurement, UnmeasuredBaseline
 from fewframes.bench.stopwatch import in_own_process, significant
 from fewframes.bench.turns import Shortcuts, costs_of, read_views, report_on, take_turn
@@ -20,6 +19,7 @@ from fewframes.core.metrics import Report
 from fewframes.core.process import TalkingProgress
 from fewframes.data.dataset import VideoSet
 from fewframes.errors import ConfigError, DataError, FewframesError, nearest
+from fewframes.models.baselines.catalogue import BASELINES, OURS, baseline_of
 from fewframes.models.cost import Cost
 from fewframes.models.devices import choose_device, machine_name
 

@@ -9,8 +9,8 @@ from importlib.metadata import version
 from importlib.util import find_spec
 
 from fewframes.bench.stopwatch import RunMode, percentile, significant
-from fewframes.bench.systems import Baseline
 from fewframes.core.metrics import Report
+from fewframes.models.baselines.systems import Baseline
 from fewframes.models.cost import Cost
 
 PACKAGES = ("torch", "torchvision", "timm", "transformers", "pytorchvideo", "av", "fewframes")

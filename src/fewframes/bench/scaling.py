@@ -13,10 +13,10 @@ from typing import Literal
 import torch
 
 from fewframes.bench.stopwatch import Memory, Runner, in_own_process, significant
-from fewframes.bench.systems import Baseline, build
 from fewframes.core.process import TalkingProgress
 from fewframes.core.text import count_of
 from fewframes.errors import BenchError, ConfigError, nearest
+from fewframes.models.baselines.systems import Baseline, build
 from fewframes.models.config import ModelConfig
 from fewframes.models.cost import count_cost
 from fewframes.models.devices import choose_device

@@ -16,10 +16,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from fewframes.bench.systems import Baseline
 from fewframes.core.process import keep_memory
 from fewframes.errors import BenchError, ConfigError, FewframesError
 from fewframes.inference.predictor import Predictor
+from fewframes.models.baselines.systems import Baseline
 from fewframes.models.devices import may_pay, synchronise
 from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.layers import pixels_of

@@ -13,9 +13,9 @@ from typing import Any, Literal
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from fewframes.bench.catalogue import BASELINES, OURS, PUBLISHED_ONLY
 from fewframes.bench.scaling import LAYOUTS, Point
 from fewframes.core.files import write_file, writing
+from fewframes.models.baselines.catalogue import BASELINES, OURS, PUBLISHED_ONLY
 from fewframes.viz.charts import DPI
 
 Plain = Mapping[str, Any]

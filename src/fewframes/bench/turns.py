@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fewframes.bench.catalogue import BASELINES, OURS, baseline_of, has_weights
 from fewframes.bench.results import Measurement
 from fewframes.bench.stopwatch import Energy, Memory, RunMode, Runner
-from fewframes.bench.systems import NUM_CLASSES, Baseline, BaselineNetwork, build, load_weights
 from fewframes.core.metrics import Report, score
 from fewframes.core.settings import settings_from
 from fewframes.data.dataset import VideoSet
 from fewframes.errors import DataError, VideoError
 from fewframes.inference.predictor import Predictor, load
+from fewframes.models.baselines.catalogue import BASELINES, OURS, baseline_of, has_weights
+from fewframes.models.baselines.systems import NUM_CLASSES, Baseline, BaselineNetwork, build, load_weights
 from fewframes.models.cost import Cost, count_cost
 from fewframes.models.devices import choose_device, matrix_flops_s
 from fewframes.models.files.hub import load_checkpoint

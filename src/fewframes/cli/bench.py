@@ -183,10 +183,10 @@ def _measured(
     """
     from tempfile import TemporaryDirectory
 
-    from fewframes.bench.catalogue import BASELINES, baseline_of
     from fewframes.bench.clip import write_clip
     from fewframes.bench.measure import bench as measure
     from fewframes.data.dataset import read_data
+    from fewframes.models.baselines.catalogue import BASELINES, baseline_of
 
     files = dict(_weights_of(text) for text in weights or ())
     names = [name for part in systems or DEFAULT_SYSTEMS for name in (BASELINES if part == "all" else [part])]
@@ -264,7 +264,7 @@ def _list() -> None:
     """Print a table of all systems: their frames and views, the package they need, their published accuracy."""
     from rich.table import Table
 
-    from fewframes.bench.catalogue import BASELINES
+    from fewframes.models.baselines.catalogue import BASELINES
 
     table = Table("name", "protocol", "frames read", "px", "needs", "published top-1", box=None, pad_edge=False)
     for name, baseline in BASELINES.items():

@@ -281,7 +281,7 @@ def describe(predictor: Predictor) -> str:
     """Return one line that names the model, its number of actions, the runtime, the device and the precision."""
     runtime = predictor.runtime
     line = f"{runtime.name}: {count_of(len(runtime.labels), 'action')}, {runtime.kind} on {runtime.device} in {runtime.precision}"
-    if runtime.kind != "transformers":
+    if runtime.kind not in ("transformers", "baseline"):
         return line
     licence = runtime.provenance["licence"] or "unknown (its card names none)"
     return f"{line}; licence {licence}; it cannot tell unknown videos, so each gets one of its labels"

@@ -10,6 +10,8 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
+from fewframes.cli.other_models import check_other_models
+
 ARGUMENTS, OPTIONS, HELP = "Arguments", "Options", "Help"
 """The first group of a verb, that of options without a group, and the last one."""
 SETTINGS: dict[str, Any] = {
@@ -36,6 +38,11 @@ def grouped(things: Iterable[tuple[str | None, Any]], default: str) -> dict[str,
 
 class Command(TyperCommand):
     """A verb whose options stand in groups, with `--help` in the last one."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb, unless it cannot use a model that it was given."""
+        check_other_models(" ".join(ctx.command_path.split()[1:]), ctx.params)
+        return super().invoke(ctx)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments, then each group of options."""

@@ -91,7 +91,8 @@ ModelOption = Annotated[
     str,
     typer.Option(
         help="The model: a preset (see `fewframes models`), or a file or folder written by `fewframes train`. For comparison: a "
-        "video classifier of transformers, hf:FOLDER or hf:OWNER/NAME (docs/guide/others.md).",
+        "video classifier of transformers, hf:FOLDER or hf:OWNER/NAME, or a system of `fewframes bench --list` with its weights, "
+        "baseline:NAME=FILE (docs/guide/others.md).",
         rich_help_panel=MODEL,
     ),
 ]
@@ -101,7 +102,8 @@ ModelsOption = Annotated[
         "--model",
         help="The model: a preset (see `fewframes models`), or a file or folder written by `fewframes train`. Several models with "
         "one frame encoder answer in one pass: give the option several times, or a folder of models. For comparison: a video "
-        "classifier of transformers, hf:FOLDER or hf:OWNER/NAME (docs/guide/others.md).",
+        "classifier of transformers, hf:FOLDER or hf:OWNER/NAME, or a system of `fewframes bench --list` with its weights, "
+        "baseline:NAME=FILE (docs/guide/others.md).",
         show_default="lite0-16",
         rich_help_panel=MODEL,
     ),

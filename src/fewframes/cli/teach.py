@@ -21,6 +21,7 @@ from fewframes.cli.options import (
     NoCacheOption,
     embedding_cache,
 )
+from fewframes.cli.words import LABELS_HELP, EncoderOption, with_words
 from fewframes.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -138,6 +139,17 @@ def teach(
             rich_help_panel=MODEL,
         ),
     ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            "--labels",
+            metavar="TEXT|FILE",
+            help=f"For a new model: start from labels in words, of which as much is taken as does best. {LABELS_HELP}",
+            show_default=False,
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    encoder: EncoderOption = None,
     task: Annotated[
         Literal["single", "multilabel"] | None,
         typer.Option(
@@ -171,6 +183,7 @@ def teach(
 
     fewframes teach doors --label "door slams" --yes a.mp4 film.mp4@12.0-15.5 --no film.mp4@30-40
     fewframes teach doors --events events
+    fewframes teach doors --labels "door slams; door opens" --label "door slams" --yes a.mp4 --label "door opens" --yes b.mp4
 
     Examples are added, corrected, renamed or taken back, and everything is solved again in about a second: scores, thresholds, and
     the judge of videos that show none of the labels. The model can be used in the same second. Either all changes are made or none.
@@ -201,7 +214,11 @@ def teach(
         remove=remove or [],
         rename=dict(_renamed(rename or [])),
     )
-    _check_new_only(Path(model), {"--model": start, "--task": task, "--mirror": mirror})
+    _check_new_only(Path(model), {"--model": start, "--labels": labels, "--task": task, "--mirror": mirror})
+    if labels is not None and task == "multilabel":
+        raise ConfigError("--labels is for one action per video: words say which label fits best, not which are there")
+    started = with_words(None if start is None else [start], labels, encoder)
+    start = None if started is None else started[0]
     chosen = {"start": start, "task": task, "mirror": mirror}
     options = TeachOptions(
         output=output,

@@ -430,7 +430,7 @@ def load(
 
     Args:
         name_or_path: The model: a name, a folder of training, `.safetensors`, `.onnx`, `.xml` (OpenVINO) or `.pt2` (torch.export);
-            or `hf:` and a folder or name of a video classifier of transformers.
+            or `hf:` and a folder or name of a video classifier of transformers, or `baseline:NAME=FILE`.
         device: `auto` takes CUDA, then Apple's MPS, then the CPU. Runtimes other than torch have the CPU alone.
         dtype: `auto` takes bfloat16 where the device has instructions for it (`fewframes doctor` says), float32 otherwise.
         backend: `auto` decodes with torchcodec on a GPU where that works, with PyAV elsewhere.

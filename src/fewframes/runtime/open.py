@@ -13,7 +13,7 @@ from fewframes.errors import ConfigError, MissingDependency, nearest
 from fewframes.models.config import LITE_ENCODERS
 from fewframes.models.files.formats import format_of
 from fewframes.models.files.model_file import GRAPH_PREFIX, read_metadata, read_model_file
-from fewframes.models.files.names import HF_PREFIX, exported_in, find_model
+from fewframes.models.files.names import BASELINE_PREFIX, HF_PREFIX, exported_in, find_model
 from fewframes.runtime.protocol import DtypeName, Runtime
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def open_runtime(
     """
     if runtime not in RUNTIMES:
         raise ConfigError(f"runtime {runtime!r}: {nearest(str(runtime), RUNTIMES)}")
-    if os.fspath(name_or_path).startswith(HF_PREFIX):
+    if os.fspath(name_or_path).startswith((HF_PREFIX, BASELINE_PREFIX)):
         return _open_classifier(os.fspath(name_or_path), device, dtype, merge, runtime)
     name = exported_in(os.fspath(name_or_path))
     # ONNX Runtime can follow these values alone.
@@ -84,14 +84,16 @@ def open_runtime(
 
 
 def _open_classifier(name: str, device: str, dtype: DtypeName, merge: int | None, runtime: RuntimeName) -> Runtime:
-    """Open a video classifier of transformers. Raises ConfigError for what only our models can follow."""
+    """Open a video classifier that is not ours. Raises ConfigError for what only our models can follow."""
     given = {f"merge={merge}": merge is not None, f"runtime={runtime!r}": runtime == "onnxruntime"}
     if wrong := [option for option, is_given in given.items() if is_given]:
         raise ConfigError(
-            f"{name} is a model of transformers, for which {', '.join(wrong)} cannot be set; leave that out"
+            f"{name} is a model of another library, for which {', '.join(wrong)} cannot be set; leave that out"
         )
     if not has_torch():
-        raise MissingDependency(f"{name} needs torch and transformers; pip install 'fewframes[baselines]'")
+        raise MissingDependency(
+            f"{name} needs torch and the package of its network; pip install 'fewframes[baselines]'"
+        )
     from fewframes.runtime.classifiers.video_classifier import VideoClassifierRuntime
 
     return VideoClassifierRuntime(name, device=device, dtype=dtype)

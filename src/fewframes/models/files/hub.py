@@ -17,6 +17,7 @@ from fewframes.models.files.model_file import one_line, read_header, read_model_
 from fewframes.models.files.names import downloaded_path, find_model, hash_path, sha256_of
 from fewframes.models.files.release import load_release
 from fewframes.models.presets import PRESETS, RELEASE_URL
+from fewframes.models.sharing.reach import unreachable
 
 
 def pull(name: str, *, file: str | None = None, progress: Callable[[int, int], None] | None = None) -> Path:
@@ -76,6 +77,8 @@ def _open_weights(name: str, url: str, file: str | None) -> IO[bytes]:
         except OSError as error:
             raise WeightsError(f"{file}: cannot be read ({error.strerror})") from None
     try:
+        if reason := unreachable(url):
+            raise OSError(reason)
         response: IO[bytes] = urllib.request.urlopen(url, timeout=30)
     except (urllib.error.URLError, OSError) as error:
         reason = getattr(error, "reason", error)

@@ -17,6 +17,8 @@ REPOSITORY = re.compile(r"(?=[^/]{1,96}/)[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]{0,
 """The name of a model on the hub: OWNER/NAME, with a revision if wanted."""
 HF_PREFIX = "hf:"
 """The beginning of the name of a video classifier of the library transformers: hf:FOLDER or hf:OWNER/NAME."""
+BASELINE_PREFIX = "baseline:"
+"""The beginning of the name of a system of the comparison with its weights: baseline:NAME=FILE."""
 GRAPH_FILE = "model.onnx"
 """The name of an exported model in a training folder: the result of a run that started from one."""
 
@@ -44,10 +46,10 @@ def find_model(name: str) -> Path:
 
 def _find_file(name: str) -> Path:
     """Return the model file that a path or a name of the hub stands for. Raises WeightsError if there is none."""
-    if name.startswith(HF_PREFIX):
+    if name.startswith((HF_PREFIX, BASELINE_PREFIX)):
         raise WeightsError(
-            f"{name}: a model of another library, which predict, evaluate, explain and bench run as it is; nothing else can be "
-            "done with it"
+            f"{name}: a model of another library, which predict, evaluate, embed, serve, mcp and bench run as it is; nothing "
+            "else can be done with it"
         )
     if _is_file(Path(name) / MODEL_FILE):
         return Path(name) / MODEL_FILE

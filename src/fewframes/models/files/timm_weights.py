@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fewframes.errors import ConfigError, WeightsError, nearest
 from fewframes.models.backbones import timm_frame_encoder
+from fewframes.models.sharing.reach import hub_or_cache
 
 FITS = {"center": "crop", "squash": "squash", "border": "pad"}
 """timm's ways to a square, as `ViewConfig.fit` names them."""
@@ -79,13 +80,26 @@ def download_timm(name: str, image_size: int) -> dict[str, Tensor]:
     Raises WeightsError if timm has no network of that name, or cannot fetch its weights.
     """
     check_timm_network(name)
+    reason = ""
     try:
-        encoder = timm_frame_encoder(name, image_size=image_size, pretrained=True)
+        with hub_or_cache() as reason:
+            encoder = timm_frame_encoder(name, image_size=image_size, pretrained=True)
     except (OSError, RuntimeError, urllib.error.URLError) as error:
         raise WeightsError(
-            f"{name}: timm could not fetch its weights ({str(error).splitlines()[0]}); pass a file with timm's keys"
+            f"{name}: timm could not fetch its weights ({reason or str(error).splitlines()[0]}); {_way_out(name)}"
         ) from None
     return {key.removeprefix("backbone."): tensor for key, tensor in encoder.state_dict().items()}
+
+
+def _way_out(name: str) -> str:
+    """Return the end of an error message: how to bring the weights of a name to a machine without a network."""
+    repository = getattr(_pretrained(name), "hf_hub_id", None)
+    if not repository:
+        return "without a network, give a file with timm's keys: --init FILE"
+    return (
+        f"without a network, fetch model.safetensors of {repository} on another machine (hf download {repository} "
+        "model.safetensors), and give the file: --init FILE"
+    )
 
 
 def _pretrained(name: str) -> Any:

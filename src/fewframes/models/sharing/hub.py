@@ -19,6 +19,7 @@ from fewframes.models.files.model_file import MODEL_FILE, one_line, read_model_f
 from fewframes.models.files.names import REPOSITORY, exported_in, find_model, hash_path, pulled_path, sha256_of
 from fewframes.models.sharing.card import LIBRARY, card_of
 from fewframes.models.sharing.private import without_paths
+from fewframes.models.sharing.reach import check_hub
 
 CARD = "README.md"
 LOG_IN = "log in (hf auth login) or set HF_TOKEN"
@@ -75,6 +76,7 @@ def push(
     """
     _check_name(repository)
     api = _api()
+    check_hub(repository)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepared = _prepare(model, repository, folder, private=private, licence=licence)
@@ -115,6 +117,7 @@ def pull_model(repository: str, *, check: Callable[[Path], object] = lambda path
     _check_name(repository, with_revision=True)
     name, _, revision = repository.partition("@")
     api = _api()
+    check_pull(repository)
     with hub_errors(repository):
         info = api.model_info(name, revision=revision or None, files_metadata=True)
     files = {file.rfilename: file for file in info.siblings or []}
@@ -142,6 +145,16 @@ def pull_model(repository: str, *, check: Callable[[Path], object] = lambda path
     except OSError as error:
         raise WeightsError(f"{target}: cannot be stored ({error.strerror or one_line(error)}); make room") from None
     return target
+
+
+def check_pull(repository: str) -> None:
+    """Raise WeightsError, with the way without a network, if the hub cannot be reached."""
+    try:
+        check_hub(repository)
+    except WeightsError as error:
+        raise WeightsError(
+            f"{error}. Without a network: fetch {MODEL_FILE} of {repository} on another machine, and give the file: --model FILE"
+        ) from None
 
 
 def _check_name(repository: str, *, with_revision: bool = False) -> None:

@@ -9,6 +9,7 @@ from fewframes.errors import WeightsError, needed
 from fewframes.models.files.model_file import one_line
 from fewframes.models.files.names import HF_PREFIX, REPOSITORY
 from fewframes.models.sharing.hub import hub_errors
+from fewframes.models.sharing.reach import check_hub
 
 CONFIG, CARD = "config.json", "README.md"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
@@ -75,6 +76,7 @@ def _of_hub(name: str, repository: str) -> Path:
     if found.name and not _missing(found):
         return found
     try:
+        check_hub(name)
         with hub_errors(name):
             return Path(hub.snapshot_download(repo, **asked))
     except WeightsError as error:

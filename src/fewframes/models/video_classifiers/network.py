@@ -20,7 +20,7 @@ from fewframes.core.settings import Task
 from fewframes.errors import WeightsError, needed
 from fewframes.models.devices import float32_products
 from fewframes.models.files.model_file import one_line
-from fewframes.models.video_classifiers.folder import EXTRA, classifier_folder, licence_of
+from fewframes.models.video_classifiers.folder import CONFIG, EXTRA, classifier_folder, licence_of
 from fewframes.models.video_classifiers.view import view_of
 
 LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError)
@@ -29,6 +29,8 @@ LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, Safete
 
 class VideoClassifier:
     """A video classifier of transformers with its labels and its view, in float32 on the CPU until it is moved."""
+
+    kind = "transformers"
 
     def __init__(self, name: str) -> None:
         """Load a model.
@@ -59,6 +61,8 @@ class VideoClassifier:
         kinds: dict[str, Task] = {"multi_label_classification": "multilabel"}
         self.task: Task = kinds.get(str(getattr(self.config, "problem_type", None)), "single")
         self.width = head.in_features
+        self.architecture = type(self.network).__name__
+        self.files = (self.folder / CONFIG, *sorted(self.folder.glob("model*.safetensors")))
         self.device, self.dtype = torch.device("cpu"), torch.float32
         self._mean, self._std = (torch.tensor(values).view(-1, 1, 1) for values in (self.view.mean, self.view.std))
 

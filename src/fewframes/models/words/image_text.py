@@ -19,6 +19,7 @@ from fewframes.errors import ConfigError, WeightsError, nearest, needed
 from fewframes.models.config import CLIP
 from fewframes.models.files.model_file import MOST_REASON, one_line
 from fewframes.models.files.tensor_files import BAD_PICKLE, read_tensors
+from fewframes.models.sharing.reach import hub_or_cache
 from fewframes.models.words.encoder import ClipFrameEncoder, open_clip_package, tower_of
 from fewframes.models.words.encoders import DEFAULT_ENCODER
 from fewframes.models.words.licences import UNKNOWN, WeightsLicence, licence_of
@@ -236,12 +237,14 @@ def _fetched(package: Any, source: EncoderSource) -> str:
     """Return the file of published weights, fetched unless it was before. Raises WeightsError with the way without a network."""
     if not source.published:
         raise ConfigError(f"{source.name}: which weights? {_tags(package, source.known_as)}")
+    reason = ""
     try:
-        return str(package.download_pretrained(source.published))
+        with hub_or_cache() as reason:
+            return str(package.download_pretrained(source.published))
     except (OSError, RuntimeError, ValueError) as error:
         where = str(source.published.get("hf_hub", "")).rstrip("/") or str(source.published.get("url"))
         raise WeightsError(
-            f"{source.name}: its weights cannot be fetched ({one_line(error)}); {_way_out(where)}"
+            f"{source.name}: its weights cannot be fetched ({reason or one_line(error)}); {_way_out(where)}"
         ) from None
 
 
@@ -287,9 +290,13 @@ def _tokenizer(package: Any, source: EncoderSource) -> Any:
     tokens = str(source.settings["text_cfg"].get("hf_tokenizer_name") or "")
     if tokens:
         needed("transformers", "words", f"the tokenizer of {source.name} needs transformers")
+    reason = ""
     try:
-        return package.get_tokenizer(source.known_as)
+        if not tokens or source.known_as.startswith(IN_FOLDER):
+            return package.get_tokenizer(source.known_as)
+        with hub_or_cache() as reason:
+            return package.get_tokenizer(source.known_as)
     except BAD_WEIGHTS as error:
         raise WeightsError(
-            f"{source.name}: its tokenizer cannot be opened ({one_line(error)}); {_way_out(tokens)}"
+            f"{source.name}: its tokenizer cannot be opened ({reason or one_line(error)}); {_way_out(tokens)}"
         ) from None

@@ -1,4 +1,4 @@
-"""The runtime for video classifiers of transformers: whole clips of a fixed number of frames, and no embeddings of single ones."""
+"""The runtime for video classifiers that are not ours: whole clips of a fixed number of frames, no embeddings of single ones."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any, NoReturn
 import numpy as np
 
 from fewframes.errors import ConfigError
+from fewframes.models.baselines.classifier import BaselineClassifier
 from fewframes.models.devices import choose_device
-from fewframes.models.video_classifiers.folder import CONFIG
+from fewframes.models.files.names import BASELINE_PREFIX
 from fewframes.models.video_classifiers.network import VideoClassifier
 from fewframes.runtime.protocol import DtypeName, Floats, Frames, WindowEncoding
 from fewframes.runtime.torch_runtime import choose_dtype
@@ -23,7 +24,6 @@ class VideoClassifierRuntime:
     weight of each frame is the same.
     """
 
-    kind = "transformers"
     config = exits = rejection = boundaries = None
     any_num_frames = embeds_frames = causal = False
     merge, thresholds = 0, ()
@@ -32,25 +32,26 @@ class VideoClassifierRuntime:
         """Load a model and put it on a device.
 
         Args:
-            name: `hf:` and a folder or a name of the hub.
+            name: `hf:` and a folder or a name of the hub, or `baseline:NAME=FILE`.
             device: the name of a device of torch; `auto` takes CUDA, then Apple's MPS, then the CPU.
             dtype: the precision; `auto` is float32, so that answers are those of the model's own library.
 
         Raises:
             WeightsError: the model cannot be found or read.
-            ConfigError: the device cannot be used, or there is no such precision.
-            MissingDependency: transformers is not installed.
+            ConfigError: the device cannot be used, or there is no such precision or baseline.
+            MissingDependency: a package that it needs is not installed.
         """
         chosen = choose_device(device)
-        self.classifier = found = VideoClassifier(name)
+        self.classifier = found = classifier_of(name)
+        self.kind = found.kind
         found.to(chosen, choose_dtype("float32" if dtype == "auto" else dtype, chosen))
         self.name, self.labels, self.view, self.task = name, found.labels, found.view, found.task
         self.num_frames = self.least_frames = found.num_frames
         self.frame_width = self.video_width = found.width
         self.device, self.precision = str(chosen), str(found.dtype).removeprefix("torch.")
         self.provenance: Mapping[str, Any] = {
-            "library": "transformers",
-            "architecture": type(found.network).__name__,
+            "library": found.kind,
+            "architecture": found.architecture,
             "licence": found.licence,
         }
 
@@ -59,9 +60,10 @@ class VideoClassifierRuntime:
         return self.model_key()
 
     def model_key(self) -> str:
-        """Return a hash of the config and the weights."""
+        """Return a hash of the weights, and of the config if there is one."""
         digest = hashlib.blake2b(digest_size=20)
-        for path in (self.classifier.folder / CONFIG, *sorted(self.classifier.folder.glob("model*.safetensors"))):
+        digest.update(self.classifier.architecture.encode())
+        for path in self.classifier.files:
             with path.open("rb") as file:
                 while block := file.read(2**20):
                     digest.update(block)
@@ -84,3 +86,8 @@ class VideoClassifierRuntime:
         clips_BD = np.ascontiguousarray(embeddings_BTD[:, 0], np.float32)
         attention_BT = np.full(embeddings_BTD.shape[:2], 1 / embeddings_BTD.shape[1], np.float32)
         return WindowEncoding(self.classifier.classify(clips_BD), clips_BD, attention_BT if with_attention else None)
+
+
+def classifier_of(name: str) -> VideoClassifier | BaselineClassifier:
+    """Return the classifier of a name: of transformers, or of the comparison. The errors are those of the two."""
+    return BaselineClassifier(name) if name.startswith(BASELINE_PREFIX) else VideoClassifier(name)

@@ -48,7 +48,7 @@ from fewframes.training.solved.features import embed_views
 from fewframes.training.solved.figures import HeadFigures, figures_of
 from fewframes.training.solved.files import check_folder, environment, versions, write_folder
 from fewframes.training.solved.model import SolvedStart, Start, start_of
-from fewframes.training.solved.words import absent_words, with_words, words_start
+from fewframes.training.solved.words import absent_words, with_words, words_note, words_start
 from fewframes.training.teaching.state import TeachingState, new_state, write_state
 
 NUM_FOLDS = 5
@@ -406,12 +406,7 @@ def _provenance(
 def _notes_on_words(start: Start, labels: tuple[str, ...], solved: SolvedMoments) -> list[str]:
     """Return a note on how much of the words was taken, or on labels that are no words, if the run starts from words."""
     absent = absent_words(start.file, labels) if isinstance(start, SolvedStart) else ()
-    if absent:
-        return [
-            f"{', '.join(absent)}: not among the words of the model that this run starts from, so all labels are learned from "
-            "examples alone; make a model of these words first: fewframes words"
-        ]
-    return [f"{solved.share_of_text:.0%} of what the words say was added"] * bool(solved.share_of_text)
+    return words_note(absent, solved.share_of_text)
 
 
 def _facts(provenance: Mapping[str, Any], result: SolvedResult, command: str) -> dict[str, object]:

@@ -167,6 +167,19 @@ class ExampleFeatures:
             weight_KP.astype(np.float32), bias_K.astype(np.float32), found.gain, found.left_out, found.indices
         )
 
+    def products(self, some: Indices, weights_KD: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return products of the mean of the frames with weights (K, D), for each view (B, V, K) of some examples.
+
+        The mean of the frames is the first of the moments. If there is a space, what the examples have outside it is left out.
+        """
+        rows_BVR, width = self.rows[some].astype(np.float32), weights_KD.shape[1]
+        if self.space is None:
+            return rows_BVR[:, :, :width] @ weights_KD.T
+        space = self.space
+        own_RK = space.root @ ((space.scaled[:, :width] / space.scale[:width]) @ weights_KD.T)
+        found_BVK: NDArray[np.float32] = rows_BVR @ own_RK + space.mean[:width] @ weights_KD.T
+        return found_BVK
+
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return the arrays by name, for a file."""
         if self.space is None:

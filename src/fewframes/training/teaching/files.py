@@ -101,6 +101,7 @@ class TaughtFiles:
             "taught": counts_of(self.state.samples),
             "num_views": self.state.features.num_views,
             "scale_of_logits": found.solved.gain,
+            **({"share_of_text": found.solved.share_of_text} if found.solved.share_of_text else {}),
             "calibration": found.calibration.to_dict(found.labels),
             "run": asdict(self._run()),
             "frame_encoder_precision": self.precision,

@@ -21,6 +21,7 @@ from fewframes.models.rejection.rejection import Rejection
 from fewframes.results import is_background
 from fewframes.training.calibration import MOST_LEFT_OUT, CalibrationFit
 from fewframes.training.solved.run import calibrated, targets_of
+from fewframes.training.solved.words import with_text, words_note
 from fewframes.training.teaching.changes import words_of
 from fewframes.training.teaching.state import TeachingState
 
@@ -67,6 +68,13 @@ def solve_examples(state: TeachingState) -> TaughtReadOut:
     names, notes = groups_of(samples)
     groups, groups_B = np.unique(names, return_inverse=True)
     solved = state.features.solved(rows, targets_BK, _loss(state, targets_BK), groups_B)
+    words = None if state.task == "multilabel" else state.words
+    absent = () if words is None else words.absent(labels)
+    if words is not None and not absent:
+        text_KD = words.rows(labels)
+        text_NVK = state.features.products(rows[solved.indices], text_KD)
+        solved = with_text(solved, text_KD, text_NVK, targets_BK, groups_B, cross_entropy)
+    notes = [*notes, *words_note(absent, solved.share_of_text)]
     some = np.sort(evenly_chosen(targets_BK[solved.indices] > 0, MOST_LEFT_OUT))
     part = replace(solved, left_out=solved.left_out[some], indices=solved.indices[some])
     divided, calibration = calibrated(part, targets_BK, groups_B, [names[row] for row in part.indices], state.task)

@@ -24,6 +24,7 @@ from fewframes.models.rejection.evidence import JudgedMoments
 from fewframes.models.rejection.fitting import MOST_BACKGROUND, MOST_VIDEOS, evenly_chosen
 from fewframes.training.augment_config import AugmentConfig
 from fewframes.training.solved.model import ENCODER
+from fewframes.training.solved.words import Words
 from fewframes.training.teaching.changes import whole_path
 from fewframes.training.teaching.features import ExampleFeatures
 
@@ -61,6 +62,8 @@ class TeachingState:
     """The settings of the random views of examples."""
     encoder: str
     """The key of the frame encoder that the examples were embedded with."""
+    words: Words | None = None
+    """The words of labels that the model started from; None if it started from none."""
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
@@ -141,6 +144,7 @@ def new_state(
         mirror=mirror,
         augment=augment,
         encoder=encoder_of(file),
+        words=Words.of(file),
     )
 
 
@@ -170,6 +174,7 @@ def write_state(path: Path, state: TeachingState) -> None:
         "augment": asdict(state.augment),
         "encoder": state.encoder,
         "footage_groups": list(state.footage_groups),
+        "words": None if state.words is None else list(state.words.labels),
         "examples": [
             [sample.path, list(sample.labels), sample.start_s, sample.end_s, sample.group, mark]
             for sample, mark in zip(state.samples, state.marks, strict=True)
@@ -177,6 +182,8 @@ def write_state(path: Path, state: TeachingState) -> None:
     }
     arrays: dict[str, NDArray[Any]] = {f"features.{name}": array for name, array in state.features.to_arrays().items()}
     arrays |= {"judged": state.judged, **_judge_arrays("judge", state.judge)}
+    if state.words is not None:
+        arrays["words"] = state.words.vectors
     if state.footage is not None:
         arrays |= _judge_arrays("footage", state.footage)
     write_safetensors(path, arrays, {}, {STATE_KEY: json.dumps(facts)})
@@ -219,6 +226,7 @@ def _state_of(facts: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> T
         mirror=facts["mirror"],
         augment=settings_from(AugmentConfig, facts["augment"], "augment"),
         encoder=facts["encoder"],
+        words=Words(tuple(facts["words"]), arrays["words"]) if facts.get("words") else None,
     )
     if len(state.features.rows) != len(samples) or len(state.judged) != len(state.judge.changes):
         raise ValueError(f"{len(samples)} examples and {len(state.features.rows)} rows")

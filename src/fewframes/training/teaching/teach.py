@@ -20,7 +20,7 @@ from fewframes.core.storage import is_address
 from fewframes.core.text import count_of
 from fewframes.data.dataset import VideoSet
 from fewframes.data.lists import unlistable
-from fewframes.data.samples import Sample
+from fewframes.data.samples import Sample, as_label
 from fewframes.errors import ConfigError, DataError, MissingVideo, WeightsError
 from fewframes.inference.alarms import STORED
 from fewframes.models.files.model_file import ModelFile, read_model_file
@@ -51,7 +51,7 @@ class TeachOptions:
     output: str | Path | None = None
     """Folder for the taught model, if the model that is taught is to stay as it is."""
     start: str = DEFAULT_MODEL
-    """The model whose frame encoder a new model takes over."""
+    """The model whose frame encoder a new model takes over. One that was made from words gives its words, too."""
     task: Task = "single"
     """The kind of labels of a new model: one action a video, or any number of them."""
     mirror: bool = True
@@ -219,10 +219,14 @@ def _taught(
     embeddings_BVTD, precision = _embedded(begun, new, len(rows), options, progress)
     embedding_s, began = time.perf_counter() - began, time.perf_counter()
     state = _state_after(begun, old, new, embeddings_BVTD)
+    if state.words is not None:
+        state = replace(
+            state, words=state.words.renamed({as_label(old): as_label(new) for old, new in changes.rename.items()})
+        )
     read_out = solve_examples(state)
     at_once = len(state.judged) + len(state.footage_groups) <= JUDGED_AT_ONCE
     judge = solve_judge(state) if at_once else None
-    notes += [*read_out.notes, *_lost(begun.file), *_fixed(state)]
+    notes += [*read_out.notes, *_lost(begun.file, state), *_fixed(state)]
     writer = TaughtFiles(
         begun.file,
         None if begun.state is not None else begun.name,
@@ -310,7 +314,7 @@ def _state_after(
     return kept.added(new, embeddings_BVTD) if new else kept
 
 
-def _lost(file: ModelFile) -> list[str]:
+def _lost(file: ModelFile, state: TeachingState) -> list[str]:
     """Return notes on what the old model had and the taught one has not."""
     notes = []
     if STORED in file.provenance:
@@ -318,8 +322,11 @@ def _lost(file: ModelFile) -> list[str]:
             "the promise of alarms of the model is gone, because it was for the old scores; make one when streaming: fewframes "
             "stream SOURCE --background FOOTAGE --alarms-per-day N"
         )
-    if file.provenance.get("share_of_text"):
-        notes.append("the words that the model started from are gone: what is taught is learned from examples alone")
+    if file.provenance.get("share_of_text") and state.words is None:
+        notes.append(
+            "the words that the model started from are gone, because it was trained by an older version that did not keep them; "
+            "train it again from the model of words to have them"
+        )
     if file.exits is not None:
         notes.append("the plan of an early exit of the model is gone, because it was fitted to the old scores")
     return notes

@@ -12,11 +12,17 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
-from fewframes.bench.networks.eco import eco
-from fewframes.bench.networks.inflated import InflatedResNet, NonLocal, OctaveConv3d, nonlocal_i3d, octave_i3d_nonlocal
-from fewframes.bench.networks.r2plus1d import FastGRU, faster32, r2plus1d_34
-from fewframes.bench.networks.tsm import TemporalShift, tsm_resnet50
-from fewframes.bench.networks.video_transformer import ResNetTransformer, resnet34_transformer
+from fewframes.models.baselines.eco import eco
+from fewframes.models.baselines.inflated import (
+    InflatedResNet,
+    NonLocal,
+    OctaveConv3d,
+    nonlocal_i3d,
+    octave_i3d_nonlocal,
+)
+from fewframes.models.baselines.r2plus1d import FastGRU, faster32, r2plus1d_34
+from fewframes.models.baselines.tsm import TemporalShift, tsm_resnet50
+from fewframes.models.baselines.video_transformer import ResNetTransformer, resnet34_transformer
 
 Build = Callable[..., nn.Module]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fewframes.bench.catalogue import BASELINES, PUBLISHED_ONLY
+from fewframes.models.baselines.catalogue import BASELINES, PUBLISHED_ONLY
 
 TABLE_6 = {
     "eco": (93.6, 20.8), "r2plus1d-34": (96.8, None), "I3D": (95.6, None), "s3d": (96.8, None), "faster32": (96.9, 2.8),

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from torch import nn
 
-from fewframes.bench.networks import eco, inflated, r2plus1d, tsm, video_transformer
-from fewframes.bench.systems import FPS, NUM_CLASSES, PYTORCHVIDEO, TRANSFORMERS, Baseline, Published
 from fewframes.errors import ConfigError, nearest
+from fewframes.models.baselines import eco, inflated, r2plus1d, tsm, video_transformer
+from fewframes.models.baselines.systems import FPS, NUM_CLASSES, PYTORCHVIDEO, TRANSFORMERS, Baseline, Published
 from fewframes.models.config import ModelConfig
 from fewframes.models.files.hub import load_checkpoint
-from fewframes.models.files.names import HF_PREFIX, downloaded_path
+from fewframes.models.files.names import BASELINE_PREFIX, HF_PREFIX, downloaded_path
 from fewframes.models.files.networks import build_model
 from fewframes.models.presets import PRESETS
 from fewframes.sampling import Views
@@ -279,6 +279,11 @@ def baseline_of(name: str) -> Baseline:
             parameter.requires_grad_(parameter.ndim == 2)
         return Baseline(
             build=lambda: found.network, frames=found.num_frames, view=found.view, takes="frames", package=TRANSFORMERS
+        )
+    if name.startswith(BASELINE_PREFIX):
+        system, _, file = name.removeprefix(BASELINE_PREFIX).partition("=")
+        raise ConfigError(
+            f"{name}: is measured under its name, with its weights beside: {system} --weights {system}={file}"
         )
     if not Path(name).exists():
         raise ConfigError(f"no system {name!r}, and no file of that name; {nearest(name, BASELINES)}")
