@@ -109,7 +109,8 @@ def test_pixels_and_embeddings_are_those_of_timm(family: tuple[str, list[float]]
     assert find_model(f"timm:{name}") == path == encoder_path(f"timm:{name}")
     checkpoint = load_checkpoint(f"timm:{name}")
 
-    transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=theirs))
+    data: Any = timm.data
+    transform = data.create_transform(**data.resolve_data_config({}, model=theirs))
     normalised_MCHW = transform(Image.fromarray(frame()))[None]
     ours_CHW = fit_frame(frame().transpose(2, 0, 1), checkpoint.view)
     mean, std = (torch.tensor(getattr(checkpoint.view, name)).view(3, 1, 1) for name in ("mean", "std"))
