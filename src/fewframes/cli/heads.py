@@ -9,6 +9,7 @@ import typer
 
 from fewframes.cli.console import Results, describe
 from fewframes.core.text import count_of
+from fewframes.errors import ConfigError
 
 if TYPE_CHECKING:
     from fewframes.cli.console import Shown
@@ -22,10 +23,19 @@ if TYPE_CHECKING:
 
 
 def names_of(models: list[str] | None) -> tuple[str, ...]:
-    """Return the names of all models of `--model`, those of the models in a folder among them."""
-    from fewframes.models.files.names import models_in
+    """Return the names of all models of `--model`, those of the models in a folder among them.
+
+    Raises ConfigError for a frame encoder, which names no actions.
+    """
+    from fewframes.models.files.names import is_encoder_name, models_in
     from fewframes.runtime.open import DEFAULT_MODEL
 
+    for name in filter(is_encoder_name, models or []):
+        in_words = f"name them in words: --labels 'PHRASE; PHRASE' --encoder {name}; or " * name.startswith("clip:")
+        raise ConfigError(
+            f"--model {name}: a frame encoder alone names no actions; {in_words}train from it (fewframes train FOLDER --encoder "
+            f"{name}), teach it (fewframes teach FOLDER --model {name}), or search with it (fewframes index --model {name})"
+        )
     return tuple(name for given in models or [DEFAULT_MODEL] for name in models_in(given))
 
 

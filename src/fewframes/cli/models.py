@@ -10,7 +10,7 @@ import typer
 from fewframes.cli.console import console, tell
 from fewframes.cli.help import SETTINGS, Command, Commands
 from fewframes.core.text import count_of
-from fewframes.errors import ConfigError
+from fewframes.errors import ConfigError, MissingDependency
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,14 +24,19 @@ app = typer.Typer(cls=Commands, invoke_without_command=True, add_completion=Fals
 def models(
     context: typer.Context,
     encoders: Annotated[
-        bool, typer.Option("--encoders", help="List image-text encoders for labels in words instead.")
+        bool, typer.Option("--encoders", help="List frame encoders of timm and open_clip instead.")
+    ] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="With --encoders: measure their speed on this machine. Takes minutes.")
     ] = False,
 ) -> None:
     """List the models with their size, cost, input, weights and licence; fetch published weights."""
     if context.invoked_subcommand is not None:
         return
+    if measure and not encoders:
+        raise typer.BadParameter("--measure measures frame encoders; add --encoders")
     if encoders:
-        _list_encoders()
+        _list_encoders(measure=measure)
         return
     from fewframes.models.presets import PRESETS
 
@@ -82,35 +87,53 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _list_encoders() -> None:
-    """Print the list of image-text encoders."""
-    from fewframes.models.words.encoders import ENCODERS, licence_words
+def _list_encoders(*, measure: bool) -> None:
+    """Print the list of frame encoders, with the speeds that were measured, or with those of this machine."""
+    from fewframes.models.encoders.listed import ENCODERS, MACHINE
 
     table = _table(
         "name",
         "parameters",
         "billion multiply-adds",
+        "ms a frame",
         "frames",
         "embedding",
         "licence",
         "for",
     )
+    table.columns[3].justify = "right"
     for name, encoder in ENCODERS.items():
         table.add_row(
             name,
-            f"{encoder.num_parameters / 1e6:.0f} M",
+            f"{encoder.num_parameters / 1e6:.1f} M",
             f"{encoder.gmacs:.1f}",
+            _measured(name) if measure else f"{encoder.ms_per_frame:.0f}",
             f"{encoder.image_px} px",
             str(encoder.width),
-            licence_words(name),
+            encoder.licence,
             encoder.suits,
         )
     console().print(table)
+    where = "one thread of this machine, float32" if measure else MACHINE
     tell(
-        "Parameters are those of the image half, multiply-adds those of one frame. "
-        "Use one: fewframes predict VIDEO --labels 'PHRASE; PHRASE' --encoder NAME. Its "
-        "weights are fetched then, once. Any other name of open_clip works too."
+        f"Multiply-adds and milliseconds are for one frame; milliseconds: {where}, random weights"
+        + ("." if measure else ". `fewframes models --encoders --measure` measures yours (some minutes).")
     )
+    tell(
+        "clip: knows words (fewframes predict VIDEO --labels 'PHRASE; PHRASE' --encoder NAME); both kinds are trained (fewframes "
+        "train FOLDER --encoder NAME) and searched with (fewframes models pull NAME, then --model NAME). Any other name of "
+        "open_clip and timm works too. docs/guide/encoders.md helps to choose."
+    )
+
+
+def _measured(name: str) -> str:
+    """Return the milliseconds of a frame on this machine; a reason if the encoder's library is missing."""
+    from fewframes.bench.encoders import measure_encoder
+
+    try:
+        return f"{measure_encoder(name, rounds=3).median_ms:.0f}"
+    except MissingDependency:
+        return "no open_clip"
 
 
 @app.command(cls=Command)
@@ -118,16 +141,24 @@ def pull(
     name: Annotated[
         str,
         typer.Argument(
-            help="Weights to fetch: stam-8, stam-16, stam-32 or stam-64; or a model of the hub, OWNER/NAME or OWNER/NAME@REVISION."
+            help="Weights to fetch: stam-8, stam-16, stam-32 or stam-64; a model of the hub, OWNER/NAME or OWNER/NAME@REVISION; "
+            "or a frame encoder, timm:NAME or clip:ARCHITECTURE/TAG."
         ),
     ],
-    file: Annotated[str | None, typer.Option(help="Use this file instead of downloading one.")] = None,
+    file: Annotated[
+        str | None,
+        typer.Option(help="Use this file instead of downloading one; for an encoder also a folder of the hub."),
+    ] = None,
 ) -> None:
     """Fetch weights, check that they load, and store them for `--model`, which then works without a network.
 
-    These are the weights that the paper's authors published, and models that others pushed to the hub.
+    These are the weights that the paper's authors published, models that others pushed to the hub, and frame encoders, which
+    embed, index, search, teach, label and train take as --model.
     HF_ENDPOINT names a mirror of the hub.
     """
+    if name.startswith(("timm:", "clip:")):
+        _pull_encoder(name, file)
+        return
     if "/" in name:
         _pull_model(name, file)
         return
@@ -141,6 +172,19 @@ def pull(
             name, file=file, progress=lambda done, total: progress.update(task, completed=done, total=total or None)
         )
     tell(f"{name}: checked, and stored as {path}")
+
+
+def _pull_encoder(name: str, file: str | None) -> None:
+    """Fetch a frame encoder, or take it from a file."""
+    from fewframes.models.encoders.pull import pull_encoder
+    from fewframes.models.files.model_file import read_header
+
+    path = pull_encoder(name, file=file)
+    header = read_header(path)
+    assert header is not None  # it was made here
+    tell(f"{name}: checked, and stored as {path}")
+    tell(f"licence: {header['licences']['frame encoder']}")
+    tell(f"use it: fewframes index VIDEOS --index moments --model {name}, or fewframes train FOLDER --encoder {name}")
 
 
 def _pull_model(name: str, file: str | None) -> None:

@@ -39,7 +39,7 @@ from fewframes.cli.options import (
 )
 from fewframes.errors import ConfigError, MissingDependency
 from fewframes.training.config import DEFAULT_RUN as RUN
-from fewframes.training.config import RunConfig, changed, changed_by_words, read_run
+from fewframes.training.config import RunConfig, changed, changed_by_words, read_run, with_encoder_placed
 
 if TYPE_CHECKING:
     from fewframes.data.dataset import VideoSet
@@ -140,15 +140,24 @@ def train(
         str | None,
         typer.Option(
             "--encoder",
-            metavar="timm:NAME",
-            help="Another frame encoder: a network of timm, such as timm:vit_base_patch16_siglip_224.v2_webli. Its weights are "
-            "downloaded, and frames are made as it knows them. The list: docs/guide/train.md.",
+            metavar="NAME",
+            help="Another frame encoder: a network of timm, such as timm:vit_base_patch16_siglip_224.v2_webli, or the image half "
+            "of a model of open_clip, such as clip:PE-Core-B-16/meta. Its weights are downloaded, and frames are made as it knows "
+            "them. The list: `fewframes models --encoders`.",
             show_default="that of --model",
             rich_help_panel=MODEL,
         ),
     ] = None,
     init: Annotated[
-        str | None, setting(RUN, "init", MODEL, "Other weights for the frame encoder: a file or a timm name.")
+        str | None,
+        setting(
+            RUN,
+            "init",
+            MODEL,
+            "Other weights for the frame encoder: a file, as for a machine without a network, or a timm name.",
+            "--weights",
+            "--init",
+        ),
     ] = None,
     frames: Annotated[
         int | None,
@@ -307,7 +316,7 @@ def train(
             },
         },
     )
-    chosen = changed_by_words(chosen, settings or [])
+    chosen = with_encoder_placed(changed_by_words(chosen, settings or []))
     if chosen.train.head != "solved" and not has_torch():
         raise MissingDependency(
             "training in steps needs torch, which is not installed; pip install 'fewframes[train]', or take --head solved"

@@ -24,19 +24,25 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from fewframes.errors import ConfigError, nearest
 from fewframes.models.layers import FrameGrid, middle_block
 
+POOLINGS = ("class", "mean", "class+mean")
+"""What can be taken of the tokens of a timm ViT instead of what its own head takes."""
+
 
 class TimmFrameEncoder(nn.Module):
     """A frame encoder whose embeddings are the pooled features of a timm backbone: (M, C, H, W) -> (M, D).
 
     With a `grid`, it is appended: the grid of a map of the backbone. `level` is the index of the map among those of timm's
-    `forward_intermediates`. `width` is that of the pooled features; the attribute is that of the whole embedding.
+    `forward_intermediates`. `width` is that of the pooled features; the attribute is that of the whole embedding. Features are
+    pooled as the backbone's own head does, or as one of `POOLINGS` says.
     """
 
-    def __init__(self, backbone: nn.Module, width: int, *, grid: FrameGrid | None = None, level: int = 0) -> None:
+    def __init__(
+        self, backbone: nn.Module, width: int, *, grid: FrameGrid | None = None, level: int = 0, pooling: str = ""
+    ) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone, self.pooling = backbone, pooling
         self.grid, self.level = grid, level
-        self.width = width + (0 if grid is None else grid.width)
+        self.width = width * (1 + pooling.count("+")) + (0 if grid is None else grid.width)
         # If set, this encodes frames with the parts of the backbone, merging tokens on the way (token_merging.py). In training
         # it is never used.
         self.walk: Callable[[nn.Module, Tensor], Tensor] | None = None
@@ -44,7 +50,9 @@ class TimmFrameEncoder(nn.Module):
     def forward(self, frames_MCHW: Tensor) -> Tensor:
         if self.walk is not None and not self.training:
             return self.walk(self.backbone, frames_MCHW)
-        return self.backbone(frames_MCHW) if self.grid is None else self.pool(self.features(frames_MCHW))
+        if self.grid is None and not self.pooling:
+            return self.backbone(frames_MCHW)
+        return self.pool(self.features(frames_MCHW))
 
     def features(self, frames_MCHW: Tensor) -> tuple[Tensor, ...]:
         """Return the features before pooling: one map, (M, D', h, w) in most backbones and (M, h, w, D') in some.
@@ -60,8 +68,39 @@ class TimmFrameEncoder(nn.Module):
     def pool(self, features: tuple[Tensor, ...]) -> Tensor:
         """Return embeddings (M, D) from the result of `features`."""
         backbone: Any = self.backbone
-        pooled_MD = backbone.forward_head(features[0])
+        pooled_MD = self._chosen(features[0]) if self.pooling else backbone.forward_head(features[0])
         return pooled_MD if self.grid is None else torch.cat([pooled_MD, self.grid(features[1])], dim=1)
+
+    def _chosen(self, tokens_MND: Tensor) -> Tensor:
+        """Return the class token, the mean of the patches, or both, each with the norm that the head would begin with."""
+        backbone: Any = self.backbone
+        parts = {"class": tokens_MND[:, 0], "mean": tokens_MND[:, backbone.num_prefix_tokens :].mean(dim=1)}
+        return torch.cat([backbone.fc_norm(parts[name]) for name in self.pooling.split("+")], dim=1)
+
+    def fold_norms(self) -> None:
+        """Merge the branches of blocks that timm can merge for inference (FastViT, MobileCLIP, RepVGG): the same function, faster.
+
+        It cannot be undone. Other networks stay as they are.
+        """
+        merge_branches(self.backbone)
+
+
+def merge_branches(backbone: nn.Module) -> None:
+    """Merge, in place, the branches of those blocks of a timm network that timm can merge for inference."""
+    from timm.utils.model import reparameterize_model  # late, because timm is slow to import
+
+    reparameterize_model(backbone, inplace=True)
+
+
+def parted_timm_name(name: str) -> tuple[str, str]:
+    """Return the name of a network in timm, and the pooling after its @, which is empty if there is none.
+
+    Raises ConfigError for a pooling that is none of `POOLINGS`.
+    """
+    network, at, pooling = name.partition("@")
+    if at and pooling not in POOLINGS:
+        raise ConfigError(f"{name}: after @ stands what is taken of its tokens: {', '.join(POOLINGS)}; or leave it out")
+    return network, pooling
 
 
 def timm_frame_encoder(
@@ -77,7 +116,7 @@ def timm_frame_encoder(
     """Build the timm backbone of this name without its classifier.
 
     Args:
-        name: the name in timm.
+        name: the name in timm, with a pooling after @ if wanted.
         image_size: the side of the frames in pixels. It matters only for an architecture that is built for one size (ViTs);
             convolutional networks take any.
         pretrained: True downloads timm's weights.
@@ -87,10 +126,11 @@ def timm_frame_encoder(
         cell_width: the numbers of each cell; None keeps all channels.
 
     Raises:
-        ConfigError: timm has no backbone of that name, or the backbone gives no such map.
+        ConfigError: timm has no backbone of that name, or the backbone gives no such map, or has no such tokens.
     """
     import timm  # late, because it takes seconds to import and most models do not need it
 
+    name, pooling = parted_timm_name(name)
     if not timm.is_model(name):
         raise ConfigError(f"timm has no backbone {name!r}; {nearest(name, timm.list_models())}")
     pretrained_cfg = timm.get_pretrained_cfg(name)
@@ -100,10 +140,15 @@ def timm_frame_encoder(
     backbone = timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
     # In some networks (MobileNetV3) a layer of another width stands between the pooled features and the removed classifier.
     width: Any = getattr(backbone, "head_hidden_size", backbone.num_features)
+    if pooling and not hasattr(backbone, "num_prefix_tokens"):
+        raise ConfigError(f"{name}@{pooling}: this network has maps and no tokens; leave @{pooling} out")
+    if "class" in pooling and getattr(backbone, "cls_token", None) is None:
+        raise ConfigError(f"{name}@{pooling}: this network has no class token; take @mean, or leave @{pooling} out")
     if not cells:
-        return TimmFrameEncoder(backbone, int(width))
+        return TimmFrameEncoder(backbone, int(width), pooling=pooling)
     level, channels = _timm_level(name, backbone, cells_layer)
-    return TimmFrameEncoder(backbone, int(width), grid=FrameGrid(channels, cells, cell_width), level=level)
+    grid = FrameGrid(channels, cells, cell_width)
+    return TimmFrameEncoder(backbone, int(width), grid=grid, level=level, pooling=pooling)
 
 
 def _timm_level(name: str, backbone: nn.Module, layer: int | None) -> tuple[int, int]:

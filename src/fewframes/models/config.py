@@ -26,8 +26,8 @@ MapChoice = Literal["auto", "rollout", "attention", "grad-cam", "none"]
 Depth = Annotated[int, Field(ge=1, le=1000)]
 Width = Annotated[int, Field(ge=1, le=2**17)]
 MOST_CLASSES = 2**20
-CLIP = "clip:"
-"""The prefix of the names of image-text models."""
+CLIP, TIMM = "clip:", "timm:"
+"""The prefixes of the names of frame encoders: the image halves of image-text models of open_clip, and networks of timm."""
 LITE_ENCODERS, NUM_LITE_STAGES = ("lite0", "lite1", "lite2"), 7
 
 
@@ -37,7 +37,8 @@ class ModelConfig:
 
     encoder: str = "vit"
     """The frame encoder. `vit` is the paper's own (stam.py), `lite0` to `lite2` are EfficientNet-Lite0 to Lite2, `timm:NAME` is
-    the pooled features of any timm backbone, and `clip:NAME` the image half of an image-text model of open_clip (`tower`)."""
+    the pooled features of any timm backbone, and `clip:NAME` the image half of an image-text model of open_clip (`tower`). After
+    @ stands what of a timm ViT's tokens is taken, if not what its own head takes: `timm:NAME@class`, `@mean` or `@class+mean`."""
     tower: str | None = None
     """The settings of the image half of an image-text model, in JSON, as open_clip names them (`clip:NAME` only). They are in the
     file, so that it does not depend on a list of names."""
@@ -117,7 +118,7 @@ class ModelConfig:
                 raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
             if self.width % self.heads:
                 raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
-        elif self.encoder not in LITE_ENCODERS and not self.encoder.startswith(("timm:", CLIP)):
+        elif self.encoder not in LITE_ENCODERS and not self.encoder.startswith((TIMM, CLIP)):
             raise ValueError(
                 f"encoder {self.encoder!r}: needs 'vit', 'lite0', 'lite1', 'lite2', 'timm:NAME' or 'clip:NAME'"
             )

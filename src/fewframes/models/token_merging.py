@@ -51,6 +51,10 @@ def merge_tokens(encoder: nn.Module, per_block: int) -> None:
             f"merged patches have no place, and the {grid.cells} x {grid.cells} cells of this encoder need one; merge 0, or take "
             "cells = 0"
         )
+    if getattr(encoder, "pooling", ""):
+        raise ConfigError(
+            f"merged patches stand for several, which the pooling @{encoder.pooling} of this encoder does not count; merge 0"
+        )
     if isinstance(encoder, SpatialEncoder):
         num_patches = _num_patches(encoder)
         walk: OwnWalk | TimmWalk = OwnWalk(per_block)

@@ -105,7 +105,7 @@ class RunConfig:
 
     start: str = "lite0-16"
     """A preset or a checkpoint file. It gives the architecture, the view and, unless `init` is set, the frame encoder's weights.
-    A solved head may also start from an exported .onnx file."""
+    A solved head may also start from an exported .onnx file, or from a pulled frame encoder (`timm:NAME`, `clip:NAME`)."""
     init: str = ""
     """Weights of the frame encoder: a file with timm's names, one of our models, or a timm name to download. A timm name also gives
     the scale of pixels (`view.mean`, `view.std`), unless it is set."""
@@ -113,8 +113,8 @@ class RunConfig:
     """Keep the temporal encoder of `start` too, so that only the head is new. None keeps it if `start` is the authors' release and
     nothing else is asked for."""
     model: dict[str, Any] = field(default_factory=dict)
-    """Fields of `ModelConfig` that differ from those of `start`. Where `encoder` names another network of timm, its weights and its
-    view are timm's, unless `init` and `view` say otherwise."""
+    """Fields of `ModelConfig` that differ from those of `start`. Where `encoder` names another frame encoder (`timm:NAME`,
+    `clip:NAME`), its weights and its view are its own, unless `init` and `view` say otherwise."""
     view: dict[str, Any] = field(default_factory=dict)
     """Fields of `ViewConfig` that differ from those of `start`."""
     data: DataConfig = DataConfig()
@@ -174,6 +174,34 @@ def changed_by_words(run: RunConfig, words: Iterable[str]) -> RunConfig:
             value = text.strip()
         run = changed(run, {table: {key: value}} if table else {key: value})
     return run
+
+
+def with_encoder_placed(run: RunConfig) -> RunConfig:
+    """Return the run with the name of a frame encoder where its head takes it.
+
+    Training in steps takes it as `model.encoder`, with the architecture of the default model around it. A solved head takes it as
+    `start`: the encoder as it was pulled. So `--model NAME` and `--encoder NAME` both work with both heads.
+
+    Raises ConfigError if a solved head is to have two starts, or other weights than were pulled.
+    """
+    from fewframes.models.files.names import is_encoder_name  # late, because --help must be fast
+
+    encoder = str(run.model.get("encoder", ""))
+    if run.train.head != "solved":
+        if not is_encoder_name(run.start):
+            return run
+        return dataclasses.replace(run, start=DEFAULT_RUN.start, model={"encoder": run.start, **run.model})
+    if not is_encoder_name(encoder):
+        return run
+    if run.start not in (DEFAULT_RUN.start, encoder):
+        raise ConfigError(f"--head solved: it starts from {run.start!r} or from {encoder}; name one of them")
+    if run.init:
+        raise ConfigError(
+            f"--weights {run.init}: a solved head takes {encoder} as it was pulled; pull it from that file, and leave --weights "
+            f"out: fewframes models pull {encoder} --file {run.init}"
+        )
+    others = {name: value for name, value in run.model.items() if name != "encoder"}
+    return dataclasses.replace(run, start=encoder, model=others)
 
 
 def run_to_toml(run: RunConfig) -> str:

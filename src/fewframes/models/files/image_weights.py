@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from fewframes.errors import WeightsError
 from fewframes.models.backbones import EfficientNetLite, TimmFrameEncoder
-from fewframes.models.config import ModelConfig
+from fewframes.models.config import CLIP, TIMM, ModelConfig
 from fewframes.models.files.hub import load_checkpoint
 from fewframes.models.files.model_file import MODEL_FILE, read_header
 from fewframes.models.files.networks import build_model, load_strictly, planned_model
 from fewframes.models.files.release import RELEASE_TEMPORAL
 from fewframes.models.files.tensor_files import read_tensors
-from fewframes.models.files.timm_weights import download_timm
+from fewframes.models.files.timm_weights import HEADS, download_timm, timm_state
 from fewframes.models.layers import resize_positions
 from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM
@@ -39,8 +39,9 @@ def start_model(config: ModelConfig, view: ViewConfig, init: str, *, chosen: Col
         config: the architecture. Whether q, k and v of a ViT have a bias is read from the weights.
         view: the view of the frames that the model takes.
         init: the image weights. They are one of our own models (a preset that has weights, a file, or the output folder of
-            training) or a file of the 2021 release, whose frame encoder is taken; or a file of weights with timm's keys, or with
-            those that `renamed_lite` reads; or a timm name with its tag, whose weights are downloaded.
+            training) or a file of the 2021 release, whose frame encoder is taken; or a file of weights with timm's keys, with keys
+            that timm renames, or with those that `renamed_lite` reads; or a timm name with its tag, whose weights are downloaded.
+            For an image half of open_clip they are a file, a folder or a name, as `open_image_text` takes them.
         chosen: the fields of `config` that someone chose, so that the weights have to fit them.
 
     Raises:
@@ -48,33 +49,43 @@ def start_model(config: ModelConfig, view: ViewConfig, init: str, *, chosen: Col
         ConfigError: the settings do not fit together.
     """
     planned_model(config, view)  # settings that do not fit are refused before a download
-    state = _image_weights(config, init)
+    state, timms = _image_weights(config, init)
     if config.encoder == "vit" and "qkv_bias" not in chosen and "blocks.0.attn.qkv.weight" in state:
         config = replace(config, qkv_bias="blocks.0.attn.qkv.bias" in state)
     model = build_model(config, view)
+    if timms and isinstance(model.frame_encoder, TimmFrameEncoder):
+        state = timm_state(model.frame_encoder, state, init)
     if isinstance(model.frame_encoder, EfficientNetLite) and LITE_STEM in state:
         state = renamed_lite(model.frame_encoder, state, init)
     _load_frame_encoder(model, state, init)
     return model
 
 
-def _image_weights(config: ModelConfig, init: str) -> dict[str, Tensor]:
-    """Return image weights without a classifier, with the keys of our frame encoder."""
+def _image_weights(config: ModelConfig, init: str) -> tuple[dict[str, Tensor], bool]:
+    """Return image weights, and True if they have the keys of their origin; else they have those of our frame encoder.
+
+    Weights for our own networks have no classifier.
+    """
     if init not in PRESETS and (Path(init) / MODEL_FILE).is_file():
         init = str(Path(init) / MODEL_FILE)
     if init in PRESETS or (Path(init).is_file() and read_header(Path(init)) is not None):
-        return dict(load_checkpoint(init).model.frame_encoder.state_dict())
+        return dict(load_checkpoint(init).model.frame_encoder.state_dict()), False
+    if config.encoder.startswith(CLIP):
+        return _image_half(config, init), False
     tensors = read_tensors(Path(init)) if Path(init).is_file() else download_timm(init, config.image_size)
     if any(key.startswith(RELEASE_TEMPORAL) for key in tensors):
-        return dict(load_checkpoint(init).model.frame_encoder.state_dict())
-    state = _without_classifier(tensors)
-    return {f"backbone.{key}": tensor for key, tensor in state.items()} if config.encoder.startswith("timm:") else state
+        return dict(load_checkpoint(init).model.frame_encoder.state_dict()), False
+    is_timm = config.encoder.startswith(TIMM)
+    return (tensors if is_timm else {key: kept for key, kept in tensors.items() if not key.startswith(HEADS)}), is_timm
 
 
-def _without_classifier(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights without those of the classifier, whose name differs between timm's networks."""
-    heads = ("head.", "head_dist.", "fc.", "classifier.", "pre_logits.")
-    return {key: tensor for key, tensor in state.items() if not key.startswith(heads)}
+def _image_half(config: ModelConfig, init: str) -> dict[str, Tensor]:
+    """Return the weights of the image half of an image-text model: of a file, a folder, or fetched by a name."""
+    from fewframes.models.words.image_text import open_image_half  # late: it loads open_clip
+
+    is_file = Path(init).is_file()
+    encoder = open_image_half(config.encoder, init) if is_file else open_image_half(init)
+    return dict(encoder.state_dict())
 
 
 def _load_frame_encoder(model: STAM, state: dict[str, Tensor], source: str) -> None:

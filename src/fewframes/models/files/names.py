@@ -8,7 +8,8 @@ import re
 from pathlib import Path
 
 from fewframes.core.settings import cache_dir
-from fewframes.errors import WeightsError, nearest
+from fewframes.errors import ConfigError, WeightsError, nearest
+from fewframes.models.config import CLIP, TIMM
 from fewframes.models.files.formats import format_of
 from fewframes.models.files.model_file import MODEL_FILE
 from fewframes.models.presets import PRESETS
@@ -19,6 +20,10 @@ HF_PREFIX = "hf:"
 """The beginning of the name of a video classifier of the library transformers: hf:FOLDER or hf:OWNER/NAME."""
 BASELINE_PREFIX = "baseline:"
 """The beginning of the name of a system of the comparison with its weights: baseline:NAME=FILE."""
+ENCODER = re.compile(r"(timm|clip):[A-Za-z0-9][\w.+-]*(/[A-Za-z0-9][\w.-]*)?(@[a-z+]+)?", re.ASCII)
+"""The name of a frame encoder: timm:NAME, timm:NAME@POOLING or clip:ARCHITECTURE/TAG."""
+UNNAMED = "unnamed"
+"""The label of a model that is a frame encoder alone: it names no action."""
 GRAPH_FILE = "model.onnx"
 """The name of an exported model in a training folder: the result of a run that started from one."""
 
@@ -51,6 +56,8 @@ def _find_file(name: str) -> Path:
             f"{name}: a model of another library, which predict, evaluate, embed, serve, mcp and bench run as it is; nothing "
             "else can be done with it"
         )
+    if name.startswith((TIMM, CLIP)) and not os.path.lexists(name):
+        return _find_encoder(name)
     if _is_file(Path(name) / MODEL_FILE):
         return Path(name) / MODEL_FILE
     if not os.path.lexists(name) and REPOSITORY.fullmatch(name) is not None and _is_file(pulled_path(name)):
@@ -63,6 +70,32 @@ def _find_file(name: str) -> Path:
             )
         raise WeightsError(f"{name}: {found}, and no preset of that name; {nearest(name, PRESETS)}")
     return Path(name)
+
+
+def _find_encoder(name: str) -> Path:
+    """Return the stored model file of a frame encoder. Raises WeightsError if it was not pulled, ConfigError if it is no name."""
+    path = encoder_path(name)
+    if not _is_file(path):
+        raise WeightsError(
+            f"{name}: this encoder was not fetched yet; fetch it: fewframes models pull {name}; without a network, from a file or "
+            f"folder that you have: fewframes models pull {name} --file FILE"
+        )
+    return _checked(path, f"fewframes models pull {name}")
+
+
+def is_encoder_name(name: str) -> bool:
+    """Return True if the text has the form of a frame encoder's name: timm:NAME, timm:NAME@POOLING or clip:ARCHITECTURE/TAG."""
+    return ENCODER.fullmatch(name) is not None
+
+
+def encoder_path(name: str) -> Path:
+    """Return the path under which a frame encoder is stored. Raises ConfigError if the text cannot be the name of one."""
+    if not is_encoder_name(name):
+        raise ConfigError(
+            f"{name}: not the name of a frame encoder; write timm:NAME or clip:ARCHITECTURE/TAG, as `fewframes models --encoders` "
+            "lists them"
+        )
+    return cache_dir() / "encoders" / name.replace(":", "/", 1) / MODEL_FILE
 
 
 def _checked(path: Path, again: str) -> Path:

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from fewframes.errors import ConfigError, WeightsError
 from fewframes.models.backbones import LITES, EfficientNetLite, TimmFrameEncoder, timm_frame_encoder
-from fewframes.models.config import CLIP, ModelConfig
+from fewframes.models.config import CLIP, TIMM, ModelConfig
 from fewframes.models.stam import STAM, SpatialEncoder
 from fewframes.models.words.encoder import ClipFrameEncoder, clip_frame_encoder
 from fewframes.video.view import ViewConfig
@@ -38,7 +38,7 @@ def build_model(config: ModelConfig, view: ViewConfig) -> STAM:
         encoder = clip_frame_encoder(config.encoder, config.tower)
     else:
         encoder = timm_frame_encoder(
-            config.encoder.removeprefix("timm:"),
+            config.encoder.removeprefix(TIMM),
             image_size=config.image_size,
             drop_path=config.drop_path,
             cells=config.cells,

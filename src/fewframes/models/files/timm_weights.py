@@ -1,20 +1,37 @@
-"""Image weights of timm: the view that they were trained with, their licence, and their download."""
+"""Image weights of timm: the view that they were trained with, their licence, their download, and files of them.
+
+Names may have a pooling after @ (backbones.py), which is left out here.
+"""
 
 from __future__ import annotations
 
 import difflib
 import math
+import sys
 import urllib.error
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from fewframes.errors import ConfigError, WeightsError, nearest
-from fewframes.models.backbones import timm_frame_encoder
+from fewframes.models.backbones import TimmFrameEncoder, parted_timm_name, timm_frame_encoder
+from fewframes.models.files.model_file import one_line
 from fewframes.models.sharing.reach import hub_or_cache
 
 FITS = {"center": "crop", "squash": "squash", "border": "pad"}
 """timm's ways to a square, as `ViewConfig.fit` names them."""
+TERMS = {
+    "apple-amlr": "forbids any use but research",
+    "apple-ascl": "Apple's own terms; read them where the weights are published",
+    "cc-by-nc-4.0": "forbids commercial use",
+    "dinov3-license": "Meta's own terms; read them before you use or pass on a model",
+    "fair-noncommercial-research-license": "forbids any use but non-commercial research",
+    "fastvit-license": "Apple's own terms; read them where the weights are published",
+}
+"""What is added to the names of licences, as timm has them, that are not known to everybody."""
+HEADS = ("head.", "head_dist.", "fc.", "classifier.", "pre_logits.")
+"""The beginnings of the keys of classifiers, which differ between timm's networks."""
 
 
 def is_timm_name(name: str) -> bool:
@@ -59,13 +76,15 @@ def pixel_scale(name: str) -> dict[str, tuple[float, ...]]:
 def timm_licence(name: str) -> str:
     """Return the licence of the weights of a timm name, as timm states it."""
     weights = _pretrained(name)
-    return f"{weights.license if weights and weights.license else 'none stated'} (timm: {name})"
+    licence = weights.license if weights and weights.license else "none stated"
+    return f"{licence} (timm: {parted_timm_name(name)[0]})" + (f"; {TERMS[licence]}" if licence in TERMS else "")
 
 
 def check_timm_network(name: str) -> None:
     """Raise WeightsError, as for a file that does not exist, if timm has no network of this name."""
     from timm import is_model, list_models  # late, because timm is slow to import
 
+    name, _ = parted_timm_name(name)
     if not is_model(name.split(".", maxsplit=1)[0]):
         close = difflib.get_close_matches(name, list_models(), n=1)
         raise WeightsError(
@@ -80,32 +99,55 @@ def download_timm(name: str, image_size: int) -> dict[str, Tensor]:
     Raises WeightsError if timm has no network of that name, or cannot fetch its weights.
     """
     check_timm_network(name)
+    weights = _pretrained(name)
+    if weights is None or not (weights.hf_hub_id or weights.url or weights.file):
+        raise WeightsError(f"{name}: {_unknown(name)}; name some, or give a file: --weights FILE")
     reason = ""
     try:
         with hub_or_cache() as reason:
             encoder = timm_frame_encoder(name, image_size=image_size, pretrained=True)
-    except (OSError, RuntimeError, urllib.error.URLError) as error:
+    except (OSError, RuntimeError, ValueError, urllib.error.URLError) as error:
+        where = f"hf download {weights.hf_hub_id} model.safetensors" if weights.hf_hub_id else str(weights.url)
         raise WeightsError(
-            f"{name}: timm could not fetch its weights ({reason or str(error).splitlines()[0]}); {_way_out(name)}"
+            f"{name}: timm could not fetch its weights ({reason or one_line(error)}); without a network, fetch them on another "
+            f"machine ({where}), bring the file here, and name it: --weights FILE"
         ) from None
     return {key.removeprefix("backbone."): tensor for key, tensor in encoder.state_dict().items()}
 
 
-def _way_out(name: str) -> str:
-    """Return the end of an error message: how to bring the weights of a name to a machine without a network."""
-    repository = getattr(_pretrained(name), "hf_hub_id", None)
-    if not repository:
-        return "without a network, give a file with timm's keys: --init FILE"
-    return (
-        f"without a network, fetch model.safetensors of {repository} on another machine (hf download {repository} "
-        "model.safetensors), and give the file: --init FILE"
-    )
+def timm_state(encoder: TimmFrameEncoder, tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Return the tensors of a file of weights with the keys of a frame encoder, and without the classifier.
+
+    timm itself renames the tensors of files whose keys are not its own, where it knows them: files of the publishers of CLIP,
+    SigLIP, PE, DINO, EVA, ConvNeXt and FastViT, and image halves of open_clip.
+
+    Args:
+        encoder: the frame encoder that the tensors are for.
+        tensors: the tensors of the file.
+        source: the file, for the error message.
+
+    Raises:
+        WeightsError: timm cannot rename them, because they are of another network.
+    """
+    own = encoder.backbone.state_dict()
+    renamed = getattr(sys.modules[type(encoder.backbone).__module__], "checkpoint_filter_fn", None)
+    if renamed is not None:
+        try:
+            tensors = renamed(dict(tensors), encoder.backbone)
+        except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, IndexError, AssertionError) as error:
+            raise WeightsError(
+                f"{source}: its weights do not fit this network ({type(error).__name__}: {one_line(error)}); take the file of the "
+                "network that you named"
+            ) from None
+    kept = {key: tensor for key, tensor in tensors.items() if key in own or not key.startswith(HEADS)}
+    return {f"backbone.{key}": tensor for key, tensor in kept.items()}
 
 
 def _pretrained(name: str) -> Any:
     """Return timm's configuration of the weights of a name; None if it has none."""
     from timm import get_pretrained_cfg, is_model  # late, because timm is slow to import
 
+    name, _ = parted_timm_name(name)
     if not is_model(name.split(".", maxsplit=1)[0]):
         return None
     try:
@@ -117,6 +159,7 @@ def _pretrained(name: str) -> Any:
 def _unknown(name: str) -> str:
     from timm import is_model, list_models, list_pretrained  # late, because timm is slow to import
 
+    name, _ = parted_timm_name(name)
     network = name.split(".", maxsplit=1)[0]
     if not is_model(network):
         return f"timm has no network {name!r}; {nearest(name, list_models())}"

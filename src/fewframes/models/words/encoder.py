@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewframes.errors import ConfigError, needed
+from fewframes.models.backbones import merge_branches
 
 NO_TEXT = {"context_length": 8, "vocab_size": 8, "width": 8, "heads": 1, "layers": 1}
 """A text half that is as small as can be: only the image half beside it is kept."""
@@ -26,6 +27,11 @@ class ClipFrameEncoder(nn.Module):
     def forward(self, frames_MCHW: Tensor) -> Tensor:
         embeddings_MD: Tensor = self.visual(frames_MCHW)
         return F.normalize(embeddings_MD.float(), dim=-1)
+
+    def fold_norms(self) -> None:
+        """Merge the branches of blocks that timm can merge for inference (MobileCLIP): the same function, faster."""
+        if (trunk := getattr(self.visual, "trunk", None)) is not None:
+            merge_branches(trunk)
 
 
 def open_clip_package() -> Any:

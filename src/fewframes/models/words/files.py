@@ -96,7 +96,7 @@ def encoder_of(file: ModelFile, name: str, encoder: str | None = None) -> ImageT
             f"{name} knows no words: its frame encoder is {file.config.encoder!r}, which learned from pictures alone; make a model "
             "that does (fewframes words LABELS -o FILE), and use that"
         )
-    record = file.provenance.get("words", {})
+    record = file.provenance.get("words") or file.provenance.get("encoder", {})
     weights = str(record.get("weights", ""))
     if encoder is not None or Path(weights or "-").is_dir():
         found = open_image_text(encoder or weights)

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 
 from fewframes.core.settings import settings_from
 from fewframes.errors import ConfigError, WeightsError, nearest, needed
-from fewframes.models.config import CLIP
+from fewframes.models.config import CLIP, TIMM
 from fewframes.models.files.model_file import MOST_REASON, one_line
 from fewframes.models.files.tensor_files import BAD_PICKLE, read_tensors
 from fewframes.models.sharing.reach import hub_or_cache
@@ -119,14 +119,9 @@ def open_image_text(encoder: str = DEFAULT_ENCODER, weights: str | os.PathLike[s
         MissingDependency: open_clip is not installed.
     """
     package = open_clip_package()
-    source = encoder_source(encoder)
+    source, view, model = _opened_model(encoder, weights)
     folder = source.known_as.removeprefix(IN_FOLDER)
     is_folder = source.known_as != folder
-    if is_folder and weights is not None:
-        raise ConfigError(f"{folder}: a folder has its own weights; leave {weights} out, or name an architecture")
-    view = source.view  # a model that cannot be a frame encoder is refused before anything is fetched
-    file = "" if is_folder else _fetched(package, source) if weights is None else _readable(os.fspath(weights))
-    model = _opened(package, source, file)
     return ImageText(
         name=source.name,
         weights=os.path.abspath(weights or folder) if is_folder or weights is not None else "",
@@ -140,6 +135,28 @@ def open_image_text(encoder: str = DEFAULT_ENCODER, weights: str | os.PathLike[s
     )
 
 
+def open_image_half(encoder: str, weights: str | os.PathLike[str] | None = None) -> ClipFrameEncoder:
+    """Open the image half of an image-text model alone, which needs no tokenizer.
+
+    The arguments and errors are those of `open_image_text`.
+    """
+    source, _, model = _opened_model(encoder, weights)
+    return ClipFrameEncoder(model.visual, int(source.settings["embed_dim"])).eval()
+
+
+def _opened_model(encoder: str, weights: str | os.PathLike[str] | None) -> tuple[EncoderSource, ViewConfig, Any]:
+    """Return what is known of a model, its view, and the whole model with its weights."""
+    package = open_clip_package()
+    source = encoder_source(encoder)
+    folder = source.known_as.removeprefix(IN_FOLDER)
+    is_folder = source.known_as != folder
+    if is_folder and weights is not None:
+        raise ConfigError(f"{folder}: a folder has its own weights; leave {weights} out, or name an architecture")
+    view = source.view  # a model that cannot be a frame encoder is refused before anything is fetched
+    file = "" if is_folder else _fetched(package, source) if weights is None else _readable(os.fspath(weights))
+    return source, view, _opened(package, source, file)
+
+
 def encoder_source(encoder: str) -> EncoderSource:
     """Return what is known of an image-text model before its weights are read. Nothing is fetched.
 
@@ -151,6 +168,12 @@ def encoder_source(encoder: str) -> EncoderSource:
         WeightsError: the folder has no settings, or none of an image-text model.
         MissingDependency: open_clip is not installed.
     """
+    if encoder.startswith(TIMM):
+        raise ConfigError(
+            f"{encoder}: learned from pictures alone or has no text half in timm, so it cannot be compared with words; name an "
+            f"encoder of open_clip, such as {DEFAULT_ENCODER}, or teach {encoder} by examples: fewframes train FOLDER --encoder "
+            f"{encoder}"
+        )
     folder = encoder.removeprefix(CLIP)
     source = _in_folder(Path(folder)) if os.path.isdir(folder) else _by_name(open_clip_package(), encoder)
     if "multimodal_cfg" in source.settings:

@@ -16,6 +16,10 @@ class WeightsLicence(NamedTuple):
     forbids: str = ""
     """The use that it forbids, in words; empty if it allows commercial use, or is not known."""
 
+    def line(self, weights: str) -> str:
+        """Return the licence of these weights in one line, with what it forbids."""
+        return f"{self.name} ({weights})" + (f"; forbids {self.forbids}" if self.forbids else "")
+
 
 UNKNOWN = WeightsLicence("not known here; read it where the weights are published")
 RESEARCH = WeightsLicence("Apple Machine Learning Research Model licence", "any use but research")

@@ -70,7 +70,7 @@ def words_checkpoint(
         view=encoder.view,
         labels=tuple(label.name for label in labels),
         provenance={"words": _record(labels, encoder, phrases)},
-        licences={"frame encoder": _licence(encoder)},
+        licences={"frame encoder": encoder.licence.line(encoder.name)},
         rejection=PhraseJudge.of(vectors_KD, others_ND[kept], encoder.scale, phrases),
     )
 
@@ -85,12 +85,6 @@ def _record(labels: Sequence[WordLabel], encoder: ImageText, phrases: Sequence[s
         "background": list(phrases),
         "versions": {"open_clip_torch": version("open_clip_torch")},
     }
-
-
-def _licence(encoder: ImageText) -> str:
-    """Return the licence of the weights in one line, and what it forbids."""
-    forbids = f"; forbids {encoder.licence.forbids}" if encoder.licence.forbids else ""
-    return f"{encoder.licence.name} ({encoder.name}){forbids}"
 
 
 def text_vectors(encoder: ImageText, labels: Sequence[WordLabel]) -> NDArray[np.float32]:

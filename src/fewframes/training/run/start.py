@@ -12,7 +12,8 @@ from fewframes.core.text import count_of
 from fewframes.data.known_videos import lineage, num_known
 from fewframes.data.layouts import Sample
 from fewframes.errors import ConfigError, WeightsError
-from fewframes.models.config import ModelConfig
+from fewframes.models.config import CLIP, TIMM, ModelConfig
+from fewframes.models.encoders.named import NamedEncoder, named_encoder
 from fewframes.models.files.checkpoint import Checkpoint
 from fewframes.models.files.hub import load_checkpoint
 from fewframes.models.files.image_weights import start_model
@@ -20,14 +21,11 @@ from fewframes.models.files.kept_parts import changed_temporal_fields, check_kee
 from fewframes.models.files.model_file import MODEL_FILE, graph_settings, read_header, read_model_file
 from fewframes.models.files.names import find_model
 from fewframes.models.files.release import RELEASE_SOURCE
-from fewframes.models.files.timm_weights import check_timm_network, is_timm_name, pixel_scale, timm_licence, timm_view
+from fewframes.models.files.timm_weights import check_timm_network, is_timm_name, pixel_scale, timm_licence
 from fewframes.models.presets import PRESETS
 from fewframes.models.stam import STAM
 from fewframes.training.config import RunConfig
 from fewframes.video.view import ViewConfig
-
-TIMM = "timm:"
-"""The beginning of the name of a frame encoder that is a network of timm."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +53,7 @@ def check_start(run: RunConfig) -> None:
 def start_run(run: RunConfig, *, num_classes: int, task: Task) -> RunStart:
     """Return a new model for a run.
 
-    The frame encoder's weights are those of `run.init`, or else of `run.start`, or those of timm if the run names a timm network.
+    The frame encoder's weights are those of `run.init`, or else of `run.start`, or its own if the run names an encoder.
     The temporal encoder is that of `run.start` if the run keeps it. All other weights are random. With a frozen frame encoder the
     temporal positions start as slow waves, whatever the preset says, unless the run sets them: a hundred videos do not teach the
     order of frames from positions near zero (docs/decisions).
@@ -74,10 +72,12 @@ def start_run(run: RunConfig, *, num_classes: int, task: Task) -> RunStart:
         assert started is not None
         model, view, init = started.model.config, started.view, run.start
         licences = {name: text for name, text in started.licences.items() if name != "data"}
-    run, own_init = with_timm_encoder(run, model)
-    init = run.init or own_init or init
-    if run.init or own_init:
+    run, named = with_named_encoder(run, model)
+    init = run.init or (named.weights if named else "") or init
+    if run.init and (named is None or _is_timm(init)):
         licences = {"frame encoder": timm_licence(init) if _is_timm(init) else f"that of {init}"}
+    elif named is not None:
+        licences = {"frame encoder": named.licence + f"; from {init}" * bool(run.init)}
     values = {**asdict(model), **run.model, "num_classes": num_classes, "task": task}
     config = settings_from(ModelConfig, values, f"{run.start}: model")
     scale = pixel_scale(run.init) if run.init and _is_timm(run.init) else {}
@@ -116,26 +116,27 @@ def warnings_of_known(
     return warnings
 
 
-def with_timm_encoder(run: RunConfig, model: ModelConfig) -> tuple[RunConfig, str]:
-    """Return the run with all that follows from its choice of a timm network as frame encoder, and the name of that network.
+def with_named_encoder(run: RunConfig, model: ModelConfig) -> tuple[RunConfig, NamedEncoder | None]:
+    """Return the run with all that follows from its choice of a frame encoder by name, and that encoder.
 
-    The view, the size of frames and the weights are timm's for this name. What the run itself sets stays as it is. If the run
-    chooses no other timm network than the model has, it is returned as it is, with an empty name.
+    The view, the size of frames and the weights are those of the name. What the run itself sets stays as it is. If the run chooses
+    no other encoder than the model has, it is returned as it is, with None.
 
     Args:
         run: the settings of the run.
         model: the architecture that it starts from.
     """
     encoder = str(run.model.get("encoder", ""))
-    if not encoder.startswith(TIMM) or encoder == model.encoder:
-        return run, ""
-    name = encoder.removeprefix(TIMM)
+    is_named = encoder.startswith((TIMM, CLIP)) or (encoder != "" and Path(encoder).is_dir())
+    if not is_named or encoder == model.encoder:
+        return run, None
     size = run.view.get("crop_px", run.model.get("image_size"))
     if size is not None and not (isinstance(size, int) and size > 0):
         raise ConfigError(f"size of frames {size!r}: needs a number of pixels above 0")
-    view = {**timm_view(name, size), **run.view}
-    values = {"image_size": view["crop_px"], **run.model}
-    return replace(run, model=values, view=view), name
+    named = named_encoder(encoder, size)
+    view = {**named.view, **run.view}
+    values = {**named.fields, "image_size": view["crop_px"], **run.model, "encoder": named.fields["encoder"]}
+    return replace(run, model=values, view=view), named
 
 
 def _is_timm(init: str) -> bool:
@@ -180,10 +181,9 @@ def _started_from(run: RunConfig, init: str, started: Checkpoint | None, *, keep
     if started is not None and init == run.start:
         kept = ["frame encoder", "temporal encoder"] if keeps_temporal else ["frame encoder"]
         return lineage(run.start, started.provenance, kept)
-    if _is_timm(init):
+    if not _is_at_hand(init) or (header := read_header(find_model(init))) is None:  # a name, or a file of image weights
         return {}
-    header = read_header(find_model(init))
-    if header is None:  # a file of image weights
+    if "encoder" in header["provenance"]:  # a pulled encoder, which has learned from no videos
         return {}
     return lineage(init, header["provenance"], ["frame encoder"])
 
