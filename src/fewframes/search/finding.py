@@ -29,7 +29,7 @@ from fewframes.search.table import (
 PROBES, REFINE = 40, 4
 """Parts of the vector index that are searched, and how many times as many rows are compared exactly."""
 RANKS = 60
-"""The constant of reciprocal rank fusion. The larger it is, the less the first places count before the others. 60 is its authors'."""
+"""The constant of reciprocal rank fusion, which is its authors'. The larger it is, the less the first places count."""
 FETCHED, MOST_FETCHED = 64, 16_384
 """The least and the most rows that are asked for, because many windows among them may overlap."""
 
