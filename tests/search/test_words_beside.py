@@ -14,6 +14,7 @@ from fewframes.core.cache import EmbeddingCache
 from fewframes.errors import ConfigError, VideoError, WeightsError
 from fewframes.inference.predictor import Predictor, load
 from fewframes.models.files.model_file import write_model_file
+from fewframes.models.words.files import words_model
 from fewframes.search.encoders import words_beside
 from fewframes.search.index import Index
 from fewframes.search.rows import WindowEncoder
@@ -21,7 +22,7 @@ from fewframes.search.table import Hit
 from fewframes.video.decode.decoder import FileVideo
 from fewframes.video.source import open_video
 from helpers.heads import solved_head, with_detector
-from helpers.words import write_parts, write_video
+from helpers.words import OTHERS, RED_AND_BLUE, write_parts, write_video
 
 pytest.importorskip("open_clip")
 NAMES = ("red circle", "blue square", "green cross", "yellow circle", "stripes")
@@ -83,13 +84,20 @@ def test_what_the_words_say_comes_first(index: Index) -> None:
 
 
 def test_both_vectors_are_those_of_each_encoder_alone(
-    index: Index, predictor: Predictor, words_file: Path, films: list[Path], tmp_path: Path
+    index: Index, predictor: Predictor, image_text: Path, films: list[Path], tmp_path: Path
 ) -> None:
     alone = Index.open(tmp_path / "alone", predictor, window_s=2.0, hop_s=1.0)
     alone.add(films)
     assert np.array_equal(column(index, "embedding"), column(alone, "embedding"))
     assert [row["label"] for row in rows_of(index)] == [row["label"] for row in rows_of(alone)]
-    seen = Index.open(tmp_path / "seen", load(words_file, device="cpu", dtype="float32"), window_s=2.0, hop_s=1.0)
+    path = words_model(
+        RED_AND_BLUE,
+        tmp_path / "words.safetensors",
+        encoder=str(image_text),
+        background=OTHERS,
+        num_frames=predictor.num_frames,
+    )
+    seen = Index.open(tmp_path / "seen", load(path, device="cpu", dtype="float32"), window_s=2.0, hop_s=1.0)
     seen.add(films)
     assert np.abs(column(index, "words") - column(seen, "embedding")).max() < 1e-3  # stored as float16
 
@@ -267,11 +275,12 @@ def test_a_label_keeps_its_moments_alone(index: Index) -> None:
         assert index.search(index.text("stripes", not_text="a cross"), label=nothing) == ()
     striped = index.search(index.text("stripes"), num=2, distinct=True)
     index.teach("striped", [hit.id for hit in striped])
-    taught = {hit.id for hit in index.search("striped") if hit.similarity >= 0.5}
-    kept = {hit.id for hit in index.search(index.text("a green square"), label="striped")}
-    assert kept
-    assert kept <= {row["id"] for row in rows_of(index)}
+    head = index.taught()["striped"]
+    taught = {row["id"] for row in rows_of(index) if np.dot(row["embedding"], head.weights) + head.bias >= 0}
+    kept = {hit.id for hit in index.search(index.text("a green square"), label="striped", num=50)}
     assert {hit.id for hit in striped} <= taught
+    assert kept
+    assert kept <= taught < {row["id"] for row in rows_of(index)}
 
 
 def test_what_is_more_like_other_words_is_left_out(index: Index) -> None:

@@ -248,8 +248,8 @@ class Index:
         return text_query(found, EMBEDDING if self.settings.words is None else WORDS, text, not_text)
 
     def open_encoder(self, model: str | None = None, encoder: str | None = None) -> ImageText:
-        """Open the image-text encoder of the index, once. The arguments and errors are those of `text`."""
-        if self._encoder is None:
+        """Open the image-text encoder of the index, once for a place. The arguments and errors are those of `text`."""
+        if self._encoder is None or model is not None or encoder is not None:
             own = self.settings.words
             self._encoder = (
                 encoder_of_model(self.url, self.settings, model, encoder)
