@@ -309,6 +309,8 @@ class Index:
         conditions = conditions_of(where, videos)
         if not isinstance(query, str):
             queries = [query] if isinstance(query, SearchQuery) else list(query)
+            if not queries:
+                raise ValueError("query = []: needs at least one query")
             head = None if label is None else self._taught_label(label)
             conditions += [condition for one in queries for condition in not_itself(one)]
             if label is not None and head is None:
