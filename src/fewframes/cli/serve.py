@@ -115,8 +115,9 @@ def serve(
     dtype: DtypeOption = "auto",
     runtime: RuntimeOption = "auto",
 ) -> None:
-    """Answer over HTTP: actions, timelines and embeddings of videos, and moments of an index. Has a web page to try it.
+    """Answer over HTTP: actions, timelines and embeddings of videos. Has a web page to try it.
 
+    With --index it also searches the moments of many videos.
     Ctrl-C or SIGTERM stops it: open requests are finished, new ones are refused. A second one ends the open requests, too.
 
     Exit codes: 0 stopped when told to, 2 wrong use, 3 stopped before every open request was answered, 4 needs the packages of

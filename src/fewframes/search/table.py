@@ -68,7 +68,7 @@ class IndexSettings:
 
 @dataclass(frozen=True)
 class HitPart:
-    """How well a moment fits one part of a search: its cosine, and its place among the moments that were looked at (1 is the best).
+    """The fit of a moment to one part of a search: its cosine, and its place among the moments that were looked at (1 is the best).
 
     The part is `text` or `example`.
     """
@@ -94,7 +94,7 @@ class Hit:
     label: str
     score: float
     parts: tuple[HitPart, ...] = ()
-    """How well it fits each part of a search for several things at once; empty for a search for one."""
+    """Its fit to each part of a search for several things at once; empty for a search for one."""
 
     def to_dict(self) -> dict[str, object]:
         """Return plain values, as `fewframes search --json` writes them."""
