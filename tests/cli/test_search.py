@@ -85,7 +85,7 @@ def test_wrong_use(tmp_path: Path) -> None:
     place = ("--index", tmp_path / "index")
     assert run("index", *place)[0] == 2
     assert run("search", *place)[0] == 2
-    assert run("search", "a.mp4", "--label", "hug", *place)[0] == 2
+    assert run("search", "a.mp4", "--like", "x", *place)[0] == 2
     assert run("search", "--label", "hug", *place, "--json", "--csv")[0] == 2
     assert run("search", "--label", "hug", *place, "--teach", "a")[0] == 2
     for wrong in (("search", "--label", "hug"), ("index", "--prune")):

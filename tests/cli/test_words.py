@@ -43,6 +43,33 @@ def test_a_model_of_words_is_written_and_used(folder: Path, image_text: Path) ->
     assert json.loads(text.splitlines()[0])["similarity"] > 0.5
 
 
+def test_words_beside_another_model_and_a_page_of_what_is_found(
+    folder: Path, image_text: Path, tiny_model: Path
+) -> None:
+    films = [write_video(folder / f"{name}.mp4", name) for name in ("red circle", "blue square", "stripes")]
+    made = ("--index", folder / "moments", "--model", tiny_model, "--device", "cpu", "--window", 2)
+    code, _, err = run("index", *films, *made, "--words", image_text)
+    assert code == 0, err
+    assert "with words, by clip:shapes" in err
+    page, words = folder / "found.html", ("--text", "a red circle", "--index", folder / "moments")
+    code, text, err = run("search", films[2], *words, "--page", page, "--json", "--device", "cpu")
+    assert code == 0, err
+    hits = [json.loads(line) for line in text.splitlines()]
+    assert hits[0]["source"] == str(films[0])
+    assert hits[0]["parts"]["text"]["rank"] == 1
+    assert "text 0." in page.read_text()
+    assert f"fewframes search --index {folder / 'moments'} --page {page}" in page.read_text()
+    code, text, err = run("search", films[2], *words, "--csv", "--device", "cpu")
+    assert text.splitlines()[0].endswith("label,score,example,example_rank,text,text_rank"), err
+    code, text, err = run("search", *words, "--not-text", "a red circle|something red", "--videos", "*red*")
+    assert (code, text.strip()) == (0, "nothing found"), err
+    code, _, err = run("index", films[0], "--index", folder / "plain", "--model", tiny_model, "--device", "cpu")
+    code, _, err = run("index", films[0], "--index", folder / "plain", "--model", tiny_model, "--words", image_text)
+    assert (code, "was made without words" in err) == (2, True), err
+    code, _, err = run("search", "--text", "a", "--index", folder / "plain")
+    assert "--words ENCODER" in " ".join(err.split())
+
+
 def test_labels_of_predict_timeline_and_stream(folder: Path, image_text: Path) -> None:
     film = write_parts(folder / "film.mp4", ["red circle", "stripes"], seconds=4)
     words = ("--labels", RED_AND_BLUE, "--encoder", image_text, "--device", "cpu", "--json")
@@ -76,8 +103,10 @@ def test_wrong_options(folder: Path, options: list[str], code: int, words: str) 
 
 
 def test_wrong_searches(folder: Path) -> None:
-    code, _, err = run("search", "--text", "a", "--label", "b", "--index", folder / "moments")
+    code, _, err = run("search", "film.mp4", "--text", "a", "--like", "b", "--index", folder / "moments")
     assert code == 2
-    assert "name one thing to search for" in err
+    assert "exclude each other" in err
+    code, _, err = run("search", "--label", "b", "--not-text", "x", "--index", folder / "moments")
+    assert (code, "--not-text x is for --text" in " ".join(err.split())) == (2, True)
     code, _, err = run("search", "--label", "b", "--encoder", "x", "--index", folder / "moments")
     assert (code, "--encoder x is for --text" in " ".join(err.split())) == (2, True)

@@ -58,7 +58,7 @@ def test_what_words_found_teaches_a_label(index: Index) -> None:
 def test_an_index_without_words_says_what_to_do(tiny_model: Path, films: list[Path], tmp_path: Path) -> None:
     plain = Index.open(tmp_path / "plain", load(tiny_model, device="cpu", dtype="float32"), window_s=2.0)
     with pytest.raises(
-        ConfigError, match=r"whose frame encoder \(vit\) knows no words; make an index with a model that does"
+        ConfigError, match=r"whose frame encoder \(vit\) knows no words; make an index with words beside its vectors"
     ):
         plain.text("a red circle")
 

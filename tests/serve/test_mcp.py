@@ -271,8 +271,11 @@ def test_search_by_video_result_and_label(serving: Callable[..., Any], index: Pa
     assert all(hit["id"] != found["moments"][0]["id"] for hit in like)
     label = values(ask(server, "about"))["index"]["labels"][0]
     assert all(hit["label"] == label for hit in values(ask(server, "search", label=label))["moments"])
-    assert "needs one of label, like and path" in refusal(ask(server, "search"))
-    assert "label, path was given" in refusal(ask(server, "search", label=label, path="redden/0.mp4"))
+    assert "nothing is searched for" in refusal(ask(server, "search"))
+    kept = values(ask(server, "search", label=label, path="redden/0.mp4"))["moments"]
+    assert {hit["label"] for hit in kept} == {label}
+    assert "knows no words" in refusal(ask(server, "search", text="a red circle"))
+    assert "path and like exclude each other" in refusal(ask(server, "search", path="redden/0.mp4", like="x"))
     assert "not a label of the model" in refusal(ask(server, "search", label="moonwalk"))
     assert "no such row" in refusal(ask(server, "search", like="x"))
     assert "outside" in refusal(ask(server, "search", path="/etc/passwd"))

@@ -102,6 +102,18 @@ def index(
             rich_help_panel=WINDOWS,
         ),
     ] = None,
+    words: Annotated[
+        str | None,
+        typer.Option(
+            "--words",
+            metavar="NAME|FOLDER",
+            help="Keep a vector by this image-text encoder beside each of the model's, so that `search --text` finds moments by "
+            "words: clip:ARCHITECTURE/TAG of open_clip, such as clip:PE-Core-B-16/meta, or a folder. Frames are decoded once for "
+            "both. Give it when the index is made, later only if the encoder has been moved.",
+            show_default="the index's own, if it has one",
+            rich_help_panel=WINDOWS,
+        ),
+    ] = None,
     json: JsonOption = False,
     as_csv: CsvOption = False,
     changes_page: PageOption = None,
@@ -162,7 +174,7 @@ def index(
         predictor = load(model, device=device, dtype=dtype, backend=backend, merge=merge, runtime=runtime)
         tell(describe(predictor))
         config = comparison(0.0, least_change)
-        relabel_index(relabel, where, predictor, store, config, form, changes_page, spans)
+        relabel_index(relabel, where, predictor, store, config, form, changes_page, spans, words)
         return
     paths = named_videos(sources) if sources else []
     if remove or prune:
@@ -175,12 +187,23 @@ def index(
         model, device="cpu" if on_ray else device, dtype=dtype, backend=backend, merge=merge, runtime=runtime
     )
     tell(f"{model} on Ray" if on_ray else describe(predictor))
-    there = Index.open(where, predictor, window_s=window, hop_s=hop, embedding=embedding, still=still, spans=spans)
+    there = Index.open(
+        where, predictor, window_s=window, hop_s=hop, embedding=embedding, still=still, spans=spans, words=words
+    )
+    if there.settings.words is not None:
+        tell(f"with words, by {there.settings.words.encoder}")
     encode = None
     if on_ray:
         folder = None if store is None else store.folder
         job = WindowJob(
-            model=model, settings=there.settings, device=device, dtype=dtype, backend=backend, merge=merge, cache=folder
+            model=model,
+            settings=there.settings,
+            device=device,
+            dtype=dtype,
+            backend=backend,
+            merge=merge,
+            cache=folder,
+            words=words,
         )
         encode = EncodeOnRay(job, predictor, workers)
     began = time.perf_counter()
@@ -227,6 +250,7 @@ def relabel_index(
     form: Form,
     page: Path | None,
     spans: SpanMethod,
+    words: str | None,
 ) -> None:
     """Make an index from the cached embeddings of an older one, and print what changed. Ends with code 3 if a video failed.
 
@@ -239,6 +263,7 @@ def relabel_index(
         form: The form of the output.
         page: The page of changes, if one is wanted.
         spans: What is indexed.
+        words: The image-text encoder of the new one; None is that of the older one, if that has one.
     """
     from fewframes.results import tally
     from fewframes.search.index import Index
@@ -257,6 +282,7 @@ def relabel_index(
         embedding=settings.embedding,
         still=settings.still,
         spans=spans,
+        words=words or settings.words,
     )
     began = time.perf_counter()
     with StageProgress() as progress:

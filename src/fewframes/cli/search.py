@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import shlex
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -52,17 +54,25 @@ def search(
     label: Annotated[
         str | None,
         typer.Option(
-            help="Find moments of a label: one of the model's, or one that you taught.", rich_help_panel=QUERY
+            help="Find moments of a label: one of the model's, or one that you taught. With --text, a VIDEO or --like it keeps "
+            "only moments of the label.",
+            rich_help_panel=QUERY,
         ),
     ] = None,
     text: Annotated[
         str | None,
         typer.Option(
-            help="Find moments that show what these words say, in an index that was made with a model from `fewframes words`. "
-            "Several phrasings are separated by |.",
+            help="Find moments that show what these words say, in an index that was made with `--words`, or with a model from "
+            "`fewframes words`. Several phrasings are separated by |. With a VIDEO or --like, both count.",
             rich_help_panel=QUERY,
         ),
     ] = None,
+    not_text: Annotated[
+        str,
+        typer.Option(
+            help="Leave out moments that are more like these words than like those of --text.", rich_help_panel=QUERY
+        ),
+    ] = "",
     like: Annotated[
         str | None,
         typer.Option(metavar="ID", help="Find moments like this one, an earlier result.", rich_help_panel=QUERY),
@@ -137,9 +147,10 @@ def search(
     """
     if json and as_csv:
         raise typer.BadParameter("--json and --csv exclude each other")
-    check_asked([video, label, text, like], teach, yes + no)
-    if encoder is not None and text is None:
-        raise typer.BadParameter(f"--encoder {encoder} is for --text; add that, or leave it out")
+    check_asked({"VIDEO": video, "--like": like, "--text": text, "--label": label}, teach, yes + no)
+    for option, given in (("--encoder", encoder), ("--not-text", not_text)):
+        if given and text is None:
+            raise typer.BadParameter(f"{option} {given} is for --text; add that, or leave it out")
     if page is not None:
         check_writable(page, "--page")
         check_not_read(page, [] if video is None else [video])
@@ -153,34 +164,39 @@ def search(
             where, load(named, device=device, dtype=dtype, backend=backend, merge=merge, runtime=runtime)
         )
     began = time.perf_counter()
-    query = (
-        there.moment(video, start, end)
-        if video is not None
-        else there.text(text, model=model, encoder=encoder)
-        if text is not None
-        else label
-        if like is None
-        else there.row(like)
-    )
+    queries = [there.moment(video, start, end)] if video is not None else []
+    queries += [] if like is None else [there.row(like)]
+    queries += [] if text is None else [there.text(text, not_text=not_text, model=model, encoder=encoder)]
     found: tuple[Hit, ...] = ()
-    if query is not None:
-        found = there.search(query, where=condition, videos=videos, num=num, distinct=distinct)
+    if queries or label is not None:
+        found = there.search(
+            queries or str(label), label=label, where=condition, videos=videos, num=num, distinct=distinct
+        )
     if teach is not None:
         teach_label(there, teach, _ids(yes, found), _ids(no, found))
         found = there.search(teach, where=condition, videos=videos, num=num, distinct=distinct)
     show(found, "json" if json else "csv" if as_csv else "table")
     tell(f"{len(found)} of {count_of(there.num_rows, 'moment')} in {time.perf_counter() - began:.2f} s")
     if page is not None:
-        title = teach or label or text or (f"like {like}" if like else f"like {Path(str(video)).name}")
-        write_page(found, title, page)
+        example = like or (None if video is None else Path(video).name)
+        title = teach or ", ".join(filter(None, [label, text, example and f"like {example}"]))
+        again = shlex.join(["fewframes", "search", "--index", where, "--page", str(page)]) if there.knows_words else ""
+        write_page(found, title, page, again)
 
 
-def check_asked(queries: list[str | None], teach: str | None, examples: str) -> None:
-    """Check that exactly one thing is searched for, and that a label is taught with examples. Raises BadParameter."""
-    num_asked = sum(query is not None for query in queries)
-    if num_asked > 1 or (not num_asked and teach is None):
+def check_asked(queries: Mapping[str, str | None], teach: str | None, examples: str) -> None:
+    """Check that something is searched for, and that a label is taught with examples. Raises BadParameter.
+
+    Args:
+        queries: What is searched for, by the names of options.
+        teach: The label to teach.
+        examples: The examples of it.
+    """
+    if queries["VIDEO"] is not None and queries["--like"] is not None:
+        raise typer.BadParameter("a VIDEO and --like ID exclude each other: name one example")
+    if teach is None and all(query is None for query in queries.values()):
         raise typer.BadParameter(
-            "name one thing to search for: a VIDEO, --label NAME, --text WORDS or --like ID (or --teach NAME)"
+            "name what to search for: a VIDEO, --like ID, --text WORDS, --label NAME, or several of them (or --teach NAME)"
         )
     if (teach is None) != (not examples):
         raise typer.BadParameter("--teach NAME needs examples in --yes and --no, and they need --teach NAME")
@@ -201,9 +217,15 @@ def show(found: tuple[Hit, ...], form: Literal["json", "csv", "table"]) -> None:
     elif form == "csv":
         from fewframes.search.table import Hit
 
-        writer = csv.DictWriter(sys.stdout, [column.name for column in fields(Hit)], lineterminator="\n")
+        own = [column.name for column in fields(Hit) if column.name != "parts"]
+        parts = [name for part in (found[0].parts if found else ()) for name in (part.part, f"{part.part}_rank")]
+        writer = csv.DictWriter(sys.stdout, [*own, *parts], lineterminator="\n")
         writer.writeheader()
-        writer.writerows({name: for_csv(cell) for name, cell in hit.to_dict().items()} for hit in found)
+        for hit in found:
+            cells = {name: cell for name, cell in hit.to_dict().items() if name in own}
+            for part in hit.parts:
+                cells |= {part.part: round(part.similarity, 4), f"{part.part}_rank": part.rank}
+            writer.writerow({name: for_csv(cell) for name, cell in cells.items()})
     else:
         from fewframes.inference.detection.spans import clock
 
@@ -211,15 +233,24 @@ def show(found: tuple[Hit, ...], form: Literal["json", "csv", "table"]) -> None:
         print_lines(
             [
                 f"{number:>4}  {hit.similarity:6.3f} {full * round(10 * max(0.0, hit.similarity)):<10}  {clock(hit.start_s):>8} - "
-                f"{clock(hit.end_s):<8} {hit.label} {hit.score:.0%}  {hit.source}  [{hit.id}]"
+                f"{clock(hit.end_s):<8} {hit.label} {hit.score:.0%}  {hit.source}  [{hit.id}]" + _parts_in(hit)
                 for number, hit in enumerate(found, 1)
             ]
             or ["nothing found"]
         )
 
 
-def write_page(found: tuple[Hit, ...], title: str, page: Path) -> None:
-    """Write the page of results. Its frames are read from the videos again; a video that cannot be read is shown without."""
+def _parts_in(hit: Hit) -> str:
+    """Return how well a moment fits each part of a search for several things."""
+    parts = ", ".join(f"{part.part} {part.similarity:.3f} (#{part.rank})" for part in hit.parts)
+    return f"  {parts}" if parts else ""
+
+
+def write_page(found: tuple[Hit, ...], title: str, page: Path, again: str) -> None:
+    """Write the page of results. Its frames are read from the videos again; a video that cannot be read is shown without.
+
+    `again` is the command that searches this index and writes this page, for its box of words; empty if it knows no words.
+    """
     from fewframes.inference.detection.spans import Span
     from fewframes.search.page import search_page
     from fewframes.viz.thumbnails import jpeg, middle_frames
@@ -233,7 +264,7 @@ def write_page(found: tuple[Hit, ...], title: str, page: Path) -> None:
                 pictures[hit.id] = jpeg(frame_CHW)
         except VideoError as error:
             tell(f"no picture: {error}")
-    write_file(page, search_page(title, found, pictures))
+    write_file(page, search_page(title, found, pictures, again))
     tell(f"open {page} to see and play the moments")
 
 

@@ -10,12 +10,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from fewframes.cli.console import tell
 from fewframes.cli.heads import describe_all, names_of, open_models
+from fewframes.cli.mcp import open_index
 from fewframes.cli.options import (
     ACCESS,
     LIMITS,
@@ -31,8 +32,14 @@ from fewframes.cli.options import (
     VideosAtOnceOption,
     unknown_of,
 )
+from fewframes.cli.words import EncoderOption, LabelsOption, with_words
 from fewframes.core.text import count_of
-from fewframes.errors import EXIT_SOME_FAILED, ConfigError, MissingDependency
+from fewframes.errors import EXIT_SOME_FAILED, ConfigError, FewframesError, MissingDependency
+
+if TYPE_CHECKING:
+    from fewframes.search.index import Index
+    from fewframes.serve.config import ServeConfig
+    from fewframes.serve.moments.search import MomentSearch
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 """The names by which browsers on this machine reach it."""
@@ -61,6 +68,13 @@ def serve(
             rich_help_panel=ACCESS,
         ),
     ] = "none",
+    index: Annotated[
+        str | None,
+        typer.Option(
+            help="Index of `fewframes index` that requests and the page may search, with the moments of videos below --root.",
+            rich_help_panel=ACCESS,
+        ),
+    ] = None,
     token: Annotated[
         str,
         typer.Option(
@@ -92,6 +106,8 @@ def serve(
         ),
     ] = 30,
     model: ModelsOption = None,
+    labels: LabelsOption = None,
+    encoder: EncoderOption = None,
     unknown: UnknownOption = "auto",
     workers: VideosAtOnceOption = None,
     merge: MergeOption = None,
@@ -101,6 +117,7 @@ def serve(
 ) -> None:
     """Answer over HTTP: actions, timelines and embeddings of videos. Has a web page to try it.
 
+    With --index it also searches the moments of many videos.
     Ctrl-C or SIGTERM stops it: open requests are finished, new ones are refused. A second one ends the open requests, too.
 
     Exit codes: 0 stopped when told to, 2 wrong use, 3 stopped before every open request was answered, 4 needs the packages of
@@ -108,6 +125,9 @@ def serve(
     """
     if root is not None and not root.is_dir():
         raise ConfigError(f"--root {root}: no such folder; name one that exists")
+    if index is not None and root is None:
+        raise typer.BadParameter(f"--index {index} needs --root FOLDER: the folder whose videos may be found and shown")
+    names = names_of(with_words(model, labels, None if labels is None and index is not None else encoder))
     with needing_serve("serve"):
         from fewframes.serve.app import create_app
         from fewframes.serve.server import listen, run
@@ -135,7 +155,7 @@ def serve(
     config = settings_from(ServeConfig, values, "serve")
     began = time.perf_counter()
     models = open_models(
-        names_of(model),
+        names,
         device=device,
         dtype=dtype,
         backend="pyav",
@@ -144,7 +164,11 @@ def serve(
         unknown=unknown_of(unknown),
     )
     tell(f"{describe_all(models)}, loaded in {time.perf_counter() - began:.1f} s")
-    app = create_app(models, config)
+    search = None
+    if index is not None:
+        there = open_index(index, config, device=device, dtype=dtype, runtime=runtime)
+        search = opened_search(there, config, None if labels else encoder)
+    app = create_app(models, config, search)
     if not is_here and not token:
         tell("warning: there is no token, so anybody who reaches this address can use the server; set FEWFRAMES_TOKEN")
     tell(f"http://{in_address(host)}:{listening.getsockname()[1]} (Ctrl-C stops it)")
@@ -157,6 +181,34 @@ def serve(
         sys.stderr.flush()
         os._exit(code)
     raise typer.Exit(code)
+
+
+def opened_search(there: Index, config: ServeConfig, encoder: str | None) -> MomentSearch:
+    """Return what searches an index for others, and tell what it can search for. Text is left out if it cannot be understood.
+
+    Args:
+        there: The index.
+        config: The settings of the server.
+        encoder: The name or folder of the image-text encoder of the index, if it has been moved; errors with it are raised.
+    """
+    from fewframes.serve.moments.search import MomentSearch
+
+    knows_words = there.knows_words or encoder is not None
+    if knows_words:
+        try:
+            there.open_encoder(encoder=encoder)
+        except FewframesError as error:
+            if encoder is not None:
+                raise
+            tell(f"warning: words cannot be searched: {error}")
+            knows_words = False
+    root = os.path.abspath(str(config.root))
+    num_below = sum(video.startswith(f"{root}/") for video in there.videos())
+    words = "by words, labels and examples" if knows_words else "by labels and examples, not by words"
+    tell(f"searches {count_of(num_below, 'video')} of {there.url} below {root}, {words}")
+    if not num_below:
+        tell("warning: none of the indexed videos lies below --root, so nothing can be found")
+    return MomentSearch(there, config, knows_words=knows_words)
 
 
 @contextmanager

@@ -14,6 +14,8 @@ from fewframes.data.layouts import Sample
 SPOT_BYTES = 2**16
 """The number of bytes read at the start, in the middle and at the end of a file: enough to tell videos apart, and little enough for
 any number of files."""
+TEXT_ENCODER = ("encoder", "weights")
+"""The parts of the record of a model made from words that say which image-text model its frame encoder is a half of."""
 MARK_DIGITS = 12
 """The number of hexadecimal digits in a key."""
 
@@ -66,20 +68,29 @@ def lineage(name: str, provenance: Mapping[str, Any], kept: Sequence[str]) -> di
 
     Returns:
         Its name, data and kept parts, `encoder_learned` (True if its frame encoder was trained on videos), and `training_videos`:
-        the keys of the videos that a kept part may have learned from.
+        the keys of the videos that a kept part may have learned from. If its frame encoder is the image half of an image-text
+        model, `text_encoder` says which one, and where its weights were.
     """
     earlier = provenance.get("started_from", {})
     learned = provenance.get("run", {}).get("train", {}).get("unfreeze", "none") != "none"
     encoder_learned = learned or bool(earlier.get("encoder_learned", False))
     knows_videos = "temporal encoder" in kept or encoder_learned
+    text = provenance.get("words") or _pulled(provenance.get("encoder", {})) or earlier.get("text_encoder")
     marks = [*(provenance.get("training_videos") or []), *earlier.get("training_videos", [])] if knows_videos else []
     return {
         "model": name,
         "kept": list(kept),
         **{key: provenance[key] for key in ("source", "data", "data_fingerprint") if key in provenance},
         "encoder_learned": encoder_learned,
+        **({"text_encoder": {part: text[part] for part in TEXT_ENCODER if part in text}} if text else {}),
         "training_videos": list(dict.fromkeys(marks)),
     }
+
+
+def _pulled(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record of an image-text model that was pulled, as `text_encoder` has it; empty for other frame encoders."""
+    name = str(record.get("name", ""))
+    return {"encoder": name, "weights": record.get("weights", "")} if name.startswith("clip:") else {}
 
 
 def without_marks(provenance: Mapping[str, Any]) -> dict[str, Any]:

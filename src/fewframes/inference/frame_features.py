@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 
 import numpy as np
@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from fewframes.core.cache import EmbeddingCache, content_key, key_of
 from fewframes.core.process import worked_ahead
 from fewframes.errors import FewframesError, Unreachable, VideoError
+from fewframes.inference.frame_sides import Beside, FrameSide, frames_of_each
 from fewframes.inference.predictor import Predictor
 from fewframes.results import Clip, ClockStep
 from fewframes.runtime.protocol import Floats, Frames
-from fewframes.runtime.still import AFRESH_FRAMES, StillGate
+from fewframes.runtime.still import AFRESH_FRAMES
 from fewframes.sampling import window_indices
 from fewframes.video.clock import STEP_S, nothing_recorded, shows_gap, step_at
 from fewframes.video.source import OpenVideo, Source
@@ -56,7 +57,10 @@ class Gap:
 
 
 class FrameFeatures:
-    """The embeddings of an open video's frames at a steady rate, chunk by chunk, read from the cache where it has them."""
+    """The embeddings of an open video's frames at a steady rate, chunk by chunk, read from the cache where it has them.
+
+    With a second model, each row has the embedding by the first and then that by the second: (D + D2,). Frames are decoded once.
+    """
 
     def __init__(
         self,
@@ -66,6 +70,7 @@ class FrameFeatures:
         cache: EmbeddingCache | None,
         setting: str,
         still: float = 0.0,
+        beside: tuple[Beside, str] | None = None,
     ) -> None:
         """Prepare to embed the frames of an open video.
 
@@ -77,12 +82,13 @@ class FrameFeatures:
             setting: The cache's key of everything that embeddings depend on apart from the timestamps; empty where nothing is
                 cached.
             still: The level of the gate for frames that show nothing new (`StillGate`); 0 is exact.
+            beside: A second model, and its `setting`.
         """
         self.gaps: list[Gap] = []
         """Parts that could not be decoded so far."""
-        self._gate = StillGate(predictor.runtime, still)
-        self._video, self._predictor, self._interval_s = video, predictor, interval_s
-        self._cache, self._setting = cache, with_still(setting, still)
+        self._video, self._interval_s, self._cache = video, interval_s, cache
+        models = [(predictor, setting), *([] if beside is None else [(beside[0].predictor, beside[1])])]
+        self._sides = [FrameSide(model, with_still(own, still), still) for model, own in models]
         self.num_missing = 0
         """Frames so far that could not be decoded, or of which nothing was recorded."""
         self._steps: tuple[ClockStep, ...] | None = None
@@ -94,12 +100,12 @@ class FrameFeatures:
     @property
     def num_encoded(self) -> int:
         """Return the frames that were encoded so far; the others came from the cache or showed nothing new."""
-        return self._gate.num_embedded
+        return max(side.gate.num_embedded for side in self._sides)
 
     @property
     def num_reused(self) -> int:
         """Return the frames so far that showed nothing new and got the embedding of one before."""
-        return self._gate.num_reused
+        return max(side.gate.num_reused for side in self._sides)
 
     def chunks(self, times_s: Times, first: int = 0) -> Generator[Floats, None, None]:
         """Yield embeddings (n, D) float32 of chunk after chunk of ascending timestamps, NaN for frames that could not be decoded.
@@ -119,24 +125,32 @@ class FrameFeatures:
                 yield self._embedded(chunk)
 
     def _read(self, times_s: Times) -> _Chunk:
-        key = ""
-        if self._cache is not None and self._setting:
-            key = chunk_key(self._setting, times_s)
-            found_ND = self._cache.get(key)
-            if found_ND is not None:
-                return _Chunk(key, embeddings=found_ND)
+        chunk = _Chunk([self._cached(side, times_s) for side in self._sides])
+        if not chunk.wanting:
+            return chunk
         is_split = any(step_at(self._steps or (), time_s) for time_s in times_s.tolist())
         if not self._untried and not is_split:  # the usual way: the chunk in one pass
             try:
-                clip = self._predictor.reader.frames_at(self._video, times_s)
+                clip, frames = self._decoded(chunk, times_s)
                 if not (shows_gap(times_s, clip.times_s) and self._finds_steps(clip, times_s)):
-                    return _Chunk(key, frames=clip.frames)
+                    return replace(chunk, frames=frames)
             except Unreachable:
                 raise  # a store that does not answer says nothing about the video
             except VideoError as error:
                 log.debug("%s", error)
                 self._finds_steps()  # timestamps in a gap all show the picture before it, which may be damaged
-        return self._in_parts(times_s)
+        return self._in_parts(chunk, times_s)
+
+    def _cached(self, side: FrameSide, times_s: Times) -> _Part:
+        """Return the key of a chunk for one of the models, and its embeddings if they are cached."""
+        if self._cache is None or not side.setting:
+            return _Part("")
+        key = chunk_key(side.setting, times_s)
+        return _Part(key, self._cache.get(key))
+
+    def _decoded(self, chunk: _Chunk, times_s: Times) -> tuple[Clip, list[Frames]]:
+        """Decode frames, and return the clip with its frames as each model sees them whose embeddings are not cached."""
+        return frames_of_each(self._video, times_s, [self._sides[number].predictor.reader for number in chunk.wanting])
 
     def _finds_steps(self, clip: Clip | None = None, times_s: Times | None = None) -> bool:
         """Look for gaps in the video's clock, once. Return True if that has just found some.
@@ -157,12 +171,13 @@ class FrameFeatures:
             )
         return False
 
-    def _in_parts(self, times_s: Times) -> _Chunk:
+    def _in_parts(self, chunk: _Chunk, times_s: Times) -> _Chunk:
         """Decode what can be decoded of a chunk.
 
         Each try at a damaged position decodes from the start of the video. So every failure doubles the parts left out untried.
         """
-        frames, good = [], []
+        frames: list[list[Frames]] = []
+        good: list[bool] = []
         for part_s, step in self._parts(times_s):
             if step is not None:
                 self._add_pause(step)
@@ -173,7 +188,7 @@ class FrameFeatures:
                 error = ""
             else:
                 try:
-                    frames.append(self._predictor.reader.frames_at(self._video, part_s).frames)
+                    frames.append(self._decoded(chunk, part_s)[1])
                     self._num_failed = 0
                     good += [True] * len(part_s)
                     continue
@@ -185,7 +200,8 @@ class FrameFeatures:
                     self._num_failed += 1
             good += [False] * len(part_s)
             self._add_gap(float(part_s[0]), float(part_s[-1]), error)
-        return _Chunk("", frames=np.concatenate(frames) if frames else None, good=np.array(good))
+        together = [np.concatenate(parts) for parts in zip(*frames, strict=True)]
+        return replace(chunk, frames=together, good=np.array(good))
 
     def _parts(self, times_s: Times) -> list[tuple[Times, ClockStep | None]]:
         """Return the timestamps of a chunk in parts that are decoded together; those in a gap of the clock by themselves."""
@@ -216,30 +232,56 @@ class FrameFeatures:
         self.gaps.append(Gap(start_s, end_s, error))
 
     def _embedded(self, chunk: _Chunk) -> Floats:
-        if chunk.embeddings is not None:
-            return chunk.embeddings
-        runtime = self._predictor.runtime
-        self._gate.forget()  # so that a chunk is the same whether those before it came from the cache or not
-        embedded_ND = np.empty(0, np.float32) if chunk.frames is None else self._gate.embed(chunk.frames)
         if chunk.good is not None:
-            self.num_missing += len(chunk.good) - len(embedded_ND)
-            whole_ND = np.full((len(chunk.good), runtime.frame_width), np.nan, np.float32)
+            self.num_missing += int((~chunk.good).sum())
+        frames = iter(chunk.frames)
+        rows = [
+            self._embedded_by(side, part, None if part.embeddings is not None else next(frames, None), chunk.good)
+            for side, part in zip(self._sides, chunk.parts, strict=True)
+        ]
+        return rows[0] if len(rows) == 1 else np.concatenate(rows, axis=1)
+
+    def _embedded_by(
+        self, side: FrameSide, part: _Part, frames_NCHW: Frames | None, good_N: NDArray[np.bool_] | None
+    ) -> Floats:
+        """Return the embeddings of a chunk by one of the models: cached ones, or those of the frames that were decoded."""
+        if part.embeddings is not None:
+            return part.embeddings if good_N is None else np.where(good_N[:, None], part.embeddings, np.float32(np.nan))
+        side.gate.forget()  # so that a chunk is the same whether those before it came from the cache or not
+        embedded_ND = np.empty(0, np.float32) if frames_NCHW is None else side.gate.embed(frames_NCHW)
+        if good_N is not None:
+            whole_ND = np.full((len(good_N), side.width), np.nan, np.float32)
             if len(embedded_ND):
-                whole_ND[chunk.good] = embedded_ND
+                whole_ND[good_N] = embedded_ND
             return whole_ND
-        if self._cache is not None and chunk.key:
-            self._cache.put_or_warn(chunk.key, embedded_ND)
+        if self._cache is not None and part.key:
+            self._cache.put_or_warn(part.key, embedded_ND)
         return embedded_ND
 
 
 @dataclass(frozen=True, eq=False)
-class _Chunk:
-    """A chunk: embeddings (n, D) from the cache, or frames (n, C, H, W) still to be embedded; `good` marks what was decoded."""
+class _Part:
+    """The key of a chunk for one of the models, and its embeddings (n, D) if they are cached."""
 
     key: str
     embeddings: Floats | None = None
-    frames: Frames | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Chunk:
+    """A chunk: what is known of it for each model, and its frames (n, C, H, W) for each model that needs them.
+
+    `good` marks what was decoded; None for all of it.
+    """
+
+    parts: list[_Part]
+    frames: Sequence[Frames] = ()
     good: NDArray[np.bool_] | None = None
+
+    @property
+    def wanting(self) -> list[int]:
+        """Return the numbers of the models that need the frames."""
+        return [number for number, part in enumerate(self.parts) if part.embeddings is None]
 
 
 def chunks_of(times_s: Times, first: int) -> list[Times]:

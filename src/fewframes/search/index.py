@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,36 +22,51 @@ from fewframes.inference.detection.changes import DEFAULTS, ArchiveChanges, Chan
 from fewframes.inference.predictor import Predictor
 from fewframes.inference.timeline import SpanMethod
 from fewframes.results import Failure, background_labels
+from fewframes.search.encoders import column_of, new_encoder, opened_encoder, words_beside
 from fewframes.search.finding import WindowFinder, conditions_of, not_itself
 from fewframes.search.relabel import EncodeFromCache, window_changes
 from fewframes.search.rows import EncodeVideos, WindowEncoder, vectors_of
 from fewframes.search.settings import KIND, check_same, new_settings
 from fewframes.search.table import (
+    EMBEDDING,
     WINDOWS,
+    WORDS,
     Hits,
     IndexSettings,
     Kind,
     SearchQuery,
     TaughtLabel,
+    WordsColumn,
     content_of,
     index_errors,
     lancedb,
+    quoted,
     schema_of,
     settings_in,
     tables_at,
 )
 from fewframes.search.teaching import LabelTeacher
-from fewframes.search.words import text_query
+from fewframes.search.words import encoder_of_model, model_knows_words, text_query
 from fewframes.search.writing import COMMIT_S, INDEXED_FROM, AddSummary, VideoWriter
+
+if TYPE_CHECKING:
+    from fewframes.models.words.image_text import ImageText
 
 
 class Index:
     """An index of windows at a folder or URL; `Index.open` opens one."""
 
     def __init__(
-        self, url: str, database: Any, table: Any, settings: IndexSettings, predictor: Predictor | None
+        self,
+        url: str,
+        database: Any,
+        table: Any,
+        settings: IndexSettings,
+        predictor: Predictor | None,
+        encoder: ImageText | None = None,
     ) -> None:
         self.url, self.settings = url, settings
+        self._encoder = encoder
         self._table, self._predictor = table, predictor
         self._writer, self._finder = VideoWriter(url, table), WindowFinder(url, table)
         self._teacher = LabelTeacher(url, database, table)
@@ -67,6 +82,7 @@ class Index:
         embedding: Kind | None = None,
         still: float | None = None,
         spans: SpanMethod = "auto",
+        words: str | WordsColumn | None = None,
     ) -> Index:
         """Open an index; with a predictor, make a new one where there is none.
 
@@ -83,6 +99,8 @@ class Index:
                 (0 in a new index: the same pixels only).
             spans: `learned`: the spans that the model's detector finds are rows too, beside the windows. `windows`: windows alone.
                 `auto` in a new index is the first if the model has a detector and the windows have the frames that it needs.
+            words: The name or folder of an image-text encoder: rows have a vector by it too, with which words are compared.
+                `WordsColumn` is that of another index. None in a new index is none.
         """
         url = os.fspath(url)
         with index_errors(url):
@@ -91,19 +109,27 @@ class Index:
             database, table = there
             settings = settings_in(url, table)
             check_same(url, settings, predictor, window_s, hop_s, embedding, still, spans)
+            encoder = _checked_words(url, settings, words)
         elif predictor is None:
             raise DataError(f"{url}: no index there; make one with: fewframes index VIDEOS --index {url}")
         else:
+            encoder = _new_words(url, words)
             settings = new_settings(predictor, window_s, hop_s, embedding or KIND, still or 0.0, spans)
+            settings = settings if encoder is None else replace(settings, words=column_of(encoder))
             with index_errors(url):
                 database = lancedb().connect(url)
                 table = database.create_table(WINDOWS, schema=schema_of(settings))
-        return cls(url, database, table, settings, predictor)
+        return cls(url, database, table, settings, predictor, encoder)
 
     @property
     def num_rows(self) -> int:
         """Return the number of windows and spans in the index."""
         return int(self._table.count_rows())
+
+    @property
+    def knows_words(self) -> bool:
+        """Return True if it can be searched by text, as long as the image-text encoder is where it was."""
+        return self.settings.words is not None or model_knows_words(self.settings)
 
     def videos(self) -> dict[str, str]:
         """Return the key of each video's content by path.
@@ -133,7 +159,7 @@ class Index:
             progress: A callback.
             encode: A function that encodes videos elsewhere, such as `EncodeOnRay`; only this process writes.
         """
-        encode = encode or WindowEncoder(self._require_predictor(), self.settings, cache).encode_videos
+        encode = encode or self._window_encoder(cache).encode_videos
         paths = list(dict.fromkeys(absolute(os.fspath(video)) for video in videos))
         return self._writer.add(paths, encode, commit_s=commit_s, progress=progress)
 
@@ -147,14 +173,15 @@ class Index:
         """Index the videos of an older index with this one's model, from cached embeddings: no video is read, files may be gone.
 
         It works where the two models share the frame encoder and the number of frames. A video of which an embedding is not cached
-        is a failure. Labels taught there are taught here, from the same windows. Another call continues after an interruption.
+        is a failure; embeddings by the image-text encoder are needed too, if there is one. Labels taught there are taught here,
+        from the same windows. Another call continues after an interruption.
 
         Args:
             older: The older index, with the same windows.
             cache: The cache that has the frame embeddings.
             progress: A callback.
         """
-        encoder = WindowEncoder(self._require_predictor(), self.settings, cache)
+        encoder = self._window_encoder(cache)
         added = self.add(older.videos(), progress=progress, encode=EncodeFromCache(older.url, older._table, encoder))
         for name, label in older.taught().items():
             there = {row["id"] for row in self._finder.by_id([*label.yes, *label.no])}
@@ -204,17 +231,37 @@ class Index:
         last_s = float("inf") if end_s is None else end_s
         return SearchQuery(vector_1D[0], content_of(absolute(path)), start_s, last_s)
 
-    def text(self, text: str, *, model: str | None = None, encoder: str | None = None) -> SearchQuery:
+    def text(
+        self, text: str, *, not_text: str = "", model: str | None = None, encoder: str | None = None
+    ) -> SearchQuery:
         """Return a query for windows that show what a text says; several phrasings are separated by `|`.
 
-        Raises ConfigError if the index was not made with an image-text encoder, and WeightsError if that cannot be opened.
+        Raises ConfigError if the index has no vectors of an image-text encoder, and WeightsError if that cannot be opened.
 
         Args:
             text: The text.
+            not_text: Leave out windows that are more like this text.
             model: The model file of the index, if it has been moved.
             encoder: The name or folder of its image-text encoder, if it has been moved.
         """
-        return text_query(self.url, self.settings, text, model, encoder)
+        found = self.open_encoder(model, encoder)
+        return text_query(found, EMBEDDING if self.settings.words is None else WORDS, text, not_text)
+
+    def open_encoder(self, model: str | None = None, encoder: str | None = None) -> ImageText:
+        """Open the image-text encoder of the index, once for a place. The arguments and errors are those of `text`."""
+        if self._encoder is None or model is not None or encoder is not None:
+            own = self.settings.words
+            self._encoder = (
+                encoder_of_model(self.url, self.settings, model, encoder)
+                if own is None
+                else opened_encoder(self.url, own, encoder)
+            )
+        return self._encoder
+
+    def refresh(self) -> None:
+        """Take in what another process has added or removed since the index was opened."""
+        with index_errors(self.url):
+            self._table.checkout_latest()
 
     def row(self, row_id: str) -> SearchQuery:
         """Return a query for windows like that of a row. Raises DataError where there is no such row."""
@@ -231,15 +278,26 @@ class Index:
         return self._teacher.taught()
 
     def search(
-        self, query: SearchQuery | str, *, where: str = "", videos: str = "", num: int = 20, distinct: bool = False
+        self,
+        query: SearchQuery | Sequence[SearchQuery] | str,
+        *,
+        label: str | None = None,
+        where: str = "",
+        videos: str = "",
+        num: int = 20,
+        distinct: bool = False,
     ) -> Hits:
         """Return the `num` windows that are most similar to a query, or most certainly of a label, best first.
 
         Of windows and spans that overlap only the best one is returned. With learned spans, those of a label of the model are
         searched, with the detector's confidence as `similarity`. Raises DataError for an unknown label or a faulty condition.
 
+        Several queries, such as a text and a moment, are one search: each ranks the windows, and the ranks are fused (`fused`).
+        `similarity` is then 1 for a window that is the first for each, and `Hit.parts` says how well it fits each.
+
         Args:
-            query: A query, or a label: a taught one goes before one of the model's.
+            query: A query, or several, or a label: a taught one goes before one of the model's.
+            label: Keep only windows of this label: of a taught one those that score 0.5 or more.
             where: A condition in SQL over the columns source, start_s, end_s, duration_s, label, score, number, and in an index
                 with learned spans kind (`span` or `window`).
             videos: A pattern of paths (`*`, `?`).
@@ -249,25 +307,43 @@ class Index:
         if num < 1:
             raise ValueError(f"num = {num}: needs at least 1")
         conditions = conditions_of(where, videos)
-        if isinstance(query, SearchQuery):
-            return self._finder.nearest(query, [*conditions, *not_itself(query)], num, distinct=distinct)
-        taught = self.taught()
-        if query in taught:
-            head = taught[query]
+        if not isinstance(query, str):
+            queries = [query] if isinstance(query, SearchQuery) else list(query)
+            if not queries:
+                raise ValueError("query = []: needs at least one query")
+            head = None if label is None else self._taught_label(label)
+            conditions += [condition for one in queries for condition in not_itself(one)]
+            if label is not None and head is None:
+                conditions += [f"label = {quoted(label)}", *self._spans_alone(label)]
+            return self._finder.nearest(queries, conditions, num, distinct=distinct, head=head)
+        if label is not None and label != query:
+            raise ValueError(f"label = {label!r}: {query!r} is searched for already; search for one label")
+        head = self._taught_label(query)
+        if head is not None:
             size = float(np.linalg.norm(head.weights))
-            found = self._finder.nearest(SearchQuery(head.weights), conditions, num, distinct=distinct)
+            found = self._finder.nearest([SearchQuery(head.weights)], conditions, num, distinct=distinct)
             # The search compares directions alone; length and bias of the head turn a cosine into its score.
             odds = (float(np.exp(-(size * hit.similarity + head.bias))) for hit in found)
             return Hits(replace(hit, similarity=1 / (1 + odd)) for hit, odd in zip(found, odds, strict=True))
-        if query not in self.settings.labels:
+        return self._finder.by_score(query, [*conditions, *self._spans_alone(query)], num, distinct=distinct)
+
+    def _taught_label(self, label: str) -> TaughtLabel | None:
+        """Return a taught label, or None for a label of the model. Raises DataError for neither."""
+        taught = self.taught()
+        if label not in taught and label not in self.settings.labels:
             raise DataError(
-                f"label {query!r}: not a label of the model, and not a taught one; "
-                f"{nearest(query, {*self.settings.labels, *taught})}"
+                f"label {label!r}: not a label of the model, and not a taught one; "
+                f"{nearest(label, {*self.settings.labels, *taught})}"
             )
-        # Windows of a label that stands for nothing are all there is of it: a detector finds no spans of it.
-        if self.settings.spans == "learned" and query not in background_labels(self.settings.labels):
-            conditions.append("kind = 'span'")
-        return self._finder.by_score(query, conditions, num, distinct=distinct)
+        return taught.get(label)
+
+    def _spans_alone(self, label: str) -> list[str]:
+        """Return the condition that leaves the spans of a label of the model, if the index has spans of it.
+
+        Windows of a label that stands for nothing are all there is of it: a detector finds no spans of it.
+        """
+        has_spans = self.settings.spans == "learned" and label not in background_labels(self.settings.labels)
+        return ["kind = 'span'"] * has_spans
 
     def teach(self, name: str, yes: Sequence[str], no: Sequence[str] = (), *, seed: int = 0) -> TaughtLabel:
         """Teach a label from rows that show it and rows that do not, and save it in the index. Nothing is encoded.
@@ -283,7 +359,32 @@ class Index:
         """
         return self._teacher.teach(name, yes, no, seed)
 
+    def _window_encoder(self, cache: EmbeddingCache | None) -> WindowEncoder:
+        predictor = self._require_predictor()
+        beside = None if self.settings.words is None else words_beside(self.open_encoder(), predictor)
+        return WindowEncoder(predictor, self.settings, cache, beside=beside)
+
     def _require_predictor(self) -> Predictor:
         if self._predictor is None:
             raise ConfigError(f"{self.url}: opened without a model, so no video can be encoded; pass a predictor")
         return self._predictor
+
+
+def _new_words(url: str, words: str | WordsColumn | None) -> ImageText | None:
+    """Open the image-text encoder of a new index, if it has one."""
+    if words is None:
+        return None
+    return opened_encoder(url, words) if isinstance(words, WordsColumn) else new_encoder(words)
+
+
+def _checked_words(url: str, settings: IndexSettings, words: str | WordsColumn | None) -> ImageText | None:
+    """Open the image-text encoder that is named for an index; None if none is. Raises ConfigError if it is not its own."""
+    if words is None:
+        return None
+    if settings.words is None:
+        named = words.encoder if isinstance(words, WordsColumn) else words
+        raise ConfigError(
+            f"{url}: was made without words, and each of its rows would need them; make another index: fewframes index VIDEOS "
+            f"--index OTHER --words {named} (what is in the cache is not embedded again)"
+        )
+    return opened_encoder(url, settings.words, words if isinstance(words, str) else None)

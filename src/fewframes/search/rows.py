@@ -22,10 +22,12 @@ from fewframes.inference.detection.learned import Detected, SpanReader, is_long_
 from fewframes.inference.detection.spans import Span
 from fewframes.inference.detection.windows import WindowReader
 from fewframes.inference.frame_features import Gap, Times, encoder_key
+from fewframes.inference.frame_sides import Beside
 from fewframes.inference.predictor import Predictor, load
 from fewframes.results import Failure
 from fewframes.runtime.protocol import DtypeName, Floats, scores_of
 from fewframes.runtime.still import each_once
+from fewframes.search.encoders import opened_encoder, words_beside
 from fewframes.search.table import IndexSettings, Kind, content_of, rows_of, schema_of
 from fewframes.video.source import OpenVideo
 from fewframes.video.view import ViewConfig
@@ -71,6 +73,8 @@ class WindowJob:
     backend: BackendChoice = "auto"
     merge: int | None = None
     cache: Path | None = None
+    words: str | None = None
+    """The name or folder of the image-text encoder of the index, if it is not where it was."""
     known: Mapping[str, str] = field(default_factory=dict)
 
     def start(self) -> WindowEncoder:
@@ -78,7 +82,9 @@ class WindowJob:
         dtype: DtypeName = "float32" if self.dtype == "auto" else self.dtype
         predictor = load(self.model, device=self.device, dtype=dtype, backend=self.backend, merge=self.merge)
         cache = None if self.cache is None else EmbeddingCache(self.cache)
-        return WindowEncoder(predictor, self.settings, cache, self.known)
+        words = self.settings.words
+        beside = None if words is None else words_beside(opened_encoder("the index", words, self.words), predictor)
+        return WindowEncoder(predictor, self.settings, cache, self.known, beside)
 
 
 class WindowEncoder:
@@ -90,7 +96,18 @@ class WindowEncoder:
         settings: IndexSettings,
         cache: EmbeddingCache | None,
         known: Mapping[str, str] | None = None,
+        beside: Beside | None = None,
     ) -> None:
+        """Prepare to encode videos.
+
+        Args:
+            predictor: The model.
+            settings: The settings of the index.
+            cache: Where frame embeddings are cached, if anywhere.
+            known: The keys of the content of videos in the index, for `rows`.
+            beside: The image half of the image-text encoder, if the index has words.
+        """
+        self._beside = beside
         self._predictor, self._settings, self._cache, self._known = predictor, settings, cache, known or {}
         self._schema = schema_of(settings)
         self._encoder = encoder_key(predictor) if cache else ""
@@ -140,6 +157,7 @@ class WindowEncoder:
             encoder=self._encoder,
             content="" if is_address(path) else content,
             video=video,
+            beside=self._beside,
         ) as row:
             windows = WindowReader(partial(each_once, self._encoded), row.frames, num_frames, (1,), (hop,))
             readers: list[tuple[WindowReader | SpanReader, SteadyFrames]] = [(windows, row.frames)]
@@ -164,12 +182,18 @@ class WindowEncoder:
 
     def _encoded(self, windows_WTD: Floats) -> Floats:
         """Return the scores (W, K) of windows, and their vectors."""
-        encoded = self._predictor.runtime.encode_windows(windows_WTD)
+        own_WTD = np.ascontiguousarray(windows_WTD[..., : self._predictor.runtime.frame_width])
+        encoded = self._predictor.runtime.encode_windows(own_WTD)
         scores_WK = scores_of(encoded.logits, self._predictor.runtime.task)
         return np.concatenate([scores_WK, self._vectors(windows_WTD, encoded.embedding)], axis=1)
 
     def _vectors(self, windows_WTD: Floats, y_WD: Floats) -> Floats:
-        return vectors_of(self._settings.embedding, np.asarray(windows_WTD), np.asarray(y_WD))
+        """Return the vectors of windows, and after them those by the image-text encoder, if there is one."""
+        width = self._predictor.runtime.frame_width
+        own_WD = vectors_of(self._settings.embedding, np.asarray(windows_WTD)[..., :width], np.asarray(y_WD))
+        if self._beside is None:
+            return own_WD
+        return np.concatenate([own_WD, _unit(windows_WTD[..., width:].mean(axis=1))], axis=1)
 
     def _span_reader(self, row: FrameRow) -> tuple[SpanReader, SteadyFrames] | None:
         """Return a reader of spans and its frames; None for an index of windows, and for a video too short for the detector."""

@@ -23,10 +23,26 @@ Kind = Literal["video", "frames", "both"]
 """The vector of a window: the video embedding y, the mean of its frame embeddings, or both in one vector."""
 Spans = Literal["learned", "windows"]
 """The rows of a video: windows alone, or, beside them, the spans that the model's detector finds."""
+EMBEDDING, WORDS = "embedding", "words"
+"""The two columns of vectors: by the model, as float32, and, if there is one, by an image-text encoder, as float16."""
 WINDOWS, TAUGHT = "windows", "taught"
 """The two tables: a row for each window, and a row for each label that was taught."""
 COLUMNS = ("id", "source", "start_s", "end_s", "label", "score")
 """The columns that a hit shows of its row."""
+
+
+@dataclass(frozen=True)
+class WordsColumn:
+    """A second vector of each row: the mean of its frames by an image-text encoder, with which words are compared."""
+
+    encoder: str
+    """The name of the encoder, such as `clip:ViT-B-16/openai`."""
+    weights: str
+    """The file or folder of its weights; empty if they are fetched by its name."""
+    key: str
+    """A key of the weights of its image half, and of its view of frames."""
+    width: int
+    """The width of the vectors."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +62,28 @@ class IndexSettings:
     """Largest change of brightness (0-255) up to which a frame reuses the embedding of one before; 0 is exact."""
     spans: Spans = "windows"
     """`learned` if the spans of the model's detector are rows too. An index made before this was saved has windows alone."""
+    words: WordsColumn | None = None
+    """The second vector of each row, if rows have one."""
+
+
+@dataclass(frozen=True)
+class HitPart:
+    """The fit of a moment to one part of a search: its cosine, and its place among the moments that were looked at (1 is the best).
+
+    The part is `text` or `example`.
+    """
+
+    part: str
+    similarity: float
+    rank: int
 
 
 @dataclass(frozen=True)
 class Hit:
     """A window or a span that was found. `id` names its row.
 
-    `similarity` is a cosine, or a score in 0-1 where a label was searched. `label` and `score` are the model's for the window, or
-    those of the span.
+    `similarity` is a cosine, or a score in 0-1 where a label, or several things at once, were searched. `label` and `score` are the
+    model's for the window, or those of the span.
     """
 
     id: str
@@ -63,11 +93,15 @@ class Hit:
     similarity: float
     label: str
     score: float
+    parts: tuple[HitPart, ...] = ()
+    """Its fit to each part of a search for several things at once; empty for a search for one."""
 
     def to_dict(self) -> dict[str, object]:
         """Return plain values, as `fewframes search --json` writes them."""
         rounded = {name: round(getattr(self, name), 4) for name in ("start_s", "end_s", "similarity", "score")}
-        return {**asdict(self), **rounded}
+        parts = {part.part: {"similarity": round(part.similarity, 4), "rank": part.rank} for part in self.parts}
+        values = {**asdict(self), **rounded, "parts": parts}
+        return values if parts else {name: value for name, value in values.items() if name != "parts"}
 
 
 class Hits(tuple[Hit, ...]):
@@ -104,6 +138,12 @@ class SearchQuery:
     content: str = ""
     start_s: float = 0.0
     end_s: float = 0.0
+    column: str = EMBEDDING
+    """The column of vectors that it is compared with."""
+    part: str = "example"
+    """The name of this part of a search for several things at once: `text` or `example`."""
+    rival: NDArray[np.float32] | None = None
+    """A vector (D,): rows that are more like it than like `vector` are left out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +201,8 @@ def schema_of(settings: IndexSettings) -> Any:
         "label": pa.string(),
         "score": pa.float32(),
         **({"kind": pa.string()} if settings.spans == "learned" else {}),
-        "embedding": pa.list_(pa.float32(), settings.width),
+        EMBEDDING: pa.list_(pa.float32(), settings.width),
+        **({} if settings.words is None else {WORDS: pa.list_(pa.float16(), settings.words.width)}),
     }
     return pa.schema(list(columns.items()), metadata={"fewframes": json.dumps(asdict(settings))})
 
@@ -184,7 +225,8 @@ def rows_of(
         schema: The columns.
         video: Its path, the key of its content, and its length in seconds.
         windows: Seconds, label and score of each window.
-        vectors_RD: The vector of each window, and then of each span.
+        vectors_RD: The vector of each window, and then of each span. If there is a second column of vectors, each row has first
+            the one and then the other.
         spans: Seconds, label and confidence of each span; None if the video is too short for the detector, so that its windows
             stand for spans.
     """
@@ -210,8 +252,13 @@ def rows_of(
     if "kind" in schema.names:
         columns["kind"] = [kind] * len(windows) + ["span"] * len(spans)
     arrays = [pa.array(column, schema.field(name).type) for name, column in columns.items()]
-    flat = pa.array(vectors_RD.ravel(), pa.float32())
-    return pa.Table.from_arrays([*arrays, pa.FixedSizeListArray.from_arrays(flat, vectors_RD.shape[1])], schema=schema)
+    first = 0
+    for name in (column for column in (EMBEDDING, WORDS) if column in schema.names):
+        kind = schema.field(name).type
+        own_RD = vectors_RD[:, first : first + kind.list_size].astype(kind.value_type.to_pandas_dtype())
+        arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(own_RD.ravel(), kind.value_type), kind.list_size))
+        first += kind.list_size
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def settings_in(url: str, table: Any) -> IndexSettings:
@@ -222,7 +269,9 @@ def settings_in(url: str, table: Any) -> IndexSettings:
     values = json.loads(about)
     if unknown := sorted({*values} - {field.name for field in fields(IndexSettings)}):
         raise DataError(f"{url}: made by a newer fewframes ({', '.join(unknown)} not known here); install that version")
-    return IndexSettings(**{**values, "labels": tuple(values["labels"])})
+    words = values.get("words")
+    values |= {"labels": tuple(values["labels"]), "words": None if words is None else WordsColumn(**words)}
+    return IndexSettings(**values)
 
 
 def content_of(path: str) -> str:

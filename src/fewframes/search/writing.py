@@ -20,7 +20,7 @@ from fewframes.errors import DataError, nearest
 from fewframes.inference.frame_features import Gap
 from fewframes.results import Failure
 from fewframes.search.rows import EncodedVideo, EncodeVideos
-from fewframes.search.table import among, index_errors
+from fewframes.search.table import EMBEDDING, WORDS, among, index_errors
 
 INDEXED_FROM = 100_000
 """Rows from which vectors, ids, paths and labels have indexes. Fewer rows are compared one by one, which is exact."""
@@ -106,8 +106,9 @@ class VideoWriter:
         with index_errors(self._url):
             if self._table.count_rows() >= indexed_from:
                 kinds = importlib.import_module("lancedb.index")
+                vectors = [column for column in (EMBEDDING, WORDS) if column in self._table.schema.names]
                 wanted = {
-                    "embedding": kinds.IvfSq(distance_type="cosine"),
+                    **{column: kinds.IvfSq(distance_type="cosine") for column in vectors},
                     "id": kinds.BTree(),
                     "source": kinds.BTree(),
                     "label": kinds.Bitmap(),

@@ -20,9 +20,18 @@ from fewframes.errors import FewframesError, Refusal
 from fewframes.inference.heads import Heads
 from fewframes.inference.predictor import Predictor
 from fewframes.serve.answers import status_of
-from fewframes.serve.config import EmbedRequest, PredictRequest, ServeConfig, TimelineRequest, VideoRequest
+from fewframes.serve.config import (
+    EmbedRequest,
+    PredictRequest,
+    SearchRequest,
+    ServeConfig,
+    TimelineRequest,
+    VideoRequest,
+)
 from fewframes.serve.handler import RequestHandler
 from fewframes.serve.metrics import Metrics, RequestCounter
+from fewframes.serve.moments.search import MomentSearch
+from fewframes.serve.requests import Asked
 from fewframes.serve.security import AddedHeaders, OwnPages
 from fewframes.serve.service import Service
 from fewframes.serve.tasks import stopping
@@ -33,13 +42,17 @@ VERBS: dict[str, type[VideoRequest]] = {
     "/v1/timeline": TimelineRequest,
     "/v1/embed": EmbedRequest,
 }
+SEARCH = "/v1/search"
 OTHER_ROUTES = ("/", "/healthz", "/readyz", "/metrics", "/v1/about", "/openapi.json")
 
 
-def create_app(models: Predictor | Heads, config: ServeConfig) -> FastAPI:
-    """Create the application that serves one model, or several in one pass. Its `state.service` does the work."""
+def create_app(models: Predictor | Heads, config: ServeConfig, search: MomentSearch | None = None) -> FastAPI:
+    """Create the application that serves one model, or several in one pass, and searches an index if there is one.
+
+    Its `state.service` does the work.
+    """
     metrics = Metrics()
-    service = Service(models, config, metrics.round)
+    service = Service(models, config, metrics.round, search)
     metrics.inside.set_function(lambda: service.num_inside)
     metrics.waiting.set_function(lambda: service.num_waiting)
     handler = RequestHandler(service, metrics)
@@ -70,13 +83,15 @@ def create_app(models: Predictor | Heads, config: ServeConfig) -> FastAPI:
 
     app.add_middleware(OwnPages, names=config.names, refused=refused)
     # The ones added last are outermost: they count refusals, and send headers with them, too.
-    app.add_middleware(RequestCounter, metrics=metrics, routes=(*VERBS, *OTHER_ROUTES))
+    app.add_middleware(RequestCounter, metrics=metrics, routes=(*VERBS, SEARCH, *OTHER_ROUTES))
     app.add_middleware(AddedHeaders, headers=lambda: handler.headers)
     app.add_exception_handler(FewframesError, refused)
     app.add_exception_handler(HTTPException, unknown)
     app.add_exception_handler(Exception, failed)
     for path, kind in VERBS.items():
         app.post(path, summary=(kind.__doc__ or "").strip(), openapi_extra=_body_schema(kind))(_route(handler, kind))
+    if search is not None:
+        _add_search(app, handler)
     _add_plain_routes(app, handler)
     _add_page(app)
     return app
@@ -102,7 +117,19 @@ def _add_page(app: FastAPI) -> None:
     app.mount("/", StaticFiles(directory=PAGE))
 
 
-def _route(handler: RequestHandler, kind: type[VideoRequest]) -> Callable[[Request], Awaitable[Response]]:
+def _add_search(app: FastAPI, handler: RequestHandler) -> None:
+    """Add the route of searches, by a body or by the query of the address."""
+    summary = (SearchRequest.__doc__ or "").strip()
+    app.post(SEARCH, summary=summary, openapi_extra=_body_schema(SearchRequest))(_route(handler, SearchRequest))
+    plain = TypeAdapter(SearchRequest).json_schema()["properties"]
+    parameters = [{"name": name, "in": "query", "schema": schema} for name, schema in plain.items()]
+
+    @app.get(SEARCH, summary=summary, openapi_extra={"parameters": parameters})
+    async def search_by_address(request: Request) -> Response:
+        return await handler.answer_query(request)
+
+
+def _route(handler: RequestHandler, kind: type[Asked]) -> Callable[[Request], Awaitable[Response]]:
     """Return the endpoint for requests of this kind. Its name, such as `predict`, is the operation in OpenAPI."""
 
     async def answer(request: Request) -> Response:
@@ -112,10 +139,10 @@ def _route(handler: RequestHandler, kind: type[VideoRequest]) -> Callable[[Reque
     return answer
 
 
-def _body_schema(kind: type[VideoRequest]) -> dict[str, Any]:
-    """Return the OpenAPI schema of a request's body: a form with the file, or JSON."""
+def _body_schema(kind: type[Asked]) -> dict[str, Any]:
+    """Return the OpenAPI schema of a request's body: a form, with the file if it may have one, or JSON."""
     plain = TypeAdapter(kind).json_schema()
-    file = {"file": {"type": "string", "format": "binary"}}
+    file: dict[str, Any] = {} if issubclass(kind, SearchRequest) else {"file": {"type": "string", "format": "binary"}}
     form = {**plain, "properties": {**file, **plain["properties"]}}
     content = {"multipart/form-data": {"schema": form}, "application/json": {"schema": plain}}
     return {"requestBody": {"required": True, "content": content}}
@@ -146,8 +173,11 @@ def _add_plain_routes(app: FastAPI, handler: RequestHandler) -> None:
         return Response(generate_latest(handler.metrics.registry), media_type="text/plain; version=0.0.4")
 
     @app.get("/v1/about")
-    async def about() -> dict[str, Any]:
-        """Return the name of the model, its actions, and the limits of this server; of several models, all of them."""
+    def about() -> dict[str, Any]:
+        """Return the name of the model, its actions, and the limits of this server; of several models, all of them.
+
+        If there is an index, it says what can be searched for.
+        """
         name, labels = next(iter(service.models.items()))
         several = [{"name": own, "labels": found} for own, found in service.models.items()]
         return {
@@ -155,6 +185,7 @@ def _add_plain_routes(app: FastAPI, handler: RequestHandler) -> None:
             "model": name,
             "labels": labels,
             **({"models": several} if len(several) > 1 else {}),
+            **({"search": service.search.about()} if service.search else {}),
             "needs_token": bool(config.token),
             "takes_urls": config.urls != "none",
             "takes_paths": config.root is not None,

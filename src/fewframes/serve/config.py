@@ -12,6 +12,8 @@ from fewframes.core.settings import STRICT, Count, Positive
 from fewframes.video.decode.container import Limits
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+MOST_MOMENTS = 100
+"""The most moments in one answer."""
 Urls = Literal["none", "public", "any"]
 
 
@@ -99,6 +101,34 @@ class TimelineRequest(VideoRequest):
 @settings(frozen=True, kw_only=True, config=STRICT)
 class CountRequest(VideoRequest):
     """A request for the number of repetitions of a movement."""
+
+
+@settings(frozen=True, kw_only=True, config=STRICT)
+class SearchRequest:
+    """A request for moments of the server's index. At least one of `text`, `label`, `like` and `path` is given."""
+
+    text: str | None = None
+    """Words for what a moment shows."""
+    not_text: str = ""
+    """Words: moments that are more like them than like `text` are left out."""
+    label: str | None = None
+    """Label of the moments: one of the model's, or one that was taught."""
+    like: str | None = None
+    """Id of an earlier result: moments like that one."""
+    path: str | None = None
+    """Path of a video below the server's folder: moments like that one."""
+    start_s: Seconds = 0.0
+    """Start of the part of `path` to compare with, in seconds."""
+    end_s: Seconds | None = None
+    """End of that part; None is the end of the video."""
+    videos: str = ""
+    """Pattern of paths below the server's folder (`*`, `?`): only these videos are searched."""
+    num: Annotated[int, Field(ge=1, le=MOST_MOMENTS)] = 20
+    """Number of moments to find."""
+    distinct: bool = False
+    """At most one moment of each video."""
+    pictures: bool = False
+    """Add a small JPEG of each moment."""
 
 
 @settings(frozen=True, kw_only=True, config=STRICT)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
 from fastapi import Request, Response
@@ -17,9 +17,9 @@ from starlette.types import Receive, Scope, Send
 
 from fewframes.errors import FewframesError, Refusal
 from fewframes.serve.answers import status_of
-from fewframes.serve.config import TimelineRequest, VideoRequest
+from fewframes.serve.config import SearchRequest, TimelineRequest
 from fewframes.serve.metrics import Metrics
-from fewframes.serve.requests import read_request
+from fewframes.serve.requests import Asked, RequestBody, read_query, read_request
 from fewframes.serve.security import HEADERS
 from fewframes.serve.service import Service
 from fewframes.serve.tasks import ProgressLines, RequestTask, gone, in_a_line, in_time
@@ -50,18 +50,34 @@ class RequestHandler:
         if token and not hmac.compare_digest(shown, token.encode()):
             raise Refusal(401, "this server asks for a token; send it as 'Authorization: Bearer TOKEN'")
 
-    async def answer(self, request: Request, kind: type[VideoRequest]) -> Response:
+    async def answer(self, request: Request, kind: type[Asked]) -> Response:
         """Return the answer to a request of this kind: JSON, or lines of JSON while it is worked on. Raises FewframesError."""
+        return await self._answered(request, read_request(request, kind, self.service.config.max_bytes))
+
+    async def answer_query(self, request: Request) -> Response:
+        """Return the answer to a search that stands in the address. Raises FewframesError."""
+
+        async def read() -> RequestBody:
+            return read_query(request, SearchRequest)
+
+        return await self._answered(request, read())
+
+    async def _answered(self, request: Request, reading: Coroutine[Any, Any, RequestBody]) -> Response:
+        with closing(reading):
+            return await self._answer(request, reading)
+
+    async def _answer(self, request: Request, reading: Awaitable[RequestBody]) -> Response:
+        """Return the answer to a request whose body, or query, is still to be read."""
         self.check_token(request)
         if self.service.is_stopping:
             await _drained(request)
         task, lines, upload = self.service.enter(), ProgressLines(asyncio.get_running_loop()), None
         try:
             async with in_time(task):
-                video_request, upload = await read_request(request, kind, self.service.config.max_bytes)
+                asked, upload = await reading
             self.service.take_slot(task)
             file, name = (upload.file, upload.filename or "upload") if upload else (None, "")
-            future = self.service.submit(video_request, file, name, task, lines.report)
+            future = self.service.submit(asked, file, name, task, lines.report)
         except BaseException:
             self._finish(task, upload)
             raise
@@ -77,7 +93,7 @@ class RequestHandler:
             future.cancel()
 
         future.add_done_callback(on_done)
-        if isinstance(video_request, TimelineRequest) and video_request.progress:
+        if isinstance(asked, TimelineRequest) and asked.progress:
             return StreamedLines(self._streamed(lines, future, task), on_left)
         try:
             return JSONResponse(await self._awaited(request, future, task))

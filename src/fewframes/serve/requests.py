@@ -10,13 +10,13 @@ from contextlib import suppress
 from dataclasses import fields
 from typing import Any, NamedTuple
 
-from starlette.datastructures import FormData, UploadFile
+from starlette.datastructures import FormData, QueryParams, UploadFile
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive
 
 from fewframes.core.settings import settings_from
 from fewframes.errors import Refusal
-from fewframes.serve.config import VideoRequest
+from fewframes.serve.config import SearchRequest, VideoRequest
 from fewframes.serve.fetch import too_large
 from fewframes.serve.tasks import gone
 
@@ -30,14 +30,22 @@ LEAST_BYTES_S = 1000
 """Bytes per second at which a body must come on the whole: a slow telephone's rate, so that slow bodies cannot clog the server."""
 
 
+Asked = VideoRequest | SearchRequest
+
+
 class RequestBody(NamedTuple):
     """The content of a request's body."""
 
-    request: VideoRequest
+    request: Asked
     upload: UploadFile | None
 
 
-async def read_request(request: Request, kind: type[VideoRequest], max_bytes: int) -> RequestBody:
+def read_query(request: Request, kind: type[SearchRequest]) -> RequestBody:
+    """Read the query of an address. Raises ConfigError if a field is unknown or has a wrong value."""
+    return RequestBody(_request_of(kind, _plain(kind, request.query_params), is_upload=False), None)
+
+
+async def read_request(request: Request, kind: type[Asked], max_bytes: int) -> RequestBody:
     """Read the body of an HTTP request: a form or JSON.
 
     An upload of more than a megabyte goes into a file without a name, so nothing can be left behind.
@@ -64,7 +72,7 @@ async def read_request(request: Request, kind: type[VideoRequest], max_bytes: in
         raise Refusal(400, "the body is nested too deeply; fields are numbers, words, true or false") from None
 
 
-async def _read_json(request: Request, kind: type[VideoRequest]) -> RequestBody:
+async def _read_json(request: Request, kind: type[Asked]) -> RequestBody:
     """Read a body of JSON."""
     try:
         values = json.loads(await request.body())
@@ -75,7 +83,7 @@ async def _read_json(request: Request, kind: type[VideoRequest]) -> RequestBody:
     return RequestBody(_request_of(kind, values, is_upload=False), None)
 
 
-async def _read_form(request: Request, kind: type[VideoRequest]) -> RequestBody:
+async def _read_form(request: Request, kind: type[Asked]) -> RequestBody:
     """Read a body that is a form, with or without an uploaded file."""
     try:
         values = await request.form(max_files=1, max_fields=MOST_FIELDS)
@@ -90,15 +98,19 @@ async def _read_form(request: Request, kind: type[VideoRequest]) -> RequestBody:
         raise
 
 
-def _request_of(kind: type[VideoRequest], values: Mapping[str, Any], *, is_upload: bool) -> VideoRequest:
+def _request_of(kind: type[Asked], values: Mapping[str, Any], *, is_upload: bool) -> Asked:
     """Return the request of these fields. Raises ConfigError for a wrong field, and Refusal unless it names one video."""
-    request = settings_from(kind, values, "request")
+    request: Asked = settings_from(kind, values, "request")  # type: ignore[type-var]
+    if isinstance(request, SearchRequest):
+        if is_upload:
+            raise Refusal(422, "request: a search takes no file; name a video of the server by its path")
+        return request
     if is_upload + (request.url is not None) + (request.path is not None) != 1:
         raise Refusal(422, "request: needs one video: a 'file' in a form, or a 'url', or a 'path'")
     return request
 
 
-def _plain(kind: type[VideoRequest], form: FormData) -> dict[str, Any]:
+def _plain(kind: type[Asked], form: FormData | QueryParams) -> dict[str, Any]:
     """Return the fields of a form as JSON has them: numbers and truth values where the request has such fields."""
     texts = {field.name for field in fields(kind) if "str" in str(field.type)}  # type: ignore[arg-type]
     found: dict[str, Any] = {}

@@ -15,7 +15,8 @@ from fewframes.inference.heads import Heads
 from fewframes.inference.predictor import Predictor
 from fewframes.serve.answers import Progress, VideoAnswerer
 from fewframes.serve.batcher import BatchingRuntime
-from fewframes.serve.config import ServeConfig, VideoRequest
+from fewframes.serve.config import SearchRequest, ServeConfig, VideoRequest
+from fewframes.serve.moments.search import MomentSearch
 from fewframes.serve.tasks import RequestTask, stopping
 
 MOST_COMING = 64
@@ -26,9 +27,21 @@ class Service:
     """A model or several, the threads that work on requests, and the requests that are inside."""
 
     def __init__(
-        self, models: Predictor | Heads, config: ServeConfig, on_round: Callable[[int], None] = lambda num_frames: None
+        self,
+        models: Predictor | Heads,
+        config: ServeConfig,
+        on_round: Callable[[int], None] = lambda num_frames: None,
+        search: MomentSearch | None = None,
     ) -> None:
-        """Start a service. `on_round` is called with the number of frames of each round of the batcher."""
+        """Start a service.
+
+        Args:
+            models: The model, or several.
+            config: The settings.
+            on_round: Called with the number of frames of each round of the batcher.
+            search: The index that is searched, if there is one.
+        """
+        self.search = search
         self.config = config
         self.models = {
             model.name: model.labels for model in (models.predictors if isinstance(models, Heads) else [models])
@@ -109,7 +122,7 @@ class Service:
 
     def submit(
         self,
-        request: VideoRequest,
+        request: VideoRequest | SearchRequest,
         upload: IO[bytes] | None,
         name: str,
         task: RequestTask,
@@ -126,6 +139,9 @@ class Service:
             task: The task that `enter` returned.
             progress: Called from the working thread while a long video is embedded.
         """
+        if isinstance(request, SearchRequest):
+            assert self.search is not None  # else there is no route for it
+            return self.start(partial(self.search.answer, request, task), task)
         return self.start(partial(self.answerer.answer, request, upload, name, task, progress), task)
 
     def start(self, work: Callable[[], dict[str, object]], task: RequestTask) -> Future[dict[str, object]]:

@@ -14,15 +14,21 @@ from PIL import Image
 
 from fewframes.errors import VideoError
 from fewframes.inference.detection.spans import Span
+from fewframes.video.decode.container import NO_LIMITS, Limits
 from fewframes.video.source import Source, open_video
 
 log = logging.getLogger("fewframes")
 
 
-def middle_frames(source: Source, spans: Sequence[Span], *, width_px: int = 320) -> Iterator[NDArray[np.uint8]]:
-    """Yield the frame in the middle of each span, in their order: (C, H, W) uint8, black where none can be decoded."""
+def middle_frames(
+    source: Source, spans: Sequence[Span], *, width_px: int = 320, threads: int = 0, limits: Limits = NO_LIMITS
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield the frame in the middle of each span, in their order: (C, H, W) uint8, black where none can be decoded.
+
+    `threads` and `limits` are those of `open_video`.
+    """
     shape: tuple[int, ...] = (3, width_px * 9 // 16, width_px)
-    with closing(open_video(source)) as video:
+    with closing(open_video(source, threads=threads, limits=limits)) as video:
         for span in spans:
             middle_s = np.array([(span.start_s + span.end_s) / 2])
             try:

@@ -16,6 +16,7 @@ from fewframes.models.files.model_file import ModelFile, read_model_file
 from fewframes.models.moments import SOLVED_MOMENTS, moment_features
 from fewframes.models.read_out.solve import cross_entropy, solve_moments
 from fewframes.models.rejection.rejection import Rejection
+from fewframes.models.words.files import encoder_of
 from fewframes.training.config import RunConfig
 from fewframes.training.solved.run import SolveOptions, train_solved
 from fewframes.training.solved.words import with_words, words_start
@@ -112,6 +113,9 @@ def test_a_run_that_starts_from_words_takes_them(
     assert f"{file.provenance['share_of_text']:.0%} of what the words say was added" in result.notes
     assert isinstance(file.rejection, Rejection)  # videos were seen, so their own judge takes over
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["left_out"]["report"]["top1"] == 1.0
+    # The model knows which encoder its frames are seen by, so that words are compared with its frames without naming it.
+    assert file.provenance["started_from"]["text_encoder"]["weights"]
+    assert encoder_of(file, "out").name == "clip:shapes"
     found = fewframes.load(tmp_path / "out", unknown="off").predict(
         write_video(tmp_path / "a.mp4", "red circle", seed=9)
     )

@@ -20,6 +20,7 @@ from fewframes.core.process import Progress
 from fewframes.errors import ConfigError, VideoError
 from fewframes.inference.detection.known_video import open_known
 from fewframes.inference.frame_features import FrameFeatures, Gap, Indices, Times, features_key
+from fewframes.inference.frame_sides import Beside
 from fewframes.inference.frame_store.row import StoredRow, stored_row
 from fewframes.inference.frame_store.store import is_frame_store, read_frame_store
 from fewframes.inference.predictor import Predictor
@@ -153,6 +154,7 @@ def opened_row(
     encoder: str = "",
     content: str = "",
     video: OpenVideo | None = None,
+    beside: Beside | None = None,
     start_s: float = 0.0,
     end_s: float | None = None,
     fps: float = DEFAULT_FPS,
@@ -171,6 +173,7 @@ def opened_row(
         cache: Where embeddings are cached, if anywhere.
         encoder, content: Keys of the encoder and of a file's content, where they are known: computing them takes a while.
         video: The video itself, where the caller has opened it; it is closed here.
+        beside: A second model: each row then has the embedding by the first model, and after it that by this one.
         progress: A callback.
     """
     if not predictor.runtime.embeds_frames:
@@ -180,6 +183,10 @@ def opened_row(
         )
     check_time_range(start_s, end_s, fps)
     if is_frame_store(source):
+        if beside is not None:
+            raise ConfigError(
+                f"{os.fspath(source)}: a frame store has the embeddings of one encoder, and none for words; name the video itself"
+            )
         row = stored_row(read_frame_store(os.fspath(source)), predictor, interval_of, start_s, end_s)
         yield FrameRow(
             source=row.store.path,
@@ -197,7 +204,11 @@ def opened_row(
         start_s, end_s = range_in(video, start_s, end_s)
         frames, first = frames_in(video.duration_s, start_s, end_s, interval_of(end_s - start_s), predictor.num_frames)
         setting = features_key(predictor, source, fps, encoder, content) if cache else ""
-        features = FrameFeatures(video, predictor, frames.interval_s, cache, setting, still)
+        second = None
+        if beside is not None:
+            own = features_key(beside.predictor, source, fps, beside.encoder, content) if cache else ""
+            second = (beside, own)
+        features = FrameFeatures(video, predictor, frames.interval_s, cache, setting, still, second)
         # Closing the generator ends its decoding thread, which must happen before the video is closed.
         with closing(features.chunks(frames.times_s, first)) as chunks:
             yield FrameRow(

@@ -107,9 +107,9 @@ class SpanReader:
         self._finder, self._cuts = SpanFinder(score, boundaries, len(frames.times_s), blocks), CutFinder()
 
     def add(self, rows_ND: Floats) -> None:
-        """Take the next frames (n, D), NaN where one could not be decoded."""
+        """Take the next frames (n, D), NaN where one could not be decoded. What comes after D numbers is for the scores alone."""
         self._finder.add(rows_ND)
-        self._cuts.add(rows_ND)
+        self._cuts.add(rows_ND[:, : len(self._boundaries.mean)])
 
     def found(self, times_s: Times) -> Detected:
         """Return what was found, with the scores at these timestamps (M,)."""
@@ -151,7 +151,7 @@ def span_reader(
         boundaries: The detector.
         frames: The frames that will come.
         vectors_of: A function of windows (W, T, D) and their video embeddings (W, D') that returns a vector of each (W, V), if
-            spans are to have one.
+            spans are to have one. The windows have all numbers of the rows, those of a second model too.
         blocks: The sizes of the blocks that are in memory.
     """
 
@@ -162,7 +162,7 @@ def span_scorer(runtime: Runtime, vectors_of: Callable[[Floats, Floats], Floats]
     """Return what scores spans as a model scores clips. The arguments are those of `span_reader`."""
 
     def scores(windows_WTD: Floats) -> Floats:
-        encoded = runtime.encode_windows(windows_WTD)
+        encoded = runtime.encode_windows(np.ascontiguousarray(windows_WTD[..., : runtime.frame_width]))
         scores_WK = scores_of(encoded.logits, runtime.task)
         if vectors_of is None:
             return scores_WK

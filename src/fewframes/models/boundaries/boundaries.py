@@ -83,8 +83,11 @@ class Boundaries:
         return self.candidates_of(self.projected(embeddings_ND), (0, len(embeddings_ND)))
 
     def projected(self, embeddings_ND: Floats) -> Floats:
-        """Return embeddings (N, D) as the few numbers of each frame that the detector looks at: (N, C + M + 2 S)."""
-        return np.asarray((embeddings_ND - self.mean) @ self.projection)
+        """Return embeddings (N, D) as the few numbers of each frame that the detector looks at: (N, C + M + 2 S).
+
+        What comes after the first D numbers of a row is not looked at.
+        """
+        return np.asarray((embeddings_ND[:, : len(self.mean)] - self.mean) @ self.projection)
 
     def candidates_of(self, projected: Floats, range_: tuple[float, float]) -> Candidates:
         """Detect spans of any action in projected frames.

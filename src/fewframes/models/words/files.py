@@ -96,12 +96,9 @@ def encoder_of(file: ModelFile, name: str, encoder: str | None = None) -> ImageT
             f"{name} knows no words: its frame encoder is {file.config.encoder!r}, which learned from pictures alone; make a model "
             "that does (fewframes words LABELS -o FILE), and use that"
         )
-    record = file.provenance.get("words") or file.provenance.get("encoder", {})
-    weights = str(record.get("weights", ""))
-    if encoder is not None or Path(weights or "-").is_dir():
-        found = open_image_text(encoder or weights)
-    else:
-        found = open_image_text(file.config.encoder, weights or None)
+    facts = file.provenance
+    record = facts.get("words") or facts.get("encoder") or facts.get("started_from", {}).get("text_encoder", {})
+    found = known_encoder(file.config.encoder, str(record.get("weights", "")), encoder)
     for key, tensor in found.frame_encoder.state_dict().items():
         own = file.tensors.get(f"frame_encoder.{key}")
         if own is None or not np.array_equal(own, tensor.numpy()):
@@ -110,6 +107,26 @@ def encoder_of(file: ModelFile, name: str, encoder: str | None = None) -> ImageT
                 "words cannot be compared with that model's frames; name the encoder that the model was made with: --encoder"
             )
     return found
+
+
+def known_encoder(name: str, weights: str, encoder: str | None = None) -> ImageText:
+    """Return an image-text model that was used before. Raises WeightsError if it is not where it was, and as `open_image_text`.
+
+    Args:
+        name: Its name, `clip:ARCHITECTURE/TAG` or `clip:` and the name of a folder.
+        weights: The file or folder of its weights; empty if they are fetched by its name.
+        encoder: The name or folder where it is now; None is where it was.
+    """
+    if encoder is not None or not weights:
+        return open_image_text(encoder or name)
+    if os.path.isdir(weights):
+        return open_image_text(weights)
+    if not os.path.isfile(weights):
+        raise WeightsError(
+            f"{weights}: the image-text encoder {name} was read from there, and there is nothing now; say where it is: --encoder "
+            "NAME|FOLDER"
+        )
+    return open_image_text(name, weights)
 
 
 def _made(

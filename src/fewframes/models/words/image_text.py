@@ -275,7 +275,7 @@ def _way_out(repository: str) -> str:
     """Return the end of an error message: how to bring a model to a machine without a network."""
     return (
         f"without a network, fetch it on another machine (hf download {repository} --local-dir FOLDER), bring the folder here, "
-        "and name it: --encoder FOLDER"
+        "and name the folder in place of the encoder"
     )
 
 

@@ -52,15 +52,7 @@ def words_checkpoint(
         raise ConfigError(
             f"background: each of {len(background)} phrases says the same as a label; name some that stand for something else"
         )
-    config = ModelConfig(
-        encoder=encoder.name,
-        tower=encoder.tower,
-        image_size=encoder.view.crop_px,
-        temporal="mean",
-        num_frames=num_frames,
-        num_classes=len(labels),
-    )
-    model = STAM(config, encoder.view, encoder.frame_encoder, encoder.frame_encoder.width)
+    model = _network(encoder, num_frames, len(labels))
     with torch.no_grad():
         model.head.weight.copy_(torch.from_numpy(encoder.scale * vectors_KD))
         model.head.bias.zero_()
@@ -73,6 +65,31 @@ def words_checkpoint(
         licences={"frame encoder": encoder.licence.line(encoder.name)},
         rejection=PhraseJudge.of(vectors_KD, others_ND[kept], encoder.scale, phrases),
     )
+
+
+def frames_checkpoint(encoder: ImageText) -> Checkpoint:
+    """Return a model that embeds frames by the image half of an image-text model, and whose one label says nothing.
+
+    No text is embedded for it.
+    """
+    return Checkpoint(
+        model=_network(encoder, NUM_FRAMES, 1).eval(),
+        view=encoder.view,
+        labels=("anything",),
+        licences={"frame encoder": encoder.licence.line(encoder.name)},
+    )
+
+
+def _network(encoder: ImageText, num_frames: int, num_labels: int) -> STAM:
+    config = ModelConfig(
+        encoder=encoder.name,
+        tower=encoder.tower,
+        image_size=encoder.view.crop_px,
+        temporal="mean",
+        num_frames=num_frames,
+        num_classes=num_labels,
+    )
+    return STAM(config, encoder.view, encoder.frame_encoder, encoder.frame_encoder.width)
 
 
 def _record(labels: Sequence[WordLabel], encoder: ImageText, phrases: Sequence[str]) -> dict[str, Any]:

@@ -6,3 +6,9 @@ for (const button of document.querySelectorAll('.mark')) button.addEventListener
   const ids = name => [...document.querySelectorAll(`.mark[name=${name}][aria-pressed=true]`)].map(one => one.value).join(',');
   options.textContent = '--teach NAME' + (ids('yes') && ' --yes ' + ids('yes')) + (ids('no') && ' --no ' + ids('no'));
 });
+const words = document.getElementById('words');
+if (words) words.addEventListener('input', () => {
+  const again = document.getElementById('again'), text = words.value.trim();
+  document.getElementById('again-row').hidden = !text;
+  again.textContent = `${again.dataset.command} --text '${text.replaceAll("'", `'"'"'`)}'`;
+});

@@ -82,10 +82,15 @@ class CountArguments(VideoArguments):
 
 @settings(frozen=True, kw_only=True, config=ARGUMENTS)
 class SearchArguments:
-    """The arguments of `search`. Exactly one of `label`, `like` and `path` is given."""
+    """The arguments of `search`. At least one of `text`, `label`, `like` and `path` is given."""
 
+    text: str | None = None
+    """Find moments that show what these words say, such as `two people shake hands`. Only if `about` says takes_text."""
+    not_text: str = ""
+    """Leave out moments that are more like these words than like `text`."""
     label: str | None = None
-    """Find moments of this label: one of the model of the index, or one that was taught in the index."""
+    """Find moments of this label: one of the model of the index, or one that was taught in the index. With others it keeps only
+    moments of the label."""
     like: str | None = None
     """Find moments like this one: the id of an earlier result."""
     path: str | None = None

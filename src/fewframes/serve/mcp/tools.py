@@ -27,6 +27,7 @@ from fewframes.serve.mcp.arguments import (
 )
 from fewframes.serve.mcp.models import ServedModels
 from fewframes.serve.mcp.roots import Roots
+from fewframes.serve.moments.search import SearchedIndex, asked
 from fewframes.serve.tasks import RequestTask
 from fewframes.video.source import open_video
 
@@ -62,23 +63,6 @@ class Teacher(Protocol):
         rename: Mapping[str, str],
         progress: Progress,
     ) -> Values: ...
-
-
-class SearchedIndex(Protocol):
-    """An index of moments, as the wing `search` opens one."""
-
-    settings: Any
-
-    @property
-    def num_rows(self) -> int: ...
-
-    def taught(self) -> Mapping[str, Any]: ...
-
-    def moment(self, video: str, start_s: float, end_s: float | None) -> Any: ...
-
-    def row(self, row_id: str) -> Any: ...
-
-    def search(self, query: Any, *, videos: str, num: int, distinct: bool) -> Sequence[Any]: ...
 
 
 class VideoTools:
@@ -145,20 +129,19 @@ class VideoTools:
         return run
 
     def search(self, arguments: SearchArguments, task: RequestTask, _: Progress) -> Values:
-        """Return moments of the index. Raises ConfigError if not exactly one thing is searched for."""
-        assert self._index is not None
-        asked = [name for name in ("label", "like", "path") if getattr(arguments, name) is not None]
-        if len(asked) != 1:
-            given = ", ".join(asked) or "none of them"
-            raise ConfigError(f"search: needs one of label, like and path, and {given} was given")
-        query: Any = arguments.label
-        if arguments.like is not None:
-            query = self._index.row(arguments.like)
-        elif arguments.path is not None:
-            query = self._index.moment(self._roots.path(arguments.path), arguments.start_s, arguments.end_s)
+        """Return moments of the index. Raises ConfigError if nothing is searched for."""
+        index = self._index
+        assert index is not None
+        query = asked(index, arguments, self._roots.path, knows_words=index.knows_words)
         task.check()
-        found = self._index.search(query, videos=arguments.videos, num=arguments.num, distinct=arguments.distinct)
-        return {"moments": [hit.to_dict() for hit in found], "searched": self._index.num_rows}
+        found = index.search(
+            query,
+            label=arguments.label,
+            videos=arguments.videos,
+            num=arguments.num,
+            distinct=arguments.distinct,
+        )
+        return {"moments": [hit.to_dict() for hit in found], "searched": index.num_rows}
 
     def teach(self, arguments: TeachArguments, task: RequestTask, progress: Progress) -> Values:
         """Teach a model in the folder for taught ones. Nothing is written if the time is over while clips are embedded."""
@@ -200,7 +183,8 @@ class VideoTools:
 
 def _described(index: SearchedIndex) -> Values:
     """Return what an index holds and can be asked for."""
-    return {"moments": index.num_rows, "labels": [*index.settings.labels, *index.taught()]}
+    labels = [*index.settings.labels, *index.taught()]
+    return {"moments": index.num_rows, "labels": labels, "takes_text": index.knows_words}
 
 
 ABOUT = """Say what this server knows and allows: its models with the labels they can name, the folders (roots) whose videos it
@@ -213,9 +197,10 @@ TIMELINE = """Find which actions happen in a long video, and when. Returns spans
 that could not be decoded. Takes time in proportion to the length of the video: give start_s and end_s if you know where to look."""
 COUNT = """Count the repetitions of a movement in a video, such as jumps, without being told which. Returns the count, and each
 stretch of repetitions with its times and the length of one."""
-SEARCH = """Find moments in the index of many videos: of a label, like an earlier result, or like (a part of) a video. Give exactly
-one of label, like and path. Words are not understood: a label has to be one that `about` lists for the index. Returns source,
-start_s, end_s, similarity, and an id for `like`."""
+SEARCH = """Find moments in the index of many videos: that show what a text says, like an earlier result, like (a part of) a video,
+or of a label. A text together with `like` or `path` counts both; a label together with others keeps only its moments. Text is
+understood only if `about` says takes_text; a label has to be one that `about` lists for the index. Returns source, start_s, end_s,
+similarity, and an id for `like`."""
 TEACH = """Teach a model labels by a few example clips, or correct, rename, remove and forget; this WRITES a model, which
 `predict`, `timeline` and `count` then take by its name. Two labels at least, with clips of several different videos each; more
 examples make it better. All changes are made or none. Returns the labels, the number of examples of each, and how often examples

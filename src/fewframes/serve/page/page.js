@@ -208,7 +208,7 @@ for (const type of ['dragenter', 'dragover', 'dragleave', 'drop']) document.addE
 
 function describeModel() {
   const {name, labels} = about.models?.find(one => one.name === $('model').value) || {name: about.model, labels: about.labels};
-  $('about').textContent = `${name} looks at a handful of frames and names one of ${labels.length} actions: ${labels.slice(0, 12).join(', ')}${labels.length > 12 ? ', ...' : ''}.`;
+  $('about').textContent = `${name.includes('/') ? 'The model' : name} looks at a handful of frames and names one of ${labels.length} actions: ${labels.slice(0, 12).join(', ')}${labels.length > 12 ? ', ...' : ''}.`;
 }
 $('model').addEventListener('change', describeModel);
 

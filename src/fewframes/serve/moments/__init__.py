@@ -1,0 +1,1 @@
+"""Search the moments of an index over HTTP."""
