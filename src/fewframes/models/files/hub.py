@@ -77,8 +77,8 @@ def _open_weights(name: str, url: str, file: str | None) -> IO[bytes]:
         except OSError as error:
             raise WeightsError(f"{file}: cannot be read ({error.strerror})") from None
     try:
-        if reason := unreachable(url):
-            raise OSError(reason)
+        if dead := unreachable(url):
+            raise OSError(dead)
         response: IO[bytes] = urllib.request.urlopen(url, timeout=30)
     except (urllib.error.URLError, OSError) as error:
         reason = getattr(error, "reason", error)
