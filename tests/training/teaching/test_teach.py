@@ -84,6 +84,7 @@ def same_answers(one: Path, other: Path, data: VideoSet, tolerance: float) -> No
     for sample in data.samples[:6]:
         found = [predictor.predict(sample.path).scores for predictor in (first, second)]
         np.testing.assert_allclose(found[0], found[1], atol=tolerance)
+        assert found[0].argmax() == found[1].argmax()
 
 
 def test_a_taught_label_is_as_if_all_had_been_learned_together(
@@ -127,7 +128,8 @@ def test_coordinates_say_what_moments_say(
     space = read_state(taught[36] / "teaching.safetensors").features.space
     assert space is not None
     assert len(space.vectors) == 36
-    same_answers(taught[1024], taught[36], three, 0.1)
+    # Standardised by twelve clips in place of eighteen, and the scale of the logits is a whole number: one step more is a tenth.
+    same_answers(taught[1024], taught[36], three, 0.2)
     # One more brings a direction of its own; standardisation is as it was.
     path = tmp_path / "more.mp4"
     write_fading(path, 40, turned=True)
@@ -138,7 +140,7 @@ def test_coordinates_say_what_moments_say(
     assert grown.rows.shape == (19, 3, len(grown.space.vectors))
     np.testing.assert_array_equal(grown.space.mean, space.mean)
     teach(taught[1024], TeachChanges(yes={"turn blue": [str(path)]}), options)
-    same_answers(taught[1024], taught[36], three, 0.1)
+    same_answers(taught[1024], taught[36], three, 0.2)
 
 
 def test_old_labels_keep_their_scores_among_themselves(
