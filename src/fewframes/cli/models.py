@@ -153,7 +153,7 @@ def pull(
     """Fetch weights, check that they load, and store them for `--model`, which then works without a network.
 
     These are the weights that the paper's authors published, models that others pushed to the hub, and frame encoders, which
-    embed, index, search, teach, label and train take as --model.
+    embed, index, search, teach and train take as --model.
     HF_ENDPOINT names a mirror of the hub.
     """
     if name.startswith(("timm:", "clip:")):

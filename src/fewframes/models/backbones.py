@@ -25,7 +25,7 @@ from fewframes.errors import ConfigError, nearest
 from fewframes.models.layers import FrameGrid, middle_block
 
 POOLINGS = ("class", "mean", "class+mean")
-"""What can be taken of the tokens of a timm ViT instead of what its own head takes."""
+"""The tokens of a timm ViT that can be taken instead of those that its own head takes."""
 
 
 class TimmFrameEncoder(nn.Module):

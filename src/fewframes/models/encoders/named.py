@@ -1,4 +1,4 @@
-"""What follows from the name of a frame encoder: its settings, its view of frames, its licence, and its weights."""
+"""Frame encoders by name: the settings, the view of frames, the licence and the weights that follow from it."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ TERMS = {
     "fair-noncommercial-research-license": "forbids any use but non-commercial research",
     "fastvit-license": "Apple's own terms; read them where the weights are published",
 }
-"""What is added to the names of licences, as timm has them, that are not known to everybody."""
+"""The words that are added to the names of licences, as timm has them, that are not known to everybody."""
 HEADS = ("head.", "head_dist.", "fc.", "classifier.", "pre_logits.")
 """The beginnings of the keys of classifiers, which differ between timm's networks."""
 

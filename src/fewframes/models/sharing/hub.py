@@ -76,10 +76,10 @@ def push(
     """
     _check_name(repository)
     api = _api()
-    check_hub(repository)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepared = _prepare(model, repository, folder, private=private, licence=licence)
+        check_hub(repository)
         upload = replace(prepared, is_new=_is_new(api, repository))
         if not confirm(upload):
             return ""
