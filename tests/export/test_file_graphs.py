@@ -34,6 +34,14 @@ ARCHITECTURES = {
     "release": replace(TINY, temporal="release"),
     "mean": replace(TINY, temporal="mean"),
     "causal": replace(TINY, temporal="causal", temporal_width=16, motion_width=8),
+    "cells as tokens": replace(RICH, cells=2, cell_width=8, cell_tokens=True, moment_head=False),
+    "cells as causal tokens": replace(
+        TINY, temporal="causal", temporal_width=16, cells=2, cell_width=8, cell_tokens=True
+    ),
+    "recurrent": replace(TINY, temporal="recurrent", temporal_width=16, motion_width=8),
+    "recurrent, cells as tokens": replace(
+        TINY, temporal="recurrent", temporal_width=16, motion_width=8, cells=2, cell_width=8, cell_tokens=True
+    ),
     "timm": replace(TINY, encoder="timm:test_efficientnet", temporal="mean", motion_width=8),
 }
 """Small networks of every kind but `lite0`, which the packaged model stands for (tests/runtime)."""
