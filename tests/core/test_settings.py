@@ -34,7 +34,10 @@ def test_unknown_key_names_the_nearest() -> None:
     [
         ({"num_frames": 0}, "num_frames = 0: Input should be greater than or equal to 1"),
         ({"num_frames": "8"}, "num_frames = '8': Input should be a valid integer"),
-        ({"temporal": "lstm"}, "temporal = 'lstm': Input should be 'paper', 'release', 'mean' or 'causal'"),
+        (
+            {"temporal": "lstm"},
+            "temporal = 'lstm': Input should be 'paper', 'release', 'mean', 'causal' or 'recurrent'",
+        ),
         ({"image_size": 225}, "image_size 225 is not a multiple of patch_size 16"),
         ({"width": 100}, "width 100 is not a multiple of heads 12"),
         ({"encoder": "resnet50"}, "encoder 'resnet50': needs"),

@@ -12,9 +12,10 @@ import torch
 from typer.testing import CliRunner
 
 from fewframes.cli.main import app
-from fewframes.errors import ExportError
+from fewframes.errors import ConfigError, ExportError
 from fewframes.export import file_graphs
 from fewframes.export.file_graphs import add_graphs, disagreement, graphs_of
+from fewframes.inference.live.model import StateKeeper
 from fewframes.models.config import ModelConfig
 from fewframes.models.files.checkpoint import Checkpoint, save_checkpoint
 from fewframes.models.files.hub import load_checkpoint
@@ -34,6 +35,14 @@ ARCHITECTURES = {
     "release": replace(TINY, temporal="release"),
     "mean": replace(TINY, temporal="mean"),
     "causal": replace(TINY, temporal="causal", temporal_width=16, motion_width=8),
+    "cells as tokens": replace(RICH, cells=2, cell_width=8, cell_tokens=True, moment_head=False),
+    "cells as causal tokens": replace(
+        TINY, temporal="causal", temporal_width=16, cells=2, cell_width=8, cell_tokens=True
+    ),
+    "recurrent": replace(TINY, temporal="recurrent", temporal_width=16, motion_width=8),
+    "recurrent, cells as tokens": replace(
+        TINY, temporal="recurrent", temporal_width=16, motion_width=8, cells=2, cell_width=8, cell_tokens=True
+    ),
     "timm": replace(TINY, encoder="timm:test_efficientnet", temporal="mean", motion_width=8),
 }
 """Small networks of every kind but `lite0`, which the packaged model stands for (tests/runtime)."""
@@ -63,6 +72,13 @@ def test_graphs_agree_with_torch_also_for_other_weights(config: ModelConfig, tmp
     for number, other in enumerate((checkpoint, checkpoint_for(config, seed=1))):
         runtime = saved(tmp_path / f"{number}.safetensors", replace(other, graphs=graphs))
         assert disagreement(runtime, other.model) < 1e-4
+
+
+def test_graphs_of_a_recurrent_model_answer_about_windows_alone(tmp_path: Path) -> None:
+    checkpoint = checkpoint_for(ARCHITECTURES["recurrent"])
+    runtime = saved(tmp_path / "doors.safetensors", replace(checkpoint, graphs=graphs_of(checkpoint)))
+    with pytest.raises(ConfigError, match="onnxruntime runs whole windows of tiny; .* or runtime 'torch'"):
+        StateKeeper(runtime)
 
 
 def test_models_that_differ_in_classes_and_training_alone_have_equal_graphs() -> None:

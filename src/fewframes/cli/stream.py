@@ -129,6 +129,14 @@ def stream(
             rich_help_panel=ANSWERS,
         ),
     ] = None,
+    memory: Annotated[
+        Literal["window", "state"],
+        typer.Option(
+            help="Answer about the last seconds, or about everything since the source began, at one step for each frame (models of "
+            "temporal 'recurrent').",
+            rich_help_panel=ANSWERS,
+        ),
+    ] = "window",
     every: Annotated[
         float | None,
         typer.Option(
@@ -251,6 +259,7 @@ def stream(
     is_alone = sources is None and len(words) == 1 and not named(words[0])[0]
     values = {
         **({} if window is None else {"window_s": window}),
+        "memory": memory,
         "every_s": every,
         "smooth_s": smooth,
         "enter": enter,

@@ -141,6 +141,11 @@ def check_promise(promise: AlarmPromise, runtime: Runtime, config: StreamConfig)
             f"the promise of alarms does not hold for {', '.join(differing)}; leave that as it is, or name footage with "
             "--background"
         )
+    if config.memory != "window":
+        raise ConfigError(
+            f"the promise of alarms was made with windows, not with memory {config.memory!r}; leave that out, or make events by "
+            "rules"
+        )
     actions = {label for label, wanted in zip(runtime.labels, is_action(runtime.labels), strict=True) if wanted}
     if actions != promise.actions.keys():
         raise ConfigError(

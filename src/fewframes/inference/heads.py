@@ -229,6 +229,10 @@ class Heads:
         from fewframes.inference.live.model import StreamModel
         from fewframes.inference.live.region import LiveRegion
 
+        if config.memory != "window":
+            raise ConfigError(
+                f"memory {config.memory!r}: several models answer about the same window; take memory 'window', or one model"
+            )
         promises = promises or {}
         models = [
             StreamModel(predictor.runtime, config, predictor.unknown_rule, promises.get(predictor.name), predictor.name)

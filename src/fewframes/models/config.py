@@ -17,7 +17,7 @@ from fewframes.errors import ConfigError
 from fewframes.models.moments import MomentSet
 
 AttentionLayout = Literal["factorised", "joint", "per_block"]
-Temporal = Literal["paper", "release", "mean", "causal"]
+Temporal = Literal["paper", "release", "mean", "causal", "recurrent"]
 Positions = Literal["learned", "waves"]
 MapMethod = Literal["rollout", "attention", "grad-cam"]
 MapChoice = Literal["auto", "rollout", "attention", "grad-cam", "none"]
@@ -62,6 +62,9 @@ class ModelConfig:
     """The layer whose features are pooled over cells, counted from 1: a block of a ViT, a stage of EfficientNet-Lite (1-7), or one
     of the maps that timm's `forward_intermediates` gives. None is the block at two thirds of a ViT's depth, and the last layer at
     a sixteenth of the size in other networks."""
+    cell_tokens: bool = False
+    """True if each cell is a token of its own in the temporal encoder, beside one for the pooled features or the class token:
+    cells**2 + 1 tokens a frame. False joins all of a frame to one token. The frame embeddings, and what is cached, are the same."""
     mlp_ratio: Annotated[float, Field(gt=0, le=64)] = 4.0
     """The hidden width of the spatial encoder's MLPs, as a multiple of D (ViT only)."""
     qkv_bias: bool = True
@@ -75,8 +78,9 @@ class ModelConfig:
     """The span of attention. `factorised`: each frame by itself, then over frames (the paper's choice). `joint`: all patches of
     all frames (Eq. 5). `per_block`: over time inside every block, after the spatial attention (end of section 3)."""
     temporal: Temporal = "paper"
-    """The temporal encoder: `paper` (Eqs. 7-9, 11-12), `release` (post-norm, ReLU), `mean` (Table 2) or `causal` (each frame
-    attends to itself and earlier ones, so that a stream is answered from its first frame on)."""
+    """The temporal encoder: `paper` (Eqs. 7-9, 11-12), `release` (post-norm, ReLU), `mean` (Table 2), `causal` (each frame
+    attends to itself and earlier ones, so that a stream is answered from its first frame on) or `recurrent` (a gated recurrence
+    instead of attention, which is causal too and can be computed frame by frame)."""
     temporal_depth: Depth = 6
     """L_time, the number of layers of the temporal encoder."""
     temporal_heads: Width = 8
@@ -124,9 +128,14 @@ class ModelConfig:
             )
         elif self.layout != "factorised":
             raise ValueError(f"layout {self.layout!r} needs the ViT encoder; {self.encoder!r} takes frames one by one")
-        if self.temporal == "causal" and self.layout != "factorised":
+        if self.is_causal and self.layout != "factorised":
             raise ValueError(
-                f"temporal 'causal' cannot have layout {self.layout!r}, which attends to later frames; take 'factorised'"
+                f"temporal {self.temporal!r} cannot have layout {self.layout!r}, which attends to later frames; take 'factorised'"
+            )
+        if self.temporal == "recurrent" and self.moment_head:
+            raise ValueError(
+                "temporal 'recurrent' cannot have a moment_head, which reads all frames of a window at once; set moment_head = "
+                "false, or temporal to 'causal'"
             )
         if self.drop_path and self.encoder in LITE_ENCODERS:
             raise ValueError(f"drop_path {self.drop_path} is for ViT and timm encoders, not for {self.encoder!r}")
@@ -137,6 +146,11 @@ class ModelConfig:
                 f"temporal_width {self.temporal_width} is not a multiple of temporal_heads {self.temporal_heads}"
             )
         return self
+
+    @property
+    def is_causal(self) -> bool:
+        """Return True if the temporal encoder uses a frame and those before it alone."""
+        return self.temporal in ("causal", "recurrent")
 
     def _check_tower(self) -> None:
         """Raise ValueError if an image half of an image-text model has no settings, or has settings that are not its own."""
@@ -156,6 +170,8 @@ class ModelConfig:
             raise ValueError(
                 f"merge {self.merge} moves patches, and cells {self.cells} needs them in their places; set one of them to 0"
             )
+        if self.cell_tokens:
+            self._check_cell_tokens()
         if self.cells_layer is None:
             return
         if not self.cells:
@@ -163,6 +179,20 @@ class ModelConfig:
         num_layers = {"vit": self.depth, **dict.fromkeys(LITE_ENCODERS, NUM_LITE_STAGES)}.get(self.encoder)
         if num_layers is not None and self.cells_layer > num_layers:
             raise ValueError(f"cells_layer {self.cells_layer}: {self.encoder!r} has layers 1 to {num_layers}")
+
+    def _check_cell_tokens(self) -> None:
+        """Raise ValueError if the cells cannot be tokens of the temporal encoder."""
+        if self.temporal == "mean":
+            raise ValueError(
+                "cell_tokens = true needs a temporal encoder with layers: the mean over frames is the same for joined cells; set "
+                "cell_tokens = false, or temporal to 'paper', 'causal' or 'recurrent'"
+            )
+        missing = [name for name in ("cells", "cell_width", "temporal_width") if not getattr(self, name)]
+        if missing:
+            raise ValueError(
+                f"cell_tokens = true needs {', '.join(missing)}: cells above 0, the numbers of each (cell_width), and the width that "
+                "all tokens are brought to (temporal_width), such as 3, 64 and 128"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

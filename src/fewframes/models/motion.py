@@ -48,6 +48,13 @@ class MotionTokens(nn.Module):
     def forward(self, embeddings_BTD: Tensor) -> Tensor:
         return self.reduce(self._joined(embeddings_BTD))
 
+    def step(self, previous_BD: Tensor, mean_BD: Tensor, embeddings_BD: Tensor) -> Tensor:
+        """Return the causal token of one more frame, given the frame before and the mean up to this one: three (B, D) -> (B, W)."""
+        change_BD = embeddings_BD - previous_BD
+        return self.reduce(
+            torch.cat([embeddings_BD, change_BD, change_BD.abs(), (embeddings_BD - mean_BD).abs()], dim=1)
+        )
+
     def cacheable_parts(self, previous_BD: Tensor, embeddings_BD: Tensor) -> Tensor:
         """Return the two parts of frames' tokens that are the same in every window, so that they can be cached: (B, 2, W).
 

@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from fewframes.models.config import ModelConfig
 from fewframes.models.layers import Attention, Block, FrameGrid, middle_block, resize_positions
 from fewframes.models.motion import MomentHead
-from fewframes.models.temporal import TemporalEncoder
+from fewframes.models.temporal import RecurrentState, TemporalEncoder
 from fewframes.video.view import ViewConfig
 
 
@@ -138,13 +138,28 @@ class STAM(nn.Module):
     def encode_prefixes(self, embeddings_BTD: Tensor) -> Tensor:
         """Return the logits after each frame, from this and earlier frames alone, in one pass: (B, T, D) -> (B, T, K).
 
-        At index t they are those of `encode_video` for the first t + 1 frames. Raises ValueError unless `temporal="causal"`.
+        At index t they are those of `encode_video` for the first t + 1 frames. Raises ValueError unless the temporal encoder is
+        `causal` or `recurrent`.
         """
         logits_BTK = self.head(self.temporal_encoder.prefixes(embeddings_BTD))
         if self.moment_head is None:
             return logits_BTK
         prefixes = (embeddings_BTD[:, : index + 1] for index in range(embeddings_BTD.shape[1]))
         return logits_BTK + torch.stack([self.moment_head(prefix_BTD) for prefix_BTD in prefixes], dim=1)
+
+    def step_video(
+        self, embeddings_BD: Tensor, state: RecurrentState | None = None
+    ) -> tuple[VideoEncoding, RecurrentState]:
+        """Return what `encode_video` does for all frames of B streams so far, given one more (B, D), and the state to go on from.
+
+        A step takes the same time and memory however long a stream is. Raises ValueError unless `temporal="recurrent"`.
+
+        Args:
+            embeddings_BD: the embedding of one more frame of each stream.
+            state: the result of the step before; None at the beginning.
+        """
+        embedding_BD, state = self.temporal_encoder.step(embeddings_BD, state)
+        return VideoEncoding(self.head(embedding_BD), embedding_BD), state
 
     def normalise(self, frames_MCHW: Tensor) -> Tensor:
         """Return pixels in 0-1 as the frame encoder takes them: normalised, in its precision."""

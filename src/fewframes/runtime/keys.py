@@ -13,7 +13,7 @@ from fewframes.models.files.model_file import Array
 
 WITHOUT_EFFECT = frozenset(
     """temporal temporal_depth temporal_heads temporal_width temporal_mlp_width motion_width moment_head moments temporal_positions
-    token_dropout temporal_dropout drop_path num_frames num_classes task merge""".split()
+    token_dropout temporal_dropout drop_path num_frames num_classes task merge cell_tokens""".split()
 )
 """Settings of a model that cannot change the embedding of a frame: they belong to the temporal part, the heads or training. The
 number of merged patches is in the key by itself, because a predictor may be asked for another one."""

@@ -102,7 +102,7 @@ class OnnxFileRuntime:
     @property
     def causal(self) -> bool:
         """Return True if the beginning of a window has an answer too, because no frame attends to later ones."""
-        return self.file.config.temporal == "causal"
+        return self.file.config.is_causal
 
     @property
     def merge(self) -> int:

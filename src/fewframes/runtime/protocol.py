@@ -185,6 +185,17 @@ class CachesMotion(Protocol):
         """Return what `encode_windows` does, for less work, given the `motion_cache` of each frame."""
 
 
+@runtime_checkable
+class KeepsState(Protocol):
+    """An ability: the answer about a stream comes from a state of fixed size and one more frame (`ModelConfig.temporal`)."""
+
+    def step(self, embedding_D: Floats, state: Any) -> tuple[WindowEncoding, Any]:
+        """Return the encoding of all frames of a stream so far (B = 1), given one more (D,), and the new state.
+
+        The state is None at the beginning. Raises ValueError unless the model is of temporal 'recurrent'.
+        """
+
+
 def scores_of(logits: Floats, task: Task) -> Floats:
     """Return scores in 0-1 from logits (..., K): a softmax, or a sigmoid for each class of a multi-label model."""
     if task == "multilabel":

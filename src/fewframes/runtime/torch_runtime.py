@@ -23,6 +23,7 @@ from fewframes.models.files.model_file import ModelFile
 from fewframes.models.files.networks import sharing_copy
 from fewframes.models.layers import pixels_of
 from fewframes.models.stam import STAM, VideoEncoding
+from fewframes.models.temporal import RecurrentState
 from fewframes.models.token_merging import merge_tokens, merged_per_block
 from fewframes.runtime.keys import encoder_key, model_key
 from fewframes.runtime.protocol import DtypeName, Floats, Frames, WindowEncoding
@@ -89,7 +90,7 @@ class TorchRuntime:
         self.num_frames, self.task = config.num_frames, config.task
         self.embeds_frames = config.layout == "factorised"
         self.any_num_frames = True
-        self.causal = config.temporal == "causal"
+        self.causal = config.is_causal
         self.torch_device = choose_device(device) if encoder is None else encoder.torch_device
         self.device = str(self.torch_device)
         kept = {} if encoder is None else {checkpoint.model.frame_encoder: encoder.model.frame_encoder}
@@ -206,6 +207,12 @@ class TorchRuntime:
         with self._computing():
             encoded = self.model.encode_video(embeddings, cached_BT2W=cached)
         return _joined([encoded])
+
+    def step(self, embedding_D: Floats, state: RecurrentState | None) -> tuple[WindowEncoding, RecurrentState]:
+        """Return the encoding of all frames of a stream so far (B = 1), given one more (D,), and the new state."""
+        with self._computing():
+            encoded, state = self.model.step_video(_tensor(embedding_D)[None].to(self.torch_device), state)
+        return _joined([encoded]), state
 
 
 def sent(values: Tensor, device: torch.device) -> Tensor:

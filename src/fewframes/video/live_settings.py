@@ -17,6 +17,9 @@ class StreamConfig:
 
     window_s: Positive = 3.2
     """The seconds that each answer is about. The model's frames are spread over them evenly."""
+    memory: Literal["window", "state"] = "window"
+    """`window`: an answer is about the last `window_s` seconds. `state`: it is about all frames since the source began or was
+    interrupted, and costs one step for each frame (models of temporal 'recurrent' alone)."""
     every_s: Positive | None = None
     """The seconds between answers, rounded to a whole number of frames; None answers after each frame."""
     smooth_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0

@@ -15,6 +15,7 @@ from fewframes.models.config import ModelConfig
 from fewframes.models.files.kept_parts import keep_temporal
 from fewframes.models.files.networks import build_model
 from fewframes.models.layers import Block
+from fewframes.models.motion import MotionTokens
 from fewframes.models.stam import STAM
 from fewframes.training.steps.training_set import needs_solving, solve
 from fewframes.video.view import ViewConfig
@@ -64,9 +65,10 @@ def test_the_reduction_of_motion_tokens_stays_with_its_temporal_encoder() -> Non
     before = new.moment_head.linear.weight.clone()
     solve(new, torch.randn(6, 2, 4, 48), torch.eye(3).repeat(2, 1), 0)
     assert not torch.equal(new.moment_head.linear.weight, before)
-    assert new.temporal_encoder.motion is not None
-    assert trained.temporal_encoder.motion is not None
-    assert torch.equal(new.temporal_encoder.motion.reduce.weight, trained.temporal_encoder.motion.reduce.weight)
+    kept_motion, own_motion = new.temporal_encoder.motion, trained.temporal_encoder.motion
+    assert isinstance(kept_motion, MotionTokens)
+    assert isinstance(own_motion, MotionTokens)
+    assert torch.equal(kept_motion.reduce.weight, own_motion.reduce.weight)
     fresh = build_model(MOTION, VIEW)
     assert needs_solving(fresh)
 

@@ -126,7 +126,7 @@ HEADERS: list[tuple[str, str, Any, str]] = [
     ("", "thresholds", [0.5, 0.5, 0.5], "3 thresholds for 3 classes of a single model"),
     ("", "format", "1", "header is damaged (format '1')"),
     ("", "format", True, "header is damaged (format True)"),
-    ("", "format", 5, "install a newer one"),
+    ("", "format", 6, "install a newer one"),
     ("", "sampling", "dense", "sampling 'dense'"),
 ]  # fmt: skip
 

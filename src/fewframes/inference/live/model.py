@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from fewframes.inference.live.spans import LiveSpan, LiveSpans
 from fewframes.inference.promise import AlarmPromise
 from fewframes.inference.unknowns import UnknownRule
 from fewframes.results import UNKNOWN, Familiarity, is_background
-from fewframes.runtime.protocol import CachesMotion, Floats, Runtime, WindowEncoding, scores_of
+from fewframes.runtime.protocol import CachesMotion, Floats, KeepsState, Runtime, WindowEncoding, scores_of
 from fewframes.video.live_settings import StreamConfig
 
 MotionCache = Callable[[Floats, Floats], Floats | None]
@@ -129,6 +130,41 @@ def live_spans(runtime: Runtime, config: StreamConfig) -> LiveSpans | None:
     return LiveSpans(runtime, runtime.boundaries, config.window_s / runtime.num_frames)
 
 
+class StateKeeper:
+    """The state of a recurrent model in a stream: one step for each timestamp, and the same size however long the stream is."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        """Begin. Raises ConfigError if the model keeps no state, or if what runs it cannot."""
+        config = runtime.config
+        if config is None or config.temporal != "recurrent":
+            style = "an exported file" if config is None else f"a model of temporal {config.temporal!r}"
+            raise ConfigError(
+                f"memory 'state': {runtime.name} is {style} and keeps no state of a stream; take memory 'window', or a model of "
+                "temporal 'recurrent'"
+            )
+        if not isinstance(runtime, KeepsState):
+            raise ConfigError(
+                f"memory 'state': {runtime.kind} runs whole windows of {runtime.name}; take memory 'window', or runtime 'torch'"
+            )
+        self._runtime = runtime
+        self._most_missing = runtime.num_frames
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget all frames."""
+        self._state: Any = None
+        self._index, self._last_D = -1, np.empty(0, np.float32)
+        self.encoded: WindowEncoding | None = None
+        """The encoding of all frames so far; None before the first."""
+
+    def push(self, index: int, embedding_D: Floats) -> None:
+        """Add the embedding of a timestamp. One that was dropped repeats the embedding before it, as in `EmbeddingRing`."""
+        num_missing = 0 if self._state is None else min(index - self._index - 1, self._most_missing)
+        for shown_D in (*[self._last_D] * num_missing, embedding_D):
+            self.encoded, self._state = self._runtime.step(shown_D, self._state)
+        self._index, self._last_D = index, embedding_D
+
+
 class StreamModel:
     """A model of a stream, with all that depends on its answers before: smoothed scores, the label and the alarms."""
 
@@ -150,13 +186,15 @@ class StreamModel:
             name: Its name in answers; empty where it is the only one.
 
         Raises:
-            ConfigError: The model has no embeddings of single frames, or the promise does not hold for these settings.
+            ConfigError: The model has no embeddings of single frames, the promise does not hold for these settings, or the model
+                keeps no state and is to answer by one.
         """
         if not runtime.embeds_frames:
             raise ConfigError(
                 f"a stream needs embeddings of single frames, and {runtime.name} mixes frames inside its encoder; use a model "
                 "of the 'factorised' layout"
             )
+        self.keeper = StateKeeper(runtime) if config.memory == "state" else None
         if promise is not None:
             check_promise(promise, runtime, config)
         self.runtime, self.promise, self.name = runtime, promise, name
@@ -171,6 +209,8 @@ class StreamModel:
         """Forget the answers before: a new stretch of the source begins."""
         if self._spans is not None:
             self._told += self._spans.restart()
+        if self.keeper is not None:
+            self.keeper.restart()
         config, threshold = self._config, 0.0 if self._unknown is None else self._unknown.threshold
         # Of several labels a video, one that is not wanted must not hide another.
         wanted_K = None
@@ -182,14 +222,18 @@ class StreamModel:
     def judge(self, ring: EmbeddingRing) -> Judged:
         """Return what this model says of the newest window."""
         window_1TD, cached_T2W = ring.embeddings_TD[None], ring.cached_T2W
-        if cached_T2W is not None and isinstance(self.runtime, CachesMotion):
+        if self.keeper is not None and self.keeper.encoded is not None:
+            encoded = self.keeper.encoded
+        elif cached_T2W is not None and isinstance(self.runtime, CachesMotion):
             encoded = self.runtime.encode_cached(window_1TD, cached_T2W[None])
         else:
             encoded = self.runtime.encode_windows(window_1TD)
         return [(encoded, None if self._unknown is None else self._unknown.familiarity(window_1TD)[0])]
 
     def push(self, index: int, embedding_D: Floats, time_s: float) -> None:
-        """Let the detector see one more frame. The arguments are those of `LiveSpans.push`."""
+        """Let the detector and the state see one more frame. The arguments are those of `LiveSpans.push`."""
+        if self.keeper is not None:
+            self.keeper.push(index, embedding_D)
         if self._spans is not None:
             self._told += self._spans.push(index, embedding_D, time_s)
 

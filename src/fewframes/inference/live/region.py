@@ -104,6 +104,7 @@ class LiveRegion:
         self._stretch = stretch
         is_alone = len(self.models) == 1  # what is cached of motion tokens is one model's
         runtime = self.runtime
+        is_alone = is_alone and self.models[0].keeper is None  # which needs no tokens of the window
         motion_cache = runtime.motion_cache if is_alone and isinstance(runtime, CachesMotion) else None
         self.ring = EmbeddingRing(self._size, motion_cache)
         self._last_window: tuple[Floats, Judged] | None = None
@@ -155,8 +156,13 @@ class LiveRegion:
         return replace(self._answers, answers=answers)
 
     def _judged(self) -> Judged:
-        """Return what each model says of the newest window: what it said of the last one if the embeddings are the same."""
+        """Return what each model says of the newest window: what it said of the last one if the embeddings are the same.
+
+        A model that keeps a state is asked each time, because its answer depends on the frames before the window too.
+        """
         window_TD = self.ring.embeddings_TD
+        if any(model.keeper is not None for model in self.models):
+            return self._judge(self.ring)
         if self._last_window is None or not np.array_equal(self._last_window[0], window_TD):
             self._last_window = window_TD, self._judge(self.ring)
         return self._last_window[1]

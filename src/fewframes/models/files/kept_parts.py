@@ -13,7 +13,7 @@ from fewframes.models.stam import STAM
 
 TEMPORAL_FIELDS = (
     "layout", "norm_eps", "temporal", "temporal_depth", "temporal_heads", "temporal_width", "temporal_mlp_width",
-    "temporal_positions", "motion_width", "width", "cells", "cells_layer", "cell_width",
+    "temporal_positions", "motion_width", "width", "cells", "cells_layer", "cell_width", "cell_tokens",
 )  # fmt: skip
 """The fields of `ModelConfig` that must stay as they are if the temporal encoder is kept: its own, and those of the
 frame embeddings that it was trained on. The number of frames may change."""

@@ -32,9 +32,12 @@ from fewframes.video.view import ViewConfig
 
 MODEL_FILE = "model.safetensors"
 """The name of the model in the output folder of training. The path of that folder stands for it."""
-FORMAT = 4
+FORMAT = 5
 """The newest version of the header. A file with a higher version was written by a newer fewframes. A file is written
-in the lowest version that has all it needs: 2 brought the rejection, 3 the detector, 4 image-text encoders."""
+in the lowest version that has all it needs: 2 brought the rejection, 3 the detector, 4 image-text encoders, 5 several tokens a
+frame and the recurrence over time."""
+WITHOUT_FIELD = frozenset({("tower", None), ("cell_tokens", False)})
+"""The settings of a model, and their values, that are left out of the header. Older versions of fewframes do not know them."""
 HEADER_KEY = "fewframes"
 """The key of the header in the metadata of a safetensors file."""
 GRAPH_PREFIX = "graph."
@@ -160,8 +163,7 @@ def write_model_file(
     header = {
         "format": _version_of(file),
         "sampling": SAMPLING,
-        # Older versions, which do not know the field, read models without one.
-        "model": {name: value for name, value in asdict(file.config).items() if (name, value) != ("tower", None)},
+        "model": {name: value for name, value in asdict(file.config).items() if (name, value) not in WITHOUT_FIELD},
         "view": asdict(file.view),
         "labels": list(file.labels),
         "provenance": dict(file.provenance),
@@ -187,6 +189,8 @@ def write_model_file(
 
 def _version_of(file: ModelFile) -> int:
     """Return the lowest version that has all that a file needs."""
+    if file.config.cell_tokens or file.config.temporal == "recurrent":
+        return 5
     if file.config.tower is not None:
         return 4
     return 3 if file.boundaries is not None else 1 if file.rejection is None else 2

@@ -46,7 +46,7 @@ def build_model(config: ModelConfig, view: ViewConfig) -> STAM:
             cell_width=config.cell_width,
         )
     width = encoder.width
-    if config.temporal != "mean" and (config.temporal_width or width) % config.temporal_heads:
+    if config.temporal not in ("mean", "recurrent") and (config.temporal_width or width) % config.temporal_heads:
         raise ConfigError(
             f"frame embeddings are {width} wide, which is not a multiple of temporal_heads {config.temporal_heads}"
         )

@@ -31,6 +31,7 @@ from fewframes.video.view import ViewConfig
 SOLVED_MODEL: dict[str, Any] = {
     "temporal": "mean",
     "temporal_width": None,
+    "cell_tokens": False,
     "motion_width": 0,
     "moment_head": True,
     "moments": SOLVED_MOMENTS,

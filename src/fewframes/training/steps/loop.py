@@ -110,7 +110,11 @@ class Trainer:
         if not isinstance(self.training_set.examples, TokenExamples):
             return math.inf
         num_weights = sum(weight.numel() for weight in self.learner.parameters() if weight.requires_grad)
-        num_tokens = self.order.batch_size * (1 + self.training_set.examples.tokens_BVTW.shape[2])
+        num_frames, num_tokens_each = (
+            self.training_set.examples.tokens_BVTW.shape[2],
+            self.model.temporal_encoder.num_tokens,
+        )
+        num_tokens = self.order.batch_size * (1 + num_frames * num_tokens_each)
         return 6 * num_weights * num_tokens / 1e9
 
     def _order(self) -> ExampleOrder:

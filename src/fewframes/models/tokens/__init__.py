@@ -1,0 +1,1 @@
+"""Several tokens of each frame: their parts and places, and a recurrence over time."""
