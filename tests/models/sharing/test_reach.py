@@ -106,7 +106,7 @@ def test_who_is_offline_by_choice_waits_for_nothing(monkeypatch: pytest.MonkeyPa
         (lambda: load("hf:some-one/waves"), "copy config.json, preprocessor_config.json and model.safetensors .* hf:FOLDER"),
         (lambda: pull_model("some-one/doors"), "fetch model.safetensors of some-one/doors .* --model FILE"),
         (lambda: push("lite0-16", "some-one/doors"), "check the network and HF_ENDPOINT"),
-        (lambda: download_timm("vit_tiny_patch16_224.augreg_in21k", 224), "hf download timm/vit.* --weights FILE"),
+        (lambda: download_timm("vit_tiny_patch16_224.augreg_in21k", 224), "hf download timm/vit.* models pull --file FILE"),
         (lambda: open_image_text("clip:ViT-B-16-SigLIP2/webli"), "hf download timm/ViT-B-16-SigLIP2 .* name the folder in place"),
         (lambda: open_image_text("clip:ViT-B-16/openai"), "hf download timm/vit_base.*openai .* name the folder"),
     ],

@@ -30,6 +30,7 @@ TERMS = {
     "fastvit-license": "Apple's own terms; read them where the weights are published",
 }
 """The words that are added to the names of licences, as timm has them, that are not known to everybody."""
+BY_FILE = "name the file: train --weights FILE, or models pull --file FILE"
 HEADS = ("head.", "head_dist.", "fc.", "classifier.", "pre_logits.")
 """The beginnings of the keys of classifiers, which differ between timm's networks."""
 
@@ -101,7 +102,7 @@ def download_timm(name: str, image_size: int) -> dict[str, Tensor]:
     check_timm_network(name)
     weights = _pretrained(name)
     if weights is None or not (weights.hf_hub_id or weights.url or weights.file):
-        raise WeightsError(f"{name}: {_unknown(name)}; name some, or give a file: --weights FILE")
+        raise WeightsError(f"{name}: {_unknown(name)}; name some, or {BY_FILE}")
     reason = ""
     try:
         with hub_or_cache() as reason:
@@ -110,7 +111,7 @@ def download_timm(name: str, image_size: int) -> dict[str, Tensor]:
         where = f"hf download {weights.hf_hub_id} model.safetensors" if weights.hf_hub_id else str(weights.url)
         raise WeightsError(
             f"{name}: timm could not fetch its weights ({reason or one_line(error)}); without a network, fetch them on another "
-            f"machine ({where}), bring the file here, and name it: --weights FILE"
+            f"machine ({where}), bring the file here, and {BY_FILE}"
         ) from None
     return {key.removeprefix("backbone."): tensor for key, tensor in encoder.state_dict().items()}
 
