@@ -23,6 +23,10 @@ from fewframes.runtime.protocol import DrawsMaps, Floats, Frames, Runtime, score
 from fewframes.sampling import ONE_PASS
 from fewframes.video.source import DEFAULT_FPS, Source
 
+SAME = 1e-5
+"""The largest difference of embeddings that are taken for the same, as a fraction of the largest number. Processors round equal
+frames differently by where they stand in a batch."""
+
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
@@ -156,7 +160,8 @@ def score_drops(runtime: Runtime, embeddings_TD: Floats, frames_TCHW: Frames, la
     Positions are tied to T frames, and the change between frames is a feature itself. So no frame is taken away, which would move
     all others in time: it is replaced by what lies between its neighbours, the first and the last by what is next to them. Early
     exit does the same with timestamps that it has not encoded. In the factorised layout the embeddings are filled in, at next to no
-    cost. Where a layout mixes frames inside the encoder, the pixels are filled in and the encoder runs T times more.
+    cost. Where a layout mixes frames inside the encoder, the pixels are filled in and the encoder runs T times more. A frame that
+    is what lies between its neighbours, but for rounding, changes nothing.
 
     Args:
         runtime: The model.
@@ -177,7 +182,9 @@ def score_drops(runtime: Runtime, embeddings_TD: Floats, frames_TCHW: Frames, la
         windows_BTD = np.concatenate([embeddings_TD[None], *(runtime.encode_clips(clip[None]) for clip in shown)])
     # In float64: near a score of 1, float32 has too few digits to show a change.
     scores_B = scores_of(runtime.encode_windows(windows_BTD).logits.astype(np.float64), runtime.task)[:, label]
-    return (scores_B[0] - scores_B[1:]).astype(np.float32)
+    changes_T = np.abs(windows_BTD[1:] - windows_BTD[0]).max(axis=(1, 2))
+    is_same_T = changes_T <= SAME * np.abs(windows_BTD[0]).max()
+    return np.where(is_same_T, 0, scores_B[0] - scores_B[1:]).astype(np.float32)
 
 
 def without(embeddings_TD: Floats, frame: int) -> Floats:
