@@ -51,7 +51,7 @@ def test_the_list_has_every_encoder_with_its_speed_and_licence() -> None:
     for name, encoder in ENCODERS.items():
         row = next(line for line in text.splitlines() if line.startswith(f"{name} "))
         assert f" {encoder.ms_per_frame:.0f} " in row
-        assert encoder.licence.split(";")[0].split(":")[0][:9] in row
+        assert encoder.licence.split()[0][:5] in row  # the rest may be on the next line
     assert "random weights" in err
     assert "--measure" in err
     code, _, err = run("models", "--measure")
