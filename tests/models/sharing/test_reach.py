@@ -78,6 +78,10 @@ def test_a_resolver_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch
             thread.join(20)
 
 
+def test_a_file_has_no_server() -> None:
+    assert unreachable("file:///somewhere/weights.pth") == ""
+
+
 def test_a_proxy_is_asked_in_its_place(monkeypatch: pytest.MonkeyPatch, listening: str, closed: str) -> None:
     monkeypatch.setenv("https_proxy", listening)
     assert unreachable(NOBODY) == ""

@@ -24,12 +24,15 @@ PORTS = {"http": 80, "https": 443}
 def unreachable(address: str) -> str:
     """Return the reason why no connection to a server can be made, in words; an empty text if one was made.
 
-    If a proxy is set for the address (`HTTPS_PROXY` and others), the proxy is asked in its place.
+    If a proxy is set for the address (`HTTPS_PROXY` and others), the proxy is asked in its place. An address without a server, such
+    as that of a file, is always reached.
 
     Args:
         address: A URL of the server.
     """
     host, port = _asked(address)
+    if not host:  # a file
+        return ""
     reasons = [f"{host}: no connection within {CONNECT_S:g} s"]
 
     def connect() -> None:
