@@ -45,7 +45,9 @@ def weights(folder: Path) -> Path:
     return path
 
 
-def test_the_list_has_every_encoder_with_its_speed_and_licence() -> None:
+@pytest.mark.parametrize("columns", ["40", "80", "200"])
+def test_the_list_has_every_encoder_with_its_speed_and_licence(monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
     code, text, err = run("models", "--encoders")
     assert code == 0, err
     for name, encoder in ENCODERS.items():

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from fewframes.models.sharing.hub import Upload
 
+TABLE_WIDTH = 180
+"""The fewest columns that a table has."""
+
 app = typer.Typer(cls=Commands, invoke_without_command=True, add_completion=False, **SETTINGS)
 
 
@@ -64,7 +67,7 @@ def models(
             preset.licence,
             preset.paper,
         )
-    console().print(table)
+    _print(table)
     tell(
         "Multiply-adds are for one video. The paper counts them without the products of attention, so its figures are a little "
         "lower; docs/explanation/paper.md compares them."
@@ -73,6 +76,13 @@ def models(
         "lite0-16: the code and the image encoder are Apache-2.0, but the videos that it learned its actions from state no terms "
         "(docs/models/lite0-16.md). `fewframes train --model lite0-16` keeps the image encoder alone, and none of these actions."
     )
+
+
+def _print(table: Table) -> None:
+    """Print a table. A terminal that is narrower breaks its lines, so that no name and no licence is cut short."""
+    out = console()
+    out.width = max(out.width, TABLE_WIDTH)
+    out.print(table)
 
 
 def _table(*columns: str) -> Table:
@@ -113,7 +123,7 @@ def _list_encoders(*, measure: bool) -> None:
             encoder.licence,
             encoder.suits,
         )
-    console().print(table)
+    _print(table)
     where = "one thread of this machine, float32" if measure else MACHINE
     tell(
         f"Multiply-adds and milliseconds are for one frame; milliseconds: {where}, random weights"
