@@ -219,6 +219,7 @@ OTHER_MODELS: dict[str, dict[str, Any]] = {
     "temporal_positions": {"temporal_positions": "waves"}, "token_dropout": {"token_dropout": 0.5},
     "temporal_dropout": {"temporal_dropout": 0.5}, "drop_path": {"drop_path": 0.5}, "num_frames": {"num_frames": 8},
     "num_classes": {"num_classes": 2}, "task": {"task": "multilabel"},
+    "cell_tokens": {"cell_tokens": True, "cells": 2, "cell_width": 8, "temporal_width": 16},
 }  # fmt: skip
 """A value other than the tiny model's for every setting of a model."""
 OTHER_VIEWS: dict[str, dict[str, Any]] = {
@@ -248,6 +249,8 @@ def test_each_setting_of_a_model_is_in_the_key_or_changes_no_embedding(name: str
         plain = of(replace(TINY, encoder="lite0"))
     if name in ("cells_layer", "cell_width"):  # beside the same cells of another layer, or in all channels
         plain = of(replace(TINY, depth=3, cells=2))
+    if name == "cell_tokens":  # beside the same cells, joined
+        plain = of(replace(TINY, **{**OTHER_MODELS[name], name: False}))
     if name not in WITHOUT_EFFECT or name == "merge":
         assert encoder_key(other) != encoder_key(plain)
         return
