@@ -98,6 +98,8 @@ def write_image_text(folder: Path) -> Path:
     from safetensors.torch import save_file
 
     torch.manual_seed(0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the same weights on every machine with any number of cores, and sooner
     draw = np.random.default_rng(0)
     model = open_clip.CLIP(**MODEL)
     tokenize = open_clip.SimpleTokenizer(context_length=MODEL["text_cfg"]["context_length"])
@@ -121,6 +123,7 @@ def write_image_text(folder: Path) -> Path:
         loss.backward()
         optimiser.step()
         schedule.step()
+    torch.set_num_threads(threads)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": MODEL, "preprocess_cfg": VIEW}))
     save_file(
