@@ -14,6 +14,7 @@ from fewframes.core.cache import key_of
 from fewframes.core.files import writing
 from fewframes.core.settings import MOST_FRAMES, cache_dir
 from fewframes.errors import ConfigError, WeightsError
+from fewframes.models.config import CLIP
 from fewframes.models.files.checkpoint import Checkpoint, save_checkpoint
 from fewframes.models.files.model_file import ModelFile
 from fewframes.models.words.encoders import DEFAULT_ENCODER
@@ -145,7 +146,7 @@ def _made(
 
 def _stamps(encoder: str) -> list[str]:
     """Return a text for each file of an encoder in a folder that changes if the file does; none for an encoder by name."""
-    folder = Path(encoder.removeprefix("clip:"))
+    folder = Path(encoder.removeprefix(CLIP))
     if not folder.is_dir():
         return []
     files = sorted(path for path in folder.iterdir() if path.is_file())
